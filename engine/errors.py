@@ -1,0 +1,34 @@
+"""Errors that are for people: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class DataloupeError(Exception):
+    """A mistake a person can mend. The command line prints it as one line and exits with 2.
+
+    Write the message as one sentence or two: what is wrong, where (file, row, key), what to do.
+    """
+
+
+class SpecError(DataloupeError):
+    """study.toml, or an option of the command line, says something that cannot be."""
+
+
+class DataError(DataloupeError):
+    """The dataset cannot be used as it is."""
+
+
+class CheckpointError(DataloupeError):
+    """A file of weights cannot be used with the architecture it is meant for."""
+
+
+class StoreError(DataloupeError):
+    """A file of the study is missing, broken, or was made by something else than it should be."""
+
+
+class StaleError(StoreError):
+    """A file of the study was made from another spec, other data or other code."""
+
+
+class InterruptedBuild(DataloupeError):
+    """The build was stopped; what is finished is kept and the next build goes on from there."""

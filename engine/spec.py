@@ -1,0 +1,217 @@
+"""The study's spec: pydantic models of study.toml.
+
+Reading a spec never touches the data and never imports torch. Errors name the file, the key, what
+was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.errors import SpecError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""Names become folder names, so they hold no path parts."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSpec(_Strict):
+    """`[data]`: where examples come from and what their columns are called."""
+
+    source: str
+    """`fashion-mnist` (embedded), a folder, a .parquet/.arrow/.csv/.json file, a folder of such
+    files, a .npz file, a hub name (`owner/name`), or, on the command line's side only, an import
+    string `python:module:function` that returns a `datasets.DatasetDict`."""
+    config: str | None = None
+    """The configuration of a hub dataset."""
+    train: str = "train"
+    """Name of the training split, as the source has it."""
+    test: str = "test"
+    input: str = "auto"
+    """Column of pictures or texts; `auto` finds the only one that fits the task."""
+    label: str = "auto"
+    id: str | None = None
+    """Column of unique ids; none: `train-17`, `test-3` by position."""
+    train_limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first so many rows."""
+    test_limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class TaskSpec(BaseModel):
+    """`[task]`: what is attributed. Keys other than `name` belong to the task itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "image-classification"
+
+    def own_keys(self) -> dict[str, Any]:
+        """The keys that the task's own options model validates."""
+        return dict(self.model_extra or {})
+
+
+class AlgorithmSpec(_Strict):
+    """`[algorithms.NAME]`: a learning algorithm: architecture + initial weights + recipe."""
+
+    architecture: str = "resnet-small"
+    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, or `python:module:function`."""
+    architecture_options: dict[str, Any] = {}
+    """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
+    initial_weights: str | None = None
+    """A .safetensors file to start from; none starts from a seeded random initialisation."""
+    weights: list[str] = []
+    """The user's own trained checkpoints (.safetensors). Given: nothing is trained."""
+    checkpoints: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """How many models to train on all training examples."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["triangular", "cosine", "constant"] = "triangular"
+    """How the learning rate moves; each step, with `warmup` of the steps going up linearly."""
+    warmup: Fraction = 0.2
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentations: list[str] = []
+    """Names that the task knows, such as `flip`, `crop`, `cutout`."""
+
+
+class TrakSpec(_Strict):
+    """`[trak]`: how attributions are computed. DESIGN section 5."""
+
+    road: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
+    """`dual-*` solve with the n × n after-kernel; `primal` with proj_dim × proj_dim."""
+    proj_dim: Annotated[int, Field(ge=8, le=262_144)] = 4096
+    """Features per checkpoint in the primal."""
+    width: Annotated[int, Field(ge=64, le=1_048_576)] = 32_768
+    """Features per checkpoint in `dual-wide`, and before sketching in the primal."""
+    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """λ relative to the mean diagonal of the Gram matrix. 0 is taken only when written here."""
+    soft_threshold: Annotated[float, Field(ge=0)] = 0.0
+    """Scores are shrunk towards 0 by this, in units of each test example's score deviation."""
+    memory_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """The most memory attribution may take; `auto` is half of what is free."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+
+
+class SearchSpec(_Strict):
+    """`[search]`: the FAISS index over the attribution space."""
+
+    index: Literal["auto", "flat", "ivf", "sq", "pq"] = "auto"
+    rank: Annotated[int, Field(ge=1, le=8192)] = 512
+    """Dimensions of the low-rank attribution space that is indexed."""
+    top_k: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """How many of each sign are stored for every example."""
+
+
+class StudySpec(_Strict):
+    """A whole study.toml."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataSpec
+    task: TaskSpec = TaskSpec()
+    algorithms: Annotated[dict[Name, AlgorithmSpec], Field(min_length=1)]
+    trak: TrakSpec = TrakSpec()
+    search: SearchSpec = SearchSpec()
+
+    @model_validator(mode="after")
+    def _weights_and_recipe_exclude_each_other(self) -> StudySpec:
+        for name, algorithm in self.algorithms.items():
+            if algorithm.weights and algorithm.initial_weights:
+                raise ValueError(
+                    f"algorithms.{name}: `weights` (already trained) and `initial_weights` "
+                    "(a start for training) exclude each other"
+                )
+        return self
+
+
+def load_spec(path: Path) -> StudySpec:
+    """Read and check a study.toml.
+
+    Raises:
+        SpecError: One line for each thing that is wrong, with file, key and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SpecError(f"{path} does not exist. `dataloupe init STUDY` writes one.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path} is no valid TOML: {error}") from error
+    return parse_spec(content, str(path), text)
+
+
+def parse_spec(content: dict[str, Any], where: str, text: str = "") -> StudySpec:
+    """Check a parsed study.toml. `text` is its source, to name the line of each error."""
+    try:
+        return StudySpec.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(detail, where, text) for detail in error.errors(include_url=False)]
+        raise SpecError("\n".join(lines)) from error
+
+
+def _explain(detail: Any, where: str, text: str) -> str:
+    keys = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
+    key = ".".join(keys) or "the file"
+    line = _line_of(keys, text)
+    place = f"{where}:{line}" if line else where
+    if detail["type"] == "extra_forbidden":
+        allowed = _allowed_keys(keys[:-1])
+        close = difflib.get_close_matches(keys[-1], allowed, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(allowed)}."
+        return f"{place}: unknown key {key!r}; {hint}"
+    if detail["type"] == "missing":
+        return f"{place}: {key!r} is missing."
+    found = repr(detail.get("input"))
+    found = found if len(found) <= 80 else found[:77] + "..."
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{place}: {key} = {found}: {message[0].lower()}{message[1:]}."
+
+
+def _is_union_branch(part: Any) -> bool:
+    """Pydantic adds the branch of a union ('constrained-float', 'literal[...]') to the key."""
+    return isinstance(part, str) and bool(re.search(r"[\[(]|^(float|int|constrained-\w+)$", part))
+
+
+def _allowed_keys(parents: list[str]) -> list[str]:
+    models: dict[str, type[BaseModel]] = {
+        "": StudySpec,
+        "data": DataSpec,
+        "algorithms": AlgorithmSpec,
+        "trak": TrakSpec,
+        "search": SearchSpec,
+    }
+    return sorted(models[parents[0] if parents else ""].model_fields)
+
+
+def _line_of(keys: list[str], text: str) -> int | None:
+    """Best guess of the line that sets `keys`: the key within its table."""
+    table: list[str] = []
+    best = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if header := re.match(r"\[+\s*([^\]]+?)\s*\]+", stripped):
+            table = [part.strip().strip("\"'") for part in header.group(1).split(".")]
+            if keys[: len(table)] == table:
+                best = best or number
+                if keys == table:
+                    return number
+        elif assignment := re.match(r"([\w.\"'-]+)\s*=", stripped):
+            full = table + [part.strip("\"'") for part in assignment.group(1).split(".")]
+            if full == keys[: len(full)]:
+                return number
+    return best
