@@ -1,0 +1,545 @@
+"""A study: the folder that holds everything computed for one dataset.
+
+This is the only module that knows the names of a study's files. Opening a study and reading what it
+holds never imports torch.
+
+    study.toml                                   what to compute (written by people)
+    store.json                                   format of this folder
+    data/dataset.json                            what the dataset is, and its fingerprint
+    data/{split}.parquet                         id, label, columns to show and filter by
+    data/{split}/00000.safetensors               what models are fed, in row shards
+    data/{split}/00000.png                       thumbnails, 256 to a sprite sheet
+    algorithms/NAME/checkpoints/000.safetensors  trained weights
+    algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
+    algorithms/NAME/predictions-{split}.parquet  what the checkpoints say together
+    algorithms/NAME/trak/road.json               how attributions are computed, and why so
+    algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
+    algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
+    algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
+    algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
+    algorithms/NAME/trak/top/test.safetensors    top-k of both signs for every test example
+    algorithms/NAME/trak/top/train-00000.safetensors      the reverse, in row shards
+    algorithms/NAME/search/                      FAISS index, its vectors, its measured recall
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from engine import store
+from engine.errors import DataloupeError, SpecError, StoreError
+from engine.spec import AlgorithmSpec, StudySpec, load_spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+
+    from engine.attribution.scores import Scores
+
+Split = Literal["train", "test"]
+FORMAT = 1
+"""Version of the layout above. A study with a larger one was made by a newer Dataloupe."""
+ROWS_PER_SHARD = 4096
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What dataset.json says.
+
+    Attributes:
+        fingerprint: Of the encoded content, ids, labels, classes and encoding.
+        display: How an example is shown.
+        encoding: The task's description of how rows became tensors.
+        cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
+    """
+
+    fingerprint: str
+    source: str
+    task: str
+    display: Literal["image", "text"]
+    n_train: int
+    n_test: int
+    classes: list[str]
+    encoding: dict[str, Any]
+    cell: int
+    warnings: list[str]
+
+    def rows(self, split: Split) -> int:
+        return self.n_train if split == "train" else self.n_test
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage of the build is."""
+
+    stage: str
+    algorithm: str | None
+    done: int
+    total: int
+
+    @property
+    def complete(self) -> bool:
+        return self.done >= self.total
+
+
+@dataclass(frozen=True)
+class Badge:
+    """How far the scores beside it can be trusted: shown wherever a score is.
+
+    Attributes:
+        features: Width of the gradient features (None: exact, not projected).
+        damping: λ relative to the mean diagonal.
+        recall: Of the search index against exact top-k, and the k it was measured at.
+        lds: Linear datamodeling score; None until it is measured on held-out subset runs.
+    """
+
+    method: str
+    road: str
+    checkpoints: int
+    features: int | None
+    damping: float
+    soft_threshold: float
+    reason: str
+    index: str
+    recall: float
+    recall_at: int
+    lds: float | None = None
+    calibrated: bool = False
+
+    def __str__(self) -> str:
+        width = "exact gradients" if self.features is None else f"{self.features:,} features"
+        quality = "LDS not measured" if self.lds is None else f"LDS {self.lds:.3f}"
+        units = "calibrated" if self.calibrated else "uncalibrated"
+        return (
+            f"{self.method} ({self.road}) · {self.checkpoints} checkpoints · {width} · "
+            f"λ {self.damping:g} · {quality} · {units}"
+        )
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One training example's score for one prediction. Positive supports, negative opposes."""
+
+    row: int
+    id: str
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One prediction and the training examples that support and oppose its true label's margin."""
+
+    study: str
+    algorithm: str
+    row: int
+    id: str
+    label: str
+    predicted: str
+    correct: bool
+    confidence: float
+    margin: float
+    supporting: list[Influence]
+    opposing: list[Influence]
+    badge: Badge
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Study:
+    """A study's folder, opened for reading. `Study.open` checks it; `build` computes.
+
+        study = Study.open("my-study")
+        study.build()
+        study.explain(17, k=5).supporting
+    """
+
+    def __init__(self, root: Path, spec: StudySpec) -> None:
+        self.root = root
+        self.spec = spec
+
+    # --- opening -------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, root: str | Path) -> Study:
+        """Open a study's folder.
+
+        Raises:
+            SpecError: No study.toml there, or it is wrong.
+            StoreError: Made by a newer Dataloupe.
+        """
+        root = Path(root)
+        if not root.is_dir():
+            raise SpecError(f"{root} is no folder. `dataloupe init {root}` makes a study there.")
+        study = cls(root, load_spec(root / "study.toml"))
+        if study.format_file.exists():
+            found = store.read_json(study.format_file).get("format")
+            if not isinstance(found, int) or found > FORMAT:
+                raise StoreError(
+                    f"{root} was made by a newer Dataloupe (store format {found}; this one reads up "
+                    f"to {FORMAT}). Upgrade Dataloupe, or build into another folder."
+                )
+        return study
+
+    @classmethod
+    def create(cls, root: str | Path, spec_text: str) -> Study:
+        """Make a folder with this study.toml. An existing study is never overwritten."""
+        root = Path(root)
+        target = root / "study.toml"
+        if target.exists():
+            raise SpecError(f"{target} exists already. Edit it, or choose another folder.")
+        with store.atomic(target) as temporary:
+            temporary.write_text(spec_text, encoding="utf-8")
+        try:
+            return cls.open(root)
+        except SpecError:
+            target.unlink()
+            raise
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study for writing; only one process can."""
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"{self.root} is being built by another process. Wait for it, or stop it first."
+                ) from error
+            yield
+
+    def build(
+        self,
+        device: str = "auto",
+        workers: int | None = None,
+        rebuild: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Compute what is missing. See `engine.build.build`."""
+        from engine.build import build
+
+        build(self, device=device, workers=workers, rebuild=rebuild, on_progress=on_progress)
+
+    def launch(self, port: int | None = None, open_browser: bool = True) -> str:
+        """Serve the dashboard for this study from a process of its own; return its address.
+
+        The process ends with this one (a notebook's kernel, a script).
+        """
+        from engine.launch import launch
+
+        return launch(self.root, port=port, open_browser=open_browser)
+
+    # --- names of files ------------------------------------------------------------------------
+
+    @property
+    def spec_file(self) -> Path:
+        return self.root / "study.toml"
+
+    @property
+    def format_file(self) -> Path:
+        return self.root / "store.json"
+
+    @property
+    def dataset_file(self) -> Path:
+        return self.root / "data" / "dataset.json"
+
+    def table_file(self, split: Split) -> Path:
+        return self.root / "data" / f"{split}.parquet"
+
+    def arrays_file(self, split: Split, shard: int) -> Path:
+        return self.root / "data" / split / f"{shard:05d}.safetensors"
+
+    def sprite_file(self, split: Split, sheet: int) -> Path:
+        return self.root / "data" / split / f"{sheet:05d}.png"
+
+    def algorithm_folder(self, algorithm: str) -> Path:
+        return self.root / "algorithms" / algorithm
+
+    def checkpoint_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.algorithm_folder(algorithm) / "checkpoints" / f"{checkpoint:03d}.safetensors"
+
+    def outputs_file(self, algorithm: str, checkpoint: int, split: Split) -> Path:
+        folder = self.algorithm_folder(algorithm) / "outputs"
+        return folder / f"{checkpoint:03d}-{split}.safetensors"
+
+    def predictions_file(self, algorithm: str, split: Split) -> Path:
+        return self.algorithm_folder(algorithm) / f"predictions-{split}.parquet"
+
+    def trak_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "trak"
+
+    def road_file(self, algorithm: str) -> Path:
+        return self.trak_folder(algorithm) / "road.json"
+
+    def dual_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.trak_folder(algorithm) / "dual" / f"{checkpoint:03d}.safetensors"
+
+    def features_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
+        folder = self.trak_folder(algorithm) / "features" / f"{checkpoint:03d}"
+        return folder / f"{shard:05d}.safetensors"
+
+    def factors_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.trak_folder(algorithm) / "factors" / f"{checkpoint:03d}.safetensors"
+
+    def scores_file(self, algorithm: str, shard: int) -> Path:
+        return self.trak_folder(algorithm) / "scores" / f"{shard:05d}.safetensors"
+
+    def weighting_file(self, algorithm: str) -> Path:
+        return self.trak_folder(algorithm) / "weighting.safetensors"
+
+    def top_test_file(self, algorithm: str) -> Path:
+        return self.trak_folder(algorithm) / "top" / "test.safetensors"
+
+    def top_train_file(self, algorithm: str, shard: int) -> Path:
+        return self.trak_folder(algorithm) / "top" / f"train-{shard:05d}.safetensors"
+
+    def vectors_file(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "search" / "vectors.safetensors"
+
+    def index_file(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "search" / "train.faiss"
+
+    def search_file(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "search" / "search.json"
+
+    # --- the dataset ---------------------------------------------------------------------------
+
+    @property
+    def has_data(self) -> bool:
+        return self.dataset_file.exists()
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """What the data are. Raises StoreError before the data stage is built."""
+        return Dataset(**store.read_json(self.dataset_file))
+
+    def shards(self, split: Split) -> int:
+        """Number of row shards of a split."""
+        return -(-self.dataset.rows(split) // ROWS_PER_SHARD)
+
+    def arrays(self, split: Split, verify: bool = False) -> list[dict[str, np.ndarray]]:
+        """Memory-mapped arrays of a split, one dict a row shard."""
+        return [
+            store.read_tensors(self.arrays_file(split, shard), verify=verify)
+            for shard in range(self.shards(split))
+        ]
+
+    def table(self, split: Split) -> pd.DataFrame:
+        """`id`, `label` (class name) and whatever the task shows; one row an example."""
+        table: pd.DataFrame = store.read_table(self.table_file(split)).to_pandas()
+        return table
+
+    def row(self, split: Split, example: int | str) -> int:
+        """Turn a row number or an id into a row number.
+
+        Raises:
+            DataloupeError: There is no such example.
+        """
+        rows = self.dataset.rows(split)
+        if isinstance(example, str):
+            ids = store.read_table(self.table_file(split), columns=["id"])["id"].to_pylist()
+            if example in ids:
+                return ids.index(example)
+            if not example.lstrip("-").isdigit():
+                raise DataloupeError(f"{split} has no example with id {example!r} in {self.root}.")
+            example = int(example)
+        if not 0 <= example < rows:
+            raise DataloupeError(f"{split} example {example} does not exist: rows are 0 to {rows - 1}.")
+        return example
+
+    def thumbnail(self, split: Split, row: int) -> Image:
+        """One example's thumbnail, cut from its sprite sheet."""
+        from PIL import Image
+
+        from engine.data import SPRITES_PER_SHEET, thumbnail_box
+
+        with Image.open(self.sprite_file(split, row // SPRITES_PER_SHEET)) as sheet:
+            return sheet.crop(thumbnail_box(row % SPRITES_PER_SHEET, self.dataset.cell))
+
+    # --- what was computed ---------------------------------------------------------------------
+
+    def algorithm(self, name: str | None = None) -> str:
+        """The name itself if the study has it, or its first algorithm for None."""
+        if name is None:
+            return next(iter(self.spec.algorithms))
+        if name not in self.spec.algorithms:
+            known = ", ".join(self.spec.algorithms)
+            raise DataloupeError(f"{self.root} has no algorithm {name!r}; it has {known}.")
+        return name
+
+    def checkpoints(self, algorithm: str) -> int:
+        """How many checkpoints the spec asks for."""
+        spec: AlgorithmSpec = self.spec.algorithms[algorithm]
+        return len(spec.weights) or spec.checkpoints
+
+    def has_predictions(self, algorithm: str) -> bool:
+        return self.predictions_file(algorithm, "test").exists()
+
+    def has_scores(self, algorithm: str) -> bool:
+        """Whether Explain can be shown."""
+        return self.search_file(algorithm).exists()
+
+    def predictions(self, split: Split, algorithm: str | None = None) -> pd.DataFrame:
+        """`predicted` (class name), `correct`, `confidence`, `margin`; one row an example.
+
+        `confidence` is the mean probability of the predicted class over the checkpoints,
+        `margin` the mean model output (of the true label).
+        """
+        path = self.predictions_file(self.algorithm(algorithm), split)
+        table: pd.DataFrame = store.read_table(path).to_pandas()
+        return table
+
+    def badge(self, algorithm: str | None = None) -> Badge:
+        """How the scores were made and how good they are."""
+        algorithm = self.algorithm(algorithm)
+        road, search = store.read_json(self.road_file(algorithm)), store.read_json(self.search_file(algorithm))
+        return Badge(
+            method="TRAK",
+            road=road["kind"],
+            checkpoints=road["checkpoints"],
+            features=road["features"],
+            damping=road["damping"],
+            soft_threshold=road["soft_threshold"],
+            reason=road["reason"],
+            index=search["kind"],
+            recall=search["recall"],
+            recall_at=search["recall_at"],
+        )
+
+    def score_matrix(self, algorithm: str | None = None) -> Scores:
+        """The attributions as an object that computes any part of `[n_test, n_train]`."""
+        from engine.attribution.scores import DenseScores, FactorScores
+
+        algorithm = self.algorithm(algorithm)
+        weighting = store.read_tensors(self.weighting_file(algorithm))
+        if store.read_json(self.road_file(algorithm))["kind"] == "primal":
+            checkpoints = range(self.checkpoints(algorithm))
+            return FactorScores(
+                features=tuple(
+                    tuple(
+                        store.read_tensors(self.features_file(algorithm, checkpoint, shard))["features"]
+                        for shard in range(self.shards("train"))
+                    )
+                    for checkpoint in checkpoints
+                ),
+                factors=tuple(
+                    store.read_tensors(self.factors_file(algorithm, checkpoint))["factors"]
+                    for checkpoint in checkpoints
+                ),
+                out_to_loss=weighting["out_to_loss"],
+                threshold=weighting.get("threshold"),
+            )
+        blocks = -(-self.dataset.n_test // ROWS_PER_SHARD)
+        return DenseScores(
+            shards=tuple(
+                store.read_tensors(self.scores_file(algorithm, shard))["scores"] for shard in range(blocks)
+            ),
+            threshold=weighting.get("threshold"),
+        )
+
+    def scores(self, tests: Sequence[int] | np.ndarray, algorithm: str | None = None) -> np.ndarray:
+        """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
+        rows = np.array([self.row("test", int(test)) for test in tests], dtype=np.int64)
+        return self.score_matrix(algorithm).rows(rows)
+
+    def top(self, algorithm: str | None = None) -> dict[str, np.ndarray]:
+        """Stored top-k of both signs for every test example, memory-mapped.
+
+        `support_index`, `oppose_index` int32 `[n_test, k]` (training rows, strongest first, -1
+        where there is no further example of that sign); `support_score`, `oppose_score` float32.
+        """
+        return store.read_tensors(self.top_test_file(self.algorithm(algorithm)))
+
+    def top_of_training(self, row: int, algorithm: str | None = None) -> dict[str, np.ndarray]:
+        """The reverse for one training row: the test rows it supports and opposes most, `[k]`."""
+        algorithm = self.algorithm(algorithm)
+        shard = store.read_tensors(self.top_train_file(algorithm, row // ROWS_PER_SHARD))
+        return {name: array[row % ROWS_PER_SHARD] for name, array in shard.items()}
+
+    def influences(
+        self, test: int, k: int, algorithm: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The k strongest training rows of both signs for one test row.
+
+        Returns (support rows, support scores, oppose rows, oppose scores), strongest first. Up to
+        the stored k they are exact; beyond it they come from the FAISS index, re-ranked exactly.
+        """
+        algorithm = self.algorithm(algorithm)
+        top = self.top(algorithm)
+        if k > top["support_index"].shape[1] and k < self.dataset.n_train:
+            top = self._search(test, k, algorithm)
+            test = 0
+        parts = []
+        for sign in ("support", "oppose"):
+            rows, scores = top[f"{sign}_index"][test, :k], top[f"{sign}_score"][test, :k]
+            parts += [rows[rows >= 0], scores[rows >= 0]]
+        return parts[0], parts[1], parts[2], parts[3]
+
+    def explain(self, test: int | str, k: int = 10, algorithm: str | None = None) -> Explanation:
+        """Explain one test prediction by its k strongest training examples of each sign.
+
+        Raises:
+            DataloupeError: No such example or algorithm, or k is not positive.
+            StoreError: The scores are not built yet.
+        """
+        algorithm = self.algorithm(algorithm)
+        row = self.row("test", test)
+        if k < 1:
+            raise DataloupeError(f"k must be at least 1, not {k}.")
+        if not self.has_scores(algorithm):
+            raise StoreError(f"{self.root} has no scores yet. `dataloupe build {self.root}` makes them.")
+        example = self.table("test").iloc[row]
+        prediction = self.predictions("test", algorithm).iloc[row]
+        train = self.table("train")
+        support, support_scores, oppose, oppose_scores = self.influences(row, k, algorithm)
+
+        def influences(rows: np.ndarray, scores: np.ndarray) -> list[Influence]:
+            chosen = train.iloc[rows]
+            return [
+                Influence(int(row), str(id_), str(label), float(score))
+                for row, id_, label, score in zip(rows, chosen["id"], chosen["label"], scores, strict=True)
+            ]
+
+        return Explanation(
+            study=self.spec.name,
+            algorithm=algorithm,
+            row=row,
+            id=str(example["id"]),
+            label=str(example["label"]),
+            predicted=str(prediction["predicted"]),
+            correct=bool(prediction["correct"]),
+            confidence=float(prediction["confidence"]),
+            margin=float(prediction["margin"]),
+            supporting=influences(support, support_scores),
+            opposing=influences(oppose, oppose_scores),
+            badge=self.badge(algorithm),
+        )
+
+    # --- how far it is -------------------------------------------------------------------------
+
+    def progress(self) -> list[Progress]:
+        """What is built, stage by stage, counted from the files that are there."""
+        stages = [Progress("data", None, int(self.has_data), 1)]
+        for name in self.spec.algorithms:
+            total = self.checkpoints(name)
+            trained = sum(self.outputs_file(name, m, "train").exists() for m in range(total))
+            scored = sum(
+                self.dual_file(name, m).exists() or self.factors_file(name, m).exists()
+                for m in range(total)
+            )
+            stages += [
+                Progress("checkpoints", name, trained, total),
+                Progress("trak", name, scored, total),
+                Progress("search", name, int(self.has_scores(name)), 1),
+            ]
+        return stages
