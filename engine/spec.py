@@ -62,7 +62,7 @@ class AlgorithmSpec(_Strict):
     """`[algorithms.NAME]`: a learning algorithm: architecture + initial weights + recipe."""
 
     architecture: str = "resnet-small"
-    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, or `python:module:function`."""
+    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, `python:module:function`."""
     architecture_options: dict[str, Any] = {}
     """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
     initial_weights: str | None = None

@@ -76,7 +76,7 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -129,7 +129,7 @@ def write_tensors(
             array = array.reshape(())
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if array.dtype not in _DTYPE_NAMES:
-            raise StoreError(f"{path}: tensor {name!r} has dtype {array.dtype}, which no shard can hold.")
+            raise StoreError(f"{path}: tensor {name!r} is {array.dtype}, which no shard can hold.")
         arrays[name] = array
         entries[name] = {
             "dtype": _DTYPE_NAMES[array.dtype],
@@ -185,12 +185,14 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
 
 def _broken(path: Path, why: str) -> StoreError:
     return StoreError(
-        f"{path} is broken: {why}. `dataloupe doctor --repair STUDY` removes just this file and the "
-        "next `dataloupe build` makes it again."
+        f"{path} is broken: {why}. `dataloupe doctor STUDY --repair` removes just this file, and "
+        "the next `dataloupe build` makes it again."
     )
 
 
-def read_tensors(path: Path, made_from: str | None = None, verify: bool = False) -> dict[str, np.ndarray]:
+def read_tensors(
+    path: Path, made_from: str | None = None, verify: bool = False
+) -> dict[str, np.ndarray]:
     """Memory-map a shard: name to read-only array. Costs no memory until it is read.
 
     Args:
@@ -241,7 +243,9 @@ def check_fingerprint(path: Path, found: str, wanted: str) -> None:
 
 def write_table(path: Path, table: pa.Table, made_from: str) -> None:
     """Write a Parquet table with page checksums and the fingerprint in its file metadata."""
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), FINGERPRINT_KEY: made_from})
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), FINGERPRINT_KEY: made_from}
+    )
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
@@ -271,10 +275,14 @@ def read_table(
 
 def write_json(path: Path, content: Mapping[str, Any], made_from: str) -> None:
     """Write indented JSON that carries its fingerprint and a checksum of its content."""
-    body = {key: value for key, value in content.items() if key not in (FINGERPRINT_KEY, CHECKSUM_KEY)}
+    body = {
+        key: value for key, value in content.items() if key not in (FINGERPRINT_KEY, CHECKSUM_KEY)
+    }
     body = {FINGERPRINT_KEY: made_from, CHECKSUM_KEY: fingerprint(body), **body}
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path, made_from: str | None = None) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -159,9 +158,9 @@ class Explanation:
 class Study:
     """A study's folder, opened for reading. `Study.open` checks it; `build` computes.
 
-        study = Study.open("my-study")
-        study.build()
-        study.explain(17, k=5).supporting
+    study = Study.open("my-study")
+    study.build()
+    study.explain(17, k=5).supporting
     """
 
     def __init__(self, root: Path, spec: StudySpec) -> None:
@@ -186,8 +185,8 @@ class Study:
             found = store.read_json(study.format_file).get("format")
             if not isinstance(found, int) or found > FORMAT:
                 raise StoreError(
-                    f"{root} was made by a newer Dataloupe (store format {found}; this one reads up "
-                    f"to {FORMAT}). Upgrade Dataloupe, or build into another folder."
+                    f"{root} was made by a newer Dataloupe (store format {found}; this one reads "
+                    f"up to {FORMAT}). Upgrade Dataloupe, or build into another folder."
                 )
         return study
 
@@ -354,7 +353,9 @@ class Study:
                 raise DataloupeError(f"{split} has no example with id {example!r} in {self.root}.")
             example = int(example)
         if not 0 <= example < rows:
-            raise DataloupeError(f"{split} example {example} does not exist: rows are 0 to {rows - 1}.")
+            raise DataloupeError(
+                f"{split} example {example} does not exist: rows are 0 to {rows - 1}."
+            )
         return example
 
     def thumbnail(self, split: Split, row: int) -> Image:
@@ -402,7 +403,10 @@ class Study:
     def badge(self, algorithm: str | None = None) -> Badge:
         """How the scores were made and how good they are."""
         algorithm = self.algorithm(algorithm)
-        road, search = store.read_json(self.road_file(algorithm)), store.read_json(self.search_file(algorithm))
+        road, search = (
+            store.read_json(self.road_file(algorithm)),
+            store.read_json(self.search_file(algorithm)),
+        )
         return Badge(
             method="TRAK",
             road=road["kind"],
@@ -427,7 +431,9 @@ class Study:
             return FactorScores(
                 features=tuple(
                     tuple(
-                        store.read_tensors(self.features_file(algorithm, checkpoint, shard))["features"]
+                        store.read_tensors(self.features_file(algorithm, checkpoint, shard))[
+                            "features"
+                        ]
                         for shard in range(self.shards("train"))
                     )
                     for checkpoint in checkpoints
@@ -442,7 +448,8 @@ class Study:
         blocks = -(-self.dataset.n_test // ROWS_PER_SHARD)
         return DenseScores(
             shards=tuple(
-                store.read_tensors(self.scores_file(algorithm, shard))["scores"] for shard in range(blocks)
+                store.read_tensors(self.scores_file(algorithm, shard))["scores"]
+                for shard in range(blocks)
             ),
             threshold=weighting.get("threshold"),
         )
@@ -497,7 +504,9 @@ class Study:
         if k < 1:
             raise DataloupeError(f"k must be at least 1, not {k}.")
         if not self.has_scores(algorithm):
-            raise StoreError(f"{self.root} has no scores yet. `dataloupe build {self.root}` makes them.")
+            raise StoreError(
+                f"{self.root} has no scores yet. `dataloupe build {self.root}` makes them."
+            )
         example = self.table("test").iloc[row]
         prediction = self.predictions("test", algorithm).iloc[row]
         train = self.table("train")
@@ -507,7 +516,9 @@ class Study:
             chosen = train.iloc[rows]
             return [
                 Influence(int(row), str(id_), str(label), float(score))
-                for row, id_, label, score in zip(rows, chosen["id"], chosen["label"], scores, strict=True)
+                for row, id_, label, score in zip(
+                    rows, chosen["id"], chosen["label"], scores, strict=True
+                )
             ]
 
         return Explanation(

@@ -1,0 +1,40 @@
+"""Dataloupe: see every prediction through the data it was trained on.
+
+    from engine import Study
+
+    study = Study.open("my-study")
+    study.build()
+    for influence in study.explain("test-17", k=5).supporting:
+        print(influence.id, influence.label, influence.score)
+
+Importing this package does not import torch.
+"""
+
+from engine.errors import (
+    CheckpointError,
+    DataError,
+    DataloupeError,
+    InterruptedBuild,
+    SpecError,
+    StaleError,
+    StoreError,
+)
+from engine.study import Badge, Dataset, Explanation, Influence, Progress, Study
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Badge",
+    "CheckpointError",
+    "DataError",
+    "DataloupeError",
+    "Dataset",
+    "Explanation",
+    "Influence",
+    "InterruptedBuild",
+    "Progress",
+    "SpecError",
+    "StaleError",
+    "StoreError",
+    "Study",
+]
