@@ -1,0 +1,158 @@
+"""Architectures: the registry of the built-in ones, and how any of them becomes a model.
+
+An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Module`. `encoding` is
+what the task planned (`shape` = [channels, height, width] for pictures; `vocabulary`, whose token 0
+is padding, for text). The module maps a batch of inputs to logits `[batch, n_classes]`.
+
+A new architecture is one file beside this one and one line in `ARCHITECTURES`. Importing this
+module does not import torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from engine.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+    Architecture = Callable[..., torch.nn.Module]
+
+ARCHITECTURES = {
+    "embedding-bag": "engine.models.embedding_bag:embedding_bag",
+    "mlp": "engine.models.mlp:mlp",
+    "resnet-small": "engine.models.resnet_small:resnet_small",
+    "resnet9": "engine.models.resnet9:resnet9",
+}
+"""Name in study.toml → "module:function"."""
+
+
+def build_model(
+    architecture: str,
+    options: dict[str, Any],
+    encoding: dict[str, Any],
+    n_classes: int,
+    seed: int,
+) -> torch.nn.Module:
+    """Build a model on the CPU, in eval mode, with weights drawn from `seed` alone.
+
+    The model is tried on a batch of two empty inputs, so what is returned is known to take this
+    encoding and to give `n_classes` logits. Global random state is left as it was.
+
+    Args:
+        architecture: A name in `ARCHITECTURES`, `timm:NAME`, or `python:module:function`.
+        options: Keyword arguments of the architecture.
+        encoding: The task's encoding, as kept in the store.
+        n_classes: Number of logits.
+        seed: Fixes the initial weights.
+
+    Raises:
+        SpecError: No such architecture or option, a bad value, or inputs it cannot take.
+    """
+    import torch
+
+    function = _find(architecture)
+    _check_names(architecture, function, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            model = function(encoding, n_classes, **options)
+        except SpecError:
+            raise
+        except ValidationError as error:
+            raise SpecError(_explain(architecture, error)) from error
+        except Exception as error:
+            raise SpecError(
+                f"architecture {architecture!r} cannot be built with options {options}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(model, torch.nn.Module):
+            raise SpecError(f"architecture {architecture!r} gave {model!r}, not a torch.nn.Module.")
+        _try_out(architecture, model.eval(), encoding, n_classes)
+    return model
+
+
+def _find(architecture: str) -> Architecture:
+    kind, _, rest = architecture.partition(":")
+    if architecture in ARCHITECTURES:
+        return _import(architecture, ARCHITECTURES[architecture])
+    if kind == "python" and rest:
+        return _import(architecture, rest)
+    if kind == "timm" and rest:
+        from engine.models.timm_zoo import timm_model
+
+        return functools.partial(timm_model, name=rest)
+    raise SpecError(
+        f"architecture {architecture!r} is not known; take {', '.join(sorted(ARCHITECTURES))}, "
+        "timm:NAME, or python:module:function."
+    )
+
+
+def _import(architecture: str, path: str) -> Architecture:
+    module_name, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(
+            f"architecture {architecture!r} cannot be imported: {error}. Write it as "
+            "python:module:function and run where the module can be imported."
+        ) from error
+    if not callable(function):
+        raise SpecError(f"architecture {architecture!r} is {function!r}, not a function.")
+    return function  # type: ignore[no-any-return]
+
+
+def _check_names(architecture: str, function: Architecture, options: dict[str, Any]) -> None:
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = [parameter.name for parameter in parameters]
+    for name in options:
+        if name not in allowed:
+            raise SpecError(
+                f"architecture {architecture!r} has no option {name!r}; it takes "
+                f"{', '.join(allowed) or 'none'}."
+            )
+
+
+def _explain(architecture: str, error: ValidationError) -> str:
+    return "\n".join(
+        f"architecture {architecture!r}: option {'.'.join(str(key) for key in detail['loc'])} = "
+        f"{detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}."
+        for detail in error.errors(include_url=False)
+    )
+
+
+def _try_out(
+    architecture: str, model: torch.nn.Module, encoding: dict[str, Any], n_classes: int
+) -> None:
+    import torch
+
+    if "shape" in encoding:
+        inputs, what = torch.zeros(2, *encoding["shape"]), f"pictures of {encoding['shape']}"
+    else:
+        inputs, what = torch.zeros(2, 1, dtype=torch.int64), "sequences of token ids"
+    try:
+        with torch.no_grad():
+            logits = model(inputs)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(
+            f"architecture {architecture!r} cannot take {what} (channels, height, width), "
+            f"perhaps too small for it: {reason}"
+            if "shape" in encoding
+            else f"architecture {architecture!r} cannot take {what}: {reason}"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, n_classes):
+        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise SpecError(
+            f"architecture {architecture!r} gives {found} for two examples of {n_classes} classes; "
+            f"it must give logits of shape [2, {n_classes}]."
+        )

@@ -1,0 +1,61 @@
+"""What the built-in classifiers share: penultimate features, then a linear head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.errors import SpecError
+
+
+class Classifier(nn.Module):
+    """A trunk that embeds an input and a head that reads logits off the embedding.
+
+    Attributes:
+        trunk: Inputs → `[batch, d]`.
+        head: `[batch, d]` → `[batch, n_classes]`.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the penultimate features, `[batch, d]`."""
+        return self.trunk(inputs)  # type: ignore[no-any-return]
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(inputs))  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """x + branch(x)."""
+
+    def __init__(self, *branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs + self.branch(inputs)  # type: ignore[no-any-return]
+
+
+def convolution(
+    channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, padding: int = 1
+) -> nn.Sequential:
+    """Convolution without bias, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    )
+
+
+def picture_shape(encoding: dict[str, Any]) -> tuple[int, int, int]:
+    """Return (channels, height, width), or raise SpecError where inputs are no pictures."""
+    if "shape" not in encoding:
+        raise SpecError("this architecture is for pictures; for text take 'embedding-bag'.")
+    channels, height, width = encoding["shape"]
+    return int(channels), int(height), int(width)

@@ -1,0 +1,35 @@
+"""`mlp`: linear layers and ReLUs on flattened pictures."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any
+
+from pydantic import Field, validate_call
+from torch import nn
+
+from engine.models.classifier import Classifier, picture_shape
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+
+
+@validate_call
+def mlp(
+    encoding: dict[str, Any],
+    n_classes: int,
+    *,
+    widths: Annotated[list[Width], Field(max_length=64)] = [256, 128],  # noqa: B006
+) -> nn.Module:
+    """By default 784-256-128-10 on Fashion-MNIST: 235,146 parameters.
+
+    Args:
+        encoding: With `shape`.
+        n_classes: Number of logits.
+        widths: Units of each hidden layer; none makes a linear model.
+    """
+    channels, height, width = picture_shape(encoding)
+    sizes = [channels * height * width, *widths]
+    trunk = nn.Sequential(nn.Flatten())
+    for n_in, n_out in pairwise(sizes):
+        trunk.extend([nn.Linear(n_in, n_out), nn.ReLU()])
+    return Classifier(trunk, nn.Linear(sizes[-1], n_classes))

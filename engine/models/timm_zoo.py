@@ -1,0 +1,40 @@
+"""`timm:NAME`: any architecture of the timm package, where it is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.errors import SpecError
+from engine.models.classifier import picture_shape
+
+
+def timm_model(encoding: dict[str, Any], n_classes: int, *, name: str, **options: Any) -> nn.Module:
+    """Build timm's `name` with random weights; `options` go to `timm.create_model`.
+
+    The module is timm's own and its weights keep timm's names, so checkpoints fit.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise SpecError(
+            f"architecture 'timm:{name}' needs timm, which cannot be imported ({error}): "
+            "`pip install timm`, or take a built-in architecture."
+        ) from error
+    if name not in timm.list_models():
+        raise SpecError(f"timm has no architecture {name!r}; `timm.list_models()` names them all.")
+    channels, _, _ = picture_shape(encoding)
+    fixed = {"pretrained": False, "num_classes": n_classes, "in_chans": channels}
+    if taken := sorted(fixed.keys() & options.keys()):
+        raise SpecError(
+            f"option {taken[0]!r} of 'timm:{name}' follows from the study; leave it out."
+        )
+    model: nn.Module = timm.create_model(name, **fixed, **options)
+
+    def embed(inputs: torch.Tensor) -> torch.Tensor:
+        return model.forward_head(model.forward_features(inputs), pre_logits=True)  # type: ignore
+
+    model.embed = embed  # type: ignore[assignment]
+    return model

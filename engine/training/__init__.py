@@ -1,0 +1,1 @@
+"""Learning algorithms: a training set in, a model out."""

@@ -1,0 +1,125 @@
+"""Prepared batches of a dataset, and what a trained model says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.tasks import Task
+
+if TYPE_CHECKING:
+    from engine.tasks import Batch
+
+
+def read_batch(
+    task: Task,
+    arrays: Mapping[str, np.ndarray],
+    rows: np.ndarray | slice,
+    encoding: dict[str, Any],
+    device: str,
+) -> Batch:
+    """Copy `rows` of the (often memory-mapped) arrays to `device` and prepare them for the model.
+
+    Pictures come out channels_last on a CPU, where that makes convolutions faster.
+    """
+    raw = {name: torch.from_numpy(np.array(array[rows])) for name, array in arrays.items()}
+    batch = task.prepare({name: tensor.to(device) for name, tensor in raw.items()}, encoding)
+    return {name: in_fast_layout(tensor) for name, tensor in batch.items()}
+
+
+def in_fast_layout(tensor: torch.Tensor) -> torch.Tensor:
+    """Pictures `[b, c, h, w]` on a CPU in channels_last memory; anything else as it is."""
+    if tensor.ndim == 4 and tensor.device.type == "cpu":
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def batches(
+    task: Task,
+    arrays: Mapping[str, np.ndarray],
+    encoding: dict[str, Any],
+    batch_size: int,
+    device: str,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Batch]:
+    """Yield rows `start` to `stop` (the end where None) as prepared batches, in order.
+
+    The last batch may be smaller. Only one batch at a time is read from memory-mapped arrays.
+    """
+    n = min(len(array) for array in arrays.values())
+    stop = n if stop is None else min(stop, n)
+    for first in range(start, stop, batch_size):
+        rows = slice(first, min(first + batch_size, stop))
+        yield read_batch(task, arrays, rows, encoding, device)
+
+
+class _OneForward(nn.Module):
+    """A model that remembers its last answer, so that several questions cost one forward pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._inputs: tuple[torch.Tensor, ...] = ()
+        self._logits = torch.empty(0)
+        self.embeddings: torch.Tensor | None = None
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs) != len(self._inputs) or any(
+            new is not old for new, old in zip(inputs, self._inputs, strict=True)
+        ):
+            self._inputs = inputs
+            self.embeddings, self._logits = _embed_and_predict(self.model, inputs)
+        return self._logits
+
+
+def _embed_and_predict(
+    model: nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    from engine.models.classifier import Classifier
+
+    if isinstance(model, Classifier):
+        embeddings = model.embed(*inputs)
+        return embeddings, model.head(embeddings)
+    if hasattr(model, "embed"):
+        return model.embed(*inputs), model(*inputs)
+    return None, model(*inputs)
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task,
+    model: nn.Module,
+    arrays: Mapping[str, np.ndarray],
+    encoding: dict[str, Any],
+    batch_size: int,
+    device: str,
+) -> dict[str, np.ndarray]:
+    """Run a model (put in eval mode) over a dataset of n examples.
+
+    Returns:
+        `logits` [n, classes], `output` [n] (the model output f), `out_to_loss` [n] (Q), and, where
+        the model has `embed`, `embeddings` [n, d]; all float32.
+    """
+    observed = _OneForward(to_device(model, device)).eval()
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch in batches(task, arrays, encoding, batch_size, device):
+        logits = task.predict(observed, batch)
+        output = task.model_output(observed, batch)
+        found = {"logits": logits, "output": output, "out_to_loss": task.out_to_loss(output)}
+        if observed.embeddings is not None:
+            found["embeddings"] = observed.embeddings.flatten(1)
+        for name, tensor in found.items():
+            parts.setdefault(name, []).append(tensor.float().cpu().numpy())
+    return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+
+def to_device(model: nn.Module, device: str) -> nn.Module:
+    """Move a model to `device`; on a CPU its convolutions take channels_last pictures."""
+    if device == "cpu":
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(device)

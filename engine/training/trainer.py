@@ -1,0 +1,149 @@
+"""The learning algorithm: one loop that turns a training set into a model."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.errors import DataError, DataloupeError
+from engine.spec import AlgorithmSpec
+from engine.store import fingerprint
+from engine.tasks import Task
+from engine.training.outputs import in_fast_layout, read_batch, to_device
+
+
+def train(
+    task: Task,
+    model: nn.Module,
+    arrays: Mapping[str, np.ndarray],
+    encoding: dict[str, Any],
+    recipe: AlgorithmSpec,
+    seed: int,
+    device: str,
+    subset: np.ndarray | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> nn.Module:
+    """Train `model` in place and return it in eval mode.
+
+    The same model, data, recipe, seed, device and number of threads give the same bytes. Every
+    epoch is a fresh shuffle; its last partial batch is dropped.
+
+    Args:
+        task: How rows become batches and what the loss is.
+        model: With its initial weights.
+        arrays: Raw arrays of the training set, `[n, ...]` each.
+        encoding: The task's encoding.
+        recipe: Optimiser, schedule, epochs, augmentations.
+        seed: Fixes the order of examples, the augmentations and any dropout.
+        device: `cpu` or `cuda`.
+        subset: Row numbers to train on; None takes all. Where they are fewer than a batch, they
+            make one smaller batch.
+        on_epoch: Called after each epoch with (epochs done, mean loss of the epoch).
+
+    Raises:
+        DataError: Fewer than two examples. DataloupeError: Training diverged.
+    """
+    n = min(len(array) for array in arrays.values())
+    rows = np.arange(n) if subset is None else np.asarray(subset)
+    if len(rows) < 2:
+        raise DataError(f"{len(rows)} training examples are too few to train on; take 2 or more.")
+    batch_size = min(recipe.batch_size, len(rows))
+    steps_per_epoch = len(rows) // batch_size
+    n_steps = recipe.epochs * steps_per_epoch
+    order, augmentation = _generator("order", seed), _generator("augmentation", seed)
+
+    model = to_device(model, device).train()
+    optimizer = _optimizer(model, recipe)
+    with _reproducible(seed, device):
+        for epoch in range(recipe.epochs):
+            total = torch.zeros((), device=device)
+            shuffled = rows[torch.randperm(len(rows), generator=order).numpy()]
+            for i in range(steps_per_epoch):
+                chosen = shuffled[i * batch_size : (i + 1) * batch_size]
+                batch = read_batch(task, arrays, chosen, encoding, device)
+                if recipe.augmentations:
+                    batch = task.augment(batch, recipe.augmentations, augmentation)
+                    batch = {name: in_fast_layout(tensor) for name, tensor in batch.items()}
+                rate = learning_rate(recipe, epoch * steps_per_epoch + i, n_steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss = task.loss(model, batch, recipe.label_smoothing).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+            mean_loss = total.item() / steps_per_epoch
+            if not math.isfinite(mean_loss):
+                raise _diverged(recipe, f"the loss was {mean_loss} in epoch {epoch + 1}")
+            if on_epoch is not None:
+                on_epoch(epoch + 1, mean_loss)
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise _diverged(recipe, f"{name} is not finite after the last step")
+    return model.eval()
+
+
+def learning_rate(recipe: AlgorithmSpec, step: int, n_steps: int) -> float:
+    """Return the rate of step `step` (from 0): a linear warm-up, then the schedule.
+
+    It is 0 just before the first and (but for `constant`) just after the last step, so every step
+    learns something.
+    """
+    n_warm = recipe.warmup * n_steps
+    if step + 1 <= n_warm:
+        return recipe.learning_rate * (step + 1) / n_warm
+    left = (n_steps - step) / (n_steps - math.floor(n_warm))  # in (0, 1]
+    falling = {
+        "triangular": left,
+        "cosine": (1 - math.cos(math.pi * left)) / 2,
+        "constant": 1.0,
+    }
+    return recipe.learning_rate * falling[recipe.schedule]
+
+
+def _optimizer(model: nn.Module, recipe: AlgorithmSpec) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        parameters,
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def _generator(purpose: str, seed: int) -> torch.Generator:
+    """A CPU generator: what it draws is the same on every device."""
+    return torch.Generator().manual_seed(int(fingerprint(purpose, seed), 16) >> 1)
+
+
+@contextlib.contextmanager
+def _reproducible(seed: int, device: str) -> Iterator[None]:
+    """Seed the global generators (dropout draws from them) and ask cuDNN for one fixed answer."""
+    cuda = device.startswith("cuda")
+    with (
+        torch.random.fork_rng(devices=None if cuda else []),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
+        yield
+
+
+def _diverged(recipe: AlgorithmSpec, what: str) -> DataloupeError:
+    return DataloupeError(
+        f"Training diverged: {what}. Try a lower learning_rate than {recipe.learning_rate:g}, or a "
+        "longer warmup."
+    )
