@@ -12,12 +12,20 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import SpecError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+def _is_a_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError("names have up to 64 letters, digits, - and _, and begin with no sign")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_is_a_name)]
 """Names become folder names, so they hold no path parts."""
 
 
@@ -161,25 +169,36 @@ def parse_spec(content: dict[str, Any], where: str, text: str = "") -> StudySpec
         return StudySpec.model_validate(content)
     except ValidationError as error:
         lines = [_explain(detail, where, text) for detail in error.errors(include_url=False)]
-        raise SpecError("\n".join(lines)) from error
+        raise SpecError(
+            "\n".join(f"{found} {' or '.join(what)}." for found, what in _group(lines))
+        ) from error
 
 
-def _explain(detail: Any, where: str, text: str) -> str:
+def _group(lines: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Put together what is said of one key: a key of two types gets a line from each."""
+    grouped: dict[str, list[str]] = {}
+    for found, what in lines:
+        grouped.setdefault(found, []).append(what)
+    return list(grouped.items())
+
+
+def _explain(detail: Any, where: str, text: str) -> tuple[str, str]:
+    """(place and what was found there, what is allowed)."""
     keys = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
     key = ".".join(keys) or "the file"
     line = _line_of(keys, text)
-    place = f"{where}:{line}" if line else where
+    place = f"{where}:{line}:" if line else f"{where}:"
     if detail["type"] == "extra_forbidden":
         allowed = _allowed_keys(keys[:-1])
         close = difflib.get_close_matches(keys[-1], allowed, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(allowed)}."
-        return f"{place}: unknown key {key!r}; {hint}"
+        hint = f"did you mean {close[0]!r}" if close else f"allowed: {', '.join(allowed)}"
+        return f"{place} unknown key {key!r};", hint
     if detail["type"] == "missing":
-        return f"{place}: {key!r} is missing."
+        return f"{place} {key!r}", "is missing"
     found = repr(detail.get("input"))
     found = found if len(found) <= 80 else found[:77] + "..."
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{place}: {key} = {found}: {message[0].lower()}{message[1:]}."
+    return f"{place} {key} = {found}:", f"{message[0].lower()}{message[1:]}"
 
 
 def _is_union_branch(part: Any) -> bool:

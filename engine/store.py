@@ -153,7 +153,7 @@ def write_tensors(
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:

@@ -11,14 +11,15 @@ holds never imports torch.
     data/{split}/00000.png                       thumbnails, 256 to a sprite sheet
     algorithms/NAME/checkpoints/000.safetensors  trained weights
     algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
-    algorithms/NAME/predictions-{split}.parquet  what the checkpoints say together
+    algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
     algorithms/NAME/trak/road.json               how attributions are computed, and why so
     algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
     algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
     algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
     algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
-    algorithms/NAME/trak/top/test.safetensors    top-k of both signs for every test example
-    algorithms/NAME/trak/top/train-00000.safetensors      the reverse, in row shards
+    algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
+    algorithms/NAME/search/top/test.safetensors  top-k of both signs for every test example
+    algorithms/NAME/search/top/train-00000.safetensors    the reverse, in row shards
     algorithms/NAME/search/                      FAISS index, its vectors, its measured recall
 """
 
@@ -272,7 +273,17 @@ class Study:
         return folder / f"{checkpoint:03d}-{split}.safetensors"
 
     def predictions_file(self, algorithm: str, split: Split) -> Path:
-        return self.algorithm_folder(algorithm) / f"predictions-{split}.parquet"
+        return self.algorithm_folder(algorithm) / "predictions" / f"{split}.parquet"
+
+    def stage_folders(self, stage: str, algorithm: str) -> list[Path]:
+        """The folders that hold what a stage of the build makes, and nothing else."""
+        folder = self.algorithm_folder(algorithm)
+        return {
+            "data": [self.root / "data"],
+            "checkpoints": [folder / "checkpoints", folder / "outputs", folder / "predictions"],
+            "trak": [self.trak_folder(algorithm)],
+            "search": [self.search_folder(algorithm)],
+        }[stage]
 
     def trak_folder(self, algorithm: str) -> Path:
         return self.algorithm_folder(algorithm) / "trak"
@@ -296,20 +307,23 @@ class Study:
     def weighting_file(self, algorithm: str) -> Path:
         return self.trak_folder(algorithm) / "weighting.safetensors"
 
+    def search_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "search"
+
     def top_test_file(self, algorithm: str) -> Path:
-        return self.trak_folder(algorithm) / "top" / "test.safetensors"
+        return self.search_folder(algorithm) / "top" / "test.safetensors"
 
     def top_train_file(self, algorithm: str, shard: int) -> Path:
-        return self.trak_folder(algorithm) / "top" / f"train-{shard:05d}.safetensors"
+        return self.search_folder(algorithm) / "top" / f"train-{shard:05d}.safetensors"
 
     def vectors_file(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "search" / "vectors.safetensors"
+        return self.search_folder(algorithm) / "vectors.safetensors"
 
     def index_file(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "search" / "train.faiss"
+        return self.search_folder(algorithm) / "train.faiss"
 
     def search_file(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "search" / "search.json"
+        return self.search_folder(algorithm) / "search.json"
 
     # --- the dataset ---------------------------------------------------------------------------
 
@@ -362,10 +376,17 @@ class Study:
         """One example's thumbnail, cut from its sprite sheet."""
         from PIL import Image
 
-        from engine.data import SPRITES_PER_SHEET, thumbnail_box
+        from engine.data.thumbnails import crop, sheet_of
 
-        with Image.open(self.sprite_file(split, row // SPRITES_PER_SHEET)) as sheet:
-            return sheet.crop(thumbnail_box(row % SPRITES_PER_SHEET, self.dataset.cell))
+        with Image.open(self.sprite_file(split, sheet_of(row))) as sheet:
+            return crop(sheet, row, self.dataset.cell)
+
+    def stacked_arrays(self, split: Split) -> dict[str, np.ndarray]:
+        """The arrays of a whole split; memory-mapped where it is one shard, else read."""
+        shards = self.arrays(split)
+        if len(shards) == 1:
+            return shards[0]
+        return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
     # --- what was computed ---------------------------------------------------------------------
 
@@ -382,6 +403,14 @@ class Study:
         """How many checkpoints the spec asks for."""
         spec: AlgorithmSpec = self.spec.algorithms[algorithm]
         return len(spec.weights) or spec.checkpoints
+
+    def seed(self, checkpoint: int) -> int:
+        """Seed of a checkpoint; the same for all algorithms, so that they compare in pairs."""
+        return int(store.fingerprint("seed", self.spec.seed, checkpoint)[:7], 16)
+
+    def user_file(self, path: str) -> Path:
+        """A file that study.toml names, relative to the study's folder."""
+        return self.root / Path(path).expanduser()
 
     def has_predictions(self, algorithm: str) -> bool:
         return self.predictions_file(algorithm, "test").exists()
@@ -422,34 +451,35 @@ class Study:
 
     def score_matrix(self, algorithm: str | None = None) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
-        from engine.attribution.scores import DenseScores, FactorScores
+        from engine.attribution.scores import DenseScores, FactorScores, RowShards
 
         algorithm = self.algorithm(algorithm)
         weighting = store.read_tensors(self.weighting_file(algorithm))
         if store.read_json(self.road_file(algorithm))["kind"] == "primal":
             checkpoints = range(self.checkpoints(algorithm))
             return FactorScores(
-                features=tuple(
-                    tuple(
-                        store.read_tensors(self.features_file(algorithm, checkpoint, shard))[
-                            "features"
-                        ]
-                        for shard in range(self.shards("train"))
+                features=[
+                    RowShards.of(
+                        *(
+                            store.read_tensors(self.features_file(algorithm, m, shard))["features"]
+                            for shard in range(self.shards("train"))
+                        )
                     )
-                    for checkpoint in checkpoints
-                ),
-                factors=tuple(
-                    store.read_tensors(self.factors_file(algorithm, checkpoint))["factors"]
-                    for checkpoint in checkpoints
-                ),
-                out_to_loss=weighting["out_to_loss"],
+                    for m in checkpoints
+                ],
+                factors=[
+                    RowShards.of(store.read_tensors(self.factors_file(algorithm, m))["factors"])
+                    for m in checkpoints
+                ],
+                mean_q=weighting["mean_q"],
                 threshold=weighting.get("threshold"),
             )
-        blocks = -(-self.dataset.n_test // ROWS_PER_SHARD)
         return DenseScores(
-            shards=tuple(
-                store.read_tensors(self.scores_file(algorithm, shard))["scores"]
-                for shard in range(blocks)
+            RowShards.of(
+                *(
+                    store.read_tensors(self.scores_file(algorithm, shard))["scores"]
+                    for shard in range(self.shards("test"))
+                )
             ),
             threshold=weighting.get("threshold"),
         )

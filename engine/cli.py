@@ -1,0 +1,199 @@
+"""The command line: one verb a function, no logic beyond reading arguments and printing answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import engine
+from engine.errors import DataloupeError, InterruptedBuild
+from engine.progress import BuildProgress
+from engine.study import Explanation, Influence, Study
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code. A user's mistake prints one line and returns 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.verb(options)
+    except InterruptedBuild as error:
+        print(f"dataloupe: {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("dataloupe: stopped.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except DataloupeError as error:
+        print(f"dataloupe: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dataloupe", description="See every prediction through the data it was trained on."
+    )
+    parser.add_argument("--version", action="version", version=f"dataloupe {engine.__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    init = verbs.add_parser("init", help="write a study.toml to start from")
+    init.add_argument("study", type=Path, help="folder to make")
+    init.add_argument(
+        "--template", default="fashion-mnist", help="a shipped spec (default: %(default)s)"
+    )
+    init.add_argument("--data", help="folder, file or hub name to use in place of the template's")
+    init.set_defaults(verb=_init)
+
+    build = verbs.add_parser("build", help="compute what study.toml asks for; goes on where it was")
+    build.add_argument("study", type=Path)
+    _add_machine(build)
+    build.add_argument(
+        "--rebuild", metavar="STAGE", help="make this stage and the later ones again"
+    )
+    build.set_defaults(verb=_build)
+
+    serve = verbs.add_parser("serve", help="open the dashboard of a study")
+    serve.add_argument("study", type=Path)
+    _add_server(serve)
+    serve.set_defaults(verb=_serve)
+
+    demo = verbs.add_parser("demo", help="build the embedded study and open it as soon as it shows")
+    demo.add_argument("study", type=Path, nargs="?", default=Path("demo"))
+    _add_machine(demo)
+    _add_server(demo)
+    demo.set_defaults(verb=_demo)
+
+    explain = verbs.add_parser(
+        "explain", help="answer in the terminal: which training data, and how"
+    )
+    explain.add_argument("study", type=Path)
+    explain.add_argument("--test", required=True, help="row number or id of a test example")
+    explain.add_argument("--k", type=int, default=10, help="examples of each sign (default: 10)")
+    explain.add_argument("--algorithm", help="default: the study's first")
+    explain.add_argument("--json", action="store_true", help="print JSON")
+    explain.set_defaults(verb=_explain)
+
+    doctor = verbs.add_parser("doctor", help="verify every file of a study")
+    doctor.add_argument("study", type=Path)
+    doctor.add_argument(
+        "--repair", action="store_true", help="remove what is broken, to be rebuilt"
+    )
+    doctor.set_defaults(verb=_doctor)
+
+    convert = verbs.add_parser("convert", help="turn your own .pt file into .safetensors")
+    convert.add_argument("source", type=Path)
+    convert.add_argument("target", type=Path, nargs="?", help="default: beside it, .safetensors")
+    convert.set_defaults(verb=_convert)
+    return parser
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--workers", type=int, help="processes side by side (default: as fits)")
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", default="127.0.0.1", help="default: this machine only")
+    parser.add_argument("--port", type=int, help="default: the first free one from 8501")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+
+
+def _init(options: argparse.Namespace) -> int:
+    from engine.templates import spec_from_template
+
+    study = Study.create(options.study, spec_from_template(options.template, options.data))
+    print(f"Wrote {study.spec_file}. Look at it, then: dataloupe build {study.root}")
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    study = Study.open(options.study)
+    with BuildProgress(study) as progress:
+        study.build(options.device, options.workers, options.rebuild, progress.update)
+    print(f"Built. Look at it: dataloupe serve {study.root}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from engine.launch import serve
+
+    study = Study.open(options.study)
+    return serve(study.root, options.address, options.port, open_browser=not options.no_browser)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from engine.demo import demo
+
+    return demo(
+        options.study,
+        device=options.device,
+        workers=options.workers,
+        address=options.address,
+        port=options.port,
+        open_browser=not options.no_browser,
+    )
+
+
+def _explain(options: argparse.Namespace) -> int:
+    explanation = Study.open(options.study).explain(options.test, options.k, options.algorithm)
+    if options.json:
+        print(json.dumps(explanation.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print_explanation(explanation)
+    return 0
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    console = Console()
+    verdict = "correct" if explanation.correct else "wrong"
+    console.print(
+        f"[bold]{escape(explanation.id)}[/] is [bold]{escape(explanation.label)}[/], predicted "
+        f"[bold]{escape(explanation.predicted)}[/] ({verdict}, confidence "
+        f"{explanation.confidence:.2f}, margin {explanation.margin:+.2f})"
+    )
+    for title, side in (
+        ("Supporting: pulled it towards its label", explanation.supporting),
+        ("Opposing: pulled it away from its label", explanation.opposing),
+    ):
+        console.print(_influence_table(title, side))
+    console.print(f"[dim]{escape(str(explanation.badge))}[/]")
+
+
+def _influence_table(title: str, side: Sequence[Influence]) -> Table:
+    table = Table("", "id", "label", "score", title=title, title_justify="left")
+    for rank, influence in enumerate(side, start=1):
+        table.add_row(
+            str(rank), escape(influence.id), escape(influence.label), f"{influence.score:+.4g}"
+        )
+    return table
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from engine.doctor import examine
+
+    report = examine(Study.open(options.study), repair=options.repair)
+    for finding in report.broken:
+        print(finding)
+    print(report.summary)
+    return EXIT_MISTAKE if report.broken and not options.repair else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from engine.convert import convert
+
+    target = options.target or options.source.with_suffix(".safetensors")
+    print(convert(options.source, target))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""Train the checkpoints (or take in the user's own) and record what each says of every example."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from engine import store
+from engine.errors import SpecError
+from engine.execution import run_jobs
+from engine.spec import AlgorithmSpec
+from engine.stages.run import Run
+from engine.study import Progress, Split, Study
+from engine.tasks import load_task
+
+if TYPE_CHECKING:
+    import torch
+
+CODE = 1
+"""Raised whenever the same spec would train other models or record other outputs."""
+
+SPLITS: tuple[Split, Split] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to make and evaluate."""
+
+    root: Path
+    algorithm: str
+    checkpoint: int
+    device: str
+
+
+def run(run: Run, algorithm: str) -> None:
+    """Make every missing checkpoint, its outputs, and what the checkpoints predict together."""
+    study = run.study
+    total = study.checkpoints(algorithm)
+    jobs = []
+    for checkpoint in range(total):
+        made_from = checkpoint_made_from(study, algorithm, checkpoint)
+        _check(study.checkpoint_file(algorithm, checkpoint), made_from)
+        outputs = [study.outputs_file(algorithm, checkpoint, split) for split in SPLITS]
+        for path in outputs:
+            _check(path, outputs_made_from(study, algorithm, checkpoint))
+        if not all(
+            path.exists() for path in (study.checkpoint_file(algorithm, checkpoint), *outputs)
+        ):
+            jobs.append(Job(study.root, algorithm, checkpoint, run.device))
+    finished = total - len(jobs)
+    run.report(Progress("checkpoints", algorithm, finished, total))
+
+    def on_done(job: Job, result: None) -> None:
+        nonlocal finished
+        finished += 1
+        run.report(Progress("checkpoints", algorithm, finished, total))
+
+    run_jobs(make_checkpoint, jobs, run.workers, on_done)
+    for split in SPLITS:
+        _write_predictions(study, algorithm, split)
+
+
+def _check(path: Path, made_from: str) -> None:
+    if path.exists():
+        store.read_tensors(path, made_from)
+
+
+def checkpoint_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
+    """Fingerprint of one checkpoint: data, recipe and seed, or the user's own file."""
+    spec = study.spec.algorithms[algorithm]
+    recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
+    start = spec.weights[checkpoint] if spec.weights else spec.initial_weights
+    return store.fingerprint(
+        "checkpoint",
+        CODE,
+        study.dataset.fingerprint,
+        recipe if not spec.weights else [spec.architecture, spec.architecture_options],
+        study.seed(checkpoint),
+        _digest(study.user_file(start)) if start else None,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise SpecError(f"{path}, which study.toml names as weights, does not exist.")
+    return store.file_digest(path)
+
+
+def outputs_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
+    """Fingerprint of what one checkpoint says."""
+    return store.fingerprint("outputs", CODE, checkpoint_made_from(study, algorithm, checkpoint))
+
+
+def make_checkpoint(job: Job) -> None:
+    """Worker: train or load one model, keep its weights, then record its outputs."""
+    from engine.training.checkpoints import load_weights, save_weights
+    from engine.training.outputs import evaluate
+    from engine.training.trainer import train
+
+    study = Study.open(job.root)
+    spec = study.spec.algorithms[job.algorithm]
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    made_from = checkpoint_made_from(study, job.algorithm, job.checkpoint)
+    path = study.checkpoint_file(job.algorithm, job.checkpoint)
+    seed = study.seed(job.checkpoint)
+    made_by = {
+        "architecture": spec.architecture,
+        "architecture_options": spec.architecture_options,
+        "seed": seed,
+        "device": job.device,
+        **versions(),
+    }
+    arrays = {split: study.stacked_arrays(split) for split in SPLITS}
+    model = untrained_model(study, spec, seed)
+    if path.exists():
+        load_weights(path, model)
+    elif spec.weights:
+        source = study.user_file(spec.weights[job.checkpoint])
+        load_weights(source, model)
+        save_weights(path, model, made_from, {**made_by, "source": source.name})
+    else:
+        if spec.initial_weights:
+            load_weights(study.user_file(spec.initial_weights), model)
+        model = train(task, model, arrays["train"], encoding, spec, seed, job.device)
+        save_weights(path, model, made_from, made_by)
+    model = model.to(job.device).eval()
+    for split in SPLITS:
+        outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
+        store.write_tensors(
+            study.outputs_file(job.algorithm, job.checkpoint, split),
+            outputs,
+            outputs_made_from(study, job.algorithm, job.checkpoint),
+            {"device": job.device, **versions()},
+        )
+
+
+def untrained_model(study: Study, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
+    """The architecture of an algorithm, with seeded random weights."""
+    from engine.models import build_model
+
+    dataset = study.dataset
+    return build_model(
+        spec.architecture, spec.architecture_options, dataset.encoding, len(dataset.classes), seed
+    )
+
+
+def load_checkpoint(study: Study, algorithm: str, checkpoint: int, device: str) -> torch.nn.Module:
+    """A trained checkpoint of the study, in eval mode on `device`."""
+    from engine.training.checkpoints import load_weights
+
+    model = untrained_model(study, study.spec.algorithms[algorithm], seed=0)
+    load_weights(study.checkpoint_file(algorithm, checkpoint), model)
+    return model.to(device).eval()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide a result's bytes."""
+    import torch
+
+    import engine
+
+    return {"dataloupe": engine.__version__, "torch": torch.__version__, "numpy": np.__version__}
+
+
+def _write_predictions(study: Study, algorithm: str, split: Split) -> None:
+    """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
+    total = study.checkpoints(algorithm)
+    path = study.predictions_file(algorithm, split)
+    made_from = store.fingerprint(
+        "predictions", CODE, [outputs_made_from(study, algorithm, m) for m in range(total)]
+    )
+    if path.exists():
+        store.read_table(path, made_from, columns=[])
+        return
+    probabilities: np.ndarray | float = 0.0
+    margin: np.ndarray | float = 0.0
+    for checkpoint in range(total):
+        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
+        logits = outputs["logits"].astype(np.float64)
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = probabilities + exponents / exponents.sum(axis=1, keepdims=True) / total
+        margin = margin + outputs["output"].astype(np.float64) / total
+    assert isinstance(probabilities, np.ndarray)
+    predicted = probabilities.argmax(axis=1)
+    classes = np.array(study.dataset.classes, dtype=object)[predicted]
+    columns = {
+        "predicted": pa.array(classes, pa.string()),
+        "correct": pa.array(classes == study.table(split)["label"].to_numpy()),
+        "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
+        "margin": pa.array(np.asarray(margin, dtype=np.float32)),
+    }
+    store.write_table(path, pa.table(columns), made_from)
