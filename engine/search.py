@@ -1,0 +1,323 @@
+"""Search in attribution space: a low-rank factorisation of τ, indexed by FAISS, re-ranked exactly.
+
+τ ≈ Σ over r directions of (test vector)·(train vector): one inner-product search with a test
+example's vector q and with −q finds the candidates that support and oppose it. Their exact scores
+then decide the order, so the index can only miss an example, never misrank one; how many it misses
+is measured (`measure_recall`) and shown.
+
+Importing this module imports neither torch nor FAISS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from engine.attribution.scores import (
+    WORKING_BYTES,
+    RowShards,
+    Scores,
+    TopK,
+    ranges,
+    top_k_among,
+)
+from engine.errors import StoreError
+
+Kind = Literal["flat", "ivf", "sq", "pq"]
+Exact = Callable[[np.ndarray], np.ndarray]
+"""Exact scores of candidates: training rows `[t, c]` → `[t, c]`."""
+
+GOAL = 0.99
+"""The recall that `measure_recall` looks for."""
+
+_OVERSAMPLING = 16
+_TRAINING_ROWS_PER_LIST = 64
+_ADD_ROWS = 65_536
+
+
+# --- the attribution space ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AttributionSpace:
+    """A truncated singular value decomposition of τ whose rows were brought to one length.
+
+    Attributes:
+        left: U `[n_test, r]` float32, orthonormal columns.
+        singular_values: S `[r]` float32, largest first, all positive.
+        row_norms: Lengths of the rows of τ that were divided out `[n_test]` float32 (estimates).
+    """
+
+    left: np.ndarray
+    singular_values: np.ndarray
+    row_norms: np.ndarray
+
+    def test_vectors(self) -> np.ndarray:
+        """U·√S `[n_test, r]`. Its product with a train vector is τ over the row's length."""
+        vectors: np.ndarray = self.left * np.sqrt(self.singular_values)
+        return vectors
+
+    def train_vectors(self, scores: Scores, trains: range) -> np.ndarray:
+        """V·√S of some training rows, `[len(trains), r]`."""
+        weights = self.left / (self.row_norms[:, None] * np.sqrt(self.singular_values))
+        return scores.rmatmat(weights, trains)
+
+
+def attribution_space(
+    scores: Scores,
+    rank: int,
+    seed: int,
+    power_iterations: int = 2,
+    memory_bytes: int = WORKING_BYTES,
+) -> AttributionSpace:
+    """Randomised SVD of τ, from products with thin matrices only.
+
+    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithms 4.4 and
+    5.1, on the side of the test examples, so that nothing of size n_train is ever held. Rows of τ
+    are brought to one length first: a top-k does not depend on it, and without it the few test
+    examples with large scores would take all directions.
+
+    Args:
+        scores: τ.
+        rank: Directions to keep; at most min(n_test, n_train) are.
+        seed: Of the random test matrix.
+        power_iterations: Products with ττᵀ. Each sharpens the spectrum for two passes over τ.
+        memory_bytes: Bound on temporaries other than those of `[n_test, rank]`.
+    """
+    rng = np.random.default_rng(seed)
+    rank = min(rank, scores.n_test, scores.n_train)
+    width = min(rank + _OVERSAMPLING, scores.n_test)
+    row_norms = _estimated_row_norms(scores, rng)
+    step = max(1, memory_bytes // (8 * width))
+    basis = rng.standard_normal((scores.n_test, width), dtype=np.float32)
+    for _ in range(power_iterations):
+        image = np.zeros_like(basis)
+        for trains in ranges(range(scores.n_train), step):
+            image += scores.matmat(scores.rmatmat(basis / row_norms, trains), trains)
+        basis = np.linalg.qr(image / row_norms)[0]
+    small = np.zeros((width, width))
+    for trains in ranges(range(scores.n_train), step):
+        projected = scores.rmatmat(basis / row_norms, trains)
+        small += projected.T @ projected
+    eigenvalues, vectors = np.linalg.eigh(small)
+    vectors = vectors[:, ::-1][:, :rank]
+    left = basis @ vectors.astype(np.float32)
+    strongest = np.abs(left).argmax(axis=0)
+    left *= np.sign(left[strongest, np.arange(rank)])  # a SVD is free in its signs; we are not
+    singular_values = np.sqrt(np.maximum(eigenvalues[::-1][:rank], 0)).astype(np.float32)
+    # S only shares each direction's weight between test and train vectors; their product does not
+    # depend on it. So tiny values, which float32 does not resolve, may be raised.
+    floor = max(float(singular_values[0]) * 1e-4, np.finfo(np.float32).tiny ** 0.5)
+    return AttributionSpace(left, np.maximum(singular_values, floor), row_norms[:, 0])
+
+
+def _estimated_row_norms(scores: Scores, rng: np.random.Generator) -> np.ndarray:
+    """Row lengths of τ to some ten per cent, `[n_test, 1]`: random signs s have E(τs)² = ‖τ‖²."""
+    total = np.zeros((scores.n_test, 1))
+    probes = 64
+    for trains in ranges(range(scores.n_train), _ADD_ROWS):
+        signs = rng.integers(0, 2, (len(trains), probes)).astype(np.float32) * 2 - 1
+        total += (scores.matmat(signs, trains) ** 2).mean(axis=1, keepdims=True)
+    norms = np.sqrt(total).astype(np.float32)
+    return np.where(norms > 0, norms, np.float32(1))
+
+
+# --- the index ---------------------------------------------------------------------------------
+
+
+def choose_index(n_train: int, rank: int) -> tuple[Kind, str]:
+    """Pick a kind of index, and say why in words that stand in the badge."""
+    size = n_train * rank * 4 / 2**30
+    if n_train <= 100_000:
+        return "flat", f"{n_train:,} vectors are few enough to compare with all of them"
+    if size <= 4:
+        return (
+            "ivf",
+            f"{n_train:,} vectors ({size:.1f} GiB): only the nearest clusters are searched",
+        )
+    return "sq", f"{n_train:,} vectors ({size:.1f} GiB) are kept as bytes, and searched by clusters"
+
+
+def build_index(vectors: RowShards, kind: Kind, seed: int) -> Any:
+    """Build an inner-product index over train vectors.
+
+    Args:
+        vectors: Train vectors `[n_train, r]`; row i gets id i.
+        kind: `flat` compares with all vectors; `ivf` with those of the nearest k-means clusters;
+            `sq` and `pq` do so on vectors of one byte a dimension, and one byte every 4.
+        seed: Of k-means and the rows it is trained on.
+
+    Returns:
+        A `faiss.Index`. The same vectors, kind and seed give the same bytes.
+    """
+    import faiss
+
+    n, rank = vectors.shape
+    lists = max(1, min(int(4 * n**0.5), n // 39))
+    parts = max(d for d in range(1, max(1, rank // 4) + 1) if rank % d == 0)
+    factory = {
+        "flat": "Flat",
+        "ivf": f"IVF{lists},Flat",
+        "sq": f"IVF{lists},SQ8",
+        "pq": f"IVF{lists},PQ{parts}x8",
+    }
+    with _one_thread():
+        index: Any = faiss.index_factory(rank, factory[kind], faiss.METRIC_INNER_PRODUCT)
+        if kind != "flat":
+            index.cp.seed = seed
+            index.nprobe = max(1, lists // 8)
+            sample = min(n, lists * _TRAINING_ROWS_PER_LIST)
+            chosen = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
+            index.train(vectors.take(chosen, np.empty((sample, rank), np.float32)))
+        for rows in ranges(range(n), _ADD_ROWS):
+            index.add(vectors.read(rows, np.empty((len(rows), rank), np.float32)))
+    return index
+
+
+def index_to_array(index: Any) -> np.ndarray:
+    """The bytes of an index, uint8, to be stored as any tensor is."""
+    import faiss
+
+    array: np.ndarray = faiss.serialize_index(index)
+    return array
+
+
+def index_from_array(array: np.ndarray) -> Any:
+    """Read what `index_to_array` gave.
+
+    Raises:
+        StoreError: These are not the bytes of an index.
+    """
+    import faiss
+
+    try:
+        return faiss.deserialize_index(np.ascontiguousarray(array))
+    except RuntimeError as error:
+        raise StoreError("The search index is no whole FAISS index.") from error
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """FAISS sums in the order its threads finish; one thread has one order."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+# --- queries -----------------------------------------------------------------------------------
+
+
+def search(index: Any, queries: np.ndarray, exact: Exact, k: int, candidates: int) -> TopK:
+    """Find the k training examples that support and oppose each query most.
+
+    One search of the index, with the queries and their negatives, gives `candidates` of each
+    sign; their exact scores decide.
+
+    Args:
+        index: Of `build_index`.
+        queries: Test vectors, or `live_queries`, `[t, r]`.
+        exact: Gives exact scores; for stored test examples `partial(scores.pairs, tests)`, for
+            live ones a look-up in their rows.
+        k: How many of each sign.
+        candidates: How many of each sign are re-ranked, at least k.
+    """
+    candidates = min(candidates, index.ntotal)
+    both = np.concatenate([queries, -queries]).astype(np.float32, copy=False)
+    _, found = index.search(both, candidates)
+    found = np.concatenate(np.split(found, 2), axis=1)
+    # An inverted file that ran out of lists fills up with -1.
+    scores = np.where(found < 0, np.float32(0), exact(np.maximum(found, 0)))
+    support = top_k_among(scores[:, :candidates], found[:, :candidates], k)
+    oppose = top_k_among(scores[:, candidates:], found[:, candidates:], k)
+    return TopK(
+        support.support_index, support.support_score, oppose.oppose_index, oppose.oppose_score
+    )
+
+
+def live_queries(
+    rows: np.ndarray, train_vectors: RowShards, singular_values: np.ndarray
+) -> np.ndarray:
+    """Vectors of test examples that are not in the store, from their scores.
+
+    Args:
+        rows: τ of the new examples `[t, n_train]`.
+        train_vectors: V·√S `[n_train, r]`.
+        singular_values: S `[r]`.
+
+    Returns:
+        rows · V·S^(−1/2), `[t, r]` float32.
+    """
+    n, rank = train_vectors.shape
+    out: np.ndarray = np.zeros((len(rows), rank), np.float32)
+    for part in ranges(range(n), _ADD_ROWS):
+        vectors = train_vectors.read(part, np.empty((len(part), rank), np.float32))
+        out += rows[:, part.start : part.stop] @ vectors
+    out /= singular_values
+    return out
+
+
+# --- how much the index misses -----------------------------------------------------------------
+
+
+def recall_at_k(found: TopK, truth: TopK) -> float:
+    """Share of the true top-k of both signs that was found. 1 where there is nothing to find."""
+    hits = total = 0
+    for mine, true in (
+        (found.support_index, truth.support_index),
+        (found.oppose_index, truth.oppose_index),
+    ):
+        is_there = true >= 0
+        hits += int(((true[:, :, None] == mine[:, None, :]).any(axis=2) & is_there).sum())
+        total += int(is_there.sum())
+    return hits / total if total else 1.0
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What was measured, and the number of candidates that follows from it.
+
+    Attributes:
+        candidates: The fewest that reach `GOAL`; if none does, the most that were tried.
+        recall: Recall at k of that many.
+        k: Of the measure.
+        queries: Test examples it was measured on.
+        table: Candidates → recall.
+    """
+
+    candidates: int
+    recall: float
+    k: int
+    queries: int
+    table: dict[int, float]
+
+
+def measure_recall(
+    index: Any, queries: np.ndarray, exact: Exact, truth: TopK, n_candidates: int = 16_384
+) -> Recall:
+    """Find the fewest candidates, from k up by doubling, whose recall at k reaches `GOAL`.
+
+    Args:
+        index: Of `build_index`.
+        queries: Test vectors of a sample of test examples `[t, r]`.
+        exact: Their exact scores, as for `search`.
+        truth: Their exact top-k.
+        n_candidates: Try at most so many (fewer where there are fewer vectors).
+    """
+    k = truth.support_index.shape[1]
+    most = max(min(n_candidates, index.ntotal), min(k, index.ntotal))
+    table: dict[int, float] = {}
+    candidates = min(k, most)
+    while True:
+        table[candidates] = recall_at_k(search(index, queries, exact, k, candidates), truth)
+        if table[candidates] >= GOAL or candidates == most:
+            return Recall(candidates, table[candidates], k, len(queries), table)
+        candidates = min(2 * candidates, most)
