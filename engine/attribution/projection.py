@@ -1,0 +1,444 @@
+"""Random projections of per-example gradients that never form the gradient.
+
+The gradient of a linear or convolution weight is Σ_t g_t a_tᵀ over the positions t where the weight
+is applied. With two small random matrices
+
+    P_outᵀ (Σ_t g_t a_tᵀ) P_in = Σ_t (P_outᵀ g_t)(P_inᵀ a_t)ᵀ,
+
+a Kronecker-structured Johnson-Lindenstrauss projection (Choe et al. 2024, LoGra; Park et al. 2023,
+TRAK, section 3). Each weight gets a share of the width by its size; what fits its share is taken
+exactly. The features of all parameters are joined and, if wider than asked for, sketched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.gradients import (
+    CONVOLUTIONS,
+    Batch,
+    Output,
+    Plan,
+    backward,
+    bias_gradient,
+    convolve,
+    embedding_rows,
+    head,
+    layers_of,
+    patches,
+    per_example_gradients,
+    positions_of,
+    scatter_rows,
+    untapped_gradients,
+    weight_gradient,
+)
+from engine.errors import DataloupeError
+from engine.store import fingerprint
+
+_CHECKED_EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The share of one weight, seen as a matrix `[rows, columns]` (outputs × inputs).
+
+    Attributes:
+        left: P_out `[rows, p_out]`, or None for all rows as they are.
+        right: P_in `[columns, p_in]`, or None. Columns of a convolution run over (kernel, in).
+        kernels: P_in laid out as the kernels of a convolution, `[p_in, in, *kernel]`.
+        start: First column of the features.
+        width: p_out · p_in.
+    """
+
+    left: Tensor | None
+    right: Tensor | None
+    kernels: Tensor | None
+    start: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A random projection of the gradients of one checkpoint.
+
+    Attributes:
+        plan: How gradients are got.
+        matrices: Weight name → its projection.
+        rest: Names of all other parameters → first column of each in the joined rest.
+        rest_size: Length of the joined rest.
+        rest_left: `[rest_size, p]` that projects the joined rest, or None to take it exactly.
+        rest_start: First column of the rest's features.
+        width: Features before the sketch.
+        signs: `[width / proj_dim, proj_dim]` of ±1: the sketch; None for none.
+        proj_dim: Features that come out.
+        error: Standard deviation that JL promises for ‖φ‖²/‖∇‖² of one example, for the check.
+    """
+
+    plan: Plan
+    matrices: dict[str, Matrix]
+    rest: dict[str, int]
+    rest_size: int
+    rest_left: Tensor | None
+    rest_start: int
+    rest_width: int
+    width: int
+    signs: Tensor | None
+    proj_dim: int
+    error: float
+
+
+# --- making one ----------------------------------------------------------------------------------
+
+
+def make_projection(
+    plan: Plan,
+    model: nn.Module,
+    width: int,
+    proj_dim: int | None,
+    seed: int,
+    only: Callable[[str], bool] = lambda name: True,
+) -> Projection:
+    """Draw the projection of one checkpoint. The same seed gives the same on every device.
+
+    Args:
+        plan: From `plan_gradients`.
+        model: Names the layers and the device.
+        width: Features to share out before the sketch; fewer if all parameters fit exactly.
+        proj_dim: Features after the sketch; None for no sketch.
+        seed: A checkpoint's own.
+        only: Parameters to take in, by name; the others are left out.
+    """
+    layers = layers_of(model, plan)
+    device = next(model.parameters()).device
+    owners: dict[str, nn.Module] = {}
+    for path, names in plan.layers.items():
+        if names.weight and only(names.weight) and _is_matrix(layers[path]):
+            owners.setdefault(names.weight, layers[path])
+    rest: dict[str, int] = {}
+    rest_size = 0
+    for name, shape in plan.shapes.items():
+        if name not in owners and only(name):
+            rest[name] = rest_size
+            rest_size += shape.numel()
+    sizes = {name: plan.shapes[name].numel() for name in owners} | {"": rest_size}
+    shares = share_out(sizes, width)
+    matrices: dict[str, Matrix] = {}
+    start, variance = 0, 0.0
+    for name, layer in owners.items():
+        rows, columns = plan.shapes[name][0], plan.shapes[name][1:].numel()
+        p_out, p_in = _sides(rows, columns, shares[name])
+        left = _orthogonal(rows, p_out, fingerprint(seed, name, "out"), device)
+        right = _orthogonal(columns, p_in, fingerprint(seed, name, "in"), device)
+        matrices[name] = Matrix(left, right, _as_kernels(layer, right), start, p_out * p_in)
+        variance = max(variance, _variance(rows, p_out) + _variance(columns, p_in))
+        start += p_out * p_in
+    rest_width = min(shares[""], rest_size)
+    rest_left = _orthogonal(rest_size, rest_width, fingerprint(seed, "rest"), device)
+    variance = max(variance, _variance(rest_size, rest_width))
+    total = start + rest_width
+    signs = None
+    if proj_dim is not None and total > proj_dim:
+        turns = -(-total // proj_dim)
+        generator = _generator(fingerprint(seed, "sketch"))
+        bits = torch.randint(0, 2, (turns, proj_dim), generator=generator)
+        signs = (bits * 2.0 - 1.0).to(device)
+        variance += 2 / proj_dim
+    return Projection(
+        plan=plan,
+        matrices=matrices,
+        rest=rest,
+        rest_size=rest_size,
+        rest_left=rest_left,
+        rest_start=start,
+        rest_width=rest_width,
+        width=total,
+        signs=signs,
+        proj_dim=total if signs is None else signs.shape[1],
+        error=math.sqrt(variance),
+    )
+
+
+def split(projection: Projection, width: int) -> list[Projection]:
+    """Cut an unsketched projection into parts of at most `width` features where blocks allow."""
+    assert projection.signs is None
+    blocks = [(name, matrix.width) for name, matrix in projection.matrices.items()]
+    blocks.append(("", projection.rest_width))
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in blocks:
+        if size == 0:
+            continue
+        if size > room or not groups:
+            groups.append([])
+            room = max(width, size)
+        groups[-1].append(name)
+        room -= size
+    return [_part(projection, set(group)) for group in groups]
+
+
+def _part(projection: Projection, names: set[str]) -> Projection:
+    matrices: dict[str, Matrix] = {}
+    start = 0
+    for name, matrix in projection.matrices.items():
+        if name in names:
+            matrices[name] = replace(matrix, start=start)
+            start += matrix.width
+    rest_width = projection.rest_width if "" in names else 0
+    return replace(
+        projection,
+        matrices=matrices,
+        rest=projection.rest if rest_width else {},
+        rest_size=projection.rest_size if rest_width else 0,
+        rest_left=projection.rest_left if rest_width else None,
+        rest_start=start,
+        rest_width=rest_width,
+        width=start + rest_width,
+        proj_dim=start + rest_width,
+    )
+
+
+def share_out(sizes: Mapping[str, int], width: int) -> dict[str, int]:
+    """Share `width` among blocks in proportion to their sizes; none gets more than its size.
+
+    What small blocks do not need goes to the others. Every non-empty block gets at least 1.
+    """
+    shares: dict[str, int] = {}
+    left_size, left_width = sum(sizes.values()), width
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
+        share = min(sizes[name], max(1, left_width * sizes[name] // max(1, left_size)))
+        shares[name] = min(share, sizes[name])
+        left_size -= sizes[name]
+        left_width = max(0, left_width - shares[name])
+    return shares
+
+
+def _is_matrix(layer: nn.Module) -> bool:
+    if isinstance(layer, CONVOLUTIONS):
+        return layer.groups == 1
+    return isinstance(layer, (nn.Linear, nn.Embedding))
+
+
+def _sides(rows: int, columns: int, share: int) -> tuple[int, int]:
+    """(p_out, p_in) with p_out · p_in ≤ share, as square as the weight allows.
+
+    The error of a Kronecker projection is about 2/p_out + 2/p_in, so the shorter side decides.
+    """
+    if rows * columns <= share:
+        return rows, columns
+    if rows <= columns:
+        p_out = min(rows, max(1, math.isqrt(share)))
+        return p_out, min(columns, max(1, share // p_out))
+    p_in = min(columns, max(1, math.isqrt(share)))
+    return min(rows, max(1, share // p_in)), p_in
+
+
+def _variance(size: int, kept: int) -> float:
+    return 0.0 if kept in (0, size) else 2 / kept * (1 - kept / size)
+
+
+def _orthogonal(size: int, kept: int, key: str, device: torch.device) -> Tensor | None:
+    """`[size, kept]` with orthogonal columns and E[P Pᵀ] = I; None when nothing is to be cut.
+
+    Orthogonal columns err less than Gaussian ones, the more so the more of the space they keep.
+    """
+    if kept >= size:
+        return None
+    gaussian = torch.randn(size, kept, generator=_generator(key), dtype=torch.float32)
+    basis, triangle = torch.linalg.qr(gaussian)
+    basis *= triangle.diagonal().sign()  # makes the draw uniform (Mezzadri 2007)
+    scaled: Tensor = basis * math.sqrt(size / kept)
+    return scaled.contiguous().to(device)
+
+
+def _generator(key: str) -> torch.Generator:
+    return torch.Generator().manual_seed(int(key[:15], 16))
+
+
+def _as_kernels(layer: nn.Module, right: Tensor | None) -> Tensor | None:
+    if right is None or not isinstance(layer, CONVOLUTIONS):
+        return None
+    kernels = right.T.unflatten(1, (*layer.kernel_size, layer.in_channels)).movedim(-1, 1)
+    last = len(layer.kernel_size) == 2
+    return kernels.contiguous(memory_format=torch.channels_last) if last else kernels.contiguous()
+
+
+# --- using it ------------------------------------------------------------------------------------
+
+
+def project(
+    model: nn.Module,
+    output: Output,
+    batch: Batch,
+    projection: Projection,
+    into: Tensor | None = None,
+) -> Tensor:
+    """Features `[batch, proj_dim]`, float32: the projected gradients of the model outputs.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        batch: Prepared examples.
+        projection: Of this checkpoint.
+        into: Where to write them; a new tensor if None.
+    """
+    plan = projection.plan
+    b = len(next(iter(batch.values())))
+    device = next(model.parameters()).device
+    if projection.signs is not None or into is None:
+        turns = 1 if projection.signs is None else len(projection.signs)
+        wide = torch.zeros(b, turns * projection.proj_dim, device=device)
+    else:
+        wide = into
+    rest = torch.zeros(b, projection.rest_size, device=device)
+    seen: set[str] = set()
+
+    def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
+        names = plan.layers[path]
+        if names.weight in projection.matrices:
+            matrix = projection.matrices[names.weight]
+            columns = wide[:, matrix.start : matrix.start + matrix.width]
+            block = _project_use(layer, matrix, a, g).flatten(1)
+            if names.weight in seen:
+                columns += block
+            else:
+                columns.copy_(block)
+                seen.add(names.weight)
+        elif names.weight in projection.rest:
+            _add_rest(names.weight, weight_gradient(layer, a, g))
+        if names.bias in projection.rest:
+            _add_rest(names.bias, bias_gradient(layer, g))
+
+    def _add_rest(name: str, gradient: Tensor) -> None:
+        start = projection.rest[name]
+        rest[:, start : start + plan.shapes[name].numel()] += gradient.flatten(1)
+
+    needed = {
+        path: layer
+        for path, layer in layers_of(model, plan).items()
+        if plan.layers[path].weight in projection.matrices
+        or plan.layers[path].weight in projection.rest
+        or plan.layers[path].bias in projection.rest
+    }
+    backward(model, output, batch, needed, consume)
+    for name, matrix in projection.matrices.items():
+        if name not in seen:  # this batch's outputs do not depend on it
+            wide[:, matrix.start : matrix.start + matrix.width] = 0
+    untapped = [name for name in plan.untapped if name in projection.rest]
+    if untapped:
+        gradients = untapped_gradients(model, output, batch, untapped, plan.looped)
+        sizes = [plan.shapes[name].numel() for name in untapped]
+        for name, part in zip(untapped, gradients.split(sizes, 1), strict=True):
+            _add_rest(name, part)
+    end = projection.rest_start + projection.rest_width
+    left = projection.rest_left
+    wide[:, projection.rest_start : end] = rest if left is None else rest @ left
+    if projection.signs is None:
+        return wide
+    return _sketch(wide, projection.signs, into)
+
+
+def _project_use(layer: nn.Module, matrix: Matrix, a: Tensor, g: Tensor) -> Tensor:
+    """`[batch, p_out, p_in]` from one use of a layer, in the cheaper order of contraction."""
+    left, right = matrix.left, matrix.right
+    if isinstance(layer, nn.Embedding):
+        rows = embedding_rows(layer, a, g)
+        rows = rows if right is None else rows @ right
+        if left is not None:
+            return left[a.flatten(1)].transpose(1, 2) @ rows
+        return scatter_rows(rows, a, layer.num_embeddings)
+    if isinstance(layer, CONVOLUTIONS):
+        out = positions_of(g, channels=1)
+        positions, columns = out.shape[1], layer.weight[0].numel()
+        out = out if left is None else out @ left
+        if right is None:
+            return out.transpose(1, 2) @ patches(layer, a).flatten(2)
+        p_out, p_in = out.shape[2], right.shape[1]
+        early = positions * p_in * (columns + p_out)
+        late = columns * p_out * (positions + p_in)
+        if early <= late:
+            assert matrix.kernels is not None
+            seen = positions_of(convolve(layer, a, matrix.kernels), channels=1)
+            return out.transpose(1, 2) @ seen
+        return (out.transpose(1, 2) @ patches(layer, a).flatten(2)) @ right
+    seen, out = positions_of(a), positions_of(g)
+    seen = seen if right is None else seen @ right
+    out = out if left is None else out @ left
+    return out.transpose(1, 2) @ seen
+
+
+def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:
+    """CountSketch (Charikar et al. 2002) with bucket = column mod proj_dim.
+
+    The buckets need not be random, since the signs are: inner products stay unbiased.
+    """
+    turned = wide.unflatten(1, signs.shape)
+    result = torch.mul(turned[:, 0], signs[0], out=into)
+    for turn in range(1, len(signs)):
+        result.addcmul_(turned[:, turn], signs[turn])
+    return result
+
+
+def features(
+    model: nn.Module, output: Output, batches: Iterator[Batch], projection: Projection
+) -> Iterator[Tensor]:
+    """Yield features `[batch, proj_dim]` batch by batch.
+
+    Raises:
+        DataloupeError: A batch's features are not finite.
+    """
+    for number, batch in enumerate(batches):
+        block = project(model, output, batch, projection)
+        check_finite(block, f"batch {number}")
+        yield block
+
+
+def check_finite(block: Tensor, where: str) -> None:
+    """Raise DataloupeError for gradients that hold NaN or infinity (one pass, no temporary)."""
+    if not math.isfinite(block.sum(dtype=torch.float64).item()):
+        raise DataloupeError(
+            f"The gradients of {where} are not finite: the weights or the data hold NaN or "
+            "infinite values, or the model output overflows."
+        )
+
+
+def check_projection(
+    model: nn.Module,
+    output: Output,
+    batch: Batch,
+    projection: Projection,
+) -> None:
+    """Compare projected with exact gradient norms on a few examples.
+
+    Raises:
+        DataloupeError: A gradient is zero or not finite, or norms are further apart than
+            Johnson-Lindenstrauss allows.
+    """
+    few = head(batch, _CHECKED_EXAMPLES)
+    found = project(model, output, few, projection).double().square().sum(1)
+    exact = torch.zeros_like(found)
+    for name, gradient in per_example_gradients(model, output, few, projection.plan).items():
+        if name in projection.matrices or name in projection.rest:
+            exact += gradient.double().flatten(1).square().sum(1)
+    if not (exact.isfinite().all() and found.isfinite().all()):
+        raise DataloupeError(
+            "The gradients of the first examples are not finite: the weights or the data hold NaN "
+            "or infinite values."
+        )
+    if (exact == 0).all():
+        raise DataloupeError(
+            "The gradients of the first examples are all zero: the model output does not depend "
+            "on any attributed parameter."
+        )
+    ratio = found.sum().item() / exact.sum().item()
+    allowed = 1e-3 + 6 * projection.error
+    if not max(0.01, 1 - allowed) < ratio < 1 + allowed:
+        raise DataloupeError(
+            f"The projection changed the squared norm of gradients by a factor of {ratio:.3g}; "
+            f"with {projection.proj_dim} features it may differ from 1 by {allowed:.2g} at most. "
+            "Raise `trak.width` or `trak.proj_dim`."
+        )

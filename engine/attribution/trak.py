@@ -1,0 +1,206 @@
+"""TRAK for one checkpoint: which road to take, and the pieces of each.
+
+    τ(x) = mean_m(Q_m) ⊙ mean_m( Φ_m (Φ_mᵀΦ_m + λ_m I)⁻¹ φ_m(x) )        DESIGN section 5
+
+This module gives the second factor of one checkpoint m, without Q. *Dual*: `attribute_dual` gives
+the whole matrix at once. *Primal*: `features` of the training examples are stored once, `gram` and
+`test_factors` turn test features so that a block of scores is `test_factors @ block.T`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.gradients import Batch, Output, Plan, plan_gradients
+from engine.attribution.kernel import (
+    Batches,
+    damp,
+    feature_parameters,
+    kernel_bytes,
+    make_kernel,
+    singular,
+    solve,
+)
+from engine.attribution.projection import Projection, check_projection, make_projection
+from engine.errors import SpecError
+from engine.spec import TrakSpec
+
+DUAL_LIMIT = 40_000
+"""Beyond so many training examples the n³ solve costs more than the primal."""
+
+
+@dataclass(frozen=True)
+class Road:
+    """How attributions are computed. The same for all checkpoints of an algorithm.
+
+    Attributes:
+        kind: `dual-exact`, `dual-wide` or `primal`.
+        width: Features per example before the sketch (primal) or in the kernel (dual-wide);
+            the number of parameters taken as features in dual-exact.
+        proj_dim: Features per example that are stored (primal); equals `width` in the dual.
+        damping: λ relative to the mean diagonal of the Gram matrix.
+        reason: One sentence for the badge.
+    """
+
+    kind: Literal["dual-exact", "dual-wide", "primal"]
+    width: int
+    proj_dim: int
+    damping: float
+    reason: str
+
+
+def default_damping(kind: str) -> float:
+    """λ that did best on held-out runs of the workloads in DESIGN section 6."""
+    return {"dual-exact": 3.0, "dual-wide": 1.0, "primal": 1.0}[kind]
+
+
+def choose_road(
+    model: nn.Module,
+    output: Output,
+    batch: Batch,
+    n_train: int,
+    n_test: int,
+    spec: TrakSpec,
+    memory_bytes: int,
+) -> Road:
+    """Choose dual or primal by the number of examples and by memory.
+
+    Args:
+        model: Any checkpoint, in eval mode.
+        output: The task's model output.
+        batch: A few prepared examples.
+        n_train: Training examples.
+        n_test: Test examples.
+        spec: `[trak]` of study.toml; a road named there is taken if it fits.
+        memory_bytes: The most that one checkpoint may take.
+
+    Raises:
+        SpecError: The road that `spec` names does not fit in memory.
+        CheckpointError: The model cannot be attributed.
+    """
+    plan = plan_gradients(model, output, batch)
+    exact = sum(plan.shapes[name].numel() for name in feature_parameters(plan, model))
+    exact_bytes = kernel_bytes(plan, model, n_train, n_test, exact)
+    wide = min(spec.width, exact)
+    wide_bytes = kernel_bytes(plan, model, n_train, n_test, wide)
+
+    def road(kind: Literal["dual-exact", "dual-wide", "primal"], width: int, reason: str) -> Road:
+        damping = default_damping(kind) if spec.damping == "auto" else spec.damping
+        proj_dim = min(spec.proj_dim, plan.n_parameters) if kind == "primal" else width
+        return Road(kind, width, proj_dim, damping, reason)
+
+    n = f"{n_train:,} training examples"
+    if spec.road == "primal":
+        return road("primal", _primal_width(spec, plan), "The primal, as study.toml asks.")
+    if spec.road != "auto":
+        needed = exact_bytes if spec.road == "dual-exact" else wide_bytes
+        if needed > memory_bytes:
+            raise SpecError(
+                f"trak.road = {spec.road!r} needs {_gib(needed)} for {n}, and {_gib(memory_bytes)} "
+                "are allowed. Raise `trak.memory_gib` or set `trak.road` to 'auto'."
+            )
+        width = exact if spec.road == "dual-exact" else wide
+        return road(spec.road, width, "The dual, as study.toml asks.")
+    if n_train > DUAL_LIMIT:
+        reason = f"Primal, since {n} are more than the dual's {DUAL_LIMIT:,}."
+        return road("primal", _primal_width(spec, plan), reason)
+    if exact <= spec.width and exact_bytes <= memory_bytes:
+        return road("dual-exact", exact, f"Exact kernel without projection: {n} fit in memory.")
+    if wide_bytes <= memory_bytes:
+        reason = f"Kernel of {wide:,} projected features: {n} fit in memory."
+        return road("dual-wide", wide, reason)
+    reason = f"Primal, since the kernel of {n} needs {_gib(wide_bytes)} of {_gib(memory_bytes)}."
+    return road("primal", _primal_width(spec, plan), reason)
+
+
+def _primal_width(spec: TrakSpec, plan: Plan) -> int:
+    return min(max(spec.width, spec.proj_dim), plan.n_parameters)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+# --- dual ----------------------------------------------------------------------------------------
+
+
+def attribute_dual(
+    model: nn.Module,
+    output: Output,
+    train: Batches,
+    test: Batches,
+    road: Road,
+    seed: int,
+    memory_bytes: int,
+) -> Tensor:
+    """Scores `[n_test, n_train]` of one checkpoint, float32, without Q.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        train: Training examples.
+        test: Test examples.
+        road: A dual one.
+        seed: The checkpoint's own.
+        memory_bytes: The most this may take.
+
+    Raises:
+        CheckpointError: The model cannot be attributed.
+        DataloupeError: Gradients are zero or not finite, or the damping is too small.
+    """
+    plan = plan_gradients(model, output, next(train()))
+    kernel = make_kernel(model, output, train, test, plan, road.width, seed, memory_bytes)
+    return solve(kernel, road.damping)
+
+
+# --- primal --------------------------------------------------------------------------------------
+
+
+def primal_projection(
+    model: nn.Module, output: Output, batch: Batch, road: Road, seed: int
+) -> Projection:
+    """Draw and check one checkpoint's projection for the primal.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        batch: A few prepared training examples.
+        road: A primal one.
+        seed: The checkpoint's own; another seed gives another projection.
+    """
+    plan = plan_gradients(model, output, batch)
+    projection = make_projection(plan, model, road.width, road.proj_dim, seed)
+    check_projection(model, output, batch, projection)
+    return projection
+
+
+def gram(blocks: Iterable[Tensor]) -> Tensor:
+    """ΦᵀΦ `[p, p]`, float32, from blocks `[rows, p]` of training features, streamed."""
+    total: Tensor | None = None
+    for block in blocks:
+        block = block.float()
+        if total is None:
+            total = block.new_zeros(block.shape[1], block.shape[1])
+        total.addmm_(block.T, block)
+    if total is None:
+        raise ValueError("there are no training features")
+    return total
+
+
+def test_factors(gram: Tensor, test_features: Tensor, damping: float) -> Tensor:
+    """(ΦᵀΦ + λ · mean diag · I)⁻¹ φ(x): `[n_test, p]`; scores of a block are `factors @ block.T`.
+
+    Raises:
+        DataloupeError: The damped Gram matrix is not positive definite.
+    """
+    damped = gram.clone()
+    damp(damped, damping)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        raise singular(damping, f"the Gram matrix of {len(gram)} features")
+    return torch.cholesky_solve(test_features.float().mT, factor).mT
