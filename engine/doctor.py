@@ -32,7 +32,6 @@ def examine(study: Study, repair: bool = False) -> Report:
         ".parquet": store.read_table,
         ".json": store.read_json,
         ".png": _check_picture,
-        ".faiss": lambda path: store.read_tensors(path, verify=True),
     }
     broken: list[str] = []
     files = [

@@ -163,33 +163,48 @@ def load_spec(path: Path) -> StudySpec:
     return parse_spec(content, str(path), text)
 
 
+def validate_options(options: type[BaseModel], task: TaskSpec, where: Path) -> BaseModel:
+    """Check the task's own keys of `[task]` with the task's options model.
+
+    Raises:
+        SpecError: One line for each key that is wrong.
+    """
+    try:
+        return options.model_validate(task.own_keys())
+    except ValidationError as error:
+        text = where.read_text(encoding="utf-8")
+        raise SpecError(_say(error, str(where), text, ["task"], options)) from error
+
+
 def parse_spec(content: dict[str, Any], where: str, text: str = "") -> StudySpec:
     """Check a parsed study.toml. `text` is its source, to name the line of each error."""
     try:
         return StudySpec.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(detail, where, text) for detail in error.errors(include_url=False)]
-        raise SpecError(
-            "\n".join(f"{found} {' or '.join(what)}." for found, what in _group(lines))
-        ) from error
+        raise SpecError(_say(error, where, text, [], StudySpec)) from error
 
 
-def _group(lines: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Put together what is said of one key: a key of two types gets a line from each."""
-    grouped: dict[str, list[str]] = {}
-    for found, what in lines:
-        grouped.setdefault(found, []).append(what)
-    return list(grouped.items())
+def _say(
+    error: ValidationError, where: str, text: str, table: list[str], model: type[BaseModel]
+) -> str:
+    """One line for each key that is wrong; a key of two types has an error from each."""
+    said: dict[str, list[str]] = {}
+    for detail in error.errors():
+        found, what = _explain(detail, where, text, table, model)
+        said.setdefault(found, []).append(what)
+    return "\n".join(f"{found} {' or '.join(what)}." for found, what in said.items())
 
 
-def _explain(detail: Any, where: str, text: str) -> tuple[str, str]:
+def _explain(
+    detail: Any, where: str, text: str, table: list[str], model: type[BaseModel]
+) -> tuple[str, str]:
     """(place and what was found there, what is allowed)."""
-    keys = [str(part) for part in detail["loc"] if not _is_union_branch(part)]
+    keys = table + [str(part) for part in detail["loc"] if not _is_union_branch(part)]
     key = ".".join(keys) or "the file"
     line = _line_of(keys, text)
     place = f"{where}:{line}:" if line else f"{where}:"
     if detail["type"] == "extra_forbidden":
-        allowed = _allowed_keys(keys[:-1])
+        allowed = _allowed_keys(keys[len(table) : -1], model)
         close = difflib.get_close_matches(keys[-1], allowed, n=1)
         hint = f"did you mean {close[0]!r}" if close else f"allowed: {', '.join(allowed)}"
         return f"{place} unknown key {key!r};", hint
@@ -206,15 +221,14 @@ def _is_union_branch(part: Any) -> bool:
     return isinstance(part, str) and bool(re.search(r"[\[(]|^(float|int|constrained-\w+)$", part))
 
 
-def _allowed_keys(parents: list[str]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {
-        "": StudySpec,
+def _allowed_keys(parents: list[str], model: type[BaseModel]) -> list[str]:
+    tables: dict[str, type[BaseModel]] = {
         "data": DataSpec,
         "algorithms": AlgorithmSpec,
         "trak": TrakSpec,
         "search": SearchSpec,
     }
-    return sorted(models[parents[0] if parents else ""].model_fields)
+    return sorted((tables[parents[0]] if parents else model).model_fields)
 
 
 def _line_of(keys: list[str], text: str) -> int | None:

@@ -124,9 +124,7 @@ def write_tensors(
     offset = 0
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        if array.ndim == 0:
-            array = array.reshape(())
+        array = np.asarray(tensors[name], order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if array.dtype not in _DTYPE_NAMES:
             raise StoreError(f"{path}: tensor {name!r} is {array.dtype}, which no shard can hold.")

@@ -6,8 +6,8 @@ holds never imports torch.
     study.toml                                   what to compute (written by people)
     store.json                                   format of this folder
     data/dataset.json                            what the dataset is, and its fingerprint
-    data/{split}.parquet                         id, label, columns to show and filter by
     data/{split}/00000.safetensors               what models are fed, in row shards
+    data/{split}/00000.parquet                   id, label, columns to show and filter by
     data/{split}/00000.png                       thumbnails, 256 to a sprite sheet
     algorithms/NAME/checkpoints/000.safetensors  trained weights
     algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
@@ -20,7 +20,9 @@ holds never imports torch.
     algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
     algorithms/NAME/search/top/test.safetensors  top-k of both signs for every test example
     algorithms/NAME/search/top/train-00000.safetensors    the reverse, in row shards
-    algorithms/NAME/search/                      FAISS index, its vectors, its measured recall
+    algorithms/NAME/search/vectors/              the attribution space: test.safetensors, train-…
+    algorithms/NAME/search/index.safetensors     a serialised FAISS index of the train vectors
+    algorithms/NAME/search/search.json           which kind of index, and its measured recall
 """
 
 from __future__ import annotations
@@ -29,11 +31,12 @@ import contextlib
 import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from engine import store
 from engine.errors import DataloupeError, SpecError, StoreError
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from engine.attribution.scores import Scores
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, Split] = ("train", "test")
 FORMAT = 1
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe."""
 ROWS_PER_SHARD = 4096
@@ -167,6 +171,7 @@ class Study:
     def __init__(self, root: Path, spec: StudySpec) -> None:
         self.root = root
         self.spec = spec
+        self._indexes: dict[str, Any] = {}
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -253,8 +258,8 @@ class Study:
     def dataset_file(self) -> Path:
         return self.root / "data" / "dataset.json"
 
-    def table_file(self, split: Split) -> Path:
-        return self.root / "data" / f"{split}.parquet"
+    def table_file(self, split: Split, shard: int) -> Path:
+        return self.root / "data" / split / f"{shard:05d}.parquet"
 
     def arrays_file(self, split: Split, shard: int) -> Path:
         return self.root / "data" / split / f"{shard:05d}.safetensors"
@@ -316,11 +321,14 @@ class Study:
     def top_train_file(self, algorithm: str, shard: int) -> Path:
         return self.search_folder(algorithm) / "top" / f"train-{shard:05d}.safetensors"
 
-    def vectors_file(self, algorithm: str) -> Path:
-        return self.search_folder(algorithm) / "vectors.safetensors"
+    def test_vectors_file(self, algorithm: str) -> Path:
+        return self.search_folder(algorithm) / "vectors" / "test.safetensors"
+
+    def train_vectors_file(self, algorithm: str, shard: int) -> Path:
+        return self.search_folder(algorithm) / "vectors" / f"train-{shard:05d}.safetensors"
 
     def index_file(self, algorithm: str) -> Path:
-        return self.search_folder(algorithm) / "train.faiss"
+        return self.search_folder(algorithm) / "index.safetensors"
 
     def search_file(self, algorithm: str) -> Path:
         return self.search_folder(algorithm) / "search.json"
@@ -349,8 +357,13 @@ class Study:
 
     def table(self, split: Split) -> pd.DataFrame:
         """`id`, `label` (class name) and whatever the task shows; one row an example."""
-        table: pd.DataFrame = store.read_table(self.table_file(split)).to_pandas()
+        table: pd.DataFrame = self._table(split).to_pandas()
         return table
+
+    def _table(self, split: Split, columns: list[str] | None = None) -> pa.Table:
+        shards = range(self.shards(split))
+        parts = [store.read_table(self.table_file(split, n), columns=columns) for n in shards]
+        return pa.concat_tables(parts, promote_options="permissive")
 
     def row(self, split: Split, example: int | str) -> int:
         """Turn a row number or an id into a row number.
@@ -360,7 +373,7 @@ class Study:
         """
         rows = self.dataset.rows(split)
         if isinstance(example, str):
-            ids = store.read_table(self.table_file(split), columns=["id"])["id"].to_pylist()
+            ids = self._table(split, ["id"])["id"].to_pylist()
             if example in ids:
                 return ids.index(example)
             if not example.lstrip("-").isdigit():
@@ -376,10 +389,11 @@ class Study:
         """One example's thumbnail, cut from its sprite sheet."""
         from PIL import Image
 
-        from engine.data.thumbnails import crop, sheet_of
+        from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 
-        with Image.open(self.sprite_file(split, sheet_of(row))) as sheet:
-            return crop(sheet, row, self.dataset.cell)
+        sheet_number, position = divmod(row, SPRITES_PER_SHEET)
+        with Image.open(self.sprite_file(split, sheet_number)) as sheet:
+            return crop(sheet, position, self.dataset.cell)
 
     def stacked_arrays(self, split: Split) -> dict[str, np.ndarray]:
         """The arrays of a whole split; memory-mapped where it is one shard, else read."""
@@ -440,7 +454,7 @@ class Study:
             method="TRAK",
             road=road["kind"],
             checkpoints=road["checkpoints"],
-            features=road["features"],
+            features=None if road["kind"] == "dual-exact" else road["proj_dim"],
             damping=road["damping"],
             soft_threshold=road["soft_threshold"],
             reason=road["reason"],
@@ -451,37 +465,23 @@ class Study:
 
     def score_matrix(self, algorithm: str | None = None) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
-        from engine.attribution.scores import DenseScores, FactorScores, RowShards
+        from engine.attribution.scores import DenseScores, FactorScores
 
         algorithm = self.algorithm(algorithm)
         weighting = store.read_tensors(self.weighting_file(algorithm))
         if store.read_json(self.road_file(algorithm))["kind"] == "primal":
-            checkpoints = range(self.checkpoints(algorithm))
+            checkpoints, shards = range(self.checkpoints(algorithm)), range(self.shards("train"))
+            features = [[self.features_file(algorithm, m, n) for n in shards] for m in checkpoints]
+            factors = [self.factors_file(algorithm, m) for m in checkpoints]
             return FactorScores(
-                features=[
-                    RowShards.of(
-                        *(
-                            store.read_tensors(self.features_file(algorithm, m, shard))["features"]
-                            for shard in range(self.shards("train"))
-                        )
-                    )
-                    for m in checkpoints
-                ],
-                factors=[
-                    RowShards.of(store.read_tensors(self.factors_file(algorithm, m))["factors"])
-                    for m in checkpoints
-                ],
-                mean_q=weighting["mean_q"],
+                features=[[store.read_tensors(f)["features"] for f in files] for files in features],
+                factors=[store.read_tensors(f)["factors"] for f in factors],
+                out_to_loss=weighting["out_to_loss"],
                 threshold=weighting.get("threshold"),
             )
+        files = [self.scores_file(algorithm, shard) for shard in range(self.shards("test"))]
         return DenseScores(
-            RowShards.of(
-                *(
-                    store.read_tensors(self.scores_file(algorithm, shard))["scores"]
-                    for shard in range(self.shards("test"))
-                )
-            ),
-            threshold=weighting.get("threshold"),
+            [store.read_tensors(f)["scores"] for f in files], weighting.get("threshold")
         )
 
     def scores(self, tests: Sequence[int] | np.ndarray, algorithm: str | None = None) -> np.ndarray:
@@ -522,6 +522,29 @@ class Study:
             parts += [rows[rows >= 0], scores[rows >= 0]]
         return parts[0], parts[1], parts[2], parts[3]
 
+    def index(self, algorithm: str) -> Any:
+        """The FAISS index over the training examples' vectors, kept once it is read."""
+        from engine.search import index_from_array
+
+        if algorithm not in self._indexes:
+            stored = store.read_tensors(self.index_file(algorithm))
+            self._indexes[algorithm] = index_from_array(stored["index"])
+        return self._indexes[algorithm]
+
+    def _search(self, test: int, k: int, algorithm: str) -> dict[str, np.ndarray]:
+        from engine.search import search
+
+        scores = self.score_matrix(algorithm)
+        tests = np.array([test])
+        vectors = store.read_tensors(self.test_vectors_file(algorithm))["vectors"]
+        measured = store.read_json(self.search_file(algorithm))
+        # As many candidates for each wanted example as were needed for the measured recall.
+        candidates = -(-k * measured["candidates"] // measured["recall_at"])
+        found = search(
+            self.index(algorithm), vectors[tests], partial(scores.pairs, tests), k, candidates
+        )
+        return vars(found)
+
     def explain(self, test: int | str, k: int = 10, algorithm: str | None = None) -> Explanation:
         """Explain one test prediction by its k strongest training examples of each sign.
 
@@ -530,13 +553,13 @@ class Study:
             StoreError: The scores are not built yet.
         """
         algorithm = self.algorithm(algorithm)
-        row = self.row("test", test)
         if k < 1:
             raise DataloupeError(f"k must be at least 1, not {k}.")
         if not self.has_scores(algorithm):
             raise StoreError(
                 f"{self.root} has no scores yet. `dataloupe build {self.root}` makes them."
             )
+        row = self.row("test", test)
         example = self.table("test").iloc[row]
         prediction = self.predictions("test", algorithm).iloc[row]
         train = self.table("train")

@@ -15,7 +15,7 @@ from engine.errors import SpecError
 from engine.execution import run_jobs
 from engine.spec import AlgorithmSpec
 from engine.stages.run import Run
-from engine.study import Progress, Split, Study
+from engine.study import SPLITS, Progress, Split, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 CODE = 1
 """Raised whenever the same spec would train other models or record other outputs."""
-
-SPLITS: tuple[Split, Split] = ("train", "test")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ the two, taken where they are needed and never stored.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from engine.stages.checkpoints import (
     checkpoint_made_from,
     load_checkpoint,
     outputs_made_from,
-    untrained_model,
     versions,
 )
 from engine.stages.run import Run
@@ -30,6 +30,9 @@ from engine.study import ROWS_PER_SHARD, Progress, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from engine.attribution.scores import Scores
     from engine.attribution.trak import Road
     from engine.tasks import Batch
 
@@ -45,20 +48,22 @@ class Job:
     algorithm: str
     checkpoint: int
     device: str
+    memory_bytes: int
 
 
 def run(run: Run, algorithm: str) -> None:
     """Make what is missing of an algorithm's scores."""
     study = run.study
     total = study.checkpoints(algorithm)
-    road = _road(run, algorithm)
+    memory = memory_per_worker(run)
+    road = _road(run, algorithm, memory)
     jobs = []
     for checkpoint in range(total):
         path = result_file(study, algorithm, checkpoint, road)
         if path.exists():
-            store.read_tensors(path, scores_made_from(study, algorithm, checkpoint, road))
+            store.read_tensors(path, attribution_made_from(study, algorithm, checkpoint, road))
         if not (path.exists() and _features_are_whole(study, algorithm, checkpoint, road)):
-            jobs.append(Job(study.root, algorithm, checkpoint, run.device))
+            jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
     finished = total - len(jobs)
     run.report(Progress("trak", algorithm, finished, total))
 
@@ -74,29 +79,40 @@ def run(run: Run, algorithm: str) -> None:
 # --- which road --------------------------------------------------------------------------------
 
 
-def _road(run: Run, algorithm: str) -> Road:
+def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
     """The road in the store, or the one that fits best now, which is then kept."""
-    from engine.attribution.trak import Road, choose_road
+    from engine.attribution.trak import choose_road
 
     study = run.study
     path = study.road_file(algorithm)
     made_from = road_made_from(study, algorithm)
     if path.exists():
-        stored = store.read_json(path, made_from)
-        return Road(**stored["road"])
+        store.read_json(path, made_from)
+        return stored_road(study, algorithm)
     spec = study.spec.trak
-    model = untrained_model(study, study.spec.algorithms[algorithm], seed=0).eval()
-    road = choose_road(
-        model,
-        next(batches_of(study, "train", "cpu", 2)()),
-        study.dataset.n_train,
-        study.dataset.n_test,
-        spec,
-        memory_per_worker(run),
+    model = load_checkpoint(study, algorithm, 0, "cpu")
+    batch = next(batches_of(study, "train", "cpu", 8)())
+    n_train, n_test = study.dataset.n_train, study.dataset.n_test
+    task = load_task(study.dataset.task)
+    road = choose_road(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
+    store.write_json(
+        path,
+        {
+            **asdict(road),
+            "checkpoints": study.checkpoints(algorithm),
+            "soft_threshold": spec.soft_threshold,
+        },
+        made_from,
     )
-    content = {"road": asdict(road), "soft_threshold": spec.soft_threshold}
-    store.write_json(path, {**content, "checkpoints": study.checkpoints(algorithm)}, made_from)
     return road
+
+
+def stored_road(study: Study, algorithm: str) -> Road:
+    """The road that the study's scores took."""
+    from engine.attribution.trak import Road
+
+    stored = store.read_json(study.road_file(algorithm))
+    return Road(**{field.name: stored[field.name] for field in fields(Road)})
 
 
 def memory_per_worker(run: Run) -> int:
@@ -104,8 +120,6 @@ def memory_per_worker(run: Run) -> int:
     just now, so that two builds of one spec on one machine take the same road."""
     gib = run.study.spec.trak.memory_gib
     if gib == "auto":
-        import os
-
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     else:
         total = int(gib * 2**30)
@@ -122,20 +136,21 @@ def road_made_from(study: Study, algorithm: str) -> str:
     )
 
 
-def scores_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:
+def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:
     """Fingerprint of one checkpoint's scores or factors."""
     checkpoint_is = checkpoint_made_from(study, algorithm, checkpoint)
     road_is = {**asdict(road), "reason": ""}
     return store.fingerprint("trak", CODE, checkpoint_is, road_is, study.seed(checkpoint))
 
 
-def combined_made_from(study: Study, algorithm: str, road: Road) -> str:
+def scores_made_from(study: Study, algorithm: str) -> str:
     """Fingerprint of the scores of all checkpoints together."""
+    road = stored_road(study, algorithm)
     checkpoints = range(study.checkpoints(algorithm))
     return store.fingerprint(
         "scores",
         CODE,
-        [scores_made_from(study, algorithm, m, road) for m in checkpoints],
+        [attribution_made_from(study, algorithm, m, road) for m in checkpoints],
         [outputs_made_from(study, algorithm, m) for m in checkpoints],
         study.spec.trak.soft_threshold,
     )
@@ -172,20 +187,103 @@ def batches_of(
 
 def attribute_checkpoint(job: Job) -> None:
     """Worker: the scores of one checkpoint (dual), or its features and factors (primal)."""
-    from engine.attribution.trak import Road, attribute_dual
-
     study = Study.open(job.root)
-    task = load_task(study.dataset.task)
-    road = Road(**store.read_json(study.road_file(job.algorithm))["road"])
+    road = stored_road(study, job.algorithm)
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
-    made_from = scores_made_from(study, job.algorithm, job.checkpoint, road)
+    made_from = attribution_made_from(study, job.algorithm, job.checkpoint, road)
     made_by = {"device": job.device, **asdict(road), **versions()}
-    size = study.spec.trak.batch_size
-    seed = study.seed(job.checkpoint)
-    if road.kind == "primal":
-        _attribute_primal(study, job, model, road, made_from, made_by)
-        return
+    attribute = _attribute_primal if road.kind == "primal" else _attribute_dual
+    attribute(study, job, model, road, made_from, made_by)
+
+
+def _attribute_dual(
+    study: Study, job: Job, model: nn.Module, road: Road, made_from: str, made_by: dict[str, Any]
+) -> None:
+    from engine.attribution.trak import attribute_dual
+
+    task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
-    scores = attribute_dual(model, task.model_output, train, test, road, seed)
+    seed = study.seed(job.checkpoint)
+    scores = attribute_dual(model, task.model_output, train, test, road, seed, job.memory_bytes)
     path = study.dual_file(job.algorithm, job.checkpoint)
-    store.write_tensors(path, {"scores": np.asarray(scores)}, made_from, made_by)
+    store.write_tensors(path, {"scores": scores.cpu().numpy()}, made_from, made_by)
+
+
+def _attribute_primal(
+    study: Study, job: Job, model: nn.Module, road: Road, made_from: str, made_by: dict[str, Any]
+) -> None:
+    """Row shards of training features, then the factors, read back from the shards: so a build
+    that was interrupted sums in the same order as one that was not."""
+    import torch
+
+    from engine.attribution.projection import features
+    from engine.attribution.trak import gram, primal_projection, test_factors
+
+    output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
+    first = next(batches_of(study, "train", job.device, size)())
+    projection = primal_projection(model, output, first, road, study.seed(job.checkpoint))
+    paths = []
+    for shard in range(study.shards("train")):
+        path = study.features_file(job.algorithm, job.checkpoint, shard)
+        if not path.exists():
+            start = shard * ROWS_PER_SHARD
+            rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
+            blocks = list(features(model, output, rows(), projection))
+            tensors = {"features": torch.cat(blocks).cpu().numpy()}
+            store.write_tensors(path, tensors, made_from, made_by)
+        paths.append(path)
+    stored = (
+        torch.from_numpy(np.array(store.read_tensors(path, made_from)["features"]))
+        for path in paths
+    )
+    tests = batches_of(study, "test", job.device, size)
+    test_features = torch.cat(list(features(model, output, tests(), projection))).cpu()
+    factors = test_factors(gram(stored), test_features, road.damping)
+    path = study.factors_file(job.algorithm, job.checkpoint)
+    store.write_tensors(path, {"factors": factors.numpy()}, made_from, made_by)
+
+
+# --- all checkpoints ---------------------------------------------------------------------------
+
+
+def _combine(study: Study, algorithm: str, road: Road) -> None:
+    """Write what all checkpoints have in common: Q̄, the soft threshold, and (dual) the scores."""
+    made_from = scores_made_from(study, algorithm)
+    path = study.weighting_file(algorithm)
+    scores_files = []
+    if road.kind != "primal":
+        scores_files = [study.scores_file(algorithm, n) for n in range(study.shards("test"))]
+    if path.exists():
+        store.read_tensors(path, made_from)
+        if all(file.exists() for file in scores_files):
+            return
+    checkpoints = range(study.checkpoints(algorithm))
+    out_to_loss = np.zeros(study.dataset.n_train, np.float32)
+    for checkpoint in checkpoints:
+        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
+        out_to_loss += outputs["out_to_loss"] / np.float32(len(checkpoints))
+    for shard, file in enumerate(scores_files):
+        tests = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
+        total = np.zeros((), np.float32)
+        for checkpoint in checkpoints:
+            dual = store.read_tensors(study.dual_file(algorithm, checkpoint))
+            total = total + dual["scores"][tests]
+        scores = combine(total, len(checkpoints), out_to_loss)
+        store.write_tensors(file, {"scores": scores}, made_from)
+    weighting = {"out_to_loss": out_to_loss}
+    store.write_tensors(path, weighting, made_from)
+    if study.spec.trak.soft_threshold > 0:
+        deviations = score_deviations(study.score_matrix(algorithm))
+        weighting["threshold"] = np.float32(study.spec.trak.soft_threshold) * deviations
+        store.write_tensors(path, weighting, made_from)
+
+
+def score_deviations(scores: Scores) -> np.ndarray:
+    """Standard deviation of each test example's scores, float32 `[n_test]`."""
+    total, squares = np.zeros(scores.n_test), np.zeros(scores.n_test)
+    for _, block in scores.blocks():
+        total += block.sum(axis=1, dtype=np.float64)
+        squares += np.square(block, dtype=np.float64).sum(axis=1)
+    mean = total / scores.n_train
+    variance = np.maximum(squares / scores.n_train - mean**2, 0)
+    return np.sqrt(variance).astype(np.float32)

@@ -1,0 +1,112 @@
+"""Read, check and encode the dataset: row shards of arrays, tables and thumbnails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from engine import store
+from engine.data.thumbnails import SPRITES_PER_SHEET, sprite_sheet
+from engine.spec import validate_options
+from engine.stages.run import Run
+from engine.study import ROWS_PER_SHARD, SPLITS, Dataset, Progress, Split, Study
+from engine.tasks import load_task
+
+if TYPE_CHECKING:
+    from engine.data.encode import EncodedShard
+
+CODE = 1
+"""Raised whenever the same source would be encoded differently."""
+
+
+def run(run: Run) -> None:
+    """Encode what is missing of both splits, then write what the dataset is."""
+    study = run.study
+    made_from = data_made_from(study)
+    if study.has_data:
+        store.read_json(study.dataset_file, made_from)
+        dataset = study.dataset
+        if all(_first_missing(study, s, dataset.rows(s), dataset.cell) is None for s in SPLITS):
+            run.report(Progress("data", None, 1, 1))
+            return
+    run.report(Progress("data", None, 0, 1))
+    # The Hugging Face library takes seconds to import; a built study does not need it.
+    from engine.data.encode import dataset_fingerprint, encode_split
+    from engine.data.sources import load_source
+
+    task = load_task(study.spec.task.name)
+    options = validate_options(task.options, study.spec.task, study.spec_file)
+    source = load_source(study.spec.data, study.root, allow_code=True)
+    encoding = task.plan_encoding(source.train, options, source.classes)
+    cell = encoding.get("cell", 0)
+    contents = {}
+    for split in SPLITS:
+        rows = source.train if split == "train" else source.test
+        shards = range(-(-len(rows) // ROWS_PER_SHARD))
+        first = _first_missing(study, split, len(rows), cell)
+        start = len(rows) if first is None else first * ROWS_PER_SHARD
+        for shard in encode_split(rows, task, options, encoding, ROWS_PER_SHARD, start):
+            _write_shard(study, split, shard, source.classes, cell, made_from)
+        contents[split] = [
+            (
+                store.read_tensors(study.arrays_file(split, shard), made_from),
+                store.read_table(study.table_file(split, shard), made_from)["id"].to_pylist(),
+            )
+            for shard in shards
+        ]
+    dataset = Dataset(
+        fingerprint=dataset_fingerprint(contents, source.classes, encoding),
+        source=source.description,
+        task=task.name,
+        display=task.display,
+        n_train=len(source.train),
+        n_test=len(source.test),
+        classes=source.classes,
+        encoding=encoding,
+        cell=cell,
+        warnings=list(source.warnings),
+    )
+    store.write_json(study.dataset_file, asdict(dataset), made_from)
+    run.report(Progress("data", None, 1, 1))
+
+
+def data_made_from(study: Study) -> str:
+    """Fingerprint of the request for data. What was found is in `Dataset.fingerprint`."""
+    return store.fingerprint(
+        "data", CODE, study.spec.data.model_dump(), study.spec.task.model_dump()
+    )
+
+
+def _first_missing(study: Study, split: Split, rows: int, cell: int) -> int | None:
+    """The first shard that lacks a file; None if none does."""
+    for shard, start in enumerate(range(0, rows, ROWS_PER_SHARD)):
+        last = min(start + ROWS_PER_SHARD, rows) - 1
+        sheets = range(start // SPRITES_PER_SHEET, last // SPRITES_PER_SHEET + 1) if cell else ()
+        files = [study.arrays_file(split, shard), study.table_file(split, shard)]
+        files += [study.sprite_file(split, sheet) for sheet in sheets]
+        if not all(file.exists() for file in files):
+            return shard
+    return None
+
+
+def _write_shard(
+    study: Study,
+    split: Split,
+    shard: EncodedShard,
+    classes: Sequence[str],
+    cell: int,
+    made_from: str,
+) -> None:
+    number = shard.start // ROWS_PER_SHARD
+    thumbnails = shard.thumbnails or []
+    for first in range(0, len(thumbnails), SPRITES_PER_SHEET):
+        sheet = study.sprite_file(split, (shard.start + first) // SPRITES_PER_SHEET)
+        with store.atomic(sheet) as temporary:
+            temporary.write_bytes(sprite_sheet(thumbnails[first : first + SPRITES_PER_SHEET], cell))
+    labels = [classes[label] for label in shard.arrays["label"]]
+    columns = {"id": shard.ids, "label": labels, **shard.columns}
+    store.write_table(study.table_file(split, number), pa.table(columns), made_from)
+    store.write_tensors(study.arrays_file(split, number), shard.arrays, made_from)
