@@ -1,0 +1,104 @@
+"""Labels of any kind → row numbers of one list of class names, the same for both splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from engine.errors import DataError
+
+
+def read_labels(
+    train: datasets.Dataset, test: datasets.Dataset, column: str
+) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """Bring the labels of both splits to one mapping.
+
+    Names come from a `ClassLabel` feature of the training split, in its order; without one they are
+    the training split's distinct values, sorted (numbers by value).
+
+    Returns:
+        Training labels, test labels (int64 `[rows]`), class names, and warnings.
+
+    Raises:
+        DataError: A label is missing, out of range or of a type that is no class; there is one
+            class only; the test split has a class that the training split lacks.
+    """
+    train_values = _values(train, column, "training")
+    test_values = _values(test, column, "test")
+    feature = train.features[column]
+    names: list[Any]
+    if isinstance(feature, datasets.ClassLabel):
+        names = list(feature.names)
+        known = set(train_values)
+    else:
+        names = sorted(set(train_values), key=_order)
+        known = set(names)
+    unknown = next((row for row, value in enumerate(test_values) if value not in known), None)
+    if unknown is not None:
+        shown = ", ".join(str(name) for name in sorted(known, key=_order)[:20])
+        raise DataError(
+            f"Row {unknown} of the test split has class {str(test_values[unknown])!r}, of which "
+            f"the training split has no example (it has {shown}). Remove such rows, or mend the "
+            "labels."
+        )
+    if len(known) < 2:
+        raise DataError(
+            f"Every training example has class {str(next(iter(known)))!r}; two classes are needed. "
+            "(With train_limit under [data], rows that are sorted by class give one class.)"
+        )
+    place = {name: i for i, name in enumerate(names)}
+    missing = sorted(str(name) for name in names if name not in set(test_values))
+    warnings = [f"The test split has no example of {', '.join(missing)}."] if missing else []
+    unused = [str(name) for name in names if name not in known]
+    if unused:
+        warnings.append(f"The training split has no example of {', '.join(unused)}.")
+    return (
+        np.array([place[value] for value in train_values], np.int64),
+        np.array([place[value] for value in test_values], np.int64),
+        [str(name) for name in names],
+        warnings,
+    )
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, str), value
+
+
+def _values(rows: datasets.Dataset, column: str, split: str) -> list[Any]:
+    """Labels as class names (`ClassLabel`), texts or whole numbers; none missing."""
+    feature = rows.features[column]
+    labels: pa.ChunkedArray = rows.select_columns([column]).with_format("arrow")[:][column]
+    if labels.null_count:
+        row = labels.is_null().to_pylist().index(True)
+        raise DataError(f"Row {row} of the {split} split has no label (column {column!r}).")
+    if isinstance(feature, datasets.ClassLabel):
+        numbers = labels.to_numpy()
+        wrong = np.flatnonzero((numbers < 0) | (numbers >= len(feature.names)))
+        if len(wrong):
+            raise DataError(
+                f"Row {wrong[0]} of the {split} split has label {numbers[wrong[0]]}, out of "
+                f"range: column {column!r} names {len(feature.names)} classes, from 0 to "
+                f"{len(feature.names) - 1}."
+            )
+        return [feature.names[number] for number in numbers]
+    kind = labels.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return list(labels.to_pylist())
+    if pa.types.is_boolean(kind):
+        return ["true" if value else "false" for value in labels.to_pylist()]
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers = labels.to_numpy()
+        wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0) | (numbers % 1 != 0))
+        if len(wrong):
+            raise DataError(
+                f"Row {wrong[0]} of the {split} split has label {numbers[wrong[0]]}; numbers of "
+                "classes are whole and not negative."
+            )
+        return [int(number) for number in numbers]
+    raise DataError(
+        f"Column {column!r} of the {split} split holds {kind}, which is no class: texts, whole "
+        "numbers or a ClassLabel are. Name the right column as `label` under [data]."
+    )

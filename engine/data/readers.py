@@ -1,0 +1,361 @@
+"""Files, folders, arrays, hub names and functions → rows of the training and the test split.
+
+Everything ends as a Hugging Face `Dataset`, memory-mapped where it is large. Local files never
+touch the network: only a source that is no path and reads like `owner/name` is looked for on the
+hub.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+from PIL import Image
+
+from engine.data.assets import asset
+from engine.data.pictures import SUFFIXES
+from engine.errors import DataError
+from engine.spec import DataSpec
+
+EMBEDDED = "fashion-mnist"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split as its source has it; relative paths in it start from `folder`."""
+
+    table: datasets.Dataset
+    folder: Path
+
+
+def read_splits(spec: DataSpec, base: Path, allow_code: bool, scratch: Path) -> tuple[Rows, Rows]:
+    """Read the training and the test split.
+
+    Args:
+        base: The study's folder, where relative paths start.
+        allow_code: Whether `python:module:function` may run.
+        scratch: An empty folder; files that cannot be memory-mapped are converted into it.
+
+    Raises:
+        DataError: Says what was looked for and where.
+    """
+    if spec.source.startswith("python:"):
+        return _read_function(spec, base, allow_code)
+    path = _find(spec.source, base)
+    if path is None:
+        return _read_hub(spec, base)
+    if path.suffix == ".npz":
+        return _read_npz(path, spec)
+    if path.is_file():
+        return _read_single_file(path, spec, scratch)
+    return _read_folder(path, spec.train, scratch), _read_folder(path, spec.test, scratch)
+
+
+def _find(source: str, base: Path) -> Path | None:
+    if source == EMBEDDED:
+        return asset(EMBEDDED)
+    path = base / Path(source).expanduser()
+    if path.exists():
+        return path
+    reads_like_a_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+    if not reads_like_a_hub_name or path.parent.exists() or path.suffix in (*_READERS, ".npz"):
+        raise DataError(f"{path} does not exist. Set `source` under [data] to a file or a folder.")
+    return None
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _read_parquet(files: list[Path], scratch: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=str(scratch))
+
+
+def _read_csv(files: list[Path], scratch: Path) -> datasets.Dataset:
+    # Only an empty cell is missing: "NA" and "None" are names that classes have.
+    return datasets.Dataset.from_csv(
+        [str(file) for file in files],
+        cache_dir=str(scratch),
+        keep_default_na=False,
+        na_values=[""],
+    )
+
+
+def _read_json(files: list[Path], scratch: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_json([str(file) for file in files], cache_dir=str(scratch))
+
+
+def _read_arrow(files: list[Path], scratch: Path) -> datasets.Dataset:
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+
+
+_READERS: dict[str, Callable[[list[Path], Path], datasets.Dataset]] = {
+    ".arrow": _read_arrow,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".jsonl": _read_json,
+    ".json": _read_json,
+}
+
+
+def _read_files(files: list[Path], scratch: Path) -> Rows:
+    shown = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    empty = next((file for file in files if file.stat().st_size == 0), None)
+    if empty is not None:
+        raise DataError(f"{empty} is empty.")
+    try:
+        with _no_progress_bars():
+            table = _READERS[files[0].suffix](files, scratch)
+    except Exception as error:  # readers of five formats raise what they like on a broken file
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{shown} cannot be read as {files[0].suffix[1:]}: {reason[0]}") from error
+    return Rows(table, files[0].parent)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    were_disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_disabled:
+            enable_progress_bars()
+
+
+def _read_single_file(path: Path, spec: DataSpec, scratch: Path) -> tuple[Rows, Rows]:
+    """One file with both splits, told apart by its column `split`."""
+    if path.suffix not in _READERS:
+        known = ", ".join([*_READERS, ".npz"])
+        raise DataError(f"{path} is of no known format; take one of {known}, or a folder.")
+    rows = _read_files([path], scratch)
+    if "split" not in rows.table.column_names:
+        raise DataError(
+            f"{path} has no column `split` that tells training from test rows (columns: "
+            f"{', '.join(rows.table.column_names)}). Add it, or give a folder with "
+            f"{spec.train}{path.suffix} and {spec.test}{path.suffix}."
+        )
+    split = np.array(rows.table["split"])
+    found = []
+    for name in (spec.train, spec.test):
+        chosen = np.flatnonzero(split == name)
+        if not len(chosen):
+            raise _no_split(path, name, sorted({str(value) for value in split}))
+        found.append(
+            Rows(
+                rows.table.select(chosen, keep_in_memory=True).remove_columns("split"), rows.folder
+            )
+        )
+    return found[0], found[1]
+
+
+def _no_split(where: Path | str, name: str, found: Sequence[str]) -> DataError:
+    return DataError(
+        f"{where} has no split {name!r}; it has {', '.join(found) or 'nothing'}. "
+        "Name its splits as `train` and `test` under [data]."
+    )
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def _read_folder(folder: Path, split: str, scratch: Path) -> Rows:
+    """Files of a split (as people, the hub and `save_to_disk` lay them), else pictures by class."""
+    for suffix in _READERS:
+        files = [
+            *folder.glob(f"{split}{suffix}"),
+            *folder.glob(f"{split}-*{suffix}"),
+            *folder.glob(f"data/{split}-*{suffix}"),
+            *folder.glob(f"{split}/[!.]*{suffix}"),
+        ]
+        if files:
+            return _read_files(sorted(files), scratch)
+    if not (folder / split).is_dir():
+        found = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        raise _no_split(folder, split, [*found[:8], "..."] if len(found) > 8 else found)
+    return _read_pictures(folder / split)
+
+
+def _read_pictures(folder: Path) -> Rows:
+    """One subfolder a class; pictures may lie deeper. Rows are sorted by path."""
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = [name for name in classes if not name.startswith(".")]
+    files: list[str] = []
+    labels: list[str] = []
+    for name in classes:
+        found = sorted(
+            str(path.relative_to(folder))
+            for path in (folder / name).rglob("*")
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+        files += found
+        labels += [name] * len(found)
+    if not files:
+        raise DataError(
+            f"{folder} holds no pictures. It should have one subfolder for each class, "
+            "with its pictures inside."
+        )
+    table = datasets.Dataset.from_dict({"file": files, "label": labels})
+    return Rows(table, folder)
+
+
+# --- arrays -------------------------------------------------------------------------------------
+
+_ARRAY_NAMES = {
+    "input": ("{}_input", "x_{}", "{}_x", "{}_images"),
+    "label": ("{}_label", "y_{}", "{}_y", "{}_labels"),
+    "id": ("{}_id", "{}_ids"),
+}
+
+
+def _read_npz(path: Path, spec: DataSpec) -> tuple[Rows, Rows]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own
+        raise DataError(
+            f"{path} cannot be read as .npz ({error}). Save plain arrays with numpy.savez; "
+            "arrays of Python objects are not taken."
+        ) from error
+    return _from_arrays(path, spec.train, arrays), _from_arrays(path, spec.test, arrays)
+
+
+def _from_arrays(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> Rows:
+    columns: dict[str, np.ndarray] = {}
+    for column, patterns in _ARRAY_NAMES.items():
+        names = [pattern.format(split) for pattern in patterns]
+        name = next((name for name in names if name in arrays), None)
+        if name is not None:
+            columns[column] = arrays[name]
+        elif column != "id":
+            raise DataError(
+                f"{path} has no array {names[0]!r} (nor {', '.join(names[1:])}); "
+                f"it has {', '.join(arrays)}."
+            )
+    lengths = {column: len(array) if array.ndim else 0 for column, array in columns.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{count} of {column}" for column, count in lengths.items())
+        raise DataError(f"{path}: the arrays of {split} are not of one length: {shown}.")
+    for column in columns:
+        if np.issubdtype(columns[column].dtype, np.floating):
+            _refuse_nan(path, split, column, columns[column])
+    labels = columns["label"].reshape(len(columns["label"]), -1)
+    if labels.shape[1] != 1:
+        raise DataError(
+            f"{path}: labels of {split} have shape {columns['label'].shape}, not [rows]."
+        )
+    content: dict[str, Any] = {"label": labels[:, 0].tolist()}
+    if "id" in columns:
+        content["id"] = columns["id"].astype(str).tolist()
+    if columns["input"].dtype.kind == "U":
+        return Rows(
+            datasets.Dataset.from_dict({"input": columns["input"].tolist(), **content}), path
+        )
+    pixels = _as_pixels(path, split, columns["input"])
+    content["input"] = [{"bytes": _png(picture), "path": None} for picture in pixels]
+    table = datasets.Dataset.from_dict(content)
+    return Rows(table.cast_column("input", datasets.Image(decode=False)), path.parent)
+
+
+def _refuse_nan(path: Path, split: str, column: str, array: np.ndarray) -> None:
+    finite = np.isfinite(array).reshape(len(array), -1).all(1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise DataError(f"{path}: {column} of {split}, row {row}, holds NaN or infinity.")
+
+
+def _as_pixels(path: Path, split: str, array: np.ndarray) -> np.ndarray:
+    """Pictures in any usual layout → uint8 [rows, height, width] or [rows, height, width, 3|4]."""
+    where = f"{path}: input of {split}"
+    if array.ndim == 4 and array.shape[3] not in (1, 3, 4) and array.shape[1] in (1, 3, 4):
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3, 4)):
+        raise DataError(
+            f"{where} has shape {list(array.shape)}; pictures are [rows, height, width], "
+            "[rows, height, width, 1, 3 or 4] or [rows, 1, 3 or 4, height, width]."
+        )
+    if array.dtype != np.uint8:
+        scaled = (
+            array * 255 if array.size and array.dtype.kind == "f" and array.max() <= 1 else array
+        )
+        rounded = np.rint(scaled)
+        if array.dtype.kind not in "iuf" or not (
+            np.allclose(scaled, rounded, atol=1e-3)
+            and (rounded >= 0).all()
+            and (rounded <= 255).all()
+        ):
+            raise DataError(
+                f"{where} are {array.dtype} values that are no pixels; give uint8 (0 to 255), "
+                "or the same divided by 255, before any normalisation."
+            )
+        array = rounded.astype(np.uint8)
+    return array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+# --- the hub and functions ----------------------------------------------------------------------
+
+
+def _read_hub(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
+    try:
+        splits = datasets.load_dataset(spec.source, spec.config)
+    except Exception as error:  # network, access and format errors of three libraries
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{spec.source!r} is no path in {base}, and the Hugging Face hub could not give it: "
+            f"{reason[0]}"
+        ) from error
+    return _named_splits(splits, spec, base)
+
+
+def _read_function(spec: DataSpec, base: Path, allow_code: bool) -> tuple[Rows, Rows]:
+    if not allow_code:
+        raise DataError(
+            f"source = {spec.source!r} would run code, which only the command line does: "
+            "`dataloupe build`."
+        )
+    _, _, rest = spec.source.partition(":")
+    module_name, _, name = rest.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"source = {spec.source!r} cannot be imported: {error}. Write it as "
+            "python:module:function and run where the module can be imported."
+        ) from error
+    return _named_splits(function(), spec, base)
+
+
+def _named_splits(splits: Any, spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
+    if not isinstance(splits, Mapping):
+        raise DataError(
+            f"source = {spec.source!r} gave {type(splits).__name__}; a datasets.DatasetDict with "
+            f"the splits {spec.train!r} and {spec.test!r} is needed."
+        )
+    for name in (spec.train, spec.test):
+        if name not in splits:
+            raise _no_split(repr(spec.source), name, list(splits))
+        if not isinstance(splits[name], datasets.Dataset):
+            raise DataError(
+                f"source = {spec.source!r}: split {name!r} is {type(splits[name]).__name__}, "
+                "not a datasets.Dataset."
+            )
+    return Rows(splits[spec.train], base), Rows(splits[spec.test], base)

@@ -1,0 +1,259 @@
+"""Image classification: pictures of one shape, cross entropy, the margin as model output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+from torch.nn import functional
+
+from engine.data.pictures import read_header, read_picture
+from engine.data.thumbnails import MAX_SIDE, thumbnail
+from engine.errors import DataError, SpecError
+from engine.tasks import Encoded, Task, margin
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from engine.tasks import Batch
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+Statistic = float | list[float] | Literal["auto"]
+
+_ROWS_FOR_STATISTICS = 10_000
+_CROP_PADDING = 4
+
+
+class Options(BaseModel):
+    """`[task]` of an image classification study."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image_size: Side | tuple[Side, Side] | None = None
+    """Side, or [height, width], that pictures are resized to; none: all must have one size."""
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    """`squash` changes proportions, `crop` keeps the middle, `pad` adds black borders."""
+    color: Literal["keep", "grey", "rgb"] = "keep"
+    """`keep` is grey if every training picture is, else RGB."""
+    mean: Statistic = "auto"
+    """Subtracted from pixels in 0…1: one number, one a channel, or from the training pictures."""
+    std: Statistic = "auto"
+    """Divides what is left."""
+
+
+def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:
+    """Choose shape, normalisation and thumbnail size on the training pictures.
+
+    Returns:
+        `shape` [channels, height, width]; `mean` and `std`, one a channel; `cell`, the longest
+        side of a thumbnail.
+    """
+    sizes: dict[tuple[int, int], str] = {}
+    all_grey = True
+    for chunk in rows.select_columns(["input", "id"]).iter(256):
+        for content, id_ in zip(chunk["input"], chunk["id"], strict=True):
+            size, grey = read_header(content, f"example {id_!r}")
+            sizes.setdefault(size, id_)
+            all_grey &= grey
+    if options.image_size is None:
+        height, width = _only_size(sizes)
+    elif isinstance(options.image_size, int):
+        height = width = options.image_size
+    else:
+        height, width = options.image_size
+    channels = 1 if options.color == "grey" or (options.color == "keep" and all_grey) else 3
+    encoding: dict[str, Any] = {
+        "shape": [channels, height, width],
+        "cell": min(MAX_SIDE, max(max(size) for size in sizes)),
+    }
+    mean, std = _statistics(rows, options, encoding)
+    return {**encoding, "mean": mean, "std": std}
+
+
+def _only_size(sizes: dict[tuple[int, int], str]) -> tuple[int, int]:
+    if len(sizes) > 1:
+        (first, first_id), (other, other_id) = list(sizes.items())[:2]
+        raise DataError(
+            f"Training pictures differ in size: {first_id!r} has {first[0]} × {first[1]} pixels, "
+            f"{other_id!r} has {other[0]} × {other[1]}. Set image_size under [task]."
+        )
+    ((width, height),) = sizes
+    return height, width
+
+
+def _statistics(
+    rows: Dataset, options: Options, encoding: dict[str, Any]
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, from counts of pixel values (so exactly)."""
+    channels = encoding["shape"][0]
+    measured = None
+    if options.mean == "auto" or options.std == "auto":
+        chosen = np.linspace(0, len(rows) - 1, min(len(rows), _ROWS_FOR_STATISTICS)).astype(int)
+        counts = np.zeros((channels, 256), np.int64)
+        for low in range(0, len(chosen), 64):
+            examples = [rows[int(row)] for row in chosen[low : low + 64]]
+            pictures = encode(examples, options, encoding).arrays["input"]
+            for channel in range(channels):
+                counts[channel] += np.bincount(pictures[:, channel].reshape(-1), minlength=256)
+        values = np.arange(256) / 255
+        total = counts.sum(1)
+        mean = counts @ values / total
+        variance = (counts * (values - mean[:, None]) ** 2).sum(1) / total
+        measured = (
+            mean,
+            np.maximum(np.sqrt(variance), 1 / 255),
+        )  # one flat grey must not divide by 0
+    given = (options.mean, options.std)
+    found = [
+        measured[i].round(6).tolist()
+        if measured is not None and value == "auto"
+        else _per_channel(("mean", "std")[i], value, channels)
+        for i, value in enumerate(given)
+    ]
+    if min(found[1]) <= 0:
+        raise SpecError(f"task.std = {options.std}: it divides, so it must be above 0.")
+    return found[0], found[1]
+
+
+def _per_channel(name: str, value: Any, channels: int) -> list[float]:
+    values = value if isinstance(value, list) else [value] * channels
+    if len(values) != channels:
+        raise SpecError(
+            f"task.{name} = {value}: {len(values)} values for pictures of {channels} channels."
+        )
+    return [float(number) for number in values]
+
+
+def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str, Any]) -> Encoded:
+    """Decode pictures to uint8 `input` [rows, channels, height, width] and int64 `label` [rows]."""
+    channels, height, width = encoding["shape"]
+    pictures = np.empty((len(rows), channels, height, width), np.uint8)
+    # Twice the size that is wanted, so that nothing is seen of the decoder's coarser shrinking.
+    enough = None if options.image_size is None else 2 * max(height, width, encoding["cell"])
+    thumbnails = []
+    for row, target in zip(rows, pictures, strict=True):
+        where = f"example {row['id']!r}"
+        picture = read_picture(row["input"], where, enough)
+        picture = _in_channels(picture, channels, options, where)
+        thumbnails.append(thumbnail(picture, encoding["cell"]))
+        values = np.asarray(_in_size(picture, (width, height), options, where))
+        target[:] = values if channels == 1 else values.transpose(2, 0, 1)
+    labels = np.array([row["label"] for row in rows], np.int64)
+    return Encoded({"input": pictures, "label": labels}, {}, thumbnails)
+
+
+def _in_channels(picture: Image.Image, channels: int, options: Options, where: str) -> Image.Image:
+    if channels == 3:
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if picture.mode != "L" and options.color == "keep":
+        raise DataError(
+            f"{where}: the picture is in colour, and all training pictures are grey. "
+            'Set color = "rgb" or "grey" under [task].'
+        )
+    return picture.convert("L")
+
+
+def _in_size(
+    picture: Image.Image, size: tuple[int, int], options: Options, where: str
+) -> Image.Image:
+    if picture.size == size:
+        return picture
+    if options.image_size is None:
+        raise DataError(
+            f"{where}: the picture has {picture.width} × {picture.height} pixels, and all training "
+            f"pictures have {size[0]} × {size[1]}. Set image_size under [task]."
+        )
+    if options.resize == "crop":
+        return ImageOps.fit(picture, size, Image.Resampling.BICUBIC)
+    if options.resize == "pad":
+        return ImageOps.pad(picture, size, Image.Resampling.BICUBIC)
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
+    """(channels, height, width)."""
+    return tuple(encoding["shape"])
+
+
+def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
+    """Pixels uint8 `[b, c, h, w]` → float32 (x / 255 − mean) / std."""
+    pixels = batch["input"]
+    mean, std = (
+        torch.tensor(encoding[name], dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+        for name in ("mean", "std")
+    )
+    return {**batch, "input": pixels.float().div_(255).sub_(mean).div_(std)}
+
+
+def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
+    """Change each picture at random, in the order of `names`.
+
+    `flip` mirrors half of them, `crop` moves each by up to 4 pixels over reflected borders,
+    `cutout` blanks a square of a quarter of the side (the mean, after normalisation).
+    """
+    pictures = batch["input"]
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise SpecError(
+                f"augmentations: {name!r} is not known for image classification; "
+                f"take {', '.join(AUGMENTATIONS)}."
+            )
+        pictures = AUGMENTATIONS[name](pictures, generator)
+    return {**batch, "input": pictures}
+
+
+def _flip(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    mirrored = _randint(2, len(pictures), generator, pictures).bool()
+    return torch.where(mirrored.view(-1, 1, 1, 1), pictures.flip(3), pictures)
+
+
+def _crop(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    b, _, h, w = pictures.shape
+    padding = min(_CROP_PADDING, h - 1, w - 1)  # a reflection is shorter than the side
+    padded = functional.pad(pictures, [padding] * 4, mode="reflect")
+    top, left = (_randint(2 * padding + 1, b, generator, pictures).view(b, 1, 1) for _ in range(2))
+    rows = top + torch.arange(h, device=pictures.device).view(1, h, 1)
+    columns = left + torch.arange(w, device=pictures.device).view(1, 1, w)
+    example = torch.arange(b, device=pictures.device).view(b, 1, 1)
+    moved = padded.permute(0, 2, 3, 1)[example, rows, columns]  # [b, h, w, c]
+    return moved.permute(0, 3, 1, 2)
+
+
+def _cutout(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    b, _, h, w = pictures.shape
+    inside = []
+    for side in (h, w):
+        half = max(side // 8, 1)
+        middle = _randint(side, b, generator, pictures).view(b, 1)
+        offset = torch.arange(side, device=pictures.device) - middle
+        inside.append((offset >= -half) & (offset < half))
+    blank = inside[0].view(b, 1, h, 1) & inside[1].view(b, 1, 1, w)
+    return pictures.masked_fill(blank, 0.0)
+
+
+def _randint(high: int, n: int, generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
+    """Draw where the generator lives, so that every device sees the same numbers."""
+    return torch.randint(high, (n,), generator=generator, device=generator.device).to(like.device)
+
+
+AUGMENTATIONS = {"flip": _flip, "crop": _crop, "cutout": _cutout}
+"""Name in study.toml → (pictures `[b, c, h, w]`, generator) → pictures."""
+
+TASK = Task(
+    name="image-classification",
+    display="image",
+    options=Options,
+    plan_encoding=plan_encoding,
+    encode=encode,
+    input_shape=input_shape,
+    prepare=prepare,
+    augment=augment,
+    loss=margin.loss,
+    predict=margin.predict,
+    model_output=margin.model_output,
+    out_to_loss=margin.margin_to_loss,
+)

@@ -1,0 +1,51 @@
+"""The model output of every classification task, and what goes with it.
+
+f(z; θ) = logit_y − logsumexp of the other logits = log p_y / (1 − p_y)
+
+(TRAK, Park et al. 2023, section 3.2). The cross entropy is softplus(−f), so |dloss/df| = 1 − p_y.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from engine.tasks import Batch
+
+
+def margin(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Margins `[batch]` of logits `[batch, classes]` at labels `[batch]` (int64).
+
+    Stable where log p − log(1 − p) is not: p never appears, so a sure model gives no infinity.
+    Works under torch.func.vmap.
+    """
+    is_label = torch.arange(logits.shape[-1], device=logits.device) == label.unsqueeze(-1)
+    own = logits.gather(-1, label.unsqueeze(-1)).squeeze(-1)
+    return own - logits.masked_fill(is_label, -torch.inf).logsumexp(-1)
+
+
+def margin_to_loss(margins: torch.Tensor) -> torch.Tensor:
+    """Q `[batch]` = |d cross entropy / d margin| = 1 − p_y, of margins `[batch]`."""
+    return torch.sigmoid(-margins)
+
+
+def predict(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Logits `[batch, classes]`."""
+    logits = model(batch["input"])
+    assert isinstance(logits, torch.Tensor)
+    return logits
+
+
+def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.Tensor:
+    """Cross entropies `[batch]`."""
+    return functional.cross_entropy(
+        predict(model, batch), batch["label"], reduction="none", label_smoothing=label_smoothing
+    )
+
+
+def model_output(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Margins `[batch]` of the labels in the batch."""
+    return margin(predict(model, batch), batch["label"])

@@ -1,0 +1,119 @@
+"""Text classification: words of a fixed vocabulary, cross entropy, the margin as model output."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.errors import DataError, SpecError
+from engine.tasks import Encoded, Task, margin
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from engine.tasks import Batch
+
+PADDING, UNKNOWN = 0, 1
+_SPECIAL = ["<padding>", "<unknown>"]
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+class Options(BaseModel):
+    """`[task]` of a text classification study."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """Words that are read of each text; the rest is left out."""
+    max_vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """How many of the most frequent words of the training texts are told apart."""
+
+
+def words(text: str) -> list[str]:
+    """Split a text into lower-case words.
+
+    A word is a run of letters and digits of any script, with inner apostrophes ("don't");
+    everything else separates words.
+    """
+    return _WORD.findall(text.lower())
+
+
+def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:
+    """Build the vocabulary of the training texts, by frequency and then by alphabet.
+
+    Returns:
+        `vocabulary`: padding, unknown, then the words, each at the place of its token id;
+        `max_tokens`: tokens a text, at most as many as the longest training text has.
+    """
+    counts: Counter[str] = Counter()
+    longest = 1
+    for chunk in rows.select_columns(["input", "id"]).iter(1024):
+        for text, id_ in zip(chunk["input"], chunk["id"], strict=True):
+            found = _words_of(text, id_)
+            longest = max(longest, len(found))
+            counts.update(found)
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[: options.max_vocabulary]
+    return {"vocabulary": _SPECIAL + frequent, "max_tokens": min(longest, options.max_tokens)}
+
+
+def _words_of(text: Any, id_: str) -> list[str]:
+    if not isinstance(text, str):
+        found = "nothing" if text is None else type(text).__name__
+        raise DataError(
+            f"example {id_!r}: a text was expected and {found} was found. "
+            "Name the column of texts as `input` under [data]."
+        )
+    found_words = words(text)
+    if not found_words:
+        raise DataError(f"example {id_!r}: the text {text[:40]!r} holds no word. Remove the row.")
+    return found_words
+
+
+def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str, Any]) -> Encoded:
+    """Turn texts into int64 `input` [rows, max_tokens], padded, and int64 `label` [rows]."""
+    token = {word: i for i, word in enumerate(encoding["vocabulary"])}
+    tokens = np.full((len(rows), encoding["max_tokens"]), PADDING, np.int64)
+    for row, target in zip(rows, tokens, strict=True):
+        found = _words_of(row["input"], row["id"])[: encoding["max_tokens"]]
+        target[: len(found)] = [token.get(word, UNKNOWN) for word in found]
+    labels = np.array([row["label"] for row in rows], np.int64)
+    return Encoded({"input": tokens, "label": labels}, {"text": [row["input"] for row in rows]})
+
+
+def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
+    """(tokens,)."""
+    return (encoding["max_tokens"],)
+
+
+def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
+    """Token ids go to the model as they are."""
+    return batch
+
+
+def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
+    """Refuse any name: there are no augmentations of texts."""
+    if names:
+        raise SpecError(f"augmentations: {names[0]!r} is not known; text classification has none.")
+    return batch
+
+
+TASK = Task(
+    name="text-classification",
+    display="text",
+    options=Options,
+    plan_encoding=plan_encoding,
+    encode=encode,
+    input_shape=input_shape,
+    prepare=prepare,
+    augment=augment,
+    loss=margin.loss,
+    predict=margin.predict,
+    model_output=margin.model_output,
+    out_to_loss=margin.margin_to_loss,
+)
