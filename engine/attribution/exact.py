@@ -32,7 +32,7 @@ def dense_gradients(model: nn.Module, output: Output, batch: Batch) -> Tensor:
         return result
 
     found = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(parameters, batch)
-    return torch.cat([found[name].flatten(1) for name in parameters], 1)
+    return torch.cat([found[name].reshape(len(found[name]), -1) for name in parameters], 1)
 
 
 def dense_trak(train: Tensor, test: Tensor, damping: float) -> Tensor:

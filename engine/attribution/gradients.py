@@ -103,7 +103,9 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
             or outputs or gradients are not finite.
     """
     check_uncoupled(model)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     few = head(batch, _PROOF_EXAMPLES)
     values = _check_outputs(model, output, few)
     canonical = {
@@ -482,13 +484,13 @@ def embedding_rows(layer: nn.Embedding, ids: Tensor, g: Tensor) -> Tensor:
     rows = g.reshape(len(g), -1, g.shape[-1])
     if layer.padding_idx is None:
         return rows
-    return rows * (ids.flatten(1).unsqueeze(-1) != layer.padding_idx)
+    return rows * (ids.reshape(len(ids), -1, 1) != layer.padding_idx)
 
 
 def scatter_rows(rows: Tensor, ids: Tensor, size: int) -> Tensor:
     """Sum rows `[batch, positions, features]` into tables `[batch, size, features]` by ids."""
     table = rows.new_zeros(len(rows), size, rows.shape[-1])
-    return table.scatter_add_(1, ids.flatten(1).unsqueeze(-1).expand_as(rows), rows)
+    return table.scatter_add_(1, ids.reshape(len(ids), -1, 1).expand_as(rows), rows)
 
 
 def _over_positions(tensor: Tensor) -> Tensor:
@@ -557,7 +559,7 @@ def untapped_gradients(
     with _frozen(model):
         if not looped:
             mapped = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(chosen, batch)
-            return torch.cat([mapped[name].flatten(1) for name in chosen], 1)
+            return torch.cat([mapped[name].reshape(len(mapped[name]), -1) for name in chosen], 1)
         rows = []
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in chosen.items()}
         for i in range(len(next(iter(batch.values())))):

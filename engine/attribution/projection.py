@@ -315,7 +315,7 @@ def project(
 
     def _add_rest(name: str, gradient: Tensor) -> None:
         start = projection.rest[name]
-        rest[:, start : start + plan.shapes[name].numel()] += gradient.flatten(1)
+        rest[:, start : start + plan.shapes[name].numel()] += gradient.reshape(b, -1)
 
     needed = {
         path: layer
@@ -349,7 +349,7 @@ def _project_use(layer: nn.Module, matrix: Matrix, a: Tensor, g: Tensor) -> Tens
         rows = embedding_rows(layer, a, g)
         rows = rows if right is None else rows @ right
         if left is not None:
-            return left[a.flatten(1)].transpose(1, 2) @ rows
+            return left[a.reshape(len(a), -1)].transpose(1, 2) @ rows
         return scatter_rows(rows, a, layer.num_embeddings)
     if isinstance(layer, CONVOLUTIONS):
         out = positions_of(g, channels=1)
@@ -423,7 +423,7 @@ def check_projection(
     exact = torch.zeros_like(found)
     for name, gradient in per_example_gradients(model, output, few, projection.plan).items():
         if name in projection.matrices or name in projection.rest:
-            exact += gradient.double().flatten(1).square().sum(1)
+            exact += gradient.double().square().reshape(len(gradient), -1).sum(1)
     if not (exact.isfinite().all() and found.isfinite().all()):
         raise DataloupeError(
             "The gradients of the first examples are not finite: the weights or the data hold NaN "

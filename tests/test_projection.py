@@ -1,0 +1,194 @@
+"""Projected features keep inner products, without bias, for every kind of layer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from engine.attribution.exact import dense_gradients
+from engine.attribution.gradients import plan_gradients
+from engine.attribution.projection import (
+    check_projection,
+    features,
+    make_projection,
+    project,
+    share_out,
+    split,
+)
+from engine.errors import DataloupeError
+
+BATCH = 4
+
+
+def output(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return model(batch["x"]).flatten(1).tanh().sum(1)
+
+
+class Affine(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(6, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.scale
+
+
+def convolutional() -> tuple[nn.Module, dict[str, Tensor]]:
+    """Strided, wide and grouped convolutions, a norm, a linear layer."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 12, 3, groups=2),
+        nn.Tanh(),
+        nn.Conv2d(12, 6, (2, 1), dilation=2, bias=False),
+        nn.Flatten(),
+        nn.Linear(6 * 2 * 4, 7),
+    )
+    return model.eval(), {"x": torch.randn(BATCH, 2, 12, 12)}
+
+
+def sequential() -> tuple[nn.Module, dict[str, Tensor]]:
+    """Embedded tokens through linear layers, a norm, and a parameter without a rule."""
+    model = nn.Sequential(
+        nn.Embedding(11, 6, padding_idx=0),
+        nn.LayerNorm(6),
+        nn.Linear(6, 6),
+        nn.Tanh(),
+        Affine(),
+    )
+    return model, {"x": torch.randint(0, 11, (BATCH, 5))}
+
+
+MODELS = pytest.mark.parametrize("make", [convolutional, sequential])
+
+
+def projection_of(model, batch, width, proj_dim=None, seed=0):
+    return make_projection(plan_gradients(model, output, batch), model, width, proj_dim, seed)
+
+
+@MODELS
+@pytest.mark.parametrize("proj_dim", [None, 40])
+def test_inner_products_are_unbiased(make, proj_dim):
+    torch.manual_seed(0)
+    model, batch = make()
+    gradients = dense_gradients(model, output, batch)
+    exact = gradients @ gradients.T
+    plan = plan_gradients(model, output, batch)
+    found = []
+    for seed in range(300):
+        block = project(model, output, batch, make_projection(plan, model, 120, proj_dim, seed))
+        found.append(block @ block.T)
+    mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / 300**0.5
+    assert ((mean - exact).abs() < 5 * error).all()
+    assert error.max() < 0.1 * exact.diagonal().max()
+
+
+@MODELS
+def test_wide_enough_is_exact(make):
+    torch.manual_seed(0)
+    model, batch = make()
+    projection = projection_of(model, batch, width=10_000)
+    gradients = dense_gradients(model, output, batch)
+    assert projection.width == gradients.shape[1]
+    found = project(model, output, batch, projection)
+    torch.testing.assert_close(found @ found.T, gradients @ gradients.T, rtol=1e-4, atol=1e-4)
+
+
+@MODELS
+@pytest.mark.parametrize("proj_dim", [None, 32])
+def test_features_do_not_depend_on_the_batch(make, proj_dim):
+    torch.manual_seed(0)
+    model, batch = make()
+    projection = projection_of(model, batch, 100, proj_dim)
+    together = project(model, output, batch, projection)
+    singles = ({"x": batch["x"][i : i + 1]} for i in range(BATCH))
+    alone = torch.cat(list(features(model, output, singles, projection)))
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert together.shape == (BATCH, projection.proj_dim)
+
+
+@MODELS
+def test_features_are_written_in_place(make):
+    torch.manual_seed(0)
+    model, batch = make()
+    for proj_dim in (None, 32):
+        projection = projection_of(model, batch, 100, proj_dim)
+        into = torch.full((BATCH, projection.proj_dim), torch.nan)
+        project(model, output, batch, projection, into)
+        assert torch.equal(into, project(model, output, batch, projection))
+
+
+def test_a_seed_fixes_the_projection():
+    torch.manual_seed(0)
+    model, batch = convolutional()
+    first, again, other = (
+        project(model, output, batch, projection_of(model, batch, 100, 32, seed))
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert (first - other).norm() > 0.5 * first.norm()
+
+
+@MODELS
+@pytest.mark.parametrize("width", [1, 50, 140])
+def test_parts_make_the_whole(make, width):
+    torch.manual_seed(0)
+    model, batch = make()
+    whole = projection_of(model, batch, 300)
+    parts = split(whole, width)
+    blocks = [project(model, output, batch, part) for part in parts]
+    assert len(parts) > 1
+    found = project(model, output, batch, whole)
+    total = sum((block @ block.T for block in blocks), torch.zeros(()))
+    torch.testing.assert_close(total, found @ found.T, rtol=1e-4, atol=1e-5)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.integers(0, 10_000), min_size=1),
+    st.integers(1, 20_000),
+)
+def test_shares_use_the_width_and_fit_the_blocks(sizes, width):
+    shares = share_out(sizes, width)
+    assert all(min(1, size) <= shares[name] <= size for name, size in sizes.items())
+    total = sum(shares.values())
+    assert total <= max(width, len(sizes))
+    assert total >= min(width, sum(sizes.values())) - len(sizes)
+
+
+@MODELS
+@pytest.mark.parametrize(("width", "proj_dim"), [(150, None), (150, 64), (10_000, None)])
+def test_honest_projections_pass_the_check(make, width, proj_dim):
+    torch.manual_seed(0)
+    model, batch = make()
+    for seed in range(10):
+        check_projection(model, output, batch, projection_of(model, batch, width, proj_dim, seed))
+
+
+def test_a_projection_of_another_scale_fails_the_check():
+    torch.manual_seed(0)
+    model, batch = convolutional()
+    projection = projection_of(model, batch, 10_000, 512)
+    assert projection.signs is not None
+    projection.signs.mul_(1.5)
+    with pytest.raises(DataloupeError, match="squared norm"):
+        check_projection(model, output, batch, projection)
+
+
+def test_zero_gradients_are_refused():
+    model, batch = convolutional()
+    projection = projection_of(model, batch, 100)
+    with pytest.raises(DataloupeError, match="all zero"):
+        check_projection(model, lambda m, b: 0 * output(m, b), batch, projection)
+
+
+def test_gradients_that_are_not_finite_are_refused():
+    model, batch = convolutional()
+    projection = projection_of(model, batch, 100)
+    broken = {"x": batch["x"].clone()}
+    broken["x"][2, 0, 0, 0] = torch.nan
+    with pytest.raises(DataloupeError, match="not finite"):
+        list(features(model, output, iter([broken]), projection))
