@@ -1,0 +1,138 @@
+"""LDS: Spearman against scipy, the interval against repeated draws, and what it must refuse."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from engine.attribution.lds import Lds, lds, ranks, spearman
+from engine.errors import DataError
+
+# few distinct values, so that ties are common
+tied = hnp.arrays(
+    np.float64, st.tuples(st.integers(1, 6), st.integers(3, 30)), elements=st.integers(-3, 3)
+)
+
+
+def linear_world(n_test=40, n_train=60, m=50, noise=0.0, common=0.0, seed=0):
+    """Outputs are linear, but for noise of each (test, run) and noise that a run's tests share."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(n_test, n_train)).astype(np.float32)
+    masks = rng.random((m, n_train)) < 0.5
+    outputs = masks @ scores.T + noise * rng.normal(size=(m, n_test))
+    outputs += common * rng.normal(size=(m, 1))
+    return scores, masks, outputs
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied)
+def test_ranks_are_scipys(values):
+    np.testing.assert_allclose(ranks(values), stats.rankdata(values, axis=1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied, st.integers(0, 2**31))
+def test_spearman_is_scipys(a, seed):
+    b = np.random.default_rng(seed).integers(-3, 4, size=a.shape).astype(float)
+    for row_a, row_b, found in zip(a, b, spearman(a, b), strict=True):
+        if np.ptp(row_a) == 0 or np.ptp(row_b) == 0:
+            assert found == 0
+        else:
+            assert found == pytest.approx(stats.spearmanr(row_a, row_b).statistic, abs=1e-12)
+
+
+def test_score_is_the_mean_of_scipys_over_tests():
+    scores, masks, outputs = linear_world(noise=5.0)
+    found = lds(scores, masks, outputs)
+    wanted = [
+        stats.spearmanr(masks @ row.astype(float), outputs[:, test]).statistic
+        for test, row in enumerate(scores)
+    ]
+    np.testing.assert_allclose(
+        found.per_test, wanted, atol=1e-3
+    )  # float32 sums may swap neighbours
+    assert found.mean == pytest.approx(np.mean(wanted), abs=1e-3)
+    assert found.n_runs == len(masks)
+
+
+def test_a_perfect_predictor_scores_one_and_its_negative_minus_one():
+    scores, masks, outputs = linear_world()
+    assert lds(scores, masks, outputs).mean == pytest.approx(1, abs=1e-3)
+    assert lds(-scores, masks, outputs).mean == pytest.approx(-1, abs=1e-3)
+
+
+def test_shuffled_scores_score_about_zero():
+    scores, masks, outputs = linear_world(n_test=200, m=100)
+    shuffled = np.random.default_rng(1).permuted(scores, axis=1)
+    found = lds(shuffled, masks, outputs)
+    assert abs(found.mean) < 0.04
+    assert found.low < 0 < found.high
+
+
+def test_only_the_order_of_outputs_counts():
+    scores, masks, outputs = linear_world(noise=5.0)
+    np.testing.assert_array_equal(
+        lds(scores, masks, outputs).per_test, lds(scores, masks, np.exp(outputs / 10)).per_test
+    )
+
+
+@pytest.mark.parametrize(("noise", "common"), [(0.0, 8.0), (8.0, 0.0)])
+def test_interval_is_as_wide_as_the_score_varies(noise, common):
+    """Over fresh draws of runs and tests the score varies by what one draw's bootstrap says; noise
+    of each (test, run) pair is counted up to thrice (variance), so √3 is the most."""
+    draws = [lds(*linear_world(30, 60, 40, noise, common, seed)) for seed in range(80)]
+    spread = np.std([draw.mean for draw in draws])
+    said = np.mean([(draw.high - draw.low) / (2 * 1.96) for draw in draws])
+    assert 0.8 < said / spread < 1.9
+    truth = np.mean([draw.mean for draw in draws])
+    assert np.mean([draw.low < truth < draw.high for draw in draws]) > 0.85
+
+
+def test_interval_counts_the_runs_as_well_as_the_tests():
+    """All tests alike: resampling tests alone would give an interval of no width."""
+    scores, masks, outputs = linear_world(n_test=1, m=20, noise=8.0)
+    found = lds(np.repeat(scores, 50, axis=0), masks, np.repeat(outputs, 50, axis=1))
+    assert found.high - found.low > 0.1
+
+
+def test_interval_is_the_bootstraps_drawn_one_by_one():
+    scores, masks, outputs = linear_world(n_test=8, m=12, noise=8.0)
+    outputs = outputs.round()  # ties
+    found = lds(scores, masks, outputs, confidence=0.5, resamples=40, seed=3)
+    predicted = masks @ scores.T.astype(np.float32)
+    rng = np.random.default_rng(3)
+    runs = rng.multinomial(12, np.full(12, 1 / 12), size=40)
+    tests = rng.multinomial(8, np.full(8, 1 / 8), size=40)
+    means = []
+    for run, test in zip(runs, tests, strict=True):
+        drawn = np.repeat(np.arange(12), run)
+        values = [
+            stats.spearmanr(predicted[drawn, t], outputs[drawn, t]).statistic for t in range(8)
+        ]
+        means.append(np.dot(test, values) / 8)
+    np.testing.assert_allclose([found.low, found.high], np.quantile(means, [0.25, 0.75]), atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    world = linear_world(noise=5.0)
+    first, second = lds(*world), lds(*world)
+    assert (first.low, first.high) == (second.low, second.high)
+    assert isinstance(first, Lds)
+    assert first.low < first.mean < first.high
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s, m, o: (s.T, m, o), "do not fit"),
+        (lambda s, m, o: (s, m, o.T), "do not fit"),
+        (lambda s, m, o: (s, m[:2], o[:2]), "needs 3 subset runs"),
+        (lambda s, m, o: (s * np.nan, m, o), "scores hold NaN"),
+        (lambda s, m, o: (s, m, np.where(o > 0, o, np.inf)), "outputs of the subset runs hold NaN"),
+    ],
+)
+def test_unfit_input_is_refused(change, message):
+    with pytest.raises(DataError, match=message):
+        lds(*change(*linear_world()))
