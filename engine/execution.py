@@ -178,10 +178,16 @@ def _run_in_workers(
 
 def _start_worker(threads: int) -> _Worker:
     ours, theirs = Pipe()
-    count = str(threads)
+    settings = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        # glibc: keep freed activations instead of giving them back and faulting them in again
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)],
-        env={**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count},
+        env={**os.environ, **settings},
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
         start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone

@@ -27,7 +27,8 @@ class MeanEmbedding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         there = (tokens != PADDING).unsqueeze(2)
-        return (self.embedding(tokens) * there).sum(1) / there.sum(1).clamp(min=1)
+        total = torch.sum(self.embedding(tokens) * there, dim=1)
+        return total / there.sum(1).clamp(min=1)
 
 
 @validate_call

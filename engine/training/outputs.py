@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.models.classifier import Classifier
 from engine.tasks import Task
 
 if TYPE_CHECKING:
@@ -80,14 +81,11 @@ class _OneForward(nn.Module):
 def _embed_and_predict(
     model: nn.Module, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
-    from engine.models.classifier import Classifier
-
     if isinstance(model, Classifier):
         embeddings = model.embed(*inputs)
         return embeddings, model.head(embeddings)
-    if hasattr(model, "embed"):
-        return model.embed(*inputs), model(*inputs)
-    return None, model(*inputs)
+    embed = getattr(model, "embed", None)
+    return embed(*inputs) if embed else None, model(*inputs)
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def train(
                     group["lr"] = rate
                 loss = task.loss(model, batch, recipe.label_smoothing).mean()
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 total += loss.detach()
             mean_loss = total.item() / steps_per_epoch
