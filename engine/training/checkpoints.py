@@ -78,7 +78,8 @@ def _check_prefix(path: Path) -> None:
             start = file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+    # a header's length may begin with a pickle's first byte, so look where the header is, too
+    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[8:9] != b"{"):
         raise CheckpointError(
             f"{path} is a pickle (a .pt file) under another name. "
             "`dataloupe convert FILE` makes safetensors of it."
