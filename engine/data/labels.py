@@ -50,11 +50,11 @@ def read_labels(
             "(With train_limit under [data], rows that are sorted by class give one class.)"
         )
     place = {name: i for i, name in enumerate(names)}
-    missing = sorted(str(name) for name in names if name not in set(test_values))
-    warnings = [f"The test split has no example of {', '.join(missing)}."] if missing else []
-    unused = [str(name) for name in names if name not in known]
-    if unused:
-        warnings.append(f"The training split has no example of {', '.join(unused)}.")
+    warnings = [
+        f"The {split} split has no example of {', '.join(missing)}."
+        for split, there in (("training", known), ("test", set(test_values)))
+        if (missing := [str(name) for name in names if name not in there])
+    ]
     return (
         np.array([place[value] for value in train_values], np.int64),
         np.array([place[value] for value in test_values], np.int64),

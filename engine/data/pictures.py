@@ -18,8 +18,8 @@ from engine.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm")
-    + (".tif", ".tiff", ".webp")
+    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused: decoded, one would take 200 MB and more."""
@@ -62,7 +62,11 @@ def read_header(content: Any, where: str) -> tuple[tuple[int, int], bool]:
     """
     picture = _open(content, where)
     width, height = picture.size
-    if picture.getexif().get(_ORIENTATION, 1) >= 5:  # the four orientations that lie on a side
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # as in read_picture
+        raise DataError(f"{where}: {_named(content)} is damaged ({error}).") from error
+    if orientation in (5, 6, 7, 8):  # it lies on a side
         width, height = height, width
     return (width, height), picture.mode in _GREY
 
@@ -87,7 +91,7 @@ def _open(content: Any, where: str) -> Image.Image:
         raise DataError(f"{where}: {_named(content)} does not exist.") from error
     except Image.DecompressionBombError as error:
         raise _too_large(content, where, "far") from error
-    except Exception as error:  # as above
+    except Exception as error:  # as in read_picture
         raise DataError(
             f"{where}: {_named(content)} is damaged or no picture of a known format "
             f"({', '.join(FORMATS)})."

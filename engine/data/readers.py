@@ -19,11 +19,13 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 from datasets.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
 )
+from datasets.utils.logging import CRITICAL, get_verbosity, set_verbosity
 from PIL import Image
 
 from engine.data.assets import asset
@@ -81,7 +83,10 @@ def _find(source: str, base: Path) -> Path | None:
 
 
 def _read_parquet(files: list[Path], scratch: Path) -> datasets.Dataset:
-    return datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=str(scratch))
+    full = [str(file) for file in files if pq.read_metadata(file).num_rows]
+    if not full:
+        raise DataError(f"{files[0]} is empty: it has no rows.")
+    return datasets.Dataset.from_parquet(full, cache_dir=str(scratch))
 
 
 def _read_csv(files: list[Path], scratch: Path) -> datasets.Dataset:
@@ -117,8 +122,10 @@ def _read_files(files: list[Path], scratch: Path) -> Rows:
     if empty is not None:
         raise DataError(f"{empty} is empty.")
     try:
-        with _no_progress_bars():
+        with _quiet():
             table = _READERS[files[0].suffix](files, scratch)
+    except DataError:
+        raise
     except Exception as error:  # readers of five formats raise what they like on a broken file
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{shown} cannot be read as {files[0].suffix[1:]}: {reason[0]}") from error
@@ -126,12 +133,15 @@ def _read_files(files: list[Path], scratch: Path) -> Rows:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    were_disabled = are_progress_bars_disabled()
+def _quiet() -> Iterator[None]:
+    """No progress bars, and no log lines: what goes wrong becomes one DataError."""
+    were_disabled, verbosity = are_progress_bars_disabled(), get_verbosity()
     disable_progress_bars()
+    set_verbosity(CRITICAL)
     try:
         yield
     finally:
+        set_verbosity(verbosity)
         if not were_disabled:
             enable_progress_bars()
 
@@ -252,12 +262,12 @@ def _from_arrays(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> Ro
     for column in columns:
         if np.issubdtype(columns[column].dtype, np.floating):
             _refuse_nan(path, split, column, columns[column])
-    labels = columns["label"].reshape(len(columns["label"]), -1)
-    if labels.shape[1] != 1:
-        raise DataError(
-            f"{path}: labels of {split} have shape {columns['label'].shape}, not [rows]."
-        )
-    content: dict[str, Any] = {"label": labels[:, 0].tolist()}
+    labels = columns["label"]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(f"{path}: labels of {split} have shape {list(labels.shape)}, not [rows].")
+    content: dict[str, Any] = {"label": labels.tolist()}
     if "id" in columns:
         content["id"] = columns["id"].astype(str).tolist()
     if columns["input"].dtype.kind == "U":
@@ -271,7 +281,7 @@ def _from_arrays(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> Ro
 
 
 def _refuse_nan(path: Path, split: str, column: str, array: np.ndarray) -> None:
-    finite = np.isfinite(array).reshape(len(array), -1).all(1)
+    finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
     if not finite.all():
         row = int(np.argmin(finite))
         raise DataError(f"{path}: {column} of {split}, row {row}, holds NaN or infinity.")
