@@ -1,0 +1,87 @@
+"""The server: `python -m dashboard STUDY --port 8501`. `dataloupe serve` starts it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.components.notice import notice
+from dashboard.data import STUDY_VARIABLE
+from dashboard.routes import routes
+
+HERE = Path(__file__).parent
+UPLOAD_MEGABYTES = 1
+"""No page takes a file yet, and the server refuses what no page asks for."""
+GRACE_SECONDS = 3.0
+"""How long open pages may keep the server from ending."""
+
+
+def main() -> None:
+    """Serve one study until told to stop, or until the process that started us is gone."""
+    parser = argparse.ArgumentParser(prog="python -m dashboard")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8501)
+    parser.add_argument(
+        "--end-with-input", action="store_true", help="end when the standard input closes"
+    )
+    options = parser.parse_args()
+    os.environ[STUDY_VARIABLE] = str(options.study.resolve())
+    if options.end_with_input:
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    app = st.App(HERE / "app.py", routes=routes(options.study.resolve()), on_script_error=_on_error)
+    app.run(config=server_config(options.address, options.port))
+
+
+def server_config(address: str, port: int) -> dict[str, object]:
+    """Streamlit's options: theme, loopback, cross-site protection, no telemetry, no developer's
+    tools. They do not depend on the working directory, so an installed wheel looks the same."""
+    loopback = address in ("127.0.0.1", "::1", "localhost")
+    return {
+        "theme.base": str(HERE / "theme.toml"),
+        "server.address": address,
+        "server.port": port,
+        "server.headless": True,
+        "server.fileWatcherType": "none",
+        "server.enableXsrfProtection": True,
+        "server.enableCORS": True,
+        # A page of another site must not reach a local server under a name of its own.
+        "server.allowedHosts": ["127.0.0.1", "localhost", "[::1]"] if loopback else ["*"],
+        "server.maxUploadSize": UPLOAD_MEGABYTES,
+        "browser.gatherUsageStats": False,
+        "client.toolbarMode": "viewer",
+        "client.showErrorDetails": "none",
+        "logger.level": "warning",
+    }
+
+
+def _on_error(error: Exception) -> bool:
+    """Show a designed page for what no page expected; the traceback goes to the terminal."""
+    traceback.print_exception(error)
+    notice(
+        "This page could not be shown",
+        "Something unexpected happened; the terminal that runs Dataloupe says what. "
+        "Reload the page to try again.",
+        kind="error",
+    )
+    return True
+
+
+def _end_with_input() -> None:
+    """End when the standard input closes: the process that started us holds its other end."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The dashboard's entry: look, navigation and the context that stands above every page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.components.context import context
+from dashboard.components.notice import notice
+from dashboard.data import open_study
+from dashboard.location import announce, read_location
+from engine.errors import DataloupeError
+
+HERE = Path(__file__).parent
+
+st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
+st.html(HERE / "style.css")
+st.logo(HERE / "logo.svg", size="large")
+page = st.navigation(
+    [
+        st.Page(
+            "views/explore.py",
+            title="Explore",
+            icon=":material/grid_view:",
+            default=True,
+            help="All test pictures; filter them by class and by what the model says.",
+        ),
+        st.Page(
+            "views/explain.py",
+            title="Explain",
+            icon=":material/compare_arrows:",
+            help="One prediction, and the training pictures that support and oppose it.",
+        ),
+    ],
+    position="top",
+)
+
+try:
+    study = open_study()
+    location = read_location(study)
+    announce(location)
+    context(study, location)
+    page.run()
+except DataloupeError as error:
+    notice("This study cannot be shown as it is", str(error), kind="error")

@@ -1,0 +1,56 @@
+"""What a page shows while its part of the study is still being built; it looks again by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import streamlit as st
+
+from dashboard.data import open_study
+from engine.study import Progress, Study
+
+SECONDS = 1.5
+STAGES = {
+    "data": "Read and check the data",
+    "checkpoints": "Train checkpoints",
+    "trak": "Attribute predictions to training data",
+    "search": "Rank and index",
+}
+
+
+def building(title: str, ready: Callable[[Study], bool], algorithm: str) -> None:
+    """Show how far the build is; when the study is `ready`, show the page itself."""
+
+    @st.fragment(run_every=SECONDS)
+    def watch() -> None:
+        study = open_study()
+        if ready(study):
+            st.rerun()
+        steps = [step for step in study.progress() if step.algorithm in (None, algorithm)]
+        st.html(_panel(title, steps, study))
+
+    watch()
+
+
+def _panel(title: str, steps: list[Progress], study: Study) -> str:
+    current = next((step for step in steps if not step.complete), None)
+    entries = "".join(_entry(step, step is current) for step in steps)
+    return (
+        f'<div class="dl-building" role="status"><h2>{escape(title)}</h2><ol>{entries}</ol>'
+        "<p>This page fills itself. If no build is running, start one: "
+        f"<code>dataloupe build {escape(str(study.root))}</code></p></div>"
+    )
+
+
+def _entry(step: Progress, current: bool) -> str:
+    state = "done" if step.complete else "current" if current else "waiting"
+    mark = {"done": "✓", "current": "●", "waiting": "○"}[state]
+    count = f"{step.done:,} of {step.total:,}" if step.total > 1 else state
+    name = STAGES.get(step.stage, step.stage)
+    share = 100 * step.done / max(1, step.total)
+    track = f'<div class="dl-track"><i style="width:{share:.0f}%"></i></div>' if current else ""
+    return (
+        f'<li data-state="{state}"><span aria-hidden="true">{mark}</span>'
+        f"<span>{escape(name)}</span><span>{count}</span>{track}</li>"
+    )

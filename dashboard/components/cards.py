@@ -1,0 +1,66 @@
+"""What an example shows on its card: a test example its prediction, an influence its score."""
+
+from __future__ import annotations
+
+import math
+from urllib.parse import urlencode
+
+import numpy as np
+
+from dashboard.components.gallery import Card
+from dashboard.data import Examples
+from dashboard.location import Location
+
+
+def test_cards(found: Examples, rows: np.ndarray, location: Location) -> list[Card]:
+    """Cards of test examples; each leads to its explanation in the same slice."""
+    shown = found.table.iloc[rows]
+    return [
+        _test_card(int(row), example, found.has_predictions, location)
+        for row, example in zip(rows, shown.to_dict("records"), strict=True)
+    ]
+
+
+def _test_card(row: int, example: dict[str, object], predictions: bool, location: Location) -> Card:
+    id_, label = str(example["id"]), str(example["label"])
+    href = "explain?" + urlencode(location.parameters(test=id_))
+    text = str(example["text"]) if "text" in example else None
+    if not predictions:
+        return Card(row, label, "", f"{id_}: {label}", href=href, text=text)
+    predicted, correct = str(example["predicted"]), bool(example["correct"])
+    confidence = f"{float(str(example['confidence'])):.0%}"
+    note = "✓ correct" if correct else f"✕ {predicted}"
+    verdict = "correct" if correct else "wrong"
+    hint = f"{id_}: {label}, predicted {predicted} ({verdict}, confidence {confidence})"
+    return Card(row, label, note, hint, confidence, not correct, href, text)
+
+
+def influence_cards(
+    training: Examples, rows: np.ndarray, scores: np.ndarray, largest: float
+) -> list[Card]:
+    """Cards of training examples, each with its score and a bar relative to `largest`."""
+    shown = training.table.iloc[rows]
+    cards = []
+    for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
+        id_, label, words = str(example["id"]), str(example["label"]), signed(score, largest)
+        side = "supports" if score > 0 else "opposes"
+        cards.append(
+            Card(
+                int(row),
+                label,
+                id_,
+                f"Training example {id_}: {label}, {side} with {words}",
+                text=str(example["text"]) if "text" in example else None,
+                score=words,
+                bar=abs(float(score)) / largest,
+            )
+        )
+    return cards
+
+
+def signed(score: float, largest: float) -> str:
+    """A score with its sign and as many decimals as tell `largest` in three digits."""
+    if not 1e-5 <= largest < 1e5:
+        return f"{score:+.2e}".replace("-", "−")
+    decimals = max(0, 2 - math.floor(math.log10(largest)))
+    return f"{score:+.{decimals}f}".replace("-", "−")

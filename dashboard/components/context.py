@@ -1,0 +1,49 @@
+"""The line at the top of every page: which study, which data, which learning algorithm."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from dashboard.components.notice import warning
+from dashboard.location import Location, go, keep
+from engine.study import Study
+
+
+def context(study: Study, location: Location) -> None:
+    """Show what is looked at, and warn where a link says something else."""
+    facts = [f"<strong>{escape(study.spec.name)}</strong>"]
+    if study.has_data:
+        dataset = study.dataset
+        facts += [
+            f"<span>{dataset.n_train:,} training examples</span>",
+            f"<span>{dataset.n_test:,} test examples</span>",
+            f"<span>{len(dataset.classes):,} classes</span>",
+        ]
+    algorithms = list(study.spec.algorithms)
+    if len(algorithms) == 1:
+        facts.append(f"<span>learning algorithm {escape(algorithms[0])}</span>")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(f'<div class="dl-context">{"".join(facts)}</div>')
+        if len(algorithms) > 1:
+            st.session_state["algorithm"] = location.algorithm
+            st.selectbox(
+                "Learning algorithm",
+                algorithms,
+                key="algorithm",
+                on_change=keep,
+                args=("algorithm",),
+                label_visibility="collapsed",
+                width=220,
+            )
+    if location.problems:
+        warning(["This link says something that cannot be here.", *location.problems])
+    if location.foreign is not None:
+        warning(
+            [
+                "This link was made for other data, so what it shows here may differ: it carries "
+                f"the fingerprint {location.foreign[:16]}, this study's data {location.study}."
+            ]
+        )
+        st.button("Use it here anyway", on_click=go, kwargs={"study": location.study})

@@ -1,0 +1,126 @@
+"""The gallery: pictures from sprite sheets, or texts, in a grid for mouse and arrow keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import streamlit as st
+
+from dashboard.data import sprite_url
+from engine.data import SPRITES_PER_SHEET
+from engine.study import Split, Study
+
+EXCERPT = 240
+_HERE = Path(__file__).parent
+_KEY = "gallery"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One example in a gallery.
+
+    Attributes:
+        row: Of its split.
+        name: First line: its label.
+        note: Second line.
+        hint: All of it as one sentence: tooltip and what a screen reader says.
+        aside: At the end of the second line, never cut short.
+        wrong: Whether the note says that a prediction is wrong.
+        href: Where it leads; None where it leads nowhere.
+        text: The example itself where it is text.
+        score: Of an influence, with its sign.
+        bar: Length of the score's bar, 0 to 1.
+    """
+
+    row: int
+    name: str
+    note: str
+    hint: str
+    aside: str = ""
+    wrong: bool = False
+    href: str | None = None
+    text: str | None = None
+    score: str | None = None
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cards under one heading.
+
+    Attributes:
+        name: For screen readers.
+        title: Heading; None shows none.
+        words: What the heading means.
+        sign: Colours and marks the group as supporting or opposing.
+        empty: Said in place of cards where there are none.
+    """
+
+    name: str
+    cards: Sequence[Card]
+    title: str | None = None
+    words: str = ""
+    sign: Literal["support", "oppose"] | None = None
+    empty: str = "Nothing here."
+
+
+def thumbnail_side(cell: int, wanted: int) -> int:
+    """Side in CSS pixels of a thumbnail, at most `wanted` if it can: whole multiples stay sharp."""
+    return cell * max(1, wanted // cell) if cell else wanted
+
+
+def gallery(
+    study: Study,
+    split: Split,
+    groups: Sequence[Group],
+    side: int,
+    key: str,
+    on_open: Callable[[int], None] | None = None,
+) -> None:
+    """Show groups of cards side by side; `on_open` is called with the row of a clicked card."""
+    text = study.dataset.display == "text"
+
+    def item(card: Card) -> dict[str, Any]:
+        found = {name: value for name, value in asdict(card).items() if value is not None}
+        if text:
+            return found | {"text": (card.text or "")[:EXCERPT]}
+        sheet, cell = divmod(card.row, SPRITES_PER_SHEET)
+        return found | {"sheet": sprite_url(study, split, sheet), "cell": cell}
+
+    def opened() -> None:
+        row = st.session_state[key].opened
+        if on_open is not None and isinstance(row, int | float):
+            on_open(int(row))
+
+    _component()(
+        key=key,
+        data={
+            "side": thumbnail_side(study.dataset.cell, side),
+            "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
+            "text": text,
+            "groups": [
+                {
+                    "name": group.name,
+                    "title": group.title,
+                    "words": group.words,
+                    "sign": group.sign,
+                    "empty": group.empty,
+                    "items": [item(card) for card in group.cards],
+                }
+                for group in groups
+            ],
+        },
+        on_opened_change=opened,
+    )
+
+
+def _component() -> Any:
+    return st.components.v2.component(
+        "dataloupe_gallery",
+        html='<div class="gallery"></div>\n',
+        css=(_HERE / "gallery.css").read_text(encoding="utf-8"),
+        js=(_HERE / "gallery.js").read_text(encoding="utf-8"),
+    )

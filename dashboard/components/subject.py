@@ -1,0 +1,87 @@
+"""The explained test example: large, with its label, what the model says, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from dashboard.components.gallery import thumbnail_side
+from dashboard.data import sprite_url
+from engine.data import SPRITES_PER_SHEET, thumbnail_box
+from engine.data.thumbnails import COLUMNS
+from engine.study import Study
+
+SIDE = 252
+LARGE_ODDS = 1000.0
+EVEN_ODDS = 1.1
+
+
+def subject(study: Study, row: int, example: dict[Hashable, Any]) -> None:
+    """Show one test example. Without predictions yet, only what the data say."""
+    shown = _text(example) if study.dataset.display == "text" else _picture(study, row, example)
+    st.html(f'<div class="dl-subject">{shown}{_facts(row, example)}</div>')
+
+
+def odds(margin: float) -> str:
+    """The margin log p/(1 − p) of the true label, in words."""
+    ratio = math.exp(min(abs(margin), 50.0))
+    if ratio < EVEN_ODDS:
+        return "even odds for the true label"
+    amount = f"over {LARGE_ODDS:,.0f}" if ratio >= LARGE_ODDS else f"about {_rounded(ratio)}"
+    side = "for" if margin > 0 else "against"
+    return f"odds of {amount} to 1 {side} the true label"
+
+
+def _rounded(ratio: float) -> str:
+    return f"{ratio:.1f}".removesuffix(".0") if ratio < 10 else f"{ratio:.0f}"
+
+
+def _picture(study: Study, row: int, example: dict[Hashable, Any]) -> str:
+    side = thumbnail_side(study.dataset.cell, SIDE)
+    sheet, position = divmod(row, SPRITES_PER_SHEET)
+    left, top, _, _ = thumbnail_box(position, 1)
+    columns, rows = COLUMNS, thumbnail_box(_last_position(study, sheet), 1)[3]
+    # In percent of what lies beside the picture, so that it can shrink with the page.
+    across, down = (100 * at / max(1, of - 1) for at, of in ((left, columns), (top, rows)))
+    style = (
+        f"width:{side}px;background-image:url('{sprite_url(study, 'test', sheet)}');"
+        f"background-size:{100 * columns}% auto;background-position:{across:.4f}% {down:.4f}%"
+    )
+    name = escape(f"Test picture {example['id']}, labelled {example['label']}", quote=True)
+    return f'<div class="dl-picture" role="img" aria-label="{name}" style="{style}"></div>'
+
+
+def _last_position(study: Study, sheet: int) -> int:
+    """The last filled cell of a test sheet, which ends with that cell's row."""
+    return min(SPRITES_PER_SHEET, study.dataset.n_test - sheet * SPRITES_PER_SHEET) - 1
+
+
+def _text(example: dict[Hashable, Any]) -> str:
+    return f"<blockquote>{escape(str(example.get('text', '')))}</blockquote>"
+
+
+def _facts(row: int, example: dict[Hashable, Any]) -> str:
+    facts = [("True label", _clamped(example["label"]))]
+    verdict = ""
+    if "predicted" in example:
+        correct = bool(example["correct"])
+        word = "✓ Predicted correctly" if correct else "✕ Predicted wrongly"
+        verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
+        margin = float(example["margin"])
+        facts += [
+            ("Predicted", _clamped(example["predicted"])),
+            ("Confidence", f"{float(example['confidence']):.1%}<small>in its prediction</small>"),
+            ("Margin", f"{margin:+.2f}".replace("-", "−") + f"<small>{odds(margin)}</small>"),
+        ]
+    facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
+    entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts)
+    return f'{verdict}<dl class="dl-facts">{entries}</dl>'
+
+
+def _clamped(text: object) -> str:
+    words = escape(str(text), quote=True)
+    return f'<span class="dl-clamp" title="{words}">{words}</span>'

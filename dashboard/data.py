@@ -1,0 +1,138 @@
+"""What the pages read: the open study and its tables, kept in memory while their files last.
+
+Caches are keyed by the time and size of the files they come from, so a study that is built,
+rebuilt or removed while a page is open is seen as it is. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from engine.errors import SpecError
+from engine.study import Badge, Split, Study
+
+STUDY_VARIABLE = "DATALOUPE_STUDY"
+"""Environment variable with the folder of the study to show."""
+
+Stamp = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split's examples and, for test examples, what the model says of them.
+
+    Attributes:
+        table: `id`, `label`, the task's columns and, once they are built, `predicted`, `correct`,
+            `confidence`, `margin`. Shared between sessions: never change it.
+        ids: Index of the ids, to find a row.
+    """
+
+    table: pd.DataFrame
+    ids: pd.Index[str]
+
+    @property
+    def has_predictions(self) -> bool:
+        return "predicted" in self.table
+
+    def row_of(self, example: str) -> int | None:
+        """Row of an id or a row number; None where there is no such example."""
+        found = np.flatnonzero(self.ids == example)
+        if len(found):
+            return int(found[0])
+        if example.isascii() and example.isdigit() and int(example) < len(self.table):
+            return int(example)
+        return None
+
+
+def open_study() -> Study:
+    """The study that this server shows.
+
+    Raises:
+        SpecError, StoreError: It is gone, or no study.
+    """
+    root = os.environ.get(STUDY_VARIABLE)
+    if not root:
+        raise SpecError("No study was named. Start the dashboard with `dataloupe serve STUDY`.")
+    study = Study.open(root)
+    stamps = [_stamp(study.spec_file), _stamp(study.dataset_file)]
+    stamps += [_stamp(study.search_file(algorithm)) for algorithm in study.spec.algorithms]
+    return _kept(root, tuple(stamps), study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _kept(root: str, stamps: tuple[Stamp, ...], _study: Study) -> Study:
+    """The study opened first for these files, with the search indexes it has read since."""
+    return _study
+
+
+def examples(study: Study, split: Split, algorithm: str | None = None) -> Examples:
+    """A split's table, with the predictions of `algorithm` where they are built."""
+    predicted = None
+    if algorithm is not None and study.has_predictions(algorithm):
+        predicted = _stamp(study.predictions_file(algorithm, split))
+    stamps = _stamp(study.dataset_file), predicted
+    return _examples(str(study.root), split, algorithm, stamps, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _examples(
+    root: str, split: Split, algorithm: str | None, stamps: tuple[Stamp, Stamp], _study: Study
+) -> Examples:
+    table = _study.table(split)
+    if stamps[1] is not None:
+        table = pd.concat([table, _study.predictions(split, algorithm)], axis=1)
+    return Examples(table, pd.Index(table["id"].astype(str)))
+
+
+def badge(study: Study, algorithm: str) -> Badge:
+    """The badge of an algorithm's scores."""
+    stamps = _stamp(study.road_file(algorithm)), _stamp(study.search_file(algorithm))
+    return _badge(str(study.root), algorithm, stamps, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _badge(root: str, algorithm: str, stamps: tuple[Stamp, Stamp], _study: Study) -> Badge:
+    return _study.badge(algorithm)
+
+
+def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
+    """Rows (ascending) whose columns equal the filters' values."""
+    keep = np.ones(len(examples.table), dtype=bool)
+    for column, value in filters.items():
+        keep &= (examples.table[column] == value).to_numpy(dtype=bool)
+    return np.flatnonzero(keep)
+
+
+def counts(examples: Examples, column: str, filters: dict[str, Any]) -> dict[Any, int]:
+    """How many rows each value of `column` would leave under the other filters."""
+    others = {name: value for name, value in filters.items() if name != column}
+    found = examples.table[column].iloc[matching(examples, others)].value_counts()
+    return {value: int(number) for value, number in found.items()}
+
+
+def share(labels: Sequence[str], label: str) -> str:
+    """How many of `labels` are `label`, as words: `7 of 10`."""
+    return f"{sum(found == label for found in labels)} of {len(labels)}"
+
+
+def sprite_url(study: Study, split: Split, sheet: int) -> str:
+    """Where the browser finds a sprite sheet; the address changes whenever the pictures do."""
+    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    prefix = f"/{base}" if base else ""
+    return f"{prefix}/dataloupe/sprites/{study.dataset.fingerprint}/{split}/{sheet}.png"
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size

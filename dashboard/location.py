@@ -1,0 +1,190 @@
+"""The address of a view: everything needed to show it again, kept in the URL and nowhere else.
+
+Widgets take their values from the URL before they are drawn, and write a change back to it in their
+callback (`keep`). So a link, a reload and the browser's back button all restore the same view.
+Streamlit's own `bind="query-params"` drops what another page has bound; a slice must outlive the
+way from Explore to Explain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from engine.study import Study
+
+EXPLORE = "views/explore.py"
+EXPLAIN = "views/explain.py"
+DEFAULT_K = 12
+MAX_K = 500
+RESULTS = {"correct": True, "wrong": False}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which test examples are looked at. None leaves a column free."""
+
+    label: str | None = None
+    predicted: str | None = None
+    result: str | None = None
+
+    def filters(self) -> dict[str, Any]:
+        """Column of the examples' table → value."""
+        wanted = {"label": self.label, "predicted": self.predicted}
+        wanted["correct"] = None if self.result is None else RESULTS[self.result]
+        return {column: value for column, value in wanted.items() if value is not None}
+
+    def parameters(self) -> dict[str, str]:
+        """As they stand in the URL."""
+        found = {"label": self.label, "predicted": self.predicted, "result": self.result}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def words(self) -> str:
+        """As a person would say it; empty for all examples."""
+        parts = []
+        if self.label is not None:
+            parts.append(f"true class {self.label}")
+        if self.predicted is not None:
+            parts.append(f"predicted {self.predicted}")
+        if self.result is not None:
+            parts.append(self.result)
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Location:
+    """What the URL says, as far as this study has it.
+
+    Attributes:
+        study: Short fingerprint of the data; None before the data are built.
+        foreign: The fingerprint in the URL, where it is another than the study's.
+        test: Id or row of the explained example, unchecked.
+        problems: What in the URL could not be, in words for the reader.
+    """
+
+    study: str | None
+    foreign: str | None
+    algorithm: str
+    slice: Slice
+    page: int
+    test: str | None
+    k: int
+    problems: tuple[str, ...]
+
+    def parameters(self, **changes: str | int) -> dict[str, str]:
+        """The URL's parameters for this view, with changes."""
+        found: dict[str, str | int] = {}
+        if self.study is not None:
+            found["study"] = self.study
+        found["algorithm"] = self.algorithm
+        found |= self.slice.parameters()
+        if self.k != DEFAULT_K:
+            found["k"] = self.k
+        return {name: str(value) for name, value in (found | changes).items()}
+
+
+def read_location(study: Study) -> Location:
+    """Read the URL and check it against the study. Nothing in it is trusted or dropped silently."""
+    asked = st.query_params.to_dict()
+    problems: list[str] = []
+
+    algorithm = asked.get("algorithm", study.algorithm())
+    if algorithm not in study.spec.algorithms:
+        problems.append(f"This study has no learning algorithm “{_short(algorithm)}”.")
+        algorithm = study.algorithm()
+
+    if not study.has_data:
+        return Location(None, None, algorithm, Slice(), 1, asked.get("test"), DEFAULT_K, ())
+
+    def known_class(name: str) -> str | None:
+        value = asked.get(name)
+        if value is not None and value not in study.dataset.classes:
+            problems.append(f"This study has no class “{_short(value)}”; that filter is left out.")
+            return None
+        return value
+
+    result = asked.get("result")
+    if result is not None and result not in RESULTS:
+        problems.append(f"A result is correct or wrong, not “{_short(result)}”.")
+        result = None
+    label, predicted = known_class("label"), known_class("predicted")
+    if not study.has_predictions(algorithm):
+        predicted = result = None
+
+    def number(name: str, default: int, largest: int) -> int:
+        text = asked.get(name, str(default))
+        if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= largest:
+            return int(text)
+        problems.append(
+            f"{name} must be 1 to {largest:,}, not “{_short(text)}”; showing {default}."
+        )
+        return default
+
+    largest_k = largest_k_of(study)
+    fingerprint = study.dataset.fingerprint[:8]
+    asked_study = asked.get("study", fingerprint)
+    return Location(
+        study=fingerprint,
+        foreign=asked_study if asked_study != fingerprint else None,
+        algorithm=algorithm,
+        slice=Slice(label, predicted, result),
+        page=number("page", 1, max(1, study.dataset.n_test)),
+        test=asked.get("test"),
+        k=number("k", min(DEFAULT_K, largest_k), largest_k),
+        problems=tuple(problems),
+    )
+
+
+def largest_k_of(study: Study) -> int:
+    """The most training examples a side can show."""
+    return max(1, min(MAX_K, study.dataset.n_train))
+
+
+def announce(location: Location) -> None:
+    """Keep study and algorithm in the URL, so that whatever is copied from it stands alone."""
+    if location.study is not None and location.foreign is None:
+        wanted = {"study": location.study, "algorithm": location.algorithm}
+        for name, value in wanted.items():
+            if st.query_params.get(name) != value:
+                st.query_params[name] = value
+
+
+def keep(
+    name: str, default: Any = None, resets: tuple[str, ...] = (), key: str | None = None
+) -> None:
+    """Callback of a widget: write its value to the URL; drop what no longer fits.
+
+    Args:
+        name: Of the URL's parameter.
+        default: The value that the URL leaves out.
+        resets: Parameters that the change makes meaningless.
+        key: Of the widget, where it is not `name`.
+    """
+    value = st.session_state[key or name]
+    go(**{name: None if value == default else value}, **dict.fromkeys(resets))
+
+
+def go(**parameters: str | int | None) -> None:
+    """Callback of a button: change the URL on this page. None removes a parameter."""
+    for name, value in parameters.items():
+        if value is None:
+            st.query_params.pop(name, None)
+        else:
+            st.query_params[name] = str(value)
+
+
+def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | None, int | None]:
+    """(place from 1 of `row` among `rows`, the row before it, the row after it)."""
+    place = int(np.searchsorted(rows, row))
+    inside = place < len(rows) and rows[place] == row
+    before = int(rows[place - 1]) if place > 0 else None
+    following = place + 1 if inside else place
+    after = int(rows[following]) if following < len(rows) else None
+    return (place + 1 if inside else None), before, after
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,1 @@
+"""The pages, one file each, read from top to bottom like the page."""

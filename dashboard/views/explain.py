@@ -1,0 +1,186 @@
+"""Explain: one prediction, and the training examples that support and oppose it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from html import escape
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.components.badge import trust_badge
+from dashboard.components.building import building
+from dashboard.components.cards import influence_cards, test_cards
+from dashboard.components.copy_link import copy_link
+from dashboard.components.gallery import Group, gallery
+from dashboard.components.notice import notice
+from dashboard.components.subject import subject
+from dashboard.data import badge, examples, matching, open_study, share
+from dashboard.location import (
+    DEFAULT_K,
+    EXPLORE,
+    go,
+    keep,
+    largest_k_of,
+    position_in_slice,
+    read_location,
+)
+
+SIDE = 112
+MISTAKES = 24
+
+study = open_study()
+location = read_location(study)
+algorithm = location.algorithm
+kind = "picture" if study.spec.task.name.startswith("image") else "text"
+
+if not study.has_data:
+    building(f"The test {kind}s appear first", lambda study: study.has_data, algorithm)
+    st.stop()
+
+found = examples(study, "test", algorithm)
+row = None if location.test is None else found.row_of(location.test)
+
+
+def show(row: int) -> None:
+    """Explain another test example here."""
+    go(test=str(found.table["id"].iloc[row]))
+
+
+def button_to_explore(label: str) -> None:
+    """Lead back to the slice in the gallery."""
+    if st.button(label, icon=":material/arrow_back:", key="back"):
+        st.switch_page(EXPLORE, query_params=location.parameters())
+
+
+def title(example: dict[Hashable, Any]) -> str:
+    """The question that this page answers."""
+    id_, label = escape(short(example["id"])), escape(short(example["label"]))
+    if "predicted" not in example:
+        return f'<div class="dl-title"><h1>{label}</h1><span>{id_}</span></div>'
+    predicted = escape(short(example["predicted"]))
+    answer = f"for {id_}, rightly" if example["correct"] else f"for {id_}, which is {label}"
+    return f'<div class="dl-title"><h1>Why “{predicted}”?</h1><span>{answer}</span></div>'
+
+
+def short(text: object) -> str:
+    """A name short enough for a sentence."""
+    words = str(text)
+    return words if len(words) <= 60 else words[:59] + "…"
+
+
+# --- no example, or one that does not exist ----------------------------------------------------
+
+if row is None:
+    if location.test is None:
+        words = "Pick one in Explore"
+        words += ", or start with one of the mistakes below." if found.has_predictions else "."
+        notice(f"Which test {kind} shall be explained?", words)
+    else:
+        notice(
+            f"There is no test {kind} “{short(location.test)}”",
+            f"This study has {len(found.table):,} of them, rows 0 to {len(found.table) - 1:,}. The "
+            "link may belong to another study, or the data have changed since it was made.",
+        )
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        button_to_explore("Go to Explore")
+    if found.has_predictions:
+        mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "margin")
+        cards = test_cards(found, mistakes.index.to_numpy(), location)
+        title, words = "Most confident mistakes", "Wrong predictions with the lowest margins"
+        group = Group(title, cards, title, words, empty="The model makes no mistake on this data.")
+        gallery(study, "test", [group], SIDE, "mistakes", show)
+    st.stop()
+
+# --- where we are in the slice -----------------------------------------------------------------
+
+example = found.table.iloc[row].to_dict()
+rows = matching(found, location.slice.filters())
+place, before, after = position_in_slice(rows, row)
+
+where = f"{place:,}" if place is not None else "not one"
+of = location.slice.words() or f"all test {kind}s"
+
+with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+    button_to_explore("Explore")
+    st.html(title(example))
+    st.html(f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>')
+    st.button(
+        "Previous",
+        shortcut="Left",
+        disabled=before is None,
+        on_click=show,
+        args=(before,),
+        key="previous",
+    )
+    st.button(
+        "Next", shortcut="Right", disabled=after is None, on_click=show, args=(after,), key="next"
+    )
+    copy_link(location.parameters(test=str(example["id"])), "copy")
+
+# --- the example, and what speaks for and against its true label -------------------------------
+
+side, answer = st.columns([0.24, 0.76], gap="large")
+with side:
+    subject(study, row, example)
+
+with answer:
+    if not study.has_scores(algorithm):
+        building(
+            "Supporting and opposing training data appear here as soon as they are scored",
+            lambda study: study.has_scores(algorithm),
+            algorithm,
+        )
+        st.stop()
+
+    with st.container(horizontal=True, vertical_alignment="center"):
+        trust_badge(badge(study, algorithm))
+        st.space("stretch")
+        st.html('<div class="dl-where">Examples on each side</div>', width="content")
+        st.session_state["k"] = location.k
+        st.number_input(
+            "Examples on each side",
+            min_value=1,
+            max_value=largest_k_of(study),
+            key="k",
+            on_change=keep,
+            args=("k", DEFAULT_K),
+            label_visibility="collapsed",
+            width=130,
+        )
+
+    training = examples(study, "train")
+    support, support_scores, oppose, oppose_scores = study.influences(row, location.k, algorithm)
+    largest = float(
+        max(np.abs(support_scores).max(initial=0), np.abs(oppose_scores).max(initial=0))
+    )
+    label, predicted = str(example["label"]), str(example["predicted"])
+    correct = bool(example["correct"])
+    labels = training.table["label"].astype(str)
+
+    pulled = f"Pulled the model away from “{short(label)}”"
+    if not correct:
+        pulled += f", to the wrong “{short(predicted)}”"
+    lean = label if correct else predicted
+    groups = [
+        Group(
+            "Supporting training examples",
+            influence_cards(training, support, support_scores, largest),
+            title="Supporting",
+            words=f"Trained the model towards the true label “{short(label)}”. "
+            f"{share(list(labels.iloc[support]), label)} are labelled so.",
+            sign="support",
+            empty="No training example supports this prediction.",
+        ),
+        Group(
+            "Opposing training examples",
+            influence_cards(training, oppose, oppose_scores, largest),
+            title="Opposing",
+            words=f"{pulled}. {share(list(labels.iloc[oppose]), lean)} are labelled "
+            f"“{short(lean)}”.",
+            sign="oppose",
+            empty="No training example opposes this prediction.",
+        ),
+    ]
+    gallery(study, "train", groups, SIDE, "influences")

@@ -1,0 +1,1 @@
+"""Tests, and what only tests and benchmarks of the pages need."""

@@ -1,0 +1,53 @@
+"""Screenshots of every page, for docs/: `python -m tests.browser.screenshots STUDY [FOLDER]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser
+
+from engine.study import Study
+from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
+
+VIEWS = {
+    "light": (DESKTOP, "light"),
+    "dark": (DESKTOP, "dark"),
+    "phone": (PHONE, "light"),
+}
+
+
+def addresses(root: Path) -> dict[str, str]:
+    """Name of a page → its address. Explain shows a mistake that is almost right."""
+    study = Study.open(root)
+    predictions = study.predictions("test")
+    mistakes = predictions[~predictions["correct"]]["margin"]
+    mistake = study.table("test")["id"].iloc[mistakes.idxmax()]
+    return {
+        "explore": "",
+        "explain": f"explain?test={mistake}&result=wrong",
+    }
+
+
+def screenshot(browser: Browser, url: str, view: str, target: Path) -> None:
+    """Take one picture of the first screen."""
+    size, scheme = VIEWS[view]
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_selector(".gallery .thumb, .gallery .excerpt, .dl-notice")
+    settled(page).screenshot(path=target)
+    context.close()
+
+
+def main(root: Path, folder: Path) -> None:
+    """Take all pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with server(root) as url, chromium() as browser:
+        for name, path in addresses(root).items():
+            for view in VIEWS:
+                screenshot(browser, f"{url}/{path}", view, folder / f"{name}-{view}.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "docs/screenshots"))

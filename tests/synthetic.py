@@ -1,0 +1,230 @@
+"""A synthetic study, written through the store: any size, no training.
+
+Pictures are seeded patterns, one style a class. Predictions and scores are random but look like
+real ones: supporters mostly share the true label, opposers of a wrong prediction mostly carry the
+predicted one. Used by the tests, and by benchmarks of the pages at sizes nobody wants to train.
+
+    python -m tests.synthetic FOLDER --train 50000 --test 10000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from engine import store
+from engine.data import SPRITES_PER_SHEET, sprite_sheet
+from engine.study import FORMAT, ROWS_PER_SHARD, Split, Study
+
+Stage = Literal["spec", "data", "predictions", "complete"]
+STAGES: tuple[Stage, ...] = ("spec", "data", "predictions", "complete")
+CLASSES = ("Ankle boot", "Bag", "Coat", "Dress", "Pullover", "Sandal", "Shirt", "Sneaker")
+WORDS = ["calm", "bright", "dull", "loud", "quick", "plain", "sharp", "mild", "warm", "vivid"]
+
+
+def write_study(
+    root: Path,
+    n_train: int = 40,
+    n_test: int = 24,
+    classes: Sequence[str] = CLASSES,
+    stage: Stage = "complete",
+    display: Literal["image", "text"] = "image",
+    algorithms: Sequence[str] = ("cnn",),
+    cell: int = 28,
+    top_k: int = 20,
+    wrong: float = 0.2,
+    seed: int = 0,
+    name: str = "Synthetic",
+) -> Study:
+    """Write a study as far as `stage`, and open it."""
+    task = "image-classification" if display == "image" else "text-classification"
+    spec = f'name = {json.dumps(name)}\n[data]\nsource = "synthetic"\n[task]\nname = "{task}"\n'
+    spec += "".join(f"[algorithms.{algorithm}]\n" for algorithm in algorithms)
+    study = Study.create(root, spec)
+    reached = STAGES.index(stage)
+    if reached >= STAGES.index("data"):
+        write_data(study, n_train, n_test, classes, display, cell, seed)
+    for number, algorithm in enumerate(algorithms):
+        generator = np.random.default_rng([seed, number])
+        if reached >= STAGES.index("predictions"):
+            write_predictions(study, algorithm, wrong, generator)
+        if reached >= STAGES.index("complete"):
+            write_scores(study, algorithm, top_k, generator)
+    return Study.open(root)
+
+
+def write_data(
+    study: Study,
+    n_train: int,
+    n_test: int,
+    classes: Sequence[str],
+    display: str,
+    cell: int,
+    seed: int,
+) -> None:
+    """The data stage: tables and, for pictures, sprite sheets."""
+    made_from = store.fingerprint("synthetic", n_train, n_test, list(classes), display, cell, seed)
+    store.write_json(study.format_file, {"format": FORMAT}, made_from)
+    sizes: dict[Split, int] = {"train": n_train, "test": n_test}
+    for split, rows in sizes.items():
+        generator = np.random.default_rng([seed, rows, split == "test"])
+        labels = generator.integers(len(classes), size=rows)
+        columns = {
+            "id": [f"{split}-{row}" for row in range(rows)],
+            "label": [classes[label] for label in labels],
+        }
+        if display == "text":
+            columns["text"] = [_sentence(classes[label], generator) for label in labels]
+        table = pa.table(columns)
+        for shard in range(-(-rows // ROWS_PER_SHARD)):
+            part = table.slice(shard * ROWS_PER_SHARD, ROWS_PER_SHARD)
+            store.write_table(study.table_file(split, shard), part, made_from)
+        if display == "image":
+            for sheet, pictures in enumerate(_sheets(labels, cell, generator)):
+                with store.atomic(study.sprite_file(split, sheet)) as temporary:
+                    temporary.write_bytes(sprite_sheet(pictures, cell))
+    dataset = {
+        "fingerprint": made_from,
+        "source": "synthetic",
+        "task": study.spec.task.name,
+        "display": display,
+        "n_train": n_train,
+        "n_test": n_test,
+        "classes": list(classes),
+        "encoding": {},
+        "cell": cell if display == "image" else 0,
+        "warnings": [],
+    }
+    store.write_json(study.dataset_file, dataset, made_from)
+
+
+def _sentence(label: str, generator: np.random.Generator) -> str:
+    words = " ".join(generator.choice(WORDS, size=12))
+    return f"This one is {words}, which makes it {label[:40]}."
+
+
+def _sheets(
+    labels: np.ndarray, cell: int, generator: np.random.Generator
+) -> Iterator[list[Image.Image]]:
+    """Thumbnails, 256 at a time: a grating in its class's direction behind a blob, with noise."""
+    across, down = np.meshgrid(np.linspace(-1, 1, cell), np.linspace(-1, 1, cell))
+    for start in range(0, len(labels), SPRITES_PER_SHEET):
+        chunk = labels[start : start + SPRITES_PER_SHEET, None, None]
+        size = (len(chunk), 1, 1)
+        angle = chunk * 0.7 + generator.normal(scale=0.12, size=size)
+        waves = np.sin((2 + chunk % 4) * 4 * (across * np.cos(angle) + down * np.sin(angle)))
+        middle = generator.normal(scale=0.15, size=(2, *size))
+        radius = np.hypot(across - middle[0], (down - middle[1]) * (0.7 + 0.3 * (chunk % 3)))
+        blob = 1 / (1 + np.exp(18 * (radius - 0.72)))
+        noise = generator.normal(scale=0.05, size=(len(chunk), cell, cell))
+        grey = np.clip(blob * (0.62 + 0.3 * waves) + noise * blob, 0, 1)
+        yield [Image.fromarray(picture, "L") for picture in (grey * 255).astype(np.uint8)]
+
+
+def write_predictions(
+    study: Study, algorithm: str, wrong: float, generator: np.random.Generator
+) -> None:
+    """The checkpoints stage, as far as pages read it; the share `wrong` is predicted wrongly."""
+    classes = np.array(study.dataset.classes, dtype=object)
+    for split in ("train", "test"):
+        assert split == "train" or split == "test"
+        labels = study.table(split)["label"].to_numpy()
+        failed = generator.random(len(labels)) < wrong
+        if wrong and len(labels) and not failed.any():
+            failed[0] = True
+        truth = np.searchsorted(np.sort(classes), labels)
+        other = np.sort(classes)[(truth + 1) % len(classes)]
+        margin = np.where(failed, -1, 1) * generator.gamma(2.0, 1.6, size=len(labels))
+        true_probability = 1 / (1 + np.exp(-margin))
+        confidence = np.where(failed, 1 - true_probability, true_probability)
+        columns = {
+            "predicted": pa.array(np.where(failed, other, labels), pa.string()),
+            "correct": pa.array(~failed),
+            "confidence": pa.array(confidence.astype(np.float32)),
+            "margin": pa.array(margin.astype(np.float32)),
+        }
+        path = study.predictions_file(algorithm, split)
+        store.write_table(path, pa.table(columns), "synthetic")
+
+
+def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.Generator) -> None:
+    """The trak and search stages, as far as pages read them: the top-k of both signs."""
+    dataset = study.dataset
+    labels = study.table("train")["label"].to_numpy()
+    table = study.table("test").join(study.predictions("test", algorithm))
+    members = {name: np.flatnonzero(labels == name) for name in dataset.classes}
+    k = min(top_k, dataset.n_train // 2)
+    top = {
+        "support_index": np.full((dataset.n_test, k), -1, np.int32),
+        "oppose_index": np.full((dataset.n_test, k), -1, np.int32),
+    }
+    for row, (label, predicted) in enumerate(zip(table["label"], table["predicted"], strict=True)):
+        likely = [members[label], members[predicted] if predicted != label else labels[:0]]
+        support = _sample(likely[0], dataset.n_train, k, generator)
+        oppose = _sample(np.asarray(likely[1], dtype=int), dataset.n_train, 2 * k, generator)
+        top["support_index"][row] = support
+        top["oppose_index"][row] = oppose[~np.isin(oppose, support)][:k]
+    for sign in ("support", "oppose"):
+        sizes = np.sort(generator.gamma(1.2, 0.01, size=(dataset.n_test, k)).astype(np.float32))
+        top[f"{sign}_score"] = sizes[:, ::-1] * (1 if sign == "support" else -1)
+    store.write_tensors(study.top_test_file(algorithm), top, "synthetic")
+    for shard in range(study.shards("train")):
+        rows = min(ROWS_PER_SHARD, dataset.n_train - shard * ROWS_PER_SHARD)
+        store.write_tensors(
+            study.top_train_file(algorithm, shard),
+            _reverse(rows, dataset.n_test, k, generator),
+            "synthetic",
+        )
+    road = {
+        "kind": "dual-wide",
+        "proj_dim": 32_768,
+        "damping": 1.0,
+        "reason": "Synthetic scores: nothing was trained.",
+    }
+    store.write_json(study.road_file(algorithm), road, "synthetic")
+    search = {
+        "kind": "flat",
+        "recall": 1.0,
+        "recall_at": k,
+        "checkpoints": study.checkpoints(algorithm),
+        "soft_threshold": 0.0,
+    }
+    store.write_json(study.search_file(algorithm), search, "synthetic")
+
+
+def _sample(
+    likely: np.ndarray, rows: int, number: int, generator: np.random.Generator
+) -> np.ndarray:
+    """`number` different rows, four fifths of them from `likely` as long as those last."""
+    some = generator.permutation(likely)[: round(0.8 * number)]
+    drawn = generator.choice(rows, size=min(rows, 2 * number), replace=False)
+    rest = drawn[~np.isin(drawn, some)][: number - len(some)]
+    return generator.permutation(np.concatenate([some, rest]))
+
+
+def _reverse(
+    rows: int, n_test: int, k: int, generator: np.random.Generator
+) -> dict[str, np.ndarray]:
+    k = min(k, n_test)
+    found: dict[str, np.ndarray] = {}
+    for sign, factor in (("support", 1), ("oppose", -1)):
+        found[f"{sign}_index"] = generator.integers(n_test, size=(rows, k), dtype=np.int32)
+        sizes = np.sort(generator.gamma(1.2, 0.01, size=(rows, k)).astype(np.float32))
+        found[f"{sign}_score"] = factor * sizes[:, ::-1]
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--train", type=int, default=5_000)
+    parser.add_argument("--test", type=int, default=1_000)
+    options = parser.parse_args()
+    write_study(options.folder, options.train, options.test, top_k=100, wrong=0.12)
