@@ -7,16 +7,23 @@ removed and made again when asked (`rebuild`).
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from engine import store
 from engine.errors import SpecError, StaleError
 from engine.execution import default_workers, pick_device
-from engine.stages import STAGES, checkpoints, data, search, trak
+from engine.stages import STAGES, checkpoints, data, predictions, search, trak
 from engine.stages.run import Run
 from engine.study import FORMAT, Progress, Study
+
+_OF_AN_ALGORITHM = {
+    "checkpoints": checkpoints,
+    "predictions": predictions,
+    "trak": trak,
+    "search": search,
+}
 
 
 def build(
@@ -31,7 +38,7 @@ def build(
     Args:
         device: `auto`, `cpu` or `cuda`.
         workers: Worker processes; None: as many as the device can feed, 0: none, work here.
-        rebuild: Remove this stage's files and those of all later stages first.
+        rebuild: Make this stage again, and of the later ones what no longer fits.
         on_progress: Called with a stage's progress after each finished piece of work.
 
     Raises:
@@ -51,42 +58,41 @@ def build(
         workers=default_workers(device) if workers is None else workers,
         report=on_progress or (lambda progress: None),
     )
+    replacing = STAGES[STAGES.index(rebuild) + 1 :] if rebuild else ()
     with study.locked():
         store.remove_leftovers(study.root)
         if not study.format_file.exists():
             store.write_json(study.format_file, {"format": FORMAT}, made_from="")
-        if rebuild is not None:
-            remove_from(study, rebuild)
-        with _stage(study, "data"):
-            data.run(run)
+        if rebuild:
+            _remove(study, rebuild)
+        _run_stage(run, "data", data.run, replacing)
         for algorithm in study.spec.algorithms:
-            with _stage(study, "checkpoints"):
-                checkpoints.run(run, algorithm)
-            with _stage(study, "trak"):
-                trak.run(run, algorithm)
-            with _stage(study, "search"):
-                search.run(run, algorithm)
+            for stage, module in _OF_AN_ALGORITHM.items():
+                _run_stage(run, stage, partial(module.run, algorithm=algorithm), replacing)
 
 
-@contextlib.contextmanager
-def _stage(study: Study, stage: str) -> Iterator[None]:
-    """Add to a StaleError what can be done about it."""
-    try:
-        yield
-    except StaleError as error:
-        raise StaleError(
-            f"{error} Put study.toml back as it was, or run `dataloupe build {study.root} "
-            f"--rebuild {stage}` to compute this stage and the later ones again."
-        ) from error
+def _run_stage(
+    run: Run, stage: str, function: Callable[[Run], None], replacing: Sequence[str]
+) -> None:
+    """Run a stage; of the stages in `replacing`, files that no longer fit are made again."""
+    while True:
+        try:
+            return function(run)
+        except StaleError as error:
+            if stage in replacing:
+                error.path.unlink()
+                continue
+            raise StaleError(
+                f"{error} Put study.toml back as it was, or run `dataloupe build "
+                f"{run.study.root} --rebuild {stage}`: it makes this stage again, and of the later "
+                "ones what no longer fits.",
+                error.path,
+            ) from error
 
 
-def remove_from(study: Study, stage: str) -> None:
-    """Remove the files of `stage` and of every stage after it."""
-    remaining = STAGES[STAGES.index(stage) :]
-    if "data" in remaining:
-        shutil.rmtree(study.dataset_file.parent, ignore_errors=True)
+def _remove(study: Study, stage: str) -> None:
+    if stage == "data":
         vars(study).pop("dataset", None)
     for algorithm in study.spec.algorithms:
-        for name in remaining:
-            for folder in study.stage_folders(name, algorithm):
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in study.stage_folders(stage, algorithm):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("study", type=Path)
     _add_machine(build)
     build.add_argument(
-        "--rebuild", metavar="STAGE", help="make this stage and the later ones again"
+        "--rebuild", metavar="STAGE", help="make this stage again, and later ones as needed"
     )
     build.set_defaults(verb=_build)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class DataloupeError(Exception):
     """A mistake a person can mend. The command line prints it as one line and exits with 2.
@@ -27,7 +29,18 @@ class StoreError(DataloupeError):
 
 
 class StaleError(StoreError):
-    """A file of the study was made from another spec, other data or other code."""
+    """A file of the study was made from another spec, other data or other code.
+
+    Attributes:
+        path: That file.
+    """
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message, path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class InterruptedBuild(DataloupeError):

@@ -18,6 +18,7 @@ from engine.study import Progress, Study
 TITLES = {
     "data": "Read and check the data",
     "checkpoints": "Train checkpoints",
+    "predictions": "Predict",
     "trak": "Attribute predictions to training data",
     "search": "Rank and index",
 }

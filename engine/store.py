@@ -232,7 +232,8 @@ def check_fingerprint(path: Path, found: str, wanted: str) -> None:
     if found != wanted:
         raise StaleError(
             f"{path} was made from another spec, other data or other code "
-            f"(fingerprint {found or 'none'}, expected {wanted})."
+            f"(fingerprint {found or 'none'}, expected {wanted}).",
+            path,
         )
 
 

@@ -285,7 +285,8 @@ class Study:
         folder = self.algorithm_folder(algorithm)
         return {
             "data": [self.root / "data"],
-            "checkpoints": [folder / "checkpoints", folder / "outputs", folder / "predictions"],
+            "checkpoints": [folder / "checkpoints", folder / "outputs"],
+            "predictions": [folder / "predictions"],
             "trak": [self.trak_folder(algorithm)],
             "search": [self.search_folder(algorithm)],
         }[stage]
@@ -427,7 +428,7 @@ class Study:
         return self.root / Path(path).expanduser()
 
     def has_predictions(self, algorithm: str) -> bool:
-        return self.predictions_file(algorithm, "test").exists()
+        return all(self.predictions_file(algorithm, split).exists() for split in SPLITS)
 
     def has_scores(self, algorithm: str) -> bool:
         """Whether Explain can be shown."""
@@ -453,10 +454,10 @@ class Study:
         return Badge(
             method="TRAK",
             road=road["kind"],
-            checkpoints=road["checkpoints"],
+            checkpoints=search["checkpoints"],
             features=None if road["kind"] == "dual-exact" else road["proj_dim"],
             damping=road["damping"],
-            soft_threshold=road["soft_threshold"],
+            soft_threshold=search["soft_threshold"],
             reason=road["reason"],
             index=search["kind"],
             recall=search["recall"],
@@ -603,6 +604,7 @@ class Study:
             )
             stages += [
                 Progress("checkpoints", name, trained, total),
+                Progress("predictions", name, int(self.has_predictions(name)), 1),
                 Progress("trak", name, scored, total),
                 Progress("search", name, int(self.has_scores(name)), 1),
             ]

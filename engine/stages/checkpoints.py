@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from engine import store
 from engine.errors import SpecError
 from engine.execution import run_jobs
 from engine.spec import AlgorithmSpec
 from engine.stages.run import Run
-from engine.study import SPLITS, Progress, Split, Study
+from engine.study import SPLITS, Progress, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Make every missing checkpoint, its outputs, and what the checkpoints predict together."""
+    """Make every missing checkpoint and its outputs."""
     study = run.study
     total = study.checkpoints(algorithm)
     jobs = []
@@ -59,8 +58,6 @@ def run(run: Run, algorithm: str) -> None:
         run.report(Progress("checkpoints", algorithm, finished, total))
 
     run_jobs(make_checkpoint, jobs, run.workers, on_done)
-    for split in SPLITS:
-        _write_predictions(study, algorithm, split)
 
 
 def _check(path: Path, made_from: str) -> None:
@@ -164,33 +161,3 @@ def versions() -> dict[str, str]:
     import engine
 
     return {"dataloupe": engine.__version__, "torch": torch.__version__, "numpy": np.__version__}
-
-
-def _write_predictions(study: Study, algorithm: str, split: Split) -> None:
-    """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
-    total = study.checkpoints(algorithm)
-    path = study.predictions_file(algorithm, split)
-    made_from = store.fingerprint(
-        "predictions", CODE, [outputs_made_from(study, algorithm, m) for m in range(total)]
-    )
-    if path.exists():
-        store.read_table(path, made_from, columns=[])
-        return
-    probabilities: np.ndarray | float = 0.0
-    margin: np.ndarray | float = 0.0
-    for checkpoint in range(total):
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
-        logits = outputs["logits"].astype(np.float64)
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = probabilities + exponents / exponents.sum(axis=1, keepdims=True) / total
-        margin = margin + outputs["output"].astype(np.float64) / total
-    assert isinstance(probabilities, np.ndarray)
-    predicted = probabilities.argmax(axis=1)
-    classes = np.array(study.dataset.classes, dtype=object)[predicted]
-    columns = {
-        "predicted": pa.array(classes, pa.string()),
-        "correct": pa.array(classes == study.table(split)["label"].to_numpy()),
-        "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
-        "margin": pa.array(np.asarray(margin, dtype=np.float32)),
-    }
-    store.write_table(path, pa.table(columns), made_from)

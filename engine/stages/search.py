@@ -98,6 +98,8 @@ def rank_and_index(job: Job) -> None:
     store.write_json(
         study.search_file(job.algorithm),
         {
+            "checkpoints": study.checkpoints(job.algorithm),
+            "soft_threshold": study.spec.trak.soft_threshold,
             "kind": kind,
             "reason": reason,
             "rank": queries.shape[1],

@@ -95,15 +95,7 @@ def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
     task = load_task(study.dataset.task)
     road = choose_road(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
-    store.write_json(
-        path,
-        {
-            **asdict(road),
-            "checkpoints": study.checkpoints(algorithm),
-            "soft_threshold": spec.soft_threshold,
-        },
-        made_from,
-    )
+    store.write_json(path, asdict(road), made_from)
     return road
 
 
@@ -127,13 +119,10 @@ def memory_per_worker(run: Run) -> int:
 
 
 def road_made_from(study: Study, algorithm: str) -> str:
-    """Fingerprint of the choice of road. How much memory there was is no part of it: a study that
-    moves to a smaller machine keeps its road."""
-    spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
-    checkpoints = range(study.checkpoints(algorithm))
-    return store.fingerprint(
-        "road", CODE, spec, [checkpoint_made_from(study, algorithm, m) for m in checkpoints]
-    )
+    """Fingerprint of the choice of road, for the first checkpoint as for all. How much memory
+    there was is no part of it: a study that moves to a smaller machine keeps its road."""
+    spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size", "soft_threshold"})
+    return store.fingerprint("road", CODE, spec, checkpoint_made_from(study, algorithm, 0))
 
 
 def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:

@@ -1,0 +1,51 @@
+"""Small real data and one small built study that the tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import Study
+
+torch.set_num_threads(1)
+
+SMALL_STUDY = """\
+name = "Small Fashion-MNIST"
+seed = 3
+
+[data]
+source = "fashion-mnist"
+train_limit = 300
+test_limit = 60
+
+[task]
+mean = 0.286
+std = 0.353
+
+[algorithms.mlp]
+architecture = "mlp"
+architecture_options = { widths = [32] }
+epochs = 4
+learning_rate = 0.05
+batch_size = 64
+checkpoints = 2
+
+[search]
+top_k = 20
+"""
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of 300 + 60 pictures. Read it, never write into it."""
+    study = Study.create(tmp_path_factory.mktemp("studies") / "small", SMALL_STUDY)
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture
+def study_folder(tmp_path: Path) -> Path:
+    """A folder with the small study's spec, not built."""
+    return Study.create(tmp_path / "study", SMALL_STUDY).root

@@ -1,0 +1,262 @@
+"""Builds: the same bytes however they were interrupted, and nothing mixed that does not belong."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import InterruptedBuild, Progress, SpecError, StaleError, StoreError, Study
+from engine.doctor import examine
+from engine.stages import STAGES
+
+
+def contents(root: Path) -> dict[str, str]:
+    """SHA-256 of every file of a study."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def change(root: Path, old: str, new: str) -> Study:
+    spec = root / "study.toml"
+    text = spec.read_text()
+    assert old in text
+    spec.write_text(text.replace(old, new))
+    return Study.open(root)
+
+
+@pytest.fixture
+def copy(small_study: Study, tmp_path: Path) -> Study:
+    """A built study that a test may break."""
+    return Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+
+
+def test_two_builds_give_the_same_bytes(small_study: Study, study_folder: Path) -> None:
+    seen: list[Progress] = []
+    Study.open(study_folder).build(workers=2, on_progress=seen.append)
+    assert contents(study_folder) == contents(small_study.root)
+    assert {step.stage for step in seen if step.complete} == set(STAGES)
+    assert all(step.complete for step in Study.open(study_folder).progress())
+
+
+@pytest.mark.parametrize("road", ["auto", "primal"])
+def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
+    small_study: Study, study_folder: Path, tmp_path: Path, road: str
+) -> None:
+    undisturbed = small_study.root
+    if road == "primal":
+        spec = study_folder / "study.toml"
+        spec.write_text(spec.read_text() + '\n[trak]\nroad = "primal"\nproj_dim = 64\n')
+        undisturbed = shutil.copytree(study_folder, tmp_path / "undisturbed")
+        Study.open(undisturbed).build(workers=0)
+    command = [sys.executable, "-m", "engine.cli", "build", str(study_folder), "--workers", "1"]
+    moments = random.Random(0)
+    for _ in range(10):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            # Start-up takes a second or two, a whole build some five.
+            child.wait(timeout=moments.uniform(1.0, 6.0))
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert contents(study_folder) == contents(undisturbed)
+
+
+def test_a_built_study_is_not_built_again(copy: Study) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.root.rglob("*") if path.is_file()}
+    copy.build(workers=0)
+    assert all(
+        path.stat().st_mtime_ns == moment for path, moment in before.items() if path.name != ".lock"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stage"),
+    [
+        ("train_limit = 300", "train_limit = 200", "data"),
+        ("mean = 0.286", "mean = 0.5", "data"),
+        ("epochs = 4", "epochs = 3", "checkpoints"),
+        ("seed = 3", "seed = 4", "checkpoints"),
+        ("[search]", "[trak]\ndamping = 2.0\n\n[search]", "trak"),
+        ("top_k = 20", "top_k = 10", "search"),
+    ],
+)
+def test_a_changed_spec_is_refused_with_the_way_out(
+    copy: Study, old: str, new: str, stage: str
+) -> None:
+    before = contents(copy.root)
+    study = change(copy.root, old, new)
+    with pytest.raises(StaleError, match=f"--rebuild {stage}`"):
+        study.build(workers=0)
+    change(copy.root, new, old)
+    assert contents(copy.root) == before
+
+
+def test_rebuild_of_an_early_stage_reaches_the_last(copy: Study, study_folder: Path) -> None:
+    study = change(copy.root, "epochs = 4", "epochs = 3")
+    study.build(workers=0, rebuild="checkpoints")
+    other = change(study_folder, "epochs = 4", "epochs = 3")
+    other.build(workers=0)
+    assert contents(copy.root) == contents(other.root)
+
+
+def test_rebuild_of_the_last_stage_leaves_the_others(copy: Study) -> None:
+    study = change(copy.root, "top_k = 20", "top_k = 10")
+    checkpoints = copy.checkpoint_file("mlp", 0).stat().st_mtime_ns
+    study.build(workers=0, rebuild="search")
+    assert study.top()["support_index"].shape == (60, 10)
+    assert copy.checkpoint_file("mlp", 0).stat().st_mtime_ns == checkpoints
+    with pytest.raises(SpecError, match="no stage 'all'"):
+        study.build(workers=0, rebuild="all")
+
+
+def test_more_checkpoints_reuse_those_that_are_there(copy: Study) -> None:
+    scored = copy.dual_file("mlp", 0)
+    before = [copy.checkpoint_file("mlp", 0).stat().st_mtime_ns, scored.stat().st_mtime_ns]
+    study = change(copy.root, "checkpoints = 2", "checkpoints = 3")
+    with pytest.raises(StaleError, match="--rebuild predictions`"):
+        study.build(workers=0)
+    study.build(workers=0, rebuild="predictions")
+    assert study.badge().checkpoints == 3
+    assert [copy.checkpoint_file("mlp", 0).stat().st_mtime_ns, scored.stat().st_mtime_ns] == before
+
+
+def test_ctrl_c_keeps_what_is_finished(study_folder: Path) -> None:
+    study = Study.open(study_folder)
+
+    def stop_after_the_first_checkpoint(step: Progress) -> None:
+        if step.stage == "checkpoints" and step.done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedBuild, match="goes on from here"):
+        study.build(workers=0, on_progress=stop_after_the_first_checkpoint)
+    assert study.checkpoint_file("mlp", 0).exists()
+    assert not study.has_scores("mlp")
+
+
+def test_only_one_process_builds_a_study(copy: Study) -> None:
+    with copy.locked(), pytest.raises(StoreError, match="being built by another process"):
+        Study.open(copy.root).build(workers=0)
+
+
+# --- broken files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered"])
+def test_doctor_finds_and_build_mends_every_kind_of_file(
+    small_study: Study, copy: Study, damage: str
+) -> None:
+    whole = contents(small_study.root)
+    files = [name for name in whole if Path(name).name not in (".lock", "study.toml", "store.json")]
+    for name in files:
+        path = copy.root / name
+        content = bytearray(path.read_bytes())
+        if damage == "cut":
+            content = content[: len(content) // 2]
+        else:
+            content[len(content) * 9 // 10] ^= 0x10
+        path.write_bytes(content)
+    report = examine(copy)
+    assert len(report.broken) == len(files)
+    for name in files:
+        assert any(str(copy.root / name) in line for line in report.broken), name
+    examine(copy, repair=True)
+    Study.open(copy.root).build(workers=0)
+    assert contents(copy.root) == whole
+    assert examine(copy).broken == []
+
+
+def test_one_removed_file_is_made_again_and_only_that(small_study: Study, copy: Study) -> None:
+    whole = contents(small_study.root)
+    for name in whole:
+        if Path(name).name in (".lock", "study.toml", "store.json"):
+            continue
+        (copy.root / name).unlink()
+        Study.open(copy.root).build(workers=0)
+        assert contents(copy.root) == whole, name
+
+
+def test_a_newer_store_is_refused(copy: Study) -> None:
+    from engine import store
+
+    store.write_json(copy.format_file, {"format": 999}, "")
+    with pytest.raises(StoreError, match="newer Dataloupe"):
+        Study.open(copy.root)
+
+
+# --- other ways through ------------------------------------------------------------------------
+
+
+def test_the_users_own_checkpoints_take_the_place_of_training(
+    small_study: Study, study_folder: Path
+) -> None:
+    for checkpoint in range(2):
+        shutil.copy(
+            small_study.checkpoint_file("mlp", checkpoint),
+            study_folder / f"{checkpoint}.safetensors",
+        )
+    spec = study_folder / "study.toml"
+    spec.write_text(
+        spec.read_text().replace("checkpoints = 2", 'weights = ["0.safetensors", "1.safetensors"]')
+    )
+    study = Study.open(study_folder)
+    study.build(workers=0)
+    np.testing.assert_allclose(study.scores([3, 5]), small_study.scores([3, 5]), rtol=1e-5)
+
+
+def test_the_primal_road_agrees_with_the_dual(small_study: Study, study_folder: Path) -> None:
+    spec = study_folder / "study.toml"
+    # The MLP has 25,450 parameters: features as wide as that are the gradients themselves.
+    spec.write_text(
+        spec.read_text()
+        + '\n[trak]\nroad = "primal"\nproj_dim = 32768\nwidth = 32768\ndamping = 3.0\n'
+    )
+    study = Study.open(study_folder)
+    study.build(workers=0)
+    dual, primal = small_study.scores(range(60)), study.scores(range(60))
+    assert np.abs(dual - primal).max() < 1e-3 * np.abs(dual).max()
+
+
+def test_the_soft_threshold_shrinks_every_score(small_study: Study, study_folder: Path) -> None:
+    spec = study_folder / "study.toml"
+    spec.write_text(spec.read_text() + "\n[trak]\nsoft_threshold = 0.5\n")
+    study = Study.open(study_folder)
+    study.build(workers=0)
+    plain, shrunk = small_study.scores(range(60)), study.scores(range(60))
+    threshold = 0.5 * plain.std(axis=1, keepdims=True)
+    expected = np.sign(plain) * np.maximum(np.abs(plain) - threshold, 0)
+    np.testing.assert_allclose(shrunk, expected, atol=1e-6 * np.abs(plain).max())
+
+
+def test_a_worker_leaves_with_its_build(study_folder: Path) -> None:
+    spec = study_folder / "study.toml"
+    spec.write_text(spec.read_text().replace("epochs = 4", "epochs = 100000"))
+    command = [sys.executable, "-m", "engine.cli", "build", str(study_folder), "--workers", "1"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (workers := children_of(child.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def children_of(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
