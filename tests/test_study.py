@@ -1,0 +1,114 @@
+"""What a built study answers, against its own score matrix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine
+from engine import DataloupeError, SpecError, StoreError, Study
+
+
+def test_explain_gives_the_largest_scores_of_both_signs(small_study: Study) -> None:
+    scores = small_study.scores(range(60))
+    assert scores.shape == (60, 300)
+    for test in range(60):
+        explanation = small_study.explain(test, k=7)
+        order = np.argsort(-scores[test], kind="stable")
+        assert [influence.row for influence in explanation.supporting] == order[:7].tolist()
+        assert [influence.row for influence in explanation.opposing] == order[::-1][:7].tolist()
+        for influence in explanation.supporting + explanation.opposing:
+            assert influence.score == pytest.approx(float(scores[test, influence.row]))
+
+
+def test_beyond_the_stored_k_the_index_answers(small_study: Study) -> None:
+    assert small_study.top()["support_index"].shape[1] == 20
+    scores = small_study.scores(range(10))
+    hits = 0
+    for test in range(10):
+        rows, found, *_ = small_study.influences(test, 60)
+        assert (np.diff(found) <= 0).all()
+        np.testing.assert_allclose(found, scores[test, rows], rtol=1e-5)
+        hits += len(set(rows) & set(np.argsort(-scores[test])[:60]))
+    assert hits >= 0.95 * 600
+
+
+def test_every_training_example_knows_whom_it_helps_and_hurts(small_study: Study) -> None:
+    scores = small_study.scores(range(60))
+    for train in (0, 17, 299):
+        top = small_study.top_of_training(train)
+        assert top["support_index"][0] == scores[:, train].argmax()
+        assert top["oppose_index"][0] == scores[:, train].argmin()
+
+
+def test_an_explanation_names_its_example_and_is_json(small_study: Study) -> None:
+    by_row, by_id = small_study.explain(17, k=3), small_study.explain("test-17", k=3)
+    assert by_row == by_id
+    table, predictions = small_study.table("test"), small_study.predictions("test")
+    assert by_row.id == table["id"][17]
+    assert by_row.label == table["label"][17]
+    assert by_row.correct == (predictions["predicted"][17] == table["label"][17])
+    assert json.loads(json.dumps(by_row.to_dict()))["badge"]["checkpoints"] == 2
+
+
+def test_the_thumbnail_is_the_picture(small_study: Study) -> None:
+    pixels = small_study.stacked_arrays("test")["input"][5, 0]
+    np.testing.assert_array_equal(np.asarray(small_study.thumbnail("test", 5).convert("L")), pixels)
+
+
+def test_confidence_and_margin_are_those_of_the_checkpoints(small_study: Study) -> None:
+    from engine import store
+
+    outputs = [
+        store.read_tensors(small_study.outputs_file("mlp", checkpoint, "test"))
+        for checkpoint in range(2)
+    ]
+    probabilities = np.mean(
+        [np.exp(o["logits"]) / np.exp(o["logits"]).sum(1, keepdims=True) for o in outputs], axis=0
+    )
+    predictions = small_study.predictions("test")
+    np.testing.assert_allclose(predictions["confidence"], probabilities.max(1), rtol=1e-5)
+    margins = np.mean([o["output"] for o in outputs], axis=0)
+    np.testing.assert_allclose(predictions["margin"], margins, rtol=1e-5, atol=1e-6)
+    assert predictions["correct"].mean() > 0.5  # the small model has learnt something
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda study: study.explain(60), "rows are 0 to 59"),
+        (lambda study: study.explain(-1), "rows are 0 to 59"),
+        (lambda study: study.explain("nobody"), "no example with id 'nobody'"),
+        (lambda study: study.explain(0, k=0), "k must be at least 1"),
+        (lambda study: study.explain(0, algorithm="gpt"), "no algorithm 'gpt'; it has mlp"),
+        (lambda study: study.scores([3, 60]), "rows are 0 to 59"),
+    ],
+)
+def test_wrong_questions_get_a_clear_line(small_study: Study, call, words: str) -> None:
+    with pytest.raises(DataloupeError, match=words):
+        call(small_study)
+
+
+def test_opening_what_is_no_study(tmp_path: Path, study_folder: Path) -> None:
+    with pytest.raises(SpecError, match="no folder"):
+        Study.open(tmp_path / "nothing")
+    with pytest.raises(SpecError, match=r"study\.toml does not exist"):
+        Study.open(tmp_path)
+    with pytest.raises(SpecError, match="exists already"):
+        Study.create(study_folder, "")
+    with pytest.raises(StoreError, match="no scores yet"):
+        Study.open(study_folder).explain(0)
+
+
+def test_a_wrong_spec_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SpecError):
+        Study.create(tmp_path / "wrong", 'name = ""')
+    assert not (tmp_path / "wrong" / "study.toml").exists()
+
+
+def test_all_of_the_public_names_are_there() -> None:
+    for name in engine.__all__:
+        assert getattr(engine, name) is not None
