@@ -305,6 +305,11 @@ def test_a_full_sheet_of_full_cells_has_no_alpha() -> None:
         np.testing.assert_array_equal(crop(sheet, 255, 3), thumbnails[255].convert("RGB"))
 
 
+def test_a_thumbnail_lies_in_the_middle_of_its_cell() -> None:
+    with Image.open(io.BytesIO(sprite_sheet([Image.new("L", (4, 2))] * 2, 8))) as sheet:
+        assert sheet.crop(thumbnail_box(1, 8)).getbbox() == (2, 3, 6, 5)
+
+
 def test_sheets_refuse_what_does_not_fit() -> None:
     with pytest.raises(DataError, match="does not fit a cell of 4"):
         sprite_sheet([GREY], 4)
