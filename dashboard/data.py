@@ -7,7 +7,6 @@ rebuilt or removed while a page is open is seen as it is. Nothing here imports t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,9 +117,9 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> dict[Any
     return {value: int(number) for value, number in found.items()}
 
 
-def share(labels: Sequence[str], label: str) -> str:
-    """How many of `labels` are `label`, as words: `7 of 10`."""
-    return f"{sum(found == label for found in labels)} of {len(labels)}"
+def share(examples: Examples, rows: np.ndarray, label: str) -> str:
+    """How many of these rows have the label, in words: `7 of 10`."""
+    return f"{(examples.table['label'].iloc[rows] == label).sum()} of {len(rows)}"
 
 
 def sprite_url(study: Study, split: Split, sheet: int) -> str:

@@ -33,8 +33,11 @@ class Slice:
 
     def filters(self) -> dict[str, Any]:
         """Column of the examples' table → value."""
-        wanted = {"label": self.label, "predicted": self.predicted}
-        wanted["correct"] = None if self.result is None else RESULTS[self.result]
+        wanted = {
+            "label": self.label,
+            "predicted": self.predicted,
+            "correct": None if self.result is None else RESULTS[self.result],
+        }
         return {column: value for column, value in wanted.items() if value is not None}
 
     def parameters(self) -> dict[str, str]:
@@ -145,10 +148,9 @@ def largest_k_of(study: Study) -> int:
 
 def announce(location: Location) -> None:
     """Keep study and algorithm in the URL, so that whatever is copied from it stands alone."""
-    if location.study is not None and location.foreign is None:
-        wanted = {"study": location.study, "algorithm": location.algorithm}
-        for name, value in wanted.items():
-            if st.query_params.get(name) != value:
+    if location.study is not None:
+        for name, value in {"study": location.study, "algorithm": location.algorithm}.items():
+            if name not in st.query_params:
                 st.query_params[name] = value
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
+from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
@@ -21,14 +23,16 @@ def test_cards(found: Examples, rows: np.ndarray, location: Location) -> list[Ca
     ]
 
 
-def _test_card(row: int, example: dict[str, object], predictions: bool, location: Location) -> Card:
+def _test_card(
+    row: int, example: dict[Hashable, Any], predictions: bool, location: Location
+) -> Card:
     id_, label = str(example["id"]), str(example["label"])
     href = "explain?" + urlencode(location.parameters(test=id_))
     text = str(example["text"]) if "text" in example else None
     if not predictions:
         return Card(row, label, "", f"{id_}: {label}", href=href, text=text)
     predicted, correct = str(example["predicted"]), bool(example["correct"])
-    confidence = f"{float(str(example['confidence'])):.0%}"
+    confidence = f"{float(example['confidence']):.0%}"
     note = "✓ correct" if correct else f"✕ {predicted}"
     verdict = "correct" if correct else "wrong"
     hint = f"{id_}: {label}, predicted {predicted} ({verdict}, confidence {confidence})"

@@ -88,8 +88,14 @@ if row is None:
     if found.has_predictions:
         mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "margin")
         cards = test_cards(found, mistakes.index.to_numpy(), location)
-        title, words = "Most confident mistakes", "Wrong predictions with the lowest margins"
-        group = Group(title, cards, title, words, empty="The model makes no mistake on this data.")
+        name = "Most confident mistakes"
+        group = Group(
+            name,
+            cards,
+            title=name,
+            words="Wrong predictions with the lowest margins",
+            empty="The model makes no mistake on this data.",
+        )
         gallery(study, "test", [group], SIDE, "mistakes", show)
     st.stop()
 
@@ -102,22 +108,31 @@ place, before, after = position_in_slice(rows, row)
 where = f"{place:,}" if place is not None else "not one"
 of = location.slice.words() or f"all test {kind}s"
 
-with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
-    button_to_explore("Explore")
+with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title(example))
-    st.html(f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>')
-    st.button(
-        "Previous",
-        shortcut="Left",
-        disabled=before is None,
-        on_click=show,
-        args=(before,),
-        key="previous",
+    st.html(
+        f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>',
+        width="content",
     )
-    st.button(
-        "Next", shortcut="Right", disabled=after is None, on_click=show, args=(after,), key="next"
-    )
-    copy_link(location.parameters(test=str(example["id"])), "copy")
+    with st.container(horizontal=True, gap="small", width="content"):
+        button_to_explore("Explore")
+        st.button(
+            "Previous",
+            shortcut="Left",
+            disabled=before is None,
+            on_click=show,
+            args=(before,),
+            key="previous",
+        )
+        st.button(
+            "Next",
+            shortcut="Right",
+            disabled=after is None,
+            on_click=show,
+            args=(after,),
+            key="next",
+        )
+        copy_link(location.parameters(test=str(example["id"])), "copy")
 
 # --- the example, and what speaks for and against its true label -------------------------------
 
@@ -157,19 +172,15 @@ with answer:
     )
     label, predicted = str(example["label"]), str(example["predicted"])
     correct = bool(example["correct"])
-    labels = training.table["label"].astype(str)
-
-    pulled = f"Pulled the model away from “{short(label)}”"
-    if not correct:
-        pulled += f", to the wrong “{short(predicted)}”"
+    away = "away from that" if correct else f"to the wrong “{short(predicted)}”"
     lean = label if correct else predicted
     groups = [
         Group(
             "Supporting training examples",
             influence_cards(training, support, support_scores, largest),
             title="Supporting",
-            words=f"Trained the model towards the true label “{short(label)}”. "
-            f"{share(list(labels.iloc[support]), label)} are labelled so.",
+            words=f"Trained the model towards the true label, “{short(label)}”. "
+            f"{share(training, support, label)} are labelled so.",
             sign="support",
             empty="No training example supports this prediction.",
         ),
@@ -177,7 +188,7 @@ with answer:
             "Opposing training examples",
             influence_cards(training, oppose, oppose_scores, largest),
             title="Opposing",
-            words=f"{pulled}. {share(list(labels.iloc[oppose]), lean)} are labelled "
+            words=f"Pulled it {away}. {share(training, oppose, lean)} are labelled "
             f"“{short(lean)}”.",
             sign="oppose",
             empty="No training example opposes this prediction.",

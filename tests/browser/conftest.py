@@ -1,0 +1,40 @@
+"""One Chromium and one server for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext
+
+from engine.study import Study
+from tests.browser.chromium import DESKTOP, EXECUTABLE, chromium, server
+from tests.synthetic import write_study
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not Path(EXECUTABLE).exists():
+        pytest.skip(f"no Chromium at {EXECUTABLE} (name one in CHROMIUM)")
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return write_study(tmp_path_factory.mktemp("studies") / "study", n_train=300, n_test=150)
+
+
+@pytest.fixture(scope="session")
+def url(study: Study) -> Iterator[str]:
+    with server(study.root) as url:
+        yield url
+
+
+@pytest.fixture
+def desktop(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport=DESKTOP)
+    context.set_default_timeout(30_000)
+    yield context
+    context.close()

@@ -1,0 +1,155 @@
+"""A person with a browser: filter, pick, see what speaks for and against, share the link."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from engine.study import Study
+from tests.browser.chromium import PHONE, server, settled
+from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
+
+pytestmark = pytest.mark.browser
+
+
+def count(page: Page) -> str:
+    return page.locator(".dl-title span").inner_text()
+
+
+def test_from_the_gallery_to_an_explanation_and_back_by_url(
+    desktop: BrowserContext, study: Study, url: str
+) -> None:
+    page = desktop.new_page()
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url))
+    page.goto(url)
+    expect(page.locator("a.card")).to_have_count(120)
+    table = study.table("test").join(study.predictions("test"))
+
+    page.get_by_label("True class").click()
+    page.get_by_role("option", name=re.compile(CLASSES[3])).click()
+    wanted = table[table["label"] == CLASSES[3]]
+    expect(page.locator("a.card")).to_have_count(len(wanted))
+    assert count(page) == f"{len(wanted)} / 150"
+    page.get_by_text(re.compile(r"^Wrong \(")).click()
+    wanted = wanted[~wanted["correct"]]
+    expect(page.locator("a.card")).to_have_count(len(wanted))
+
+    page.locator("a.card").first.click()
+    expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
+    expect(page.get_by_role("heading", name="Opposing")).to_be_visible()
+    row = int(wanted.index[0])
+    support, _, oppose, _ = study.influences(row, 12)
+    for sign, rows in (("support", support), ("oppose", oppose)):
+        shown = page.locator(f"section[data-sign={sign}] .card")
+        expect(shown).to_have_count(12)
+        found = [int(card.get_attribute("data-row") or -1) for card in shown.all()]
+        assert found == list(rows)
+    expect(page.locator(".dl-where").first).to_contain_text(f"1 of {len(wanted)}")
+
+    link = page.url
+    before = page.locator(".groups").inner_text()
+    page.reload()
+    expect(page.get_by_role("heading", name="Opposing")).to_be_visible()
+    assert page.url == link
+    assert page.locator(".groups").inner_text() == before
+    expect(page.locator(".dl-where").first).to_contain_text(f"1 of {len(wanted)}")
+    assert not [asked for asked in foreign if not re.match(rf"{url}|blob:|data:", asked)]
+
+
+def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
+    desktop: BrowserContext, study: Study, url: str
+) -> None:
+    page = desktop.new_page()
+    sheets: list[str] = []
+    page.on("response", lambda got: sheets.append(got.url) if "/sprites/" in got.url else None)
+    page.goto(url)
+    expect(page.locator("a.card")).to_have_count(120)
+    settled(page)
+    assert len(set(sheets)) == 1
+    thumb = page.locator(".thumb").first
+    style = thumb.evaluate("node => getComputedStyle(node).imageRendering")
+    assert style == "pixelated"
+    box = thumb.bounding_box()
+    assert box is not None
+    assert box["width"] % study.dataset.cell == 0
+
+
+def test_keyboard_only(desktop: BrowserContext, study: Study, url: str) -> None:
+    page = desktop.new_page()
+    page.goto(url)
+    expect(page.locator("a.card")).to_have_count(120)
+    settled(page)
+    focused = "document.activeElement.shadowRoot?.activeElement?.dataset.row"
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate(focused) is not None:
+            break
+    assert page.evaluate(focused) == "0"
+    for key, row in (("ArrowRight", "1"), ("End", "119"), ("Home", "0"), ("ArrowLeft", "0")):
+        page.keyboard.press(key)
+        assert page.evaluate(focused) == row
+    page.keyboard.press("ArrowDown")
+    columns = int(page.evaluate(focused))
+    assert columns > 4
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
+    assert "test=test-1" in page.url
+    settled(page)
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile("test=test-2$"))
+    settled(page)
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(re.compile("test=test-1$"))
+    settled(page)
+    page.go_back()
+    page.wait_for_url(re.compile("test=test-2$"))
+    expect(page.locator(".dl-title span")).to_contain_text("test-2")
+
+
+def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
+    desktop.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = desktop.new_page()
+    page.goto(f"{url}/explain?test=test-5&k=6")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("button", name="Link copied")).to_be_visible()
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link.startswith(f"{url}/explain?study=")
+    assert "k=6" in link
+    assert "test=test-5" in link
+
+
+@pytest.mark.parametrize("path", ["", "explain?test=test-5", "explain", "explain?test=nobody"])
+def test_phone_width_has_no_sideways_scroll(browser: Browser, url: str, path: str) -> None:
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(f"{url}/{path}")
+    expect(page.locator(".card").first).to_be_visible()
+    settled(page)
+    wide = page.evaluate(
+        "[...document.querySelectorAll('[data-testid=stMain] *')]"
+        ".filter(node => node.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(node => node.className)"
+    )
+    assert wide == []
+    context.close()
+
+
+def test_a_page_fills_itself_while_the_study_is_built(
+    desktop: BrowserContext, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path / "study", stage="data")
+    with server(study.root) as url:
+        page = desktop.new_page()
+        page.goto(f"{url}/explain?test=test-0")
+        expect(page.get_by_text("as soon as they are scored")).to_be_visible()
+        write_predictions(study, "cnn", 0.2, np.random.default_rng(0))
+        write_scores(study, "cnn", 20, np.random.default_rng(0))
+        expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
+        page.close()

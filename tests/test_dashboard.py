@@ -1,0 +1,479 @@
+"""Every page in every state, in-process; and that pages never need torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import streamlit as st
+from hypothesis import given
+from hypothesis import strategies as some
+from streamlit.testing.v1 import AppTest
+
+from dashboard.__main__ import server_config
+from dashboard.components.cards import signed
+from dashboard.components.gallery import thumbnail_side
+from dashboard.components.subject import odds
+from dashboard.data import STUDY_VARIABLE
+from dashboard.location import position_in_slice
+from engine.study import Study
+from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
+
+APP = Path(__file__).parent.parent / "dashboard" / "app.py"
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "🦊 fox **bold** :red[x] `code` $x$",
+    "a" * 500,
+    "\"quoted\" & 'both' [link](http://x)",
+    "=cmd()",
+)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return write_study(tmp_path_factory.mktemp("studies") / "complete", n_train=60, n_test=40)
+
+
+@pytest.fixture(autouse=True)
+def _empty_caches() -> None:
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Open a page of a study at some URL parameters."""
+
+    def open_page(study: Study, view: str = "explore", /, **parameters: str) -> AppTest:
+        monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
+        app = AppTest.from_file(str(APP), default_timeout=30)
+        for name, value in parameters.items():
+            app.query_params[name] = value
+        app.run()
+        if view != "explore":
+            app.switch_page(f"views/{view}.py").run()
+        assert not app.exception
+        return app
+
+    return open_page
+
+
+def words(app: AppTest) -> str:
+    """All of our own HTML on the page, without the style sheet."""
+    return "\n".join(part.value for part in app.html if not part.value.startswith("<style"))
+
+
+def cards(app: AppTest, group: int = 0) -> list[dict[str, Any]]:
+    """What the page's gallery shows."""
+    galleries = [json.loads(part.proto.json) for part in app.get("bidi_component")]
+    found = [gallery for gallery in galleries if "groups" in gallery]
+    assert len(found) == 1
+    items: list[dict[str, Any]] = found[0]["groups"][group]["items"]
+    return items
+
+
+def group_words(app: AppTest) -> list[str]:
+    galleries = [json.loads(part.proto.json) for part in app.get("bidi_component")]
+    (gallery,) = [gallery for gallery in galleries if "groups" in gallery]
+    return [group["words"] for group in gallery["groups"]]
+
+
+# --- Explore -----------------------------------------------------------------------------------
+
+
+def test_explore_shows_every_test_picture(visit: Any, complete: Study) -> None:
+    app = visit(complete)
+    shown = cards(app)
+    assert [card["row"] for card in shown] == list(range(40))
+    assert "<b>40</b> / 40" in words(app)
+    first, table = shown[0], complete.table("test")
+    assert first["name"] == table["label"][0]
+    assert first["cell"] == 0
+    assert complete.dataset.fingerprint in first["sheet"]
+    assert "explain?" in first["href"]
+    assert "test=test-0" in first["href"]
+
+
+def test_a_wrong_prediction_is_marked_by_sign_and_word(visit: Any, complete: Study) -> None:
+    predictions = complete.predictions("test")
+    for card, (_, row) in zip(cards(visit(complete)), predictions.iterrows(), strict=True):
+        assert card["wrong"] is not row["correct"]
+        assert card["note"].startswith("✓" if row["correct"] else "✕")
+        assert ("correct" if row["correct"] else "wrong") in card["hint"]
+
+
+def test_filters_narrow_the_gallery_and_the_url(visit: Any, complete: Study) -> None:
+    app = visit(complete)
+    app.selectbox(key="label").select(CLASSES[2]).run()
+    table = complete.table("test").join(complete.predictions("test"))
+    wanted = np.flatnonzero(table["label"] == CLASSES[2])
+    assert [card["row"] for card in cards(app)] == list(wanted)
+    assert app.query_params["label"] == CLASSES[2]
+    app.session_state["result"] = "wrong"
+    app.query_params["result"] = "wrong"
+    app.run()
+    wanted = np.flatnonzero((table["label"] == CLASSES[2]) & ~table["correct"])
+    assert f"<b>{len(wanted):,}</b> / 40" in words(app)
+
+
+def test_each_filter_counts_what_it_would_leave(visit: Any, complete: Study) -> None:
+    app = visit(complete, result="wrong")
+    table = complete.table("test").join(complete.predictions("test"))
+    wrong = table[~table["correct"]]
+    options = app.selectbox(key="label").options
+    assert options == [f"{name} ({(wrong['label'] == name).sum()})" for name in CLASSES]
+    assert app.get("segmented_control")[0].options[2] == f"Wrong ({len(wrong)})"
+
+
+def test_a_url_restores_the_slice(visit: Any, complete: Study) -> None:
+    table = complete.table("test").join(complete.predictions("test"))
+    label, predicted = table[~table["correct"]].iloc[0][["label", "predicted"]]
+    app = visit(complete, label=label, predicted=predicted, result="wrong")
+    assert app.selectbox(key="label").value == label
+    assert app.selectbox(key="predicted").value == predicted
+    wanted = table[(table["label"] == label) & (table["predicted"] == predicted)]
+    assert [card["row"] for card in cards(app)] == list(wanted.index)
+
+
+def test_an_empty_slice_says_so_and_leads_out(visit: Any, complete: Study) -> None:
+    table = complete.predictions("test")
+    app = visit(complete, label=CLASSES[0], predicted=CLASSES[4])
+    assert not (
+        (table["predicted"] == CLASSES[4]) & (complete.table("test")["label"] == CLASSES[0])
+    ).any()
+    assert "No pictures are like this" in words(app)
+    app.button[0].click().run()
+    assert len(cards(app)) == 40
+    assert "label" not in app.query_params
+
+
+def test_pages_of_the_gallery(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", n_test=250)
+    assert [card["row"] for card in cards(visit(study))] == list(range(120))
+    for page in ("3", "200"):
+        assert [card["row"] for card in cards(visit(study, page=page))] == list(range(240, 250))
+    app = visit(study, page="2")
+    assert app.get("pagination")[0].default == 2
+    app.selectbox(key="label").select(CLASSES[0]).run()
+    assert "page" not in app.query_params
+
+
+# --- Explain -----------------------------------------------------------------------------------
+
+
+def example(study: Study, correct: bool) -> str:
+    return f"test-{int(np.flatnonzero(study.predictions('test')['correct'] == correct)[0])}"
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_explain_shows_both_sides(visit: Any, complete: Study, correct: bool) -> None:
+    test = example(complete, correct)
+    app = visit(complete, "explain", test=test)
+    row = complete.row("test", test)
+    support, support_scores, oppose, _ = complete.influences(row, 12)
+    assert [card["row"] for card in cards(app, 0)] == list(support)
+    assert [card["row"] for card in cards(app, 1)] == list(oppose)
+    assert all(card["score"].startswith("+") for card in cards(app, 0))
+    assert all(card["score"].startswith("−") for card in cards(app, 1))
+    assert cards(app, 0)[0]["name"] == complete.table("train")["label"][support[0]]
+    bars = [card["bar"] for side in (0, 1) for card in cards(app, side)]
+    assert max(bars) == pytest.approx(1)
+    assert bars[1] == pytest.approx(float(support_scores[1]) * bars[0] / float(support_scores[0]))
+    towards, away = group_words(app)
+    label, predicted = (
+        complete.table("test")["label"][row],
+        complete.predictions("test")["predicted"][row],
+    )
+    assert f"true label, “{label}”" in towards
+    assert f"Why “{predicted}”?" in words(app)
+    if correct:
+        assert "Predicted correctly" in words(app)
+        assert "away from that" in away
+    else:
+        assert "Predicted wrongly" in words(app)
+        assert f"to the wrong “{predicted}”" in away
+
+
+def test_the_badge_stands_beside_the_scores(visit: Any, complete: Study) -> None:
+    app = visit(complete, "explain", test="test-1")
+    shown = words(app)
+    for told in ("TRAK", "32,768 per checkpoint", "Not measured", "Uncalibrated", "recall@20"):
+        assert told in shown
+
+
+def test_k_changes_both_sides_and_the_url(visit: Any, complete: Study) -> None:
+    app = visit(complete, "explain", test="test-1", k="5")
+    assert [len(cards(app, side)) for side in (0, 1)] == [5, 5]
+    app.number_input(key="k").set_value(7).run()
+    assert [len(cards(app, side)) for side in (0, 1)] == [7, 7]
+    assert app.query_params["k"] == "7"
+    app.number_input(key="k").set_value(12).run()
+    assert "k" not in app.query_params
+
+
+def test_previous_and_next_stay_in_the_slice(visit: Any, complete: Study) -> None:
+    wrong = np.flatnonzero(~complete.predictions("test")["correct"])
+    app = visit(complete, "explain", test=f"test-{wrong[0]}", result="wrong")
+    assert app.button(key="previous").disabled
+    app.button(key="next").click().run()
+    assert app.query_params["test"] == f"test-{wrong[1]}"
+    assert f"<b>2</b> of {len(wrong)}" in words(app)
+    app.button(key="previous").click().run()
+    assert app.query_params["test"] == f"test-{wrong[0]}"
+    right = np.flatnonzero(complete.predictions("test")["correct"])
+    outside = visit(complete, "explain", test=f"test-{right[0]}", result="wrong")
+    assert f"<b>not one</b> of {len(wrong)}" in words(outside)
+
+
+def test_the_link_is_complete(visit: Any, complete: Study) -> None:
+    app = visit(complete, "explain", test="test-3", result="wrong", k="4")
+    (link,) = [
+        json.loads(part.proto.json)["query"]
+        for part in app.get("bidi_component")
+        if "query" in json.loads(part.proto.json)
+    ]
+    wanted = {"study": complete.dataset.fingerprint[:8], "algorithm": "cnn", "result": "wrong"}
+    wanted |= {"k": "4", "test": "test-3"}
+    assert dict(pair.split("=") for pair in link.split("&")) == wanted
+
+
+def test_without_an_example_explain_offers_mistakes(visit: Any, complete: Study) -> None:
+    app = visit(complete, "explain")
+    assert "Which test picture shall be explained?" in words(app)
+    margins = complete.predictions("test")["margin"].to_numpy()
+    shown = [margins[card["row"]] for card in cards(app)]
+    assert shown == sorted(shown)
+    assert all(card["wrong"] for card in cards(app))
+
+
+# --- URLs that do not fit ----------------------------------------------------------------------
+
+
+def test_an_example_that_does_not_exist(visit: Any, complete: Study) -> None:
+    for test in ("nobody", "40", "-1", "<b>x</b>", "9" * 400, "²"):
+        app = visit(complete, "explain", test=test)
+        assert "There is no test picture" in words(app)
+        assert "<b>x</b>" not in words(app)
+        assert app.button(key="back").label == "Go to Explore"
+
+
+def test_an_example_by_its_row_number(visit: Any, complete: Study) -> None:
+    assert "test-7" in words(visit(complete, "explain", test="7"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"study": "0123abcd"}, "made for other data"),
+        ({"label": "<i>Zebra</i>"}, "no class “&lt;i&gt;Zebra"),
+        ({"predicted": "Zebra"}, "no class “Zebra”"),
+        ({"result": "maybe"}, "not “maybe”"),
+        ({"algorithm": "vit"}, "no learning algorithm “vit”"),
+        ({"page": "0"}, "page must be 1 to 40"),
+        ({"k": "many"}, "k must be 1 to 60"),
+        ({"k": "9" * 5000}, "k must be 1 to 60"),
+    ],
+)
+@pytest.mark.parametrize("view", ["explore", "explain"])
+def test_a_foreign_link_is_told_and_still_shows(
+    visit: Any, complete: Study, view: str, parameters: dict[str, str], told: str
+) -> None:
+    app = visit(complete, view, test="test-2", **parameters)
+    assert told in words(app)
+    assert cards(app)
+
+
+def test_a_link_to_other_data_can_be_taken_over(visit: Any, complete: Study) -> None:
+    app = visit(complete, study="0123abcd")
+    assert app.query_params["study"] == "0123abcd"
+    app.button[0].click().run()
+    assert "other data" not in words(app)
+    assert app.query_params["study"] == complete.dataset.fingerprint[:8]
+
+
+# --- a study that grows, changes or goes away --------------------------------------------------
+
+
+def test_pages_follow_a_study_as_it_is_built(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", stage="spec")
+    explore, explain = visit(study), visit(study, "explain", test="test-0")
+    for app in (explore, explain):
+        assert "Read and check the data" in words(app)
+        assert f"dataloupe build {study.root}" in words(app)
+
+    write_study(tmp_path / "t", stage="data")
+    (tmp_path / "t" / "data").rename(study.root / "data")
+    explore.run()
+    assert len(cards(explore)) == 24
+    assert "predicted" not in cards(explore)[0]["hint"]
+    assert "Predictions appear" in words(explore)
+    assert [box.key for box in explore.selectbox] == ["label"]
+    explain.run()
+    assert "True label" in words(explain)
+    assert "Predicted" not in words(explain)
+    assert "0 of 5" in words(explain)
+
+    study = Study.open(study.root)
+    write_predictions(study, "cnn", 0.2, np.random.default_rng(0))
+    explore.run()
+    assert "predicted" in cards(explore)[0]["hint"]
+    assert "Predictions appear" not in words(explore)
+    explain.run()
+    assert "Confidence" in words(explain)
+    assert "as soon as they are scored" in words(explain)
+
+    write_scores(study, "cnn", 20, np.random.default_rng(0))
+    explain.run()
+    assert len(cards(explain, 0)) == 12
+    assert not explore.exception
+    assert not explain.exception
+
+
+def test_a_study_that_is_gone_gets_a_message(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    app = visit(study)
+    study.root.rename(tmp_path / "elsewhere")
+    app.run()
+    assert not app.exception
+    assert "cannot be shown" in words(app)
+    assert "is no folder" in words(app)
+
+
+def test_a_broken_file_gets_a_message(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    path = study.top_test_file("cnn")
+    path.write_bytes(path.read_bytes()[:-8])
+    app = visit(study, "explain", test="test-0")
+    assert "cannot be shown" in words(app)
+    assert "dataloupe doctor" in words(app)
+
+
+def test_a_rebuilt_study_shows_its_new_data(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    app = visit(study)
+    write_study(tmp_path / "t", n_test=9, seed=4)
+    for name in ("data", "algorithms"):
+        (study.root / name).rename(tmp_path / f"old-{name}")
+        (tmp_path / "t" / name).rename(study.root / name)
+    app.run()
+    assert len(cards(app)) == 9
+    assert "made for other data" in words(app)
+
+
+# --- unusual studies ---------------------------------------------------------------------------
+
+
+def test_hostile_names_are_shown_as_text(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", classes=HOSTILE, name="<script>study</script>", wrong=0.5)
+    for app in (visit(study), visit(study, label=HOSTILE[0])):
+        assert "<script>" not in words(app)
+    for row in range(3):
+        app = visit(study, "explain", test=f"test-{row}")
+        shown = words(app)
+        assert "<script>" not in shown
+        assert "<img" not in shown
+        label = study.table("test")["label"][row]
+        assert all(len(name) < 200 for name in group_words(app)), label
+        assert {card["name"] for side in (0, 1) for card in cards(app, side)} <= set(HOSTILE)
+
+
+def test_texts_are_shown_in_place_of_pictures(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", display="text", classes=("good", "bad"))
+    shown = cards(visit(study))
+    assert shown[0]["text"] == study.table("test")["text"][0]
+    assert "sheet" not in shown[0]
+    app = visit(study, "explain", test="test-0")
+    assert f"<blockquote>{study.table('test')['text'][0]}</blockquote>" in words(app)
+    first = cards(app, 0)[0]
+    assert first["text"] == study.table("train")["text"][first["row"]]
+
+
+def test_two_algorithms_can_be_switched(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", algorithms=("cnn", "mlp"))
+    app = visit(study, "explain", test="test-0")
+    app.selectbox(key="algorithm").select("mlp").run()
+    assert app.query_params["algorithm"] == "mlp"
+    assert [card["row"] for card in cards(app, 0)] == list(study.influences(0, 12, "mlp")[0])
+
+
+@pytest.mark.parametrize(
+    ("n_test", "classes"), [(1, ("a", "b")), (30, [f"class {n}" for n in range(1000)])]
+)
+def test_small_and_wide_studies(
+    visit: Any, tmp_path: Path, n_test: int, classes: list[str]
+) -> None:
+    study = write_study(tmp_path / "s", n_test=n_test, classes=classes, wrong=0)
+    assert len(cards(visit(study))) == n_test
+    app = visit(study, "explain", test=f"test-{n_test - 1}")
+    assert app.button(key="next").disabled
+    assert cards(visit(study, "explain")) == []  # No mistake to offer.
+
+
+# --- pieces ------------------------------------------------------------------------------------
+
+
+def test_pages_need_no_torch(complete: Study) -> None:
+    script = f"""
+import os, sys
+os.environ[{STUDY_VARIABLE!r}] = {str(complete.root)!r}
+from streamlit.testing.v1 import AppTest
+app = AppTest.from_file({str(APP)!r}, default_timeout=60)
+app.query_params["test"] = "test-0"
+app.run()
+app.switch_page("views/explain.py").run()
+assert not app.exception and len(app.get("bidi_component")) == 2
+import dashboard.__main__, dashboard.routes
+assert "torch" not in sys.modules, "torch was imported"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+@given(some.floats(-60, 60))
+def test_odds_are_true(margin: float) -> None:
+    said = odds(margin)
+    if "even" in said:
+        assert abs(margin) < 0.1
+    else:
+        assert ("for the" in said) == (margin > 0)
+        if "over" in said:
+            assert math.exp(abs(margin)) >= 1000
+        else:
+            number = float(said.split("about ")[1].split(" to")[0])
+            assert number == pytest.approx(math.exp(abs(margin)), rel=0.06)
+
+
+@given(some.floats(1e-12, 1e9), some.floats(-1, 1))
+def test_scores_keep_sign_and_three_digits(largest: float, part: float) -> None:
+    score = part * largest
+    said = signed(score, largest)
+    assert said[0] in "+−"
+    assert float(said.replace("−", "-")) == pytest.approx(score, abs=0.006 * largest)
+
+
+@given(some.sets(some.integers(0, 50)), some.integers(0, 50))
+def test_position_in_a_slice(rows: set[int], row: int) -> None:
+    place, before, after = position_in_slice(np.array(sorted(rows), dtype=int), row)
+    assert before == max((other for other in rows if other < row), default=None)
+    assert after == min((other for other in rows if other > row), default=None)
+    assert place == (sorted(rows).index(row) + 1 if row in rows else None)
+
+
+@given(some.integers(1, 96), some.integers(40, 300))
+def test_thumbnails_are_whole_multiples(cell: int, wanted: int) -> None:
+    side = thumbnail_side(cell, wanted)
+    assert side % cell == 0
+    assert side <= max(cell, wanted)
+
+
+def test_the_server_is_closed_by_default() -> None:
+    config = server_config("127.0.0.1", 8501)
+    assert config["server.enableXsrfProtection"]
+    assert config["browser.gatherUsageStats"] is False
+    assert "*" not in config["server.allowedHosts"]  # type: ignore[operator]
+    assert Path(str(config["theme.base"])).is_file()
