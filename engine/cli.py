@@ -164,12 +164,13 @@ def _print_explanation(explanation: Explanation) -> None:
         ("Supporting: pulled it towards its label", explanation.supporting),
         ("Opposing: pulled it away from its label", explanation.opposing),
     ):
-        console.print(_influence_table(title, side))
-    console.print(f"[dim]{escape(str(explanation.badge))}[/]")
+        console.print(f"\n{title}")
+        console.print(_influence_table(side))
+    console.print(f"\n[dim]{escape(str(explanation.badge))}[/]", soft_wrap=True)
 
 
-def _influence_table(title: str, side: Sequence[Influence]) -> Table:
-    table = Table("", "id", "label", "score", title=title, title_justify="left")
+def _influence_table(side: Sequence[Influence]) -> Table:
+    table = Table("", "id", "label", "score")
     for rank, influence in enumerate(side, start=1):
         table.add_row(
             str(rank), escape(influence.id), escape(influence.label), f"{influence.score:+.4g}"
