@@ -150,7 +150,7 @@ def build_index(vectors: RowShards, kind: Kind, seed: int) -> Any:
     """Build an inner-product index over train vectors.
 
     Args:
-        vectors: Train vectors `[n_train, r]`; row i gets id i.
+        vectors: Train vectors `[n_train, r]`, at least 2; row i gets id i.
         kind: `flat` compares with all vectors; `sq` and `pq` do too, but keep one byte a dimension
             and one byte every 4 (product quantisation); `ivf` compares with the vectors of the
             nearest k-means clusters only.
@@ -168,10 +168,11 @@ def build_index(vectors: RowShards, kind: Kind, seed: int) -> Any:
     factory = {"flat": "Flat", "ivf": f"IVF{lists},Flat", "sq": "SQ8", "pq": f"PQ{parts}x{bits}"}
     with _one_thread():
         index: Any = faiss.index_factory(rank, factory[kind], faiss.METRIC_INNER_PRODUCT)
-        clustering = {"ivf": lambda: index.cp, "pq": lambda: index.pq.cp}
-        if kind in clustering:
-            clustering[kind]().seed = seed
+        if kind == "pq":
+            index.pq.cp.seed = seed
+            index.do_polysemous_training = False  # for Hamming search, which we do not use; slow
         if kind == "ivf":
+            index.cp.seed = seed
             index.nprobe = max(1, lists // 8)
         if kind != "flat":
             sample = min(n, _TRAINING_ROWS * max(lists, 256))

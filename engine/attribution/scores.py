@@ -515,7 +515,8 @@ def _keys(block: np.ndarray, sign: int, index: np.ndarray, workspace: _Workspace
     keys = workspace("keys", block.shape, np.int64)
     np.copyto(keys, positive.view(np.int32))
     np.left_shift(keys, 32, out=keys)
-    np.bitwise_or(keys, _LOW_BITS - index, out=keys)
+    # An index of −1 stands for nobody; its score is 0, and any index under a 0 is read as −1.
+    np.bitwise_or(keys, _LOW_BITS - np.maximum(index, 0), out=keys)
     return keys
 
 
