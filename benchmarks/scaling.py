@@ -1,0 +1,215 @@
+"""Memory stays flat and time linear while the training set grows from 5,000 to 500,000.
+
+Synthetic features of two checkpoints lie on disk in the shards that a build writes. A fresh process
+for each size scores 1,000 test examples with all training examples and keeps the top 100 of both
+signs, both ways, as the build does: a shard of training rows at a time. It reports its own peak
+memory: VmHWM, which counts mapped file pages too, and the anonymous part, sampled.
+
+Then, on 50,000 of the rows, every kind of search index against the exact pass.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._report import report, say
+from engine import search
+from engine.attribution.scores import FactorScores, RowShards, TopK, merge, ranges, top_k
+from engine.store import read_tensors, write_tensors
+
+SIZES = (5_000, 50_000, 500_000)
+ROUNDS = 3
+N_TEST, WIDTH, CHECKPOINTS, K = 1_000, 512, 2, 100
+ROWS_PER_SHARD = 5_000
+MEMORY_BYTES = 2**28
+SEARCH_SIZE, RANK, QUERIES = 50_000, 256, 100
+
+
+def measure() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="dataloupe-scaling-") as name:
+        folder = Path(name)
+        say(f"writing features of {max(SIZES):,} examples to {folder}")
+        write_features(folder)
+        runs: dict[int, list[dict[str, float]]] = {size: [] for size in SIZES}
+        for number in range(ROUNDS):
+            for size in SIZES:
+                run = json.loads(
+                    subprocess.run(
+                        [sys.executable, "-m", "benchmarks.scaling", "--score", name, str(size)],
+                        check=True,
+                        capture_output=True,
+                        text=True,
+                    ).stdout
+                )
+                runs[size].append(run)
+                say(f"round {number + 1}: {size:,} in {run['seconds']:.2f} s")
+        rows = [summary(size, runs[size]) for size in SIZES]
+        small, large = rows[0], rows[-1]
+        return {
+            "n_test": N_TEST,
+            "features": WIDTH,
+            "checkpoints": CHECKPOINTS,
+            "k": K,
+            "memory_bound_mib": MEMORY_BYTES / 2**20,
+            "rounds": ROUNDS,
+            "rows": rows,
+            "memory_ratio_500k_vs_5k": round(large["peak_mib"] / small["peak_mib"], 3),
+            "anonymous_memory_ratio_500k_vs_5k": round(
+                large["peak_anonymous_mib"] / small["peak_anonymous_mib"], 3
+            ),
+            "time_per_row_ratio_500k_vs_5k": round(
+                large["seconds_per_10k"] / small["seconds_per_10k"], 3
+            ),
+            "search": search_table(open_scores(folder, SEARCH_SIZE)),
+        }
+
+
+def summary(size: int, runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians over rounds."""
+    median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    return {
+        "n_train": size,
+        "seconds_per_10k": round(median["seconds"] / size * 10_000, 4),
+        **{name: round(value, 2) for name, value in median.items()},
+    }
+
+
+def write_features(folder: Path) -> None:
+    """Gaussian features whose columns fade like the spectrum of real ones, seeded by shard."""
+    fading = (np.arange(1, WIDTH + 1) ** -0.5).astype(np.float32)
+    for checkpoint in range(CHECKPOINTS):
+        for shard in range(max(SIZES) // ROWS_PER_SHARD):
+            rng = np.random.default_rng([checkpoint, shard])
+            features = rng.standard_normal((ROWS_PER_SHARD, WIDTH), dtype=np.float32) * fading
+            write_tensors(feature_file(folder, checkpoint, shard), {"features": features}, "")
+        rng = np.random.default_rng([checkpoint, 2**20])
+        factors = rng.standard_normal((N_TEST, WIDTH), dtype=np.float32) * fading
+        write_tensors(folder / f"factors-{checkpoint}.safetensors", {"factors": factors}, "")
+
+
+def feature_file(folder: Path, checkpoint: int, shard: int) -> Path:
+    return folder / f"features-{checkpoint}-{shard:05d}.safetensors"
+
+
+def open_scores(folder: Path, size: int) -> FactorScores:
+    """The first `size` training examples, memory-mapped."""
+    return FactorScores(
+        features=[
+            [
+                read_tensors(feature_file(folder, checkpoint, shard))["features"]
+                for shard in range(size // ROWS_PER_SHARD)
+            ]
+            for checkpoint in range(CHECKPOINTS)
+        ],
+        factors=[
+            read_tensors(folder / f"factors-{checkpoint}.safetensors")["factors"]
+            for checkpoint in range(CHECKPOINTS)
+        ],
+        out_to_loss=np.random.default_rng(0).random(size, dtype=np.float32),
+    )
+
+
+# --- one size, in a process of its own ---------------------------------------------------------
+
+
+def score(folder: Path, size: int) -> dict[str, float]:
+    """Score, keep the best, write the training side: what a build does. Times and peaks of it."""
+    scores = open_scores(folder, size)
+    baseline = memory_mib("VmRSS")
+    anonymous = [memory_mib("RssAnon")]
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.005):
+            anonymous.append(memory_mib("RssAnon"))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    start = time.perf_counter()
+    best: TopK | None = None
+    for trains in ranges(range(size), 16_384):
+        by_test, by_train = top_k(scores, K, trains, MEMORY_BYTES)
+        best = by_test if best is None else merge([best, by_test])
+        write_tensors(folder / "top.safetensors", vars(by_train), "")
+    seconds = time.perf_counter() - start
+    done.set()
+    sampler.join()
+    return {
+        "seconds": seconds,
+        "peak_mib": memory_mib("VmHWM"),
+        "peak_anonymous_mib": max(anonymous),
+        "baseline_mib": baseline,
+    }
+
+
+def memory_mib(field: str) -> float:
+    """A field of /proc/self/status. Not ru_maxrss: it starts at the parent's size."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise KeyError(field)
+
+
+# --- search ------------------------------------------------------------------------------------
+
+
+def search_table(scores: FactorScores) -> dict[str, Any]:
+    """Recall and time of each kind of index, beside exact blocks of τ."""
+    start = time.perf_counter()
+    truth, _ = top_k(scores, K)
+    exact_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    space = search.attribution_space(scores, RANK, seed=0)
+    vectors = RowShards.of([space.train_vectors(scores, range(scores.n_train))])
+    space_seconds = time.perf_counter() - start
+    tests = np.sort(np.random.default_rng(0).choice(N_TEST, QUERIES, replace=False))
+    sample = TopK(**{name: array[tests] for name, array in vars(truth).items()})
+    queries = space.test_vectors()[tests]
+    exact = partial(np.take_along_axis, scores.rows(tests), axis=1)
+    kinds = {}
+    for kind in ("flat", "sq", "pq", "ivf"):
+        say(f"search index {kind}")
+        start = time.perf_counter()
+        index = search.build_index(vectors, kind, seed=0)
+        build_seconds = time.perf_counter() - start
+        recall = search.measure_recall(index, queries, exact, sample)
+        single = []
+        for query in queries:
+            start = time.perf_counter()
+            index.search(np.stack([query, -query]), recall.candidates)
+            single.append(time.perf_counter() - start)
+        kinds[kind] = {
+            "build_seconds": round(build_seconds, 2),
+            "mib": round(len(search.index_to_array(index)) / 2**20, 1),
+            "candidates": recall.candidates,
+            "recall": round(recall.recall, 4),
+            "recall_by_candidates": {str(c): round(r, 4) for c, r in recall.table.items()},
+            "ms_a_query_of_both_signs": round(1000 * statistics.median(single), 2),
+        }
+    return {
+        "n_train": scores.n_train,
+        "rank": RANK,
+        "k": K,
+        "queries": QUERIES,
+        "exact_pass_of_all_tests_both_ways_seconds": round(exact_seconds, 2),
+        "attribution_space_seconds": round(space_seconds, 2),
+        "kinds": kinds,
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--score"]:
+        print(json.dumps(score(Path(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        report("scaling", measure, __doc__ or "")
