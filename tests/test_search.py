@@ -139,6 +139,7 @@ def test_a_live_query_finds_what_its_row_says():
     space, train = vectors_of(DenseScores([tau[:-1]]), 6)
     row = tau[-1:]
     queries = live_queries(row, train, space.singular_values)
+    np.testing.assert_allclose(queries @ train.parts[0].T, row, atol=1e-3 * np.abs(row).max())
     found = search(
         build_index(train, "flat", 0),
         queries,

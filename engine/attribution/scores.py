@@ -454,7 +454,7 @@ def top_k(
     trains = _range(trains, scores.n_train)
     workspace = _Workspace()
     tests_best = {sign: np.zeros((scores.n_test, k), np.int64) for sign in (1, -1)}
-    trains_best = {sign: np.zeros((len(trains), k), np.int64) for sign in (1, -1)}
+    by_train = _nobody(len(trains), k)
     # `blocks` counts at least 8 bytes a score; what follows takes 16 more.
     for first, block in scores.blocks(trains, memory_bytes // 3):
         if not np.isfinite([block.min(), block.max()]).all():
@@ -462,17 +462,16 @@ def top_k(
                 f"Scores of training examples {first} to {first + block.shape[1] - 1} are not all "
                 "finite: features or a checkpoint are damaged. `dataloupe doctor` names the file."
             )
-        by_test = _rows_first(block, workspace)
+        turned, index = _rows_first(block, workspace), np.arange(first, first + block.shape[1])
         for sign, best in tests_best.items():
-            index = np.arange(first, first + block.shape[1])
-            found = _largest(_keys(by_test, sign, index, workspace), k)
-            tests_best[sign] = _largest(np.concatenate([best, found], axis=1), k)
-        by_train = _rows_first(block.T, workspace)
-        for sign, best in trains_best.items():
-            found = _largest(_keys(by_train, sign, np.arange(scores.n_test), workspace), k)
-            start = first - trains.start
-            best[start : start + len(found), : found.shape[1]] = found
-    return _decode(tests_best[1], tests_best[-1]), _decode(trains_best[1], trains_best[-1])
+            keys = _largest(_keys(turned, sign, index, workspace), k)
+            tests_best[sign] = _largest(np.concatenate([best, keys], axis=1), k)
+        turned, index = _rows_first(block.T, workspace), np.arange(scores.n_test)
+        found = _decode(*(_largest(_keys(turned, s, index, workspace), k) for s in (1, -1)))
+        start = first - trains.start
+        for name, array in vars(found).items():
+            vars(by_train)[name][start : start + len(array), : array.shape[1]] = array
+    return _decode(tests_best[1], tests_best[-1]), by_train
 
 
 def top_k_among(scores: np.ndarray, candidates: np.ndarray, k: int) -> TopK:
@@ -526,6 +525,15 @@ def _largest(keys: np.ndarray, k: int) -> np.ndarray:
         keys.partition(keys.shape[1] - k, axis=1)
         keys = keys[:, -k:]
     return np.sort(keys, axis=1)[:, ::-1]
+
+
+def _nobody(n: int, k: int) -> TopK:
+    return TopK(
+        np.full((n, k), -1, np.int32),
+        np.zeros((n, k), np.float32),
+        np.full((n, k), -1, np.int32),
+        np.zeros((n, k), np.float32),
+    )
 
 
 def _padded(keys: np.ndarray, k: int) -> np.ndarray:
