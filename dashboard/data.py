@@ -126,7 +126,7 @@ def sprite_url(study: Study, split: Split, sheet: int) -> str:
     """Where the browser finds a sprite sheet; the address changes whenever the pictures do."""
     base = str(st.get_option("server.baseUrlPath") or "").strip("/")
     prefix = f"/{base}" if base else ""
-    return f"{prefix}/dataloupe/sprites/{study.dataset.fingerprint}/{split}/{sheet}.png"
+    return f"{prefix}/dataloupe/sprites/{study.dataset.fingerprint}/{split}/{sheet}.webp"
 
 
 def _stamp(path: Path) -> Stamp:

@@ -38,10 +38,10 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404) from error
         if request.path_params["fingerprint"] != current or not path.is_file():
             raise HTTPException(404)
-        return FileResponse(path, media_type="image/png", headers=FOREVER)
+        return FileResponse(path, media_type="image/webp", headers=FOREVER)
 
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
-        Route("/dataloupe/sprites/{fingerprint}/{split}/{sheet:int}.png", sprite),
+        Route("/dataloupe/sprites/{fingerprint}/{split}/{sheet:int}.webp", sprite),
         Mount("/dataloupe/fonts", app=fonts),
     ]

@@ -165,23 +165,24 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
         with path.open("rb") as file:
             prefix = file.read(8)
             if len(prefix) < 8:
-                raise _broken(path, "it is cut short")
+                raise broken(path, "it is cut short")
             (length,) = struct.unpack("<Q", prefix)
             if length > min(_MAX_HEADER, size - 8):
-                raise _broken(path, "its header is cut short or damaged")
+                raise broken(path, "its header is cut short or damaged")
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _broken(path, "its header is damaged") from error
+        raise broken(path, "its header is damaged") from error
     if size != 8 + length + end:
-        raise _broken(path, f"it has {size} bytes where its header promises {8 + length + end}")
+        raise broken(path, f"it has {size} bytes where its header promises {8 + length + end}")
     return header, metadata, 8 + length
 
 
-def _broken(path: Path, why: str) -> StoreError:
+def broken(path: Path, why: str) -> StoreError:
+    """The error for a file that is not whole, with the way to mend it."""
     return StoreError(
         f"{path} is broken: {why}. `dataloupe doctor STUDY --repair` removes just this file, and "
         "the next `dataloupe build` makes it again."
@@ -210,7 +211,7 @@ def read_tensors(
         dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
         first, last = entry["data_offsets"]
         if last - first != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
-            raise _broken(path, f"tensor {name!r} does not fill its place")
+            raise broken(path, f"tensor {name!r} does not fill its place")
         if first == last:
             arrays[name] = np.empty(shape, dtype)
         else:
@@ -218,7 +219,7 @@ def read_tensors(
         if verify:
             digest.update(_bytes_of(arrays[name]))
     if verify and metadata.get(CHECKSUM_KEY) != digest.hexdigest():
-        raise _broken(path, "its content does not match its checksum")
+        raise broken(path, "its content does not match its checksum")
     return arrays
 
 
@@ -241,32 +242,58 @@ def check_fingerprint(path: Path, found: str, wanted: str) -> None:
 
 
 def write_table(path: Path, table: pa.Table, made_from: str) -> None:
-    """Write a Parquet table with page checksums and the fingerprint in its file metadata."""
-    table = table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), FINGERPRINT_KEY: made_from}
-    )
+    """Write a Parquet table with page checksums; fingerprint and checksum lie in its metadata."""
+    metadata = {
+        **(table.schema.metadata or {}),
+        FINGERPRINT_KEY: made_from,
+        CHECKSUM_KEY: _table_digest(table),
+    }
+    table = table.replace_schema_metadata(metadata)
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(
-    path: Path, made_from: str | None = None, columns: list[str] | None = None
+    path: Path,
+    made_from: str | None = None,
+    columns: list[str] | None = None,
+    verify: bool = False,
 ) -> pa.Table:
     """Read a Parquet table; its page checksums are verified on the way.
+
+    Args:
+        path: The table.
+        made_from: The fingerprint it must carry; None takes any.
+        columns: Read only these.
+        verify: Also compare its checksum, which covers names and types of columns too; this
+            needs all columns.
 
     Raises:
         StoreError: Missing or broken. StaleError: Another fingerprint.
     """
     try:
         table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(path, "it is no whole Parquet file") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError, AttributeError) as error:
+        raise broken(path, "it is no whole Parquet table of a study") from error
     if made_from is not None:
-        found = (table.schema.metadata or {}).get(FINGERPRINT_KEY.encode(), b"").decode()
-        check_fingerprint(path, found, made_from)
+        check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), made_from)
+    if verify and metadata.get(CHECKSUM_KEY) != _table_digest(table):
+        raise broken(path, "its content does not match its checksum")
     return table
+
+
+def _table_digest(table: pa.Table) -> str:
+    """SHA-256 of column names, types and values; how the file lays them out does not matter."""
+    import pandas as pd
+
+    digest = hashlib.sha256(str([(field.name, str(field.type)) for field in table.schema]).encode())
+    if table.num_columns:
+        rows = pd.util.hash_pandas_object(table.to_pandas(), index=False)
+        digest.update(rows.to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 # --- what people read --------------------------------------------------------------------------
@@ -296,9 +323,9 @@ def read_json(path: Path, made_from: str | None = None) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _broken(path, "it is no whole JSON file of a study") from error
+        raise broken(path, "it is no whole JSON file of a study") from error
     if checksum != fingerprint(content):
-        raise _broken(path, "its content does not match its checksum")
+        raise broken(path, "its content does not match its checksum")
     if made_from is not None:
         check_fingerprint(path, found, made_from)
     return dict(content)

@@ -8,7 +8,7 @@ holds never imports torch.
     data/dataset.json                            what the dataset is, and its fingerprint
     data/{split}/00000.safetensors               what models are fed, in row shards
     data/{split}/00000.parquet                   id, label, columns to show and filter by
-    data/{split}/00000.png                       thumbnails, 256 to a sprite sheet
+    data/{split}/00000.webp                      thumbnails, 256 to a sprite sheet
     algorithms/NAME/checkpoints/000.safetensors  trained weights
     algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
     algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
@@ -265,7 +265,7 @@ class Study:
         return self.root / "data" / split / f"{shard:05d}.safetensors"
 
     def sprite_file(self, split: Split, sheet: int) -> Path:
-        return self.root / "data" / split / f"{sheet:05d}.png"
+        return self.root / "data" / split / f"{sheet:05d}.webp"
 
     def algorithm_folder(self, algorithm: str) -> Path:
         return self.root / "algorithms" / algorithm

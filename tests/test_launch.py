@@ -40,9 +40,9 @@ def get(port: int, path: str) -> tuple[int, dict[str, str], bytes]:
 
 def test_sprites_are_files_that_a_browser_keeps(study: Study, port: int) -> None:
     data = study.dataset.fingerprint
-    status, headers, body = get(port, f"/dataloupe/sprites/{data}/test/0.png")
+    status, headers, body = get(port, f"/dataloupe/sprites/{data}/test/0.webp")
     assert status == 200
-    assert headers["content-type"] == "image/png"
+    assert headers["content-type"] == "image/webp"
     assert "immutable" in headers["cache-control"]
     assert body == study.sprite_file("test", 0).read_bytes()
 
@@ -50,11 +50,11 @@ def test_sprites_are_files_that_a_browser_keeps(study: Study, port: int) -> None
 @pytest.mark.parametrize(
     "path",
     [
-        "/dataloupe/sprites/0000000000000000/test/0.png",
-        "/dataloupe/sprites/{data}/test/1.png",
-        "/dataloupe/sprites/{data}/secret/0.png",
-        "/dataloupe/sprites/{data}/test/-1.png",
-        "/dataloupe/sprites/{data}/test/..%2f..%2fdataset.json.png",
+        "/dataloupe/sprites/0000000000000000/test/0.webp",
+        "/dataloupe/sprites/{data}/test/1.webp",
+        "/dataloupe/sprites/{data}/secret/0.webp",
+        "/dataloupe/sprites/{data}/test/-1.webp",
+        "/dataloupe/sprites/{data}/test/..%2f..%2fdataset.json.webp",
         "/dataloupe/fonts/..%2f..%2f__main__.py",
         "/dataloupe/fonts/missing.woff2",
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +117,18 @@ def test_tables_and_json_carry_their_fingerprint(tmp_path: Path) -> None:
     table.write_bytes(table.read_bytes()[:-20])
     with pytest.raises(StoreError, match="broken"):
         store.read_table(table)
+
+
+def test_a_renamed_column_fails_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table({"label": ["a"]})
+    store.write_table(path, table, "made")
+    store.read_table(path, verify=True)
+    metadata = pq.read_schema(path).metadata
+    renamed = pa.table({"labem": ["a"]}).replace_schema_metadata(metadata)
+    pq.write_table(renamed, path)
+    with pytest.raises(StoreError, match="checksum"):
+        store.read_table(path, verify=True)
 
 
 @pytest.mark.parametrize("read", [store.read_tensors, store.read_table, store.read_json])

@@ -102,11 +102,15 @@ def _write_shard(
 ) -> None:
     number = shard.start // ROWS_PER_SHARD
     thumbnails = shard.thumbnails or []
+    sheets = {}
     for first in range(0, len(thumbnails), SPRITES_PER_SHEET):
-        sheet = study.sprite_file(split, (shard.start + first) // SPRITES_PER_SHEET)
-        with store.atomic(sheet) as temporary:
+        path = study.sprite_file(split, (shard.start + first) // SPRITES_PER_SHEET)
+        with store.atomic(path) as temporary:
             temporary.write_bytes(sprite_sheet(thumbnails[first : first + SPRITES_PER_SHEET], cell))
+        sheets[path.name] = store.file_digest(path)
     labels = [classes[label] for label in shard.arrays["label"]]
     columns = {"id": shard.ids, "label": labels, **shard.columns}
     store.write_table(study.table_file(split, number), pa.table(columns), made_from)
-    store.write_tensors(study.arrays_file(split, number), shard.arrays, made_from)
+    # A picture has no room for a checksum, so the arrays of the same rows carry it.
+    made_by = {"sheets": sheets}
+    store.write_tensors(study.arrays_file(split, number), shard.arrays, made_from, made_by)
