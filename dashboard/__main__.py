@@ -54,7 +54,7 @@ def server_config(address: str, port: int) -> dict[str, object]:
         "server.enableXsrfProtection": True,
         "server.enableCORS": True,
         # A page of another site must not reach a local server under a name of its own.
-        "server.allowedHosts": ["127.0.0.1", "localhost", "[::1]"] if loopback else ["*"],
+        "server.allowedHosts": ["127.0.0.1", "localhost", "::1"] if loopback else ["*"],
         "server.maxUploadSize": UPLOAD_MEGABYTES,
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "viewer",

@@ -45,7 +45,8 @@ def write_study(
 ) -> Study:
     """Write a study as far as `stage`, and open it."""
     task = "image-classification" if display == "image" else "text-classification"
-    spec = f'name = {json.dumps(name)}\n[data]\nsource = "synthetic"\n[task]\nname = "{task}"\n'
+    quoted = json.dumps(name, ensure_ascii=False)  # TOML takes no surrogate pairs.
+    spec = f'name = {quoted}\n[data]\nsource = "synthetic"\n[task]\nname = "{task}"\n'
     spec += "".join(f"[algorithms.{algorithm}]\n" for algorithm in algorithms)
     study = Study.create(root, spec)
     reached = STAGES.index(stage)

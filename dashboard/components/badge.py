@@ -9,9 +9,9 @@ import streamlit as st
 from engine.study import Badge
 
 ROADS = {
-    "dual-exact": "exact gradients, solved in the dual (n × n)",
-    "dual-wide": "wide factorised gradient features, solved in the dual (n × n)",
-    "primal": "factorised gradient features, solved in the primal",
+    "dual-exact": "Exact gradients, solved in the dual (n × n)",
+    "dual-wide": "Wide factorised gradient features, solved in the dual (n × n)",
+    "primal": "Factorised gradient features, solved in the primal",
 }
 
 
@@ -28,8 +28,8 @@ def trust_badge(badge: Badge) -> None:
 
 
 def _in_full(badge: Badge) -> str:
-    width = "exact" if badge.features is None else f"{badge.features:,} per checkpoint"
-    threshold = "none" if badge.soft_threshold == 0 else f"{badge.soft_threshold:g}"
+    width = "Exact" if badge.features is None else f"{badge.features:,} per checkpoint"
+    threshold = "None" if badge.soft_threshold == 0 else f"{badge.soft_threshold:g}"
     quality = (
         "Not measured: it takes models trained on random subsets. Trust the order, less the "
         "numbers."
@@ -52,7 +52,7 @@ def _in_full(badge: Badge) -> str:
         "Soft threshold": threshold,
         "Quality (LDS)": quality,
         "Units": units,
-        "Search": f"{badge.index} index, recall@{badge.recall_at} {badge.recall:.3f}",
+        "Search": f"{badge.index.upper()} index, recall@{badge.recall_at} {badge.recall:.3f}",
     }
     entries = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
     return f'<dl class="dl-trust">{entries}</dl>'

@@ -8,15 +8,10 @@ from html import escape
 import streamlit as st
 
 from dashboard.data import open_study
+from engine.progress import TITLES
 from engine.study import Progress, Study
 
 SECONDS = 1.5
-STAGES = {
-    "data": "Read and check the data",
-    "checkpoints": "Train checkpoints",
-    "trak": "Attribute predictions to training data",
-    "search": "Rank and index",
-}
 
 
 def building(title: str, ready: Callable[[Study], bool], algorithm: str) -> None:
@@ -44,13 +39,12 @@ def _panel(title: str, steps: list[Progress], study: Study) -> str:
 
 
 def _entry(step: Progress, current: bool) -> str:
-    state = "done" if step.complete else "current" if current else "waiting"
-    mark = {"done": "✓", "current": "●", "waiting": "○"}[state]
+    state = "done" if step.complete else "working" if current else "waiting"
+    mark = {"done": "✓", "working": "●", "waiting": "○"}[state]
     count = f"{step.done:,} of {step.total:,}" if step.total > 1 else state
-    name = STAGES.get(step.stage, step.stage)
     share = 100 * step.done / max(1, step.total)
     track = f'<div class="dl-track"><i style="width:{share:.0f}%"></i></div>' if current else ""
     return (
         f'<li data-state="{state}"><span aria-hidden="true">{mark}</span>'
-        f"<span>{escape(name)}</span><span>{count}</span>{track}</li>"
+        f"<span>{escape(TITLES[step.stage])}</span><span>{count}</span>{track}</li>"
     )

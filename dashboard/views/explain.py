@@ -114,6 +114,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>',
         width="content",
     )
+    copy_link(location.parameters(test=str(example["id"])), "copy")
     with st.container(horizontal=True, gap="small", width="content"):
         button_to_explore("Explore")
         st.button(
@@ -132,7 +133,6 @@ with st.container(horizontal=True, vertical_alignment="center"):
             args=(after,),
             key="next",
         )
-        copy_link(location.parameters(test=str(example["id"])), "copy")
 
 # --- the example, and what speaks for and against its true label -------------------------------
 

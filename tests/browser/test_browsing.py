@@ -153,3 +153,17 @@ def test_a_page_fills_itself_while_the_study_is_built(
         write_scores(study, "cnn", 20, np.random.default_rng(0))
         expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
         page.close()
+
+
+def test_hostile_names_run_nothing(desktop: BrowserContext, tmp_path: Path) -> None:
+    classes = ("<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "a" * 500)
+    study = write_study(tmp_path / "study", classes=classes, name=classes[0], wrong=0.5)
+    with server(study.root) as url:
+        page = desktop.new_page()
+        page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+        for path in ("", "explain?test=test-0", "explain?test=<img src=x onerror=alert(3)>"):
+            page.goto(f"{url}/{path}")
+            expect(page.locator(".card").first).to_be_visible()
+            settled(page)
+            assert page.locator('img[src="x"]').count() == 0
+        page.close()
