@@ -514,7 +514,8 @@ class Study:
         """
         algorithm = self.algorithm(algorithm)
         top = self.top(algorithm)
-        if k > top["support_index"].shape[1] and k < self.dataset.n_train:
+        k = min(k, self.dataset.n_train)
+        if k > top["support_index"].shape[1]:
             top = self._search(test, k, algorithm)
             test = 0
         parts = []

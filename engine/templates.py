@@ -28,7 +28,7 @@ def spec_from_template(name: str, source: str | None = None) -> str:
     text = (asset("specs") / f"{name}.toml").read_text(encoding="utf-8")
     if source is not None:
         path = Path(source).expanduser()
-        quoted = json.dumps(str(path.resolve()) if path.exists() else source)
+        quoted = json.dumps(str(path.resolve()) if path.exists() else source, ensure_ascii=False)
         return re.sub(r'(?m)^source = ".*"', lambda _: f"source = {quoted}", text, count=1)
     if re.search(r'(?m)^source = ""', text):
         raise SpecError(f"The template {name!r} needs --data: a folder, a file or a hub name.")

@@ -36,6 +36,11 @@ def test_beyond_the_stored_k_the_index_answers(small_study: Study) -> None:
     assert hits >= 0.95 * 600
 
 
+def test_all_training_examples_can_be_asked_for(small_study: Study) -> None:
+    support, _, oppose, _ = small_study.influences(0, 10_000)
+    assert sorted([*support, *oppose]) == list(range(300))
+
+
 def test_every_training_example_knows_whom_it_helps_and_hurts(small_study: Study) -> None:
     scores = small_study.scores(range(60))
     for train in (0, 17, 299):
