@@ -20,6 +20,7 @@ holds never imports torch.
     algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
     algorithms/NAME/search/top/test.safetensors  top-k of both signs for every test example
     algorithms/NAME/search/top/train-00000.safetensors    the reverse, in row shards
+    algorithms/NAME/search/totals.safetensors    sums of scores of both signs, for both sides
     algorithms/NAME/search/vectors/              the attribution space: test.safetensors, train-…
     algorithms/NAME/search/index.safetensors     a serialised FAISS index of the train vectors
     algorithms/NAME/search/search.json           which kind of index, and its measured recall
@@ -322,6 +323,9 @@ class Study:
     def top_train_file(self, algorithm: str, shard: int) -> Path:
         return self.search_folder(algorithm) / "top" / f"train-{shard:05d}.safetensors"
 
+    def totals_file(self, algorithm: str) -> Path:
+        return self.search_folder(algorithm) / "totals.safetensors"
+
     def test_vectors_file(self, algorithm: str) -> Path:
         return self.search_folder(algorithm) / "vectors" / "test.safetensors"
 
@@ -503,6 +507,15 @@ class Study:
         algorithm = self.algorithm(algorithm)
         shard = store.read_tensors(self.top_train_file(algorithm, row // ROWS_PER_SHARD))
         return {name: array[row % ROWS_PER_SHARD] for name, array in shard.items()}
+
+    def totals(self, algorithm: str | None = None) -> dict[str, np.ndarray]:
+        """Sums of scores, positive and negative apart, float32, memory-mapped.
+
+        `train_support`, `train_oppose` `[n_train]`: of each training example over all test
+        predictions; `test_support`, `test_oppose` `[n_test]`: of each prediction over all training
+        examples.
+        """
+        return store.read_tensors(self.totals_file(self.algorithm(algorithm)))
 
     def influences(
         self, test: int, k: int, algorithm: str | None = None

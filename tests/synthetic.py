@@ -183,6 +183,7 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
             _reverse(rows, dataset.n_test, k, generator),
             "synthetic",
         )
+    store.write_tensors(study.totals_file(algorithm), _totals(top, study, algorithm), "synthetic")
     road = {
         "kind": "dual-wide",
         "proj_dim": 32_768,
@@ -208,6 +209,19 @@ def _sample(
     drawn = generator.choice(rows, size=min(rows, 2 * number), replace=False)
     rest = drawn[~np.isin(drawn, some)][: number - len(some)]
     return generator.permutation(np.concatenate([some, rest]))
+
+
+def _totals(top: dict[str, np.ndarray], study: Study, algorithm: str) -> dict[str, np.ndarray]:
+    """Sums that fit the stored tops: as much again lies beyond them."""
+    found: dict[str, np.ndarray] = {}
+    for sign in ("support", "oppose"):
+        found[f"test_{sign}"] = 2 * top[f"{sign}_score"].sum(axis=1)
+        shards = [
+            store.read_tensors(study.top_train_file(algorithm, shard))[f"{sign}_score"]
+            for shard in range(study.shards("train"))
+        ]
+        found[f"train_{sign}"] = 2 * np.concatenate(shards).sum(axis=1)
+    return found
 
 
 def _reverse(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.attribution import scores as module
-from engine.attribution.scores import DenseScores, FactorScores, TopK, combine, merge, top_k
+from engine.attribution.scores import DenseScores, FactorScores, TopK, Totals, combine, merge, top_k
 from engine.errors import StoreError
 from engine.store import read_tensors, write_tensors
 
@@ -182,6 +182,18 @@ def test_top_k_does_not_depend_on_the_memory_of_the_machine(case):
     first, second = (top_k(scores, 5, memory_bytes=b)[0] for b in (2**24, 2**34))
     for name in TopK.__dataclass_fields__:
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+
+
+def test_totals_add_up_over_shards_and_blocks(case):
+    scores, _, tau = case
+    totals = Totals.zeros(scores.n_test, scores.n_train)
+    cut = scores.n_train // 3
+    for trains in (range(cut), range(cut, scores.n_train)):
+        top_k(scores, 5, trains, memory_bytes=4000, totals=totals)
+    for sign, part in (("support", np.maximum(tau, 0)), ("oppose", np.minimum(tau, 0))):
+        for side, axis in (("test", 1), ("train", 0)):
+            found = getattr(totals, f"{side}_{sign}")
+            np.testing.assert_allclose(found, part.sum(axis=axis, dtype=np.float64), rtol=1e-4)
 
 
 def test_scores_that_are_not_finite_are_refused():

@@ -49,6 +49,14 @@ def test_every_training_example_knows_whom_it_helps_and_hurts(small_study: Study
         assert top["oppose_index"][0] == scores[:, train].argmin()
 
 
+def test_totals_are_sums_over_the_whole_score_matrix(small_study: Study) -> None:
+    scores = small_study.scores(range(60)).astype(np.float64)
+    totals = small_study.totals()
+    for sign, part in (("support", np.maximum(scores, 0)), ("oppose", np.minimum(scores, 0))):
+        np.testing.assert_allclose(totals[f"test_{sign}"], part.sum(axis=1), rtol=1e-5)
+        np.testing.assert_allclose(totals[f"train_{sign}"], part.sum(axis=0), rtol=1e-5)
+
+
 def test_an_explanation_names_its_example_and_is_json(small_study: Study) -> None:
     by_row, by_id = small_study.explain(17, k=3), small_study.explain("test-17", k=3)
     assert by_row == by_id

@@ -429,8 +429,45 @@ class TopK:
     oppose_score: np.ndarray
 
 
+@dataclass(frozen=True)
+class Totals:
+    """Sums of scores, positive and negative apart, added up in float64 over blocks of τ.
+
+    A training example's sum over all predictions says how much it matters; a prediction's sum over
+    all training examples is what shares of influence are shares of. The units are those of the
+    scores, so a prediction with large scores weighs more in a training example's sum.
+
+    Attributes:
+        test_support, test_oppose: `[n_test]`, over the training rows that were added.
+        train_support, train_oppose: `[n_train]`, over all test rows; 0 where nothing was added.
+    """
+
+    test_support: np.ndarray
+    test_oppose: np.ndarray
+    train_support: np.ndarray
+    train_oppose: np.ndarray
+
+    @classmethod
+    def zeros(cls, n_test: int, n_train: int) -> Totals:
+        return cls(np.zeros(n_test), np.zeros(n_test), np.zeros(n_train), np.zeros(n_train))
+
+    def add(self, first: int, block: np.ndarray) -> None:
+        """Add scores `[n_test, b]` of the training rows from `first` on."""
+        mine = slice(first, first + block.shape[1])
+        for sign, tests, trains in (
+            (block > 0, self.test_support, self.train_support),
+            (block < 0, self.test_oppose, self.train_oppose),
+        ):
+            tests += block.sum(axis=1, dtype=np.float64, where=sign)
+            trains[mine] += block.sum(axis=0, dtype=np.float64, where=sign)
+
+
 def top_k(
-    scores: Scores, k: int, trains: range | None = None, memory_bytes: int = WORKING_BYTES
+    scores: Scores,
+    k: int,
+    trains: range | None = None,
+    memory_bytes: int = WORKING_BYTES,
+    totals: Totals | None = None,
 ) -> tuple[TopK, TopK]:
     """Exact top-k of both signs in one pass over τ[:, trains], a block of training rows at a time.
 
@@ -443,6 +480,7 @@ def top_k(
         trains: The training rows to look at; None for all.
         memory_bytes: Bound on temporaries. Results come on top: 16·k bytes for each test example
             and each row of `trains`.
+        totals: Add the scores that pass to these.
 
     Returns:
         For each test example its training examples among `trains` (indices of the whole training
@@ -462,6 +500,8 @@ def top_k(
                 f"Scores of training examples {first} to {first + block.shape[1] - 1} are not all "
                 "finite: features or a checkpoint are damaged. `dataloupe doctor` names the file."
             )
+        if totals is not None:
+            totals.add(first, block)
         turned, index = _rows_first(block, workspace), np.arange(first, first + block.shape[1])
         for sign, best in tests_best.items():
             keys = _largest(_keys(turned, sign, index, workspace), k)

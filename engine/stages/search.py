@@ -1,4 +1,4 @@
-"""Rank and index: exact top-k of both signs, and the FAISS index with its recall."""
+"""Rank and index: exact top-k and sums of both signs, and the FAISS index with its recall."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import RowShards, Scores, TopK, merge, top_k
+from engine.attribution.scores import RowShards, Scores, TopK, Totals, merge, top_k
 from engine.execution import run_jobs
 from engine.search import (
     attribution_space,
@@ -45,6 +45,7 @@ def run(run: Run, algorithm: str) -> None:
     if done[0].exists():
         store.read_json(done[0], made_from)
     files = [*done, study.top_test_file(algorithm), study.test_vectors_file(algorithm)]
+    files.append(study.totals_file(algorithm))
     for shard in range(study.shards("train")):
         files += [
             study.top_train_file(algorithm, shard),
@@ -120,14 +121,17 @@ def _row_ranges(rows: int) -> list[range]:
 
 
 def _rank(study: Study, algorithm: str, scores: Scores, made_from: str) -> TopK:
-    """Write the exact top-k of both sides; return that of the test examples."""
+    """Write the exact top-k and the sums of both sides; return the top-k of the test examples."""
     k = study.spec.search.top_k
     parts = []
+    totals = Totals.zeros(scores.n_test, scores.n_train)
     for shard, trains in enumerate(_row_ranges(scores.n_train)):
-        of_tests, of_trains = top_k(scores, k, trains)
+        of_tests, of_trains = top_k(scores, k, trains, totals=totals)
         path = study.top_train_file(algorithm, shard)
         store.write_tensors(path, vars(of_trains), made_from)
         parts.append(of_tests)
     of_tests = merge(parts)
     store.write_tensors(study.top_test_file(algorithm), vars(of_tests), made_from)
+    sums = {name: array.astype(np.float32) for name, array in vars(totals).items()}
+    store.write_tensors(study.totals_file(algorithm), sums, made_from)
     return of_tests
