@@ -9,7 +9,15 @@ import streamlit as st
 from dashboard.components.context import context
 from dashboard.components.notice import notice
 from dashboard.data import open_study
-from dashboard.location import announce, read_location
+from dashboard.location import (
+    EXPLAIN,
+    EXPLORE,
+    OVERVIEW,
+    PROVENANCE,
+    TRAINING,
+    announce,
+    read_location,
+)
 from engine.errors import DataloupeError
 
 HERE = Path(__file__).parent
@@ -20,17 +28,35 @@ st.logo(HERE / "logo.svg", size="large")
 page = st.navigation(
     [
         st.Page(
-            "views/explore.py",
+            OVERVIEW,
+            title="Overview",
+            icon=":material/monitoring:",
+            default=True,
+            help="How good the model is, what it mixes up, and how far the scores can be trusted.",
+        ),
+        st.Page(
+            EXPLORE,
             title="Explore",
             icon=":material/grid_view:",
-            default=True,
             help="All test pictures; filter them by class and by what the model says.",
         ),
         st.Page(
-            "views/explain.py",
+            EXPLAIN,
             title="Explain",
             icon=":material/compare_arrows:",
             help="One prediction, and the training pictures that support and oppose it.",
+        ),
+        st.Page(
+            TRAINING,
+            title="Training",
+            icon=":material/model_training:",
+            help="One training picture, and the predictions it helps and hurts.",
+        ),
+        st.Page(
+            PROVENANCE,
+            title="Provenance",
+            icon=":material/fingerprint:",
+            help="What all of this was made from, by what, and whether it is whole.",
         ),
     ],
     position="top",

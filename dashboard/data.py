@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from dashboard.location import Location
+from engine import store
+from engine.doctor import Report, examine
 from engine.errors import SpecError
 from engine.study import Badge, Split, Study
 
@@ -103,11 +106,27 @@ def _badge(root: str, algorithm: str, stamps: tuple[Stamp, Stamp], _study: Study
 
 
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
-    """Rows (ascending) whose columns equal the filters' values."""
+    """Rows (ascending) whose columns equal the filters' values, or lie in a range's."""
     keep = np.ones(len(examples.table), dtype=bool)
     for column, value in filters.items():
-        keep &= (examples.table[column] == value).to_numpy(dtype=bool)
+        values = examples.table[column]
+        fits = values.between(*value) if isinstance(value, tuple) else values == value
+        keep &= fits.to_numpy(dtype=bool)
     return np.flatnonzero(keep)
+
+
+def slice_rows(study: Study, examples: Examples, location: Location) -> np.ndarray:
+    """Rows of the slice in its order; equals stay in the order of the data."""
+    rows = matching(examples, location.slice.filters())
+    sort = location.slice.sort
+    if sort is None:
+        return rows
+    if sort in ("support", "oppose"):
+        keys = -np.abs(study.top(location.algorithm)[f"{sort}_score"][rows, 0])
+    else:
+        keys = examples.table[sort.removeprefix("-")].to_numpy()[rows]
+        keys = -keys if sort.startswith("-") else keys
+    return rows[np.argsort(keys, kind="stable")]
 
 
 def counts(examples: Examples, column: str, filters: dict[str, Any]) -> dict[Any, int]:
@@ -120,6 +139,38 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> dict[Any
 def share(examples: Examples, rows: np.ndarray, label: str) -> str:
     """How many of these rows have the label, in words: `7 of 10`."""
     return f"{(examples.table['label'].iloc[rows] == label).sum()} of {len(rows)}"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a study: its size in bytes, and when it changed, in seconds since 1970."""
+
+    path: Path
+    size: int
+    changed: float
+
+
+def stage_files(study: Study, stage: str, algorithm: str) -> list[StoredFile]:
+    """What a stage has made so far."""
+    found = []
+    for folder in study.stage_folders(stage, algorithm):
+        for path in sorted(folder.rglob("*")):
+            stamp = None if path.name.startswith(".") or path.is_dir() else _stamp(path)
+            if stamp is not None:
+                found.append(StoredFile(path, stamp[1], stamp[0] / 1e9))
+    return found
+
+
+def files_stamp(study: Study) -> str:
+    """Stands for names, sizes and times of all files of the study."""
+    paths = sorted(path for path in study.root.rglob("*") if not path.name.startswith("."))
+    return store.fingerprint([(str(path), _stamp(path)) for path in paths])
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def examined(_study: Study, stamp: str) -> Report:
+    """What reading every file of the study found, as long as no file changes."""
+    return examine(_study)
 
 
 def sprite_url(study: Study, split: Split, sheet: int) -> str:

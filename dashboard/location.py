@@ -8,7 +8,8 @@ way from Explore to Explain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,33 +17,58 @@ import streamlit as st
 
 from engine.study import Study
 
+OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"
 EXPLAIN = "views/explain.py"
+TRAINING = "views/training.py"
+PROVENANCE = "views/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500
 RESULTS = {"correct": True, "wrong": False}
+SORTS = {
+    "margin": "Lowest margin",
+    "-margin": "Highest margin",
+    "confidence": "Least confident",
+    "support": "Strongest supporter",
+    "oppose": "Strongest opposer",
+}
+"""Orders of a slice other than the data's; the last two need scores."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Which test examples are looked at. None leaves a column free."""
+    """Which test examples are looked at, and in which order. None leaves a column free.
+
+    Attributes:
+        margin: Least and largest margin, both included.
+        sort: One of SORTS; None is the order of the data.
+    """
 
     label: str | None = None
     predicted: str | None = None
     result: str | None = None
+    margin: tuple[float, float] | None = None
+    sort: str | None = None
 
     def filters(self) -> dict[str, Any]:
-        """Column of the examples' table → value."""
+        """Column of the examples' table → value, or (least, largest)."""
         wanted = {
             "label": self.label,
             "predicted": self.predicted,
             "correct": None if self.result is None else RESULTS[self.result],
+            "margin": self.margin,
         }
         return {column: value for column, value in wanted.items() if value is not None}
 
     def parameters(self) -> dict[str, str]:
         """As they stand in the URL."""
-        found = {"label": self.label, "predicted": self.predicted, "result": self.result}
+        found = {
+            "label": self.label,
+            "predicted": self.predicted,
+            "result": self.result,
+            "margin": None if self.margin is None else margin_text(self.margin),
+            "sort": self.sort,
+        }
         return {name: value for name, value in found.items() if value is not None}
 
     def words(self) -> str:
@@ -54,6 +80,9 @@ class Slice:
             parts.append(f"predicted {self.predicted}")
         if self.result is not None:
             parts.append(self.result)
+        if self.margin is not None:
+            least, largest = (f"{end:g}".replace("-", "−") for end in self.margin)
+            parts.append(f"margin {least} to {largest}")
         return ", ".join(parts)
 
 
@@ -65,6 +94,7 @@ class Location:
         study: Short fingerprint of the data; None before the data are built.
         foreign: The fingerprint in the URL, where it is another than the study's.
         test: Id or row of the explained example, unchecked.
+        train: Id or row of the training example looked at, unchecked.
         problems: What in the URL could not be, in words for the reader.
     """
 
@@ -74,8 +104,13 @@ class Location:
     slice: Slice
     page: int
     test: str | None
+    train: str | None
     k: int
     problems: tuple[str, ...]
+
+    def of_slice(self, slice: Slice) -> Location:
+        """The same with another slice."""
+        return replace(self, slice=slice)
 
     def parameters(self, **changes: str | int) -> dict[str, str]:
         """The URL's parameters for this view, with changes."""
@@ -100,7 +135,8 @@ def read_location(study: Study) -> Location:
         algorithm = study.algorithm()
 
     if not study.has_data:
-        return Location(None, None, algorithm, Slice(), 1, asked.get("test"), DEFAULT_K, ())
+        test, train = asked.get("test"), asked.get("train")
+        return Location(None, None, algorithm, Slice(), 1, test, train, DEFAULT_K, ())
 
     def known_class(name: str) -> str | None:
         value = asked.get(name)
@@ -113,9 +149,21 @@ def read_location(study: Study) -> Location:
     if result is not None and result not in RESULTS:
         problems.append(f"A result is correct or wrong, not “{_short(result)}”.")
         result = None
+    sort = asked.get("sort")
+    if sort is not None and sort not in SORTS:
+        problems.append(f"Nothing can be sorted by “{_short(sort)}”.")
+        sort = None
+    margin = None
+    if "margin" in asked:
+        margin = _margin(asked["margin"])
+        if margin is None:
+            said = _short(asked["margin"])
+            problems.append(f"A margin is two numbers, as in -2..3, not “{said}”.")
     label, predicted = known_class("label"), known_class("predicted")
     if not study.has_predictions(algorithm):
-        predicted = result = None
+        predicted = result = margin = sort = None
+    if sort in ("support", "oppose") and not study.has_scores(algorithm):
+        sort = None
 
     def number(name: str, default: int, largest: int) -> int:
         text = asked.get(name, str(default))
@@ -133,9 +181,10 @@ def read_location(study: Study) -> Location:
         study=fingerprint,
         foreign=asked_study if asked_study != fingerprint else None,
         algorithm=algorithm,
-        slice=Slice(label, predicted, result),
+        slice=Slice(label, predicted, result, margin, sort),
         page=number("page", 1, max(1, study.dataset.n_test)),
         test=asked.get("test"),
+        train=asked.get("train"),
         k=number("k", min(DEFAULT_K, largest_k), largest_k),
         problems=tuple(problems),
     )
@@ -179,13 +228,35 @@ def go(**parameters: str | int | None) -> None:
 
 
 def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | None, int | None]:
-    """(place from 1 of `row` among `rows`, the row before it, the row after it)."""
-    place = int(np.searchsorted(rows, row))
-    inside = place < len(rows) and rows[place] == row
-    before = int(rows[place - 1]) if place > 0 else None
-    following = place + 1 if inside else place
-    after = int(rows[following]) if following < len(rows) else None
-    return (place + 1 if inside else None), before, after
+    """(place from 1 of `row` among `rows`, the row before it, the row after it).
+
+    `rows` may be in any order. A row that is not among them has its neighbours by number.
+    """
+    found = np.flatnonzero(rows == row)
+    if len(found):
+        place = int(found[0])
+        before = int(rows[place - 1]) if place > 0 else None
+        after = int(rows[place + 1]) if place + 1 < len(rows) else None
+        return place + 1, before, after
+    smaller, larger = rows[rows < row], rows[rows > row]
+    return None, _or_none(smaller.max, smaller), _or_none(larger.min, larger)
+
+
+def margin_text(margin: tuple[float, float]) -> str:
+    """A range of margins as it stands in the URL."""
+    return f"{margin[0]:g}..{margin[1]:g}"
+
+
+def _margin(text: str) -> tuple[float, float] | None:
+    try:
+        least, largest = (float(end) for end in text.split(".."))
+    except ValueError:
+        return None
+    return (least, largest) if -1e6 <= least <= largest <= 1e6 else None
+
+
+def _or_none(extreme: Callable[[], Any], rows: np.ndarray) -> int | None:
+    return int(extreme()) if len(rows) else None
 
 
 def _short(text: str) -> str:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import numpy as np
+import pandas as pd
 import pytest
 import streamlit as st
 from hypothesis import given
@@ -18,10 +20,13 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.__main__ import server_config
 from dashboard.components.cards import signed
+from dashboard.components.confusion import confusion_counts, most_confused
 from dashboard.components.gallery import thumbnail_side
+from dashboard.components.standing import rank_words
 from dashboard.components.subject import odds
 from dashboard.data import STUDY_VARIABLE
 from dashboard.location import position_in_slice
+from engine import store
 from engine.study import Study
 from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
 
@@ -55,9 +60,9 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
         app = AppTest.from_file(str(APP), default_timeout=30)
         for name, value in parameters.items():
             app.query_params[name] = value
+        if view != "overview":
+            app.switch_page(f"views/{view}.py")
         app.run()
-        if view != "explore":
-            app.switch_page(f"views/{view}.py").run()
         assert not app.exception
         return app
 
@@ -71,7 +76,7 @@ def words(app: AppTest) -> str:
 
 def cards(app: AppTest, group: int = 0) -> list[dict[str, Any]]:
     """What the page's gallery shows."""
-    galleries = [json.loads(part.proto.json) for part in app.get("bidi_component")]
+    galleries = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
     found = [gallery for gallery in galleries if "groups" in gallery]
     assert len(found) == 1
     items: list[dict[str, Any]] = found[0]["groups"][group]["items"]
@@ -79,7 +84,7 @@ def cards(app: AppTest, group: int = 0) -> list[dict[str, Any]]:
 
 
 def group_words(app: AppTest) -> list[str]:
-    galleries = [json.loads(part.proto.json) for part in app.get("bidi_component")]
+    galleries = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
     (gallery,) = [gallery for gallery in galleries if "groups" in gallery]
     return [group["words"] for group in gallery["groups"]]
 
@@ -252,6 +257,227 @@ def test_without_an_example_explain_offers_mistakes(visit: Any, complete: Study)
     assert all(card["wrong"] for card in cards(app))
 
 
+def test_cards_of_an_explanation_lead_to_the_training_view(visit: Any, complete: Study) -> None:
+    app = visit(complete, "explain", test="test-1", result="wrong")
+    card = cards(app, 0)[0]
+    assert card["href"].startswith("training?")
+    asked = parse_qs(urlparse(card["href"]).query)
+    assert asked["train"] == [f"train-{card['row']}"]
+    assert asked["test"] == ["test-1"]
+    assert asked["result"] == ["wrong"]
+
+
+# --- Training view -----------------------------------------------------------------------------
+
+
+def test_training_shows_whom_it_helps_and_hurts(visit: Any, complete: Study) -> None:
+    app = visit(complete, "training", train="train-3")
+    top = complete.top_of_training(3)
+    for side, sign in enumerate(("support", "oppose")):
+        shown = cards(app, side)
+        assert [card["row"] for card in shown] == list(top[f"{sign}_index"][:12])
+        assert all(card["score"].startswith("+−"[side]) for card in shown)
+        assert f"test=test-{shown[0]['row']}" in shown[0]["href"]
+        assert shown[0]["href"].startswith("explain?")
+        assert "predicted" in shown[0]["hint"]
+    prediction = complete.predictions("train").iloc[3]
+    shown_words = words(app)
+    assert "Training picture train-3" in shown_words
+    assert prediction["predicted"] in shown_words
+    assert f"{prediction['confidence']:.1%}" in shown_words
+    assert ("still disagree" in shown_words) is not bool(prediction["correct"])
+    assert "quality not measured" in app.get("popover")[0].proto.popover.label
+
+
+def test_training_says_how_unusual_its_influence_is(visit: Any, complete: Study) -> None:
+    totals, labels = complete.totals(), complete.table("train")["label"].to_numpy()
+    weight = totals["train_support"] - totals["train_oppose"]
+    members = weight[labels == labels[3]]
+    shown = words(visit(complete, "training", train="3"))
+    assert f"<b>{(members < weight[3]).sum()} of the {len(members) - 1}</b>" in shown
+    assert "data-here" in shown
+
+
+def test_training_leads_back_to_the_explanation_it_came_from(visit: Any, complete: Study) -> None:
+    app = visit(complete, "training", train="train-3", test="test-5", result="wrong")
+    assert app.button(key="back").label == "Back to test-5"
+    app.button(key="back").click().run()
+    assert app.query_params["test"] == "test-5"
+    assert app.query_params["result"] == "wrong"
+    assert "train" not in app.query_params
+    assert "for test-5" in words(app)
+    alone = visit(complete, "training", train="train-3", test="nobody")
+    assert alone.button(key="back").label == "Explore"
+
+
+def test_training_keeps_k_and_its_link_is_complete(visit: Any, complete: Study) -> None:
+    app = visit(complete, "training", train="train-3", test="test-5", k="5")
+    assert [len(cards(app, side)) for side in (0, 1)] == [5, 5]
+    app.number_input(key="k").set_value(7).run()
+    assert len(cards(app, 1)) == 7
+    assert app.query_params["k"] == "7"
+    (link,) = [
+        json.loads(part.proto.json)["query"]
+        for part in app.get("bidi_component")
+        if "query" in json.loads(part.proto.json)
+    ]
+    found = parse_qs(link)
+    assert (found["k"], found["train"], found["test"]) == (["7"], ["train-3"], ["test-5"])
+    more = visit(complete, "training", train="train-3", k="60")  # No more than are stored.
+    assert len(cards(more, 0)) == 20
+
+
+def test_without_an_example_training_offers_the_heaviest(visit: Any, complete: Study) -> None:
+    app = visit(complete, "training")
+    assert "Which training picture?" in words(app)
+    totals = complete.totals()
+    weight = totals["train_support"] - totals["train_oppose"]
+    assert [card["row"] for card in cards(app)] == list(np.argsort(-weight, kind="stable")[:24])
+    app.text_input(key="open_training").set_value("train-9").run()
+    assert app.query_params["train"] == "train-9"
+    assert "Training picture train-9" in words(app)
+    for train in ("nobody", "60", "<b>x</b>"):
+        app = visit(complete, "training", train=train)
+        assert "There is no training picture" in words(app)
+        assert "<b>x</b>" not in words(app)
+
+
+@pytest.mark.parametrize(
+    ("weight", "members", "told"),
+    [
+        (1.0, [1.0], "only training picture labelled “a”"),
+        (1.0, [1.0, 1.0], "0 of the 1</b>"),
+        (3.0, [1.0, 2.0, 3.0, 4.0], "2 of the 3</b>"),
+    ],
+)
+def test_standing_in_a_class(weight: float, members: list[float], told: str) -> None:
+    assert told in rank_words(weight, np.array(members), "a", "picture")
+
+
+# --- Overview ----------------------------------------------------------------------------------
+
+
+def component(app: AppTest, name: str) -> dict[str, Any]:
+    """The data of the page's component that has this entry."""
+    found = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
+    (data,) = [data for data in found if name in data]
+    return data
+
+
+def test_overview_counts_and_links_every_confusion(visit: Any, complete: Study) -> None:
+    app = visit(complete, "overview", result="wrong")
+    table = complete.table("test").join(complete.predictions("test"))
+    rows = component(app, "rows")["rows"]
+    for label, cells in zip(CLASSES, rows, strict=True):
+        for predicted, cell in zip(CLASSES, cells, strict=True):
+            both = (table["label"] == label) & (table["predicted"] == predicted)
+            assert cell["count"] == both.sum()
+            asked = parse_qs(urlparse(cell["href"]).query)
+            assert (asked["label"], asked["predicted"]) == ([label], [predicted])
+            assert "result" not in asked
+    assert f"{table['correct'].mean():.1%}" in words(app)
+    assert f"{(~table['correct']).sum()}<small>test pictures" in words(app)
+
+
+def test_overview_shows_what_weighs_most_and_the_badge_in_full(visit: Any, complete: Study) -> None:
+    app = visit(complete, "overview")
+    totals = complete.totals()
+    weight = totals["train_support"] - totals["train_oppose"]
+    shown = cards(app)
+    assert [card["row"] for card in shown] == list(np.argsort(-weight, kind="stable")[:12])
+    assert shown[0]["href"].startswith("training?")
+    assert shown[0]["bar"] == 1
+    for told in ("32,768 per checkpoint", "Not measured", "recall@20", "gave no warning"):
+        assert told in words(app)
+
+
+def test_overview_leads_to_the_mistakes(visit: Any, complete: Study) -> None:
+    app = visit(complete, "overview")
+    (button,) = [b for b in app.button if "mistakes" in b.label]
+    button.click().run()
+    wrong = np.flatnonzero(~complete.predictions("test")["correct"])
+    assert [card["row"] for card in cards(app)] == list(wrong)
+    app = visit(complete, "overview")
+    (button,) = [b for b in app.button if "most confident" in b.label]
+    button.click().run()
+    worst = complete.predictions("test")["margin"].iloc[wrong].idxmin()
+    assert app.query_params["test"] == f"test-{worst}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "told", "absent"),
+    [
+        ("spec", "nothing is computed yet", "Test accuracy"),
+        ("data", "the checkpoints have spoken", "Test accuracy"),
+        ("predictions", "as soon as it is scored", "Most influential"),
+    ],
+)
+def test_overview_of_a_study_that_is_still_built(
+    visit: Any, tmp_path: Path, stage: Any, told: str, absent: str
+) -> None:
+    app = visit(write_study(tmp_path / "s", stage=stage), "overview")
+    assert told in words(app)
+    assert absent not in words(app)
+
+
+@given(some.lists(some.tuples(some.integers(0, 4), some.integers(0, 4)), min_size=1))
+def test_confusions_are_counted(pairs: list[tuple[int, int]]) -> None:
+    names = list("abcde")
+    table = pd.DataFrame([(names[a], names[b]) for a, b in pairs], columns=["label", "predicted"])
+    counts = confusion_counts(names, table)
+    assert all(counts[a, b] == pairs.count((a, b)) for a in range(5) for b in range(5))
+    listed = most_confused(counts)
+    assert {*listed} == {(a, b) for a, b in pairs if a != b}
+    assert [counts[pair] for pair in listed] == sorted((counts[p] for p in listed), reverse=True)
+
+
+# --- Provenance --------------------------------------------------------------------------------
+
+
+def test_provenance_tells_what_was_made_from_what(visit: Any, complete: Study) -> None:
+    store.write_tensors(
+        complete.checkpoint_file("cnn", 0),
+        {"w": np.zeros(2, np.float32)},
+        "synthetic",
+        {"seed": 1234, "device": "cpu", "torch": "9.9"},
+    )
+    app = visit(complete, "provenance")
+    shown = words(app)
+    assert complete.dataset.fingerprint in shown
+    assert "seed 1234" in shown
+    assert "torch 9.9" in shown
+    assert app.code[1].value == complete.spec_file.read_text().strip()
+    assert f"dataloupe build {complete.root}" in app.code[0].value
+    files = [path for path in (complete.root / "data").rglob("*") if path.is_file()]
+    assert f"<td>complete</td><td>{len(files)}</td>" in shown
+    assert "all whole" not in shown  # Nothing is read before it is asked for.
+
+
+def test_checksums_are_verified_on_demand(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    app = visit(study, "provenance")
+    app.button(key="verify").click().run()
+    assert "files, all whole" in words(app)
+    path = study.totals_file("cnn")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    app.run()
+    assert "all whole" not in words(app)
+    assert "Files have changed" in words(app)
+    app.button(key="verify").click().run()
+    assert "1 of" in words(app)
+    assert str(path) in words(app)
+
+
+@pytest.mark.parametrize("stage", ["spec", "data"])
+def test_provenance_of_a_study_that_is_still_built(visit: Any, tmp_path: Path, stage: Any) -> None:
+    shown = words(visit(write_study(tmp_path / "s", stage=stage), "provenance"))
+    assert ("Not read yet" in shown) is (stage == "spec")
+    assert "None is trained yet" in shown
+    assert "<td>0 of 5</td><td>0</td><td>0 B</td><td>–</td>" in shown
+
+
 # --- URLs that do not fit ----------------------------------------------------------------------
 
 
@@ -275,16 +501,19 @@ def test_an_example_by_its_row_number(visit: Any, complete: Study) -> None:
         ({"predicted": "Zebra"}, "no class “Zebra”"),
         ({"result": "maybe"}, "not “maybe”"),
         ({"algorithm": "vit"}, "no learning algorithm “vit”"),
+        ({"sort": "fun"}, "sorted by “fun”"),
+        ({"margin": "2..1"}, "not “2..1”"),
+        ({"margin": "nan..nan"}, "not “nan..nan”"),
         ({"page": "0"}, "page must be 1 to 40"),
         ({"k": "many"}, "k must be 1 to 60"),
         ({"k": "9" * 5000}, "k must be 1 to 60"),
     ],
 )
-@pytest.mark.parametrize("view", ["explore", "explain"])
+@pytest.mark.parametrize("view", ["overview", "explore", "explain", "training"])
 def test_a_foreign_link_is_told_and_still_shows(
     visit: Any, complete: Study, view: str, parameters: dict[str, str], told: str
 ) -> None:
-    app = visit(complete, view, test="test-2", **parameters)
+    app = visit(complete, view, test="test-2", train="train-2", **parameters)
     assert told in words(app)
     assert cards(app)
 
@@ -373,12 +602,16 @@ def test_hostile_names_are_shown_as_text(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", classes=HOSTILE, name="<script>study</script>", wrong=0.5)
     for app in (visit(study), visit(study, label=HOSTILE[0])):
         assert "<script>" not in words(app)
-    for row in range(3):
-        app = visit(study, "explain", test=f"test-{row}")
+    overview = visit(study, "overview")
+    assert "<script>" not in words(overview)
+    assert "<img" not in words(overview)
+    for row in range(6):
+        view, name = ("explain", "test") if row < 3 else ("training", "train")
+        app = visit(study, view, **{name: f"{name}-{row}"})
         shown = words(app)
         assert "<script>" not in shown
         assert "<img" not in shown
-        label = study.table("test")["label"][row]
+        label = study.table(name)["label"][row]
         assert all(len(name) < 200 for name in group_words(app)), label
         assert {card["name"] for side in (0, 1) for card in cards(app, side)} <= set(HOSTILE)
 
@@ -413,6 +646,9 @@ def test_small_and_wide_studies(
     app = visit(study, "explain", test=f"test-{n_test - 1}")
     assert app.button(key="next").disabled
     assert cards(visit(study, "explain")) == []  # No mistake to offer.
+    assert len(cards(visit(study, "training", train="0"), 0)) <= n_test
+    shown = component(visit(study, "overview"), "classes")
+    assert ("pairs" in shown) is (len(classes) > 24)
 
 
 # --- pieces ------------------------------------------------------------------------------------
@@ -426,8 +662,10 @@ from streamlit.testing.v1 import AppTest
 app = AppTest.from_file({str(APP)!r}, default_timeout=60)
 app.query_params["test"] = "test-0"
 app.run()
-app.switch_page("views/explain.py").run()
-assert not app.exception and len(app.get("bidi_component")) == 2
+app.query_params["train"] = "train-0"
+for view, components in (("explore", 1), ("explain", 2), ("training", 2)):
+    app.switch_page(f"views/{{view}}.py").run()
+    assert not app.exception and len(app.get("bidi_component")) == components
 import dashboard.__main__, dashboard.routes
 assert "torch" not in sys.modules, "torch was imported"
 """

@@ -24,10 +24,11 @@ def trust_badge(badge: Badge) -> None:
         icon=":material/verified_user:" if badge.lds is not None else ":material/info:",
         width="content",
     ):
-        st.html(_in_full(badge))
+        st.html(trust_in_full(badge))
 
 
-def _in_full(badge: Badge) -> str:
+def trust_in_full(badge: Badge) -> str:
+    """Everything the badge knows, as HTML."""
     width = "Exact" if badge.features is None else f"{badge.features:,} per checkpoint"
     threshold = "None" if badge.soft_threshold == 0 else f"{badge.soft_threshold:g}"
     quality = (

@@ -1,9 +1,11 @@
-"""What an example shows on its card: a test example its prediction, an influence its score."""
+"""What an example shows on its card: a test example its prediction, an influence its score, a
+training example its weight in the whole study."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -40,9 +42,17 @@ def _test_card(
 
 
 def influence_cards(
-    training: Examples, rows: np.ndarray, scores: np.ndarray, largest: float
+    training: Examples,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    largest: float,
+    location: Location,
+    test: str,
 ) -> list[Card]:
-    """Cards of training examples, each with its score and a bar relative to `largest`."""
+    """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
+
+    Each leads to the training example's own view, which leads back to `test`.
+    """
     shown = training.table.iloc[rows]
     cards = []
     for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
@@ -54,9 +64,50 @@ def influence_cards(
                 label,
                 id_,
                 f"Training example {id_}: {label}, {side} with {words}",
+                href="training?" + urlencode(location.parameters(test=test, train=id_)),
                 text=str(example["text"]) if "text" in example else None,
                 score=words,
                 bar=abs(float(score)) / largest,
+            )
+        )
+    return cards
+
+
+def influenced_cards(
+    found: Examples, rows: np.ndarray, scores: np.ndarray, largest: float, location: Location
+) -> list[Card]:
+    """Cards of test examples with what one training example does to each; they lead to Explain."""
+    cards = []
+    for card, score in zip(test_cards(found, rows, location), scores, strict=True):
+        words = signed(score, largest)
+        does = "helped" if score > 0 else "hurt"
+        hint = f"{card.hint}; {does} with {words}"
+        cards.append(replace(card, hint=hint, score=words, bar=abs(float(score)) / largest))
+    return cards
+
+
+def weight_cards(
+    training: Examples, rows: np.ndarray, totals: dict[str, np.ndarray], location: Location
+) -> list[Card]:
+    """Cards of training examples with the sum of their influence, both signs counted as weight."""
+    support, oppose = totals["train_support"][rows], totals["train_oppose"][rows]
+    weights = support - oppose
+    largest = float(weights.max(initial=0)) or 1.0
+    cards = []
+    for row, weight, plus, minus in zip(rows, weights, support, oppose, strict=True):
+        example = training.table.iloc[row]
+        id_, label = str(example["id"]), str(example["label"])
+        helps, hurts = signed(plus, largest), signed(minus, largest)
+        cards.append(
+            Card(
+                int(row),
+                label,
+                id_,
+                f"Training example {id_}: {label}, {helps} helping and {hurts} hurting in all",
+                href="training?" + urlencode(location.parameters(train=id_)),
+                text=str(example["text"]) if "text" in training.table else None,
+                score=signed(weight, largest).removeprefix("+"),
+                bar=float(weight) / largest,
             )
         )
     return cards

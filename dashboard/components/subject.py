@@ -1,4 +1,4 @@
-"""The explained test example: large, with its label, what the model says, and how sure it is."""
+"""The example that a page is about: large, with its label, what the model says, how sure it is."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from dashboard.components.gallery import thumbnail_side
 from dashboard.data import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
-from engine.study import Study
+from engine.study import Split, Study
 
 SIDE = 252
 LARGE_ODDS = 1000.0
 EVEN_ODDS = 1.1
 
 
-def subject(study: Study, row: int, example: dict[Hashable, Any]) -> None:
-    """Show one test example. Without predictions yet, only what the data say."""
-    shown = _text(example) if study.dataset.display == "text" else _picture(study, row, example)
-    st.html(f'<div class="dl-subject">{shown}{_facts(row, example)}</div>')
+def subject(study: Study, split: Split, row: int, example: dict[Hashable, Any]) -> None:
+    """Show one example. Without predictions yet, only what the data say."""
+    text = study.dataset.display == "text"
+    shown = _text(example) if text else _picture(study, split, row, example)
+    st.html(f'<div class="dl-subject">{shown}{_facts(split, row, example)}</div>')
 
 
 def odds(margin: float) -> str:
@@ -40,32 +41,33 @@ def _rounded(ratio: float) -> str:
     return f"{ratio:.1f}".removesuffix(".0") if ratio < 10 else f"{ratio:.0f}"
 
 
-def _picture(study: Study, row: int, example: dict[Hashable, Any]) -> str:
+def _picture(study: Study, split: Split, row: int, example: dict[Hashable, Any]) -> str:
     side = thumbnail_side(study.dataset.cell, SIDE)
     sheet, position = divmod(row, SPRITES_PER_SHEET)
     left, top, _, _ = thumbnail_box(position, 1)
-    columns, rows = COLUMNS, thumbnail_box(_last_position(study, sheet), 1)[3]
+    columns, rows = COLUMNS, thumbnail_box(_last_position(study, split, sheet), 1)[3]
     # In percent of what lies beside the picture, so that it can shrink with the page.
     across, down = (100 * at / max(1, of - 1) for at, of in ((left, columns), (top, rows)))
     style = (
-        f"width:{side}px;background-image:url('{sprite_url(study, 'test', sheet)}');"
+        f"width:{side}px;background-image:url('{sprite_url(study, split, sheet)}');"
         f"background-size:{100 * columns}% auto;background-position:{across:.4f}% {down:.4f}%"
     )
-    name = escape(f"Test picture {example['id']}, labelled {example['label']}", quote=True)
+    kind = "Test" if split == "test" else "Training"
+    name = escape(f"{kind} picture {example['id']}, labelled {example['label']}", quote=True)
     return f'<div class="dl-picture" role="img" aria-label="{name}" style="{style}"></div>'
 
 
-def _last_position(study: Study, sheet: int) -> int:
-    """The last filled cell of a test sheet, which ends with that cell's row."""
-    return min(SPRITES_PER_SHEET, study.dataset.n_test - sheet * SPRITES_PER_SHEET) - 1
+def _last_position(study: Study, split: Split, sheet: int) -> int:
+    """The last filled cell of a sheet, which ends with that cell's row."""
+    return min(SPRITES_PER_SHEET, study.dataset.rows(split) - sheet * SPRITES_PER_SHEET) - 1
 
 
 def _text(example: dict[Hashable, Any]) -> str:
     return f"<blockquote>{escape(str(example.get('text', '')))}</blockquote>"
 
 
-def _facts(row: int, example: dict[Hashable, Any]) -> str:
-    facts = [("True label", _clamped(example["label"]))]
+def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
+    facts = [("True label" if split == "test" else "Label", _clamped(example["label"]))]
     verdict = ""
     if "predicted" in example:
         correct = bool(example["correct"])

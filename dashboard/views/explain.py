@@ -15,13 +15,14 @@ from dashboard.components.cards import influence_cards, test_cards
 from dashboard.components.copy_link import copy_link
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.notice import notice
+from dashboard.components.sides import sides
 from dashboard.components.subject import subject
-from dashboard.data import badge, examples, matching, open_study, share
+from dashboard.components.title import short, title
+from dashboard.data import badge, examples, open_study, share, slice_rows
 from dashboard.location import (
-    DEFAULT_K,
     EXPLORE,
+    TRAINING,
     go,
-    keep,
     largest_k_of,
     position_in_slice,
     read_location,
@@ -54,20 +55,13 @@ def button_to_explore(label: str) -> None:
         st.switch_page(EXPLORE, query_params=location.parameters())
 
 
-def title(example: dict[Hashable, Any]) -> str:
-    """The question that this page answers."""
-    id_, label = escape(short(example["id"])), escape(short(example["label"]))
+def question(example: dict[Hashable, Any]) -> str:
+    """What this page answers."""
+    id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
-        return f'<div class="dl-title"><h1>{label}</h1><span>{id_}</span></div>'
-    predicted = escape(short(example["predicted"]))
+        return title(label, id_)
     answer = f"for {id_}, rightly" if example["correct"] else f"for {id_}, which is {label}"
-    return f'<div class="dl-title"><h1>Why “{predicted}”?</h1><span>{answer}</span></div>'
-
-
-def short(text: object) -> str:
-    """A name short enough for a sentence."""
-    words = str(text)
-    return words if len(words) <= 60 else words[:59] + "…"
+    return title(f"Why “{short(example['predicted'])}”?", answer)
 
 
 # --- no example, or one that does not exist ----------------------------------------------------
@@ -102,14 +96,14 @@ if row is None:
 # --- where we are in the slice -----------------------------------------------------------------
 
 example = found.table.iloc[row].to_dict()
-rows = matching(found, location.slice.filters())
+rows = slice_rows(study, found, location)
 place, before, after = position_in_slice(rows, row)
 
 where = f"{place:,}" if place is not None else "not one"
 of = location.slice.words() or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title(example))
+    st.html(question(example))
     st.html(
         f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>',
         width="content",
@@ -138,7 +132,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 side, answer = st.columns([0.24, 0.76], gap="large")
 with side:
-    subject(study, row, example)
+    subject(study, "test", row, example)
 
 with answer:
     if not study.has_scores(algorithm):
@@ -152,18 +146,7 @@ with answer:
     with st.container(horizontal=True, vertical_alignment="center"):
         trust_badge(badge(study, algorithm))
         st.space("stretch")
-        st.html('<div class="dl-where">Examples on each side</div>', width="content")
-        st.session_state["k"] = location.k
-        st.number_input(
-            "Examples on each side",
-            min_value=1,
-            max_value=largest_k_of(study),
-            key="k",
-            on_change=keep,
-            args=("k", DEFAULT_K),
-            label_visibility="collapsed",
-            width=130,
-        )
+        sides(location.k, largest_k_of(study))
 
     training = examples(study, "train")
     support, support_scores, oppose, oppose_scores = study.influences(row, location.k, algorithm)
@@ -172,12 +155,13 @@ with answer:
     )
     label, predicted = str(example["label"]), str(example["predicted"])
     correct = bool(example["correct"])
+    test = str(example["id"])
     away = "away from that" if correct else f"to the wrong “{short(predicted)}”"
     lean = label if correct else predicted
     groups = [
         Group(
             "Supporting training examples",
-            influence_cards(training, support, support_scores, largest),
+            influence_cards(training, support, support_scores, largest, location, test),
             title="Supporting",
             words=f"Trained the model towards the true label, “{short(label)}”. "
             f"{share(training, support, label)} are labelled so.",
@@ -186,7 +170,7 @@ with answer:
         ),
         Group(
             "Opposing training examples",
-            influence_cards(training, oppose, oppose_scores, largest),
+            influence_cards(training, oppose, oppose_scores, largest, location, test),
             title="Opposing",
             words=f"Pulled it {away}. {share(training, oppose, lean)} are labelled "
             f"“{short(lean)}”.",
@@ -194,4 +178,14 @@ with answer:
             empty="No training example opposes this prediction.",
         ),
     ]
-    gallery(study, "train", groups, SIDE, "influences")
+    gallery(
+        study,
+        "train",
+        groups,
+        SIDE,
+        "influences",
+        lambda row: st.switch_page(
+            TRAINING,
+            query_params=location.parameters(test=test, train=str(training.table["id"].iloc[row])),
+        ),
+    )

@@ -9,7 +9,7 @@ from dashboard.components.cards import test_cards
 from dashboard.components.filters import filters
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.notice import notice
-from dashboard.data import examples, matching, open_study
+from dashboard.data import examples, open_study, slice_rows
 from dashboard.location import EXPLAIN, go, keep, read_location
 
 PER_PAGE = 120
@@ -25,7 +25,7 @@ if not study.has_data:
     st.stop()
 
 found = examples(study, "test", algorithm)
-rows = matching(found, location.slice.filters())
+rows = slice_rows(study, found, location)
 
 
 def open_example(test: str) -> None:
@@ -56,7 +56,7 @@ if not len(rows):
         st.button(
             "Show all",
             on_click=go,
-            kwargs=dict.fromkeys(("label", "predicted", "result", "page")),
+            kwargs=dict.fromkeys(("label", "predicted", "result", "margin", "page")),
         )
     st.stop()
 

@@ -1,4 +1,7 @@
-"""Screenshots of every page, for docs/: `python -m tests.browser.screenshots STUDY [FOLDER]`."""
+"""Screenshots of every page, for docs/.
+
+python -m tests.browser.screenshots STUDY [FOLDER [PAGE …]]
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,14 @@ def addresses(root: Path) -> dict[str, str]:
     predictions = study.predictions("test")
     mistakes = predictions[~predictions["correct"]]["margin"]
     mistake = study.table("test")["id"].iloc[mistakes.idxmax()]
+    explained = study.row("test", str(mistake))
+    opposer = study.table("train")["id"].iloc[study.influences(explained, 1)[2][0]]
     return {
-        "explore": "",
+        "overview": "",
+        "explore": "explore",
         "explain": f"explain?test={mistake}&result=wrong",
+        "training": f"training?test={mistake}&train={opposer}",
+        "provenance": "provenance",
     }
 
 
@@ -33,21 +41,28 @@ def screenshot(browser: Browser, url: str, view: str, target: Path) -> None:
     """Take one picture of the first screen."""
     size, scheme = VIEWS[view]
     context = browser.new_context(viewport=size, color_scheme=scheme)
+    context.add_init_script("localStorage.setItem('dataloupe.first-steps', 'dismissed')")
     page = context.new_page()
     page.goto(url)
-    page.wait_for_selector(".gallery .thumb, .gallery .excerpt, .dl-notice")
+    page.wait_for_selector(".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages")
     settled(page).screenshot(path=target)
     context.close()
 
 
-def main(root: Path, folder: Path) -> None:
-    """Take all pictures."""
+def main(root: Path, folder: Path, only: list[str]) -> None:
+    """Take the pictures of all pages, or of those named."""
     folder.mkdir(parents=True, exist_ok=True)
     with server(root) as url, chromium() as browser:
         for name, path in addresses(root).items():
+            if only and name not in only:
+                continue
             for view in VIEWS:
                 screenshot(browser, f"{url}/{path}", view, folder / f"{name}-{view}.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "docs/screenshots"))
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2] if len(sys.argv) > 2 else "docs/screenshots"),
+        sys.argv[3:],
+    )

@@ -1,0 +1,65 @@
+"""The guide of a first visit: three sentences that go away for good when they are dismissed.
+
+Whether they were is kept by the browser, not by us.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+_CSS = """
+aside {
+  position: relative;
+  padding: 16px 56px 16px 20px;
+  border: 1px solid var(--dl-line);
+  border-left: 4px solid var(--dl-accent);
+  border-radius: var(--dl-radius);
+  background: var(--dl-surface);
+  color: var(--dl-ink); font-family: var(--st-font); font-size: 0.93rem; line-height: 1.55;
+}
+aside[hidden] { display: none; }
+p { margin: 0 0 6px; font-weight: 650; }
+ol { display: grid; gap: 4px; margin: 0; padding: 0 0 0 1.3em; }
+button {
+  position: absolute; top: 10px; right: 10px; width: 36px; height: 36px;
+  border: 0; border-radius: var(--dl-radius); background: none;
+  color: var(--dl-muted); font-size: 1.1rem; cursor: pointer;
+}
+button:hover { color: var(--dl-ink); background: var(--dl-line); }
+button:focus-visible { outline: 3px solid var(--dl-accent); }
+"""
+
+_HTML = """
+<aside hidden aria-label="First steps">
+  <p>Why does the model say this? Ask its training data.</p>
+  <ol>
+    <li><b>Pick a prediction</b>: a cell of the confusion matrix below, or any card in Explore.</li>
+    <li><b>Explain it</b>: blue training examples speak for its true label, orange ones against.
+      Arrow keys lead to the next.</li>
+    <li><b>Turn it round</b>: click a training example to see what it helps and what it hurts.</li>
+  </ol>
+  <button type="button" aria-label="Dismiss the first steps">✕</button>
+</aside>
+"""
+
+_JS = """
+const KEY = "dataloupe.first-steps"
+
+export default function ({ parentElement }) {
+  const panel = parentElement.querySelector("aside")
+  // A browser that keeps nothing shows the guide at each visit.
+  const kept = (work) => { try { return work() } catch { return null } }
+  panel.hidden = kept(() => localStorage.getItem(KEY)) !== null
+  panel.querySelector("button").onclick = () => {
+    panel.hidden = true
+    kept(() => localStorage.setItem(KEY, "dismissed"))
+  }
+}
+"""
+
+
+def guide() -> None:
+    """Show the guide unless this browser has dismissed it."""
+    st.components.v2.component("dataloupe_guide", html=_HTML, css=_CSS, js=_JS)(
+        key="guide", height="content"
+    )

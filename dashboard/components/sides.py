@@ -1,0 +1,25 @@
+"""The control of k: how many examples each side shows."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.location import DEFAULT_K, keep
+
+
+def sides(k: int, largest: int) -> int:
+    """Show the control, at `k` or the largest there is; returns the number shown."""
+    shown = min(k, largest)
+    st.html('<div class="dl-where">Examples on each side</div>', width="content")
+    st.session_state["k"] = shown
+    st.number_input(
+        "Examples on each side",
+        min_value=1,
+        max_value=largest,
+        key="k",
+        on_change=keep,
+        args=("k", DEFAULT_K),
+        label_visibility="collapsed",
+        width=130,
+    )
+    return shown

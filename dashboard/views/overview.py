@@ -1,0 +1,188 @@
+"""Overview: how good the model is, what it mixes up, what weighs most, how far to trust scores."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+import streamlit as st
+
+from dashboard.components.badge import trust_in_full
+from dashboard.components.building import building
+from dashboard.components.cards import weight_cards
+from dashboard.components.confusion import confusion
+from dashboard.components.gallery import Group, gallery
+from dashboard.components.guide import guide
+from dashboard.components.histogram import Series, histogram
+from dashboard.components.title import title
+from dashboard.data import badge, examples, open_study
+from dashboard.location import EXPLAIN, EXPLORE, TRAINING, Slice, read_location
+
+SIDE = 112
+HEAVIEST = 12
+BINS = 32
+
+study = open_study()
+location = read_location(study)
+algorithm = location.algorithm
+kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
+
+# What is opened from here is the whole study's, not what some slice left behind.
+location = location.of_slice(Slice())
+
+
+def figures(entries: dict[str, tuple[str, str]]) -> None:
+    """A row of name → (figure, words under it)."""
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(figure)}<small>{escape(words)}</small></dd></div>"
+        for name, (figure, words) in entries.items()
+    )
+    st.html(f'<dl class="dl-figures">{cells}</dl>')
+
+
+def heading(text: str) -> None:
+    """A heading of a part of the page."""
+    st.html(f'<h2 class="dl-heading">{escape(text)}</h2>')
+
+
+guide()
+
+if not study.has_data:
+    st.html(title("Overview", "nothing is computed yet"))
+    building("The overview fills as the study is built", lambda study: study.has_data, algorithm)
+    st.stop()
+
+dataset = study.dataset
+tests, training = examples(study, "test", algorithm), examples(study, "train", algorithm)
+
+# --- figures -----------------------------------------------------------------------------------
+
+st.html(title("Overview", dataset.source))
+shown = {
+    "Training": (f"{dataset.n_train:,}", kind),
+    "Test": (f"{dataset.n_test:,}", kind),
+    "Classes": (f"{len(dataset.classes):,}", "to tell apart"),
+}
+if tests.has_predictions:
+    right, known = tests.table["correct"], training.table["correct"]
+    checkpoints = study.checkpoints(algorithm)
+    shown = {
+        "Test accuracy": (f"{right.mean():.1%}", f"{right.sum():,} of {dataset.n_test:,} right"),
+        "Wrong": (f"{(~right).sum():,}", f"test {kind}"),
+        "Training accuracy": (
+            f"{known.mean():.1%}",
+            f"{(~known).sum():,} of {dataset.n_train:,} not learnt",
+        ),
+        "Checkpoints": (f"{checkpoints:,}", "whose mean decides"),
+    }
+figures(shown)
+
+if not study.has_scores(algorithm):
+    # The watch ends with the next thing that can be shown, be it predictions or scores.
+    predicted = tests.has_predictions
+    building(
+        "Influence appears as soon as it is scored"
+        if predicted
+        else "Accuracy and mistakes appear as soon as the checkpoints have spoken",
+        lambda study: (
+            study.has_scores(algorithm) or (not predicted and study.has_predictions(algorithm))
+        ),
+        algorithm,
+    )
+
+# --- what it mixes up, and how sure it is ------------------------------------------------------
+
+if tests.has_predictions:
+    mistakes, certainty = st.columns([0.55, 0.45], gap="large")
+    with mistakes:
+        heading("What is taken for what")
+        confusion(
+            dataset.classes,
+            tests.table,
+            location,
+            lambda label, predicted: st.switch_page(
+                EXPLORE, query_params=location.parameters(label=label, predicted=predicted)
+            ),
+        )
+        with st.container(horizontal=True):
+            if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):
+                st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
+            if st.button("The most confident mistake", disabled=bool(right.all())):
+                wrong = tests.table[~right.astype(bool)]
+                worst = str(wrong["id"].loc[wrong["margin"].idxmin()])
+                query = location.parameters(test=worst, result="wrong")
+                st.switch_page(EXPLAIN, query_params=query)
+    with certainty:
+        heading("How sure it is")
+        margin = tests.table["margin"].to_numpy()
+        reach = max(1.0, float(np.ceil(np.quantile(np.abs(margin), 0.995))))
+        st.html(
+            histogram(
+                "Margin of the true label",
+                "Log-odds of the true label, mean over checkpoints. Above 0 it is more likely than "
+                "all others together; the last columns hold what lies beyond.",
+                [
+                    Series("correct", margin[right], "good"),
+                    Series("wrong", margin[~right], "wrong"),
+                ],
+                np.linspace(-reach, reach, BINS + 1),
+                (f"−{reach:g}", "0", f"+{reach:g}"),
+            )
+        )
+        if study.has_scores(algorithm):
+            totals = study.totals(algorithm)
+            weight = totals["train_support"] - totals["train_oppose"]
+            some = weight[weight > 0]
+            if len(some) > 1 and some.min() < some.max():
+                least, largest = float(np.quantile(some, 0.01)), float(some.max())
+                heaviest = np.sort(some)[::-1][: max(1, len(weight) // 100)].sum() / some.sum()
+                st.html(
+                    histogram(
+                        "Influence of the training examples",
+                        "Sum of |influence| over all test predictions, on a logarithmic axis. The "
+                        f"heaviest 1 % carry {heaviest:.0%} of it all.",
+                        [Series("training examples", weight)],
+                        np.geomspace(least, largest, BINS + 1),
+                        (f"≤ {least:.2g}", "logarithmic", f"{largest:.2g}"),
+                    )
+                )
+
+# --- what weighs most, and how far to trust it -------------------------------------------------
+
+if study.has_scores(algorithm):
+    totals = study.totals(algorithm)
+    weight = totals["train_support"] - totals["train_oppose"]
+    heaviest = np.argsort(-weight, kind="stable")[:HEAVIEST]
+    group = Group(
+        "Most influential training data",
+        weight_cards(training, heaviest, totals, location),
+        title=f"Most influential training {kind}",
+        words="Largest sum of influence, helping and hurting, over all test predictions. Click one "
+        "to see on which.",
+    )
+    gallery(
+        study,
+        "train",
+        [group],
+        SIDE,
+        "heaviest",
+        lambda row: st.switch_page(
+            TRAINING,
+            query_params=location.parameters(train=str(training.table["id"].iloc[row])),
+        ),
+    )
+
+trusted, data = st.columns([0.55, 0.45], gap="large")
+with trusted:
+    heading("How far the scores can be trusted")
+    if study.has_scores(algorithm):
+        st.html(trust_in_full(badge(study, algorithm)))
+    else:
+        st.html('<p class="dl-aside">Method, checkpoints and quality stand here once scored.</p>')
+with data:
+    heading("Data")
+    if dataset.warnings:
+        entries = "".join(f"<li>{escape(line)}</li>" for line in dataset.warnings)
+        st.html(f'<ul class="dl-list">{entries}</ul>')
+    else:
+        st.html('<p class="dl-aside">Reading the data gave no warning.</p>')

@@ -1,0 +1,162 @@
+"""Provenance: what everything shown was made from, by what and when, and whether it is whole."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import version
+
+import streamlit as st
+
+from dashboard.components.title import short, title
+from dashboard.data import examined, files_stamp, open_study, stage_files
+from dashboard.location import read_location
+from engine import store
+from engine.progress import TITLES
+from engine.stages import STAGES
+
+PACKAGES = ("dataloupe", "numpy", "pandas", "pyarrow", "faiss-cpu", "streamlit", "torch")
+
+study = open_study()
+location = read_location(study)
+algorithm = location.algorithm
+
+
+def heading(text: str) -> None:
+    """A heading of a part of the page."""
+    st.html(f'<h2 class="dl-heading">{escape(text)}</h2>')
+
+
+def facts(entries: dict[str, str]) -> None:
+    """Name → words, under each other."""
+    cells = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items()
+    )
+    st.html(f'<dl class="dl-trust">{cells}</dl>')
+
+
+def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A small table of text; a wide one scrolls within itself."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    st.html(
+        f'<div class="dl-stages" role="region" tabindex="0" aria-label="{escape(label)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that a person would use."""
+    for unit in ("B", "KB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} GB"
+
+
+def moment(seconds: float) -> str:
+    """A file's time, in UTC so that it means the same everywhere."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+st.html(title("Provenance", "what all of this was made from, and whether it is whole"))
+
+# --- what was made, and whether it is whole ----------------------------------------------------
+
+heading("What each stage made")
+progress = {step.stage: step for step in study.progress() if step.algorithm in (None, algorithm)}
+rows = []
+for stage in STAGES:
+    files = stage_files(study, stage, algorithm)
+    step = progress[stage]
+    state = "complete" if step.complete else f"{step.done:,} of {step.total:,}"
+    newest = max((file.changed for file in files), default=None)
+    rows.append(
+        [
+            TITLES[stage],
+            state,
+            f"{len(files):,}",
+            size(sum(file.size for file in files)),
+            "–" if newest is None else moment(newest),
+        ]
+    )
+table("Stages", ["Stage", "State", "Files", "Size", "Last written"], rows)
+
+stamp = files_stamp(study)
+with st.container(horizontal=True, vertical_alignment="center"):
+    if st.button("Verify every checksum", icon=":material/verified:", key="verify"):
+        st.session_state["verified"] = stamp
+    if st.session_state.get("verified") == stamp:
+        with st.spinner("Reading every file…"):
+            report = examined(study, stamp)
+        kind = "wrong" if report.broken else "good"
+        summary = escape(report.summary)
+        st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{summary}</p>')
+    elif "verified" in st.session_state:
+        st.html('<p class="dl-aside" role="status">Files have changed since; verify again.</p>')
+    else:
+        st.html('<p class="dl-aside">Reads all files once; a large study takes a while.</p>')
+if st.session_state.get("verified") == stamp and report.broken:
+    entries = "".join(f"<li>{escape(line)}</li>" for line in report.broken)
+    st.html(f'<ul class="dl-list">{entries}</ul>')
+
+# --- what from, by what ------------------------------------------------------------------------
+
+left, right = st.columns(2, gap="large")
+with left:
+    heading("Data")
+    if study.has_data:
+        dataset = study.dataset
+        facts(
+            {
+                "Fingerprint": dataset.fingerprint,
+                "Source": dataset.source,
+                "Task": dataset.task,
+                "Classes": short(", ".join(dataset.classes)),
+                "Encoding": ", ".join(f"{key} {value}" for key, value in dataset.encoding.items()),
+                "Warnings": " ".join(dataset.warnings) or "None",
+            }
+        )
+    else:
+        st.html('<p class="dl-aside">Not read yet.</p>')
+    heading("Make it again")
+    root = shlex.quote(str(study.root))
+    st.code(
+        f"dataloupe build {root}    # what is missing, the same bytes\n"
+        f"dataloupe doctor {root}   # verify, name what is broken\n"
+        f"dataloupe serve {root}",
+        language="bash",
+    )
+    heading("This server")
+    facts(
+        {
+            "Study": str(study.root),
+            "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+            "Packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        }
+    )
+with right:
+    heading("The spec: study.toml")
+    st.code(study.spec_file.read_text(encoding="utf-8"), language="toml", line_numbers=True)
+
+heading(f"Checkpoints of {algorithm}")
+made = []
+for checkpoint in range(study.checkpoints(algorithm)):
+    path = study.checkpoint_file(algorithm, checkpoint)
+    if path.exists():
+        by = store.read_made_by(path)
+        versions = ", ".join(
+            f"{name} {by[name]}" for name in ("dataloupe", "torch", "numpy") if name in by
+        )
+        source = str(by.get("source", f"seed {by.get('seed')}"))
+        device = str(by.get("device", "–"))
+        made.append([f"{checkpoint:03d}", source, device, versions, moment(path.stat().st_mtime)])
+if made:
+    table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], made)
+else:
+    st.html('<p class="dl-aside">None is trained yet.</p>')

@@ -1,0 +1,178 @@
+"""Training view: one training example, and the test predictions that it helps and hurts most."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from dashboard.components.badge import trust_badge
+from dashboard.components.building import building
+from dashboard.components.cards import influenced_cards, weight_cards
+from dashboard.components.copy_link import copy_link
+from dashboard.components.gallery import Group, gallery
+from dashboard.components.notice import notice
+from dashboard.components.sides import sides
+from dashboard.components.standing import standing
+from dashboard.components.subject import subject
+from dashboard.components.title import short, title
+from dashboard.data import badge, examples, open_study
+from dashboard.location import EXPLAIN, EXPLORE, go, read_location
+
+SIDE = 112
+HEAVIEST = 24
+
+study = open_study()
+location = read_location(study)
+algorithm = location.algorithm
+kind = "picture" if study.spec.task.name.startswith("image") else "text"
+
+if not study.has_data:
+    building(f"The training {kind}s appear first", lambda study: study.has_data, algorithm)
+    st.stop()
+
+training = examples(study, "train", algorithm)
+row = None if location.train is None else training.row_of(location.train)
+
+
+def show(row: int) -> None:
+    """Look at another training example here."""
+    go(train=str(training.table["id"].iloc[row]))
+
+
+def ask() -> None:
+    """Look at the training example that was typed."""
+    go(train=st.session_state["open_training"].strip() or None)
+
+
+def open_by_name() -> None:
+    """Any training example by its id or row."""
+    st.text_input(
+        "Open by id or row number",
+        placeholder=str(training.table["id"].iloc[0]),
+        key="open_training",
+        on_change=ask,
+        width=220,
+    )
+
+
+# --- no example, or one that does not exist ----------------------------------------------------
+
+if row is None:
+    if location.train is None:
+        notice(
+            f"Which training {kind}?",
+            f"Every training {kind} in Explain leads here. Or take one that weighs much in the "
+            "whole study, or any by its id.",
+        )
+    else:
+        notice(
+            f"There is no training {kind} “{short(location.train)}”",
+            f"This study has {len(training.table):,} of them, rows 0 to "
+            f"{len(training.table) - 1:,}. The link may belong to another study, or the data have "
+            "changed since it was made.",
+        )
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        open_by_name()
+    if study.has_scores(algorithm):
+        totals = study.totals(algorithm)
+        weight = totals["train_support"] - totals["train_oppose"]
+        heaviest = np.argsort(-weight, kind="stable")[:HEAVIEST]
+        group = Group(
+            "Most influential",
+            weight_cards(training, heaviest, totals, location),
+            title="Most influential",
+            words="Largest sum of influence, helping and hurting, over all test predictions",
+        )
+        gallery(study, "train", [group], SIDE, "heaviest", show)
+    st.stop()
+
+# --- what it is, and the way back --------------------------------------------------------------
+
+example = training.table.iloc[row].to_dict()
+tests = examples(study, "test", algorithm)
+asked = None if location.test is None else tests.row_of(location.test)
+came_from = None if asked is None else str(tests.table["id"].iloc[asked])
+
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(title(f"Training {kind} {short(example['id'])}", f"labelled {short(example['label'])}"))
+    st.space("stretch")
+    here = {"train": str(example["id"])} | ({} if came_from is None else {"test": came_from})
+    copy_link(location.parameters(**here), "copy")
+    with st.container(horizontal=True, gap="small", width="content"):
+        back = "Explore" if came_from is None else f"Back to {short(came_from)}"
+        if st.button(back, icon=":material/arrow_back:", key="back"):
+            if came_from is None:
+                st.switch_page(EXPLORE, query_params=location.parameters())
+            st.switch_page(EXPLAIN, query_params=location.parameters(test=came_from))
+
+side, answer = st.columns([0.24, 0.76], gap="large")
+with side:
+    subject(study, "train", row, example)
+    if "predicted" in example and not example["correct"]:
+        st.html(
+            '<p class="dl-aside">The checkpoints were trained on it and still disagree: look '
+            "whether its label is right.</p>"
+        )
+
+with answer:
+    if not study.has_scores(algorithm):
+        building(
+            "The predictions it helps and hurts appear here as soon as they are scored",
+            lambda study: study.has_scores(algorithm),
+            algorithm,
+        )
+        st.stop()
+
+    top = study.top_of_training(row, algorithm)
+    stored = top["support_index"].shape[0]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        trust_badge(badge(study, algorithm))
+        st.space("stretch")
+        k = sides(location.k, stored)
+
+    groups = []
+    parts = {}
+    for sign in ("support", "oppose"):
+        rows, scores = top[f"{sign}_index"][:k], top[f"{sign}_score"][:k]
+        parts[sign] = rows[rows >= 0], scores[rows >= 0]
+    largest = max(float(np.abs(scores).max(initial=0)) for _, scores in parts.values())
+    rows, scores = parts["support"]
+    groups.append(
+        Group(
+            "Predictions it helps most",
+            influenced_cards(tests, rows, scores, largest, location),
+            title="Helps most",
+            words="Test predictions that it trained the model towards: without it, so say the "
+            "scores, the margin of their true label would be lower.",
+            sign="support",
+            empty="It helps no test prediction.",
+        )
+    )
+    rows, scores = parts["oppose"]
+    groups.append(
+        Group(
+            "Predictions it hurts most",
+            influenced_cards(tests, rows, scores, largest, location),
+            title="Hurts most",
+            words="Test predictions that it pulled the model away from: without it, so say the "
+            "scores, the margin of their true label would be higher.",
+            sign="oppose",
+            empty="It hurts no test prediction.",
+        )
+    )
+    gallery(
+        study,
+        "test",
+        groups,
+        SIDE,
+        "influenced",
+        lambda row: st.switch_page(
+            EXPLAIN, query_params=location.parameters(test=str(tests.table["id"].iloc[row]))
+        ),
+    )
+
+with side:
+    labels = training.table["label"].to_numpy()
+    standing(
+        row, str(example["label"]), labels, study.totals(algorithm), study.dataset.n_test, kind
+    )
