@@ -55,7 +55,7 @@ def measure() -> dict[str, Any]:
                 runs[size].append(run)
                 say(f"round {number + 1}: {size:,} in {run['seconds']:.2f} s")
         rows = [summary(size, runs[size]) for size in SIZES]
-        small, large = rows[0], rows[-1]
+        small, middle, large = rows
         return {
             "n_test": N_TEST,
             "features": WIDTH,
@@ -65,6 +65,7 @@ def measure() -> dict[str, Any]:
             "rounds": ROUNDS,
             "rows": rows,
             "memory_ratio_500k_vs_5k": round(large["peak_mib"] / small["peak_mib"], 3),
+            "memory_ratio_500k_vs_50k": round(large["peak_mib"] / middle["peak_mib"], 3),
             "anonymous_memory_ratio_500k_vs_5k": round(
                 large["peak_anonymous_mib"] / small["peak_anonymous_mib"], 3
             ),

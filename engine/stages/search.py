@@ -90,12 +90,13 @@ def rank_and_index(job: Job) -> None:
     if spec.index != "auto":
         kind, reason = spec.index, "study.toml asks for it"
     index = build_index(RowShards.of(vectors), kind, seed=study.spec.seed)
+    tests = np.unique(np.linspace(0, scores.n_test - 1, RECALL_QUERIES).astype(np.int64))
+    sample = TopK(**{name: array[tests] for name, array in asdict(truth).items()})
+    # An inverted file is told here how many clusters to search, so it is stored after.
+    recall = measure_recall(index, queries[tests], partial(scores.pairs, tests), sample)
     store.write_tensors(
         study.index_file(job.algorithm), {"index": index_to_array(index)}, made_from
     )
-    tests = np.unique(np.linspace(0, scores.n_test - 1, RECALL_QUERIES).astype(np.int64))
-    sample = TopK(**{name: array[tests] for name, array in asdict(truth).items()})
-    recall = measure_recall(index, queries[tests], partial(scores.pairs, tests), sample)
     store.write_json(
         study.search_file(job.algorithm),
         {
@@ -123,15 +124,15 @@ def _row_ranges(rows: int) -> list[range]:
 def _rank(study: Study, algorithm: str, scores: Scores, made_from: str) -> TopK:
     """Write the exact top-k and the sums of both sides; return the top-k of the test examples."""
     k = study.spec.search.top_k
-    parts = []
+    best: TopK | None = None
     totals = Totals.zeros(scores.n_test, scores.n_train)
     for shard, trains in enumerate(_row_ranges(scores.n_train)):
         of_tests, of_trains = top_k(scores, k, trains, totals=totals)
         path = study.top_train_file(algorithm, shard)
         store.write_tensors(path, vars(of_trains), made_from)
-        parts.append(of_tests)
-    of_tests = merge(parts)
-    store.write_tensors(study.top_test_file(algorithm), vars(of_tests), made_from)
+        best = of_tests if best is None else merge([best, of_tests])
+    assert best is not None
+    store.write_tensors(study.top_test_file(algorithm), vars(best), made_from)
     sums = {name: array.astype(np.float32) for name, array in vars(totals).items()}
     store.write_tensors(study.totals_file(algorithm), sums, made_from)
-    return of_tests
+    return best

@@ -1,0 +1,106 @@
+"""How fast training examples become features, beside traker and beside the least it can cost.
+
+    python -m benchmarks.featurise --json [--save]
+
+*Ours* is the factorised projection to proj_dim 2048; *bound* is a plain forward and full backward
+of the summed model outputs, what any method that needs gradients pays; *traker* is `featurize` of
+traker 0.3.2 with its BasicProjector. All at batch 128 on two threads, in turns within each round,
+so that whatever else the machine does hits all of them. Figures are medians of rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks._report import report
+from benchmarks.rivals import BATCH_SIZE, PROJ_DIM, make_traker
+from benchmarks.workload import CNN, N_CLASSES, batches_of, checkpoint, task
+from engine.attribution.gradients import plan_gradients
+from engine.attribution.projection import make_projection, project
+from engine.models import build_model
+from engine.spec import TrakSpec
+from engine.training.outputs import in_fast_layout, to_device
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from engine.tasks import Batch
+
+THREADS = 2
+
+
+def measure() -> dict[str, Any]:
+    """Rates in examples/s and their ratios, for the CNN of DESIGN section 6 and a ResNet-9."""
+    torch.set_num_threads(THREADS)
+    batch = next(batches_of("train", BATCH_SIZE)())
+    small = compare(checkpoint(CNN, 0), batch, rounds=9, batches=10)
+    large = compare(*resnet9(), rounds=3, batches=2)
+    return {**small, "resnet9": large, "batch_size": BATCH_SIZE, "proj_dim": PROJ_DIM}
+
+
+def resnet9() -> tuple[nn.Module, Batch]:
+    """A ResNet-9 of 2.3 M parameters and a batch of noise, 3 × 32 × 32."""
+    model = build_model("resnet9", {}, {"shape": [3, 32, 32]}, N_CLASSES, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(BATCH_SIZE, 3, 32, 32, generator=generator)
+    labels = torch.randint(N_CLASSES, (BATCH_SIZE,), generator=generator)
+    return to_device(model, "cpu").eval(), {"input": in_fast_layout(pictures), "label": labels}
+
+
+def compare(model: nn.Module, batch: Batch, rounds: int, batches: int) -> dict[str, Any]:
+    """Time all methods in turns: `batches` batches of each in a round, but one of traker."""
+    output = task().model_output
+    plan = plan_gradients(model, output, batch)
+    spec = TrakSpec()
+    narrow = make_projection(plan, model, PROJ_DIM, PROJ_DIM, seed=0)
+    wide = make_projection(plan, model, spec.width, PROJ_DIM, seed=0)
+    features = torch.empty(BATCH_SIZE, PROJ_DIM)
+
+    def bound() -> None:
+        model.zero_grad()
+        output(model, batch).sum().backward()  # type: ignore[no-untyped-call]
+
+    with tempfile.TemporaryDirectory() as folder:
+        traker = make_traker(model, (rounds + 1) * BATCH_SIZE, folder)
+        traker.load_checkpoint(model.state_dict(), model_id=0)
+        turns: dict[str, tuple[Callable[[], Any], int]] = {
+            "ours": (lambda: project(model, output, batch, narrow, features), batches),
+            "ours_wide": (lambda: project(model, output, batch, wide, features), batches),
+            "bound": (bound, batches),
+            "traker": (
+                lambda: traker.featurize([batch["input"], batch["label"]], num_samples=BATCH_SIZE),
+                1,
+            ),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in turns}
+        for turn, _ in turns.values():
+            turn()
+        for _ in range(rounds):
+            for name, (turn, times) in turns.items():
+                start = time.perf_counter()
+                for _ in range(times):
+                    turn()
+                rates[name].append(times * BATCH_SIZE / (time.perf_counter() - start))
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "ratio_vs_traker": round(median["ours"] / median["traker"], 1),
+        "ratio_vs_bound": round(median["ours"] / median["bound"], 3),
+        "examples_per_second": {name: round(rate, 1) for name, rate in median.items()},
+        "slowest_and_fastest_round": {
+            name: [round(min(values), 1), round(max(values), 1)] for name, values in rates.items()
+        },
+        "n_parameters": plan.n_parameters,
+        "width_of_ours_wide": min(spec.width, plan.n_parameters),
+        "rounds": rounds,
+        "batches_a_round": {name: times for name, (_, times) in turns.items()},
+    }
+
+
+if __name__ == "__main__":
+    report("featurise", measure, __doc__ or "")

@@ -1,0 +1,198 @@
+"""LDS of our default settings beside traker and EK-FAC, on DESIGN section 6's workload.
+
+    python -m benchmarks.lds --json [--save]
+
+Judged on the 100 test masks, which no default was chosen on. Seconds are of one checkpoint: from a
+trained model to scores of 1,000 test by 5,000 training pictures, two threads, the fastest of the
+checkpoints. What rivals take minutes for is kept in `.bench/` with the seconds it took.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from benchmarks._report import report, say
+from benchmarks.rivals import RIVALS
+from benchmarks.workload import (
+    CACHE,
+    CNN,
+    ENCODING,
+    MLP,
+    Purpose,
+    Workload,
+    batches_of,
+    checkpoint,
+    checkpoint_file,
+    data,
+    prepare_all,
+    task,
+    truth,
+)
+from engine import store
+from engine.attribution.lds import lds
+from engine.attribution.projection import features
+from engine.attribution.scores import combine
+from engine.attribution.trak import (
+    Road,
+    attribute_dual,
+    choose_road,
+    gram,
+    primal_projection,
+    test_factors,
+)
+from engine.spec import TrakSpec
+from engine.training.outputs import evaluate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Method = Callable[[nn.Module, int], tuple[np.ndarray, float]]
+    """(model, number of the checkpoint) → (scores `[n_test, n_train]`, seconds)."""
+
+THREADS = 2
+CHECKPOINTS = {"cnn": (1, 5, 10), "mlp": (1, 5)}
+RIVALS_CHECKPOINTS = (1, 5)
+
+
+# --- ours ----------------------------------------------------------------------------------------
+
+
+def default_road(workload: Workload, spec: TrakSpec) -> Road:
+    """The road that a build of this workload takes on this machine."""
+    n_train, n_test = (len(arrays["label"]) for arrays in (data().train, data().test))
+    model, batch = checkpoint(workload, 0), next(batches_of("train", 8)())
+    return choose_road(model, task().model_output, batch, n_train, n_test, spec, memory_bytes())
+
+
+def memory_bytes() -> int:
+    """Half of the machine's memory: `trak.memory_gib = "auto"` with one worker."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def attribute(road: Road, model: nn.Module, number: int) -> Tensor:
+    """Scores `[n_test, n_train]` of one checkpoint, without Q, as a build computes them."""
+    output = task().model_output
+    train, test = batches_of("train"), batches_of("test")
+    if road.kind != "primal":
+        return attribute_dual(model, output, train, test, road, number, memory_bytes())
+    projection = primal_projection(model, output, next(train()), road, number)
+    phi, phi_test = (
+        torch.cat(list(features(model, output, batches(), projection))) for batches in (train, test)
+    )
+    return test_factors(gram([phi]), phi_test, road.damping) @ phi.T
+
+
+# --- scoring -------------------------------------------------------------------------------------
+
+
+class Mean:
+    """τ of the checkpoints taken in so far: Q̄ ⊙ mean of the scores, or their mean alone."""
+
+    def __init__(self, times_q: bool) -> None:
+        self._times_q = times_q
+        self._n = 0
+        self._total: Any = 0
+        self._q: Any = 0
+
+    def add(self, scores: np.ndarray, workload: Workload, number: int) -> np.ndarray:
+        """Take in one checkpoint's scores `[n_test, n_train]`; returns τ of all so far."""
+        self._n += 1
+        self._total = self._total + scores
+        self._q = self._q + (out_to_loss(workload, number) if self._times_q else 1)
+        return combine(self._total.copy(), self._n, self._q / self._n)
+
+
+def out_to_loss(workload: Workload, number: int) -> np.ndarray:
+    """Q `[n_train]` of one checkpoint."""
+    model = checkpoint(workload, number)
+    return evaluate(task(), model, data().train, ENCODING, 500, "cpu")["out_to_loss"]
+
+
+def curve(
+    workload: Workload,
+    counts: Sequence[int],
+    method: Method,
+    times_q: bool = True,
+    purpose: Purpose = "test",
+) -> dict[str, dict[str, float]]:
+    """LDS with its interval, and seconds a checkpoint, by number of checkpoints."""
+    masks, margins = truth(workload, purpose)
+    mean, seconds, found = Mean(times_q), [], {}
+    for number in range(max(counts)):
+        scores, taken = method(checkpoint(workload, number), number)
+        seconds.append(taken)
+        tau = mean.add(scores, workload, number)
+        if number + 1 in counts:
+            score = lds(tau, masks, margins)
+            found[str(number + 1)] = {
+                "lds": round(score.mean, 4),
+                "low": round(score.low, 4),
+                "high": round(score.high, 4),
+            }
+            say(f"  {number + 1} checkpoints: {score.mean:.3f}")
+    for entry in found.values():
+        entry["seconds"] = round(min(seconds), 2)
+    return found
+
+
+def ours(road: Road, model: nn.Module, number: int) -> tuple[np.ndarray, float]:
+    """`attribute`, timed."""
+    return _timed(lambda: attribute(road, model, number))
+
+
+def theirs(
+    name: str, workload: Workload, model: nn.Module, number: int
+) -> tuple[np.ndarray, float]:
+    """A rival, timed; or what it gave and took before, from `.bench/`."""
+    trained = checkpoint_file(workload, number).stem
+    path = CACHE / workload.name / name / f"{trained}.safetensors"
+    made_from = store.fingerprint(name, RIVALS[name].settings, trained)
+    if not path.exists():
+        scores, seconds = _timed(lambda: RIVALS[name].scores(model, number))
+        store.write_tensors(path, {"scores": scores}, made_from, {"seconds": seconds})
+    return store.read_tensors(path, made_from)["scores"], store.read_made_by(path)["seconds"]
+
+
+def _timed(method: Callable[[], Tensor]) -> tuple[np.ndarray, float]:
+    start = time.perf_counter()
+    scores = method()
+    return scores.numpy(), time.perf_counter() - start
+
+
+def measure() -> dict[str, Any]:
+    """Every method on the test masks: `{cnn: {1: …}, mlp: …, primal: {cnn: …}, traker: …, …}`."""
+    prepare_all()
+    torch.set_num_threads(THREADS)
+    results: dict[str, Any] = {}
+    settings: dict[str, Any] = {name: rival.settings for name, rival in RIVALS.items()}
+    for workload in (CNN, MLP):
+        counts = CHECKPOINTS[workload.name]
+        roads = {
+            "default": default_road(workload, TrakSpec()),
+            "primal": default_road(workload, TrakSpec(road="primal")),
+        }
+        settings[workload.name] = {name: asdict(road) for name, road in roads.items()}
+        say(f"{workload.name}: ours, {roads['default'].kind}")
+        results[workload.name] = curve(workload, counts, partial(ours, roads["default"]))
+        say(f"{workload.name}: ours, primal")
+        results.setdefault("primal", {})[workload.name] = curve(
+            workload, counts, partial(ours, roads["primal"])
+        )
+        for name, rival in RIVALS.items():
+            say(f"{workload.name}: {name}")
+            results.setdefault(name, {})[workload.name] = curve(
+                workload, RIVALS_CHECKPOINTS, partial(theirs, name, workload), rival.times_q
+            )
+    return {**results, "settings": settings}
+
+
+if __name__ == "__main__":
+    report("lds", measure, __doc__ or "")

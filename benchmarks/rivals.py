@@ -1,0 +1,171 @@
+"""What others do: one function a rival, from a trained model to a matrix of scores.
+
+Each returns `[n_test, n_train]`, positive for supporting, and whether the rows still want the
+out-to-loss gradient Q̄ (TRAK's product of means) when checkpoints are averaged.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.workload import batches_of, data, task
+from engine.attribution.gradients import per_example_gradients, plan_gradients
+from engine.tasks.margin import margin
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BATCH_SIZE = 128
+PROJ_DIM = 2048
+
+
+class Rival(NamedTuple):
+    """A method to compare with.
+
+    Attributes:
+        scores: (model in eval mode, number of the checkpoint) → `[n_test, n_train]`.
+        times_q: The mean over checkpoints is still to be multiplied by Q̄.
+        settings: What a reader must know.
+    """
+
+    scores: Callable[[nn.Module, int], Tensor]
+    times_q: bool
+    settings: str
+
+
+# --- traker --------------------------------------------------------------------------------------
+
+
+def make_traker(model: nn.Module, n_train: int, folder: str) -> Any:
+    """A TRAKer at its defaults: λ = 0, its BasicProjector, proj_dim 2048.
+
+    Only half precision is off, in its favour: on a CPU it takes longer and rounds more.
+    """
+    from trak import TRAKer
+
+    return TRAKer(
+        model=model,
+        task="image_classification",
+        train_set_size=n_train,
+        save_dir=folder,
+        device="cpu",
+        proj_dim=PROJ_DIM,
+        use_half_precision=False,
+        logging_level=logging.WARNING,
+    )
+
+
+def traker(model: nn.Module, number: int) -> Tensor:
+    """traker 0.3.2 from featurising to scores, without Q (which it multiplies in at the end)."""
+    n_train, n_test = len(data().train["label"]), len(data().test["label"])
+    state = model.state_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        traker = make_traker(model, n_train, folder)
+        traker.load_checkpoint(state, model_id=number)
+        for batch in batches_of("train", BATCH_SIZE)():
+            traker.featurize([batch["input"], batch["label"]], num_samples=len(batch["label"]))
+        traker.finalize_features()
+        traker.start_scoring_checkpoint("test", state, number, n_test)
+        for batch in batches_of("test", BATCH_SIZE)():
+            traker.score([batch["input"], batch["label"]], num_samples=len(batch["label"]))
+        kept = traker.saver.current_store
+        scores = torch.zeros(n_train, n_test)
+        traker.score_computer.get_scores(
+            torch.as_tensor(kept["features"]), torch.as_tensor(kept["test_grads"]), scores
+        )
+    return scores.T
+
+
+# --- kronfluence ---------------------------------------------------------------------------------
+
+
+def ekfac(model: nn.Module, number: int) -> Tensor:
+    """kronfluence 1.0.1: influence functions with EK-FAC, at its defaults."""
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.task import Task
+
+    class Margins(Task):  # type: ignore[misc]
+        def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
+            inputs, labels = batch
+            logits = model(inputs)
+            if sample:
+                labels = torch.multinomial(logits.detach().softmax(1), 1).flatten()
+            return F.cross_entropy(logits, labels, reduction="sum")
+
+        def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
+            inputs, labels = batch
+            return -margin(model(inputs), labels).sum()
+
+    examples = Margins()
+    train, test = (_tensors(split) for split in ("train", "test"))
+    torch.manual_seed(number)  # it draws labels for the Fisher matrix
+    with tempfile.TemporaryDirectory() as folder:
+        analyzer = Analyzer(
+            analysis_name="benchmark",
+            model=prepare_model(model, examples),
+            task=examples,
+            cpu=True,
+            disable_tqdm=True,
+            log_level=logging.WARNING,
+            output_dir=folder,
+        )
+        analyzer.fit_all_factors("ekfac", train, per_device_batch_size=256)
+        analyzer.compute_pairwise_scores(
+            "scores",
+            "ekfac",
+            query_dataset=test,
+            train_dataset=train,
+            per_device_query_batch_size=250,
+            per_device_train_batch_size=256,
+        )
+        scores: Tensor = analyzer.load_pairwise_scores("scores")["all_modules"]
+    return scores
+
+
+def _tensors(split: Any) -> torch.utils.data.TensorDataset:
+    batches = list(batches_of(split, 1000)())
+    return torch.utils.data.TensorDataset(
+        *(torch.cat([batch[name] for batch in batches]) for name in ("input", "label"))
+    )
+
+
+# --- plain baselines -----------------------------------------------------------------------------
+
+
+def gradient_dot(model: nn.Module, number: int) -> Tensor:
+    """∇f(x) · ∇f(z), exactly; times Q it is the gradient of z's loss (TracIn at one checkpoint)."""
+    plan = plan_gradients(model, task().model_output, next(batches_of("train")()))
+
+    def gradients(batch: dict[str, Tensor]) -> Tensor:
+        found = per_example_gradients(model, task().model_output, batch, plan)
+        return torch.cat([gradient.flatten(1) for gradient in found.values()], 1)
+
+    tests = torch.cat([gradients(batch) for batch in batches_of("test")()])
+    return torch.cat([tests @ gradients(batch).T for batch in batches_of("train")()], 1)
+
+
+@torch.no_grad()
+def embedding_cosine(model: nn.Module, number: int) -> Tensor:
+    """Cosine of the penultimate features."""
+
+    def embeddings(split: Any) -> Tensor:
+        found = [model.embed(batch["input"]) for batch in batches_of(split)()]  # type: ignore[operator]
+        return F.normalize(torch.cat(found))
+
+    return embeddings("test") @ embeddings("train").T
+
+
+RIVALS = {
+    "traker": Rival(
+        traker, True, "0.3.2, BasicProjector, proj_dim 2048, batch 128, λ = 0; float32, not float16"
+    ),
+    "kronfluence": Rival(ekfac, False, "1.0.1, EK-FAC at its defaults"),
+    "gradient_dot": Rival(gradient_dot, True, "exact gradients"),
+    "embedding": Rival(embedding_cosine, False, "cosine of penultimate features"),
+}

@@ -1,0 +1,197 @@
+"""Benchmarks: the workload trains once and splits fairly, scores are averaged as TRAK says, rivals
+come out in our orientation, and the committed results hold the figures that are asked for."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import lds as lds_benchmark
+from benchmarks import rivals, workload
+from engine.attribution.exact import dense_gradients
+from engine.spec import AlgorithmSpec
+
+RESULTS = Path(workload.__file__).parent / "results"
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A workload of 24 + 6 noisy pictures of two brightnesses, trained in this process."""
+
+    def split(n, seed):
+        rng = np.random.default_rng(seed)
+        label = np.arange(n) % 2
+        pictures = rng.integers(0, 100, (n, 1, 28, 28)) + 100 * label[:, None, None, None]
+        return {"input": pictures.astype(np.uint8), "label": label}
+
+    found = workload.Data(split(24, 0), split(6, 1), "tiny")
+    monkeypatch.setattr(workload, "data", lambda: found)
+    for module in (lds_benchmark, rivals):
+        monkeypatch.setattr(module, "data", lambda: found)
+    for module in (workload, lds_benchmark):
+        monkeypatch.setattr(module, "CACHE", tmp_path)
+    monkeypatch.setattr(workload, "prepare", partial(workload.prepare, workers=0))
+    monkeypatch.setattr(workload, "HALVES", {"test": range(6), "validation": range(6, 9)})
+    recipe = AlgorithmSpec(
+        architecture="mlp",
+        architecture_options={"widths": [4]},
+        learning_rate=0.01,
+        epochs=2,
+        batch_size=4,
+    )
+    return workload.Workload("tiny", recipe, checkpoints=2, seeds=2)
+
+
+def test_masks_are_fixed_halves_and_none_serves_twice(tiny):
+    halves = [half for purpose in workload.HALVES.values() for half in purpose]
+    masks = np.stack([workload.mask(half) for half in halves])
+    np.testing.assert_array_equal(masks.sum(1), 12)
+    assert len({mask.tobytes() for mask in masks}) == len(halves) == 9
+    np.testing.assert_array_equal(workload.mask(3), masks[3])
+
+
+def test_nothing_is_trained_twice(tiny, monkeypatch):
+    masks, margins = workload.truth(tiny, "test")
+    assert masks.shape == (6, 24)
+    assert margins.shape == (6, 6)
+    runs = sorted((workload.CACHE / "tiny" / "runs").iterdir())
+    assert len(runs) == 12
+    monkeypatch.setattr(workload, "train", lambda job: pytest.fail(f"trained again: {job}"))
+    np.testing.assert_array_equal(workload.truth(tiny, "test")[1], margins)
+
+
+def test_margins_are_averaged_over_seeds_of_a_half(tiny):
+    alone = workload.Workload("tiny", tiny.recipe, checkpoints=1, seeds=1)
+    both, one = workload.truth(tiny, "test")[1], workload.truth(alone, "test")[1]
+    other = workload.store.read_tensors(workload._path(workload.Model(tiny, 2, 1)))["margin"]
+    np.testing.assert_allclose(both[2], (one[2] + other) / 2, rtol=1e-6)
+
+
+def test_another_recipe_is_another_checkpoint(tiny):
+    longer = workload.Workload(
+        "tiny", tiny.recipe.model_copy(update={"epochs": 3}), checkpoints=1, seeds=1
+    )
+    assert workload.checkpoint_file(tiny, 0) != workload.checkpoint_file(longer, 0)
+    assert workload.checkpoint_file(tiny, 0) != workload.checkpoint_file(tiny, 1)
+
+
+def test_scores_are_a_product_of_means(tiny):
+    rng = np.random.default_rng(0)
+    parts = rng.normal(size=(2, 6, 24)).astype(np.float32)
+    mean = lds_benchmark.Mean(times_q=True)
+    for number, part in enumerate(parts):
+        found = mean.add(part, tiny, number)
+    q = np.mean([lds_benchmark.out_to_loss(tiny, number) for number in range(2)], axis=0)
+    assert ((q > 0) & (q < 1)).all()
+    np.testing.assert_allclose(found, parts.mean(0) * q, rtol=1e-5)
+    np.testing.assert_allclose(lds_benchmark.Mean(times_q=False).add(parts[0], tiny, 0), parts[0])
+
+
+def test_curve_scores_our_default_road(tiny):
+    road = lds_benchmark.default_road(tiny, lds_benchmark.TrakSpec())
+    assert road.kind == "dual-exact"
+    found = lds_benchmark.curve(tiny, (1, 2), partial(lds_benchmark.ours, road))
+    assert list(found) == ["1", "2"]
+    for entry in found.values():
+        assert set(entry) == {"lds", "low", "high", "seconds"}
+        assert entry["low"] <= entry["high"]
+        assert entry["seconds"] >= 0
+
+
+def test_the_two_roads_agree_where_nothing_is_projected(tiny):
+    spec = lds_benchmark.TrakSpec(road="primal", damping=0.5)
+    primal = lds_benchmark.default_road(tiny, spec)
+    dual = lds_benchmark.default_road(tiny, lds_benchmark.TrakSpec())
+    model = workload.checkpoint(tiny, 0)
+    phi = dense_gradients(model, workload.task().model_output, next(workload.batches_of("train")()))
+    per_feature = 0.5 * phi.square().sum().item() / phi.shape[1]
+    dual = lds_benchmark.Road(
+        dual.kind, dual.width, dual.proj_dim, per_feature / phi.square().sum(1).mean().item(), ""
+    )
+    torch.testing.assert_close(
+        lds_benchmark.attribute(primal, model, 0),
+        lds_benchmark.attribute(dual, model, 0),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+
+
+# --- rivals --------------------------------------------------------------------------------------
+
+
+def gradients(model, split):
+    return dense_gradients(model, workload.task().model_output, next(workload.batches_of(split)()))
+
+
+def test_gradient_dot_is_the_dense_one(tiny):
+    model = workload.checkpoint(tiny, 0)
+    wanted = gradients(model, "test") @ gradients(model, "train").T
+    torch.testing.assert_close(rivals.gradient_dot(model, 0), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_traker_comes_out_test_major_and_unchanged(tiny, monkeypatch):
+    """traker's scores are Φ(ΦᵀΦ)⁻¹φ of its own features, up to one factor."""
+    projectors = pytest.importorskip("trak.projectors")
+    monkeypatch.setattr(rivals, "PROJ_DIM", 8)
+    monkeypatch.setattr(projectors.BasicProjector, "free_memory", lambda self: None)  # of one block
+    model = workload.checkpoint(tiny, 0)
+    scores = rivals.traker(model, 0)
+    assert scores.shape == (6, 24)
+    generator = torch.Generator().manual_seed(0)
+    train = gradients(model, "train")
+    projection = torch.empty(train.shape[1], 8).normal_(generator=generator)
+    phi, phi_test = train @ projection, gradients(model, "test") @ projection
+    wanted = phi_test.double() @ torch.linalg.inv(phi.T.double() @ phi.double()) @ phi.T.double()
+    correlation = np.corrcoef(scores.flatten(), wanted.flatten())[0, 1]
+    assert correlation > 0.99
+
+
+def test_ekfac_comes_out_test_major_with_support_positive(tiny):
+    pytest.importorskip("kronfluence")
+    scores = rivals.ekfac(workload.checkpoint(tiny, 0), 0)
+    assert scores.shape == (6, 24)
+    plain = rivals.gradient_dot(workload.checkpoint(tiny, 0), 0)
+    q = torch.from_numpy(lds_benchmark.out_to_loss(tiny, 0))
+    assert np.corrcoef(scores.flatten(), (plain * q).flatten())[0, 1] > 0.3
+
+
+def test_featurise_compares_in_turns(tiny):
+    pytest.importorskip("trak")
+    from benchmarks.featurise import compare
+
+    batch = next(workload.batches_of("train")())
+    batch = {
+        name: tensor.repeat(128, *[1] * (tensor.ndim - 1))[:128] for name, tensor in batch.items()
+    }
+    found = compare(workload.checkpoint(tiny, 0), batch, rounds=1, batches=1)
+    rates = found["examples_per_second"]
+    assert set(rates) == {"ours", "ours_wide", "bound", "traker"}
+    assert found["ratio_vs_traker"] == pytest.approx(rates["ours"] / rates["traker"], rel=0.05)
+
+
+# --- committed results ---------------------------------------------------------------------------
+
+
+def test_committed_lds_holds_every_figure_with_its_interval():
+    found = json.loads((RESULTS / "lds.json").read_text())
+    wanted = [(found, "cnn", "1 5 10"), (found, "mlp", "1 5")]
+    for name in ("primal", *rivals.RIVALS):
+        wanted += [(found[name], "cnn", "1 5"), (found[name], "mlp", "1 5")]
+    for table, name, counts in wanted:
+        for count in counts.split():
+            entry = table[name][count]
+            assert entry["low"] <= entry["lds"] <= entry["high"]
+            assert entry["seconds"] > 0
+    assert found["device"]
+    assert found["versions"]["torch"]
+
+
+def test_committed_speeds_are_ratios_of_their_rates():
+    found = json.loads((RESULTS / "featurise.json").read_text())
+    for part in (found, found["resnet9"]):
+        rates = part["examples_per_second"]
+        assert part["ratio_vs_traker"] == pytest.approx(rates["ours"] / rates["traker"], rel=0.05)
+        assert part["ratio_vs_bound"] == pytest.approx(rates["ours"] / rates["bound"], rel=0.01)
