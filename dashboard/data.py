@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.location import Location
+from dashboard.location import NEED_SCORES, Location
 from engine import store
 from engine.doctor import Report, examine
 from engine.errors import SpecError
@@ -121,7 +121,7 @@ def slice_rows(study: Study, examples: Examples, location: Location) -> np.ndarr
     sort = location.slice.sort
     if sort is None:
         return rows
-    if sort in ("support", "oppose"):
+    if sort in NEED_SCORES:
         keys = -np.abs(study.top(location.algorithm)[f"{sort}_score"][rows, 0])
     else:
         keys = examples.table[sort.removeprefix("-")].to_numpy()[rows]
@@ -134,6 +134,14 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> dict[Any
     others = {name: value for name, value in filters.items() if name != column}
     found = examples.table[column].iloc[matching(examples, others)].value_counts()
     return {value: int(number) for value, number in found.items()}
+
+
+def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:
+    """(label, how many of these rows have it), most frequent first; beyond `most` they are one."""
+    found = examples.table["label"].iloc[rows].value_counts()
+    named = [(str(label), int(number)) for label, number in found.iloc[:most].items()]
+    others = int(found.iloc[most:].sum())
+    return [*named, ("others", others)] if others else named
 
 
 def share(examples: Examples, rows: np.ndarray, label: str) -> str:

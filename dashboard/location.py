@@ -32,7 +32,8 @@ SORTS = {
     "support": "Strongest supporter",
     "oppose": "Strongest opposer",
 }
-"""Orders of a slice other than the data's; the last two need scores."""
+"""Orders of a slice other than the data's."""
+NEED_SCORES = ("support", "oppose")
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def read_location(study: Study) -> Location:
     label, predicted = known_class("label"), known_class("predicted")
     if not study.has_predictions(algorithm):
         predicted = result = margin = sort = None
-    if sort in ("support", "oppose") and not study.has_scores(algorithm):
+    if sort in NEED_SCORES and not study.has_scores(algorithm):
         sort = None
 
     def number(name: str, default: int, largest: int) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -21,13 +24,14 @@ from streamlit.testing.v1 import AppTest
 from dashboard.__main__ import server_config
 from dashboard.components.cards import signed
 from dashboard.components.confusion import confusion_counts, most_confused
+from dashboard.components.export import as_csv, as_json
 from dashboard.components.gallery import thumbnail_side
 from dashboard.components.standing import rank_words
 from dashboard.components.subject import odds
 from dashboard.data import STUDY_VARIABLE
-from dashboard.location import position_in_slice
+from dashboard.location import SORTS, position_in_slice
 from engine import store
-from engine.study import Study
+from engine.study import Influence, Study
 from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
@@ -144,6 +148,48 @@ def test_a_url_restores_the_slice(visit: Any, complete: Study) -> None:
     assert app.selectbox(key="predicted").value == predicted
     wanted = table[(table["label"] == label) & (table["predicted"] == predicted)]
     assert [card["row"] for card in cards(app)] == list(wanted.index)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_slices_are_sorted_and_walked_in_their_order(
+    visit: Any, complete: Study, sort: str
+) -> None:
+    table = complete.predictions("test")
+    keys = {
+        "margin": table["margin"],
+        "-margin": -table["margin"],
+        "confidence": table["confidence"],
+        "support": -complete.top()["support_score"][:, 0],
+        "oppose": complete.top()["oppose_score"][:, 0],
+    }
+    wanted = np.argsort(np.asarray(keys[sort]), kind="stable")
+    app = visit(complete, sort=sort)
+    assert [card["row"] for card in cards(app)] == list(wanted)
+    assert app.selectbox(key="sort").value == sort
+    explain = visit(complete, "explain", test=str(wanted[1]), sort=sort)
+    assert "<b>2</b> of 40" in words(explain)
+    explain.button(key="next").click().run()
+    assert explain.query_params["test"] == f"test-{wanted[2]}"
+    app.selectbox(key="sort").select("Any").run()
+    assert "sort" not in app.query_params
+    assert [card["row"] for card in cards(app)] == list(range(40))
+
+
+def test_a_range_of_margins(visit: Any, complete: Study) -> None:
+    margin = complete.predictions("test")["margin"]
+    app = visit(complete, margin="-1..2", page="1")
+    wanted = np.flatnonzero((margin >= -1) & (margin <= 2))
+    assert 0 < len(wanted) < 40
+    assert [card["row"] for card in cards(app)] == list(wanted)
+    assert app.slider(key="margins").value == (-1.0, 2.0)
+    counted = sum(int(option.rsplit("(")[-1][:-1]) for option in app.selectbox(key="label").options)
+    assert counted == len(wanted)
+    app.slider(key="margins").set_value((0.0, 2.0)).run()
+    assert app.query_params["margin"] == "0..2"
+    slider = app.slider(key="margins")
+    slider.set_value((slider.min, slider.max)).run()
+    assert "margin" not in app.query_params
+    assert len(cards(app)) == 40
 
 
 def test_an_empty_slice_says_so_and_leads_out(visit: Any, complete: Study) -> None:
@@ -265,6 +311,45 @@ def test_cards_of_an_explanation_lead_to_the_training_view(visit: Any, complete:
     assert asked["train"] == [f"train-{card['row']}"]
     assert asked["test"] == ["test-1"]
     assert asked["result"] == ["wrong"]
+
+
+def test_each_side_says_what_it_is_made_of(visit: Any, complete: Study) -> None:
+    app = visit(complete, "explain", test="test-1")
+    rows, scores, _, oppose_scores = complete.influences(1, 12)
+    labels = complete.table("train")["label"].iloc[rows]
+    support, oppose = component(app, "groups")["groups"]
+    assert sum(number for _, number in support["makeup"]) == 12
+    label, number = support["makeup"][0]
+    assert number == (labels == label).sum() == labels.value_counts().iloc[0]
+    totals = complete.totals()
+    assert sum(support["shares"]) == pytest.approx(scores.sum() / totals["test_support"][1])
+    assert sum(oppose["shares"]) == pytest.approx(oppose_scores.sum() / totals["test_oppose"][1])
+
+
+def test_an_explanation_can_be_taken_away(visit: Any, complete: Study) -> None:
+    explanation = complete.explain("test-1", k=5)
+    taken = json.loads(as_json(explanation, "f00d"))
+    assert taken["data_fingerprint"] == "f00d"
+    assert [one["row"] for one in taken["supporting"]] == list(complete.influences(1, 5)[0])
+    lines = list(csv.DictReader(io.StringIO(as_csv(explanation))))
+    assert [float(line["score"]) for line in lines] == [
+        one.score for one in explanation.supporting + explanation.opposing
+    ]
+    app = visit(complete, "explain", test="test-1", k="5")
+    assert [button.proto.label for button in app.get("download_button")] == ["JSON", "CSV"]
+    scope: dict[str, Any] = {}
+    exec(app.code[0].value, scope)
+    assert scope["explanation"] == explanation
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_the_csv_is_a_formula(complete: Study, start: str) -> None:
+    evil = f"{start}cmd|'/c calc'!A1"
+    influence = Influence(1, evil, evil, -0.5)
+    explanation = replace(complete.explain(0, k=1), id=evil, opposing=[influence])
+    line = list(csv.DictReader(io.StringIO(as_csv(explanation))))[-1]
+    assert line["id"] == line["label"] == line["test_id"] == f"'{evil}"
+    assert line["score"] == "-0.5"  # A number is one.
 
 
 # --- Training view -----------------------------------------------------------------------------
@@ -543,6 +628,7 @@ def test_pages_follow_a_study_as_it_is_built(visit: Any, tmp_path: Path) -> None
     assert "predicted" not in cards(explore)[0]["hint"]
     assert "Predictions appear" in words(explore)
     assert [box.key for box in explore.selectbox] == ["label"]
+    assert not explore.slider
     explain.run()
     assert "True label" in words(explain)
     assert "Predicted" not in words(explain)

@@ -65,7 +65,9 @@ def confusion(
 def confusion_counts(classes: list[str], table: pd.DataFrame) -> np.ndarray:
     """Examples of each true class (row) predicted as each class (column)."""
     places = pd.Index(classes)
-    label, predicted = (places.get_indexer(table[name]) for name in ("label", "predicted"))
+    label, predicted = (
+        places.get_indexer(pd.Index(table[name])) for name in ("label", "predicted")
+    )
     counts = np.bincount(label * len(classes) + predicted, minlength=len(classes) ** 2)
     return counts.reshape(len(classes), len(classes))
 

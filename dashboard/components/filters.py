@@ -1,14 +1,15 @@
-"""The filters of the slice: true class, predicted class, correct or wrong, each with its counts."""
+"""The filters of the slice, each with its counts, and the order it is shown in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from dashboard.data import Examples, counts
-from dashboard.location import Location, keep
+from dashboard.location import NEED_SCORES, SORTS, Location, go, keep, margin_text
 from engine.study import Study
 
 ANY = "Any"
@@ -17,6 +18,7 @@ ANY = "Any"
 def filters(study: Study, location: Location, examples: Examples) -> None:
     """Show the filters; what they choose is in the URL, and so in the next run's `location`."""
     chosen = location.slice
+    scored = study.has_scores(location.algorithm)
     with st.container(horizontal=True, vertical_alignment="top", key="filters"):
         _class_filter("True class", "label", "label", chosen.label, study, location, examples)
         if not examples.has_predictions:
@@ -37,6 +39,33 @@ def filters(study: Study, location: Location, examples: Examples) -> None:
             on_change=keep,
             args=("result", ANY, ("page",)),
         )
+        _margin_filter(location, examples)
+        orders = [name for name in SORTS if name not in NEED_SCORES or scored]
+        st.session_state["sort"] = chosen.sort or ANY
+        st.selectbox(
+            "Order",
+            [ANY, *orders],
+            format_func=lambda name: SORTS.get(name, "As in the data"),
+            key="sort",
+            on_change=keep,
+            args=("sort", ANY, ("page",)),
+            width=210,
+        )
+
+
+def _margin_filter(location: Location, examples: Examples) -> None:
+    margins = examples.table["margin"].to_numpy()
+    ends = float(np.floor(margins.min())), float(np.ceil(margins.max()))
+    if ends[0] == ends[1]:
+        ends = ends[0], ends[1] + 1
+    least, largest = np.clip(location.slice.margin or ends, *ends)
+    st.session_state["margins"] = float(least), float(largest)
+
+    def changed() -> None:
+        chosen = st.session_state["margins"]
+        go(margin=None if chosen == ends else margin_text(chosen), page=None)
+
+    st.slider("Margin", *ends, step=0.1, key="margins", on_change=changed, format="%.1f", width=240)
 
 
 def _class_filter(

@@ -44,6 +44,8 @@ function section(group, data) {
     }
     title.append(group.title)
     header.append(title, element("p", "", group.words))
+    if (group.makeup.length) header.append(makeup(group))
+    if (group.shares.length) header.append(cumulative(group))
     part.append(header)
   }
   if (group.items.length === 0) {
@@ -62,6 +64,43 @@ function section(group, data) {
   )
   part.append(list)
   return part
+}
+
+// Which labels the cards have: one bar, most frequent first, with its numbers under it.
+function makeup(group) {
+  const words = group.makeup.map(([label, number]) => `${label} ${number}`)
+  return strip("Labels", words.join(", "), group.makeup.map(([, number]) => number), 0, words)
+}
+
+// How much of the whole the cards carry together: a segment each, the rest left empty.
+function cumulative(group) {
+  const sum = group.shares.reduce((total, share) => total + share, 0)
+  const percent = 100 * sum
+  const amount = percent >= 99.95 ? "100" : percent.toFixed(1)
+  const words = `These ${group.shares.length} carry ${amount}% of ${group.whole}`
+  return strip("Share", words, group.shares, Math.max(0, 1 - sum), [words])
+}
+
+function strip(name, told, parts, rest, words) {
+  const node = element("div", "strip")
+  const bar = element("div", "parts")
+  bar.setAttribute("role", "img")
+  bar.setAttribute("aria-label", `${name}: ${told}`)
+  for (const part of parts) {
+    const segment = element("i")
+    segment.style.flexGrow = part
+    bar.append(segment)
+  }
+  if (rest > 0) {
+    const empty = element("i", "rest")
+    empty.style.flexGrow = rest
+    bar.append(empty)
+  }
+  const legend = element("div", "legend")
+  legend.setAttribute("aria-hidden", "true")
+  legend.append(...words.map(word => element("span", "", word)))
+  node.append(bar, legend)
+  return node
 }
 
 function card(item, data, first) {

@@ -57,6 +57,9 @@ class Group:
         words: What the heading means.
         sign: Colours and marks the group as supporting or opposing.
         empty: Said in place of cards where there are none.
+        makeup: (label, how many of the cards have it), drawn as one bar.
+        shares: Part of the whole that each card is of, in order; drawn as they add up.
+        whole: What the shares are shares of.
     """
 
     name: str
@@ -65,6 +68,9 @@ class Group:
     words: str = ""
     sign: Literal["support", "oppose"] | None = None
     empty: str = "Nothing here."
+    makeup: Sequence[tuple[str, int]] = ()
+    shares: Sequence[float] = ()
+    whole: str = ""
 
 
 def thumbnail_side(cell: int, wanted: int) -> int:
@@ -108,6 +114,9 @@ def gallery(
                     "words": group.words,
                     "sign": group.sign,
                     "empty": group.empty,
+                    "makeup": group.makeup,
+                    "shares": group.shares,
+                    "whole": group.whole,
                     "items": [item(card) for card in group.cards],
                 }
                 for group in groups

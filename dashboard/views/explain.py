@@ -13,12 +13,13 @@ from dashboard.components.badge import trust_badge
 from dashboard.components.building import building
 from dashboard.components.cards import influence_cards, test_cards
 from dashboard.components.copy_link import copy_link
+from dashboard.components.export import export
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.notice import notice
 from dashboard.components.sides import sides
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
-from dashboard.data import badge, examples, open_study, share, slice_rows
+from dashboard.data import badge, examples, makeup, open_study, share, slice_rows
 from dashboard.location import (
     EXPLORE,
     TRAINING,
@@ -62,6 +63,12 @@ def question(example: dict[Hashable, Any]) -> str:
         return title(label, id_)
     answer = f"for {id_}, rightly" if example["correct"] else f"for {id_}, which is {label}"
     return title(f"Why “{short(example['predicted'])}”?", answer)
+
+
+def shares(scores: np.ndarray, of: np.ndarray) -> list[float]:
+    """Parts of this prediction's sum of influence of one sign."""
+    whole = float(of[row])
+    return (scores / whole).tolist() if whole else []
 
 
 # --- no example, or one that does not exist ----------------------------------------------------
@@ -146,6 +153,7 @@ with answer:
     with st.container(horizontal=True, vertical_alignment="center"):
         trust_badge(badge(study, algorithm))
         st.space("stretch")
+        export(study, row, str(example["id"]), location.k, algorithm)
         sides(location.k, largest_k_of(study))
 
     training = examples(study, "train")
@@ -156,6 +164,7 @@ with answer:
     label, predicted = str(example["label"]), str(example["predicted"])
     correct = bool(example["correct"])
     test = str(example["id"])
+    totals = study.totals(algorithm)
     away = "away from that" if correct else f"to the wrong “{short(predicted)}”"
     lean = label if correct else predicted
     groups = [
@@ -166,6 +175,9 @@ with answer:
             words=f"Trained the model towards the true label, “{short(label)}”. "
             f"{share(training, support, label)} are labelled so.",
             sign="support",
+            makeup=makeup(training, support),
+            shares=shares(support_scores, totals["test_support"]),
+            whole="all supporting influence",
             empty="No training example supports this prediction.",
         ),
         Group(
@@ -175,6 +187,9 @@ with answer:
             words=f"Pulled it {away}. {share(training, oppose, lean)} are labelled "
             f"“{short(lean)}”.",
             sign="oppose",
+            makeup=makeup(training, oppose),
+            shares=shares(oppose_scores, totals["test_oppose"]),
+            whole="all opposing influence",
             empty="No training example opposes this prediction.",
         ),
     ]

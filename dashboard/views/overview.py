@@ -109,7 +109,7 @@ if tests.has_predictions:
                 st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
             if st.button("The most confident mistake", disabled=bool(right.all())):
                 wrong = tests.table[~right.astype(bool)]
-                worst = str(wrong["id"].loc[wrong["margin"].idxmin()])
+                worst = str(wrong.nsmallest(1, "margin")["id"].iloc[0])
                 query = location.parameters(test=worst, result="wrong")
                 st.switch_page(EXPLAIN, query_params=query)
     with certainty:
@@ -140,7 +140,7 @@ if tests.has_predictions:
                     histogram(
                         "Influence of the training examples",
                         "Sum of |influence| over all test predictions, on a logarithmic axis. The "
-                        f"heaviest 1 % carry {heaviest:.0%} of it all.",
+                        f"heaviest 1% carry {heaviest:.0%} of it all.",
                         [Series("training examples", weight)],
                         np.geomspace(least, largest, BINS + 1),
                         (f"≤ {least:.2g}", "logarithmic", f"{largest:.2g}"),

@@ -1,0 +1,76 @@
+"""An explanation to take away: as JSON, as CSV, and as the Python that gives it again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import streamlit as st
+
+from engine.study import Explanation, Study
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a cell of text for a formula."""
+
+
+def export(study: Study, row: int, id_: str, k: int, algorithm: str) -> None:
+    """A button that opens the ways out. Files are made when they are asked for."""
+
+    def explanation() -> Explanation:
+        return study.explain(row, k, algorithm)
+
+    with st.popover("Export", icon=":material/download:", width="content"):
+        with st.container(horizontal=True):
+            st.download_button(
+                "JSON",
+                lambda: as_json(explanation(), study.dataset.fingerprint),
+                file_name=f"explain-{row}.json",
+                mime="application/json",
+                on_click="ignore",
+                key="json",
+            )
+            st.download_button(
+                "CSV",
+                lambda: as_csv(explanation()),
+                file_name=f"explain-{row}.csv",
+                mime="text/csv",
+                on_click="ignore",
+                key="csv",
+            )
+        st.code(snippet(study, id_, k, algorithm), language="python")
+
+
+def as_json(explanation: Explanation, fingerprint: str) -> str:
+    """All that the view shows, with the fingerprint of the data it is about."""
+    content = {"data_fingerprint": fingerprint, **explanation.to_dict()}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_csv(explanation: Explanation) -> str:
+    """One line a training example, strongest first, supporting before opposing."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["test_row", "test_id", "side", "rank", "train_row", "id", "label", "score"])
+    sides = {"supporting": explanation.supporting, "opposing": explanation.opposing}
+    for side, influences in sides.items():
+        for rank, one in enumerate(influences, start=1):
+            told = [explanation.row, harmless(explanation.id), side, rank]
+            writer.writerow([*told, one.row, harmless(one.id), harmless(one.label), one.score])
+    return file.getvalue()
+
+
+def harmless(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def snippet(study: Study, id_: str, k: int, algorithm: str) -> str:
+    """Python that gives the same explanation."""
+    return (
+        "from engine import Study\n\n"
+        f"study = Study.open({str(study.root)!r})\n"
+        f"explanation = study.explain({id_!r}, k={k}, algorithm={algorithm!r})\n"
+        "for influence in explanation.supporting + explanation.opposing:\n"
+        '    print(f"{influence.score:+.5f}  {influence.id}  {influence.label}")\n'
+    )
