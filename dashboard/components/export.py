@@ -38,7 +38,7 @@ def export(study: Study, row: int, id_: str, k: int, algorithm: str) -> None:
                 on_click="ignore",
                 key="csv",
             )
-        st.code(snippet(study, id_, k, algorithm), language="python")
+        st.code(snippet(study, id_, k, algorithm), language=None, wrap_lines=True)
 
 
 def as_json(explanation: Explanation, fingerprint: str) -> str:

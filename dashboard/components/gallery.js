@@ -83,7 +83,7 @@ function cumulative(group) {
 
 function strip(name, told, parts, rest, words) {
   const node = element("div", "strip")
-  const bar = element("div", "parts")
+  const bar = element("div", `parts ${name.toLowerCase()}`)
   bar.setAttribute("role", "img")
   bar.setAttribute("aria-label", `${name}: ${told}`)
   for (const part of parts) {
@@ -110,7 +110,6 @@ function card(item, data, first) {
   if (item.href) {
     node.href = item.href
     node.tabIndex = first ? 0 : -1
-    node.setAttribute("aria-label", item.hint)
   }
   node.append(data.text ? element("div", "excerpt", item.text) : thumbnail(item, data))
   if (item.bar !== undefined) {

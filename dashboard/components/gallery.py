@@ -26,7 +26,7 @@ class Card:
         row: Of its split.
         name: First line: its label.
         note: Second line.
-        hint: All of it as one sentence: tooltip and what a screen reader says.
+        hint: All of it as one sentence: tooltip, and what a screen reader says after the lines.
         aside: At the end of the second line, never cut short.
         wrong: Whether the note says that a prediction is wrong.
         href: Where it leads; None where it leads nowhere.

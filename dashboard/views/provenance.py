@@ -126,11 +126,12 @@ with left:
         st.html('<p class="dl-aside">Not read yet.</p>')
     heading("Make it again")
     root = shlex.quote(str(study.root))
-    st.code(
-        f"dataloupe build {root}    # what is missing, the same bytes\n"
-        f"dataloupe doctor {root}   # verify, name what is broken\n"
-        f"dataloupe serve {root}",
-        language="bash",
+    verbs = ("build", "doctor", "serve")
+    # No language: the colours of comments have too little contrast.
+    st.code("\n".join(f"dataloupe {verb} {root}" for verb in verbs), language=None, wrap_lines=True)
+    st.html(
+        '<p class="dl-aside">build makes what is missing, with the same bytes for the same spec, '
+        "seed and device; doctor verifies every file and names what is broken.</p>"
     )
     heading("This server")
     facts(
@@ -142,7 +143,7 @@ with left:
     )
 with right:
     heading("The spec: study.toml")
-    st.code(study.spec_file.read_text(encoding="utf-8"), language="toml", line_numbers=True)
+    st.code(study.spec_file.read_text(encoding="utf-8"), language=None, wrap_lines=True)
 
 heading(f"Checkpoints of {algorithm}")
 made = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_from_the_gallery_to_an_explanation_and_back_by_url(
     page = desktop.new_page()
     foreign: list[str] = []
     page.on("request", lambda request: foreign.append(request.url))
-    page.goto(url)
+    page.goto(f"{url}/explore")
     expect(page.locator("a.card")).to_have_count(120)
     table = study.table("test").join(study.predictions("test"))
 
@@ -61,13 +62,83 @@ def test_from_the_gallery_to_an_explanation_and_back_by_url(
     assert not [asked for asked in foreign if not re.match(rf"{url}|blob:|data:", asked)]
 
 
+def test_from_an_explanation_to_a_training_picture_and_back(
+    desktop: BrowserContext, study: Study, url: str
+) -> None:
+    page = desktop.new_page()
+    page.goto(f"{url}/explain?test=test-5&k=6")
+    expect(page.locator("section[data-sign=support] a.card")).to_have_count(6)
+    explanation = page.url
+    train = int(study.influences(5, 6)[2][0])
+    page.locator("section[data-sign=oppose] a.card").first.click()
+    expect(page.get_by_role("heading", name=f"Training picture train-{train}")).to_be_visible()
+    expect(page.get_by_role("heading", name="Helps most")).to_be_visible()
+    assert f"train=train-{train}" in page.url
+    top = study.top_of_training(train)
+    for sign in ("support", "oppose"):
+        shown = page.locator(f"section[data-sign={sign}] a.card")
+        expect(shown).to_have_count(6)
+        found = [int(card.get_attribute("data-row") or -1) for card in shown.all()]
+        assert found == list(top[f"{sign}_index"][:6])
+
+    link, before = page.url, page.locator(".groups").inner_text()
+    page.reload()
+    expect(page.get_by_role("heading", name="Helps most")).to_be_visible()
+    assert (page.url, page.locator(".groups").inner_text()) == (link, before)
+    page.go_back()
+    expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
+    assert page.url == explanation
+    page.go_forward()
+    page.get_by_role("button", name="Back to test-5").click()
+    expect(page.locator(".dl-title span")).to_contain_text("test-5")
+    page.go_back()
+    page.locator("section[data-sign=support] a.card").first.click()
+    expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
+    assert f"test=test-{top['support_index'][0]}" in page.url
+
+
+def test_a_cell_of_the_confusion_matrix_opens_its_slice(
+    desktop: BrowserContext, study: Study, url: str
+) -> None:
+    page = desktop.new_page()
+    page.goto(url)
+    cell = page.locator("a.wrong").first
+    expect(cell).to_be_visible()
+    number = int(cell.inner_text())
+    cell.click()
+    expect(page.locator("a.card")).to_have_count(number)
+    assert "label=" in page.url
+    assert "predicted=" in page.url
+    expect(page.locator("a.card .note.wrong")).to_have_count(number)
+
+
+def test_the_guide_goes_away_for_good(desktop: BrowserContext, url: str) -> None:
+    page = desktop.new_page()
+    page.goto(url)
+    page.get_by_role("button", name="Dismiss the first steps").click()
+    expect(page.get_by_text("Ask its training data")).to_be_hidden()
+    page.reload()
+    expect(page.locator("a.card").first).to_be_visible()
+    expect(page.get_by_text("Ask its training data")).to_be_hidden()
+
+
+def test_an_explanation_is_downloaded(desktop: BrowserContext, study: Study, url: str) -> None:
+    page = desktop.new_page()
+    page.goto(f"{url}/explain?test=test-5&k=4")
+    page.get_by_role("button", name="Export").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON").click()
+    taken = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [one["row"] for one in taken["supporting"]] == list(study.influences(5, 4)[0])
+
+
 def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
     desktop: BrowserContext, study: Study, url: str
 ) -> None:
     page = desktop.new_page()
     sheets: list[str] = []
     page.on("response", lambda got: sheets.append(got.url) if "/sprites/" in got.url else None)
-    page.goto(url)
+    page.goto(f"{url}/explore")
     expect(page.locator("a.card")).to_have_count(120)
     settled(page)
     assert len(set(sheets)) == 1
@@ -81,7 +152,7 @@ def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
 
 def test_keyboard_only(desktop: BrowserContext, study: Study, url: str) -> None:
     page = desktop.new_page()
-    page.goto(url)
+    page.goto(f"{url}/explore")
     expect(page.locator("a.card")).to_have_count(120)
     settled(page)
     focused = "document.activeElement.shadowRoot?.activeElement?.dataset.row"
@@ -125,7 +196,18 @@ def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
     assert "test=test-5" in link
 
 
-@pytest.mark.parametrize("path", ["", "explain?test=test-5", "explain", "explain?test=nobody"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "explore",
+        "explain?test=test-5",
+        "explain",
+        "explain?test=nobody",
+        "training?train=train-5&test=test-5",
+        "training",
+    ],
+)
 def test_phone_width_has_no_sideways_scroll(browser: Browser, url: str, path: str) -> None:
     context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
     page = context.new_page()
@@ -161,7 +243,13 @@ def test_hostile_names_run_nothing(desktop: BrowserContext, tmp_path: Path) -> N
     with server(study.root) as url:
         page = desktop.new_page()
         page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
-        for path in ("", "explain?test=test-0", "explain?test=<img src=x onerror=alert(3)>"):
+        for path in (
+            "",
+            "explore",
+            "explain?test=test-0",
+            "explain?test=<img src=x onerror=alert(3)>",
+            "training?train=train-0",
+        ):
             page.goto(f"{url}/{path}")
             expect(page.locator(".card").first).to_be_visible()
             settled(page)

@@ -1,0 +1,54 @@
+"""axe-core in every page: nothing serious may be wrong.
+
+`npm install --prefix tests/browser` (or AXE=/path/to/axe.min.js) brings it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.chromium import DESKTOP, settled
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(
+    os.environ.get("AXE") or Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+)
+PAGES = {
+    "overview": "",
+    "explore": "explore?result=wrong",
+    "explain": "explain?test=test-5",
+    "explain without example": "explain",
+    "training": "training?train=train-5&test=test-5",
+    "training without example": "training",
+    "provenance": "provenance",
+}
+NOT_OURS = "[data-testid=stToolbar], [data-testid=stHeader]"
+"""Streamlit's own bar; what stands in it cannot be changed from here."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
+def test_no_serious_finding(browser: Browser, url: str, path: str, scheme: Any) -> None:
+    if not AXE.is_file():
+        pytest.skip(f"no axe-core at {AXE}: run `npm install --prefix tests/browser`")
+    context = browser.new_context(viewport=DESKTOP, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(f"{url}/{path}")
+    expect(page.locator("a.card, .dl-stages").first).to_be_visible()
+    settled(page)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate(
+        """not_ours => axe.run({ exclude: [not_ours] }, { resultTypes: ["violations"] })
+            .then(found => found.violations.map(one =>
+                ({ id: one.id, impact: one.impact, nodes: one.nodes.map(n => n.html) })))""",
+        NOT_OURS,
+    )
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    context.close()
+    assert not serious, serious
