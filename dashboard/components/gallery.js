@@ -20,6 +20,7 @@ export default function (component) {
     const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0
     if (!card || elsewhere) return
     event.preventDefault()
+    takeQuery(card)
     setTriggerValue("opened", Number(card.dataset.row))
   }
   root.onkeydown = event => move(event)
@@ -177,4 +178,11 @@ function element(tag, name = "", text = "") {
   if (name) node.className = name
   if (text) node.textContent = text
   return node
+}
+
+// To open another page Streamlit pushes the new query on this page first, then the new page. With
+// the query in place already it pushes once, and one step back leads here again.
+function takeQuery(link) {
+  const { pathname } = window.location
+  if (link.pathname !== pathname) window.history.replaceState({}, "", pathname + link.search)
 }

@@ -51,9 +51,9 @@ def show(row: int) -> None:
 
 
 def button_to_explore(label: str) -> None:
-    """Lead back to the slice in the gallery."""
+    """Lead back to the slice in the gallery. The query stays, so that one step back returns."""
     if st.button(label, icon=":material/arrow_back:", key="back"):
-        st.switch_page(EXPLORE, query_params=location.parameters())
+        st.switch_page(EXPLORE, query_params=st.query_params.to_dict())
 
 
 def question(example: dict[Hashable, Any]) -> str:

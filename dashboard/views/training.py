@@ -101,9 +101,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
     with st.container(horizontal=True, gap="small", width="content"):
         back = "Explore" if came_from is None else f"Back to {short(came_from)}"
         if st.button(back, icon=":material/arrow_back:", key="back"):
-            if came_from is None:
-                st.switch_page(EXPLORE, query_params=location.parameters())
-            st.switch_page(EXPLAIN, query_params=location.parameters(test=came_from))
+            # The query stays as it is, so that one step back returns here.
+            to = EXPLORE if came_from is None else EXPLAIN
+            st.switch_page(to, query_params=st.query_params.to_dict())
 
 side, answer = st.columns([0.24, 0.76], gap="large")
 with side:
