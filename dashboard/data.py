@@ -136,6 +136,35 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> dict[Any
     return {value: int(number) for value, number in found.items()}
 
 
+@dataclass(frozen=True)
+class Weights:
+    """How much each training example matters to all test predictions together.
+
+    Attributes:
+        support, oppose: Sums of its scores of each sign `[n_train]`.
+        total: Sum of their sizes.
+        order: Training rows, heaviest first.
+    """
+
+    support: np.ndarray
+    oppose: np.ndarray
+    total: np.ndarray
+    order: np.ndarray
+
+
+def weights(study: Study, algorithm: str) -> Weights:
+    """The weights of the training examples."""
+    return _weights(str(study.root), algorithm, _stamp(study.totals_file(algorithm)), study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _weights(root: str, algorithm: str, stamp: Stamp, _study: Study) -> Weights:
+    totals = _study.totals(algorithm)
+    support, oppose = np.array(totals["train_support"]), np.array(totals["train_oppose"])
+    total = support - oppose
+    return Weights(support, oppose, total, np.argsort(-total, kind="stable"))
+
+
 def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:
     """(label, how many of these rows have it), most frequent first; beyond `most` they are one."""
     found = examples.table["label"].iloc[rows].value_counts()

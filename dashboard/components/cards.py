@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from dashboard.components.gallery import Card
-from dashboard.data import Examples
+from dashboard.data import Examples, Weights
 from dashboard.location import Location
 
 
@@ -87,17 +87,15 @@ def influenced_cards(
 
 
 def weight_cards(
-    training: Examples, rows: np.ndarray, totals: dict[str, np.ndarray], location: Location
+    training: Examples, rows: np.ndarray, weights: Weights, location: Location
 ) -> list[Card]:
     """Cards of training examples with the sum of their influence, both signs counted as weight."""
-    support, oppose = totals["train_support"][rows], totals["train_oppose"][rows]
-    weights = support - oppose
-    largest = float(weights.max(initial=0)) or 1.0
+    largest = float(weights.total[rows].max(initial=0)) or 1.0
     cards = []
-    for row, weight, plus, minus in zip(rows, weights, support, oppose, strict=True):
-        example = training.table.iloc[row]
+    for row, example in zip(rows, training.table.iloc[rows].to_dict("records"), strict=True):
         id_, label = str(example["id"]), str(example["label"])
-        helps, hurts = signed(plus, largest), signed(minus, largest)
+        weight = float(weights.total[row])
+        helps, hurts = (signed(sums[row], largest) for sums in (weights.support, weights.oppose))
         cards.append(
             Card(
                 int(row),
@@ -105,9 +103,9 @@ def weight_cards(
                 id_,
                 f"Training example {id_}: {label}, {helps} helping and {hurts} hurting in all",
                 href="training?" + urlencode(location.parameters(train=id_)),
-                text=str(example["text"]) if "text" in training.table else None,
+                text=str(example["text"]) if "text" in example else None,
                 score=signed(weight, largest).removeprefix("+"),
-                bar=float(weight) / largest,
+                bar=weight / largest,
             )
         )
     return cards

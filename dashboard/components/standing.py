@@ -9,23 +9,22 @@ import streamlit as st
 
 from dashboard.components.cards import signed
 from dashboard.components.histogram import Series, histogram
+from dashboard.data import Weights
 
 BINS = 24
 
 
 def standing(
-    row: int, label: str, labels: np.ndarray, totals: dict[str, np.ndarray], n_test: int, kind: str
+    row: int, label: str, labels: np.ndarray, weights: Weights, n_test: int, kind: str
 ) -> None:
     """Show the sums of one training example's influence and where they stand in its class.
 
     Args:
         labels: Class names of all training examples.
-        totals: Of `Study.totals`.
+        weights: Of all training examples.
     """
-    support, oppose = totals["train_support"], totals["train_oppose"]
-    weight = support - oppose
-    plus, minus = float(support[row]), float(oppose[row])
-    members = weight[labels == label]
+    plus, minus = float(weights.support[row]), float(weights.oppose[row])
+    weight, members = float(weights.total[row]), weights.total[labels == label]
     share = 100 * plus / (plus - minus) if plus > minus else 50.0
     largest = max(plus, -minus)
     short = escape(label if len(label) <= 60 else label[:59] + "…")
@@ -38,8 +37,8 @@ def standing(
     )
     st.html(
         f'<section class="dl-standing"><h2>Over all {n_test:,} test predictions</h2>{bar}'
-        f"<p>{rank_words(float(weight[row]), members, short, kind)}</p>"
-        f"{_shape(float(weight[row]), members, label)}</section>"
+        f"<p>{rank_words(weight, members, short, kind)}</p>"
+        f"{_shape(weight, members, label)}</section>"
     )
 
 

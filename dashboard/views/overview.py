@@ -15,7 +15,7 @@ from dashboard.components.gallery import Group, gallery
 from dashboard.components.guide import guide
 from dashboard.components.histogram import Series, histogram
 from dashboard.components.title import title
-from dashboard.data import badge, examples, open_study
+from dashboard.data import badge, examples, open_study, weights
 from dashboard.location import EXPLAIN, EXPLORE, TRAINING, Slice, read_location
 
 SIDE = 112
@@ -130,18 +130,18 @@ if tests.has_predictions:
             )
         )
         if study.has_scores(algorithm):
-            totals = study.totals(algorithm)
-            weight = totals["train_support"] - totals["train_oppose"]
-            some = weight[weight > 0]
+            weight = weights(study, algorithm)
+            some = weight.total[weight.total > 0]
             if len(some) > 1 and some.min() < some.max():
                 least, largest = float(np.quantile(some, 0.01)), float(some.max())
-                heaviest = np.sort(some)[::-1][: max(1, len(weight) // 100)].sum() / some.sum()
+                percent = weight.order[: max(1, len(weight.order) // 100)]
+                heaviest = weight.total[percent].sum() / some.sum()
                 st.html(
                     histogram(
                         "Influence of the training examples",
                         "Sum of |influence| over all test predictions, on a logarithmic axis. The "
                         f"heaviest 1% carry {heaviest:.0%} of it all.",
-                        [Series("training examples", weight)],
+                        [Series("training examples", weight.total)],
                         np.geomspace(least, largest, BINS + 1),
                         (f"≤ {least:.2g}", "logarithmic", f"{largest:.2g}"),
                     )
@@ -150,12 +150,10 @@ if tests.has_predictions:
 # --- what weighs most, and how far to trust it -------------------------------------------------
 
 if study.has_scores(algorithm):
-    totals = study.totals(algorithm)
-    weight = totals["train_support"] - totals["train_oppose"]
-    heaviest = np.argsort(-weight, kind="stable")[:HEAVIEST]
+    weight = weights(study, algorithm)
     group = Group(
         "Most influential training data",
-        weight_cards(training, heaviest, totals, location),
+        weight_cards(training, weight.order[:HEAVIEST], weight, location),
         title=f"Most influential training {kind}",
         words="Largest sum of influence, helping and hurting, over all test predictions. Click one "
         "to see on which.",

@@ -15,7 +15,7 @@ from dashboard.components.sides import sides
 from dashboard.components.standing import standing
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
-from dashboard.data import badge, examples, open_study
+from dashboard.data import badge, examples, open_study, weights
 from dashboard.location import EXPLAIN, EXPLORE, go, read_location
 
 SIDE = 112
@@ -74,12 +74,10 @@ if row is None:
     with st.container(horizontal=True, horizontal_alignment="center"):
         open_by_name()
     if study.has_scores(algorithm):
-        totals = study.totals(algorithm)
-        weight = totals["train_support"] - totals["train_oppose"]
-        heaviest = np.argsort(-weight, kind="stable")[:HEAVIEST]
+        weight = weights(study, algorithm)
         group = Group(
             "Most influential",
-            weight_cards(training, heaviest, totals, location),
+            weight_cards(training, weight.order[:HEAVIEST], weight, location),
             title="Most influential",
             words="Largest sum of influence, helping and hurting, over all test predictions",
         )
@@ -172,7 +170,11 @@ with answer:
     )
 
 with side:
-    labels = training.table["label"].to_numpy()
     standing(
-        row, str(example["label"]), labels, study.totals(algorithm), study.dataset.n_test, kind
+        row,
+        str(example["label"]),
+        training.table["label"].to_numpy(),
+        weights(study, algorithm),
+        study.dataset.n_test,
+        kind,
     )
