@@ -468,7 +468,7 @@ def test_overview_shows_what_weighs_most_and_the_badge_in_full(visit: Any, compl
     totals = complete.totals()
     weight = totals["train_support"] - totals["train_oppose"]
     shown = cards(app)
-    assert [card["row"] for card in shown] == list(np.argsort(-weight, kind="stable")[:12])
+    assert [card["row"] for card in shown] == list(np.argsort(-weight, kind="stable")[:22])
     assert shown[0]["href"].startswith("training?")
     assert shown[0]["bar"] == 1
     for told in ("32,768 per checkpoint", "Not measured", "recall@20", "gave no warning"):

@@ -19,7 +19,7 @@ from dashboard.data import badge, examples, open_study, weights
 from dashboard.location import EXPLAIN, EXPLORE, TRAINING, Slice, read_location
 
 SIDE = 112
-HEAVIEST = 12
+HEAVIEST = 22
 BINS = 32
 
 study = open_study()
@@ -155,8 +155,8 @@ if study.has_scores(algorithm):
         "Most influential training data",
         weight_cards(training, weight.order[:HEAVIEST], weight, location),
         title=f"Most influential training {kind}",
-        words="Largest sum of influence, helping and hurting, over all test predictions. Click one "
-        "to see on which.",
+        words="Largest sum of influence, helping and hurting, over all test predictions; those with "
+        "larger scores weigh more.",
     )
     gallery(
         study,
