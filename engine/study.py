@@ -448,6 +448,18 @@ class Study:
         table: pd.DataFrame = store.read_table(path).to_pandas()
         return table
 
+    def probabilities(self, split: Split, row: int, algorithm: str | None = None) -> np.ndarray:
+        """Probability of every class, mean over the checkpoints: float64 `[n_classes]`."""
+        algorithm = self.algorithm(algorithm)
+        total = np.zeros(len(self.dataset.classes))
+        checkpoints = self.checkpoints(algorithm)
+        for checkpoint in range(checkpoints):
+            outputs = store.read_tensors(self.outputs_file(algorithm, checkpoint, split))
+            logits = outputs["logits"][row].astype(np.float64)
+            exponents = np.exp(logits - logits.max())
+            total += exponents / exponents.sum() / checkpoints
+        return total
+
     def badge(self, algorithm: str | None = None) -> Badge:
         """How the scores were made and how good they are."""
         algorithm = self.algorithm(algorithm)

@@ -153,6 +153,20 @@ def write_predictions(
         }
         path = study.predictions_file(algorithm, split)
         store.write_table(path, pa.table(columns), "synthetic")
+        logits = _logits(columns["predicted"].to_pylist(), confidence, study.dataset.classes)
+        for checkpoint in range(study.checkpoints(algorithm)):
+            path = study.outputs_file(algorithm, checkpoint, split)
+            store.write_tensors(path, {"logits": logits}, "synthetic")
+
+
+def _logits(predicted: list[str], confidence: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Logits of these predictions; the classes that are left share what is left alike."""
+    rest = np.clip((1 - confidence) / max(1, len(classes) - 1), 1e-9, 1)
+    logits = np.repeat(np.log(rest)[:, None], len(classes), axis=1)
+    place = {name: column for column, name in enumerate(classes)}
+    columns = [place[name] for name in predicted]
+    logits[np.arange(len(columns)), columns] = np.log(confidence)
+    return logits.astype(np.float32)
 
 
 def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.Generator) -> None:

@@ -27,7 +27,7 @@ from dashboard.components.confusion import confusion_counts, most_confused
 from dashboard.components.export import as_csv, as_json
 from dashboard.components.gallery import thumbnail_side
 from dashboard.components.standing import rank_words
-from dashboard.components.subject import odds
+from dashboard.components.subject import odds, probabilities
 from dashboard.data import STUDY_VARIABLE
 from dashboard.location import SORTS, position_in_slice
 from engine import store
@@ -311,6 +311,21 @@ def test_cards_of_an_explanation_lead_to_the_training_view(visit: Any, complete:
     assert asked["train"] == [f"train-{card['row']}"]
     assert asked["test"] == ["test-1"]
     assert asked["result"] == ["wrong"]
+
+
+def test_the_likeliest_classes_stand_with_their_probabilities(visit: Any, complete: Study) -> None:
+    shown = words(visit(complete, "explain", test="test-1"))
+    found = complete.probabilities("test", 1)
+    assert found.sum() == pytest.approx(1, abs=1e-6)
+    assert f"<span>{found.max():.1%}</span>" in shown
+    assert shown.count("<li data-label=") == 4
+
+
+def test_the_label_is_shown_however_unlikely() -> None:
+    html = probabilities(list("abcdef"), np.array([0.4, 0.3, 0.2, 0.06, 0.03, 0.01]), "f")
+    assert html.count("<li") == 4
+    assert '<li data-label="true"><span><span class="dl-clamp" title="f">' in html
+    assert "1.0%" in html
 
 
 def test_each_side_says_what_it_is_made_of(visit: Any, complete: Study) -> None:

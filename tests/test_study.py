@@ -84,6 +84,10 @@ def test_confidence_and_margin_are_those_of_the_checkpoints(small_study: Study) 
     )
     predictions = small_study.predictions("test")
     np.testing.assert_allclose(predictions["confidence"], probabilities.max(1), rtol=1e-5)
+    for row in (0, 33):
+        found = small_study.probabilities("test", row)
+        np.testing.assert_allclose(found, probabilities[row], rtol=1e-5)
+        assert small_study.dataset.classes[found.argmax()] == predictions["predicted"][row]
     margins = np.mean([o["output"] for o in outputs], axis=0)
     np.testing.assert_allclose(predictions["margin"], margins, rtol=1e-5, atol=1e-6)
     assert predictions["correct"].mean() > 0.5  # the small model has learnt something

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from html import escape
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from dashboard.components.gallery import thumbnail_side
@@ -18,13 +19,35 @@ from engine.study import Split, Study
 SIDE = 252
 LARGE_ODDS = 1000.0
 EVEN_ODDS = 1.1
+LIKELIEST = 4
 
 
-def subject(study: Study, split: Split, row: int, example: dict[Hashable, Any]) -> None:
+def subject(
+    study: Study, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
+) -> None:
     """Show one example. Without predictions yet, only what the data say."""
     text = study.dataset.display == "text"
     shown = _text(example) if text else _picture(study, split, row, example)
-    st.html(f'<div class="dl-subject">{shown}{_facts(split, row, example)}</div>')
+    shown += _facts(split, row, example)
+    if "predicted" in example:
+        found = study.probabilities(split, row, algorithm)
+        shown += probabilities(study.dataset.classes, found, str(example["label"]))
+    st.html(f'<div class="dl-subject">{shown}</div>')
+
+
+def probabilities(classes: list[str], found: np.ndarray, label: str) -> str:
+    """HTML of the likeliest classes, and of the label wherever it stands, with their bars."""
+    order = np.argsort(-found, kind="stable")
+    shown = [int(place) for place in order[:LIKELIEST]]
+    if label in classes and classes.index(label) not in shown:
+        shown[-1] = classes.index(label)
+    entries = "".join(
+        f'<li data-label="{str(classes[place] == label).lower()}">'
+        f"<span>{_clamped(classes[place])}</span><span>{found[place]:.1%}</span>"
+        f'<div class="dl-track"><i style="width:{100 * found[place]:.1f}%"></i></div></li>'
+        for place in shown
+    )
+    return f'<ol class="dl-probabilities" aria-label="Class probabilities">{entries}</ol>'
 
 
 def odds(margin: float) -> str:

@@ -139,7 +139,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 side, answer = st.columns([0.24, 0.76], gap="large")
 with side:
-    subject(study, "test", row, example)
+    subject(study, algorithm, "test", row, example)
 
 with answer:
     if not study.has_scores(algorithm):

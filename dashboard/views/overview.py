@@ -155,8 +155,8 @@ if study.has_scores(algorithm):
         "Most influential training data",
         weight_cards(training, weight.order[:HEAVIEST], weight, location),
         title=f"Most influential training {kind}",
-        words="Largest sum of influence, helping and hurting, over all test predictions; those with "
-        "larger scores weigh more.",
+        words="Largest sum of influence, helping and hurting, over all test predictions; a "
+        "prediction with larger scores weighs more.",
     )
     gallery(
         study,

@@ -105,7 +105,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 side, answer = st.columns([0.24, 0.76], gap="large")
 with side:
-    subject(study, "train", row, example)
+    subject(study, algorithm, "train", row, example)
     if "predicted" in example and not example["correct"]:
         st.html(
             '<p class="dl-aside">The checkpoints were trained on it and still disagree: look '
