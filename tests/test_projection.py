@@ -148,14 +148,19 @@ def test_parts_make_the_whole(make, width):
 
 
 @given(
-    st.dictionaries(st.text(max_size=3), st.integers(0, 10_000), min_size=1),
+    st.dictionaries(
+        st.text(max_size=3), st.tuples(st.integers(0, 10_000), st.floats(0, 1e6)), min_size=1
+    ),
     st.integers(1, 20_000),
 )
-def test_shares_use_the_width_and_fit_the_blocks(sizes, width):
-    shares = share_out(sizes, width)
+def test_shares_use_the_width_and_fit_the_blocks(blocks, width):
+    sizes = {name: size for name, (size, _) in blocks.items()}
+    shares = share_out(sizes, {name: energy for name, (_, energy) in blocks.items()}, width)
     assert all(min(1, size) <= shares[name] <= size for name, size in sizes.items())
     total = sum(shares.values())
-    assert total <= max(width, len(sizes))
+    if not all(energy > 1e-3 for _, energy in blocks.values()):
+        return  # a block without energy need not be filled
+    assert total <= width + len(sizes)
     assert total >= min(width, sum(sizes.values())) - len(sizes)
 
 

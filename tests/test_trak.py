@@ -18,6 +18,7 @@ from engine.attribution.trak import (
     choose_road,
     gram,
     primal_projection,
+    temper,
 )
 from engine.attribution.trak import test_factors as factors_of
 from engine.errors import CheckpointError, DataloupeError, SpecError
@@ -154,7 +155,36 @@ def test_scores_do_not_depend_on_batch_size_or_memory(make, shape):
     road = road_to("dual-wide", 60)
     wanted = attribute(model, batches(N, *shape), test, road)
     for size, memory in ((1, GIB), (40, GIB), (16, 1)):
-        close(attribute(model, batches(N, *shape, size=size), test, road, memory), wanted, 1e-3)
+        found = attribute(model, batches(N, *shape, size=size), test, road, memory)
+        close(found, wanted, 1e-3)
+
+
+def test_weights_give_the_gauss_newton_step():
+    """The dual and the primal, weighted by tempered Q, equal Φ (ΦᵀWΦ + λI)⁻¹ φ(x)."""
+    torch.manual_seed(0)
+    model, train, test = mlp(), batches(N, 5), batches(M, 5, seed=1)
+    a, b = (x.double() for x in dense(model, train, test))
+    q = torch.rand(N)
+    road = road_to("dual-exact")
+    weights = q.double().sqrt() / q.double().sqrt().mean()
+    weighted = a.T @ (weights[:, None] * a)
+    eye = torch.eye(a.shape[1], dtype=torch.float64)
+    wanted = b @ torch.linalg.inv(weighted + road.damping * weighted.trace() / N * eye) @ a.T
+    found = attribute_dual(model, margin, train, test, road, 0, GIB, q)
+    close(found, wanted.float(), 1e-3)
+
+    in_p = road.damping * a.shape[1] / N  # the mean diagonal is tr / p here, tr / n in the dual
+    factors = factors_of(gram(a.float().split(7), road, q), b.float(), in_p)
+    close(factors @ a.float().T, wanted.float(), 1e-3)
+
+
+def test_out_to_loss_gradients_that_are_all_one_weigh_nothing():
+    torch.manual_seed(0)
+    model, train, test = mlp(), batches(N, 5), batches(M, 5, seed=1)
+    road = road_to("dual-exact")
+    found = attribute_dual(model, margin, train, test, road, 0, GIB, torch.ones(N))
+    close(found, attribute(model, train, test, road))
+    assert temper(torch.tensor([0.0, 0.25]), road).tolist() == pytest.approx([1e-4, 0.5])
 
 
 def test_wide_features_come_close_to_the_exact_kernel():
