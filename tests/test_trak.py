@@ -79,7 +79,7 @@ def dense(model: nn.Module, *splits) -> list[Tensor]:
 
 
 def road_to(kind: str, width: int = 10_000, proj_dim: int = 10_000, damping: float = 0.5) -> Road:
-    return Road(kind, width, proj_dim, damping, "")
+    return Road(kind, width, proj_dim, damping, "", 0.5, "gauss-newton")
 
 
 def attribute(model, train, test, road, memory=GIB, seed=0, output=margin) -> Tensor:

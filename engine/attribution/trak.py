@@ -1,6 +1,6 @@
 """TRAK for one checkpoint: which road to take, and the pieces of each.
 
-    τ(x) = mean_m(Q_m)^t ⊙ mean_m( Φ_m (Φ_mᵀW_mΦ_m + λ_m I)⁻¹ φ_m(x) ),    W_m = diag(Q_m^t)
+    τ(x) = (mean_m Q_m)^t ⊙ mean_m( Φ_m (Φ_mᵀW_mΦ_m + λ_m I)⁻¹ φ_m(x) ),    W_m = diag(Q_m^t)
 
 This module gives the second factor of one checkpoint m. *Dual*: `attribute_dual` gives the whole
 matrix at once. *Primal*: `features` of the training examples are stored once, `gram` and
@@ -50,8 +50,9 @@ class Road:
             the number of parameters taken as features in dual-exact.
         proj_dim: Features per example that are stored (primal); equals `width` in the dual.
         damping: λ relative to the mean diagonal of the (weighted) Gram matrix or kernel.
-        tempering: t, the power that the out-to-loss gradient Q is raised to.
         reason: One sentence for the badge.
+        tempering: t, the power that the out-to-loss gradient Q is raised to.
+        curvature: `gauss-newton` weighs training examples in the Gram matrix by Q^t, `plain` alike.
     """
 
     kind: Literal["dual-exact", "dual-wide", "primal"]
@@ -59,7 +60,8 @@ class Road:
     proj_dim: int
     damping: float
     reason: str
-    tempering: float = 0.5
+    tempering: float
+    curvature: Literal["gauss-newton", "plain"]
 
 
 DAMPING = 1.5
@@ -109,7 +111,7 @@ def choose_road(
     def road(kind: Literal["dual-exact", "dual-wide", "primal"], width: int, reason: str) -> Road:
         damping = DAMPING if spec.damping == "auto" else spec.damping
         proj_dim = min(spec.proj_dim, plan.n_parameters) if kind == "primal" else width
-        return Road(kind, width, proj_dim, damping, reason)
+        return Road(kind, width, proj_dim, damping, reason, spec.tempering, spec.curvature)
 
     n = f"{n_train:,} training examples"
     if spec.road == "primal":
@@ -175,14 +177,16 @@ def attribute_dual(
     """
     plan = plan_gradients(model, output, first_examples(train))
     kernel = make_kernel(model, output, train, test, plan, road.width, seed, memory_bytes)
-    return solve(kernel, road.damping, _weights(out_to_loss, road, kernel.train))
+    weights = None if out_to_loss is None else example_weights(out_to_loss.to(kernel.train), road)
+    return solve(kernel, road.damping, weights)
 
 
-def _weights(out_to_loss: Tensor | None, road: Road, like: Tensor) -> Tensor | None:
-    """Tempered Q with mean 1, so that checkpoints whose Q differ in size count the same."""
-    if out_to_loss is None:
+def example_weights(out_to_loss: Tensor, road: Road) -> Tensor | None:
+    """Tempered Q with mean 1, so that checkpoints whose Q differ in size count the same; None
+    where all training examples weigh alike."""
+    if road.curvature == "plain":
         return None
-    weights = temper(out_to_loss.to(like), road)
+    weights = temper(out_to_loss, road)
     return weights / weights.mean()
 
 
@@ -224,7 +228,8 @@ def gram(
         block = block.float()
         if total is None:
             total = block.new_zeros(block.shape[1], block.shape[1])
-            weights = None if road is None else _weights(out_to_loss, road, total)
+            if road is not None and out_to_loss is not None:
+                weights = example_weights(out_to_loss.to(total), road)
         weighted = block if weights is None else block * weights[row : row + len(block), None]
         total.addmm_(block.T, weighted)
         row += len(block)
