@@ -69,6 +69,18 @@ def cnn() -> nn.Module:
     return model.eval()
 
 
+class Tied(nn.Module):
+    """Two linear layers with one weight: neither has a kernel of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.b(self.a(x).tanh()).tanh())
+
+
 CASES = pytest.mark.parametrize(("make", "shape"), [(mlp, (5,)), (cnn, (1, 6, 6))])
 
 
@@ -100,7 +112,7 @@ def close(found: Tensor, wanted: Tensor, tolerance: float = 1e-4) -> None:
     assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
-@CASES
+@pytest.mark.parametrize(("make", "shape"), [(mlp, (5,)), (Tied, (5,)), (cnn, (1, 6, 6))])
 def test_exact_kernel_is_the_gram_matrix_of_gradients(make, shape):
     torch.manual_seed(0)
     model, train, test = make(), batches(N, *shape), batches(M, *shape, seed=1)

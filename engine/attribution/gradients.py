@@ -337,7 +337,7 @@ def backward(
         def hook(layer: nn.Module, args: Any, kwargs: Any, result: Tensor) -> Tensor:
             a = _input_of(args, kwargs).detach()
             if not result.requires_grad:
-                result = _Start.apply(result, anchor)
+                result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
             # A hook of the tensor, not of its name: an in-place activation afterwards is safe.
             result.register_hook(lambda g: consume(path, layer, a, g))
             return result
@@ -406,7 +406,8 @@ def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor) -> Tensor:
         cut = patches(layer, a)  # [b, positions, kernel, in]
         cut = cut.unflatten(-1, (groups, -1)).permute(0, 3, 1, 4, 2)  # [b, group, t, in, kernel]
         out = positions_of(g, channels=1).unflatten(-1, (groups, -1)).permute(0, 2, 3, 1)
-        return (out @ cut.flatten(3)).reshape(b, *layer.weight.shape)
+        gradient: Tensor = out @ cut.flatten(3)
+        return gradient.reshape(b, *layer.weight.shape)
     if isinstance(layer, nn.Embedding):
         return scatter_rows(embedding_rows(layer, a, g), a, layer.num_embeddings)
     if isinstance(layer, _BATCH_NORMS):

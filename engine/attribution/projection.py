@@ -275,9 +275,9 @@ def _generator(key: str) -> torch.Generator:
 def _as_kernels(layer: nn.Module, right: Tensor | None) -> Tensor | None:
     if right is None or not isinstance(layer, CONVOLUTIONS):
         return None
-    kernels = right.T.unflatten(1, (*layer.kernel_size, layer.in_channels)).movedim(-1, 1)
-    last = len(layer.kernel_size) == 2
-    return kernels.contiguous(memory_format=torch.channels_last) if last else kernels.contiguous()
+    shape = (right.shape[1], *layer.kernel_size, layer.in_channels)
+    # Channels last in memory, as `movedim` leaves them: oneDNN takes that as it is.
+    return right.T.reshape(shape).movedim(-1, 1)
 
 
 # --- using it ------------------------------------------------------------------------------------
