@@ -18,9 +18,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.featurise --json --save
-	$(BIN)/python -m benchmarks.lds --json --save
-	$(BIN)/python -m benchmarks.scaling --json --save
+	for name in featurise lds scaling; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
 
 # torch goes first: with it in place, no other package pulls in another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -35,6 +33,7 @@ $(VENV)/.dev: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) -e ".[bench]"
+	$(PIP) --no-deps kronfluence
 	touch $@
 
 clean:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks._report import report, say
-from benchmarks.lds import THREADS, Mean, default_road, memory_bytes
+from benchmarks.lds import THREADS, Mean, default_road, memory_bytes, out_to_loss
 from benchmarks.workload import CNN, MLP, Workload, batches_of, checkpoint, prepare_all, task, truth
 from engine.attribution.gradients import plan_gradients
-from engine.attribution.kernel import Kernel, make_kernel, solve
+from engine.attribution.kernel import Kernel, first_examples, make_kernel, solve
 from engine.attribution.lds import lds
 from engine.attribution.projection import features
-from engine.attribution.trak import Road, gram, primal_projection, test_factors
+from engine.attribution.trak import Road, example_weights, gram, primal_projection, test_factors
 from engine.spec import TrakSpec
 
 if TYPE_CHECKING:
@@ -28,24 +28,27 @@ DAMPINGS = (0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 10.0)
 CHECKPOINTS = 5
 
 
-def by_damping(road: Road, model: nn.Module, number: int) -> Iterator[tuple[float, Tensor]]:
+def by_damping(
+    road: Road, model: nn.Module, number: int, q: Tensor
+) -> Iterator[tuple[float, Tensor]]:
     """(λ, scores `[n_test, n_train]`) of one checkpoint; features are computed once."""
     output = task().model_output
     train, test = batches_of("train"), batches_of("test")
     if road.kind == "primal":
-        projection = primal_projection(model, output, next(train()), road, number)
+        projection = primal_projection(model, output, first_examples(train), road, number)
         phi, phi_test = (
             torch.cat(list(features(model, output, batches(), projection)))
             for batches in (train, test)
         )
-        matrix = gram([phi])
+        matrix = gram([phi], road, q)
         for damping in DAMPINGS:
             yield damping, test_factors(matrix, phi_test, damping) @ phi.T
     else:
-        plan = plan_gradients(model, output, next(train()))
+        plan = plan_gradients(model, output, first_examples(train))
         kernel = make_kernel(model, output, train, test, plan, road.width, number, memory_bytes())
         for damping in DAMPINGS:
-            yield damping, solve(Kernel(kernel.train.clone(), kernel.test), damping)
+            copy = Kernel(kernel.train.clone(), kernel.test.clone())
+            yield damping, solve(copy, damping, example_weights(q, road))
 
 
 def table(workload: Workload, spec: TrakSpec) -> dict[str, dict[str, float]]:
@@ -53,11 +56,13 @@ def table(workload: Workload, spec: TrakSpec) -> dict[str, dict[str, float]]:
     road = default_road(workload, spec)
     masks, margins = truth(workload, "validation")
     say(f"{workload.name}: {road.kind}")
-    means = {damping: Mean(times_q=True) for damping in DAMPINGS}
+    means = {damping: Mean(road.tempering) for damping in DAMPINGS}
     found: dict[str, dict[str, float]] = {f"{damping:g}": {} for damping in DAMPINGS}
     for number in range(CHECKPOINTS):
-        for damping, scores in by_damping(road, checkpoint(workload, number), number):
-            tau = means[damping].add(scores.numpy(), workload, number)
+        model = checkpoint(workload, number)
+        q = out_to_loss(model)
+        for damping, scores in by_damping(road, model, number, torch.from_numpy(q)):
+            tau = means[damping].add(scores.numpy(), q)
             if number + 1 in (1, CHECKPOINTS):
                 found[f"{damping:g}"][str(number + 1)] = round(lds(tau, masks, margins).mean, 4)
     return found

@@ -3,13 +3,14 @@
     python -m benchmarks.lds --json [--save]
 
 Judged on the 100 test masks, which no default was chosen on. Seconds are of one checkpoint: from a
-trained model to scores of 1,000 test by 5,000 training pictures, two threads, the fastest of the
+trained model to scores of 1,000 test by 5,000 training pictures, two threads, the median of the
 checkpoints. What rivals take minutes for is kept in `.bench/` with the seconds it took.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -37,6 +38,7 @@ from benchmarks.workload import (
     truth,
 )
 from engine import store
+from engine.attribution.kernel import first_examples
 from engine.attribution.lds import lds
 from engine.attribution.projection import features
 from engine.attribution.scores import combine
@@ -54,8 +56,8 @@ from engine.training.outputs import evaluate
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    Method = Callable[[nn.Module, int], tuple[np.ndarray, float]]
-    """(model, number of the checkpoint) → (scores `[n_test, n_train]`, seconds)."""
+    Method = Callable[[nn.Module, int, np.ndarray], tuple[np.ndarray, float]]
+    """(model, number of the checkpoint, its Q) → (scores `[n_test, n_train]`, seconds)."""
 
 THREADS = 2
 CHECKPOINTS = {"cnn": (1, 5, 10), "mlp": (1, 5)}
@@ -77,42 +79,41 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def attribute(road: Road, model: nn.Module, number: int) -> Tensor:
-    """Scores `[n_test, n_train]` of one checkpoint, without Q, as a build computes them."""
+def attribute(road: Road, model: nn.Module, number: int, q: Tensor) -> Tensor:
+    """Scores `[n_test, n_train]` of one checkpoint, as a build computes them, not yet times Q."""
     output = task().model_output
     train, test = batches_of("train"), batches_of("test")
     if road.kind != "primal":
-        return attribute_dual(model, output, train, test, road, number, memory_bytes())
-    projection = primal_projection(model, output, next(train()), road, number)
+        return attribute_dual(model, output, train, test, road, number, memory_bytes(), q)
+    projection = primal_projection(model, output, first_examples(train), road, number)
     phi, phi_test = (
         torch.cat(list(features(model, output, batches(), projection))) for batches in (train, test)
     )
-    return test_factors(gram([phi]), phi_test, road.damping) @ phi.T
+    return test_factors(gram([phi], road, q), phi_test, road.damping) @ phi.T
 
 
 # --- scoring -------------------------------------------------------------------------------------
 
 
 class Mean:
-    """τ of the checkpoints taken in so far: Q̄ ⊙ mean of the scores, or their mean alone."""
+    """τ of the checkpoints taken in so far: Q̄^power ⊙ mean of the scores."""
 
-    def __init__(self, times_q: bool) -> None:
-        self._times_q = times_q
+    def __init__(self, power: float) -> None:
+        self._power = power
         self._n = 0
         self._total: Any = 0
         self._q: Any = 0
 
-    def add(self, scores: np.ndarray, workload: Workload, number: int) -> np.ndarray:
-        """Take in one checkpoint's scores `[n_test, n_train]`; returns τ of all so far."""
+    def add(self, scores: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """Take in one checkpoint's scores `[n_test, n_train]` and Q; returns τ of all so far."""
         self._n += 1
         self._total = self._total + scores
-        self._q = self._q + (out_to_loss(workload, number) if self._times_q else 1)
-        return combine(self._total.copy(), self._n, self._q / self._n)
+        self._q = self._q + q
+        return combine(self._total.copy(), self._n, (self._q / self._n) ** self._power)
 
 
-def out_to_loss(workload: Workload, number: int) -> np.ndarray:
-    """Q `[n_train]` of one checkpoint."""
-    model = checkpoint(workload, number)
+def out_to_loss(model: nn.Module) -> np.ndarray:
+    """Q `[n_train]` of one checkpoint; a build has it from the checkpoint's own stage."""
     return evaluate(task(), model, data().train, ENCODING, 500, "cpu")["out_to_loss"]
 
 
@@ -120,16 +121,18 @@ def curve(
     workload: Workload,
     counts: Sequence[int],
     method: Method,
-    times_q: bool = True,
+    power: float,
     purpose: Purpose = "test",
 ) -> dict[str, dict[str, float]]:
     """LDS with its interval, and seconds a checkpoint, by number of checkpoints."""
     masks, margins = truth(workload, purpose)
-    mean, seconds, found = Mean(times_q), [], {}
+    mean, seconds, found = Mean(power), [], {}
     for number in range(max(counts)):
-        scores, taken = method(checkpoint(workload, number), number)
+        model = checkpoint(workload, number)
+        q = out_to_loss(model)
+        scores, taken = method(model, number, q)
         seconds.append(taken)
-        tau = mean.add(scores, workload, number)
+        tau = mean.add(scores, q)
         if number + 1 in counts:
             score = lds(tau, masks, margins)
             found[str(number + 1)] = {
@@ -139,17 +142,17 @@ def curve(
             }
             say(f"  {number + 1} checkpoints: {score.mean:.3f}")
     for entry in found.values():
-        entry["seconds"] = round(min(seconds), 2)
+        entry["seconds"] = round(statistics.median(seconds), 2)
     return found
 
 
-def ours(road: Road, model: nn.Module, number: int) -> tuple[np.ndarray, float]:
+def ours(road: Road, model: nn.Module, number: int, q: np.ndarray) -> tuple[np.ndarray, float]:
     """`attribute`, timed."""
-    return _timed(lambda: attribute(road, model, number))
+    return _timed(lambda: attribute(road, model, number, torch.from_numpy(q)))
 
 
 def theirs(
-    name: str, workload: Workload, model: nn.Module, number: int
+    name: str, workload: Workload, model: nn.Module, number: int, q: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """A rival, timed; or what it gave and took before, from `.bench/`."""
     trained = checkpoint_file(workload, number).stem
@@ -181,15 +184,17 @@ def measure() -> dict[str, Any]:
         }
         settings[workload.name] = {name: asdict(road) for name, road in roads.items()}
         say(f"{workload.name}: ours, {roads['default'].kind}")
-        results[workload.name] = curve(workload, counts, partial(ours, roads["default"]))
+        results[workload.name] = curve(
+            workload, counts, partial(ours, roads["default"]), roads["default"].tempering
+        )
         say(f"{workload.name}: ours, primal")
         results.setdefault("primal", {})[workload.name] = curve(
-            workload, counts, partial(ours, roads["primal"])
+            workload, counts, partial(ours, roads["primal"]), roads["primal"].tempering
         )
         for name, rival in RIVALS.items():
             say(f"{workload.name}: {name}")
             results.setdefault(name, {})[workload.name] = curve(
-                workload, RIVALS_CHECKPOINTS, partial(theirs, name, workload), rival.times_q
+                workload, RIVALS_CHECKPOINTS, partial(theirs, name, workload), float(rival.times_q)
             )
     return {**results, "settings": settings}
 

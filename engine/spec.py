@@ -105,6 +105,10 @@ class TrakSpec(_Strict):
     """Features per checkpoint in `dual-wide`, and before sketching in the primal."""
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """λ relative to the mean diagonal of the Gram matrix. 0 is taken only when written here."""
+    tempering: Fraction = 0.5
+    """Power t of the out-to-loss gradient Q. The TRAK paper has 1."""
+    curvature: Literal["gauss-newton", "plain"] = "gauss-newton"
+    """Training examples count in the Gram matrix by Q^t; or alike, as in the TRAK paper."""
     soft_threshold: Annotated[float, Field(ge=0)] = 0.0
     """Scores are shrunk towards 0 by this, in units of each test example's score deviation."""
     memory_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"

@@ -380,7 +380,7 @@ class Study:
         if isinstance(example, str):
             ids = self._table(split, ["id"])["id"].to_pylist()
             if example in ids:
-                return ids.index(example)
+                return int(ids.index(example))
             if not example.lstrip("-").isdigit():
                 raise DataloupeError(f"{split} has no example with id {example!r} in {self.root}.")
             example = int(example)

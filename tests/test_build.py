@@ -198,6 +198,23 @@ def test_one_removed_file_is_made_again_and_only_that(small_study: Study, copy: 
         assert contents(copy.root) == whole, name
 
 
+def test_a_full_disk_loses_nothing(small_study: Study, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can only be mounted as root")
+    try:
+        study = Study.create(disk / "study", (small_study.root / "study.toml").read_text())
+        with pytest.raises(StoreError, match="disk is full"):
+            study.build(workers=0)
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        study.build(workers=0)
+        assert contents(study.root) == contents(small_study.root)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_a_newer_store_is_refused(copy: Study) -> None:
     from engine import store
 

@@ -18,6 +18,7 @@ from engine.attribution.trak import (
     choose_road,
     gram,
     primal_projection,
+    temper,
 )
 from engine.attribution.trak import test_factors as factors_of
 from engine.errors import CheckpointError, DataloupeError, SpecError
@@ -68,6 +69,18 @@ def cnn() -> nn.Module:
     return model.eval()
 
 
+class Tied(nn.Module):
+    """Two linear layers with one weight: neither has a kernel of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.b(self.a(x).tanh()).tanh())
+
+
 CASES = pytest.mark.parametrize(("make", "shape"), [(mlp, (5,)), (cnn, (1, 6, 6))])
 
 
@@ -78,7 +91,7 @@ def dense(model: nn.Module, *splits) -> list[Tensor]:
 
 
 def road_to(kind: str, width: int = 10_000, proj_dim: int = 10_000, damping: float = 0.5) -> Road:
-    return Road(kind, width, proj_dim, damping, "")
+    return Road(kind, width, proj_dim, damping, "", 0.5, "gauss-newton")
 
 
 def attribute(model, train, test, road, memory=GIB, seed=0, output=margin) -> Tensor:
@@ -99,7 +112,7 @@ def close(found: Tensor, wanted: Tensor, tolerance: float = 1e-4) -> None:
     assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
-@CASES
+@pytest.mark.parametrize(("make", "shape"), [(mlp, (5,)), (Tied, (5,)), (cnn, (1, 6, 6))])
 def test_exact_kernel_is_the_gram_matrix_of_gradients(make, shape):
     torch.manual_seed(0)
     model, train, test = make(), batches(N, *shape), batches(M, *shape, seed=1)
@@ -154,7 +167,36 @@ def test_scores_do_not_depend_on_batch_size_or_memory(make, shape):
     road = road_to("dual-wide", 60)
     wanted = attribute(model, batches(N, *shape), test, road)
     for size, memory in ((1, GIB), (40, GIB), (16, 1)):
-        close(attribute(model, batches(N, *shape, size=size), test, road, memory), wanted, 1e-3)
+        found = attribute(model, batches(N, *shape, size=size), test, road, memory)
+        close(found, wanted, 1e-3)
+
+
+def test_weights_give_the_gauss_newton_step():
+    """The dual and the primal, weighted by tempered Q, equal Φ (ΦᵀWΦ + λI)⁻¹ φ(x)."""
+    torch.manual_seed(0)
+    model, train, test = mlp(), batches(N, 5), batches(M, 5, seed=1)
+    a, b = (x.double() for x in dense(model, train, test))
+    q = torch.rand(N)
+    road = road_to("dual-exact")
+    weights = q.double().sqrt() / q.double().sqrt().mean()
+    weighted = a.T @ (weights[:, None] * a)
+    eye = torch.eye(a.shape[1], dtype=torch.float64)
+    wanted = b @ torch.linalg.inv(weighted + road.damping * weighted.trace() / N * eye) @ a.T
+    found = attribute_dual(model, margin, train, test, road, 0, GIB, q)
+    close(found, wanted.float(), 1e-3)
+
+    in_p = road.damping * a.shape[1] / N  # the mean diagonal is tr / p here, tr / n in the dual
+    factors = factors_of(gram(a.float().split(7), road, q), b.float(), in_p)
+    close(factors @ a.float().T, wanted.float(), 1e-3)
+
+
+def test_out_to_loss_gradients_that_are_all_one_weigh_nothing():
+    torch.manual_seed(0)
+    model, train, test = mlp(), batches(N, 5), batches(M, 5, seed=1)
+    road = road_to("dual-exact")
+    found = attribute_dual(model, margin, train, test, road, 0, GIB, torch.ones(N))
+    close(found, attribute(model, train, test, road))
+    assert temper(torch.tensor([0.0, 0.25]), road).tolist() == pytest.approx([1e-4, 0.5])
 
 
 def test_wide_features_come_close_to_the_exact_kernel():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,7 +45,9 @@ _TAPPED = (
     nn.GroupNorm,
     nn.RMSNorm,
 )
-_PROOF_EXAMPLES = 4
+PROOF_EXAMPLES = 16
+_PROOF_NUMBERS = 32_000_000
+"""The proof holds whole gradients: as many examples as fit in so many numbers, at least two."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the gradient of each parameter is got. Holds names only: fits every checkpoint.
+    """How the gradient of each parameter is got. Holds names and numbers, no tensors.
 
     Attributes:
         shapes: Every attributed parameter, in the model's order.
+        energies: Mean squared norm of each parameter's gradient over the first few examples.
         layers: Layer name → tapped layer.
         untapped: Parameters whose gradients come from `untapped_gradients`.
         looped: vmap has no rule for this model, so the untapped go example by example.
     """
 
     shapes: dict[str, torch.Size]
+    energies: dict[str, float]
     layers: dict[str, Layer]
     untapped: tuple[str, ...]
     looped: bool
@@ -96,7 +100,7 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
     Args:
         model: In eval mode.
         output: The task's model output.
-        batch: Prepared examples; the first few are used.
+        batch: Prepared examples; the first `PROOF_EXAMPLES` are used.
 
     Raises:
         CheckpointError: Examples of a batch influence each other, or nothing can be attributed,
@@ -106,8 +110,9 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    few = head(batch, _PROOF_EXAMPLES)
-    values = _check_outputs(model, output, few)
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    few = head(batch, max(2, min(PROOF_EXAMPLES, _PROOF_NUMBERS // max(1, size))))
+    _check_outputs(model, output, few)
     canonical = {
         id(p): name for name, p in model.named_parameters() if p.requires_grad
     }  # tied parameters have one name, the first
@@ -136,12 +141,17 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
         else:
             untapped.update(owned.values())
     plan = _with_untapped(shapes, layers, untapped)
-    wrong = _disprove(model, output, few, plan, len(values))
+    wrong = _disprove(model, output, few, plan)
     if wrong:  # used in a way that a tap cannot see, such as F.linear(x, embedding.weight)
         plan = _with_untapped(shapes, layers, {*plan.untapped, *wrong})
     if plan.untapped:
-        plan = Plan(plan.shapes, plan.layers, plan.untapped, _needs_loop(model, output, few, plan))
-    return plan
+        plan = replace(plan, looped=_needs_loop(model, output, few, plan))
+    gradients = per_example_gradients(model, output, few, plan)
+    energies = {  # two digits, so that devices that round differently still agree on the shares
+        name: float(f"{gradient.double().square().sum().item() / len(gradient):.1e}")
+        for name, gradient in gradients.items()
+    }
+    return replace(plan, energies=energies)
 
 
 def check_uncoupled(model: nn.Module) -> None:
@@ -165,7 +175,7 @@ def head(batch: Batch, size: int) -> Batch:
     return {name: tensor[:size] for name, tensor in batch.items()}
 
 
-def _check_outputs(model: nn.Module, output: Output, batch: Batch) -> Tensor:
+def _check_outputs(model: nn.Module, output: Output, batch: Batch) -> None:
     """Outputs are `[batch]`, finite, and the same whoever else is in the batch."""
     size = len(next(iter(batch.values())))
     with torch.no_grad():
@@ -188,7 +198,6 @@ def _check_outputs(model: nn.Module, output: Output, batch: Batch) -> Tensor:
             f"{together[0].item():.6g} in a batch of {size}: examples of a batch influence each "
             "other, so their gradients cannot be told apart."
         )
-    return together
 
 
 def _observe(
@@ -248,10 +257,11 @@ def _with_untapped(
         for path, layer in layers.items()
     }
     kept = {path: layer for path, layer in kept.items() if layer.weight or layer.bias}
-    return Plan(shapes, kept, tuple(name for name in shapes if name in untapped), looped=False)
+    names = tuple(name for name in shapes if name in untapped)
+    return Plan(shapes, {}, kept, names, looped=False)
 
 
-def _disprove(model: nn.Module, output: Output, batch: Batch, plan: Plan, size: int) -> set[str]:
+def _disprove(model: nn.Module, output: Output, batch: Batch, plan: Plan) -> set[str]:
     """Tapped parameters whose per-example gradients do not sum to what autograd says.
 
     Each example gets a weight of its own, so that a gradient given to the wrong example shows.
@@ -259,11 +269,11 @@ def _disprove(model: nn.Module, output: Output, batch: Batch, plan: Plan, size: 
     tapped = [name for name in plan.shapes if name not in plan.untapped]
     if not tapped:
         return set()
-    device = next(iter(batch.values())).device
-    weights = torch.linspace(0.5, 2.0, size, device=device)
     parameters = dict(model.named_parameters())
     with torch.enable_grad():
-        total = (weights * output(model, batch)).sum()
+        values = output(model, batch)
+        weights = torch.linspace(0.5, 2.0, len(values), device=values.device)
+        total = (weights * values).sum()
         wanted = torch.autograd.grad(total, [parameters[n] for n in tapped], allow_unused=True)
     found = tapped_gradients(model, output, batch, plan)
     norms = [0.0 if w is None else w.norm().item() for w in wanted]
@@ -327,7 +337,7 @@ def backward(
         def hook(layer: nn.Module, args: Any, kwargs: Any, result: Tensor) -> Tensor:
             a = _input_of(args, kwargs).detach()
             if not result.requires_grad:
-                result = _Start.apply(result, anchor)
+                result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
             # A hook of the tensor, not of its name: an in-place activation afterwards is safe.
             result.register_hook(lambda g: consume(path, layer, a, g))
             return result
@@ -396,7 +406,8 @@ def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor) -> Tensor:
         cut = patches(layer, a)  # [b, positions, kernel, in]
         cut = cut.unflatten(-1, (groups, -1)).permute(0, 3, 1, 4, 2)  # [b, group, t, in, kernel]
         out = positions_of(g, channels=1).unflatten(-1, (groups, -1)).permute(0, 2, 3, 1)
-        return (out @ cut.flatten(3)).reshape(b, *layer.weight.shape)
+        gradient: Tensor = out @ cut.flatten(3)
+        return gradient.reshape(b, *layer.weight.shape)
     if isinstance(layer, nn.Embedding):
         return scatter_rows(embedding_rows(layer, a, g), a, layer.num_embeddings)
     if isinstance(layer, _BATCH_NORMS):

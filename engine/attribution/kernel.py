@@ -15,7 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.gradients import Batch, Output, Plan, backward, layers_of
+from engine.attribution.gradients import (
+    PROOF_EXAMPLES,
+    Batch,
+    Output,
+    Plan,
+    backward,
+    head,
+    layers_of,
+)
 from engine.attribution.projection import (
     check_finite,
     check_projection,
@@ -124,7 +132,7 @@ def make_kernel(
         del factors
     if chosen:
         whole = make_projection(plan, model, width, None, seed, chosen.__contains__)
-        check_projection(model, output, next(train()), whole)
+        check_projection(model, output, first_examples(train), whole)
         free = memory_bytes - 8 * n_train * (n_train + n_test)
         for part in split(whole, max(1, free // (4 * n))):
             features = torch.empty(n, part.width, device=device)
@@ -142,6 +150,18 @@ def make_kernel(
 def count(batches: Batches) -> int:
     """How many examples there are."""
     return sum(len(next(iter(batch.values()))) for batch in batches())
+
+
+def first_examples(batches: Batches) -> Batch:
+    """The first `PROOF_EXAMPLES` examples, whatever the batch size: plans must not depend on it."""
+    collected: list[Batch] = []
+    found = 0
+    for batch in batches():
+        collected.append(head(batch, PROOF_EXAMPLES - found))
+        found += len(next(iter(collected[-1].values())))
+        if found == PROOF_EXAMPLES:
+            break
+    return {name: torch.cat([batch[name] for batch in collected]) for name in collected[0]}
 
 
 def _collect(
@@ -204,16 +224,31 @@ def _add_features(kernel: Tensor, cross: Tensor, features: Tensor) -> None:
     cross.addmm_(features[:n], features[n:].T)
 
 
-def solve(kernel: Kernel, damping: float) -> Tensor:
-    """(K + λ · mean diag K · I)⁻¹ k in float32 by Cholesky: scores `[n_test, n_train]`.
+def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tensor:
+    """(K W + λ · mean diag(K W) · I)⁻¹ k in float32 by Cholesky: scores `[n_test, n_train]`.
 
-    `kernel.train` is used up. Raises DataloupeError where K + λI is not positive definite.
+    With W = diag(weights) this is Φ (ΦᵀWΦ + λI)⁻¹ φ(x), a Gauss-Newton step in which each training
+    example counts by the curvature of its loss; without weights it is TRAK's. The kernel is used
+    up.
+
+    Args:
+        kernel: From `make_kernel`.
+        damping: λ.
+        weights: Positive, `[n_train]`.
+
+    Raises:
+        DataloupeError: The damped kernel is not positive definite.
     """
+    if weights is not None:
+        root = weights.sqrt()
+        kernel.train.mul_(root).mul_(root[:, None])
+        kernel.test.mul_(root[:, None])
     damp(kernel.train, damping)
     factor, failed = torch.linalg.cholesky_ex(kernel.train.mT)  # lower of the transpose = upper
     if failed:
         raise singular(damping, f"the kernel of {len(kernel.train)} training examples")
-    return torch.cholesky_solve(kernel.test, factor).mT.contiguous()
+    scores = torch.cholesky_solve(kernel.test, factor).mT.contiguous()
+    return scores if weights is None else scores.div_(root)
 
 
 def damp(matrix: Tensor, damping: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from engine import store
@@ -42,7 +43,7 @@ def run(run: Run) -> None:
     source = load_source(study.spec.data, study.root, allow_code=True)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
-    contents = {}
+    contents: dict[str, list[tuple[dict[str, np.ndarray], list[str]]]] = {}
     for split in SPLITS:
         rows = source.train if split == "train" else source.test
         shards = range(-(-len(rows) // ROWS_PER_SHARD))

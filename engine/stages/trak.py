@@ -127,9 +127,9 @@ def road_made_from(study: Study, algorithm: str) -> str:
 
 def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:
     """Fingerprint of one checkpoint's scores or factors."""
-    checkpoint_is = checkpoint_made_from(study, algorithm, checkpoint)
+    outputs_are = outputs_made_from(study, algorithm, checkpoint)
     road_is = {**asdict(road), "reason": ""}
-    return store.fingerprint("trak", CODE, checkpoint_is, road_is, study.seed(checkpoint))
+    return store.fingerprint("trak", CODE, outputs_are, road_is, study.seed(checkpoint))
 
 
 def scores_made_from(study: Study, algorithm: str) -> str:
@@ -188,12 +188,15 @@ def attribute_checkpoint(job: Job) -> None:
 def _attribute_dual(
     study: Study, job: Job, model: nn.Module, road: Road, made_from: str, made_by: dict[str, Any]
 ) -> None:
+    import torch
+
     from engine.attribution.trak import attribute_dual
 
     task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     seed = study.seed(job.checkpoint)
-    scores = attribute_dual(model, task.model_output, train, test, road, seed, job.memory_bytes)
+    q = torch.from_numpy(_out_to_loss(study, job))
+    scores = attribute_dual(model, task.model_output, train, test, road, seed, job.memory_bytes, q)
     path = study.dual_file(job.algorithm, job.checkpoint)
     store.write_tensors(path, {"scores": scores.cpu().numpy()}, made_from, made_by)
 
@@ -205,11 +208,12 @@ def _attribute_primal(
     that was interrupted sums in the same order as one that was not."""
     import torch
 
+    from engine.attribution.kernel import first_examples
     from engine.attribution.projection import features
     from engine.attribution.trak import gram, primal_projection, test_factors
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
-    first = next(batches_of(study, "train", job.device, size)())
+    first = first_examples(batches_of(study, "train", job.device, size))
     projection = primal_projection(model, output, first, road, study.seed(job.checkpoint))
     paths = []
     for shard in range(study.shards("train")):
@@ -227,9 +231,16 @@ def _attribute_primal(
     )
     tests = batches_of(study, "test", job.device, size)
     test_features = torch.cat(list(features(model, output, tests(), projection))).cpu()
-    factors = test_factors(gram(stored), test_features, road.damping)
+    q = torch.from_numpy(_out_to_loss(study, job))
+    factors = test_factors(gram(stored, road, q), test_features, road.damping)
     path = study.factors_file(job.algorithm, job.checkpoint)
     store.write_tensors(path, {"factors": factors.numpy()}, made_from, made_by)
+
+
+def _out_to_loss(study: Study, job: Job) -> np.ndarray:
+    """Q of every training example at this checkpoint, `[n_train]`."""
+    path = study.outputs_file(job.algorithm, job.checkpoint, "train")
+    return np.array(store.read_tensors(path)["out_to_loss"])
 
 
 # --- all checkpoints ---------------------------------------------------------------------------
@@ -237,6 +248,10 @@ def _attribute_primal(
 
 def _combine(study: Study, algorithm: str, road: Road) -> None:
     """Write what all checkpoints have in common: Q̄, the soft threshold, and (dual) the scores."""
+    import torch
+
+    from engine.attribution.trak import temper
+
     made_from = scores_made_from(study, algorithm)
     path = study.weighting_file(algorithm)
     scores_files = []
@@ -251,6 +266,7 @@ def _combine(study: Study, algorithm: str, road: Road) -> None:
     for checkpoint in checkpoints:
         outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
         out_to_loss += outputs["out_to_loss"] / np.float32(len(checkpoints))
+    out_to_loss = temper(torch.from_numpy(out_to_loss), road).numpy()
     for shard, file in enumerate(scores_files):
         tests = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
         total = np.zeros((), np.float32)
