@@ -161,6 +161,30 @@ class Explanation:
         return asdict(self)
 
 
+class ShardedRows:
+    """Row shards as one array, of which `[slice]` or `[row numbers]` copies just those rows.
+
+    So the memory that training and featurising take does not grow with the dataset.
+    """
+
+    def __init__(self, shards: Sequence[np.ndarray]) -> None:
+        self._shards = shards
+        self._starts = np.cumsum([0, *map(len, shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        first = self._shards[0]
+        found = np.empty((len(numbers), *first.shape[1:]), first.dtype)
+        owners = np.searchsorted(self._starts, numbers, side="right") - 1
+        for owner in np.unique(owners):
+            mine = owners == owner
+            found[mine] = self._shards[owner][numbers[mine] - self._starts[owner]]
+        return found
+
+
 class Study:
     """A study's folder, opened for reading. `Study.open` checks it; `build` computes.
 
@@ -400,12 +424,12 @@ class Study:
         with Image.open(self.sprite_file(split, sheet_number)) as sheet:
             return crop(sheet, position, self.dataset.cell)
 
-    def stacked_arrays(self, split: Split) -> dict[str, np.ndarray]:
-        """The arrays of a whole split; memory-mapped where it is one shard, else read."""
+    def stacked_arrays(self, split: Split) -> dict[str, Any]:
+        """The arrays of a whole split, read from disk only where they are indexed by rows."""
         shards = self.arrays(split)
         if len(shards) == 1:
             return shards[0]
-        return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+        return {name: ShardedRows([shard[name] for shard in shards]) for name in shards[0]}
 
     # --- what was computed ---------------------------------------------------------------------
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import engine
 from engine import DataloupeError, SpecError, StoreError, Study
+from engine.study import ShardedRows
 
 
 def test_explain_gives_the_largest_scores_of_both_signs(small_study: Study) -> None:
@@ -70,6 +73,18 @@ def test_an_explanation_names_its_example_and_is_json(small_study: Study) -> Non
 def test_the_thumbnail_is_the_picture(small_study: Study) -> None:
     pixels = small_study.stacked_arrays("test")["input"][5, 0]
     np.testing.assert_array_equal(np.asarray(small_study.thumbnail("test", 5).convert("L")), pixels)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
+def test_sharded_rows_are_one_array(lengths: list[int], data: st.DataObject) -> None:
+    n = sum(lengths)
+    whole = np.arange(2 * n).reshape(n, 2)
+    rows = ShardedRows(np.split(whole, np.cumsum(lengths)[:-1]))
+    assert len(rows) == n
+    numbers = np.array(data.draw(st.lists(st.integers(0, n - 1))), dtype=np.int64)
+    np.testing.assert_array_equal(rows[numbers], whole[numbers])
+    start, stop = data.draw(st.integers(0, n)), data.draw(st.integers(0, n + 3))
+    np.testing.assert_array_equal(rows[start:stop], whole[start:stop])
 
 
 def test_confidence_and_margin_are_those_of_the_checkpoints(small_study: Study) -> None:
