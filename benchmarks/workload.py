@@ -3,7 +3,7 @@
 The embedded 5,000 + 1,000 pictures of Fashion-MNIST; a CNN (`resnet-small`) and an MLP; checkpoints
 trained on everything; the truth: margins of the test pictures under models trained on random
 halves. *Test* masks judge and decide nothing. *Validation* masks, other ones, are there to choose
-defaults by.
+defaults by. *Fit* masks, others again and one run each, are what datamodels are fitted on.
 
 What is trained is kept in `.bench/`, one file a job, named by what it was made from: a second run
 trains nothing, a stopped one goes on. `prepare_all` makes it all at once.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,11 +36,15 @@ CODE = 1
 
 ENCODING = {"shape": [1, 28, 28], "mean": [0.286], "std": [0.353], "cell": 28}
 N_CLASSES = 10
-HALVES = {"test": range(100), "validation": range(100, 150)}
-"""Numbers of the masks."""
-
 Split = Literal["train", "test"]
-Purpose = Literal["test", "validation"]
+Purpose = Literal["test", "validation", "fit"]
+
+HALVES: dict[Purpose, range] = {
+    "test": range(100),
+    "validation": range(100, 150),
+    "fit": range(150, 1150),
+}
+"""Numbers of the masks."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,15 @@ class Workload:
         name: `cnn` or `mlp`.
         recipe: As in study.toml.
         checkpoints: Models trained on all training pictures.
-        seeds: Models trained on each half; their margins are averaged.
+        seeds: Models trained on each test and validation half; their margins are averaged.
+        fit_runs: Fit masks that are trained, one run each.
     """
 
     name: str
     recipe: AlgorithmSpec
     checkpoints: int
     seeds: int
+    fit_runs: int = 0
 
 
 RECIPE = AlgorithmSpec(
@@ -73,10 +79,14 @@ RECIPE = AlgorithmSpec(
     augmentations=[],
 )
 CNN = Workload(
-    "cnn", RECIPE.model_copy(update={"architecture": "resnet-small", "learning_rate": 0.2}), 10, 1
+    "cnn",
+    RECIPE.model_copy(update={"architecture": "resnet-small", "learning_rate": 0.2}),
+    10,
+    1,
+    300,
 )
 MLP = Workload(
-    "mlp", RECIPE.model_copy(update={"architecture": "mlp", "learning_rate": 0.05}), 5, 5
+    "mlp", RECIPE.model_copy(update={"architecture": "mlp", "learning_rate": 0.05}), 5, 5, 1000
 )
 
 
@@ -167,7 +177,7 @@ def checkpoint_file(workload: Workload, number: int) -> Path:
 
 def truth(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray]:
     """(masks `[m, n_train]` bool, mean margins `[m, n_test]`) of models trained on halves."""
-    halves = HALVES[purpose]
+    halves = halves_of(workload, purpose)
     jobs = {half: _runs(workload, half) for half in halves}
     prepare([job for runs in jobs.values() for job in runs])
     margins = [
@@ -177,10 +187,10 @@ def truth(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray]
     return np.stack([mask(half) for half in halves]), np.stack(margins)
 
 
-def prepare_all(workers: int = 2) -> None:
-    """Train all that the benchmarks need; at once if nothing is missing."""
+def prepare_all(purposes: Sequence[Purpose] = ("test", "validation"), workers: int = 2) -> None:
+    """Train all checkpoints and the runs of these masks; at once if nothing is missing."""
     for workload in (MLP, CNN):
-        halves = [half for purpose in HALVES.values() for half in purpose]
+        halves = [half for purpose in purposes for half in halves_of(workload, purpose)]
         jobs = [Model(workload, None, seed) for seed in range(workload.checkpoints)]
         jobs += [job for half in halves for job in _runs(workload, half)]
         prepare(jobs, workers)
@@ -219,8 +229,14 @@ def untrained(workload: Workload, seed: int) -> torch.nn.Module:
     return build_model(recipe.architecture, recipe.architecture_options, ENCODING, N_CLASSES, seed)
 
 
+def halves_of(workload: Workload, purpose: Purpose) -> range:
+    """Numbers of the masks that this workload's models are trained on."""
+    return HALVES[purpose][: workload.fit_runs] if purpose == "fit" else HALVES[purpose]
+
+
 def _runs(workload: Workload, half: int) -> list[Model]:
-    return [Model(workload, half, seed) for seed in range(workload.seeds)]
+    seeds = 1 if half in HALVES["fit"] else workload.seeds
+    return [Model(workload, half, seed) for seed in range(seeds)]
 
 
 def _path(job: Model) -> Path:
