@@ -65,7 +65,9 @@ def open_study() -> Study:
         raise SpecError("No study was named. Start the dashboard with `dataloupe serve STUDY`.")
     study = Study.open(root)
     stamps = [_stamp(study.spec_file), _stamp(study.dataset_file)]
-    stamps += [_stamp(study.search_file(algorithm)) for algorithm in study.spec.algorithms]
+    for algorithm in study.spec.algorithms:
+        methods = study.methods(algorithm)
+        stamps += [_stamp(study.search_file(algorithm, method)) for method in methods]
     return _kept(root, tuple(stamps), study)
 
 
@@ -94,15 +96,18 @@ def _examples(
     return Examples(table, pd.Index(table["id"].astype(str)))
 
 
-def badge(study: Study, algorithm: str) -> Badge:
-    """The badge of an algorithm's scores."""
-    stamps = _stamp(study.road_file(algorithm)), _stamp(study.search_file(algorithm))
-    return _badge(str(study.root), algorithm, stamps, study)
+def badge(study: Study, algorithm: str, method: str) -> Badge:
+    """The badge of a method's scores."""
+    files = [study.search_file(algorithm, method), study.road_file(algorithm)]
+    files.append(study.method_file(algorithm, method))
+    return _badge(str(study.root), algorithm, method, tuple(map(_stamp, files)), study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _badge(root: str, algorithm: str, stamps: tuple[Stamp, Stamp], _study: Study) -> Badge:
-    return _study.badge(algorithm)
+def _badge(
+    root: str, algorithm: str, method: str, stamps: tuple[Stamp, ...], _study: Study
+) -> Badge:
+    return _study.badge(algorithm, method)
 
 
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
@@ -122,7 +127,7 @@ def slice_rows(study: Study, examples: Examples, location: Location) -> np.ndarr
     if sort is None:
         return rows
     if sort in NEED_SCORES:
-        keys = -np.abs(study.top(location.algorithm)[f"{sort}_score"][rows, 0])
+        keys = -np.abs(study.top(location.algorithm, location.method)[f"{sort}_score"][rows, 0])
     else:
         keys = examples.table[sort.removeprefix("-")].to_numpy()[rows]
         keys = -keys if sort.startswith("-") else keys
@@ -152,14 +157,15 @@ class Weights:
     order: np.ndarray
 
 
-def weights(study: Study, algorithm: str) -> Weights:
+def weights(study: Study, algorithm: str, method: str) -> Weights:
     """The weights of the training examples."""
-    return _weights(str(study.root), algorithm, _stamp(study.totals_file(algorithm)), study)
+    stamp = _stamp(study.totals_file(algorithm, method))
+    return _weights(str(study.root), algorithm, method, stamp, study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _weights(root: str, algorithm: str, stamp: Stamp, _study: Study) -> Weights:
-    totals = _study.totals(algorithm)
+def _weights(root: str, algorithm: str, method: str, stamp: Stamp, _study: Study) -> Weights:
+    totals = _study.totals(algorithm, method)
     support, oppose = np.array(totals["train_support"]), np.array(totals["train_oppose"])
     total = support - oppose
     return Weights(support, oppose, total, np.argsort(-total, kind="stable"))

@@ -94,6 +94,7 @@ class Location:
     Attributes:
         study: Short fingerprint of the data; None before the data are built.
         foreign: The fingerprint in the URL, where it is another than the study's.
+        method: Of the scores shown; None before there are any.
         test: Id or row of the explained example, unchecked.
         train: Id or row of the training example looked at, unchecked.
         problems: What in the URL could not be, in words for the reader.
@@ -102,6 +103,7 @@ class Location:
     study: str | None
     foreign: str | None
     algorithm: str
+    method: str | None
     slice: Slice
     page: int
     test: str | None
@@ -119,6 +121,8 @@ class Location:
         if self.study is not None:
             found["study"] = self.study
         found["algorithm"] = self.algorithm
+        if self.method is not None:
+            found["method"] = self.method
         found |= self.slice.parameters()
         if self.k != DEFAULT_K:
             found["k"] = self.k
@@ -137,7 +141,16 @@ def read_location(study: Study) -> Location:
 
     if not study.has_data:
         test, train = asked.get("test"), asked.get("train")
-        return Location(None, None, algorithm, Slice(), 1, test, train, DEFAULT_K, ())
+        return Location(None, None, algorithm, None, Slice(), 1, test, train, DEFAULT_K, ())
+
+    methods = study.methods(algorithm)
+    method = asked.get("method")
+    if method is not None and method not in methods:
+        if methods:
+            problems.append(f"There are no scores by the method “{_short(method)}” here.")
+        method = None
+    if method is None and methods:
+        method = methods[0]
 
     def known_class(name: str) -> str | None:
         value = asked.get(name)
@@ -163,7 +176,7 @@ def read_location(study: Study) -> Location:
     label, predicted = known_class("label"), known_class("predicted")
     if not study.has_predictions(algorithm):
         predicted = result = margin = sort = None
-    if sort in NEED_SCORES and not study.has_scores(algorithm):
+    if sort in NEED_SCORES and method is None:
         sort = None
 
     def number(name: str, default: int, largest: int) -> int:
@@ -182,6 +195,7 @@ def read_location(study: Study) -> Location:
         study=fingerprint,
         foreign=asked_study if asked_study != fingerprint else None,
         algorithm=algorithm,
+        method=method,
         slice=Slice(label, predicted, result, margin, sort),
         page=number("page", 1, max(1, study.dataset.n_test)),
         test=asked.get("test"),
@@ -197,10 +211,15 @@ def largest_k_of(study: Study) -> int:
 
 
 def announce(location: Location) -> None:
-    """Keep study and algorithm in the URL, so that whatever is copied from it stands alone."""
+    """Keep what is looked at in the URL, so that whatever is copied from it stands alone."""
     if location.study is not None:
-        for name, value in {"study": location.study, "algorithm": location.algorithm}.items():
-            if name not in st.query_params:
+        found = {
+            "study": location.study,
+            "algorithm": location.algorithm,
+            "method": location.method,
+        }
+        for name, value in found.items():
+            if value is not None and name not in st.query_params:
                 st.query_params[name] = value
 
 

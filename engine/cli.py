@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--test", required=True, help="row number or id of a test example")
     explain.add_argument("--k", type=int, default=10, help="examples of each sign (default: 10)")
     explain.add_argument("--algorithm", help="default: the study's first")
+    explain.add_argument("--method", help="default: the one that is best known to predict")
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(verb=_explain)
 
@@ -144,7 +145,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    explanation = Study.open(options.study).explain(options.test, options.k, options.algorithm)
+    study = Study.open(options.study)
+    explanation = study.explain(options.test, options.k, options.algorithm, options.method)
     if options.json:
         print(json.dumps(explanation.to_dict(), indent=2, ensure_ascii=False))
     else:

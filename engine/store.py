@@ -311,6 +311,12 @@ def write_json(path: Path, content: Mapping[str, Any], made_from: str) -> None:
         )
 
 
+def json_made_from(path: Path) -> str:
+    """The fingerprint that a JSON file carries. Raises as `read_json`."""
+    read_json(path)
+    return str(json.loads(path.read_text(encoding="utf-8"))[FINGERPRINT_KEY])
+
+
 def read_json(path: Path, made_from: str | None = None) -> dict[str, Any]:
     """Read what `write_json` wrote.
 

@@ -18,12 +18,14 @@ holds never imports torch.
     algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
     algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
     algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
-    algorithms/NAME/search/top/test.safetensors  top-k of both signs for every test example
-    algorithms/NAME/search/top/train-00000.safetensors    the reverse, in row shards
-    algorithms/NAME/search/totals.safetensors    sums of scores of both signs, for both sides
-    algorithms/NAME/search/vectors/              the attribution space: test.safetensors, train-…
-    algorithms/NAME/search/index.safetensors     a serialised FAISS index of the train vectors
-    algorithms/NAME/search/search.json           which kind of index, and its measured recall
+    algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
+    algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
+    algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
+    algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
+    algorithms/NAME/search/METHOD/totals.safetensors      sums of scores of both signs, both sides
+    algorithms/NAME/search/METHOD/vectors/       the attribution space: test.safetensors, train-…
+    algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
+    algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ SPLITS: tuple[Split, Split] = ("train", "test")
 FORMAT = 1
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe."""
 ROWS_PER_SHARD = 4096
+TRAK = "trak"
+"""The method that every study has. Other methods are found in the folder `methods`."""
 
 
 @dataclass(frozen=True)
@@ -101,33 +105,45 @@ class Badge:
     """How far the scores beside it can be trusted: shown wherever a score is.
 
     Attributes:
-        features: Width of the gradient features (None: exact, not projected).
-        damping: λ relative to the mean diagonal.
+        method: Its name for people, such as `TRAK`.
+        reason: Why these scores are computed this way, or where they come from; one sentence.
+        index: Kind of the search index.
         recall: Of the search index against exact top-k, and the k it was measured at.
+        road: How TRAK was computed; None for scores that are none of ours.
+        checkpoints: Models attributed; None where that is not known.
+        features: Width of the gradient features (None: exact, not projected, or not known).
+        damping: λ relative to the mean diagonal.
+        runs: Subset runs that the scores were fitted on.
         lds: Linear datamodeling score; None until it is measured on held-out subset runs.
     """
 
     method: str
-    road: str
-    checkpoints: int
-    features: int | None
-    damping: float
-    soft_threshold: float
     reason: str
     index: str
     recall: float
     recall_at: int
+    road: str | None = None
+    checkpoints: int | None = None
+    features: int | None = None
+    damping: float | None = None
+    soft_threshold: float = 0.0
+    runs: int | None = None
     lds: float | None = None
     calibrated: bool = False
 
     def __str__(self) -> str:
-        width = "exact gradients" if self.features is None else f"{self.features:,} features"
-        quality = "LDS not measured" if self.lds is None else f"LDS {self.lds:.3f}"
-        units = "calibrated" if self.calibrated else "uncalibrated"
-        return (
-            f"{self.method} ({self.road}) · {self.checkpoints} checkpoints · {width} · "
-            f"λ {self.damping:g} · {quality} · {units}"
-        )
+        parts = [self.method if self.road is None else f"{self.method} ({self.road})"]
+        if self.checkpoints is not None:
+            parts.append(f"{self.checkpoints} checkpoints")
+        if self.runs is not None:
+            parts.append(f"{self.runs:,} subset runs")
+        if self.road is not None:
+            exact = self.features is None
+            parts.append("exact gradients" if exact else f"{self.features:,} features")
+            parts.append(f"λ {self.damping:g}")
+        parts.append("LDS not measured" if self.lds is None else f"LDS {self.lds:.3f}")
+        parts.append("calibrated" if self.calibrated else "uncalibrated")
+        return " · ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -146,6 +162,7 @@ class Explanation:
 
     study: str
     algorithm: str
+    method: str
     row: int
     id: str
     label: str
@@ -196,7 +213,7 @@ class Study:
     def __init__(self, root: Path, spec: StudySpec) -> None:
         self.root = root
         self.spec = spec
-        self._indexes: dict[str, Any] = {}
+        self._indexes: dict[tuple[str, str], Any] = {}
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -313,7 +330,7 @@ class Study:
             "checkpoints": [folder / "checkpoints", folder / "outputs"],
             "predictions": [folder / "predictions"],
             "trak": [self.trak_folder(algorithm)],
-            "search": [self.search_folder(algorithm)],
+            "search": [folder / "search"],
         }[stage]
 
     def trak_folder(self, algorithm: str) -> Path:
@@ -338,29 +355,40 @@ class Study:
     def weighting_file(self, algorithm: str) -> Path:
         return self.trak_folder(algorithm) / "weighting.safetensors"
 
-    def search_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "search"
+    def method_folder(self, algorithm: str, method: str) -> Path:
+        return self.algorithm_folder(algorithm) / "methods" / method
 
-    def top_test_file(self, algorithm: str) -> Path:
-        return self.search_folder(algorithm) / "top" / "test.safetensors"
+    def method_file(self, algorithm: str, method: str) -> Path:
+        return self.method_folder(algorithm, method) / "method.json"
 
-    def top_train_file(self, algorithm: str, shard: int) -> Path:
-        return self.search_folder(algorithm) / "top" / f"train-{shard:05d}.safetensors"
+    def method_scores_file(self, algorithm: str, method: str, shard: int) -> Path:
+        folder = self.method_folder(algorithm, method) / "scores"
+        return folder / f"{shard:05d}.safetensors"
 
-    def totals_file(self, algorithm: str) -> Path:
-        return self.search_folder(algorithm) / "totals.safetensors"
+    def search_folder(self, algorithm: str, method: str) -> Path:
+        return self.algorithm_folder(algorithm) / "search" / method
 
-    def test_vectors_file(self, algorithm: str) -> Path:
-        return self.search_folder(algorithm) / "vectors" / "test.safetensors"
+    def top_test_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "top" / "test.safetensors"
 
-    def train_vectors_file(self, algorithm: str, shard: int) -> Path:
-        return self.search_folder(algorithm) / "vectors" / f"train-{shard:05d}.safetensors"
+    def top_train_file(self, algorithm: str, method: str, shard: int) -> Path:
+        return self.search_folder(algorithm, method) / "top" / f"train-{shard:05d}.safetensors"
 
-    def index_file(self, algorithm: str) -> Path:
-        return self.search_folder(algorithm) / "index.safetensors"
+    def totals_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "totals.safetensors"
 
-    def search_file(self, algorithm: str) -> Path:
-        return self.search_folder(algorithm) / "search.json"
+    def test_vectors_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "vectors" / "test.safetensors"
+
+    def train_vectors_file(self, algorithm: str, method: str, shard: int) -> Path:
+        folder = self.search_folder(algorithm, method) / "vectors"
+        return folder / f"train-{shard:05d}.safetensors"
+
+    def index_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "index.safetensors"
+
+    def search_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "search.json"
 
     # --- the dataset ---------------------------------------------------------------------------
 
@@ -458,9 +486,38 @@ class Study:
     def has_predictions(self, algorithm: str) -> bool:
         return all(self.predictions_file(algorithm, split).exists() for split in SPLITS)
 
-    def has_scores(self, algorithm: str) -> bool:
-        """Whether Explain can be shown."""
-        return self.search_file(algorithm).exists()
+    def scored_methods(self, algorithm: str) -> list[str]:
+        """Methods whose scores are there, ranked or not; TRAK first."""
+        folder = self.algorithm_folder(algorithm) / "methods"
+        others = sorted(path.parent.name for path in folder.glob("*/method.json"))
+        return [*([TRAK] if self.weighting_file(algorithm).exists() else []), *others]
+
+    def methods(self, algorithm: str | None = None) -> list[str]:
+        """Methods whose scores can be shown, the default first."""
+        algorithm = self.algorithm(algorithm)
+        ranked = (self.algorithm_folder(algorithm) / "search").glob("*/search.json")
+        return sorted((path.parent.name for path in ranked), key=lambda name: (name != TRAK, name))
+
+    def method(self, algorithm: str, name: str | None = None) -> str:
+        """The name itself if the algorithm has scores by this method, or its default for None.
+
+        Raises:
+            DataloupeError: There is no such method. StoreError: There are no scores yet.
+        """
+        methods = self.methods(algorithm)
+        if not methods:
+            raise StoreError(
+                f"{self.root} has no scores yet. `dataloupe build {self.root}` makes them."
+            )
+        if name is not None and name not in methods:
+            known = ", ".join(methods)
+            raise DataloupeError(f"{algorithm} has no scores by method {name!r}; it has {known}.")
+        return name or methods[0]
+
+    def has_scores(self, algorithm: str, method: str | None = None) -> bool:
+        """Whether Explain can be shown: by this method, or by any."""
+        methods = self.methods(algorithm)
+        return bool(methods) if method is None else method in methods
 
     def predictions(self, split: Split, algorithm: str | None = None) -> pd.DataFrame:
         """`predicted` (class name), `correct`, `confidence`, `margin`; one row an example.
@@ -484,13 +541,19 @@ class Study:
             total += exponents / exponents.sum() / checkpoints
         return total
 
-    def badge(self, algorithm: str | None = None) -> Badge:
+    def badge(self, algorithm: str | None = None, method: str | None = None) -> Badge:
         """How the scores were made and how good they are."""
         algorithm = self.algorithm(algorithm)
-        road, search = (
-            store.read_json(self.road_file(algorithm)),
-            store.read_json(self.search_file(algorithm)),
-        )
+        method = self.method(algorithm, method)
+        search = store.read_json(self.search_file(algorithm, method))
+        found = {
+            "index": search["kind"],
+            "recall": search["recall"],
+            "recall_at": search["recall_at"],
+        }
+        if method != TRAK:
+            return Badge(**store.read_json(self.method_file(algorithm, method))["badge"], **found)
+        road = store.read_json(self.road_file(algorithm))
         return Badge(
             method="TRAK",
             road=road["kind"],
@@ -499,16 +562,18 @@ class Study:
             damping=road["damping"],
             soft_threshold=search["soft_threshold"],
             reason=road["reason"],
-            index=search["kind"],
-            recall=search["recall"],
-            recall_at=search["recall_at"],
+            **found,
         )
 
-    def score_matrix(self, algorithm: str | None = None) -> Scores:
+    def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
         from engine.attribution.scores import DenseScores, FactorScores
 
         algorithm = self.algorithm(algorithm)
+        if method != TRAK:
+            shards = range(self.shards("test"))
+            files = [self.method_scores_file(algorithm, method, shard) for shard in shards]
+            return DenseScores([store.read_tensors(f)["scores"] for f in files])
         weighting = store.read_tensors(self.weighting_file(algorithm))
         if store.read_json(self.road_file(algorithm))["kind"] == "primal":
             checkpoints, shards = range(self.checkpoints(algorithm)), range(self.shards("train"))
@@ -525,36 +590,49 @@ class Study:
             [store.read_tensors(f)["scores"] for f in files], weighting.get("threshold")
         )
 
-    def scores(self, tests: Sequence[int] | np.ndarray, algorithm: str | None = None) -> np.ndarray:
+    def scores(
+        self,
+        tests: Sequence[int] | np.ndarray,
+        algorithm: str | None = None,
+        method: str | None = None,
+    ) -> np.ndarray:
         """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
+        algorithm = self.algorithm(algorithm)
         rows = np.array([self.row("test", int(test)) for test in tests], dtype=np.int64)
-        return self.score_matrix(algorithm).rows(rows)
+        return self.score_matrix(algorithm, self.method(algorithm, method)).rows(rows)
 
-    def top(self, algorithm: str | None = None) -> dict[str, np.ndarray]:
+    def top(self, algorithm: str | None = None, method: str | None = None) -> dict[str, np.ndarray]:
         """Stored top-k of both signs for every test example, memory-mapped.
 
         `support_index`, `oppose_index` int32 `[n_test, k]` (training rows, strongest first, -1
         where there is no further example of that sign); `support_score`, `oppose_score` float32.
         """
-        return store.read_tensors(self.top_test_file(self.algorithm(algorithm)))
+        algorithm = self.algorithm(algorithm)
+        return store.read_tensors(self.top_test_file(algorithm, self.method(algorithm, method)))
 
-    def top_of_training(self, row: int, algorithm: str | None = None) -> dict[str, np.ndarray]:
+    def top_of_training(
+        self, row: int, algorithm: str | None = None, method: str | None = None
+    ) -> dict[str, np.ndarray]:
         """The reverse for one training row: the test rows it supports and opposes most, `[k]`."""
         algorithm = self.algorithm(algorithm)
-        shard = store.read_tensors(self.top_train_file(algorithm, row // ROWS_PER_SHARD))
+        method = self.method(algorithm, method)
+        shard = store.read_tensors(self.top_train_file(algorithm, method, row // ROWS_PER_SHARD))
         return {name: array[row % ROWS_PER_SHARD] for name, array in shard.items()}
 
-    def totals(self, algorithm: str | None = None) -> dict[str, np.ndarray]:
+    def totals(
+        self, algorithm: str | None = None, method: str | None = None
+    ) -> dict[str, np.ndarray]:
         """Sums of scores, positive and negative apart, float32, memory-mapped.
 
         `train_support`, `train_oppose` `[n_train]`: of each training example over all test
         predictions; `test_support`, `test_oppose` `[n_test]`: of each prediction over all training
         examples.
         """
-        return store.read_tensors(self.totals_file(self.algorithm(algorithm)))
+        algorithm = self.algorithm(algorithm)
+        return store.read_tensors(self.totals_file(algorithm, self.method(algorithm, method)))
 
     def influences(
-        self, test: int, k: int, algorithm: str | None = None
+        self, test: int, k: int, algorithm: str | None = None, method: str | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The k strongest training rows of both signs for one test row.
 
@@ -562,10 +640,11 @@ class Study:
         the stored k they are exact; beyond it they come from the FAISS index, re-ranked exactly.
         """
         algorithm = self.algorithm(algorithm)
-        top = self.top(algorithm)
+        method = self.method(algorithm, method)
+        top = self.top(algorithm, method)
         k = min(k, self.dataset.n_train)
         if k > top["support_index"].shape[1]:
-            top = self._search(test, k, algorithm)
+            top = self._search(test, k, algorithm, method)
             test = 0
         parts = []
         for sign in ("support", "oppose"):
@@ -573,48 +652,50 @@ class Study:
             parts += [rows[rows >= 0], scores[rows >= 0]]
         return parts[0], parts[1], parts[2], parts[3]
 
-    def index(self, algorithm: str) -> Any:
+    def index(self, algorithm: str, method: str) -> Any:
         """The FAISS index over the training examples' vectors, kept once it is read."""
         from engine.search import index_from_array
 
-        if algorithm not in self._indexes:
-            stored = store.read_tensors(self.index_file(algorithm))
-            self._indexes[algorithm] = index_from_array(stored["index"])
-        return self._indexes[algorithm]
+        key = algorithm, method
+        if key not in self._indexes:
+            stored = store.read_tensors(self.index_file(algorithm, method))
+            self._indexes[key] = index_from_array(stored["index"])
+        return self._indexes[key]
 
-    def _search(self, test: int, k: int, algorithm: str) -> dict[str, np.ndarray]:
+    def _search(self, test: int, k: int, algorithm: str, method: str) -> dict[str, np.ndarray]:
         from engine.search import search
 
-        scores = self.score_matrix(algorithm)
+        scores = self.score_matrix(algorithm, method)
         tests = np.array([test])
-        vectors = store.read_tensors(self.test_vectors_file(algorithm))["vectors"]
-        measured = store.read_json(self.search_file(algorithm))
+        vectors = store.read_tensors(self.test_vectors_file(algorithm, method))["vectors"]
+        measured = store.read_json(self.search_file(algorithm, method))
         # As many candidates for each wanted example as were needed for the measured recall.
         candidates = -(-k * measured["candidates"] // measured["recall_at"])
-        found = search(
-            self.index(algorithm), vectors[tests], partial(scores.pairs, tests), k, candidates
-        )
-        return vars(found)
+        index = self.index(algorithm, method)
+        return vars(search(index, vectors[tests], partial(scores.pairs, tests), k, candidates))
 
-    def explain(self, test: int | str, k: int = 10, algorithm: str | None = None) -> Explanation:
+    def explain(
+        self,
+        test: int | str,
+        k: int = 10,
+        algorithm: str | None = None,
+        method: str | None = None,
+    ) -> Explanation:
         """Explain one test prediction by its k strongest training examples of each sign.
 
         Raises:
-            DataloupeError: No such example or algorithm, or k is not positive.
+            DataloupeError: No such example, algorithm or method, or k is not positive.
             StoreError: The scores are not built yet.
         """
         algorithm = self.algorithm(algorithm)
         if k < 1:
             raise DataloupeError(f"k must be at least 1, not {k}.")
-        if not self.has_scores(algorithm):
-            raise StoreError(
-                f"{self.root} has no scores yet. `dataloupe build {self.root}` makes them."
-            )
+        method = self.method(algorithm, method)
         row = self.row("test", test)
         example = self.table("test").iloc[row]
         prediction = self.predictions("test", algorithm).iloc[row]
         train = self.table("train")
-        support, support_scores, oppose, oppose_scores = self.influences(row, k, algorithm)
+        support, support_scores, oppose, oppose_scores = self.influences(row, k, algorithm, method)
 
         def influences(rows: np.ndarray, scores: np.ndarray) -> list[Influence]:
             chosen = train.iloc[rows]
@@ -628,6 +709,7 @@ class Study:
         return Explanation(
             study=self.spec.name,
             algorithm=algorithm,
+            method=method,
             row=row,
             id=str(example["id"]),
             label=str(example["label"]),
@@ -637,7 +719,7 @@ class Study:
             margin=float(prediction["margin"]),
             supporting=influences(support, support_scores),
             opposing=influences(oppose, oppose_scores),
-            badge=self.badge(algorithm),
+            badge=self.badge(algorithm, method),
         )
 
     # --- how far it is -------------------------------------------------------------------------
@@ -656,6 +738,6 @@ class Study:
                 Progress("checkpoints", name, trained, total),
                 Progress("predictions", name, int(self.has_predictions(name)), 1),
                 Progress("trak", name, scored, total),
-                Progress("search", name, int(self.has_scores(name)), 1),
+                Progress("search", name, int(self.has_scores(name, TRAK)), 1),
             ]
         return stages

@@ -21,7 +21,7 @@ from PIL import Image
 
 from engine import store
 from engine.data import SPRITES_PER_SHEET, sprite_sheet
-from engine.study import FORMAT, ROWS_PER_SHARD, Split, Study
+from engine.study import FORMAT, ROWS_PER_SHARD, TRAK, Split, Study
 
 Stage = Literal["spec", "data", "predictions", "complete"]
 STAGES: tuple[Stage, ...] = ("spec", "data", "predictions", "complete")
@@ -189,15 +189,17 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
     for sign in ("support", "oppose"):
         sizes = np.sort(generator.gamma(1.2, 0.01, size=(dataset.n_test, k)).astype(np.float32))
         top[f"{sign}_score"] = sizes[:, ::-1] * (1 if sign == "support" else -1)
-    store.write_tensors(study.top_test_file(algorithm), top, "synthetic")
+    store.write_tensors(study.top_test_file(algorithm, TRAK), top, "synthetic")
     for shard in range(study.shards("train")):
         rows = min(ROWS_PER_SHARD, dataset.n_train - shard * ROWS_PER_SHARD)
         store.write_tensors(
-            study.top_train_file(algorithm, shard),
+            study.top_train_file(algorithm, TRAK, shard),
             _reverse(rows, dataset.n_test, k, generator),
             "synthetic",
         )
-    store.write_tensors(study.totals_file(algorithm), _totals(top, study, algorithm), "synthetic")
+    store.write_tensors(
+        study.totals_file(algorithm, TRAK), _totals(top, study, algorithm), "synthetic"
+    )
     road = {
         "kind": "dual-wide",
         "proj_dim": 32_768,
@@ -212,7 +214,7 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
         "checkpoints": study.checkpoints(algorithm),
         "soft_threshold": 0.0,
     }
-    store.write_json(study.search_file(algorithm), search, "synthetic")
+    store.write_json(study.search_file(algorithm, TRAK), search, "synthetic")
 
 
 def _sample(
@@ -231,7 +233,7 @@ def _totals(top: dict[str, np.ndarray], study: Study, algorithm: str) -> dict[st
     for sign in ("support", "oppose"):
         found[f"test_{sign}"] = 2 * top[f"{sign}_score"].sum(axis=1)
         shards = [
-            store.read_tensors(study.top_train_file(algorithm, shard))[f"{sign}_score"]
+            store.read_tensors(study.top_train_file(algorithm, TRAK, shard))[f"{sign}_score"]
             for shard in range(study.shards("train"))
         ]
         found[f"train_{sign}"] = 2 * np.concatenate(shards).sum(axis=1)

@@ -290,7 +290,7 @@ def test_the_link_is_complete(visit: Any, complete: Study) -> None:
         if "query" in json.loads(part.proto.json)
     ]
     wanted = {"study": complete.dataset.fingerprint[:8], "algorithm": "cnn", "result": "wrong"}
-    wanted |= {"k": "4", "test": "test-3"}
+    wanted |= {"method": "trak", "k": "4", "test": "test-3"}
     assert dict(pair.split("=") for pair in link.split("&")) == wanted
 
 
@@ -557,7 +557,7 @@ def test_checksums_are_verified_on_demand(visit: Any, tmp_path: Path) -> None:
     app = visit(study, "provenance")
     app.button(key="verify").click().run()
     assert "files, all whole" in words(app)
-    path = study.totals_file("cnn")
+    path = study.totals_file("cnn", "trak")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -676,7 +676,7 @@ def test_a_study_that_is_gone_gets_a_message(visit: Any, tmp_path: Path) -> None
 
 def test_a_broken_file_gets_a_message(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
-    path = study.top_test_file("cnn")
+    path = study.top_test_file("cnn", "trak")
     path.write_bytes(path.read_bytes()[:-8])
     app = visit(study, "explain", test="test-0")
     assert "cannot be shown" in words(app)

@@ -17,10 +17,14 @@ ROADS = {
 
 def trust_badge(badge: Badge) -> None:
     """A button with the badge in one line, which opens it in full."""
-    checkpoints = f"{badge.checkpoints} checkpoint{'s' if badge.checkpoints != 1 else ''}"
-    quality = "quality not measured" if badge.lds is None else f"LDS {badge.lds:.2f}"
+    parts = [badge.method]
+    if badge.checkpoints is not None:
+        parts.append(f"{badge.checkpoints} checkpoint{'s' if badge.checkpoints != 1 else ''}")
+    if badge.runs is not None:
+        parts.append(f"{badge.runs:,} subset runs")
+    parts.append("quality not measured" if badge.lds is None else f"LDS {badge.lds:.2f}")
     with st.popover(
-        f"{badge.method} · {checkpoints} · {quality}",
+        " · ".join(parts),
         icon=":material/verified_user:" if badge.lds is not None else ":material/info:",
         width="content",
     ):
@@ -29,8 +33,6 @@ def trust_badge(badge: Badge) -> None:
 
 def trust_in_full(badge: Badge) -> str:
     """Everything the badge knows, as HTML."""
-    width = "Exact" if badge.features is None else f"{badge.features:,} per checkpoint"
-    threshold = "None" if badge.soft_threshold == 0 else f"{badge.soft_threshold:g}"
     quality = (
         "Not measured: it takes models trained on random subsets. Trust the order, less the "
         "numbers."
@@ -44,13 +46,22 @@ def trust_in_full(badge: Badge) -> str:
         else "Uncalibrated: compare scores of one prediction with each other, not with other "
         "predictions."
     )
-    rows = {
-        "Method": badge.method,
-        "Road": f"{ROADS.get(badge.road, badge.road)}. {badge.reason}",
-        "Checkpoints": f"{badge.checkpoints:,}",
-        "Features": width,
-        "Damping λ": f"{badge.damping:g} × mean diagonal",
-        "Soft threshold": threshold,
+    rows = {"Method": badge.method}
+    if badge.road is None:
+        rows["Made"] = badge.reason
+    else:
+        rows["Road"] = f"{ROADS.get(badge.road, badge.road)}. {badge.reason}"
+    if badge.checkpoints is not None:
+        rows["Checkpoints"] = f"{badge.checkpoints:,}"
+    if badge.runs is not None:
+        rows["Subset runs"] = f"{badge.runs:,} that it was fitted on"
+    if badge.road is not None:
+        exact = badge.features is None
+        rows["Features"] = "Exact" if exact else f"{badge.features:,} per checkpoint"
+        rows["Damping λ"] = f"{badge.damping:g} × mean diagonal"
+        none = badge.soft_threshold == 0
+        rows["Soft threshold"] = "None" if none else f"{badge.soft_threshold:g}"
+    rows |= {
         "Quality (LDS)": quality,
         "Units": units,
         "Search": f"{badge.index.upper()} index, recall@{badge.recall_at} {badge.recall:.3f}",

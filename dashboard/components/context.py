@@ -1,4 +1,4 @@
-"""The line at the top of every page: which study, which data, which learning algorithm."""
+"""The line at the top of every page: which study, data, learning algorithm and method."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from html import escape
 import streamlit as st
 
 from dashboard.components.notice import warning
+from dashboard.data import badge
 from dashboard.location import Location, go, keep
 from engine.study import Study
 
@@ -33,7 +34,20 @@ def context(study: Study, location: Location) -> None:
                 algorithms,
                 key="algorithm",
                 on_change=keep,
-                args=("algorithm",),
+                args=("algorithm", None, ("method",)),
+                label_visibility="collapsed",
+                width=220,
+            )
+        methods = study.methods(location.algorithm) if study.has_data else []
+        if len(methods) > 1:
+            st.session_state["method"] = location.method
+            st.selectbox(
+                "Method",
+                methods,
+                format_func=lambda name: badge(study, location.algorithm, name).method,
+                key="method",
+                on_change=keep,
+                args=("method",),
                 label_visibility="collapsed",
                 width=220,
             )

@@ -14,11 +14,11 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a cell of text for a formula."""
 
 
-def export(study: Study, row: int, id_: str, k: int, algorithm: str) -> None:
+def export(study: Study, row: int, id_: str, k: int, algorithm: str, method: str) -> None:
     """A button that opens the ways out. Files are made when they are asked for."""
 
     def explanation() -> Explanation:
-        return study.explain(row, k, algorithm)
+        return study.explain(row, k, algorithm, method)
 
     with st.popover("Export", icon=":material/download:", width="content"):
         with st.container(horizontal=True):
@@ -38,7 +38,7 @@ def export(study: Study, row: int, id_: str, k: int, algorithm: str) -> None:
                 on_click="ignore",
                 key="csv",
             )
-        st.code(snippet(study, id_, k, algorithm), language=None, wrap_lines=True)
+        st.code(snippet(study, id_, k, algorithm, method), language=None, wrap_lines=True)
 
 
 def as_json(explanation: Explanation, fingerprint: str) -> str:
@@ -65,12 +65,12 @@ def harmless(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
-def snippet(study: Study, id_: str, k: int, algorithm: str) -> str:
+def snippet(study: Study, id_: str, k: int, algorithm: str, method: str) -> str:
     """Python that gives the same explanation."""
     return (
         "from engine import Study\n\n"
         f"study = Study.open({str(study.root)!r})\n"
-        f"explanation = study.explain({id_!r}, k={k}, algorithm={algorithm!r})\n"
+        f"explanation = study.explain({id_!r}, {k}, {algorithm!r}, {method!r})\n"
         "for influence in explanation.supporting + explanation.opposing:\n"
         '    print(f"{influence.score:+.5f}  {influence.id}  {influence.label}")\n'
     )

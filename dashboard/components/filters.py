@@ -18,7 +18,7 @@ ANY = "Any"
 def filters(study: Study, location: Location, examples: Examples) -> None:
     """Show the filters; what they choose is in the URL, and so in the next run's `location`."""
     chosen = location.slice
-    scored = study.has_scores(location.algorithm)
+    scored = location.method is not None
     with st.container(horizontal=True, vertical_alignment="top", key="filters"):
         _class_filter("True class", "label", "label", chosen.label, study, location, examples)
         if not examples.has_predictions:

@@ -34,7 +34,7 @@ MISTAKES = 24
 
 study = open_study()
 location = read_location(study)
-algorithm = location.algorithm
+algorithm, method = location.algorithm, location.method
 kind = "picture" if study.spec.task.name.startswith("image") else "text"
 
 if not study.has_data:
@@ -142,7 +142,7 @@ with side:
     subject(study, algorithm, "test", row, example)
 
 with answer:
-    if not study.has_scores(algorithm):
+    if method is None:
         building(
             "Supporting and opposing training data appear here as soon as they are scored",
             lambda study: study.has_scores(algorithm),
@@ -151,20 +151,22 @@ with answer:
         st.stop()
 
     with st.container(horizontal=True, vertical_alignment="center"):
-        trust_badge(badge(study, algorithm))
+        trust_badge(badge(study, algorithm, method))
         st.space("stretch")
-        export(study, row, str(example["id"]), location.k, algorithm)
+        export(study, row, str(example["id"]), location.k, algorithm, method)
         sides(location.k, largest_k_of(study))
 
     training = examples(study, "train")
-    support, support_scores, oppose, oppose_scores = study.influences(row, location.k, algorithm)
+    support, support_scores, oppose, oppose_scores = study.influences(
+        row, location.k, algorithm, method
+    )
     largest = float(
         max(np.abs(support_scores).max(initial=0), np.abs(oppose_scores).max(initial=0))
     )
     label, predicted = str(example["label"]), str(example["predicted"])
     correct = bool(example["correct"])
     test = str(example["id"])
-    totals = study.totals(algorithm)
+    totals = study.totals(algorithm, method)
     away = "away from that" if correct else f"to the wrong “{short(predicted)}”"
     lean = label if correct else predicted
     groups = [

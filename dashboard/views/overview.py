@@ -24,7 +24,7 @@ BINS = 32
 
 study = open_study()
 location = read_location(study)
-algorithm = location.algorithm
+algorithm, method = location.algorithm, location.method
 kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
 
 # What is opened from here is the whole study's, not what some slice left behind.
@@ -77,7 +77,7 @@ if tests.has_predictions:
     }
 figures(shown)
 
-if not study.has_scores(algorithm):
+if method is None:
     # The watch ends with the next thing that can be shown, be it predictions or scores.
     predicted = tests.has_predictions
     building(
@@ -129,8 +129,8 @@ if tests.has_predictions:
                 (f"−{reach:g}", "0", f"+{reach:g}"),
             )
         )
-        if study.has_scores(algorithm):
-            weight = weights(study, algorithm)
+        if method is not None:
+            weight = weights(study, algorithm, method)
             some = weight.total[weight.total > 0]
             if len(some) > 1 and some.min() < some.max():
                 least, largest = float(np.quantile(some, 0.01)), float(some.max())
@@ -149,8 +149,8 @@ if tests.has_predictions:
 
 # --- what weighs most, and how far to trust it -------------------------------------------------
 
-if study.has_scores(algorithm):
-    weight = weights(study, algorithm)
+if method is not None:
+    weight = weights(study, algorithm, method)
     group = Group(
         "Most influential training data",
         weight_cards(training, weight.order[:HEAVIEST], weight, location),
@@ -173,8 +173,8 @@ if study.has_scores(algorithm):
 trusted, data = st.columns([0.55, 0.45], gap="large")
 with trusted:
     heading("How far the scores can be trusted")
-    if study.has_scores(algorithm):
-        st.html(trust_in_full(badge(study, algorithm)))
+    if method is not None:
+        st.html(trust_in_full(badge(study, algorithm, method)))
     else:
         st.html('<p class="dl-aside">Method, checkpoints and quality stand here once scored.</p>')
 with data:

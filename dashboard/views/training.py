@@ -23,7 +23,7 @@ HEAVIEST = 24
 
 study = open_study()
 location = read_location(study)
-algorithm = location.algorithm
+algorithm, method = location.algorithm, location.method
 kind = "picture" if study.spec.task.name.startswith("image") else "text"
 
 if not study.has_data:
@@ -73,8 +73,8 @@ if row is None:
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         open_by_name()
-    if study.has_scores(algorithm):
-        weight = weights(study, algorithm)
+    if method is not None:
+        weight = weights(study, algorithm, method)
         group = Group(
             "Most influential",
             weight_cards(training, weight.order[:HEAVIEST], weight, location),
@@ -113,7 +113,7 @@ with side:
         )
 
 with answer:
-    if not study.has_scores(algorithm):
+    if method is None:
         building(
             "The predictions it helps and hurts appear here as soon as they are scored",
             lambda study: study.has_scores(algorithm),
@@ -121,10 +121,10 @@ with answer:
         )
         st.stop()
 
-    top = study.top_of_training(row, algorithm)
+    top = study.top_of_training(row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
-        trust_badge(badge(study, algorithm))
+        trust_badge(badge(study, algorithm, method))
         st.space("stretch")
         k = sides(location.k, stored)
 
@@ -174,7 +174,7 @@ with side:
         row,
         str(example["label"]),
         training.table["label"].to_numpy(),
-        weights(study, algorithm),
+        weights(study, algorithm, method),
         study.dataset.n_test,
         kind,
     )

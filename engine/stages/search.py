@@ -20,7 +20,7 @@ from engine.search import (
 )
 from engine.stages.run import Run
 from engine.stages.trak import scores_made_from
-from engine.study import ROWS_PER_SHARD, Progress, Study
+from engine.study import ROWS_PER_SHARD, TRAK, Progress, Study
 
 CODE = 1
 """Raised whenever the same scores would be ranked or indexed differently."""
@@ -31,59 +31,79 @@ RECALL_QUERIES = 200
 
 @dataclass(frozen=True)
 class Job:
-    """One algorithm's scores to rank and index."""
+    """One method's scores of an algorithm to rank and index."""
 
     root: Path
     algorithm: str
+    method: str
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Rank and index an algorithm's scores, unless that is done."""
-    study = run.study
-    done = [study.search_file(algorithm), study.index_file(algorithm)]
-    made_from = search_made_from(study, algorithm)
-    if done[0].exists():
-        store.read_json(done[0], made_from)
-    files = [*done, study.top_test_file(algorithm), study.test_vectors_file(algorithm)]
-    files.append(study.totals_file(algorithm))
-    for shard in range(study.shards("train")):
-        files += [
-            study.top_train_file(algorithm, shard),
-            study.train_vectors_file(algorithm, shard),
-        ]
-    jobs = [] if all(path.exists() for path in files) else [Job(study.root, algorithm)]
-    run.report(Progress("search", algorithm, 1 - len(jobs), 1))
+    """Rank and index the scores of every method that has some, unless that is done."""
+    methods = run.study.scored_methods(algorithm)
+    jobs = [
+        Job(run.study.root, algorithm, method)
+        for method in methods
+        if not _is_done(run.study, algorithm, method)
+    ]
+    finished = len(methods) - len(jobs)
+    run.report(Progress("search", algorithm, finished, len(methods)))
 
     def on_done(job: Job, result: None) -> None:
-        run.report(Progress("search", algorithm, 1, 1))
+        nonlocal finished
+        finished += 1
+        run.report(Progress("search", algorithm, finished, len(methods)))
 
     run_jobs(rank_and_index, jobs, run.workers, on_done)
 
 
-def search_made_from(study: Study, algorithm: str) -> str:
+def _is_done(study: Study, algorithm: str, method: str) -> bool:
+    """Whether all files are there. Raises StaleError where they were made from other scores."""
+    done = study.search_file(algorithm, method)
+    if done.exists():
+        store.read_json(done, search_made_from(study, algorithm, method))
+    files = [
+        done,
+        study.index_file(algorithm, method),
+        study.top_test_file(algorithm, method),
+        study.test_vectors_file(algorithm, method),
+        study.totals_file(algorithm, method),
+    ]
+    for shard in range(study.shards("train")):
+        files += [
+            study.top_train_file(algorithm, method, shard),
+            study.train_vectors_file(algorithm, method, shard),
+        ]
+    return all(path.exists() for path in files)
+
+
+def search_made_from(study: Study, algorithm: str, method: str) -> str:
     """Fingerprint of the ranking and the index."""
-    return store.fingerprint(
-        "search", CODE, scores_made_from(study, algorithm), study.spec.search.model_dump()
-    )
+    if method == TRAK:
+        scores = scores_made_from(study, algorithm)
+    else:
+        scores = store.json_made_from(study.method_file(algorithm, method))
+    return store.fingerprint("search", CODE, scores, study.spec.search.model_dump())
 
 
 def rank_and_index(job: Job) -> None:
     """Worker: write the top-k shards, the vectors, the index and last what was measured of it."""
     study = Study.open(job.root)
-    scores = study.score_matrix(job.algorithm)
-    made_from = search_made_from(study, job.algorithm)
-    truth = _rank(study, job.algorithm, scores, made_from)
+    algorithm, method = job.algorithm, job.method
+    scores = study.score_matrix(algorithm, method)
+    made_from = search_made_from(study, algorithm, method)
+    truth = _rank(study, algorithm, method, scores, made_from)
     spec = study.spec.search
     space = attribution_space(scores, spec.rank, seed=study.spec.seed)
     queries = space.test_vectors()
     store.write_tensors(
-        study.test_vectors_file(job.algorithm),
+        study.test_vectors_file(algorithm, method),
         {"vectors": queries, "singular_values": space.singular_values},
         made_from,
     )
     vectors = []
     for shard, trains in enumerate(_row_ranges(study.dataset.n_train)):
-        path = study.train_vectors_file(job.algorithm, shard)
+        path = study.train_vectors_file(algorithm, method, shard)
         store.write_tensors(path, {"vectors": space.train_vectors(scores, trains)}, made_from)
         vectors.append(store.read_tensors(path)["vectors"])
     kind, reason = choose_index(study.dataset.n_train, queries.shape[1])
@@ -95,12 +115,12 @@ def rank_and_index(job: Job) -> None:
     # An inverted file is told here how many clusters to search, so it is stored after.
     recall = measure_recall(index, queries[tests], partial(scores.pairs, tests), sample)
     store.write_tensors(
-        study.index_file(job.algorithm), {"index": index_to_array(index)}, made_from
+        study.index_file(algorithm, method), {"index": index_to_array(index)}, made_from
     )
     store.write_json(
-        study.search_file(job.algorithm),
+        study.search_file(algorithm, method),
         {
-            "checkpoints": study.checkpoints(job.algorithm),
+            "checkpoints": study.checkpoints(algorithm),
             "soft_threshold": study.spec.trak.soft_threshold,
             "kind": kind,
             "reason": reason,
@@ -121,18 +141,18 @@ def _row_ranges(rows: int) -> list[range]:
     ]
 
 
-def _rank(study: Study, algorithm: str, scores: Scores, made_from: str) -> TopK:
+def _rank(study: Study, algorithm: str, method: str, scores: Scores, made_from: str) -> TopK:
     """Write the exact top-k and the sums of both sides; return the top-k of the test examples."""
     k = study.spec.search.top_k
     best: TopK | None = None
     totals = Totals.zeros(scores.n_test, scores.n_train)
     for shard, trains in enumerate(_row_ranges(scores.n_train)):
         of_tests, of_trains = top_k(scores, k, trains, totals=totals)
-        path = study.top_train_file(algorithm, shard)
+        path = study.top_train_file(algorithm, method, shard)
         store.write_tensors(path, vars(of_trains), made_from)
         best = of_tests if best is None else merge([best, of_tests])
     assert best is not None
-    store.write_tensors(study.top_test_file(algorithm), vars(best), made_from)
+    store.write_tensors(study.top_test_file(algorithm, method), vars(best), made_from)
     sums = {name: array.astype(np.float32) for name, array in vars(totals).items()}
-    store.write_tensors(study.totals_file(algorithm), sums, made_from)
+    store.write_tensors(study.totals_file(algorithm, method), sums, made_from)
     return best
