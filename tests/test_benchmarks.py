@@ -35,7 +35,8 @@ def tiny(tmp_path, monkeypatch):
     for module in (workload, lds_benchmark):
         monkeypatch.setattr(module, "CACHE", tmp_path)
     monkeypatch.setattr(workload, "prepare", partial(workload.prepare, workers=0))
-    monkeypatch.setattr(workload, "HALVES", {"test": range(6), "validation": range(6, 9)})
+    halves = {"test": range(6), "validation": range(6, 9), "fit": range(9, 12)}
+    monkeypatch.setattr(workload, "HALVES", halves)
     recipe = AlgorithmSpec(
         architecture="mlp",
         architecture_options={"widths": [4]},
@@ -50,7 +51,7 @@ def test_masks_are_fixed_halves_and_none_serves_twice(tiny):
     halves = [half for purpose in workload.HALVES.values() for half in purpose]
     masks = np.stack([workload.mask(half) for half in halves])
     np.testing.assert_array_equal(masks.sum(1), 12)
-    assert len({mask.tobytes() for mask in masks}) == len(halves) == 9
+    assert len({mask.tobytes() for mask in masks}) == len(halves) == 12
     np.testing.assert_array_equal(workload.mask(3), masks[3])
 
 

@@ -67,7 +67,7 @@ def test_scores_that_were_cut_short_are_completed(study: Study) -> None:
     before = shard.read_bytes()
     shard.unlink()
     study.method_file("mlp", "planted").unlink()
-    assert study.scored_methods("mlp") == "trak"
+    assert study.scored_methods("mlp") == ["trak"]
     plant(study)
     assert shard.read_bytes() == before
     assert study.scored_methods("mlp") == ["trak", "planted"]
