@@ -24,6 +24,10 @@ class CheckpointError(DataloupeError):
     """A file of weights cannot be used with the architecture it is meant for."""
 
 
+class ImportingError(DataloupeError):
+    """A file made by another tool cannot be brought into the study as it is."""
+
+
 class StoreError(DataloupeError):
     """A file of the study is missing, broken, or was made by something else than it should be."""
 

@@ -19,6 +19,7 @@ LAYERS = [
     {"engine.search"},
     {"engine.study"},
     {"engine.stages"},
+    {"engine.importing"},
     {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
     {"engine.demo"},
     {"engine.cli"},
