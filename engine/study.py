@@ -26,6 +26,8 @@ holds never imports torch.
     algorithms/NAME/search/METHOD/vectors/       the attribution space: test.safetensors, train-…
     algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
     algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
+    algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
+    algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ import pyarrow as pa
 
 from engine import store
 from engine.errors import DataloupeError, SpecError, StoreError
+from engine.quality import Quality
 from engine.spec import AlgorithmSpec, StudySpec, load_spec
 
 if TYPE_CHECKING:
@@ -115,6 +118,8 @@ class Badge:
         damping: λ relative to the mean diagonal.
         runs: Subset runs that the scores were fitted on.
         lds: Linear datamodeling score; None until it is measured on held-out subset runs.
+        lds_low, lds_high: Ends of its 95 % interval.
+        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
     """
 
     method: str
@@ -129,7 +134,14 @@ class Badge:
     soft_threshold: float = 0.0
     runs: int | None = None
     lds: float | None = None
-    calibrated: bool = False
+    lds_low: float | None = None
+    lds_high: float | None = None
+    slope: float | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a score is known as a change of the margin."""
+        return self.slope is not None
 
     def __str__(self) -> str:
         parts = [self.method if self.road is None else f"{self.method} ({self.road})"]
@@ -141,7 +153,10 @@ class Badge:
             exact = self.features is None
             parts.append("exact gradients" if exact else f"{self.features:,} features")
             parts.append(f"λ {self.damping:g}")
-        parts.append("LDS not measured" if self.lds is None else f"LDS {self.lds:.3f}")
+        if self.lds is None:
+            parts.append("LDS not measured")
+        else:
+            parts.append(f"LDS {self.lds:.3f} [{self.lds_low:.3f}, {self.lds_high:.3f}]")
         parts.append("calibrated" if self.calibrated else "uncalibrated")
         return " · ".join(parts)
 
@@ -331,6 +346,7 @@ class Study:
             "predictions": [folder / "predictions"],
             "trak": [self.trak_folder(algorithm)],
             "search": [folder / "search"],
+            "quality": [self.quality_folder(algorithm)],
         }[stage]
 
     def trak_folder(self, algorithm: str) -> Path:
@@ -389,6 +405,15 @@ class Study:
 
     def search_file(self, algorithm: str, method: str) -> Path:
         return self.search_folder(algorithm, method) / "search.json"
+
+    def quality_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "quality"
+
+    def quality_file(self, algorithm: str) -> Path:
+        return self.quality_folder(algorithm) / "quality.json"
+
+    def predicted_file(self, algorithm: str, method: str) -> Path:
+        return self.quality_folder(algorithm) / f"{method}.safetensors"
 
     # --- the dataset ---------------------------------------------------------------------------
 
@@ -496,7 +521,12 @@ class Study:
         """Methods whose scores can be shown, the default first."""
         algorithm = self.algorithm(algorithm)
         ranked = (self.algorithm_folder(algorithm) / "search").glob("*/search.json")
-        return sorted((path.parent.name for path in ranked), key=lambda name: (name != TRAK, name))
+        quality = self.quality(algorithm)
+        first = TRAK if quality is None else quality.preferred
+        return sorted(
+            (path.parent.name for path in ranked),
+            key=lambda name: (name != first, name != TRAK, name),
+        )
 
     def method(self, algorithm: str, name: str | None = None) -> str:
         """The name itself if the algorithm has scores by this method, or its default for None.
@@ -551,6 +581,16 @@ class Study:
             "recall": search["recall"],
             "recall_at": search["recall_at"],
         }
+        quality = self.quality(algorithm)
+        if quality is not None and method in quality.methods:
+            measured = quality.methods[method]
+            calibration = measured.calibration
+            found |= {
+                "lds": measured.lds.mean,
+                "lds_low": measured.lds.low,
+                "lds_high": measured.lds.high,
+                "slope": None if calibration is None else calibration.slope.mean,
+            }
         if method != TRAK:
             return Badge(**store.read_json(self.method_file(algorithm, method))["badge"], **found)
         road = store.read_json(self.road_file(algorithm))
@@ -564,6 +604,23 @@ class Study:
             reason=road["reason"],
             **found,
         )
+
+    def quality(self, algorithm: str | None = None) -> Quality | None:
+        """How far each method can be trusted; None until it is measured on subset runs."""
+        path = self.quality_file(self.algorithm(algorithm))
+        return Quality.from_dict(store.read_json(path)) if path.exists() else None
+
+    def predicted_and_actual(
+        self, algorithm: str | None = None, method: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """What a method predicts of the test runs, memory-mapped float32 `[n_test, runs]`.
+
+        `predicted`: calibrated outputs, `actual`: the runs' outputs, and, where the method gives
+        intervals, `deviation`: the standard deviation it states for each.
+        """
+        algorithm = self.algorithm(algorithm)
+        path = self.predicted_file(algorithm, self.method(algorithm, method))
+        return store.read_tensors(path)
 
     def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""

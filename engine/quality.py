@@ -1,0 +1,123 @@
+"""How far scores can be trusted: what was measured on subset runs that no choice was made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Actual change of the margin for a predicted change of 1, over the test runs.
+
+    Attributes:
+        r_squared: Share of the variance of the outputs, each test example's mean taken out, that
+            the calibrated prediction explains.
+    """
+
+    slope: Measured
+    r_squared: float
+
+
+@dataclass(frozen=True)
+class MethodQuality:
+    """What was measured of one method.
+
+    Attributes:
+        title: Its name for people.
+        settings: How it was computed, in a few words.
+        baseline: Whether it is there to compare with only, and cannot be looked at.
+        lds: On the test runs.
+        validation_lds: On the validation runs, fitted without them: what the choice between
+            methods goes by; None for scores that were made elsewhere.
+        by_class: LDS over the test examples of each class.
+        calibration: None where the scores predict nothing.
+        coverage: Share of the test outcomes inside the method's own 90 % intervals; None for a
+            method that has none.
+    """
+
+    title: str
+    settings: str
+    baseline: bool
+    lds: Measured
+    validation_lds: float | None
+    by_class: dict[str, Measured]
+    calibration: Calibration | None
+    coverage: float | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """LDS on the test runs of one method with so many checkpoints or runs."""
+
+    method: str
+    n: int
+    lds: Measured
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What `quality.json` says.
+
+    Attributes:
+        masks: Of the run bank: `fit`, `validation` and `test`.
+        seeds: Runs of each mask.
+        alpha: Share of the training examples in a mask.
+        output: Name of the output that was predicted, such as `margin`.
+        preferred: The method that validation prefers: the default everywhere.
+        methods: By name, best LDS first.
+        checkpoints: LDS by number of checkpoints.
+        runs: LDS by number of runs fitted on.
+        tuning: Settings of TRAK that were tried on validation runs: `damping`, `tempering`,
+            `soft_threshold`, `lds`; empty where study.toml fixes them.
+    """
+
+    masks: dict[str, int]
+    seeds: int
+    alpha: float
+    output: str
+    preferred: str
+    methods: dict[str, MethodQuality]
+    checkpoints: list[Point]
+    runs: list[Point]
+    tuning: list[dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Quality:
+        """The reverse of `to_dict`."""
+        return cls(
+            **{
+                **content,
+                "methods": {name: _method(found) for name, found in content["methods"].items()},
+                "checkpoints": [_point(point) for point in content["checkpoints"]],
+                "runs": [_point(point) for point in content["runs"]],
+            }
+        )
+
+
+def _method(content: Mapping[str, Any]) -> MethodQuality:
+    calibration = content["calibration"]
+    if calibration is not None:
+        calibration = Calibration(Measured(**calibration["slope"]), calibration["r_squared"])
+    by_class = {label: Measured(**found) for label, found in content["by_class"].items()}
+    lds = Measured(**content["lds"])
+    changed = {"lds": lds, "by_class": by_class, "calibration": calibration}
+    return MethodQuality(**{**content, **changed})
+
+
+def _point(content: Mapping[str, Any]) -> Point:
+    return Point(content["method"], content["n"], Measured(**content["lds"]))
