@@ -37,8 +37,8 @@ def trust_in_full(badge: Badge) -> str:
         "Not measured: it takes models trained on random subsets. Trust the order, less the "
         "numbers."
         if badge.lds is None
-        else f"{badge.lds:.3f} ({badge.lds_low:.3f} to {badge.lds_high:.3f}): rank correlation of predicted and actual outputs on held-out "
-        "subset runs; 1 is perfect, 0 is chance."
+        else f"{badge.lds:.3f} ({badge.lds_low:.3f} to {badge.lds_high:.3f}): rank correlation of "
+        "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
     )
     units = (
         f"Calibrated: times {badge.slope:.3g}, a score is a change of the margin."
