@@ -14,13 +14,14 @@ from functools import partial
 from engine import store
 from engine.errors import SpecError, StaleError
 from engine.execution import default_workers, pick_device
-from engine.stages import STAGES, checkpoints, data, predictions, search, trak
+from engine.stages import STAGES, checkpoints, data, neighbours, predictions, search, trak
 from engine.stages.run import Run
 from engine.study import FORMAT, Progress, Study
 
 _OF_AN_ALGORITHM = {
     "checkpoints": checkpoints,
     "predictions": predictions,
+    "neighbours": neighbours,
     "trak": trak,
     "search": search,
 }

@@ -19,6 +19,7 @@ TITLES = {
     "data": "Read and check the data",
     "checkpoints": "Train checkpoints",
     "predictions": "Predict",
+    "neighbours": "Find similar training data",
     "trak": "Attribute predictions to training data",
     "search": "Rank and index",
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -146,11 +146,24 @@ def choose_index(n_train: int, rank: int) -> tuple[Kind, str]:
     return "pq", f"{n_train:,} training examples fit in memory only at one byte every 4 dimensions"
 
 
-def build_index(vectors: RowShards, kind: Kind, seed: int) -> Any:
-    """Build an inner-product index over train vectors.
+class Vectors(Protocol):
+    """Vectors `[n, r]` that are read a few rows at a time, as float32."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def read(self, rows: range, out: np.ndarray) -> np.ndarray:
+        """Copy consecutive rows to `out`, and return it."""
+
+    def take(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Copy any rows to `out`, and return it."""
+
+
+def build_index(vectors: Vectors, kind: Kind, seed: int) -> Any:
+    """Build an inner-product index over vectors of training examples.
 
     Args:
-        vectors: Train vectors `[n_train, r]`, at least 2; row i gets id i.
+        vectors: `[n_train, r]`, at least 2; row i gets id i.
         kind: `flat` compares with all vectors; `sq` and `pq` do too, but keep one byte a dimension
             and one byte every 4 (product quantisation); `ivf` compares with the vectors of the
             nearest k-means clusters only.

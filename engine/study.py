@@ -12,6 +12,9 @@ holds never imports torch.
     algorithms/NAME/checkpoints/000.safetensors  trained weights
     algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
     algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
+    algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index of embeddings
+    algorithms/NAME/neighbours/{split}-00000.safetensors  nearest training examples, in row shards
+    algorithms/NAME/neighbours/similarity.json   what likeness is the mean over, measured recall
     algorithms/NAME/trak/road.json               how attributions are computed, and why so
     algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
     algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from engine.attribution.scores import Scores
+    from engine.similarity import Embeddings
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
@@ -162,6 +166,24 @@ class Badge:
 
 
 @dataclass(frozen=True)
+class Similarity:
+    """What likeness to training examples is measured by.
+
+    Attributes:
+        checkpoints: How many models' embeddings it is the mean cosine of; 0 where none gives any.
+        reason: Why there are none, or why the index is of its kind.
+        stored: How many neighbours are stored for every example.
+        index: Kind of FAISS index, and its recall against exact search.
+    """
+
+    checkpoints: int
+    reason: str
+    stored: int = 0
+    index: str = ""
+    recall: float = 1.0
+
+
+@dataclass(frozen=True)
 class Influence:
     """One training example's score for one prediction. Positive supports, negative opposes."""
 
@@ -228,7 +250,7 @@ class Study:
     def __init__(self, root: Path, spec: StudySpec) -> None:
         self.root = root
         self.spec = spec
-        self._indexes: dict[tuple[str, str], Any] = {}
+        self._indexes: dict[Path, Any] = {}
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -344,10 +366,23 @@ class Study:
             "data": [self.root / "data"],
             "checkpoints": [folder / "checkpoints", folder / "outputs"],
             "predictions": [folder / "predictions"],
+            "neighbours": [self.neighbours_folder(algorithm)],
             "trak": [self.trak_folder(algorithm)],
             "search": [folder / "search"],
             "quality": [self.quality_folder(algorithm)],
         }[stage]
+
+    def neighbours_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "neighbours"
+
+    def neighbours_index_file(self, algorithm: str) -> Path:
+        return self.neighbours_folder(algorithm) / "index.safetensors"
+
+    def neighbours_file(self, algorithm: str, split: Split, shard: int) -> Path:
+        return self.neighbours_folder(algorithm) / f"{split}-{shard:05d}.safetensors"
+
+    def similarity_file(self, algorithm: str) -> Path:
+        return self.neighbours_folder(algorithm) / "similarity.json"
 
     def trak_folder(self, algorithm: str) -> Path:
         return self.algorithm_folder(algorithm) / "trak"
@@ -711,13 +746,14 @@ class Study:
 
     def index(self, algorithm: str, method: str) -> Any:
         """The FAISS index over the training examples' vectors, kept once it is read."""
+        return self._index(self.index_file(algorithm, method))
+
+    def _index(self, path: Path) -> Any:
         from engine.search import index_from_array
 
-        key = algorithm, method
-        if key not in self._indexes:
-            stored = store.read_tensors(self.index_file(algorithm, method))
-            self._indexes[key] = index_from_array(stored["index"])
-        return self._indexes[key]
+        if path not in self._indexes:
+            self._indexes[path] = index_from_array(store.read_tensors(path)["index"])
+        return self._indexes[path]
 
     def _search(self, test: int, k: int, algorithm: str, method: str) -> dict[str, np.ndarray]:
         from engine.search import search
@@ -779,6 +815,73 @@ class Study:
             badge=self.badge(algorithm, method),
         )
 
+    # --- which training examples are alike -----------------------------------------------------
+
+    def has_neighbours(self, algorithm: str) -> bool:
+        """Whether it is known which training examples are alike, or why it cannot be."""
+        return self.similarity_file(algorithm).exists()
+
+    def similarity(self, algorithm: str | None = None) -> Similarity:
+        """What likeness is measured by. Raises StoreError before it is built."""
+        found = store.read_json(self.similarity_file(self.algorithm(algorithm)))
+        if not found["checkpoints"]:
+            return Similarity(0, found["reason"])
+        return Similarity(
+            checkpoints=found["checkpoints"],
+            reason=found["reason"],
+            stored=found["recall_at"],
+            index=found["kind"],
+            recall=found["recall"],
+        )
+
+    def embeddings(
+        self, split: Split, checkpoints: int, algorithm: str | None = None
+    ) -> Embeddings:
+        """The embeddings of a split at the first `checkpoints` models, memory-mapped."""
+        from engine.similarity import Embeddings
+
+        algorithm = self.algorithm(algorithm)
+        files = [self.outputs_file(algorithm, m, split) for m in range(checkpoints)]
+        return Embeddings([store.read_tensors(file)["embeddings"] for file in files])
+
+    def neighbours(
+        self, split: Split, row: int, k: int, algorithm: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k training rows that the model sees as most like one example, itself left out.
+
+        Returns (rows, similarities), most similar first: mean cosines of the embeddings. Up to
+        the stored k they are read; beyond it they come from the FAISS index, re-ranked exactly.
+
+        Raises:
+            DataloupeError: The model gives no embeddings. StoreError: They are not built yet.
+        """
+        algorithm = self.algorithm(algorithm)
+        similarity = self.similarity(algorithm)
+        if not similarity.checkpoints:
+            raise DataloupeError(f"{algorithm} has no neighbours: {similarity.reason}.")
+        k = min(k, self.dataset.n_train - (split == "train"))
+        path = self.neighbours_file(algorithm, split, row // ROWS_PER_SHARD)
+        found = {
+            name: part[row % ROWS_PER_SHARD] for name, part in store.read_tensors(path).items()
+        }
+        if k > len(found["index"]):
+            found = self._nearest(split, row, k, algorithm)
+        rows, similarities = found["index"][:k], found["similarity"][:k]
+        return rows[rows >= 0], similarities[rows >= 0]
+
+    def _nearest(self, split: Split, row: int, k: int, algorithm: str) -> dict[str, np.ndarray]:
+        from engine.similarity import nearest
+
+        measured = store.read_json(self.similarity_file(algorithm))
+        used, at = measured["checkpoints"], np.array([row])
+        queries = self.embeddings(split, used, algorithm).rows(at)
+        candidates = -(-k * measured["candidates"] // measured["recall_at"])
+        index = self._index(self.neighbours_index_file(algorithm))
+        itself = at if split == "train" else None
+        training = self.embeddings("train", used, algorithm)
+        found = nearest(index, training, queries, k, candidates, itself)
+        return {name: part[0] for name, part in vars(found).items()}
+
     # --- how far it is -------------------------------------------------------------------------
 
     def progress(self) -> list[Progress]:
@@ -794,6 +897,7 @@ class Study:
             stages += [
                 Progress("checkpoints", name, trained, total),
                 Progress("predictions", name, int(self.has_predictions(name)), 1),
+                Progress("neighbours", name, int(self.has_neighbours(name)), 1),
                 Progress("trak", name, scored, total),
                 Progress("search", name, int(self.has_scores(name, TRAK)), 1),
             ]
