@@ -60,6 +60,8 @@ def server_config(address: str, port: int) -> dict[str, object]:
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
         "logger.level": "warning",
+        # A full collection after every run takes longer than the run; Python's own ones suffice.
+        "runner.postScriptGC": False,
     }
 
 

@@ -176,7 +176,7 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
     table = study.table("test").join(study.predictions("test", algorithm))
     members = {name: np.flatnonzero(labels == name) for name in dataset.classes}
     k = min(top_k, dataset.n_train // 2)
-    top = {
+    top: dict[str, np.ndarray] = {
         "support_index": np.full((dataset.n_test, k), -1, np.int32),
         "oppose_index": np.full((dataset.n_test, k), -1, np.int32),
     }

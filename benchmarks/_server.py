@@ -1,0 +1,56 @@
+"""A large synthetic study, and the dashboard's real server in front of it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks._report import say
+from engine.launch import _start, _stop
+from engine.study import Study
+from tests.synthetic import write_study
+
+CACHE = Path(__file__).parent.parent / ".bench" / "pages"
+N_TRAIN, N_TEST, TOP_K, WRONG = 50_000, 10_000, 100, 0.12
+FORMAT = 1
+"""Raised whenever the same sizes would be written differently."""
+
+
+def large_study() -> Study:
+    """50,000 training and 10,000 test pictures with random scores; written once, then kept."""
+    root = CACHE / f"{N_TRAIN}-{N_TEST}-{FORMAT}"
+    if not root.exists():
+        say(f"writing a study of {N_TRAIN:,} + {N_TEST:,} pictures to {root}")
+        unfinished = root.with_suffix(".tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write_study(unfinished, N_TRAIN, N_TEST, top_k=TOP_K, wrong=WRONG, name="Fifty thousand")
+        unfinished.rename(root)
+    return Study.open(root)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its address, and the process that serves."""
+
+    url: str
+    pid: int
+
+    def memory_mb(self, field: str = "VmRSS") -> float:
+        """A field of its /proc/PID/status, in MB. VmRSS counts pages of mapped files, too."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024 / 1e6
+        raise KeyError(field)
+
+
+@contextlib.contextmanager
+def serving(root: Path) -> Iterator[Server]:
+    """`dataloupe serve` in a process of its own, which has answered once."""
+    child, url = _start(root, "127.0.0.1", None)
+    try:
+        yield Server(url, child.pid)
+    finally:
+        _stop(child)

@@ -1,0 +1,212 @@
+"""How fast pages are with 50,000 training and 10,000 test pictures, and what memory they take.
+
+A real server and a real Chromium. *Start* is from the start of the server's process to the first
+page painted, pictures and all, in a browser that has nothing cached. A *click* is timed inside the
+page: from the moment the browser took the mouse button or the key to the frame after the one in
+which everything asked for stands there, and the sheets that its pictures are cut from are decoded.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from benchmarks._report import report, say
+from benchmarks._server import N_TEST, N_TRAIN, Server, large_study, serving
+from engine.study import Study
+from tests.browser.chromium import DESKTOP, chromium, settled
+
+STARTS = 5
+CLICKS = 40
+SESSIONS = 10
+PER_PAGE = 120
+K = 12
+
+# Times a click: `window.pressed` is when the browser took it, `painted` waits for the cards.
+_CLOCK = """
+window.pressed = 0
+for (const kind of ["pointerdown", "keydown"])
+  window.addEventListener(kind, event => { window.pressed = event.timeStamp }, true)
+
+window.shown = () => {
+  const hosts = [...document.querySelectorAll("[data-testid=stMain] *")].filter(n => n.shadowRoot)
+  const groups = hosts.flatMap(host => [...host.shadowRoot.querySelectorAll(".groups ul")])
+  return groups.map(group => [...group.querySelectorAll(".card")])
+}
+window.painted = async wanted => {
+  const frame = () => new Promise(requestAnimationFrame)
+  const rows = () => JSON.stringify(shown().map(cards => cards.map(card => +card.dataset.row)))
+  while (rows() !== wanted) await frame()
+  const sheets = new Set(shown().flat().map(card =>
+    card.querySelector(".thumb").style.backgroundImage.slice(5, -2)))
+  await Promise.all([...sheets].map(sheet => {
+    const picture = new Image()
+    picture.src = sheet
+    return picture.decode()
+  }))
+  await frame()
+  await frame()
+  return performance.now() - window.pressed
+}
+"""
+
+
+def measure() -> dict[str, Any]:
+    study = large_study()
+    with chromium() as browser:
+        starts = [_start(browser, study) for _ in range(STARTS)]
+        say(f"starts: {', '.join(f'{start:.2f}' for start in starts)} s")
+        with serving(study.root) as server:
+            session = Session(browser, server)
+            times = {
+                "gallery_page": session.turn_pages(study),
+                "open_explain": session.open_explanations(study),
+                "next_picture": session.walk(study),
+                "open_training": session.open_training(study),
+                "filter": session.filter(study),
+            }
+            memory = server.memory_mb()
+            each = _memory_of_sessions(browser, server)
+    return {
+        "n_train": N_TRAIN,
+        "n_test": N_TEST,
+        "start_s": round(statistics.median(starts), 2),
+        "start_s_worst": round(max(starts), 2),
+        "clicks": CLICKS,
+        "p95_ms": {action: round(float(np.quantile(ms, 0.95))) for action, ms in times.items()},
+        "median_ms": {action: round(statistics.median(ms)) for action, ms in times.items()},
+        "memory_mb": round(memory),
+        "memory_per_session_mb": round(each, 2),
+        "sessions": SESSIONS,
+    }
+
+
+def _start(browser: Browser, study: Study) -> float:
+    """Seconds from the start of the server's process to the first page with its pictures."""
+    context = _context(browser)
+    page = context.new_page()
+    totals = study.totals()
+    weight = totals["train_support"] - totals["train_oppose"]
+    heaviest = np.argsort(-weight, kind="stable")[:22]
+    start = time.perf_counter()
+    with serving(study.root) as server:
+        page.goto(server.url)
+        page.evaluate("wanted => painted(wanted)", _wanted(heaviest))
+        seconds = time.perf_counter() - start
+    context.close()
+    return seconds
+
+
+class Session:
+    """One reader with a browser tab."""
+
+    def __init__(self, browser: Browser, server: Server) -> None:
+        self.page = _context(browser).new_page()
+        self.url = server.url
+
+    def turn_pages(self, study: Study) -> list[float]:
+        """The next page of the gallery."""
+        self._open("explore", _wanted(range(PER_PAGE)))
+        pages = -(-study.dataset.n_test // PER_PAGE)
+        turns = []
+        for number in range(1, CLICKS + 1):
+            first = number % pages * PER_PAGE
+            button = self.page.get_by_role("button", name="Next page")
+            turns.append(self._timed(button.click, _wanted(range(first, first + PER_PAGE))))
+        return turns
+
+    def open_explanations(self, study: Study) -> list[float]:
+        """A picture of the gallery."""
+        times = []
+        for number in range(CLICKS):
+            first = number * PER_PAGE % (study.dataset.n_test - PER_PAGE)
+            page = first // PER_PAGE + 1
+            row = first + number % 30
+            self._open(f"explore?page={page}", _wanted(range(first, first + PER_PAGE)))
+            card = self.page.locator(f'a.card[data-row="{row}"]')
+            times.append(self._timed(card.click, _explained(study, row)))
+        return times
+
+    def walk(self, study: Study) -> list[float]:
+        """The next picture, by key."""
+        self._open("explain?test=0", _explained(study, 0))
+        keys = self.page.keyboard
+        return [
+            self._timed(lambda: keys.press("ArrowRight"), _explained(study, row))
+            for row in range(1, CLICKS + 1)
+        ]
+
+    def open_training(self, study: Study) -> list[float]:
+        """A training picture of an explanation."""
+        times = []
+        for row in range(CLICKS):
+            self._open(f"explain?test={row}", _explained(study, row))
+            train = int(study.influences(row, K)[0][0])
+            card = self.page.locator("section[data-sign=support] a.card").first
+            top = study.top_of_training(train)
+            wanted = _wanted(top["support_index"][:K], top["oppose_index"][:K])
+            times.append(self._timed(card.click, wanted))
+        return times
+
+    def filter(self, study: Study) -> list[float]:
+        """Only wrong predictions, then all again."""
+        wrong = np.flatnonzero(~study.predictions("test")["correct"])[:PER_PAGE]
+        self._open("explore", _wanted(range(PER_PAGE)))
+        times = []
+        for number in range(CLICKS):
+            name, rows = ("Any", range(PER_PAGE)) if number % 2 else ("Wrong", wrong)
+            button = self.page.locator(".st-key-result button").filter(has_text=name)
+            times.append(self._timed(button.click, _wanted(rows)))
+        return times
+
+    def _open(self, path: str, wanted: str) -> None:
+        self.page.goto(f"{self.url}/{path}")
+        self.page.evaluate("wanted => painted(wanted)", wanted)
+        settled(self.page)
+
+    def _timed(self, press: Callable[[], None], wanted: str) -> float:
+        settled(self.page)
+        press()
+        return float(self.page.evaluate("wanted => painted(wanted)", wanted))
+
+
+def _explained(study: Study, row: int) -> str:
+    support, _, oppose, _ = study.influences(row, K)
+    return _wanted(support, oppose)
+
+
+def _wanted(*groups: Any) -> str:
+    """The rows of the cards that shall be shown, as the page spells what it shows."""
+    return "[" + ",".join(f"[{','.join(str(int(row)) for row in rows)}]" for rows in groups) + "]"
+
+
+def _context(browser: Browser) -> BrowserContext:
+    context = browser.new_context(viewport=DESKTOP)
+    context.set_default_timeout(30_000)
+    context.add_init_script(_CLOCK)
+    return context
+
+
+def _memory_of_sessions(browser: Browser, server: Server) -> float:
+    """MB that each further open page adds to the server."""
+    before = server.memory_mb()
+    contexts = [_context(browser) for _ in range(SESSIONS)]
+    for number, context in enumerate(contexts):
+        page: Page = context.new_page()
+        for path in ("", "explore", f"explain?test={number}"):
+            page.goto(f"{server.url}/{path}")
+            page.wait_for_selector("a.card")
+            settled(page)
+    added = (server.memory_mb() - before) / SESSIONS
+    for context in contexts:
+        context.close()
+    return added
+
+
+if __name__ == "__main__":
+    report("page", measure, __doc__ or "")
