@@ -95,7 +95,11 @@ class AlgorithmSpec(_Strict):
 
 
 class TrakSpec(_Strict):
-    """`[trak]`: how attributions are computed. DESIGN section 5."""
+    """`[trak]`: how attributions are computed. DESIGN section 5.
+
+    Where there is a run bank, `auto` settings of damping, tempering and soft threshold are those
+    that did best on its validation runs, else the defaults that did well on our workloads.
+    """
 
     road: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
     """`dual-*` solve with the n × n after-kernel; `primal` with proj_dim × proj_dim."""
@@ -105,15 +109,21 @@ class TrakSpec(_Strict):
     """Features per checkpoint in `dual-wide`, and before sketching in the primal."""
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """λ relative to the mean diagonal of the Gram matrix. 0 is taken only when written here."""
-    tempering: Fraction = 0.5
+    tempering: Fraction | Literal["auto"] = "auto"
     """Power t of the out-to-loss gradient Q. The TRAK paper has 1."""
     curvature: Literal["gauss-newton", "plain"] = "gauss-newton"
     """Training examples count in the Gram matrix by Q^t; or alike, as in the TRAK paper."""
-    soft_threshold: Annotated[float, Field(ge=0)] = 0.0
+    soft_threshold: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Scores are shrunk towards 0 by this, in units of each test example's score deviation."""
     memory_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """The most memory attribution may take; `auto` is half of what is free."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+
+    @property
+    def tunable(self) -> tuple[str, ...]:
+        """Settings that validation runs decide."""
+        names = ("tempering", "damping", "soft_threshold")
+        return tuple(name for name in names if getattr(self, name) == "auto")
 
 
 class SearchSpec(_Strict):

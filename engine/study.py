@@ -635,7 +635,7 @@ class Study:
             checkpoints=search["checkpoints"],
             features=None if road["kind"] == "dual-exact" else road["proj_dim"],
             damping=road["damping"],
-            soft_threshold=search["soft_threshold"],
+            soft_threshold=road["soft_threshold"],
             reason=road["reason"],
             **found,
         )

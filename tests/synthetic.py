@@ -204,6 +204,7 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
         "kind": "dual-wide",
         "proj_dim": 32_768,
         "damping": 1.0,
+        "soft_threshold": 0.0,
         "reason": "Synthetic scores: nothing was trained.",
     }
     store.write_json(study.road_file(algorithm), road, "synthetic")
@@ -212,7 +213,6 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
         "recall": 1.0,
         "recall_at": k,
         "checkpoints": study.checkpoints(algorithm),
-        "soft_threshold": 0.0,
     }
     store.write_json(study.search_file(algorithm, TRAK), search, "synthetic")
 

@@ -65,10 +65,25 @@ def lds(
             f"Scores {list(scores.shape)} [n_test, n_train], masks {list(masks.shape)} "
             f"[runs, n_train] and outputs {list(outputs.shape)} [runs, n_test] do not fit together."
         )
+    predicted = scores @ masks.T.astype(scores.dtype)
+    return lds_of_predictions(predicted, outputs.T, confidence, resamples, seed)
+
+
+def lds_of_predictions(
+    predicted: np.ndarray,
+    actual: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Lds:
+    """Score what a method predicts of subset runs, `[n_test, m]`, by what they say, `[n_test, m]`.
+
+    Only the order of each row's predictions counts. The rest is as for `lds`.
+    """
+    m = predicted.shape[1]
     if m < _LEAST_RUNS:
         raise DataError(f"LDS needs {_LEAST_RUNS} subset runs or more; there are {m}.")
-    predicted = scores @ masks.T.astype(scores.dtype)
-    actual = np.ascontiguousarray(outputs.T)
+    actual = np.ascontiguousarray(actual)
     for values, what in ((predicted, "scores"), (actual, "outputs of the subset runs")):
         if not np.isfinite(values).all():
             raise DataError(f"The {what} hold NaN or infinite values.")

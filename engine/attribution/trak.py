@@ -53,6 +53,8 @@ class Road:
         reason: One sentence for the badge.
         tempering: t, the power that the out-to-loss gradient Q is raised to.
         curvature: `gauss-newton` weighs training examples in the Gram matrix by Q^t, `plain` alike.
+        soft_threshold: How far scores are shrunk towards 0, in standard deviations of each test
+            example's scores.
     """
 
     kind: Literal["dual-exact", "dual-wide", "primal"]
@@ -62,8 +64,10 @@ class Road:
     reason: str
     tempering: float
     curvature: Literal["gauss-newton", "plain"]
+    soft_threshold: float = 0.0
 
 
+TEMPERING = 0.5
 DAMPING = 1.5
 """λ that did well with one and with five checkpoints on both workloads of DESIGN section 6, where
 LDS is flat around it. Generalised cross-validation and effective dimension chose no better."""
@@ -109,9 +113,17 @@ def choose_road(
     wide_bytes = kernel_bytes(plan, model, n_train, n_test, wide)
 
     def road(kind: Literal["dual-exact", "dual-wide", "primal"], width: int, reason: str) -> Road:
-        damping = DAMPING if spec.damping == "auto" else spec.damping
         proj_dim = min(spec.proj_dim, plan.n_parameters) if kind == "primal" else width
-        return Road(kind, width, proj_dim, damping, reason, spec.tempering, spec.curvature)
+        return Road(
+            kind,
+            width,
+            proj_dim,
+            DAMPING if spec.damping == "auto" else spec.damping,
+            reason,
+            TEMPERING if spec.tempering == "auto" else spec.tempering,
+            spec.curvature,
+            0.0 if spec.soft_threshold == "auto" else spec.soft_threshold,
+        )
 
     n = f"{n_train:,} training examples"
     if spec.road == "primal":

@@ -121,7 +121,6 @@ def rank_and_index(job: Job) -> None:
         study.search_file(algorithm, method),
         {
             "checkpoints": study.checkpoints(algorithm),
-            "soft_threshold": study.spec.trak.soft_threshold,
             "kind": kind,
             "reason": reason,
             "rank": queries.shape[1],

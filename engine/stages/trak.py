@@ -128,7 +128,7 @@ def road_made_from(study: Study, algorithm: str) -> str:
 def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:
     """Fingerprint of one checkpoint's scores or factors."""
     outputs_are = outputs_made_from(study, algorithm, checkpoint)
-    road_is = {**asdict(road), "reason": ""}
+    road_is = {**asdict(road), "reason": "", "soft_threshold": 0.0}
     return store.fingerprint("trak", CODE, outputs_are, road_is, study.seed(checkpoint))
 
 
@@ -141,7 +141,7 @@ def scores_made_from(study: Study, algorithm: str) -> str:
         CODE,
         [attribution_made_from(study, algorithm, m, road) for m in checkpoints],
         [outputs_made_from(study, algorithm, m) for m in checkpoints],
-        study.spec.trak.soft_threshold,
+        road.soft_threshold,
     )
 
 
@@ -277,9 +277,9 @@ def _combine(study: Study, algorithm: str, road: Road) -> None:
         store.write_tensors(file, {"scores": scores}, made_from)
     weighting = {"out_to_loss": out_to_loss}
     store.write_tensors(path, weighting, made_from)
-    if study.spec.trak.soft_threshold > 0:
+    if road.soft_threshold > 0:
         deviations = score_deviations(study.score_matrix(algorithm))
-        weighting["threshold"] = np.float32(study.spec.trak.soft_threshold) * deviations
+        weighting["threshold"] = np.float32(road.soft_threshold) * deviations
         store.write_tensors(path, weighting, made_from)
 
 
