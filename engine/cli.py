@@ -10,12 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 import engine
 from engine.errors import DataloupeError, InterruptedBuild
 from engine.progress import BuildProgress
+from engine.quality import Measured, Quality
 from engine.study import Explanation, Influence, Study
+from engine.trust import Verdict, verdict
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
@@ -82,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--method", help="default: the one that is best known to predict")
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(verb=_explain)
+
+    evaluate = verbs.add_parser("evaluate", help="say how far the scores can be trusted")
+    evaluate.add_argument("study", type=Path)
+    evaluate.add_argument("--algorithm", help="default: the study's first")
+    evaluate.add_argument("--by-class", action="store_true", help="also LDS of each class")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(verb=_evaluate)
 
     doctor = verbs.add_parser("doctor", help="verify every file of a study")
     doctor.add_argument("study", type=Path)
@@ -178,6 +187,68 @@ def _influence_table(side: Sequence[Influence]) -> Table:
             str(rank), escape(influence.id), escape(influence.label), f"{influence.score:+.4g}"
         )
     return table
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    study = Study.open(options.study)
+    quality = study.measured_quality(options.algorithm)
+    if options.json:
+        print(json.dumps(quality.to_dict(), indent=2, ensure_ascii=False))
+        return 0
+    console = Console()
+    console.print(_quality_table(quality))
+    if options.by_class:
+        console.print(_class_table(quality))
+    method = quality.preferred
+    of_each = study.lds_of_each(options.algorithm, method)
+    _print_verdict(console, quality.methods[method].title, verdict(quality, method, of_each))
+    return 0
+
+
+def _quality_table(quality: Quality) -> Table:
+    table = Table("method", Column("LDS [95 %]", no_wrap=True), "validation", "slope", "R²", "90 %")
+    for name, one in quality.methods.items():
+        mark = " *" if name == quality.preferred else " (baseline)" if one.baseline else ""
+        calibration = one.calibration
+        table.add_row(
+            escape(one.title) + mark,
+            _bracketed(one.lds),
+            "–" if one.validation_lds is None else f"{one.validation_lds:.3f}",
+            "–" if calibration is None else f"{calibration.slope.mean:.3g}",
+            "–" if calibration is None else f"{calibration.r_squared:.2f}",
+            "–" if one.coverage is None else f"{one.coverage:.0%}",
+        )
+    seeds = f" of {quality.seeds} seeds each" if quality.seeds > 1 else ""
+    table.caption = (
+        f"{quality.masks['test']:,} held-out masks{seeds}, α {quality.alpha:g}; "
+        "* preferred by validation; 90 %: outcomes inside its 90 % intervals"
+    )
+    return table
+
+
+def _class_table(quality: Quality) -> Table:
+    shown = [one for one in quality.methods.values() if not one.baseline]
+    columns = (Column(escape(one.title), no_wrap=True) for one in shown)
+    table = Table("class", *columns, title="LDS [95 %] of each class")
+    for label in dict.fromkeys(label for one in shown for label in one.by_class):
+        found = [one.by_class.get(label) for one in shown]
+        table.add_row(escape(label), *("–" if lds is None else _bracketed(lds) for lds in found))
+    return table
+
+
+def _bracketed(lds: Measured) -> str:
+    return escape(f"{lds.mean:.3f} [{lds.low:.3f}, {lds.high:.3f}]")
+
+
+def _print_verdict(console: Console, title: str, found: Verdict) -> None:
+    console.print(f"\n[bold]{escape(title)}: {found.grade}.[/] {escape(found.summary)}\n")
+    lines = Table.grid(padding=(0, 2))
+    for use in found.uses:
+        answer = {"yes": "yes", "care": "with care", "no": "no"}[use.answer]
+        lines.add_row(answer, f"[bold]{escape(use.what)}.[/] {escape(use.why)}")
+    for caution in found.cautions:
+        lines.add_row("note", escape(caution))
+    console.print(lines)
 
 
 def _doctor(options: argparse.Namespace) -> int:

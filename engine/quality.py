@@ -55,6 +55,19 @@ class MethodQuality:
     calibration: Calibration | None
     coverage: float | None = None
 
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the whole interval of the LDS lies above that of shuffled scores, 0."""
+        return self.lds.low > 0
+
+    @property
+    def units(self) -> Calibration | None:
+        """What turns a score into a change of the margin; None where nothing should."""
+        found = self.calibration
+        if found is None or not self.beats_chance:
+            return None
+        return found if found.slope.low > 0 and found.r_squared > 0 else None
+
 
 @dataclass(frozen=True)
 class Point:

@@ -39,7 +39,7 @@ import contextlib
 import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -124,6 +124,8 @@ class Badge:
         lds: Linear datamodeling score; None until it is measured on held-out subset runs.
         lds_low, lds_high: Ends of its 95 % interval.
         slope: Change of the margin for a score of 1; None while scores are uncalibrated.
+        slope_low, slope_high: Ends of its 95 % interval.
+        r_squared: Share of the outputs' variance that the calibrated scores explain.
     """
 
     method: str
@@ -141,6 +143,9 @@ class Badge:
     lds_low: float | None = None
     lds_high: float | None = None
     slope: float | None = None
+    slope_low: float | None = None
+    slope_high: float | None = None
+    r_squared: float | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -619,13 +624,18 @@ class Study:
         quality = self.quality(algorithm)
         if quality is not None and method in quality.methods:
             measured = quality.methods[method]
-            calibration = measured.calibration
             found |= {
                 "lds": measured.lds.mean,
                 "lds_low": measured.lds.low,
                 "lds_high": measured.lds.high,
-                "slope": None if calibration is None else calibration.slope.mean,
             }
+            if measured.units is not None:
+                found |= {
+                    "slope": measured.units.slope.mean,
+                    "slope_low": measured.units.slope.low,
+                    "slope_high": measured.units.slope.high,
+                    "r_squared": measured.units.r_squared,
+                }
         if method != TRAK:
             return Badge(**store.read_json(self.method_file(algorithm, method))["badge"], **found)
         road = store.read_json(self.road_file(algorithm))
@@ -641,9 +651,42 @@ class Study:
         )
 
     def quality(self, algorithm: str | None = None) -> Quality | None:
-        """How far each method can be trusted; None until it is measured on subset runs."""
+        """How far each method can be trusted; None until it is measured on subset runs.
+
+        Shared between callers: never change it.
+        """
         path = self.quality_file(self.algorithm(algorithm))
-        return Quality.from_dict(store.read_json(path)) if path.exists() else None
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+        return _read_quality(path, status.st_mtime_ns, status.st_size)
+
+    def measured_quality(self, algorithm: str | None = None) -> Quality:
+        """How far each method can be trusted.
+
+        Raises:
+            StoreError: It is not measured, with what is missing for it.
+        """
+        algorithm = self.algorithm(algorithm)
+        quality = self.quality(algorithm)
+        if quality is not None:
+            return quality
+        build = f"`dataloupe build {self.root}`"
+        steps = {step.stage: step for step in self.progress() if step.algorithm == algorithm}
+        runs = steps.get("bank")
+        if runs is None:
+            raise StoreError(
+                f"How far scores of {algorithm} can be trusted is measured on models trained on "
+                "random parts of the data, and there are none: add `[subset_runs]` with "
+                f"`masks = 200` to {self.spec_file}, then {build}."
+            )
+        if not runs.complete:
+            raise StoreError(
+                f"Scores of {algorithm} are measured when all subset runs are there: so far "
+                f"{runs.done:,} of {runs.total:,} are. {build} makes the others."
+            )
+        raise StoreError(f"Scores of {algorithm} are not measured yet. {build} does it.")
 
     def predicted_and_actual(
         self, algorithm: str | None = None, method: str | None = None
@@ -656,6 +699,13 @@ class Study:
         algorithm = self.algorithm(algorithm)
         path = self.predicted_file(algorithm, self.method(algorithm, method))
         return store.read_tensors(path)
+
+    def lds_of_each(self, algorithm: str | None = None, method: str | None = None) -> np.ndarray:
+        """LDS of every test example by itself, on the test runs: float64 `[n_test]`."""
+        from engine.attribution.lds import spearman
+
+        outputs = self.predicted_and_actual(algorithm, method)
+        return spearman(outputs["predicted"], outputs["actual"])
 
     def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
@@ -902,3 +952,9 @@ class Study:
                 Progress("search", name, int(self.has_scores(name, TRAK)), 1),
             ]
         return stages
+
+
+@lru_cache(maxsize=64)
+def _read_quality(path: Path, changed: int, size: int) -> Quality:
+    """Parsed once for each state of the file, as every page asks for it several times."""
+    return Quality.from_dict(store.read_json(path))

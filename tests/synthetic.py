@@ -169,8 +169,14 @@ def _logits(predicted: list[str], confidence: np.ndarray, classes: Sequence[str]
     return logits.astype(np.float32)
 
 
-def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.Generator) -> None:
-    """The trak and search stages, as far as pages read them: the top-k of both signs."""
+def write_scores(
+    study: Study,
+    algorithm: str,
+    top_k: int,
+    generator: np.random.Generator,
+    method: str = TRAK,
+) -> None:
+    """A method's scores and the search stage, as far as pages read them: top-k of both signs."""
     dataset = study.dataset
     labels = study.table("train")["label"].to_numpy()
     table = study.table("test").join(study.predictions("test", algorithm))
@@ -189,16 +195,16 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
     for sign in ("support", "oppose"):
         sizes = np.sort(generator.gamma(1.2, 0.01, size=(dataset.n_test, k)).astype(np.float32))
         top[f"{sign}_score"] = sizes[:, ::-1] * (1 if sign == "support" else -1)
-    store.write_tensors(study.top_test_file(algorithm, TRAK), top, "synthetic")
+    store.write_tensors(study.top_test_file(algorithm, method), top, "synthetic")
     for shard in range(study.shards("train")):
         rows = min(ROWS_PER_SHARD, dataset.n_train - shard * ROWS_PER_SHARD)
         store.write_tensors(
-            study.top_train_file(algorithm, TRAK, shard),
+            study.top_train_file(algorithm, method, shard),
             _reverse(rows, dataset.n_test, k, generator),
             "synthetic",
         )
     store.write_tensors(
-        study.totals_file(algorithm, TRAK), _totals(top, study, algorithm), "synthetic"
+        study.totals_file(algorithm, method), _totals(top, study, algorithm, method), "synthetic"
     )
     road = {
         "kind": "dual-wide",
@@ -207,14 +213,15 @@ def write_scores(study: Study, algorithm: str, top_k: int, generator: np.random.
         "soft_threshold": 0.0,
         "reason": "Synthetic scores: nothing was trained.",
     }
-    store.write_json(study.road_file(algorithm), road, "synthetic")
+    if method == TRAK:
+        store.write_json(study.road_file(algorithm), road, "synthetic")
     search = {
         "kind": "flat",
         "recall": 1.0,
         "recall_at": k,
         "checkpoints": study.checkpoints(algorithm),
     }
-    store.write_json(study.search_file(algorithm, TRAK), search, "synthetic")
+    store.write_json(study.search_file(algorithm, method), search, "synthetic")
 
 
 def _sample(
@@ -227,13 +234,15 @@ def _sample(
     return generator.permutation(np.concatenate([some, rest]))
 
 
-def _totals(top: dict[str, np.ndarray], study: Study, algorithm: str) -> dict[str, np.ndarray]:
+def _totals(
+    top: dict[str, np.ndarray], study: Study, algorithm: str, method: str
+) -> dict[str, np.ndarray]:
     """Sums that fit the stored tops: as much again lies beyond them."""
     found: dict[str, np.ndarray] = {}
     for sign in ("support", "oppose"):
         found[f"test_{sign}"] = 2 * top[f"{sign}_score"].sum(axis=1)
         shards = [
-            store.read_tensors(study.top_train_file(algorithm, TRAK, shard))[f"{sign}_score"]
+            store.read_tensors(study.top_train_file(algorithm, method, shard))[f"{sign}_score"]
             for shard in range(study.shards("train"))
         ]
         found[f"train_{sign}"] = 2 * np.concatenate(shards).sum(axis=1)

@@ -16,7 +16,7 @@ LAYERS = [
     {"engine.data", "engine.tasks", "engine.models", "engine.execution"},
     {"engine.training", "engine.convert"},
     {"engine.attribution"},
-    {"engine.search", "engine.similarity", "engine.quality"},
+    {"engine.search", "engine.similarity", "engine.quality", "engine.trust"},
     {"engine.study"},
     {"engine.stages"},
     {"engine.importing"},

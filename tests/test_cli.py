@@ -11,6 +11,9 @@ import torch
 
 from engine import Study
 from engine.cli import main
+from engine.quality import Quality
+from tests.synthetic import write_study
+from tests.synthetic_quality import write_quality
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -54,6 +57,24 @@ def test_explain_in_words_and_as_json(small_study: Study, capsys) -> None:
         assert word in out
 
 
+def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    study = write_quality(write_study(tmp_path / "study", n_test=60))
+    code, out, _ = run(capsys, "evaluate", study.root, "--json")
+    assert code == 0
+    assert Quality.from_dict(json.loads(out)) == study.quality()
+    code, out, _ = run(capsys, "evaluate", study.root)
+    assert code == 0
+    lds = study.quality().methods["hybrid"].lds
+    assert f"{lds.mean:.3f} [{lds.low:.3f}, {lds.high:.3f}]" in out
+    assert "TRAK + runs *" in out
+    assert "Embedding similarity (baseline)" in out
+    assert "TRAK + runs: Good." in out
+    assert "Prove what one example did." in out
+    assert "Sneaker  " not in out
+    assert "Sneaker  " in run(capsys, "evaluate", study.root, "--by-class")[1]
+
+
 def test_doctor_says_what_is_broken(small_study: Study, tmp_path: Path, capsys) -> None:
     assert run(capsys, "doctor", small_study.root)[0] == 0
     copy = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
@@ -82,6 +103,8 @@ def test_convert_writes_safetensors_beside_the_file(tmp_path: Path, capsys) -> N
         (["explain", "{study}", "--test", "999"], "rows are 0 to 59"),
         (["explain", "{study}", "--test", "nobody"], "nobody"),
         (["explain", "{study}", "--test", "0", "--k", "0"], "k must be"),
+        (["evaluate", "{study}"], "add `[subset_runs]` with `masks = 200`"),
+        (["evaluate", "{study}", "--algorithm", "vit"], "no algorithm 'vit'"),
         (["build", "{study}", "--device", "cuda", "--workers", "0"], "cuda"),
         (["build", "{study}", "--rebuild", "everything"], "no stage"),
         (["init", "{study}"], "exists already"),

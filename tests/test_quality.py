@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
 
 from engine import Study, store
 from engine.quality import Calibration, Measured, MethodQuality, Point, Quality
@@ -45,3 +49,38 @@ def test_the_badge_carries_it(small_study: Study, tmp_path: Path) -> None:
     badge = study.badge()
     assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 12.5)
     assert "LDS 0.310 [0.250, 0.370] · calibrated" in str(badge)
+
+
+def test_scores_have_no_unit_where_chance_could_explain_them() -> None:
+    method = QUALITY.methods["trak"]
+    assert method.units == method.calibration
+    for changes in (
+        {"calibration": None},
+        {"calibration": Calibration(Measured(12.5, -1.0, 26.0), 0.1)},
+        {"calibration": Calibration(Measured(12.5, 11.0, 14.0), -0.01)},
+        {"lds": Measured(0.1, -0.1, 0.3)},
+    ):
+        assert replace(method, **changes).units is None
+
+
+def test_it_is_parsed_once_and_read_anew_when_the_file_changes(
+    small_study: Study, tmp_path: Path
+) -> None:
+    study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+    store.write_json(study.quality_file("mlp"), QUALITY.to_dict(), made_from="")
+    assert study.quality() is Study.open(study.root).quality()
+    changed = replace(QUALITY, seeds=12)
+    store.write_json(study.quality_file("mlp"), changed.to_dict(), made_from="")
+    assert study.quality() == changed
+    study.quality_file("mlp").unlink()
+    assert study.quality() is None
+
+
+def test_lds_of_each_test_example(small_study: Study, tmp_path: Path) -> None:
+    study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+    generator = np.random.default_rng(0)
+    outputs = {name: generator.normal(size=(60, 12)) for name in ("predicted", "actual")}
+    found = {name: array.astype(np.float32) for name, array in outputs.items()}
+    store.write_tensors(study.predicted_file("mlp", "trak"), found, "planted")
+    wanted = [spearmanr(*pair)[0] for pair in zip(*found.values(), strict=True)]
+    np.testing.assert_allclose(study.lds_of_each(), wanted, atol=1e-12)

@@ -1,0 +1,148 @@
+"""The words on how far scores can be trusted follow from the figures, rule by rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from engine.quality import Calibration, Measured, MethodQuality, Quality
+from engine.trust import Verdict, chance, verdict
+
+
+def around(mean: float, reach: float = 0.05) -> Measured:
+    return Measured(mean, mean - reach, mean + reach)
+
+
+METHOD = MethodQuality(
+    title="TRAK",
+    settings="5 checkpoints",
+    baseline=False,
+    lds=around(0.4),
+    validation_lds=0.4,
+    by_class={"Bag": around(0.5), "Coat": around(0.3)},
+    calibration=Calibration(around(12.0, 1.0), 0.4),
+)
+QUALITY = Quality(
+    masks={"fit": 120, "validation": 40, "test": 40},
+    seeds=5,
+    alpha=0.5,
+    output="margin",
+    preferred="trak",
+    methods={"trak": METHOD},
+    checkpoints=[],
+    runs=[],
+    tuning=[],
+)
+
+
+def judged(of_each: np.ndarray | None = None, **changes: object) -> Verdict:
+    method = replace(METHOD, **changes)  # type: ignore[arg-type]
+    return verdict(replace(QUALITY, methods={"trak": method}), "trak", of_each)
+
+
+def answers(found: Verdict) -> list[str]:
+    return [use.answer for use in found.uses]
+
+
+def test_good_calibrated_scores_may_be_read_as_amounts() -> None:
+    found = judged()
+    assert found.grade == "Good"
+    assert "0.40 (0.35 to 0.45)" in found.summary
+    assert answers(found) == ["yes", "yes", "yes", "yes", "no"]
+    assert "lowers the margin by 12 (11 to 13) times" in found.uses[2].why
+    assert "40%" in found.uses[2].why
+    assert found.cautions == []
+
+
+@pytest.mark.parametrize(
+    ("mean", "grade", "leads"),
+    [(0.06, "Weak", "care"), (0.2, "Fair", "yes"), (0.45, "Good", "yes"), (0.7, "Strong", "yes")],
+)
+def test_grades(mean: float, grade: str, leads: str) -> None:
+    found = judged(lds=around(mean))
+    assert found.grade == grade
+    assert answers(found)[:2] == [leads, leads]
+
+
+def test_an_interval_that_holds_0_means_do_not_use() -> None:
+    found = judged(lds=Measured(0.1, -0.02, 0.22), coverage=0.9)
+    assert found.grade == "Do not use"
+    assert "0.10 (−0.02 to 0.22), holds 0" in found.summary
+    # Its own intervals may be honest all the same: they are as wide as outcomes are spread.
+    assert answers(found) == ["no", "no", "no", "no", "yes", "no"]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "amounts", "compare", "told"),
+    [
+        (Calibration(around(12.0, 1.0), 0.1), "care", "yes", "one retraining may well differ"),
+        (Calibration(around(1.0, 2.0), 0.1), "no", "no", "no slope holds"),
+        (None, "no", "no", "no slope holds"),
+    ],
+)
+def test_units(calibration: Calibration | None, amounts: str, compare: str, told: str) -> None:
+    found = judged(calibration=calibration)
+    assert answers(found)[2:4] == [amounts, compare]
+    assert told in found.uses[2].why
+
+
+@pytest.mark.parametrize(
+    ("coverage", "answer", "told"),
+    [(0.7, "no", "too narrow"), (0.9, "yes", "90%"), (0.99, "care", "wider")],
+)
+def test_intervals(coverage: float, answer: str, told: str) -> None:
+    use = judged(coverage=coverage).uses[4]
+    assert use.answer == answer
+    assert told in use.why
+
+
+def test_classes_that_are_not_foretold_are_named() -> None:
+    classes = {f"class {n}": around(0.02) for n in range(7)}
+    found = judged(by_class=METHOD.by_class | classes)
+    (caution,) = found.cautions
+    assert "“class 0”, “class 1”, “class 2”, “class 3”, “class 4” and 2 more" in caution
+    assert "Bag" not in caution
+    assert answers(found)[3] == "care"
+
+
+def test_few_runs_are_said() -> None:
+    assert "Few runs: 40" in judged(lds=around(0.4, 0.15)).cautions[0]
+    few = replace(QUALITY, masks={"fit": 30, "validation": 10, "test": 10}, seeds=1)
+    cautions = verdict(few, "trak").cautions
+    assert "10 held-out masks" in cautions[0]
+    assert "trained on once" in cautions[1]
+
+
+def test_better_methods_and_baselines_are_named() -> None:
+    methods = {
+        "hybrid": replace(METHOD, title="Hybrid", lds=around(0.6)),
+        "embedding": replace(METHOD, title="Similarity", lds=around(0.41), baseline=True),
+        "trak": METHOD,
+        "dot": replace(METHOD, title="Dot", lds=around(0.1), baseline=True),
+    }
+    quality = replace(QUALITY, methods=methods, preferred="hybrid")
+    better, baseline = verdict(quality, "trak").cautions
+    assert "prefers Hybrid: LDS 0.60" in better
+    assert "“Similarity” does as well: 0.41" in baseline
+    assert verdict(quality, "hybrid").cautions == []
+
+
+@pytest.mark.parametrize("runs", [10, 40, 200])
+def test_chance_is_what_shuffled_scores_exceed_once_in_20_times(runs: int) -> None:
+    generator = np.random.default_rng(0)
+    drawn = generator.normal(size=(2, 20_000, runs)).argsort(axis=-1).argsort(axis=-1)
+    a, b = drawn - (runs - 1) / 2
+    correlation = (a * b).mean(axis=1) / (a * a).mean(axis=1)
+    assert (correlation > chance(runs)).mean() == pytest.approx(0.05, abs=0.01)
+    one = stats.spearmanr(drawn[0, 0], drawn[1, 0])[0]
+    assert correlation[0] == pytest.approx(one)
+
+
+def test_test_examples_that_are_not_foretold_are_counted() -> None:
+    of_each = np.array([0.9, 0.5, 0.27, 0.26, 0.1, -0.3])
+    (caution,) = judged(of_each).cautions
+    assert caution.startswith("For 3 of 6 test examples the correlation over 40 held-out masks")
+    assert judged(of_each[:3]).cautions == []
