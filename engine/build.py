@@ -14,17 +14,19 @@ from functools import partial
 from engine import store
 from engine.errors import SpecError, StaleError
 from engine.execution import default_workers, pick_device
-from engine.stages import STAGES, checkpoints, data, neighbours, predictions, search, trak
+from engine.stages import STAGES, bank, checkpoints, data, neighbours, predictions, search, trak
 from engine.stages.run import Run
 from engine.study import FORMAT, Progress, Study
 
-_OF_AN_ALGORITHM = {
+_EXPLAINING = {
     "checkpoints": checkpoints,
     "predictions": predictions,
     "neighbours": neighbours,
     "trak": trak,
     "search": search,
 }
+_JUDGING = {"bank": bank}
+"""The dear part: it comes after all algorithms can be explained."""
 
 
 def build(
@@ -52,6 +54,8 @@ def build(
         raise SpecError(
             f"There is no stage {rebuild!r} to rebuild; stages are {', '.join(STAGES)}."
         )
+    for algorithm in study.spec.algorithms:
+        bank.check_recipe(study, algorithm)
     device = pick_device(device)
     run = Run(
         study=study,
@@ -67,9 +71,11 @@ def build(
         if rebuild:
             _remove(study, rebuild)
         _run_stage(run, "data", data.run, replacing)
-        for algorithm in study.spec.algorithms:
-            for stage, module in _OF_AN_ALGORITHM.items():
-                _run_stage(run, stage, partial(module.run, algorithm=algorithm), replacing)
+        for stages in (_EXPLAINING, _JUDGING):
+            for algorithm in study.spec.algorithms:
+                for stage, module in stages.items():
+                    _run_stage(run, stage, partial(module.run, algorithm=algorithm), replacing)
+        store.remove_leftovers(study.root)  # of workers that died
 
 
 def _run_stage(

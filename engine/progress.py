@@ -22,6 +22,7 @@ TITLES = {
     "neighbours": "Find similar training data",
     "trak": "Attribute predictions to training data",
     "search": "Rank and index",
+    "bank": "Train on random subsets",
 }
 
 

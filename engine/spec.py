@@ -12,8 +12,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from engine.bank import FEWEST_MASKS
 from engine.errors import SpecError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -136,6 +145,32 @@ class SearchSpec(_Strict):
     """How many of each sign are stored for every example."""
 
 
+class SubsetRunsSpec(_Strict):
+    """`[subset_runs]`: models trained on random parts of the training set, each algorithm's run
+    bank. DESIGN section 5."""
+
+    masks: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How many random parts; 0: no bank. More may be asked for later: those there are reused."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share of the training examples that each run is trained on."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Runs of each mask; their outputs are averaged."""
+    logits: bool = False
+    """Also keep every class's logits of every example."""
+    weights: bool = False
+    """Also keep the trained models."""
+
+    @field_validator("masks")
+    @classmethod
+    def _each_part_has_a_mask(cls, masks: int) -> int:
+        if 0 < masks < FEWEST_MASKS:
+            raise ValueError(
+                f"of every {FEWEST_MASKS} masks three are fitted on, one chooses and one judges, "
+                f"so take at least {FEWEST_MASKS} (some hundred are useful), or 0 for no run bank"
+            )
+        return masks
+
+
 class StudySpec(_Strict):
     """A whole study.toml."""
 
@@ -146,6 +181,7 @@ class StudySpec(_Strict):
     algorithms: Annotated[dict[Name, AlgorithmSpec], Field(min_length=1)]
     trak: TrakSpec = TrakSpec()
     search: SearchSpec = SearchSpec()
+    subset_runs: SubsetRunsSpec = SubsetRunsSpec()
 
     @model_validator(mode="after")
     def _weights_and_recipe_exclude_each_other(self) -> StudySpec:
@@ -241,6 +277,7 @@ def _allowed_keys(parents: list[str], model: type[BaseModel]) -> list[str]:
         "algorithms": AlgorithmSpec,
         "trak": TrakSpec,
         "search": SearchSpec,
+        "subset_runs": SubsetRunsSpec,
     }
     return sorted((tables[parents[0]] if parents else model).model_fields)
 

@@ -29,6 +29,7 @@ holds never imports torch.
     algorithms/NAME/search/METHOD/vectors/       the attribution space: test.safetensors, train-…
     algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
     algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
+    algorithms/NAME/bank/00017-0.safetensors     subset run: mask 17, seed 0, and its outputs
     algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
     algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
 """
@@ -46,7 +47,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from engine import store
+from engine import bank, store
+from engine.bank import RunBank
 from engine.errors import DataloupeError, SpecError, StoreError
 from engine.quality import Quality
 from engine.spec import AlgorithmSpec, StudySpec, load_spec
@@ -374,6 +376,7 @@ class Study:
             "neighbours": [self.neighbours_folder(algorithm)],
             "trak": [self.trak_folder(algorithm)],
             "search": [folder / "search"],
+            "bank": [self.bank_folder(algorithm)],
             "quality": [self.quality_folder(algorithm)],
         }[stage]
 
@@ -454,6 +457,12 @@ class Study:
 
     def predicted_file(self, algorithm: str, method: str) -> Path:
         return self.quality_folder(algorithm) / f"{method}.safetensors"
+
+    def bank_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "bank"
+
+    def run_file(self, algorithm: str, mask: int, seed: int) -> Path:
+        return self.bank_folder(algorithm) / f"{mask:05d}-{seed}.safetensors"
 
     # --- the dataset ---------------------------------------------------------------------------
 
@@ -932,6 +941,81 @@ class Study:
         found = nearest(index, training, queries, k, candidates, itself)
         return {name: part[0] for name, part in vars(found).items()}
 
+    # --- the run bank --------------------------------------------------------------------------
+
+    @property
+    def subset_runs(self) -> list[tuple[int, int]]:
+        """(mask, seed) of every subset run that the spec asks for."""
+        runs = self.spec.subset_runs
+        return [(mask, seed) for mask in range(runs.masks) for seed in range(runs.seeds)]
+
+    def run_seed(self, mask: int, seed: int) -> int:
+        """Seed of a subset run's training; the same for all algorithms."""
+        return int(store.fingerprint("subset run", self.spec.seed, mask, seed)[:7], 16)
+
+    def finished_runs(self, algorithm: str) -> set[tuple[int, int]]:
+        """(mask, seed) of those subset runs that are there."""
+        folder = self.bank_folder(algorithm)
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        return {run for run in self.subset_runs if self.run_file(algorithm, *run).name in names}
+
+    def has_bank(self, algorithm: str) -> bool:
+        """Whether the run bank that the spec asks for is there, whole."""
+        wanted = self.subset_runs
+        return bool(wanted) and len(self.finished_runs(algorithm)) == len(wanted)
+
+    def bank(self, algorithm: str | None = None, train: bool = True) -> RunBank:
+        """The run bank: masks, and what models trained on them say.
+
+        Args:
+            train: Also read the outputs on training examples, the larger part.
+
+        Raises:
+            StoreError: There is none, some runs are not finished yet, or one cannot be used.
+        """
+        algorithm = self.algorithm(algorithm)
+        self._check_that_bank_is_whole(algorithm)
+        n_train, runs = self.dataset.n_train, self.spec.subset_runs
+        masks = np.empty((runs.masks, n_train), dtype=bool)
+        outputs = {
+            split: np.empty((runs.masks, self.dataset.rows(split)), np.float32)
+            for split in SPLITS
+            if train or split == "test"
+        }
+        for mask in range(runs.masks):
+            shards = [self._read_run(algorithm, mask, seed) for seed in range(runs.seeds)]
+            masks[mask] = bank.unpack(shards[0]["mask"], n_train)
+            for split, rows in outputs.items():
+                rows[mask] = bank.mean_of_seeds(shard[split] for shard in shards)
+        return RunBank(
+            masks=masks,
+            train=outputs.get("train"),
+            test=outputs["test"],
+            seeds=np.full(runs.masks, runs.seeds),
+            numbers=np.arange(runs.masks),
+        )
+
+    def _check_that_bank_is_whole(self, algorithm: str) -> None:
+        wanted, found = len(self.subset_runs), len(self.finished_runs(algorithm))
+        if not wanted:
+            raise StoreError(
+                f"{self.root} has no run bank of {algorithm}: set `masks` under [subset_runs] in "
+                f"study.toml, then `dataloupe build {self.root}`."
+            )
+        if found < wanted:
+            raise StoreError(
+                f"The run bank of {algorithm} has {found} of {wanted} runs so far. "
+                f"`dataloupe build {self.root}` makes the others."
+            )
+
+    def _read_run(self, algorithm: str, mask: int, seed: int) -> dict[str, np.ndarray]:
+        path = self.run_file(algorithm, mask, seed)
+        shard = store.read_tensors(path)
+        for split in SPLITS:
+            if fault := bank.fault(shard[split]):
+                raise store.broken(path, f"{fault} on the {split} split")
+        return shard
+
     # --- how far it is -------------------------------------------------------------------------
 
     def progress(self) -> list[Progress]:
@@ -951,6 +1035,8 @@ class Study:
                 Progress("trak", name, scored, total),
                 Progress("search", name, int(self.has_scores(name, TRAK)), 1),
             ]
+            if wanted := len(self.subset_runs):
+                stages.append(Progress("bank", name, len(self.finished_runs(name)), wanted))
         return stages
 
 

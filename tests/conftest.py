@@ -34,6 +34,9 @@ checkpoints = 2
 
 [search]
 top_k = 20
+
+[subset_runs]
+masks = 5
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"engine.errors", "engine.store"},
-    {"engine.spec"},
+    {"engine.spec", "engine.bank"},
     {"engine.data", "engine.tasks", "engine.models", "engine.execution"},
     {"engine.training", "engine.convert"},
     {"engine.attribution"},

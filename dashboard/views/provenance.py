@@ -16,7 +16,6 @@ from dashboard.data import examined, files_stamp, open_study, stage_files
 from dashboard.location import read_location
 from engine import store
 from engine.progress import TITLES
-from engine.stages import STAGES
 
 PACKAGES = ("dataloupe", "numpy", "pandas", "pyarrow", "faiss-cpu", "streamlit", "torch")
 
@@ -71,9 +70,8 @@ st.html(title("Provenance", "what all of this was made from, and whether it is w
 heading("What each stage made")
 progress = {step.stage: step for step in study.progress() if step.algorithm in (None, algorithm)}
 rows = []
-for stage in STAGES:
+for stage, step in progress.items():
     files = stage_files(study, stage, algorithm)
-    step = progress[stage]
     state = "complete" if step.complete else f"{step.done:,} of {step.total:,}"
     newest = max((file.changed for file in files), default=None)
     rows.append(

@@ -5,4 +5,4 @@ file is made from (its fingerprint). The fingerprints chain: a file's covers the
 what it was computed from, so a change anywhere upstream shows in every file downstream.
 """
 
-STAGES = ("data", "checkpoints", "predictions", "neighbours", "trak", "search")
+STAGES = ("data", "checkpoints", "predictions", "neighbours", "trak", "search", "bank")

@@ -65,6 +65,15 @@ def _check(path: Path, made_from: str) -> None:
         store.read_tensors(path, made_from)
 
 
+def recipe_made_from(study: Study, algorithm: str) -> str:
+    """Fingerprint of a learning algorithm on the study's data: what all its models share."""
+    spec = study.spec.algorithms[algorithm]
+    recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
+    start = spec.initial_weights
+    digest = _digest(study.user_file(start)) if start else None
+    return store.fingerprint("recipe", CODE, study.dataset.fingerprint, recipe, digest)
+
+
 def checkpoint_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of one checkpoint: data, recipe and seed, or the user's own file."""
     spec = study.spec.algorithms[algorithm]
@@ -112,16 +121,15 @@ def make_checkpoint(job: Job) -> None:
         **versions(),
     }
     arrays = {split: study.stacked_arrays(split) for split in SPLITS}
-    model = untrained_model(study, spec, seed)
     if path.exists():
-        load_weights(path, model)
+        model = load_checkpoint(study, job.algorithm, job.checkpoint, "cpu")
     elif spec.weights:
+        model = untrained_model(study, spec, seed)
         source = study.user_file(spec.weights[job.checkpoint])
         load_weights(source, model)
         save_weights(path, model, made_from, {**made_by, "source": source.name})
     else:
-        if spec.initial_weights:
-            load_weights(study.user_file(spec.initial_weights), model)
+        model = initial_model(study, spec, seed)
         model = train(task, model, arrays["train"], encoding, spec, seed, job.device)
         save_weights(path, model, made_from, made_by)
     model = model.to(job.device).eval()
@@ -143,6 +151,16 @@ def untrained_model(study: Study, spec: AlgorithmSpec, seed: int) -> torch.nn.Mo
     return build_model(
         spec.architecture, spec.architecture_options, dataset.encoding, len(dataset.classes), seed
     )
+
+
+def initial_model(study: Study, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
+    """What training starts from: the user's initial weights, or seeded random ones."""
+    from engine.training.checkpoints import load_weights
+
+    model = untrained_model(study, spec, seed)
+    if spec.initial_weights:
+        load_weights(study.user_file(spec.initial_weights), model)
+    return model
 
 
 def load_checkpoint(study: Study, algorithm: str, checkpoint: int, device: str) -> torch.nn.Module:

@@ -29,11 +29,12 @@ _PREFIXES = ("module.", "_orig_mod.")
 def save_weights(
     path: Path, model: nn.Module, made_from: str, made_by: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a model's state dict as a shard. bfloat16, which numpy lacks, becomes float32."""
-    store.write_tensors(path, _as_arrays(model), made_from, made_by)
+    """Write a model's state dict as a shard."""
+    store.write_tensors(path, as_arrays(model), made_from, made_by)
 
 
-def _as_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+def as_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """A model's state dict for a shard. bfloat16, which numpy lacks, becomes float32."""
     state = model.state_dict()
     return {
         name: (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()

@@ -1,0 +1,130 @@
+"""Train the subset runs: each a model on a random part of the training set, and what it says.
+
+One run is one shard: mask and outputs on both splits, and on request all logits and the weights.
+How many masks and seeds there are is no part of a run's fingerprint, so a bank grows by what is
+missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine import store
+from engine.bank import draw_mask, fault, pack
+from engine.errors import DataloupeError, SpecError
+from engine.execution import run_jobs
+from engine.stages.checkpoints import initial_model, recipe_made_from, versions
+from engine.stages.run import Run
+from engine.study import SPLITS, Progress, Study
+from engine.tasks import load_task
+
+CODE = 1
+"""Raised whenever the same spec would draw other masks or record other outputs."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One subset run."""
+
+    root: Path
+    algorithm: str
+    mask: int
+    seed: int
+    device: str
+
+
+def check_recipe(study: Study, algorithm: str) -> None:
+    """Refuse a bank of an algorithm that says only where its weights are.
+
+    Raises:
+        SpecError: Saying what to add.
+    """
+    spec = study.spec.algorithms[algorithm]
+    if study.subset_runs and spec.weights and "epochs" not in spec.model_fields_set:
+        raise SpecError(
+            f"[subset_runs] trains models, but algorithms.{algorithm} has only `weights`. Add the "
+            "recipe that made them (epochs, batch_size, optimizer, learning_rate, ...), or set "
+            "subset_runs.masks = 0."
+        )
+
+
+def run(run: Run, algorithm: str) -> None:
+    """Train every missing subset run of an algorithm."""
+    study = run.study
+    wanted, there = study.subset_runs, study.finished_runs(algorithm)
+    if not wanted:
+        return
+    for mask, seed in sorted(there):
+        path = study.run_file(algorithm, mask, seed)
+        store.read_tensors(path, run_made_from(study, algorithm, mask, seed))
+    jobs = [Job(study.root, algorithm, *one, run.device) for one in wanted if one not in there]
+    finished = len(there)
+    run.report(Progress("bank", algorithm, finished, len(wanted)))
+
+    def on_done(job: Job, result: None) -> None:
+        nonlocal finished
+        finished += 1
+        run.report(Progress("bank", algorithm, finished, len(wanted)))
+
+    run_jobs(train_run, jobs, run.workers, on_done)
+
+
+def run_made_from(study: Study, algorithm: str, mask: int, seed: int) -> str:
+    """Fingerprint of one subset run: data, recipe, mask and seed."""
+    runs = study.spec.subset_runs
+    return store.fingerprint(
+        "subset run",
+        CODE,
+        recipe_made_from(study, algorithm),
+        [study.spec.seed, mask, runs.alpha],
+        study.run_seed(mask, seed),
+        [runs.logits, runs.weights],
+    )
+
+
+def bank_made_from(study: Study, algorithm: str) -> str:
+    """Fingerprint of the whole bank, for what is computed from it."""
+    runs = [run_made_from(study, algorithm, *one) for one in study.subset_runs]
+    return store.fingerprint("bank", CODE, runs)
+
+
+def train_run(job: Job) -> None:
+    """Worker: train one subset run and write its shard."""
+    from engine.training.checkpoints import as_arrays
+    from engine.training.outputs import evaluate
+    from engine.training.trainer import train
+
+    study = Study.open(job.root)
+    spec, runs = study.spec.algorithms[job.algorithm], study.spec.subset_runs
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    arrays = {split: study.stacked_arrays(split) for split in SPLITS}
+    name = f"Subset run {job.mask:05d}-{job.seed} of {job.algorithm}"
+    mask = draw_mask(study.spec.seed, job.mask, study.dataset.n_train, runs.alpha)
+    seed, subset = study.run_seed(job.mask, job.seed), np.flatnonzero(mask)
+    model = initial_model(study, spec, seed)
+    try:
+        model = train(task, model, arrays["train"], encoding, spec, seed, job.device, subset)
+    except DataloupeError as error:
+        raise DataloupeError(f"{name}: {error}") from error
+    shard = {"mask": pack(mask)}
+    for split in SPLITS:
+        outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
+        if found := fault(outputs["output"]):
+            raise DataloupeError(
+                f"{name}: the model collapsed, {found} on the {split} split. Try a lower "
+                "learning_rate, or a longer warmup."
+            )
+        shard[split] = outputs["output"]
+        if runs.logits:
+            shard[f"{split}_logits"] = outputs["logits"]
+    if runs.weights:
+        shard |= {f"weights.{key}": array for key, array in as_arrays(model).items()}
+    store.write_tensors(
+        study.run_file(job.algorithm, job.mask, job.seed),
+        shard,
+        run_made_from(study, job.algorithm, job.mask, job.seed),
+        {"seed": seed, "device": job.device, **versions()},
+    )
