@@ -25,6 +25,9 @@ PROVENANCE = "views/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500
 RESULTS = {"correct": True, "wrong": False}
+INFLUENTIAL, SIMILAR, BOTH = "influential", "similar", "both"
+SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both"}
+"""Which training examples Explain shows."""
 SORTS = {
     "margin": "Lowest margin",
     "-margin": "Highest margin",
@@ -97,6 +100,7 @@ class Location:
         method: Of the scores shown; None before there are any.
         test: Id or row of the explained example, unchecked.
         train: Id or row of the training example looked at, unchecked.
+        show: One of SHOWS.
         problems: What in the URL could not be, in words for the reader.
     """
 
@@ -108,6 +112,7 @@ class Location:
     page: int
     test: str | None
     train: str | None
+    show: str
     k: int
     problems: tuple[str, ...]
 
@@ -124,6 +129,8 @@ class Location:
         if self.method is not None:
             found["method"] = self.method
         found |= self.slice.parameters()
+        if self.show != INFLUENTIAL:
+            found["show"] = self.show
         if self.k != DEFAULT_K:
             found["k"] = self.k
         return {name: str(value) for name, value in (found | changes).items()}
@@ -140,8 +147,19 @@ def read_location(study: Study) -> Location:
         algorithm = study.algorithm()
 
     if not study.has_data:
-        test, train = asked.get("test"), asked.get("train")
-        return Location(None, None, algorithm, None, Slice(), 1, test, train, DEFAULT_K, ())
+        return Location(
+            study=None,
+            foreign=None,
+            algorithm=algorithm,
+            method=None,
+            slice=Slice(),
+            page=1,
+            test=asked.get("test"),
+            train=asked.get("train"),
+            show=INFLUENTIAL,
+            k=DEFAULT_K,
+            problems=(),
+        )
 
     methods = study.methods(algorithm)
     method = asked.get("method")
@@ -167,6 +185,10 @@ def read_location(study: Study) -> Location:
     if sort is not None and sort not in SORTS:
         problems.append(f"Nothing can be sorted by “{_short(sort)}”.")
         sort = None
+    show = asked.get("show", INFLUENTIAL)
+    if show not in SHOWS:
+        problems.append(f"Explain shows {', '.join(SHOWS)} ones, not “{_short(show)}”.")
+        show = INFLUENTIAL
     margin = None
     if "margin" in asked:
         margin = _margin(asked["margin"])
@@ -200,6 +222,7 @@ def read_location(study: Study) -> Location:
         page=number("page", 1, max(1, study.dataset.n_test)),
         test=asked.get("test"),
         train=asked.get("train"),
+        show=show,
         k=number("k", min(DEFAULT_K, largest_k), largest_k),
         problems=tuple(problems),
     )

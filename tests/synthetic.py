@@ -21,7 +21,7 @@ from PIL import Image
 
 from engine import store
 from engine.data import SPRITES_PER_SHEET, sprite_sheet
-from engine.study import FORMAT, ROWS_PER_SHARD, TRAK, Split, Study
+from engine.study import FORMAT, ROWS_PER_SHARD, SPLITS, TRAK, Split, Study
 
 Stage = Literal["spec", "data", "predictions", "complete"]
 STAGES: tuple[Stage, ...] = ("spec", "data", "predictions", "complete")
@@ -56,6 +56,7 @@ def write_study(
         generator = np.random.default_rng([seed, number])
         if reached >= STAGES.index("predictions"):
             write_predictions(study, algorithm, wrong, generator)
+            write_neighbours(study, algorithm, top_k)
         if reached >= STAGES.index("complete"):
             write_scores(study, algorithm, top_k, generator)
     return Study.open(root)
@@ -167,6 +168,30 @@ def _logits(predicted: list[str], confidence: np.ndarray, classes: Sequence[str]
     columns = [place[name] for name in predicted]
     logits[np.arange(len(columns)), columns] = np.log(confidence)
     return logits.astype(np.float32)
+
+
+def write_neighbours(study: Study, algorithm: str, k: int) -> None:
+    """The neighbours stage; similar examples mostly share their label."""
+    generator = np.random.default_rng(k)
+    labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
+    members = {name: np.flatnonzero(labels["train"] == name) for name in study.dataset.classes}
+    k = min(k, len(labels["train"]) - 1)
+    for split, own in labels.items():
+        index = np.empty((len(own), k), np.int32)
+        for row, label in enumerate(own):
+            drawn = _sample(members[label], len(labels["train"]), k + 1, generator)
+            index[row] = drawn[drawn != (row if split == "train" else -1)][:k]
+        similarity = np.sort(generator.uniform(0.7, 1, index.shape).astype(np.float32))[:, ::-1]
+        for shard in range(study.shards(split)):
+            rows = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
+            store.write_tensors(
+                study.neighbours_file(algorithm, split, shard),
+                {"index": index[rows], "similarity": similarity[rows]},
+                "synthetic",
+            )
+    about = {"checkpoints": study.checkpoints(algorithm), "reason": "synthetic"}
+    about |= {"kind": "flat", "recall": 1.0, "recall_at": k, "candidates": k}
+    store.write_json(study.similarity_file(algorithm), about, "synthetic")
 
 
 def write_scores(

@@ -47,13 +47,14 @@ def influence_cards(
     scores: np.ndarray,
     largest: float,
     location: Location,
-    test: str,
+    test: str | None,
 ) -> list[Card]:
     """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
 
-    Each leads to the training example's own view, which leads back to `test`.
+    Each leads to the training example's own view, which leads back to `test` if it is one.
     """
     shown = training.table.iloc[rows]
+    back = {} if test is None else {"test": test}
     cards = []
     for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
         id_, label, words = str(example["id"]), str(example["label"]), signed(score, largest)
@@ -64,10 +65,42 @@ def influence_cards(
                 label,
                 id_,
                 f"Training example {id_}: {label}, {side} with {words}",
-                href="training?" + urlencode(location.parameters(test=test, train=id_)),
+                href="training?" + urlencode(location.parameters(**back, train=id_)),
                 text=str(example["text"]) if "text" in example else None,
                 score=words,
                 bar=abs(float(score)) / largest,
+            )
+        )
+    return cards
+
+
+def similar_cards(
+    training: Examples,
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    location: Location,
+    test: str | None = None,
+) -> list[Card]:
+    """Cards of training examples with how alike the model sees each and the example in question.
+
+    Each leads to the training example's own view, which leads back to `test` if there is one.
+    """
+    shown = training.table.iloc[rows]
+    back = {} if test is None else {"test": test}
+    cards = []
+    for row, alike, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
+        id_, label = str(example["id"]), str(example["label"])
+        words = f"{alike:.3f}".replace("-", "−")
+        cards.append(
+            Card(
+                int(row),
+                label,
+                id_,
+                f"Training example {id_}: {label}, similarity {words}",
+                href="training?" + urlencode(location.parameters(**back, train=id_)),
+                text=str(example["text"]) if "text" in example else None,
+                score=words,
+                bar=max(0.0, float(alike)),
             )
         )
     return cards

@@ -39,7 +39,7 @@ function section(group, data) {
     if (group.sign) header.dataset.sign = group.sign
     const title = element("h2")
     if (group.sign) {
-      const sign = element("span", "sign", group.sign === "support" ? "+" : "−")
+      const sign = element("span", "sign", { support: "+", oppose: "−", similar: "≈" }[group.sign])
       sign.setAttribute("aria-hidden", "true")
       title.append(sign)
     }
@@ -121,6 +121,8 @@ function card(item, data, first) {
     node.append(bar)
   }
   const caption = element("div", "caption")
+  if (item.mark) node.dataset.mark = item.mark
+  if (item.tag) caption.append(element("div", "tag", item.tag))
   if (item.score) caption.append(element("div", "score", item.score))
   caption.append(element("div", "name", item.name))
   if (item.note) {

@@ -33,6 +33,8 @@ class Card:
         text: The example itself where it is text.
         score: Of an influence, with its sign.
         bar: Length of the score's bar, 0 to 1.
+        tag: A few words in a frame: how it stands in another order than the gallery's.
+        mark: Draws the eye to the tag: `both` orders have it, or this one `alone`.
     """
 
     row: int
@@ -45,6 +47,8 @@ class Card:
     text: str | None = None
     score: str | None = None
     bar: float | None = None
+    tag: str | None = None
+    mark: Literal["both", "alone"] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Group:
         name: For screen readers.
         title: Heading; None shows none.
         words: What the heading means.
-        sign: Colours and marks the group as supporting or opposing.
+        sign: Colours and marks the group as supporting, opposing or similar.
         empty: Said in place of cards where there are none.
         makeup: (label, how many of the cards have it), drawn as one bar.
         shares: Part of the whole that each card is of, in order; drawn as they add up.
@@ -66,7 +70,7 @@ class Group:
     cards: Sequence[Card]
     title: str | None = None
     words: str = ""
-    sign: Literal["support", "oppose"] | None = None
+    sign: Literal["support", "oppose", "similar"] | None = None
     empty: str = "Nothing here."
     makeup: Sequence[tuple[str, int]] = ()
     shares: Sequence[float] = ()

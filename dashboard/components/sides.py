@@ -10,7 +10,7 @@ from dashboard.location import DEFAULT_K, keep
 def sides(k: int, largest: int) -> int:
     """Show the control, at `k` or the largest there is; returns the number shown."""
     shown = min(k, largest)
-    st.html('<div class="dl-where">Examples on each side</div>', width="content")
+    st.html('<div class="dl-where">Each side</div>', width="content")
     st.session_state["k"] = shown
     st.number_input(
         "Examples on each side",

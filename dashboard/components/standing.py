@@ -62,7 +62,7 @@ def _shape(weight: float, members: np.ndarray, label: str) -> str:
     name = label if len(label) <= 24 else label[:23] + "…"
     return histogram(
         "Influence in its class",
-        "The dark column holds this one.",
+        "The marked column holds this one.",
         [Series(name, positive)],
         edges,
         ends,

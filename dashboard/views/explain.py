@@ -6,22 +6,31 @@ from collections.abc import Hashable
 from html import escape
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
+from dashboard.components.answer import Influences, influence_groups, similar_group
 from dashboard.components.badge import trust_badge
 from dashboard.components.building import building
-from dashboard.components.cards import influence_cards, test_cards
+from dashboard.components.cards import test_cards
 from dashboard.components.copy_link import copy_link
 from dashboard.components.export import export
 from dashboard.components.gallery import Group, gallery
+from dashboard.components.likeness import (
+    compared,
+    overlap_words,
+    show_switch,
+    wait_for_similarity,
+)
 from dashboard.components.notice import notice
 from dashboard.components.sides import sides
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
-from dashboard.data import badge, examples, makeup, open_study, share, slice_rows
+from dashboard.data import badge, examples, open_study, slice_rows
 from dashboard.location import (
+    BOTH,
     EXPLORE,
+    INFLUENTIAL,
+    SIMILAR,
     TRAINING,
     go,
     largest_k_of,
@@ -63,12 +72,6 @@ def question(example: dict[Hashable, Any]) -> str:
         return title(label, id_)
     answer = f"for {id_}, rightly" if example["correct"] else f"for {id_}, which is {label}"
     return title(f"Why “{short(example['predicted'])}”?", answer)
-
-
-def shares(scores: np.ndarray, of: np.ndarray) -> list[float]:
-    """Parts of this prediction's sum of influence of one sign."""
-    whole = float(of[row])
-    return (scores / whole).tolist() if whole else []
 
 
 # --- no example, or one that does not exist ----------------------------------------------------
@@ -142,59 +145,51 @@ with side:
     subject(study, algorithm, "test", row, example)
 
 with answer:
-    if method is None:
+    label, test = str(example["label"]), str(example["id"])
+    wants = location.show
+    with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
+        show_switch(wants)
+        if method is not None and wants != SIMILAR:
+            trust_badge(badge(study, algorithm, method))
+        st.space("stretch")
+        if method is not None:
+            export(study, row, test, location.k, algorithm, method)
+        sides(location.k, largest_k_of(study))
+
+    if wants != SIMILAR and method is None:
         building(
             "Supporting and opposing training data appear here as soon as they are scored",
             lambda study: study.has_scores(algorithm),
             algorithm,
         )
         st.stop()
-
-    with st.container(horizontal=True, vertical_alignment="center"):
-        trust_badge(badge(study, algorithm, method))
-        st.space("stretch")
-        export(study, row, str(example["id"]), location.k, algorithm, method)
-        sides(location.k, largest_k_of(study))
+    if wants != INFLUENTIAL:
+        wait_for_similarity(study, algorithm, kind)
 
     training = examples(study, "train")
-    support, support_scores, oppose, oppose_scores = study.influences(
-        row, location.k, algorithm, method
-    )
-    largest = float(
-        max(np.abs(support_scores).max(initial=0), np.abs(oppose_scores).max(initial=0))
-    )
-    label, predicted = str(example["label"]), str(example["predicted"])
-    correct = bool(example["correct"])
-    test = str(example["id"])
-    totals = study.totals(algorithm, method)
-    away = "away from that" if correct else f"to the wrong “{short(predicted)}”"
-    lean = label if correct else predicted
-    groups = [
-        Group(
-            "Supporting training examples",
-            influence_cards(training, support, support_scores, largest, location, test),
-            title="Supporting",
-            words=f"Trained the model towards the true label, “{short(label)}”. "
-            f"{share(training, support, label)} are labelled so.",
-            sign="support",
-            makeup=makeup(training, support),
-            shares=shares(support_scores, totals["test_support"]),
-            whole="all supporting influence",
-            empty="No training example supports this prediction.",
-        ),
-        Group(
-            "Opposing training examples",
-            influence_cards(training, oppose, oppose_scores, largest, location, test),
-            title="Opposing",
-            words=f"Pulled it {away}. {share(training, oppose, lean)} are labelled "
-            f"“{short(lean)}”.",
-            sign="oppose",
-            makeup=makeup(training, oppose),
-            shares=shares(oppose_scores, totals["test_oppose"]),
-            whole="all opposing influence",
-            empty="No training example opposes this prediction.",
-        ),
-    ]
+    groups: list[Group] = []
+    if wants != SIMILAR and method is not None:
+        totals = study.totals(algorithm, method)
+        influences = Influences(
+            *study.influences(row, location.k, algorithm, method),
+            support_total=float(totals["test_support"][row]),
+            oppose_total=float(totals["test_oppose"][row]),
+        )
+        predicted = str(example["predicted"])
+        groups += influence_groups(training, influences, label, predicted, location, test)
+    if wants != INFLUENTIAL:
+        similarity = study.similarity(algorithm)
+        found_alike = study.neighbours("test", row, location.k, algorithm)
+        groups.append(similar_group(training, *found_alike, similarity, label, location, test))
+        if method is not None:
+            nearest, _ = study.neighbours("test", row, similarity.stored, algorithm)
+            top = study.top(algorithm, method)
+            strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
+            groups = compared(groups, nearest, *strongest)
+    if wants == BOTH:
+        influential = [card for group in groups[:2] for card in group.cards]
+        words = overlap_words(influential, groups[2].cards, similarity, kind)
+        st.html(f'<p class="dl-aside">{escape(words)}</p>')
     gallery(
         study,
         "train",

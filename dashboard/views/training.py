@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import numpy as np
 import streamlit as st
 
 from dashboard.components.badge import trust_badge
 from dashboard.components.building import building
-from dashboard.components.cards import influenced_cards, weight_cards
+from dashboard.components.cards import influenced_cards, similar_cards, weight_cards
 from dashboard.components.copy_link import copy_link
 from dashboard.components.gallery import Group, gallery
+from dashboard.components.likeness import conflict_words, similar_words, with_conflicts
 from dashboard.components.notice import notice
 from dashboard.components.sides import sides
 from dashboard.components.standing import standing
@@ -53,6 +56,34 @@ def open_by_name() -> None:
         on_change=ask,
         width=220,
     )
+
+
+def similar_training(row: int, label: str) -> None:
+    """The training examples most like one, with those of another label marked."""
+    if not study.has_neighbours(algorithm):
+        aside(f"Similar training {kind}s appear here after `dataloupe build {study.root}`.")
+        return
+    similarity = study.similarity(algorithm)
+    if not similarity.checkpoints:
+        aside(f"Which training {kind}s are similar is not known: {similarity.reason}.")
+        return
+    k = min(location.k, similarity.stored)
+    found = study.neighbours("train", row, k, algorithm)
+    cards = with_conflicts(similar_cards(training, *found, location), label)
+    group = Group(
+        "Similar training examples",
+        cards,
+        title="Similar",
+        sign="similar",
+        words=similar_words(similarity, len(cards), conflict_words(cards, label, kind)),
+        empty=f"It is the only training {kind}.",
+    )
+    gallery(study, "train", [group], SIDE, "similar", show)
+
+
+def aside(words: str) -> None:
+    """A quiet line in a part's place."""
+    st.html(f'<p class="dl-aside">{escape(words)}</p>')
 
 
 # --- no example, or one that does not exist ----------------------------------------------------
@@ -119,6 +150,7 @@ with answer:
             lambda study: study.has_scores(algorithm),
             algorithm,
         )
+        similar_training(row, str(example["label"]))
         st.stop()
 
     top = study.top_of_training(row, algorithm, method)
@@ -168,6 +200,7 @@ with answer:
             EXPLAIN, query_params=location.parameters(test=str(tests.table["id"].iloc[row]))
         ),
     )
+    similar_training(row, str(example["label"]))
 
 with side:
     standing(

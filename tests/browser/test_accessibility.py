@@ -23,6 +23,7 @@ PAGES = {
     "overview": "",
     "explore": "explore?result=wrong",
     "explain": "explain?test=test-5",
+    "explain with similar": "explain?test=test-5&show=both",
     "explain without example": "explain",
     "training": "training?train=train-5&test=test-5",
     "training without example": "training",

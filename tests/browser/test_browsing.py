@@ -103,6 +103,33 @@ def test_from_an_explanation_to_a_training_picture_and_back(
     assert f"test=test-{top['support_index'][0]}" in page.url
 
 
+def test_similar_beside_influential_by_the_switch(
+    desktop: BrowserContext, study: Study, url: str
+) -> None:
+    page = desktop.new_page()
+    page.goto(f"{url}/explain?test=test-5&k=6")
+    expect(page.locator("section[data-sign=support] a.card")).to_have_count(6)
+    page.get_by_role("radio", name="Both").click()
+    similar = page.locator("section[data-sign=similar] a.card")
+    expect(similar).to_have_count(6)
+    assert "show=both" in page.url
+    rows = [int(card.get_attribute("data-row") or -1) for card in similar.all()]
+    assert rows == list(study.neighbours("test", 5, 6)[0])
+    tops = [box["y"] for box in (s.bounding_box() for s in page.locator("section").all()) if box]
+    assert len(set(tops)) == 1  # side by side
+    expect(page.get_by_text("not similar").first).to_be_visible()
+    page.reload()
+    expect(similar).to_have_count(6)
+    page.get_by_role("radio", name="Similar").click()
+    expect(page.locator("section[data-sign=support]")).to_have_count(0)
+    similar.first.click()
+    expect(page.get_by_role("heading", name=f"Training picture train-{rows[0]}")).to_be_visible()
+    expect(page.get_by_role("heading", name="Similar")).to_be_visible()
+    page.go_back()
+    expect(similar).to_have_count(6)
+    assert "show=similar" in page.url
+
+
 def test_a_cell_of_the_confusion_matrix_opens_its_slice(
     desktop: BrowserContext, study: Study, url: str
 ) -> None:
@@ -208,6 +235,7 @@ def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
         "",
         "explore",
         "explain?test=test-5",
+        "explain?test=test-5&show=both",
         "explain",
         "explain?test=nobody",
         "training?train=train-5&test=test-5",

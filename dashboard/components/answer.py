@@ -1,0 +1,110 @@
+"""The galleries that answer for a prediction: what supports it, opposes it, and is similar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dashboard.components.cards import influence_cards, similar_cards
+from dashboard.components.gallery import Group
+from dashboard.components.likeness import similar_words
+from dashboard.components.title import short
+from dashboard.data import Examples, makeup, share
+from dashboard.location import Location
+from engine.study import Similarity
+
+
+@dataclass(frozen=True)
+class Influences:
+    """The strongest influences on one prediction, strongest first.
+
+    Attributes:
+        support, oppose: Training rows.
+        support_scores, oppose_scores: Their scores.
+        support_total, oppose_total: Sums of the scores of each sign over all training examples.
+    """
+
+    support: np.ndarray
+    support_scores: np.ndarray
+    oppose: np.ndarray
+    oppose_scores: np.ndarray
+    support_total: float
+    oppose_total: float
+
+
+def influence_groups(
+    training: Examples,
+    found: Influences,
+    label: str,
+    predicted: str,
+    location: Location,
+    test: str | None = None,
+) -> list[Group]:
+    """Supporting and opposing training examples.
+
+    Args:
+        label: The class whose margin is explained.
+        predicted: The class that the model says.
+        test: The explained example, where it is one of the study's: cards lead back to it.
+    """
+    sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
+    largest = float(sizes.max(initial=0))
+    right = label == predicted
+    which = "“" if test is None else "the true label, “"
+    if right:
+        away = "away from that"
+    else:
+        away = f"to the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
+    return [
+        Group(
+            "Supporting training examples",
+            influence_cards(training, found.support, found.support_scores, largest, location, test),
+            title="Supporting",
+            words=f"Trained the model towards {which}{short(label)}”. "
+            f"{share(training, found.support, label)} are labelled so.",
+            sign="support",
+            makeup=makeup(training, found.support),
+            shares=_shares(found.support_scores, found.support_total),
+            whole="all supporting influence",
+            empty="No training example supports this prediction.",
+        ),
+        Group(
+            "Opposing training examples",
+            influence_cards(training, found.oppose, found.oppose_scores, largest, location, test),
+            title="Opposing",
+            words=f"Pulled it {away}. {share(training, found.oppose, predicted)} are labelled "
+            f"“{short(predicted)}”.",
+            sign="oppose",
+            makeup=makeup(training, found.oppose),
+            shares=_shares(found.oppose_scores, found.oppose_total),
+            whole="all opposing influence",
+            empty="No training example opposes this prediction.",
+        ),
+    ]
+
+
+def _shares(scores: np.ndarray, total: float) -> list[float]:
+    """Parts of this prediction's sum of influence of one sign."""
+    return (scores / total).tolist() if total else []
+
+
+def similar_group(
+    training: Examples,
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    similarity: Similarity,
+    label: str,
+    location: Location,
+    test: str | None = None,
+) -> Group:
+    """The training examples that the model sees as most alike; `label` is what they may share."""
+    labelled = f"{share(training, rows, label)} are labelled “{short(label)}”."
+    return Group(
+        "Similar training examples",
+        similar_cards(training, rows, similarities, location, test),
+        title="Similar",
+        words=similar_words(similarity, len(rows), labelled),
+        sign="similar",
+        makeup=makeup(training, rows),
+    )
