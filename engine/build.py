@@ -7,12 +7,13 @@ removed and made again when asked (`rebuild`).
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from engine import store
-from engine.errors import SpecError, StaleError
+from engine.errors import SpecError, StaleError, StoreError
 from engine.execution import default_workers, pick_device
 from engine.stages import STAGES, bank, checkpoints, data, neighbours, predictions, search, trak
 from engine.stages.run import Run
@@ -64,18 +65,36 @@ def build(
         report=on_progress or (lambda progress: None),
     )
     replacing = STAGES[STAGES.index(rebuild) + 1 :] if rebuild else ()
-    with study.locked():
-        store.remove_leftovers(study.root)
-        if not study.format_file.exists():
-            store.write_json(study.format_file, {"format": FORMAT}, made_from="")
+    with writing(study):
         if rebuild:
             _remove(study, rebuild)
         _run_stage(run, "data", data.run, replacing)
+        _check_imports(study)
         for stages in (_EXPLAINING, _JUDGING):
             for algorithm in study.spec.algorithms:
                 for stage, module in stages.items():
                     _run_stage(run, stage, partial(module.run, algorithm=algorithm), replacing)
         store.remove_leftovers(study.root)  # of workers that died
+
+
+def build_data(study: Study, on_progress: Callable[[Progress], None] | None = None) -> None:
+    """Read, check and encode the dataset, and nothing else: all that imported scores need.
+
+    Args and errors as for `build`.
+    """
+    run = Run(study, "cpu", 0, on_progress or (lambda progress: None))
+    with writing(study):
+        _run_stage(run, "data", data.run, ())
+
+
+@contextlib.contextmanager
+def writing(study: Study) -> Iterator[None]:
+    """Hold the study for writing, mark its format, and clear what a killed process left."""
+    with study.locked():
+        store.remove_leftovers(study.root)
+        if not study.format_file.exists():
+            store.write_json(study.format_file, {"format": FORMAT}, made_from="")
+        yield
 
 
 def _run_stage(
@@ -95,6 +114,18 @@ def _run_stage(
                 "ones what no longer fits.",
                 error.path,
             ) from error
+
+
+def _check_imports(study: Study) -> None:
+    """Refuse imported scores that belong to other data: they cannot be made again here."""
+    for algorithm in study.spec.algorithms:
+        for method, about in study.imports(algorithm).items():
+            if about.dataset != study.dataset.fingerprint:
+                raise StoreError(
+                    f"The imported scores {method!r} of {algorithm} belong to other data than "
+                    f"{study.root} has now. Import them again with --replace, or remove them: "
+                    f"dataloupe methods {study.root} --remove {method} --algorithm {algorithm}"
+                )
 
 
 def _remove(study: Study, stage: str) -> None:

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 import engine
 from engine.errors import DataloupeError, InterruptedBuild
+from engine.importing import KINDS
 from engine.progress import BuildProgress
 from engine.quality import Measured, Quality
 from engine.study import Explanation, Influence, Study
@@ -99,11 +100,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(verb=_doctor)
 
+    importing = verbs.add_parser("import", help="bring in scores that another tool made")
+    kinds = importing.add_subparsers(required=True, metavar="KIND")
+    for kind, (_, what) in KINDS.items():
+        _add_import(kinds.add_parser(kind, help=what), kind, what)
+
+    methods = verbs.add_parser("methods", help="list the ways to scores that a study has")
+    methods.add_argument("study", type=Path)
+    methods.add_argument("--remove", metavar="NAME", help="remove these imported scores")
+    methods.add_argument("--algorithm", help="default: all; of --remove: the study's first")
+    methods.set_defaults(verb=_methods)
+
     convert = verbs.add_parser("convert", help="turn your own .pt file into .safetensors")
     convert.add_argument("source", type=Path)
     convert.add_argument("target", type=Path, nargs="?", help="default: beside it, .safetensors")
     convert.set_defaults(verb=_convert)
     return parser
+
+
+def _add_import(parser: argparse.ArgumentParser, kind: str, what: str) -> None:
+    parser.add_argument("path", type=Path, help=what)
+    parser.add_argument("--study", type=Path, required=True, help="where to import them")
+    parser.add_argument("--name", default=kind, help="of the method (default: %(default)s)")
+    parser.add_argument("--algorithm", help="whose predictions they explain (default: the first)")
+    parser.add_argument("--array", help="which array, module or experiment, if there are several")
+    parser.add_argument(
+        "--rows", choices=("test", "train"), help="what a row holds the scores of, if it is unclear"
+    )
+    parser.add_argument("--negate", action="store_true", help="their positive scores oppose")
+    parser.add_argument(
+        "--replace", action="store_true", help="in place of other scores imported under this name"
+    )
+    parser.set_defaults(verb=_import, kind=kind)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -165,12 +193,15 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _print_explanation(explanation: Explanation) -> None:
     console = Console()
-    verdict = "correct" if explanation.correct else "wrong"
-    console.print(
-        f"[bold]{escape(explanation.id)}[/] is [bold]{escape(explanation.label)}[/], predicted "
-        f"[bold]{escape(explanation.predicted)}[/] ({verdict}, confidence "
-        f"{explanation.confidence:.2f}, margin {explanation.margin:+.2f})"
-    )
+    is_what = f"[bold]{escape(explanation.id)}[/] is [bold]{escape(explanation.label)}[/]"
+    if explanation.predicted is None:
+        console.print(f"{is_what}; no model of this study has predicted it yet")
+    else:
+        verdict = "correct" if explanation.correct else "wrong"
+        console.print(
+            f"{is_what}, predicted [bold]{escape(explanation.predicted)}[/] ({verdict}, confidence "
+            f"{explanation.confidence:.2f}, margin {explanation.margin:+.2f})"
+        )
     for title, side in (
         ("Supporting: pulled it towards its label", explanation.supporting),
         ("Opposing: pulled it away from its label", explanation.opposing),
@@ -249,6 +280,42 @@ def _print_verdict(console: Console, title: str, found: Verdict) -> None:
     for caution in found.cautions:
         lines.add_row("note", escape(caution))
     console.print(lines)
+
+
+def _import(options: argparse.Namespace) -> int:
+    study = Study.open(options.study)
+    names = ("name", "algorithm", "array", "rows", "negate", "replace")
+    chosen = {name: getattr(options, name) for name in names}
+    with BuildProgress(study) as progress:
+        found = study.import_scores(
+            options.kind, options.path, on_progress=progress.update, **chosen
+        )
+    for note in found.notes:
+        print(note)
+    done = "had been imported before" if found.was_there else "is imported"
+    print(
+        f"Method {found.method} of {found.algorithm} {done}. Look at it: "
+        f"dataloupe serve {study.root}"
+    )
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    study = Study.open(options.study)
+    if options.remove:
+        from engine.importing.scores import remove_import
+
+        remove_import(study, options.remove, options.algorithm)
+        print(f"Removed {options.remove}.")
+        return 0
+    table = Table("algorithm", "method", "what it is", "how it was made")
+    names = [study.algorithm(options.algorithm)] if options.algorithm else study.spec.algorithms
+    for algorithm in names:
+        for method in study.methods(algorithm):
+            badge = study.badge(algorithm, method)
+            table.add_row(algorithm, method, escape(str(badge)), escape(badge.reason))
+    Console().print(table)
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -22,6 +22,8 @@ from engine.errors import CheckpointError
 from engine.execution import run_jobs
 from engine.training.checkpoints import bare_name
 
+BARE = "tensor"
+"""The name of a tensor that was saved alone."""
 _NESTS = ("state_dict", "model_state_dict", "model", "net")
 _SPARE_BYTES = 2 * 2**30
 _SECONDS = 600
@@ -48,7 +50,8 @@ def convert(source: Path, target: Path) -> Converted:
     """Write the weights in `source` (.pt, .pth, .bin, .safetensors) to `target` as safetensors.
 
     Weights may lie under `state_dict`, `model_state_dict`, `model` or `net`; wrappers' prefixes
-    (`module.`, `_orig_mod.`) are taken off. Dtypes are kept.
+    (`module.`, `_orig_mod.`) are taken off. A tensor alone, such as scores of dattri, is called
+    `tensor`. Dtypes are kept.
 
     Raises:
         CheckpointError: `source` is missing or holds other things than tensors.
@@ -106,6 +109,8 @@ def _read(source: Path) -> Any:
 
 
 def _find_weights(source: Path, content: Any) -> tuple[tuple[str, ...], dict[str, torch.Tensor]]:
+    if isinstance(content, torch.Tensor):
+        content = {BARE: content}
     path: tuple[str, ...] = ()
     while isinstance(content, Mapping):
         nest = next((key for key in _NESTS if isinstance(content.get(key), Mapping)), None)

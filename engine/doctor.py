@@ -33,6 +33,7 @@ def examine(study: Study, repair: bool = False) -> Report:
         ".json": store.read_json,
         ".webp": lambda path: _check_digest(path, sheets.get(path)),
     }
+    imports = _imports(study)
     broken: list[str] = []
     files = [
         path
@@ -43,9 +44,18 @@ def examine(study: Study, repair: bool = False) -> Report:
         try:
             checks[path.suffix](path)
         except StoreError as error:
-            broken.append(str(error))
+            about = next(
+                (about for folder, about in imports.items() if folder in path.parents), None
+            )
+            broken.append(
+                str(error)
+                if about is None
+                else f"{path} is broken. It was imported, so only importing it again mends it."
+            )
             if repair:
                 path.unlink()
+                if about is not None:
+                    about.unlink(missing_ok=True)  # without it the rest is no method any more
     if not broken:
         summary = f"{len(files)} files, all whole."
     elif repair:
@@ -60,6 +70,17 @@ def examine(study: Study, repair: bool = False) -> Report:
             "them again."
         )
     return Report(broken, summary)
+
+
+def _imports(study: Study) -> dict[Path, Path]:
+    """Folder of every imported method's scores → the file that says what they are."""
+    found = {}
+    for algorithm in study.spec.algorithms:
+        with contextlib.suppress(StoreError):  # examined, and named, by itself
+            for method in study.imports(algorithm):
+                about = study.method_file(algorithm, method)
+                found[about.parent] = about
+    return found
 
 
 def _sheet_digests(study: Study) -> dict[Path, str]:

@@ -28,13 +28,14 @@ from engine.errors import SpecError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-def _is_a_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name, if a folder can be called so; raises ValueError, with what is allowed, if not."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ValueError("names have up to 64 letters, digits, - and _, and begin with no sign")
     return name
 
 
-Name = Annotated[str, AfterValidator(_is_a_name)]
+Name = Annotated[str, AfterValidator(checked_name)]
 """Names become folder names, so they hold no path parts."""
 
 

@@ -20,7 +20,7 @@ import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -136,18 +136,70 @@ def write_tensors(
         }
         offset += array.nbytes
         digest.update(_bytes_of(array))
+    header = _header(entries, digest.hexdigest(), made_from, made_by)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(header)
+        for array in arrays.values():
+            file.write(_bytes_of(array))
+
+
+def _header(
+    entries: Mapping[str, Any], checksum: str, made_from: str, made_by: Mapping[str, Any] | None
+) -> bytes:
     metadata = {
         FINGERPRINT_KEY: made_from,
-        CHECKSUM_KEY: digest.hexdigest(),
+        CHECKSUM_KEY: checksum,
         MADE_BY_KEY: json.dumps(made_by or {}, sort_keys=True),
     }
     header = json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 64)
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<Q", len(header)))
-        file.write(header)
-        for array in arrays.values():
-            file.write(_bytes_of(array))
+    return struct.pack("<Q", len(header)) + header
+
+
+class MatrixFile:
+    """A float32 matrix on disk, filled a block at a time and never held in memory.
+
+    Attributes:
+        shape: Its rows and columns.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._file, self._start = file, start
+
+    def write(self, row: int, column: int, block: np.ndarray) -> None:
+        """Put a block with its first score at (row, column)."""
+        numbers = np.ascontiguousarray(block, "<f4")
+        width = self.shape[1]
+        # Whole rows lie in one piece.
+        for at, piece in enumerate([numbers] if numbers.shape[1] == width else numbers):
+            self._file.seek(self._start + 4 * ((row + at) * width + column))
+            self._file.write(_bytes_of(piece))
+
+
+@contextlib.contextmanager
+def filling_matrix(
+    path: Path, name: str, shape: tuple[int, int], made_from: str
+) -> Iterator[MatrixFile]:
+    """Write a shard with one float32 matrix, which may be larger than memory, a block at a time.
+
+    Args:
+        path: The shard's final name; it is there once the `with` block has ended without an error.
+        name: Of the tensor.
+        shape: Of the matrix; all of it must be written.
+        made_from: As for `write_tensors`.
+    """
+    size = 4 * shape[0] * shape[1]
+    entries = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}}
+    unknown = _header(entries, "0" * hashlib.sha256().digest_size * 2, made_from, None)
+    with atomic(path) as temporary, temporary.open("w+b") as file:
+        file.write(unknown)
+        file.truncate(len(unknown) + size)
+        yield MatrixFile(file, len(unknown), shape)
+        file.seek(len(unknown))
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        file.write(_header(entries, checksum, made_from, None))
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:

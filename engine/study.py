@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from engine.attribution.scores import Scores
+    from engine.importing.scores import Imported
     from engine.similarity import Embeddings
 
 Split = Literal["train", "test"]
@@ -67,6 +68,8 @@ FORMAT = 1
 ROWS_PER_SHARD = 4096
 TRAK = "trak"
 """The method that every study has. Other methods are found in the folder `methods`."""
+OWN_METHODS = (TRAK, "datamodel", "hybrid")
+"""Names that scores made elsewhere cannot have."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,29 @@ class Similarity:
 
 
 @dataclass(frozen=True)
+class Import:
+    """Where the scores of an imported method came from.
+
+    Attributes:
+        tool: What made them; None where the user did not say.
+        files: Name → SHA-256 of each file they were read from.
+        shape: Of the matrix in the file.
+        rows: What a row of it stood for, `test` or `train`.
+        negated: Its signs were turned round.
+        settings: What the tool said of how they were made.
+        dataset: Fingerprint of the data they were imported for.
+    """
+
+    tool: str | None
+    files: dict[str, str]
+    shape: list[int]
+    rows: str
+    negated: bool
+    settings: dict[str, Any]
+    dataset: str
+
+
+@dataclass(frozen=True)
 class Influence:
     """One training example's score for one prediction. Positive supports, negative opposes."""
 
@@ -202,7 +228,10 @@ class Influence:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One prediction and the training examples that support and oppose its true label's margin."""
+    """One prediction and the training examples that support and oppose its true label's margin.
+
+    What the model says (`predicted` to `margin`) is None where only scores were imported.
+    """
 
     study: str
     algorithm: str
@@ -210,10 +239,10 @@ class Explanation:
     row: int
     id: str
     label: str
-    predicted: str
-    correct: bool
-    confidence: float
-    margin: float
+    predicted: str | None
+    correct: bool | None
+    confidence: float | None
+    margin: float | None
     supporting: list[Influence]
     opposing: list[Influence]
     badge: Badge
@@ -320,6 +349,12 @@ class Study:
         from engine.build import build
 
         build(self, device=device, workers=workers, rebuild=rebuild, on_progress=on_progress)
+
+    def import_scores(self, kind: str, path: str | Path, **options: Any) -> Imported:
+        """Bring in a score matrix made elsewhere. See `engine.importing.scores.import_scores`."""
+        from engine.importing.scores import import_scores
+
+        return import_scores(self, kind, path, **options)
 
     def launch(self, port: int | None = None, open_browser: bool = True) -> str:
         """Serve the dashboard for this study from a process of its own; return its address.
@@ -566,16 +601,26 @@ class Study:
         others = sorted(path.parent.name for path in folder.glob("*/method.json"))
         return [*([TRAK] if self.weighting_file(algorithm).exists() else []), *others]
 
+    def imports(self, algorithm: str | None = None) -> dict[str, Import]:
+        """Methods whose scores were made elsewhere, and where they came from."""
+        algorithm = self.algorithm(algorithm)
+        found = {}
+        for method in self.scored_methods(algorithm):
+            if method != TRAK:
+                about = store.read_json(self.method_file(algorithm, method))
+                if "import" in about:
+                    found[method] = Import(**about["import"])
+        return found
+
     def methods(self, algorithm: str | None = None) -> list[str]:
         """Methods whose scores can be shown, the default first."""
         algorithm = self.algorithm(algorithm)
         ranked = (self.algorithm_folder(algorithm) / "search").glob("*/search.json")
+        names = [path.parent.name for path in ranked]
+        whole = [n for n in names if n == TRAK or self.method_file(algorithm, n).exists()]
         quality = self.quality(algorithm)
         first = TRAK if quality is None else quality.preferred
-        return sorted(
-            (path.parent.name for path in ranked),
-            key=lambda name: (name != first, name != TRAK, name),
-        )
+        return sorted(whole, key=lambda name: (name != first, name != TRAK, name))
 
     def method(self, algorithm: str, name: str | None = None) -> str:
         """The name itself if the algorithm has scores by this method, or its default for None.
@@ -845,7 +890,6 @@ class Study:
         method = self.method(algorithm, method)
         row = self.row("test", test)
         example = self.table("test").iloc[row]
-        prediction = self.predictions("test", algorithm).iloc[row]
         train = self.table("train")
         support, support_scores, oppose, oppose_scores = self.influences(row, k, algorithm, method)
 
@@ -865,14 +909,23 @@ class Study:
             row=row,
             id=str(example["id"]),
             label=str(example["label"]),
-            predicted=str(prediction["predicted"]),
-            correct=bool(prediction["correct"]),
-            confidence=float(prediction["confidence"]),
-            margin=float(prediction["margin"]),
+            **self._prediction(row, algorithm),
             supporting=influences(support, support_scores),
             opposing=influences(oppose, oppose_scores),
             badge=self.badge(algorithm, method),
         )
+
+    def _prediction(self, row: int, algorithm: str) -> dict[str, Any]:
+        """What the model says of a test example: None wherever it has not been asked."""
+        if not self.has_predictions(algorithm):
+            return dict.fromkeys(("predicted", "correct", "confidence", "margin"))
+        said = self.predictions("test", algorithm).iloc[row]
+        return {
+            "predicted": str(said["predicted"]),
+            "correct": bool(said["correct"]),
+            "confidence": float(said["confidence"]),
+            "margin": float(said["margin"]),
+        }
 
     # --- which training examples are alike -----------------------------------------------------
 

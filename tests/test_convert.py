@@ -108,7 +108,6 @@ class Evil:
         ({"a": {"b": torch.zeros(1)}}, ["'a' = dict"]),
         ({1: torch.zeros(1)}, ["1 = Tensor"]),
         ([torch.zeros(1)], ["list"]),
-        (torch.zeros(1), ["Tensor"]),
         ({}, ["dict", "no weights"]),
         ({"a": torch.zeros(3).to_sparse()}, ["'a'", "sparse"]),
         ({"model": torch.nn.Linear(2, 2)}, ["other things than tensors", "Linear"]),
@@ -127,6 +126,13 @@ def test_what_is_no_tensor_is_named(
         assert word in str(caught.value)
     assert not target.exists()
     assert not (tmp_path / "was-here").exists()
+
+
+def test_a_tensor_alone_gets_a_name(tmp_path: Path):
+    scores = torch.arange(6.0).reshape(2, 3)
+    converted = convert(saved(scores, tmp_path), tmp_path / "out.safetensors")
+    assert (converted.tensors, converted.parameters) == (1, 6)
+    assert torch.equal(load_file(converted.target)["tensor"], scores)
 
 
 def test_files_that_are_no_weights(tmp_path: Path):

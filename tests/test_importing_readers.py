@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from engine.errors import ImportingError
 from engine.importing import dattri, kronfluence, modeldiff, npy, traker
 from engine.importing.source import Rows, Source, oriented
+from tests.elsewhere import saved, write_kronfluence, write_traker
 
 N_TEST, N_TRAIN = 12, 30
 SCORES = np.random.default_rng(0).standard_normal((N_TEST, N_TRAIN)).astype(np.float32)
@@ -34,32 +35,6 @@ def whole(source: Source, rows: Rows | None = None, memory_bytes: int = 700) -> 
         times[tests, trains] += 1
     assert (times == 1).all()
     return found
-
-
-def saved(path: Path, array: Any) -> Path:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=True)
-    return path
-
-
-def write_traker(
-    folder: Path, scores: np.ndarray, experiment: str = "test", final: int = 1
-) -> Path:
-    """A save_dir as traker 0.3.2 leaves it; `test_traker_itself` holds the two together."""
-    (folder / "scores").mkdir(parents=True)
-    saved(folder / "scores" / f"{experiment}.mmap", scores.T.copy())
-    said = {"JL dimension": 16, "JL matrix type": "normal", "train set size": scores.shape[1]}
-    (folder / "metadata.json").write_text(json.dumps(said))
-    experiments = {
-        experiment: {
-            "num_targets": scores.shape[0],
-            "scores_path": f"/elsewhere/scores/{experiment}.mmap",
-            "scores_finalized": final,
-        }
-    }
-    (folder / "experiments.json").write_text(json.dumps(experiments))
-    (folder / "id_0.json").write_text('{"0": {"is_featurized": 1, "is_finalized": 1}}')
-    return folder
 
 
 def refused(path: Path, words: str, read: Callable[..., Source] = npy.read, **more: Any) -> None:
@@ -269,12 +244,7 @@ def test_traker(tmp_path: Path) -> None:
     source = traker.read(folder)
     np.testing.assert_array_equal(whole(source), SCORES)
     np.testing.assert_array_equal(whole(traker.read(folder / "scores" / "test.mmap")), SCORES)
-    assert source.settings == {
-        "experiment": "test",
-        "JL dimension": 16,
-        "JL matrix type": "normal",
-        "train set size": N_TRAIN,
-    }
+    assert source.settings == {"JL dimension": 16, "JL matrix type": "normal"}
 
 
 def test_traker_in_half_precision(tmp_path: Path) -> None:
@@ -310,15 +280,6 @@ def test_traker_that_is_not_finished_or_does_not_fit(tmp_path: Path) -> None:
 
 
 # --- kronfluence -------------------------------------------------------------------------------
-
-
-def write_kronfluence(folder: Path, **modules: np.ndarray) -> Path:
-    """A folder of scores as kronfluence 1.0.1 leaves it; `test_kronfluence_itself` holds it so."""
-    folder.mkdir(parents=True)
-    tensors = {name: torch.from_numpy(scores) for name, scores in modules.items()}
-    save_file(tensors, folder / kronfluence.FILE, metadata={"damping_factor": "1e-08"})
-    (folder / "factor_arguments.json").write_text('{"strategy": "ekfac"}')
-    return folder
 
 
 def test_kronfluence(tmp_path: Path) -> None:

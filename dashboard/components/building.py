@@ -28,6 +28,14 @@ def building(title: str, ready: Callable[[Study], bool], algorithm: str) -> None
     watch()
 
 
+def unpredicted(study: Study) -> None:
+    """Say why imported scores stand here without predictions."""
+    st.html(
+        '<p class="dl-aside">The scores are imported and no model of this study has predicted '
+        f"anything yet; <code>dataloupe build {escape(str(study.root))}</code> trains one.</p>"
+    )
+
+
 def _panel(title: str, steps: list[Progress], study: Study) -> str:
     current = next((step for step in steps if not step.complete), None)
     entries = "".join(_entry(step, step is current) for step in steps)

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.components.answer import Influences, influence_groups, similar_group
 from dashboard.components.badge import trust_badge
-from dashboard.components.building import building
+from dashboard.components.building import building, unpredicted
 from dashboard.components.cards import test_cards
 from dashboard.components.copy_link import copy_link
 from dashboard.components.export import export
@@ -143,6 +143,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
 side, answer = st.columns([0.24, 0.76], gap="large")
 with side:
     subject(study, algorithm, "test", row, example)
+    if not found.has_predictions and method is not None:
+        unpredicted(study)
 
 with answer:
     label, test = str(example["label"]), str(example["id"])
@@ -175,7 +177,8 @@ with answer:
             support_total=float(totals["test_support"][row]),
             oppose_total=float(totals["test_oppose"][row]),
         )
-        predicted = str(example["predicted"])
+        # Scores that were imported may stand without a prediction.
+        predicted = label if "predicted" not in example else str(example["predicted"])
         groups += influence_groups(training, influences, label, predicted, location, test)
     if wants != INFLUENTIAL:
         similarity = study.similarity(algorithm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.components.building import building
+from dashboard.components.building import building, unpredicted
 from dashboard.components.cards import test_cards
 from dashboard.components.filters import filters
 from dashboard.components.gallery import Group, gallery
@@ -41,7 +41,9 @@ st.html(
 )
 filters(study, location, found)
 
-if not found.has_predictions:
+if not found.has_predictions and location.method is not None:
+    unpredicted(study)
+elif not found.has_predictions:
     building(
         "Predictions appear as soon as they are made",
         lambda study: study.has_predictions(algorithm),

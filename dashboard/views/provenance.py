@@ -159,3 +159,23 @@ if made:
     table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], made)
 else:
     st.html('<p class="dl-aside">None is trained yet.</p>')
+
+imports = study.imports(algorithm)
+if imports:
+    heading("Imported scores")
+    table(
+        "Imported scores",
+        ["Method", "Made by", "File", "SHA-256", "Its matrix", "It says"],
+        [
+            [
+                name,
+                one.tool or "–",
+                ", ".join(one.files),
+                ", ".join(digest[:16] for digest in one.files.values()),
+                f"{' × '.join(f'{n:,}' for n in one.shape)}, a row for each {one.rows} example"
+                + (", signs turned round" if one.negated else ""),
+                ", ".join(f"{key} {value}" for key, value in one.settings.items()) or "–",
+            ]
+            for name, one in imports.items()
+        ],
+    )

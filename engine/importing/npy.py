@@ -20,4 +20,4 @@ def read(path: Path, array: str | None = None) -> Source:
         ImportingError: It cannot be read as one matrix.
     """
     name, matrix = open_matrix(path, array)
-    return Source("own scores", [path], matrix, None, {"array": name} if name else {})
+    return Source(None, [path], matrix, None, {"array": name} if name else {})

@@ -23,14 +23,14 @@ class Source:
     """What a reader found.
 
     Attributes:
-        tool: What made it, as people call it.
+        tool: What made it, as people call it; None for files of one's own.
         files: What the scores are read from; their digests are the scores' identity.
         matrix: The scores.
         rows: What the tool's format says a row stands for; None where it says nothing.
         settings: What the tool says of how the scores were made, in its own words.
     """
 
-    tool: str
+    tool: str | None
     files: Sequence[Path]
     matrix: Matrix
     rows: Rows | None

@@ -11,6 +11,8 @@ from engine.errors import ImportingError
 from engine.importing.matrix import open_npy
 from engine.importing.source import Source, read_settings
 
+_SETTINGS = ("JL dimension", "JL matrix type")
+
 
 def read(path: Path, array: str | None = None) -> Source:
     """The scores of one experiment.
@@ -38,7 +40,7 @@ def read(path: Path, array: str | None = None) -> Source:
             f"{scores} is not finished; traker's `finalize_scores(exp_name={scores.stem!r})` "
             "does that."
         )
-    settings = {"experiment": scores.stem, **metadata}
+    settings = {name: metadata[name] for name in _SETTINGS if name in metadata}
     return Source("traker", [scores], matrix, "train", settings)
 
 

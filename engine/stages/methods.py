@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -55,4 +57,65 @@ def write_method(
             raise ValueError(f"scores are {scores.shape}, not {wanted}")
         store.write_tensors(path, {"scores": scores}, made_from)
     if not about.exists():
-        store.write_json(about, {"badge": dict(badge), **(details or {})}, made_from)
+        _write_about(study, algorithm, method, badge, made_from, details)
+
+
+def write_method_in_blocks(
+    study: Study,
+    algorithm: str,
+    method: str,
+    blocks: Iterable[tuple[slice, slice, np.ndarray]],
+    badge: Mapping[str, Any],
+    made_from: str,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a method's scores from blocks in any order, in place of what the method had.
+
+    No more than a block is held in memory. An error in `blocks` leaves everything as it was.
+
+    Args:
+        study, algorithm, method, badge, made_from, details: As for `write_method`.
+        blocks: (test rows, training rows, their scores); together every score once.
+    """
+    n_test, n_train = study.dataset.n_test, study.dataset.n_train
+    with ExitStack() as shards:
+        files = []
+        for shard in range(study.shards("test")):
+            path = study.method_scores_file(algorithm, method, shard)
+            shape = min(ROWS_PER_SHARD, n_test - shard * ROWS_PER_SHARD), n_train
+            files.append(
+                shards.enter_context(store.filling_matrix(path, "scores", shape, made_from))
+            )
+        for tests, trains, block in blocks:
+            for shard, file in enumerate(files):
+                start = shard * ROWS_PER_SHARD
+                first, last = max(tests.start, start), min(tests.stop, start + file.shape[0])
+                if first < last:
+                    mine = block[first - tests.start : last - tests.start]
+                    file.write(first - start, trains.start, mine)
+        forget_method(study, algorithm, method)
+    _write_about(study, algorithm, method, badge, made_from, details)
+
+
+def forget_method(study: Study, algorithm: str, method: str) -> None:
+    """Take a method out of the study's lists. Its scores are left, to be replaced or removed."""
+    shutil.rmtree(study.search_folder(algorithm, method), ignore_errors=True)
+    study.method_file(algorithm, method).unlink(missing_ok=True)
+
+
+def remove_method(study: Study, algorithm: str, method: str) -> None:
+    """Remove a method's scores and all that was made of them."""
+    forget_method(study, algorithm, method)
+    shutil.rmtree(study.method_folder(algorithm, method), ignore_errors=True)
+
+
+def _write_about(
+    study: Study,
+    algorithm: str,
+    method: str,
+    badge: Mapping[str, Any],
+    made_from: str,
+    details: Mapping[str, Any] | None,
+) -> None:
+    about = study.method_file(algorithm, method)
+    store.write_json(about, {"badge": dict(badge), **(details or {})}, made_from)
