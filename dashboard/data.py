@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.location import NEED_SCORES, Location
+from dashboard.location import Location
+from dashboard.slices import NEED_SCORES
 from engine import store
 from engine.doctor import Report, examine
 from engine.errors import SpecError
+from engine.slices import SavedSlice, saved_slices
 from engine.study import Badge, Split, Study
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
@@ -35,10 +37,14 @@ class Examples:
         table: `id`, `label`, the task's columns and, once they are built, `predicted`, `correct`,
             `confidence`, `margin`. Shared between sessions: never change it.
         ids: Index of the ids, to find a row.
+        codes: The columns that hold class names, `label` and `predicted`, as places in the
+            study's classes: int64 `[n]`.
     """
 
     table: pd.DataFrame
     ids: pd.Index[str]
+    classes: list[str]
+    codes: dict[str, np.ndarray]
 
     @property
     def has_predictions(self) -> bool:
@@ -46,9 +52,9 @@ class Examples:
 
     def row_of(self, example: str) -> int | None:
         """Row of an id or a row number; None where there is no such example."""
-        found = np.flatnonzero(self.ids == example)
-        if len(found):
-            return int(found[0])
+        place = int(self.ids.get_indexer_for(pd.Index([example]))[0])
+        if place >= 0:
+            return place
         if example.isascii() and example.isdigit() and int(example) < len(self.table):
             return int(example)
         return None
@@ -93,7 +99,26 @@ def _examples(
     table = _study.table(split)
     if stamps[1] is not None:
         table = pd.concat([table, _study.predictions(split, algorithm)], axis=1)
-    return Examples(table, pd.Index(table["id"].astype(str)))
+    places = pd.Index(_study.dataset.classes)
+    codes = {
+        column: places.get_indexer(pd.Index(table[column])).astype(np.int64)
+        for column in ("label", "predicted")
+        if column in table
+    }
+    return Examples(table, pd.Index(table["id"].astype(str)), _study.dataset.classes, codes)
+
+
+def kept_slices(study: Study) -> tuple[list[SavedSlice], list[str]]:
+    """The saved slices, and what is wrong with broken ones."""
+    stamps = tuple((path.name, _stamp(path)) for path in study.slice_files())
+    return _kept_slices(str(study.root), stamps, study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _kept_slices(
+    root: str, stamps: tuple[tuple[str, Stamp], ...], _study: Study
+) -> tuple[list[SavedSlice], list[str]]:
+    return saved_slices(_study)
 
 
 def badge(study: Study, algorithm: str, method: str) -> Badge:
@@ -111,13 +136,27 @@ def _badge(
 
 
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
-    """Rows (ascending) whose columns equal the filters' values, or lie in a range's."""
+    """Rows (ascending) that pass all filters: a column's value, or its least and largest; `id`
+    is a part of the id, `only` the rows themselves."""
     keep = np.ones(len(examples.table), dtype=bool)
-    for column, value in filters.items():
-        values = examples.table[column]
-        fits = values.between(*value) if isinstance(value, tuple) else values == value
-        keep &= fits.to_numpy(dtype=bool)
+    for name, value in filters.items():
+        keep &= _passes(examples, name, value)
     return np.flatnonzero(keep)
+
+
+def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
+    if name == "only":
+        found = np.zeros(len(examples.table), dtype=bool)
+        found[list(value)] = True
+    elif name == "id":
+        found = examples.ids.str.contains(value, case=False, regex=False)
+    elif name in examples.codes:
+        found = examples.codes[name] == examples.classes.index(value)
+    else:
+        values = examples.table[name].to_numpy()
+        inside = isinstance(value, tuple)
+        found = (values >= value[0]) & (values <= value[1]) if inside else values == value
+    return np.asarray(found, dtype=bool)
 
 
 def slice_rows(study: Study, examples: Examples, location: Location) -> np.ndarray:
@@ -134,11 +173,27 @@ def slice_rows(study: Study, examples: Examples, location: Location) -> np.ndarr
     return rows[np.argsort(keys, kind="stable")]
 
 
-def counts(examples: Examples, column: str, filters: dict[str, Any]) -> dict[Any, int]:
-    """How many rows each value of `column` would leave under the other filters."""
+def counts(examples: Examples, column: str, filters: dict[str, Any]) -> np.ndarray:
+    """How many rows each value of `column` would leave under the other filters: int64, for every
+    class, or for (wrong, correct)."""
     others = {name: value for name, value in filters.items() if name != column}
-    found = examples.table[column].iloc[matching(examples, others)].value_counts()
-    return {value: int(number) for value, number in found.items()}
+    rows = matching(examples, others)
+    if column in examples.codes:
+        return np.bincount(examples.codes[column][rows], minlength=len(examples.classes))
+    return np.bincount(examples.table[column].to_numpy(dtype=np.int64)[rows], minlength=2)
+
+
+def mix_ups(examples: Examples, filters: dict[str, Any]) -> list[tuple[int, int, int]]:
+    """(true class, class predicted in its place, how often) under all filters but those of the
+    two classes, most frequent first."""
+    others = {name: value for name, value in filters.items() if name not in examples.codes}
+    rows = matching(examples, others)
+    label, predicted = (examples.codes[name][rows] for name in ("label", "predicted"))
+    wrong = label != predicted
+    n = len(examples.classes)
+    pairs, numbers = np.unique(label[wrong] * n + predicted[wrong], return_counts=True)
+    order = np.argsort(-numbers, kind="stable")
+    return [(*divmod(int(pairs[place]), n), int(numbers[place])) for place in order]
 
 
 @dataclass(frozen=True)

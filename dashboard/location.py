@@ -8,13 +8,12 @@ way from Explore to Explain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
+from dashboard.slices import NEED_SCORES, Slice, read_rows, read_slice
 from engine.study import Study
 
 OVERVIEW = "views/overview.py"
@@ -24,70 +23,9 @@ TRAINING = "views/training.py"
 PROVENANCE = "views/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500
-RESULTS = {"correct": True, "wrong": False}
 INFLUENTIAL, SIMILAR, BOTH = "influential", "similar", "both"
 SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both"}
 """Which training examples Explain shows."""
-SORTS = {
-    "margin": "Lowest margin",
-    "-margin": "Highest margin",
-    "confidence": "Least confident",
-    "support": "Strongest supporter",
-    "oppose": "Strongest opposer",
-}
-"""Orders of a slice other than the data's."""
-NEED_SCORES = ("support", "oppose")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Which test examples are looked at, and in which order. None leaves a column free.
-
-    Attributes:
-        margin: Least and largest margin, both included.
-        sort: One of SORTS; None is the order of the data.
-    """
-
-    label: str | None = None
-    predicted: str | None = None
-    result: str | None = None
-    margin: tuple[float, float] | None = None
-    sort: str | None = None
-
-    def filters(self) -> dict[str, Any]:
-        """Column of the examples' table → value, or (least, largest)."""
-        wanted = {
-            "label": self.label,
-            "predicted": self.predicted,
-            "correct": None if self.result is None else RESULTS[self.result],
-            "margin": self.margin,
-        }
-        return {column: value for column, value in wanted.items() if value is not None}
-
-    def parameters(self) -> dict[str, str]:
-        """As they stand in the URL."""
-        found = {
-            "label": self.label,
-            "predicted": self.predicted,
-            "result": self.result,
-            "margin": None if self.margin is None else margin_text(self.margin),
-            "sort": self.sort,
-        }
-        return {name: value for name, value in found.items() if value is not None}
-
-    def words(self) -> str:
-        """As a person would say it; empty for all examples."""
-        parts = []
-        if self.label is not None:
-            parts.append(f"true class {self.label}")
-        if self.predicted is not None:
-            parts.append(f"predicted {self.predicted}")
-        if self.result is not None:
-            parts.append(self.result)
-        if self.margin is not None:
-            least, largest = (f"{end:g}".replace("-", "−") for end in self.margin)
-            parts.append(f"margin {least} to {largest}")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -98,6 +36,7 @@ class Location:
         study: Short fingerprint of the data; None before the data are built.
         foreign: The fingerprint in the URL, where it is another than the study's.
         method: Of the scores shown; None before there are any.
+        selected: Rows of test examples that are selected in Explore, ascending.
         test: Id or row of the explained example, unchecked.
         train: Id or row of the training example looked at, unchecked.
         show: One of SHOWS.
@@ -110,6 +49,7 @@ class Location:
     method: str | None
     slice: Slice
     page: int
+    selected: tuple[int, ...]
     test: str | None
     train: str | None
     show: str
@@ -154,6 +94,7 @@ def read_location(study: Study) -> Location:
             method=None,
             slice=Slice(),
             page=1,
+            selected=(),
             test=asked.get("test"),
             train=asked.get("train"),
             show=INFLUENTIAL,
@@ -170,36 +111,16 @@ def read_location(study: Study) -> Location:
     if method is None and methods:
         method = methods[0]
 
-    def known_class(name: str) -> str | None:
-        value = asked.get(name)
-        if value is not None and value not in study.dataset.classes:
-            problems.append(f"This study has no class “{_short(value)}”; that filter is left out.")
-            return None
-        return value
-
-    result = asked.get("result")
-    if result is not None and result not in RESULTS:
-        problems.append(f"A result is correct or wrong, not “{_short(result)}”.")
-        result = None
-    sort = asked.get("sort")
-    if sort is not None and sort not in SORTS:
-        problems.append(f"Nothing can be sorted by “{_short(sort)}”.")
-        sort = None
     show = asked.get("show", INFLUENTIAL)
     if show not in SHOWS:
         problems.append(f"Explain shows {', '.join(SHOWS)} ones, not “{_short(show)}”.")
         show = INFLUENTIAL
-    margin = None
-    if "margin" in asked:
-        margin = _margin(asked["margin"])
-        if margin is None:
-            said = _short(asked["margin"])
-            problems.append(f"A margin is two numbers, as in -2..3, not “{said}”.")
-    label, predicted = known_class("label"), known_class("predicted")
+    dataset = study.dataset
+    slice = read_slice(asked, dataset.classes, dataset.n_test, problems)
     if not study.has_predictions(algorithm):
-        predicted = result = margin = sort = None
-    if sort in NEED_SCORES and method is None:
-        sort = None
+        slice = replace(slice, predicted=None, result=None, margin=None, sort=None)
+    if slice.sort in NEED_SCORES and method is None:
+        slice = replace(slice, sort=None)
 
     def number(name: str, default: int, largest: int) -> int:
         text = asked.get(name, str(default))
@@ -211,15 +132,16 @@ def read_location(study: Study) -> Location:
         return default
 
     largest_k = largest_k_of(study)
-    fingerprint = study.dataset.fingerprint[:8]
+    fingerprint = dataset.fingerprint[:8]
     asked_study = asked.get("study", fingerprint)
     return Location(
         study=fingerprint,
         foreign=asked_study if asked_study != fingerprint else None,
         algorithm=algorithm,
         method=method,
-        slice=Slice(label, predicted, result, margin, sort),
-        page=number("page", 1, max(1, study.dataset.n_test)),
+        slice=slice,
+        page=number("page", 1, max(1, dataset.n_test)),
+        selected=read_rows("selected", asked, dataset.n_test, problems) or (),
         test=asked.get("test"),
         train=asked.get("train"),
         show=show,
@@ -268,38 +190,6 @@ def go(**parameters: str | int | None) -> None:
             st.query_params.pop(name, None)
         else:
             st.query_params[name] = str(value)
-
-
-def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | None, int | None]:
-    """(place from 1 of `row` among `rows`, the row before it, the row after it).
-
-    `rows` may be in any order. A row that is not among them has its neighbours by number.
-    """
-    found = np.flatnonzero(rows == row)
-    if len(found):
-        place = int(found[0])
-        before = int(rows[place - 1]) if place > 0 else None
-        after = int(rows[place + 1]) if place + 1 < len(rows) else None
-        return place + 1, before, after
-    smaller, larger = rows[rows < row], rows[rows > row]
-    return None, _or_none(smaller.max, smaller), _or_none(larger.min, larger)
-
-
-def margin_text(margin: tuple[float, float]) -> str:
-    """A range of margins as it stands in the URL."""
-    return f"{margin[0]:g}..{margin[1]:g}"
-
-
-def _margin(text: str) -> tuple[float, float] | None:
-    try:
-        least, largest = (float(end) for end in text.split(".."))
-    except ValueError:
-        return None
-    return (least, largest) if -1e6 <= least <= largest <= 1e6 else None
-
-
-def _or_none(extreme: Callable[[], Any], rows: np.ndarray) -> int | None:
-    return int(extreme()) if len(rows) else None
 
 
 def _short(text: str) -> str:

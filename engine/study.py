@@ -5,6 +5,7 @@ holds never imports torch.
 
     study.toml                                   what to compute (written by people)
     store.json                                   format of this folder
+    slices/0123456789abcdef.json                 a saved slice: its name and its filters
     data/dataset.json                            what the dataset is, and its fingerprint
     data/{split}/00000.safetensors               what models are fed, in row shards
     data/{split}/00000.parquet                   id, label, columns to show and filter by
@@ -378,6 +379,13 @@ class Study:
     @property
     def dataset_file(self) -> Path:
         return self.root / "data" / "dataset.json"
+
+    def slice_file(self, name: str) -> Path:
+        return self.root / "slices" / f"{store.fingerprint('slice', name)}.json"
+
+    def slice_files(self) -> list[Path]:
+        """The files of all saved slices."""
+        return sorted((self.root / "slices").glob("[!.]*.json"))
 
     def table_file(self, split: Split, shard: int) -> Path:
         return self.root / "data" / split / f"{shard:05d}.parquet"

@@ -18,6 +18,7 @@ LAYERS = [
     {"engine.attribution"},
     {"engine.search", "engine.similarity", "engine.quality", "engine.trust"},
     {"engine.study"},
+    {"engine.slices"},
     {"engine.stages"},
     {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
     {"engine.importing"},

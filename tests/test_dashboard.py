@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs, quote_plus, urlparse
 
 import numpy as np
 import pandas as pd
@@ -23,15 +23,18 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.__main__ import server_config
 from dashboard.components.cards import signed
-from dashboard.components.confusion import confusion_counts, most_confused
-from dashboard.components.export import as_csv, as_json
+from dashboard.components.confusion import confusion_counts, most_mistaken
+from dashboard.components.export import as_csv, as_json, rows_as_csv, rows_as_json
 from dashboard.components.gallery import thumbnail_side
 from dashboard.components.likeness import ordinal
 from dashboard.components.standing import rank_words
 from dashboard.components.subject import odds, probabilities
-from dashboard.data import STUDY_VARIABLE
-from dashboard.location import SORTS, position_in_slice
+from dashboard.data import STUDY_VARIABLE, Examples, mix_ups
+from dashboard.location import Location
+from dashboard.slices import MOST_PICKED, SORTS, Slice, position_in_slice, read_rows, rows_text
 from engine import store
+from engine.errors import DataloupeError
+from engine.slices import save_slice, saved_slices
 from engine.study import Influence, Study
 from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
 
@@ -136,8 +139,11 @@ def test_each_filter_counts_what_it_would_leave(visit: Any, complete: Study) -> 
     table = complete.table("test").join(complete.predictions("test"))
     wrong = table[~table["correct"]]
     options = app.selectbox(key="label").options
-    assert options == [f"{name} ({(wrong['label'] == name).sum()})" for name in CLASSES]
+    for name, option in zip(CLASSES, options, strict=True):
+        some, of = (int((part["label"] == name).sum()) for part in (wrong, table))
+        assert option == (f"{name} ({some} / {of})" if some < of else f"{name} ({of})")
     assert app.get("segmented_control")[0].options[2] == f"Wrong ({len(wrong)})"
+    assert app.slider(key="margins").label == f"Margin ({len(wrong)})"
 
 
 def test_a_url_restores_the_slice(visit: Any, complete: Study) -> None:
@@ -182,8 +188,11 @@ def test_a_range_of_margins(visit: Any, complete: Study) -> None:
     assert 0 < len(wanted) < 40
     assert [card["row"] for card in cards(app)] == list(wanted)
     assert app.slider(key="margins").value == (-1.0, 2.0)
-    counted = sum(int(option.rsplit("(")[-1][:-1]) for option in app.selectbox(key="label").options)
-    assert counted == len(wanted)
+    options = app.selectbox(key="label").options
+    assert sum(int(option.rsplit("(")[-1].split()[0].strip(")")) for option in options) == len(
+        wanted
+    )
+    assert app.slider(key="margins").label == f"Margin ({len(wanted)} / 40)"
     app.slider(key="margins").set_value((0.0, 2.0)).run()
     assert app.query_params["margin"] == "0..2"
     slider = app.slider(key="margins")
@@ -199,9 +208,240 @@ def test_an_empty_slice_says_so_and_leads_out(visit: Any, complete: Study) -> No
         (table["predicted"] == CLASSES[4]) & (complete.table("test")["label"] == CLASSES[0])
     ).any()
     assert "No pictures are like this" in words(app)
-    app.button[0].click().run()
+    app.button(key="show_all").click().run()
     assert len(cards(app)) == 40
     assert "label" not in app.query_params
+
+
+def test_a_mix_up_is_both_class_filters_at_once(visit: Any, complete: Study) -> None:
+    table = complete.table("test").join(complete.predictions("test"))
+    wrong = table[~table["correct"]]
+    often = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False)
+    (label, predicted), number = often.index[0], often.iloc[0]
+    app = visit(complete, page="1")
+    box = app.selectbox(key="pair")
+    assert len(box.options) == len(often)
+    assert box.options[0].endswith(f" ({number})")
+    box.select_index(0).run()
+    wanted = table[(table["label"] == app.query_params["label"]) & ~table["correct"]]
+    wanted = wanted[wanted["predicted"] == app.query_params["predicted"]]
+    assert [card["row"] for card in cards(app)] == list(wanted.index)
+    assert len(wanted) == number
+    app = visit(complete, label=label, predicted=predicted)
+    assert app.selectbox(key="pair").value is not None
+    assert visit(complete, label=label, predicted=label).selectbox(key="pair").value is None
+    never = visit(complete, label=CLASSES[0], predicted=CLASSES[4])
+    assert never.selectbox(key="pair").options[0] == f"{CLASSES[0]} → {CLASSES[4]} (0)"
+
+
+@pytest.mark.parametrize(("search", "rows"), [("test-3", [3, *range(30, 40)]), ("T-39", [39])])
+def test_search_by_id(visit: Any, complete: Study, search: str, rows: list[int]) -> None:
+    app = visit(complete)
+    app.text_input(key="id").set_value(search).run()
+    assert app.query_params["id"] == search
+    assert [card["row"] for card in cards(app)] == rows
+    assert app.text_input(key="id").label == f"Search by id ({len(rows)} / 40)"
+    app.text_input(key="id").set_value("").run()
+    assert "id" not in app.query_params
+
+
+@pytest.mark.parametrize("search", [".*", "[", "' or 1=1 --", "<b>x</b>", "🦊", "x" * 999])
+def test_a_search_is_text_and_nothing_else(visit: Any, complete: Study, search: str) -> None:
+    app = visit(complete, id=search)
+    assert "<b>0</b> / 40" in words(app)
+    assert "<b>x</b>" not in words(app)
+
+
+# --- selecting ---------------------------------------------------------------------------------
+
+
+def test_a_url_restores_the_selection(visit: Any, complete: Study) -> None:
+    app = visit(complete, selected="0-2,5")
+    assert component(app, "groups")["selected"] == [0, 1, 2, 5]
+    assert "<b>4</b> selected" in words(app)
+    assert app.multiselect(key="selected").value == [0, 1, 2, 5]
+    app.multiselect(key="selected").unselect(1).run()
+    assert app.query_params["selected"] == "0,2,5"
+    assert component(app, "groups")["selected"] == [0, 2, 5]
+    app.button(key="clear_selection").click().run()
+    assert "selected" not in app.query_params
+    assert component(app, "groups")["selected"] == []
+
+
+def test_the_selection_outlives_pages_and_can_be_opened(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", n_test=250)
+    app = visit(study, page="2", selected="7")
+    app.button(key="select_page").click().run()
+    assert app.query_params["selected"] == "7,120-239"
+    app.button(key="open_selection").click().run()
+    assert app.query_params["only"] == "7,120-239"
+    assert "selected" not in app.query_params
+    assert "<b>121</b> / 250" in words(app)
+    assert cards(app)[0]["row"] == 7
+    assert f"only={quote_plus('7,120-239')}" in cards(app)[0]["href"]
+    explain = visit(study, "explain", only="7,120-239", test="test-7")
+    assert "<b>1</b> of 121 · 121 picked" in words(explain)
+    explain.button(key="next").click().run()
+    assert explain.query_params["test"] == "test-120"
+    app.button(key="unpick").click().run()
+    assert "<b>250</b> / 250" in words(app)
+
+
+def test_a_whole_slice_can_be_selected_if_it_is_not_too_large(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", n_test=700)
+    assert not [button for button in visit(study).button if button.key == "select_slice"]
+    app = visit(study, result="wrong")
+    wrong = np.flatnonzero(~study.predictions("test")["correct"])
+    app.button(key="select_slice").click().run()
+    assert component(app, "groups")["selected"] == list(wrong)
+    app = visit(study, selected="0-699")
+    assert "At most 500" in words(app)
+    assert "the most there can be" in words(app)
+
+
+@given(some.sets(some.integers(0, 999), min_size=1, max_size=MOST_PICKED))
+def test_rows_in_a_url_are_read_as_they_were_written(rows: set[int]) -> None:
+    problems: list[str] = []
+    text = rows_text(sorted(rows))
+    assert read_rows("only", {"only": text}, 1000, problems) == tuple(sorted(rows))
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    "text", ["40", "-1", "3-1", "a", "1,,2", "<i>x</i>", "9" * 5000, "0-39,40", "²", ""]
+)
+@pytest.mark.parametrize("name", ["selected", "only"])
+def test_rows_that_cannot_be_are_told(visit: Any, complete: Study, name: str, text: str) -> None:
+    app = visit(complete, **{name: text})
+    assert f"{name} takes rows 0 to 39" in words(app)
+    assert "<i>x</i>" not in words(app)
+    assert cards(app)
+
+
+def test_a_slice_or_a_selection_can_be_taken_away(visit: Any, complete: Study) -> None:
+    app = visit(complete, result="wrong")
+    wrong = np.flatnonzero(~complete.predictions("test")["correct"])
+    labels = [part.proto.popover.label for part in app.get("popover")]
+    assert f"Export all {len(wrong)}" in labels
+    labels = [part.proto.popover.label for part in visit(complete, selected="1-2").get("popover")]
+    assert "Export 2 selected" in labels
+
+    table = complete.table("test").join(complete.predictions("test"))
+    evil = table.assign(label=["=cmd()"] * len(table))
+    found = Examples(evil, pd.Index(evil["id"]), [], {})
+    lines = list(csv.DictReader(io.StringIO(rows_as_csv(found, np.array([3, 1])))))
+    assert [line["row"] for line in lines] == ["3", "1"]
+    assert [line["id"] for line in lines] == ["test-3", "test-1"]
+    assert lines[0]["label"] == "'=cmd()"
+    assert float(lines[0]["margin"]) == pytest.approx(table["margin"][3])
+    here = Location(
+        study=None,
+        foreign=None,
+        algorithm="cnn",
+        method=None,
+        slice=Slice(result="wrong"),
+        page=1,
+        selected=(),
+        test=None,
+        train=None,
+        show="influential",
+        k=12,
+        problems=(),
+    )
+    taken = json.loads(rows_as_json(found, np.array([3, 1]), here, "f00d"))
+    assert taken["data_fingerprint"] == "f00d"
+    assert taken["slice"] == {"result": "wrong"}
+    assert [one["id"] for one in taken["examples"]] == ["test-3", "test-1"]
+    assert taken["examples"][0]["correct"] is bool(table["correct"][3])
+
+
+# --- saved slices ------------------------------------------------------------------------------
+
+
+def save(app: AppTest, name: str) -> AppTest:
+    app.text_input(key="slice_name").set_value(name)
+    (button,) = [one for one in app.button if one.label == "Save"]
+    return button.click().run()
+
+
+def test_a_slice_is_saved_opened_and_deleted(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", n_test=40)
+    wrong = np.flatnonzero(~study.predictions("test")["correct"])
+    app = save(visit(study, result="wrong", sort="margin"), "Hard ones")
+    assert "“Hard ones” is saved" in words(app)
+    other = visit(study)  # Someone else's browser.
+    button = other.button(key="open slice Hard ones")
+    assert button.label == f"Hard ones ({len(wrong)} / 40)"
+    button.click().run()
+    assert (other.query_params["result"], other.query_params["sort"]) == ("wrong", "margin")
+    assert {card["row"] for card in cards(other)} == set(wrong)
+    assert "already" in words(save(other, " Hard ones "))
+    other.button(key="delete slice Hard ones").click().run()
+    assert len(saved_slices(study)[0]) == 1
+    other.button(key="delete slice Hard ones").click().run()
+    assert "is deleted" in words(other)
+    assert saved_slices(study) == ([], [])
+
+
+def test_a_selection_is_saved_as_a_slice(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", n_test=40)
+    save(visit(study, selected="3,5-6", result="wrong"), "These")
+    app = visit(study, label=CLASSES[0], page="1", selected="1")
+    app.button(key="open slice These").click().run()
+    assert [card["row"] for card in cards(app)] == [3, 5, 6]
+    assert not {"label", "selected", "result"} & set(app.query_params)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 81])
+def test_no_slice_without_a_proper_name(visit: Any, tmp_path: Path, name: str) -> None:
+    study = write_study(tmp_path / "s")
+    with pytest.raises(DataloupeError, match="1 to 80 characters"):
+        save_slice(study, name, {})
+    assert saved_slices(study) == ([], [])
+
+
+def test_slices_with_any_name_and_of_other_data(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    names = ("../../etc", "<script>alert(1)</script>", "🦊 **bold** :red[x] [a](b)", "é", "👩‍💻")
+    for name in names:
+        save_slice(study, name, {"label": CLASSES[1], "evil": "1", "sort": "<b>"})
+    assert {one.name for one in saved_slices(study)[0]} == set(names)
+    app = visit(study)
+    assert "<script>" not in words(app)
+    labels = [button.label for button in app.button]
+    assert r"\*\*bold\*\* \:red\[x\]" in "".join(labels)
+    app.button(key="open slice é").click().run()
+    assert app.query_params["label"] == CLASSES[1]
+    assert "evil" not in app.query_params
+    write_study(tmp_path / "t", n_test=9, seed=4)
+    for name in ("data", "algorithms"):
+        (study.root / name).rename(tmp_path / f"old-{name}")
+        (tmp_path / "t" / name).rename(study.root / name)
+    app = visit(study)
+    assert app.button(key="open slice é").label == "é (of other data)"
+    app.button(key="open slice é").click().run()
+    assert "made for other data" in words(app)
+
+
+def test_a_broken_slice_is_told_and_the_others_stay(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    for name in ("one", "two"):
+        save_slice(study, name, {})
+    study.slice_file("one").write_text("{}")
+    app = visit(study)
+    assert "no whole saved slice" in words(app)
+    assert [button.label for button in app.button if "open slice" in str(button.key)] == [
+        "two (24 / 24)"
+    ]
+
+
+def test_a_study_that_cannot_be_written_keeps_no_slice(
+    visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path / "s")
+    (study.root / "slices").write_text("in the way")
+    app = save(visit(study), "one")
+    assert "cannot be written" in words(app)
 
 
 def test_pages_of_the_gallery(visit: Any, tmp_path: Path) -> None:
@@ -581,10 +821,15 @@ def test_standing_in_a_class(weight: float, members: list[float], told: str) -> 
 # --- Overview ----------------------------------------------------------------------------------
 
 
+def component_of(app: AppTest, name: str) -> list[dict[str, Any]]:
+    """The data of the page's components that have this entry."""
+    found = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
+    return [data for data in found if name in data]
+
+
 def component(app: AppTest, name: str) -> dict[str, Any]:
     """The data of the page's component that has this entry."""
-    found = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
-    (data,) = [data for data in found if name in data]
+    (data,) = component_of(app, name)
     return data
 
 
@@ -596,6 +841,8 @@ def test_overview_counts_and_links_every_confusion(visit: Any, complete: Study) 
         for predicted, cell in zip(CLASSES, cells, strict=True):
             both = (table["label"] == label) & (table["predicted"] == predicted)
             assert cell["count"] == both.sum()
+            if not cell["count"]:
+                continue
             asked = parse_qs(urlparse(cell["href"]).query)
             assert (asked["label"], asked["predicted"]) == ([label], [predicted])
             assert "result" not in asked
@@ -646,13 +893,24 @@ def test_overview_of_a_study_that_is_still_built(
 
 @given(some.lists(some.tuples(some.integers(0, 4), some.integers(0, 4)), min_size=1))
 def test_confusions_are_counted(pairs: list[tuple[int, int]]) -> None:
-    names = list("abcde")
-    table = pd.DataFrame([(names[a], names[b]) for a, b in pairs], columns=["label", "predicted"])
-    counts = confusion_counts(names, table)
+    label, predicted = np.array(pairs).T
+    codes = {"label": label, "predicted": predicted}
+    found = Examples(pd.DataFrame(index=range(len(pairs))), pd.Index([]), list("abcde"), codes)
+    counts = confusion_counts(found)
     assert all(counts[a, b] == pairs.count((a, b)) for a in range(5) for b in range(5))
-    listed = most_confused(counts)
-    assert {*listed} == {(a, b) for a, b in pairs if a != b}
-    assert [counts[pair] for pair in listed] == sorted((counts[p] for p in listed), reverse=True)
+    listed = mix_ups(found, {})
+    assert {one[:2] for one in listed} == {(a, b) for a, b in pairs if a != b}
+    assert [number for *_, number in listed] == sorted(
+        (counts[one[:2]] for one in listed), reverse=True
+    )
+    mistaken = most_mistaken(found)
+    assert {one[0] for one in mistaken} == {a for a, b in pairs if a != b}
+    for place, wrong, of in mistaken:
+        assert of == sum(a == place for a, _ in pairs)
+        assert wrong == sum(a == place != b for a, b in pairs)
+    assert [wrong / of for _, wrong, of in mistaken] == sorted(
+        (wrong / of for _, wrong, of in mistaken), reverse=True
+    )
 
 
 # --- Provenance --------------------------------------------------------------------------------
@@ -872,8 +1130,7 @@ def test_small_and_wide_studies(
     assert app.button(key="next").disabled
     assert cards(visit(study, "explain")) == []  # No mistake to offer.
     assert len(cards(visit(study, "training", train="0"), 0)) <= n_test
-    shown = component(visit(study, "overview"), "classes")
-    assert ("pairs" in shown) is (len(classes) > 24)
+    assert bool(component_of(visit(study, "overview"), "lists")) is (len(classes) > 24)
 
 
 # --- pieces ------------------------------------------------------------------------------------

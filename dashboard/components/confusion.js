@@ -3,7 +3,7 @@
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const root = parentElement.querySelector(".confusion")
-  root.replaceChildren(data.rows ? matrix(data) : pairs(data))
+  root.replaceChildren(...(data.rows ? [matrix(data)] : data.lists.map(list)))
 
   root.onclick = event => {
     const cell = event.target.closest("a")
@@ -11,10 +11,7 @@ export default function (component) {
     if (!cell || elsewhere) return
     event.preventDefault()
     takeQuery(cell)
-    setTriggerValue("opened", {
-      label: Number(cell.dataset.label),
-      predicted: Number(cell.dataset.predicted),
-    })
+    setTriggerValue("opened", Number(cell.dataset.cell))
   }
 }
 
@@ -26,7 +23,8 @@ function matrix(data) {
   head.append(corner, ...data.classes.map(name => heading(name, "col")))
   const body = data.rows.map((cells, label) => {
     const row = element("tr")
-    row.append(heading(data.classes[label], "row"), ...cells.map(cell => filled(cell, data)))
+    const filled = cells.map((cell, predicted) => square(cell, label === predicted, data))
+    row.append(heading(data.classes[label], "row"), ...filled)
     return row
   })
   table.append(head, ...body)
@@ -41,14 +39,13 @@ function heading(name, scope) {
   return node
 }
 
-function filled(cell, data) {
+function square(cell, right, data) {
   const node = element("td")
   if (cell.count === 0) {
     node.append(element("span", "none", "·"))
     return node
   }
-  const right = cell.label === cell.predicted
-  const link = opens(cell, data, cell.count.toLocaleString("en"))
+  const link = opens(cell, cell.count.toLocaleString("en"))
   link.className = right ? "right" : "wrong"
   const strength = Math.sqrt(cell.count / (right ? data.most : data.mostWrong))
   link.style.setProperty("--strength", `${Math.round(8 + 46 * strength)}%`)
@@ -56,30 +53,33 @@ function filled(cell, data) {
   return node
 }
 
-function pairs(data) {
-  if (data.pairs.length === 0) return element("p", "", "No class is mistaken for another.")
-  const list = element("ol")
-  list.append(
-    ...data.pairs.map(cell => {
+function list({ title, cells }) {
+  const part = element("section")
+  part.append(element("h3", "", title))
+  if (cells.length === 0) {
+    part.append(element("p", "", "No class is mistaken for another."))
+    return part
+  }
+  const entries = element("ol")
+  entries.append(
+    ...cells.map(cell => {
       const entry = element("li")
-      const names = `${data.classes[cell.label]} → ${data.classes[cell.predicted]}`
-      const link = opens(cell, data, names)
-      link.append(element("b", "", cell.count.toLocaleString("en")))
+      const link = opens(cell, "")
+      link.append(element("span", "", cell.words), element("b", "", cell.count.toLocaleString("en")))
       entry.append(link)
       return entry
     }),
   )
-  return list
+  part.append(entries)
+  return part
 }
 
-function opens(cell, data, words) {
+function opens(cell, words) {
   const link = element("a", "", words)
-  const [label, predicted] = [data.classes[cell.label], data.classes[cell.predicted]]
   link.href = cell.href
-  link.dataset.label = cell.label
-  link.dataset.predicted = cell.predicted
-  link.title = `${cell.count.toLocaleString("en")} of class ${label} predicted as ${predicted}`
-  link.setAttribute("aria-label", link.title)
+  link.dataset.cell = cell.cell
+  link.title = cell.hint
+  link.setAttribute("aria-label", cell.hint)
   return link
 }
 

@@ -1,82 +1,125 @@
 """The confusion matrix as a table of links: each cell opens the test examples it counts.
 
 A table, and not a chart: it can be walked with the keyboard, read aloud and opened in a new tab.
-Where there are too many classes for a table, the most frequent confusions are listed.
+Too many classes for a table are listed instead: the most frequent mix-ups, of all classes or of
+one that is chosen, and the classes that are mistaken most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
+from dashboard.components.filters import with_count
+from dashboard.data import Examples, mix_ups
 from dashboard.location import Location
 
 MOST_CLASSES = 24
-MOST_PAIRS = 24
+MOST_LISTED = 24
 _HERE = Path(__file__).parent
 
 
 def confusion(
-    classes: list[str],
-    table: pd.DataFrame,
-    location: Location,
-    on_open: Callable[[str, str], None],
+    examples: Examples, location: Location, on_open: Callable[[dict[str, str]], None]
 ) -> None:
-    """Show how often each class is predicted as which; `on_open(label, predicted)` on a click.
+    """Show how often each class is predicted as which.
 
     Args:
-        table: With `label` and `predicted`.
+        examples: With predictions.
+        on_open: Called with the filters of a clicked cell, as they stand in the URL.
     """
-    counts = confusion_counts(classes, table)
+    classes = examples.classes
+    cells: list[dict[str, str]] = []
 
-    def cell(label: int, predicted: int) -> dict[str, Any]:
-        names = {"label": classes[label], "predicted": classes[predicted]}
-        return {
-            "label": label,
-            "predicted": predicted,
-            "count": int(counts[label, predicted]),
-            "href": "explore?" + urlencode(location.parameters(**names)),
-        }
+    def cell(words: str, count: int, hint: str, **filters: str) -> dict[str, Any]:
+        """What a link shows and where it leads; its place in `cells` says which was clicked."""
+        cells.append(filters)
+        href = "explore?" + urlencode(location.parameters(**filters))
+        return {"words": words, "count": count, "hint": hint, "href": href, "cell": len(cells) - 1}
 
-    every = range(len(classes))
-    data: dict[str, Any] = {"classes": classes}
+    def pair(label: int, predicted: int, count: int) -> dict[str, Any]:
+        if not count:
+            return {"count": 0}
+        names = classes[label], classes[predicted]
+        hint = f"{count:,} of class {names[0]} predicted as {names[1]}"
+        words = " → ".join(names)
+        return cell(words, count, hint, label=names[0], predicted=names[1])
+
+    def mistaken(label: int, wrong: int, of: int) -> dict[str, Any]:
+        hint = f"{wrong:,} of {of:,} of class {classes[label]} predicted wrongly"
+        words = with_count(classes[label], wrong, of)
+        return cell(words, wrong, hint, label=classes[label], result="wrong")
+
+    data: dict[str, Any]
     if len(classes) <= MOST_CLASSES:
-        data["rows"] = [[cell(label, predicted) for predicted in every] for label in every]
-        data["most"] = max(1, int(counts.max(initial=0)))
+        counts = confusion_counts(examples)
+        every = range(len(classes))
         wrong = counts - np.diag(np.diag(counts))
-        data["mostWrong"] = max(1, int(wrong.max(initial=0)))
+        data = {
+            "classes": classes,
+            "rows": [[pair(a, b, int(counts[a, b])) for b in every] for a in every],
+            "most": max(1, int(counts.max(initial=0))),
+            "mostWrong": max(1, int(wrong.max(initial=0))),
+        }
     else:
-        data["pairs"] = [cell(*pair) for pair in most_confused(counts)[:MOST_PAIRS]]
+        found = mix_ups(examples, {})
+        chosen = _class(classes)
+        if chosen is not None:
+            found = [one for one in found if chosen in one[:2]]
+        listed = [pair(*one) for one in found[:MOST_LISTED]]
+        data = {"lists": [_list("Most frequent mix-ups", listed, len(found))]}
+        if chosen is None:
+            hardest = most_mistaken(examples)
+            listed = [mistaken(*one) for one in hardest[:MOST_LISTED]]
+            data["lists"].append(_list("Classes mistaken most", listed, len(hardest)))
 
     def opened() -> None:
-        chosen = st.session_state["confusion"].opened
-        if chosen is not None:
-            on_open(classes[int(chosen["label"])], classes[int(chosen["predicted"])])
+        place = st.session_state["confusion"].opened
+        if place is not None and 0 <= int(place) < len(cells):
+            on_open(cells[int(place)])
 
     _component()(key="confusion", data=data, on_opened_change=opened)
 
 
-def confusion_counts(classes: list[str], table: pd.DataFrame) -> np.ndarray:
-    """Examples of each true class (row) predicted as each class (column)."""
-    places = pd.Index(classes)
-    label, predicted = (
-        places.get_indexer(pd.Index(table[name])) for name in ("label", "predicted")
+def _list(name: str, listed: list[dict[str, Any]], of: int) -> dict[str, Any]:
+    return {"title": f"{name} ({len(listed):,} / {of:,})", "cells": listed}
+
+
+def _class(classes: Sequence[str]) -> int | None:
+    """A class whose mix-ups are wanted, or None for all."""
+    chosen = st.selectbox(
+        "Mix-ups of one class",
+        range(len(classes)),
+        index=None,
+        format_func=classes.__getitem__,
+        placeholder="All classes",
+        key="confused",
+        width=320,
     )
-    counts = np.bincount(label * len(classes) + predicted, minlength=len(classes) ** 2)
-    return counts.reshape(len(classes), len(classes))
+    return None if chosen is None else int(chosen)
 
 
-def most_confused(counts: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (true class, another predicted in its place) that happen, most frequent first."""
-    wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-wrong, axis=None, kind="stable")[: int(np.count_nonzero(wrong))]
-    return [divmod(int(place), len(counts)) for place in order]
+def confusion_counts(examples: Examples) -> np.ndarray:
+    """Examples of each true class (row) predicted as each class (column), int64."""
+    n = len(examples.classes)
+    cells = examples.codes["label"] * n + examples.codes["predicted"]
+    return np.bincount(cells, minlength=n * n).reshape(n, n)
+
+
+def most_mistaken(examples: Examples) -> list[tuple[int, int, int]]:
+    """(class, how many of it are predicted wrongly, of how many), largest share first."""
+    n = len(examples.classes)
+    label = examples.codes["label"]
+    of = np.bincount(label, minlength=n)
+    wrong = np.bincount(label[label != examples.codes["predicted"]], minlength=n)
+    share = wrong / np.maximum(of, 1)
+    order = np.lexsort((-wrong, -share))
+    return [(int(place), int(wrong[place]), int(of[place])) for place in order if wrong[place]]
 
 
 def _component() -> Any:

@@ -1,13 +1,19 @@
-"""An explanation to take away: as JSON, as CSV, and as the Python that gives it again."""
+"""What is shown, to take away: an explanation as JSON, CSV and the Python that gives it again, a
+slice as JSON and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import streamlit as st
 
+from dashboard.data import Examples
+from dashboard.location import Location
 from engine.study import Explanation, Study
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -39,6 +45,61 @@ def export(study: Study, row: int, id_: str, k: int, algorithm: str, method: str
                 key="csv",
             )
         st.code(snippet(study, id_, k, algorithm, method), language=None, wrap_lines=True)
+
+
+def export_slice(
+    study: Study, examples: Examples, rows: np.ndarray, what: str, location: Location
+) -> None:
+    """A button that opens the ways out for these examples, with all that is known of each."""
+    with (
+        st.popover(f"Export {what}", icon=":material/download:", width="content"),
+        st.container(horizontal=True),
+    ):
+        st.download_button(
+            "JSON",
+            lambda: rows_as_json(examples, rows, location, study.dataset.fingerprint),
+            file_name="slice.json",
+            mime="application/json",
+            on_click="ignore",
+            key="slice_json",
+        )
+        st.download_button(
+            "CSV",
+            lambda: rows_as_csv(examples, rows),
+            file_name="slice.csv",
+            mime="text/csv",
+            on_click="ignore",
+            key="slice_csv",
+        )
+
+
+def rows_as_json(examples: Examples, rows: np.ndarray, location: Location, fingerprint: str) -> str:
+    """The examples, with the fingerprint of their data, the algorithm and the slice."""
+    content = {
+        "data_fingerprint": fingerprint,
+        "algorithm": location.algorithm,
+        "slice": location.slice.parameters(),
+        "examples": [{"row": int(row), **one} for row, one in _records(examples, rows)],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def rows_as_csv(examples: Examples, rows: np.ndarray) -> str:
+    """One line an example: `row`, then the columns of its table."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["row", *map(harmless, examples.table.columns)])
+    for row, one in _records(examples, rows):
+        writer.writerow([row, *(harmless(v) if isinstance(v, str) else v for v in one.values())])
+    return file.getvalue()
+
+
+def _records(examples: Examples, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row with its columns, in values that JSON has."""
+    table = examples.table.iloc[rows]
+    columns = {str(name): table[name].tolist() for name in table.columns}
+    for place, row in enumerate(rows):
+        yield int(row), {name: values[place] for name, values in columns.items()}
 
 
 def as_json(explanation: Explanation, fingerprint: str) -> str:

@@ -3,33 +3,141 @@
 
 const SHEET_COLUMNS = 16
 
+// What a mounted gallery knows between two runs: what is selected, where a range began, and how
+// many changes it has sent.
+const states = new WeakMap()
+const SEND_AFTER = 200 // ms, so that a row of quick keys is one change
+
 export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
+  const { data, parentElement } = component
   const root = parentElement.querySelector(".gallery")
-  const focused = parentElement.activeElement?.dataset?.row
+  const state = states.get(root) ?? { chosen: new Set(), sent: 0, shown: null, timer: null }
+  states.set(root, state)
+  state.component = component
+  build(root, state, data, parentElement.activeElement?.dataset?.row)
+  // What we sent after the server's answer was made is newer than that answer.
+  if (data.change >= state.sent && state.timer === null) {
+    state.sent = data.change
+    state.chosen = new Set(data.selected)
+  }
+  mark(root, state)
+
+  root.onclick = event => clicked(event, root, state)
+  root.onkeydown = event => pressed(event, root, state)
+  root.onfocusin = event => {
+    const card = event.target.closest("a.card")
+    if (card) makeTabStop(card)
+  }
+}
+
+function build(root, state, data, focused) {
+  const content = JSON.stringify([data.groups, data.side, data.narrow, data.text, data.selectable])
+  if (content === state.shown) return
+  state.shown = content
+  state.anchor = null
   const groups = element("div", "groups")
   groups.dataset.count = data.groups.length
   groups.append(...data.groups.map(group => section(group, data)))
   root.style.setProperty("--side-wide", `${data.side}px`)
   root.style.setProperty("--side-narrow", `${data.narrow}px`)
   root.classList.toggle("texts", data.text)
+  root.classList.toggle("selectable", data.selectable)
   root.replaceChildren(groups)
-
-  root.onclick = event => {
-    const card = event.target.closest("a.card")
-    const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0
-    if (!card || elsewhere) return
-    event.preventDefault()
-    takeQuery(card)
-    setTriggerValue("opened", Number(card.dataset.row))
-  }
-  root.onkeydown = event => move(event)
-  root.onfocusin = event => {
-    const card = event.target.closest("a.card")
-    if (card) makeTabStop(card)
-  }
   if (focused !== undefined) root.querySelector(`a.card[data-row="${focused}"]`)?.focus()
 }
+
+function clicked(event, root, state) {
+  if (event.target.matches("input.pick")) {
+    toggle(event.target.closest("li").querySelector("a.card"), root, state)
+    return
+  }
+  const card = event.target.closest("a.card")
+  if (!card || event.ctrlKey || event.metaKey || event.button !== 0) return
+  const { data, setTriggerValue } = state.component
+  if (event.shiftKey && data.selectable) {
+    event.preventDefault()
+    window.getSelection()?.removeAllRanges()
+    card.focus()
+    extend(card, root, state, card)
+  } else if (!event.shiftKey) {
+    event.preventDefault()
+    takeQuery(card)
+    setTriggerValue("opened", rowOf(card))
+  }
+}
+
+function pressed(event, root, state) {
+  const here = event.target.closest("a.card")
+  if (!here || event.altKey) return
+  const command = event.ctrlKey || event.metaKey
+  const cards = [...here.closest("ul").querySelectorAll("a.card")]
+  const to = command ? undefined : target(event.key, here, cards)
+  if (to) {
+    makeTabStop(to)
+    to.focus()
+    if (event.shiftKey) extend(to, root, state, here)
+    else state.anchor = null
+  } else if (!state.component.data.selectable) return
+  else if (event.key === " " && !command) toggle(here, root, state)
+  else if (event.key === "Escape" && state.chosen.size) choose(new Set(), root, state)
+  else if (event.key === "a" && command) {
+    choose(new Set([...state.chosen, ...cards.map(rowOf)]), root, state)
+  } else return
+  event.preventDefault()
+  event.stopPropagation()
+}
+
+// --- selecting ---------------------------------------------------------------------------------
+
+function rowOf(card) {
+  return Number(card.dataset.row)
+}
+
+function toggle(card, root, state) {
+  const chosen = new Set(state.chosen)
+  if (!chosen.delete(rowOf(card))) chosen.add(rowOf(card))
+  choose(chosen, root, state)
+  begin(card, state)
+}
+
+// A range begins here; what was selected before stays so.
+function begin(card, state) {
+  state.anchor = rowOf(card)
+  state.before = new Set(state.chosen)
+}
+
+// Select from where the range began (`from`, if it begins now) to this card.
+function extend(card, root, state, from) {
+  if (state.anchor === null) begin(from, state)
+  const rows = [...card.closest("ul").querySelectorAll("a.card")].map(rowOf)
+  const ends = [rows.indexOf(state.anchor), rows.indexOf(rowOf(card))].sort((a, b) => a - b)
+  const range = rows.slice(Math.max(0, ends[0]), ends[1] + 1)
+  choose(new Set([...state.before, ...range]), root, state)
+}
+
+function choose(chosen, root, state) {
+  const { data } = state.component
+  state.chosen = new Set([...chosen].slice(0, data.most))
+  mark(root, state)
+  clearTimeout(state.timer)
+  state.timer = setTimeout(() => {
+    state.timer = null
+    state.sent += 1
+    const rows = [...state.chosen].sort((a, b) => a - b)
+    state.component.setTriggerValue("selected", { number: state.sent, rows })
+  }, SEND_AFTER)
+}
+
+function mark(root, state) {
+  root.classList.toggle("choosing", state.chosen.size > 0)
+  for (const box of root.querySelectorAll("input.pick")) {
+    const entry = box.closest("li")
+    box.checked = state.chosen.has(rowOf(entry.querySelector("a.card")))
+    entry.classList.toggle("chosen", box.checked)
+  }
+}
+
+// --- drawing -----------------------------------------------------------------------------------
 
 function section(group, data) {
   const part = element("section")
@@ -60,6 +168,7 @@ function section(group, data) {
     ...group.items.map((item, place) => {
       const entry = element("li")
       entry.append(card(item, data, place === 0))
+      if (data.selectable) entry.append(pick(item))
       return entry
     }),
   )
@@ -147,27 +256,25 @@ function thumbnail(item, data) {
   return node
 }
 
-// Arrow keys move between cards; only one card is a stop of the tab key.
-function move(event) {
-  const here = event.target.closest("a.card")
-  if (!here || event.ctrlKey || event.metaKey || event.altKey) return
-  const cards = [...here.closest("ul").querySelectorAll("a.card")]
-  const top = cards[0].offsetTop
-  const below = cards.findIndex(card => card.offsetTop > top)
+// The box in a card's corner. Space does the same on the card, so the tab key passes it by.
+function pick(item) {
+  const box = element("input", "pick")
+  box.type = "checkbox"
+  box.tabIndex = -1
+  box.setAttribute("aria-label", `Select ${item.hint}`)
+  return box
+}
+
+// The card that an arrow key leads to; at an end, the same. Only one card is a stop of the tab key.
+function target(key, here, cards) {
+  const top = card => card.getBoundingClientRect().top
+  const below = cards.findIndex(card => top(card) > top(cards[0]))
   const columns = below === -1 ? cards.length : below
-  const at = cards.indexOf(here)
-  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key]
-  let to = step === undefined ? at : at + step
-  if (event.key === "Home") to = 0
-  else if (event.key === "End") to = cards.length - 1
-  else if (step === undefined) return
-  event.preventDefault()
-  event.stopPropagation()
-  const target = cards[to]
-  if (target) {
-    makeTabStop(target)
-    target.focus()
-  }
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key]
+  if (key === "Home") return cards[0]
+  if (key === "End") return cards.at(-1)
+  if (step === undefined) return undefined
+  return cards[cards.indexOf(here) + step] ?? here
 }
 
 function makeTabStop(card) {
@@ -184,7 +291,11 @@ function element(tag, name = "", text = "") {
 
 // To open another page Streamlit pushes the new query on this page first, then the new page. With
 // the query in place already it pushes once, and one step back leads here again.
+// What is selected goes along, so that it still is on the way back.
 function takeQuery(link) {
-  const { pathname } = window.location
-  if (link.pathname !== pathname) window.history.replaceState({}, "", pathname + link.search)
+  const { pathname, search } = window.location
+  if (link.pathname === pathname) return
+  const selected = new URLSearchParams(search).get("selected")
+  const more = selected ? `&selected=${encodeURIComponent(selected)}` : ""
+  window.history.replaceState({}, "", pathname + link.search + more)
 }

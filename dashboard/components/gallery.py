@@ -1,4 +1,8 @@
-"""The gallery: pictures from sprite sheets, or texts, in a grid for mouse and arrow keys."""
+"""The gallery: pictures from sprite sheets, or texts, in a grid for mouse and arrow keys.
+
+A card opens by a click or Enter. Where cards can be selected, the box in the corner, Space, Shift
+with a click or an arrow key, and Ctrl+A do it; Escape selects none.
+"""
 
 from __future__ import annotations
 
@@ -89,8 +93,18 @@ def gallery(
     side: int,
     key: str,
     on_open: Callable[[int], None] | None = None,
+    selected: Sequence[int] = (),
+    most: int = 0,
+    on_select: Callable[[list[int]], None] | None = None,
 ) -> None:
-    """Show groups of cards side by side; `on_open` is called with the row of a clicked card."""
+    """Show groups of cards side by side.
+
+    Args:
+        on_open: Called with the row of a clicked card.
+        selected: Rows that are selected, on this page or not.
+        most: How many can be selected.
+        on_select: Called with all selected rows when they change; None: cards cannot be selected.
+    """
     text = study.dataset.display == "text"
 
     def item(card: Card) -> dict[str, Any]:
@@ -105,9 +119,20 @@ def gallery(
         if on_open is not None and isinstance(row, int | float):
             on_open(int(row))
 
+    def chosen() -> None:
+        change = st.session_state[key].selected
+        if on_select is not None and change is not None:
+            st.session_state[f"{key}_change"] = change["number"]
+            on_select([int(row) for row in change["rows"]])
+
     _component()(
         key=key,
         data={
+            "selectable": on_select is not None,
+            "selected": list(selected),
+            "most": most,
+            # Changes that the page made after this one are newer than what we know of.
+            "change": st.session_state.get(f"{key}_change", 0),
             "side": thumbnail_side(study.dataset.cell, side),
             "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
             "text": text,
@@ -127,6 +152,7 @@ def gallery(
             ],
         },
         on_opened_change=opened,
+        on_selected_change=chosen,
     )
 
 

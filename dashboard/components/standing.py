@@ -9,22 +9,21 @@ import streamlit as st
 
 from dashboard.components.cards import signed
 from dashboard.components.histogram import Series, histogram
-from dashboard.data import Weights
+from dashboard.data import Examples, Weights
 
 BINS = 24
 
 
-def standing(
-    row: int, label: str, labels: np.ndarray, weights: Weights, n_test: int, kind: str
-) -> None:
+def standing(row: int, training: Examples, weights: Weights, n_test: int, kind: str) -> None:
     """Show the sums of one training example's influence and where they stand in its class.
 
     Args:
-        labels: Class names of all training examples.
         weights: Of all training examples.
     """
+    label = str(training.table["label"].iloc[row])
     plus, minus = float(weights.support[row]), float(weights.oppose[row])
-    weight, members = float(weights.total[row]), weights.total[labels == label]
+    codes = training.codes["label"]
+    weight, members = float(weights.total[row]), weights.total[codes == codes[row]]
     share = 100 * plus / (plus - minus) if plus > minus else 50.0
     largest = max(plus, -minus)
     short = escape(label if len(label) <= 60 else label[:59] + "…")

@@ -1,7 +1,8 @@
-"""The title of a page about one example, and names cut so that they fit a sentence."""
+"""The title of a page about one example, and names cut and escaped so that they fit."""
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 LONGEST = 60
@@ -16,3 +17,8 @@ def short(text: object) -> str:
     """A name short enough for a sentence."""
     words = str(text)
     return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
+
+
+def plain(text: object) -> str:
+    """A name for a label of Streamlit's, which would take `*` or `:red[` for markup."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!:|~<>$&@^=-])", r"\\\1", short(text))

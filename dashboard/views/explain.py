@@ -34,9 +34,9 @@ from dashboard.location import (
     TRAINING,
     go,
     largest_k_of,
-    position_in_slice,
     read_location,
 )
+from dashboard.slices import position_in_slice
 
 SIDE = 112
 MISTAKES = 24

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
 from dashboard.components.building import building, unpredicted
 from dashboard.components.cards import test_cards
+from dashboard.components.export import export_slice
 from dashboard.components.filters import filters
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.notice import notice
+from dashboard.components.part import part
+from dashboard.components.saved import saved
+from dashboard.components.selection import select, selection
 from dashboard.data import examples, open_study, slice_rows
 from dashboard.location import EXPLAIN, go, keep, read_location
+from dashboard.slices import MOST_PICKED, PARAMETERS, rows_text
 
 PER_PAGE = 120
 SIDE = 112
@@ -29,8 +35,10 @@ rows = slice_rows(study, found, location)
 
 
 def open_example(test: str) -> None:
-    """Explain a test example, in the same slice."""
-    st.switch_page(EXPLAIN, query_params=location.parameters(test=test))
+    """Explain a test example, in the same slice; what is selected stays so on the way back."""
+    here = read_location(study)
+    chosen = {"selected": rows_text(here.selected)} if here.selected else {}
+    st.switch_page(EXPLAIN, query_params=here.parameters(test=test, **chosen))
 
 
 # --- title, count, filters ---------------------------------------------------------------------
@@ -40,6 +48,15 @@ st.html(
     f"<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>"
 )
 filters(study, location, found)
+if location.slice.only is not None:
+    st.button(
+        f"Only the {len(location.slice.only):,} picked",
+        icon=":material/close:",
+        key="unpick",
+        help="Leave this filter out",
+        on_click=go,
+        kwargs={"only": None, "page": None},
+    )
 
 if not found.has_predictions and location.method is not None:
     unpredicted(study)
@@ -50,41 +67,55 @@ elif not found.has_predictions:
         algorithm,
     )
 
-# --- the gallery -------------------------------------------------------------------------------
+# --- the gallery, with what is selected in it --------------------------------------------------
 
-if not len(rows):
-    notice(f"No {kind} are like this", f"Nothing here has {location.slice.words()}.")
-    with st.container(horizontal=True, horizontal_alignment="center"):
-        st.button(
-            "Show all",
-            on_click=go,
-            kwargs=dict.fromkeys(("label", "predicted", "result", "margin", "page")),
-        )
-    st.stop()
 
-pages = -(-len(rows) // PER_PAGE)
-page = min(location.page, pages)
-cards = test_cards(found, rows[(page - 1) * PER_PAGE : page * PER_PAGE], location)
-gallery(
-    study,
-    "test",
-    [Group(f"Test {kind}", cards)],
-    SIDE,
-    "gallery",
-    lambda row: open_example(str(found.table["id"].iloc[row])),
-)
-
-# --- other pages, and any example by name ------------------------------------------------------
-
-with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
-    if pages > 1:
-        key = f"page_{page}"  # The pager takes its page from its default, so each has its own.
-        st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
-
-    st.text_input(
-        "Open by id or row number",
-        placeholder=str(found.table["id"].iloc[rows[0]]),
-        key="open",
-        on_change=lambda: open_example(st.session_state["open"].strip() or "0"),
-        width=220,
+def shown() -> None:
+    """The toolbar, the cards and the pages: what turning a page or selecting paints anew."""
+    study = open_study()
+    here = read_location(study)
+    if here.slice != location.slice or here.study != location.study:
+        st.rerun()
+    pages = -(-len(rows) // PER_PAGE)
+    page = max(1, min(here.page, pages))
+    on_page = rows[(page - 1) * PER_PAGE : page * PER_PAGE]
+    with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+        selection(here, found, rows, on_page, kind)
+        st.space("stretch")
+        saved(study, here, found)
+        chosen = np.array(here.selected, dtype=np.int64)
+        what = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
+        export_slice(study, found, chosen if len(chosen) else rows, what, here)
+    if not len(rows):
+        notice(f"No {kind} are like this", f"Nothing here has {location.slice.words()}.")
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            nothing = dict.fromkeys((*PARAMETERS, "page"))
+            st.button("Show all", key="show_all", on_click=go, kwargs=nothing)
+        return
+    gallery(
+        study,
+        "test",
+        [Group(f"Test {kind}", test_cards(found, on_page, here))],
+        SIDE,
+        "gallery",
+        lambda row: open_example(str(found.table["id"].iloc[row])),
+        selected=here.selected,
+        most=MOST_PICKED,
+        on_select=select,
     )
+    with st.container(
+        horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"
+    ):
+        if pages > 1:
+            key = f"page_{page}"  # The pager takes its page from its default: each has its own.
+            st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
+        st.text_input(
+            "Open by id or row number",
+            placeholder=str(found.table["id"].iloc[rows[0]]),
+            key="open",
+            on_change=lambda: open_example(st.session_state["open"].strip() or "0"),
+            width=220,
+        )
+
+
+part(shown)

@@ -14,9 +14,11 @@ from dashboard.components.confusion import confusion
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.guide import guide
 from dashboard.components.histogram import Series, histogram
+from dashboard.components.part import part
 from dashboard.components.title import title
 from dashboard.data import badge, examples, open_study, weights
-from dashboard.location import EXPLAIN, EXPLORE, TRAINING, Slice, read_location
+from dashboard.location import EXPLAIN, EXPLORE, TRAINING, read_location
+from dashboard.slices import Slice
 
 SIDE = 112
 HEAVIEST = 22
@@ -96,13 +98,14 @@ if tests.has_predictions:
     mistakes, certainty = st.columns([0.55, 0.45], gap="large")
     with mistakes:
         heading("What is taken for what")
-        confusion(
-            dataset.classes,
-            tests.table,
-            location,
-            lambda label, predicted: st.switch_page(
-                EXPLORE, query_params=location.parameters(label=label, predicted=predicted)
-            ),
+        part(
+            lambda: confusion(
+                tests,
+                location,
+                lambda filters: st.switch_page(
+                    EXPLORE, query_params=location.parameters(**filters)
+                ),
+            )
         )
         with st.container(horizontal=True):
             if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):

@@ -203,11 +203,4 @@ with answer:
     similar_training(row, str(example["label"]))
 
 with side:
-    standing(
-        row,
-        str(example["label"]),
-        training.table["label"].to_numpy(),
-        weights(study, algorithm, method),
-        study.dataset.n_test,
-        kind,
-    )
+    standing(row, training, weights(study, algorithm, method), study.dataset.n_test, kind)
