@@ -197,6 +197,10 @@ def test_a_damaged_archive(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     refused(path, r"(is damaged|is no whole .npz file): Bad CRC-32")
+    whole_member = saved(tmp_path / "tau.npy", SCORES).read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tau.npy", whole_member[:-1])
+    refused(path, r"scores.npz is cut short")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello, this is no array")
     refused(path, "no NumPy array")

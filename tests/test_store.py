@@ -185,3 +185,22 @@ def test_fingerprints_differ_when_their_parts_do(a, b) -> None:
 
 def test_fingerprint_ignores_the_order_of_keys() -> None:
     assert store.fingerprint({"a": 1, "b": 2}) == store.fingerprint({"b": 2, "a": 1})
+
+
+def test_a_matrix_filled_in_blocks_is_the_file_that_one_write_gives(tmp_path: Path):
+    matrix = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    store.write_tensors(tmp_path / "whole.safetensors", {"scores": matrix}, "made")
+    path = tmp_path / "filled.safetensors"
+    with store.filling_matrix(path, "scores", (7, 5), "made") as filled:
+        for rows, columns in ((slice(3, 7), slice(0, 5)), (slice(0, 3), slice(2, 5))):
+            filled.write(rows.start, columns.start, matrix[rows, columns])
+        filled.write(0, 0, matrix[:3, :2])
+        assert not path.exists()
+    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        store.filling_matrix(path, "scores", (7, 5), "other"),
+    ):
+        raise RuntimeError("stop")
+    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert list(tmp_path.glob(".*")) == []
