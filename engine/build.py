@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from engine import store
+from engine.cluster import connect
 from engine.errors import SpecError, StaleError, StoreError
 from engine.execution import default_workers, pick_device
 from engine.stages import STAGES, bank, checkpoints, data, neighbours, predictions, search, trak
@@ -36,6 +37,7 @@ def build(
     workers: int | None = None,
     rebuild: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    ray: str | None = None,
 ) -> None:
     """Compute everything that study.toml asks for and that is not there yet.
 
@@ -44,6 +46,8 @@ def build(
         workers: Worker processes; None: as many as the device can feed, 0: none, work here.
         rebuild: Make this stage again, and of the later ones what no longer fits.
         on_progress: Called with a stage's progress after each finished piece of work.
+        ray: Address of a Ray cluster whose nodes do the work (see `engine.cluster.connect`); None:
+            this machine does.
 
     Raises:
         SpecError, DataError, CheckpointError: What the user gave cannot be used.
@@ -57,13 +61,22 @@ def build(
         )
     for algorithm in study.spec.algorithms:
         bank.check_recipe(study, algorithm)
-    device = pick_device(device)
-    run = Run(
-        study=study,
-        device=device,
-        workers=default_workers(device) if workers is None else workers,
-        report=on_progress or (lambda progress: None),
-    )
+    if rebuild == "data":
+        vars(study).pop("dataset", None)
+    report = on_progress or (lambda progress: None)
+    if ray is None:
+        device = pick_device(device)
+        workers = default_workers(device) if workers is None else workers
+        _build(Run(study, device, workers, report), rebuild)
+    else:
+        study = Study(study.root.resolve(), study.spec)  # nodes have working folders of their own
+        with connect(ray, study.root, device, workers) as cluster:
+            workers = default_workers(cluster.device) if workers is None else workers
+            _build(Run(study, cluster.device, workers, report, cluster), rebuild)
+
+
+def _build(run: Run, rebuild: str | None) -> None:
+    study = run.study
     replacing = STAGES[STAGES.index(rebuild) + 1 :] if rebuild else ()
     with writing(study):
         if rebuild:
@@ -129,8 +142,6 @@ def _check_imports(study: Study) -> None:
 
 
 def _remove(study: Study, stage: str) -> None:
-    if stage == "data":
-        vars(study).pop("dataset", None)
     for algorithm in study.spec.algorithms:
         for folder in study.stage_folders(stage, algorithm):
             shutil.rmtree(folder, ignore_errors=True)

@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--rebuild", metavar="STAGE", help="make this stage again, and later ones as needed"
     )
+    build.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="work on a Ray cluster: HOST:PORT of its head, or auto (the study's folder must be "
+        "shared by all nodes)",
+    )
     build.set_defaults(verb=_build)
 
     serve = verbs.add_parser("serve", help="open the dashboard of a study")
@@ -156,7 +162,7 @@ def _init(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
     with BuildProgress(study) as progress:
-        study.build(options.device, options.workers, options.rebuild, progress.update)
+        study.build(options.device, options.workers, options.rebuild, progress.update, options.ray)
     print(f"Built. Look at it: dataloupe serve {study.root}")
     return 0
 

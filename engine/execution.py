@@ -1,4 +1,4 @@
-"""Where jobs run: in this process, or in worker processes of this machine.
+"""Where jobs run: in this process, in worker processes of this machine, or in a cluster's.
 
 A job is a small picklable value and a function of a module that turns it into a result. Jobs are
 independent, so a worker can die, or all of them be stopped, at any moment: what jobs write is
@@ -8,6 +8,7 @@ Workers are fresh interpreters that import only what the function needs: never t
 `__main__`, so a script needs no `if __name__ == "__main__"`, and notebooks, console scripts and
 threads are all fine callers. Worker and parent talk over a socket. Its closing is the one signal
 of death both ways: the parent sees a dead worker, and a worker whose parent is gone ends itself.
+Workers of other machines (engine.cluster) are another `Pool` in the same loop.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from engine.errors import DataloupeError, InterruptedBuild, SpecError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_ATTEMPTS = 2
-_WORKERS_ON_GPU = 4
+_ATTEMPTS = 3
+WORKERS_ON_GPU = 4
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from engine.execution import _work; _work(int(sys.argv[1]))"
@@ -47,7 +48,7 @@ def run_jobs(
     on_done: Callable[[Job, Result], None],
     threads: int = 1,
 ) -> None:
-    """Run `function` on every job.
+    """Run `function` on every job, on this machine.
 
     Args:
         function: Of an importable module (not of `__main__`), so that workers find it.
@@ -57,25 +58,22 @@ def run_jobs(
         threads: Threads of a worker's tensor arithmetic.
 
     Raises:
-        DataloupeError: A job raised it, or its worker died twice. The other workers are ended.
+        DataloupeError: A job raised it, or its worker died three times. The other workers are
+            ended.
         InterruptedBuild: Ctrl-C; all workers are ended.
         RuntimeError: Any other exception of a job, with its traceback.
     """
-    try:
-        if workers == 0:
+    if workers == 0:
+        with _interruptible():
             _run_here(function, jobs, on_done, threads)
-        else:
-            _run_in_workers(function, jobs, workers, on_done, threads)
-    except KeyboardInterrupt:
-        raise InterruptedBuild(
-            "Stopped. What is finished is kept; the same command goes on from here."
-        ) from None
+    else:
+        run_in_pool(_LocalPool(workers, threads), function, jobs, on_done)
 
 
 def default_workers(device: str) -> int:
     """How many one-thread processes to run: one a core, or a few that share the GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(_WORKERS_ON_GPU, cores or 1) if device.startswith("cuda") else cores or 1
+    return min(WORKERS_ON_GPU, cores or 1) if device.startswith("cuda") else cores or 1
 
 
 def pick_device(requested: Literal["auto", "cpu", "cuda"] | str) -> str:
@@ -132,87 +130,155 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Worker:
-    process: subprocess.Popen[bytes]
-    connection: Connection[Any, Any]
+class Death:
+    """A worker ended before its job did."""
+
+    how: str
 
 
-def _run_in_workers(
+Ticket = TypeVar("Ticket")
+
+
+class Pool(Protocol[Ticket]):
+    """Workers, somewhere, that each take one message at a time through `answer`."""
+
+    def slots(self) -> int:
+        """How many jobs it wants at a time."""
+
+    def start(self, message: bytes) -> Ticket:
+        """Give a message to a worker."""
+
+    def wait(self) -> list[tuple[Ticket, bytes | Death]]:
+        """Wait for one answer or more."""
+
+    def close(self) -> None:
+        """End whatever is still running."""
+
+
+def run_in_pool(
+    pool: Pool[Ticket],
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
-    workers: int,
     on_done: Callable[[Job, Result], None],
-    threads: int,
 ) -> None:
+    """Run `function` on every job in a pool, and close the pool; else as `run_jobs`."""
     waiting = deque((job, 1) for job in jobs)
-    busy: dict[Connection[Any, Any], tuple[_Worker, Job, int]] = {}
-    idle: list[_Worker] = []
+    busy: dict[Ticket, tuple[Job, int]] = {}
     try:
-        while waiting or busy:
-            while waiting and len(busy) < workers:
-                job, attempt = waiting.popleft()
-                worker = idle.pop() if idle else _start_worker(threads)
-                busy[worker.connection] = worker, job, attempt
-                with contextlib.suppress(ConnectionError):  # a dead worker is found just below
-                    worker.connection.send_bytes(pickle.dumps((function, job)))
-            for connection in wait(list(busy)):
-                worker, job, attempt = busy[connection]  # type: ignore[index]
-                try:
-                    failure, result = worker.connection.recv()
-                except (EOFError, ConnectionResetError):
-                    status = worker.process.wait()
-                    if attempt == _ATTEMPTS:
-                        raise _died(job, status) from None
-                    waiting.appendleft((job, attempt + 1))
-                    _end(worker)
-                else:
+        with _interruptible():
+            while waiting or busy:
+                while waiting and len(busy) < pool.slots():
+                    job, attempt = waiting.popleft()
+                    busy[pool.start(pickle.dumps((function, job)))] = job, attempt
+                for ticket, answered in pool.wait():
+                    job, attempt = busy.pop(ticket)
+                    if isinstance(answered, Death):
+                        if attempt == _ATTEMPTS:
+                            raise _died(job, answered)
+                        waiting.appendleft((job, attempt + 1))
+                        continue
+                    failure, result = pickle.loads(answered)
                     if failure is not None:
                         raise failure
-                    idle.append(worker)
                     on_done(job, result)
-                del busy[worker.connection]
     finally:
-        for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
-            _end(worker)
+        pool.close()
 
 
-def _start_worker(threads: int) -> _Worker:
-    ours, theirs = Pipe()
-    settings = {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        # glibc: keep freed activations instead of giving them back and faulting them in again
-        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-        "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)],
-        env={**os.environ, **settings},
-        stdin=subprocess.DEVNULL,
-        pass_fds=[theirs.fileno()],
-        start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
-    )
-    theirs.close()
-    return _Worker(process, ours)
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedBuild(
+            "Stopped. What is finished is kept; the same command goes on from here."
+        ) from None
 
 
-def _end(worker: _Worker) -> None:
-    worker.process.kill()
-    worker.process.wait()
-    worker.connection.close()
-
-
-def _died(job: object, status: int) -> DataloupeError:
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+def _died(job: object, death: Death) -> DataloupeError:
     return DataloupeError(
-        f"A worker {how}, twice, at {_short(job)}. If memory ran out, take fewer --workers or a "
-        "smaller batch_size; what is finished is kept."
+        f"A worker {death.how}, {_ATTEMPTS} times, at {_short(job)}. If memory ran out, take "
+        "fewer --workers or a smaller batch_size; what is finished is kept."
     )
 
 
 def _short(job: object) -> str:
     text = repr(job)
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+# --- in workers of this machine -----------------------------------------------------------------
+
+
+class _LocalPool:
+    """Processes of this machine, started when they are first needed and kept for the next job."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        self._workers, self._threads = workers, threads
+        self._processes: dict[Connection[Any, Any], subprocess.Popen[bytes]] = {}
+        self._idle: list[Connection[Any, Any]] = []
+
+    def slots(self) -> int:
+        return self._workers
+
+    def start(self, message: bytes) -> Connection[Any, Any]:
+        connection = self._idle.pop() if self._idle else self._start_worker()
+        with contextlib.suppress(ConnectionError):  # a dead worker is found by `wait`
+            connection.send_bytes(message)
+        return connection
+
+    def wait(self) -> list[tuple[Connection[Any, Any], bytes | Death]]:
+        busy = [connection for connection in self._processes if connection not in self._idle]
+        ready = set(wait(busy))
+        return [
+            (connection, self._receive(connection)) for connection in busy if connection in ready
+        ]
+
+    def close(self) -> None:
+        for connection in list(self._processes):
+            self._end(connection)
+
+    def _receive(self, connection: Connection[Any, Any]) -> bytes | Death:
+        try:
+            answered = connection.recv_bytes()
+        except (EOFError, OSError):
+            status = self._processes[connection].wait()
+            self._end(connection)
+            return Death(
+                f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            )
+        self._idle.append(connection)
+        return answered
+
+    def _start_worker(self) -> Connection[Any, Any]:
+        ours, theirs = Pipe()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)],
+            env={**os.environ, **environment(self._threads)},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+        )
+        theirs.close()
+        self._processes[ours] = process
+        return ours
+
+    def _end(self, connection: Connection[Any, Any]) -> None:
+        process = self._processes.pop(connection)
+        process.kill()
+        process.wait()
+        connection.close()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What a worker's process must be started with."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        # glibc: keep freed activations instead of giving them back and faulting them in again
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
+    }
 
 
 # --- in workers: the worker's side --------------------------------------------------------------
@@ -224,7 +290,7 @@ def _work(descriptor: int) -> None:
     received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, received), daemon=True).start()
     while True:
-        connection.send_bytes(_attempt(received.get()))
+        connection.send_bytes(answer(received.get()))
 
 
 def _receive(connection: Connection[Any, Any], received: queue.SimpleQueue[bytes]) -> None:
@@ -236,13 +302,17 @@ def _receive(connection: Connection[Any, Any], received: queue.SimpleQueue[bytes
         os._exit(1)
 
 
-def _attempt(message: bytes) -> bytes:
+def answer(message: bytes) -> bytes:
     """Run one pickled (function, job) and pickle (what to raise in the parent, result)."""
     try:
         function, job = pickle.loads(message)
         return pickle.dumps((None, function(job)))
     except DataloupeError as error:
-        return pickle.dumps((error, None))
+        return refusal(error)
     except Exception:
-        text = f"A job failed in its worker:\n{traceback.format_exc()}"
-        return pickle.dumps((RuntimeError(text), None))
+        return refusal(RuntimeError(f"A job failed in its worker:\n{traceback.format_exc()}"))
+
+
+def refusal(error: Exception) -> bytes:
+    """An answer that raises `error` in the parent."""
+    return pickle.dumps((error, None))

@@ -345,11 +345,12 @@ class Study:
         workers: int | None = None,
         rebuild: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        ray: str | None = None,
     ) -> None:
         """Compute what is missing. See `engine.build.build`."""
         from engine.build import build
 
-        build(self, device=device, workers=workers, rebuild=rebuild, on_progress=on_progress)
+        build(self, device, workers, rebuild, on_progress, ray)
 
     def import_scores(self, kind: str, path: str | Path, **options: Any) -> Imported:
         """Bring in a score matrix made elsewhere. See `engine.importing.scores.import_scores`."""

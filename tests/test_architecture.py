@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"engine.errors", "engine.store"},
     {"engine.spec", "engine.bank"},
-    {"engine.data", "engine.tasks", "engine.models", "engine.execution"},
+    {"engine.data", "engine.tasks", "engine.models", "engine.execution", "engine.cluster"},
     {"engine.training", "engine.convert"},
     {"engine.attribution"},
     {"engine.search", "engine.similarity", "engine.quality", "engine.trust"},

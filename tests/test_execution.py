@@ -114,7 +114,7 @@ def test_a_killed_workers_job_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_job_that_kills_every_worker_is_named() -> None:
-    with pytest.raises(DataloupeError, match=r"killed by signal 9, twice, at 17\. .*--workers"):
+    with pytest.raises(DataloupeError, match=r"killed by signal 9, 3 times, at 17\. .*--workers"):
         run_jobs(die, [17], 2, ignore)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from engine import store
 from engine.bank import draw_mask, fault, pack
 from engine.errors import DataloupeError, SpecError
-from engine.execution import run_jobs
 from engine.stages.checkpoints import initial_model, recipe_made_from, versions
 from engine.stages.run import Run
 from engine.study import SPLITS, Progress, Study
@@ -69,7 +68,7 @@ def run(run: Run, algorithm: str) -> None:
         finished += 1
         run.report(Progress("bank", algorithm, finished, len(wanted)))
 
-    run_jobs(train_run, jobs, run.workers, on_done)
+    run.run_jobs(train_run, jobs, on_done)
 
 
 def run_made_from(study: Study, algorithm: str, mask: int, seed: int) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 
 from engine import store
 from engine.errors import SpecError
-from engine.execution import run_jobs
 from engine.spec import AlgorithmSpec
 from engine.stages.run import Run
 from engine.study import SPLITS, Progress, Study
@@ -57,7 +56,7 @@ def run(run: Run, algorithm: str) -> None:
         finished += 1
         run.report(Progress("checkpoints", algorithm, finished, total))
 
-    run_jobs(make_checkpoint, jobs, run.workers, on_done)
+    run.run_jobs(make_checkpoint, jobs, on_done)
 
 
 def _check(path: Path, made_from: str) -> None:

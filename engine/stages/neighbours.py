@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from engine import store
-from engine.execution import run_jobs
 from engine.search import build_index, index_from_array, index_to_array
 from engine.similarity import checkpoints_to_use, choose_kind, measure_recall, nearest
 from engine.stages.checkpoints import outputs_made_from
@@ -75,8 +74,8 @@ def _index_and_search(run: Run, algorithm: str, made_from: str) -> None:
         for shard in range(study.shards(split))
         if not _is_there(study.neighbours_file(algorithm, split, shard), made_from)
     ]
-    run_jobs(build, index_jobs, run.workers, lambda job, result: None)
-    run_jobs(find, jobs, run.workers, lambda job, result: None)
+    run.run_jobs(build, index_jobs, lambda job, result: None)
+    run.run_jobs(find, jobs, lambda job, result: None)
     _write_summary(study, algorithm, store.read_made_by(index), made_from)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from engine import execution
+from engine.cluster import Cluster
 from engine.study import Progress, Study
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -14,11 +20,26 @@ class Run:
 
     Attributes:
         device: `cpu` or `cuda`.
-        workers: Processes that work side by side, one thread each; 0 works in this process.
+        workers: Processes that work side by side on a machine, one thread each; 0 works in this
+            process.
         report: Called after each finished piece of work.
+        cluster: Where jobs run if not on this machine.
     """
 
     study: Study
     device: str
     workers: int
     report: Callable[[Progress], None]
+    cluster: Cluster | None = None
+
+    def run_jobs(
+        self,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        on_done: Callable[[Job, Result], None],
+    ) -> None:
+        """Run `function` on every job, wherever this build's jobs run; see `engine.execution`."""
+        if self.cluster is None:
+            execution.run_jobs(function, jobs, self.workers, on_done)
+        else:
+            execution.run_in_pool(self.cluster.pool(), function, jobs, on_done)

@@ -10,7 +10,6 @@ import numpy as np
 
 from engine import store
 from engine.attribution.scores import RowShards, Scores, TopK, Totals, merge, top_k
-from engine.execution import run_jobs
 from engine.search import (
     attribution_space,
     build_index,
@@ -54,7 +53,7 @@ def run(run: Run, algorithm: str) -> None:
         finished += 1
         run.report(Progress("search", algorithm, finished, len(methods)))
 
-    run_jobs(rank_and_index, jobs, run.workers, on_done)
+    run.run_jobs(rank_and_index, jobs, on_done)
 
 
 def _is_done(study: Study, algorithm: str, method: str) -> bool:

@@ -18,7 +18,6 @@ import numpy as np
 
 from engine import store
 from engine.attribution.scores import combine
-from engine.execution import run_jobs
 from engine.stages.checkpoints import (
     checkpoint_made_from,
     load_checkpoint,
@@ -72,7 +71,7 @@ def run(run: Run, algorithm: str) -> None:
         finished += 1
         run.report(Progress("trak", algorithm, finished, total))
 
-    run_jobs(attribute_checkpoint, jobs, run.workers, on_done)
+    run.run_jobs(attribute_checkpoint, jobs, on_done)
     _combine(study, algorithm, road)
 
 
