@@ -16,19 +16,32 @@ from engine import store
 from engine.cluster import connect
 from engine.errors import SpecError, StaleError, StoreError
 from engine.execution import default_workers, pick_device
-from engine.stages import STAGES, bank, checkpoints, data, neighbours, predictions, search, trak
+from engine.stages import (
+    bank,
+    checkpoints,
+    data,
+    neighbours,
+    predictions,
+    quality,
+    search,
+    stage_groups,
+    stages_of,
+    trak,
+    tuning,
+)
 from engine.stages.run import Run
 from engine.study import FORMAT, Progress, Study
 
-_EXPLAINING = {
+_OF_AN_ALGORITHM = {
     "checkpoints": checkpoints,
     "predictions": predictions,
     "neighbours": neighbours,
+    "bank": bank,
+    "tuning": tuning,
     "trak": trak,
     "search": search,
+    "quality": quality,
 }
-_JUDGING = {"bank": bank}
-"""The dear part: it comes after all algorithms can be explained."""
 
 
 def build(
@@ -55,9 +68,10 @@ def build(
         StoreError: A file is broken, the disk is full, or another build is running.
         InterruptedBuild: Ctrl-C. What is finished is kept.
     """
-    if rebuild is not None and rebuild not in STAGES:
+    stages = stages_of(study)
+    if rebuild is not None and rebuild not in stages:
         raise SpecError(
-            f"There is no stage {rebuild!r} to rebuild; stages are {', '.join(STAGES)}."
+            f"There is no stage {rebuild!r} to rebuild; stages are {', '.join(stages)}."
         )
     for algorithm in study.spec.algorithms:
         bank.check_recipe(study, algorithm)
@@ -77,16 +91,18 @@ def build(
 
 def _build(run: Run, rebuild: str | None) -> None:
     study = run.study
-    replacing = STAGES[STAGES.index(rebuild) + 1 :] if rebuild else ()
+    stages = stages_of(study)
+    replacing = stages[stages.index(rebuild) + 1 :] if rebuild else ()
     with writing(study):
         if rebuild:
             _remove(study, rebuild)
         _run_stage(run, "data", data.run, replacing)
         _check_imports(study)
-        for stages in (_EXPLAINING, _JUDGING):
+        for group in stage_groups(study)[1:]:
             for algorithm in study.spec.algorithms:
-                for stage, module in stages.items():
-                    _run_stage(run, stage, partial(module.run, algorithm=algorithm), replacing)
+                for stage in group:
+                    function = partial(_OF_AN_ALGORITHM[stage].run, algorithm=algorithm)
+                    _run_stage(run, stage, function, replacing)
         store.remove_leftovers(study.root)  # of workers that died
 
 

@@ -24,6 +24,8 @@ TITLES = {
     "trak": "Attribute predictions to training data",
     "search": "Rank and index",
     "bank": "Train on random subsets",
+    "tuning": "Choose settings on validation runs",
+    "quality": "Judge by test runs",
 }
 
 

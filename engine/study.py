@@ -16,6 +16,7 @@ holds never imports torch.
     algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index of embeddings
     algorithms/NAME/neighbours/{split}-00000.safetensors  nearest training examples, in row shards
     algorithms/NAME/neighbours/similarity.json   what likeness is the mean over, measured recall
+    algorithms/NAME/tuning/tuning.json           settings of TRAK that validation runs decided
     algorithms/NAME/trak/road.json               how attributions are computed, and why so
     algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
     algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
@@ -421,6 +422,7 @@ class Study:
             "trak": [self.trak_folder(algorithm)],
             "search": [folder / "search"],
             "bank": [self.bank_folder(algorithm)],
+            "tuning": [self.tuning_file(algorithm).parent],
             "quality": [self.quality_folder(algorithm)],
         }[stage]
 
@@ -467,6 +469,9 @@ class Study:
     def method_scores_file(self, algorithm: str, method: str, shard: int) -> Path:
         folder = self.method_folder(algorithm, method) / "scores"
         return folder / f"{shard:05d}.safetensors"
+
+    def tuning_file(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "tuning" / "tuning.json"
 
     def search_folder(self, algorithm: str, method: str) -> Path:
         return self.algorithm_folder(algorithm) / "search" / method
@@ -596,6 +601,11 @@ class Study:
     def seed(self, checkpoint: int) -> int:
         """Seed of a checkpoint; the same for all algorithms, so that they compare in pairs."""
         return int(store.fingerprint("seed", self.spec.seed, checkpoint)[:7], 16)
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether validation runs decide settings of TRAK."""
+        return bool(self.subset_runs and self.spec.trak.tunable)
 
     def user_file(self, path: str) -> Path:
         """A file that study.toml names, relative to the study's folder."""
@@ -773,12 +783,16 @@ class Study:
     def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
         from engine.attribution.scores import DenseScores, FactorScores
+        from engine.attribution.sparse import SparseRows, SparseScores
 
         algorithm = self.algorithm(algorithm)
         if method != TRAK:
             shards = range(self.shards("test"))
             files = [self.method_scores_file(algorithm, method, shard) for shard in shards]
-            return DenseScores([store.read_tensors(f)["scores"] for f in files])
+            stored = [store.read_tensors(file) for file in files]
+            if "indptr" in stored[0]:
+                return SparseScores([SparseRows(**shard) for shard in stored], self.dataset.n_train)
+            return DenseScores([shard["scores"] for shard in stored])
         weighting = store.read_tensors(self.weighting_file(algorithm))
         if store.read_json(self.road_file(algorithm))["kind"] == "primal":
             checkpoints, shards = range(self.checkpoints(algorithm)), range(self.shards("train"))
@@ -1099,6 +1113,11 @@ class Study:
             ]
             if wanted := len(self.subset_runs):
                 stages.append(Progress("bank", name, len(self.finished_runs(name)), wanted))
+                if self.is_tuned:
+                    chosen = self.tuning_file(name).exists()
+                    stages.append(Progress("tuning", name, int(chosen), 1))
+                judged = self.quality_file(name).exists()
+                stages.append(Progress("quality", name, int(judged), 1))
         return stages
 
 

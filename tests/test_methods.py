@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import STUDY_VARIABLE
 from engine import DataloupeError, StaleError, Study
+from engine.attribution.sparse import SparseRows
 from engine.stages.methods import write_method
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
@@ -48,6 +49,18 @@ def test_a_build_ranks_every_method_and_trak_stays_the_default(study: Study) -> 
 def test_the_index_answers_for_its_own_method(study: Study) -> None:
     rows, *_ = study.influences(4, 100, method="planted")
     assert len(set(rows) & set(np.argsort(-PLANTED[4])[:100])) >= 95
+
+
+def test_sparse_scores_are_ranked_like_dense_ones(study: Study) -> None:
+    sparse = np.where(np.abs(PLANTED) > 1.5, PLANTED, 0)
+    badge = {"method": "Sparse", "reason": "Mostly zero."}
+    write_method(
+        study, "mlp", "sparse", lambda tests: SparseRows.of(sparse[tests]), badge, "sparse"
+    )
+    study.build(workers=0)
+    np.testing.assert_array_equal(study.scores([1, 2], method="sparse"), sparse[[1, 2]])
+    supporting = study.explain(1, k=300, method="sparse").supporting
+    assert {one.row for one in supporting} == set(np.flatnonzero(sparse[1] > 0))
 
 
 def test_an_unknown_method_is_named_with_the_known(study: Study) -> None:

@@ -1,8 +1,32 @@
-"""The stages of a build, one a file: data → … → search.
+"""The stages of a build, one a file.
 
 A stage is a `run` function that makes the files that are missing, and functions that say what each
 file is made from (its fingerprint). The fingerprints chain: a file's covers the fingerprints of
 what it was computed from, so a change anywhere upstream shows in every file downstream.
 """
 
-STAGES = ("data", "checkpoints", "predictions", "neighbours", "trak", "search", "bank")
+from __future__ import annotations
+
+from engine.study import Study
+
+_EXPLAIN = ("trak", "search")
+_JUDGE = ("quality",)
+
+
+def stage_groups(study: Study) -> tuple[tuple[str, ...], ...]:
+    """The study's stages in the order they run; a group is done for all algorithms before the next.
+
+    Training on random subsets is the dear part, so predictions can be explained before; but not
+    where its runs decide how they are explained.
+    """
+    models = ("checkpoints", "predictions", "neighbours")
+    if not study.subset_runs:
+        return ("data",), (*models, *_EXPLAIN)
+    if study.is_tuned:
+        return ("data",), (*models, "bank", "tuning", *_EXPLAIN, *_JUDGE)
+    return ("data",), (*models, *_EXPLAIN), ("bank", *_JUDGE)
+
+
+def stages_of(study: Study) -> tuple[str, ...]:
+    """All stages of the study in the order they run."""
+    return tuple(stage for group in stage_groups(study) for stage in group)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine import store
+from engine.attribution.sparse import SparseRows
 from engine.study import ROWS_PER_SHARD, Study
 
 
@@ -20,7 +21,7 @@ def write_method(
     study: Study,
     algorithm: str,
     method: str,
-    rows: Callable[[slice], np.ndarray],
+    rows: Callable[[slice], np.ndarray | SparseRows],
     badge: Mapping[str, Any],
     made_from: str,
     details: Mapping[str, Any] | None = None,
@@ -31,8 +32,8 @@ def write_method(
         study: With its data built.
         algorithm: Whose predictions are attributed.
         method: Its name in the store and in links.
-        rows: Gives the scores of some test examples, `[rows, n_train]`; asked for in order, and
-            only for shards that are not there yet.
+        rows: Gives the scores of some test examples, `[rows, n_train]`, all dense or all sparse;
+            asked for in order, and only for shards that are not there yet.
         badge: What `Badge` should say: `method` (its name for people), `reason`, and what else of
             its attributes is known.
         made_from: Fingerprint of everything the scores depend on.
@@ -51,11 +52,15 @@ def write_method(
             continue
         first = shard * ROWS_PER_SHARD
         tests = slice(first, min(first + ROWS_PER_SHARD, study.dataset.n_test))
-        scores = np.ascontiguousarray(rows(tests), dtype=np.float32)
+        scores = rows(tests)
+        if isinstance(scores, SparseRows):
+            store.write_tensors(path, vars(scores), made_from)
+            continue
         wanted = (tests.stop - tests.start, study.dataset.n_train)
         if scores.shape != wanted:
             raise ValueError(f"scores are {scores.shape}, not {wanted}")
-        store.write_tensors(path, {"scores": scores}, made_from)
+        dense = np.ascontiguousarray(scores, dtype=np.float32)
+        store.write_tensors(path, {"scores": dense}, made_from)
     if not about.exists():
         _write_about(study, algorithm, method, badge, made_from, details)
 

@@ -78,11 +78,15 @@ def _is_done(study: Study, algorithm: str, method: str) -> bool:
 
 def search_made_from(study: Study, algorithm: str, method: str) -> str:
     """Fingerprint of the ranking and the index."""
-    if method == TRAK:
-        scores = scores_made_from(study, algorithm)
-    else:
-        scores = store.json_made_from(study.method_file(algorithm, method))
+    scores = scores_are(study, algorithm, method)
     return store.fingerprint("search", CODE, scores, study.spec.search.model_dump())
+
+
+def scores_are(study: Study, algorithm: str, method: str) -> str:
+    """Fingerprint of a method's scores."""
+    if method == TRAK:
+        return scores_made_from(study, algorithm)
+    return store.json_made_from(study.method_file(algorithm, method))
 
 
 def rank_and_index(job: Job) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,22 +80,28 @@ def run(run: Run, algorithm: str) -> None:
 
 def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
     """The road in the store, or the one that fits best now, which is then kept."""
-    from engine.attribution.trak import choose_road
-
     study = run.study
     path = study.road_file(algorithm)
     made_from = road_made_from(study, algorithm)
     if path.exists():
         store.read_json(path, made_from)
         return stored_road(study, algorithm)
-    spec = study.spec.trak
+    road = plan_road(study, algorithm, memory_bytes)
+    if study.is_tuned:
+        road = replace(road, **store.read_json(study.tuning_file(algorithm))["settings"])
+    store.write_json(path, asdict(road), made_from)
+    return road
+
+
+def plan_road(study: Study, algorithm: str, memory_bytes: int) -> Road:
+    """The road that fits best, with the settings of study.toml or the defaults."""
+    from engine.attribution.trak import choose_road
+
     model = load_checkpoint(study, algorithm, 0, "cpu")
     batch = next(batches_of(study, "train", "cpu", 8)())
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
-    task = load_task(study.dataset.task)
-    road = choose_road(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
-    store.write_json(path, asdict(road), made_from)
-    return road
+    task, spec = load_task(study.dataset.task), study.spec.trak
+    return choose_road(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
 
 
 def stored_road(study: Study, algorithm: str) -> Road:
@@ -120,8 +126,9 @@ def memory_per_worker(run: Run) -> int:
 def road_made_from(study: Study, algorithm: str) -> str:
     """Fingerprint of the choice of road, for the first checkpoint as for all. How much memory
     there was is no part of it: a study that moves to a smaller machine keeps its road."""
-    spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size", "soft_threshold"})
-    return store.fingerprint("road", CODE, spec, checkpoint_made_from(study, algorithm, 0))
+    spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
+    tuned = store.json_made_from(study.tuning_file(algorithm)) if study.is_tuned else None
+    return store.fingerprint("road", CODE, spec, checkpoint_made_from(study, algorithm, 0), tuned)
 
 
 def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:
@@ -247,10 +254,6 @@ def _out_to_loss(study: Study, job: Job) -> np.ndarray:
 
 def _combine(study: Study, algorithm: str, road: Road) -> None:
     """Write what all checkpoints have in common: Q̄, the soft threshold, and (dual) the scores."""
-    import torch
-
-    from engine.attribution.trak import temper
-
     made_from = scores_made_from(study, algorithm)
     path = study.weighting_file(algorithm)
     scores_files = []
@@ -261,11 +264,7 @@ def _combine(study: Study, algorithm: str, road: Road) -> None:
         if all(file.exists() for file in scores_files):
             return
     checkpoints = range(study.checkpoints(algorithm))
-    out_to_loss = np.zeros(study.dataset.n_train, np.float32)
-    for checkpoint in checkpoints:
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
-        out_to_loss += outputs["out_to_loss"] / np.float32(len(checkpoints))
-    out_to_loss = temper(torch.from_numpy(out_to_loss), road).numpy()
+    out_to_loss = mean_out_to_loss(study, algorithm, len(checkpoints), road)
     for shard, file in enumerate(scores_files):
         tests = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
         total = np.zeros((), np.float32)
@@ -280,6 +279,20 @@ def _combine(study: Study, algorithm: str, road: Road) -> None:
         deviations = score_deviations(study.score_matrix(algorithm))
         weighting["threshold"] = np.float32(road.soft_threshold) * deviations
         store.write_tensors(path, weighting, made_from)
+
+
+def mean_out_to_loss(study: Study, algorithm: str, checkpoints: int, road: Road) -> np.ndarray:
+    """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
+    import torch
+
+    from engine.attribution.trak import temper
+
+    mean = np.zeros(study.dataset.n_train, np.float32)
+    for checkpoint in range(checkpoints):
+        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
+        mean += outputs["out_to_loss"] / np.float32(checkpoints)
+    tempered: np.ndarray = temper(torch.from_numpy(mean), road).numpy()
+    return tempered
 
 
 def score_deviations(scores: Scores) -> np.ndarray:

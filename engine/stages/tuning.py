@@ -1,0 +1,130 @@
+"""Choose TRAK's `auto` settings on the validation runs of the bank, with the first checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine import store
+from engine.execution import run_jobs
+from engine.stages.bank import bank_made_from
+from engine.stages.checkpoints import load_checkpoint, outputs_made_from
+from engine.stages.run import Run
+from engine.stages.trak import batches_of, memory_per_worker, plan_road
+from engine.study import Progress, Study
+from engine.tasks import load_task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.attribution.trak import Road
+    from engine.attribution.tuning import Attribute
+
+CODE = 1
+"""Raised whenever the same runs would choose other settings."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One algorithm's settings to choose."""
+
+    root: Path
+    algorithm: str
+    device: str
+    memory_bytes: int
+
+
+def run(run: Run, algorithm: str) -> None:
+    """Choose the settings, unless that is done or study.toml leaves nothing to choose."""
+    study = run.study
+    if not study.is_tuned:
+        return
+    path = study.tuning_file(algorithm)
+    if path.exists():
+        store.read_json(path, tuning_made_from(study, algorithm))
+    jobs = [Job(study.root, algorithm, run.device, memory_per_worker(run))]
+    jobs = [] if path.exists() else jobs
+    run.report(Progress("tuning", algorithm, 1 - len(jobs), 1))
+    run_jobs(
+        choose_settings,
+        jobs,
+        run.workers,
+        lambda job, result: run.report(Progress("tuning", algorithm, 1, 1)),
+    )
+
+
+def tuning_made_from(study: Study, algorithm: str) -> str:
+    """Fingerprint of the choice: checkpoint, spec and bank."""
+    spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
+    first = outputs_made_from(study, algorithm, 0)
+    return store.fingerprint("tuning", CODE, spec, first, bank_made_from(study, algorithm))
+
+
+def choose_settings(job: Job) -> None:
+    """Worker: try the settings and keep the best, with all that was tried."""
+    import torch
+
+    from engine.attribution.tuning import DAMPINGS, SOFT_THRESHOLDS, TEMPERINGS, tune
+
+    study = Study.open(job.root)
+    model = load_checkpoint(study, job.algorithm, 0, job.device)
+    road = plan_road(study, job.algorithm, job.memory_bytes)
+    outputs = study.outputs_file(job.algorithm, 0, "train")
+    q = torch.from_numpy(np.array(store.read_tensors(outputs)["out_to_loss"])).to(job.device)
+    validation = study.bank(job.algorithm, train=False).part("validation")
+    attribute = _by_features if road.kind == "primal" else _by_kernel
+    tunable = study.spec.trak.tunable
+    road, trials = tune(
+        attribute(study, job, model, road, q),
+        road,
+        q,
+        validation.masks,
+        validation.test,
+        temperings=TEMPERINGS if "tempering" in tunable else (),
+        dampings=DAMPINGS if "damping" in tunable else (),
+        soft_thresholds=SOFT_THRESHOLDS if "soft_threshold" in tunable else (),
+    )
+    content = {
+        "settings": {name: getattr(road, name) for name in tunable},
+        "masks": len(validation),
+        "trials": [asdict(trial) for trial in trials],
+    }
+    made_from = tuning_made_from(study, job.algorithm)
+    store.write_json(study.tuning_file(job.algorithm), content, made_from)
+
+
+def _by_kernel(
+    study: Study, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+) -> Attribute:
+    from engine.attribution.gradients import plan_gradients
+    from engine.attribution.kernel import first_examples, make_kernel
+    from engine.attribution.tuning import attribute_by_kernel
+
+    output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
+    train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
+    plan = plan_gradients(model, output, first_examples(train))
+    seed = study.seed(0)
+    kernel = make_kernel(model, output, train, test, plan, road.width, seed, job.memory_bytes)
+    return attribute_by_kernel(kernel, out_to_loss)
+
+
+def _by_features(
+    study: Study, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+) -> Attribute:
+    import torch
+
+    from engine.attribution.kernel import first_examples
+    from engine.attribution.projection import features
+    from engine.attribution.trak import primal_projection
+    from engine.attribution.tuning import attribute_by_features
+
+    output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
+    splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
+    first = first_examples(splits[0])
+    projection = primal_projection(model, output, first, road, study.seed(0))
+    train, test = (torch.cat(list(features(model, output, s(), projection))) for s in splits)
+    return attribute_by_features(train, test, out_to_loss)

@@ -1,0 +1,112 @@
+"""The bank's validation runs choose, its test runs judge: a small study built to the end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from engine import StaleError, Study, store
+from engine.stages.methods import write_method
+
+BANK = "\n[subset_runs]\nmasks = 20\n"
+
+
+def build(folder: Path, more: str) -> Study:
+    spec = folder / "study.toml"
+    spec.write_text(spec.read_text() + more)
+    study = Study.open(folder)
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="module")
+def judged(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The small study with a bank, all settings of TRAK left to it, and a method made elsewhere."""
+    folder = tmp_path_factory.mktemp("judged") / "study"
+    shutil.copytree(small_study.root, folder, ignore=shutil.ignore_patterns("trak", "search"))
+    random = np.random.default_rng(0).normal(size=(60, 300)).astype(np.float32)
+    badge = {"method": "Random", "reason": "Made up."}
+    write_method(Study.open(folder), "mlp", "random", lambda tests: random[tests], badge, "random")
+    return build(folder, BANK)
+
+
+def lds_of(scores: np.ndarray, masks: np.ndarray, outputs: np.ndarray) -> float:
+    pairs = zip(scores @ masks.T, outputs.T, strict=True)
+    return float(np.mean([stats.spearmanr(mine, theirs).statistic for mine, theirs in pairs]))
+
+
+def test_every_method_is_judged_by_the_test_runs(judged: Study) -> None:
+    quality = judged.quality()
+    assert quality is not None
+    assert quality.masks == {"fit": 12, "validation": 4, "test": 4}
+    test = judged.bank().part("test")
+    for method in ("trak", "random"):
+        scores = judged.scores(range(60), method=method)
+        found = quality.methods[method].lds
+        assert found.mean == pytest.approx(lds_of(scores, test.masks, test.test), abs=2e-3)
+        assert found.low <= found.mean <= found.high
+    assert abs(quality.methods["random"].lds.mean) < 0.15
+    assert quality.methods["trak"].lds.mean > 0.15
+    assert {name for name, one in quality.methods.items() if one.baseline} == {
+        "embedding",
+        "gradient-dot",
+    }
+
+
+def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None:
+    quality = judged.quality()
+    assert quality is not None
+    validation = judged.bank().part("validation")
+    for method in ("trak", "random"):
+        scores = judged.scores(range(60), method=method)
+        wanted = lds_of(scores, validation.masks, validation.test)
+        assert quality.methods[method].validation_lds == pytest.approx(wanted, abs=2e-3)
+    best = max(
+        (name for name, one in quality.methods.items() if not one.baseline),
+        key=lambda name: quality.methods[name].validation_lds or 0,
+    )
+    assert quality.preferred == judged.methods()[0] == best
+    assert judged.badge(method="trak").lds == quality.methods["trak"].lds.mean
+
+
+def test_the_settings_are_those_that_did_best_on_validation(judged: Study) -> None:
+    tuning = store.read_json(judged.tuning_file("mlp"))
+    road = store.read_json(judged.road_file("mlp"))
+    best = max(tuning["trials"], key=lambda trial: trial["lds"])
+    for name, value in tuning["settings"].items():
+        assert road[name] == value == best[name]
+
+
+def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> None:
+    quality = judged.quality()
+    assert quality is not None
+    if judged.badge(method="trak").soft_threshold == 0:
+        last = quality.checkpoints[-1]
+        assert last.n == 2
+        assert last.lds.mean == pytest.approx(quality.methods["trak"].lds.mean, abs=1e-3)
+
+
+def test_fixed_settings_need_no_bank_first(study_folder: Path) -> None:
+    fixed = "\n[trak]\ndamping = 1.5\ntempering = 0.5\nsoft_threshold = 0\n"
+    study = build(study_folder, BANK + fixed)
+    assert not study.tuning_file("mlp").exists()
+    assert study.quality() is not None
+
+
+def test_a_bank_that_grows_is_judged_anew(judged: Study, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(judged.root, tmp_path / "copy"))
+    spec = folder / "study.toml"
+    spec.write_text(spec.read_text().replace("masks = 20", "masks = 25"))
+    study = Study.open(folder)
+    before = study.run_file("mlp", 3, 0).stat().st_mtime_ns
+    with pytest.raises(StaleError, match="--rebuild tuning`"):
+        study.build(workers=0)
+    study.build(workers=0, rebuild="tuning")
+    quality = study.quality()
+    assert quality is not None
+    assert quality.masks["test"] == 5
+    assert study.run_file("mlp", 3, 0).stat().st_mtime_ns == before
