@@ -18,7 +18,8 @@ from engine.errors import DataError
 Part = Literal["fit", "validation", "test"]
 PARTS: tuple[Part, ...] = ("fit", "fit", "fit", "validation", "test")
 """What mask number k is for: the entry k mod 5. A mask never changes its part when a bank grows."""
-FEWEST_MASKS = len(PARTS)
+FEWEST_MASKS = 3 * len(PARTS)
+"""Rank correlation, which chooses and judges, needs three runs."""
 Output = Literal["margin", "max-margin"]
 """`margin`: logit of the label − logsumexp of the others, ours; `max-margin`: − the largest other,
 as the datamodels paper has it."""

@@ -166,8 +166,9 @@ class SubsetRunsSpec(_Strict):
     def _each_part_has_a_mask(cls, masks: int) -> int:
         if 0 < masks < FEWEST_MASKS:
             raise ValueError(
-                f"of every {FEWEST_MASKS} masks three are fitted on, one chooses and one judges, "
-                f"so take at least {FEWEST_MASKS} (some hundred are useful), or 0 for no run bank"
+                "of every five masks three are fitted on, one chooses and one judges, which needs "
+                f"three, so take at least {FEWEST_MASKS} (some hundred are useful), or 0 for no "
+                "run bank"
             )
         return masks
 

@@ -718,7 +718,7 @@ class Study:
             checkpoints=search["checkpoints"],
             features=None if road["kind"] == "dual-exact" else road["proj_dim"],
             damping=road["damping"],
-            soft_threshold=road["soft_threshold"],
+            soft_threshold=road.get("soft_threshold", 0.0),
             reason=road["reason"],
             **found,
         )

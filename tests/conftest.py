@@ -36,7 +36,7 @@ checkpoints = 2
 top_k = 20
 
 [subset_runs]
-masks = 5
+masks = 15
 """
 
 

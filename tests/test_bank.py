@@ -58,12 +58,12 @@ def test_a_run_is_the_recipe_on_its_mask(small_study: Study) -> None:
 
 def test_a_bank_has_a_row_a_mask(small_study: Study) -> None:
     found = small_study.bank()
-    assert (found.masks.shape, found.masks.dtype) == ((5, 300), np.dtype(bool))
-    assert (found.train.shape, found.test.shape) == ((5, 300), (5, 60))
+    assert (found.masks.shape, found.masks.dtype) == ((15, 300), np.dtype(bool))
+    assert (found.train.shape, found.test.shape) == ((15, 300), (15, 60))
     assert found.train.dtype == found.test.dtype == np.float32
     np.testing.assert_array_equal(found.masks.sum(1), 150)
     np.testing.assert_array_equal(found.seeds, 1)
-    assert len(found) == len(np.unique(found.masks, axis=0)) == 5
+    assert len(found) == len(np.unique(found.masks, axis=0)) == 15
     assert small_study.bank(train=False).train is None
 
 
@@ -129,27 +129,27 @@ def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Pa
 def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
     old = {path: path.stat().st_mtime_ns for path in copy.bank_folder("mlp").iterdir()}
     before = copy.bank()
-    study = change(copy.root, "masks = 5", "masks = 7\nseeds = 2")
-    with pytest.raises(StoreError, match=r"has 5 of 14 runs so far"):
+    study = change(copy.root, "masks = 15", "masks = 17\nseeds = 2")
+    with pytest.raises(StoreError, match=r"has 15 of 34 runs so far"):
         study.bank()
     assert not study.has_bank("mlp")
     study.build(workers=2)
     assert study.has_bank("mlp")
     assert {path: path.stat().st_mtime_ns for path in old} == old
-    assert len(list(study.bank_folder("mlp").iterdir())) == 14
+    assert len(list(study.bank_folder("mlp").iterdir())) == 34
     after = study.bank()
     np.testing.assert_array_equal(after.seeds, 2)
-    np.testing.assert_array_equal(after.masks[:5], before.masks)
+    np.testing.assert_array_equal(after.masks[:15], before.masks)
     second = store.read_tensors(study.run_file("mlp", 2, 1))
     assert not np.array_equal(second["test"], before.test[2])
     np.testing.assert_allclose(after.test[2], (before.test[2] + second["test"]) / 2, rtol=1e-6)
-    change(copy.root, "masks = 7\nseeds = 2", "masks = 5").build(workers=0)
+    change(copy.root, "masks = 17\nseeds = 2", "masks = 15").build(workers=0)
     np.testing.assert_array_equal(Study.open(copy.root).bank().test, before.test)
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("masks = 5", "masks = 5\nalpha = 0.4"), ("masks = 5", "masks = 5\nlogits = true")],
+    [("masks = 15", "masks = 15\nalpha = 0.4"), ("masks = 15", "masks = 15\nlogits = true")],
 )
 def test_a_changed_bank_is_refused_and_made_again_on_request(
     copy: Study, old: str, new: str
@@ -190,21 +190,21 @@ def test_algorithms_share_masks_and_seeds(small_study: Study, tmp_path: Path) ->
     [
         ("alpha = 0", "subset_runs.alpha = 0: input should be greater than 0"),
         ("alpha = 1.0", "subset_runs.alpha = 1.0: input should be less than 1"),
-        ("masks = 4", "subset_runs.masks = 4: of every 5 masks three are fitted on"),
+        ("masks = 4", "subset_runs.masks = 4: of every five masks three are fitted on"),
         ("seeds = 0", "subset_runs.seeds = 0: input should be greater than or equal to 1"),
         ("mask = 10", "unknown key 'subset_runs.mask'; did you mean 'masks'"),
     ],
 )
 def test_a_wrong_table_is_named_by_key(study_folder: Path, line: str, words: str) -> None:
     with pytest.raises(SpecError) as caught:
-        change(study_folder, "masks = 5", line)
+        change(study_folder, "masks = 15", line)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("alpha", "words"), [(0.004, "leaves 1 of 300"), (0.999, "leaves none")])
 def test_a_subset_of_one_or_of_all_is_refused(copy: Study, alpha: float, words: str) -> None:
-    study = change(copy.root, "masks = 5", f"masks = 5\nalpha = {alpha}")
+    study = change(copy.root, "masks = 15", f"masks = 15\nalpha = {alpha}")
     with pytest.raises(DataError, match=words):
         study.build(workers=0, rebuild="bank")
 
@@ -234,7 +234,7 @@ def test_a_run_that_diverges_is_named(copy: Study) -> None:
 
 
 def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
-    study = change(copy.root, "masks = 5", "masks = 0")
+    study = change(copy.root, "masks = 15", "masks = 0")
     assert not study.has_bank("mlp")
     assert "bank" not in {step.stage for step in study.progress()}
     with pytest.raises(StoreError, match=r"no run bank of mlp: set `masks` under \[subset_runs\]"):
@@ -263,7 +263,7 @@ def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words:
 def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     small_study: Study, tmp_path: Path
 ) -> None:
-    text = SMALL_STUDY.replace("masks = 5", "masks = 40\nseeds = 2")
+    text = SMALL_STUDY.replace("masks = 15", "masks = 40\nseeds = 2")
     undisturbed = study_with(tmp_path / "a", small_study, text)
     undisturbed.build(workers=2)
     study = study_with(tmp_path / "b", small_study, text)

@@ -89,7 +89,7 @@ def test_a_built_study_is_not_built_again(copy: Study) -> None:
         ("mean = 0.286", "mean = 0.5", "data"),
         ("epochs = 4", "epochs = 3", "checkpoints"),
         ("seed = 3", "seed = 4", "checkpoints"),
-        ("[search]", "[trak]\ndamping = 2.0\n\n[search]", "trak"),
+        ("[search]", "[trak]\ndamping = 2.0\n\n[search]", "tuning"),
         ("top_k = 20", "top_k = 10", "search"),
     ],
 )
@@ -262,12 +262,16 @@ def test_the_primal_road_agrees_with_the_dual(study_folder: Path) -> None:
     assert np.abs(dual - primal).max() < 1e-3 * np.abs(dual).max()
 
 
-def test_the_soft_threshold_shrinks_every_score(small_study: Study, study_folder: Path) -> None:
+def test_the_soft_threshold_shrinks_every_score(study_folder: Path) -> None:
     spec = study_folder / "study.toml"
-    spec.write_text(spec.read_text() + "\n[trak]\nsoft_threshold = 0.5\n")
-    study = Study.open(study_folder)
-    study.build(workers=0)
-    plain, shrunk = small_study.scores(range(60)), study.scores(range(60))
+    text = spec.read_text() + "\n[trak]\ndamping = 1.5\ntempering = 0.5\nsoft_threshold = "
+    found = []
+    for threshold in ("0", "0.5"):
+        spec.write_text(text + threshold)
+        study = Study.open(study_folder)
+        study.build(workers=0, rebuild="trak")
+        found.append(study.scores(range(60)))
+    plain, shrunk = found
     threshold = 0.5 * plain.std(axis=1, keepdims=True)
     expected = np.sign(plain) * np.maximum(np.abs(plain) - threshold, 0)
     np.testing.assert_allclose(shrunk, expected, atol=1e-6 * np.abs(plain).max())

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine import StaleError, Study, store
+from engine import Study, store
 from engine.stages.methods import write_method
 
-BANK = "\n[subset_runs]\nmasks = 20\n"
+BANK = "masks = 20"
 
 
-def build(folder: Path, more: str) -> Study:
+def build(folder: Path, more: str = "") -> Study:
     spec = folder / "study.toml"
-    spec.write_text(spec.read_text() + more)
+    spec.write_text(spec.read_text().replace("masks = 15", BANK) + more)
     study = Study.open(folder)
     study.build(workers=0)
     return study
@@ -27,11 +27,15 @@ def build(folder: Path, more: str) -> Study:
 def judged(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The small study with a bank, all settings of TRAK left to it, and a method made elsewhere."""
     folder = tmp_path_factory.mktemp("judged") / "study"
-    shutil.copytree(small_study.root, folder, ignore=shutil.ignore_patterns("trak", "search"))
+    shutil.copytree(
+        small_study.root,
+        folder,
+        ignore=shutil.ignore_patterns("tuning", "trak", "search", "quality"),
+    )
     random = np.random.default_rng(0).normal(size=(60, 300)).astype(np.float32)
     badge = {"method": "Random", "reason": "Made up."}
     write_method(Study.open(folder), "mlp", "random", lambda tests: random[tests], badge, "random")
-    return build(folder, BANK)
+    return build(folder)
 
 
 def lds_of(scores: np.ndarray, masks: np.ndarray, outputs: np.ndarray) -> float:
@@ -92,7 +96,7 @@ def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> No
 
 def test_fixed_settings_need_no_bank_first(study_folder: Path) -> None:
     fixed = "\n[trak]\ndamping = 1.5\ntempering = 0.5\nsoft_threshold = 0\n"
-    study = build(study_folder, BANK + fixed)
+    study = build(study_folder, fixed)
     assert not study.tuning_file("mlp").exists()
     assert study.quality() is not None
 
@@ -103,9 +107,7 @@ def test_a_bank_that_grows_is_judged_anew(judged: Study, tmp_path: Path) -> None
     spec.write_text(spec.read_text().replace("masks = 20", "masks = 25"))
     study = Study.open(folder)
     before = study.run_file("mlp", 3, 0).stat().st_mtime_ns
-    with pytest.raises(StaleError, match="--rebuild tuning`"):
-        study.build(workers=0)
-    study.build(workers=0, rebuild="tuning")
+    study.build(workers=0)
     quality = study.quality()
     assert quality is not None
     assert quality.masks["test"] == 5

@@ -36,14 +36,17 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Judge an algorithm's methods, unless that is done or there is no bank to judge by."""
+    """Judge an algorithm's methods, unless that is done.
+
+    A judgement of other scores is replaced without being asked about: nothing is made from it.
+    """
     study = run.study
-    if not study.subset_runs:
-        return
     path = study.quality_file(algorithm)
-    if path.exists():
-        store.read_json(path, quality_made_from(study, algorithm))
-    jobs = [] if path.exists() else [Job(study.root, algorithm, run.device)]
+    made_from = quality_made_from(study, algorithm)
+    done = path.exists() and store.json_made_from(path) == made_from
+    methods = study.scored_methods(algorithm)
+    done = done and all(study.predicted_file(algorithm, name).exists() for name in methods)
+    jobs = [] if done else [Job(study.root, algorithm, run.device)]
     run.report(Progress("quality", algorithm, 1 - len(jobs), 1))
     run_jobs(
         judge,
@@ -200,8 +203,7 @@ def _gradient_dot(study: Study, algorithm: str, masks: np.ndarray, device: str) 
     model = load_checkpoint(study, algorithm, 0, device)
     output = load_task(study.dataset.task).model_output
     train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
-    widths = {"kind": "primal", "width": spec.width, "proj_dim": spec.proj_dim}
-    road = replace(stored_road(study, algorithm), **widths)
+    road = replace(stored_road(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(model, output, first_examples(train), road, study.seed(0))
     q = store.read_tensors(study.outputs_file(algorithm, 0, "train"))["out_to_loss"]
     drawn = torch.from_numpy(masks * q).to(device)

@@ -87,10 +87,16 @@ def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
         store.read_json(path, made_from)
         return stored_road(study, algorithm)
     road = plan_road(study, algorithm, memory_bytes)
-    if study.is_tuned:
-        road = replace(road, **store.read_json(study.tuning_file(algorithm))["settings"])
+    road = replace(road, **tuned_settings(study, algorithm))
     store.write_json(path, asdict(road), made_from)
     return road
+
+
+def tuned_settings(study: Study, algorithm: str) -> dict[str, Any]:
+    """Settings of the road that validation runs decided."""
+    if not study.is_tuned:
+        return {}
+    return dict(store.read_json(study.tuning_file(algorithm))["settings"])
 
 
 def plan_road(study: Study, algorithm: str, memory_bytes: int) -> Road:
@@ -127,8 +133,8 @@ def road_made_from(study: Study, algorithm: str) -> str:
     """Fingerprint of the choice of road, for the first checkpoint as for all. How much memory
     there was is no part of it: a study that moves to a smaller machine keeps its road."""
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
-    tuned = store.json_made_from(study.tuning_file(algorithm)) if study.is_tuned else None
-    return store.fingerprint("road", CODE, spec, checkpoint_made_from(study, algorithm, 0), tuned)
+    first = checkpoint_made_from(study, algorithm, 0)
+    return store.fingerprint("road", CODE, spec, first, tuned_settings(study, algorithm))
 
 
 def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:

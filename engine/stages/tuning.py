@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint, outputs_made_from
 from engine.stages.run import Run
 from engine.stages.trak import batches_of, memory_per_worker, plan_road
-from engine.study import Progress, Study
+from engine.study import TRAK, Progress, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -39,15 +40,13 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Choose the settings, unless that is done or study.toml leaves nothing to choose."""
+    """Choose the settings, unless that is done. When a bank has grown, they are chosen anew."""
     study = run.study
-    if not study.is_tuned:
-        return
     path = study.tuning_file(algorithm)
-    if path.exists():
+    done = path.exists() and store.read_json(path)["bank"] == bank_made_from(study, algorithm)
+    if done:
         store.read_json(path, tuning_made_from(study, algorithm))
-    jobs = [Job(study.root, algorithm, run.device, memory_per_worker(run))]
-    jobs = [] if path.exists() else jobs
+    jobs = [] if done else [Job(study.root, algorithm, run.device, memory_per_worker(run))]
     run.report(Progress("tuning", algorithm, 1 - len(jobs), 1))
     run_jobs(
         choose_settings,
@@ -88,13 +87,26 @@ def choose_settings(job: Job) -> None:
         dampings=DAMPINGS if "damping" in tunable else (),
         soft_thresholds=SOFT_THRESHOLDS if "soft_threshold" in tunable else (),
     )
-    content = {
+    content: dict[str, Any] = {
         "settings": {name: getattr(road, name) for name in tunable},
+        "bank": bank_made_from(study, job.algorithm),
         "masks": len(validation),
         "trials": [asdict(trial) for trial in trials],
     }
+    _remove_other_scores(study, job.algorithm, content["settings"])
     made_from = tuning_made_from(study, job.algorithm)
     store.write_json(study.tuning_file(job.algorithm), content, made_from)
+
+
+def _remove_other_scores(study: Study, algorithm: str, settings: dict[str, float]) -> None:
+    """Scores with settings that a smaller bank chose give way, without being asked about."""
+    path = study.road_file(algorithm)
+    if path.exists():
+        road = store.read_json(path)
+        if any(road[name] != value for name, value in settings.items()):
+            for folder in study.stage_folders("trak", algorithm):
+                shutil.rmtree(folder)
+            shutil.rmtree(study.search_folder(algorithm, TRAK), ignore_errors=True)
 
 
 def _by_kernel(
