@@ -53,7 +53,7 @@ def test_explain_in_words_and_as_json(small_study: Study, capsys) -> None:
     assert json.loads(out) == small_study.explain(17, k=3).to_dict()
     code, out, _ = run(capsys, "explain", small_study.root, "--test", "test-17", "--k", 3)
     assert code == 0
-    for word in ("Supporting", "Opposing", "TRAK", "LDS not measured"):
+    for word in ("Supporting", "Opposing", "TRAK", "LDS 0."):
         assert word in out
 
 
@@ -95,6 +95,15 @@ def test_convert_writes_safetensors_beside_the_file(tmp_path: Path, capsys) -> N
     assert out
 
 
+def test_without_a_bank_nothing_is_evaluated(
+    study_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = study_folder / "study.toml"
+    spec.write_text(spec.read_text().replace("masks = 15", "masks = 0"))
+    assert main(["evaluate", str(study_folder)]) == 2
+    assert "add `[subset_runs]` with `masks = 200`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -103,7 +112,6 @@ def test_convert_writes_safetensors_beside_the_file(tmp_path: Path, capsys) -> N
         (["explain", "{study}", "--test", "999"], "rows are 0 to 59"),
         (["explain", "{study}", "--test", "nobody"], "nobody"),
         (["explain", "{study}", "--test", "0", "--k", "0"], "k must be"),
-        (["evaluate", "{study}"], "add `[subset_runs]` with `masks = 200`"),
         (["evaluate", "{study}", "--algorithm", "vit"], "no algorithm 'vit'"),
         (["build", "{study}", "--device", "cuda", "--workers", "0"], "cuda"),
         (["build", "{study}", "--rebuild", "everything"], "no stage"),

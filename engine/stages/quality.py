@@ -12,7 +12,6 @@ from engine import store
 from engine.attribution.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.scores import DenseScores, FactorScores, Scores
 from engine.bank import RunBank
-from engine.execution import run_jobs
 from engine.quality import Measured, MethodQuality, Point, Quality
 from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint
@@ -48,10 +47,9 @@ def run(run: Run, algorithm: str) -> None:
     done = done and all(study.predicted_file(algorithm, name).exists() for name in methods)
     jobs = [] if done else [Job(study.root, algorithm, run.device)]
     run.report(Progress("quality", algorithm, 1 - len(jobs), 1))
-    run_jobs(
+    run.run_jobs(
         judge,
         jobs,
-        run.workers,
         lambda job, result: run.report(Progress("quality", algorithm, 1, 1)),
     )
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.execution import run_jobs
 from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint, outputs_made_from
 from engine.stages.run import Run
@@ -48,10 +47,9 @@ def run(run: Run, algorithm: str) -> None:
         store.read_json(path, tuning_made_from(study, algorithm))
     jobs = [] if done else [Job(study.root, algorithm, run.device, memory_per_worker(run))]
     run.report(Progress("tuning", algorithm, 1 - len(jobs), 1))
-    run_jobs(
+    run.run_jobs(
         choose_settings,
         jobs,
-        run.workers,
         lambda job, result: run.report(Progress("tuning", algorithm, 1, 1)),
     )
 
