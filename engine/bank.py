@@ -51,9 +51,9 @@ class RunBank:
     def __len__(self) -> int:
         return len(self.masks)
 
-    def part(self, name: Part) -> RunBank:
+    def part(self, *names: Part) -> RunBank:
         """The masks to fit on, to choose on (validation), or to judge by and do nothing else."""
-        rows = np.flatnonzero([PARTS[number % len(PARTS)] == name for number in self.numbers])
+        rows = np.flatnonzero([PARTS[number % len(PARTS)] in names for number in self.numbers])
         return replace(
             self,
             masks=self.masks[rows],

@@ -20,6 +20,7 @@ from engine.stages import (
     bank,
     checkpoints,
     data,
+    datamodels,
     neighbours,
     predictions,
     quality,
@@ -40,6 +41,7 @@ _OF_AN_ALGORITHM = {
     "tuning": tuning,
     "trak": trak,
     "search": search,
+    "datamodels": datamodels,
     "quality": quality,
 }
 

@@ -25,6 +25,7 @@ TITLES = {
     "search": "Rank and index",
     "bank": "Train on random subsets",
     "tuning": "Choose settings on validation runs",
+    "datamodels": "Fit datamodels",
     "quality": "Judge by test runs",
 }
 

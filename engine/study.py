@@ -25,6 +25,7 @@ holds never imports torch.
     algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
     algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
     algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
+    algorithms/NAME/methods/METHOD/intervals/00000.safetensors  what it foretells of test runs
     algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
     algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
     algorithms/NAME/search/METHOD/totals.safetensors      sums of scores of both signs, both sides
@@ -70,7 +71,9 @@ FORMAT = 1
 ROWS_PER_SHARD = 4096
 TRAK = "trak"
 """The method that every study has. Other methods are found in the folder `methods`."""
-OWN_METHODS = (TRAK, "datamodel", "hybrid")
+DATAMODEL = "datamodel"
+HYBRID = "hybrid"
+OWN_METHODS = (TRAK, DATAMODEL, HYBRID)
 """Names that scores made elsewhere cannot have."""
 
 
@@ -423,6 +426,11 @@ class Study:
             "search": [folder / "search"],
             "bank": [self.bank_folder(algorithm)],
             "tuning": [self.tuning_file(algorithm).parent],
+            "datamodels": [
+                of(algorithm, method)
+                for method in (DATAMODEL, HYBRID)
+                for of in (self.method_folder, self.search_folder)
+            ],
             "quality": [self.quality_folder(algorithm)],
         }[stage]
 
@@ -472,6 +480,10 @@ class Study:
 
     def tuning_file(self, algorithm: str) -> Path:
         return self.algorithm_folder(algorithm) / "tuning" / "tuning.json"
+
+    def intervals_file(self, algorithm: str, method: str, shard: int) -> Path:
+        folder = self.method_folder(algorithm, method) / "intervals"
+        return folder / f"{shard:05d}.safetensors"
 
     def search_folder(self, algorithm: str, method: str) -> Path:
         return self.algorithm_folder(algorithm) / "search" / method
@@ -1116,6 +1128,8 @@ class Study:
                 if self.is_tuned:
                     chosen = self.tuning_file(name).exists()
                     stages.append(Progress("tuning", name, int(chosen), 1))
+                fitted = self.method_file(name, HYBRID).exists()
+                stages.append(Progress("datamodels", name, int(fitted), 1))
                 judged = self.quality_file(name).exists()
                 stages.append(Progress("quality", name, int(judged), 1))
         return stages

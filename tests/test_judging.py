@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from engine import Study, store
+from engine.attribution.prior import Settings, fit
 from engine.stages.methods import write_method
 
 BANK = "masks = 20"
@@ -30,7 +32,7 @@ def judged(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Stud
     shutil.copytree(
         small_study.root,
         folder,
-        ignore=shutil.ignore_patterns("tuning", "trak", "search", "quality"),
+        ignore=shutil.ignore_patterns("tuning", "trak", "search", "methods", "quality"),
     )
     random = np.random.default_rng(0).normal(size=(60, 300)).astype(np.float32)
     badge = {"method": "Random", "reason": "Made up."}
@@ -48,7 +50,7 @@ def test_every_method_is_judged_by_the_test_runs(judged: Study) -> None:
     assert quality is not None
     assert quality.masks == {"fit": 12, "validation": 4, "test": 4}
     test = judged.bank().part("test")
-    for method in ("trak", "random"):
+    for method in ("trak", "random", "hybrid"):
         scores = judged.scores(range(60), method=method)
         found = quality.methods[method].lds
         assert found.mean == pytest.approx(lds_of(scores, test.masks, test.test), abs=2e-3)
@@ -75,6 +77,26 @@ def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None
     )
     assert quality.preferred == judged.methods()[0] == best
     assert judged.badge(method="trak").lds == quality.methods["trak"].lds.mean
+
+
+def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -> None:
+    about = store.read_json(judged.method_file("mlp", "hybrid"))
+    seen, test = judged.bank().part("fit", "validation"), judged.bank().part("test")
+    settings = Settings(about["flat"], about["noise"], about["width"])
+    tau = torch.from_numpy(judged.scores(range(60), method="trak"))
+    arrays = [torch.from_numpy(array) for array in (seen.masks, seen.test)]
+    found = fit(tau, *arrays, settings, torch.from_numpy(test.masks))
+    np.testing.assert_allclose(
+        judged.scores(range(60), method="hybrid"), found.weights, rtol=1e-4, atol=1e-6
+    )
+    shown = judged.predicted_and_actual(method="hybrid")
+    np.testing.assert_allclose(shown["predicted"], found.predicted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(shown["actual"], test.test.T)
+    quality = judged.quality()
+    assert quality is not None
+    inside = np.abs(shown["predicted"] - shown["actual"]) < 1.6449 * shown["deviation"]
+    assert quality.methods["hybrid"].coverage == pytest.approx(inside.mean())
+    assert judged.badge(method="hybrid").runs == 16
 
 
 def test_the_settings_are_those_that_did_best_on_validation(judged: Study) -> None:

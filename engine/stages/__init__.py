@@ -10,7 +10,7 @@ from __future__ import annotations
 from engine.study import Study
 
 _EXPLAIN = ("trak", "search")
-_JUDGE = ("quality",)
+_JUDGE = ("datamodels", "quality")
 
 
 def stage_groups(study: Study) -> tuple[tuple[str, ...], ...]:

@@ -9,20 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
+from engine.attribution.calibration import calibrate
 from engine.attribution.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.scores import DenseScores, FactorScores, Scores
 from engine.bank import RunBank
-from engine.quality import Measured, MethodQuality, Point, Quality
+from engine.quality import Calibration, Measured, MethodQuality, Point, Quality
 from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint
+from engine.stages.datamodels import MOST_TARGETS
 from engine.stages.run import Run
 from engine.stages.search import scores_are
 from engine.stages.trak import batches_of, mean_out_to_loss, stored_road
-from engine.study import SPLITS, TRAK, Progress, Study
+from engine.study import HYBRID, SPLITS, TRAK, Progress, Study
 from engine.tasks import load_task
 
 CODE = 1
 """Raised whenever the same runs would judge otherwise."""
+
+NINETY = 1.6449
+"""Deviations of a normal distribution that 90 % lie within."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def judge(job: Job) -> None:
     made_from = quality_made_from(study, algorithm)
     bank = study.bank(algorithm, train=False)
     validation, test = bank.part("validation"), bank.part("test")
+    level = bank.part("fit", "validation").test.mean(axis=0)
     labels = study.table("test")["label"].to_numpy()
     found: dict[str, MethodQuality] = {}
     for method in study.scored_methods(algorithm):
@@ -76,9 +82,17 @@ def judge(job: Job) -> None:
             on_validation = predict(scores, validation.masks)
             chosen_by = float(spearman(on_validation, _rows(validation.test)).mean())
         predicted = predict(scores, test.masks)
-        found[method] = _judge(title, settings, predicted, test, labels, chosen_by)
-        arrays = {"predicted": predicted, "actual": _rows(test.test)}
+        judged = _judge(title, settings, predicted, test, labels, chosen_by)
+        arrays = {"actual": _rows(test.test)}
+        if study.intervals_file(algorithm, method, 0).exists():
+            arrays |= _intervals(study, algorithm, method)
+            off = np.abs(arrays["predicted"] - arrays["actual"])
+            judged = replace(judged, coverage=float((off < NINETY * arrays["deviation"]).mean()))
+        else:
+            slope = 0.0 if judged.calibration is None else judged.calibration.slope.mean
+            arrays["predicted"] = _in_output_units(predicted, slope, level)
         store.write_tensors(study.predicted_file(algorithm, method), arrays, made_from)
+        found[method] = judged
     preferred = max(found, key=lambda name: found[name].validation_lds or -1.0)
     for name, title, settings, predicted in baselines(study, algorithm, test.masks, job.device):
         found[name] = _judge(title, settings, predicted, test, labels, None)
@@ -90,7 +104,7 @@ def judge(job: Job) -> None:
         preferred=preferred,
         methods=dict(sorted(found.items(), key=lambda item: -item[1].lds.mean)),
         checkpoints=list(by_checkpoints(study, algorithm, test)),
-        runs=[],
+        runs=list(by_runs(study, algorithm, bank, job.device)),
         tuning=_trials(study, algorithm),
     )
     store.write_json(study.quality_file(algorithm), quality.to_dict(), made_from)
@@ -125,6 +139,20 @@ def _rows(outputs: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(outputs.T)
 
 
+def _in_output_units(predicted: np.ndarray, slope: float, level: np.ndarray) -> np.ndarray:
+    """Predictions `[n_test, m]` about their means, times the slope, at the outputs' level."""
+    changes = slope * (predicted - predicted.mean(axis=1, keepdims=True))
+    outputs: np.ndarray = (changes + level[:, None]).astype(np.float32)
+    return outputs
+
+
+def _intervals(study: Study, algorithm: str, method: str) -> dict[str, np.ndarray]:
+    """`predicted` and `deviation` `[n_test, m]` of the test runs, as the method states them."""
+    shards = range(study.shards("test"))
+    stored = [store.read_tensors(study.intervals_file(algorithm, method, n)) for n in shards]
+    return {name: np.concatenate([shard[name] for shard in stored]) for name in stored[0]}
+
+
 def _judge(
     title: str,
     settings: str,
@@ -147,8 +175,15 @@ def _judge(
         lds=_measured(lds_of_predictions(predicted, actual)),
         validation_lds=validation_lds,
         by_class=by_class,
-        calibration=None,
+        calibration=_calibration(predicted, actual),
     )
+
+
+def _calibration(predicted: np.ndarray, actual: np.ndarray) -> Calibration | None:
+    found = calibrate(predicted, actual)
+    if found is None or found.low <= 0:  # a slope that may be 0 gives no unit
+        return None
+    return Calibration(Measured(found.slope, found.low, found.high), found.r_squared)
 
 
 def _measured(lds: Lds) -> Measured:
@@ -249,3 +284,35 @@ def _of_first_checkpoints(
         dual = store.read_tensors(study.dual_file(algorithm, checkpoint))["scores"]
         total += DenseScores([dual]).matmat(drawn * weight[:, None]) / np.float32(count)
     return total
+
+
+# --- more runs ---------------------------------------------------------------------------------
+
+
+def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterator[Point]:
+    """LDS of the hybrid fitted to an eighth, a quarter, half and all of its masks, by some targets.
+
+    Its settings are those chosen with all of them.
+    """
+    import torch
+
+    from engine.attribution import prior
+
+    path = study.method_file(algorithm, HYBRID)
+    if not path.exists():
+        return
+    about, test = store.read_json(path), bank.part("test")
+    settings = prior.Settings(about["flat"], about["noise"])
+    targets = np.unique(np.linspace(0, study.dataset.n_test - 1, MOST_TARGETS).astype(np.int64))
+    tau = torch.from_numpy(study.score_matrix(algorithm, TRAK).rows(targets)).to(device)
+    both = bank.part("fit", "validation")
+    for part in (8, 4, 2, 1):
+        count = len(both) // part
+        if count < 3:
+            continue
+        masks = torch.from_numpy(both.masks[:count]).to(device)
+        outputs = torch.from_numpy(both.test[:count, targets]).to(device)
+        weights = prior.fit(tau, masks, outputs, settings).weights.cpu().numpy()
+        predicted = weights @ test.masks.T.astype(np.float32)
+        measured = _measured(lds_of_predictions(predicted, test.test[:, targets].T))
+        yield Point(HYBRID, int(both.seeds[:count].sum()), measured)

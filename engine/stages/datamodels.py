@@ -1,0 +1,139 @@
+"""Datamodels of every test prediction: a lasso on the run bank, and the hybrid whose prior is TRAK.
+
+Settings are chosen on the validation runs with what was fitted to the fit runs alone; then both
+are fitted to fit and validation runs together. Test runs are never looked at.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine import store
+from engine.bank import RunBank
+from engine.stages import search
+from engine.stages.bank import bank_made_from
+from engine.stages.methods import write_method
+from engine.stages.run import Run
+from engine.stages.trak import scores_made_from
+from engine.study import HYBRID, ROWS_PER_SHARD, TRAK, Progress, Study
+
+CODE = 1
+"""Raised whenever the same runs would give other weights."""
+
+MOST_TARGETS = 256
+"""Settings are chosen by so many test examples, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kind of datamodel to fit."""
+
+    root: Path
+    algorithm: str
+    method: str
+    device: str
+
+
+def run(run: Run, algorithm: str) -> None:
+    """Fit what is missing. When a bank has grown, or TRAK has changed, it is fitted anew."""
+    study = run.study
+    jobs = []
+    for method in _FITS:
+        path = study.method_file(algorithm, method)
+        made_from = datamodel_made_from(study, algorithm, method)
+        if path.exists() and store.json_made_from(path) == made_from:
+            continue
+        if path.exists():
+            for folder in (study.search_folder, study.method_folder):
+                shutil.rmtree(folder(algorithm, method), ignore_errors=True)
+        jobs.append(Job(study.root, algorithm, method, run.device))
+    finished = len(_FITS) - len(jobs)
+    run.report(Progress("datamodels", algorithm, finished, len(_FITS)))
+
+    def on_done(job: Job, result: None) -> None:
+        nonlocal finished
+        finished += 1
+        run.report(Progress("datamodels", algorithm, finished, len(_FITS)))
+
+    run.run_jobs(fit, jobs, on_done)
+    search.run(run, algorithm)
+
+
+def datamodel_made_from(study: Study, algorithm: str, method: str) -> str:
+    """Fingerprint of one kind of datamodel: the bank, and TRAK where that is its prior."""
+    trak = scores_made_from(study, algorithm) if method == HYBRID else None
+    return store.fingerprint(method, CODE, bank_made_from(study, algorithm), trak)
+
+
+def fit(job: Job) -> None:
+    """Worker: fit one kind of datamodel to all test examples."""
+    study = Study.open(job.root)
+    _FITS[job.method](study, job, study.bank(job.algorithm, train=False))
+
+
+def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
+    import torch
+
+    from engine.attribution import prior
+
+    made_from = datamodel_made_from(study, job.algorithm, HYBRID)
+    trak = study.score_matrix(job.algorithm, TRAK)
+    chosen_by = np.unique(np.linspace(0, trak.n_test - 1, MOST_TARGETS).astype(np.int64))
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(job.device)
+
+    fitted, validation = bank.part("fit"), bank.part("validation")
+    settings, trials = prior.choose(
+        on_device(trak.rows(chosen_by)),
+        on_device(fitted.masks),
+        on_device(fitted.test[:, chosen_by]),
+        on_device(validation.masks),
+        on_device(validation.test[:, chosen_by]),
+    )
+    both = bank.part("fit", "validation")
+    masks, judged = on_device(both.masks), on_device(bank.part("test").masks)
+
+    def rows(tests: slice) -> np.ndarray:
+        numbers = np.arange(tests.start, tests.stop)
+        tau, outputs = on_device(trak.rows(numbers)), on_device(both.test[:, tests])
+        found = prior.fit(tau, masks, outputs, settings, judged)
+        path = study.intervals_file(job.algorithm, HYBRID, tests.start // ROWS_PER_SHARD)
+        intervals = {"predicted": found.predicted, "deviation": found.deviation}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in intervals.items()}
+        store.write_tensors(path, arrays, made_from)
+        weights: np.ndarray = found.weights.cpu().numpy()
+        return weights
+
+    checkpoints = study.checkpoints(job.algorithm)
+    write_method(
+        study,
+        job.algorithm,
+        HYBRID,
+        rows,
+        {
+            "method": "Datamodel + TRAK",
+            "reason": "A datamodel fitted to subset runs, with TRAK as its prior. "
+            "A score is a change of the margin.",
+            "checkpoints": checkpoints,
+            "runs": int(both.seeds.sum()),
+        },
+        made_from,
+        {
+            "settings": f"{int(both.seeds.sum()):,} runs, {checkpoints} checkpoints, "
+            f"κ {settings.flat:g}, σ² {settings.noise:g}",
+            "validation_lds": max(trial.lds for trial in trials),
+            "flat": settings.flat,
+            "noise": settings.noise,
+            "width": settings.width,
+            "trials": [{**asdict(trial.settings), "lds": trial.lds} for trial in trials],
+        },
+    )
+
+
+_FITS: dict[str, Callable[[Study, Job, RunBank], None]] = {HYBRID: _fit_hybrid}
