@@ -10,22 +10,24 @@ from pathlib import Path
 
 from benchmarks._report import say
 from engine.launch import _start, _stop
+from engine.store import fingerprint
 from engine.study import Study
 from tests.synthetic import write_study
 
-CACHE = Path(__file__).parent.parent / ".bench" / "pages"
+ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".bench" / "pages"
 N_TRAIN, N_TEST, TOP_K, WRONG = 50_000, 10_000, 100, 0.12
-FORMAT = 1
-"""Raised whenever the same sizes would be written differently."""
 
 
 def large_study() -> Study:
-    """50,000 training and 10,000 test pictures with random scores; written once, then kept."""
-    root = CACHE / f"{N_TRAIN}-{N_TEST}-{FORMAT}"
+    """50,000 training and 10,000 test pictures with random scores, kept until the code that writes
+    it or the layout of a study changes."""
+    code = [(ROOT / name).read_text() for name in ("tests/synthetic.py", "engine/study.py")]
+    root = CACHE / fingerprint(N_TRAIN, N_TEST, TOP_K, WRONG, code)
     if not root.exists():
         say(f"writing a study of {N_TRAIN:,} + {N_TEST:,} pictures to {root}")
+        shutil.rmtree(CACHE, ignore_errors=True)
         unfinished = root.with_suffix(".tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
         write_study(unfinished, N_TRAIN, N_TEST, top_k=TOP_K, wrong=WRONG, name="Fifty thousand")
         unfinished.rename(root)
     return Study.open(root)

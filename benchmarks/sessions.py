@@ -235,11 +235,11 @@ class Reader:
         id_ = getattr(getattr(element, kind), "id", "") if kind else ""
         if id_.startswith("$$ID-"):
             self._widgets[id_.split("-", 2)[2]] = id_
-        groups = json.loads(element.bidi_component.json or "{}").get("groups", [])
-        if groups:
-            cards = [card for group in groups for card in group["items"]]
-            self.rows = [card["row"] for card in cards]
-            self._wanted = {card["sheet"] for card in cards}
+        data = json.loads(element.bidi_component.json or "{}")
+        if "groups" in data:
+            self.rows = [card["row"] for group in data["groups"] for card in group["items"]]
+            numbers = {row // data["perSheet"] for row in self.rows}
+            self._wanted = {data["sheets"].replace("{}", str(number)) for number in numbers}
 
     async def _fetch_sheets(self) -> None:
         for sheet in self._wanted - self._sheets:

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard import login
 from dashboard.components.notice import notice
 from dashboard.data import STUDY_VARIABLE
 from dashboard.routes import routes
+from engine.errors import DataloupeError
 
 HERE = Path(__file__).parent
 UPLOAD_MEGABYTES = 1
 """No page takes a file yet, and the server refuses what no page asks for."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE_SECONDS = 3.0
 """How long open pages may keep the server from ending."""
 
@@ -34,6 +37,11 @@ def main() -> None:
         "--end-with-input", action="store_true", help="end when the standard input closes"
     )
     options = parser.parse_args()
+    try:
+        warn_if_open(options.address)
+    except DataloupeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     os.environ[STUDY_VARIABLE] = str(options.study.resolve())
     if options.end_with_input:
         threading.Thread(target=_end_with_input, daemon=True).start()
@@ -41,10 +49,23 @@ def main() -> None:
     app.run(config=server_config(options.address, options.port))
 
 
+def warn_if_open(address: str) -> None:
+    """Say so where anyone on the network may look.
+
+    Raises:
+        DataloupeError: A login is configured wrongly.
+    """
+    if login.configured() is None and address not in LOOPBACK:
+        print(
+            f"Whoever reaches {address} can see this study and save slices in it: no login is "
+            "configured (docs/serving.md).",
+            file=sys.stderr,
+        )
+
+
 def server_config(address: str, port: int) -> dict[str, object]:
     """Streamlit's options: theme, loopback, cross-site protection, no telemetry, no developer's
     tools. They do not depend on the working directory, so an installed wheel looks the same."""
-    loopback = address in ("127.0.0.1", "::1", "localhost")
     return {
         "theme.base": str(HERE / "theme.toml"),
         "server.address": address,
@@ -54,7 +75,7 @@ def server_config(address: str, port: int) -> dict[str, object]:
         "server.enableXsrfProtection": True,
         "server.enableCORS": True,
         # A page of another site must not reach a local server under a name of its own.
-        "server.allowedHosts": ["127.0.0.1", "localhost", "::1"] if loopback else ["*"],
+        "server.allowedHosts": list(LOOPBACK) if address in LOOPBACK else ["*"],
         "server.maxUploadSize": UPLOAD_MEGABYTES,
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "viewer",

@@ -18,6 +18,7 @@ from dashboard.location import (
     announce,
     read_location,
 )
+from dashboard.login import sign_in
 from engine.errors import DataloupeError
 
 HERE = Path(__file__).parent
@@ -63,6 +64,7 @@ page = st.navigation(
 )
 
 try:
+    sign_in()
     study = open_study()
     location = read_location(study)
     announce(location)

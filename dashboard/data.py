@@ -16,6 +16,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.location import Location
+from dashboard.login import picture_key
 from dashboard.slices import NEED_SCORES
 from engine import store
 from engine.doctor import Report, examine
@@ -271,11 +272,16 @@ def examined(_study: Study, stamp: str) -> Report:
     return examine(_study)
 
 
-def sprite_url(study: Study, split: Split, sheet: int) -> str:
-    """Where the browser finds a sprite sheet; the address changes whenever the pictures do."""
+def sprite_url(study: Study, split: Split, sheet: int | None = None) -> str:
+    """Where the browser finds a sprite sheet; the address changes whenever the pictures do.
+
+    Without a number, `{}` stands in its place.
+    """
     base = str(st.get_option("server.baseUrlPath") or "").strip("/")
     prefix = f"/{base}" if base else ""
-    return f"{prefix}/dataloupe/sprites/{study.dataset.fingerprint}/{split}/{sheet}.webp"
+    number = "{}" if sheet is None else sheet
+    key = picture_key(study.dataset.fingerprint)
+    return f"{prefix}/dataloupe/sprites/{key}/{split}/{number}.webp"
 
 
 def _stamp(path: Path) -> Stamp:

@@ -23,6 +23,9 @@ TRAINING = "views/training.py"
 PROVENANCE = "views/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500
+LARGE, SMALL = "large", "small"
+SIZES = {LARGE: "Large", SMALL: "Small"}
+"""How large Explore shows thumbnails, and so how many on a page."""
 INFLUENTIAL, SIMILAR, BOTH = "influential", "similar", "both"
 SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both"}
 """Which training examples Explain shows."""
@@ -36,6 +39,7 @@ class Location:
         study: Short fingerprint of the data; None before the data are built.
         foreign: The fingerprint in the URL, where it is another than the study's.
         method: Of the scores shown; None before there are any.
+        size: One of SIZES.
         selected: Rows of test examples that are selected in Explore, ascending.
         test: Id or row of the explained example, unchecked.
         train: Id or row of the training example looked at, unchecked.
@@ -49,12 +53,22 @@ class Location:
     method: str | None
     slice: Slice
     page: int
+    size: str
     selected: tuple[int, ...]
     test: str | None
     train: str | None
     show: str
     k: int
     problems: tuple[str, ...]
+
+    def is_on_page_of(self, other: Location) -> bool:
+        """Whether the two differ at most in what a part of a page shows by itself."""
+
+        def page(one: Location) -> Location:
+            own = replace(one, page=1, size=LARGE, selected=(), show=INFLUENTIAL)
+            return replace(own, k=DEFAULT_K, problems=())
+
+        return page(self) == page(other)
 
     def of_slice(self, slice: Slice) -> Location:
         """The same with another slice."""
@@ -94,6 +108,7 @@ def read_location(study: Study) -> Location:
             method=None,
             slice=Slice(),
             page=1,
+            size=LARGE,
             selected=(),
             test=asked.get("test"),
             train=asked.get("train"),
@@ -115,6 +130,10 @@ def read_location(study: Study) -> Location:
     if show not in SHOWS:
         problems.append(f"Explain shows {', '.join(SHOWS)} ones, not “{_short(show)}”.")
         show = INFLUENTIAL
+    size = asked.get("size", LARGE)
+    if size not in SIZES:
+        problems.append(f"Thumbnails are {' or '.join(SIZES)}, not “{_short(size)}”.")
+        size = LARGE
     dataset = study.dataset
     slice = read_slice(asked, dataset.classes, dataset.n_test, problems)
     if not study.has_predictions(algorithm):
@@ -141,6 +160,7 @@ def read_location(study: Study) -> Location:
         method=method,
         slice=slice,
         page=number("page", 1, max(1, dataset.n_test)),
+        size=size,
         selected=read_rows("selected", asked, dataset.n_test, problems) or (),
         test=asked.get("test"),
         train=asked.get("train"),

@@ -1,6 +1,6 @@
 """What the server serves beside the pages: sprite sheets and the fonts.
 
-A sheet's address holds the fingerprint of the data, so a browser may keep it for ever.
+A sheet's address holds a key of the data, so a browser may keep it for ever.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dashboard.login import picture_key
 from engine.errors import DataloupeError
 from engine.study import Split, Study
 
@@ -33,15 +34,15 @@ def routes(root: Path) -> list[BaseRoute]:
         try:
             study = Study.open(root)
             path = study.sprite_file(cast(Split, split), sheet)
-            current = study.dataset.fingerprint
+            current = picture_key(study.dataset.fingerprint)
         except DataloupeError as error:
             raise HTTPException(404) from error
-        if request.path_params["fingerprint"] != current or not path.is_file():
+        if request.path_params["key"] != current or not path.is_file():
             raise HTTPException(404)
         return FileResponse(path, media_type="image/webp", headers=FOREVER)
 
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
-        Route("/dataloupe/sprites/{fingerprint}/{split}/{sheet:int}.webp", sprite),
+        Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", sprite),
         Mount("/dataloupe/fonts", app=fonts),
     ]

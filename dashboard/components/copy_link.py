@@ -1,8 +1,6 @@
-"""A button that copies the address of the view, complete and independent of the session."""
+"""A button that copies the address of the view: all that is needed to show it again is in it."""
 
 from __future__ import annotations
-
-from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -30,14 +28,14 @@ _HTML = """
 """
 
 _JS = """
-export default function ({ data, parentElement }) {
+export default function ({ parentElement }) {
   const button = parentElement.querySelector("button")
   const words = button.querySelector("span")
   const field = parentElement.querySelector("input")
-  const url = new URL(`?${data.query}`, window.location.href.split(/[?#]/)[0]).href
   words.textContent = "Copy link"
   field.hidden = true
   button.onclick = async () => {
+    const url = window.location.href
     try {
       await navigator.clipboard.writeText(url)
       words.textContent = "Link copied"
@@ -53,8 +51,8 @@ export default function ({ data, parentElement }) {
 """
 
 
-def copy_link(parameters: dict[str, str], key: str) -> None:
-    """Show the button for this page with these parameters."""
+def copy_link(key: str) -> None:
+    """Show the button."""
     st.components.v2.component("dataloupe_copy_link", html=_HTML, css=_CSS, js=_JS)(
-        key=key, data={"query": urlencode(parameters)}, width="content", height="content"
+        key=key, width="content", height="content"
     )

@@ -1,18 +1,17 @@
 // A gallery of examples: thumbnails cut from sprite sheets, or excerpts of text.
 // Everything shown is set as text, never as HTML: labels and ids are the user's.
 
-const SHEET_COLUMNS = 16
-
 // What a mounted gallery knows between two runs: what is selected, where a range began, and how
 // many changes it has sent.
 const states = new WeakMap()
 const SEND_AFTER = 200 // ms, so that a row of quick keys is one change
+const LOOK_AFTER = 350 // ms under the mouse
+const GAP = 10 // px between a card and the closer look at it
 
 export default function (component) {
   const { data, parentElement } = component
   const root = parentElement.querySelector(".gallery")
-  const state = states.get(root) ?? { chosen: new Set(), sent: 0, shown: null, timer: null }
-  states.set(root, state)
+  const state = states.get(root) ?? begun(root)
   state.component = component
   build(root, state, data, parentElement.activeElement?.dataset?.row)
   // What we sent after the server's answer was made is newer than that answer.
@@ -24,17 +23,38 @@ export default function (component) {
 
   root.onclick = event => clicked(event, root, state)
   root.onkeydown = event => pressed(event, root, state)
-  root.onfocusin = event => {
-    const card = event.target.closest("a.card")
-    if (card) makeTabStop(card)
+  root.onpointerover = event => {
+    const card = event.pointerType === "mouse" && event.target.closest("a.card")
+    if (card && card !== state.looked) peek(card, root, state, LOOK_AFTER)
+    state.looked = card
+  }
+  root.onpointerleave = () => {
+    state.looked = null
+    peek(null, root, state)
   }
 }
 
+function begun(root) {
+  const state = { chosen: new Set(), sent: 0, shown: null, timer: null }
+  states.set(root, state)
+  root.addEventListener("focusin", event => {
+    const card = event.target.closest("a.card")
+    if (!card) return
+    makeTabStop(card)
+    const wordless = state.component.data.compact && card.matches(":focus-visible")
+    if (wordless) peek(card, root, state, 0)
+  })
+  root.addEventListener("focusout", () => peek(null, root, state))
+  return state
+}
+
 function build(root, state, data, focused) {
-  const content = JSON.stringify([data.groups, data.side, data.narrow, data.text, data.selectable])
+  const { change, selected, ...shown } = data
+  const content = JSON.stringify(shown)
   if (content === state.shown) return
   state.shown = content
   state.anchor = null
+  clearTimeout(state.peeking)
   const groups = element("div", "groups")
   groups.dataset.count = data.groups.length
   groups.append(...data.groups.map(group => section(group, data)))
@@ -42,6 +62,7 @@ function build(root, state, data, focused) {
   root.style.setProperty("--side-narrow", `${data.narrow}px`)
   root.classList.toggle("texts", data.text)
   root.classList.toggle("selectable", data.selectable)
+  root.classList.toggle("compact", data.compact)
   root.replaceChildren(groups)
   if (focused !== undefined) root.querySelector(`a.card[data-row="${focused}"]`)?.focus()
 }
@@ -79,6 +100,7 @@ function pressed(event, root, state) {
     else state.anchor = null
   } else if (!state.component.data.selectable) return
   else if (event.key === " " && !command) toggle(here, root, state)
+  else if (event.key === "Escape" && root.querySelector(".peek")) peek(null, root, state)
   else if (event.key === "Escape" && state.chosen.size) choose(new Set(), root, state)
   else if (event.key === "a" && command) {
     choose(new Set([...state.chosen, ...cards.map(rowOf)]), root, state)
@@ -135,6 +157,34 @@ function mark(root, state) {
     box.checked = state.chosen.has(rowOf(entry.querySelector("a.card")))
     entry.classList.toggle("chosen", box.checked)
   }
+}
+
+// --- a closer look -----------------------------------------------------------------------------
+
+// The card under the mouse, large and in words; where cards have no words, the focused one too.
+function peek(card, root, state, after) {
+  clearTimeout(state.peeking)
+  root.querySelector(".peek")?.remove()
+  if (!card) return
+  state.peeking = setTimeout(() => {
+    const { data } = state.component
+    const panel = element("div", "peek")
+    panel.setAttribute("aria-hidden", "true")
+    if (!data.text) {
+      const picture = element("div", "thumb")
+      panel.style.setProperty("--side", `${data.large}px`)
+      cut(picture, rowOf(card), data, "var(--side)")
+      panel.append(picture)
+    }
+    panel.append(element("p", "", card.dataset.hint))
+    root.append(panel)
+    const [at, size] = [card.getBoundingClientRect(), panel.getBoundingClientRect()]
+    const right = at.right + GAP + size.width < window.innerWidth
+    const left = right ? at.right + GAP : Math.max(GAP, at.left - GAP - size.width)
+    const top = Math.min(at.top, window.innerHeight - size.height - GAP)
+    const from = root.getBoundingClientRect()
+    panel.style.translate = `${left - from.left}px ${Math.max(GAP, top) - from.top}px`
+  }, after)
 }
 
 // --- drawing -----------------------------------------------------------------------------------
@@ -216,12 +266,18 @@ function strip(name, told, parts, rest, words) {
 function card(item, data, first) {
   const node = element(item.href ? "a" : "div", data.text ? "card text" : "card")
   node.dataset.row = item.row
-  node.title = item.hint
+  node.dataset.hint = item.hint
+  if (data.compact) node.setAttribute("aria-label", item.hint)
+  else node.setAttribute("aria-description", item.hint)
   if (item.href) {
     node.href = item.href
     node.tabIndex = first ? 0 : -1
   }
   node.append(data.text ? element("div", "excerpt", item.text) : thumbnail(item, data))
+  if (data.compact) {
+    if (item.wrong) node.append(element("span", "cross", "✕"))
+    return node
+  }
   if (item.bar !== undefined) {
     const bar = element("div", "bar")
     const fill = element("i")
@@ -245,15 +301,21 @@ function card(item, data, first) {
 
 function thumbnail(item, data) {
   const node = element("div", "thumb")
-  const [column, row] = [item.cell % SHEET_COLUMNS, Math.floor(item.cell / SHEET_COLUMNS)]
-  node.style.backgroundImage = `url("${encodeURI(item.sheet)}")`
-  node.style.backgroundSize = `calc(${SHEET_COLUMNS} * var(--side)) auto`
-  node.style.backgroundPosition = `calc(${-column} * var(--side)) calc(${-row} * var(--side))`
+  cut(node, item.row, data, "var(--side)")
   if (!item.href) {
     node.setAttribute("role", "img")
     node.setAttribute("aria-label", item.hint)
   }
   return node
+}
+
+// Show one cell of a sprite sheet, `side` wide.
+function cut(node, row, data, side) {
+  const [sheet, cell] = [Math.floor(row / data.perSheet), row % data.perSheet]
+  const [column, line] = [cell % data.columns, Math.floor(cell / data.columns)]
+  node.style.backgroundImage = `url("${encodeURI(data.sheets.replace("{}", sheet))}")`
+  node.style.backgroundSize = `calc(${data.columns} * ${side}) auto`
+  node.style.backgroundPosition = `calc(${-column} * ${side}) calc(${-line} * ${side})`
 }
 
 // The box in a card's corner. Space does the same on the card, so the tab key passes it by.

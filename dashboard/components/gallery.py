@@ -7,7 +7,7 @@ with a click or an arrow key, and Ctrl+A do it; Escape selects none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,14 @@ import streamlit as st
 
 from dashboard.data import sprite_url
 from engine.data import SPRITES_PER_SHEET
+from engine.data.thumbnails import COLUMNS
 from engine.study import Split, Study
 
 EXCERPT = 240
+CAPTIONED = 80
+"""Thumbnails of a smaller side than this have no words under them."""
+LARGE_SIDE = 224
+"""Of the picture that appears beside a card under the mouse."""
 _HERE = Path(__file__).parent
 _KEY = "gallery"
 
@@ -30,7 +35,8 @@ class Card:
         row: Of its split.
         name: First line: its label.
         note: Second line.
-        hint: All of it as one sentence: tooltip, and what a screen reader says after the lines.
+        hint: All of it as one sentence: shown beside the card under the mouse, and what a screen
+            reader says after the lines.
         aside: At the end of the second line, never cut short.
         wrong: Whether the note says that a prediction is wrong.
         href: Where it leads; None where it leads nowhere.
@@ -106,13 +112,13 @@ def gallery(
         on_select: Called with all selected rows when they change; None: cards cannot be selected.
     """
     text = study.dataset.display == "text"
+    compact = side < CAPTIONED and not text
 
     def item(card: Card) -> dict[str, Any]:
-        found = {name: value for name, value in asdict(card).items() if value is not None}
-        if text:
-            return found | {"text": (card.text or "")[:EXCERPT]}
-        sheet, cell = divmod(card.row, SPRITES_PER_SHEET)
-        return found | {"sheet": sprite_url(study, split, sheet), "cell": cell}
+        if compact:
+            return {name: getattr(card, name) for name in ("row", "hint", "wrong", "href")}
+        found = {name: value for name, value in vars(card).items() if value not in (None, "")}
+        return found | ({"text": (card.text or "")[:EXCERPT]} if text else {})
 
     def opened() -> None:
         row = st.session_state[key].opened
@@ -135,7 +141,12 @@ def gallery(
             "change": st.session_state.get(f"{key}_change", 0),
             "side": thumbnail_side(study.dataset.cell, side),
             "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
+            "large": thumbnail_side(study.dataset.cell, LARGE_SIDE),
+            "compact": compact,
             "text": text,
+            "sheets": None if text else sprite_url(study, split),
+            "perSheet": SPRITES_PER_SHEET,
+            "columns": COLUMNS,
             "groups": [
                 {
                     "name": group.name,

@@ -7,19 +7,29 @@ from collections.abc import Callable
 import streamlit as st
 
 from dashboard.components.notice import notice
+from dashboard.data import open_study
+from dashboard.location import Location, read_location
 from engine.errors import DataloupeError
+from engine.study import Study
 
 
-def part(draw: Callable[[], None]) -> None:
+def part(location: Location, draw: Callable[[Study, Location], None]) -> None:
     """Draw it, and only it whenever something in it is clicked.
 
-    `draw` must read study and URL itself: what the page read may be old by then.
+    Args:
+        location: Of the page. Where a click changed more of it than a part may, the page is
+            painted anew.
+        draw: Called with the study and the location as they are then.
     """
 
     @st.fragment
     def paint() -> None:
         try:
-            draw()
+            study = open_study()
+            here = read_location(study)
+            if not here.is_on_page_of(location):
+                st.rerun()
+            draw(study, here)
         except DataloupeError as error:
             notice("This study cannot be shown as it is", str(error), kind="error")
 

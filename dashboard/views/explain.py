@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -22,6 +23,7 @@ from dashboard.components.likeness import (
     wait_for_similarity,
 )
 from dashboard.components.notice import notice
+from dashboard.components.part import part
 from dashboard.components.sides import sides
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
@@ -32,11 +34,13 @@ from dashboard.location import (
     INFLUENTIAL,
     SIMILAR,
     TRAINING,
+    Location,
     go,
     largest_k_of,
     read_location,
 )
 from dashboard.slices import position_in_slice
+from engine.study import Study
 
 SIDE = 112
 MISTAKES = 24
@@ -118,7 +122,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>',
         width="content",
     )
-    copy_link(location.parameters(test=str(example["id"])), "copy")
+    copy_link("copy")
     with st.container(horizontal=True, gap="small", width="content"):
         button_to_explore("Explore")
         st.button(
@@ -138,25 +142,21 @@ with st.container(horizontal=True, vertical_alignment="center"):
             key="next",
         )
 
-# --- the example, and what speaks for and against its true label -------------------------------
+# --- what speaks for and against its true label, painted anew for another k ---------------------
 
-side, answer = st.columns([0.24, 0.76], gap="large")
-with side:
-    subject(study, algorithm, "test", row, example)
-    if not found.has_predictions and method is not None:
-        unpredicted(study)
 
-with answer:
+def answer(row: int, study: Study, here: Location) -> None:
+    """The training examples that are asked for, with the controls that ask."""
     label, test = str(example["label"]), str(example["id"])
-    wants = location.show
+    wants = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
         show_switch(wants)
         if method is not None and wants != SIMILAR:
             trust_badge(badge(study, algorithm, method))
         st.space("stretch")
         if method is not None:
-            export(study, row, test, location.k, algorithm, method)
-        sides(location.k, largest_k_of(study))
+            export(study, row, test, here.k, algorithm, method)
+        sides(here.k, largest_k_of(study))
 
     if wants != SIMILAR and method is None:
         building(
@@ -164,7 +164,7 @@ with answer:
             lambda study: study.has_scores(algorithm),
             algorithm,
         )
-        st.stop()
+        return
     if wants != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
 
@@ -173,17 +173,17 @@ with answer:
     if wants != SIMILAR and method is not None:
         totals = study.totals(algorithm, method)
         influences = Influences(
-            *study.influences(row, location.k, algorithm, method),
+            *study.influences(row, here.k, algorithm, method),
             support_total=float(totals["test_support"][row]),
             oppose_total=float(totals["test_oppose"][row]),
         )
         # Scores that were imported may stand without a prediction.
         predicted = label if "predicted" not in example else str(example["predicted"])
-        groups += influence_groups(training, influences, label, predicted, location, test)
+        groups += influence_groups(training, influences, label, predicted, here, test)
     if wants != INFLUENTIAL:
         similarity = study.similarity(algorithm)
-        found_alike = study.neighbours("test", row, location.k, algorithm)
-        groups.append(similar_group(training, *found_alike, similarity, label, location, test))
+        found_alike = study.neighbours("test", row, here.k, algorithm)
+        groups.append(similar_group(training, *found_alike, similarity, label, here, test))
         if method is not None:
             nearest, _ = study.neighbours("test", row, similarity.stored, algorithm)
             top = study.top(algorithm, method)
@@ -201,6 +201,18 @@ with answer:
         "influences",
         lambda row: st.switch_page(
             TRAINING,
-            query_params=location.parameters(test=test, train=str(training.table["id"].iloc[row])),
+            query_params=here.parameters(test=test, train=str(training.table["id"].iloc[row])),
         ),
     )
+
+
+# --- the example beside it ---------------------------------------------------------------------
+
+side, beside = st.columns([0.24, 0.76], gap="large")
+with side:
+    subject(study, algorithm, "test", row, example)
+    if not found.has_predictions and method is not None:
+        unpredicted(study)
+
+with beside:
+    part(location, partial(answer, row))

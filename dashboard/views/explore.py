@@ -15,11 +15,12 @@ from dashboard.components.part import part
 from dashboard.components.saved import saved
 from dashboard.components.selection import select, selection
 from dashboard.data import examples, open_study, slice_rows
-from dashboard.location import EXPLAIN, go, keep, read_location
+from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
 from dashboard.slices import MOST_PICKED, PARAMETERS, rows_text
+from engine.study import Study
 
-PER_PAGE = 120
-SIDE = 112
+PER_PAGE = {LARGE: 120, SMALL: 960}
+SIDE = {LARGE: 112, SMALL: 56}
 
 study = open_study()
 location = read_location(study)
@@ -34,9 +35,8 @@ found = examples(study, "test", algorithm)
 rows = slice_rows(study, found, location)
 
 
-def open_example(test: str) -> None:
+def open_example(here: Location, test: str) -> None:
     """Explain a test example, in the same slice; what is selected stays so on the way back."""
-    here = read_location(study)
     chosen = {"selected": rows_text(here.selected)} if here.selected else {}
     st.switch_page(EXPLAIN, query_params=here.parameters(test=test, **chosen))
 
@@ -67,21 +67,42 @@ elif not found.has_predictions:
         algorithm,
     )
 
+
+def size_control(size: str, first: int) -> None:
+    """How large thumbnails are; what is first on the page stays on it."""
+
+    def changed() -> None:
+        chosen = st.session_state["size"]
+        page = first // PER_PAGE[chosen] + 1
+        go(size=chosen if chosen != LARGE else None, page=page if page > 1 else None)
+
+    st.session_state["size"] = size
+    st.segmented_control(
+        "Thumbnails",
+        list(SIZES),
+        format_func=SIZES.__getitem__,
+        key="size",
+        required=True,
+        on_change=changed,
+        label_visibility="collapsed",
+    )
+
+
 # --- the gallery, with what is selected in it --------------------------------------------------
 
 
-def shown() -> None:
+def cards_of_slice(study: Study, here: Location) -> None:
     """The toolbar, the cards and the pages: what turning a page or selecting paints anew."""
-    study = open_study()
-    here = read_location(study)
-    if here.slice != location.slice or here.study != location.study:
-        st.rerun()
-    pages = -(-len(rows) // PER_PAGE)
+    per_page = PER_PAGE[here.size]
+    pages = -(-len(rows) // per_page)
     page = max(1, min(here.page, pages))
-    on_page = rows[(page - 1) * PER_PAGE : page * PER_PAGE]
+    first = (page - 1) * per_page
+    on_page = rows[first : first + per_page]
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         selection(here, found, rows, on_page, kind)
         st.space("stretch")
+        if study.dataset.display == "image":
+            size_control(here.size, first)
         saved(study, here, found)
         chosen = np.array(here.selected, dtype=np.int64)
         what = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
@@ -96,9 +117,9 @@ def shown() -> None:
         study,
         "test",
         [Group(f"Test {kind}", test_cards(found, on_page, here))],
-        SIDE,
+        SIDE[here.size],
         "gallery",
-        lambda row: open_example(str(found.table["id"].iloc[row])),
+        lambda row: open_example(here, str(found.table["id"].iloc[row])),
         selected=here.selected,
         most=MOST_PICKED,
         on_select=select,
@@ -113,9 +134,9 @@ def shown() -> None:
             "Open by id or row number",
             placeholder=str(found.table["id"].iloc[rows[0]]),
             key="open",
-            on_change=lambda: open_example(st.session_state["open"].strip() or "0"),
+            on_change=lambda: open_example(here, st.session_state["open"].strip() or "0"),
             width=220,
         )
 
 
-part(shown)
+part(location, cards_of_slice)

@@ -25,12 +25,12 @@ HEAVIEST = 22
 BINS = 32
 
 study = open_study()
-location = read_location(study)
-algorithm, method = location.algorithm, location.method
+here = read_location(study)
+algorithm, method = here.algorithm, here.method
 kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
 
 # What is opened from here is the whole study's, not what some slice left behind.
-location = location.of_slice(Slice())
+location = here.of_slice(Slice())
 
 
 def figures(entries: dict[str, tuple[str, str]]) -> None:
@@ -99,13 +99,14 @@ if tests.has_predictions:
     with mistakes:
         heading("What is taken for what")
         part(
-            lambda: confusion(
+            here,
+            lambda *_: confusion(
                 tests,
                 location,
                 lambda filters: st.switch_page(
                     EXPLORE, query_params=location.parameters(**filters)
                 ),
-            )
+            ),
         )
         with st.container(horizontal=True):
             if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):

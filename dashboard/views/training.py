@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -14,12 +15,14 @@ from dashboard.components.copy_link import copy_link
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.likeness import conflict_words, similar_words, with_conflicts
 from dashboard.components.notice import notice
+from dashboard.components.part import part
 from dashboard.components.sides import sides
 from dashboard.components.standing import standing
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
 from dashboard.data import badge, examples, open_study, weights
-from dashboard.location import EXPLAIN, EXPLORE, go, read_location
+from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
+from engine.study import Study
 
 SIDE = 112
 HEAVIEST = 24
@@ -58,7 +61,7 @@ def open_by_name() -> None:
     )
 
 
-def similar_training(row: int, label: str) -> None:
+def similar_training(row: int, label: str, study: Study, here: Location) -> None:
     """The training examples most like one, with those of another label marked."""
     if not study.has_neighbours(algorithm):
         aside(f"Similar training {kind}s appear here after `dataloupe build {study.root}`.")
@@ -67,9 +70,9 @@ def similar_training(row: int, label: str) -> None:
     if not similarity.checkpoints:
         aside(f"Which training {kind}s are similar is not known: {similarity.reason}.")
         return
-    k = min(location.k, similarity.stored)
+    k = min(here.k, similarity.stored)
     found = study.neighbours("train", row, k, algorithm)
-    cards = with_conflicts(similar_cards(training, *found, location), label)
+    cards = with_conflicts(similar_cards(training, *found, here), label)
     group = Group(
         "Similar training examples",
         cards,
@@ -125,8 +128,7 @@ came_from = None if asked is None else str(tests.table["id"].iloc[asked])
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title(f"Training {kind} {short(example['id'])}", f"labelled {short(example['label'])}"))
     st.space("stretch")
-    here = {"train": str(example["id"])} | ({} if came_from is None else {"test": came_from})
-    copy_link(location.parameters(**here), "copy")
+    copy_link("copy")
     with st.container(horizontal=True, gap="small", width="content"):
         back = "Explore" if came_from is None else f"Back to {short(came_from)}"
         if st.button(back, icon=":material/arrow_back:", key="back"):
@@ -134,31 +136,26 @@ with st.container(horizontal=True, vertical_alignment="center"):
             to = EXPLORE if came_from is None else EXPLAIN
             st.switch_page(to, query_params=st.query_params.to_dict())
 
-side, answer = st.columns([0.24, 0.76], gap="large")
-with side:
-    subject(study, algorithm, "train", row, example)
-    if "predicted" in example and not example["correct"]:
-        st.html(
-            '<p class="dl-aside">The checkpoints were trained on it and still disagree: look '
-            "whether its label is right.</p>"
-        )
+# --- whom it helps and hurts, painted anew for another k ----------------------------------------
 
-with answer:
+
+def answer(row: int, study: Study, here: Location) -> None:
+    """The test predictions that it helps and hurts, then the training data like it."""
     if method is None:
         building(
             "The predictions it helps and hurts appear here as soon as they are scored",
             lambda study: study.has_scores(algorithm),
             algorithm,
         )
-        similar_training(row, str(example["label"]))
-        st.stop()
+        similar_training(row, str(example["label"]), study, here)
+        return
 
     top = study.top_of_training(row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
         trust_badge(badge(study, algorithm, method))
         st.space("stretch")
-        k = sides(location.k, stored)
+        k = sides(here.k, stored)
 
     groups = []
     parts = {}
@@ -170,7 +167,7 @@ with answer:
     groups.append(
         Group(
             "Predictions it helps most",
-            influenced_cards(tests, rows, scores, largest, location),
+            influenced_cards(tests, rows, scores, largest, here),
             title="Helps most",
             words="Test predictions that it trained the model towards: without it, so say the "
             "scores, the margin of their true label would be lower.",
@@ -182,7 +179,7 @@ with answer:
     groups.append(
         Group(
             "Predictions it hurts most",
-            influenced_cards(tests, rows, scores, largest, location),
+            influenced_cards(tests, rows, scores, largest, here),
             title="Hurts most",
             words="Test predictions that it pulled the model away from: without it, so say the "
             "scores, the margin of their true label would be higher.",
@@ -197,10 +194,24 @@ with answer:
         SIDE,
         "influenced",
         lambda row: st.switch_page(
-            EXPLAIN, query_params=location.parameters(test=str(tests.table["id"].iloc[row]))
+            EXPLAIN, query_params=here.parameters(test=str(tests.table["id"].iloc[row]))
         ),
     )
-    similar_training(row, str(example["label"]))
+    similar_training(row, str(example["label"]), study, here)
 
+
+# --- the example beside it ---------------------------------------------------------------------
+
+side, beside = st.columns([0.24, 0.76], gap="large")
 with side:
-    standing(row, training, weights(study, algorithm, method), study.dataset.n_test, kind)
+    subject(study, algorithm, "train", row, example)
+    if "predicted" in example and not example["correct"]:
+        st.html(
+            '<p class="dl-aside">The checkpoints were trained on it and still disagree: look '
+            "whether its label is right.</p>"
+        )
+    if method is not None:
+        standing(row, training, weights(study, algorithm, method), study.dataset.n_test, kind)
+
+with beside:
+    part(location, partial(answer, row))

@@ -38,9 +38,9 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def server(root: Path) -> Iterator[str]:
+def server(root: Path, port: int | None = None) -> Iterator[str]:
     """The dashboard's server for a study; gives its address."""
-    child, url = _start(root, "127.0.0.1", None)
+    child, url = _start(root, "127.0.0.1", port)
     try:
         yield url
     finally:

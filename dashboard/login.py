@@ -1,0 +1,118 @@
+"""Signing in, for a server that others can reach: by OpenID Connect, where it is configured.
+
+`[auth]` in `.streamlit/secrets.toml` (of the folder the server is started in, or the home folder)
+names the provider, as Streamlit's `st.login` wants it. Whom the provider lets in may see the study,
+unless `[dataloupe]` names them one by one:
+
+    [dataloupe]
+    allow = ["ada@example.org", "@example.com"]
+
+Without `[auth]` there is no signing in, and the server should listen on this machine only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dashboard.components.notice import notice
+from engine.errors import DataloupeError
+
+
+@dataclass(frozen=True)
+class Login:
+    """How one signs in.
+
+    Attributes:
+        providers: Names of the providers; empty for a single one without a name.
+        allow: Addresses, or `@domains`, that may see the study; empty for all who can sign in.
+        secret: What signs the cookies.
+    """
+
+    providers: tuple[str, ...]
+    allow: tuple[str, ...]
+    secret: str
+
+    def allows(self, user: dict[str, Any]) -> bool:
+        """Whether this user may see the study. An address counts unless it is not verified."""
+        if not self.allow:
+            return True
+        address = str(user.get("email", "")).casefold()
+        if user.get("email_verified", True) in (False, "false") or "@" not in address:
+            return False
+        domain = address[address.rindex("@") :]
+        return any(one.casefold() in (address, domain) for one in self.allow)
+
+
+@cache
+def configured() -> Login | None:
+    """What the secrets say, read once; None where they ask for no login.
+
+    Raises:
+        DataloupeError: They are there and cannot be read, or what they ask for is not installed: no
+            study is shown to everyone because of a mistake in a file.
+    """
+    files = [Path(file) for file in st.get_option("secrets.files")]
+    found = [file for file in files if file.exists()]
+    if not found:
+        return None
+    try:
+        secrets = st.secrets.to_dict()
+    except Exception as error:
+        raise DataloupeError(f"{found[-1]} cannot be read: {error}") from error
+    if "auth" not in secrets:
+        return None
+    if find_spec("authlib") is None:
+        raise DataloupeError(
+            f"{found[-1]} asks for a login, which needs `pip install dataloupe[login]`."
+        )
+    auth = secrets["auth"]
+    if not auth.get("cookie_secret"):
+        raise DataloupeError(f"{found[-1]} lacks cookie_secret in [auth].")
+    return Login(
+        providers=tuple(name for name, value in auth.items() if isinstance(value, dict)),
+        allow=tuple(secrets.get("dataloupe", {}).get("allow", ())),
+        secret=str(auth["cookie_secret"]),
+    )
+
+
+def picture_key(fingerprint: str) -> str:
+    """What stands for the data in the address of their pictures.
+
+    Their fingerprint, or where one must sign in something that only pages know: a browser sends
+    requests for pictures past the page that asks who it is.
+    """
+    login = configured()
+    if login is None:
+        return fingerprint
+    return hmac.new(login.secret.encode(), fingerprint.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def sign_in() -> None:
+    """Show who is signed in; without that, offer it and end the page."""
+    login = configured()
+    if login is None:
+        return
+    user = st.user.to_dict()
+    if not user.get("is_logged_in"):
+        notice("Sign in", "This study is shown to people who are signed in.")
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            for provider in login.providers or (None,):
+                words = "Sign in" if provider is None else f"Sign in with {provider}"
+                st.button(words, type="primary", on_click=st.login, args=(provider,))
+        st.stop()
+    name = str(user.get("name") or user.get("email") or "someone")
+    if not login.allows(user):
+        notice("This study is not shared with you", f"You are signed in as {name}.", kind="error")
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            st.button("Sign out", on_click=st.logout)
+        st.stop()
+    with st.popover(name, icon=":material/person:", width="content"):
+        st.button("Sign out", on_click=st.logout)
