@@ -42,8 +42,13 @@ def write_study(
     wrong: float = 0.2,
     seed: int = 0,
     name: str = "Synthetic",
+    files: Sequence[str] = ("",),
 ) -> Study:
-    """Write a study as far as `stage`, and open it."""
+    """Write a study as far as `stage`, and open it.
+
+    Args:
+        files: Ends of the examples' ids in turn, as the names of files would be.
+    """
     task = "image-classification" if display == "image" else "text-classification"
     quoted = json.dumps(name, ensure_ascii=False)  # TOML takes no surrogate pairs.
     spec = f'name = {quoted}\n[data]\nsource = "synthetic"\n[task]\nname = "{task}"\n'
@@ -51,7 +56,7 @@ def write_study(
     study = Study.create(root, spec)
     reached = STAGES.index(stage)
     if reached >= STAGES.index("data"):
-        write_data(study, n_train, n_test, classes, display, cell, seed)
+        write_data(study, n_train, n_test, classes, display, cell, seed, files)
     for number, algorithm in enumerate(algorithms):
         generator = np.random.default_rng([seed, number])
         if reached >= STAGES.index("predictions"):
@@ -70,6 +75,7 @@ def write_data(
     display: str,
     cell: int,
     seed: int,
+    files: Sequence[str] = ("",),
 ) -> None:
     """The data stage: tables and, for pictures, sprite sheets."""
     made_from = store.fingerprint("synthetic", n_train, n_test, list(classes), display, cell, seed)
@@ -79,7 +85,7 @@ def write_data(
         generator = np.random.default_rng([seed, rows, split == "test"])
         labels = generator.integers(len(classes), size=rows)
         columns = {
-            "id": [f"{split}-{row}" for row in range(rows)],
+            "id": [f"{split}-{row}{files[row % len(files)]}" for row in range(rows)],
             "label": [classes[label] for label in labels],
         }
         if display == "text":

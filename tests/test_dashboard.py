@@ -1055,6 +1055,22 @@ def test_a_study_that_is_gone_gets_a_message(visit: Any, tmp_path: Path) -> None
     assert "is no folder" in words(app)
 
 
+def test_a_link_to_an_example_that_a_rebuild_took_away(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    explain = visit(study, "explain", test="test-20", only="19-20", selected="18-21")
+    training = visit(study, "training", train="train-30", test="test-20")
+    write_study(tmp_path / "t", n_train=10, n_test=9, seed=4)
+    for name in ("data", "algorithms"):
+        (study.root / name).rename(tmp_path / f"old-{name}")
+        (tmp_path / "t" / name).rename(study.root / name)
+    for app, told in ((explain, "no test picture"), (training, "no training picture")):
+        app.run()
+        assert not app.exception
+        assert told in words(app)
+        assert "made for other data" in words(app)
+    assert "only takes rows 0 to 8" in words(explain)
+
+
 def test_a_broken_file_gets_a_message(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     path = study.top_test_file("cnn", "trak")
@@ -1097,6 +1113,26 @@ def test_hostile_names_are_shown_as_text(visit: Any, tmp_path: Path) -> None:
         assert {card["name"] for side in (0, 1) for card in cards(app, side)} <= set(HOSTILE)
 
 
+def test_hostile_file_names_are_shown_as_text_and_found_again(visit: Any, tmp_path: Path) -> None:
+    files = tuple(f"/{name}" for name in HOSTILE)
+    study = write_study(tmp_path / "s", n_test=12, files=files, wrong=0.5)
+    ids = study.table("test")["id"]
+    for row in range(len(HOSTILE)):
+        explain = visit(study, "explain", test=ids[row])
+        training = visit(study, "training", train=study.table("train")["id"][row], test=ids[row])
+        for app in (explain, training, visit(study, id=HOSTILE[row][:100])):
+            assert "<script>" not in words(app)
+            assert "<img" not in words(app)
+            assert cards(app)
+        assert f"<b>{row + 1}</b> of 12" in words(explain)
+        asked = parse_qs(urlparse(cards(training)[0]["href"]).query)
+        assert asked["test"][0] in set(ids)
+        if "bold" in HOSTILE[row]:
+            assert r"\*\*bold\*\*" in training.button(key="back").label
+        training.button(key="back").click().run()
+        assert training.query_params["test"] == ids[row]
+
+
 def test_texts_are_shown_in_place_of_pictures(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", display="text", classes=("good", "bad"))
     shown = cards(visit(study))
@@ -1115,19 +1151,49 @@ def test_two_algorithms_can_be_switched(visit: Any, tmp_path: Path) -> None:
     assert [card["row"] for card in cards(app, 0)] == list(study.influences(0, 12, "mlp")[0])
 
 
+@pytest.mark.parametrize("wrong", [0, 1])
 @pytest.mark.parametrize(
     ("n_test", "classes"), [(1, ("a", "b")), (30, [f"class {n}" for n in range(1000)])]
 )
 def test_small_and_wide_studies(
-    visit: Any, tmp_path: Path, n_test: int, classes: list[str]
+    visit: Any, tmp_path: Path, n_test: int, classes: list[str], wrong: float
 ) -> None:
-    study = write_study(tmp_path / "s", n_test=n_test, classes=classes, wrong=0)
+    study = write_study(tmp_path / "s", n_test=n_test, classes=classes, wrong=wrong)
     assert len(cards(visit(study))) == n_test
     app = visit(study, "explain", test=f"test-{n_test - 1}")
     assert app.button(key="next").disabled
-    assert cards(visit(study, "explain")) == []  # No mistake to offer.
+    assert len(cards(visit(study, "explain"))) == (min(n_test, 24) if wrong else 0)
     assert len(cards(visit(study, "training", train="0"), 0)) <= n_test
-    assert bool(component_of(visit(study, "overview"), "lists")) is (len(classes) > 24)
+    assert not visit(study, "provenance").exception
+    overview = visit(study, "overview")
+    assert bool(component_of(overview, "lists")) is (len(classes) > 24)
+
+
+def test_mix_ups_among_a_thousand_classes(visit: Any, tmp_path: Path) -> None:
+    classes = [f"class {n}" for n in range(1000)]
+    study = write_study(tmp_path / "s", n_test=400, classes=classes, wrong=0.5)
+    table = study.table("test").join(study.predictions("test"))
+    wrong = table[~table["correct"]]
+    app = visit(study, "overview")
+    pairs, mistaken = component(app, "lists")["lists"]
+    number = len(wrong.groupby(["label", "predicted"]))
+    assert pairs["title"] == f"Most frequent mix-ups (24 / {number})"
+    for cell in pairs["cells"]:
+        asked = parse_qs(urlparse(cell["href"]).query)
+        both = (wrong["label"] == asked["label"][0]) & (wrong["predicted"] == asked["predicted"][0])
+        assert cell["count"] == both.sum() > 0
+    for cell in mistaken["cells"]:
+        asked = parse_qs(urlparse(cell["href"]).query)
+        assert asked["result"] == ["wrong"]
+        assert cell["count"] == (wrong["label"] == asked["label"][0]).sum() > 0
+    label = wrong["label"].iloc[0]
+    app.selectbox(key="confused").select_index(classes.index(label)).run()
+    (pairs,) = component(app, "lists")["lists"]
+    concerned = wrong[(wrong["label"] == label) | (wrong["predicted"] == label)]
+    assert sum(cell["count"] for cell in pairs["cells"]) == len(concerned)
+    explore = visit(study, result="wrong")
+    assert len(explore.selectbox(key="label").options) == 1000
+    assert len(explore.selectbox(key="pair").options) == min(number, 100)
 
 
 # --- pieces ------------------------------------------------------------------------------------

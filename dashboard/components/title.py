@@ -21,4 +21,4 @@ def short(text: object) -> str:
 
 def plain(text: object) -> str:
     """A name for a label of Streamlit's, which would take `*` or `:red[` for markup."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!:|~<>$&@^=-])", r"\\\1", short(text))
+    return re.sub(r"(^[-+=]|[\\`*_{}\[\]()#:~<>$&|!])", r"\\\1", short(text))

@@ -19,7 +19,7 @@ from dashboard.components.part import part
 from dashboard.components.sides import sides
 from dashboard.components.standing import standing
 from dashboard.components.subject import subject
-from dashboard.components.title import short, title
+from dashboard.components.title import plain, short, title
 from dashboard.data import badge, examples, open_study, weights
 from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
 from engine.study import Study
@@ -130,7 +130,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.space("stretch")
     copy_link("copy")
     with st.container(horizontal=True, gap="small", width="content"):
-        back = "Explore" if came_from is None else f"Back to {short(came_from)}"
+        back = "Explore" if came_from is None else f"Back to {plain(came_from)}"
         if st.button(back, icon=":material/arrow_back:", key="back"):
             # The query stays as it is, so that one step back returns here.
             to = EXPLORE if came_from is None else EXPLAIN
