@@ -7,7 +7,7 @@ are judged by. Arrays only; how runs are stored and trained is told elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -62,6 +62,67 @@ class RunBank:
             seeds=self.seeds[rows],
             numbers=self.numbers[rows],
         )
+
+
+@dataclass(frozen=True)
+class BankImport:
+    """Where a bank that was made elsewhere came from.
+
+    Attributes:
+        fingerprint: Of the files and how they were read; part of the shards' names.
+        folder: Name of the folder it was read from.
+        files: Name → SHA-256 of each file.
+        output: Which model output its numbers are.
+        runs: How many, in all.
+        masks: How many different masks they have.
+        alpha: Mean share of the training examples in a mask.
+        train: Whether there are outputs on training examples.
+        shards: Number of the study's shards that hold it.
+        notes: What a person should know of how it was read.
+        dataset: Fingerprint of the data it was imported for.
+    """
+
+    fingerprint: str
+    folder: str
+    files: dict[str, str]
+    output: Output
+    runs: int
+    masks: int
+    alpha: float
+    train: bool
+    shards: int
+    notes: list[str]
+    dataset: str
+
+
+def gather(
+    about: BankImport, shards: Iterable[Mapping[str, np.ndarray]], n_train: int, train: bool
+) -> RunBank:
+    """An imported bank of its shards; outputs of runs with the same mask are averaged.
+
+    Args:
+        shards: `mask` bits, `number` of each run's mask, outputs on `test` and perhaps `train`.
+        n_train: Number of training examples.
+        train: Also read the outputs on training examples, where there are some.
+    """
+    masks = np.empty((about.masks, n_train), dtype=bool)
+    seeds = np.zeros(about.masks, np.int64)
+    sums: dict[str, np.ndarray] = {}
+    for shard in shards:
+        numbers = shard["number"]
+        masks[numbers] = unpack(shard["mask"], n_train)
+        np.add.at(seeds, numbers, 1)
+        for split in ("train", "test"):
+            if split == "test" or (train and about.train):
+                outputs = shard[split].astype(np.float32)
+                total = sums.setdefault(
+                    split, np.zeros((about.masks, outputs.shape[1]), np.float32)
+                )
+                np.add.at(total, numbers, outputs)
+    means = {split: total / seeds[:, None].astype(np.float32) for split, total in sums.items()}
+    numbers = np.arange(about.masks)
+    train_outputs = means.get("train")
+    return RunBank(masks, train_outputs, means["test"], seeds, numbers, about.output, about.folder)
 
 
 def subset_size(n_train: int, alpha: float) -> int:

@@ -106,10 +106,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(verb=_doctor)
 
-    importing = verbs.add_parser("import", help="bring in scores that another tool made")
+    importing = verbs.add_parser("import", help="bring in scores or runs made elsewhere")
     kinds = importing.add_subparsers(required=True, metavar="KIND")
     for kind, (_, what) in KINDS.items():
         _add_import(kinds.add_parser(kind, help=what), kind, what)
+
+    bank = kinds.add_parser("bank", help="a run bank: masks and outputs of many models")
+    bank.add_argument("path", type=Path, help="folder with train_masks.npy and test_margins.npy")
+    bank.add_argument("--study", type=Path, required=True, help="where to import it")
+    bank.add_argument("--algorithm", help="that made the runs (default: the first)")
+    bank.add_argument(
+        "--output",
+        choices=("max-margin", "margin"),
+        default="max-margin",
+        help="label's logit less the largest other, or less the logsumexp of the others "
+        "(default: %(default)s)",
+    )
+    bank.add_argument("--runs", type=int, help="only the first so many")
+    bank.add_argument("--replace", action="store_true", help="in place of another imported bank")
+    bank.set_defaults(verb=_import_bank)
 
     methods = verbs.add_parser("methods", help="list the ways to scores that a study has")
     methods.add_argument("study", type=Path)
@@ -302,6 +317,27 @@ def _import(options: argparse.Namespace) -> int:
     print(
         f"Method {found.method} of {found.algorithm} {done}. Look at it: "
         f"dataloupe serve {study.root}"
+    )
+    return 0
+
+
+def _import_bank(options: argparse.Namespace) -> int:
+    study = Study.open(options.study)
+    algorithm = study.algorithm(options.algorithm)
+    with BuildProgress(study) as progress:
+        found = study.import_bank(
+            options.path,
+            algorithm=algorithm,
+            output=options.output,
+            runs=options.runs,
+            replace=options.replace,
+            on_progress=progress.update,
+        )
+    for note in found.notes:
+        print(note)
+    print(
+        f"{algorithm} has an imported run bank of {found.runs:,} runs on {found.masks:,} masks "
+        f"(α {found.alpha:g})."
     )
     return 0
 

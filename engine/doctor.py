@@ -35,6 +35,7 @@ def examine(study: Study, repair: bool = False) -> Report:
     }
     imports = _imports(study)
     broken: list[str] = []
+    removed: set[Path] = set()
     files = [
         path
         for path in sorted(study.root.rglob("*"))
@@ -52,10 +53,10 @@ def examine(study: Study, repair: bool = False) -> Report:
                 if about is None
                 else f"{path} is broken. It was imported, so only importing it again mends it."
             )
-            if repair:
-                path.unlink()
-                if about is not None:
-                    about.unlink(missing_ok=True)  # without it the rest is no method any more
+            removed |= {path} if about is None else {path, about}  # without it the rest is nothing
+    if repair:
+        for path in removed:
+            path.unlink(missing_ok=True)
     if not broken:
         summary = f"{len(files)} files, all whole."
     elif repair:
@@ -73,9 +74,11 @@ def examine(study: Study, repair: bool = False) -> Report:
 
 
 def _imports(study: Study) -> dict[Path, Path]:
-    """Folder of every imported method's scores → the file that says what they are."""
+    """Folder of all that was imported, scores and banks → the file that says what it is."""
     found = {}
     for algorithm in study.spec.algorithms:
+        bank = study.bank_import_file(algorithm)
+        found[bank.parent] = bank
         with contextlib.suppress(StoreError):  # examined, and named, by itself
             for method in study.imports(algorithm):
                 about = study.method_file(algorithm, method)

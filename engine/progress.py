@@ -17,7 +17,7 @@ from engine.study import Progress, Study
 
 TITLES = {
     "data": "Read and check the data",
-    "import": "Import scores",
+    "import": "Import",
     "checkpoints": "Train checkpoints",
     "predictions": "Predict",
     "neighbours": "Find similar training data",

@@ -33,6 +33,8 @@ holds never imports torch.
     algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
     algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
     algorithms/NAME/bank/00017-0.safetensors     subset run: mask 17, seed 0, and its outputs
+    algorithms/NAME/imported-bank/bank.json      subset runs made elsewhere: what they are
+    algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
     algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
     algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
 """
@@ -51,7 +53,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine import bank, store
-from engine.bank import RunBank
+from engine.bank import BankImport, RunBank
 from engine.errors import DataloupeError, SpecError, StoreError
 from engine.quality import Quality
 from engine.spec import AlgorithmSpec, StudySpec, load_spec
@@ -362,6 +364,12 @@ class Study:
 
         return import_scores(self, kind, path, **options)
 
+    def import_bank(self, folder: str | Path, **options: Any) -> BankImport:
+        """Bring in a run bank made elsewhere. See `engine.importing.bank.import_bank`."""
+        from engine.importing.bank import import_bank
+
+        return import_bank(self, folder, **options)
+
     def launch(self, port: int | None = None, open_browser: bool = True) -> str:
         """Serve the dashboard for this study from a process of its own; return its address.
 
@@ -524,6 +532,13 @@ class Study:
 
     def run_file(self, algorithm: str, mask: int, seed: int) -> Path:
         return self.bank_folder(algorithm) / f"{mask:05d}-{seed}.safetensors"
+
+    def bank_import_file(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "imported-bank" / "bank.json"
+
+    def imported_runs_file(self, algorithm: str, about: BankImport, shard: int) -> Path:
+        name = f"{about.fingerprint}-{shard:05d}.safetensors"
+        return self.bank_import_file(algorithm).parent / name
 
     # --- the dataset ---------------------------------------------------------------------------
 
@@ -1047,8 +1062,15 @@ class Study:
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
         return {run for run in self.subset_runs if self.run_file(algorithm, *run).name in names}
 
+    def bank_import(self, algorithm: str | None = None) -> BankImport | None:
+        """Where the algorithm's run bank came from; None where this study trains it."""
+        path = self.bank_import_file(self.algorithm(algorithm))
+        return BankImport(**store.read_json(path)) if path.exists() else None
+
     def has_bank(self, algorithm: str) -> bool:
-        """Whether the run bank that the spec asks for is there, whole."""
+        """Whether there is a run bank, whole: an imported one, or the one the spec asks for."""
+        if self.bank_import_file(algorithm).exists():
+            return True
         wanted = self.subset_runs
         return bool(wanted) and len(self.finished_runs(algorithm)) == len(wanted)
 
@@ -1062,6 +1084,9 @@ class Study:
             StoreError: There is none, some runs are not finished yet, or one cannot be used.
         """
         algorithm = self.algorithm(algorithm)
+        if about := self.bank_import(algorithm):
+            files = [self.imported_runs_file(algorithm, about, n) for n in range(about.shards)]
+            return bank.gather(about, map(store.read_tensors, files), self.dataset.n_train, train)
         self._check_that_bank_is_whole(algorithm)
         n_train, runs = self.dataset.n_train, self.spec.subset_runs
         masks = np.empty((runs.masks, n_train), dtype=bool)
@@ -1088,7 +1113,7 @@ class Study:
         if not wanted:
             raise StoreError(
                 f"{self.root} has no run bank of {algorithm}: set `masks` under [subset_runs] in "
-                f"study.toml, then `dataloupe build {self.root}`."
+                f"study.toml, then `dataloupe build {self.root}`; or `dataloupe import bank`."
             )
         if found < wanted:
             raise StoreError(
@@ -1123,7 +1148,9 @@ class Study:
                 Progress("trak", name, scored, total),
                 Progress("search", name, int(self.has_scores(name, TRAK)), 1),
             ]
-            if wanted := len(self.subset_runs):
+            if self.bank_import_file(name).exists():
+                stages.append(Progress("bank", name, 1, 1))
+            elif wanted := len(self.subset_runs):
                 stages.append(Progress("bank", name, len(self.finished_runs(name)), wanted))
                 if self.is_tuned:
                     chosen = self.tuning_file(name).exists()

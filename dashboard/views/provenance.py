@@ -17,6 +17,10 @@ from dashboard.location import read_location
 from engine import store
 from engine.progress import TITLES
 
+OUTPUTS = {
+    "margin": "margin: logit of the label − logsumexp of the others",
+    "max-margin": "max-margin: logit of the label − the largest other (not our margin)",
+}
 PACKAGES = ("dataloupe", "numpy", "pandas", "pyarrow", "faiss-cpu", "streamlit", "torch")
 
 study = open_study()
@@ -159,6 +163,29 @@ if made:
     table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], made)
 else:
     st.html('<p class="dl-aside">None is trained yet.</p>')
+
+bank, runs = study.bank_import(algorithm), study.spec.subset_runs
+if bank is not None:
+    heading("Run bank, imported")
+    facts(
+        {
+            "Runs": f"{bank.runs:,} on {bank.masks:,} masks, α {bank.alpha:g}",
+            "Model output": OUTPUTS[bank.output],
+            "From": f"{bank.folder}: {', '.join(bank.files)}",
+            "SHA-256": ", ".join(digest[:16] for digest in bank.files.values()),
+            "Notes": " ".join(bank.notes) or "None",
+        }
+    )
+elif study.subset_runs:
+    heading(f"Run bank of {algorithm}")
+    finished, wanted = len(study.finished_runs(algorithm)), len(study.subset_runs)
+    facts(
+        {
+            "Runs": f"{finished:,} of {wanted:,}: {runs.masks:,} masks, α {runs.alpha:g}, "
+            f"{runs.seeds:,} of each",
+            "Model output": OUTPUTS["margin"],
+        }
+    )
 
 imports = study.imports(algorithm)
 if imports:

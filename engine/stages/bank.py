@@ -14,7 +14,7 @@ import numpy as np
 
 from engine import store
 from engine.bank import draw_mask, fault, pack
-from engine.errors import DataloupeError, SpecError
+from engine.errors import DataloupeError, SpecError, StoreError
 from engine.stages.checkpoints import initial_model, recipe_made_from, versions
 from engine.stages.run import Run
 from engine.study import SPLITS, Progress, Study
@@ -42,17 +42,32 @@ def check_recipe(study: Study, algorithm: str) -> None:
         SpecError: Saying what to add.
     """
     spec = study.spec.algorithms[algorithm]
+    if study.bank_import_file(algorithm).exists():
+        return
     if study.subset_runs and spec.weights and "epochs" not in spec.model_fields_set:
         raise SpecError(
             f"[subset_runs] trains models, but algorithms.{algorithm} has only `weights`. Add the "
-            "recipe that made them (epochs, batch_size, optimizer, learning_rate, ...), or set "
-            "subset_runs.masks = 0."
+            "recipe that made them (epochs, batch_size, optimizer, learning_rate, ...), import a "
+            "bank (`dataloupe import bank`), or set subset_runs.masks = 0."
         )
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Train every missing subset run of an algorithm."""
+    """Train every missing subset run of an algorithm, unless its bank was made elsewhere.
+
+    Raises:
+        StoreError: The imported bank belongs to other data.
+    """
     study = run.study
+    if about := study.bank_import(algorithm):
+        if about.dataset != study.dataset.fingerprint:
+            raise StoreError(
+                f"The imported run bank of {algorithm} belongs to other data than {study.root} has "
+                f"now. Import it again with --replace, or remove "
+                f"{study.bank_import_file(algorithm).parent}."
+            )
+        run.report(Progress("bank", algorithm, 1, 1))
+        return
     wanted, there = study.subset_runs, study.finished_runs(algorithm)
     if not wanted:
         return
@@ -86,6 +101,8 @@ def run_made_from(study: Study, algorithm: str, mask: int, seed: int) -> str:
 
 def bank_made_from(study: Study, algorithm: str) -> str:
     """Fingerprint of the whole bank, for what is computed from it."""
+    if about := study.bank_import(algorithm):
+        return about.fingerprint
     runs = [run_made_from(study, algorithm, *one) for one in study.subset_runs]
     return store.fingerprint("bank", CODE, runs)
 
