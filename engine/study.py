@@ -629,10 +629,13 @@ class Study:
         """Seed of a checkpoint; the same for all algorithms, so that they compare in pairs."""
         return int(store.fingerprint("seed", self.spec.seed, checkpoint)[:7], 16)
 
-    @property
-    def is_tuned(self) -> bool:
+    def wants_bank(self, algorithm: str) -> bool:
+        """Whether the algorithm has a run bank, or will have when the build is done."""
+        return bool(self.subset_runs) or self.bank_import_file(algorithm).exists()
+
+    def is_tuned(self, algorithm: str) -> bool:
         """Whether validation runs decide settings of TRAK."""
-        return bool(self.subset_runs and self.spec.trak.tunable)
+        return bool(self.wants_bank(algorithm) and self.spec.trak.tunable)
 
     def user_file(self, path: str) -> Path:
         """A file that study.toml names, relative to the study's folder."""
@@ -1148,11 +1151,9 @@ class Study:
                 Progress("trak", name, scored, total),
                 Progress("search", name, int(self.has_scores(name, TRAK)), 1),
             ]
-            if self.bank_import_file(name).exists():
-                stages.append(Progress("bank", name, 1, 1))
-            elif wanted := len(self.subset_runs):
-                stages.append(Progress("bank", name, len(self.finished_runs(name)), wanted))
-                if self.is_tuned:
+            if self.wants_bank(name):
+                stages.append(self._bank_progress(name))
+                if self.is_tuned(name):
                     chosen = self.tuning_file(name).exists()
                     stages.append(Progress("tuning", name, int(chosen), 1))
                 fitted = self.method_file(name, HYBRID).exists()
@@ -1160,6 +1161,12 @@ class Study:
                 judged = self.quality_file(name).exists()
                 stages.append(Progress("quality", name, int(judged), 1))
         return stages
+
+    def _bank_progress(self, algorithm: str) -> Progress:
+        if self.bank_import_file(algorithm).exists():
+            return Progress("bank", algorithm, 1, 1)
+        finished, wanted = self.finished_runs(algorithm), self.subset_runs
+        return Progress("bank", algorithm, len(finished), len(wanted))
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory
     """The small study with 24 runs and their logits: what other people's files are made of."""
     root = tmp_path_factory.mktemp("banks") / "study"
     shutil.copytree(small_study.root, root)
-    study = change(root, "masks = 5", "masks = 24\nlogits = true")
+    study = change(root, "masks = 15", "masks = 24\nlogits = true")
     study.build(workers=2, rebuild="bank")
     return study
 
@@ -58,7 +58,7 @@ def copy(small_study: Study, tmp_path: Path) -> Study:
     """A built study without a bank of its own."""
     root = tmp_path / "copy"
     shutil.copytree(small_study.root, root, ignore=shutil.ignore_patterns("bank"))
-    return change(root, "masks = 5", "masks = 0")
+    return change(root, "masks = 15", "masks = 0")
 
 
 def saved(folder: Path, files: dict[str, np.ndarray]) -> Path:
@@ -123,15 +123,15 @@ def test_runs_with_one_mask_are_averaged_and_cannot_judge_themselves(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "_SHARD_BYTES", 4 * 360 * 7)  # seven runs a shard
-    order = [0, 1, 2, 0, *range(3, 12), 0]
+    order = [0, 1, 2, 0, *range(3, 18), 0]
     margins = files["test_margins_50pct"][: len(order)]
     files = {"masks": files["train_masks_50pct"][order], "margins": margins}
     about = copy.import_bank(saved(tmp_path / "seeds", files))
-    assert (about.runs, about.masks, about.shards) == (14, 12, 2)
+    assert (about.runs, about.masks, about.shards) == (20, 18, 3)
     found = copy.bank()
-    assert found.seeds.tolist() == [3] + 11 * [1]
-    assert len(np.unique(found.masks, axis=0)) == 12
-    wanted = margins[[0, 3, 13]].astype(np.float64).mean(axis=0)
+    assert found.seeds.tolist() == [3] + 17 * [1]
+    assert len(np.unique(found.masks, axis=0)) == 18
+    wanted = margins[[0, 3, 19]].astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(found.test[0], wanted, rtol=1e-5)
 
 
@@ -153,8 +153,13 @@ def test_matrices_on_their_side_are_turned_and_said(
 def test_nothing_is_trained_where_a_bank_was_imported(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    study = change(copy.root, "masks = 0", "masks = 5")
-    study.import_bank(saved(tmp_path / "bank", files))
+    copy.import_bank(saved(tmp_path / "bank", files))
+    copy.build(workers=0)  # [subset_runs] asks for none, and yet there are runs to judge by
+    quality = copy.quality()
+    assert quality is not None
+    assert (quality.output, quality.alpha) == ("max-margin", 0.5)
+    assert quality.masks == {"fit": 15, "validation": 5, "test": 4}
+    study = change(copy.root, "masks = 0", "masks = 15")
     study.build(workers=0)
     assert not study.bank_folder("mlp").exists()
     assert study.has_bank("mlp")
@@ -267,8 +272,8 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
             "other values than 0 and 1",
         ),
         (
-            lambda files: files.update({name: files[name][:4] for name in files}),
-            "4 finished runs on 4 different masks; at least 5",
+            lambda files: files.update({name: files[name][:14] for name in files}),
+            "14 finished runs on 14 different masks; at least 15",
         ),
         (lambda files: files.pop("train_masks_50pct"), r"has no train_masks\*.npy or masks\*.npy"),
         (lambda files: files.pop("test_margins_50pct"), r"has no test_margins\*.npy or"),

@@ -20,9 +20,10 @@ def stage_groups(study: Study) -> tuple[tuple[str, ...], ...]:
     where its runs decide how they are explained.
     """
     models = ("checkpoints", "predictions", "neighbours")
-    if not study.subset_runs:
+    algorithms = study.spec.algorithms
+    if not any(study.wants_bank(algorithm) for algorithm in algorithms):
         return ("data",), (*models, *_EXPLAIN)
-    if study.is_tuned:
+    if any(study.is_tuned(algorithm) for algorithm in algorithms):
         return ("data",), (*models, "bank", "tuning", *_EXPLAIN, *_JUDGE)
     return ("data",), (*models, *_EXPLAIN), ("bank", *_JUDGE)
 

@@ -45,6 +45,8 @@ def run(run: Run, algorithm: str) -> None:
     A judgement of other scores is replaced without being asked about: nothing is made from it.
     """
     study = run.study
+    if not study.wants_bank(algorithm):
+        return
     path = study.quality_file(algorithm)
     made_from = quality_made_from(study, algorithm)
     done = path.exists() and store.json_made_from(path) == made_from
@@ -99,7 +101,7 @@ def judge(job: Job) -> None:
     quality = Quality(
         masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
         seeds=int(bank.seeds.min()),
-        alpha=study.spec.subset_runs.alpha,
+        alpha=round(float(bank.masks.mean()), 3),
         output=bank.output,
         preferred=preferred,
         methods=dict(sorted(found.items(), key=lambda item: -item[1].lds.mean)),
@@ -121,7 +123,7 @@ def _about(study: Study, algorithm: str, method: str) -> tuple[str, str, float |
 
 
 def _trials(study: Study, algorithm: str) -> list[dict[str, float]]:
-    if not study.is_tuned:
+    if not study.is_tuned(algorithm):
         return []
     return list(store.read_json(study.tuning_file(algorithm))["trials"])
 

@@ -94,7 +94,7 @@ def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
 
 def tuned_settings(study: Study, algorithm: str) -> dict[str, Any]:
     """Settings of the road that validation runs decided."""
-    if not study.is_tuned:
+    if not study.is_tuned(algorithm):
         return {}
     return dict(store.read_json(study.tuning_file(algorithm))["settings"])
 

@@ -41,6 +41,8 @@ class Job:
 def run(run: Run, algorithm: str) -> None:
     """Choose the settings, unless that is done. When a bank has grown, they are chosen anew."""
     study = run.study
+    if not study.is_tuned(algorithm):
+        return
     path = study.tuning_file(algorithm)
     done = path.exists() and store.read_json(path)["bank"] == bank_made_from(study, algorithm)
     if done:
