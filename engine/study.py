@@ -25,6 +25,7 @@ holds never imports torch.
     algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
     algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
     algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
+    algorithms/NAME/methods/METHOD/fit/00000.safetensors  biases and how each fit came out
     algorithms/NAME/methods/METHOD/intervals/00000.safetensors  what it foretells of test runs
     algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
     algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
@@ -488,6 +489,9 @@ class Study:
 
     def tuning_file(self, algorithm: str) -> Path:
         return self.algorithm_folder(algorithm) / "tuning" / "tuning.json"
+
+    def fit_file(self, algorithm: str, method: str, shard: int) -> Path:
+        return self.method_folder(algorithm, method) / "fit" / f"{shard:05d}.safetensors"
 
     def intervals_file(self, algorithm: str, method: str, shard: int) -> Path:
         folder = self.method_folder(algorithm, method) / "intervals"
@@ -1156,8 +1160,8 @@ class Study:
                 if self.is_tuned(name):
                     chosen = self.tuning_file(name).exists()
                     stages.append(Progress("tuning", name, int(chosen), 1))
-                fitted = self.method_file(name, HYBRID).exists()
-                stages.append(Progress("datamodels", name, int(fitted), 1))
+                fitted = sum(self.method_file(name, m).exists() for m in (DATAMODEL, HYBRID))
+                stages.append(Progress("datamodels", name, fitted, 2))
                 judged = self.quality_file(name).exists()
                 stages.append(Progress("quality", name, int(judged), 1))
         return stages

@@ -24,7 +24,7 @@ def write_method(
     rows: Callable[[slice], np.ndarray | SparseRows],
     badge: Mapping[str, Any],
     made_from: str,
-    details: Mapping[str, Any] | None = None,
+    details: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Write what is missing of a method's scores; they are ranked by the `search` stage.
 
@@ -37,7 +37,7 @@ def write_method(
         badge: What `Badge` should say: `method` (its name for people), `reason`, and what else of
             its attributes is known.
         made_from: Fingerprint of everything the scores depend on.
-        details: More to keep beside the badge.
+        details: Gives more to keep beside the badge, once all scores are written.
 
     Raises:
         StaleError: Scores made from something else lie there.
@@ -62,7 +62,7 @@ def write_method(
         dense = np.ascontiguousarray(scores, dtype=np.float32)
         store.write_tensors(path, {"scores": dense}, made_from)
     if not about.exists():
-        _write_about(study, algorithm, method, badge, made_from, details)
+        _write_about(study, algorithm, method, badge, made_from, details())
 
 
 def write_method_in_blocks(
@@ -79,7 +79,8 @@ def write_method_in_blocks(
     No more than a block is held in memory. An error in `blocks` leaves everything as it was.
 
     Args:
-        study, algorithm, method, badge, made_from, details: As for `write_method`.
+        study, algorithm, method, badge, made_from: As for `write_method`.
+        details: More to keep beside the badge.
         blocks: (test rows, training rows, their scores); together every score once.
     """
     n_test, n_train = study.dataset.n_test, study.dataset.n_train
