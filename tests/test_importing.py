@@ -125,7 +125,7 @@ def test_traker_itself(small_study: Study, tmp_path: Path, monkeypatch: pytest.M
     own = run_traker(small_study, tmp_path / "save_dir")
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "study"))
     study.import_scores("traker", tmp_path / "save_dir")
-    assert study.methods() == ["trak", "traker"]
+    assert {"trak", "traker"} <= set(study.methods())
     np.testing.assert_array_equal(
         study.score_matrix(method="traker").rows(np.arange(N_TEST)), own.T
     )
@@ -370,6 +370,7 @@ def test_an_import_that_was_stopped_goes_on(
 def test_a_build_ranks_what_an_import_left(small_study: Study, tmp_path: Path) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "study"))
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
+    study.build(workers=0)  # judges it too
     before = files_of(study)
     shutil.rmtree(study.search_folder("mlp", "npy"))
     study.build(workers=0)
