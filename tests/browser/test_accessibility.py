@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.chromium import DESKTOP, settled
 
@@ -22,6 +22,9 @@ AXE = Path(
 PAGES = {
     "overview": "",
     "explore": "explore?result=wrong",
+    "explore with a selection": "explore?selected=3-6",
+    "explore with small thumbnails": "explore?size=small",
+    "explore without a match": "explore?id=nobody",
     "explain": "explain?test=test-5",
     "explain with similar": "explain?test=test-5&show=both",
     "explain without example": "explain",
@@ -34,12 +37,31 @@ PAGES = {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
 def test_no_serious_finding(browser: Browser, url: str, path: str, scheme: Any) -> None:
-    if not AXE.is_file():
-        pytest.skip(f"no axe-core at {AXE}: run `npm install --prefix tests/browser`")
     context = browser.new_context(viewport=DESKTOP, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     page.goto(f"{url}/{path}")
-    expect(page.locator("a.card, .dl-stages").first).to_be_visible()
+    expect(page.locator("a.card, .dl-stages, .dl-notice").first).to_be_visible()
+    found = serious_findings(page)
+    context.close()
+    assert not found, found
+
+
+@pytest.mark.parametrize("button", ["Select", "Saved slices (0)", "Export all 150"])
+def test_no_serious_finding_in_what_opens(browser: Browser, url: str, button: str) -> None:
+    context = browser.new_context(viewport=DESKTOP, bypass_csp=True)
+    page = context.new_page()
+    page.goto(f"{url}/explore")
+    page.get_by_role("button", name=button, exact=True).click()
+    expect(page.get_by_test_id("stPopoverBody")).to_be_visible()
+    found = serious_findings(page)
+    context.close()
+    assert not found, found
+
+
+def serious_findings(page: Page) -> list[dict[str, Any]]:
+    """What axe-core finds wrong in the page as it stands."""
+    if not AXE.is_file():
+        pytest.skip(f"no axe-core at {AXE}: run `npm install --prefix tests/browser`")
     settled(page)
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate(
@@ -47,6 +69,4 @@ def test_no_serious_finding(browser: Browser, url: str, path: str, scheme: Any) 
             .then(found => found.violations.map(one =>
                 ({ id: one.id, impact: one.impact, nodes: one.nodes.map(n => n.html) })))"""
     )
-    serious = [one for one in found if one["impact"] in ("serious", "critical")]
-    context.close()
-    assert not serious, serious
+    return [one for one in found if one["impact"] in ("serious", "critical")]

@@ -63,7 +63,7 @@ def test_from_the_gallery_to_an_explanation_and_back_by_url(
 
 
 def shown_on(page: Page) -> str:
-    return str(page.locator(".groups").inner_text())
+    return "\n".join(page.locator(".groups").all_inner_texts())
 
 
 def test_from_an_explanation_to_a_training_picture_and_back(
@@ -224,7 +224,8 @@ def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Link copied")).to_be_visible()
     link = page.evaluate("navigator.clipboard.readText()")
-    assert link.startswith(f"{url}/explain?study=")
+    assert link.startswith(f"{url}/explain?")
+    assert "study=" in link
     assert "k=6" in link
     assert "test=test-5" in link
 
@@ -234,6 +235,7 @@ def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
     [
         "",
         "explore",
+        "explore?selected=3-6&size=small",
         "explain?test=test-5",
         "explain?test=test-5&show=both",
         "explain",
@@ -268,24 +270,4 @@ def test_a_page_fills_itself_while_the_study_is_built(
         write_predictions(study, "cnn", 0.2, np.random.default_rng(0))
         write_scores(study, "cnn", 20, np.random.default_rng(0))
         expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
-        page.close()
-
-
-def test_hostile_names_run_nothing(desktop: BrowserContext, tmp_path: Path) -> None:
-    classes = ("<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "a" * 500)
-    study = write_study(tmp_path / "study", classes=classes, name=classes[0], wrong=0.5)
-    with server(study.root) as url:
-        page = desktop.new_page()
-        page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
-        for path in (
-            "",
-            "explore",
-            "explain?test=test-0",
-            "explain?test=<img src=x onerror=alert(3)>",
-            "training?train=train-0",
-        ):
-            page.goto(f"{url}/{path}")
-            expect(page.locator(".card").first).to_be_visible()
-            settled(page)
-            assert page.locator('img[src="x"]').count() == 0
         page.close()
