@@ -16,12 +16,11 @@ import streamlit as st
 from dashboard import login
 from dashboard.components.notice import notice
 from dashboard.data import STUDY_VARIABLE
+from dashboard.live import MEGABYTES
 from dashboard.routes import routes
 from engine.errors import DataloupeError
 
 HERE = Path(__file__).parent
-UPLOAD_MEGABYTES = 1
-"""No page takes a file yet, and the server refuses what no page asks for."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE_SECONDS = 3.0
 """How long open pages may keep the server from ending."""
@@ -76,7 +75,7 @@ def server_config(address: str, port: int) -> dict[str, object]:
         "server.enableCORS": True,
         # A page of another site must not reach a local server under a name of its own.
         "server.allowedHosts": list(LOOPBACK) if address in LOOPBACK else ["*"],
-        "server.maxUploadSize": UPLOAD_MEGABYTES,
+        "server.maxUploadSize": MEGABYTES,
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",

@@ -12,6 +12,7 @@ from dashboard.data import open_study
 from dashboard.location import (
     EXPLAIN,
     EXPLORE,
+    LIVE,
     OVERVIEW,
     PROVENANCE,
     TRAINING,
@@ -52,6 +53,12 @@ page = st.navigation(
             title="Training",
             icon=":material/model_training:",
             help="One training picture, and the predictions it helps and hurts.",
+        ),
+        st.Page(
+            LIVE,
+            title="Live",
+            icon=":material/bolt:",
+            help="An example of your own: its prediction, and the training data behind it.",
         ),
         st.Page(
             PROVENANCE,

@@ -20,6 +20,7 @@ OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"
 EXPLAIN = "views/explain.py"
 TRAINING = "views/training.py"
+LIVE = "views/live.py"
 PROVENANCE = "views/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500

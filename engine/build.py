@@ -21,6 +21,7 @@ from engine.stages import (
     checkpoints,
     data,
     datamodels,
+    live,
     neighbours,
     predictions,
     quality,
@@ -41,6 +42,7 @@ _OF_AN_ALGORITHM = {
     "tuning": tuning,
     "trak": trak,
     "search": search,
+    "live": live,
     "datamodels": datamodels,
     "quality": quality,
 }

@@ -18,6 +18,7 @@ import json
 import os
 import pickle
 import queue
+import resource
 import subprocess
 import sys
 import threading
@@ -36,8 +37,8 @@ Result = TypeVar("Result")
 _ATTEMPTS = 3
 WORKERS_ON_GPU = 4
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from engine.execution import _work; _work(int(sys.argv[1]))"
+    "import json, sys; descriptor, path, limits = map(json.loads, sys.argv[1:]); "
+    "sys.path[:] = path; from engine.execution import _work; _work(descriptor, **limits)"
 )
 
 
@@ -222,7 +223,11 @@ class _LocalPool:
         return self._workers
 
     def start(self, message: bytes) -> Connection[Any, Any]:
-        connection = self._idle.pop() if self._idle else self._start_worker()
+        if self._idle:
+            connection = self._idle.pop()
+        else:
+            process, connection = start_worker(self._threads)
+            self._processes[connection] = process
         with contextlib.suppress(ConnectionError):  # a dead worker is found by `wait`
             connection.send_bytes(message)
         return connection
@@ -250,24 +255,33 @@ class _LocalPool:
         self._idle.append(connection)
         return answered
 
-    def _start_worker(self) -> Connection[Any, Any]:
-        ours, theirs = Pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)],
-            env={**os.environ, **environment(self._threads)},
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
-        )
-        theirs.close()
-        self._processes[ours] = process
-        return ours
-
     def _end(self, connection: Connection[Any, Any]) -> None:
         process = self._processes.pop(connection)
         process.kill()
         process.wait()
         connection.close()
+
+
+def start_worker(
+    threads: int, **limits: float
+) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
+    """Start a process that takes messages for `answer` over a connection.
+
+    Args:
+        threads: Of its tensor arithmetic.
+        limits: `memory_bytes` that it may allocate (files it maps do not count) and
+            `idle_seconds` without a message, after which it ends; none where left out.
+    """
+    ours, theirs = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
+        env={**os.environ, **environment(threads)},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+    )
+    theirs.close()
+    return process, ours
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -284,13 +298,21 @@ def environment(threads: int) -> dict[str, str]:
 # --- in workers: the worker's side --------------------------------------------------------------
 
 
-def _work(descriptor: int) -> None:
-    """Take jobs from the socket until it closes."""
+def _work(
+    descriptor: int, memory_bytes: int | None = None, idle_seconds: float | None = None
+) -> None:
+    """Take jobs from the socket until it closes, or none comes for `idle_seconds`."""
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     connection = Connection(descriptor)
     received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, received), daemon=True).start()
     while True:
-        connection.send_bytes(answer(received.get()))
+        try:
+            message = received.get(timeout=idle_seconds)
+        except queue.Empty:
+            os._exit(0)
+        connection.send_bytes(answer(message))
 
 
 def _receive(connection: Connection[Any, Any], received: queue.SimpleQueue[bytes]) -> None:
@@ -309,6 +331,8 @@ def answer(message: bytes) -> bytes:
         return pickle.dumps((None, function(job)))
     except DataloupeError as error:
         return refusal(error)
+    except MemoryError:
+        return refusal(DataloupeError("This needs more memory than a worker has here."))
     except Exception:
         return refusal(RuntimeError(f"A job failed in its worker:\n{traceback.format_exc()}"))
 

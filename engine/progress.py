@@ -23,6 +23,7 @@ TITLES = {
     "neighbours": "Find similar training data",
     "trak": "Attribute predictions to training data",
     "search": "Rank and index",
+    "live": "Prepare live queries",
     "bank": "Train on random subsets",
     "tuning": "Choose settings on validation runs",
     "datamodels": "Fit datamodels",

@@ -146,6 +146,14 @@ class SearchSpec(_Strict):
     """How many of each sign are stored for every example."""
 
 
+class LiveSpec(_Strict):
+    """`[live]`: what is kept so that examples from outside can be attributed at once."""
+
+    checkpoints: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
+    """Live scores are the mean over so many; 0: no live queries. `auto`: as many as keep what a
+    query reads within 1 GiB, but one at least, unless that alone is more than 8 GiB."""
+
+
 class SubsetRunsSpec(_Strict):
     """`[subset_runs]`: models trained on random parts of the training set, each algorithm's run
     bank. DESIGN section 5."""
@@ -184,6 +192,7 @@ class StudySpec(_Strict):
     trak: TrakSpec = TrakSpec()
     search: SearchSpec = SearchSpec()
     subset_runs: SubsetRunsSpec = SubsetRunsSpec()
+    live: LiveSpec = LiveSpec()
 
     @model_validator(mode="after")
     def _weights_and_recipe_exclude_each_other(self) -> StudySpec:
@@ -280,6 +289,7 @@ def _allowed_keys(parents: list[str], model: type[BaseModel]) -> list[str]:
         "trak": TrakSpec,
         "search": SearchSpec,
         "subset_runs": SubsetRunsSpec,
+        "live": LiveSpec,
     }
     return sorted((tables[parents[0]] if parents else model).model_fields)
 

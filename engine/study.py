@@ -23,6 +23,9 @@ holds never imports torch.
     algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
     algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
     algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
+    algorithms/NAME/live/000/solver.safetensors  solves for examples from outside
+    algorithms/NAME/live/000/00000.safetensors   traces of training examples in row shards (dual)
+    algorithms/NAME/live/live.json               how many checkpoints are kept so, and why
     algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
     algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
     algorithms/NAME/methods/METHOD/fit/00000.safetensors  biases and how each fit came out
@@ -222,6 +225,23 @@ class Import:
     negated: bool
     settings: dict[str, Any]
     dataset: str
+
+
+@dataclass(frozen=True)
+class Live:
+    """Whether examples from outside can be attributed.
+
+    Attributes:
+        checkpoints: How many their scores are the mean over; 0: they cannot be.
+        reason: Why so many.
+        kept_bytes: What is kept on disk for it.
+        read_bytes: What a query reads of it and of the study's other files.
+    """
+
+    checkpoints: int
+    reason: str
+    kept_bytes: int
+    read_bytes: int
 
 
 @dataclass(frozen=True)
@@ -432,6 +452,7 @@ class Study:
             "predictions": [folder / "predictions"],
             "neighbours": [self.neighbours_folder(algorithm)],
             "trak": [self.trak_folder(algorithm)],
+            "live": [self.live_folder(algorithm)],
             "search": [folder / "search"],
             "bank": [self.bank_folder(algorithm)],
             "tuning": [self.tuning_file(algorithm).parent],
@@ -476,6 +497,18 @@ class Study:
 
     def weighting_file(self, algorithm: str) -> Path:
         return self.trak_folder(algorithm) / "weighting.safetensors"
+
+    def live_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "live"
+
+    def live_solver_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.live_folder(algorithm) / f"{checkpoint:03d}" / "solver.safetensors"
+
+    def live_traces_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
+        return self.live_folder(algorithm) / f"{checkpoint:03d}" / f"{shard:05d}.safetensors"
+
+    def live_file(self, algorithm: str) -> Path:
+        return self.live_folder(algorithm) / "live.json"
 
     def method_folder(self, algorithm: str, method: str) -> Path:
         return self.algorithm_folder(algorithm) / "methods" / method
@@ -984,6 +1017,14 @@ class Study:
             "margin": float(said["margin"]),
         }
 
+    def has_live(self, algorithm: str) -> bool:
+        """Whether it is decided if examples from outside can be attributed."""
+        return self.live_file(algorithm).exists()
+
+    def live(self, algorithm: str | None = None) -> Live:
+        """What is kept for examples from outside. Raises StoreError before it is built."""
+        return Live(**store.read_json(self.live_file(self.algorithm(algorithm))))
+
     # --- which training examples are alike -----------------------------------------------------
 
     def has_neighbours(self, algorithm: str) -> bool:
@@ -1154,6 +1195,7 @@ class Study:
                 Progress("neighbours", name, int(self.has_neighbours(name)), 1),
                 Progress("trak", name, scored, total),
                 Progress("search", name, int(self.has_scores(name, TRAK)), 1),
+                Progress("live", name, int(self.has_live(name)), 1),
             ]
             if self.wants_bank(name):
                 stages.append(self._bank_progress(name))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine import Study
+from tests.sentences import SPEC, sentences
 
 torch.set_num_threads(1)
 
@@ -44,6 +45,18 @@ masks = 15
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of 300 + 60 pictures. Read it, never write into it."""
     study = Study.create(tmp_path_factory.mktemp("studies") / "small", SMALL_STUDY)
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="session")
+def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of 200 + 40 sentences. Read it, never write into it."""
+    root: Path = tmp_path_factory.mktemp("text")
+    (root / "sentences").mkdir()
+    sentences(200, 0).to_csv(root / "sentences" / "train.csv", index=False)
+    sentences(40, 1).to_csv(root / "sentences" / "test.csv", index=False)
+    study = Study.create(root, SPEC)
     study.build(workers=0)
     return study
 

@@ -2,60 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from pathlib import Path
-
-import pandas as pd
-import pytest
-
 from engine import Study
-
-SUBJECTS = ["the cook", "my sister", "a sailor", "our teacher", "the gardener"]
-GOOD = ["loved", "praised", "enjoyed", "admired"]
-BAD = ["hated", "cursed", "despised", "mocked"]
-OBJECTS = ["the soup", "this film", "a long walk", "the old song"]
-
-SPEC = """\
-name = "Small sentences"
-
-[data]
-source = "sentences"
-
-[task]
-name = "text-classification"
-max_tokens = 8
-
-[algorithms.words]
-architecture = "embedding-bag"
-epochs = 20
-learning_rate = 0.5
-batch_size = 16
-checkpoints = 2
-
-[search]
-top_k = 10
-"""
-
-
-def sentences(n: int, seed: int) -> pd.DataFrame:
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(n):
-        label = rng.choice(["good", "bad"])
-        verb = rng.choice(GOOD if label == "good" else BAD)
-        rows.append((f"{rng.choice(SUBJECTS)} {verb} {rng.choice(OBJECTS)}", label))
-    return pd.DataFrame(rows, columns=["text", "label"])
-
-
-@pytest.fixture(scope="module")
-def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    root: Path = tmp_path_factory.mktemp("text")
-    (root / "sentences").mkdir()
-    sentences(200, 0).to_csv(root / "sentences" / "train.csv", index=False)
-    sentences(40, 1).to_csv(root / "sentences" / "test.csv", index=False)
-    study = Study.create(root, SPEC)
-    study.build(workers=0)
-    return study
+from tests.sentences import BAD, GOOD
 
 
 def test_sentences_are_learnt_and_shown(text_study: Study) -> None:

@@ -50,14 +50,14 @@ def probabilities(classes: list[str], found: np.ndarray, label: str) -> str:
     return f'<ol class="dl-probabilities" aria-label="Class probabilities">{entries}</ol>'
 
 
-def odds(margin: float) -> str:
-    """The margin log p/(1 − p) of the true label, in words."""
+def odds(margin: float, label: str = "the true label") -> str:
+    """The margin log p/(1 − p) of a label, in words."""
     ratio = math.exp(min(abs(margin), 50.0))
     if ratio < EVEN_ODDS:
-        return "even odds for the true label"
+        return f"even odds for {label}"
     amount = f"over {LARGE_ODDS:,.0f}" if ratio >= LARGE_ODDS else f"about {_rounded(ratio)}"
     side = "for" if margin > 0 else "against"
-    return f"odds of {amount} to 1 {side} the true label"
+    return f"odds of {amount} to 1 {side} {label}"
 
 
 def _rounded(ratio: float) -> str:

@@ -239,16 +239,30 @@ def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tens
     Raises:
         DataloupeError: The damped kernel is not positive definite.
     """
-    if weights is not None:
-        root = weights.sqrt()
-        kernel.train.mul_(root).mul_(root[:, None])
+    root = None if weights is None else weights.sqrt()
+    factor = factorise(kernel.train, damping, root)
+    if root is not None:
         kernel.test.mul_(root[:, None])
-    damp(kernel.train, damping)
-    factor, failed = torch.linalg.cholesky_ex(kernel.train.mT)  # lower of the transpose = upper
-    if failed:
-        raise singular(damping, f"the kernel of {len(kernel.train)} training examples")
     scores = torch.cholesky_solve(kernel.test, factor).mT.contiguous()
-    return scores if weights is None else scores.div_(root)
+    return scores if root is None else scores.div_(root)
+
+
+def factorise(kernel: Tensor, damping: float, root: Tensor | None = None) -> Tensor:
+    """Lower Cholesky factor of √W K √W + λ · mean diag · I; `root` is √W's diagonal.
+
+    Only the upper triangle of the kernel counts, and it is used up.
+
+    Raises:
+        DataloupeError: The damped kernel is not positive definite.
+    """
+    if root is not None:
+        kernel.mul_(root).mul_(root[:, None])
+    damp(kernel, damping)
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(kernel.mT)  # lower of the transpose = upper
+    if failed:
+        raise singular(damping, f"the kernel of {len(kernel)} training examples")
+    return factor
 
 
 def damp(matrix: Tensor, damping: float) -> None:

@@ -256,9 +256,19 @@ def test_factors(gram: Tensor, test_features: Tensor, damping: float) -> Tensor:
     Raises:
         DataloupeError: The damped Gram matrix is not positive definite.
     """
+    return torch.cholesky_solve(test_features.float().mT, gram_factor(gram, damping)).mT
+
+
+def gram_factor(gram: Tensor, damping: float) -> Tensor:
+    """Lower Cholesky factor of ΦᵀΦ + λ · mean diag · I.
+
+    Raises:
+        DataloupeError: The damped Gram matrix is not positive definite.
+    """
     damped = gram.clone()
     damp(damped, damping)
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(damped)
     if failed:
         raise singular(damping, f"the Gram matrix of {len(gram)} features")
-    return torch.cholesky_solve(test_features.float().mT, factor).mT
+    return factor

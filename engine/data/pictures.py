@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,47 @@ def read_header(content: Any, where: str) -> tuple[tuple[int, int], bool]:
     if orientation in (5, 6, 7, 8):  # it lies on a side
         width, height = height, width
     return (width, height), picture.mode in _GREY
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a picture's header says.
+
+    Attributes:
+        size: (width, height) as `read_picture` would give it.
+        grey: Whether it has no colour.
+        mode: Pillow's name for its kind of pixels.
+        animated: Whether it has more than one frame.
+        turned: Whether its EXIF orientation turns or mirrors it.
+        sixteen_bits: Whether its grey values have more than 8 bits.
+        transparent: Whether it may have transparent parts.
+    """
+
+    size: tuple[int, int]
+    grey: bool
+    mode: str
+    animated: bool
+    turned: bool
+    sixteen_bits: bool
+    transparent: bool
+
+
+def examine(content: Any, where: str) -> Looks:
+    """Read a picture's header without decoding it. Raises DataError like `read_picture`."""
+    size, grey = read_header(content, where)
+    picture = _open(content, where)
+    try:
+        return Looks(
+            size=size,
+            grey=grey,
+            mode=picture.mode,
+            animated=bool(getattr(picture, "is_animated", False)),
+            turned=picture.getexif().get(_ORIENTATION, 1) not in (0, 1),
+            sixteen_bits=picture.mode.startswith("I"),
+            transparent=picture.has_transparency_data,
+        )
+    except Exception as error:  # as in read_picture
+        raise DataError(f"{where}: {_named(content)} is damaged ({error}).") from error
 
 
 def _open(content: Any, where: str) -> Image.Image:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from engine.study import Study
 
-_EXPLAIN = ("trak", "search")
+_EXPLAIN = ("trak", "search", "live")
 _JUDGE = ("datamodels", "quality")
 
 

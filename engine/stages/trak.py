@@ -207,7 +207,7 @@ def _attribute_dual(
     task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     seed = study.seed(job.checkpoint)
-    q = torch.from_numpy(_out_to_loss(study, job))
+    q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     scores = attribute_dual(model, task.model_output, train, test, road, seed, job.memory_bytes, q)
     path = study.dual_file(job.algorithm, job.checkpoint)
     store.write_tensors(path, {"scores": scores.cpu().numpy()}, made_from, made_by)
@@ -243,15 +243,15 @@ def _attribute_primal(
     )
     tests = batches_of(study, "test", job.device, size)
     test_features = torch.cat(list(features(model, output, tests(), projection))).cpu()
-    q = torch.from_numpy(_out_to_loss(study, job))
+    q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     factors = test_factors(gram(stored, road, q), test_features, road.damping)
     path = study.factors_file(job.algorithm, job.checkpoint)
     store.write_tensors(path, {"factors": factors.numpy()}, made_from, made_by)
 
 
-def _out_to_loss(study: Study, job: Job) -> np.ndarray:
-    """Q of every training example at this checkpoint, `[n_train]`."""
-    path = study.outputs_file(job.algorithm, job.checkpoint, "train")
+def stored_out_to_loss(study: Study, algorithm: str, checkpoint: int) -> np.ndarray:
+    """Q of every training example at a checkpoint, `[n_train]`."""
+    path = study.outputs_file(algorithm, checkpoint, "train")
     return np.array(store.read_tensors(path)["out_to_loss"])
 
 

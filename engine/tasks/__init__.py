@@ -50,6 +50,21 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """An example from outside the dataset, made ready for `encode`.
+
+    Attributes:
+        row: With `input`, `label` (0, since it has none) and `id`.
+        options: The study's own, loosened where they would refuse what can be made to fit.
+        notes: What had to be done to it, one sentence each, for the person who gave it.
+    """
+
+    row: dict[str, Any]
+    options: Any
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Task:
     """Functions that make up a task. None of them keeps state.
 
@@ -63,6 +78,8 @@ class Task:
             are already named `input`, `label`, `id` (the task's `columns` names).
         encode: (rows of one chunk as dicts, options, encoding) → `Encoded`. Raises `DataError`
             naming the row for anything it cannot use.
+        accept: (a file's bytes or a text, options, encoding) → `Accepted`. What is given comes
+            from a stranger. Raises `DataError` for what is no example at all.
         input_shape: encoding → shape of one model input, without the batch.
         prepare: (raw batch, encoding) → batch as the model takes it (float, normalised).
         augment: (prepared batch, names of augmentations, generator) → batch; same shapes.
@@ -79,6 +96,7 @@ class Task:
     options: type[BaseModel]
     plan_encoding: Callable[[Any, Any, Sequence[str]], dict[str, Any]]
     encode: Callable[[Sequence[dict[str, Any]], Any, dict[str, Any]], Encoded]
+    accept: Callable[[bytes | str, Any, dict[str, Any]], Accepted]
     input_shape: Callable[[dict[str, Any]], tuple[int, ...]]
     prepare: Callable[[Batch, dict[str, Any]], Batch]
     augment: Callable[[Batch, Sequence[str], torch.Generator], Batch]

@@ -11,10 +11,10 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
-from engine.data.pictures import read_header, read_picture
+from engine.data.pictures import examine, read_header, read_picture
 from engine.data.thumbnails import MAX_SIDE, thumbnail
 from engine.errors import DataError, SpecError
-from engine.tasks import Encoded, Task, margin
+from engine.tasks import Accepted, Encoded, Task, margin
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Side = Annotated[int, Field(ge=1, le=4096)]
 Statistic = float | list[float] | Literal["auto"]
 
+OUTSIDE = "yours"
+"""Id of an example that is not of the dataset."""
 _ROWS_FOR_STATISTICS = 10_000
 _CROP_PADDING = 4
 
@@ -174,6 +176,42 @@ def _in_size(
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
+def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
+    """A picture file of any size and colour: made to fit, and said how.
+
+    A study whose pictures all have one size has no rule for others: their proportions are kept,
+    with black borders.
+    """
+    if not isinstance(content, bytes) or not content:
+        raise DataError("The file is empty.")
+    channels, height, width = encoding["shape"]
+    row = {"input": {"bytes": content, "path": None}, "label": 0, "id": OUTSIDE}
+    looks = examine(row["input"], f"example {OUTSIDE!r}")
+    changes: dict[str, Any] = {"color": "grey" if channels == 1 else "rgb"}
+    if options.image_size is None:
+        changes |= {"image_size": (height, width), "resize": "pad"}
+    notes = []
+    if looks.animated:
+        notes.append("It is animated; only its first frame is looked at.")
+    if looks.turned:
+        notes.append("It was turned upright, as its EXIF data say.")
+    if looks.mode == "CMYK":
+        notes.append("Its CMYK colours were turned into RGB.")
+    if looks.sixteen_bits:
+        notes.append("Only the upper 8 of its 16 bits are used.")
+    if looks.transparent:
+        notes.append("Its transparent parts were laid over white.")
+    if channels == 1 and not looks.grey:
+        notes.append("Its colours were dropped: the model knows grey pictures only.")
+    if looks.size != (width, height):
+        smaller = min(looks.size) < min(width, height)
+        notes.append(
+            f"It has {looks.size[0]:,} × {looks.size[1]:,} pixels and was "
+            f"{'enlarged' if smaller else 'brought'} to the {width} × {height} that the model sees."
+        )
+    return Accepted(row, options.model_copy(update=changes), notes)
+
+
 def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
     """(channels, height, width)."""
     return tuple(encoding["shape"])
@@ -249,6 +287,7 @@ TASK = Task(
     options=Options,
     plan_encoding=plan_encoding,
     encode=encode,
+    accept=accept,
     input_shape=input_shape,
     prepare=prepare,
     augment=augment,

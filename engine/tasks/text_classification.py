@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import DataError, SpecError
-from engine.tasks import Encoded, Task, margin
+from engine.tasks import Accepted, Encoded, Task, margin
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -86,6 +86,25 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     return Encoded({"input": tokens, "label": labels}, {"text": [row["input"] for row in rows]})
 
 
+def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
+    """Any text with a word in it; said is what of it the model cannot see."""
+    text = content if isinstance(content, str) else content.decode("utf-8", errors="replace")
+    found = words(text)
+    if not found:
+        raise DataError("The text holds no word: write some.")
+    read = found[: encoding["max_tokens"]]
+    known = set(encoding["vocabulary"])
+    unknown = list(dict.fromkeys(word for word in read if word not in known))
+    notes = []
+    if len(read) < len(found):
+        notes.append(f"Only its first {len(read):,} of {len(found):,} words are read.")
+    if unknown:
+        few = ", ".join(f"“{word[:30]}”" for word in unknown[:5])
+        rest = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+        notes.append(f"No training text that the model saw has {few}{rest}.")
+    return Accepted({"input": text, "label": 0, "id": "yours"}, options, notes)
+
+
 def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
     """(tokens,)."""
     return (encoding["max_tokens"],)
@@ -109,6 +128,7 @@ TASK = Task(
     options=Options,
     plan_encoding=plan_encoding,
     encode=encode,
+    accept=accept,
     input_shape=input_shape,
     prepare=prepare,
     augment=augment,

@@ -1,0 +1,215 @@
+"""Live query: one's own picture or text, what the models say of it, and which data say so."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import replace
+from html import escape
+
+import streamlit as st
+
+from dashboard.components.answer import Influences, influence_groups, similar_group
+from dashboard.components.answer_export import answer_export
+from dashboard.components.badge import trust_badge
+from dashboard.components.building import building
+from dashboard.components.gallery import Group, gallery, thumbnail_side
+from dashboard.components.likeness import (
+    compared,
+    overlap_words,
+    show_switch,
+    wait_for_similarity,
+)
+from dashboard.components.notice import notice
+from dashboard.components.sides import sides
+from dashboard.components.subject import SIDE as SUBJECT_SIDE
+from dashboard.components.subject import odds, probabilities
+from dashboard.components.title import short, title
+from dashboard.data import badge, examples, open_study
+from dashboard.live import MEGABYTES, ask, warm_up
+from dashboard.location import BOTH, INFLUENTIAL, SIMILAR, TRAINING, read_location
+from engine.data.pictures import SUFFIXES
+from engine.errors import DataloupeError
+from engine.live import KEPT, Answer
+from engine.study import TRAK
+
+SIDE = 112
+LONGEST_TEXT = 20_000
+
+study = open_study()
+location = read_location(study)
+algorithm = location.algorithm
+text = study.spec.task.name.startswith("text")
+kind = "text" if text else "picture"
+
+
+def given() -> bytes | str | None:
+    """What the reader asks about; it is kept for this session only, and no longer than shown."""
+    if text:
+        written: str = st.text_area("Your text", key="own_text", max_chars=LONGEST_TEXT, height=160)
+        return written.strip() or None
+    file = st.file_uploader(
+        "Your picture",
+        type=sorted(suffix.removeprefix(".") for suffix in SUFFIXES),
+        key="own_picture",
+        max_upload_size=MEGABYTES,
+    )
+    return None if file is None else file.getvalue()
+
+
+def answered(content: bytes | str, label: int | None) -> Answer:
+    """The answer, from this session's last question if it was the same."""
+    raw = content.encode() if isinstance(content, str) else content
+    asked = hashlib.sha256(raw).hexdigest(), str(study.root), algorithm, label
+    if st.session_state.get("live_asked") != asked:
+        with st.spinner(f"Asking about your {kind} (the first question loads the models)…"):
+            st.session_state["live_answer"] = ask(study, algorithm, content, label)
+        st.session_state["live_asked"] = asked
+    found: Answer = st.session_state["live_answer"]
+    return found
+
+
+def forget() -> None:
+    """Keep nothing of the last question."""
+    for name in ("live_asked", "live_answer", "explained"):
+        st.session_state.pop(name, None)
+
+
+def subject(answer: Answer, classes: list[str]) -> None:
+    """What was given, as it was understood, and what the models say of it."""
+    shown = "" if answer.text is None else f"<blockquote>{escape(answer.text)}</blockquote>"
+    if answer.thumbnail is not None:
+        side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
+        source = f"data:image/png;base64,{base64.b64encode(answer.thumbnail).decode()}"
+        shown = (
+            f'<img class="dl-own" src="{source}" alt="Your picture, re-encoded" '
+            f'style="width:{side}px">'
+        )
+    predicted, margin = classes[answer.predicted], f"{answer.margin:+.2f}".replace("-", "−")
+    of = "1 checkpoint" if answer.predicting == 1 else f"{answer.predicting} checkpoints"
+    facts = {
+        "Predicted": f"{escape(short(predicted))}<small>by {of}</small>",
+        "Confidence": f"{answer.probabilities[answer.predicted]:.1%}",
+        "Margin": f"{margin}<small>{odds(answer.margin, short(classes[answer.label]))}</small>",
+    }
+    entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts.items())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
+    listed = f'<ul class="dl-list">{notes}</ul>' if notes else ""
+    likeliest = probabilities(classes, answer.probabilities, classes[answer.label])
+    st.html(
+        f'<div class="dl-subject">{shown}{listed}<dl class="dl-facts">{entries}</dl>'
+        f"{likeliest}</div>"
+    )
+
+
+# --- is there anything to ask? -----------------------------------------------------------------
+
+st.html(title(f"Ask about your own {kind}", "what supports and opposes its prediction"))
+if not study.has_live(algorithm):
+    building(
+        "Live queries work as soon as they are prepared",
+        lambda study: study.has_live(algorithm),
+        algorithm,
+    )
+    st.stop()
+live = study.live(algorithm)
+if not live.checkpoints:
+    notice("This study takes no live queries", f"No checkpoint is kept for them: {live.reason}.")
+    st.stop()
+warm_up(study, algorithm)
+
+# --- the question ------------------------------------------------------------------------------
+
+classes = study.dataset.classes
+side, right = st.columns([0.24, 0.76], gap="large")
+with side:
+    content = given()
+    if content is None:
+        forget()
+        st.html(
+            f'<p class="dl-aside">Your {kind} is worked on in memory and is gone with this page. '
+            "Nothing of it is stored, unless you export the answer.</p>"
+        )
+if content is None:
+    with right:
+        notice(
+            f"Which {kind} shall be explained?",
+            f"{'Write one' if text else 'Drop in a file, or choose one'}. You will see what the "
+            f"models say of it, which training {kind}s support and oppose that, and which the "
+            "models see as alike.",
+        )
+    st.stop()
+
+with side:
+    chosen = st.session_state.get("explained")
+    try:
+        answer = answered(content, None if chosen is None else classes.index(chosen))
+    except DataloupeError as error:
+        with right:
+            notice(f"This {kind} cannot be explained", str(error), kind="error")
+        st.stop()
+    subject(answer, classes)
+    st.selectbox(
+        "Explain the margin of",
+        classes,
+        index=None,
+        placeholder=f"{short(classes[answer.predicted])}, as predicted",
+        format_func=short,
+        key="explained",
+    )
+
+# --- the answer --------------------------------------------------------------------------------
+
+with right:
+    wants, k = location.show, min(location.k, KEPT)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        show_switch(wants)
+        if wants != SIMILAR:
+            whole = badge(study, algorithm, TRAK)
+            reason = f"Live: {answer.scoring} of {whole.checkpoints} checkpoints. {whole.reason}"
+            trust_badge(
+                replace(
+                    whole, method="TRAK, live", checkpoints=answer.scoring, lds=None, reason=reason
+                )
+            )
+        st.space("stretch")
+        answer_export(study, algorithm, answer, location.k)
+        sides(location.k, min(KEPT, study.dataset.n_train))
+
+    training = examples(study, "train")
+    label, predicted = classes[answer.label], classes[answer.predicted]
+    groups: list[Group] = []
+    if wants != SIMILAR:
+        influences = Influences(
+            answer.support[:k],
+            answer.support_scores[:k],
+            answer.oppose[:k],
+            answer.oppose_scores[:k],
+            answer.support_total,
+            answer.oppose_total,
+        )
+        groups += influence_groups(training, influences, label, predicted, location)
+    if wants != INFLUENTIAL:
+        wait_for_similarity(study, algorithm, kind)
+        similarity = study.similarity(algorithm)
+        alike = answer.similar[:k], answer.similarities[:k]
+        groups.append(similar_group(training, *alike, similarity, label, location))
+        stored = similarity.stored
+        groups = compared(
+            groups, answer.similar[:stored], answer.support[:stored], answer.oppose[:stored]
+        )
+    if wants == BOTH:
+        influential = [card for group in groups[:2] for card in group.cards]
+        words = overlap_words(influential, groups[2].cards, similarity, kind)
+        st.html(f'<p class="dl-aside">{escape(words)}</p>')
+    gallery(
+        study,
+        "train",
+        groups,
+        SIDE,
+        "influences",
+        lambda row: st.switch_page(
+            TRAINING,
+            query_params=location.parameters(train=str(training.table["id"].iloc[row])),
+        ),
+    )

@@ -1,0 +1,43 @@
+"""Sentences whose verb decides their label: a small study of texts."""
+
+from __future__ import annotations
+
+import random
+
+import pandas as pd
+
+SUBJECTS = ["the cook", "my sister", "a sailor", "our teacher", "the gardener"]
+GOOD = ["loved", "praised", "enjoyed", "admired"]
+BAD = ["hated", "cursed", "despised", "mocked"]
+OBJECTS = ["the soup", "this film", "a long walk", "the old song"]
+
+SPEC = """\
+name = "Small sentences"
+
+[data]
+source = "sentences"
+
+[task]
+name = "text-classification"
+max_tokens = 8
+
+[algorithms.words]
+architecture = "embedding-bag"
+epochs = 20
+learning_rate = 0.5
+batch_size = 16
+checkpoints = 2
+
+[search]
+top_k = 10
+"""
+
+
+def sentences(n: int, seed: int) -> pd.DataFrame:
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        label = rng.choice(["good", "bad"])
+        verb = rng.choice(GOOD if label == "good" else BAD)
+        rows.append((f"{rng.choice(SUBJECTS)} {verb} {rng.choice(OBJECTS)}", label))
+    return pd.DataFrame(rows, columns=["text", "label"])
