@@ -78,16 +78,18 @@ def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
         question = Question(study.root, "mlp", png(pixels_of(study, row)), int(labels[row]))
         answer = ask(question)
         wanted = restricted_scores(study, row, 2)
+        # What a soft threshold leaves of a score may be no larger than its rounding.
+        shrunk = store.read_json(study.road_file("mlp"))["soft_threshold"] > 0
+        tiny = (1e-4 if shrunk else 1e-5) * abs(wanted).max()
         for sign, rows, scores in (
             (1, answer.support, answer.support_scores),
             (-1, answer.oppose, answer.oppose_scores),
         ):
             order = np.argsort(-sign * wanted, kind="stable")[: (sign * wanted > 0).sum()]
             assert len(rows) == len(order)
-            np.testing.assert_array_equal(rows[:50], order[:50])
-            np.testing.assert_allclose(
-                scores, wanted[rows], rtol=1e-3, atol=1e-5 * abs(wanted).max()
-            )
+            np.testing.assert_array_equal(rows[:10], order[:10])
+            np.testing.assert_allclose(wanted[rows], wanted[order], rtol=1e-3, atol=tiny)
+            np.testing.assert_allclose(scores, wanted[rows], rtol=1e-3, atol=tiny)
         np.testing.assert_allclose(answer.support_total, wanted[wanted > 0].sum(), rtol=1e-3)
         np.testing.assert_allclose(answer.oppose_total, wanted[wanted < 0].sum(), rtol=1e-3)
         assert answer.scoring == 2
