@@ -1,0 +1,221 @@
+"""LDS of the hybrid (a datamodel whose prior is TRAK) beside what it is made of.
+
+    python -m benchmarks.datamodels --json [--save]
+
+On DESIGN section 6's workload, judged on the 100 test masks. Settings are chosen on validation
+masks, one run each; everything is fitted to fit masks, one run each. `trak` is five checkpoints at
+default settings, `ridge` the hybrid without attributions, `lasso` the datamodels of the papers (it
+is also refitted to the validation runs that chose its λ).
+
+`budgets` compares at equal compute: the hybrid with five checkpoints and some runs, TRAK given as
+many more checkpoints as those runs cost, and the lasso as many more runs as the checkpoints cost,
+by the one-thread seconds of a run and of a checkpoint that were measured here. No more than
+`MOST_CHECKPOINTS` are trained: TRAK hardly gains from 5 to 10, and the curve is reported.
+`coverage_90` is the share of single test runs inside the hybrid's 90 % intervals.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks._report import report, say
+from benchmarks.lds import Mean, attribute, default_road, out_to_loss
+from benchmarks.workload import (
+    CACHE,
+    CNN,
+    MLP,
+    Model,
+    Purpose,
+    Workload,
+    checkpoint,
+    checkpoint_file,
+    prepare_all,
+    train,
+    truth,
+)
+from engine import store
+from engine.attribution import prior
+from engine.attribution.datamodels import fit_datamodels
+from engine.attribution.lds import Lds, lds_of_predictions
+from engine.attribution.trak import Road
+from engine.spec import TrakSpec
+
+CHECKPOINTS = 5
+MOST_CHECKPOINTS = 10
+RUNS = {"mlp": (200, 1000), "cnn": (200, 300)}
+BUDGETS = (50, 100, 200, 300)
+"""Runs that the hybrid has, beside its five checkpoints."""
+CHOSEN_BY = 256
+"""Targets that settings are chosen by, evenly spread."""
+
+
+# --- attributions --------------------------------------------------------------------------------
+
+
+def attributions(workload: Workload, counts: set[int]) -> dict[int, np.ndarray]:
+    """τ `[n_test, n_train]` of the first so many checkpoints; kept in `.bench/` by checkpoint."""
+    road = default_road(workload, TrakSpec())
+    mean, found = Mean(road.tempering), {}
+    for number in range(max(counts)):
+        shard = _of_checkpoint(workload, road, number)
+        tau = mean.add(shard["scores"], shard["out_to_loss"])
+        if number + 1 in counts:
+            found[number + 1] = tau
+    return found
+
+
+def _of_checkpoint(workload: Workload, road: Road, number: int) -> dict[str, np.ndarray]:
+    trained = checkpoint_file(workload, number).stem
+    path = CACHE / workload.name / "trak" / f"{trained}.safetensors"
+    made_from = store.fingerprint("trak", repr(road), trained)
+    if not path.exists():
+        model = checkpoint(workload, number)
+        q = out_to_loss(model)
+        scores = attribute(road, model, number, torch.from_numpy(q)).numpy()
+        store.write_tensors(path, {"scores": scores, "out_to_loss": q}, made_from)
+    return store.read_tensors(path, made_from)
+
+
+# --- the methods ---------------------------------------------------------------------------------
+
+
+def single(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and outputs of one run of each mask: what a study has."""
+    return truth(replace(workload, seeds=1), purpose)
+
+
+def hybrid(
+    workload: Workload, tau: np.ndarray, runs: int
+) -> tuple[np.ndarray, prior.Settings, float]:
+    """(predicted outputs of the test masks, settings, coverage) with so many runs."""
+    masks, outputs = (array[:runs] for array in single(workload, "fit"))
+    validation = single(workload, "validation")
+    test_masks, test_outputs = single(workload, "test")
+    some = np.linspace(0, len(tau) - 1, CHOSEN_BY).astype(int)
+    of = torch.from_numpy
+    settings, _ = prior.choose(
+        of(tau[some]),
+        of(masks),
+        of(outputs[:, some].copy()),
+        of(validation[0]),
+        of(validation[1][:, some].copy()),
+    )
+    found = prior.fit(of(tau), of(masks), of(outputs), settings, of(test_masks))
+    off = (torch.from_numpy(test_outputs.T.copy()) - found.predicted).abs()
+    coverage = float((off < 1.6449 * found.deviation).float().mean())
+    return found.predicted.numpy(), settings, coverage
+
+
+def lasso(workload: Workload, runs: int) -> np.ndarray:
+    """Predicted outputs of the test masks; λ on validation runs, refitted to all."""
+    fitted, validation = single(workload, "fit"), single(workload, "validation")
+    masks = np.concatenate([fitted[0][:runs], validation[0]])
+    outputs = np.concatenate([fitted[1][:runs], validation[1]])
+    held_out = np.arange(len(masks)) >= runs
+    return fit_datamodels(masks, outputs, held_out).predict(single(workload, "test")[0]).T
+
+
+def judged(workload: Workload, predicted: np.ndarray) -> dict[str, float]:
+    """LDS on the test masks, with its interval."""
+    found: Lds = lds_of_predictions(predicted, truth(workload, "test")[1].T)
+    return {"lds": round(found.mean, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
+
+
+def compare(workload: Workload, tau: np.ndarray, runs: int) -> dict[str, Any]:
+    """All methods with so many runs."""
+    predicted, settings, coverage = hybrid(workload, tau, runs)
+    ridge, _, _ = hybrid(workload, np.zeros_like(tau), runs)
+    drawn = truth(workload, "test")[0].T.astype(np.float32)
+    found = {
+        "hybrid": judged(workload, predicted),
+        "trak": judged(workload, tau @ drawn),
+        "ridge": judged(workload, ridge),
+        "lasso": judged(workload, lasso(workload, runs)),
+        "settings": {"flat": settings.flat, "noise": settings.noise, "width": settings.width},
+        "coverage_90": round(coverage, 4),
+    }
+    say(f"{workload.name}, {runs} runs: {found}")
+    return found
+
+
+# --- equal compute -------------------------------------------------------------------------------
+
+
+def seconds(workload: Workload) -> dict[str, float]:
+    """One-thread seconds of a subset run, and of a checkpoint trained and attributed."""
+    timed = {}
+    for name, job in {
+        "run": Model(workload, 0, 99),
+        "checkpoint": Model(workload, None, 99),
+    }.items():
+        start = time.process_time()
+        train(job)
+        timed[name] = time.process_time() - start
+    model = checkpoint(workload, 0)
+    start = time.process_time()
+    q = torch.from_numpy(out_to_loss(model))
+    attribute(default_road(workload, TrakSpec()), model, 0, q)
+    timed["checkpoint"] += time.process_time() - start
+    return {name: round(value, 2) for name, value in timed.items()}
+
+
+def at_equal_compute(workload: Workload, taus: dict[int, np.ndarray]) -> list[dict[str, Any]]:
+    """The hybrid against both parents, budget by budget."""
+    cost = seconds(workload)
+    drawn = truth(workload, "test")[0].T.astype(np.float32)
+    most_runs = workload.fit_runs
+    found = []
+    for runs in BUDGETS:
+        checkpoints = CHECKPOINTS + round(runs * cost["run"] / cost["checkpoint"])
+        more = runs + round(CHECKPOINTS * cost["checkpoint"] / cost["run"])
+        trained = max(count for count in taus if count <= max(CHECKPOINTS, checkpoints))
+        entry: dict[str, Any] = {
+            "runs": runs,
+            "seconds": cost,
+            "hybrid": judged(workload, hybrid(workload, taus[CHECKPOINTS], runs)[0]),
+            "trak": judged(workload, taus[trained] @ drawn),
+            "trak_checkpoints_bought": checkpoints,
+            "trak_checkpoints_trained": trained,
+            "datamodel": judged(workload, lasso(workload, min(more, most_runs))),
+            "datamodel_runs_bought": more,
+            "datamodel_runs_trained": min(more, most_runs),
+        }
+        entry["won"] = all(
+            entry["hybrid"]["lds"] > entry[parent]["lds"] for parent in ("trak", "datamodel")
+        )
+        say(f"budget: {entry}")
+        found.append(entry)
+    return found
+
+
+def measure() -> dict[str, Any]:
+    """LDS of the hybrid by workload and runs; beside it all methods, budgets and coverage."""
+    prepare_all(("test", "validation", "fit"))
+    results: dict[str, Any] = {"methods": {}}
+    coverage = []
+    for workload in (MLP, CNN):
+        counts = {CHECKPOINTS} if workload is MLP else {1, 2, CHECKPOINTS, MOST_CHECKPOINTS}
+        taus = attributions(workload, counts)
+        methods = {
+            str(runs): compare(workload, taus[CHECKPOINTS], runs) for runs in RUNS[workload.name]
+        }
+        results["methods"][workload.name] = methods
+        results[workload.name] = {runs: one["hybrid"]["lds"] for runs, one in methods.items()}
+        coverage += [one["coverage_90"] for one in methods.values()]
+    drawn = truth(CNN, "test")[0].T.astype(np.float32)
+    results["by_checkpoints"] = {
+        str(count): judged(CNN, tau @ drawn) for count, tau in taus.items()
+    }
+    results["budgets"] = at_equal_compute(CNN, taus)
+    results["hybrid_wins"] = sum(entry["won"] for entry in results["budgets"])
+    results["coverage_90"] = [min(coverage), max(coverage)]
+    return results
+
+
+if __name__ == "__main__":
+    report("datamodels", measure, __doc__ or "")
