@@ -50,7 +50,7 @@ MOST_CHECKPOINTS = 10
 RUNS = {"mlp": (200, 1000), "cnn": (200, 300)}
 BUDGETS = (50, 100, 200, 300)
 """Runs that the hybrid has, beside its five checkpoints."""
-CHOSEN_BY = 256
+CHOSEN_BY = 128
 """Targets that settings are chosen by, evenly spread."""
 
 

@@ -27,7 +27,7 @@ from engine.study import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK, Progress, Stud
 CODE = 1
 """Raised whenever the same runs would give other weights."""
 
-MOST_TARGETS = 256
+MOST_TARGETS = 128
 """Settings are chosen by so many test examples, evenly spread."""
 
 
