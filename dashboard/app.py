@@ -15,6 +15,7 @@ from dashboard.location import (
     LIVE,
     OVERVIEW,
     PROVENANCE,
+    QUALITY,
     TRAINING,
     announce,
     read_location,
@@ -59,6 +60,12 @@ page = st.navigation(
             title="Live",
             icon=":material/bolt:",
             help="An example of your own: its prediction, and the training data behind it.",
+        ),
+        st.Page(
+            QUALITY,
+            title="Quality",
+            icon=":material/verified_user:",
+            help="How far the scores can be trusted, and what they can be used for.",
         ),
         st.Page(
             PROVENANCE,

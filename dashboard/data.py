@@ -125,7 +125,7 @@ def _kept_slices(
 def badge(study: Study, algorithm: str, method: str) -> Badge:
     """The badge of a method's scores."""
     files = [study.search_file(algorithm, method), study.road_file(algorithm)]
-    files.append(study.method_file(algorithm, method))
+    files += [study.method_file(algorithm, method), study.quality_file(algorithm)]
     return _badge(str(study.root), algorithm, method, tuple(map(_stamp, files)), study)
 
 
@@ -134,6 +134,19 @@ def _badge(
     root: str, algorithm: str, method: str, stamps: tuple[Stamp, ...], _study: Study
 ) -> Badge:
     return _study.badge(algorithm, method)
+
+
+def lds_of_each(study: Study, algorithm: str, method: str) -> np.ndarray | None:
+    """LDS of every test example `[n_test]`; None where predicted outputs are not stored."""
+    stamp = _stamp(study.predicted_file(algorithm, method))
+    if stamp is None:
+        return None
+    return _lds_of_each(str(study.root), algorithm, method, stamp, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _lds_of_each(root: str, algorithm: str, method: str, stamp: Stamp, _study: Study) -> np.ndarray:
+    return _study.lds_of_each(algorithm, method)
 
 
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
@@ -211,6 +224,11 @@ class Weights:
     oppose: np.ndarray
     total: np.ndarray
     order: np.ndarray
+
+    def scaled(self, slope: float) -> Weights:
+        """The same in other units."""
+        sums = slope * self.support, slope * self.oppose, slope * self.total
+        return Weights(*sums, self.order)
 
 
 def weights(study: Study, algorithm: str, method: str) -> Weights:

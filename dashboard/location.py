@@ -21,6 +21,7 @@ EXPLORE = "views/explore.py"
 EXPLAIN = "views/explain.py"
 TRAINING = "views/training.py"
 LIVE = "views/live.py"
+QUALITY = "views/quality.py"
 PROVENANCE = "views/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500

@@ -59,7 +59,7 @@ import pyarrow as pa
 from engine import bank, store
 from engine.bank import BankImport, RunBank
 from engine.errors import DataloupeError, SpecError, StoreError
-from engine.quality import Quality
+from engine.quality import Measured, Quality
 from engine.spec import AlgorithmSpec, StudySpec, load_spec
 
 if TYPE_CHECKING:
@@ -846,6 +846,34 @@ class Study:
 
         outputs = self.predicted_and_actual(algorithm, method)
         return spearman(outputs["predicted"], outputs["actual"])
+
+    def removal(
+        self,
+        test: int,
+        scores: np.ndarray,
+        algorithm: str | None = None,
+        method: str | None = None,
+    ) -> Measured | None:
+        """How a test example's margin would change without some training examples, on average.
+
+        Args:
+            scores: Those examples' scores for it, as `influences` gives them.
+
+        Returns:
+            With its 95 % interval (`engine.removal`); None where scores are not calibrated.
+        """
+        from engine.removal import removal
+
+        algorithm = self.algorithm(algorithm)
+        method = self.method(algorithm, method)
+        quality = self.quality(algorithm)
+        measured = None if quality is None else quality.methods.get(method)
+        if quality is None or measured is None or measured.units is None:
+            return None
+        outputs = self.predicted_and_actual(algorithm, method)
+        residuals = outputs["actual"][test] - outputs["predicted"][test]
+        slope, n_train = measured.units.slope, self.dataset.n_train
+        return removal(scores, slope, residuals, n_train, quality.alpha)
 
     def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""

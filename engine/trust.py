@@ -86,6 +86,12 @@ def chance(runs: int) -> float:
     return min(1.0, ONE_SIDED_95 / math.sqrt(runs - 1))
 
 
+def few_runs(quality: Quality, method: str) -> bool:
+    """Whether more runs would tell much more of this method."""
+    lds = quality.methods[method].lds
+    return lds.high - lds.low > WIDE or quality.masks["test"] < FEW_RUNS
+
+
 def interval(measured: Measured, decimals: int = 2) -> str:
     """A figure with its interval, as people write it."""
     mean, low, high = (
@@ -183,9 +189,9 @@ def _untrusted(measured: MethodQuality) -> list[str]:
 def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list[str]:
     measured, runs = quality.methods[method], quality.masks["test"]
     found = []
-    if measured.lds.high - measured.lds.low > WIDE or runs < FEW_RUNS:
+    if few_runs(quality, method):
         found.append(
-            f"Few runs: {runs:,} held-out masks leave a wide interval. Raise `masks` under "
+            f"Few runs: {runs:,} held-out masks leave a wide interval. Raise masks under "
             "[subset_runs] in study.toml; the runs that are there are reused."
         )
     if measured.beats_chance and (classes := _untrusted(measured)):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import streamlit as st
 import torch
+from streamlit.testing.v1 import AppTest
 
+from dashboard.data import STUDY_VARIABLE
 from engine import Study
 from tests.sentences import SPEC, sentences
 
 torch.set_num_threads(1)
+
+APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 
 SMALL_STUDY = """\
 name = "Small Fashion-MNIST"
@@ -65,3 +71,22 @@ def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def study_folder(tmp_path: Path) -> Path:
     """A folder with the small study's spec, not built."""
     return Study.create(tmp_path / "study", SMALL_STUDY).root
+
+
+@pytest.fixture
+def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Open a page of a study at some URL parameters, in a server that has seen nothing yet."""
+    st.cache_resource.clear()
+
+    def open_page(study: Study, view: str = "explore", /, **parameters: str) -> AppTest:
+        monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
+        app = AppTest.from_file(str(APP), default_timeout=30)
+        for name, value in parameters.items():
+            app.query_params[name] = value
+        if view != "overview":
+            app.switch_page(f"views/{view}.py")
+        app.run()
+        assert not app.exception
+        return app
+
+    return open_page

@@ -72,7 +72,10 @@ def write_quality(
         method = METHODS[name]
         if name != TRAK and not method.baseline:
             _write_method(study, algorithm, name, method, generator)
-        right = np.clip(method.skill * skill * ease * generator.normal(1, 0.3, margin.shape), 0, 1)
+        # Never quite 0, which would predict the same for all runs.
+        right = np.clip(
+            method.skill * skill * ease * generator.normal(1, 0.3, margin.shape), 0.01, 1
+        )
         guess = right * luck + np.sqrt(1 - right**2) * generator.normal(size=luck.shape)
         predicted = margin - 0.3 + spread * right * guess
         deviation = spread * np.sqrt(1 - right**2)

@@ -23,7 +23,7 @@ LAYERS = [
     },
     {"engine.training", "engine.convert"},
     {"engine.attribution"},
-    {"engine.search", "engine.similarity", "engine.quality", "engine.trust"},
+    {"engine.search", "engine.similarity", "engine.quality", "engine.trust", "engine.removal"},
     {"engine.study"},
     {"engine.slices"},
     {"engine.stages"},

@@ -75,6 +75,22 @@ def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys, monkeypatch) -> N
     assert "Sneaker  " in run(capsys, "evaluate", study.root, "--by-class")[1]
 
 
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ("", "add `[subset_runs]` with `masks = 200` to {spec}, then `dataloupe build {root}`"),
+        ("[subset_runs]\nmasks = 20\n", "so far 0 of 20 are"),
+    ],
+)
+def test_evaluate_says_what_is_missing(tmp_path: Path, capsys, runs: str, told: str) -> None:
+    study = write_study(tmp_path / "study")
+    study.spec_file.write_text(study.spec_file.read_text() + runs)
+    code, _, err = run(capsys, "evaluate", study.root)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert told.format(spec=study.spec_file, root=study.root) in err
+
+
 def test_doctor_says_what_is_broken(small_study: Study, tmp_path: Path, capsys) -> None:
     assert run(capsys, "doctor", small_study.root)[0] == 0
     copy = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
@@ -93,15 +109,6 @@ def test_convert_writes_safetensors_beside_the_file(tmp_path: Path, capsys) -> N
     assert code == 0
     assert (tmp_path / "model.safetensors").exists()
     assert out
-
-
-def test_without_a_bank_nothing_is_evaluated(
-    study_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spec = study_folder / "study.toml"
-    spec.write_text(spec.read_text().replace("masks = 15", "masks = 0"))
-    assert main(["evaluate", str(study_folder)]) == 2
-    assert "add `[subset_runs]` with `masks = 200`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, quote_plus, urlparse
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 from hypothesis import given
 from hypothesis import strategies as some
 from streamlit.testing.v1 import AppTest
@@ -36,9 +35,9 @@ from engine import store
 from engine.errors import DataloupeError
 from engine.slices import save_slice, saved_slices
 from engine.study import Influence, Study
+from tests.conftest import APP
 from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
 
-APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 HOSTILE = (
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -52,29 +51,6 @@ HOSTILE = (
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return write_study(tmp_path_factory.mktemp("studies") / "complete", n_train=60, n_test=40)
-
-
-@pytest.fixture(autouse=True)
-def _empty_caches() -> None:
-    st.cache_resource.clear()
-
-
-@pytest.fixture
-def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Open a page of a study at some URL parameters."""
-
-    def open_page(study: Study, view: str = "explore", /, **parameters: str) -> AppTest:
-        monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
-        app = AppTest.from_file(str(APP), default_timeout=30)
-        for name, value in parameters.items():
-            app.query_params[name] = value
-        if view != "overview":
-            app.switch_page(f"views/{view}.py")
-        app.run()
-        assert not app.exception
-        return app
-
-    return open_page
 
 
 def words(app: AppTest) -> str:

@@ -44,7 +44,6 @@ def test_it_survives_the_store(tmp_path: Path) -> None:
 
 def test_the_badge_carries_it(small_study: Study, tmp_path: Path) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    assert study.quality() is None
     store.write_json(study.quality_file("mlp"), QUALITY.to_dict(), made_from="")
     badge = study.badge()
     assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 12.5)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard.components.cards import influence_cards, similar_cards
-from dashboard.components.gallery import Group
+from dashboard.components.gallery import Card, Group
 from dashboard.components.likeness import similar_words
 from dashboard.components.title import short
 from dashboard.data import Examples, makeup, share
 from dashboard.location import Location
+from engine.quality import Measured
 from engine.study import Similarity
+from engine.trust import number
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Influences:
         support, oppose: Training rows.
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of the scores of each sign over all training examples.
+        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
+        without_support, without_oppose: What removing all of these would do to the margin.
     """
 
     support: np.ndarray
@@ -31,6 +35,9 @@ class Influences:
     oppose_scores: np.ndarray
     support_total: float
     oppose_total: float
+    slope: float | None = None
+    without_support: Measured | None = None
+    without_oppose: Measured | None = None
 
 
 def influence_groups(
@@ -49,7 +56,11 @@ def influence_groups(
         test: The explained example, where it is one of the study's: cards lead back to it.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
-    largest = float(sizes.max(initial=0))
+    largest, slope = float(sizes.max(initial=0)), found.slope
+
+    def cards(rows: np.ndarray, scores: np.ndarray) -> list[Card]:
+        return influence_cards(training, rows, scores, largest, location, test, slope)
+
     right = label == predicted
     which = "“" if test is None else "the true label, “"
     if right:
@@ -59,10 +70,11 @@ def influence_groups(
     return [
         Group(
             "Supporting training examples",
-            influence_cards(training, found.support, found.support_scores, largest, location, test),
+            cards(found.support, found.support_scores),
             title="Supporting",
             words=f"Trained the model towards {which}{short(label)}”. "
-            f"{share(training, found.support, label)} are labelled so.",
+            f"{share(training, found.support, label)} are labelled so."
+            + without_words(len(found.support), found.without_support),
             sign="support",
             makeup=makeup(training, found.support),
             shares=_shares(found.support_scores, found.support_total),
@@ -71,10 +83,10 @@ def influence_groups(
         ),
         Group(
             "Opposing training examples",
-            influence_cards(training, found.oppose, found.oppose_scores, largest, location, test),
+            cards(found.oppose, found.oppose_scores),
             title="Opposing",
             words=f"Pulled it {away}. {share(training, found.oppose, predicted)} are labelled "
-            f"“{short(predicted)}”.",
+            f"“{short(predicted)}”." + without_words(len(found.oppose), found.without_oppose),
             sign="oppose",
             makeup=makeup(training, found.oppose),
             shares=_shares(found.oppose_scores, found.oppose_total),
@@ -82,6 +94,15 @@ def influence_groups(
             empty="No training example opposes this prediction.",
         ),
     ]
+
+
+def without_words(count: int, change: Measured | None) -> str:
+    """What removing `count` examples would do, where it is known; begins with a space."""
+    if change is None or not count:
+        return ""
+    of, reach = ("it" if count == 1 else f"these {count}"), (change.high - change.low) / 2
+    sign = "+" if change.mean > 0 else ""
+    return f" Removing {of}: margin {sign}{number(change.mean)} ± {number(reach)}, on average."
 
 
 def _shares(scores: np.ndarray, total: float) -> list[float]:

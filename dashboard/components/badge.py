@@ -6,7 +6,10 @@ from html import escape
 
 import streamlit as st
 
+from dashboard.location import QUALITY
+from engine.quality import Measured
 from engine.study import Badge
+from engine.trust import interval
 
 ROADS = {
     "dual-exact": "Exact gradients, solved in the dual (n × n)",
@@ -16,19 +19,41 @@ ROADS = {
 
 
 def trust_badge(badge: Badge) -> None:
-    """A button with the badge in one line, which opens it in full."""
-    parts = [badge.method]
-    if badge.checkpoints is not None:
-        parts.append(f"{badge.checkpoints} checkpoint{'s' if badge.checkpoints != 1 else ''}")
-    if badge.runs is not None:
-        parts.append(f"{badge.runs:,} subset runs")
-    parts.append("quality not measured" if badge.lds is None else f"LDS {badge.lds:.2f}")
-    with st.popover(
-        " · ".join(parts),
-        icon=":material/verified_user:" if badge.lds is not None else ":material/info:",
-        width="content",
-    ):
+    """A button with the badge in one line, which opens it in full and leads to Quality."""
+    with st.popover(_line(badge), icon=_icon(badge), width="content", wrap=True):
         st.html(trust_in_full(badge))
+        link_to_quality()
+
+
+def link_to_quality() -> None:
+    """A link to all that was measured. The query goes along, so that one step back returns."""
+    query = st.query_params.to_dict()
+    words = "How far can these scores be trusted?"
+    st.page_link(QUALITY, label=words, icon=":material/arrow_forward:", query_params=query)
+
+
+def _line(badge: Badge) -> str:
+    """How good the scores are; or, until that is known, how they were made."""
+    parts = [badge.method]
+    if badge.lds is None or badge.lds_low is None or badge.lds_high is None:
+        if badge.checkpoints is not None:
+            parts.append(f"{badge.checkpoints} checkpoint{'s' if badge.checkpoints != 1 else ''}")
+        if badge.runs is not None:
+            parts.append(f"{badge.runs:,} subset runs")
+        parts.append("quality not measured")
+    else:
+        parts.append(f"LDS {interval(Measured(badge.lds, badge.lds_low, badge.lds_high))}")
+        if badge.lds_low <= 0:
+            parts.append("no better than chance")
+        else:
+            parts.append("calibrated" if badge.calibrated else "uncalibrated")
+    return " · ".join(parts)
+
+
+def _icon(badge: Badge) -> str:
+    if badge.lds_low is None:
+        return ":material/info:"
+    return ":material/verified_user:" if badge.lds_low > 0 else ":material/gpp_bad:"
 
 
 def trust_in_full(badge: Badge) -> str:
@@ -41,7 +66,9 @@ def trust_in_full(badge: Badge) -> str:
         "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
     )
     units = (
-        f"Calibrated: times {badge.slope:.3g}, a score is a change of the margin."
+        f"Calibrated: times {badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), "
+        "a score is a change of the margin, on average. That explains "
+        f"{badge.r_squared:.0%} of how held-out outcomes differ."
         if badge.slope is not None
         else "Uncalibrated: compare scores of one prediction with each other, not with other "
         "predictions."

@@ -48,26 +48,31 @@ def influence_cards(
     largest: float,
     location: Location,
     test: str | None,
+    slope: float | None = None,
 ) -> list[Card]:
     """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
 
     Each leads to the training example's own view, which leads back to `test` if it is one.
+
+    Args:
+        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
     """
     shown = training.table.iloc[rows]
     back = {} if test is None else {"test": test}
     cards = []
     for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
-        id_, label, words = str(example["id"]), str(example["label"]), signed(score, largest)
+        id_, label = str(example["id"]), str(example["label"])
+        shown_score, told = amount(score, largest, slope)
         side = "supports" if score > 0 else "opposes"
         cards.append(
             Card(
                 int(row),
                 label,
                 id_,
-                f"Training example {id_}: {label}, {side} with {words}",
+                f"Training example {id_}: {label}, {side} with {told}",
                 href="training?" + urlencode(location.parameters(**back, train=id_)),
                 text=str(example["text"]) if "text" in example else None,
-                score=words,
+                score=shown_score,
                 bar=abs(float(score)) / largest,
             )
         )
@@ -107,15 +112,20 @@ def similar_cards(
 
 
 def influenced_cards(
-    found: Examples, rows: np.ndarray, scores: np.ndarray, largest: float, location: Location
+    found: Examples,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    largest: float,
+    location: Location,
+    slope: float | None = None,
 ) -> list[Card]:
     """Cards of test examples with what one training example does to each; they lead to Explain."""
     cards = []
     for card, score in zip(test_cards(found, rows, location), scores, strict=True):
-        words = signed(score, largest)
+        shown, told = amount(score, largest, slope)
         does = "helped" if score > 0 else "hurt"
-        hint = f"{card.hint}; {does} with {words}"
-        cards.append(replace(card, hint=hint, score=words, bar=abs(float(score)) / largest))
+        hint = f"{card.hint}; {does} with {told}"
+        cards.append(replace(card, hint=hint, score=shown, bar=abs(float(score)) / largest))
     return cards
 
 
@@ -142,6 +152,15 @@ def weight_cards(
             )
         )
     return cards
+
+
+def amount(score: float, largest: float, slope: float | None) -> tuple[str, str]:
+    """(what a card shows of a score, what it says when pointed at): calibrated where it can be."""
+    raw = signed(score, largest)
+    if slope is None:
+        return raw, raw
+    margin = signed(slope * score, slope * largest)
+    return margin, f"{margin} of margin (score {raw})"
 
 
 def signed(score: float, largest: float) -> str:

@@ -172,10 +172,14 @@ def answer(row: int, study: Study, here: Location) -> None:
     groups: list[Group] = []
     if wants != SIMILAR and method is not None:
         totals = study.totals(algorithm, method)
+        found_rows = study.influences(row, here.k, algorithm, method)
         influences = Influences(
-            *study.influences(row, here.k, algorithm, method),
+            *found_rows,
             support_total=float(totals["test_support"][row]),
             oppose_total=float(totals["test_oppose"][row]),
+            slope=badge(study, algorithm, method).slope,
+            without_support=study.removal(row, found_rows[1], algorithm, method),
+            without_oppose=study.removal(row, found_rows[3], algorithm, method),
         )
         # Scores that were imported may stand without a prediction.
         predicted = label if "predicted" not in example else str(example["predicted"])

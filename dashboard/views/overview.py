@@ -7,7 +7,8 @@ from html import escape
 import numpy as np
 import streamlit as st
 
-from dashboard.components.badge import trust_in_full
+from dashboard.components.badge import link_to_quality, trust_in_full
+from dashboard.components.blocks import figures, heading
 from dashboard.components.building import building
 from dashboard.components.cards import weight_cards
 from dashboard.components.confusion import confusion
@@ -31,20 +32,6 @@ kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
 
 # What is opened from here is the whole study's, not what some slice left behind.
 location = here.of_slice(Slice())
-
-
-def figures(entries: dict[str, tuple[str, str]]) -> None:
-    """A row of name → (figure, words under it)."""
-    cells = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(figure)}<small>{escape(words)}</small></dd></div>"
-        for name, (figure, words) in entries.items()
-    )
-    st.html(f'<dl class="dl-figures">{cells}</dl>')
-
-
-def heading(text: str) -> None:
-    """A heading of a part of the page."""
-    st.html(f'<h2 class="dl-heading">{escape(text)}</h2>')
 
 
 guide()
@@ -179,6 +166,7 @@ with trusted:
     heading("How far the scores can be trusted")
     if method is not None:
         st.html(trust_in_full(badge(study, algorithm, method)))
+        link_to_quality()
     else:
         st.html('<p class="dl-aside">Method, checkpoints and quality stand here once scored.</p>')
 with data:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
 
 import streamlit as st
 
+from dashboard.components.blocks import facts, heading, table
 from dashboard.components.title import short, title
 from dashboard.data import examined, files_stamp, open_study, stage_files
 from dashboard.location import read_location
@@ -26,31 +26,6 @@ PACKAGES = ("dataloupe", "numpy", "pandas", "pyarrow", "faiss-cpu", "streamlit",
 study = open_study()
 location = read_location(study)
 algorithm = location.algorithm
-
-
-def heading(text: str) -> None:
-    """A heading of a part of the page."""
-    st.html(f'<h2 class="dl-heading">{escape(text)}</h2>')
-
-
-def facts(entries: dict[str, str]) -> None:
-    """Name → words, under each other."""
-    cells = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items()
-    )
-    st.html(f'<dl class="dl-trust">{cells}</dl>')
-
-
-def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A small table of text; a wide one scrolls within itself."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    st.html(
-        f'<div class="dl-stages" role="region" tabindex="0" aria-label="{escape(label)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 def size(number: float) -> str:

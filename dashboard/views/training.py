@@ -150,10 +150,12 @@ def answer(row: int, study: Study, here: Location) -> None:
         similar_training(row, str(example["label"]), study, here)
         return
 
+    trust = badge(study, algorithm, method)
+    units = " Numbers are changes of that margin." if trust.calibrated else ""
     top = study.top_of_training(row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
-        trust_badge(badge(study, algorithm, method))
+        trust_badge(trust)
         st.space("stretch")
         k = sides(here.k, stored)
 
@@ -167,10 +169,10 @@ def answer(row: int, study: Study, here: Location) -> None:
     groups.append(
         Group(
             "Predictions it helps most",
-            influenced_cards(tests, rows, scores, largest, here),
+            influenced_cards(tests, rows, scores, largest, here, trust.slope),
             title="Helps most",
             words="Test predictions that it trained the model towards: without it, so say the "
-            "scores, the margin of their true label would be lower.",
+            "scores, the margin of their true label would be lower." + units,
             sign="support",
             empty="It helps no test prediction.",
         )
@@ -179,10 +181,10 @@ def answer(row: int, study: Study, here: Location) -> None:
     groups.append(
         Group(
             "Predictions it hurts most",
-            influenced_cards(tests, rows, scores, largest, here),
+            influenced_cards(tests, rows, scores, largest, here, trust.slope),
             title="Hurts most",
             words="Test predictions that it pulled the model away from: without it, so say the "
-            "scores, the margin of their true label would be higher.",
+            "scores, the margin of their true label would be higher." + units,
             sign="oppose",
             empty="It hurts no test prediction.",
         )
@@ -211,7 +213,9 @@ with side:
             "whether its label is right.</p>"
         )
     if method is not None:
-        standing(row, training, weights(study, algorithm, method), study.dataset.n_test, kind)
+        slope = badge(study, algorithm, method).slope or 1.0
+        weight = weights(study, algorithm, method).scaled(slope)
+        standing(row, training, weight, study.dataset.n_test, kind)
 
 with beside:
     part(location, partial(answer, row))

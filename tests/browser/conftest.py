@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from engine.study import Study
 from tests.browser.chromium import DESKTOP, EXECUTABLE, chromium, server
 from tests.synthetic import write_study
+from tests.synthetic_quality import write_quality
+
+expect.set_options(timeout=30_000)  # A busy machine is slow, not wrong.
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +26,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return write_study(tmp_path_factory.mktemp("studies") / "study", n_train=300, n_test=150)
+    root = tmp_path_factory.mktemp("studies") / "study"
+    return write_quality(write_study(root, n_train=300, n_test=150))
 
 
 @pytest.fixture(scope="session")

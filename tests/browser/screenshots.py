@@ -33,6 +33,7 @@ def addresses(root: Path) -> dict[str, str]:
         "explore": "explore",
         "explain": f"explain?test={mistake}&result=wrong",
         "training": f"training?test={mistake}&train={opposer}",
+        "quality": "quality",
         "provenance": "provenance",
     }
 
@@ -44,7 +45,9 @@ def screenshot(browser: Browser, url: str, view: str, target: Path) -> None:
     context.add_init_script("localStorage.setItem('dataloupe.first-steps', 'dismissed')")
     page = context.new_page()
     page.goto(url)
-    page.wait_for_selector(".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages")
+    page.wait_for_selector(
+        ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals"
+    )
     settled(page).screenshot(path=target)
     context.close()
 

@@ -30,6 +30,8 @@ PAGES = {
     "explain without example": "explain",
     "training": "training?train=train-5&test=test-5",
     "training without example": "training",
+    "quality": "quality",
+    "quality of one example": "quality?test=test-5",
     "provenance": "provenance",
 }
 

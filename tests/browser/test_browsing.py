@@ -242,13 +242,15 @@ def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
         "explain?test=nobody",
         "training?train=train-5&test=test-5",
         "training",
+        "quality",
+        "quality?test=test-5",
     ],
 )
 def test_phone_width_has_no_sideways_scroll(browser: Browser, url: str, path: str) -> None:
     context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(f"{url}/{path}")
-    expect(page.locator(".card").first).to_be_visible()
+    expect(page.locator(".card, .dl-intervals").first).to_be_visible()
     settled(page)
     wide = page.evaluate(
         "[...document.querySelectorAll('[data-testid=stMain] *')]"

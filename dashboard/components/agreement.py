@@ -1,0 +1,122 @@
+"""Predicted against actual outputs of the test runs, as points that lead to their examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+POINTS = 2_000
+"""More than this many are sampled: drawn as SVG, which asks for no graphics card."""
+HEIGHT = 460
+BLUE, GREY = "#3a86c8", "#87919a"
+"""Seen on light and dark ground alike (3:1 and more)."""
+REACH_90 = 1.645
+
+
+def agreement(
+    outputs: dict[str, np.ndarray],
+    ids: list[str],
+    output: str,
+    row: int | None,
+    calibrated: bool = True,
+) -> go.Figure:
+    """The figure for all test examples, or for one.
+
+    Together, each example's own mean is taken out of its points, as it is for the LDS and for R²:
+    else the differences between examples, which any mean foretells, would hide all.
+
+    Args:
+        outputs: What `Study.predicted_and_actual` gives.
+        ids: Of the test examples.
+        output: Name of the model output.
+        row: The one test example shown; None for all.
+        calibrated: Whether predicted outputs are in the unit of the actual ones: only then can
+            points be expected on the diagonal.
+    """
+    if row is None:
+        tests, runs = _sample(outputs["actual"].shape)
+        found = {
+            name: (outputs[name] - outputs[name].mean(axis=1, keepdims=True))[tests, runs]
+            for name in ("predicted", "actual")
+        }
+        less = ", less the example’s mean"
+    else:
+        found = {name: np.asarray(array[row]) for name, array in outputs.items()}
+        runs = np.arange(len(found["actual"]))
+        tests = np.full(len(runs), row)
+        less = ""
+    deviation = found.get("deviation")
+    names = [ids[test] for test in tests]
+    figure = go.Figure()
+    if calibrated:
+        _add_diagonal(figure, np.concatenate([found["predicted"], found["actual"]]))
+    figure.add_trace(
+        go.Scatter(
+            x=found["predicted"],
+            y=found["actual"],
+            error_x=None if deviation is None else _bars(deviation),
+            mode="markers",
+            marker={"color": BLUE, "size": 5 if row is None else 9},
+            opacity=0.35 if row is None else 0.9,
+            customdata=np.stack([tests, runs], axis=1),
+            text=names,
+            hovertemplate="%{text}, test run %{customdata[1]}<br>predicted %{x:.2f}<br>"
+            "actual %{y:.2f}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        showlegend=False,
+        hovermode="closest",
+        dragmode=False,
+        xaxis={
+            "title": f"Predicted {output}{less}" if calibrated else f"Sum of scores{less}",
+            "zeroline": False,
+        },
+        yaxis={"title": f"Actual {output}{less}", "zeroline": False},
+    )
+    return figure
+
+
+def _add_diagonal(figure: go.Figure, values: np.ndarray) -> None:
+    """The line of predictions that come true, with the same range on both axes."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.04 * (high - low or 1.0)
+    ends = [low - room, high + room]
+    line = {"color": GREY, "dash": "dash", "width": 1.5}
+    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip"))
+    figure.update_xaxes(range=ends)
+    figure.update_yaxes(range=ends)
+
+
+def _bars(deviation: np.ndarray) -> dict[str, object]:
+    return {"array": REACH_90 * deviation, "color": BLUE, "thickness": 1, "width": 0}
+
+
+def _sample(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Test rows and runs of the points shown, the same at every visit."""
+    count = shape[0] * shape[1]
+    chosen = np.arange(count)
+    if count > POINTS:
+        chosen = np.sort(np.random.default_rng(0).choice(count, POINTS, replace=False))
+    tests, runs = np.unravel_index(chosen, shape)
+    return tests, runs
+
+
+def show(figure: go.Figure, alt: str, key: str, on_open: Callable[[int], None]) -> None:
+    """Draw the figure; `on_open` is called with the row of a point that was clicked."""
+    event = st.plotly_chart(
+        figure,
+        key=key,
+        on_select="rerun",
+        selection_mode="points",
+        config={"displayModeBar": False, "scrollZoom": False},
+        alt=alt,
+    )
+    points = event["selection"]["points"]
+    if points:
+        on_open(int(points[0]["customdata"][0]))

@@ -1,0 +1,47 @@
+"""Blocks that pages are put together from: headings, figures, facts and tables of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import streamlit as st
+
+
+def heading(text: str) -> None:
+    """A heading of a part of the page."""
+    st.html(f'<h2 class="dl-heading">{escape(text)}</h2>')
+
+
+def aside(text: str) -> None:
+    """Quieter words between the parts."""
+    st.html(f'<p class="dl-aside">{escape(text)}</p>')
+
+
+def figures(entries: dict[str, tuple[str, str]]) -> None:
+    """A row of name → (figure, words under it)."""
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(figure)}<small>{escape(words)}</small></dd></div>"
+        for name, (figure, words) in entries.items()
+    )
+    st.html(f'<dl class="dl-figures">{cells}</dl>')
+
+
+def facts(entries: dict[str, str]) -> None:
+    """Name → words, under each other."""
+    cells = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items()
+    )
+    st.html(f'<dl class="dl-trust">{cells}</dl>')
+
+
+def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A small table of text; a wide one scrolls within itself."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    st.html(
+        f'<div class="dl-stages" role="region" tabindex="0" aria-label="{escape(label)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
