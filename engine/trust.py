@@ -86,6 +86,15 @@ def chance(runs: int) -> float:
     return min(1.0, ONE_SIDED_95 / math.sqrt(runs - 1))
 
 
+def ordered(correlation: float) -> float:
+    """Share of pairs that are put in the right order at this rank correlation (Spearman's).
+
+    Exact for bivariate normal values: Pearson's r = 2 sin(π ρ / 6), and pairs agree with
+    probability 1/2 + arcsin(r) / π (Kruskal 1958, Ordinal measures of association).
+    """
+    return 0.5 + math.asin(2 * math.sin(math.pi * correlation / 6)) / math.pi
+
+
 def few_runs(quality: Quality, method: str) -> bool:
     """Whether more runs would tell much more of this method."""
     lds = quality.methods[method].lds
@@ -113,14 +122,17 @@ def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:
             f"On {quality.masks['test']:,} held-out masks these scores cannot be told from "
             f"shuffled ones: the interval of their LDS, {interval(lds)}, holds 0.",
         )
-    found = f"On held-out subset runs their LDS is {interval(lds)}"
-    if lds.mean < FAIR:
-        return "Weak", f"{found}: better than chance, and not by much."
-    if lds.mean < GOOD:
-        return "Fair", f"{found}: good for leads and for sums over many examples."
-    if lds.mean < STRONG:
-        return "Good", f"{found}: they order most outcomes of training on other data."
-    return "Strong", f"{found}: they order the outcomes of training on other data well."
+    grade = next(
+        name
+        for least, name in ((STRONG, "Strong"), (GOOD, "Good"), (FAIR, "Fair"), (-1.0, "Weak"))
+        if lds.mean >= least
+    )
+    return (
+        grade,
+        f"On held-out subset runs their LDS is {interval(lds)}. So of two runs they name the one "
+        f"with the higher {quality.output} about {100 * ordered(lds.mean):.0f} times in 100; "
+        "chance is 50.",
+    )
 
 
 def _leads(measured: MethodQuality) -> Use:

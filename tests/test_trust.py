@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from engine.quality import Calibration, Measured, MethodQuality, Quality
-from engine.trust import Verdict, chance, verdict
+from engine.trust import Verdict, chance, ordered, verdict
 
 
 def around(mean: float, reach: float = 0.05) -> Measured:
@@ -51,6 +51,7 @@ def test_good_calibrated_scores_may_be_read_as_amounts() -> None:
     found = judged()
     assert found.grade == "Good"
     assert "0.40 (0.35 to 0.45)" in found.summary
+    assert "higher margin about 64 times in 100" in found.summary
     assert answers(found) == ["yes", "yes", "yes", "yes", "no"]
     assert "lowers the margin by 12 (11 to 13) times" in found.uses[2].why
     assert "40%" in found.uses[2].why
@@ -139,6 +140,16 @@ def test_chance_is_what_shuffled_scores_exceed_once_in_20_times(runs: int) -> No
     assert (correlation > chance(runs)).mean() == pytest.approx(0.05, abs=0.01)
     one = stats.spearmanr(drawn[0, 0], drawn[1, 0])[0]
     assert correlation[0] == pytest.approx(one)
+
+
+@pytest.mark.parametrize("wanted", [-0.5, 0.0, 0.2, 0.7, 1.0])
+def test_share_of_pairs_in_the_right_order(wanted: float) -> None:
+    r = 2 * np.sin(np.pi * wanted / 6)
+    a, noise = np.random.default_rng(0).normal(size=(2, 4_000))
+    b = r * a + np.sqrt(max(0, 1 - r**2)) * noise
+    assert stats.spearmanr(a, b)[0] == pytest.approx(wanted, abs=0.03)
+    pairs = (a[:, None] < a) == (b[:, None] < b)
+    assert ordered(wanted) == pytest.approx(pairs[np.triu_indices(4_000, 1)].mean(), abs=0.02)
 
 
 def test_test_examples_that_are_not_foretold_are_counted() -> None:

@@ -181,7 +181,7 @@ def predicted_against_actual(
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("Quality", f"how far scores by {short(name)} can be trusted"))
     st.space("stretch")
-    copy_link(location.parameters(**({} if row is None else {"test": id_of(row)})), "copy")
+    copy_link("copy")
 
 if bank is not None and not bank.complete:
     warning(
