@@ -51,7 +51,7 @@ def _line(badge: Badge) -> str:
 
 
 def _icon(badge: Badge) -> str:
-    if badge.lds_low is None:
+    if badge.lds is None or badge.lds_low is None:
         return ":material/info:"
     return ":material/verified_user:" if badge.lds_low > 0 else ":material/gpp_bad:"
 

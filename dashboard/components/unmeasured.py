@@ -37,6 +37,7 @@ def unmeasured(study: Study, algorithm: str, name: str) -> None:
         aside("Add this to study.toml, and build again:")
         st.code(f"[subset_runs]\nmasks = {MASKS}", language=None)
         st.code(f"dataloupe build {study.root}", language=None, wrap_lines=True)
+        aside("Subset runs that were made elsewhere can be brought in: dataloupe import bank.")
     with right:
         heading("What it costs")
         trained = study.has_predictions(algorithm) and not spec.weights

@@ -169,7 +169,12 @@ with right:
             reason = f"Live: {answer.scoring} of {whole.checkpoints} checkpoints. {whole.reason}"
             trust_badge(
                 replace(
-                    whole, method="TRAK, live", checkpoints=answer.scoring, lds=None, reason=reason
+                    whole,
+                    method="TRAK, live",
+                    checkpoints=answer.scoring,
+                    lds=None,
+                    slope=None,
+                    reason=reason,
                 )
             )
         st.space("stretch")
