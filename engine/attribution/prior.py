@@ -27,7 +27,7 @@ from engine.attribution.lds import spearman
 from engine.errors import DataError
 
 FLATS = (0.1, 0.3, 1.0)
-NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+NOISES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
 
 @dataclass(frozen=True)
