@@ -256,8 +256,8 @@ def test_the_primal_road_agrees_with_the_dual(study_folder: Path) -> None:
             f'{narrow}\n[trak]\nroad = "{road}"\ndamping = {damping}\nproj_dim = 4096\n',
         )
         study.build(workers=0)
-        assert study.badge().road == road
-        scores.append(study.scores(range(60)))
+        assert study.badge(method="trak").road == road
+        scores.append(study.scores(range(60), method="trak"))
     dual, primal = scores
     assert np.abs(dual - primal).max() < 1e-3 * np.abs(dual).max()
 
@@ -270,7 +270,7 @@ def test_the_soft_threshold_shrinks_every_score(study_folder: Path) -> None:
         spec.write_text(text + threshold)
         study = Study.open(study_folder)
         study.build(workers=0, rebuild="trak")
-        found.append(study.scores(range(60)))
+        found.append(study.scores(range(60), method="trak"))
     plain, shrunk = found
     threshold = 0.5 * plain.std(axis=1, keepdims=True)
     expected = np.sign(plain) * np.maximum(np.abs(plain) - threshold, 0)

@@ -48,7 +48,8 @@ def run(run: Run, algorithm: str) -> None:
     for method in _FITS:
         path = study.method_file(algorithm, method)
         made_from = datamodel_made_from(study, algorithm, method)
-        if path.exists() and store.json_made_from(path) == made_from:
+        is_ours = path.exists() and store.json_made_from(path) == made_from
+        if is_ours and all(file.exists() for file in _beside_scores(study, algorithm, method)):
             continue
         if path.exists():
             for folder in (study.search_folder, study.method_folder):
@@ -64,6 +65,12 @@ def run(run: Run, algorithm: str) -> None:
 
     run.run_jobs(fit, jobs, on_done)
     search.run(run, algorithm)
+
+
+def _beside_scores(study: Study, algorithm: str, method: str) -> list[Path]:
+    """What a fit leaves beside its scores."""
+    file = study.fit_file if method == DATAMODEL else study.intervals_file
+    return [file(algorithm, method, shard) for shard in range(study.shards("test"))]
 
 
 def datamodel_made_from(study: Study, algorithm: str, method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ import numpy as np
 
 from engine import store
 from engine.errors import StoreError
-from engine.execution import run_jobs
 from engine.stages.checkpoints import load_checkpoint, outputs_made_from, versions
 from engine.stages.run import Run
 from engine.stages.trak import (
@@ -50,15 +50,17 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Keep what is missing of an algorithm's live checkpoints."""
+    """Keep what is missing of an algorithm's live checkpoints.
+
+    What belongs to other scores is replaced without being asked about: nothing is made from it.
+    """
     study = run.study
     decided = study.live_file(algorithm)
     made_from = live_made_from(study, algorithm)
-    if decided.exists():
-        store.read_json(decided, made_from)
-        kept = study.live(algorithm)
-    else:
-        kept = choose(study, algorithm)
+    if decided.exists() and store.json_made_from(decided) != made_from:
+        for folder in study.stage_folders("live", algorithm):
+            shutil.rmtree(folder)
+    kept = study.live(algorithm) if decided.exists() else choose(study, algorithm)
     jobs = []
     for checkpoint in range(kept.checkpoints):
         path = study.live_solver_file(algorithm, checkpoint)
@@ -80,7 +82,7 @@ def run(run: Run, algorithm: str) -> None:
         finished += 1
         run.report(Progress("live", algorithm, finished, total))
 
-    run_jobs(keep_checkpoint, jobs, run.workers, on_done)
+    run.run_jobs(keep_checkpoint, jobs, on_done)
     if not decided.exists():
         store.write_json(decided, asdict(kept), made_from)
     run.report(Progress("live", algorithm, total, total))
