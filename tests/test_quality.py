@@ -72,7 +72,6 @@ def test_it_is_parsed_once_and_read_anew_when_the_file_changes(
     store.write_json(study.quality_file("mlp"), changed.to_dict(), made_from="")
     assert study.quality() == changed
     study.quality_file("mlp").unlink()
-    study.quality_file("mlp").unlink()
     assert study.quality() is None
 
 
