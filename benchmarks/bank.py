@@ -3,11 +3,12 @@
     python -m benchmarks.bank --json [--save]
 
 DESIGN's CNN and MLP on the embedded data, α = ½, one seed. *plain*: what one would write, in one
-process with a thread a core: tensors in memory, an optimiser, a loop, then the margins of all
-examples. *workers_1*, *workers_2*: the bank stage with that many one-thread processes, shards and
-all, from the moment when each worker has finished a run. *bare*: the engine's trainer alone, in one
-process with one thread; what a run of *workers_1* takes longer is the overhead. All in turns within
-a round; figures are medians of rounds.
+process with one thread: tensors in memory, an optimiser, a loop, then the margins of all examples;
+*plain_2_threads*: the same with two, which suffers where the machine is busy. *workers_1* and
+*workers_2*: the bank stage with that many one-thread processes, shards and all, from the moment
+when as many runs are finished. *bare*: the engine's trainer alone, in one process with one thread;
+what a run of *workers_1* takes longer is the overhead. All in turns within a round; figures are
+medians of rounds.
 
 *resume* is what a build takes to see that 1,000 runs are there, and what reading them takes.
 """
@@ -92,10 +93,13 @@ class Turn:
 def compare(study: Study, workload: Workload, rounds: int, runs: int) -> dict[str, Any]:
     """Time every kind in turns."""
     turns: dict[str, Callable[[], float]] = {
-        "plain": lambda: _seconds(train_plainly, Turn(workload, runs), threads=2),
+        "plain": lambda: _seconds(train_plainly, Turn(workload, runs), threads=1),
         "workers_1": lambda: fill(study, workload.name, 1, runs),
         "bare": lambda: _seconds(train_barely, Turn(workload, runs), threads=1),
         "workers_2": lambda: fill(study, workload.name, 2, runs),
+        "plain_2_threads": lambda: _seconds(
+            train_plainly, Turn(workload, max(1, runs // 6)), threads=2
+        ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds):

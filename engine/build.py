@@ -139,13 +139,14 @@ def _run_stage(
             return function(run)
         except StaleError as error:
             if stage in replacing:
-                error.path.unlink()
+                for path in error.paths:
+                    path.unlink()
                 continue
             raise StaleError(
                 f"{error} Put study.toml back as it was, or run `dataloupe build "
                 f"{run.study.root} --rebuild {stage}`: it makes this stage again, and of the later "
                 "ones what no longer fits.",
-                error.path,
+                *error.paths,
             ) from error
 
 

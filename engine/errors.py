@@ -33,15 +33,15 @@ class StoreError(DataloupeError):
 
 
 class StaleError(StoreError):
-    """A file of the study was made from another spec, other data or other code.
+    """Files of the study were made from another spec, other data or other code.
 
     Attributes:
-        path: That file.
+        paths: Those files.
     """
 
-    def __init__(self, message: str, path: Path) -> None:
-        super().__init__(message, path)
-        self.path = path
+    def __init__(self, message: str, *paths: Path) -> None:
+        super().__init__(message, *paths)
+        self.paths = paths
 
     def __str__(self) -> str:
         return str(self.args[0])

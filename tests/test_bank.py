@@ -16,7 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from engine import DataError, DataloupeError, SpecError, StaleError, StoreError, Study, bank, store
+from engine import (
+    DataError,
+    DataloupeError,
+    Progress,
+    SpecError,
+    StaleError,
+    StoreError,
+    Study,
+    bank,
+    store,
+)
 from engine.models import build_model
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
@@ -280,12 +290,20 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
                 os.kill(moments.choice(workers), signal.SIGKILL)
                 killed += 1
 
+    seen: list[int] = []
+
+    def note(step: Progress) -> None:
+        if step.stage == "bank":
+            seen.append(step.done)
+
     killer = threading.Thread(target=kill_workers)
     killer.start()
     try:
         while not study.has_bank("mlp"):
-            with contextlib.suppress(DataloupeError):  # one run's workers were killed twice
-                study.build(workers=2)
+            seen.clear()
+            with contextlib.suppress(DataloupeError):  # one run's workers were killed three times
+                study.build(workers=2, on_progress=note)
+            assert seen == list(range(seen[0], seen[0] + len(seen)))
     finally:
         done.set()
         killer.join()

@@ -8,7 +8,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote_plus, urlparse
@@ -32,6 +32,7 @@ from dashboard.data import STUDY_VARIABLE, Examples, mix_ups
 from dashboard.location import Location
 from dashboard.slices import MOST_PICKED, SORTS, Slice, position_in_slice, read_rows, rows_text
 from engine import store
+from engine.bank import BankImport
 from engine.errors import DataloupeError
 from engine.slices import save_slice, saved_slices
 from engine.study import Influence, Study
@@ -906,6 +907,30 @@ def test_provenance_tells_what_was_made_from_what(visit: Any, complete: Study) -
     files = [path for path in (complete.root / "data").rglob("*") if path.is_file()]
     assert f"<td>complete</td><td>{len(files)}</td>" in shown
     assert "all whole" not in shown  # Nothing is read before it is asked for.
+
+
+def test_provenance_says_which_output_an_imported_bank_has(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    assert "Run bank" not in words(visit(study, "provenance"))
+    about = BankImport(
+        fingerprint="f",
+        folder="<b>cifar</b>",
+        files={"train_masks.npy": "0123456789abcdef" * 4},
+        output="max-margin",
+        runs=1200,
+        masks=1000,
+        alpha=0.5,
+        train=False,
+        shards=1,
+        notes=["Its outputs are max-margins."],
+        dataset=study.dataset.fingerprint,
+    )
+    store.write_json(study.bank_import_file("cnn"), asdict(about), "f")
+    shown = words(visit(study, "provenance"))
+    assert "Run bank, imported" in shown
+    assert "1,200 on 1,000 masks" in shown
+    assert "the largest other (not our margin)" in shown
+    assert "&lt;b&gt;cifar&lt;/b&gt;: train_masks.npy" in shown
 
 
 def test_checksums_are_verified_on_demand(visit: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ missing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from engine import store
 from engine.bank import draw_mask, fault, pack
-from engine.errors import DataloupeError, SpecError, StoreError
+from engine.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.stages.checkpoints import initial_model, recipe_made_from, versions
 from engine.stages.run import Run
 from engine.study import SPLITS, Progress, Study
@@ -71,9 +72,7 @@ def run(run: Run, algorithm: str) -> None:
     wanted, there = study.subset_runs, study.finished_runs(algorithm)
     if not wanted:
         return
-    for mask, seed in sorted(there):
-        path = study.run_file(algorithm, mask, seed)
-        store.read_tensors(path, run_made_from(study, algorithm, mask, seed))
+    _check(study, algorithm, sorted(there))
     jobs = [Job(study.root, algorithm, *one, run.device) for one in wanted if one not in there]
     finished = len(there)
     run.report(Progress("bank", algorithm, finished, len(wanted)))
@@ -84,6 +83,19 @@ def run(run: Run, algorithm: str) -> None:
         run.report(Progress("bank", algorithm, finished, len(wanted)))
 
     run.run_jobs(train_run, jobs, on_done)
+
+
+def _check(study: Study, algorithm: str, runs: Sequence[tuple[int, int]]) -> None:
+    """Raise for all runs of another spec at once: there may be thousands to remove."""
+    stale = []
+    for mask, seed in runs:
+        path = study.run_file(algorithm, mask, seed)
+        try:
+            store.read_tensors(path, run_made_from(study, algorithm, mask, seed))
+        except StaleError as error:
+            stale.append(error)
+    if stale:
+        raise StaleError(str(stale[0]), *(path for error in stale for path in error.paths))
 
 
 def run_made_from(study: Study, algorithm: str, mask: int, seed: int) -> str:
