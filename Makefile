@@ -18,7 +18,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.bench
-	for name in featurise lds scaling; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
+	for name in featurise lds scaling page sessions; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
 
 # torch goes first: with it in place, no other package pulls in another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -75,6 +75,7 @@ def server_config(address: str, port: int) -> dict[str, object]:
         "server.enableCORS": True,
         # A page of another site must not reach a local server under a name of its own.
         "server.allowedHosts": list(LOOPBACK) if address in LOOPBACK else ["*"],
+        "secrets.files": [str(path) for path in login.secrets_files()],
         "server.maxUploadSize": MEGABYTES,
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "viewer",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -51,6 +52,11 @@ class Login:
         return any(one.casefold() in (address, domain) for one in self.allow)
 
 
+def secrets_files() -> list[Path]:
+    """Where secrets are looked for; what a later file says goes before an earlier one."""
+    return [folder / ".streamlit" / "secrets.toml" for folder in (Path.home(), Path.cwd())]
+
+
 @cache
 def configured() -> Login | None:
     """What the secrets say, read once; None where they ask for no login.
@@ -59,28 +65,31 @@ def configured() -> Login | None:
         DataloupeError: They are there and cannot be read, or what they ask for is not installed: no
             study is shown to everyone because of a mistake in a file.
     """
-    files = [Path(file) for file in st.get_option("secrets.files")]
-    found = [file for file in files if file.exists()]
-    if not found:
-        return None
-    try:
-        secrets = st.secrets.to_dict()
-    except Exception as error:
-        raise DataloupeError(f"{found[-1]} cannot be read: {error}") from error
+    secrets: dict[str, Any] = {}
+    found = [file for file in secrets_files() if file.exists()]
+    for file in found:
+        try:
+            secrets |= tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataloupeError(f"{file} cannot be read: {error}") from error
     if "auth" not in secrets:
         return None
     if find_spec("authlib") is None:
         raise DataloupeError(
             f"{found[-1]} asks for a login, which needs `pip install dataloupe[login]`."
         )
-    auth = secrets["auth"]
-    if not auth.get("cookie_secret"):
-        raise DataloupeError(f"{found[-1]} lacks cookie_secret in [auth].")
-    return Login(
-        providers=tuple(name for name, value in auth.items() if isinstance(value, dict)),
-        allow=tuple(secrets.get("dataloupe", {}).get("allow", ())),
-        secret=str(auth["cookie_secret"]),
-    )
+    try:
+        auth, allow = dict(secrets["auth"]), secrets.get("dataloupe", {}).get("allow", [])
+        secret = str(auth["cookie_secret"])
+        if not isinstance(allow, list) or not all(isinstance(one, str) for one in allow):
+            raise TypeError
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataloupeError(
+            f"{found[-1]}: [auth] needs a cookie_secret, and allow in [dataloupe] is a list of "
+            "texts (docs/serving.md)."
+        ) from error
+    providers = tuple(name for name, value in auth.items() if isinstance(value, dict))
+    return Login(providers, tuple(allow), secret)
 
 
 def picture_key(fingerprint: str) -> str:

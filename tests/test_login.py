@@ -27,8 +27,7 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     """Write a secrets.toml for the server that is started here."""
     path = tmp_path / ".streamlit" / "secrets.toml"
     path.parent.mkdir()
-    monkeypatch.setattr(st, "get_option", lambda name: [str(path)])
-    st.secrets._reset()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
     def write(text: str) -> Path:
         path.write_text(text)
@@ -38,7 +37,7 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     login.configured.cache_clear()
     yield write
     login.configured.cache_clear()
-    st.secrets._reset()
+    st.secrets._reset()  # Streamlit has read ours where a page was shown.
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,12 @@ def test_providers_and_who_is_allowed_are_read(secrets: Callable[[str], Path]) -
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("[auth\n", "cannot be read"), ('[auth]\nclient_id = "x"\n', "lacks cookie_secret")],
+    [
+        ("[auth\n", "cannot be read"),
+        ("auth = 3\n", "needs a cookie_secret"),
+        ('[auth]\nclient_id = "x"\n', "needs a cookie_secret"),
+        (AUTH + '[dataloupe]\nallow = "@example.org"\n', "list of texts"),
+    ],
 )
 def test_a_mistake_in_the_secrets_opens_nothing(
     secrets: Callable[[str], Path], tmp_path: Path, text: str, told: str
