@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from engine.attribution.exact import dense_gradients
 from engine.attribution.gradients import plan_gradients
 from engine.attribution.projection import (
+    _outer,
     check_projection,
     features,
     make_projection,
@@ -135,12 +136,26 @@ def test_features_do_not_depend_on_the_batch(make, proj_dim):
 def test_both_orders_of_contraction_agree(monkeypatch):
     torch.manual_seed(0)
     model, batch = convolutional()
-    projection = projection_of(model, batch, 300)
     found = []
     for copy in (-1e9, 1e9):  # what a patch costs decides the order
         monkeypatch.setattr("engine.attribution.projection._COPY", copy)
+        projection = projection_of(model, batch, 300)
+        early = [matrix.kernels is not None for matrix in projection.matrices.values()]
+        assert any(early) == (copy > 0)
         found.append(project(model, output, batch, projection))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [3, 9])  # fewer and more than rows
+@pytest.mark.parametrize("flat", [1e-9, 1e9])  # what a flat product costs decides the order
+def test_outer_products_agree_in_every_order(monkeypatch, columns, flat):
+    torch.manual_seed(0)
+    monkeypatch.setattr("engine.attribution.projection._FLAT", flat)
+    out, seen, left = torch.randn(BATCH, 50, 6), torch.randn(BATCH, 50, columns), torch.randn(6, 2)
+    for chosen in (left, None):
+        projected = out if chosen is None else out @ chosen
+        wanted = torch.einsum("bto,bti->boi", projected, seen)
+        torch.testing.assert_close(_outer(out, seen, chosen), wanted, rtol=1e-4, atol=1e-4)
 
 
 @MODELS

@@ -390,13 +390,14 @@ def _input_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
 # --- the gradient of each kind of layer ----------------------------------------------------------
 
 
-def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor) -> Tensor:
+def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor, bias: Tensor | None = None) -> Tensor:
     """Per-example gradient `[batch, *weight.shape]` from one use of a layer.
 
     Args:
         layer: A layer that `plan_gradients` taps.
         a: Its input.
         g: Gradient of the model outputs with respect to its output.
+        bias: `bias_gradient` of this use, if at hand.
     """
     b = len(g)
     if isinstance(layer, nn.Linear):
@@ -413,8 +414,8 @@ def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor) -> Tensor:
     if isinstance(layer, _BATCH_NORMS):
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        scaled = _over_positions(g * a)
-        centred = scaled - layer.running_mean * _over_positions(g)
+        bias = _over_positions(g) if bias is None else bias
+        centred = torch.addcmul(_over_positions(g * a), bias, layer.running_mean, value=-1)
         return centred * (layer.running_var + layer.eps).rsqrt()
     if isinstance(layer, nn.GroupNorm):
         return _over_positions(g * F.group_norm(a, layer.num_groups, eps=layer.eps))
@@ -527,9 +528,9 @@ def tapped_gradients(
     def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
         names = plan.layers[path]
         if names.weight:
-            _add(found, names.weight, weight_gradient(layer, a, g))
+            add_gradient(found, names.weight, weight_gradient(layer, a, g))
         if names.bias:
-            _add(found, names.bias, bias_gradient(layer, g))
+            add_gradient(found, names.bias, bias_gradient(layer, g))
 
     values = backward(model, output, batch, layers_of(model, plan), consume)
     for name, shape in plan.shapes.items():
@@ -538,7 +539,8 @@ def tapped_gradients(
     return found
 
 
-def _add(found: dict[str, Tensor], name: str, gradient: Tensor) -> None:
+def add_gradient(found: dict[str, Tensor], name: str, gradient: Tensor) -> None:
+    """Add the gradient from one use of a parameter to those from its other uses."""
     found[name] = found[name] + gradient if name in found else gradient
 
 

@@ -25,6 +25,7 @@ from engine.attribution.gradients import (
     Batch,
     Output,
     Plan,
+    add_gradient,
     backward,
     bias_gradient,
     convolve,
@@ -44,8 +45,10 @@ from engine.store import fingerprint
 _CHECKED_EXAMPLES = 2
 _CHANNELS = 16
 """Convolutions make their channels in blocks of so many; 25 take longer than 32 (oneDNN, CPUs)."""
+_FLAT = 2
+"""How much longer a multiplication takes in one flat product than in a batch of small ones."""
 _COPY = 16
-"""Multiplications that take as long as copying one number into a patch (measured on CPUs)."""
+"""Multiplications that take as long as copying one number into a patch (both measured on CPUs)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Matrix:
     Attributes:
         left: P_out `[rows, p_out]`, or None for all rows as they are.
         right: P_in `[columns, p_in]`, or None. Columns of a convolution run over (kernel, in).
-        kernels: P_in laid out as the kernels of a convolution, `[p_in, in, *kernel]`.
+        kernels: P_in laid out as the kernels of a convolution, `[p_in, in, *kernel]`, where to
+            convolve with them first is cheaper; else None.
         start: First column of the features.
         width: p_out · p_in.
     """
@@ -121,9 +125,11 @@ def make_projection(
     layers = layers_of(model, plan)
     device = next(model.parameters()).device
     owners: dict[str, nn.Module] = {}
+    positions: dict[str, int] = {}
     for path, names in plan.layers.items():
         if names.weight and only(names.weight) and _is_matrix(layers[path]):
             owners.setdefault(names.weight, layers[path])
+            positions.setdefault(names.weight, names.positions)
     rest: dict[str, int] = {}
     rest_size = 0
     for name, shape in plan.shapes.items():
@@ -142,7 +148,12 @@ def make_projection(
         p_out, p_in = _sides(rows, columns, shares[name], step)
         left = _orthogonal(rows, p_out, fingerprint(seed, name, "out"), device)
         right = _orthogonal(columns, p_in, fingerprint(seed, name, "in"), device)
-        matrices[name] = Matrix(left, right, _as_kernels(layer, right), start, p_out * p_in)
+        kernels = None
+        if isinstance(layer, CONVOLUTIONS) and _convolves(
+            positions[name], rows, columns, p_out, p_in
+        ):
+            kernels = _as_kernels(layer, right)
+        matrices[name] = Matrix(left, right, kernels, start, p_out * p_in)
         variance = max(variance, _variance(rows, p_out) + _variance(columns, p_in))
         start += p_out * p_in
     rest_width = min(shares[""], rest_size)
@@ -272,12 +283,23 @@ def _generator(key: str) -> torch.Generator:
     return torch.Generator().manual_seed(int(key[:15], 16))
 
 
-def _as_kernels(layer: nn.Module, right: Tensor | None) -> Tensor | None:
-    if right is None or not isinstance(layer, CONVOLUTIONS):
-        return None
+def _convolves(positions: int, rows: int, columns: int, p_out: int, p_in: int) -> bool:
+    """Whether to convolve with P_in takes less than to cut patches out and to project their sum."""
+    early = positions * columns * p_in + min(_costs(positions, rows, p_in, p_out))
+    late = positions * columns * _COPY + min(_costs(positions, rows, columns, p_out))
+    if p_in < columns:
+        late += p_out * columns * p_in
+    return early <= late
+
+
+def _as_kernels(layer: nn.Module, right: Tensor | None) -> Tensor:
+    """P_in `[columns, p_in]` as kernels; all columns as they are for None."""
+    assert isinstance(layer, CONVOLUTIONS)
+    if right is None:
+        right = torch.eye(layer.weight[0].numel(), device=layer.weight.device)
     shape = (right.shape[1], *layer.kernel_size, layer.in_channels)
     # Channels last in memory, as `movedim` leaves them: oneDNN takes that as it is.
-    return right.T.reshape(shape).movedim(-1, 1)
+    return right.T.contiguous().view(shape).movedim(-1, 1)
 
 
 # --- using it ------------------------------------------------------------------------------------
@@ -307,28 +329,26 @@ def project(
         wide = torch.zeros(b, turns * projection.proj_dim, device=device)
     else:
         wide = into
-    rest = torch.zeros(b, projection.rest_size, device=device)
+    rest: dict[str, Tensor] = {}
     seen: set[str] = set()
 
     def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
         names = plan.layers[path]
-        if names.weight in projection.matrices:
+        bias = None
+        if names.bias in projection.rest:
+            bias = bias_gradient(layer, g)
+            add_gradient(rest, names.bias, bias)
+        if names.weight in projection.rest:
+            add_gradient(rest, names.weight, weight_gradient(layer, a, g, bias))
+        elif names.weight in projection.matrices:
             matrix = projection.matrices[names.weight]
             columns = wide[:, matrix.start : matrix.start + matrix.width]
-            block = _project_use(layer, matrix, a, g).flatten(1)
+            block = _project_use(layer, matrix, a, g).reshape(b, -1)
             if names.weight in seen:
-                columns += block
+                columns.add_(block)
             else:
                 columns.copy_(block)
                 seen.add(names.weight)
-        elif names.weight in projection.rest:
-            _add_rest(names.weight, weight_gradient(layer, a, g))
-        if names.bias in projection.rest:
-            _add_rest(names.bias, bias_gradient(layer, g))
-
-    def _add_rest(name: str, gradient: Tensor) -> None:
-        start = projection.rest[name]
-        rest[:, start : start + plan.shapes[name].numel()] += gradient.reshape(b, -1)
 
     needed = {
         path: layer
@@ -345,18 +365,24 @@ def project(
     if untapped:
         gradients = untapped_gradients(model, output, batch, untapped, plan.looped)
         sizes = [plan.shapes[name].numel() for name in untapped]
-        for name, part in zip(untapped, gradients.split(sizes, 1), strict=True):
-            _add_rest(name, part)
-    end = projection.rest_start + projection.rest_width
-    left = projection.rest_left
-    wide[:, projection.rest_start : end] = rest if left is None else rest @ left
+        rest.update(zip(untapped, gradients.split(sizes, 1), strict=True))
+    if projection.rest:
+        parts = [
+            rest[name].reshape(b, -1)
+            if name in rest
+            else wide.new_zeros(b, plan.shapes[name].numel())
+            for name in projection.rest
+        ]
+        end = projection.rest_start + projection.rest_width
+        joined, left = torch.cat(parts, 1), projection.rest_left
+        wide[:, projection.rest_start : end] = joined if left is None else joined @ left
     if projection.signs is None:
         return wide
     return _sketch(wide, projection.signs, into)
 
 
 def _project_use(layer: nn.Module, matrix: Matrix, a: Tensor, g: Tensor) -> Tensor:
-    """`[batch, p_out, p_in]` from one use of a layer, in the cheaper order of contraction."""
+    """`[batch, p_out, p_in]` from one use of a layer."""
     left, right = matrix.left, matrix.right
     if isinstance(layer, nn.Embedding):
         rows = embedding_rows(layer, a, g)
@@ -364,24 +390,44 @@ def _project_use(layer: nn.Module, matrix: Matrix, a: Tensor, g: Tensor) -> Tens
         if left is not None:
             return left[a.reshape(len(a), -1)].transpose(1, 2) @ rows
         return scatter_rows(rows, a, layer.num_embeddings)
-    if isinstance(layer, CONVOLUTIONS):
-        out = positions_of(g, channels=1)
-        positions, columns = out.shape[1], layer.weight[0].numel()
-        out = out if left is None else out @ left
-        if right is None:
-            return out.transpose(1, 2) @ patches(layer, a).flatten(2)
-        p_out, p_in = out.shape[2], right.shape[1]
-        early = positions * p_in * (columns + p_out)
-        late = columns * (p_out * (positions + p_in) + _COPY * positions)
-        if early <= late:
-            assert matrix.kernels is not None
-            seen = positions_of(convolve(layer, a, matrix.kernels), channels=1)
-            return out.transpose(1, 2) @ seen
-        return (out.transpose(1, 2) @ patches(layer, a).flatten(2)) @ right
-    seen, out = positions_of(a), positions_of(g)
-    seen = seen if right is None else seen @ right
-    out = out if left is None else out @ left
-    return out.transpose(1, 2) @ seen
+    if isinstance(layer, nn.Linear):
+        seen = positions_of(a)
+        return _outer(positions_of(g), seen if right is None else seen @ right, left)
+    out = positions_of(g, channels=1)
+    if matrix.kernels is not None:
+        return _outer(out, positions_of(convolve(layer, a, matrix.kernels), channels=1), left)
+    block = _outer(out, patches(layer, a).flatten(2), left)
+    return block if right is None else block @ right
+
+
+def _outer(out: Tensor, seen: Tensor, left: Tensor | None) -> Tensor:
+    """leftᵀ Σ_t out_t seen_tᵀ: `[batch, p_out, columns]`, in the cheaper order.
+
+    Args:
+        out: `[batch, positions, rows]`.
+        seen: `[batch, positions, columns]`.
+        left: `[rows, p_out]`; None for all rows as they are.
+    """
+    b, positions, rows = out.shape
+    columns = seen.shape[2]
+    if left is not None:
+        p_out = left.shape[1]
+        first, last = _costs(positions, rows, columns, p_out)
+        if last <= first:
+            return torch.bmm(left.T.expand(b, -1, -1), _outer(out, seen, None))
+        few = left.T @ out.reshape(-1, rows).T
+        return torch.bmm(few.view(p_out, b, positions).transpose(0, 1), seen)
+    # Matrix libraries are faster the longer the rows of what they make, here as two lines above.
+    return torch.bmm(seen.mT, out).mT if columns < rows else torch.bmm(out.mT, seen)
+
+
+def _costs(positions: int, rows: int, columns: int, p_out: int) -> tuple[int, int]:
+    """What `_outer` costs, in multiplications, with P_out first and with P_out last."""
+    last = rows * columns * positions
+    if p_out == rows:
+        return last, last
+    first = positions * p_out * (_FLAT * rows + columns)
+    return first, last + rows * columns * p_out
 
 
 def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from engine.attribution.trak import Road
     from engine.tasks import Batch
 
-CODE = 1
+CODE = 2
 """Raised whenever the same checkpoints would get other scores."""
 
 
