@@ -19,13 +19,14 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from benchmarks._report import report, say
 from benchmarks._server import N_TEST, N_TRAIN, Server, large_study, serving
 from engine.study import Study
-from tests.browser.chromium import DESKTOP, chromium, settled
+from tests.browser.chromium import DESKTOP, chromium
 
 STARTS = 5
 CLICKS = 40
 SESSIONS = 10
 PER_PAGE = 120
 K = 12
+_IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
 # Times a click: `window.pressed` is when the browser took it, `painted` waits for the cards.
 _CLOCK = """
@@ -34,14 +35,17 @@ for (const kind of ["pointerdown", "keydown"])
   window.addEventListener(kind, event => { window.pressed = event.timeStamp }, true)
 
 window.shown = () => {
-  const hosts = [...document.querySelectorAll("[data-testid=stMain] *")].filter(n => n.shadowRoot)
+  const mounts = [...document.querySelectorAll(".stBidiComponent")]
+  const hosts = mounts.flatMap(mount => [...mount.querySelectorAll("*")].filter(n => n.shadowRoot))
   const groups = hosts.flatMap(host => [...host.shadowRoot.querySelectorAll(".groups ul")])
   return groups.map(group => [...group.querySelectorAll(".card")])
 }
 window.painted = async wanted => {
   const frame = () => new Promise(requestAnimationFrame)
   const rows = () => JSON.stringify(shown().map(cards => cards.map(card => +card.dataset.row)))
-  while (rows() !== wanted) await frame()
+  // The first card is looked at in every frame, all of them only once it is there.
+  const first = wanted.match(/\\d+/)?.[0]
+  while (shown()[0]?.[0]?.dataset.row !== first || rows() !== wanted) await frame()
   const sheets = new Set(shown().flat().map(card =>
     card.querySelector(".thumb").style.backgroundImage.slice(5, -2)))
   await Promise.all([...sheets].map(sheet => {
@@ -63,13 +67,17 @@ def measure() -> dict[str, Any]:
         say(f"starts: {', '.join(f'{start:.2f}' for start in starts)} s")
         with serving(study.root) as server:
             session = Session(browser, server)
-            times = {
-                "gallery_page": session.turn_pages(study),
-                "open_explain": session.open_explanations(study),
-                "next_picture": session.walk(study),
-                "open_training": session.open_training(study),
-                "filter": session.filter(study),
+            actions = {
+                "gallery_page": session.turn_pages,
+                "open_explain": session.open_explanations,
+                "next_picture": session.walk,
+                "open_training": session.open_training,
+                "filter": session.filter,
             }
+            times = {}
+            for action, clicks in actions.items():
+                times[action] = clicks(study)
+                say(f"{action}: median {statistics.median(times[action]):.0f} ms")
             memory = server.memory_mb()
             each = _memory_of_sessions(browser, server)
     return {
@@ -167,10 +175,10 @@ class Session:
     def _open(self, path: str, wanted: str) -> None:
         self.page.goto(f"{self.url}/{path}")
         self.page.evaluate("wanted => painted(wanted)", wanted)
-        settled(self.page)
 
     def _timed(self, press: Callable[[], None], wanted: str) -> float:
-        settled(self.page)
+        self.page.wait_for_selector(_IDLE)
+        self.page.wait_for_timeout(150)
         press()
         return float(self.page.evaluate("wanted => painted(wanted)", wanted))
 
@@ -201,7 +209,7 @@ def _memory_of_sessions(browser: Browser, server: Server) -> float:
         for path in ("", "explore", f"explain?test={number}"):
             page.goto(f"{server.url}/{path}")
             page.wait_for_selector("a.card")
-            settled(page)
+            page.wait_for_selector(_IDLE)
     added = (server.memory_mb() - before) / SESSIONS
     for context in contexts:
         context.close()

@@ -85,25 +85,28 @@ def test_providers_and_who_is_allowed_are_read(secrets: Callable[[str], Path]) -
         (AUTH + '[dataloupe]\nallow = "@example.org"\n', "list of texts"),
     ],
 )
-def test_a_mistake_in_the_secrets_opens_nothing(
-    secrets: Callable[[str], Path], tmp_path: Path, text: str, told: str
+def test_a_mistake_in_the_secrets_is_told(
+    secrets: Callable[[str], Path], text: str, told: str
 ) -> None:
     path = secrets(text)
-    with pytest.raises(DataloupeError, match=told):
+    with pytest.raises(DataloupeError, match=told) as raised:
         login.configured()
-    study = write_study(tmp_path / "s", n_train=4, n_test=2, stage="data")
-    root = Path(__file__).parent.parent
+    assert str(path) in str(raised.value)
+
+
+def test_a_mistake_in_the_secrets_opens_nothing(
+    secrets: Callable[[str], Path], tmp_path: Path
+) -> None:
+    secrets("[auth\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "dashboard", str(study.root), "--port", "1"],
+        [sys.executable, "-m", "dashboard", str(tmp_path), "--port", "1"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(root), "HOME": str(tmp_path / "home"), "PATH": ""},
+        env={"PYTHONPATH": str(APP.parent.parent), "HOME": str(tmp_path / "home"), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert ended.returncode == 2
-    assert told in ended.stderr
-    assert path.name in ended.stderr
+    assert "cannot be read" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
