@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import DataError, DataloupeError, StaleError, StoreError, Study, store
+from engine import DataError, DataloupeError, StoreError, Study, store
 from engine.attribution.gradients import plan_gradients
 from engine.attribution.live import plan_as_json, plan_from_json
 from engine.live import Question, ask, load
@@ -170,9 +170,7 @@ def rewrite(study: Study, old: str, new: str) -> Study:
 
 def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     study = rewrite(copy, "[search]", "[live]\ncheckpoints = 0\n\n[search]")
-    with pytest.raises(StaleError, match="--rebuild live`"):
-        study.build(workers=0)
-    study.build(workers=0, rebuild="live")
+    study.build(workers=0)
     assert not study.live_solver_file("mlp", 0).exists()
     with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: study\.toml asks"):
         ask(Question(study.root, "mlp", png(pixels_of(study, 0))))

@@ -49,7 +49,7 @@ def run(run: Run, algorithm: str) -> None:
         path = study.method_file(algorithm, method)
         made_from = datamodel_made_from(study, algorithm, method)
         is_ours = path.exists() and store.json_made_from(path) == made_from
-        if is_ours and all(file.exists() for file in _beside_scores(study, algorithm, method)):
+        if is_ours and all(file.exists() for file in _files_of(study, algorithm, method)):
             continue
         if path.exists():
             for folder in (study.search_folder, study.method_folder):
@@ -67,10 +67,14 @@ def run(run: Run, algorithm: str) -> None:
     search.run(run, algorithm)
 
 
-def _beside_scores(study: Study, algorithm: str, method: str) -> list[Path]:
-    """What a fit leaves beside its scores."""
-    file = study.fit_file if method == DATAMODEL else study.intervals_file
-    return [file(algorithm, method, shard) for shard in range(study.shards("test"))]
+def _files_of(study: Study, algorithm: str, method: str) -> list[Path]:
+    """Scores, and what a fit leaves beside them."""
+    beside = study.fit_file if method == DATAMODEL else study.intervals_file
+    return [
+        file(algorithm, method, shard)
+        for file in (study.method_scores_file, beside)
+        for shard in range(study.shards("test"))
+    ]
 
 
 def datamodel_made_from(study: Study, algorithm: str, method: str) -> str:
