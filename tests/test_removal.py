@@ -20,7 +20,7 @@ def test_intervals_hold_the_planted_change() -> None:
         masks = generator.random((100, N)).argsort(axis=1) < ALPHA * N
         residuals = masks @ (weights - 5.0 * scores)
         removed = generator.choice(N, 16, replace=False)
-        found = removal(scores[removed], Measured(5, 5, 5), residuals, N, ALPHA)
+        found = removal(scores[removed], Measured(5, 5, 5), residuals, N, ALPHA, targeted=0)
         inside.append(found.low <= -weights[removed].sum() <= found.high)
         widths.append(found.high - found.low)
         assert found.mean == pytest.approx(-5 * scores[removed].sum())
@@ -30,6 +30,13 @@ def test_intervals_hold_the_planted_change() -> None:
 
 def test_a_vague_slope_widens_the_interval() -> None:
     scores, none = np.array([0.2, 0.3]), np.zeros(10)
-    assert removal(scores, Measured(4, 3, 5), none, N, ALPHA) == Measured(-2, -2.5, -1.5)
-    found = removal(-scores, Measured(4, 3, 5), none, N, ALPHA)
+    found = removal(scores, Measured(4, 3, 5), none, N, ALPHA, targeted=0)
+    assert found == Measured(-2, -2.5, -1.5)
+    found = removal(-scores, Measured(4, 3, 5), none, N, ALPHA, targeted=0)
     assert (found.mean, found.low, found.high) == pytest.approx((2, 1.5, 2.5))
+
+
+def test_a_removal_that_is_not_random_is_less_certain() -> None:
+    scores, sure = np.array([0.2, 0.3]), Measured(4, 4, 4)
+    found = removal(scores, sure, np.zeros(10), N, ALPHA, targeted=0.5)
+    assert (found.mean, found.low, found.high) == pytest.approx((-2, -3.96, -0.04))

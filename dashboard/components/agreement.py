@@ -61,7 +61,8 @@ def agreement(
             mode="markers",
             marker={"color": BLUE, "size": 5 if row is None else 9},
             opacity=0.35 if row is None else 0.9,
-            customdata=np.stack([tests, runs], axis=1),
+            # As lists: a row of an array comes back from the browser as a mapping.
+            customdata=np.stack([tests, runs], axis=1).tolist(),
             text=names,
             hovertemplate="%{text}, test run %{customdata[1]}<br>predicted %{x:.2f}<br>"
             "actual %{y:.2f}<extra></extra>",
