@@ -30,7 +30,7 @@ from benchmarks.workload import CNN, ENCODING, MLP, Workload, data, task, untrai
 from engine import store
 from engine.bank import draw_mask, pack
 from engine.execution import run_jobs
-from engine.stages import bank
+from engine.stages import bank as bank_stage
 from engine.stages import data as data_stage
 from engine.stages.run import Run
 from engine.study import Progress, Study
@@ -133,7 +133,7 @@ def fill(study: Study, algorithm: str, workers: int, runs: int) -> float:
     def note(progress: Progress) -> None:
         moments.append(time.perf_counter())
 
-    bank.run(Run(study, "cpu", workers, note), algorithm)
+    bank_stage.run(Run(study, "cpu", workers, note), algorithm)
     return (moments[-1] - moments[workers]) / runs
 
 
@@ -237,12 +237,12 @@ def resume(study: Study) -> dict[str, Any]:
             "train": outputs[:n_train],
             "test": outputs[n_train:],
         }
-        made_from = bank.run_made_from(study, algorithm, mask, seed)
+        made_from = bank_stage.run_made_from(study, algorithm, mask, seed)
         store.write_tensors(study.run_file(algorithm, mask, seed), shard, made_from)
     checking, reading = [], []
     for _ in range(5):
         start = time.perf_counter()
-        bank.run(Run(study, "cpu", 2, lambda progress: None), algorithm)
+        bank_stage.run(Run(study, "cpu", 2, lambda progress: None), algorithm)
         checking.append(time.perf_counter() - start)
         start = time.perf_counter()
         found = study.bank(algorithm)
@@ -256,4 +256,6 @@ def resume(study: Study) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    report("bank", measure, __doc__ or "")
+    from benchmarks import bank as this  # workers find no function of __main__
+
+    report("bank", this.measure, __doc__ or "")
