@@ -40,6 +40,7 @@ from benchmarks.workload import (
 )
 from engine import store
 from engine.attribution import prior
+from engine.attribution.calibration import NINETY
 from engine.attribution.datamodels import fit_datamodels
 from engine.attribution.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.trak import Road
@@ -124,7 +125,7 @@ def _fit_hybrid(
     )
     found = prior.fit(of(tau), of(masks), of(outputs), settings, of(test_masks))
     off = (torch.from_numpy(test_outputs.T.copy()) - found.predicted).abs()
-    coverage = float((off < 1.6449 * found.deviation).float().mean())
+    coverage = float((off < NINETY * found.deviation).float().mean())
     return found.predicted.numpy(), settings, coverage
 
 

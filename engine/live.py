@@ -18,8 +18,9 @@ import numpy as np
 from engine import store
 from engine.attribution.scores import combine, top_k_among
 from engine.errors import DataError, DataloupeError
-from engine.search import index_from_array
+from engine.search import candidates_for, index_from_array
 from engine.similarity import Embeddings, nearest
+from engine.softmax import softmax
 from engine.spec import validate_options
 from engine.stages.checkpoints import load_checkpoint
 from engine.stages.live import trace_shards
@@ -105,7 +106,7 @@ def ask(question: Question) -> Answer:
     accepted, encoded = _encode(loaded, question.content)
     arrays = dict(encoded.arrays)
     outputs = [loaded.evaluate(model, arrays) for model in loaded.models]
-    probabilities = np.mean([_softmax(found["logits"][0]) for found in outputs], axis=0)
+    probabilities = np.mean([softmax(found["logits"][0]) for found in outputs], axis=0)
     predicted = int(probabilities.argmax())
     label = predicted if question.label is None else question.label
     arrays["label"] = np.full_like(arrays["label"], label)
@@ -149,12 +150,6 @@ def _encode(loaded: Loaded, content: bytes | str) -> tuple[Accepted, Encoded]:
     except DataError as error:
         words = str(error).partition("example 'yours': ")[2] or str(error)
         raise DataError(words[0].upper() + words[1:]) from error
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponents = np.exp(logits.astype(np.float64) - logits.max())
-    found: np.ndarray = exponents / exponents.sum()
-    return found
 
 
 def _png(encoded: Encoded) -> bytes | None:
@@ -232,7 +227,7 @@ class Loaded:
             return np.empty(0, np.int32), np.empty(0, np.float32)
         training = self.study.embeddings("train", used, self.algorithm)
         k = min(KEPT, training.shape[0])
-        candidates = -(-k * self.similarity["candidates"] // self.similarity["recall_at"])
+        candidates = candidates_for(k, self.similarity)
         query = Embeddings(parts).rows(range(1))
         found = nearest(self.index, training, query, k, candidates)
         there = found.index[0] >= 0

@@ -11,7 +11,7 @@ Importing this module imports neither torch nor FAISS.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -281,6 +281,20 @@ def live_queries(
         out += rows[:, part.start : part.stop] @ vectors
     out /= singular_values
     return out
+
+
+def evenly_spread(n: int, most: int) -> np.ndarray:
+    """At most `most` of n rows, from the first to the last, ascending int64: a fixed sample."""
+    return np.unique(np.linspace(0, n - 1, most).astype(np.int64))
+
+
+def candidates_for(k: int, measured: Mapping[str, Any]) -> int:
+    """How many candidates to re-rank for the best k: as many for each as the measure needed.
+
+    Args:
+        measured: `candidates`, and `recall_at`, the k that they were measured at.
+    """
+    return int(-(-k * measured["candidates"] // measured["recall_at"]))
 
 
 # --- how much the index misses -----------------------------------------------------------------

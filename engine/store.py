@@ -275,6 +275,14 @@ def read_tensors(
     return arrays
 
 
+def is_there(path: Path, made_from: str) -> bool:
+    """Whether a shard is there. Raises as `read_tensors` if it is and does not fit."""
+    if path.exists():
+        read_tensors(path, made_from)
+        return True
+    return False
+
+
 def read_made_by(path: Path) -> dict[str, Any]:
     """What a shard says of its own making."""
     return dict(json.loads(read_header(path)[1].get(MADE_BY_KEY, "{}")))

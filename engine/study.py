@@ -60,13 +60,14 @@ from engine import bank, store
 from engine.bank import BankImport, RunBank
 from engine.errors import DataloupeError, SpecError, StoreError
 from engine.quality import Measured, Quality
+from engine.softmax import softmax
 from engine.spec import AlgorithmSpec, StudySpec, load_spec
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
-    from engine.attribution.scores import Scores
+    from engine.attribution.scores import FactorScores, Scores
     from engine.importing.scores import Imported
     from engine.similarity import Embeddings
 
@@ -746,9 +747,7 @@ class Study:
         checkpoints = self.checkpoints(algorithm)
         for checkpoint in range(checkpoints):
             outputs = store.read_tensors(self.outputs_file(algorithm, checkpoint, split))
-            logits = outputs["logits"][row].astype(np.float64)
-            exponents = np.exp(logits - logits.max())
-            total += exponents / exponents.sum() / checkpoints
+            total += softmax(outputs["logits"][row]) / checkpoints
         return total
 
     def badge(self, algorithm: str | None = None, method: str | None = None) -> Badge:
@@ -877,7 +876,7 @@ class Study:
 
     def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
-        from engine.attribution.scores import DenseScores, FactorScores
+        from engine.attribution.scores import DenseScores
         from engine.attribution.sparse import SparseRows, SparseScores
 
         algorithm = self.algorithm(algorithm)
@@ -890,18 +889,31 @@ class Study:
             return DenseScores([shard["scores"] for shard in stored])
         weighting = store.read_tensors(self.weighting_file(algorithm))
         if store.read_json(self.road_file(algorithm))["kind"] == "primal":
-            checkpoints, shards = range(self.checkpoints(algorithm)), range(self.shards("train"))
-            features = [[self.features_file(algorithm, m, n) for n in shards] for m in checkpoints]
-            factors = [self.factors_file(algorithm, m) for m in checkpoints]
-            return FactorScores(
-                features=[[store.read_tensors(f)["features"] for f in files] for files in features],
-                factors=[store.read_tensors(f)["factors"] for f in factors],
-                out_to_loss=weighting["out_to_loss"],
-                threshold=weighting.get("threshold"),
-            )
+            checkpoints = self.checkpoints(algorithm)
+            return self.factor_scores(algorithm, checkpoints, **weighting)
         files = [self.scores_file(algorithm, shard) for shard in range(self.shards("test"))]
         return DenseScores(
             [store.read_tensors(f)["scores"] for f in files], weighting.get("threshold")
+        )
+
+    def factor_scores(
+        self,
+        algorithm: str,
+        checkpoints: int,
+        out_to_loss: np.ndarray,
+        threshold: np.ndarray | None = None,
+    ) -> FactorScores:
+        """TRAK by its first checkpoints, on the primal road. See `FactorScores` for the arrays."""
+        from engine.attribution.scores import FactorScores
+
+        first, shards = range(checkpoints), range(self.shards("train"))
+        features = [[self.features_file(algorithm, m, n) for n in shards] for m in first]
+        factors = [self.factors_file(algorithm, m) for m in first]
+        return FactorScores(
+            features=[[store.read_tensors(f)["features"] for f in files] for files in features],
+            factors=[store.read_tensors(f)["factors"] for f in factors],
+            out_to_loss=out_to_loss,
+            threshold=threshold,
         )
 
     def scores(
@@ -978,14 +990,13 @@ class Study:
         return self._indexes[path]
 
     def _search(self, test: int, k: int, algorithm: str, method: str) -> dict[str, np.ndarray]:
-        from engine.search import search
+        from engine.search import candidates_for, search
 
         scores = self.score_matrix(algorithm, method)
         tests = np.array([test])
         vectors = store.read_tensors(self.test_vectors_file(algorithm, method))["vectors"]
         measured = store.read_json(self.search_file(algorithm, method))
-        # As many candidates for each wanted example as were needed for the measured recall.
-        candidates = -(-k * measured["candidates"] // measured["recall_at"])
+        candidates = candidates_for(k, measured)
         index = self.index(algorithm, method)
         return vars(search(index, vectors[tests], partial(scores.pairs, tests), k, candidates))
 
@@ -1108,12 +1119,13 @@ class Study:
         return rows[rows >= 0], similarities[rows >= 0]
 
     def _nearest(self, split: Split, row: int, k: int, algorithm: str) -> dict[str, np.ndarray]:
+        from engine.search import candidates_for
         from engine.similarity import nearest
 
         measured = store.read_json(self.similarity_file(algorithm))
         used, at = measured["checkpoints"], np.array([row])
         queries = self.embeddings(split, used, algorithm).rows(at)
-        candidates = -(-k * measured["candidates"] // measured["recall_at"])
+        candidates = candidates_for(k, measured)
         index = self._index(self.neighbours_index_file(algorithm))
         itself = at if split == "train" else None
         training = self.embeddings("train", used, algorithm)

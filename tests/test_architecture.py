@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"engine.errors", "engine.store"},
+    {"engine.errors", "engine.softmax", "engine.store"},
     {"engine.spec", "engine.bank"},
     {
         "engine.data",

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import streamlit as st
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import STUDY_VARIABLE
 from engine import DataloupeError, ImportingError, StoreError, Study, store
 from engine.cli import main
 from engine.doctor import examine
@@ -49,19 +47,6 @@ def only_data(tmp_path_factory: pytest.TempPathFactory) -> Study:
 @pytest.fixture
 def study(only_data: Study, tmp_path: Path) -> Study:
     return Study.open(shutil.copytree(only_data.root, tmp_path / "study"))
-
-
-def visit(study: Study, monkeypatch: pytest.MonkeyPatch, view: str, **parameters: str) -> AppTest:
-    st.cache_resource.clear()
-    monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
-    app = AppTest.from_file(str(APP), default_timeout=30)
-    for name, value in parameters.items():
-        app.query_params[name] = value
-    if view != "overview":
-        app.switch_page(f"views/{view}.py")
-    app.run()
-    assert not app.exception
-    return app
 
 
 def rows_shown(app: AppTest, sign: str) -> list[int]:
@@ -119,7 +104,7 @@ def run_traker(study: Study, folder: Path) -> np.ndarray:
     return np.array(traker.finalize_scores("test"))
 
 
-def test_traker_itself(small_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traker_itself(small_study: Study, tmp_path: Path, visit: Any) -> None:
     """The dashboard shows the same top-k as traker's own score matrix."""
     pytest.importorskip("trak", reason=NO_BENCH)
     own = run_traker(small_study, tmp_path / "save_dir")
@@ -130,7 +115,7 @@ def test_traker_itself(small_study: Study, tmp_path: Path, monkeypatch: pytest.M
         study.score_matrix(method="traker").rows(np.arange(N_TEST)), own.T
     )
     for test in (0, 17, 59):
-        app = visit(study, monkeypatch, "explain", test=f"test-{test}", method="traker", k="10")
+        app = visit(study, "explain", test=f"test-{test}", method="traker", k="10")
         order = np.argsort(-own[:, test], kind="stable")
         assert rows_shown(app, "support") == order[:10].tolist()
         assert rows_shown(app, "oppose") == order[::-1][:10].tolist()
@@ -434,22 +419,22 @@ def test_the_command_line(study: Study, tmp_path: Path, capsys: Any) -> None:
 
 
 def test_pages_show_imported_scores_without_predictions(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Study, tmp_path: Path, visit: Any
 ) -> None:
     study.import_scores("traker", write_traker(tmp_path / "save_dir", PLANTED))
-    app = visit(study, monkeypatch, "explain", test="test-9")
+    app = visit(study, "explain", test="test-9")
     order = np.argsort(-PLANTED[9], kind="stable")
     assert rows_shown(app, "support") == order[:12].tolist()
     assert rows_shown(app, "oppose") == order[::-1][:12].tolist()
     assert "Imported from test.mmap, made by traker" in words(app)
     assert "no model of this study has predicted anything yet" in words(app)
     assert "checkpoint" not in words(app).lower()
-    app = visit(study, monkeypatch, "training", train="train-2")
+    app = visit(study, "training", train="train-2")
     assert rows_shown(app, "support")[0] == PLANTED[:, 2].argmax()
-    app = visit(study, monkeypatch, "explore")
+    app = visit(study, "explore")
     assert "no model of this study has predicted anything yet" in words(app)
-    assert "Imported from test.mmap" in words(visit(study, monkeypatch, "overview"))
-    app = visit(study, monkeypatch, "provenance")
+    assert "Imported from test.mmap" in words(visit(study, "overview"))
+    app = visit(study, "provenance")
     (about,) = study.imports().values()
     assert about.files["test.mmap"][:16] in words(app)
     assert "300 × 60, a row for each train example" in words(app)

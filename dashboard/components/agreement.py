@@ -8,12 +8,13 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from engine.attribution.calibration import NINETY
+
 POINTS = 2_000
 """More than this many are sampled: drawn as SVG, which asks for no graphics card."""
 HEIGHT = 460
 BLUE, GREY = "#3a86c8", "#87919a"
 """Seen on light and dark ground alike (3:1 and more)."""
-REACH_90 = 1.645
 
 
 def agreement(
@@ -95,7 +96,7 @@ def _add_diagonal(figure: go.Figure, values: np.ndarray) -> None:
 
 
 def _bars(deviation: np.ndarray) -> dict[str, object]:
-    return {"array": REACH_90 * deviation, "color": BLUE, "thickness": 1, "width": 0}
+    return {"array": NINETY * deviation, "color": BLUE, "thickness": 1, "width": 0}
 
 
 def _sample(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

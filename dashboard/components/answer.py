@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import streamlit as st
 
+from dashboard.components.blocks import aside
 from dashboard.components.cards import influence_cards, similar_cards
-from dashboard.components.gallery import Card, Group
-from dashboard.components.likeness import similar_words
+from dashboard.components.gallery import Card, Group, gallery
+from dashboard.components.likeness import overlap_words, similar_words
 from dashboard.components.title import short
 from dashboard.data import Examples, makeup, share
-from dashboard.location import Location
+from dashboard.location import BOTH, TRAINING, Location
 from engine.quality import Measured
-from engine.study import Similarity
+from engine.study import Similarity, Study
 from engine.trust import number
+
+SIDE = 112
+"""Of a picture, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,39 @@ def influence_groups(
             empty="No training example opposes this prediction.",
         ),
     ]
+
+
+def answer_gallery(
+    study: Study,
+    training: Examples,
+    groups: list[Group],
+    kind: str,
+    location: Location,
+    test: str | None = None,
+) -> None:
+    """Show these groups, and where both orders are shown what they have in common.
+
+    Args:
+        groups: Of `influence_groups`, `similar_group`, or both in this order.
+        kind: `picture` or `text`.
+        test: The explained example, where it is one of the study's; the training view leads back.
+    """
+    if location.show == BOTH:
+        influential = [card for group in groups[:2] for card in group.cards]
+        similarity = study.similarity(location.algorithm)
+        aside(overlap_words(influential, groups[2].cards, similarity, kind))
+    back = {} if test is None else {"test": test}
+    gallery(
+        study,
+        "train",
+        groups,
+        SIDE,
+        "influences",
+        lambda row: st.switch_page(
+            TRAINING,
+            query_params=location.parameters(**back, train=str(training.table["id"].iloc[row])),
+        ),
+    )
 
 
 def without_words(count: int, change: Measured | None) -> str:

@@ -61,22 +61,26 @@ def influence_cards(
     back = {} if test is None else {"test": test}
     cards = []
     for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
-        id_, label = str(example["id"]), str(example["label"])
         shown_score, told = amount(score, largest, slope)
-        side = "supports" if score > 0 else "opposes"
-        cards.append(
-            Card(
-                int(row),
-                label,
-                id_,
-                f"Training example {id_}: {label}, {side} with {told}",
-                href="training?" + urlencode(location.parameters(**back, train=id_)),
-                text=str(example["text"]) if "text" in example else None,
-                score=shown_score,
-                bar=abs(float(score)) / largest,
-            )
-        )
+        words = f"{'supports' if score > 0 else 'opposes'} with {told}"
+        card = _training_card(int(row), example, words, location, back)
+        cards.append(replace(card, score=shown_score, bar=abs(float(score)) / largest))
     return cards
+
+
+def _training_card(
+    row: int, example: dict[Hashable, Any], words: str, location: Location, back: dict[str, str]
+) -> Card:
+    """A training example's card, which leads to its own view; `words` say what it is here for."""
+    id_, label = str(example["id"]), str(example["label"])
+    return Card(
+        row,
+        label,
+        id_,
+        f"Training example {id_}: {label}, {words}",
+        href="training?" + urlencode(location.parameters(**back, train=id_)),
+        text=str(example["text"]) if "text" in example else None,
+    )
 
 
 def similar_cards(
@@ -94,20 +98,9 @@ def similar_cards(
     back = {} if test is None else {"test": test}
     cards = []
     for row, alike, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
-        id_, label = str(example["id"]), str(example["label"])
         words = f"{alike:.3f}".replace("-", "−")
-        cards.append(
-            Card(
-                int(row),
-                label,
-                id_,
-                f"Training example {id_}: {label}, similarity {words}",
-                href="training?" + urlencode(location.parameters(**back, train=id_)),
-                text=str(example["text"]) if "text" in example else None,
-                score=words,
-                bar=max(0.0, float(alike)),
-            )
-        )
+        card = _training_card(int(row), example, f"similarity {words}", location, back)
+        cards.append(replace(card, score=words, bar=max(0.0, float(alike))))
     return cards
 
 
@@ -136,21 +129,12 @@ def weight_cards(
     largest = float(weights.total[rows].max(initial=0)) or 1.0
     cards = []
     for row, example in zip(rows, training.table.iloc[rows].to_dict("records"), strict=True):
-        id_, label = str(example["id"]), str(example["label"])
         weight = float(weights.total[row])
         helps, hurts = (signed(sums[row], largest) for sums in (weights.support, weights.oppose))
-        cards.append(
-            Card(
-                int(row),
-                label,
-                id_,
-                f"Training example {id_}: {label}, {helps} helping and {hurts} hurting in all",
-                href="training?" + urlencode(location.parameters(train=id_)),
-                text=str(example["text"]) if "text" in example else None,
-                score=signed(weight, largest).removeprefix("+"),
-                bar=weight / largest,
-            )
-        )
+        words = f"{helps} helping and {hurts} hurting in all"
+        card = _training_card(int(row), example, words, location, {})
+        score = signed(weight, largest).removeprefix("+")
+        cards.append(replace(card, score=score, bar=weight / largest))
     return cards
 
 

@@ -9,7 +9,12 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.components.answer import Influences, influence_groups, similar_group
+from dashboard.components.answer import (
+    Influences,
+    answer_gallery,
+    influence_groups,
+    similar_group,
+)
 from dashboard.components.badge import trust_badge
 from dashboard.components.building import building, unpredicted
 from dashboard.components.cards import test_cards
@@ -18,7 +23,6 @@ from dashboard.components.export import export
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.likeness import (
     compared,
-    overlap_words,
     show_switch,
     wait_for_similarity,
 )
@@ -29,11 +33,9 @@ from dashboard.components.subject import subject
 from dashboard.components.title import short, title
 from dashboard.data import badge, examples, open_study, slice_rows
 from dashboard.location import (
-    BOTH,
     EXPLORE,
     INFLUENTIAL,
     SIMILAR,
-    TRAINING,
     Location,
     go,
     largest_k_of,
@@ -193,21 +195,7 @@ def answer(row: int, study: Study, here: Location) -> None:
             top = study.top(algorithm, method)
             strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
             groups = compared(groups, nearest, *strongest)
-    if wants == BOTH:
-        influential = [card for group in groups[:2] for card in group.cards]
-        words = overlap_words(influential, groups[2].cards, similarity, kind)
-        st.html(f'<p class="dl-aside">{escape(words)}</p>')
-    gallery(
-        study,
-        "train",
-        groups,
-        SIDE,
-        "influences",
-        lambda row: st.switch_page(
-            TRAINING,
-            query_params=here.parameters(test=test, train=str(training.table["id"].iloc[row])),
-        ),
-    )
+    answer_gallery(study, training, groups, kind, here, test)
 
 
 # --- the example beside it ---------------------------------------------------------------------

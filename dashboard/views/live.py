@@ -9,14 +9,18 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.components.answer import Influences, influence_groups, similar_group
+from dashboard.components.answer import (
+    Influences,
+    answer_gallery,
+    influence_groups,
+    similar_group,
+)
 from dashboard.components.answer_export import answer_export
 from dashboard.components.badge import trust_badge
 from dashboard.components.building import building
-from dashboard.components.gallery import Group, gallery, thumbnail_side
+from dashboard.components.gallery import Group, thumbnail_side
 from dashboard.components.likeness import (
     compared,
-    overlap_words,
     show_switch,
     wait_for_similarity,
 )
@@ -27,7 +31,7 @@ from dashboard.components.subject import odds, probabilities
 from dashboard.components.title import short, title
 from dashboard.data import badge, examples, open_study
 from dashboard.live import MEGABYTES, ask, warm_up
-from dashboard.location import BOTH, INFLUENTIAL, SIMILAR, TRAINING, read_location
+from dashboard.location import INFLUENTIAL, SIMILAR, read_location
 from engine.data.pictures import SUFFIXES
 from engine.errors import DataloupeError
 from engine.live import KEPT, Answer
@@ -203,18 +207,4 @@ with right:
         groups = compared(
             groups, answer.similar[:stored], answer.support[:stored], answer.oppose[:stored]
         )
-    if wants == BOTH:
-        influential = [card for group in groups[:2] for card in group.cards]
-        words = overlap_words(influential, groups[2].cards, similarity, kind)
-        st.html(f'<p class="dl-aside">{escape(words)}</p>')
-    gallery(
-        study,
-        "train",
-        groups,
-        SIDE,
-        "influences",
-        lambda row: st.switch_page(
-            TRAINING,
-            query_params=location.parameters(train=str(training.table["id"].iloc[row])),
-        ),
-    )
+    answer_gallery(study, training, groups, kind, location)

@@ -13,6 +13,9 @@ import numpy as np
 
 from engine.errors import DataError
 
+NINETY = 1.6449
+"""Deviations of a normal distribution that 90 % lie within."""
+
 
 @dataclass(frozen=True)
 class Slope:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.attribution.calibration import NINETY
 from engine.attribution.lds import spearman
 from engine.errors import DataError
 
@@ -178,12 +179,10 @@ def choose(
     best = max(trials, key=lambda trial: trial.lds).settings
     stated = fit(tau, masks, outputs, best, validation_masks)
     off = (validation_outputs.T - stated.predicted).abs() / stated.deviation.clamp(_LEAST)
-    width = float(off.flatten().quantile(0.9)) / _NINETY
+    width = float(off.flatten().quantile(0.9)) / NINETY
     return replace(best, width=width), trials
 
 
-_NINETY = 1.6449
-"""Deviations of a normal distribution that 90 % lie within."""
 _LEAST = 1e-30
 
 

@@ -74,15 +74,7 @@ def run(run: Run, algorithm: str) -> None:
         return
     _check(study, algorithm, sorted(there))
     jobs = [Job(study.root, algorithm, *one, run.device) for one in wanted if one not in there]
-    finished = len(there)
-    run.report(Progress("bank", algorithm, finished, len(wanted)))
-
-    def on_done(job: Job, result: None) -> None:
-        nonlocal finished
-        finished += 1
-        run.report(Progress("bank", algorithm, finished, len(wanted)))
-
-    run.run_jobs(train_run, jobs, on_done)
+    run.finish("bank", algorithm, train_run, jobs, len(wanted))
 
 
 def _check(study: Study, algorithm: str, runs: Sequence[tuple[int, int]]) -> None:

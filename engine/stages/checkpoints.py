@@ -13,7 +13,7 @@ from engine import store
 from engine.errors import SpecError
 from engine.spec import AlgorithmSpec
 from engine.stages.run import Run
-from engine.study import SPLITS, Progress, Study
+from engine.study import SPLITS, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -39,29 +39,15 @@ def run(run: Run, algorithm: str) -> None:
     total = study.checkpoints(algorithm)
     jobs = []
     for checkpoint in range(total):
-        made_from = checkpoint_made_from(study, algorithm, checkpoint)
-        _check(study.checkpoint_file(algorithm, checkpoint), made_from)
-        outputs = [study.outputs_file(algorithm, checkpoint, split) for split in SPLITS]
-        for path in outputs:
-            _check(path, outputs_made_from(study, algorithm, checkpoint))
-        if not all(
-            path.exists() for path in (study.checkpoint_file(algorithm, checkpoint), *outputs)
-        ):
+        weights_are = checkpoint_made_from(study, algorithm, checkpoint)
+        outputs_are = outputs_made_from(study, algorithm, checkpoint)
+        files = {study.checkpoint_file(algorithm, checkpoint): weights_are}
+        files |= {study.outputs_file(algorithm, checkpoint, s): outputs_are for s in SPLITS}
+        # All are looked at, so that one of another spec is refused whatever else is missing.
+        there = [store.is_there(path, made_from) for path, made_from in files.items()]
+        if not all(there):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device))
-    finished = total - len(jobs)
-    run.report(Progress("checkpoints", algorithm, finished, total))
-
-    def on_done(job: Job, result: None) -> None:
-        nonlocal finished
-        finished += 1
-        run.report(Progress("checkpoints", algorithm, finished, total))
-
-    run.run_jobs(make_checkpoint, jobs, on_done)
-
-
-def _check(path: Path, made_from: str) -> None:
-    if path.exists():
-        store.read_tensors(path, made_from)
+    run.finish("checkpoints", algorithm, make_checkpoint, jobs, total)
 
 
 def recipe_made_from(study: Study, algorithm: str) -> str:

@@ -17,12 +17,13 @@ import numpy as np
 from engine import store
 from engine.attribution.sparse import SparseRows
 from engine.bank import RunBank
+from engine.search import evenly_spread
 from engine.stages import search
 from engine.stages.bank import bank_made_from
 from engine.stages.methods import write_method
 from engine.stages.run import Run
 from engine.stages.trak import scores_made_from
-from engine.study import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK, Progress, Study
+from engine.study import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK, Study
 
 CODE = 1
 """Raised whenever the same runs would give other weights."""
@@ -55,15 +56,7 @@ def run(run: Run, algorithm: str) -> None:
             for folder in (study.search_folder, study.method_folder):
                 shutil.rmtree(folder(algorithm, method), ignore_errors=True)
         jobs.append(Job(study.root, algorithm, method, run.device))
-    finished = len(_FITS) - len(jobs)
-    run.report(Progress("datamodels", algorithm, finished, len(_FITS)))
-
-    def on_done(job: Job, result: None) -> None:
-        nonlocal finished
-        finished += 1
-        run.report(Progress("datamodels", algorithm, finished, len(_FITS)))
-
-    run.run_jobs(fit, jobs, on_done)
+    run.finish("datamodels", algorithm, fit, jobs, len(_FITS))
     search.run(run, algorithm)
 
 
@@ -126,7 +119,7 @@ def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
 
     made_from = datamodel_made_from(study, job.algorithm, HYBRID)
     trak = study.score_matrix(job.algorithm, TRAK)
-    chosen_by = np.unique(np.linspace(0, trak.n_test - 1, MOST_TARGETS).astype(np.int64))
+    chosen_by = evenly_spread(trak.n_test, MOST_TARGETS)
 
     def on_device(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(job.device)

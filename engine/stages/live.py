@@ -20,7 +20,7 @@ from engine.stages.trak import (
     stored_out_to_loss,
     stored_road,
 )
-from engine.study import ROWS_PER_SHARD, Live, Progress, Study
+from engine.study import ROWS_PER_SHARD, Live, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -65,27 +65,14 @@ def run(run: Run, algorithm: str) -> None:
     for checkpoint in range(kept.checkpoints):
         path = study.live_solver_file(algorithm, checkpoint)
         fits = live_checkpoint_made_from(study, algorithm, checkpoint)
-        whole = True
-        for file in [path, *_traces_files(study, algorithm, checkpoint)]:
-            if file.exists():
-                store.read_tensors(file, fits)
-            whole &= file.exists()
-        if not whole:
+        files = [path, *_traces_files(study, algorithm, checkpoint)]
+        there = [store.is_there(file, fits) for file in files]
+        if not all(there):
             memory = memory_per_worker(run)
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    finished = kept.checkpoints - len(jobs)
-    total = max(1, kept.checkpoints)
-    run.report(Progress("live", algorithm, finished, total))
-
-    def on_done(job: Job, result: None) -> None:
-        nonlocal finished
-        finished += 1
-        run.report(Progress("live", algorithm, finished, total))
-
-    run.run_jobs(keep_checkpoint, jobs, on_done)
+    run.finish("live", algorithm, keep_checkpoint, jobs, max(1, kept.checkpoints))
     if not decided.exists():
         store.write_json(decided, asdict(kept), made_from)
-    run.report(Progress("live", algorithm, total, total))
 
 
 # --- how many ----------------------------------------------------------------------------------

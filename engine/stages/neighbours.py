@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine import store
-from engine.search import build_index, index_from_array, index_to_array
+from engine.search import build_index, evenly_spread, index_from_array, index_to_array
 from engine.similarity import checkpoints_to_use, choose_kind, measure_recall, nearest
 from engine.stages.checkpoints import outputs_made_from
 from engine.stages.run import Run
@@ -67,23 +67,16 @@ def run(run: Run, algorithm: str) -> None:
 def _index_and_search(run: Run, algorithm: str, made_from: str) -> None:
     study = run.study
     index = study.neighbours_index_file(algorithm)
-    index_jobs = [] if _is_there(index, made_from) else [IndexJob(study.root, algorithm)]
+    index_jobs = [] if store.is_there(index, made_from) else [IndexJob(study.root, algorithm)]
     jobs = [
         Job(study.root, algorithm, split, shard)
         for split in SPLITS
         for shard in range(study.shards(split))
-        if not _is_there(study.neighbours_file(algorithm, split, shard), made_from)
+        if not store.is_there(study.neighbours_file(algorithm, split, shard), made_from)
     ]
     run.run_jobs(build, index_jobs, lambda job, result: None)
     run.run_jobs(find, jobs, lambda job, result: None)
     _write_summary(study, algorithm, store.read_made_by(index), made_from)
-
-
-def _is_there(path: Path, made_from: str) -> bool:
-    if path.exists():
-        store.read_tensors(path, made_from)
-        return True
-    return False
 
 
 def _write_summary(study: Study, algorithm: str, content: dict[str, Any], made_from: str) -> None:
@@ -119,7 +112,7 @@ def build(job: IndexJob) -> None:
     train, test = (study.embeddings(split, used, job.algorithm) for split in SPLITS)
     kind, reason = choose_kind(train.shape[0])
     index = build_index(train, kind, seed=study.spec.seed)
-    tests = np.unique(np.linspace(0, test.shape[0] - 1, RECALL_QUERIES).astype(np.int64))
+    tests = evenly_spread(test.shape[0], RECALL_QUERIES)
     k = min(NEIGHBOURS, train.shape[0])
     recall = measure_recall(index, train, test.rows(tests), k)
     made_by = {

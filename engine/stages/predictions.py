@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
+from engine.softmax import softmax
 from engine.stages.checkpoints import outputs_made_from
 from engine.stages.run import Run
 from engine.study import SPLITS, Progress, Split, Study
@@ -35,9 +36,7 @@ def _average(study: Study, algorithm: str, split: Split) -> None:
     margin: np.ndarray | float = 0.0
     for checkpoint in range(total):
         outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
-        logits = outputs["logits"].astype(np.float64)
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = probabilities + exponents / exponents.sum(axis=1, keepdims=True) / total
+        probabilities = probabilities + softmax(outputs["logits"]) / total
         margin = margin + outputs["output"].astype(np.float64) / total
     assert isinstance(probabilities, np.ndarray)
     predicted = probabilities.argmax(axis=1)

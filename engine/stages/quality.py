@@ -9,25 +9,28 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.calibration import calibrate
+from engine.attribution.calibration import NINETY, calibrate
 from engine.attribution.lds import Lds, lds_of_predictions, spearman
-from engine.attribution.scores import DenseScores, FactorScores, Scores
+from engine.attribution.scores import DenseScores, Scores
 from engine.bank import RunBank
 from engine.quality import Calibration, Measured, MethodQuality, Point, Quality
+from engine.search import evenly_spread
 from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint
 from engine.stages.datamodels import MOST_TARGETS
 from engine.stages.run import Run
 from engine.stages.search import scores_are
-from engine.stages.trak import batches_of, mean_out_to_loss, stored_road
-from engine.study import HYBRID, SPLITS, TRAK, Progress, Study
+from engine.stages.trak import (
+    batches_of,
+    mean_out_to_loss,
+    stored_out_to_loss,
+    stored_road,
+)
+from engine.study import HYBRID, SPLITS, TRAK, Study
 from engine.tasks import load_task
 
 CODE = 1
 """Raised whenever the same runs would judge otherwise."""
-
-NINETY = 1.6449
-"""Deviations of a normal distribution that 90 % lie within."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,7 @@ def run(run: Run, algorithm: str) -> None:
     methods = study.scored_methods(algorithm)
     done = done and all(study.predicted_file(algorithm, name).exists() for name in methods)
     jobs = [] if done else [Job(study.root, algorithm, run.device)]
-    run.report(Progress("quality", algorithm, 1 - len(jobs), 1))
-    run.run_jobs(
-        judge,
-        jobs,
-        lambda job, result: run.report(Progress("quality", algorithm, 1, 1)),
-    )
+    run.finish("quality", algorithm, judge, jobs, total=1)
 
 
 def quality_made_from(study: Study, algorithm: str) -> str:
@@ -240,7 +238,7 @@ def _gradient_dot(study: Study, algorithm: str, masks: np.ndarray, device: str) 
     train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
     road = replace(stored_road(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(model, output, first_examples(train), road, study.seed(0))
-    q = store.read_tensors(study.outputs_file(algorithm, 0, "train"))["out_to_loss"]
+    q = stored_out_to_loss(study, algorithm, 0)
     drawn = torch.from_numpy(masks * q).to(device)
     total, row = torch.zeros((), device=device), 0
     for block in features(model, output, train(), projection):
@@ -273,14 +271,7 @@ def _of_first_checkpoints(
     road = stored_road(study, algorithm)
     weight = mean_out_to_loss(study, algorithm, count, road)
     if road.kind == "primal":
-        shards = range(study.shards("train"))
-        files = [[study.features_file(algorithm, m, n) for n in shards] for m in range(count)]
-        factors = [study.factors_file(algorithm, m) for m in range(count)]
-        return FactorScores(
-            features=[[store.read_tensors(f)["features"] for f in row] for row in files],
-            factors=[store.read_tensors(f)["factors"] for f in factors],
-            out_to_loss=weight,
-        ).matmat(drawn)
+        return study.factor_scores(algorithm, count, weight).matmat(drawn)
     total = np.zeros((study.dataset.n_test, drawn.shape[1]), np.float32)
     for checkpoint in range(count):
         dual = store.read_tensors(study.dual_file(algorithm, checkpoint))["scores"]
@@ -305,7 +296,7 @@ def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterato
         return
     about, test = store.read_json(path), bank.part("test")
     settings = prior.Settings(about["flat"], about["noise"])
-    targets = np.unique(np.linspace(0, study.dataset.n_test - 1, MOST_TARGETS).astype(np.int64))
+    targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     tau = torch.from_numpy(study.score_matrix(algorithm, TRAK).rows(targets)).to(device)
     both = bank.part("fit", "validation")
     for part in (8, 4, 2, 1):

@@ -32,6 +32,25 @@ class Run:
     report: Callable[[Progress], None]
     cluster: Cluster | None = None
 
+    def finish(
+        self,
+        stage: str,
+        algorithm: str,
+        function: Callable[[Job], None],
+        jobs: Sequence[Job],
+        total: int,
+    ) -> None:
+        """Run the jobs that a stage has left of `total`, and report at once and after each."""
+        done = total - len(jobs)
+        self.report(Progress(stage, algorithm, done, total))
+
+        def on_done(job: Job, result: None) -> None:
+            nonlocal done
+            done += 1
+            self.report(Progress(stage, algorithm, done, total))
+
+        self.run_jobs(function, jobs, on_done)
+
     def run_jobs(
         self,
         function: Callable[[Job], Result],

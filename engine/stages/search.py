@@ -14,12 +14,13 @@ from engine.search import (
     attribution_space,
     build_index,
     choose_index,
+    evenly_spread,
     index_to_array,
     measure_recall,
 )
 from engine.stages.run import Run
 from engine.stages.trak import scores_made_from
-from engine.study import ROWS_PER_SHARD, TRAK, Progress, Study
+from engine.study import ROWS_PER_SHARD, TRAK, Study
 
 CODE = 1
 """Raised whenever the same scores would be ranked or indexed differently."""
@@ -45,15 +46,7 @@ def run(run: Run, algorithm: str) -> None:
         for method in methods
         if not _is_done(run.study, algorithm, method)
     ]
-    finished = len(methods) - len(jobs)
-    run.report(Progress("search", algorithm, finished, len(methods)))
-
-    def on_done(job: Job, result: None) -> None:
-        nonlocal finished
-        finished += 1
-        run.report(Progress("search", algorithm, finished, len(methods)))
-
-    run.run_jobs(rank_and_index, jobs, on_done)
+    run.finish("search", algorithm, rank_and_index, jobs, len(methods))
 
 
 def _is_done(study: Study, algorithm: str, method: str) -> bool:
@@ -113,7 +106,7 @@ def rank_and_index(job: Job) -> None:
     if spec.index != "auto":
         kind, reason = spec.index, "study.toml asks for it"
     index = build_index(RowShards.of(vectors), kind, seed=study.spec.seed)
-    tests = np.unique(np.linspace(0, scores.n_test - 1, RECALL_QUERIES).astype(np.int64))
+    tests = evenly_spread(scores.n_test, RECALL_QUERIES)
     sample = TopK(**{name: array[tests] for name, array in asdict(truth).items()})
     # An inverted file is told here how many clusters to search, so it is stored after.
     recall = measure_recall(index, queries[tests], partial(scores.pairs, tests), sample)

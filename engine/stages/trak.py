@@ -25,7 +25,7 @@ from engine.stages.checkpoints import (
     versions,
 )
 from engine.stages.run import Run
-from engine.study import ROWS_PER_SHARD, Progress, Study
+from engine.study import ROWS_PER_SHARD, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -59,19 +59,11 @@ def run(run: Run, algorithm: str) -> None:
     jobs = []
     for checkpoint in range(total):
         path = result_file(study, algorithm, checkpoint, road)
-        if path.exists():
-            store.read_tensors(path, attribution_made_from(study, algorithm, checkpoint, road))
-        if not (path.exists() and _features_are_whole(study, algorithm, checkpoint, road)):
+        made_from = attribution_made_from(study, algorithm, checkpoint, road)
+        there = store.is_there(path, made_from)
+        if not (there and _features_are_whole(study, algorithm, checkpoint, road)):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    finished = total - len(jobs)
-    run.report(Progress("trak", algorithm, finished, total))
-
-    def on_done(job: Job, result: None) -> None:
-        nonlocal finished
-        finished += 1
-        run.report(Progress("trak", algorithm, finished, total))
-
-    run.run_jobs(attribute_checkpoint, jobs, on_done)
+    run.finish("trak", algorithm, attribute_checkpoint, jobs, total)
     _combine(study, algorithm, road)
 
 

@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from engine import store
 from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint, outputs_made_from
 from engine.stages.run import Run
-from engine.stages.trak import batches_of, memory_per_worker, plan_road
-from engine.study import TRAK, Progress, Study
+from engine.stages.trak import batches_of, memory_per_worker, plan_road, stored_out_to_loss
+from engine.study import TRAK, Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -48,12 +46,7 @@ def run(run: Run, algorithm: str) -> None:
     if done:
         store.read_json(path, tuning_made_from(study, algorithm))
     jobs = [] if done else [Job(study.root, algorithm, run.device, memory_per_worker(run))]
-    run.report(Progress("tuning", algorithm, 1 - len(jobs), 1))
-    run.run_jobs(
-        choose_settings,
-        jobs,
-        lambda job, result: run.report(Progress("tuning", algorithm, 1, 1)),
-    )
+    run.finish("tuning", algorithm, choose_settings, jobs, total=1)
 
 
 def tuning_made_from(study: Study, algorithm: str) -> str:
@@ -72,8 +65,7 @@ def choose_settings(job: Job) -> None:
     study = Study.open(job.root)
     model = load_checkpoint(study, job.algorithm, 0, job.device)
     road = plan_road(study, job.algorithm, job.memory_bytes)
-    outputs = study.outputs_file(job.algorithm, 0, "train")
-    q = torch.from_numpy(np.array(store.read_tensors(outputs)["out_to_loss"])).to(job.device)
+    q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, 0)).to(job.device)
     validation = study.bank(job.algorithm, train=False).part("validation")
     attribute = _by_features if road.kind == "primal" else _by_kernel
     tunable = study.spec.trak.tunable
