@@ -46,7 +46,7 @@ from engine.attribution.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.trak import Road
 from engine.spec import TrakSpec
 
-CODE = 1
+CODE = 2
 """Raised when the same runs would give another hybrid."""
 CHECKPOINTS = 5
 BUDGET_CHECKPOINTS = {"mlp": 5, "cnn": 10}
@@ -123,7 +123,8 @@ def _fit_hybrid(
         of(validation[0]),
         of(validation[1][:, some].copy()),
     )
-    found = prior.fit(of(tau), of(masks), of(outputs), settings, of(test_masks))
+    tau_in_units = of(tau) * prior.output_units(of(tau), of(masks), of(outputs), settings.ridge)
+    found = prior.fit(tau_in_units, of(masks), of(outputs), settings, of(test_masks))
     off = (torch.from_numpy(test_outputs.T.copy()) - found.predicted).abs()
     coverage = float((off < NINETY * found.deviation).float().mean())
     return found.predicted.numpy(), settings, coverage
@@ -174,7 +175,7 @@ def compare(workload: Workload, tau: np.ndarray, runs: int) -> dict[str, Any]:
         "trak": judged(workload, tau @ drawn),
         "ridge": judged(workload, ridge(workload, runs)),
         "lasso": judged(workload, lasso(workload, runs)),
-        "settings": {"flat": settings.flat, "noise": settings.noise, "width": settings.width},
+        "settings": asdict(settings),
         "coverage_90": round(coverage, 4),
     }
     say(f"{workload.name}, {runs} runs: {found}")

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from engine import Study, store
-from engine.attribution.prior import Settings, fit
+from engine.attribution.prior import Settings, fit, output_units
 from engine.stages.methods import write_method
 
 BANK = "masks = 20"
@@ -84,10 +84,11 @@ def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None
 def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -> None:
     about = store.read_json(judged.method_file("mlp", "hybrid"))
     seen, test = judged.bank().part("fit", "validation"), judged.bank().part("test")
-    settings = Settings(about["flat"], about["noise"], about["width"])
+    settings = Settings(about["ridge"], about["flat"], about["noise"], about["width"])
     tau = torch.from_numpy(judged.scores(range(60), method="trak"))
     arrays = [torch.from_numpy(array) for array in (seen.masks, seen.test)]
-    found = fit(tau, *arrays, settings, torch.from_numpy(test.masks))
+    units = output_units(tau, *arrays, settings.ridge)
+    found = fit(tau * units, *arrays, settings, torch.from_numpy(test.masks))
     np.testing.assert_allclose(
         judged.scores(range(60), method="hybrid"), found.weights, rtol=1e-4, atol=1e-6
     )

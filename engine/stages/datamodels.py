@@ -25,11 +25,13 @@ from engine.stages.run import Run
 from engine.stages.trak import scores_made_from
 from engine.study import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK, Study
 
-CODE = 1
+CODE = 2
 """Raised whenever the same runs would give other weights."""
 
 MOST_TARGETS = 128
 """Settings are chosen by so many test examples, evenly spread."""
+MOST_FOR_UNITS = 1024
+"""The units of attributions are learnt from so many, since more say more."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
 
     made_from = datamodel_made_from(study, job.algorithm, HYBRID)
     trak = study.score_matrix(job.algorithm, TRAK)
-    chosen_by = evenly_spread(trak.n_test, MOST_TARGETS)
+    chosen_by, units_by = (
+        evenly_spread(trak.n_test, most) for most in (MOST_TARGETS, MOST_FOR_UNITS)
+    )
 
     def on_device(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(job.device)
@@ -134,10 +138,13 @@ def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
     )
     both = bank.part("fit", "validation")
     masks, judged = on_device(both.masks), on_device(bank.part("test").masks)
+    units = prior.output_units(
+        on_device(trak.rows(units_by)), masks, on_device(both.test[:, units_by]), settings.ridge
+    )
 
     def rows(tests: slice) -> np.ndarray:
         numbers = np.arange(tests.start, tests.stop)
-        tau, outputs = on_device(trak.rows(numbers)), on_device(both.test[:, tests])
+        tau, outputs = on_device(trak.rows(numbers)) * units, on_device(both.test[:, tests])
         found = prior.fit(tau, masks, outputs, settings, judged)
         path = study.intervals_file(job.algorithm, HYBRID, tests.start // ROWS_PER_SHARD)
         intervals = {"predicted": found.predicted, "deviation": found.deviation}
@@ -162,8 +169,9 @@ def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
         made_from,
         lambda: {
             "settings": f"{int(both.seeds.sum()):,} runs, {checkpoints} checkpoints, "
-            f"κ {settings.flat:g}, σ² {settings.noise:g}",
+            f"ridge {settings.ridge:g}, κ {settings.flat:g}, σ² {settings.noise:g}",
             "validation_lds": max(trial.lds for trial in trials),
+            "ridge": settings.ridge,
             "flat": settings.flat,
             "noise": settings.noise,
             "width": settings.width,

@@ -295,7 +295,7 @@ def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterato
     if not path.exists():
         return
     about, test = store.read_json(path), bank.part("test")
-    settings = prior.Settings(about["flat"], about["noise"])
+    settings = prior.Settings(about["ridge"], about["flat"], about["noise"])
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     tau = torch.from_numpy(study.score_matrix(algorithm, TRAK).rows(targets)).to(device)
     both = bank.part("fit", "validation")
@@ -305,7 +305,8 @@ def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterato
             continue
         masks = torch.from_numpy(both.masks[:count]).to(device)
         outputs = torch.from_numpy(both.test[:count, targets]).to(device)
-        weights = prior.fit(tau, masks, outputs, settings).weights.cpu().numpy()
+        mean = tau * prior.output_units(tau, masks, outputs, settings.ridge)
+        weights = prior.fit(mean, masks, outputs, settings).weights.cpu().numpy()
         predicted = weights @ test.masks.T.astype(np.float32)
         measured = _measured(lds_of_predictions(predicted, test.test[:, targets].T))
         yield Point(HYBRID, int(both.seeds[:count].sum()), measured)
