@@ -28,12 +28,13 @@ import numpy as np
 from benchmarks._report import report, say
 from benchmarks.workload import CNN, ENCODING, MLP, Workload, data, task, untrained
 from engine import store
+from engine.answers import Progress
 from engine.bank import draw_mask, pack
 from engine.execution import run_jobs
 from engine.stages import bank as bank_stage
 from engine.stages import data as data_stage
 from engine.stages.run import Run
-from engine.study import Progress, Study
+from engine.study import Study
 
 ALPHA = 0.5
 RESUMED = 1000

@@ -19,10 +19,12 @@ from dashboard.location import Location
 from dashboard.login import picture_key
 from dashboard.slices import NEED_SCORES
 from engine import store
+from engine.answers import Badge
 from engine.doctor import Report, examine
 from engine.errors import SpecError
+from engine.layout import Split
 from engine.slices import SavedSlice, saved_slices
-from engine.study import Badge, Split, Study
+from engine.study import Study
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""

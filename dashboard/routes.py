@@ -16,7 +16,8 @@ from starlette.staticfiles import StaticFiles
 
 from dashboard.login import picture_key
 from engine.errors import DataloupeError
-from engine.study import Split, Study
+from engine.layout import Split
+from engine.study import Study
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",

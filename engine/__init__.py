@@ -10,6 +10,7 @@
 Importing this package does not import torch.
 """
 
+from engine.answers import Badge, Dataset, Explanation, Influence, Progress
 from engine.errors import (
     CheckpointError,
     DataError,
@@ -20,7 +21,7 @@ from engine.errors import (
     StaleError,
     StoreError,
 )
-from engine.study import Badge, Dataset, Explanation, Influence, Progress, Study
+from engine.study import Study
 
 __version__ = "0.1.0"
 

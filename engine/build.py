@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from engine import store
+from engine.answers import Progress
 from engine.cluster import connect
 from engine.errors import SpecError, StaleError, StoreError
 from engine.execution import default_workers, pick_device
+from engine.layout import FORMAT
 from engine.stages import (
     bank,
     checkpoints,
@@ -32,7 +34,7 @@ from engine.stages import (
     tuning,
 )
 from engine.stages.run import Run
-from engine.study import FORMAT, Progress, Study
+from engine.study import Study
 
 _OF_AN_ALGORITHM = {
     "checkpoints": checkpoints,

@@ -13,11 +13,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 import engine
+from engine.answers import Explanation, Influence
 from engine.errors import DataloupeError, InterruptedBuild
 from engine.importing import KINDS
 from engine.progress import BuildProgress
 from engine.quality import Measured, Quality
-from engine.study import Explanation, Influence, Study
+from engine.study import Study
 from engine.trust import Verdict, verdict
 
 EXIT_MISTAKE = 2

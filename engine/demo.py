@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from engine.answers import Progress
 from engine.launch import launch
 from engine.progress import BuildProgress
-from engine.study import Progress, Study
+from engine.study import Study
 from engine.templates import spec_from_template
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from engine import store
 from engine.errors import StoreError
-from engine.study import SPLITS, Study
+from engine.layout import SPLITS
+from engine.study import Study
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from engine.study import Progress, Study
+from engine.answers import Progress
+from engine.study import Study
 
 TITLES = {
     "data": "Read and check the data",

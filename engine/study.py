@@ -1,46 +1,6 @@
 """A study: the folder that holds everything computed for one dataset.
 
-This is the only module that knows the names of a study's files. Opening a study and reading what it
-holds never imports torch.
-
-    study.toml                                   what to compute (written by people)
-    store.json                                   format of this folder
-    slices/0123456789abcdef.json                 a saved slice: its name and its filters
-    data/dataset.json                            what the dataset is, and its fingerprint
-    data/{split}/00000.safetensors               what models are fed, in row shards
-    data/{split}/00000.parquet                   id, label, columns to show and filter by
-    data/{split}/00000.webp                      thumbnails, 256 to a sprite sheet
-    algorithms/NAME/checkpoints/000.safetensors  trained weights
-    algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
-    algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
-    algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index of embeddings
-    algorithms/NAME/neighbours/{split}-00000.safetensors  nearest training examples, in row shards
-    algorithms/NAME/neighbours/similarity.json   what likeness is the mean over, measured recall
-    algorithms/NAME/tuning/tuning.json           settings of TRAK that validation runs decided
-    algorithms/NAME/trak/road.json               how attributions are computed, and why so
-    algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
-    algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
-    algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
-    algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
-    algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
-    algorithms/NAME/live/000/solver.safetensors  solves for examples from outside
-    algorithms/NAME/live/000/00000.safetensors   traces of training examples in row shards (dual)
-    algorithms/NAME/live/live.json               how many checkpoints are kept so, and why
-    algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
-    algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
-    algorithms/NAME/methods/METHOD/fit/00000.safetensors  biases and how each fit came out
-    algorithms/NAME/methods/METHOD/intervals/00000.safetensors  what it foretells of test runs
-    algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
-    algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
-    algorithms/NAME/search/METHOD/totals.safetensors      sums of scores of both signs, both sides
-    algorithms/NAME/search/METHOD/vectors/       the attribution space: test.safetensors, train-…
-    algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
-    algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
-    algorithms/NAME/bank/00017-0.safetensors     subset run: mask 17, seed 0, and its outputs
-    algorithms/NAME/imported-bank/bank.json      subset runs made elsewhere: what they are
-    algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
-    algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
-    algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
+Opening a study and reading what it holds never imports torch. `engine.layout` names its files.
 """
 
 from __future__ import annotations
@@ -48,18 +8,29 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from engine import bank, store
+from engine.answers import (
+    Badge,
+    Dataset,
+    Explanation,
+    Import,
+    Influence,
+    Live,
+    Progress,
+    Similarity,
+)
 from engine.bank import BankImport, RunBank
 from engine.errors import DataloupeError, SpecError, StoreError
+from engine.layout import DATAMODEL, FORMAT, HYBRID, ROWS_PER_SHARD, SPLITS, TRAK, Layout, Split
 from engine.quality import Measured, Quality
+from engine.sharded_rows import ShardedRows
 from engine.softmax import softmax
 from engine.spec import AlgorithmSpec, StudySpec, load_spec
 
@@ -71,240 +42,8 @@ if TYPE_CHECKING:
     from engine.importing.scores import Imported
     from engine.similarity import Embeddings
 
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, Split] = ("train", "test")
-FORMAT = 1
-"""Version of the layout above. A study with a larger one was made by a newer Dataloupe."""
-ROWS_PER_SHARD = 4096
-TRAK = "trak"
-"""The method that every study has. Other methods are found in the folder `methods`."""
-DATAMODEL = "datamodel"
-HYBRID = "hybrid"
-OWN_METHODS = (TRAK, DATAMODEL, HYBRID)
-"""Names that scores made elsewhere cannot have."""
 
-
-@dataclass(frozen=True)
-class Dataset:
-    """What dataset.json says.
-
-    Attributes:
-        fingerprint: Of the encoded content, ids, labels, classes and encoding.
-        display: How an example is shown.
-        encoding: The task's description of how rows became tensors.
-        cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
-    """
-
-    fingerprint: str
-    source: str
-    task: str
-    display: Literal["image", "text"]
-    n_train: int
-    n_test: int
-    classes: list[str]
-    encoding: dict[str, Any]
-    cell: int
-    warnings: list[str]
-
-    def rows(self, split: Split) -> int:
-        return self.n_train if split == "train" else self.n_test
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage of the build is."""
-
-    stage: str
-    algorithm: str | None
-    done: int
-    total: int
-
-    @property
-    def complete(self) -> bool:
-        return self.done >= self.total
-
-
-@dataclass(frozen=True)
-class Badge:
-    """How far the scores beside it can be trusted: shown wherever a score is.
-
-    Attributes:
-        method: Its name for people, such as `TRAK`.
-        reason: Why these scores are computed this way, or where they come from; one sentence.
-        index: Kind of the search index.
-        recall: Of the search index against exact top-k, and the k it was measured at.
-        road: How TRAK was computed; None for scores that are none of ours.
-        checkpoints: Models attributed; None where that is not known.
-        features: Width of the gradient features (None: exact, not projected, or not known).
-        damping: λ relative to the mean diagonal.
-        runs: Subset runs that the scores were fitted on.
-        lds: Linear datamodeling score; None until it is measured on held-out subset runs.
-        lds_low, lds_high: Ends of its 95 % interval.
-        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
-        slope_low, slope_high: Ends of its 95 % interval.
-        r_squared: Share of the outputs' variance that the calibrated scores explain.
-    """
-
-    method: str
-    reason: str
-    index: str
-    recall: float
-    recall_at: int
-    road: str | None = None
-    checkpoints: int | None = None
-    features: int | None = None
-    damping: float | None = None
-    soft_threshold: float = 0.0
-    runs: int | None = None
-    lds: float | None = None
-    lds_low: float | None = None
-    lds_high: float | None = None
-    slope: float | None = None
-    slope_low: float | None = None
-    slope_high: float | None = None
-    r_squared: float | None = None
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether a score is known as a change of the margin."""
-        return self.slope is not None
-
-    def __str__(self) -> str:
-        parts = [self.method if self.road is None else f"{self.method} ({self.road})"]
-        if self.checkpoints is not None:
-            parts.append(f"{self.checkpoints} checkpoints")
-        if self.runs is not None:
-            parts.append(f"{self.runs:,} subset runs")
-        if self.road is not None:
-            exact = self.features is None
-            parts.append("exact gradients" if exact else f"{self.features:,} features")
-            parts.append(f"λ {self.damping:g}")
-        if self.lds is None:
-            parts.append("LDS not measured")
-        else:
-            parts.append(f"LDS {self.lds:.3f} [{self.lds_low:.3f}, {self.lds_high:.3f}]")
-        parts.append("calibrated" if self.calibrated else "uncalibrated")
-        return " · ".join(parts)
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """What likeness to training examples is measured by.
-
-    Attributes:
-        checkpoints: How many models' embeddings it is the mean cosine of; 0 where none gives any.
-        reason: Why there are none, or why the index is of its kind.
-        stored: How many neighbours are stored for every example.
-        index: Kind of FAISS index, and its recall against exact search.
-    """
-
-    checkpoints: int
-    reason: str
-    stored: int = 0
-    index: str = ""
-    recall: float = 1.0
-
-
-@dataclass(frozen=True)
-class Import:
-    """Where the scores of an imported method came from.
-
-    Attributes:
-        tool: What made them; None where the user did not say.
-        files: Name → SHA-256 of each file they were read from.
-        shape: Of the matrix in the file.
-        rows: What a row of it stood for, `test` or `train`.
-        negated: Its signs were turned round.
-        settings: What the tool said of how they were made.
-        dataset: Fingerprint of the data they were imported for.
-    """
-
-    tool: str | None
-    files: dict[str, str]
-    shape: list[int]
-    rows: str
-    negated: bool
-    settings: dict[str, Any]
-    dataset: str
-
-
-@dataclass(frozen=True)
-class Live:
-    """Whether examples from outside can be attributed.
-
-    Attributes:
-        checkpoints: How many their scores are the mean over; 0: they cannot be.
-        reason: Why so many.
-        kept_bytes: What is kept on disk for it.
-        read_bytes: What a query reads of it and of the study's other files.
-    """
-
-    checkpoints: int
-    reason: str
-    kept_bytes: int
-    read_bytes: int
-
-
-@dataclass(frozen=True)
-class Influence:
-    """One training example's score for one prediction. Positive supports, negative opposes."""
-
-    row: int
-    id: str
-    label: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One prediction and the training examples that support and oppose its true label's margin.
-
-    What the model says (`predicted` to `margin`) is None where only scores were imported.
-    """
-
-    study: str
-    algorithm: str
-    method: str
-    row: int
-    id: str
-    label: str
-    predicted: str | None
-    correct: bool | None
-    confidence: float | None
-    margin: float | None
-    supporting: list[Influence]
-    opposing: list[Influence]
-    badge: Badge
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class ShardedRows:
-    """Row shards as one array, of which `[slice]` or `[row numbers]` copies just those rows.
-
-    So the memory that training and featurising take does not grow with the dataset.
-    """
-
-    def __init__(self, shards: Sequence[np.ndarray]) -> None:
-        self._shards = shards
-        self._starts = np.cumsum([0, *map(len, shards)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        first = self._shards[0]
-        found = np.empty((len(numbers), *first.shape[1:]), first.dtype)
-        owners = np.searchsorted(self._starts, numbers, side="right") - 1
-        for owner in np.unique(owners):
-            mine = owners == owner
-            found[mine] = self._shards[owner][numbers[mine] - self._starts[owner]]
-        return found
-
-
-class Study:
+class Study(Layout):
     """A study's folder, opened for reading. `Study.open` checks it; `build` computes.
 
     study = Study.open("my-study")
@@ -313,7 +52,7 @@ class Study:
     """
 
     def __init__(self, root: Path, spec: StudySpec) -> None:
-        self.root = root
+        super().__init__(root)
         self.spec = spec
         self._indexes: dict[Path, Any] = {}
 
@@ -400,183 +139,6 @@ class Study:
         from engine.launch import launch
 
         return launch(self.root, port=port, open_browser=open_browser)
-
-    # --- names of files ------------------------------------------------------------------------
-
-    @property
-    def spec_file(self) -> Path:
-        return self.root / "study.toml"
-
-    @property
-    def format_file(self) -> Path:
-        return self.root / "store.json"
-
-    @property
-    def dataset_file(self) -> Path:
-        return self.root / "data" / "dataset.json"
-
-    def slice_file(self, name: str) -> Path:
-        return self.root / "slices" / f"{store.fingerprint('slice', name)}.json"
-
-    def slice_files(self) -> list[Path]:
-        """The files of all saved slices."""
-        return sorted((self.root / "slices").glob("[!.]*.json"))
-
-    def table_file(self, split: Split, shard: int) -> Path:
-        return self.root / "data" / split / f"{shard:05d}.parquet"
-
-    def arrays_file(self, split: Split, shard: int) -> Path:
-        return self.root / "data" / split / f"{shard:05d}.safetensors"
-
-    def sprite_file(self, split: Split, sheet: int) -> Path:
-        return self.root / "data" / split / f"{sheet:05d}.webp"
-
-    def algorithm_folder(self, algorithm: str) -> Path:
-        return self.root / "algorithms" / algorithm
-
-    def checkpoint_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.algorithm_folder(algorithm) / "checkpoints" / f"{checkpoint:03d}.safetensors"
-
-    def outputs_file(self, algorithm: str, checkpoint: int, split: Split) -> Path:
-        folder = self.algorithm_folder(algorithm) / "outputs"
-        return folder / f"{checkpoint:03d}-{split}.safetensors"
-
-    def predictions_file(self, algorithm: str, split: Split) -> Path:
-        return self.algorithm_folder(algorithm) / "predictions" / f"{split}.parquet"
-
-    def stage_folders(self, stage: str, algorithm: str) -> list[Path]:
-        """The folders that hold what a stage of the build makes, and nothing else."""
-        folder = self.algorithm_folder(algorithm)
-        return {
-            "data": [self.root / "data"],
-            "checkpoints": [folder / "checkpoints", folder / "outputs"],
-            "predictions": [folder / "predictions"],
-            "neighbours": [self.neighbours_folder(algorithm)],
-            "trak": [self.trak_folder(algorithm)],
-            "live": [self.live_folder(algorithm)],
-            "search": [folder / "search"],
-            "bank": [self.bank_folder(algorithm)],
-            "tuning": [self.tuning_file(algorithm).parent],
-            "datamodels": [
-                of(algorithm, method)
-                for method in (DATAMODEL, HYBRID)
-                for of in (self.method_folder, self.search_folder)
-            ],
-            "quality": [self.quality_folder(algorithm)],
-        }[stage]
-
-    def neighbours_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "neighbours"
-
-    def neighbours_index_file(self, algorithm: str) -> Path:
-        return self.neighbours_folder(algorithm) / "index.safetensors"
-
-    def neighbours_file(self, algorithm: str, split: Split, shard: int) -> Path:
-        return self.neighbours_folder(algorithm) / f"{split}-{shard:05d}.safetensors"
-
-    def similarity_file(self, algorithm: str) -> Path:
-        return self.neighbours_folder(algorithm) / "similarity.json"
-
-    def trak_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "trak"
-
-    def road_file(self, algorithm: str) -> Path:
-        return self.trak_folder(algorithm) / "road.json"
-
-    def dual_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.trak_folder(algorithm) / "dual" / f"{checkpoint:03d}.safetensors"
-
-    def features_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
-        folder = self.trak_folder(algorithm) / "features" / f"{checkpoint:03d}"
-        return folder / f"{shard:05d}.safetensors"
-
-    def factors_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.trak_folder(algorithm) / "factors" / f"{checkpoint:03d}.safetensors"
-
-    def scores_file(self, algorithm: str, shard: int) -> Path:
-        return self.trak_folder(algorithm) / "scores" / f"{shard:05d}.safetensors"
-
-    def weighting_file(self, algorithm: str) -> Path:
-        return self.trak_folder(algorithm) / "weighting.safetensors"
-
-    def live_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "live"
-
-    def live_solver_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.live_folder(algorithm) / f"{checkpoint:03d}" / "solver.safetensors"
-
-    def live_traces_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
-        return self.live_folder(algorithm) / f"{checkpoint:03d}" / f"{shard:05d}.safetensors"
-
-    def live_file(self, algorithm: str) -> Path:
-        return self.live_folder(algorithm) / "live.json"
-
-    def method_folder(self, algorithm: str, method: str) -> Path:
-        return self.algorithm_folder(algorithm) / "methods" / method
-
-    def method_file(self, algorithm: str, method: str) -> Path:
-        return self.method_folder(algorithm, method) / "method.json"
-
-    def method_scores_file(self, algorithm: str, method: str, shard: int) -> Path:
-        folder = self.method_folder(algorithm, method) / "scores"
-        return folder / f"{shard:05d}.safetensors"
-
-    def tuning_file(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "tuning" / "tuning.json"
-
-    def fit_file(self, algorithm: str, method: str, shard: int) -> Path:
-        return self.method_folder(algorithm, method) / "fit" / f"{shard:05d}.safetensors"
-
-    def intervals_file(self, algorithm: str, method: str, shard: int) -> Path:
-        folder = self.method_folder(algorithm, method) / "intervals"
-        return folder / f"{shard:05d}.safetensors"
-
-    def search_folder(self, algorithm: str, method: str) -> Path:
-        return self.algorithm_folder(algorithm) / "search" / method
-
-    def top_test_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "top" / "test.safetensors"
-
-    def top_train_file(self, algorithm: str, method: str, shard: int) -> Path:
-        return self.search_folder(algorithm, method) / "top" / f"train-{shard:05d}.safetensors"
-
-    def totals_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "totals.safetensors"
-
-    def test_vectors_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "vectors" / "test.safetensors"
-
-    def train_vectors_file(self, algorithm: str, method: str, shard: int) -> Path:
-        folder = self.search_folder(algorithm, method) / "vectors"
-        return folder / f"train-{shard:05d}.safetensors"
-
-    def index_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "index.safetensors"
-
-    def search_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "search.json"
-
-    def quality_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "quality"
-
-    def quality_file(self, algorithm: str) -> Path:
-        return self.quality_folder(algorithm) / "quality.json"
-
-    def predicted_file(self, algorithm: str, method: str) -> Path:
-        return self.quality_folder(algorithm) / f"{method}.safetensors"
-
-    def bank_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "bank"
-
-    def run_file(self, algorithm: str, mask: int, seed: int) -> Path:
-        return self.bank_folder(algorithm) / f"{mask:05d}-{seed}.safetensors"
-
-    def bank_import_file(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "imported-bank" / "bank.json"
-
-    def imported_runs_file(self, algorithm: str, about: BankImport, shard: int) -> Path:
-        name = f"{about.fingerprint}-{shard:05d}.safetensors"
-        return self.bank_import_file(algorithm).parent / name
 
     # --- the dataset ---------------------------------------------------------------------------
 

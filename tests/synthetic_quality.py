@@ -13,8 +13,9 @@ import numpy as np
 
 from engine import store
 from engine.attribution.lds import spearman
+from engine.layout import TRAK
 from engine.quality import Calibration, Measured, MethodQuality, Point, Quality
-from engine.study import TRAK, Study
+from engine.study import Study
 from tests.synthetic import write_scores
 
 ALPHA = 0.5

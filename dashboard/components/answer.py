@@ -14,8 +14,9 @@ from dashboard.components.likeness import overlap_words, similar_words
 from dashboard.components.title import short
 from dashboard.data import Examples, makeup, share
 from dashboard.location import BOTH, TRAINING, Location
+from engine.answers import Similarity
 from engine.quality import Measured
-from engine.study import Similarity, Study
+from engine.study import Study
 from engine.trust import number
 
 SIDE = 112

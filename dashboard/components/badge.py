@@ -7,8 +7,8 @@ from html import escape
 import streamlit as st
 
 from dashboard.location import QUALITY
+from engine.answers import Badge
 from engine.quality import Measured
-from engine.study import Badge
 from engine.trust import interval
 
 ROADS = {

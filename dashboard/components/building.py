@@ -8,8 +8,9 @@ from html import escape
 import streamlit as st
 
 from dashboard.data import open_study
+from engine.answers import Progress
 from engine.progress import TITLES
-from engine.study import Progress, Study
+from engine.study import Study
 
 SECONDS = 1.5
 

@@ -14,7 +14,8 @@ import streamlit as st
 
 from dashboard.data import Examples
 from dashboard.location import Location
-from engine.study import Explanation, Study
+from engine.answers import Explanation
+from engine.study import Study
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a cell of text for a formula."""

@@ -16,7 +16,8 @@ import streamlit as st
 from dashboard.data import sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
-from engine.study import Split, Study
+from engine.layout import Split
+from engine.study import Study
 
 EXCERPT = 240
 CAPTIONED = 80

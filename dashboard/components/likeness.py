@@ -12,7 +12,8 @@ from dashboard.components.building import building
 from dashboard.components.gallery import Card, Group
 from dashboard.components.notice import notice
 from dashboard.location import INFLUENTIAL, SHOWS, keep
-from engine.study import Similarity, Study
+from engine.answers import Similarity
+from engine.study import Study
 
 
 def show_switch(chosen: str) -> None:

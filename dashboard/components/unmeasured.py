@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components.blocks import aside, heading
-from engine.study import TRAK, Study
+from engine.layout import TRAK
+from engine.study import Study
 
 MASKS = 200
 ALPHA = 0.5

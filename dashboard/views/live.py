@@ -34,8 +34,8 @@ from dashboard.live import MEGABYTES, ask, warm_up
 from dashboard.location import INFLUENTIAL, SIMILAR, read_location
 from engine.data.pictures import SUFFIXES
 from engine.errors import DataloupeError
+from engine.layout import TRAK
 from engine.live import KEPT, Answer
-from engine.study import TRAK
 
 SIDE = 112
 LONGEST_TEXT = 20_000

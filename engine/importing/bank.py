@@ -21,11 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
+from engine.answers import Progress
 from engine.attribution.lds import spearman
 from engine.bank import FEWEST_MASKS, BankImport, Output, fault, gather, pack, unpack
 from engine.build import build_data, writing
 from engine.errors import ImportingError
-from engine.study import SPLITS, Progress, Split, Study
+from engine.layout import SPLITS, Split
+from engine.study import Study
 
 CODE = 1
 """Raised whenever the same files would give another bank."""

@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 
 from engine import store
+from engine.answers import Import, Progress
 from engine.build import build_data, writing
 from engine.errors import ImportingError
 from engine.importing import KINDS
 from engine.importing.source import Blocks, Rows, oriented
+from engine.layout import OWN_METHODS, SPLITS
 from engine.spec import checked_name
 from engine.stages.methods import remove_method, write_method_in_blocks
 from engine.stages.search import Job, rank_and_index
-from engine.study import OWN_METHODS, SPLITS, Import, Progress, Study
+from engine.study import Study
 
 CODE = 1
 """Raised whenever the same files would give other scores."""

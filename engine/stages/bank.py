@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
+from engine.answers import Progress
 from engine.bank import draw_mask, fault, pack
 from engine.errors import DataloupeError, SpecError, StaleError, StoreError
+from engine.layout import SPLITS
 from engine.stages.checkpoints import initial_model, recipe_made_from, versions
 from engine.stages.run import Run
-from engine.study import SPLITS, Progress, Study
+from engine.study import Study
 from engine.tasks import load_task
 
 CODE = 1

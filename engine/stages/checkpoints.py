@@ -11,9 +11,10 @@ import numpy as np
 
 from engine import store
 from engine.errors import SpecError
+from engine.layout import SPLITS
 from engine.spec import AlgorithmSpec
 from engine.stages.run import Run
-from engine.study import SPLITS, Study
+from engine.study import Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:

@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
+from engine.answers import Dataset, Progress
 from engine.data.thumbnails import SPRITES_PER_SHEET, sprite_sheet
+from engine.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.spec import validate_options
 from engine.stages.run import Run
-from engine.study import ROWS_PER_SHARD, SPLITS, Dataset, Progress, Split, Study
+from engine.study import Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:

@@ -17,13 +17,14 @@ import numpy as np
 from engine import store
 from engine.attribution.sparse import SparseRows
 from engine.bank import RunBank
+from engine.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
 from engine.search import evenly_spread
 from engine.stages import search
 from engine.stages.bank import bank_made_from
 from engine.stages.methods import write_method
 from engine.stages.run import Run
 from engine.stages.trak import scores_made_from
-from engine.study import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK, Study
+from engine.study import Study
 
 CODE = 2
 """Raised whenever the same runs would give other weights."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
+from engine.answers import Live
 from engine.errors import StoreError
+from engine.layout import ROWS_PER_SHARD
 from engine.stages.checkpoints import load_checkpoint, outputs_made_from, versions
 from engine.stages.run import Run
 from engine.stages.trak import (
@@ -20,7 +22,7 @@ from engine.stages.trak import (
     stored_out_to_loss,
     stored_road,
 )
-from engine.study import ROWS_PER_SHARD, Live, Study
+from engine.study import Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy as np
 
 from engine import store
 from engine.attribution.sparse import SparseRows
-from engine.study import ROWS_PER_SHARD, Study
+from engine.layout import ROWS_PER_SHARD
+from engine.study import Study
 
 
 def write_method(

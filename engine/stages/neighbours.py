@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from engine import store
+from engine.answers import Progress
+from engine.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.search import build_index, evenly_spread, index_from_array, index_to_array
 from engine.similarity import checkpoints_to_use, choose_kind, measure_recall, nearest
 from engine.stages.checkpoints import outputs_made_from
 from engine.stages.run import Run
-from engine.study import ROWS_PER_SHARD, SPLITS, Progress, Split, Study
+from engine.study import Study
 
 CODE = 1
 """Raised whenever the same embeddings would be indexed or compared differently."""

@@ -6,10 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
+from engine.answers import Progress
+from engine.layout import SPLITS, Split
 from engine.softmax import softmax
 from engine.stages.checkpoints import outputs_made_from
 from engine.stages.run import Run
-from engine.study import SPLITS, Progress, Split, Study
+from engine.study import Study
 
 CODE = 1
 """Raised whenever the same outputs would be averaged differently."""

@@ -13,6 +13,7 @@ from engine.attribution.calibration import NINETY, calibrate
 from engine.attribution.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.scores import DenseScores, Scores
 from engine.bank import RunBank
+from engine.layout import HYBRID, SPLITS, TRAK
 from engine.quality import Calibration, Measured, MethodQuality, Point, Quality
 from engine.search import evenly_spread
 from engine.stages.bank import bank_made_from
@@ -26,7 +27,7 @@ from engine.stages.trak import (
     stored_out_to_loss,
     stored_road,
 )
-from engine.study import HYBRID, SPLITS, TRAK, Study
+from engine.study import Study
 from engine.tasks import load_task
 
 CODE = 1

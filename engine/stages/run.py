@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from engine import execution
+from engine.answers import Progress
 from engine.cluster import Cluster
-from engine.study import Progress, Study
+from engine.study import Study
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

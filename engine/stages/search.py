@@ -10,6 +10,7 @@ import numpy as np
 
 from engine import store
 from engine.attribution.scores import RowShards, Scores, TopK, Totals, merge, top_k
+from engine.layout import ROWS_PER_SHARD, TRAK
 from engine.search import (
     attribution_space,
     build_index,
@@ -20,7 +21,7 @@ from engine.search import (
 )
 from engine.stages.run import Run
 from engine.stages.trak import scores_made_from
-from engine.study import ROWS_PER_SHARD, TRAK, Study
+from engine.study import Study
 
 CODE = 1
 """Raised whenever the same scores would be ranked or indexed differently."""

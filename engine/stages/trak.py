@@ -18,6 +18,7 @@ import numpy as np
 
 from engine import store
 from engine.attribution.scores import combine
+from engine.layout import ROWS_PER_SHARD
 from engine.stages.checkpoints import (
     checkpoint_made_from,
     load_checkpoint,
@@ -25,7 +26,7 @@ from engine.stages.checkpoints import (
     versions,
 )
 from engine.stages.run import Run
-from engine.study import ROWS_PER_SHARD, Study
+from engine.study import Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:

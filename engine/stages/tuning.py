@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
+from engine.layout import TRAK
 from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint, outputs_made_from
 from engine.stages.run import Run
 from engine.stages.trak import batches_of, memory_per_worker, plan_road, stored_out_to_loss
-from engine.study import TRAK, Study
+from engine.study import Study
 from engine.tasks import load_task
 
 if TYPE_CHECKING:

@@ -1,0 +1,247 @@
+"""Names of the files of a study. No other module knows them.
+
+study.toml                                   what to compute (written by people)
+store.json                                   format of this folder
+slices/0123456789abcdef.json                 a saved slice: its name and its filters
+data/dataset.json                            what the dataset is, and its fingerprint
+data/{split}/00000.safetensors               what models are fed, in row shards
+data/{split}/00000.parquet                   id, label, columns to show and filter by
+data/{split}/00000.webp                      thumbnails, 256 to a sprite sheet
+algorithms/NAME/checkpoints/000.safetensors  trained weights
+algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
+algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
+algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index of embeddings
+algorithms/NAME/neighbours/{split}-00000.safetensors  nearest training examples, in row shards
+algorithms/NAME/neighbours/similarity.json   what likeness is the mean over, measured recall
+algorithms/NAME/tuning/tuning.json           settings of TRAK that validation runs decided
+algorithms/NAME/trak/road.json               how attributions are computed, and why so
+algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
+algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
+algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
+algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
+algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
+algorithms/NAME/live/000/solver.safetensors  solves for examples from outside
+algorithms/NAME/live/000/00000.safetensors   traces of training examples in row shards (dual)
+algorithms/NAME/live/live.json               how many checkpoints are kept so, and why
+algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
+algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
+algorithms/NAME/methods/METHOD/fit/00000.safetensors  biases and how each fit came out
+algorithms/NAME/methods/METHOD/intervals/00000.safetensors  what it foretells of test runs
+algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
+algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
+algorithms/NAME/search/METHOD/totals.safetensors      sums of scores of both signs, both sides
+algorithms/NAME/search/METHOD/vectors/       the attribution space: test.safetensors, train-…
+algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
+algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
+algorithms/NAME/bank/00017-0.safetensors     subset run: mask 17, seed 0, and its outputs
+algorithms/NAME/imported-bank/bank.json      subset runs made elsewhere: what they are
+algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
+algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
+algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from engine import store
+from engine.bank import BankImport
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, Split] = ("train", "test")
+FORMAT = 1
+"""Version of the layout above. A study with a larger one was made by a newer Dataloupe."""
+ROWS_PER_SHARD = 4096
+TRAK = "trak"
+"""The method that every study has. Other methods are found in the folder `methods`."""
+DATAMODEL = "datamodel"
+HYBRID = "hybrid"
+OWN_METHODS = (TRAK, DATAMODEL, HYBRID)
+"""Names that scores made elsewhere cannot have."""
+
+
+class Layout:
+    """Where a study keeps what.
+
+    Attributes:
+        root: The study's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def spec_file(self) -> Path:
+        return self.root / "study.toml"
+
+    @property
+    def format_file(self) -> Path:
+        return self.root / "store.json"
+
+    @property
+    def dataset_file(self) -> Path:
+        return self.root / "data" / "dataset.json"
+
+    def slice_file(self, name: str) -> Path:
+        return self.root / "slices" / f"{store.fingerprint('slice', name)}.json"
+
+    def slice_files(self) -> list[Path]:
+        """The files of all saved slices."""
+        return sorted((self.root / "slices").glob("[!.]*.json"))
+
+    def table_file(self, split: Split, shard: int) -> Path:
+        return self.root / "data" / split / f"{shard:05d}.parquet"
+
+    def arrays_file(self, split: Split, shard: int) -> Path:
+        return self.root / "data" / split / f"{shard:05d}.safetensors"
+
+    def sprite_file(self, split: Split, sheet: int) -> Path:
+        return self.root / "data" / split / f"{sheet:05d}.webp"
+
+    def algorithm_folder(self, algorithm: str) -> Path:
+        return self.root / "algorithms" / algorithm
+
+    def checkpoint_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.algorithm_folder(algorithm) / "checkpoints" / f"{checkpoint:03d}.safetensors"
+
+    def outputs_file(self, algorithm: str, checkpoint: int, split: Split) -> Path:
+        folder = self.algorithm_folder(algorithm) / "outputs"
+        return folder / f"{checkpoint:03d}-{split}.safetensors"
+
+    def predictions_file(self, algorithm: str, split: Split) -> Path:
+        return self.algorithm_folder(algorithm) / "predictions" / f"{split}.parquet"
+
+    def stage_folders(self, stage: str, algorithm: str) -> list[Path]:
+        """The folders that hold what a stage of the build makes, and nothing else."""
+        folder = self.algorithm_folder(algorithm)
+        return {
+            "data": [self.root / "data"],
+            "checkpoints": [folder / "checkpoints", folder / "outputs"],
+            "predictions": [folder / "predictions"],
+            "neighbours": [self.neighbours_folder(algorithm)],
+            "trak": [self.trak_folder(algorithm)],
+            "live": [self.live_folder(algorithm)],
+            "search": [folder / "search"],
+            "bank": [self.bank_folder(algorithm)],
+            "tuning": [self.tuning_file(algorithm).parent],
+            "datamodels": [
+                of(algorithm, method)
+                for method in (DATAMODEL, HYBRID)
+                for of in (self.method_folder, self.search_folder)
+            ],
+            "quality": [self.quality_folder(algorithm)],
+        }[stage]
+
+    def neighbours_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "neighbours"
+
+    def neighbours_index_file(self, algorithm: str) -> Path:
+        return self.neighbours_folder(algorithm) / "index.safetensors"
+
+    def neighbours_file(self, algorithm: str, split: Split, shard: int) -> Path:
+        return self.neighbours_folder(algorithm) / f"{split}-{shard:05d}.safetensors"
+
+    def similarity_file(self, algorithm: str) -> Path:
+        return self.neighbours_folder(algorithm) / "similarity.json"
+
+    def trak_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "trak"
+
+    def road_file(self, algorithm: str) -> Path:
+        return self.trak_folder(algorithm) / "road.json"
+
+    def dual_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.trak_folder(algorithm) / "dual" / f"{checkpoint:03d}.safetensors"
+
+    def features_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
+        folder = self.trak_folder(algorithm) / "features" / f"{checkpoint:03d}"
+        return folder / f"{shard:05d}.safetensors"
+
+    def factors_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.trak_folder(algorithm) / "factors" / f"{checkpoint:03d}.safetensors"
+
+    def scores_file(self, algorithm: str, shard: int) -> Path:
+        return self.trak_folder(algorithm) / "scores" / f"{shard:05d}.safetensors"
+
+    def weighting_file(self, algorithm: str) -> Path:
+        return self.trak_folder(algorithm) / "weighting.safetensors"
+
+    def live_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "live"
+
+    def live_solver_file(self, algorithm: str, checkpoint: int) -> Path:
+        return self.live_folder(algorithm) / f"{checkpoint:03d}" / "solver.safetensors"
+
+    def live_traces_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
+        return self.live_folder(algorithm) / f"{checkpoint:03d}" / f"{shard:05d}.safetensors"
+
+    def live_file(self, algorithm: str) -> Path:
+        return self.live_folder(algorithm) / "live.json"
+
+    def method_folder(self, algorithm: str, method: str) -> Path:
+        return self.algorithm_folder(algorithm) / "methods" / method
+
+    def method_file(self, algorithm: str, method: str) -> Path:
+        return self.method_folder(algorithm, method) / "method.json"
+
+    def method_scores_file(self, algorithm: str, method: str, shard: int) -> Path:
+        folder = self.method_folder(algorithm, method) / "scores"
+        return folder / f"{shard:05d}.safetensors"
+
+    def tuning_file(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "tuning" / "tuning.json"
+
+    def fit_file(self, algorithm: str, method: str, shard: int) -> Path:
+        return self.method_folder(algorithm, method) / "fit" / f"{shard:05d}.safetensors"
+
+    def intervals_file(self, algorithm: str, method: str, shard: int) -> Path:
+        folder = self.method_folder(algorithm, method) / "intervals"
+        return folder / f"{shard:05d}.safetensors"
+
+    def search_folder(self, algorithm: str, method: str) -> Path:
+        return self.algorithm_folder(algorithm) / "search" / method
+
+    def top_test_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "top" / "test.safetensors"
+
+    def top_train_file(self, algorithm: str, method: str, shard: int) -> Path:
+        return self.search_folder(algorithm, method) / "top" / f"train-{shard:05d}.safetensors"
+
+    def totals_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "totals.safetensors"
+
+    def test_vectors_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "vectors" / "test.safetensors"
+
+    def train_vectors_file(self, algorithm: str, method: str, shard: int) -> Path:
+        folder = self.search_folder(algorithm, method) / "vectors"
+        return folder / f"train-{shard:05d}.safetensors"
+
+    def index_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "index.safetensors"
+
+    def search_file(self, algorithm: str, method: str) -> Path:
+        return self.search_folder(algorithm, method) / "search.json"
+
+    def quality_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "quality"
+
+    def quality_file(self, algorithm: str) -> Path:
+        return self.quality_folder(algorithm) / "quality.json"
+
+    def predicted_file(self, algorithm: str, method: str) -> Path:
+        return self.quality_folder(algorithm) / f"{method}.safetensors"
+
+    def bank_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "bank"
+
+    def run_file(self, algorithm: str, mask: int, seed: int) -> Path:
+        return self.bank_folder(algorithm) / f"{mask:05d}-{seed}.safetensors"
+
+    def bank_import_file(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "imported-bank" / "bank.json"
+
+    def imported_runs_file(self, algorithm: str, about: BankImport, shard: int) -> Path:
+        name = f"{about.fingerprint}-{shard:05d}.safetensors"
+        return self.bank_import_file(algorithm).parent / name
