@@ -11,8 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"engine.errors", "engine.softmax", "engine.store"},
+    {"engine.errors", "engine.softmax", "engine.store", "engine.sharded_rows"},
     {"engine.spec", "engine.bank"},
+    {"engine.layout"},
+    {"engine.answers"},
     {
         "engine.data",
         "engine.tasks",

@@ -112,7 +112,15 @@ def test_interval_is_the_bootstraps_drawn_one_by_one():
             stats.spearmanr(predicted[drawn, t], outputs[drawn, t]).statistic for t in range(8)
         ]
         means.append(np.dot(test, values) / 8)
-    np.testing.assert_allclose([found.low, found.high], np.quantile(means, [0.25, 0.75]), atol=1e-4)
+    wanted = np.quantile(means, [0.25, 0.75]) - np.mean(means) + found.mean
+    np.testing.assert_allclose([found.low, found.high], wanted, atol=1e-4)
+
+
+def test_with_few_runs_the_interval_lies_as_far_above_as_below():
+    """Runs drawn twice tie, so resamples alone lie below the score."""
+    draws = [lds(*linear_world(100, 20, 60, 4.0, 0.0, seed)) for seed in range(20)]
+    middle = np.mean([(draw.low + draw.high) / 2 for draw in draws])
+    assert middle == pytest.approx(np.mean([draw.mean for draw in draws]), abs=0.005)
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -88,9 +88,12 @@ def lds_of_predictions(
         if not np.isfinite(values).all():
             raise DataError(f"The {what} hold NaN or infinite values.")
     per_test = spearman(predicted, actual)
+    mean = float(per_test.mean())
     means = _bootstrap(predicted, actual, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Lds(float(per_test.mean()), float(low), float(high), per_test, m)
+    # A run that is drawn twice ties with itself, which lowers every resample's rank correlation.
+    means += mean - means.mean()
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).clip(-1, 1)
+    return Lds(mean, float(low), float(high), per_test, m)
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from engine.stages.trak import (
 from engine.study import Study
 from engine.tasks import load_task
 
-CODE = 1
+CODE = 2
 """Raised whenever the same runs would judge otherwise."""
 
 
@@ -90,7 +90,8 @@ def judge(job: Job) -> None:
             off = np.abs(arrays["predicted"] - arrays["actual"])
             judged = replace(judged, coverage=float((off < NINETY * arrays["deviation"]).mean()))
         else:
-            slope = 0.0 if judged.calibration is None else judged.calibration.slope.mean
+            # Without a calibration the order of predictions still shows, in the scores' own unit.
+            slope = 1.0 if judged.calibration is None else judged.calibration.slope.mean
             arrays["predicted"] = _in_output_units(predicted, slope, level)
         store.write_tensors(study.predicted_file(algorithm, method), arrays, made_from)
         found[method] = judged
