@@ -137,8 +137,20 @@ def test_a_picture_that_is_taken_away_leaves_nothing(visit: Any, small_study: St
     app = give(visit(small_study), png(pixels_of(small_study, 5)))
     assert "live_answer" in app.session_state
     app.file_uploader(key="own_picture").set_value(None).run()
-    assert "live_answer" not in app.session_state
+    assert not [name for name in app.session_state.filtered_state if name.startswith("live_")]
     assert "Which picture shall be explained?" in words(app)
+
+
+def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study: Study) -> None:
+    app = give(visit(small_study), png(pixels_of(small_study, 5)))
+    shown = [card["row"] for card in cards(app)]
+    app.query_params["train"] = "train-3"
+    app.switch_page("views/training.py").run()
+    app.switch_page("views/live.py").run()
+    assert [card["row"] for card in cards(app)] == shown
+    app.button(key="forget").click().run()
+    assert "Which picture shall be explained?" in words(app)
+    assert not [name for name in app.session_state.filtered_state if name.startswith("live_")]
 
 
 def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:

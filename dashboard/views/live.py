@@ -48,17 +48,43 @@ kind = "text" if text else "picture"
 
 
 def given() -> bytes | str | None:
-    """What the reader asks about; it is kept for this session only, and no longer than shown."""
+    """What the reader asks about. The session holds it, so that looking at a training example and
+    coming back does not lose it, until it is taken away or the tab is closed."""
     if text:
-        written: str = st.text_area("Your text", key="own_text", max_chars=LONGEST_TEXT, height=160)
-        return written.strip() or None
+        st.session_state["own_text"] = st.session_state.get("live_given", "")
+        st.text_area(
+            "Your text", key="own_text", max_chars=LONGEST_TEXT, height=160, on_change=take
+        )
+        return st.session_state.get("live_given")
     file = st.file_uploader(
         "Your picture",
         type=sorted(suffix.removeprefix(".") for suffix in SUFFIXES),
         key="own_picture",
         max_upload_size=MEGABYTES,
+        on_change=take,
     )
-    return None if file is None else file.getvalue()
+    held: bytes | None = st.session_state.get("live_given")
+    if file is None and held is not None:
+        st.button("Take the picture away", icon=":material/close:", on_click=forget, key="forget")
+    return held
+
+
+def take() -> None:
+    """Callback: hold what was given; forget what was there."""
+    forget()
+    if text:
+        found = st.session_state["own_text"].strip() or None
+    else:
+        file = st.session_state["own_picture"]
+        found = None if file is None else file.getvalue()
+    if found is not None:
+        st.session_state["live_given"] = found
+
+
+def forget() -> None:
+    """Keep nothing of the last question."""
+    for name in ("live_given", "live_asked", "live_answer", "explained"):
+        st.session_state.pop(name, None)
 
 
 def answered(content: bytes | str, label: int | None) -> Answer:
@@ -71,12 +97,6 @@ def answered(content: bytes | str, label: int | None) -> Answer:
         st.session_state["live_asked"] = asked
     found: Answer = st.session_state["live_answer"]
     return found
-
-
-def forget() -> None:
-    """Keep nothing of the last question."""
-    for name in ("live_asked", "live_answer", "explained"):
-        st.session_state.pop(name, None)
 
 
 def subject(answer: Answer, classes: list[str]) -> None:
@@ -129,10 +149,9 @@ side, right = st.columns([0.24, 0.76], gap="large")
 with side:
     content = given()
     if content is None:
-        forget()
         st.html(
-            f'<p class="dl-aside">Your {kind} is worked on in memory and is gone with this page. '
-            "Nothing of it is stored, unless you export the answer.</p>"
+            f'<p class="dl-aside">Your {kind} is worked on in memory and is gone when you take it '
+            "away or close this tab. Nothing of it is stored, unless you export the answer.</p>"
         )
 if content is None:
     with right:

@@ -1,0 +1,168 @@
+"""A person with a picture of one's own: what it gets, and what bad pictures get."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from engine.live import Question, ask
+from engine.study import Study
+from tests.browser.chromium import PHONE, server, settled
+from tests.test_live import (
+    animation,
+    header_of_100_megapixels,
+    photo,
+    pixels_of,
+    png,
+    turned,
+)
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def live_url(small_study: Study) -> Iterator[str]:
+    with server(small_study.root) as url:
+        yield url
+
+
+@pytest.fixture
+def page(desktop: BrowserContext, live_url: str) -> Page:
+    desktop.set_default_timeout(120_000)
+    page = desktop.new_page()
+    page.goto(f"{live_url}/live")
+    expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+    return page
+
+
+def give(page: Page, content: bytes, name: str = "mine.png") -> None:
+    page.locator("input[type=file]").set_input_files(
+        files=[{"name": name, "mimeType": "image/png", "buffer": content}]
+    )
+
+
+def rows(page: Page, sign: str) -> list[int]:
+    cards = page.locator(f"section[data-sign={sign}] a.card")
+    expect(cards.first).to_be_visible(timeout=120_000)
+    return [int(card.get_attribute("data-row") or -1) for card in cards.all()]
+
+
+def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
+    content = png(pixels_of(small_study, 5))
+    give(page, content)
+    answer = ask(Question(small_study.root, "mlp", content))
+    assert rows(page, "support") == list(answer.support[:12])
+    assert rows(page, "oppose") == list(answer.oppose[:12])
+    predicted = small_study.dataset.classes[answer.predicted]
+    expect(page.locator(".dl-facts dd").first).to_contain_text(predicted)
+    expect(page.locator("img.dl-own")).to_be_visible()
+
+    page.get_by_role("radio", name="Both").click()
+    assert rows(page, "similar") == list(answer.similar[:12])
+    assert "show=both" in page.url
+    expect(page.get_by_text("not similar").first).to_be_visible()
+
+    other = (answer.predicted + 1) % 10
+    page.get_by_label("Explain the margin of").click()
+    page.get_by_role("option", name=small_study.dataset.classes[other], exact=True).click()
+    expect(page.get_by_text(f"Pulled it to the predicted “{predicted}”")).to_be_visible()
+    explained = ask(Question(small_study.root, "mlp", content, other))
+    assert rows(page, "support") == list(explained.support[:12])
+
+    page.locator("section[data-sign=support] a.card").first.click()
+    expect(page.get_by_role("heading", name=f"train-{explained.support[0]}")).to_be_visible()
+    page.go_back()
+    assert set(rows(page, "similar")) == set(answer.similar[:12])
+    page.get_by_role("button", name="Take the picture away").click()
+    expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+
+
+BAD = {
+    "no picture": (b"I am no picture.", "The picture is damaged or no picture of a known format"),
+    "html": (b"<html><script>alert(1)</script></html>", "no picture of a known format"),
+    "empty": (b"", "The file is empty"),
+    "truncated": (png(photo(300, 300))[:20_000], "The picture is damaged"),
+    "100 megapixels": (header_of_100_megapixels(), "more pixels than the 64,000,000"),
+}
+
+
+def test_each_bad_picture_gets_one_clear_line(page: Page) -> None:
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    for name, (content, line) in BAD.items():
+        give(page, content)
+        panel = page.locator(".dl-notice[data-kind=error]")
+        expect(panel, name).to_contain_text(line)
+        expect(panel, name).to_contain_text("This picture cannot be explained")
+        page.get_by_role("button", name="Remove").first.click()
+        expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+    assert page.locator("[data-testid=stException]").count() == 0
+
+
+STRANGE = {
+    "1×1": (png(photo(1, 1)), "was enlarged"),
+    "animated": (animation(), "only its first frame"),
+    "CMYK": (png(photo(28, 28), "CMYK", "JPEG"), "CMYK colours"),
+    "16 bits": (png(np.arange(784, dtype=np.uint16).reshape(28, 28)), "upper 8 of its 16 bits"),
+    "turned": (turned(), "turned upright"),
+}
+
+
+def test_each_strange_picture_is_answered_and_says_what_was_done(page: Page) -> None:
+    for name, (content, note) in STRANGE.items():
+        give(page, content)
+        expect(page.locator(".dl-subject .dl-list"), name).to_contain_text(note)
+        assert len(rows(page, "support")) == 12
+        page.get_by_role("button", name="Remove").first.click()
+        expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+
+
+def test_30_megabytes_and_other_kinds_of_file_are_refused_at_once(page: Page) -> None:
+    uploads: list[str] = []
+    page.on("request", lambda asked: uploads.append(asked.url) if asked.method == "PUT" else None)
+    give(page, b"\x89PNG" + bytes(30 * 2**20))
+    expect(page.get_by_text("20.0MB or smaller")).to_be_visible()
+    give(page, b"PK", "mine.pt")
+    expect(page.get_by_text("files are not allowed")).to_be_visible()
+    assert uploads == []
+
+
+def test_the_server_refuses_30_megabytes_whoever_sends_them(page: Page, live_url: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url) if sent.method == "PUT" else None)
+    give(page, png(np.zeros((28, 28), np.uint8)))
+    rows(page, "support")
+    answer = page.request.put(
+        asked[0],
+        multipart={"file": {"name": "a.png", "mimeType": "image/png", "buffer": bytes(30 * 2**20)}},
+        headers={
+            "X-Xsrftoken": next(
+                (c["value"] for c in page.context.cookies() if "xsrf" in c["name"]), ""
+            )
+        },
+    )
+    assert answer.status in (413, 403)
+
+
+def test_phone_width_has_no_sideways_scroll(browser: Browser, live_url: str) -> None:
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(f"{live_url}/live")
+    expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+    file = io.BytesIO()
+    Image.fromarray(photo(300, 200)).save(file, "PNG")
+    give(page, file.getvalue())
+    rows(page, "support")
+    settled(page)
+    wide = page.evaluate(
+        "[...document.querySelectorAll('[data-testid=stMain] *')]"
+        ".filter(node => node.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(node => node.className)"
+    )
+    assert wide == []
+    context.close()
