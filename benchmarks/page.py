@@ -45,7 +45,11 @@ window.painted = async wanted => {
   const rows = () => JSON.stringify(shown().map(cards => cards.map(card => +card.dataset.row)))
   // The first card is looked at in every frame, all of them only once it is there.
   const first = wanted.match(/\\d+/)?.[0]
-  while (shown()[0]?.[0]?.dataset.row !== first || rows() !== wanted) await frame()
+  while (shown()[0]?.[0]?.dataset.row !== first || rows() !== wanted) {
+    if (performance.now() - window.pressed > 30_000)
+      throw new Error(`waited for ${wanted} where ${rows()} is shown`)
+    await frame()
+  }
   const sheets = new Set(shown().flat().map(card =>
     card.querySelector(".thumb").style.backgroundImage.slice(5, -2)))
   await Promise.all([...sheets].map(sheet => {
@@ -157,7 +161,9 @@ class Session:
             train = int(study.influences(row, K)[0][0])
             card = self.page.locator("section[data-sign=support] a.card").first
             top = study.top_of_training(train)
-            wanted = _wanted(top["support_index"][:K], top["oppose_index"][:K])
+            sides = (top[f"{sign}_index"][:K] for sign in ("support", "oppose"))
+            # Some example helps or hurts fewer than K: the rest of its row is −1.
+            wanted = _wanted(*(rows[rows >= 0] for rows in sides))
             times.append(self._timed(card.click, wanted))
         return times
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -86,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         "explain", help="answer in the terminal: which training data, and how"
     )
     explain.add_argument("study", type=Path)
-    explain.add_argument("--test", required=True, help="row number or id of a test example")
+    which = explain.add_mutually_exclusive_group(required=True)
+    which.add_argument("--test", help="row number or id of a test example")
+    which.add_argument(
+        "--train", help="of a training example: what its own output hangs on (training_targets)"
+    )
     explain.add_argument("--k", type=int, default=10, help="examples of each sign (default: 10)")
     explain.add_argument("--algorithm", help="default: the study's first")
     explain.add_argument("--method", help="default: the one that is best known to predict")
@@ -205,11 +210,44 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
+    if options.train is not None:
+        return _explain_training(study, options)
     explanation = study.explain(options.test, options.k, options.algorithm, options.method)
     if options.json:
         print(json.dumps(explanation.to_dict(), indent=2, ensure_ascii=False))
     else:
         _print_explanation(explanation)
+    return 0
+
+
+def _explain_training(study: Study, options: argparse.Namespace) -> int:
+    found = study.training_datamodel(options.train, options.algorithm)
+    helping, hurting = (study.named(*found.strongest(options.k, sign)) for sign in (1, -1))
+    example = study.table("train").iloc[found.row]
+    if options.json:
+        content = {
+            "row": found.row,
+            "id": str(example["id"]),
+            "label": str(example["label"]),
+            "itself": found.itself,
+            "bias": found.bias,
+            "correlation": found.correlation,
+            "helping": [asdict(one) for one in helping],
+            "hurting": [asdict(one) for one in hurting],
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return 0
+    console = Console()
+    console.print(
+        f"[bold]{escape(str(example['id']))}[/] is [bold]{escape(str(example['label']))}[/]; being "
+        f"trained on changes its own margin by {found.itself:+.2f}"
+    )
+    for title, side in (
+        ("Others that raise its margin", helping),
+        ("Others that lower its margin", hurting),
+    ):
+        console.print(f"\n{title}")
+        console.print(_influence_table(side))
     return 0
 
 

@@ -27,6 +27,7 @@ algorithms/NAME/methods/METHOD/method.json   another method's scores: what they 
 algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
 algorithms/NAME/methods/METHOD/fit/00000.safetensors  biases and how each fit came out
 algorithms/NAME/methods/METHOD/intervals/00000.safetensors  what it foretells of test runs
+algorithms/NAME/methods/datamodel/training/00000.safetensors  datamodels of training examples
 algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
 algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
 algorithms/NAME/search/METHOD/totals.safetensors      sums of scores of both signs, both sides
@@ -194,6 +195,9 @@ class Layout:
 
     def fit_file(self, algorithm: str, method: str, shard: int) -> Path:
         return self.method_folder(algorithm, method) / "fit" / f"{shard:05d}.safetensors"
+
+    def training_datamodels_file(self, algorithm: str, shard: int) -> Path:
+        return self.method_folder(algorithm, DATAMODEL) / "training" / f"{shard:05d}.safetensors"
 
     def intervals_file(self, algorithm: str, method: str, shard: int) -> Path:
         folder = self.method_folder(algorithm, method) / "intervals"

@@ -168,6 +168,8 @@ class SubsetRunsSpec(_Strict):
     """Also keep every class's logits of every example."""
     weights: bool = False
     """Also keep the trained models."""
+    training_targets: bool = False
+    """Also fit a datamodel of every training example's own output."""
 
     @field_validator("masks")
     @classmethod

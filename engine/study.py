@@ -25,6 +25,7 @@ from engine.answers import (
     Live,
     Progress,
     Similarity,
+    TrainingDatamodel,
 )
 from engine.bank import BankImport, RunBank
 from engine.errors import DataloupeError, SpecError, StoreError
@@ -581,18 +582,7 @@ class Study(Layout):
         method = self.method(algorithm, method)
         row = self.row("test", test)
         example = self.table("test").iloc[row]
-        train = self.table("train")
         support, support_scores, oppose, oppose_scores = self.influences(row, k, algorithm, method)
-
-        def influences(rows: np.ndarray, scores: np.ndarray) -> list[Influence]:
-            chosen = train.iloc[rows]
-            return [
-                Influence(int(row), str(id_), str(label), float(score))
-                for row, id_, label, score in zip(
-                    rows, chosen["id"], chosen["label"], scores, strict=True
-                )
-            ]
-
         return Explanation(
             study=self.spec.name,
             algorithm=algorithm,
@@ -601,9 +591,53 @@ class Study(Layout):
             id=str(example["id"]),
             label=str(example["label"]),
             **self._prediction(row, algorithm),
-            supporting=influences(support, support_scores),
-            opposing=influences(oppose, oppose_scores),
+            supporting=self.named(support, support_scores),
+            opposing=self.named(oppose, oppose_scores),
             badge=self.badge(algorithm, method),
+        )
+
+    def named(self, rows: np.ndarray, scores: np.ndarray) -> list[Influence]:
+        """Training rows and their scores, with ids and labels."""
+        chosen = self.table("train").iloc[rows]
+        return [
+            Influence(int(row), str(id_), str(label), float(score))
+            for row, id_, label, score in zip(
+                rows, chosen["id"], chosen["label"], scores, strict=True
+            )
+        ]
+
+    def has_training_datamodels(self, algorithm: str) -> bool:
+        """Whether it is known what the models' outputs on training examples hang on."""
+        shards = range(self.shards("train"))
+        return all(self.training_datamodels_file(algorithm, n).exists() for n in shards)
+
+    def training_datamodel(
+        self, train: int | str, algorithm: str | None = None
+    ) -> TrainingDatamodel:
+        """What one training example's own output hangs on, itself included.
+
+        Raises:
+            DataloupeError: There is no such example.
+            StoreError: study.toml does not ask for it, or it is not built yet.
+        """
+        algorithm, row = self.algorithm(algorithm), self.row("train", train)
+        if not self.has_training_datamodels(algorithm):
+            raise StoreError(
+                f"{self.root} has no datamodels of training examples. Set training_targets = true "
+                f"under [subset_runs] in study.toml, then: dataloupe build {self.root}"
+            )
+        shard, place = divmod(row, ROWS_PER_SHARD)
+        stored = store.read_tensors(self.training_datamodels_file(algorithm, shard))
+        inside = slice(*(int(end) for end in stored["indptr"][place : place + 2]))
+        rows, weights = np.array(stored["indices"][inside]), np.array(stored["values"][inside])
+        itself = rows == row
+        return TrainingDatamodel(
+            row=row,
+            itself=float(weights[itself].sum()),
+            rows=rows[~itself],
+            weights=weights[~itself],
+            bias=float(stored["bias"][place]),
+            correlation=float(stored["correlation"][place]),
         )
 
     def _prediction(self, row: int, algorithm: str) -> dict[str, Any]:
@@ -805,7 +839,9 @@ class Study(Layout):
                     chosen = self.tuning_file(name).exists()
                     stages.append(Progress("tuning", name, int(chosen), 1))
                 fitted = sum(self.method_file(name, m).exists() for m in (DATAMODEL, HYBRID))
-                stages.append(Progress("datamodels", name, fitted, 2))
+                training = self.spec.subset_runs.training_targets
+                fitted += int(training and self.has_training_datamodels(name))
+                stages.append(Progress("datamodels", name, fitted, 2 + int(training)))
                 judged = self.quality_file(name).exists()
                 stages.append(Progress("quality", name, int(judged), 1))
         return stages

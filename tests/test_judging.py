@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ import torch
 from scipy import stats
 
 from engine import Study, store
+from engine.attribution.datamodels import fit_datamodels
 from engine.attribution.prior import Settings, fit, output_units
+from engine.cli import main
+from engine.errors import StoreError
 from engine.stages.methods import write_method
 
 BANK = "masks = 20"
@@ -117,6 +122,42 @@ def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> No
         last = quality.checkpoints[-1]
         assert last.n == 2
         assert last.lds.mean == pytest.approx(quality.methods["trak"].lds.mean, abs=1e-3)
+
+
+def test_datamodels_of_training_examples_come_on_request(
+    judged: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
+) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(judged.root, root)
+    with pytest.raises(StoreError, match="training_targets = true"):
+        judged.training_datamodel(3)
+    spec = (root / "study.toml").read_text()
+    (root / "study.toml").write_text(spec.replace(BANK, f"{BANK}\ntraining_targets = true"))
+    study = Study.open(root)
+    study.build(workers=0)
+    bank = study.bank()
+    both = bank.part("fit", "validation")
+    held_out = np.isin(both.numbers, bank.part("validation").numbers)
+    wanted = fit_datamodels(both.masks, both.train[:, [3]], held_out).rows(np.array([0]))[0]
+    found = study.training_datamodel(3)
+    assert found.itself == pytest.approx(wanted[3])
+    np.testing.assert_array_equal(found.weights, np.delete(wanted, 3)[np.delete(wanted, 3) != 0])
+    rows, weights = found.strongest(5, -1)
+    assert list(weights) == sorted(weights)
+    assert (weights < 0).all()
+    assert 3 not in rows
+    np.testing.assert_array_equal(weights, wanted[rows])
+
+    assert main(["explain", str(root), "--train", "3", "--k", "5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["row"] for one in told["hurting"]] == list(rows)
+    assert told["itself"] == found.itself
+    app = visit(study, "training", train="3")
+    assert not app.exception
+    assert any("What its own prediction hangs on" in html.proto.body for html in app.get("html"))
+    kept = [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))]
+    study.build(workers=0)
+    assert [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))] == kept
 
 
 def test_fixed_settings_need_no_bank_first(study_folder: Path) -> None:

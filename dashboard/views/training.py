@@ -10,7 +10,13 @@ import streamlit as st
 
 from dashboard.components.badge import trust_badge
 from dashboard.components.building import building
-from dashboard.components.cards import influenced_cards, similar_cards, weight_cards
+from dashboard.components.cards import (
+    influence_cards,
+    influenced_cards,
+    signed,
+    similar_cards,
+    weight_cards,
+)
 from dashboard.components.copy_link import copy_link
 from dashboard.components.gallery import Group, gallery
 from dashboard.components.likeness import conflict_words, similar_words, with_conflicts
@@ -82,6 +88,38 @@ def similar_training(row: int, label: str, study: Study, here: Location) -> None
         empty=f"It is the only training {kind}.",
     )
     gallery(study, "train", [group], SIDE, "similar", show)
+
+
+def own_datamodel(row: int, study: Study, here: Location) -> None:
+    """What the model says of this training example itself, and whose doing that is."""
+    found = study.training_datamodel(row, algorithm)
+    helping, hurting = found.strongest(here.k, 1), found.strongest(here.k, -1)
+    largest = max(float(np.abs(weights).max(initial=0)) for _, weights in (helping, hurting)) or 1.0
+    memorised = signed(found.itself, max(abs(found.itself), largest))
+    st.html(
+        f"<h2>What its own prediction hangs on</h2><p>Being trained on changes its own margin by "
+        f"<b>{memorised}</b>. From a datamodel of this example, fitted to the subset runs "
+        f"(correlation with runs it was not fitted to: {found.correlation:.2f}).</p>"
+    )
+    groups = [
+        Group(
+            "Others that raise its own margin",
+            influence_cards(training, *helping, largest, here, None, 1.0),
+            title="Raise its margin",
+            words="With them in training, the models are surer of its label.",
+            sign="support",
+            empty="No other training example raises it.",
+        ),
+        Group(
+            "Others that lower its own margin",
+            influence_cards(training, *hurting, largest, here, None, 1.0),
+            title="Lower its margin",
+            words="With them in training, the models doubt its label more.",
+            sign="oppose",
+            empty="No other training example lowers it.",
+        ),
+    ]
+    gallery(study, "train", groups, SIDE, "own", show)
 
 
 def aside(words: str) -> None:
@@ -200,6 +238,8 @@ def answer(row: int, study: Study, here: Location) -> None:
         ),
     )
     similar_training(row, str(example["label"]), study, here)
+    if study.has_training_datamodels(algorithm):
+        own_datamodel(row, study, here)
 
 
 # --- the example beside it ---------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Datamodels of every test prediction: a lasso on the run bank, and the hybrid whose prior is TRAK.
+"""Datamodels of every test prediction: a lasso on the run bank, and the hybrid whose prior is TRAK;
+on request also a lasso for what is said of every training example.
 
 Settings are chosen on the validation runs with what was fitted to the fit runs alone; then both
 are fitted to fit and validation runs together. Test runs are never looked at.
@@ -10,13 +11,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from engine import store
 from engine.attribution.sparse import SparseRows
 from engine.bank import RunBank
+from engine.errors import DataError
 from engine.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
 from engine.search import evenly_spread
 from engine.stages import search
@@ -59,7 +61,14 @@ def run(run: Run, algorithm: str) -> None:
             for folder in (study.search_folder, study.method_folder):
                 shutil.rmtree(folder(algorithm, method), ignore_errors=True)
         jobs.append(Job(study.root, algorithm, method, run.device))
-    run.finish("datamodels", algorithm, fit, jobs, len(_FITS))
+    wanted = len(_FITS) + int(study.spec.subset_runs.training_targets)
+    run.finish("datamodels", algorithm, fit, jobs, wanted)
+    if study.spec.subset_runs.training_targets:
+        made_from = datamodel_made_from(study, algorithm, DATAMODEL)
+        paths = [study.training_datamodels_file(algorithm, n) for n in range(study.shards("train"))]
+        done = all(store.is_there(path, made_from) for path in paths)
+        job = Job(study.root, algorithm, DATAMODEL, run.device)
+        run.finish("datamodels", algorithm, fit_training, [] if done else [job], wanted)
     search.run(run, algorithm)
 
 
@@ -83,6 +92,32 @@ def fit(job: Job) -> None:
     """Worker: fit one kind of datamodel to all test examples."""
     study = Study.open(job.root)
     _FITS[job.method](study, job, study.bank(job.algorithm, train=False))
+
+
+def fit_training(job: Job) -> None:
+    """Worker: fit what is missing of the datamodels of training examples."""
+    from engine.attribution.datamodels import DIAGNOSTICS, fit_datamodels
+
+    study = Study.open(job.root)
+    made_from = datamodel_made_from(study, job.algorithm, DATAMODEL)
+    bank = study.bank(job.algorithm)
+    if bank.train is None:
+        raise DataError(
+            "subset_runs.training_targets asks for datamodels of training examples, but the "
+            f"imported run bank of {job.algorithm} has no outputs on them: import one that has, "
+            "or leave training_targets out."
+        )
+    both = bank.part("fit", "validation")
+    outputs = cast(np.ndarray, both.train)
+    held_out = np.isin(both.numbers, bank.part("validation").numbers)
+    for shard in range(study.shards("train")):
+        path = study.training_datamodels_file(job.algorithm, shard)
+        if store.is_there(path, made_from):
+            continue
+        targets = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
+        found = fit_datamodels(both.masks, outputs[:, targets], held_out, device=job.device)
+        names = ("indptr", "indices", "values", "bias", *DIAGNOSTICS)
+        store.write_tensors(path, {name: getattr(found, name) for name in names}, made_from)
 
 
 def _fit_lasso(study: Study, job: Job, bank: RunBank) -> None:
