@@ -22,7 +22,8 @@ N_TRAIN, N_TEST, TOP_K, WRONG = 50_000, 10_000, 100, 0.12
 def large_study() -> Study:
     """50,000 training and 10,000 test pictures with random scores, kept until the code that writes
     it or the layout of a study changes."""
-    code = [(ROOT / name).read_text() for name in ("tests/synthetic.py", "engine/study.py")]
+    names = ("tests/synthetic.py", "engine/layout.py", "engine/data/thumbnails.py")
+    code = [(ROOT / name).read_text() for name in names]
     root = CACHE / fingerprint(N_TRAIN, N_TEST, TOP_K, WRONG, code)
     if not root.exists():
         say(f"writing a study of {N_TRAIN:,} + {N_TEST:,} pictures to {root}")

@@ -163,7 +163,8 @@ class Session:
             top = study.top_of_training(train)
             sides = (top[f"{sign}_index"][:K] for sign in ("support", "oppose"))
             # Some example helps or hurts fewer than K: the rest of its row is −1.
-            wanted = _wanted(*(rows[rows >= 0] for rows in sides))
+            alike = study.neighbours("train", train, K)[0]
+            wanted = _wanted(*(rows[rows >= 0] for rows in sides), alike)
             times.append(self._timed(card.click, wanted))
         return times
 

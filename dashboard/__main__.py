@@ -83,6 +83,8 @@ def server_config(address: str, port: int) -> dict[str, object]:
         "logger.level": "warning",
         # A full collection after every run takes longer than the run; Python's own ones suffice.
         "runner.postScriptGC": False,
+        # No page has magic in it, and looking for it is half of compiling a page.
+        "runner.magicEnabled": False,
     }
 
 

@@ -6,7 +6,7 @@ slices/0123456789abcdef.json                 a saved slice: its name and its fil
 data/dataset.json                            what the dataset is, and its fingerprint
 data/{split}/00000.safetensors               what models are fed, in row shards
 data/{split}/00000.parquet                   id, label, columns to show and filter by
-data/{split}/00000.webp                      thumbnails, 256 to a sprite sheet
+data/{split}/00000.webp                      thumbnails, 64 to a sprite sheet
 algorithms/NAME/checkpoints/000.safetensors  trained weights
 algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
 algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
@@ -51,8 +51,9 @@ from engine.bank import BankImport
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
-FORMAT = 1
-"""Version of the layout above. A study with a larger one was made by a newer Dataloupe."""
+FORMAT = 2
+"""Version of the layout above. A study with a larger one was made by a newer Dataloupe.
+1 had 256 thumbnails to a sheet."""
 ROWS_PER_SHARD = 4096
 TRAK = "trak"
 """The method that every study has. Other methods are found in the folder `methods`."""

@@ -78,6 +78,12 @@ class Study(Layout):
                     f"{root} was made by a newer Dataloupe (store format {found}; this one reads "
                     f"up to {FORMAT}). Upgrade Dataloupe, or build into another folder."
                 )
+            if found < FORMAT:
+                raise StoreError(
+                    f"{root} was made by an older Dataloupe (store format {found}; this one reads "
+                    f"{FORMAT}). Remove {study.dataset_file.parent} and {study.format_file}, then "
+                    f"`dataloupe build {root}` makes just those again."
+                )
         return study
 
     @classmethod

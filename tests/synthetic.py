@@ -122,7 +122,7 @@ def _sentence(label: str, generator: np.random.Generator) -> str:
 def _sheets(
     labels: np.ndarray, cell: int, generator: np.random.Generator
 ) -> Iterator[list[Image.Image]]:
-    """Thumbnails, 256 at a time: a grating in its class's direction behind a blob, with noise."""
+    """Thumbnails by sheets: a grating in its class's direction behind a blob, with noise."""
     across, down = np.meshgrid(np.linspace(-1, 1, cell), np.linspace(-1, 1, cell))
     for start in range(0, len(labels), SPRITES_PER_SHEET):
         chunk = labels[start : start + SPRITES_PER_SHEET, None, None]

@@ -223,6 +223,26 @@ def test_a_newer_store_is_refused(copy: Study) -> None:
         Study.open(copy.root)
 
 
+def test_an_older_store_says_what_to_make_again_and_keeps_the_rest(copy: Study) -> None:
+    from engine import store
+
+    whole, stamps = (
+        contents(copy.root),
+        {
+            path: path.stat().st_mtime_ns
+            for path in (copy.root / "algorithms").rglob("*.safetensors")
+        },
+    )
+    store.write_json(copy.format_file, {"format": 1}, "")
+    with pytest.raises(StoreError, match=r"Remove .*data and .*store.json"):
+        Study.open(copy.root)
+    shutil.rmtree(copy.dataset_file.parent)
+    copy.format_file.unlink()
+    Study.open(copy.root).build(workers=0)
+    assert contents(copy.root) == whole
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
 # --- other ways through ------------------------------------------------------------------------
 
 

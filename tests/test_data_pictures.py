@@ -293,16 +293,17 @@ def test_thumbnails_come_out_of_their_sheet_unchanged(data: Any, cell: int, mode
 def test_every_cell_has_a_place_of_its_own() -> None:
     boxes = [thumbnail_box(position, 7) for position in range(SPRITES_PER_SHEET)]
     assert boxes[0] == (0, 0, 7, 7)
-    assert boxes[17] == (7, 7, 14, 14)
+    assert boxes[9] == (7, 7, 14, 14)
     assert len(set(boxes)) == SPRITES_PER_SHEET
-    assert max(right for _, _, right, _ in boxes) == max(bottom for *_, bottom in boxes) == 7 * 16
+    assert max(right for _, _, right, _ in boxes) == max(bottom for *_, bottom in boxes) == 7 * 8
 
 
 def test_a_full_sheet_of_full_cells_has_no_alpha() -> None:
     thumbnails = [Image.fromarray(noise(3, 3, seed=i)) for i in range(SPRITES_PER_SHEET)]
     with Image.open(io.BytesIO(sprite_sheet(thumbnails, 3))) as sheet:
-        assert (sheet.mode, sheet.size) == ("RGB", (48, 48))
-        np.testing.assert_array_equal(crop(sheet, 255, 3), thumbnails[255].convert("RGB"))
+        assert (sheet.mode, sheet.size) == ("RGB", (24, 24))
+        last = crop(sheet, SPRITES_PER_SHEET - 1, 3)
+        np.testing.assert_array_equal(last, thumbnails[-1].convert("RGB"))
 
 
 def test_a_thumbnail_lies_in_the_middle_of_its_cell() -> None:

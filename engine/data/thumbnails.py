@@ -1,6 +1,8 @@
-"""Sprite sheets: 256 thumbnails in one lossless picture, and where each lies.
+"""Sprite sheets: 64 thumbnails in one lossless picture, and where each lies.
 
-A browser fetches one sheet instead of 256 files and cuts it up itself. Thumbnails keep every pixel
+A browser fetches one sheet instead of 64 files and cuts it up itself; a gallery of the two dozen
+training pictures that matter to a prediction needs about as many sheets, so that larger ones would
+be decoded in vain. Thumbnails keep every pixel
 of small pictures; a thumbnail that does not fill its square cell lies in its middle, and the rest
 of the cell is transparent, so the sheet alone says how large each thumbnail is.
 """
@@ -14,7 +16,7 @@ from PIL import Image
 
 from engine.errors import DataError
 
-COLUMNS = 16
+COLUMNS = 8
 SPRITES_PER_SHEET = COLUMNS * COLUMNS
 SUFFIX = ".webp"
 MAX_SIDE = 96
@@ -37,7 +39,7 @@ def thumbnail_box(position: int, cell: int) -> tuple[int, int, int, int]:
 
 
 def sprite_sheet(thumbnails: Sequence[Image.Image], cell: int) -> bytes:
-    """Lay up to 256 thumbnails out row by row; return the sheet as lossless WebP.
+    """Lay up to 64 thumbnails out row by row; return the sheet as lossless WebP.
 
     The same thumbnails give the same bytes. A last, unfilled sheet ends with its last row. (WebP at
     its fastest: on photos of 96 pixels a quarter smaller than PNG, made eight times as fast.)
