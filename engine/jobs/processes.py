@@ -18,6 +18,7 @@ MARK = "DATALOUPE_JOB"
 """Environment variable that every process of a job carries."""
 _PATIENCE = 10.0
 """Seconds until a process that was killed must be gone."""
+_LOOKS = 20
 
 
 def processes(mark: str) -> list[int]:
@@ -28,11 +29,21 @@ def processes(mark: str) -> list[int]:
 
 def carries(pid: int, mark: str) -> bool:
     """Whether a process is there, is no zombie, and carries the mark."""
+    return f"{MARK}={mark}".encode() in _environment(pid).split(b"\0")
+
+
+def _environment(pid: int) -> bytes:
+    """A process's environment; empty if it is gone, a zombie, the kernel's or another user's."""
+    folder = Path(f"/proc/{pid}")
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # gone, or another user's
-        return False
-    return f"{MARK}={mark}".encode() in environment.split(b"\0")
+        for _ in range(_LOOKS):
+            if found := (folder / "environ").read_bytes():
+                return found
+            (folder / "exe").readlink()  # only what runs a program has one
+            time.sleep(0.001)  # it is just being executed, and has none for a moment
+    except OSError:
+        pass
+    return b""
 
 
 def ended(pid: int, mark: str, seconds: float) -> bool:
