@@ -9,11 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,110 +20,47 @@ from engine.cli import main
 from engine.errors import DataloupeError, StoreError
 from engine.jobs import queue
 from engine.jobs.database import connected, home
-from engine.jobs.kinds import KINDS
 from engine.jobs.processes import MARK, carries, end_all, processes
-from engine.jobs.queue import Job, cancel, job, jobs, log, resume, retry, seconds_left, submit
+from engine.jobs.queue import cancel, job, jobs, log, resume, retry, seconds_left, submit
 from engine.study import Study
-from tests.job_kinds import TEST_KINDS
-from tests.synthetic import write_study
-
-SECONDS = 60.0
-"""So long anything may take on a machine that does other things."""
-
-
-@pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
-    """A study without anything built, whose processes know the kinds of the tests."""
-    monkeypatch.syspath_prepend(Path(__file__).parent / "site")
-    for name, kind in TEST_KINDS.items():
-        monkeypatch.setitem(KINDS, name, kind)
-    study = write_study(tmp_path / "study", stage="spec")
-    yield study
-    for folder in (study.root, study.root.with_name("moved")):
-        if folder.exists():
-            for runner in runners(folder):
-                os.kill(runner, signal.SIGKILL)
-            for number in range(1, 20):
-                end_all(f"{home(Study.open(folder))}:{number}")
-
-
-def until(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
-def ended(study: Study, number: int) -> Job:
-    until(lambda: not job(study, number).active)
-    return job(study, number)
-
-
-def under_way(study: Study, number: int, done: int = 0) -> None:
-    until(lambda: job(study, number).total > 0 and job(study, number).done >= done)
-
-
-def processes_of(study: Study, number: int) -> list[int]:
-    return processes(f"{home(study)}:{number}")
-
-
-def runners(root: Path) -> list[int]:
-    """Runners of a study, found by their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"engine.jobs.runner" in words and str(root.resolve()).encode() in words:
-                found.append(int(entry.name))
-    return found
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: "Z" in stat(pid) or not Path(f"/proc/{pid}").exists())
-
-
-def kill_runner(study: Study) -> None:
-    """Kill it and wait until all of it is gone, and with it its lock."""
-    (runner,) = runners(study.root)
-    os.kill(runner, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{runner}").exists())
-
-
-def stat(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "Z"
-
+from tests.watching import (
+    SECONDS,
+    ended,
+    kill,
+    kill_runner,
+    processes_of,
+    runners,
+    stat,
+    under_way,
+    until,
+)
 
 # --- what a job says ----------------------------------------------------------------------------
 
 
-def test_jobs_run_in_order_one_at_a_time_and_say_what_they_gave(study: Study) -> None:
-    assert jobs(study) == []
-    numbers = [submit(study, "count", {"steps": n, "name": n}, f"Count to {n}") for n in (3, 2)]
-    first, second = (ended(study, number) for number in numbers)
-    assert [one.id for one in jobs(study)] == [2, 1]
+def test_jobs_run_in_order_one_at_a_time_and_say_what_they_gave(idle_study: Study) -> None:
+    assert jobs(idle_study) == []
+    numbers = [
+        submit(idle_study, "count", {"steps": n, "name": n}, f"Count to {n}") for n in (3, 2)
+    ]
+    first, second = (ended(idle_study, number) for number in numbers)
+    assert [one.id for one in jobs(idle_study)] == [2, 1]
     assert (first.status, first.title, first.result) == ("done", "Count to 3", {"counted": 3})
     assert (first.done, first.total, first.what, first.attempt) == (3, 3, "counted 3", 1)
     assert first.submitted <= first.started <= first.ended <= second.started <= second.ended
     assert first.parameters == {"steps": 3, "name": 3, "seconds": 0.0}
-    assert len(runners(study.root)) == 1
+    assert len(runners(idle_study.root)) == 1
 
 
-def test_one_line_says_why_a_job_failed_and_its_log_says_more(study: Study) -> None:
-    numbers = [submit(study, kind, {}) for kind in ("refuse", "stumble", "talk")]
-    refused, stumbled, talked = (ended(study, number) for number in numbers)
+def test_one_line_says_why_a_job_failed_and_its_log_says_more(idle_study: Study) -> None:
+    numbers = [submit(idle_study, kind, {}) for kind in ("refuse", "stumble", "talk")]
+    refused, stumbled, talked = (ended(idle_study, number) for number in numbers)
     assert (refused.status, refused.error) == ("failed", "The data do not fit: put them right.")
     assert stumbled.status == "failed"
     assert "ZeroDivisionError: division by zero" in stumbled.error
-    assert "Traceback" in log(study, stumbled.id)
+    assert "Traceback" in log(idle_study, stumbled.id)
     assert (talked.status, talked.title) == ("done", "Test: talk")
-    assert log(study, talked.id).endswith("good morning <b>\nfrom a child\n")
+    assert log(idle_study, talked.id).endswith("good morning <b>\nfrom a child\n")
 
 
 def test_the_build_is_a_job_like_any_other(study_folder: Path) -> None:
@@ -158,23 +92,23 @@ def test_time_left_is_unknown_until_something_is_done() -> None:
     assert seconds_left(1, 10, 0.0, 1.0) is None
 
 
-def test_what_was_there_before_is_no_speed(study: Study) -> None:
-    marks = study.root / "marks" / "there"
+def test_what_was_there_before_is_no_speed(idle_study: Study) -> None:
+    marks = idle_study.root / "marks" / "there"
     marks.mkdir(parents=True)
     for mark in range(90):
         (marks / str(mark)).touch()
-    number = submit(study, "count", {"steps": 200, "seconds": 0.5, "name": "there"})
-    under_way(study, number, done=93)
-    found = job(study, number)
+    number = submit(idle_study, "count", {"steps": 200, "seconds": 0.5, "name": "there"})
+    under_way(idle_study, number, done=93)
+    found = job(idle_study, number)
     assert found.seconds_left > 0.4 * (200 - found.done)  # at 0.5 s each, less what has passed
-    cancel(study, number)
-    assert ended(study, number).seconds_left is None
+    cancel(idle_study, number)
+    assert ended(idle_study, number).seconds_left is None
 
 
 # --- what is not taken --------------------------------------------------------------------------
 
 
-def test_parameters_are_refused_before_anything_runs(study: Study) -> None:
+def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
     for kind, parameters, message in (
         ("nothing", {}, "no kind of job 'nothing'; there are build"),
         ("count", {"wrong": 1}, "takes no 'wrong'"),
@@ -187,84 +121,89 @@ def test_parameters_are_refused_before_anything_runs(study: Study) -> None:
         ("build", {"rebuild": "all"}, "no stage 'all'"),
     ):
         with pytest.raises(DataloupeError, match=message):
-            submit(study, kind, parameters)
-    assert jobs(study) == []
-    assert not study.jobs_file.exists()
+            submit(idle_study, kind, parameters)
+    assert jobs(idle_study) == []
+    assert not idle_study.jobs_file.exists()
 
 
-def test_the_same_work_is_not_put_in_twice(study: Study) -> None:
-    number = submit(study, "count", {"seconds": 60.0})
-    assert submit(study, "count", {"seconds": 60.0, "steps": 3}) == number
-    assert submit(study, "count", {"seconds": 61.0}) == number + 1
-    under_way(study, number)
-    assert submit(study, "count", {"seconds": 60.0}) == number
-    cancel(study, number)
-    again = retry(study, number)  # what is being stopped is no longer the same work
+def test_the_same_work_is_not_put_in_twice(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"seconds": 60.0})
+    assert submit(idle_study, "count", {"seconds": 60.0, "steps": 3}) == number
+    assert submit(idle_study, "count", {"seconds": 61.0}) == number + 1
+    under_way(idle_study, number)
+    assert submit(idle_study, "count", {"seconds": 60.0}) == number
+    cancel(idle_study, number)
+    again = retry(idle_study, number)  # what is being stopped is no longer the same work
     assert again == number + 2
     for one in (again, number + 1):
-        cancel(study, one)
-    assert {ended(study, one).status for one in (number, number + 1, again)} == {"cancelled"}
+        cancel(idle_study, one)
+    assert {ended(idle_study, one).status for one in (number, number + 1, again)} == {"cancelled"}
 
 
-def test_many_submit_at_once(study: Study) -> None:
+def test_many_submit_at_once(idle_study: Study) -> None:
     with ThreadPoolExecutor(8) as pool:
         numbers = list(
-            pool.map(lambda n: submit(study, "count", {"steps": 1, "name": n % 4}), range(16))
+            pool.map(lambda n: submit(idle_study, "count", {"steps": 1, "name": n % 4}), range(16))
         )
-    assert len(set(numbers)) == len(jobs(study))
-    assert {ended(study, number).status for number in numbers} == {"done"}
-    assert sorted(path.name for path in (study.root / "marks").iterdir()) == ["0", "1", "2", "3"]
+    assert len(set(numbers)) == len(jobs(idle_study))
+    assert {ended(idle_study, number).status for number in numbers} == {"done"}
+    assert sorted(path.name for path in (idle_study.root / "marks").iterdir()) == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
 
 
-def test_no_such_job(study: Study) -> None:
+def test_no_such_job(idle_study: Study) -> None:
     for act in (job, log, cancel, retry):
         with pytest.raises(DataloupeError, match="has no job 7"):
-            act(study, 7)
+            act(idle_study, 7)
 
 
-def test_a_broken_or_foreign_database_is_named(study: Study) -> None:
-    study.jobs_file.parent.mkdir()
-    study.jobs_file.write_bytes(b"no database" * 1000)
+def test_a_broken_or_foreign_database_is_named(idle_study: Study) -> None:
+    idle_study.jobs_file.parent.mkdir()
+    idle_study.jobs_file.write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match=r"jobs.sqlite is broken .*Remove it"):
-        jobs(study)
-    study.jobs_file.unlink()
-    connection = sqlite3.connect(study.jobs_file)
+        jobs(idle_study)
+    idle_study.jobs_file.unlink()
+    connection = sqlite3.connect(idle_study.jobs_file)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StoreError, match="another version of Dataloupe"):
-        submit(study, "count", {})
+        submit(idle_study, "count", {})
 
 
-def test_a_folder_that_cannot_be_written_is_named(study: Study, monkeypatch) -> None:
-    (study.root / "jobs").write_text("in the way")
+def test_a_folder_that_cannot_be_written_is_named(idle_study: Study, monkeypatch) -> None:
+    (idle_study.root / "jobs").write_text("in the way")
     with pytest.raises(StoreError, match=r"jobs.sqlite cannot be made"):
-        submit(study, "count", {})
+        submit(idle_study, "count", {})
 
 
 # --- ending -------------------------------------------------------------------------------------
 
 
-def test_cancelling_ends_every_process(study: Study) -> None:
-    number = submit(study, "stubborn", {})
-    until(lambda: len(processes_of(study, number)) == 5)
-    waiting = submit(study, "count", {})
-    cancel(study, waiting)
-    assert job(study, waiting).status == "cancelled"
-    assert job(study, waiting).started is None
-    cancel(study, number)
-    assert job(study, number).cancelling
-    assert ended(study, number).status == "cancelled"
-    assert processes_of(study, number) == []
-    cancel(study, number)
-    assert job(study, number).status == "cancelled"
+def test_cancelling_ends_every_process(idle_study: Study) -> None:
+    number = submit(idle_study, "stubborn", {})
+    until(lambda: len(processes_of(idle_study, number)) == 5)
+    waiting = submit(idle_study, "count", {})
+    cancel(idle_study, waiting)
+    assert job(idle_study, waiting).status == "cancelled"
+    assert job(idle_study, waiting).started is None
+    cancel(idle_study, number)
+    assert job(idle_study, number).cancelling
+    assert ended(idle_study, number).status == "cancelled"
+    assert processes_of(idle_study, number) == []
+    cancel(idle_study, number)
+    assert job(idle_study, number).status == "cancelled"
 
 
-def test_cancelling_ends_the_workers_of_a_pool(study: Study) -> None:
-    number = submit(study, "pooled", {"seconds": 600.0})
-    until(lambda: len(processes_of(study, number)) == 3)
-    cancel(study, number)
-    assert ended(study, number).status == "cancelled"
-    assert processes_of(study, number) == []
+def test_cancelling_ends_the_workers_of_a_pool(idle_study: Study) -> None:
+    number = submit(idle_study, "pooled", {"seconds": 600.0})
+    until(lambda: len(processes_of(idle_study, number)) == 3)
+    cancel(idle_study, number)
+    assert ended(idle_study, number).status == "cancelled"
+    assert processes_of(idle_study, number) == []
 
 
 def test_a_process_without_the_mark_is_never_touched() -> None:
@@ -278,91 +217,93 @@ def test_a_process_without_the_mark_is_never_touched() -> None:
     other.wait()
 
 
-def test_a_job_that_is_killed_from_outside_fails_with_one_line(study: Study) -> None:
-    number = submit(study, "pooled", {"seconds": 600.0})
-    until(lambda: len(processes_of(study, number)) == 3)
-    with connected(study) as connection:
+def test_a_job_that_is_killed_from_outside_fails_with_one_line(idle_study: Study) -> None:
+    number = submit(idle_study, "pooled", {"seconds": 600.0})
+    until(lambda: len(processes_of(idle_study, number)) == 3)
+    with connected(idle_study) as connection:
         (pid,) = connection.execute("SELECT pid FROM jobs").fetchone()
     kill(pid)
-    found = ended(study, number)
+    found = ended(idle_study, number)
     assert found.status == "failed"
     assert "was killed by signal 9" in found.error
     assert "\n" not in found.error
-    assert processes_of(study, number) == []
-    assert ended(study, submit(study, "count", {})).status == "done"
+    assert processes_of(idle_study, number) == []
+    assert ended(idle_study, submit(idle_study, "count", {})).status == "done"
 
 
 # --- deaths and moves ---------------------------------------------------------------------------
 
 
-def test_a_job_goes_on_while_its_runner_is_killed_and_replaced(study: Study) -> None:
-    number = submit(study, "count", {"steps": 12, "seconds": 0.25})
-    under_way(study, number, done=2)
-    kill_runner(study)
-    before = job(study, number).done
-    until(lambda: job(study, number).done > before)
-    resume(study)
-    found = ended(study, number)
+def test_a_job_goes_on_while_its_runner_is_killed_and_replaced(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 12, "seconds": 0.25})
+    under_way(idle_study, number, done=2)
+    kill_runner(idle_study)
+    before = job(idle_study, number).done
+    until(lambda: job(idle_study, number).done > before)
+    resume(idle_study)
+    found = ended(idle_study, number)
     assert (found.status, found.done, found.attempt) == ("done", 12, 1)
-    assert len({path.read_text() for path in (study.root / "marks" / "").rglob("?")}) == 1
+    assert len({path.read_text() for path in (idle_study.root / "marks" / "").rglob("?")}) == 1
 
 
-def test_a_job_whose_runner_was_killed_can_be_cancelled(study: Study) -> None:
-    number = submit(study, "count", {"steps": 1000, "seconds": 0.25})
-    under_way(study, number)
-    kill_runner(study)
-    cancel(study, number)
-    assert ended(study, number).status == "cancelled"
-    assert processes_of(study, number) == []
+def test_a_job_whose_runner_was_killed_can_be_cancelled(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number)
+    kill_runner(idle_study)
+    cancel(idle_study, number)
+    assert ended(idle_study, number).status == "cancelled"
+    assert processes_of(idle_study, number) == []
 
 
-def test_a_job_that_is_killed_together_with_its_runner_goes_on_from_there(study: Study) -> None:
-    number = submit(study, "count", {"steps": 8, "seconds": 0.25})
-    under_way(study, number, done=3)
-    kill_runner(study)
-    for pid in processes_of(study, number):
+def test_a_job_that_is_killed_together_with_its_runner_goes_on_from_there(
+    idle_study: Study,
+) -> None:
+    number = submit(idle_study, "count", {"steps": 8, "seconds": 0.25})
+    under_way(idle_study, number, done=3)
+    kill_runner(idle_study)
+    for pid in processes_of(idle_study, number):
         kill(pid)
-    assert job(study, number).status == "running"
-    resume(study)
-    found = ended(study, number)
+    assert job(idle_study, number).status == "running"
+    resume(idle_study)
+    found = ended(idle_study, number)
     assert (found.status, found.done, found.attempt) == ("done", 8, 2)
-    assert len({path.read_text() for path in (study.root / "marks").rglob("?")}) == 2
-    assert log(study, number).count("Test: count, start") == 2
+    assert len({path.read_text() for path in (idle_study.root / "marks").rglob("?")}) == 2
+    assert log(idle_study, number).count("Test: count, start") == 2
 
 
-def test_work_that_keeps_killing_its_runner_is_given_up(study: Study) -> None:
-    number = submit(study, "start_again", {})
-    until(lambda: (resume(study), not job(study, number).active)[1])
-    found = job(study, number)
+def test_work_that_keeps_killing_its_runner_is_given_up(idle_study: Study) -> None:
+    number = submit(idle_study, "start_again", {})
+    until(lambda: (resume(idle_study), not job(idle_study, number).active)[1])
+    found = job(idle_study, number)
     assert (found.status, found.attempt) == ("failed", 3)
     assert "interrupted 3 times" in found.error
 
 
-def test_a_runner_that_is_told_to_end_puts_its_job_back(study: Study) -> None:
-    number = submit(study, "count", {"steps": 1000, "seconds": 0.25})
-    under_way(study, number)
-    os.kill(runners(study.root)[0], signal.SIGTERM)
-    until(lambda: job(study, number).status == "waiting")
-    assert processes_of(study, number) == []
-    cancel(study, number)
+def test_a_runner_that_is_told_to_end_puts_its_job_back(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number)
+    os.kill(runners(idle_study.root)[0], signal.SIGTERM)
+    until(lambda: job(idle_study, number).status == "waiting")
+    assert processes_of(idle_study, number) == []
+    cancel(idle_study, number)
 
 
-def test_two_runners_are_one(study: Study) -> None:
-    number = submit(study, "count", {"steps": 4, "seconds": 0.25})
-    under_way(study, number)
-    command = [sys.executable, "-m", "engine.jobs.runner", str(study.root)]
+def test_two_runners_are_one(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 4, "seconds": 0.25})
+    under_way(idle_study, number)
+    command = [sys.executable, "-m", "engine.jobs.runner", str(idle_study.root)]
     second = subprocess.run(command, env=os.environ, timeout=SECONDS, check=False)
     assert second.returncode == 0
-    assert job(study, number).status == "running"
-    assert (ended(study, number).status, job(study, number).attempt) == ("done", 1)
+    assert job(idle_study, number).status == "running"
+    assert (ended(idle_study, number).status, job(idle_study, number).attempt) == ("done", 1)
 
 
-def test_a_study_that_is_moved_while_it_works(study: Study) -> None:
-    number = submit(study, "count", {"steps": 1000, "seconds": 0.25})
-    waiting = submit(study, "count", {"steps": 1})
-    under_way(study, number, done=1)
-    mark, (runner,) = f"{home(study)}:{number}", runners(study.root)
-    moved = Study(study.root.rename(study.root.with_name("moved")), study.spec)
+def test_a_study_that_is_moved_while_it_works(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    waiting = submit(idle_study, "count", {"steps": 1})
+    under_way(idle_study, number, done=1)
+    mark, (runner,) = f"{home(idle_study)}:{number}", runners(idle_study.root)
+    moved = Study(idle_study.root.rename(idle_study.root.with_name("moved")), idle_study.spec)
     until(lambda: not carries(runner, "") and stat(runner) == "Z")
     assert processes(mark) == []
     found = job(moved, number)
@@ -371,46 +312,46 @@ def test_a_study_that_is_moved_while_it_works(study: Study) -> None:
     resume(moved)
     assert "moved or copied" in job(moved, waiting).error
     assert ended(moved, retry(moved, waiting)).status == "done"
-    assert not study.root.exists()
+    assert not idle_study.root.exists()
 
 
-def test_a_study_that_is_removed_while_it_works(study: Study) -> None:
-    number = submit(study, "count", {"steps": 1000, "seconds": 0.25})
-    under_way(study, number, done=1)
-    mark, (runner,) = f"{home(study)}:{number}", runners(study.root)
-    study.root.rename(study.root.with_name("trash"))
-    shutil.rmtree(study.root.with_name("trash"))
+def test_a_study_that_is_removed_while_it_works(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number, done=1)
+    mark, (runner,) = f"{home(idle_study)}:{number}", runners(idle_study.root)
+    idle_study.root.rename(idle_study.root.with_name("trash"))
+    shutil.rmtree(idle_study.root.with_name("trash"))
     until(lambda: stat(runner) == "Z")
     assert processes(mark) == []
 
 
-def test_a_copy_of_a_study_does_not_do_its_work_again(study: Study) -> None:
-    number = submit(study, "count", {"steps": 1000, "seconds": 0.25})
-    under_way(study, number)
-    copy = Study.open(shutil.copytree(study.root, study.root.with_name("moved")))
+def test_a_copy_of_a_study_does_not_do_its_work_again(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number)
+    copy = Study.open(shutil.copytree(idle_study.root, idle_study.root.with_name("moved")))
     resume(copy)
     assert job(copy, number).status == "failed"
     assert "moved or copied" in job(copy, number).error
-    assert job(study, number).status == "running"
+    assert job(idle_study, number).status == "running"
     assert runners(copy.root) == []
-    cancel(study, number)
-    assert ended(study, number).status == "cancelled"
+    cancel(idle_study, number)
+    assert ended(idle_study, number).status == "cancelled"
 
 
 # --- the command line ---------------------------------------------------------------------------
 
 
-def test_the_command_line(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = main(["jobs", str(study.root), *map(str, arguments)])
+        code = main(["jobs", str(idle_study.root), *map(str, arguments)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    counted = submit(study, "count", {"steps": 4, "seconds": 0.1}, "Count [sheep]")
+    counted = submit(idle_study, "count", {"steps": 4, "seconds": 0.1}, "Count [sheep]")
     code, out, _ = run("--wait", counted)
     assert code == 0
     assert "4/4" in out
-    refused = submit(study, "refuse", {})
+    refused = submit(idle_study, "refuse", {})
     assert run("--wait", refused)[::2] == (2, "dataloupe: The data do not fit: put them right.\n")
     assert "put them right" in run("--log", refused)[1]
     code, out, _ = run()
@@ -420,17 +361,17 @@ def test_the_command_line(study: Study, capsys: pytest.CaptureFixture[str]) -> N
     listed = json.loads(run("--json")[1])
     assert [one["status"] for one in listed] == ["failed", "done"]
     assert listed[1]["result"] == {"counted": 4}
-    again = submit(study, "count", {"seconds": 600.0})
+    again = submit(idle_study, "count", {"seconds": 600.0})
     assert run("--cancel", again)[0] == 0
     assert run("--wait", again)[::2] == (2, f"dataloupe: Job {again} was cancelled.\n")
     assert "job 4" in run("--retry", refused)[1]
-    assert ended(study, 4).status == "failed"
+    assert ended(idle_study, 4).status == "failed"
     code, _, told = run("--cancel", 99)
     assert code == 2
     assert "has no job 99" in told
 
 
-def test_listing_starts_nothing(study: Study) -> None:
-    assert queue.jobs(study) == []
-    assert main(["jobs", str(study.root)]) == 0
-    assert not (study.root / "jobs").exists()
+def test_listing_starts_nothing(idle_study: Study) -> None:
+    assert queue.jobs(idle_study) == []
+    assert main(["jobs", str(idle_study.root)]) == 0
+    assert not (idle_study.root / "jobs").exists()
