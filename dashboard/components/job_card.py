@@ -13,7 +13,9 @@ from engine.errors import DataloupeError
 from engine.jobs.queue import Job, cancel, log, retry
 from engine.study import Study
 
-LOG_LINES = 60
+LOG_LINES = 200
+MOST_LINES = 12
+"""A longer log scrolls."""
 WORDS = {
     "waiting": ("○", "Waiting"),
     "running": ("●", "Running"),
@@ -52,7 +54,9 @@ def job_card(study: Study, job: Job, with_log: bool = True) -> None:
             opened = st.expander("Log", key=f"log-{job.id}", on_change="rerun", type="compact")
             if opened.open:
                 lines = log(study, job.id).splitlines()[-LOG_LINES:]
-                opened.code("\n".join(lines), language=None, wrap_lines=True, height=260)
+                text = "\n".join(lines) or "It has printed nothing."
+                height = 280 if len(lines) > MOST_LINES else "content"
+                opened.code(text, language=None, wrap_lines=True, height=height)
 
 
 def _act(act: Callable[[], object]) -> None:
@@ -104,7 +108,7 @@ def facts_of(job: Job, now: float) -> list[str]:
             facts.append(f"took {duration(job.ended - job.started)}")
         facts.append(f"{datetime.fromtimestamp(job.ended, UTC):%Y-%m-%d %H:%M} UTC")
     if job.attempt > 1:
-        facts.append(f"start {job.attempt}")
+        facts.append("started again after an interruption")
     return facts
 
 

@@ -13,6 +13,7 @@ from engine.jobs.queue import jobs, resume
 from engine.study import Study
 
 SECONDS = 2.0
+LONGEST = 32
 
 
 def working(study: Study) -> None:
@@ -29,11 +30,14 @@ def working(study: Study) -> None:
                 if not active:
                     st.rerun()
                 first = active[-1]
+                title = first.title
+                if len(title) > LONGEST:
+                    title = title[: LONGEST - 1] + "…"
                 share = f" · {first.done / first.total:.0%}" if first.total else ""
                 more = f" · {len(active) - 1} more" if len(active) > 1 else ""
                 st.page_link(
                     JOBS,
-                    label=f"{plain(first.title)}{share}{more}",
+                    label=f"{plain(title)}{share}{more}",
                     icon=":material/progress_activity:",
                     query_params=st.query_params.to_dict(),
                 )

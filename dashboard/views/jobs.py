@@ -9,7 +9,7 @@ from dashboard.components.notice import notice
 from dashboard.components.title import title
 from dashboard.data import open_study
 from engine.errors import DataloupeError
-from engine.jobs.queue import jobs, resume, submit
+from engine.jobs.queue import Job, jobs, resume, submit
 
 SECONDS = 1.0
 SHOWN = 50
@@ -27,13 +27,20 @@ if not building and not all(step.complete for step in study.progress()):
         st.html('<p class="dl-aside">Some stages of this study are not computed yet.</p>')
 
 
+def order(job: Job) -> tuple[int, int]:
+    """What runs, then what waits in its order, then what has ended, the latest first."""
+    if job.active:
+        return ("running", "waiting").index(job.status), job.id
+    return 2, -job.id
+
+
 @st.fragment(run_every=SECONDS if any(job.active for job in listed) else None)
 def watch() -> None:
     """The jobs, as long as one is under way anew every second."""
     try:
         resume(study)
         now = jobs(study, newest=SHOWN)
-        for job in now:
+        for job in sorted(now, key=order):
             job_card(study, job)
     except DataloupeError as error:
         notice("The jobs cannot be shown", str(error), kind="error")
