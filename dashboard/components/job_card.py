@@ -55,8 +55,8 @@ def job_card(study: Study, job: Job, with_log: bool = True) -> None:
             if opened.open:
                 lines = log(study, job.id).splitlines()[-LOG_LINES:]
                 text = "\n".join(lines) or "It has printed nothing."
-                height = 280 if len(lines) > MOST_LINES else "content"
-                opened.code(text, language=None, wrap_lines=True, height=height)
+                with opened.container(height=280 if len(lines) > MOST_LINES else "content"):
+                    st.code(text, language=None, wrap_lines=True)
 
 
 def _act(act: Callable[[], object]) -> None:

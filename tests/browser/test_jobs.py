@@ -71,7 +71,7 @@ def test_the_server_is_killed_and_restarted(
     idle_study: Study,
     jobs_url: str,
 ) -> None:
-    number = submit(idle_study, "count", {"steps": 60, "seconds": 0.25}, "Count")
+    number = submit(idle_study, "count", {"steps": 40, "seconds": 0.25}, "Count")
     child, url = _start(idle_study.root, "127.0.0.1", None)
     page = desktop.new_page()
     page.goto(f"{url}/jobs")
@@ -84,7 +84,7 @@ def test_the_server_is_killed_and_restarted(
         page.goto(f"{url}/jobs")
         expect(page.get_by_text("Done")).to_be_visible(timeout=60_000)
     found = job(idle_study, number)
-    assert (found.done, found.attempt, len(jobs(idle_study))) == (60, 1, 1)
+    assert (found.done, found.attempt, len(jobs(idle_study))) == (40, 1, 1)
 
 
 def test_build_from_the_page(
