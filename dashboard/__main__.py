@@ -56,8 +56,8 @@ def warn_if_open(address: str) -> None:
     """
     if login.configured() is None and address not in LOOPBACK:
         print(
-            f"Whoever reaches {address} can see this study and save slices in it: no login is "
-            "configured (docs/serving.md).",
+            f"Whoever reaches {address} can see this study, save slices in it and start jobs: no "
+            "login is configured (docs/serving.md).",
             file=sys.stderr,
         )
 

@@ -12,6 +12,7 @@ from dashboard.data import open_study
 from dashboard.location import (
     EXPLAIN,
     EXPLORE,
+    JOBS,
     LIVE,
     OVERVIEW,
     PROVENANCE,
@@ -66,6 +67,12 @@ page = st.navigation(
             title="Quality",
             icon=":material/verified_user:",
             help="How far the scores can be trusted, and what they can be used for.",
+        ),
+        st.Page(
+            JOBS,
+            title="Jobs",
+            icon=":material/pending_actions:",
+            help="Long work: what runs, how long it still takes, and what has become of it.",
         ),
         st.Page(
             PROVENANCE,

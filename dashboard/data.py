@@ -281,8 +281,12 @@ def stage_files(study: Study, stage: str, algorithm: str) -> list[StoredFile]:
 
 
 def files_stamp(study: Study) -> str:
-    """Stands for names, sizes and times of all files of the study."""
-    paths = sorted(path for path in study.root.rglob("*") if not path.name.startswith("."))
+    """Stands for names, sizes and times of all files of the study except those of its jobs."""
+    paths = sorted(
+        path
+        for path in study.root.rglob("*")
+        if not path.name.startswith(".") and study.jobs_folder not in (path, *path.parents)
+    )
     return store.fingerprint([(str(path), _stamp(path)) for path in paths])
 
 

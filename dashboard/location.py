@@ -22,6 +22,7 @@ EXPLAIN = "views/explain.py"
 TRAINING = "views/training.py"
 LIVE = "views/live.py"
 QUALITY = "views/quality.py"
+JOBS = "views/jobs.py"
 PROVENANCE = "views/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500

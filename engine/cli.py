@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_machine(demo)
     _add_server(demo)
     demo.set_defaults(verb=_demo)
+
+    jobs = verbs.add_parser("jobs", help="list, watch and stop the long work of a study")
+    jobs.add_argument("study", type=Path)
+    of_one = jobs.add_mutually_exclusive_group()
+    of_one.add_argument("--json", action="store_true", help="list as JSON")
+    of_one.add_argument("--wait", type=int, metavar="ID", help="show how far it is until it ends")
+    of_one.add_argument("--log", type=int, metavar="ID", help="print what it has printed")
+    of_one.add_argument("--cancel", type=int, metavar="ID", help="stop it and all its processes")
+    of_one.add_argument("--retry", type=int, metavar="ID", help="do the same once more")
+    jobs.set_defaults(verb=_jobs)
 
     explain = verbs.add_parser(
         "explain", help="answer in the terminal: which training data, and how"
@@ -206,6 +217,48 @@ def _demo(options: argparse.Namespace) -> int:
         port=options.port,
         open_browser=not options.no_browser,
     )
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from engine.jobs import queue
+
+    study = Study.open(options.study)
+    if options.wait is not None:
+        _wait_for(study, options.wait)
+    elif options.log is not None:
+        print(queue.log(study, options.log), end="")
+    elif options.cancel is not None:
+        queue.cancel(study, options.cancel)
+        print(f"Job {options.cancel} is told to stop.")
+    elif options.retry is not None:
+        print(f"It is job {queue.retry(study, options.retry)} now.")
+    elif options.json:
+        print(json.dumps([vars(job) for job in queue.jobs(study)], indent=2, ensure_ascii=False))
+    else:
+        table = Table("", "job", "status", "done", "says")
+        for job in queue.jobs(study):
+            done = f"{job.done:,} of {job.total:,}" if job.total else ""
+            words = job.error or (job.what if job.active else "")
+            table.add_row(str(job.id), escape(job.title), job.status, done, escape(words))
+        Console().print(table)
+    return 0
+
+
+def _wait_for(study: Study, number: int) -> None:
+    """Show a job until it ends. Raises DataloupeError unless it ends well."""
+    from engine.jobs import queue
+    from engine.progress import job_progress
+
+    job = queue.job(study, number)
+    with job_progress(job.title) as show:
+        while job.active:
+            queue.resume(study)
+            show(job.done, job.total, job.what)
+            time.sleep(0.3)
+            job = queue.job(study, number)
+        show(job.done, job.total, job.status)
+    if job.status != "done":
+        raise DataloupeError(job.error or f"Job {number} was cancelled.")
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -7,6 +7,9 @@ data/dataset.json                            what the dataset is, and its finger
 data/{split}/00000.safetensors               what models are fed, in row shards
 data/{split}/00000.parquet                   id, label, columns to show and filter by
 data/{split}/00000.webp                      thumbnails, 64 to a sprite sheet
+jobs/jobs.sqlite                             the queue of long work (engine.jobs)
+jobs/00001.log                               what a job has printed
+jobs/runner.log, jobs/runner.lock            of the process that runs jobs
 algorithms/NAME/checkpoints/000.safetensors  trained weights
 algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
 algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
@@ -91,6 +94,25 @@ class Layout:
     def slice_files(self) -> list[Path]:
         """The files of all saved slices."""
         return sorted((self.root / "slices").glob("[!.]*.json"))
+
+    @property
+    def jobs_folder(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def jobs_file(self) -> Path:
+        return self.jobs_folder / "jobs.sqlite"
+
+    def job_log_file(self, number: int) -> Path:
+        return self.jobs_folder / f"{number:05d}.log"
+
+    @property
+    def runner_log_file(self) -> Path:
+        return self.jobs_folder / "runner.log"
+
+    @property
+    def runner_lock_file(self) -> Path:
+        return self.jobs_folder / "runner.lock"
 
     def table_file(self, split: Split, shard: int) -> Path:
         return self.root / "data" / split / f"{shard:05d}.parquet"

@@ -1,7 +1,9 @@
-"""The build's progress in the terminal."""
+"""Progress in the terminal: of a build, and of a job of the queue."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rich.progress import (
@@ -10,6 +12,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 
@@ -65,3 +68,14 @@ class BuildProgress:
     def say(self, text: str) -> None:
         """Print a line above the bars."""
         self._rich.console.print(text, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def job_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A line for one job, with the time that is left; called with (done, total, what)."""
+    words = TextColumn("{task.description} · {task.fields[what]}", markup=False)
+    with RichProgress(words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
+        line = shown.add_task(title, total=None, what="waiting")
+        yield lambda done, total, what: shown.update(
+            line, completed=done, total=total or None, what=what or "waiting"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import STUDY_VARIABLE
 from engine import Study
+from engine.jobs.kinds import KINDS
+from tests.job_kinds import TEST_KINDS
 from tests.sentences import SPEC, sentences
+from tests.synthetic import write_study
+from tests.watching import end_everything
 
 torch.set_num_threads(1)
 
@@ -90,3 +95,16 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
         return app
 
     return open_page
+
+
+@pytest.fixture
+def idle_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
+    """A study without anything built, whose jobs can be those of tests/job_kinds.py too."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "site")
+    for name, kind in TEST_KINDS.items():
+        monkeypatch.setitem(KINDS, name, kind)
+    study = write_study(tmp_path / "study", stage="spec")
+    yield study
+    for folder in (study.root, study.root.with_name("moved")):
+        if folder.exists():
+            end_everything(folder)

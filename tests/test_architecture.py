@@ -32,6 +32,7 @@ LAYERS = [
     {"engine.live"},
     {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
     {"engine.importing"},
+    {"engine.jobs"},
     {"engine.demo"},
     {"engine.cli"},
     {"dashboard"},
@@ -79,6 +80,7 @@ def test_imports_point_one_way(path: Path) -> None:
 def test_opening_a_study_does_not_import_torch() -> None:
     script = (
         "import sys, engine, engine.cli, engine.search, engine.attribution.scores\n"
+        "import engine.jobs.child, engine.jobs.building\n"
         "assert 'torch' not in sys.modules and 'streamlit' not in sys.modules, 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

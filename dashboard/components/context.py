@@ -7,6 +7,7 @@ from html import escape
 import streamlit as st
 
 from dashboard.components.notice import warning
+from dashboard.components.working import working
 from dashboard.data import badge
 from dashboard.location import Location, go, keep
 from engine.study import Study
@@ -51,6 +52,7 @@ def context(study: Study, location: Location) -> None:
                 label_visibility="collapsed",
                 width=220,
             )
+        working(study)
     if location.problems:
         warning(["This link says something that cannot be here.", *location.problems])
     if location.foreign is not None:

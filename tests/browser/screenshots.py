@@ -34,6 +34,7 @@ def addresses(root: Path) -> dict[str, str]:
         "explain": f"explain?test={mistake}&result=wrong",
         "training": f"training?test={mistake}&train={opposer}",
         "quality": "quality",
+        "jobs": "jobs",
         "provenance": "provenance",
     }
 
@@ -46,7 +47,7 @@ def screenshot(browser: Browser, url: str, view: str, target: Path) -> None:
     page = context.new_page()
     page.goto(url)
     page.wait_for_selector(
-        ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals"
+        ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job"
     )
     settled(page).screenshot(path=target)
     context.close()

@@ -32,6 +32,7 @@ PAGES = {
     "training without example": "training",
     "quality": "quality",
     "quality of one example": "quality?test=test-5",
+    "jobs": "jobs",
     "provenance": "provenance",
 }
 

@@ -1,0 +1,45 @@
+"""A word at the top of every page while a job waits or runs; it leads to Jobs."""
+
+from __future__ import annotations
+
+import contextlib
+
+import streamlit as st
+
+from dashboard.components.title import plain
+from dashboard.location import JOBS
+from engine.errors import StoreError
+from engine.jobs.queue import jobs, resume
+from engine.study import Study
+
+SECONDS = 2.0
+LONGEST = 32
+
+
+def working(study: Study) -> None:
+    """Show what runs, and start what a server before this one has left. Jobs says what is wrong."""
+    with contextlib.suppress(StoreError):
+        resume(study)
+        if not jobs(study, active=True):
+            return
+
+        @st.fragment(run_every=SECONDS)
+        def watch() -> None:
+            with contextlib.suppress(StoreError):
+                active = jobs(study, active=True)
+                if not active:
+                    st.rerun()
+                first = active[-1]
+                title = first.title
+                if len(title) > LONGEST:
+                    title = title[: LONGEST - 1] + "…"
+                share = f" · {first.done / first.total:.0%}" if first.total else ""
+                more = f" · {len(active) - 1} more" if len(active) > 1 else ""
+                st.page_link(
+                    JOBS,
+                    label=f"{plain(title)}{share}{more}",
+                    icon=":material/progress_activity:",
+                    query_params=st.query_params.to_dict(),
+                )
+
+        watch()
