@@ -42,6 +42,9 @@ algorithms/NAME/imported-bank/bank.json      subset runs made elsewhere: what th
 algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
 algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
 algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
+algorithms/NAME/retrained/0123456789abcdef/0.safetensors   one model without a removal set
+algorithms/NAME/verifications/0123456789abcdef.json   a removal, predicted and retrained
+triage/0123456789abcdef.json                 one change of a prediction's tags and note
 """
 
 from __future__ import annotations
@@ -272,3 +275,14 @@ class Layout:
     def imported_runs_file(self, algorithm: str, about: BankImport, shard: int) -> Path:
         name = f"{about.fingerprint}-{shard:05d}.safetensors"
         return self.bank_import_file(algorithm).parent / name
+
+    def retrained_file(self, algorithm: str, made_from: str, seed: int) -> Path:
+        folder = self.algorithm_folder(algorithm) / "retrained" / made_from
+        return folder / f"{seed}.safetensors"
+
+    def verification_file(self, algorithm: str, name: str) -> Path:
+        return self.algorithm_folder(algorithm) / "verifications" / f"{name}.json"
+
+    def verification_files(self, algorithm: str) -> list[Path]:
+        """The files of all verifications."""
+        return sorted((self.algorithm_folder(algorithm) / "verifications").glob("[!.]*.json"))

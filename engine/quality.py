@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+TWO_SIDED_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,21 @@ class Measured:
     mean: float
     low: float
     high: float
+
+
+def share(found: int, of: int) -> Measured:
+    """A share with its 95 % interval by Wilson (1927), which holds for few trials too.
+
+    Raises:
+        ValueError: There are no trials, or more were found than there are.
+    """
+    if not 0 <= found <= of or of == 0:
+        raise ValueError(f"{found} of {of} is no share")
+    z, mean = TWO_SIDED_95, found / of
+    middle = (mean + z * z / (2 * of)) / (1 + z * z / of)
+    reach = z * math.sqrt(mean * (1 - mean) / of + (z / (2 * of)) ** 2) / (1 + z * z / of)
+    # At the ends rounding would put the interval beside the share itself.
+    return Measured(mean, min(mean, middle - reach), max(mean, middle + reach))
 
 
 @dataclass(frozen=True)

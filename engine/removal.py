@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from engine.quality import Measured
+from engine.quality import TWO_SIDED_95, Measured
 
-TWO_SIDED_95 = 1.96
 TARGETED = 0.35
 """Standard deviation, relative to the predicted change, of what retraining without the strongest
 supporters did (docs/quality.md says where it was measured)."""

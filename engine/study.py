@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from engine.attribution.scores import FactorScores, Scores
     from engine.importing.scores import Imported
     from engine.similarity import Embeddings
+    from engine.verification import Verification
 
 
 class Study(Layout):
@@ -109,7 +110,8 @@ class Study(Layout):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise StoreError(
-                    f"{self.root} is being built by another process. Wait for it, or stop it first."
+                    f"{self.root} is being built, or retrained for, by another process. Wait for "
+                    "it, or stop it first."
                 ) from error
             yield
 
@@ -818,6 +820,20 @@ class Study(Layout):
             if fault := bank.fault(shard[split]):
                 raise store.broken(path, f"{fault} on the {split} split")
         return shard
+
+    # --- retrained -----------------------------------------------------------------------------
+
+    def verifications(self, algorithm: str | None = None) -> list[Verification]:
+        """Every removal that was verified by retraining, oldest first."""
+        from engine.verification import read_verifications
+
+        return read_verifications(self, self.algorithm(algorithm))
+
+    def verify(self, removed: Iterable[int | str], **options: Any) -> Verification:
+        """Retrain without some training examples. See `engine.verification.verify`."""
+        from engine.verification import verify
+
+        return verify(self, removed, **options)
 
     # --- how far it is -------------------------------------------------------------------------
 
