@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,13 +19,18 @@ import engine
 from engine.answers import Explanation, Influence
 from engine.errors import DataloupeError, InterruptedBuild
 from engine.importing import KINDS
-from engine.progress import BuildProgress
+from engine.progress import BuildProgress, RetrainingProgress
 from engine.quality import Measured, Quality
 from engine.study import Study
 from engine.trust import Verdict, verdict
 
+if TYPE_CHECKING:
+    from engine.brittle import Supports
+
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+SHOWN = 30
+"""Brittle predictions that the terminal lists."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,6 +121,32 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--by-class", action="store_true", help="also LDS of each class")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(verb=_evaluate)
+
+    brittle = verbs.add_parser(
+        "brittle", help="list the predictions that hang on a few training examples; prove it"
+    )
+    brittle.add_argument("study", type=Path)
+    brittle.add_argument(
+        "--at-most",
+        type=int,
+        default=20,
+        metavar="K",
+        help="removed at most (default: %(default)s)",
+    )
+    brittle.add_argument(
+        "--verify", type=int, default=0, metavar="N", help="retrain for the first N of the list"
+    )
+    brittle.add_argument(
+        "--seeds", type=int, default=5, help="models retrained for each (default: %(default)s)"
+    )
+    brittle.add_argument(
+        "--out", type=Path, help="write the list to this .csv, .json or .parquet file"
+    )
+    brittle.add_argument("--algorithm", help="default: the study's first")
+    brittle.add_argument("--method", help="default: the one that is best known to predict")
+    brittle.add_argument("--json", action="store_true", help="print JSON")
+    _add_machine(brittle)
+    brittle.set_defaults(verb=_brittle)
 
     doctor = verbs.add_parser("doctor", help="verify every file of a study")
     doctor.add_argument("study", type=Path)
@@ -393,6 +425,73 @@ def _print_verdict(console: Console, title: str, found: Verdict) -> None:
     for caution in found.cautions:
         lines.add_row("note", escape(caution))
     console.print(lines)
+
+
+def _brittle(options: argparse.Namespace) -> int:
+    from engine.brittle import find, verify_brittle
+    from engine.brittle_table import as_bytes, brittle_table, format_of, write
+    from engine.flags import flags
+    from engine.triage import triage
+
+    if options.out is not None:
+        format_of(options.out)  # before any work
+    study = Study.open(options.study)
+    supports = find(study, options.algorithm, options.method, options.at_most)
+    algorithm = supports.algorithm
+    if options.verify > 0:
+        with RetrainingProgress() as progress:
+            verify_brittle(
+                study,
+                supports,
+                supports.ranked[: options.verify].tolist(),
+                seeds=options.seeds,
+                device=options.device,
+                workers=options.workers,
+                report=progress.update,
+            )
+    table = brittle_table(
+        study,
+        supports,
+        study.verifications(algorithm),
+        flags(study, algorithm, supports.method),
+        triage(study, algorithm),
+    )
+    if options.out is not None:
+        write(table, options.out)
+    if options.json:
+        print(as_bytes(table, "json").decode(), end="")
+        return 0
+    _print_brittle(Console(), supports, table.to_pylist())
+    if options.out is not None:
+        print(f"Wrote {table.num_rows:,} predictions to {options.out}.")
+    return 0
+
+
+def _print_brittle(console: Console, supports: Supports, rows: list[dict[str, Any]]) -> None:
+    table = Table("id", "label", "predicted", "would be", "support", "status", "flips", "flags")
+    for row in rows[:SHOWN]:
+        rate = row["flip_rate"]
+        table.add_row(
+            *(escape(row[name]) for name in ("id", "label", "predicted", "other")),
+            str(row["support"]),
+            row["status"],
+            "–" if rate is None else f"{rate:.0%} of {row['seeds']}",
+            ", ".join(row["flags"]),
+        )
+    if rows:
+        console.print(table)
+    if len(rows) > SHOWN:
+        console.print(f"and {len(rows) - SHOWN:,} more; --out writes them all")
+    if supports.calibrated:
+        console.print(
+            f"{len(rows):,} of {len(supports.lead):,} predictions are said to flip without at most "
+            f"{supports.at_most} training examples. Only retraining proves it: --verify N."
+        )
+    else:
+        console.print(
+            f"Scores by {escape(supports.method)} are not calibrated, so nothing can be said of "
+            "flips: add [subset_runs] with masks = 200 to study.toml and build."
+        )
 
 
 def _import(options: argparse.Namespace) -> int:

@@ -286,3 +286,10 @@ class Layout:
     def verification_files(self, algorithm: str) -> list[Path]:
         """The files of all verifications."""
         return sorted((self.algorithm_folder(algorithm) / "verifications").glob("[!.]*.json"))
+
+    def triage_file(self, name: str) -> Path:
+        return self.root / "triage" / f"{name}.json"
+
+    def triage_files(self) -> list[Path]:
+        """The files of all changes of tags and notes."""
+        return sorted((self.root / "triage").glob("[!.]*.json"))

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -79,3 +80,33 @@ def job_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: shown.update(
             line, completed=done, total=total or None, what=what or "waiting"
         )
+
+
+class RetrainingProgress:
+    """One line for models that are retrained, with their count and time; `update` moves it."""
+
+    def __init__(self) -> None:
+        self._rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),  # what is asked for goes to standard output
+        )
+        self._line = self._rich.add_task("Retrain", total=None)
+
+    def __enter__(self) -> RetrainingProgress:
+        self._rich.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._rich.stop()
+
+    def update(self, done: int, total: int, what: str) -> None:
+        """Show how far it is."""
+        self._rich.update(self._line, completed=done, total=total)

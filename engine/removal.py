@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from engine.quality import TWO_SIDED_95, Measured
@@ -41,11 +39,33 @@ def removal(
         alpha: Share of them in a run.
         targeted: Relative error of a removal that is not random; 0 for one that is.
     """
-    total = float(np.sum(scores, dtype=np.float64))
-    change = -slope.mean * total
-    of_slope = total * (slope.high - slope.low) / 2
-    of_scores = len(scores) * float(np.var(residuals, dtype=np.float64, ddof=1))
-    of_scores /= n_train * alpha * (1 - alpha)
-    spread = TWO_SIDED_95 * math.hypot(math.sqrt(of_scores), targeted * change)
-    reach = math.hypot(of_slope, spread)
+    variance = np.var(residuals, dtype=np.float64, ddof=1)
+    found = removals(scores[None], slope, variance[None], n_train, alpha, targeted)
+    change, reach = (float(array[0, -1]) if len(scores) else 0.0 for array in found)
     return Measured(change, change - reach, change + reach)
+
+
+def removals(
+    scores: np.ndarray,
+    slope: Measured,
+    variances: np.ndarray,
+    n_train: int,
+    alpha: float,
+    targeted: float = TARGETED,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`removal` of the first 1, 2, … of many test examples' scores.
+
+    Args:
+        scores: In the order of removal `[n, k]`.
+        variances: Of each test example's residuals `[n]`.
+
+    Returns:
+        Changes, and how far their 95 % intervals reach to both sides: float64 `[n, k]`.
+    """
+    totals = np.cumsum(scores, axis=1, dtype=np.float64)
+    changes = -slope.mean * totals
+    of_slope = totals * (slope.high - slope.low) / 2
+    counts = np.arange(1, scores.shape[1] + 1)
+    of_scores = np.sqrt(counts * variances[:, None] / (n_train * alpha * (1 - alpha)))
+    spread = TWO_SIDED_95 * np.hypot(of_scores, targeted * changes)
+    return changes, np.hypot(of_slope, spread)

@@ -236,17 +236,7 @@ def verify_all(
 
     Args and errors as for `verify`.
     """
-    algorithm = study.algorithm(algorithm)
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise DataloupeError(f"seeds must be from 1 to {MOST_SEEDS}, not {seeds}.")
-    check_recipe(study, algorithm)
-    if not study.has_predictions(algorithm):
-        raise DataloupeError(
-            f"{study.root} has no predictions of {algorithm} yet. `dataloupe build {study.root}` "
-            "makes them."
-        )
-    if method is not None or study.methods(algorithm):
-        method = study.method(algorithm, method)
+    algorithm, method = check(study, algorithm, method, seeds)
     controls = [control_of(study, one.removed) if control else NOTHING for one in questions]
     removals = [NOTHING]
     for question, beside in zip(questions, controls, strict=True):
@@ -266,6 +256,21 @@ def verify_all(
     return [found[number] for number in range(len(questions))]
 
 
+def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of `run_job`, complete and checked. Raises as `verify`."""
+    defaults: dict[str, Any] = {"removed": [], "tests": [], "seeds": 5, "algorithm": None}
+    defaults |= {"method": None, "control": False, "device": "auto", "workers": None}
+    asked = complete(defaults, parameters)
+    question = ask(study, asked["removed"], asked["tests"])
+    algorithm, method = check(study, asked["algorithm"], asked["method"], asked["seeds"])
+    return asked | {
+        "removed": list(question.removed),
+        "tests": list(question.tests),
+        "algorithm": algorithm,
+        "method": method,
+    }
+
+
 def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: `parameters` are the arguments of `verify`; the answer names it."""
     found = verify(study, report=report, **parameters)
@@ -276,6 +281,31 @@ def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict
         "flipped": sum(outcome.flipped for outcome in found.outcomes),
         "tests": len(found.outcomes),
     }
+
+
+def complete(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults where nothing is given. Raises DataloupeError for a parameter that there is not."""
+    if unknown := sorted(given.keys() - defaults.keys()):
+        raise DataloupeError(f"There is no parameter {unknown[0]!r} of this job.")
+    return {**defaults, **given}
+
+
+def check(
+    study: Study, algorithm: str | None, method: str | None, seeds: int
+) -> tuple[str, str | None]:
+    """(algorithm, method), if what they name can be verified. Raises as `verify`."""
+    algorithm = study.algorithm(algorithm)
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise DataloupeError(f"seeds must be from 1 to {MOST_SEEDS}, not {seeds}.")
+    check_recipe(study, algorithm)
+    if not study.has_predictions(algorithm):
+        raise DataloupeError(
+            f"{study.root} has no predictions of {algorithm} yet. `dataloupe build {study.root}` "
+            "makes them."
+        )
+    if method is not None or study.methods(algorithm):
+        method = study.method(algorithm, method)
+    return algorithm, method
 
 
 def read_verifications(study: Study, algorithm: str) -> list[Verification]:

@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"engine.errors", "engine.softmax", "engine.store", "engine.sharded_rows"},
+    {
+        "engine.errors",
+        "engine.plain_csv",
+        "engine.softmax",
+        "engine.store",
+        "engine.sharded_rows",
+    },
     {"engine.spec", "engine.bank"},
     {"engine.layout"},
     {"engine.answers"},
@@ -31,6 +37,8 @@ LAYERS = [
     {"engine.stages"},
     {"engine.live", "engine.retraining"},
     {"engine.verification"},
+    {"engine.brittle", "engine.flags", "engine.triage"},
+    {"engine.brittle_table"},
     {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
     {"engine.importing"},
     {"engine.jobs"},

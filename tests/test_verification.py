@@ -72,7 +72,7 @@ def test_models_with_all_data_are_the_checkpoints_as_far_as_there_are_any(copy: 
     np.testing.assert_array_equal(retrained(copy, "mlp", NOTHING, 1).margin, outputs["output"])
     third = retrained(copy, "mlp", NOTHING, 2)
     more = change(copy.root, "checkpoints = 2", "checkpoints = 3")
-    more.build(workers=0)
+    more.build(workers=0, rebuild="predictions")
     np.testing.assert_array_equal(third.margin, retrained(more, "mlp", NOTHING, 2).margin)
 
 

@@ -15,10 +15,8 @@ import streamlit as st
 from dashboard.data import Examples
 from dashboard.location import Location
 from engine.answers import Explanation
+from engine.plain_csv import harmless
 from engine.study import Study
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a cell of text for a formula."""
 
 
 def export(study: Study, row: int, id_: str, k: int, algorithm: str, method: str) -> None:
@@ -120,11 +118,6 @@ def as_csv(explanation: Explanation) -> str:
             told = [explanation.row, harmless(explanation.id), side, rank]
             writer.writerow([*told, one.row, harmless(one.id), harmless(one.label), one.score])
     return file.getvalue()
-
-
-def harmless(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def snippet(study: Study, id_: str, k: int, algorithm: str, method: str) -> str:

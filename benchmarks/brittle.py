@@ -1,0 +1,164 @@
+"""Of the predictions said to flip without a few training examples, how many do flip?
+
+    python -m benchmarks.brittle --json [--save]
+
+On the demo's study: `PREDICTIONS` that are said to flip at k ≤ 20, drawn at random among the odd
+rows of those that are, are retrained without their removal sets, with `SEEDS` seeds. Beside them
+stand removals of random training examples of the same classes: one for each group of predictions
+whose removal sets are of about the same size and class, and never of fewer examples than theirs.
+A prediction has flipped where most of the models flip it. No setting was chosen on these
+predictions: `SURE` in engine/brittle.py was, on some with even rows.
+
+`slope` and `correlation` compare predicted with actual mean changes of the margin, over the removal
+sets. Models are kept in the study, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from benchmarks._report import report, say
+from benchmarks._server import ROOT
+from engine.brittle import SURE, Supports, find, verify_brittle
+from engine.errors import StaleError
+from engine.quality import Measured, share
+from engine.retraining import removal_of
+from engine.study import Study
+from engine.templates import spec_from_template
+from engine.verification import Outcome, Question, agreement, predicted_and_actual, verify_all
+
+FOLDER = ROOT / ".bench" / "demo"
+PREDICTIONS = 30
+SEEDS = 5
+AT_MOST = 20
+SIZES = (5, 10, 20)
+"""Sizes of random removals: each prediction has the next one up."""
+
+
+def measure() -> dict[str, Any]:
+    study = demo()
+    start = time.perf_counter()
+    supports = find(study, at_most=AT_MOST)
+    found_after = time.perf_counter() - start
+    tests = drawn(supports, 1, PREDICTIONS)
+    say(f"{len(supports.ranked)} are said to flip at k <= {AT_MOST}; {len(tests)} are verified")
+    start = time.perf_counter()
+    verifications = verify_brittle(study, supports, tests.tolist(), seeds=SEEDS, report=told)
+    outcomes = [one.outcomes[0] for one in verifications]
+    random = list(random_outcomes(study, supports, tests).values())
+    changes = predicted_and_actual(verifications)
+    agreed = agreement(changes["predicted"], changes["actual"])
+    wrong = [outcome for outcome in outcomes if not supports.right[outcome.test]]
+    right = [outcome for outcome in outcomes if supports.right[outcome.test]]
+    return {
+        "verified_share": flipped(outcomes),
+        "random_share": flipped(random),
+        "verified_right": flipped(right),
+        "verified_wrong": flipped(wrong),
+        "flip_rate": mean_rate(outcomes),
+        "random_flip_rate": mean_rate(random),
+        "slope": None if agreed is None else round(agreed[0], 3),
+        "correlation": None if agreed is None else round(agreed[1], 3),
+        "predictions": len(outcomes),
+        "random_removals": len({tuple(one) for one in groups(study, supports, tests)}),
+        "seeds": SEEDS,
+        "at_most": AT_MOST,
+        "said_to_flip": len(supports.ranked),
+        "test_examples": len(supports.lead),
+        "sizes": [int(supports.size[test]) for test in tests],
+        "method": supports.method,
+        "badge": str(study.badge(supports.algorithm, supports.method)),
+        "sure": SURE,
+        "find_seconds": round(found_after, 2),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def demo() -> Study:
+    """The demo's study, built once and kept in `.bench/`."""
+    if not FOLDER.exists():
+        Study.create(FOLDER, spec_from_template("fashion-mnist"))
+    study = Study.open(FOLDER)
+    say(f"building {FOLDER}, unless it is")
+    try:
+        study.build()
+    except StaleError:  # made by other code
+        shutil.rmtree(FOLDER)
+        return demo()
+    return study
+
+
+def drawn(supports: Supports, parity: int, number: int) -> np.ndarray:
+    """Some of the predictions said to flip, of the even or of the odd rows, at random."""
+    rows = np.sort(supports.ranked)
+    rows = rows[rows % 2 == parity]
+    keys = np.random.PCG64(0).random_raw(len(rows))
+    return np.sort(rows[np.argsort(keys, kind="stable")[:number]])
+
+
+def groups(study: Study, supports: Supports, tests: np.ndarray) -> dict[tuple[int, ...], list[int]]:
+    """Random removal sets → the predictions that they stand beside.
+
+    All of a set are of the class that most of the predictions' removal sets are of.
+    """
+    labels = study.table("train")["label"].to_numpy()
+    members: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for test in tests:
+        own = labels[supports.removal(test)]
+        names, counts = np.unique(own, return_counts=True)
+        size = next(size for size in SIZES if size >= len(own))
+        members[str(names[counts.argmax()]), size].append(int(test))
+    found = {}
+    for (label, size), those in sorted(members.items()):
+        others = np.flatnonzero(labels == label)
+        others = np.setdiff1d(others, np.concatenate([supports.removal(test) for test in those]))
+        keys = np.random.PCG64([size, *those]).random_raw(len(others))
+        chosen = others[np.argsort(keys, kind="stable")[:size]]
+        found[removal_of(study, chosen.tolist())] = those
+    return found
+
+
+def random_outcomes(study: Study, supports: Supports, tests: np.ndarray) -> dict[int, Outcome]:
+    """What the random removals did to each prediction."""
+    questions = [
+        Question(removed, tuple(those)) for removed, those in groups(study, supports, tests).items()
+    ]
+    found = verify_all(
+        study,
+        questions,
+        seeds=SEEDS,
+        algorithm=supports.algorithm,
+        method=supports.method,
+        report=told,
+    )
+    return {outcome.test: outcome for one in found for outcome in one.outcomes}
+
+
+def flipped(outcomes: list[Outcome]) -> dict[str, float] | None:
+    """Share of the predictions that most models flip, with its 95 % interval."""
+    if not outcomes:
+        return None
+    found = share(sum(outcome.flipped for outcome in outcomes), len(outcomes))
+    return _rounded(found) | {"n": len(outcomes)}
+
+
+def mean_rate(outcomes: list[Outcome]) -> float:
+    """Mean share of the models that flip."""
+    return round(float(np.mean([outcome.flips.mean for outcome in outcomes])), 3)
+
+
+def _rounded(measured: Measured) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in vars(measured).items()}
+
+
+def told(done: int, total: int, what: str) -> None:
+    say(f"{done} of {total} models")
+
+
+if __name__ == "__main__":
+    report("brittle", measure, __doc__ or "")
