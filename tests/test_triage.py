@@ -26,7 +26,8 @@ def test_tags_and_notes_stand_until_they_are_undone(study: Study) -> None:
     assert (found[3].tags, found[3].notes) == (["mislabelled"], ["looks like a coat\nto me"])
     assert found[5].tags == ["leak"]
     taken_back = undo(study, "cnn", 3)
-    assert taken_back is not None and taken_back.action == "note"
+    assert taken_back is not None
+    assert taken_back.action == "note"
     assert triage(study, "cnn")[3].notes == []
     undo(study, "cnn", 3)
     assert triage(study, "cnn")[3].tags == []

@@ -1,0 +1,89 @@
+"""The predicted lead of one prediction as training examples are taken away, in plain HTML."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+TICKS = 5
+
+
+def lead_curve(after: np.ndarray, reach: np.ndarray, start: float, k: int, flip: int) -> str:
+    """HTML of the chart: the lead with 0, 1, … K examples removed, its 95 % band, and the flip.
+
+    Args:
+        after: Predicted leads without the first 1 to K `[K]`.
+        reach: Of their intervals, to both sides `[K]`.
+        start: The lead as it is.
+        k: How many are removed in the view.
+        flip: How many must be; 0 where no number here is said to do.
+    """
+    leads = np.concatenate([[start], after])
+    reaches = np.concatenate([[0.0], reach])
+    low, high = leads - reaches, leads + reaches
+    bottom, top = min(0.0, float(low.min())), max(0.0, float(high.max()))
+    room = 0.06 * (top - bottom or 1.0)
+    bottom, top = bottom - room, top + room
+    last = len(after)
+
+    def across(n: float) -> float:
+        return 100 * n / last
+
+    def down(value: float) -> float:
+        return 100 * (top - value) / (top - bottom)
+
+    def edge(values: np.ndarray, shift: str = "") -> list[str]:
+        return [
+            f"{across(n):.2f}% calc({down(float(value)):.2f}%{shift})"
+            for n, value in enumerate(values)
+        ]
+
+    band = edge(high) + edge(low)[::-1]
+    stroke = edge(leads, " - 1px") + edge(leads, " + 1px")[::-1]
+    grid = "".join(
+        f'<div class="dl-tick" style="top:{down(tick):.2f}%"><span>{_signed(tick)}</span></div>'
+        for tick in _ticks(bottom, top)
+    )
+    zero = f'<div class="dl-zero" style="top:{down(0):.2f}%"></div>'
+    marks = f'<div class="dl-cut" style="left:{across(k):.2f}%"></div>'
+    marks += (
+        f'<div class="dl-mark" data-style="0" style="left:{across(k):.2f}%;'
+        f'top:{down(float(leads[k])):.2f}%"></div>'
+    )
+    if flip:
+        marks += f'<div class="dl-flip" style="left:{across(flip):.2f}%"><span>flips</span></div>'
+    step = max(1, -(-last // 10))
+    numbers = "".join(
+        f'<span style="left:{across(n):.2f}%">{n}</span>' for n in range(0, last + 1, step)
+    )
+    told = f"Without {k}: {_signed(float(leads[k]))}, between {_signed(float(low[k]))} and "
+    told += f"{_signed(float(high[k]))}. "
+    told += f"Said to flip without {flip}." if flip else f"Not said to flip without {last}."
+    words = (
+        "Lead: logit of the true label less the largest other; below 0 the prediction is wrong. "
+        "Band: 95 % interval of the mean over models. It is said to flip where the line is beyond "
+        "0 by 1.28 deviations."
+    )
+    return (
+        '<figure class="dl-curves dl-lead"><figcaption><b>Predicted lead</b></figcaption>'
+        f'<div class="dl-plot" role="img" aria-label="{escape(told, quote=True)}">{grid}{zero}'
+        f'<div class="dl-band" data-style="0" style="clip-path:polygon({",".join(band)})"></div>'
+        f'<div class="dl-line" data-style="0" style="clip-path:polygon({",".join(stroke)})"></div>'
+        f"{marks}</div>"
+        f'<div class="dl-numbers" aria-hidden="true">{numbers}</div>'
+        '<div class="dl-unit" aria-hidden="true">training examples removed</div>'
+        f"<p>{escape(words)}</p></figure>"
+    )
+
+
+def _ticks(bottom: float, top: float) -> list[float]:
+    raw = (top - bottom) / TICKS
+    magnitude = 10.0 ** np.floor(np.log10(raw))
+    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)
+    first, last = np.ceil(bottom / step), np.floor(top / step)
+    return [float(step * place) for place in np.arange(first, last + 1)]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2g}".replace("-", "−") if abs(value) >= 1e-9 else "0"

@@ -1,0 +1,343 @@
+"""Brittle: the predictions that hang on a few training examples, proven by retraining."""
+
+from __future__ import annotations
+
+from functools import partial
+from html import escape
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dashboard.brittle import MOST_SHOWN, Asked, brittle, matching, read_asked, supports
+from dashboard.components.badge import trust_badge
+from dashboard.components.brittle_jobs import running, verify_button, verify_first
+from dashboard.components.building import building
+from dashboard.components.cards import influence_cards, test_cards
+from dashboard.components.copy_link import copy_link
+from dashboard.components.gallery import Card, Group, gallery
+from dashboard.components.lead_curve import lead_curve
+from dashboard.components.notice import notice, warning
+from dashboard.components.part import part
+from dashboard.components.subject import subject
+from dashboard.components.title import plain, short, title
+from dashboard.components.triage import triage_panel
+from dashboard.data import badge, examples, open_study
+from dashboard.location import EXPLAIN, Location, go, keep, read_location
+from engine.brittle import AT_MOST, Supports
+from engine.brittle_table import STATUSES, as_bytes
+from engine.flags import RULES
+from engine.retraining import has_recipe
+from engine.study import Study
+from engine.trust import number
+from engine.verification import Verification
+
+PER_PAGE = 60
+SIDE = 112
+MARKS = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
+
+study = open_study()
+location = read_location(study)
+algorithm, method = location.algorithm, location.method
+kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
+
+if method is None or not study.has_predictions(algorithm):
+    building(
+        "Brittle predictions appear here as soon as they are scored",
+        lambda study: study.has_scores(algorithm) and study.has_predictions(algorithm),
+        algorithm,
+    )
+    st.stop()
+
+asked = read_asked(study)
+if asked.problems:
+    warning(["This link says something that cannot be here.", *asked.problems])
+found = supports(study, algorithm, method, asked.at_most)
+table, told = brittle(study, found)
+test_examples = examples(study, "test", algorithm)
+chosen = None if location.test is None else test_examples.row_of(location.test)
+
+
+# --- title, filters, ways out ------------------------------------------------------------------
+
+
+def filters() -> None:
+    """What narrows the list; each is in the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
+        st.session_state["at_most"] = asked.at_most
+        st.number_input(
+            "Removing at most",
+            1,
+            MOST_SHOWN,
+            key="at_most",
+            on_change=keep,
+            args=("at_most", AT_MOST, ("page",)),
+            width=150,
+        )
+        labels = sorted(set(told["label"]))
+        tags = sorted({tag for tags in told["tags"] for tag in tags})
+        flags = [name for name in RULES if any(name in some for some in told["flags"])]
+        for name, words, options, value in (
+            ("status", "Status", [one for one in STATUSES if one in MARKS], asked.status),
+            ("label", "True class", labels, asked.label),
+            ("flag", "Flag", flags, asked.flag),
+            ("tag", "Tag", tags, asked.tag),
+        ):
+            if value is not None and value not in options:
+                options = [value, *options]
+            st.session_state[name] = value
+            st.selectbox(
+                words,
+                options,
+                index=None,
+                placeholder="Any",
+                key=name,
+                on_change=keep,
+                args=(name, None, ("page",)),
+                width=190,
+                help="\n\n".join(f"**{flag}**: {RULES[flag]}" for flag in flags) or None
+                if name == "flag"
+                else None,
+            )
+
+
+def export(places: np.ndarray) -> None:
+    """A button that opens the ways out for the list as it is filtered."""
+    with (
+        st.popover(f"Export {len(places):,}", icon=":material/download:", width="content"),
+        st.container(horizontal=True),
+    ):
+        for format_, mime in (
+            ("csv", "text/csv"),
+            ("json", "application/json"),
+            ("parquet", "application/vnd.apache.parquet"),
+        ):
+            st.download_button(
+                format_.upper() if format_ != "parquet" else "Parquet",
+                partial(_file, places, format_),
+                file_name=f"brittle.{format_}",
+                mime=mime,
+                on_click="ignore",
+                key=format_,
+            )
+
+
+def _file(places: np.ndarray, format_: Any) -> bytes:
+    return as_bytes(table.take(places), format_)
+
+
+def open_example(row: int) -> None:
+    """Look at one prediction."""
+    go(test=str(test_examples.table["id"].iloc[row]), removed=None)
+
+
+# --- the list ----------------------------------------------------------------------------------
+
+
+def cards_of(places: np.ndarray, here: Location) -> list[Card]:
+    """A card says how many examples a prediction hangs on, and whether that is proven."""
+    some = told.iloc[places]
+    plain_cards = test_cards(test_examples, some["row"].to_numpy(), here)
+    cards = []
+    for card, (_, one) in zip(plain_cards, some.iterrows(), strict=True):
+        changes = f"→ {one['other']}"
+        hint = (
+            f"{card.hint}; said to become {one['other']} without {one['support']:.0f} training "
+            f"examples, {one['status']}"
+        )
+        if len(one["flags"]):
+            hint += f"; flags: {', '.join(one['flags'])}"
+        parameters = st.query_params.to_dict() | {"test": str(one["id"])}
+        parameters.pop("removed", None)
+        cards.append(
+            Card(
+                row=card.row,
+                name=card.name,
+                note=changes,
+                hint=hint,
+                aside=f"k {one['support']:.0f}",
+                wrong=not one["correct"],
+                href="brittle?" + urlencode(parameters),
+                text=card.text,
+                tag=MARKS[one["status"]],
+                mark={"verified": "both", "refuted": "alone"}.get(one["status"]),
+            )
+        )
+    return cards
+
+
+def listed(places: np.ndarray, study: Study, here: Location) -> None:
+    """The cards, a page at a time."""
+    pages = max(1, -(-len(places) // PER_PAGE))
+    page = max(1, min(here.page, pages))
+    on_page = places[(page - 1) * PER_PAGE : page * PER_PAGE]
+    group = Group("Brittle predictions", cards_of(on_page, here), empty="None is like this.")
+    gallery(study, "test", [group], SIDE, "brittle", open_example)
+    if pages > 1:
+        key = f"page_{page}"
+        st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
+
+
+# --- one prediction ----------------------------------------------------------------------------
+
+
+def verdict(row: int, size: int, after: float, reach: float) -> str:
+    """One sentence: what removing would do."""
+    example = test_examples.table.iloc[row]
+    predicted, label = escape(short(example["predicted"])), escape(short(example["label"]))
+    kinds = "supporters" if found.right[row] else "opposers"
+    is_now = f"“{predicted}”" + (", rightly" if found.right[row] else f", and it is {label}")
+    if not found.calibrated:
+        return (
+            f"Predicted {is_now}. Scores are not calibrated here, so its {kinds} are ranked, and "
+            "what their removal does is not said."
+        )
+    if not size:
+        return (
+            f"Predicted {is_now}. Not said to flip without its strongest {found.at_most} {kinds}."
+        )
+    interval_ = f"{number(after)} ({number(after - reach)} to {number(after + reach)})"
+    return (
+        f"Predicted {is_now}. Without its <b>{size} strongest {kinds}</b> it is said to become "
+        f"{'wrong' if found.right[row] else 'right'}: lead {number(float(found.lead[row]))} → "
+        f"{interval_}."
+    )
+
+
+def proof(row: int, one: Verification | None) -> str:
+    """What retraining showed, or that nothing is proven yet."""
+    outcome = None if one is None else one.of(row)
+    if one is None or outcome is None:
+        return '<p class="dl-aside">Predicted, not verified: no model was retrained for it.</p>'
+    good = outcome.flipped
+    models = len(outcome.without)
+    flips = round(outcome.flips.mean * models)
+    words = f"{flips} of {models} retrained models flip ({outcome.flips.low:.0%} to "
+    words += f"{outcome.flips.high:.0%}); with all data {outcome.flips_with.mean:.0%} do"
+    change = f"margin changed by {number(outcome.change)}"
+    if outcome.low is not None and outcome.high is not None:
+        change += f" ({number(outcome.low)} to {number(outcome.high)})"
+    if outcome.predicted is not None:
+        change += f", predicted {number(outcome.predicted.mean)}"
+    return (
+        f'<p class="dl-result" data-kind="{"good" if good else "wrong"}" role="status">'
+        f"{'Verified' if good else 'Refuted'}: {escape(words)}.</p>"
+        f'<p class="dl-aside">{escape(change[0].upper() + change[1:])}.</p>'
+    )
+
+
+def detail(row: int, study: Study, here: Location) -> None:
+    """The curve with its slider, the removal set as pictures, the proof, tags and notes."""
+    now = read_asked(study)
+    size = int(found.size[row])
+    ranked = found.removal(row, found.at_most)
+    if not len(ranked):
+        notice("Nothing to remove", "No training example pulls this prediction where it is.")
+        return
+    k = min(now.k or size or len(ranked), len(ranked))
+    one = np.array([row])
+    after, reach = found.after(one)[0, : len(ranked)], found.reach(one)[0, : len(ranked)]
+    last = max(size, 1) - 1
+    st.html(f'<p class="dl-says">{verdict(row, size, float(after[last]), float(reach[last]))}</p>')
+    if found.calibrated:
+        if len(ranked) > 1:
+            st.session_state["removed"] = k
+            st.slider(
+                "Training examples removed",
+                1,
+                len(ranked),
+                key="removed",
+                on_change=keep,
+                args=("removed", size),
+            )
+        st.html(lead_curve(after, reach, float(found.lead[row]), k, size))
+    if size:
+        with st.container(horizontal=True, vertical_alignment="center", key="proof"):
+            from dashboard.brittle import verifications
+            from engine.brittle import verified
+
+            st.html(proof(row, verified(found, verifications(study, algorithm)).get(row)))
+            if has_recipe(study, algorithm):
+                verify_button(study, found, row)
+        running(study)
+    training = examples(study, "train")
+    scores = found.score[row, :k]
+    slope = found.units.slope.mean if found.units else None
+    largest = float(np.abs(found.score[row]).max()) or 1.0
+    test = str(test_examples.table["id"].iloc[row])
+    sign: Any = "support" if found.right[row] else "oppose"
+    group = Group(
+        "Removal set",
+        influence_cards(training, ranked[:k], scores, largest, here, test, slope),
+        title=f"The {k} removed",
+        words="Strongest first",
+        sign=sign,
+    )
+    gallery(study, "train", [group], SIDE, "removal")
+    triage_panel(study, algorithm, row)
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+places = matching(told, asked)
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(
+        title(
+            "Brittle predictions",
+            f"{len(told):,} of {len(found.lead):,} are said to flip without at most "
+            f"{asked.at_most} training {kind}",
+        )
+    )
+    trust_badge(badge(study, algorithm, method))
+    copy_link("copy")
+
+if not found.calibrated:
+    notice(
+        "Scores are not calibrated here",
+        "So training examples are ranked, but it cannot be said what removing them does. Add "
+        f"[subset_runs] with masks = 200 to study.toml, then dataloupe build {study.root}.",
+    )
+elif not len(told):
+    notice(
+        f"No prediction is said to flip without at most {asked.at_most}",
+        "Let more be removed, or choose another method above.",
+    )
+    filters()
+else:
+    filters()
+    with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+        st.html(f'<div class="dl-where"><b>{len(places):,}</b> listed</div>', width="content")
+        st.space("stretch")
+        if has_recipe(study, algorithm):
+            verify_first(study, found, told["row"].to_numpy()[places])
+        export(places)
+    if not has_recipe(study, algorithm):
+        st.html(
+            '<p class="dl-aside">These can be predicted and not verified: '
+            f"algorithms.{escape(algorithm)} has only <code>weights</code>. Add the recipe that "
+            "made them (epochs, batch_size, optimizer, learning_rate, …) to study.toml.</p>"
+        )
+
+if chosen is None and location.test is not None:
+    warning([f"There is no test example “{short(location.test)}” here."])
+if chosen is not None:
+    with st.container(border=True, key="one"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.html(f'<h2 class="dl-heading">{escape(short(location.test))}</h2>')
+            st.space("stretch")
+            st.button(
+                "Explain", icon=":material/compare_arrows:", key="explain", on_click=lambda: None
+            )
+            st.button(
+                "Close", icon=":material/close:", key="close", on_click=go,
+                kwargs={"test": None, "removed": None},
+            )
+        side, beside = st.columns([0.24, 0.76], gap="large")
+        with side:
+            subject(study, algorithm, "test", chosen, test_examples.table.iloc[chosen].to_dict())
+        with beside:
+            part(location, partial(detail, chosen))
+if found.calibrated and len(told):
+    part(location, partial(listed, places))
