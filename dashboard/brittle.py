@@ -113,9 +113,7 @@ def verifications(study: Study, algorithm: str) -> list[Verification]:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _verifications(
-    root: str, algorithm: str, stamps: Stamps, _study: Study
-) -> list[Verification]:
+def _verifications(root: str, algorithm: str, stamps: Stamps, _study: Study) -> list[Verification]:
     return _study.verifications(algorithm)
 
 

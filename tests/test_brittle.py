@@ -24,6 +24,7 @@ from engine.cli import main
 from engine.quality import Measured
 from engine.triage import Triage
 from engine.verification import verify
+from tests.calibrated import give_units
 
 SURELY = Measured(1, 1, 1)
 
@@ -32,7 +33,7 @@ SURELY = Measured(1, 1, 1)
 def copy(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A built study that tests may verify in."""
     root = tmp_path_factory.mktemp("brittle") / "copy"
-    return Study.open(shutil.copytree(small_study.root, root))
+    return give_units(Study.open(shutil.copytree(small_study.root, root)))
 
 
 def planted(

@@ -26,6 +26,7 @@ from engine.verification import (
     run_job,
     verify,
 )
+from tests.calibrated import give_units
 from tests.test_build import change
 
 
@@ -39,7 +40,7 @@ def copy(small_study: Study, tmp_path: Path) -> Study:
 def verified(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study with one verification: the strongest supporters of test example 7 removed."""
     root = tmp_path_factory.mktemp("verified") / "study"
-    study = Study.open(shutil.copytree(small_study.root, root))
+    study = give_units(Study.open(shutil.copytree(small_study.root, root)))
     removed = study.influences(7, 15)[0]
     verify(study, removed.tolist(), tests=[7, 3], seeds=3, control=True, workers=0)
     return study

@@ -71,9 +71,7 @@ def _words(action: str, value: str) -> str:
     return plain(WORDS[action].format(cut))
 
 
-def _add(
-    action: Callable[..., object], key: str, study: Study, algorithm: str, row: int
-) -> None:
+def _add(action: Callable[..., object], key: str, study: Study, algorithm: str, row: int) -> None:
     """Callback of a field: do it with what was typed, and empty the field."""
     text = st.session_state[key]
     st.session_state[key] = ""

@@ -8,10 +8,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
-from dashboard.brittle import MOST_SHOWN, Asked, brittle, matching, read_asked, supports
+from dashboard.brittle import MOST_SHOWN, brittle, matching, read_asked, supports
 from dashboard.components.badge import trust_badge
 from dashboard.components.brittle_jobs import running, verify_button, verify_first
 from dashboard.components.building import building
@@ -22,11 +21,11 @@ from dashboard.components.lead_curve import lead_curve
 from dashboard.components.notice import notice, warning
 from dashboard.components.part import part
 from dashboard.components.subject import subject
-from dashboard.components.title import plain, short, title
+from dashboard.components.title import short, title
 from dashboard.components.triage import triage_panel
 from dashboard.data import badge, examples, open_study
-from dashboard.location import EXPLAIN, Location, go, keep, read_location
-from engine.brittle import AT_MOST, Supports
+from dashboard.location import Location, go, keep, read_location
+from engine.brittle import AT_MOST
 from engine.brittle_table import STATUSES, as_bytes
 from engine.flags import RULES
 from engine.retraining import has_recipe
@@ -331,7 +330,10 @@ if chosen is not None:
                 "Explain", icon=":material/compare_arrows:", key="explain", on_click=lambda: None
             )
             st.button(
-                "Close", icon=":material/close:", key="close", on_click=go,
+                "Close",
+                icon=":material/close:",
+                key="close",
+                on_click=go,
                 kwargs={"test": None, "removed": None},
             )
         side, beside = st.columns([0.24, 0.76], gap="large")

@@ -54,6 +54,10 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "build": Kind("Build the study", "engine.jobs.building:check", "engine.jobs.building:run"),
+    "verify": Kind(
+        "Verify a removal", "engine.verification:check_job", "engine.verification:run_job"
+    ),
+    "brittle": Kind("Verify predictions", "engine.brittle:check_job", "engine.brittle:run_job"),
 }
 
 
