@@ -13,7 +13,8 @@ to move it as much as the margin that scores are about.
 The k strongest of many noisy scores are overestimated, and effects of examples that are alike do
 not add up. So a flip is said only where the predicted lead is beyond 0 by `SURE` standard
 deviations of what is known of the error (engine.removal, and what few checkpoints leave open of the
-lead).
+lead). And a prediction that models with all data do not agree about hangs on luck, not on examples:
+nothing is said of one that fewer than `AGREE` of the checkpoints make.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MOST = 1000
 SURE = 1.28
 """So many deviations beyond 0 a lead must be: a one-sided 90 %. docs/brittle.md says how often
 predictions that were said to flip by this rule did."""
+AGREE = 0.8
 _BLOCK_BYTES = 2**27
 
 
@@ -66,6 +68,7 @@ class Supports:
         right: Whether the checkpoints together predict the true label, bool `[n]`.
         lead: Mean over the checkpoints, float64 `[n]`.
         lead_deviation: Standard deviation over the checkpoints, float64 `[n]`.
+        agreement: Share of the checkpoints that are right or wrong as all together, float64 `[n]`.
         checkpoints: How many.
         index: Training rows in the order of removal, int32 `[n, K]`; −1 where there is no further.
         score: Their scores, float32 `[n, K]`.
@@ -80,6 +83,7 @@ class Supports:
     right: np.ndarray
     lead: np.ndarray
     lead_deviation: np.ndarray
+    agreement: np.ndarray
     checkpoints: int
     index: np.ndarray
     score: np.ndarray
@@ -148,7 +152,7 @@ class Supports:
         towards = np.where(self.right[tests], 1, -1)[:, None]
         worst = towards * self.after(tests) + SURE / TWO_SIDED_95 * self.reach(tests)
         flips: np.ndarray = (worst < 0) & (self.index[tests] >= 0)
-        return flips
+        return flips & (self.agreement[tests, None] >= AGREE)
 
 
 def find(
@@ -169,7 +173,8 @@ def find(
     if not 1 <= at_most <= MOST:
         raise DataloupeError(f"at most must be from 1 to {MOST:,} examples, not {at_most:,}.")
     right = study.predictions("test", algorithm)["correct"].to_numpy(dtype=bool)
-    lead, deviation = leads(study, algorithm)
+    each = leads(study, algorithm)
+    checkpoints = len(each)
     index, score = _strongest(study, algorithm, method, min(at_most, study.dataset.n_train), right)
     _leave_every_class_one(study, index, score)
     return Supports(
@@ -177,9 +182,11 @@ def find(
         method=method,
         at_most=at_most,
         right=right,
-        lead=lead,
-        lead_deviation=deviation,
-        checkpoints=study.checkpoints(algorithm),
+        lead=each.mean(axis=0),
+        # Of a single checkpoint it is not known, and so not counted.
+        lead_deviation=each.std(axis=0, ddof=1) if checkpoints > 1 else np.zeros(len(right)),
+        agreement=((each > 0) == right).mean(axis=0),
+        checkpoints=checkpoints,
         index=index,
         score=score,
         units=_units(study, algorithm, method),
@@ -188,25 +195,19 @@ def find(
     )
 
 
-def leads(study: Study, algorithm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logit of the true label less the largest other: mean and deviation over checkpoints `[n]`.
-
-    Of a single checkpoint the deviation is not known; the mean one over test examples of any other
-    algorithm would be a guess, so it is 0.
-    """
+def leads(study: Study, algorithm: str) -> np.ndarray:
+    """Logit of the true label less the largest other: float64 `[checkpoints, n_test]`."""
     number = {name: place for place, name in enumerate(study.dataset.classes)}
     labels = study.table("test")["label"].map(number).to_numpy(dtype=np.int64)
     rows = np.arange(len(labels))
-    each = []
-    for checkpoint in range(study.checkpoints(algorithm)):
+    found = np.empty((study.checkpoints(algorithm), len(labels)))
+    for checkpoint, row in enumerate(found):
         path = study.outputs_file(algorithm, checkpoint, "test")
         logits = np.array(store.read_tensors(path)["logits"], np.float64)
         own = logits[rows, labels]
         logits[rows, labels] = -np.inf
-        each.append(own - logits.max(axis=1))
-    found = np.array(each)
-    deviation = found.std(axis=0, ddof=1) if len(found) > 1 else np.zeros(len(rows))
-    return found.mean(axis=0), deviation
+        row[:] = own - logits.max(axis=1)
+    return found
 
 
 def _units(study: Study, algorithm: str, method: str) -> Units | None:

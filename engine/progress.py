@@ -96,7 +96,6 @@ class RetrainingProgress:
         self._line = self._rich.add_task("Retrain", total=None)
 
     def __enter__(self) -> RetrainingProgress:
-        self._rich.start()
         return self
 
     def __exit__(
@@ -105,8 +104,10 @@ class RetrainingProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._rich.stop()
+        if self._rich.live.is_started:
+            self._rich.stop()
 
     def update(self, done: int, total: int, what: str) -> None:
-        """Show how far it is."""
+        """Show how far it is, from the first time on."""
+        self._rich.start()
         self._rich.update(self._line, completed=done, total=total)

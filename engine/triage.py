@@ -64,14 +64,21 @@ class Triage:
     last: Change | None = None
 
 
-def tag(study: Study, algorithm: str, test: int, name: str) -> Change:
-    """Put a tag on a prediction. Raises DataloupeError for no proper tag, or a full disk."""
-    return _write(study, algorithm, test, "tag", _line(name, LONGEST_TAG, "A tag"))
+def tag(study: Study, algorithm: str, test: int, name: str) -> Change | None:
+    """Put a tag on a prediction; None where it is on already.
+
+    Raises:
+        DataloupeError: No proper tag, or no such example. StoreError: The disk is full.
+    """
+    name = _line(name, LONGEST_TAG, "A tag")
+    standing = triage(study, algorithm).get(test, Triage())
+    return None if name in standing.tags else _write(study, algorithm, test, "tag", name)
 
 
-def untag(study: Study, algorithm: str, test: int, name: str) -> Change:
-    """Take a tag off; one that is off already is no error."""
-    return _write(study, algorithm, test, "untag", name)
+def untag(study: Study, algorithm: str, test: int, name: str) -> Change | None:
+    """Take a tag off; None where it is off already. Raises as `tag`."""
+    standing = triage(study, algorithm).get(test, Triage())
+    return _write(study, algorithm, test, "untag", name) if name in standing.tags else None
 
 
 def note(study: Study, algorithm: str, test: int, text: str) -> Change:

@@ -53,6 +53,7 @@ def planted(
         right=leads > 0,
         lead=leads,
         lead_deviation=np.full(n, deviation),
+        agreement=np.ones(n),
         checkpoints=checkpoints,
         index=np.where(score != 0, np.arange(k, dtype=np.int32), -1),
         score=score,
@@ -84,9 +85,14 @@ def test_flips_are_said_only_beyond_the_error(monkeypatch: pytest.MonkeyPatch) -
     assert planted([1.0], scores).size.tolist() == [2]
     assert planted([2.0], scores).size.tolist() == [4]
     # What four checkpoints leave open of the lead is half of its deviation.
-    assert planted([1.0], scores, deviation=1.5).size.tolist() == [4]
+    assert planted([1.0], scores, deviation=1.5).size.tolist() == [3]
     monkeypatch.setattr(brittle, "SURE", 0.0)
     assert planted([1.0], scores, deviation=1.5).size.tolist() == [2]
+
+
+def test_nothing_is_said_where_checkpoints_disagree() -> None:
+    found = planted([1.0, 1.0], [[2.0, 2.0]] * 2)
+    assert replace(found, agreement=np.array([0.8, 0.6])).size.tolist() == [1, 0]
 
 
 @given(st.integers(0, 10_000))
@@ -130,16 +136,17 @@ def test_a_planted_linear_world_flips_where_it_is_said_to() -> None:
 
 
 def test_leads_are_those_of_the_checkpoints(small_study: Study) -> None:
-    lead, deviation = brittle.leads(small_study, "mlp")
-    said = small_study.predictions("test")
-    assert ((lead > 0) == said["correct"]).mean() > 0.95
+    found, said = find(small_study), small_study.predictions("test")
+    assert ((found.lead > 0) == said["correct"]).mean() > 0.95
     logits = [
         store.read_tensors(small_study.outputs_file("mlp", m, "test"))["logits"] for m in (0, 1)
     ]
     label = small_study.dataset.classes.index(small_study.table("test")["label"].iloc[7])
     each = [one[7, label] - np.delete(one[7], label).max() for one in logits]
-    assert lead[7] == pytest.approx(np.mean(each), abs=1e-5)
-    assert deviation[7] == pytest.approx(np.std(each, ddof=1), abs=1e-5)
+    assert found.lead[7] == pytest.approx(np.mean(each), abs=1e-5)
+    assert found.lead_deviation[7] == pytest.approx(np.std(each, ddof=1), abs=1e-5)
+    right = bool(said["correct"].iloc[7])
+    assert found.agreement[7] == np.mean([(one > 0) == right for one in each])
 
 
 def test_removal_sets_are_the_strongest_of_the_score_matrix(small_study: Study) -> None:

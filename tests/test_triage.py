@@ -36,9 +36,9 @@ def test_tags_and_notes_stand_until_they_are_undone(study: Study) -> None:
 
 
 def test_what_changed_nothing_is_not_undone(study: Study) -> None:
-    tag(study, "cnn", 1, "a")
-    tag(study, "cnn", 1, "a")
-    untag(study, "cnn", 1, "never there")
+    assert tag(study, "cnn", 1, "a") is not None
+    assert tag(study, "cnn", 1, "a") is None
+    assert untag(study, "cnn", 1, "never there") is None
     assert triage(study, "cnn")[1].tags == ["a"]
     undo(study, "cnn", 1)
     assert triage(study, "cnn")[1].tags == []
