@@ -10,6 +10,7 @@ from dashboard.components.context import context
 from dashboard.components.notice import notice
 from dashboard.data import open_study
 from dashboard.location import (
+    BRITTLE,
     EXPLAIN,
     EXPLORE,
     JOBS,
@@ -55,6 +56,12 @@ page = st.navigation(
             title="Training",
             icon=":material/model_training:",
             help="One training picture, and the predictions it helps and hurts.",
+        ),
+        st.Page(
+            BRITTLE,
+            title="Brittle",
+            icon=":material/heart_broken:",
+            help="The predictions that hang on a few training pictures, proven by retraining.",
         ),
         st.Page(
             LIVE,

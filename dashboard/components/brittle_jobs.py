@@ -1,18 +1,22 @@
-"""Buttons that put verifications into the queue, for one prediction or for the first of a list."""
+"""Verification from the page: buttons that put it into the queue, and how far it is."""
 
 from __future__ import annotations
+
+from html import escape
 
 import numpy as np
 import streamlit as st
 
+from dashboard.data import open_study
 from engine.brittle import Supports
 from engine.errors import DataloupeError
-from engine.jobs.queue import submit
+from engine.jobs.queue import Job, cancel, job, jobs, submit
 from engine.study import Study
 
 KIND = "brittle"
 MOST_AT_ONCE = 200
 SEEDS = 5
+SECONDS = 2.0
 
 
 def verify_button(study: Study, found: Supports, row: int) -> None:
@@ -35,9 +39,9 @@ def verify_first(study: Study, found: Supports, rows: np.ndarray) -> None:
             st.html('<p class="dl-aside">None is listed.</p>')
             return
         with st.container(horizontal=True):
-            first = st.number_input("Predictions", 1, most, min(10, most), key="first", width=130)
-            seeds = st.number_input("Seeds of each", 1, 20, SEEDS, key="seeds", width=130)
-        st.html(f'<p class="dl-aside">{first * seeds:,} models are trained at most.</p>')
+            first = st.number_input("Predictions", 1, most, min(10, most), key="first", width=150)
+            seeds = st.number_input("Models for each", 1, 20, SEEDS, key="seeds", width=150)
+        st.html(f'<p class="dl-aside">At most {first * seeds:,} models are trained.</p>')
         st.button(
             "Verify",
             key="verify_first",
@@ -46,7 +50,66 @@ def verify_first(study: Study, found: Supports, rows: np.ndarray) -> None:
         )
 
 
+def progress(study: Study) -> None:
+    """How far the verifications are that wait or run, whoever asked for them; looks by itself.
+
+    When one more prediction is verified, or a job has ended, the page is painted anew.
+    """
+    if told := st.session_state.pop("brittle_told", None):
+        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
+    active = _active(study)
+    if not active:
+        return
+    seen = len(study.verification_files(active[0].parameters["algorithm"])), _numbers(active)
+
+    @st.fragment(run_every=SECONDS)
+    def watch() -> None:
+        study = open_study()
+        now = _active(study)
+        algorithm = active[0].parameters["algorithm"]
+        if (len(study.verification_files(algorithm)), _numbers(now)) != seen:
+            _tell_of_failures(study, _numbers(active) - _numbers(now))
+            st.rerun()
+        for one in now:
+            _line(study, one)
+
+    watch()
+
+
+def _active(study: Study) -> list[Job]:
+    return [one for one in jobs(study, active=True) if one.kind == KIND]
+
+
+def _numbers(some: list[Job]) -> set[int]:
+    return {one.id for one in some}
+
+
+def _line(study: Study, one: Job) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key=f"job_{one.id}"):
+        words = f"{one.title}: waiting"
+        if one.status == "running":
+            words = f"{one.title}: {one.done:,} of {one.total:,} models"
+            if one.seconds_left is not None:
+                words += f", {one.seconds_left:,.0f} s left"
+        st.progress(one.done / one.total if one.total else 0.0, words)
+        st.button(
+            "Cancelling …" if one.cancelling else "Cancel",
+            key=f"cancel_{one.id}",
+            disabled=one.cancelling,
+            on_click=cancel,
+            args=(study, one.id),
+        )
+
+
+def _tell_of_failures(study: Study, ended: set[int]) -> None:
+    for number in sorted(ended):
+        one = job(study, number)
+        if one.status == "failed":
+            st.session_state["brittle_told"] = f"{one.title} failed: {one.error}"
+
+
 def _submit(study: Study, found: Supports, rows: list[int], seeds: int) -> None:
+    """Callback of the buttons."""
     parameters = {
         "tests": rows,
         "seeds": seeds,
@@ -56,6 +119,6 @@ def _submit(study: Study, found: Supports, rows: list[int], seeds: int) -> None:
     }
     what = f"test example {rows[0]}" if len(rows) == 1 else f"{len(rows)} predictions"
     try:
-        st.session_state["brittle_job"] = submit(study, KIND, parameters, f"Verify {what}")
+        submit(study, KIND, parameters, f"Verify {what}")
     except DataloupeError as error:
         st.session_state["brittle_told"] = str(error)

@@ -10,9 +10,16 @@ from urllib.parse import urlencode
 import numpy as np
 import streamlit as st
 
-from dashboard.brittle import MOST_SHOWN, brittle, matching, read_asked, supports
+from dashboard.brittle import (
+    MOST_SHOWN,
+    brittle,
+    matching,
+    read_asked,
+    supports,
+    verifications,
+)
 from dashboard.components.badge import trust_badge
-from dashboard.components.brittle_jobs import running, verify_button, verify_first
+from dashboard.components.brittle_jobs import progress, verify_button, verify_first
 from dashboard.components.building import building
 from dashboard.components.cards import influence_cards, test_cards
 from dashboard.components.copy_link import copy_link
@@ -24,8 +31,8 @@ from dashboard.components.subject import subject
 from dashboard.components.title import short, title
 from dashboard.components.triage import triage_panel
 from dashboard.data import badge, examples, open_study
-from dashboard.location import Location, go, keep, read_location
-from engine.brittle import AT_MOST
+from dashboard.location import EXPLAIN, Location, go, keep, read_location
+from engine.brittle import AGREE, AT_MOST, verified
 from engine.brittle_table import STATUSES, as_bytes
 from engine.flags import RULES
 from engine.retraining import has_recipe
@@ -193,6 +200,11 @@ def verdict(row: int, size: int, after: float, reach: float) -> str:
             f"Predicted {is_now}. Scores are not calibrated here, so its {kinds} are ranked, and "
             "what their removal does is not said."
         )
+    if found.agreement[row] < AGREE:
+        return (
+            f"Predicted {is_now}. Nothing is said of flips: only {found.agreement[row]:.0%} of the "
+            "models trained with all data agree, so it hangs on luck, not on examples."
+        )
     if not size:
         return (
             f"Predicted {is_now}. Not said to flip without its strongest {found.at_most} {kinds}."
@@ -254,13 +266,9 @@ def detail(row: int, study: Study, here: Location) -> None:
         st.html(lead_curve(after, reach, float(found.lead[row]), k, size))
     if size:
         with st.container(horizontal=True, vertical_alignment="center", key="proof"):
-            from dashboard.brittle import verifications
-            from engine.brittle import verified
-
             st.html(proof(row, verified(found, verifications(study, algorithm)).get(row)))
             if has_recipe(study, algorithm):
                 verify_button(study, found, row)
-        running(study)
     training = examples(study, "train")
     scores = found.score[row, :k]
     slope = found.units.slope.mean if found.units else None
@@ -319,6 +327,7 @@ else:
             "made them (epochs, batch_size, optimizer, learning_rate, …) to study.toml.</p>"
         )
 
+progress(study)
 if chosen is None and location.test is not None:
     warning([f"There is no test example “{short(location.test)}” here."])
 if chosen is not None:
@@ -326,9 +335,8 @@ if chosen is not None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.html(f'<h2 class="dl-heading">{escape(short(location.test))}</h2>')
             st.space("stretch")
-            st.button(
-                "Explain", icon=":material/compare_arrows:", key="explain", on_click=lambda: None
-            )
+            if st.button("Explain", icon=":material/compare_arrows:", key="explain"):
+                st.switch_page(EXPLAIN, query_params=location.parameters(test=location.test))
             st.button(
                 "Close",
                 icon=":material/close:",
