@@ -6,26 +6,25 @@ from html import escape
 
 import numpy as np
 
+from engine.brittle import SURE
+
 TICKS = 5
 
 
-def lead_curve(after: np.ndarray, reach: np.ndarray, start: float, k: int, flip: int) -> str:
+def lead_curve(leads: np.ndarray, reach: np.ndarray, k: int, flip: int) -> str:
     """HTML of the chart: the lead with 0, 1, … K examples removed, its 95 % band, and the flip.
 
     Args:
-        after: Predicted leads without the first 1 to K `[K]`.
-        reach: Of their intervals, to both sides `[K]`.
-        start: The lead as it is.
+        leads: As it is, and as predicted without the first 1 to K `[K + 1]`.
+        reach: Of their intervals, to both sides `[K + 1]`.
         k: How many are removed in the view.
         flip: How many must be; 0 where no number here is said to do.
     """
-    leads = np.concatenate([[start], after])
-    reaches = np.concatenate([[0.0], reach])
-    low, high = leads - reaches, leads + reaches
+    low, high = leads - reach, leads + reach
     bottom, top = min(0.0, float(low.min())), max(0.0, float(high.max()))
     room = 0.06 * (top - bottom or 1.0)
     bottom, top = bottom - room, top + room
-    last = len(after)
+    last = len(leads) - 1
 
     def across(n: float) -> float:
         return 100 * n / last
@@ -63,7 +62,7 @@ def lead_curve(after: np.ndarray, reach: np.ndarray, start: float, k: int, flip:
     words = (
         "Lead: logit of the true label less the largest other; below 0 the prediction is wrong. "
         "Band: 95 % interval of the mean over models. It is said to flip where the line is beyond "
-        "0 by 1.28 deviations."
+        f"0 by {SURE:g} deviations."
     )
     return (
         '<figure class="dl-curves dl-lead"><figcaption><b>Predicted lead</b></figcaption>'

@@ -35,6 +35,7 @@ from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from engine.brittle import AGREE, AT_MOST, verified
 from engine.brittle_table import STATUSES, as_bytes
 from engine.flags import RULES
+from engine.quality import TWO_SIDED_95
 from engine.retraining import has_recipe
 from engine.study import Study
 from engine.trust import number
@@ -160,7 +161,7 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
         cards.append(
             Card(
                 row=card.row,
-                name=card.name,
+                name=str(one["predicted"]),
                 note=changes,
                 hint=hint,
                 aside=f"k {one['support']:.0f}",
@@ -263,7 +264,9 @@ def detail(row: int, study: Study, here: Location) -> None:
                 on_change=keep,
                 args=("removed", size),
             )
-        st.html(lead_curve(after, reach, float(found.lead[row]), k, size))
+        error = TWO_SIDED_95 * float(found.lead_deviation[row]) / found.checkpoints**0.5
+        leads = np.array([found.lead[row], *after]), np.array([error, *reach])
+        st.html(lead_curve(*leads, k, size))
     if size:
         with st.container(horizontal=True, vertical_alignment="center", key="proof"):
             st.html(proof(row, verified(found, verifications(study, algorithm)).get(row)))
