@@ -147,7 +147,7 @@ def _brittle(
         _study,
         _found,
         verifications(_study, _found.algorithm),
-        flagged(_study, _found.algorithm, _found.method),
+        flagged(_study, _found.algorithm, _found.method) if len(_found.ranked) else {},
         triaged(_study, _found.algorithm),
     )
     return table, table.to_pandas()

@@ -45,8 +45,8 @@ def verify_first(study: Study, found: Supports, rows: np.ndarray) -> None:
         st.button(
             "Verify",
             key="verify_first",
-            on_click=_submit,
-            args=(study, found, [int(row) for row in rows[:first]], int(seeds)),
+            on_click=_submit_first,
+            args=(study, found, rows),
         )
 
 
@@ -106,6 +106,12 @@ def _tell_of_failures(study: Study, ended: set[int]) -> None:
         one = job(study, number)
         if one.status == "failed":
             st.session_state["brittle_told"] = f"{one.title} failed: {one.error}"
+
+
+def _submit_first(study: Study, found: Supports, rows: np.ndarray) -> None:
+    """Callback: as many as the fields say now, which may be newer than what was painted."""
+    first, seeds = (int(st.session_state[name]) for name in ("first", "seeds"))
+    _submit(study, found, [int(row) for row in rows[:first]], seeds)
 
 
 def _submit(study: Study, found: Supports, rows: list[int], seeds: int) -> None:
