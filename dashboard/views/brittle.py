@@ -32,6 +32,7 @@ from dashboard.components.title import short, title
 from dashboard.components.triage import triage_panel
 from dashboard.data import badge, examples, open_study
 from dashboard.location import EXPLAIN, Location, go, keep, read_location
+from dashboard.slices import position_in_slice
 from engine.brittle import AGREE, AT_MOST, verified
 from engine.brittle_table import STATUSES, as_bytes
 from engine.flags import RULES
@@ -289,6 +290,42 @@ def detail(row: int, study: Study, here: Location) -> None:
     triage_panel(study, algorithm, row)
 
 
+def one_prediction(row: int, rows: np.ndarray) -> None:
+    """A prediction in a frame, with the way to its neighbours in the list `rows`."""
+    place, before, after = position_in_slice(rows, row)
+    with st.container(border=True, key="one"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.html(f'<h2 class="dl-heading">{escape(short(location.test))}</h2>', width="content")
+            if place is not None:
+                where = f"<b>{place:,}</b> of {len(rows):,}"
+                st.html(f'<div class="dl-where">{where}</div>', width="content")
+            st.space("stretch")
+            for name, other in (("Previous", before), ("Next", after)):
+                st.button(
+                    name,
+                    disabled=other is None,
+                    on_click=open_example,
+                    args=(other,),
+                    key=name.lower(),
+                )
+            if st.button("Explain", icon=":material/compare_arrows:", key="explain"):
+                st.switch_page(EXPLAIN, query_params=location.parameters(test=str(location.test)))
+            st.button(
+                "Close",
+                icon=":material/close:",
+                key="close",
+                on_click=go,
+                kwargs={"test": None, "removed": None},
+            )
+        side, beside = st.columns([0.24, 0.76], gap="large")
+        with side:
+            subject(study, algorithm, "test", row, test_examples.table.iloc[row].to_dict())
+            for flag in next(iter(told["flags"][told["row"] == row]), ()):
+                st.html(f'<p class="dl-aside"><b>{flag}</b>: {escape(RULES[flag])}</p>')
+        with beside:
+            part(location, partial(detail, row))
+
+
 # --- the page ----------------------------------------------------------------------------------
 
 places = matching(told, asked)
@@ -303,54 +340,36 @@ with st.container(horizontal=True, vertical_alignment="center"):
     trust_badge(badge(study, algorithm, method))
     copy_link("copy")
 
+progress(study)
+if chosen is None and location.test is not None:
+    warning([f"There is no test example “{short(location.test)}” here."])
+if chosen is not None:
+    one_prediction(chosen, told["row"].to_numpy(np.int64)[places])
+
 if not found.calibrated:
     notice(
         "Scores are not calibrated here",
         "So training examples are ranked, but it cannot be said what removing them does. Add "
         f"[subset_runs] with masks = 200 to study.toml, then dataloupe build {study.root}.",
     )
-elif not len(told):
+    st.stop()
+filters()
+if not len(told):
     notice(
         f"No prediction is said to flip without at most {asked.at_most}",
         "Let more be removed, or choose another method above.",
     )
-    filters()
-else:
-    filters()
-    with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
-        st.html(f'<div class="dl-where"><b>{len(places):,}</b> listed</div>', width="content")
-        st.space("stretch")
-        if has_recipe(study, algorithm):
-            verify_first(study, found, told["row"].to_numpy()[places])
-        export(places)
-    if not has_recipe(study, algorithm):
-        st.html(
-            '<p class="dl-aside">These can be predicted and not verified: '
-            f"algorithms.{escape(algorithm)} has only <code>weights</code>. Add the recipe that "
-            "made them (epochs, batch_size, optimizer, learning_rate, …) to study.toml.</p>"
-        )
-
-progress(study)
-if chosen is None and location.test is not None:
-    warning([f"There is no test example “{short(location.test)}” here."])
-if chosen is not None:
-    with st.container(border=True, key="one"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.html(f'<h2 class="dl-heading">{escape(short(location.test))}</h2>')
-            st.space("stretch")
-            if st.button("Explain", icon=":material/compare_arrows:", key="explain"):
-                st.switch_page(EXPLAIN, query_params=location.parameters(test=location.test))
-            st.button(
-                "Close",
-                icon=":material/close:",
-                key="close",
-                on_click=go,
-                kwargs={"test": None, "removed": None},
-            )
-        side, beside = st.columns([0.24, 0.76], gap="large")
-        with side:
-            subject(study, algorithm, "test", chosen, test_examples.table.iloc[chosen].to_dict())
-        with beside:
-            part(location, partial(detail, chosen))
-if found.calibrated and len(told):
-    part(location, partial(listed, places))
+    st.stop()
+with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+    st.html(f'<div class="dl-where"><b>{len(places):,}</b> listed</div>', width="content")
+    st.space("stretch")
+    if has_recipe(study, algorithm):
+        verify_first(study, found, told["row"].to_numpy()[places])
+    export(places)
+if not has_recipe(study, algorithm):
+    st.html(
+        '<p class="dl-aside">These can be predicted and not verified: '
+        f"algorithms.{escape(algorithm)} has only <code>weights</code>. Add the recipe that "
+        "made them (epochs, batch_size, optimizer, learning_rate, …) to study.toml.</p>"
+    )
+part(location, partial(listed, places))
