@@ -19,7 +19,7 @@ import engine
 from engine.answers import Explanation, Influence
 from engine.errors import DataloupeError, InterruptedBuild
 from engine.importing import KINDS
-from engine.progress import BuildProgress, RetrainingProgress
+from engine.progress import BuildProgress
 from engine.quality import Measured, Quality
 from engine.study import Study
 from engine.trust import Verdict, verdict
@@ -431,7 +431,9 @@ def _brittle(options: argparse.Namespace) -> int:
     from engine.brittle import find, verify_brittle
     from engine.brittle_table import as_bytes, brittle_table, format_of, write
     from engine.flags import flags
+    from engine.progress import job_progress
     from engine.triage import triage
+    from engine.verification import check
 
     if options.out is not None:
         format_of(options.out)  # before any work
@@ -439,7 +441,9 @@ def _brittle(options: argparse.Namespace) -> int:
     supports = find(study, options.algorithm, options.method, options.at_most)
     algorithm = supports.algorithm
     if options.verify > 0:
-        with RetrainingProgress() as progress:
+        check(study, algorithm, supports.method, options.seeds)
+        # What is asked for goes to standard output.
+        with job_progress("Retrain", Console(stderr=True)) as report:
             verify_brittle(
                 study,
                 supports,
@@ -447,7 +451,7 @@ def _brittle(options: argparse.Namespace) -> int:
                 seeds=options.seeds,
                 device=options.device,
                 workers=options.workers,
-                report=progress.update,
+                report=report,
             )
     table = brittle_table(
         study,

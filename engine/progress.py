@@ -72,42 +72,18 @@ class BuildProgress:
 
 
 @contextlib.contextmanager
-def job_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A line for one job, with the time that is left; called with (done, total, what)."""
+def job_progress(
+    title: str, console: Console | None = None
+) -> Iterator[Callable[[int, int, str], None]]:
+    """A line for one job, with the time that is left; called with (done, total, what).
+
+    Args:
+        console: Where it is shown; None: standard output.
+    """
     words = TextColumn("{task.description} · {task.fields[what]}", markup=False)
-    with RichProgress(words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
+    columns = words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with RichProgress(*columns, console=console) as shown:
         line = shown.add_task(title, total=None, what="waiting")
         yield lambda done, total, what: shown.update(
             line, completed=done, total=total or None, what=what or "waiting"
         )
-
-
-class RetrainingProgress:
-    """One line for models that are retrained, with their count and time; `update` moves it."""
-
-    def __init__(self) -> None:
-        self._rich = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),  # what is asked for goes to standard output
-        )
-        self._line = self._rich.add_task("Retrain", total=None)
-
-    def __enter__(self) -> RetrainingProgress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._rich.live.is_started:
-            self._rich.stop()
-
-    def update(self, done: int, total: int, what: str) -> None:
-        """Show how far it is, from the first time on."""
-        self._rich.start()
-        self._rich.update(self._line, completed=done, total=total)

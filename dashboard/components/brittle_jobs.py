@@ -7,10 +7,11 @@ from html import escape
 import numpy as np
 import streamlit as st
 
+from dashboard.components.job_card import job_card
 from dashboard.data import open_study
 from engine.brittle import Supports
 from engine.errors import DataloupeError
-from engine.jobs.queue import Job, cancel, job, jobs, submit
+from engine.jobs.queue import Job, job, jobs, submit
 from engine.study import Study
 
 KIND = "brittle"
@@ -71,7 +72,7 @@ def progress(study: Study) -> None:
             _tell_of_failures(study, _numbers(active) - _numbers(now))
             st.rerun()
         for one in now:
-            _line(study, one)
+            job_card(study, one, with_log=False)
 
     watch()
 
@@ -82,23 +83,6 @@ def _active(study: Study) -> list[Job]:
 
 def _numbers(some: list[Job]) -> set[int]:
     return {one.id for one in some}
-
-
-def _line(study: Study, one: Job) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key=f"job_{one.id}"):
-        words = f"{one.title}: waiting"
-        if one.status == "running":
-            words = f"{one.title}: {one.done:,} of {one.total:,} models"
-            if one.seconds_left is not None:
-                words += f", {one.seconds_left:,.0f} s left"
-        st.progress(one.done / one.total if one.total else 0.0, words)
-        st.button(
-            "Cancelling …" if one.cancelling else "Cancel",
-            key=f"cancel_{one.id}",
-            disabled=one.cancelling,
-            on_click=cancel,
-            args=(study, one.id),
-        )
 
 
 def _tell_of_failures(study: Study, ended: set[int]) -> None:
