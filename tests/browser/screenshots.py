@@ -10,6 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from engine.brittle import find
 from engine.study import Study
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
 
@@ -33,10 +34,18 @@ def addresses(root: Path) -> dict[str, str]:
         "explore": "explore",
         "explain": f"explain?test={mistake}&result=wrong",
         "training": f"training?test={mistake}&train={opposer}",
+        "brittle": brittle_address(study),
         "quality": "quality",
         "jobs": "jobs",
         "provenance": "provenance",
     }
+
+
+def brittle_address(study: Study) -> str:
+    """Brittle with the first prediction that takes five removals or more, where there is one."""
+    found = find(study)
+    shown = [row for row in found.ranked if found.size[row] >= 5]
+    return f"brittle?test={study.table('test')['id'].iloc[shown[0]]}" if shown else "brittle"
 
 
 def screenshot(browser: Browser, url: str, view: str, target: Path) -> None:
