@@ -39,8 +39,8 @@ def removal(
         alpha: Share of them in a run.
         targeted: Relative error of a removal that is not random; 0 for one that is.
     """
-    variance = np.var(residuals, dtype=np.float64, ddof=1)
-    found = removals(scores[None], slope, variance[None], n_train, alpha, targeted)
+    variance = np.array([np.var(residuals, dtype=np.float64, ddof=1)])
+    found = removals(scores[None], slope, variance, n_train, alpha, targeted)
     change, reach = (float(array[0, -1]) if len(scores) else 0.0 for array in found)
     return Measured(change, change - reach, change + reach)
 
