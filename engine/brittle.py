@@ -267,7 +267,8 @@ def _normal(x: np.ndarray) -> np.ndarray:
         0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
     )
     upper = np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * series
-    return np.where(x >= 0, 1 - upper, upper)
+    below: np.ndarray = np.where(x >= 0, 1 - upper, upper)
+    return below
 
 
 # --- verifying ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from html import escape
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 import numpy as np
@@ -44,7 +44,9 @@ from engine.verification import Verification
 
 PER_PAGE = 60
 SIDE = 112
-MARKS = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
+WORDS = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
+MARKS: dict[str, Literal["both", "alone"]] = {"verified": "both", "refuted": "alone"}
+"""How a card's status stands out."""
 
 study = open_study()
 location = read_location(study)
@@ -88,7 +90,7 @@ def filters() -> None:
         tags = sorted({tag for tags in told["tags"] for tag in tags})
         flags = [name for name in RULES if any(name in some for some in told["flags"])]
         for name, words, options, value in (
-            ("status", "Status", [one for one in STATUSES if one in MARKS], asked.status),
+            ("status", "Status", [one for one in STATUSES if one in WORDS], asked.status),
             ("label", "True class", labels, asked.label),
             ("flag", "Flag", flags, asked.flag),
             ("tag", "Tag", tags, asked.tag),
@@ -169,8 +171,8 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
                 wrong=not one["correct"],
                 href="brittle?" + urlencode(parameters),
                 text=card.text,
-                tag=MARKS[one["status"]],
-                mark={"verified": "both", "refuted": "alone"}.get(one["status"]),
+                tag=WORDS[one["status"]],
+                mark=MARKS.get(one["status"]),
             )
         )
     return cards
