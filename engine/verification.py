@@ -245,12 +245,11 @@ def verify_all(
     found: dict[int, Verification] = {}
 
     def conclude(removed: Removal, done: int, total: int) -> None:
-        told(done, total, f"Retraining without {len(removed):,}" if removed else "Training")
-        for number, question in enumerate(questions):
-            if number not in found and _all_trained(
-                study, algorithm, question, controls[number], seeds
-            ):
-                found[number] = _tell(study, algorithm, method, question, controls[number], seeds)
+        told(done, total, f"without {len(removed):,}" if removed else "with all data")
+        for number, (question, beside) in enumerate(zip(questions, controls, strict=True)):
+            concerns = removed in (NOTHING, question.removed, beside) and number not in found
+            if concerns and _all_trained(study, algorithm, question, beside, seeds):
+                found[number] = _tell(study, algorithm, method, question, beside, seeds)
 
     retrain(study, algorithm, removals, seeds, device, workers, conclude)
     return [found[number] for number in range(len(questions))]
