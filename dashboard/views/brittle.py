@@ -46,7 +46,6 @@ PER_PAGE = 60
 SIDE = 112
 WORDS = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
 MARKS: dict[str, Literal["both", "alone"]] = {"verified": "both", "refuted": "alone"}
-"""How a card's status stands out."""
 
 study = open_study()
 location = read_location(study)
@@ -198,7 +197,7 @@ def verdict(row: int, size: int, after: float, reach: float) -> str:
     example = test_examples.table.iloc[row]
     predicted, label = escape(short(example["predicted"])), escape(short(example["label"]))
     kinds = "supporters" if found.right[row] else "opposers"
-    is_now = f"“{predicted}”" + (", rightly" if found.right[row] else f", and it is {label}")
+    is_now = f"“{predicted}”" + (", rightly" if found.right[row] else f", but it is {label}")
     if not found.calibrated:
         return (
             f"Predicted {is_now}. Scores are not calibrated here, so its {kinds} are ranked, and "
