@@ -92,6 +92,7 @@ def test_a_prediction_shows_its_removal_set_and_flip(
 ) -> None:
     row = int(found.ranked[-1])
     app = visit(study, "brittle", test=id_of(study, row))
+    assert found.size[row] > 1
     assert f"Without its <b>{found.size[row]} strongest" in words(app)
     assert f"Said to flip without {found.size[row]}." in words(app)
     assert [card["row"] for card in cards(app)] == found.removal(row).tolist()

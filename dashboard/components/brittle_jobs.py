@@ -22,14 +22,15 @@ SECONDS = 2.0
 
 def verify_button(study: Study, found: Supports, row: int) -> None:
     """Retrain without the removal set of one prediction."""
-    st.button(
+    clicked = st.button(
         "Verify",
         icon=":material/science:",
         key="verify",
-        help=f"Retrain {SEEDS} models without these {found.size[row]} training examples",
-        on_click=_submit,
-        args=(study, found, [row], SEEDS),
+        help=f"Retrain {SEEDS} models without its removal set",
     )
+    if clicked:
+        _submit(study, found, [row], SEEDS)
+        st.rerun()  # all of the page: how far it is stands above this part
 
 
 def verify_first(study: Study, found: Supports, rows: np.ndarray) -> None:
@@ -99,7 +100,7 @@ def _submit_first(study: Study, found: Supports, rows: np.ndarray) -> None:
 
 
 def _submit(study: Study, found: Supports, rows: list[int], seeds: int) -> None:
-    """Callback of the buttons."""
+    """Put it into the queue; what is wrong with it is told on the page."""
     parameters = {
         "tests": rows,
         "seeds": seeds,

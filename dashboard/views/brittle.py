@@ -212,9 +212,10 @@ def verdict(row: int, size: int, after: float, reach: float) -> str:
         return (
             f"Predicted {is_now}. Not said to flip without its strongest {found.at_most} {kinds}."
         )
+    removed = f"{size} strongest {kinds}" if size > 1 else f"strongest {kinds[:-1]}"
     interval_ = f"{number(after)} ({number(after - reach)} to {number(after + reach)})"
     return (
-        f"Predicted {is_now}. Without its <b>{size} strongest {kinds}</b> it is said to become "
+        f"Predicted {is_now}. Without its <b>{removed}</b> it is said to become "
         f"{'wrong' if found.right[row] else 'right'}: lead {number(float(found.lead[row]))} → "
         f"{interval_}."
     )
@@ -283,7 +284,7 @@ def detail(row: int, study: Study, here: Location) -> None:
     group = Group(
         "Removal set",
         influence_cards(training, ranked[:k], scores, largest, here, test, slope),
-        title=f"The {k} removed",
+        title=f"The {k} removed" if k > 1 else "The one removed",
         words="Strongest first",
         sign=sign,
     )
