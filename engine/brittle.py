@@ -37,8 +37,8 @@ from engine.verification import Question, Verification, ask, check, complete, ve
 AT_MOST = 20
 MOST = 1000
 SURE = 1.28
-"""So many deviations beyond 0 a lead must be: a one-sided 90 %. docs/brittle.md says how often
-predictions that were said to flip by this rule did."""
+"""So many deviations beyond 0 a lead must be: a one-sided 90 %. benchmarks/brittle.py measures how
+often predictions that are said to flip by this rule do."""
 AGREE = 0.8
 _BLOCK_BYTES = 2**27
 
