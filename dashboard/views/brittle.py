@@ -34,7 +34,7 @@ from dashboard.data import badge, examples, open_study
 from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.slices import position_in_slice
 from engine.brittle import AGREE, AT_MOST, verified
-from engine.brittle_table import STATUSES, as_bytes
+from engine.brittle_table import STATUSES, Format, as_bytes
 from engine.flags import RULES
 from engine.quality import TWO_SIDED_95
 from engine.retraining import has_recipe
@@ -42,6 +42,11 @@ from engine.study import Study
 from engine.trust import number
 from engine.verification import Verification
 
+FILES: tuple[tuple[str, Format, str], ...] = (
+    ("CSV", "csv", "text/csv"),
+    ("JSON", "json", "application/json"),
+    ("Parquet", "parquet", "application/vnd.apache.parquet"),
+)
 PER_PAGE = 60
 SIDE = 112
 WORDS = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
@@ -64,7 +69,7 @@ asked = read_asked(study)
 if asked.problems:
     warning(["This link says something that cannot be here.", *asked.problems])
 found = supports(study, algorithm, method, asked.at_most)
-table, told = brittle(study, found)
+told = brittle(study, found)[1]
 test_examples = examples(study, "test", algorithm)
 chosen = None if location.test is None else test_examples.row_of(location.test)
 
@@ -112,20 +117,16 @@ def filters() -> None:
             )
 
 
-def export(places: np.ndarray) -> None:
+def export(number_listed: int) -> None:
     """A button that opens the ways out for the list as it is filtered."""
     with (
-        st.popover(f"Export {len(places):,}", icon=":material/download:", width="content"),
+        st.popover(f"Export {number_listed:,}", icon=":material/download:", width="content"),
         st.container(horizontal=True),
     ):
-        for format_, mime in (
-            ("csv", "text/csv"),
-            ("json", "application/json"),
-            ("parquet", "application/vnd.apache.parquet"),
-        ):
+        for name, format_, mime in FILES:
             st.download_button(
-                format_.upper() if format_ != "parquet" else "Parquet",
-                partial(_file, places, format_),
+                name,
+                partial(_file, format_),
                 file_name=f"brittle.{format_}",
                 mime=mime,
                 on_click="ignore",
@@ -133,8 +134,10 @@ def export(places: np.ndarray) -> None:
             )
 
 
-def _file(places: np.ndarray, format_: Any) -> bytes:
-    return as_bytes(table.take(places), format_)
+def _file(format_: Format) -> bytes:
+    """As things stand when it is asked for: tags may be newer than the page."""
+    table, told = brittle(study, found)
+    return as_bytes(table.take(matching(told, asked)), format_)
 
 
 def open_example(row: int) -> None:
@@ -367,7 +370,7 @@ with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
     st.space("stretch")
     if has_recipe(study, algorithm):
         verify_first(study, found, told["row"].to_numpy()[places])
-    export(places)
+    export(len(places))
 if not has_recipe(study, algorithm):
     st.html(
         '<p class="dl-aside">These can be predicted and not verified: '
