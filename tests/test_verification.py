@@ -134,7 +134,7 @@ def test_the_same_question_is_kept_once_and_another_beside_it(verified: Study) -
     (first,) = verified.verifications()
     again = verify(verified, first.removed_ids, tests=["test-7", 3], seeds=3, control=True)
     assert again.id == first.id
-    fewer = verify(verified, first.removed, tests=[7], seeds=2)
+    fewer = verified.verify(first.removed, tests=[7], seeds=2)
     assert {one.id for one in verified.verifications()} == {first.id, fewer.id}
     verified.verification_file("mlp", fewer.id).unlink()
 
