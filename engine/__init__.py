@@ -11,6 +11,7 @@ Importing this package does not import torch.
 """
 
 from engine.answers import Badge, Dataset, Explanation, Influence, Progress
+from engine.counterfactual import Counterfactual
 from engine.errors import (
     CheckpointError,
     DataError,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Badge",
     "CheckpointError",
+    "Counterfactual",
     "DataError",
     "DataloupeError",
     "Dataset",

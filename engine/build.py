@@ -24,6 +24,7 @@ from engine.stages import (
     data,
     datamodels,
     live,
+    map,
     neighbours,
     predictions,
     quality,
@@ -47,6 +48,7 @@ _OF_AN_ALGORITHM = {
     "live": live,
     "datamodels": datamodels,
     "quality": quality,
+    "map": map,
 }
 
 

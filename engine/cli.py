@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 import engine
 from engine.answers import Explanation, Influence
+from engine.counterfactual import Counterfactual
 from engine.errors import DataloupeError, InterruptedBuild
 from engine.importing import KINDS
 from engine.progress import BuildProgress
@@ -114,6 +115,20 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--method", help="default: the one that is best known to predict")
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(verb=_explain)
+
+    what_if = verbs.add_parser("whatif", help="say what removing training data would do")
+    what_if.add_argument("study", type=Path)
+    what_if.add_argument(
+        "--remove",
+        required=True,
+        metavar="IDS",
+        help="ids or row numbers with commas between them, or a file that lists them",
+    )
+    what_if.add_argument("--k", type=int, default=10, help="predictions to print (default: 10)")
+    what_if.add_argument("--algorithm", help="default: the study's first")
+    what_if.add_argument("--method", help="default: the one that is best known to predict")
+    what_if.add_argument("--json", action="store_true", help="print JSON")
+    what_if.set_defaults(verb=_what_if)
 
     evaluate = verbs.add_parser("evaluate", help="say how far the scores can be trusted")
     evaluate.add_argument("study", type=Path)
@@ -363,6 +378,59 @@ def _influence_table(side: Sequence[Influence]) -> Table:
             str(rank), escape(influence.id), escape(influence.label), f"{influence.score:+.4g}"
         )
     return table
+
+
+def _what_if(options: argparse.Namespace) -> int:
+    from engine.removal_sets import read_examples
+
+    study = Study.open(options.study)
+    rows = read_examples(study, options.remove)
+    found = study.counterfactual(rows, options.algorithm, options.method)
+    if options.json:
+        print(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        _print_counterfactual(study, found, options.k)
+    return 0
+
+
+def _print_counterfactual(study: Study, found: Counterfactual, k: int) -> None:
+    console = Console()
+    unit = "margin" if found.calibrated else "sum of scores"
+    by_class = Table("class", f"mean change of the {unit}")
+    for label, mean in sorted(found.by_class.items(), key=lambda item: item[1].mean):
+        words = _bracketed(mean) if found.calibrated else f"{mean.mean:+.4g}"
+        by_class.add_row(escape(label), words)
+    console.print(f"Without {len(found.removed):,} training examples:")
+    console.print(by_class)
+    table = study.table("test")[["id", "label"]]
+    most = Table("id", "label", "before", "change", "after")
+    for row in [*found.strongest(-1, k), *found.strongest(1, k)[::-1]]:
+        ends = [None if at is None else at[row] for at in (found.before, found.after)]
+        before, after = ("–" if end is None else f"{end:+.2f}" for end in ends)
+        id_, label = table.iloc[row]
+        most.add_row(escape(str(id_)), escape(str(label)), before, _change(found, row), after)
+    console.print(most)
+    if found.calibrated:
+        console.print(
+            f"Margins that would fall below 0: {len(found.lost):,}; rise above it: "
+            f"{len(found.won):,}."
+        )
+    else:
+        console.print(
+            "Scores are uncalibrated: their order says who is hit, their size nothing. "
+            f"Subset runs give them a unit: [subset_runs] in {escape(str(study.spec_file))}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if found.emptied:
+        console.print(f"Nothing would be left of {escape(', '.join(found.emptied))}: do not trust.")
+    console.print(f"\n[dim]{escape(str(study.badge(found.algorithm, found.method)))}[/]")
+
+
+def _change(found: Counterfactual, row: int) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.change[row]:+.4g}"
+    return escape(f"{found.change[row]:+.2f} [{found.low[row]:+.2f}, {found.high[row]:+.2f}]")
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 study.toml                                   what to compute (written by people)
 store.json                                   format of this folder
 slices/0123456789abcdef.json                 a saved slice: its name and its filters
+sets/0123456789abcdef.json                   a removal set: training rows, how they were chosen
 data/dataset.json                            what the dataset is, and its fingerprint
 data/{split}/00000.safetensors               what models are fed, in row shards
 data/{split}/00000.parquet                   id, label, columns to show and filter by
@@ -37,6 +38,7 @@ algorithms/NAME/search/METHOD/totals.safetensors      sums of scores of both sig
 algorithms/NAME/search/METHOD/vectors/       the attribution space: test.safetensors, train-…
 algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
 algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
+algorithms/NAME/maps/METHOD-umap.safetensors    where every example lies on a map
 algorithms/NAME/bank/00017-0.safetensors     subset run: mask 17, seed 0, and its outputs
 algorithms/NAME/imported-bank/bank.json      subset runs made elsewhere: what they are
 algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
@@ -57,6 +59,8 @@ from engine.bank import BankImport
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
+MapKind = Literal["umap", "pca"]
+MAP_KINDS: tuple[MapKind, MapKind] = ("umap", "pca")
 FORMAT = 2
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe.
 1 had 256 thumbnails to a sheet."""
@@ -117,6 +121,9 @@ class Layout:
     def runner_lock_file(self) -> Path:
         return self.jobs_folder / "runner.lock"
 
+    def removal_set_file(self, key: str) -> Path:
+        return self.root / "sets" / f"{key}.json"
+
     def table_file(self, split: Split, shard: int) -> Path:
         return self.root / "data" / split / f"{shard:05d}.parquet"
 
@@ -158,6 +165,7 @@ class Layout:
                 for of in (self.method_folder, self.search_folder)
             ],
             "quality": [self.quality_folder(algorithm)],
+            "map": [folder / "maps"],
         }[stage]
 
     def neighbours_folder(self, algorithm: str) -> Path:
@@ -253,6 +261,9 @@ class Layout:
 
     def search_file(self, algorithm: str, method: str) -> Path:
         return self.search_folder(algorithm, method) / "search.json"
+
+    def map_file(self, algorithm: str, method: str, kind: MapKind) -> Path:
+        return self.algorithm_folder(algorithm) / "maps" / f"{method}-{kind}.safetensors"
 
     def quality_folder(self, algorithm: str) -> Path:
         return self.algorithm_folder(algorithm) / "quality"

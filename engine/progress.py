@@ -33,6 +33,7 @@ TITLES = {
     "tuning": "Choose settings on validation runs",
     "datamodels": "Fit datamodels",
     "quality": "Judge by test runs",
+    "map": "Draw maps",
 }
 
 

@@ -283,6 +283,11 @@ def is_there(path: Path, made_from: str) -> bool:
     return False
 
 
+def tensors_made_from(path: Path) -> str:
+    """The fingerprint that a shard carries. Raises as `read_header`."""
+    return read_header(path)[1].get(FINGERPRINT_KEY, "")
+
+
 def read_made_by(path: Path) -> dict[str, Any]:
     """What a shard says of its own making."""
     return dict(json.loads(read_header(path)[1].get(MADE_BY_KEY, "{}")))

@@ -29,7 +29,18 @@ from engine.answers import (
 )
 from engine.bank import BankImport, RunBank
 from engine.errors import DataloupeError, SpecError, StoreError
-from engine.layout import DATAMODEL, FORMAT, HYBRID, ROWS_PER_SHARD, SPLITS, TRAK, Layout, Split
+from engine.layout import (
+    DATAMODEL,
+    FORMAT,
+    HYBRID,
+    MAP_KINDS,
+    ROWS_PER_SHARD,
+    SPLITS,
+    TRAK,
+    Layout,
+    MapKind,
+    Split,
+)
 from engine.quality import Measured, Quality
 from engine.sharded_rows import ShardedRows
 from engine.softmax import softmax
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from engine.attribution.scores import FactorScores, Scores
+    from engine.counterfactual import Counterfactual
     from engine.importing.scores import Imported
     from engine.similarity import Embeddings
     from engine.verification import Verification
@@ -437,13 +449,113 @@ class Study(Layout):
         algorithm = self.algorithm(algorithm)
         method = self.method(algorithm, method)
         quality = self.quality(algorithm)
-        measured = None if quality is None else quality.methods.get(method)
-        if quality is None or measured is None or measured.units is None:
+        slope = self._slope(algorithm, method)
+        if quality is None or slope is None:
             return None
         outputs = self.predicted_and_actual(algorithm, method)
         residuals = outputs["actual"][test] - outputs["predicted"][test]
-        slope, n_train = measured.units.slope, self.dataset.n_train
-        return removal(scores, slope, residuals, n_train, quality.alpha)
+        return removal(scores, slope, residuals, self.dataset.n_train, quality.alpha)
+
+    def _slope(self, algorithm: str, method: str) -> Measured | None:
+        """Change of the margin for a score of 1; None where scores are not calibrated."""
+        quality = self.quality(algorithm)
+        measured = None if quality is None else quality.methods.get(method)
+        return None if measured is None or measured.units is None else measured.units.slope
+
+    def counterfactual(
+        self,
+        removed: Iterable[int | str],
+        algorithm: str | None = None,
+        method: str | None = None,
+    ) -> Counterfactual:
+        """What removing training examples would do to every test prediction, on average.
+
+        Args:
+            removed: Rows or ids of training examples, in any order.
+
+        Raises:
+            DataloupeError: There is no such example, or none or all are removed.
+            StoreError: There are no scores yet.
+        """
+        from engine.counterfactual import Counterfactual
+        from engine.removal import changes
+
+        algorithm = self.algorithm(algorithm)
+        method = self.method(algorithm, method)
+        rows = self.training_rows(removed)
+        totals = self.score_matrix(algorithm, method).sums(rows)
+        labels = self._table("test", ["label"])["label"].to_pandas().to_numpy()
+        members = {str(label): labels == label for label in sorted(set(labels))}
+        quality, slope = self.quality(algorithm), self._slope(algorithm, method)
+        low = high = None
+        if quality is None or slope is None:
+            change = -totals
+            means = {label: float(change[mine].mean()) for label, mine in members.items()}
+            by_class = {label: Measured(mean, mean, mean) for label, mean in means.items()}
+        else:
+            outputs = self.predicted_and_actual(algorithm, method)
+            residuals = outputs["actual"] - outputs["predicted"]
+            n_train, alpha = self.dataset.n_train, quality.alpha
+            variances = residuals.var(axis=1, dtype=np.float64, ddof=1)
+            found = changes(totals, len(rows), slope, variances, n_train, alpha)
+            change, low, high = found.change, found.change - found.reach, found.change + found.reach
+            by_class = {label: found.mean(mine) for label, mine in members.items()}
+        trained = self._table("train", ["label"])["label"].to_pandas().to_numpy()
+        kept = set(np.delete(trained, rows))
+        before = None
+        if self.has_predictions(algorithm):
+            before = self.predictions("test", algorithm)["margin"].to_numpy(np.float64)
+        return Counterfactual(
+            algorithm=algorithm,
+            method=method,
+            removed=rows,
+            calibrated=slope is not None,
+            change=change,
+            low=low,
+            high=high,
+            before=before,
+            by_class=by_class,
+            emptied=sorted(str(label) for label in set(trained) - kept),
+        )
+
+    def training_rows(self, examples: Iterable[int | str]) -> np.ndarray:
+        """The training rows of rows or ids, ascending int64, each once.
+
+        Raises:
+            DataloupeError: One does not exist, or they are none or all there are.
+        """
+        examples = list(examples)
+        n_train = self.dataset.n_train
+        places: dict[str, int] = {}
+        if any(isinstance(example, str) for example in examples):
+            ids = self._table("train", ["id"])["id"].to_pylist()
+            places = {id_: row for row, id_ in reversed(list(enumerate(ids)))}
+
+        def row_of(example: int | str) -> int | None:
+            if isinstance(example, str):
+                if example in places:
+                    return places[example]
+                if not (example.isascii() and example.isdigit() and len(example) <= 12):
+                    return None
+            return int(example) if 0 <= int(example) < n_train else None
+
+        found = {example: row_of(example) for example in examples}
+        unknown = [str(example) for example, row in found.items() if row is None]
+        if unknown:
+            named = ", ".join(one if len(one) <= 40 else one[:39] + "…" for one in unknown[:5])
+            more = f" and {len(unknown) - 5:,} others" if len(unknown) > 5 else ""
+            raise DataloupeError(
+                f"{self.root} has no training examples {named}{more}: give ids, or rows from 0 "
+                f"to {n_train - 1}."
+            )
+        rows = np.unique(np.array([row for row in found.values() if row is not None], np.int64))
+        if not len(rows):
+            raise DataloupeError("The removal set is empty: name at least one training example.")
+        if len(rows) == n_train:
+            raise DataloupeError(
+                f"The removal set is all {n_train:,} training examples, which leaves nothing."
+            )
+        return rows
 
     def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
@@ -668,6 +780,20 @@ class Study(Layout):
         """What is kept for examples from outside. Raises StoreError before it is built."""
         return Live(**store.read_json(self.live_file(self.algorithm(algorithm))))
 
+    def has_map(self, algorithm: str, method: str, kind: MapKind) -> bool:
+        """Whether a map of this method's attribution space is drawn."""
+        return self.map_file(algorithm, method, kind).exists()
+
+    def map(
+        self, kind: MapKind = "umap", algorithm: str | None = None, method: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """Where every example lies in the plane: `train`, `test` float32 `[n, 2]`, memory-mapped.
+
+        Raises StoreError before it is built.
+        """
+        algorithm = self.algorithm(algorithm)
+        return store.read_tensors(self.map_file(algorithm, self.method(algorithm, method), kind))
+
     # --- which training examples are alike -----------------------------------------------------
 
     def has_neighbours(self, algorithm: str) -> bool:
@@ -866,6 +992,10 @@ class Study(Layout):
                 stages.append(Progress("datamodels", name, fitted, 2 + int(training)))
                 judged = self.quality_file(name).exists()
                 stages.append(Progress("quality", name, int(judged), 1))
+        for name in self.spec.algorithms:
+            wanted = [(m, kind) for m in self.scored_methods(name) or [TRAK] for kind in MAP_KINDS]
+            drawn = sum(self.map_file(name, method, kind).exists() for method, kind in wanted)
+            stages.append(Progress("map", name, drawn, len(wanted)))
         return stages
 
     def _bank_progress(self, algorithm: str) -> Progress:

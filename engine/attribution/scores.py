@@ -57,6 +57,10 @@ class Scores(Protocol):
     def columns(self, trains: np.ndarray) -> np.ndarray:
         """Scores of every test example with some training examples: `[n_test, len(trains)]`."""
 
+    def sums(self, trains: np.ndarray) -> np.ndarray:
+        """Sum over some training examples of their scores with every test example, float64
+        `[n_test]`; memory stays bounded."""
+
     def pairs(self, tests: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Scores of each of `tests` `[t]` with its own `candidates` `[t, c]`: `[t, c]`."""
 
@@ -181,6 +185,15 @@ def combine(total: np.ndarray, n_checkpoints: int, mean_q: np.ndarray) -> np.nda
     return total
 
 
+def sum_of_columns(scores: Scores, trains: np.ndarray) -> np.ndarray:
+    """`Scores.sums` by looking every score up."""
+    total = np.zeros(scores.n_test)
+    for part in ranges(range(len(trains)), _block_rows(WORKING_BYTES, 8 * scores.n_test)):
+        block = scores.columns(np.asarray(trains)[part.start : part.stop])
+        total += block.sum(axis=1, dtype=np.float64)
+    return total
+
+
 # --- the dual ----------------------------------------------------------------------------------
 
 
@@ -219,6 +232,9 @@ class DenseScores:
         out = out.astype(np.float32, copy=False)
         _shrink(out, _column(self.threshold), _Workspace())
         return out
+
+    def sums(self, trains: np.ndarray) -> np.ndarray:
+        return sum_of_columns(self, trains)
 
     def pairs(self, tests: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         out = np.empty(candidates.shape, np.float32)
@@ -308,6 +324,24 @@ class FactorScores:
 
     def columns(self, trains: np.ndarray) -> np.ndarray:
         return self._tiled(range(self.n_test), np.asarray(trains))
+
+    def sums(self, trains: np.ndarray) -> np.ndarray:
+        if self.threshold is not None:
+            return sum_of_columns(self, trains)
+        trains = np.asarray(trains)
+        out = np.zeros(self.n_test)
+        workspace = _Workspace()
+        for phi, g in self._checkpoints:
+            # What is summed first needs one product with the factors, not one for each example.
+            total = np.zeros(phi.shape[1])
+            for part in ranges(range(len(trains)), MAX_BLOCK_ROWS):
+                mine = trains[part.start : part.stop]
+                features = phi.take(mine, workspace("features", (len(mine), phi.shape[1])))
+                total += self.out_to_loss[mine].astype(np.float64) @ features
+            total /= len(self.factors)
+            for tests, read in _row_blocks(g, range(self.n_test), workspace):
+                out[tests.start : tests.stop] += read @ total
+        return out
 
     def pairs(self, tests: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         out = np.empty(candidates.shape, np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.attribution.scores import MAX_BLOCK_ROWS, WORKING_BYTES, ranges
+from engine.attribution.scores import MAX_BLOCK_ROWS, WORKING_BYTES, ranges, sum_of_columns
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ class SparseScores:
 
     def columns(self, trains: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(_dense(self._columns, np.asarray(trains), self.n_test).T)
+
+    def sums(self, trains: np.ndarray) -> np.ndarray:
+        return sum_of_columns(self, trains)
 
     def pairs(self, tests: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         out = np.empty(candidates.shape, np.float32)

@@ -17,15 +17,15 @@ def stage_groups(study: Study) -> tuple[tuple[str, ...], ...]:
     """The study's stages in the order they run; a group is done for all algorithms before the next.
 
     Training on random subsets is the dear part, so predictions can be explained before; but not
-    where its runs decide how they are explained.
+    where its runs decide how they are explained. Maps come last, as nothing waits for them.
     """
     models = ("checkpoints", "predictions", "neighbours")
     algorithms = study.spec.algorithms
     if not any(study.wants_bank(algorithm) for algorithm in algorithms):
-        return ("data",), (*models, *_EXPLAIN)
+        return ("data",), (*models, *_EXPLAIN), ("map",)
     if any(study.is_tuned(algorithm) for algorithm in algorithms):
-        return ("data",), (*models, "bank", "tuning", *_EXPLAIN, *_JUDGE)
-    return ("data",), (*models, *_EXPLAIN), ("bank", *_JUDGE)
+        return ("data",), (*models, "bank", "tuning", *_EXPLAIN, *_JUDGE), ("map",)
+    return ("data",), (*models, *_EXPLAIN), ("bank", *_JUDGE), ("map",)
 
 
 def stages_of(study: Study) -> tuple[str, ...]:
