@@ -49,7 +49,8 @@ class Counterfactual:
         """Predicted margins `[n_test]`; None where there is no unit to add in."""
         if self.before is None or not self.calibrated:
             return None
-        return self.before + self.change
+        after: np.ndarray = self.before + self.change
+        return after
 
     @property
     def lost(self) -> np.ndarray:

@@ -127,7 +127,8 @@ def _memberships(distance: np.ndarray) -> np.ndarray:
         low = np.where(much, low, sigma)
         sigma = np.where(np.isfinite(high), (low + high) / 2, 2 * sigma)
     floor = 1e-3 * np.maximum(distance.mean(axis=1, keepdims=True), 1e-12)
-    return np.exp(-beyond / np.maximum(sigma, floor))
+    memberships: np.ndarray = np.exp(-beyond / np.maximum(sigma, floor))
+    return memberships
 
 
 def _edges(index: np.ndarray, membership: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
