@@ -15,10 +15,12 @@ from dashboard.location import (
     EXPLORE,
     JOBS,
     LIVE,
+    MAP,
     OVERVIEW,
     PROVENANCE,
     QUALITY,
     TRAINING,
+    WHAT_IF,
     announce,
     read_location,
 )
@@ -62,6 +64,19 @@ page = st.navigation(
             title="Brittle",
             icon=":material/heart_broken:",
             help="The predictions that hang on a few training pictures, proven by retraining.",
+        ),
+        st.Page(
+            MAP,
+            title="Map",
+            icon=":material/scatter_plot:",
+            help="All training and test pictures in the plane, by what they do to predictions.",
+        ),
+        st.Page(
+            WHAT_IF,
+            title="What if",
+            icon=":material/content_cut:",
+            url_path="what-if",
+            help="Remove training pictures: what predictions would become, and proof of it.",
         ),
         st.Page(
             LIVE,

@@ -20,11 +20,14 @@ from dashboard.login import picture_key
 from dashboard.slices import NEED_SCORES
 from engine import store
 from engine.answers import Badge
+from engine.counterfactual import Counterfactual
 from engine.doctor import Report, examine
 from engine.errors import SpecError
 from engine.layout import Split
+from engine.removal_sets import RemovalSet
 from engine.slices import SavedSlice, saved_slices
 from engine.study import Study
+from engine.verification import Verification
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
@@ -136,6 +139,41 @@ def _badge(
     root: str, algorithm: str, method: str, stamps: tuple[Stamp, ...], _study: Study
 ) -> Badge:
     return _study.badge(algorithm, method)
+
+
+def counterfactual(
+    study: Study, algorithm: str, method: str, removed: RemovalSet
+) -> Counterfactual:
+    """What removing a kept set would do."""
+    files = [study.search_file(algorithm, method), study.quality_file(algorithm)]
+    stamps = (*map(_stamp, files), _stamp(study.predictions_file(algorithm, "test")))
+    return _counterfactual(str(study.root), algorithm, method, removed.key, stamps, study, removed)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _counterfactual(
+    root: str,
+    algorithm: str,
+    method: str,
+    key: str,
+    stamps: tuple[Stamp, ...],
+    _study: Study,
+    _removed: RemovalSet,
+) -> Counterfactual:
+    return _study.counterfactual(_removed.rows.tolist(), algorithm, method)
+
+
+def kept_verifications(study: Study, algorithm: str) -> list[Verification]:
+    """All verifications, oldest first. Raises StoreError for a broken one."""
+    stamps = tuple((path.name, _stamp(path)) for path in study.verification_files(algorithm))
+    return _kept_verifications(str(study.root), algorithm, stamps, study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _kept_verifications(
+    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: Study
+) -> list[Verification]:
+    return _study.verifications(algorithm)
 
 
 def lds_of_each(study: Study, algorithm: str, method: str) -> np.ndarray | None:

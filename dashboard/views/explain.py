@@ -31,6 +31,7 @@ from dashboard.components.part import part
 from dashboard.components.sides import sides
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
+from dashboard.components.what_if import what_if_button
 from dashboard.data import badge, examples, open_study, slice_rows
 from dashboard.location import (
     EXPLORE,
@@ -196,6 +197,14 @@ def answer(row: int, study: Study, here: Location) -> None:
             strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
             groups = compared(groups, nearest, *strongest)
     answer_gallery(study, training, groups, kind, here, test)
+    if wants != SIMILAR and method is not None and len(influences.support):
+        what_if_button(
+            study,
+            influences.support,
+            f"{len(influences.support)} strongest supporters of test {kind} {test}",
+            here,
+            "What if these supporters were removed?",
+        )
 
 
 # --- the example beside it ---------------------------------------------------------------------

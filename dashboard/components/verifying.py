@@ -1,0 +1,182 @@
+"""Verify a removal by retraining: the button, how far it is, and predicted beside actual."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from dashboard.components.agreement import BLUE, GREY
+from dashboard.components.blocks import aside, table
+from dashboard.data import open_study
+from engine.errors import DataloupeError
+from engine.jobs.queue import Job, cancel, job, jobs, submit
+from engine.retraining import check_recipe
+from engine.search import evenly_spread
+from engine.study import Study
+from engine.trust import number
+from engine.verification import Verification, agreement
+
+KIND = "verify"
+SEEDS = 5
+MOST_TESTS = 2_000
+"""Test examples that a verification tells of; of more, so many evenly spread ones."""
+SECONDS = 2.0
+HEIGHT = 420
+
+
+def verify_button(study: Study, algorithm: str, method: str, rows: np.ndarray, words: str) -> None:
+    """Retrain with and without these training rows; or say what to add first."""
+    try:
+        check_recipe(study, algorithm)
+    except DataloupeError as error:
+        aside(str(error))
+        return
+    tests = evenly_spread(study.dataset.n_test, MOST_TESTS).tolist()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        seeds = st.number_input("Models with and without", 1, 20, SEEDS, key="seeds", width=190)
+        parameters = {
+            "removed": rows.tolist(),
+            "tests": tests,
+            "seeds": int(seeds),
+            "algorithm": algorithm,
+            "method": method,
+        }
+        st.button(
+            "Verify by retraining",
+            icon=":material/science:",
+            key="verify",
+            on_click=_submit,
+            args=(study, parameters, f"Verify without {words}"),
+        )
+    if told := st.session_state.pop("verify_told", None):
+        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
+    _progress(study, algorithm)
+
+
+def _submit(study: Study, parameters: dict[str, object], title: str) -> None:
+    try:
+        submit(study, KIND, parameters, title)
+    except DataloupeError as error:
+        st.session_state["verify_told"] = str(error)
+
+
+def _active(study: Study) -> list[Job]:
+    return [one for one in jobs(study, active=True) if one.kind == KIND]
+
+
+def _progress(study: Study, algorithm: str) -> None:
+    """How far verifications are that wait or run; when one ends the page is painted anew."""
+    active = _active(study)
+    if not active:
+        return
+    seen = {one.id for one in active}
+
+    @st.fragment(run_every=SECONDS)
+    def watch() -> None:
+        study = open_study()
+        now = _active(study)
+        for ended in sorted(seen - {one.id for one in now}):
+            found = job(study, ended)
+            if found.status == "failed":
+                st.session_state["verify_told"] = f"{found.title} failed: {found.error}"
+        if {one.id for one in now} != seen:
+            st.rerun()
+        for one in now:
+            _line(study, one)
+
+    watch()
+
+
+def _line(study: Study, one: Job) -> None:
+    words = f"{one.title}: waiting"
+    if one.status == "running":
+        words = f"{one.title}: {one.done:,} of {one.total:,} models"
+        if one.seconds_left is not None:
+            words += f", {one.seconds_left:,.0f} s left"
+    with st.container(horizontal=True, vertical_alignment="center", key=f"job_{one.id}"):
+        st.progress(one.done / one.total if one.total else 0.0, words)
+        st.button(
+            "Cancelling …" if one.cancelling else "Cancel",
+            key=f"cancel_{one.id}",
+            disabled=one.cancelling,
+            on_click=cancel,
+            args=(study, one.id),
+        )
+
+
+# --- predicted beside actual -------------------------------------------------------------------
+
+
+def told(one: Verification) -> None:
+    """What a verification found: flips, a scatter of all test examples, means by class."""
+    flipped = sum(outcome.flipped for outcome in one.outcomes)
+    by_luck = sum(outcome.flips_with.mean > 0.5 for outcome in one.outcomes)
+    known = [outcome for outcome in one.outcomes if outcome.predicted is not None]
+    predicted = np.array([outcome.predicted.mean for outcome in known if outcome.predicted])
+    actual = np.array([outcome.change for outcome in known])
+    words = (
+        f"{one.seeds} models with and {one.seeds} without, {one.created[:10]}: "
+        f"{flipped:,} of {len(one.outcomes):,} predictions flip in most of the models without; "
+        f"{by_luck:,} do in most of those with all data."
+    )
+    found = agreement(predicted, actual)
+    if found is not None:
+        words += f" Slope {number(found[0])}, correlation {number(found[1])}."
+    aside(words)
+    if len(known):
+        ids = [outcome.id for outcome in known]
+        change_scatter(predicted, actual, ids, f"predicted_actual_{one.id}", words)
+    table("Mean change of the margin by class", ("Class", "Predicted", "Actual"), by_class(one))
+
+
+def by_class(one: Verification) -> list[list[str]]:
+    """Rows of class, mean predicted and mean actual change."""
+    rows = []
+    for label in sorted({outcome.label for outcome in one.outcomes}):
+        mine = [outcome for outcome in one.outcomes if outcome.label == label]
+        means = [outcome.predicted.mean for outcome in mine if outcome.predicted is not None]
+        predicted = number(float(np.mean(means))) if means else "–"
+        rows.append([label, predicted, number(float(np.mean([one.change for one in mine])))])
+    return rows
+
+
+def change_scatter(
+    predicted: np.ndarray, actual: np.ndarray, names: list[str], key: str, words: str
+) -> None:
+    """Predicted against actual changes, with the line on which they agree."""
+    both = np.concatenate([predicted, actual])
+    low, high = float(both.min()), float(both.max())
+    room = 0.04 * (high - low or 1.0)
+    ends = [low - room, high + room]
+    figure = go.Figure()
+    line = {"color": GREY, "dash": "dash", "width": 1.5}
+    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip"))
+    figure.add_trace(
+        go.Scatter(
+            x=predicted,
+            y=actual,
+            mode="markers",
+            marker={"color": BLUE, "size": 6},
+            opacity=0.5,
+            text=names,
+            hovertemplate="%{text}<br>predicted %{x:.2f}<br>actual %{y:.2f}<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        showlegend=False,
+        hovermode="closest",
+        dragmode=False,
+        xaxis={"title": "Predicted change of the margin", "range": ends, "zeroline": False},
+        yaxis={"title": "Actual change of the margin", "zeroline": False},
+    )
+    st.plotly_chart(
+        figure,
+        key=key,
+        config={"displayModeBar": False, "scrollZoom": False},
+        alt=f"Predicted against actual changes of the margin, {len(actual):,} points. {words}",
+    )
