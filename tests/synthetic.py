@@ -21,7 +21,7 @@ from PIL import Image
 
 from engine import store
 from engine.data import SPRITES_PER_SHEET, sprite_sheet
-from engine.layout import FORMAT, ROWS_PER_SHARD, SPLITS, TRAK, Split
+from engine.layout import FORMAT, MAP_KINDS, ROWS_PER_SHARD, SPLITS, TRAK, Split
 from engine.study import Study
 
 Stage = Literal["spec", "data", "predictions", "complete"]
@@ -254,6 +254,34 @@ def write_scores(
         "checkpoints": study.checkpoints(algorithm),
     }
     store.write_json(study.search_file(algorithm, method), search, "synthetic")
+    write_map(study, algorithm, method)
+
+
+def write_map(study: Study, algorithm: str, method: str = TRAK) -> None:
+    """The map stage: every class in a place of its own. And the scores themselves, of rank 8."""
+    dataset = study.dataset
+    generator = np.random.default_rng(0)
+    classes = {name: place for place, name in enumerate(dataset.classes)}
+    place, vectors = {}, {}
+    for split in SPLITS:
+        codes = np.array([classes[label] for label in study.table(split)["label"]])
+        angle = 2 * np.pi * codes / len(classes)
+        middle = 8 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        place[split] = (middle + generator.normal(size=middle.shape)).astype(np.float32)
+        vectors[split] = generator.normal(0.05, 0.1, (len(codes), 8)).astype(np.float32)
+        vectors[split][np.arange(len(codes)), codes % 8] += 0.4
+    for kind in MAP_KINDS:
+        store.write_tensors(study.map_file(algorithm, method, kind), place, "synthetic")
+    for shard in range(study.shards("test")):
+        mine = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
+        tau = vectors["test"][mine] @ vectors["train"].T / 10
+        path = study.scores_file(algorithm, shard)
+        if method != TRAK:
+            path = study.method_scores_file(algorithm, method, shard)
+        store.write_tensors(path, {"scores": tau}, "synthetic")
+    if method == TRAK:
+        ones = {"out_to_loss": np.ones(dataset.n_train, np.float32)}
+        store.write_tensors(study.weighting_file(algorithm), ones, "synthetic")
 
 
 def _sample(

@@ -10,9 +10,10 @@ import streamlit as st
 
 from dashboard.components.agreement import BLUE, GREY
 from dashboard.components.blocks import aside, table
+from dashboard.components.job_card import job_card
 from dashboard.data import open_study
 from engine.errors import DataloupeError
-from engine.jobs.queue import Job, cancel, job, jobs, submit
+from engine.jobs.queue import Job, job, jobs, submit
 from engine.retraining import check_recipe
 from engine.search import evenly_spread
 from engine.study import Study
@@ -85,26 +86,9 @@ def _progress(study: Study, algorithm: str) -> None:
         if {one.id for one in now} != seen:
             st.rerun()
         for one in now:
-            _line(study, one)
+            job_card(study, one, with_log=False)
 
     watch()
-
-
-def _line(study: Study, one: Job) -> None:
-    words = f"{one.title}: waiting"
-    if one.status == "running":
-        words = f"{one.title}: {one.done:,} of {one.total:,} models"
-        if one.seconds_left is not None:
-            words += f", {one.seconds_left:,.0f} s left"
-    with st.container(horizontal=True, vertical_alignment="center", key=f"job_{one.id}"):
-        st.progress(one.done / one.total if one.total else 0.0, words)
-        st.button(
-            "Cancelling …" if one.cancelling else "Cancel",
-            key=f"cancel_{one.id}",
-            disabled=one.cancelling,
-            on_click=cancel,
-            args=(study, one.id),
-        )
 
 
 # --- predicted beside actual -------------------------------------------------------------------
