@@ -18,12 +18,14 @@ from engine.retraining import check_recipe
 from engine.search import evenly_spread
 from engine.study import Study
 from engine.trust import number
-from engine.verification import Verification, agreement
+from engine.verification import Verification, agreement, predicted_and_actual
 
 KIND = "verify"
 SEEDS = 5
 MOST_TESTS = 2_000
 """Test examples that a verification tells of; of more, so many evenly spread ones."""
+MOST_DRAWN = 2_000
+"""Points of a chart."""
 SECONDS = 2.0
 HEIGHT = 420
 
@@ -114,6 +116,33 @@ def told(one: Verification) -> None:
         ids = [outcome.id for outcome in known]
         change_scatter(predicted, actual, ids, f"predicted_actual_{one.id}", words)
     table("Mean change of the margin by class", ("Class", "Predicted", "Actual"), by_class(one))
+
+
+def verified(proofs: list[Verification]) -> None:
+    """How far predicted changes came true, over all verifications of one method."""
+    found = predicted_and_actual(proofs)
+    count = len(found["predicted"])
+    if not count:
+        aside(
+            "No removal that these scores foretold in margins was verified yet. Verify some on the "
+            "pages What if and Brittle: here it shows how far predicted changes came true."
+        )
+        return
+    words = f"{count:,} predictions in {len(proofs):,} verifications."
+    judged = agreement(found["predicted"], found["actual"])
+    if judged is not None:
+        words += (
+            f" An actual change is {number(judged[0])} of the predicted one (slope through 0), "
+            f"their correlation {number(judged[1])}."
+        )
+    words += " On the dashed line it came out as predicted."
+    if count > MOST_DRAWN:
+        words += f" Drawn are {MOST_DRAWN:,}, evenly spread."
+    aside(words)
+    rows = evenly_spread(count, MOST_DRAWN)
+    tests, removed = found["test"][rows].tolist(), found["removed"][rows].tolist()
+    names = [f"test row {test}, without {n:,}" for test, n in zip(tests, removed, strict=True)]
+    change_scatter(found["predicted"][rows], found["actual"][rows], names, "verified", words)
 
 
 def by_class(one: Verification) -> list[list[str]]:

@@ -16,7 +16,8 @@ from dashboard.components.notice import warning
 from dashboard.components.title import short, title
 from dashboard.components.unmeasured import unmeasured
 from dashboard.components.verdict import verdict_list
-from dashboard.data import badge, examples, lds_of_each, open_study
+from dashboard.components.verifying import verified
+from dashboard.data import badge, examples, kept_verifications, lds_of_each, open_study
 from dashboard.location import EXPLAIN, go, read_location
 from engine.quality import MethodQuality, Point, Quality
 from engine.trust import chance, few_runs, number, verdict
@@ -252,6 +253,12 @@ if measured is not None:
         if of_each is not None:
             heading("Predicted against actual")
             predicted_against_actual(of_each, quality, measured)
+
+# --- proven by retraining ----------------------------------------------------------------------
+
+heading("Verified by retraining")
+proofs = [one for one in kept_verifications(study, algorithm) if one.method == method]
+verified(proofs)
 
 # --- what would make them better ---------------------------------------------------------------
 

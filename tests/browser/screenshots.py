@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from engine.brittle import find
+from engine.removal_sets import keep_set
 from engine.study import Study
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
 
@@ -29,12 +30,16 @@ def addresses(root: Path) -> dict[str, str]:
     mistake = study.table("test")["id"].iloc[mistakes.idxmax()]
     explained = study.row("test", str(mistake))
     opposer = study.table("train")["id"].iloc[study.influences(explained, 1)[2][0]]
+    supporters = study.influences(explained, 40)[0]
+    removed = keep_set(study, supporters, f"40 strongest supporters of {mistake}").key
     return {
         "overview": "",
         "explore": "explore",
         "explain": f"explain?test={mistake}&result=wrong",
         "training": f"training?test={mistake}&train={opposer}",
         "brittle": brittle_address(study),
+        "map": f"map?train={opposer}",
+        "what-if": f"what-if?set={removed}",
         "quality": "quality",
         "jobs": "jobs",
         "provenance": "provenance",
@@ -56,7 +61,8 @@ def screenshot(browser: Browser, url: str, view: str, target: Path) -> None:
     page = context.new_page()
     page.goto(url)
     page.wait_for_selector(
-        ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job"
+        ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job, "
+        ".js-plotly-plot .plot-container"
     )
     settled(page).screenshot(path=target)
     context.close()

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from engine.removal_sets import keep_set
+from engine.study import Study
 from tests.browser.chromium import DESKTOP, settled
 
 pytestmark = pytest.mark.browser
@@ -30,6 +32,9 @@ PAGES = {
     "explain without example": "explain",
     "training": "training?train=train-5&test=test-5",
     "training without example": "training",
+    "map": "map?train=train-5",
+    "what if": "what-if",
+    "what if of a set": "what-if?set={set}",
     "quality": "quality",
     "quality of one example": "quality?test=test-5",
     "jobs": "jobs",
@@ -39,11 +44,14 @@ PAGES = {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
-def test_no_serious_finding(browser: Browser, url: str, path: str, scheme: Any) -> None:
+def test_no_serious_finding(
+    browser: Browser, study: Study, url: str, path: str, scheme: Any
+) -> None:
+    path = path.replace("{set}", keep_set(study, range(20), "the first 20").key)
     context = browser.new_context(viewport=DESKTOP, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     page.goto(f"{url}/{path}")
-    expect(page.locator("a.card, .dl-stages, .dl-notice").first).to_be_visible()
+    expect(page.locator("a.card, .dl-stages, .dl-notice, .js-plotly-plot").first).to_be_visible()
     found = serious_findings(page)
     context.close()
     assert not found, found
