@@ -42,7 +42,6 @@ def removal_choice(study: Study, location: Location, training: Examples, kind: s
         st.button(
             f"What if these {len(rows):,} were removed?" if len(rows) else "What if …",
             icon=":material/content_cut:",
-            type="primary",
             key="ask",
             disabled=not len(rows),
             on_click=_ask,

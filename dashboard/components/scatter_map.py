@@ -16,7 +16,10 @@ NEED_GRAPHICS = 2_000
 """More points than this are drawn by WebGL; fewer as SVG, which asks for no graphics card."""
 HEIGHT = 620
 COLOURS = {"class": "Class", "result": "Right or wrong", "margin": "Margin"}
-PALETTE = ("#3a86c8", "#d1711a", "#3d9a50", "#b5569f", "#8a7433", "#20979c", "#c4504c", "#7a6fc7")
+PALETTE = (
+    *("#3a86c8", "#d1711a", "#3d9a50", "#b5569f", "#8a7433"),
+    *("#20979c", "#c4504c", "#7a6fc7", "#2f7d5b", "#e05d8c"),
+)
 """Told from each other by people with colour-blindness, on light and dark ground (3:1 and more)."""
 OTHERS = "#87919a"
 RING = "#e0218a"

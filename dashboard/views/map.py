@@ -26,7 +26,7 @@ from dashboard.components.scatter_map import (
     scatter,
     selection_of,
 )
-from dashboard.components.title import short, title
+from dashboard.components.title import plain, short, title
 from dashboard.components.what_if import what_if_button
 from dashboard.data import badge, examples, matching, open_study, weights
 from dashboard.location import EXPLAIN, TRAINING, Location, go, keep, read_location
@@ -134,6 +134,15 @@ def controls() -> None:
             on_change=keep,
             args=("colour", colours[0]),
         )
+        if (ring := looked_at()) is not None:
+            split, row = ring
+            st.button(
+                f"Without the ring around {NAMES[split]} {kind} {plain(both[split].ids[row])}",
+                icon=":material/close:",
+                key="unring",
+                on_click=go,
+                kwargs={"train": None, "test": None},
+            )
 
 
 def without_mouse() -> None:
@@ -267,13 +276,4 @@ if problems:
 if looked_at() is None and (location.train or location.test):
     warning([f"There is no such {kind} here: “{short(location.train or location.test)}”."])
 controls()
-if (ring := looked_at()) is not None:
-    split, row = ring
-    st.button(
-        f"Without the ring around {NAMES[split]} {kind} {short(both[split].ids[row])}",
-        icon=":material/close:",
-        key="unring",
-        on_click=go,
-        kwargs={"train": None, "test": None},
-    )
 part(location, answer)

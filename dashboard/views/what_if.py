@@ -141,7 +141,7 @@ def headline(study: Study, found: Counterfactual) -> None:
         shown["Won"] = (f"{len(found.won):,}", "margins rise above 0, as predicted")
     label, worst = min(found.by_class.items(), key=lambda item: item[1].mean)
     unit = "of margin" if found.calibrated else "of scores, no unit"
-    shown["Hit most"] = (short(label), f"{signed(worst.mean, 10.0)} {unit}, on average")
+    shown["Hit most"] = (short(label), f"{signed(worst.mean, 1.0)} {unit}, on average")
     figures(shown)
 
 
