@@ -262,7 +262,8 @@ def write_map(study: Study, algorithm: str, method: str = TRAK) -> None:
     dataset = study.dataset
     generator = np.random.default_rng(0)
     classes = {name: place for place, name in enumerate(dataset.classes)}
-    place, vectors = {}, {}
+    place: dict[str, np.ndarray] = {}
+    vectors: dict[str, np.ndarray] = {}
     for split in SPLITS:
         codes = np.array([classes[label] for label in study.table(split)["label"]])
         angle = 2 * np.pi * codes / len(classes)

@@ -13,7 +13,7 @@ from dashboard.components.blocks import aside
 from dashboard.components.building import building
 from dashboard.components.cards import test_cards, weight_cards
 from dashboard.components.copy_link import copy_link
-from dashboard.components.gallery import Group, gallery
+from dashboard.components.gallery import Card, Group, gallery
 from dashboard.components.notice import warning
 from dashboard.components.part import part
 from dashboard.components.scatter_map import (
@@ -154,7 +154,9 @@ def without_mouse() -> None:
         label = st.selectbox(
             "All of a class", both["train"].classes, index=None, placeholder="None", key="map_class"
         )
-        which = st.multiselect("Of", list(SPLITS), ["train"], format_func=NAMES.get, key="map_of")
+        which = st.multiselect(
+            "Of", list(SPLITS), ["train"], format_func=NAMES.__getitem__, key="map_of"
+        )
         st.text_area(f"Or training {kind}s by ids or row numbers", key="map_ids", max_chars=20_000)
         st.form_submit_button("Select", on_click=select_chosen)
     if label is None and not which:
@@ -181,10 +183,11 @@ def galleries(here: Location, chosen: Selection) -> None:
     rows = {split: np.array(chosen[split], np.int64) for split in SPLITS}
     weight = weights(study, algorithm, str(method))
     trains = rows["train"][np.argsort(-weight.total[rows["train"]], kind="stable")]
-    for split, cards in (
-        ("train", weight_cards(both["train"], trains[:SHOWN], weight, here)),
-        ("test", test_cards(both["test"], rows["test"][:SHOWN], here)),
-    ):
+    cards_of: dict[Split, list[Card]] = {
+        "train": weight_cards(both["train"], trains[:SHOWN], weight, here),
+        "test": test_cards(both["test"], rows["test"][:SHOWN], here),
+    }
+    for split, cards in cards_of.items():
         if not len(rows[split]):
             continue
         number = len(rows[split])
