@@ -80,6 +80,7 @@ def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.Monk
 
 
 def test_flips_are_said_only_beyond_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brittle, "SURE", 1.28)
     # Removing k changes the lead by −k ± 0.35·k, so 1.28 deviations below 0 is at k·0.552 > 1.
     scores = [[1.0] * 6]
     assert planted([1.0], scores).size.tolist() == [2]
@@ -92,7 +93,7 @@ def test_flips_are_said_only_beyond_the_error(monkeypatch: pytest.MonkeyPatch) -
 
 def test_nothing_is_said_where_checkpoints_disagree() -> None:
     found = planted([1.0, 1.0], [[2.0, 2.0]] * 2)
-    assert replace(found, agreement=np.array([0.8, 0.6])).size.tolist() == [1, 0]
+    assert replace(found, agreement=np.array([1.0, 0.8])).size.tolist() == [1, 0]
 
 
 @given(st.integers(0, 10_000))
@@ -113,8 +114,11 @@ def test_flip_rates_are_those_of_a_normal_world() -> None:
     np.testing.assert_allclose(rates, stats.norm.cdf((changes - 1) / spread), atol=1e-3)
 
 
-def test_a_planted_linear_world_flips_where_it_is_said_to() -> None:
+def test_a_planted_linear_world_flips_where_it_is_said_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Predictions that are linear in who is trained on, with noisy scores: nine in ten flip."""
+    monkeypatch.setattr(brittle, "SURE", 1.28)
     generator = np.random.default_rng(0)
     n, trains, k = 400, 300, 20
     weights = generator.gamma(0.3, 0.1, size=(n, trains))
