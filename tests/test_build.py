@@ -147,7 +147,7 @@ def test_ctrl_c_keeps_what_is_finished(study_folder: Path) -> None:
 
 
 def test_only_one_process_builds_a_study(copy: Study) -> None:
-    with copy.locked(), pytest.raises(StoreError, match="being built by another process"):
+    with copy.locked(), pytest.raises(StoreError, match="by another process"):
         Study.open(copy.root).build(workers=0)
 
 

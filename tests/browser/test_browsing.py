@@ -174,7 +174,7 @@ def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
     page.goto(f"{url}/explore")
     expect(page.locator("a.card")).to_have_count(120)
     settled(page)
-    assert len(set(sheets)) == 1
+    assert len(set(sheets)) == 2  # of 64 each
     thumb = page.locator(".thumb").first
     style = thumb.evaluate("node => getComputedStyle(node).imageRendering")
     assert style == "pixelated"

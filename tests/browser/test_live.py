@@ -65,7 +65,7 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     page.get_by_role("radio", name="Both").click()
     assert rows(page, "similar") == list(answer.similar[:12])
     assert "show=both" in page.url
-    expect(page.get_by_text("not similar").first).to_be_visible()
+    expect(page.get_by_text("influential pictures shown are not among")).to_be_visible()
 
     other = (answer.predicted + 1) % 10
     page.get_by_label("Explain the margin of").click()
