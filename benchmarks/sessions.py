@@ -139,7 +139,7 @@ async def _click(reader: Reader, action: str, chance: random.Random) -> None:
             "open_heaviest": "heaviest",
             "open_predicted": "influenced",
         }[action]
-        await reader.open_card(gallery, chance.choice(reader.rows))
+        await reader.open_card(gallery, chance.choice(reader.rows[gallery]))
 
 
 _ERROR = 'class="dl-notice" data-kind="error"'
@@ -160,7 +160,7 @@ class Reader:
         self._known: dict[str, ForwardMsg] = {}
         self._sheets: set[str] = set()
         self._wanted: set[str] = set()
-        self.rows: list[int] = []
+        self.rows: dict[str, list[int]] = {}
 
     async def visit(self, to: str, /, **query: object) -> None:
         """Follow a link."""
@@ -215,6 +215,7 @@ class Reader:
         kind = message.WhichOneof("type")
         if kind == "new_session":
             self._widgets.clear()
+            self._wanted.clear()
         elif kind == "navigation":
             self._page = message.navigation.page_script_hash
         elif kind == "page_info_changed":
@@ -237,9 +238,10 @@ class Reader:
             self._widgets[id_.split("-", 2)[2]] = id_
         data = json.loads(element.bidi_component.json or "{}")
         if "groups" in data:
-            self.rows = [card["row"] for group in data["groups"] for card in group["items"]]
-            numbers = {row // data["perSheet"] for row in self.rows}
-            self._wanted = {data["sheets"].replace("{}", str(number)) for number in numbers}
+            rows = [card["row"] for group in data["groups"] for card in group["items"]]
+            self.rows[id_.split("-", 2)[2]] = rows
+            numbers = {row // data["perSheet"] for row in rows}
+            self._wanted |= {data["sheets"].replace("{}", str(number)) for number in numbers}
 
     async def _fetch_sheets(self) -> None:
         for sheet in self._wanted - self._sheets:
