@@ -1,0 +1,1 @@
+"""Unlearning: make a model that says what one never trained on some examples would, and prove it."""
