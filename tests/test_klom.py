@@ -29,7 +29,9 @@ def by_scipy(unlearned: np.ndarray, oracle: np.ndarray, direction: Direction) ->
     for u, o in zip(unlearned.T, oracle.T, strict=True):
         edges = np.histogram_bin_edges(np.concatenate([u, o]), BINS)
         p, q = (np.histogram(one, edges)[0] / len(one) + SMOOTHING for one in (u, o))
-        found.append(stats.entropy(p, q) if direction == "unlearned-oracle" else stats.entropy(q, p))
+        found.append(
+            stats.entropy(p, q) if direction == "unlearned-oracle" else stats.entropy(q, p)
+        )
     return found
 
 
@@ -72,9 +74,7 @@ def test_a_constant_overshoot_above_the_oracles_counts_in_full() -> None:
     assert klom(unlearned=top, oracle=oracle).min() > 1
 
 
-MARGINS = st.lists(
-    st.floats(-1e4, 1e4, width=32), min_size=2, max_size=12
-)
+MARGINS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=12)
 
 
 @settings(max_examples=100, deadline=None)

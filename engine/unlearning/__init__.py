@@ -1,1 +1,1 @@
-"""Unlearning: make a model that says what one never trained on some examples would, and prove it."""
+"""Make a model forget: say what one never trained on some examples would, and prove it."""

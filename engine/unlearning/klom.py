@@ -82,13 +82,11 @@ def klom(
     with np.errstate(invalid="ignore", divide="ignore"):
         place = np.where(width > 0, (both - low) / width, 0)
     place = np.minimum((place * bins).astype(np.int64), bins - 1)
-    p, q = (
-        _shares(part, bins, smoothing) for part in np.split(place, [len(unlearned)])
-    )
+    p, q = (_shares(part, bins, smoothing) for part in np.split(place, [len(unlearned)]))
     if direction == "oracle-unlearned":
         p, q = q, p
     found: np.ndarray = (p * np.log(p / q)).sum(axis=0)
-    return np.maximum(found, 0)  # rounding of two equal samples
+    return found.clip(min=0)  # equal samples, rounded
 
 
 def _shares(place: np.ndarray, bins: int, smoothing: float) -> np.ndarray:
@@ -171,7 +169,7 @@ def normal_divergence(*, unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarra
     )
     ratio = variance_u / variance_o
     found: np.ndarray = ((mean_u - mean_o) ** 2 / variance_o + ratio - 1 - np.log(ratio)) / 2
-    return np.minimum(found, ceiling())
+    return found.clip(max=ceiling())
 
 
 _LEAST = 1e-6

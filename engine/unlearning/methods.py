@@ -20,19 +20,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import DataloupeError
-from engine.tasks import Batch, Task
+from engine.tasks import Task
+from engine.unlearning.hyper import Cost, Hyper
+
+if TYPE_CHECKING:
+    from engine.tasks import Batch
 
 BATCH = 64
 MOMENTUM = 0.9
-FORWARD = 1 / 3
-"""What a forward pass costs, where forward and backward together cost 1."""
 
 
 @dataclass(frozen=True)
@@ -55,40 +57,6 @@ class Examples:
     def rows(self, rows: Tensor) -> Batch:
         """Some of them."""
         return {name: tensor[rows] for name, tensor in self.batch.items()}
-
-
-@dataclass(frozen=True)
-class Hyper:
-    """What is searched for on validation examples.
-
-    Attributes:
-        learning_rate: Of the first step.
-        forget_share: Share of a batch that comes from the forget set, where batches are mixed.
-        scale: What predicted changes are multiplied by.
-        weight: Of the loss that drives away, beside the one that holds.
-    """
-
-    learning_rate: float = 0.01
-    forget_share: float = 0.25
-    scale: float = 1.0
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Work, in examples.
-
-    Attributes:
-        gradients: Examples passed forward and backward.
-        forwards: Examples passed forward only.
-    """
-
-    gradients: int = 0
-    forwards: int = 0
-
-    def share(self, retraining: int) -> float:
-        """As a share of a retraining with so many example-gradients."""
-        return (self.gradients + FORWARD * self.forwards) / retraining
 
 
 class Method(Protocol):
@@ -303,7 +271,10 @@ def _descend(
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(model.parameters(), hyper.learning_rate, momentum=MOMENTUM)
-    orders = [_endless(len(part), steps * size, generator) for part, size in zip(parts, sizes, strict=True)]
+    orders = [
+        _endless(len(part), steps * size, generator)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
     for step in range(steps):
         rows = [
             order[step * size : (step + 1) * size].to(device)
