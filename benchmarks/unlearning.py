@@ -8,8 +8,8 @@ with the largest entries in the first principal direction of the attributions. `
 unlearn by every method, within `BUDGET` of a retraining, and are judged by `MODELS` oracles; each
 method's hyper-parameters were chosen by forgetting other, random examples.
 
-`matching_vs_floor_forget` is KLoM on the forget set over that of oracles among themselves, both with
-half of the models, by forget set; `matching_cost_share` what one model took, of a retraining, and
+`matching_vs_floor_forget` is KLoM on the forget set over that of oracles among themselves, both by
+half of the models, for each set; `matching_cost_share` what one model took, of a retraining, and
 `matching_once_share` what predicting the changes took, once for all of them. The table has mean and
 95th percentile with intervals, and how well the changes of the logits were foretold. What is
 trained is kept in the study, so a stopped run goes on.

@@ -183,6 +183,12 @@ def _parser() -> argparse.ArgumentParser:
         help="how (default: %(default)s)",
     )
     unlearn.add_argument(
+        "--by",
+        choices=("trak", "datamodel", "hybrid"),
+        default="trak",
+        help="what matching is told by; the others take a bank with logits (default: %(default)s)",
+    )
+    unlearn.add_argument(
         "--audit",
         type=int,
         default=0,
@@ -622,6 +628,7 @@ def _unlearn(options: argparse.Namespace) -> int:
             "Nothing to do: --audit N judges N unlearned models, --out FILE writes one."
         )
     shared = {"budget": options.budget, "algorithm": options.algorithm, "device": options.device}
+    shared["source"] = options.by
     found = certificate = None
     if options.audit:
         with job_progress("Unlearn", Console(stderr=True)) as report:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine import DataloupeError, SpecError, Study, store
+from benchmarks.unlearning import direction_rows, measured
+from engine import DataloupeError, SpecError, StoreError, Study, store
 from engine.cli import main
 from engine.jobs.kinds import kind
 from engine.retraining import model_without
@@ -20,6 +21,7 @@ from engine.tasks import load_task, margin
 from engine.training.checkpoints import load_weights
 from engine.training.outputs import read_batch
 from engine.unlearning.audit import Audit, audit, membership, read_audits, write_unlearned
+from engine.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
 from engine.unlearning.changes import foretell, predicted_changes, units
 from engine.unlearning.hyper import GRIDS, Hyper
 from engine.unlearning.methods import METHODS, Examples
@@ -78,6 +80,50 @@ def test_margins_without_torch_are_those_of_the_task() -> None:
     logits, labels = np.random.default_rng(0).normal(size=(3, 8, 5)) * 9, np.arange(8) % 5
     wanted = [margin.margin(torch.tensor(one), torch.tensor(labels)).numpy() for one in logits]
     np.testing.assert_allclose(margins(logits, labels), wanted)
+
+
+@pytest.fixture(scope="module")
+def with_logits(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study, with a bank that keeps logits."""
+    root = tmp_path_factory.mktemp("logits") / "study"
+    shutil.copytree(study.root, root)
+    own = change(root, "masks = 15", "masks = 15\nlogits = true")
+    own.build(workers=0, rebuild="bank")
+    return own
+
+
+def test_scores_of_class_logits_sum_to_what_the_derivative_says(study: Study) -> None:
+    rows = np.array([2, 5, 11])
+    scores = class_scores(study, "mlp", "test", rows, "cpu")
+    assert scores.shape == (30, 300)
+    unit = units(study, "mlp")[list(FORGET)]
+    wanted = -(scores.numpy()[:, list(FORGET)] * unit).sum(axis=1).reshape(3, 10)
+    found = predicted_changes(study, FORGET, FORGET, "mlp").test[rows]
+    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-3 * np.abs(wanted).max())
+
+
+def test_a_bank_with_logits_foretells_them_too(with_logits: Study) -> None:
+    rows, ones = np.array([0, 7]), units(with_logits, "mlp")
+    logits = bank_logits(with_logits, "mlp", "test", rows)
+    bank = with_logits.bank("mlp")
+    labels = labels_of(with_logits)[rows]
+    np.testing.assert_allclose(margins(logits, labels), bank.test[:, rows], rtol=1e-3, atol=1e-3)
+    for source in ("datamodel", "hybrid"):
+        parts = [
+            foretell_by_bank(with_logits, "mlp", source, part, "test", rows, ones)
+            for part in (FORGET[:5], FORGET[5:], FORGET)
+        ]
+        # Linear: what two sets do together is the sum of what each does.
+        np.testing.assert_allclose(parts[0] + parts[1], parts[2], rtol=1e-3, atol=1e-4)
+    found = predicted_changes(with_logits, FORGET, FORGET, "mlp", source="hybrid")
+    np.testing.assert_allclose(found.test[rows], parts[2], rtol=1e-3, atol=1e-4)
+
+
+def test_a_bank_without_logits_says_what_to_set(study: Study) -> None:
+    with pytest.raises(StoreError, match="logits = true"):
+        predicted_changes(study, FORGET, FORGET, "mlp", source="hybrid")
+    with pytest.raises(DataloupeError, match="not by 'magic'"):
+        predicted_changes(study, FORGET, FORGET, "mlp", source="magic")
 
 
 # --- methods --------------------------------------------------------------------------------------
@@ -313,6 +359,17 @@ def test_without_a_recipe_a_model_can_be_made_but_not_audited(
         write_unlearned(own, FORGET, tmp_path / "model.safetensors", method="oracle")
     with pytest.raises(DataloupeError, match="safetensors"):
         write_unlearned(own, FORGET, tmp_path / "model.pt")
+
+
+def test_the_benchmark_has_its_figures(study: Study) -> None:
+    found = measured(study, N, (5,))
+    assert set(found["matching_vs_floor_forget"]) == {"random 5", "direction 5"}
+    assert 0 < found["matching_cost_share"] < 0.1
+    assert set(found["table"]["random 5"]) == {"floor", *GRIDS}
+    json.dumps(found)
+    chosen = direction_rows(study)[:20]
+    strongest = study.score_matrix().rows(np.arange(60))[:, chosen]
+    assert np.abs(strongest).mean() > np.abs(study.score_matrix().rows(np.arange(60))).mean()
 
 
 def test_every_method_has_something_to_try() -> None:

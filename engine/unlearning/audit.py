@@ -24,6 +24,7 @@ from engine.retraining import Removal, check_recipe
 from engine.softmax import margins
 from engine.study import Study
 from engine.unlearning import klom
+from engine.unlearning.bank_changes import Source, check_source
 from engine.unlearning.changes import cost_of_changes, predicted_changes
 from engine.unlearning.hyper import GRIDS, Cost, Hyper
 from engine.unlearning.klom import DIRECTION, Direction, Klom
@@ -111,6 +112,7 @@ class Audit:
         forget, forget_ids: Training rows, ascending, and their ids.
         models: N.
         direction: Of KLoM.
+        source: What matching was told by.
         ceiling: The largest KLoM there is.
         floor: What half of the oracles are from the other half, by part.
         membership: The oracles' own.
@@ -128,6 +130,7 @@ class Audit:
     forget_ids: list[str]
     models: int
     direction: Direction
+    source: Source
     ceiling: float
     floor: dict[Part, Klom]
     membership: float
@@ -175,6 +178,7 @@ def audit(
     budget: float = BUDGET,
     algorithm: str | None = None,
     direction: Direction = DIRECTION,
+    source: Source = "trak",
     hyper: Mapping[str, Hyper] | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -188,6 +192,7 @@ def audit(
         models: N: originals that unlearn, and oracles.
         budget: Share of a retraining that a method may take, the same for all.
         direction: Of KLoM.
+        source: What matching is told by (`engine.unlearning.bank_changes`).
         hyper: By method, in place of the search's choice.
         device, workers: As for `build`.
         report: Called as models are done.
@@ -199,7 +204,7 @@ def audit(
         StoreError: There are no scores, another process writes, or the disk is full.
         InterruptedBuild: Ctrl-C. What is finished is kept.
     """
-    algorithm = check(study, algorithm, methods, models, budget)
+    algorithm = check(study, algorithm, methods, models, budget, source)
     methods = list(dict.fromkeys([NOTHING, *methods]))
     asked = forget_set(study, forget)
     device = execution.pick_device(device)
@@ -226,23 +231,30 @@ def audit(
             chosen = hyper[method]
         elif method in searched:
             template = _template(
-                study, algorithm, asked, validation, method, budget, device, choosing
+                study, algorithm, asked, validation, method, budget, device, choosing, source
             )
             told(0, 1, f"hyper-parameters of {method}")
             what = during(f"hyper-parameters of {method}")
             chosen = search(study, template, None, choosing, workers, what).hyper
         else:
             chosen = GRIDS[method][0]
-        template = _template(study, algorithm, asked, asked, method, budget, device, models)
+        template = _template(study, algorithm, asked, asked, method, budget, device, models, source)
         template = replace(template, hyper=chosen)
         each = [replace(template, seed=seed) for seed in range(models)]
         unlearn_models(study, each, workers, during(f"unlearning by {method}"))
-        found.append(_method_audit(study, each, truth, rows, direction))
-    return _keep(study, algorithm, asked, truth, rows, found, models, budget, direction, device)
+        found.append(_method_audit(study, each, truth, rows, direction, source))
+    return _keep(
+        study, algorithm, asked, truth, rows, found, models, budget, direction, source, device
+    )
 
 
 def check(
-    study: Study, algorithm: str | None, methods: Sequence[str], models: int, budget: float
+    study: Study,
+    algorithm: str | None,
+    methods: Sequence[str],
+    models: int,
+    budget: float,
+    source: str = "trak",
 ) -> str:
     """The algorithm, if it can be audited so. Raises as `audit`."""
     algorithm = study.algorithm(algorithm)
@@ -251,6 +263,7 @@ def check(
         raise DataloupeError(f"An audit takes {FEWEST} to {MOST:,} models, not {models:,}.")
     check_recipe(study, algorithm)
     _check_scores(study, algorithm)
+    check_source(study, algorithm, source)
     return algorithm
 
 
@@ -290,11 +303,12 @@ def _template(
     budget: float,
     device: str,
     models: int,
+    source: Source = "trak",
 ) -> Unlearning:
     """The job of a method, with what it learns towards; of no seed yet."""
     changes = None
     if method == "matching":
-        changes = predicted_changes(study, asked, removed, algorithm, device).path
+        changes = predicted_changes(study, asked, removed, algorithm, device, source).path
     elif method == "oracle":
         changes = _oracle_goals(study, algorithm, asked, removed, models)
     gradients = 0 if method == NOTHING else round(budget * retraining_cost(study, algorithm))
@@ -362,6 +376,7 @@ def _method_audit(
     truth: Said,
     rows: Rows,
     direction: Direction,
+    source: Source,
 ) -> MethodAudit:
     files = [unlearned_file(study, job) for job in jobs]
     said = read_said(files, rows.all)
@@ -387,7 +402,7 @@ def _method_audit(
     cost = Cost(*(int(number) for number in store.read_tensors(files[0])["cost"]))
     once = 0
     if job.method == "matching":
-        once = cost_of_changes(study, job.algorithm, job.asked, job.removed)
+        once = cost_of_changes(study, job.algorithm, job.asked, job.removed, source)
     return MethodAudit(
         method=job.method,
         hyper=asdict(job.hyper),
@@ -416,6 +431,7 @@ def _agreement(
     truth: Said,
     rows: Rows,
     models: int,
+    source: Source,
     device: str,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """(correlation, root mean squared error) of predicted mean logits with the oracles', by part.
@@ -426,7 +442,7 @@ def _agreement(
     nothing = _template(study, algorithm, asked, asked, NOTHING, BUDGET, device, models)
     files = [unlearned_file(study, replace(nothing, seed=seed)) for seed in range(models)]
     before = read_said(files, rows.all)
-    changes = predicted_changes(study, asked, asked, algorithm, device)
+    changes = predicted_changes(study, asked, asked, algorithm, device, source)
     correlation, error = {}, {}
     for part, predicted, was, now in (
         ("forget", changes.forget, before.of(rows.forget), truth.of(rows.forget)),
@@ -456,16 +472,20 @@ def _keep(
     models: int,
     budget: float,
     direction: Direction,
+    source: Source,
     device: str,
 ) -> Audit:
     theirs = _margins(study, truth, rows)
     correlation = error = None
     if any(one.method == "matching" for one in found):
-        correlation, error = _agreement(study, algorithm, asked, truth, rows, models, device)
+        correlation, error = _agreement(
+            study, algorithm, asked, truth, rows, models, source, device
+        )
     made_from = oracles_made_from(study, algorithm, asked, asked)
     names = [one.method for one in found]
     chosen = [one.hyper for one in found]
-    key = store.fingerprint("audit", CODE, made_from, models, budget, direction, names, chosen)
+    question = [models, budget, direction, source, names, chosen]
+    key = store.fingerprint("audit", CODE, made_from, question)
     ids = study.table("train")["id"]
     done = Audit(
         id=key,
@@ -474,6 +494,7 @@ def _keep(
         forget_ids=[str(ids.iloc[row]) for row in asked],
         models=models,
         direction=direction,
+        source=source,
         ceiling=klom.ceiling(),
         floor={
             part: klom.summary(klom.floor(theirs[part], direction), models // 2) for part in PARTS
@@ -505,7 +526,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `audit`."""
     defaults: dict[str, Any] = {"forget": [], "methods": ["matching"]}
     defaults |= {"models": MODELS_DEFAULT, "budget": BUDGET, "algorithm": None}
-    defaults |= {"direction": DIRECTION, "device": "auto", "workers": None}
+    defaults |= {"direction": DIRECTION, "source": "trak", "device": "auto", "workers": None}
     asked = complete(defaults, parameters)
     algorithm = check(study, asked["algorithm"], asked["methods"], asked["models"], asked["budget"])
     return asked | {"forget": list(forget_set(study, asked["forget"])), "algorithm": algorithm}
@@ -534,6 +555,7 @@ def write_unlearned(
     method: str = "matching",
     budget: float = BUDGET,
     algorithm: str | None = None,
+    source: Source = "trak",
     checkpoint: int = 0,
     audited: Audit | None = None,
     device: str = "auto",
@@ -562,7 +584,7 @@ def write_unlearned(
     asked = forget_set(study, forget)
     device = execution.pick_device(device)
     models = audited.models if audited else 0
-    template = _template(study, algorithm, asked, asked, method, budget, device, models)
+    template = _template(study, algorithm, asked, asked, method, budget, device, models, source)
     hyper = Hyper(**audited.of(method).hyper) if audited else GRIDS[method][0]
     job = replace(template, hyper=hyper, seed=checkpoint)
     if not original_file(study, algorithm, checkpoint).exists():
@@ -574,6 +596,7 @@ def write_unlearned(
         "algorithm": algorithm,
         "forgotten": [{"row": row, "id": str(ids.iloc[row])} for row in asked],
         "method": method,
+        "source": source,
         "hyper": asdict(hyper),
         "checkpoint": checkpoint,
         "seed": study.seed(checkpoint),

@@ -16,9 +16,10 @@ import numpy as np
 
 from engine import store
 from engine.errors import StoreError
-from engine.layout import HYBRID, TRAK
+from engine.layout import HYBRID, TRAK, Split
 from engine.retraining import Removal
 from engine.search import evenly_spread
+from engine.stages.bank import bank_made_from
 from engine.stages.checkpoints import load_checkpoint
 from engine.stages.datamodels import MOST_FOR_UNITS, datamodel_made_from
 from engine.stages.live import live_checkpoint_made_from
@@ -31,6 +32,7 @@ from engine.stages.trak import (
 )
 from engine.study import Study
 from engine.tasks import load_task
+from engine.unlearning.bank_changes import Source, check_source, foretell_by_bank
 from engine.unlearning.questions import rows_of
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def predicted_changes(
     removed: Removal,
     algorithm: str,
     device: str = "cpu",
+    source: Source = "trak",
     on_done: Callable[[int, int], None] | None = None,
 ) -> Changes:
     """What forgetting `removed` does, computed once and kept.
@@ -74,6 +77,8 @@ def predicted_changes(
     Args:
         asked: The forget set of the question, which says what is learnt from.
         removed: It, or its validation set.
+        source: TRAK, or datamodels of the class logits from a bank that keeps them
+            (`engine.unlearning.bank_changes`).
         on_done: Called with (checkpoints done, checkpoints).
 
     Raises:
@@ -84,16 +89,22 @@ def predicted_changes(
             f"{study.root} has no scores of {algorithm} to foretell by. `dataloupe build "
             f"{study.root}` makes them."
         )
-    made_from = changes_made_from(study, asked, removed, algorithm)
+    check_source(study, algorithm, source)
+    made_from = changes_made_from(study, asked, removed, algorithm, source)
     path = study.logit_changes_file(algorithm, made_from)
     if not path.exists():
-        found = _compute(study, asked, removed, algorithm, device, on_done)
+        if source == "trak":
+            found = _compute(study, asked, removed, algorithm, device, on_done)
+        else:
+            found = _by_bank(study, asked, removed, algorithm, source, device)
         store.write_tensors(path, found, made_from)
     found = store.read_tensors(path, made_from)
     return Changes(found["forget_change"], found["retain_change"], found["test_change"], path)
 
 
-def changes_made_from(study: Study, asked: Removal, removed: Removal, algorithm: str) -> str:
+def changes_made_from(
+    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source = "trak"
+) -> str:
     """Fingerprint of what is foretold."""
     has_units = study.method_file(algorithm, HYBRID).exists()
     return store.fingerprint(
@@ -103,6 +114,7 @@ def changes_made_from(study: Study, asked: Removal, removed: Removal, algorithm:
         datamodel_made_from(study, algorithm, HYBRID) if has_units else None,
         list(asked),
         list(removed),
+        [source, bank_made_from(study, algorithm) if source != "trak" else None],
     )
 
 
@@ -124,6 +136,23 @@ def _compute(
     predict = load_task(study.dataset.task).predict
     found = foretell(study, algorithm, removed, parts, predict, device, on_done)
     return {f"{name}_change": change for name, change in found.items()}
+
+
+def _by_bank(
+    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source, device: str
+) -> dict[str, np.ndarray]:
+    rows: dict[str, tuple[Split, np.ndarray]] = {
+        "forget": ("train", np.array(removed, np.int64)),
+        "retain": ("train", rows_of(study, asked).learnt),
+        "test": ("test", np.arange(study.dataset.n_test)),
+    }
+    unit = units(study, algorithm)
+    return {
+        f"{name}_change": foretell_by_bank(
+            study, algorithm, source, removed, split, some, unit, device
+        )
+        for name, (split, some) in rows.items()
+    }
 
 
 def foretell(
@@ -237,8 +266,14 @@ def units(study: Study, algorithm: str) -> np.ndarray:
     return found
 
 
-def cost_of_changes(study: Study, algorithm: str, asked: Removal, removed: Removal) -> int:
-    """Example-gradients that `predicted_changes` takes, once for all models: one pass over the
-    training examples and one over what is foretold, at each checkpoint."""
+def cost_of_changes(
+    study: Study, algorithm: str, asked: Removal, removed: Removal, source: Source = "trak"
+) -> int:
+    """Example-gradients that `predicted_changes` takes, once for all models and beside what a build
+    makes: one pass over the training examples and one over what is foretold, at each checkpoint;
+    for the hybrid the latter by class. A datamodel has its bank."""
+    if source == "datamodel":
+        return 0
     foretold = len(removed) + len(rows_of(study, asked).learnt) + study.dataset.n_test
-    return study.checkpoints(algorithm) * (study.dataset.n_train + foretold)
+    passes = len(study.dataset.classes) if source == "hybrid" else 1
+    return study.checkpoints(algorithm) * (study.dataset.n_train + passes * foretold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -53,8 +54,9 @@ def forget_set(study: Study, examples: Iterable[int | str]) -> Removal:
     return removal_of(study, study.training_rows(examples).tolist())
 
 
+@lru_cache(maxsize=16)
 def rows_of(study: Study, forget: Removal) -> Rows:
-    """The rows of a question, always the same ones."""
+    """The rows of a question, always the same ones. Shared between callers: never change them."""
     n_train = study.dataset.n_train
     seed = int(store.fingerprint("unlearning rows", study.spec.seed, list(forget))[:15], 16)
     retain = np.setdiff1d(np.arange(n_train), forget)
