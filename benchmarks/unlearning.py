@@ -77,7 +77,9 @@ def built() -> Study:
     return study
 
 
-def measured(study: Study, models: int, sizes: tuple[int, ...]) -> dict[str, Any]:
+def measured(
+    study: Study, models: int, sizes: tuple[int, ...], workers: int | None = None
+) -> dict[str, Any]:
     """The figures, of any study."""
     sets = {
         f"{kind} {size}": rows[:size]
@@ -87,7 +89,14 @@ def measured(study: Study, models: int, sizes: tuple[int, ...]) -> dict[str, Any
     audits = {}
     for name, rows in sets.items():
         say(f"forgetting {name}")
-        audits[name] = audit(study, rows.tolist(), methods=list(GRIDS), models=models, report=told)
+        audits[name] = audit(
+            study,
+            rows.tolist(),
+            methods=list(GRIDS),
+            models=models,
+            workers=workers,
+            report=told,
+        )
     matching = {name: found.of("matching") for name, found in audits.items()}
     return {
         "matching_vs_floor_forget": {

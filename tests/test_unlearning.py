@@ -138,8 +138,7 @@ def examples(study: Study, rows: np.ndarray, **goals: torch.Tensor) -> Examples:
 def test_every_method_keeps_to_the_budget_and_its_seed(study: Study, method: str) -> None:
     task, rows = load_task("image-classification"), rows_of(study, FORGET)
     goals = [
-        {"change": torch.eye(10)[np.arange(len(part)) % 10], "logits": torch.zeros(len(part), 10)}
-        for part in (rows.forget, rows.learnt)
+        {"change": torch.eye(10)[np.arange(len(part)) % 10]} for part in (rows.forget, rows.learnt)
     ]
     parts = [
         examples(study, part, **goal)
@@ -362,7 +361,7 @@ def test_without_a_recipe_a_model_can_be_made_but_not_audited(
 
 
 def test_the_benchmark_has_its_figures(study: Study) -> None:
-    found = measured(study, N, (5,))
+    found = measured(study, N, (5,), workers=0)
     assert set(found["matching_vs_floor_forget"]) == {"random 5", "direction 5"}
     assert 0 < found["matching_cost_share"] < 0.1
     assert set(found["table"]["random 5"]) == {"floor", *GRIDS}

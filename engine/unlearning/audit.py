@@ -310,29 +310,41 @@ def _template(
     if method == "matching":
         changes = predicted_changes(study, asked, removed, algorithm, device, source).path
     elif method == "oracle":
-        changes = _oracle_goals(study, algorithm, asked, removed, models)
+        changes = _real_changes(study, algorithm, asked, removed, models, device)
     gradients = 0 if method == NOTHING else round(budget * retraining_cost(study, algorithm))
     return Unlearning(
         study.root, algorithm, asked, removed, method, Hyper(), changes, gradients, 0, device
     )
 
 
-def _oracle_goals(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, models: int
+def _real_changes(
+    study: Study, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
 ) -> Path:
-    """File of the mean logits of the oracles, on what methods learn from."""
+    """File of what really changes: mean logits of oracles less those of originals, on what methods
+    learn from. Originals have been asked by then, as `nothing` comes first."""
     made_from = store.fingerprint(
-        "oracle logits", CODE, oracles_made_from(study, algorithm, asked, removed), models
+        "real changes", CODE, oracles_made_from(study, algorithm, asked, removed), models
     )
     path = study.logit_changes_file(algorithm, made_from)
     if not path.exists():
         rows = rows_of(study, asked)
         files = [oracle_file(study, algorithm, asked, removed, m) for m in range(models)]
-        said = read_said(files, rows.all)
+        after = read_said(files, rows.all)
+        before = _originals_said(study, algorithm, asked, models, device)
         parts = {"forget": np.array(removed, np.int64), "retain": rows.learnt}
-        means = {f"{name}_logits": said.of(part).mean(axis=0) for name, part in parts.items()}
-        store.write_tensors(path, means, made_from)
+        changes = {
+            f"{name}_change": after.of(part).mean(axis=0) - before.of(part).mean(axis=0)
+            for name, part in parts.items()
+        }
+        store.write_tensors(path, changes, made_from)
     return path
+
+
+def _originals_said(study: Study, algorithm: str, asked: Removal, models: int, device: str) -> Said:
+    """What the first originals say, as `nothing` left them."""
+    nothing = _template(study, algorithm, asked, asked, NOTHING, BUDGET, device, models)
+    files = [unlearned_file(study, replace(nothing, seed=seed)) for seed in range(models)]
+    return read_said(files, rows_of(study, asked).all)
 
 
 # --- judging ------------------------------------------------------------------------------------
@@ -439,9 +451,7 @@ def _agreement(
     Logits count relative to the other classes, and against the originals' mean: what is correlated
     is the change.
     """
-    nothing = _template(study, algorithm, asked, asked, NOTHING, BUDGET, device, models)
-    files = [unlearned_file(study, replace(nothing, seed=seed)) for seed in range(models)]
-    before = read_said(files, rows.all)
+    before = _originals_said(study, algorithm, asked, models, device)
     changes = predicted_changes(study, asked, asked, algorithm, device, source)
     correlation, error = {}, {}
     for part, predicted, was, now in (

@@ -8,7 +8,7 @@ the budget is used up. There is no optimiser state to go on with: a study keeps 
 
 - **matching**: squared error between the model's logits and its own, changed by what a datamodel
   says that removal does; batches mixed from forget and retain (Georgiev et al. 2024).
-- **oracle**: the same with the mean logits of real oracles: what matching could do at best.
+- **oracle**: the same with the mean change that real oracles show: the best it could be told.
 - **finetune**, **ascent**, **both**: cross entropy down on retain, up on forget, or one of each.
 - **scrub**: away from the original model's probabilities on forget in the first half of the steps,
   towards them, and the labels, on retain in all (Kurmanji et al. 2023).
@@ -44,12 +44,10 @@ class Examples:
     Attributes:
         batch: Prepared, all of them.
         change: What the logits should change by, `[n, classes]`; None where a method needs none.
-        logits: What the logits should be, `[n, classes]`, for oracle matching.
     """
 
     batch: Batch
     change: Tensor | None = None
-    logits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.batch.values())))
@@ -103,38 +101,7 @@ def matching(
         if part.change is None:
             raise DataloupeError("Matching needs predicted changes of the logits.")
         goals.append(_logits(task, model, part) + hyper.scale * part.change)
-    cost = _match(task, model, (forget, retain), goals, budget, seed, hyper)
-    return Cost(cost.gradients, len(forget) + len(retain))
-
-
-def oracle(
-    task: Task,
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
-    """Fine-tune towards what real oracles say."""
-    goals = []
-    for part in (forget, retain):
-        if part.logits is None:
-            raise DataloupeError("Oracle matching needs the logits of oracles.")
-        goals.append(part.logits)
-    return _match(task, model, (forget, retain), goals, budget, seed, hyper)
-
-
-def _match(
-    task: Task,
-    model: nn.Module,
-    parts: tuple[Examples, Examples],
-    goals: list[Tensor],
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
-    sizes = _mixed(hyper.forget_share, *parts)
+    parts, sizes = (forget, retain), _mixed(hyper.forget_share, forget, retain)
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         losses = []
@@ -144,7 +111,8 @@ def _match(
             losses.append(_centred(off).square().mean(dim=1))
         return torch.cat(losses).mean()
 
-    return _descend(model, parts, sizes, loss, budget, seed, hyper)
+    cost = _descend(model, parts, sizes, loss, budget, seed, hyper)
+    return Cost(cost.gradients, len(forget) + len(retain))
 
 
 def finetune(
@@ -236,7 +204,7 @@ METHODS: Mapping[str, Method] = {
     "both": both,
     "scrub": scrub,
     "matching": matching,
-    "oracle": oracle,
+    "oracle": matching,
 }
 """`retrain` is not among them: it makes a new model."""
 

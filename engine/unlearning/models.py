@@ -73,7 +73,7 @@ class Unlearning:
     Attributes:
         asked: The forget set of the question; `removed` is it, or its validation set.
         method: Its name.
-        changes: File of predicted changes, or of what oracles say; None where none is needed.
+        changes: File of what should change, predicted or real; None where none is needed.
         budget: In example-gradients.
     """
 
@@ -282,12 +282,10 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
 
     def examples(rows: np.ndarray, name: str) -> Examples:
         batch = read_batch(task, arrays, rows, encoding, job.device)
-        tensors = {
-            kind: torch.from_numpy(np.array(stored[f"{name}_{kind}"])).to(job.device)
-            for kind in ("change", "logits")
-            if f"{name}_{kind}" in stored
-        }
-        return Examples(batch, **tensors)
+        change = stored.get(f"{name}_change")
+        if change is None:
+            return Examples(batch)
+        return Examples(batch, torch.from_numpy(np.array(change)).to(job.device))
 
     model = original(study, job.algorithm, job.seed, job.device)
     cost = METHODS[job.method](
