@@ -155,7 +155,7 @@ def test_every_method_keeps_to_the_budget_and_its_seed(study: Study, method: str
         assert costs[0].share(1000) == 0
         assert torch.equal(weights[0], weights[2])
         return
-    assert 300 - 64 < costs[0].gradients <= 300
+    assert 0.7 < costs[0].share(300) <= 1
     assert not torch.equal(weights[0], weights[2])
 
 
@@ -217,7 +217,7 @@ def test_the_audit_judges_each_method_beside_the_floor(audited: Audit) -> None:
             assert 0 <= judged.accuracy <= 1
     nothing, matching = audited.of("nothing"), audited.of("matching")
     assert nothing.cost_share == nothing.once_share == 0
-    assert 0.15 < matching.cost_share < 0.35  # the budget, and forward passes to know itself
+    assert 0.1 < matching.cost_share <= 0.2
     assert matching.once_share > 0
     assert nothing.forget.accuracy >= nothing.forget.oracle_accuracy
     assert audited.correlation is not None
@@ -363,7 +363,7 @@ def test_without_a_recipe_a_model_can_be_made_but_not_audited(
 def test_the_benchmark_has_its_figures(study: Study) -> None:
     found = measured(study, N, (5,), workers=0)
     assert set(found["matching_vs_floor_forget"]) == {"random 5", "direction 5"}
-    assert 0 < found["matching_cost_share"] < 0.1
+    assert 0 < found["matching_cost_share"] < 0.1  # its forward passes alone are more than 5 %
     assert set(found["table"]["random 5"]) == {"floor", *GRIDS}
     json.dumps(found)
     chosen = direction_rows(study)[:20]

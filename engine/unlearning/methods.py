@@ -18,6 +18,7 @@ the budget is used up. There is no optimiser state to go on with: a study keeps 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -28,7 +29,7 @@ from torch.nn import functional
 
 from engine.errors import DataloupeError
 from engine.tasks import Task
-from engine.unlearning.hyper import Cost, Hyper
+from engine.unlearning.hyper import FORWARD, Cost, Hyper
 
 if TYPE_CHECKING:
     from engine.tasks import Batch
@@ -111,8 +112,9 @@ def matching(
             losses.append(_centred(off).square().mean(dim=1))
         return torch.cat(losses).mean()
 
-    cost = _descend(model, parts, sizes, loss, budget, seed, hyper)
-    return Cost(cost.gradients, len(forget) + len(retain))
+    forwards = len(forget) + len(retain)
+    cost = _descend(model, parts, sizes, loss, _less(budget, forwards), seed, hyper)
+    return Cost(cost.gradients, forwards)
 
 
 def finetune(
@@ -181,7 +183,8 @@ def scrub(
     """Away from the original on forget first, near it on retain throughout."""
     teacher = copy.deepcopy(model)
     said = [_logits(task, teacher, part).log_softmax(dim=1) for part in (forget, retain)]
-    sizes = _mixed(hyper.forget_share, forget, retain)
+    sizes, forwards = _mixed(hyper.forget_share, forget, retain), len(forget) + len(retain)
+    budget = _less(budget, forwards)
     half = budget // sum(sizes) // 2
 
     def apart(part: Examples, was: Tensor, chosen: Tensor) -> Tensor:
@@ -194,7 +197,7 @@ def scrub(
         return near - hyper.weight * apart(forget, said[0], rows[0]) if step < half else near
 
     cost = _descend(model, (forget, retain), sizes, loss, budget, seed, hyper)
-    return Cost(cost.gradients, len(forget) + len(retain))
+    return Cost(cost.gradients, forwards)
 
 
 METHODS: Mapping[str, Method] = {
@@ -207,6 +210,11 @@ METHODS: Mapping[str, Method] = {
     "oracle": matching,
 }
 """`retrain` is not among them: it makes a new model."""
+
+
+def _less(budget: int, forwards: int) -> int:
+    """What so many forward passes leave of a budget."""
+    return max(0, budget - math.ceil(FORWARD * forwards))
 
 
 def _centred(logits: Tensor) -> Tensor:
