@@ -24,9 +24,12 @@ from engine.progress import BuildProgress
 from engine.quality import Measured, Quality
 from engine.study import Study
 from engine.trust import Verdict, verdict
+from engine.unlearning.hyper import GRIDS
 
 if TYPE_CHECKING:
     from engine.brittle import Supports
+    from engine.unlearning.audit import Audit
+    from engine.unlearning.klom import Klom
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
@@ -162,6 +165,52 @@ def _parser() -> argparse.ArgumentParser:
     brittle.add_argument("--json", action="store_true", help="print JSON")
     _add_machine(brittle)
     brittle.set_defaults(verb=_brittle)
+
+    unlearn = verbs.add_parser(
+        "unlearn", help="make a model forget training data, and audit it by retraining"
+    )
+    unlearn.add_argument("study", type=Path)
+    unlearn.add_argument(
+        "--forget",
+        required=True,
+        metavar="IDS",
+        help="ids or row numbers with commas between them, or a file that lists them",
+    )
+    unlearn.add_argument(
+        "--method",
+        choices=list(GRIDS),
+        default="matching",
+        help="how (default: %(default)s)",
+    )
+    unlearn.add_argument(
+        "--by",
+        choices=("trak", "datamodel", "hybrid"),
+        default="trak",
+        help="what matching is told by; the others take a bank with logits (default: %(default)s)",
+    )
+    unlearn.add_argument(
+        "--audit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="judge N unlearned models by N retrained ones (50 say something; default: none)",
+    )
+    unlearn.add_argument(
+        "--budget",
+        type=float,
+        default=0.05,
+        help="share of a retraining that it may take (default: %(default)s)",
+    )
+    unlearn.add_argument(
+        "--out",
+        type=Path,
+        help="write the first checkpoint, unlearned, to this .safetensors file, and a certificate "
+        "beside it as .json",
+    )
+    unlearn.add_argument("--algorithm", help="default: the study's first")
+    unlearn.add_argument("--json", action="store_true", help="print JSON")
+    _add_machine(unlearn)
+    unlearn.set_defaults(verb=_unlearn)
 
     doctor = verbs.add_parser("doctor", help="verify every file of a study")
     doctor.add_argument("study", type=Path)
@@ -564,6 +613,67 @@ def _print_brittle(console: Console, supports: Supports, rows: list[dict[str, An
             f"Scores by {escape(supports.method)} are not calibrated, so nothing can be said of "
             "flips: add [subset_runs] with masks = 200 to study.toml and build."
         )
+
+
+def _unlearn(options: argparse.Namespace) -> int:
+    from engine.progress import job_progress
+    from engine.removal_sets import read_examples
+    from engine.unlearning.audit import audit, write_unlearned
+    from engine.unlearning.questions import forget_set
+
+    study = Study.open(options.study)
+    forget = forget_set(study, read_examples(study, options.forget).tolist())
+    if not options.audit and options.out is None:
+        raise DataloupeError(
+            "Nothing to do: --audit N judges N unlearned models, --out FILE writes one."
+        )
+    shared = {"budget": options.budget, "algorithm": options.algorithm, "device": options.device}
+    shared["source"] = options.by
+    found = certificate = None
+    if options.audit:
+        with job_progress("Unlearn", Console(stderr=True)) as report:
+            found = audit(
+                study,
+                forget,
+                methods=[options.method],
+                models=options.audit,
+                workers=options.workers,
+                report=report,
+                **shared,
+            )
+    if options.out is not None:
+        certificate = write_unlearned(
+            study, forget, options.out, method=options.method, audited=found, **shared
+        )
+    if options.json:
+        answer = certificate if found is None else found.to_dict()
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        return 0
+    if found is not None:
+        _print_audit(Console(), found)
+    if certificate is not None:
+        print(f"Wrote {options.out} and its certificate {options.out.with_suffix('.json')}.")
+    return 0
+
+
+def _print_audit(console: Console, found: Audit) -> None:
+    table = Table("method", "forget", "retain", "test", "accuracy on test", "cost")
+    for one in found.methods:
+        cells = [_klom(part.klom) for part in (one.forget, one.retain, one.test)]
+        table.add_row(one.method, *cells, f"{one.test.accuracy:.1%}", f"{one.cost_share:.1%}")
+    floor = [_klom(found.floor[part]) for part in ("forget", "retain", "test")]
+    right = found.methods[0].test.oracle_accuracy
+    table.add_row(f"floor ({found.models // 2} oracles)", *floor, f"{right:.1%}", "100.0%")
+    table.caption = (
+        f"KLoM, mean [95 %] / 95th percentile, of {found.models} unlearned models from "
+        f"{found.models} retrained without {len(found.forget):,} examples; at most "
+        f"{found.ceiling:.1f}"
+    )
+    console.print(table)
+
+
+def _klom(found: Klom) -> str:
+    return f"{_bracketed(found.mean)} / {found.p95.mean:.2f}"
 
 
 def _import(options: argparse.Namespace) -> int:

@@ -46,6 +46,12 @@ algorithms/NAME/quality/quality.json         how far each method's scores can be
 algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
 algorithms/NAME/retrained/0123456789abcdef/0.safetensors   one model without a removal set
 algorithms/NAME/verifications/0123456789abcdef.json   a removal, predicted and retrained
+algorithms/NAME/unlearning/originals/HASH/0.safetensors    weights of a model with all data
+algorithms/NAME/unlearning/oracles/HASH/0.safetensors      logits of a model without a forget set
+algorithms/NAME/unlearning/unlearned/HASH/0.safetensors    logits of a model that unlearned it
+algorithms/NAME/unlearning/changes/0123456789abcdef.safetensors   what should change in logits
+algorithms/NAME/unlearning/searches/0123456789abcdef.json  hyper-parameters that did best
+algorithms/NAME/unlearning/audits/0123456789abcdef.json    how near the oracles methods came
 triage/0123456789abcdef.json                 one change of a prediction's tags and note
 """
 
@@ -297,6 +303,34 @@ class Layout:
     def verification_files(self, algorithm: str) -> list[Path]:
         """The files of all verifications."""
         return sorted((self.algorithm_folder(algorithm) / "verifications").glob("[!.]*.json"))
+
+    def unlearning_folder(self, algorithm: str) -> Path:
+        return self.algorithm_folder(algorithm) / "unlearning"
+
+    def original_file(self, algorithm: str, made_from: str, seed: int) -> Path:
+        folder = self.unlearning_folder(algorithm) / "originals" / made_from
+        return folder / f"{seed}.safetensors"
+
+    def oracle_file(self, algorithm: str, made_from: str, seed: int) -> Path:
+        folder = self.unlearning_folder(algorithm) / "oracles" / made_from
+        return folder / f"{seed}.safetensors"
+
+    def unlearned_file(self, algorithm: str, made_from: str, seed: int) -> Path:
+        folder = self.unlearning_folder(algorithm) / "unlearned" / made_from
+        return folder / f"{seed}.safetensors"
+
+    def logit_changes_file(self, algorithm: str, made_from: str) -> Path:
+        return self.unlearning_folder(algorithm) / "changes" / f"{made_from}.safetensors"
+
+    def unlearning_search_file(self, algorithm: str, made_from: str) -> Path:
+        return self.unlearning_folder(algorithm) / "searches" / f"{made_from}.json"
+
+    def unlearning_audit_file(self, algorithm: str, name: str) -> Path:
+        return self.unlearning_folder(algorithm) / "audits" / f"{name}.json"
+
+    def unlearning_audit_files(self, algorithm: str) -> list[Path]:
+        """The files of all audits."""
+        return sorted((self.unlearning_folder(algorithm) / "audits").glob("[!.]*.json"))
 
     def triage_file(self, name: str) -> Path:
         return self.root / "triage" / f"{name}.json"

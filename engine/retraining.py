@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from engine.stages.checkpoints import (
 )
 from engine.study import Study
 from engine.tasks import load_task
+
+if TYPE_CHECKING:
+    import torch
 
 CODE = 1
 """Raised whenever the same recipe and removal set would train other models."""
@@ -207,26 +211,15 @@ def _is_checkpoint(study: Study, algorithm: str, removed: Removal, seed: int) ->
 def train_without(job: Job) -> None:
     """Worker: train one model and write what it says of the test examples."""
     from engine.training.outputs import evaluate
-    from engine.training.trainer import train
 
     study = Study.open(job.root)
-    spec = study.spec.algorithms[job.algorithm]
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    kept = np.setdiff1d(np.arange(study.dataset.n_train), job.removed)
-    seed = study.seed(job.seed)
-    name = f"Model {job.seed} of {job.algorithm} without {len(job.removed):,} training examples"
-    model = initial_model(study, spec, seed)
-    subset = kept if job.removed else None
-    arrays = study.stacked_arrays("train")
-    try:
-        model = train(task, model, arrays, encoding, spec, seed, job.device, subset)
-    except DataloupeError as error:
-        raise DataloupeError(f"{name}: {error}") from error
+    model = model_without(study, job.algorithm, job.removed, job.seed, job.device)
     outputs = evaluate(task, model, study.stacked_arrays("test"), encoding, 512, job.device)
     if found := fault(outputs["output"]):
         raise DataloupeError(
-            f"{name}: the model collapsed, {found} on the test split. Try another removal set, a "
-            "lower learning_rate, or a longer warmup."
+            f"{_name(job.algorithm, job.removed, job.seed)}: the model collapsed, {found} on the "
+            "test split. Try another removal set, a lower learning_rate, or a longer warmup."
         )
     store.write_tensors(
         _file(study, job.algorithm, job.removed, job.seed),
@@ -236,5 +229,30 @@ def train_without(job: Job) -> None:
             "removed": np.array(job.removed, np.int32),
         },
         retrained_made_from(study, job.algorithm, job.removed),
-        {"seed": seed, "device": job.device, **versions()},
+        {"seed": study.seed(job.seed), "device": job.device, **versions()},
     )
+
+
+def model_without(
+    study: Study, algorithm: str, removed: Removal, seed: int, device: str
+) -> torch.nn.Module:
+    """Train model number `seed` on all data but `removed`; in eval mode.
+
+    Raises:
+        DataloupeError: Training diverged.
+    """
+    from engine.training.trainer import train
+
+    spec, number = study.spec.algorithms[algorithm], study.seed(seed)
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    kept = np.setdiff1d(np.arange(study.dataset.n_train), removed)
+    model = initial_model(study, spec, number)
+    arrays, subset = study.stacked_arrays("train"), kept if removed else None
+    try:
+        return train(task, model, arrays, encoding, spec, number, device, subset)
+    except DataloupeError as error:
+        raise DataloupeError(f"{_name(algorithm, removed, seed)}: {error}") from error
+
+
+def _name(algorithm: str, removed: Removal, seed: int) -> str:
+    return f"Model {seed} of {algorithm} without {len(removed):,} training examples"

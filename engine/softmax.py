@@ -11,3 +11,22 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: np.ndarray = exponents / exponents.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Logits of the labels less the logsumexp of the others, as `engine.tasks.margin`.
+
+    Args:
+        logits: `[..., n, classes]`.
+        labels: Class numbers `[n]`.
+
+    Returns:
+        float64 `[..., n]`.
+    """
+    own = np.zeros(logits.shape[-2:], dtype=bool)
+    own[np.arange(len(labels)), labels] = True
+    others = np.where(own, -np.inf, logits.astype(np.float64))
+    most = others.max(axis=-1)
+    rest = most + np.log(np.exp(others - most[..., None]).sum(axis=-1))
+    found: np.ndarray = np.where(own, logits, 0).sum(axis=-1, dtype=np.float64) - rest
+    return found

@@ -45,7 +45,7 @@ LAYERS = [
     {"engine.stages"},
     {"engine.live", "engine.retraining"},
     {"engine.verification"},
-    {"engine.brittle", "engine.flags", "engine.triage"},
+    {"engine.brittle", "engine.flags", "engine.triage", "engine.unlearning"},
     {"engine.brittle_table"},
     {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
     {"engine.importing"},

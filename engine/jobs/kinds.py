@@ -58,6 +58,9 @@ KINDS: dict[str, Kind] = {
         "Verify a removal", "engine.verification:check_job", "engine.verification:run_job"
     ),
     "brittle": Kind("Verify predictions", "engine.brittle:check_job", "engine.brittle:run_job"),
+    "unlearn": Kind(
+        "Audit unlearning", "engine.unlearning.audit:check_job", "engine.unlearning.audit:run_job"
+    ),
 }
 
 

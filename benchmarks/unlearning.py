@@ -1,0 +1,174 @@
+"""How near do models that unlearned come to models that never saw what was forgotten, at what cost?
+
+    python -m benchmarks.unlearning --json [--save]
+
+The MLP of `benchmarks.workload` on the embedded 5,000 + 1,000 pictures, as a study with 5
+checkpoints and 60 subset runs. Forget sets of `SIZES` training examples: random ones, and those
+with the largest entries in the first principal direction of the attributions. `MODELS` originals
+unlearn by every method, within `BUDGET` of a retraining, and are judged by `MODELS` oracles; each
+method's hyper-parameters were chosen by forgetting other, random examples.
+
+`matching_vs_floor_forget` is KLoM on the forget set over that of oracles among themselves, both by
+half of the models, for each set; `matching_cost_share` what one model took, of a retraining, and
+`matching_once_share` what predicting the changes took, once for all of them. The table has mean and
+95th percentile with intervals, and how well the changes of the logits were foretold. What is
+trained is kept in the study, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+
+from benchmarks._report import report, say
+from benchmarks.workload import CACHE, MLP
+from engine.errors import StaleError
+from engine.layout import TRAK
+from engine.study import Study
+from engine.unlearning.audit import BUDGET, PARTS, Audit, audit
+from engine.unlearning.hyper import GRIDS
+from engine.unlearning.klom import Klom
+
+FOLDER = CACHE / "unlearning"
+SIZES = (10, 50, 250)
+MODELS = 50
+SPEC = f"""\
+name = "Unlearning"
+[data]
+source = "fashion-mnist"
+[task]
+mean = 0.286
+std = 0.353
+[algorithms.mlp]
+architecture = "mlp"
+checkpoints = 5
+epochs = {MLP.recipe.epochs}
+batch_size = {MLP.recipe.batch_size}
+learning_rate = {MLP.recipe.learning_rate}
+momentum = {MLP.recipe.momentum}
+weight_decay = {MLP.recipe.weight_decay}
+warmup = {MLP.recipe.warmup}
+[trak]
+damping = 1.5
+tempering = 0.5
+soft_threshold = 0
+[subset_runs]
+masks = 60
+"""
+
+
+def measure() -> dict[str, Any]:
+    return measured(built(), MODELS, SIZES)
+
+
+def built() -> Study:
+    """The study, built once and kept in `.bench/`."""
+    if not FOLDER.exists():
+        Study.create(FOLDER, SPEC)
+    study = Study.open(FOLDER)
+    say(f"building {FOLDER}, unless it is")
+    try:
+        study.build()
+    except StaleError:  # made by other code
+        shutil.rmtree(FOLDER)
+        return built()
+    return study
+
+
+def measured(
+    study: Study, models: int, sizes: tuple[int, ...], workers: int | None = None
+) -> dict[str, Any]:
+    """The figures, of any study."""
+    sets = {
+        f"{kind} {size}": rows[:size]
+        for size in sizes
+        for kind, rows in (("random", random_rows(study)), ("direction", direction_rows(study)))
+    }
+    audits = {}
+    for name, rows in sets.items():
+        say(f"forgetting {name}")
+        audits[name] = audit(
+            study,
+            rows.tolist(),
+            methods=list(GRIDS),
+            models=models,
+            workers=workers,
+            report=told,
+        )
+    matching = {name: found.of("matching") for name, found in audits.items()}
+    return {
+        "matching_vs_floor_forget": {
+            name: round(one.forget.at_half / audits[name].floor["forget"].mean.mean, 2)
+            for name, one in matching.items()
+        },
+        "matching_cost_share": round(max(one.cost_share for one in matching.values()), 4),
+        "matching_once_share": round(max(one.once_share for one in matching.values()), 4),
+        "models": models,
+        "budget": BUDGET,
+        "direction": next(iter(audits.values())).direction,
+        "ceiling": round(next(iter(audits.values())).ceiling, 2),
+        "table": {name: rows_of_table(found) for name, found in audits.items()},
+        "foretold": {
+            name: {"correlation": _rounded(one.correlation), "error": _rounded(one.error)}
+            for name, one in audits.items()
+        },
+    }
+
+
+def random_rows(study: Study) -> np.ndarray:
+    """Training rows in an order that is random, but always the same."""
+    return np.argsort(np.random.PCG64(7).random_raw(study.dataset.n_train), kind="stable")
+
+
+def direction_rows(study: Study) -> np.ndarray:
+    """Training rows, those first that lie farthest along the first principal direction."""
+    scores = study.score_matrix(method=TRAK).rows(np.arange(study.dataset.n_test))
+    lengths = np.linalg.norm(scores, axis=1, keepdims=True)
+    scores = scores / np.where(lengths > 0, lengths, 1)
+    first = np.linalg.eigh(scores @ scores.T)[1][:, -1] @ scores
+    return np.argsort(-first * np.sign(first.sum()), kind="stable")
+
+
+def rows_of_table(found: Audit) -> dict[str, Any]:
+    """Methods and the floor, each with KLoM by part."""
+    table: dict[str, Any] = {
+        "floor": {part: _klom(found.floor[part]) for part in PARTS}
+        | {"membership": round(found.membership, 3), "cost_share": 1.0}
+    }
+    for one in found.methods:
+        table[one.method] = {
+            part: _klom(getattr(one, part).klom)
+            | {
+                "at_half": round(getattr(one, part).at_half, 3),
+                "accuracy": round(getattr(one, part).accuracy, 4),
+                "oracle_accuracy": round(getattr(one, part).oracle_accuracy, 4),
+            }
+            for part in PARTS
+        } | {
+            "membership": round(one.membership, 3),
+            "cost_share": round(one.cost_share, 4),
+            "hyper": one.hyper,
+        }
+    return table
+
+
+def _klom(found: Klom) -> dict[str, list[float]]:
+    return {
+        name: [round(value, 3) for value in (one.mean, one.low, one.high)]
+        for name, one in (("mean", found.mean), ("p95", found.p95))
+    }
+
+
+def _rounded(values: dict[str, float] | None) -> dict[str, float] | None:
+    return None if values is None else {name: round(value, 3) for name, value in values.items()}
+
+
+def told(done: int, total: int, what: str) -> None:
+    if done == total:
+        say(f"{total} of {what}")
+
+
+if __name__ == "__main__":
+    report("unlearning", measure, __doc__ or "")
