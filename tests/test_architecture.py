@@ -20,7 +20,7 @@ LAYERS = [
     },
     {"engine.spec", "engine.bank"},
     {"engine.layout"},
-    {"engine.answers"},
+    {"engine.answers", "engine.uploads.record"},
     {
         "engine.data",
         "engine.tasks",
@@ -43,7 +43,7 @@ LAYERS = [
     {"engine.study"},
     {"engine.slices", "engine.removal_sets"},
     {"engine.stages"},
-    {"engine.live", "engine.retraining"},
+    {"engine.live", "engine.retraining", "engine.uploads"},
     {"engine.verification"},
     {"engine.brittle", "engine.flags", "engine.triage"},
     {"engine.brittle_table"},
