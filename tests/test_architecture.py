@@ -48,7 +48,7 @@ LAYERS = [
     {"engine.brittle", "engine.flags", "engine.triage"},
     {"engine.brittle_table"},
     {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
-    {"engine.importing"},
+    {"engine.importing", "engine.modeldiff"},
     {"engine.jobs"},
     {"engine.demo"},
     {"engine.cli"},
