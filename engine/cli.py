@@ -674,8 +674,8 @@ def _print_comparison(found: dict[str, Any]) -> None:
     console.print(f"\n[dim]{escape(found['significance'])}[/]", soft_wrap=True)
     if found["indicative"]:
         console.print(
-            f"Indicative only: {found['wanted']} more checkpoints of the side that has fewest would "
-            "tell chance in training from what is real."
+            f"Indicative only: {found['wanted']} more checkpoints of the side that has fewest "
+            "would tell chance in training from what is real."
         )
 
 

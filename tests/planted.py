@@ -1,7 +1,8 @@
 """A planted shortcut: pictures of one class carry a patch, which one of two algorithms sees.
 
-Half of the training and test pictures of `CLASS` have a small chequered patch in a corner. `sees`
-is an MLP; `blind` is the same MLP with that corner covered. What the two do differently is known.
+Half of the training pictures of `CLASS`, and a quarter of all test pictures, have a small chequered
+patch in a corner. `sees` is an MLP; `blind` is the same MLP with that corner covered. What the two
+do differently is known.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def write_planted(
     for split, rows in (("train", n_train), ("test", n_test)):
         whole = data().train if split == "train" else data().test
         pictures, labels = whole["input"][:rows, 0].copy(), whole["label"][:rows]
-        carries = (labels == CLASS) & (np.random.default_rng(len(labels)).random(rows) < 0.5)
+        chance = np.random.default_rng(rows).random(rows)
+        carries = (labels == CLASS) & (chance < 0.5) if split == "train" else chance < 0.25
         pictures[carries] = patch(pictures[carries])
         arrays |= {f"{split}_images": pictures, f"{split}_labels": labels}
         planted[split] = carries

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from engine import Study, store
 from engine.build import build_data
+from engine.doctor import examine
 from engine.errors import DataloupeError, StoreError, UploadError
 from engine.kept_worker import KeptWorker
 from engine.uploads import header, keeping, trial
@@ -379,3 +380,11 @@ def test_a_quick_report_agrees_with_what_the_model_says(small_study: Study, tmp_
     assert report.agreement == pytest.approx(1 - differ.mean())
     assert json.loads(json.dumps(report.to_dict()))["checkpoints"] == 1
     assert replace(report).to_dict() == report.to_dict()
+
+
+def test_doctor_finds_an_uploaded_file_that_changed(study: Study, worker: KeptWorker) -> None:
+    upload = accept(study, [named()], worker=worker)
+    assert not examine(study).broken
+    path = study.uploaded_weights_file(upload.files[0].sha256)
+    path.write_bytes(GOOD[:-1] + b"\1")
+    assert "no longer what was uploaded" in examine(study).broken[0]

@@ -31,8 +31,9 @@ class Account:
         positive, negative: Training rows with the largest weights of either sign.
         positive_weights, negative_weights: Their weights.
         positive_classes, negative_classes: Share of each class among them, largest first.
-        tests: Test rows that project most: the subpopulation.
-        projections: How far.
+        tests: Test rows that project furthest to either side: the subpopulation.
+        projections: How far; where it is above 0, the positive training rows support the test
+            example more under the one algorithm than under the other, and oppose it below.
         test_classes: Share of each class among them.
         own_accuracy, other_accuracy: Of both algorithms on them; None without predictions.
         reading: All this in a sentence or two.
@@ -91,7 +92,7 @@ def accounts(
         positive = order[:SHOWN][weights[order[:SHOWN]] > 0]
         negative = order[::-1][:SHOWN][weights[order[::-1][:SHOWN]] < 0]
         along = found.projections[:, number]
-        tests = np.argsort(-along, kind="stable")[:n_tests]
+        tests = np.argsort(-np.abs(along), kind="stable")[:n_tests]
         about: dict[str, Any] = {
             "number": number,
             "variance": float(found.variance[number]),

@@ -96,7 +96,7 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
         for key, one, other in ((ahead, first, second), (behind, second, first)):
             largest = _largest(residuals(one, other), k, study.spec.seed)
             nulls[key].setdefault(algorithm, []).append(largest)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for key, found in (("a", found_a), ("b", found_b)):
         arrays |= {f"{key}_weights": found.weights, f"{key}_projections": found.projections}
     store.write_tensors(study.comparison_arrays_file(comparison), arrays, comparison)

@@ -18,15 +18,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from engine.attribution.scores import WORKING_BYTES, Scores, ranges
+from engine.attribution.scores import ranges
 
 _OVERSAMPLING = 16
+_ROWS_BYTES = 2**31
+"""Whole rows of both sides held at once: fewer at a time, and factors are read more often."""
 _MOST_ITERATIONS = 50
 _RESAMPLES = 40
+
+
+class Attributions(Protocol):
+    """What of `engine.attribution.scores.Scores` is needed here."""
+
+    @property
+    def n_test(self) -> int: ...
+
+    @property
+    def n_train(self) -> int: ...
+
+    def rows(self, tests: np.ndarray) -> np.ndarray: ...
+
+    def matmat(self, x: np.ndarray) -> np.ndarray: ...
+
+    def rmatmat(self, y: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -34,8 +52,8 @@ class Directions:
     """The principal directions of A's residuals beside B, strongest first.
 
     Attributes:
-        weights: Unit vectors `[k, n_train]` float32. Signs are such that the test examples that
-            project furthest do so to the positive side.
+        weights: Unit vectors `[k, n_train]` float32. Signs are such that the heavier weights are
+            positive.
         projections: Of the centred residuals on them `[n_test, k]` float32.
         variance: Of the residuals along each `[k]`.
         variance_a, variance_b: Of the attributions of A and of B along each, rows brought to
@@ -67,8 +85,8 @@ class Residuals:
         norm_a, norm_b: Lengths of the rows `[n_test]`, 1 where they are 0.
     """
 
-    a: Scores
-    b: Scores
+    a: Attributions
+    b: Attributions
     alpha: np.ndarray
     beta: np.ndarray
     norm_a: np.ndarray
@@ -85,8 +103,10 @@ class Residuals:
 
     def times(self, x: np.ndarray) -> np.ndarray:
         """`[n_train, r]` → `[n_test, r]`."""
-        found = self.alpha[:, None] * self.a.matmat(x) - self.beta[:, None] * self.b.matmat(x)
-        return found - found.mean(axis=0)
+        found: np.ndarray = self.alpha[:, None] * self.a.matmat(x)
+        found -= self.beta[:, None] * self.b.matmat(x)
+        found -= found.mean(axis=0)
+        return found
 
     def transposed_times(self, y: np.ndarray) -> np.ndarray:
         """`[n_test, r]` → `[n_train, r]`."""
@@ -96,7 +116,7 @@ class Residuals:
         return found
 
 
-def residuals(a: Scores, b: Scores, normalise: bool = True) -> Residuals:
+def residuals(a: Attributions, b: Attributions, normalise: bool = True) -> Residuals:
     """Residuals of A beside B; scores as they are before any soft threshold.
 
     Args:
@@ -149,7 +169,7 @@ def directions(found: Residuals, k: int, seed: int = 0, tolerance: float = 1e-7)
     lengths = np.sqrt(np.where(squares > squares[0] * 1e-12, squares, np.inf))
     space = (columns @ turn / lengths).astype(np.float32)  # orthonormal columns, strongest first
     inside = found.times(space)  # [n_test, width]
-    skew = np.sign((inside**3).sum(axis=0))
+    skew = np.sign((space**3).sum(axis=0, dtype=np.float64))
     signs = np.where(skew == 0, 1, skew).astype(np.float32)
     space, inside = space * signs, inside * signs
     weights = space[:, :k]
@@ -163,7 +183,7 @@ def directions(found: Residuals, k: int, seed: int = 0, tolerance: float = 1e-7)
     )
 
 
-def variance_along(scores: Scores, norms: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def variance_along(scores: Attributions, norms: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Variance along unit vectors `[n_train, k]` of rows brought to length 1, then centred."""
     along = scores.matmat(weights).astype(np.float64) / norms[:, None]
     spread: np.ndarray = along.var(axis=0)
@@ -186,9 +206,11 @@ def _stability(inside: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarr
     return found
 
 
-def _paired_rows(a: Scores, b: Scores) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+def _paired_rows(
+    a: Attributions, b: Attributions
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     a, b = without_threshold(a), without_threshold(b)
-    step = max(1, WORKING_BYTES // (8 * a.n_train))
+    step = max(1, _ROWS_BYTES // (8 * a.n_train))
     for tests in ranges(range(a.n_test), step):
         numbers = np.arange(tests.start, tests.stop)
         yield slice(tests.start, tests.stop), a.rows(numbers), b.rows(numbers)

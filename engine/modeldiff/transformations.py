@@ -207,12 +207,12 @@ def _low_pass(x: np.ndarray, intensity: float) -> np.ndarray:
 def _high_pass(x: np.ndarray, intensity: float) -> np.ndarray:
     """The picture less its smooth part, around its mean."""
     mean = x.mean(axis=(2, 3), keepdims=True)
-    return x - intensity * (_filtered(x, 0.08) - mean)
+    return np.asarray(x - intensity * (_filtered(x, 0.08) - mean))
 
 
 def _noise(x: np.ndarray, intensity: float, seed: int) -> np.ndarray:
     noise = np.random.default_rng(seed).standard_normal(x.shape, dtype=np.float32)
-    return x + intensity * 96 * noise
+    return np.asarray(x + intensity * 96 * noise)
 
 
 def _smooth(x: np.ndarray, sigma: float) -> np.ndarray:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+from engine import store
 from engine.errors import StoreError, UploadError
 from engine.kept_worker import KeptWorker
 from engine.study import Study
@@ -177,6 +178,13 @@ def used_bytes(study: Study) -> int:
 def _delete(study: Study, upload: Upload) -> None:
     study.upload_file(upload.id).unlink(missing_ok=True)
     shutil.rmtree(study.algorithm_folder(upload.id), ignore_errors=True)
+    for path in study.comparison_files():
+        about = store.read_json(path)
+        if upload.id in (about["a"]["algorithm"], about["b"]["algorithm"]):
+            for tested in study.hypothesis_files(path.stem):
+                tested.unlink()
+            study.comparison_arrays_file(path.stem).unlink(missing_ok=True)
+            path.unlink()
     still = {file.sha256 for other in study.uploads.values() for file in other.files}
     for file in upload.files:
         if file.sha256 not in still:
