@@ -1,7 +1,7 @@
 """A planted shortcut: pictures of one class carry a patch, which one of two algorithms sees.
 
-Half of the training pictures of `CLASS`, and a quarter of all test pictures, have a small chequered
-patch in a corner. `sees` is an MLP; `blind` is the same MLP with that corner covered. What the two
+All training pictures of `CLASS`, and a quarter of all test pictures, have a small chequered patch
+in a corner. `sees` is an MLP; `blind` is the same MLP with that corner covered. What the two
 do differently is known.
 """
 
@@ -20,7 +20,7 @@ from engine.models.mlp import mlp
 from engine.study import Study
 
 CLASS = 2
-"""Pullovers, which are easily taken for coats and shirts."""
+"""Of the embedded pictures: pullovers, which are easily taken for coats and shirts."""
 SIDE = 5
 SPEC = """\
 name = "Planted shortcut"
@@ -81,7 +81,7 @@ def write_planted(
         whole = data().train if split == "train" else data().test
         pictures, labels = whole["input"][:rows, 0].copy(), whole["label"][:rows]
         chance = np.random.default_rng(rows).random(rows)
-        carries = (labels == CLASS) & (chance < 0.5) if split == "train" else chance < 0.25
+        carries = labels == CLASS if split == "train" else chance < 0.25
         pictures[carries] = patch(pictures[carries])
         arrays |= {f"{split}_images": pictures, f"{split}_labels": labels}
         planted[split] = carries

@@ -3,6 +3,8 @@ confirmed, and what is found is kept."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine import Study, store
 from engine.cli import main
-from engine.errors import DataloupeError, StoreError
+from engine.errors import DataError, DataloupeError, StoreError
 from engine.modeldiff.compare import compare, read_comparison, side
 from engine.modeldiff.hypothesis import measure, try_all
-from engine.modeldiff.job import run_job
+from engine.modeldiff.job import check, check_hypothesis, run_hypothesis, run_job
 from engine.uploads.keeping import Given, accept, delete
 from tests.planted import CLASS, write_planted
 
@@ -182,3 +185,40 @@ def test_trying_all_ranks_the_patch_first(planted: tuple[Study, dict[str, np.nda
     assert json.loads(json.dumps([one.to_dict() for one in found]))
     alone = measure(study, "sees", "blind", "patch", options["patch"], (0.5, 1.0), rows.tolist())
     assert alone.effects == found[0].effects
+
+
+def test_a_hypothesis_is_a_job_whose_result_is_kept(
+    planted: tuple[Study, dict[str, np.ndarray]], comparison: dict[str, Any]
+) -> None:
+    study, _ = planted
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(buffer, "PNG")
+    asked = {
+        "comparison": comparison["id"],
+        "names": ["texture", "blur"],
+        "rows": [0, 1, 2, 3, 4],
+        "intensities": [1.0],
+        "options": {"texture": {"texture": base64.b64encode(buffer.getvalue()).decode()}},
+    }
+    name = run_hypothesis(study, asked, silent)["hypothesis"]
+    kept = store.read_json(study.hypothesis_file(comparison["id"], name))
+    assert {one["name"] for one in kept["tested"]} == {"texture", "blur"}
+    assert study.hypothesis_files(comparison["id"])
+    assert study.comparison_files() == [study.comparison_file(comparison["id"])]
+    for wrong in ({"comparison": "../../study"}, {**asked, "names": ["melt"]}):
+        with pytest.raises(DataloupeError):
+            check_hypothesis(study, wrong)
+    broken = {"texture": {"texture": base64.b64encode(b"no picture").decode()}}
+    with pytest.raises(DataError, match="Your texture"):
+        run_hypothesis(study, {**asked, "options": broken}, silent)
+
+
+def test_a_job_is_checked_before_it_is_queued(
+    planted: tuple[Study, dict[str, np.ndarray]],
+) -> None:
+    study, _ = planted
+    found = check(study, {"a": "sees", "b": "blind"})
+    assert (found["method_a"], found["directions"]) == ("trak", 5)
+    for wrong in ({"b": "no"}, {"b": "sees"}, {"b": "blind", "method_b": "no"}):
+        with pytest.raises(DataloupeError):
+            check(study, {"a": "sees", **wrong})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -128,6 +129,8 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
 
 def read_comparison(study: Study, comparison: str) -> dict[str, Any]:
     """What `compare` wrote. Raises StoreError where there is none."""
+    if not re.fullmatch("[0-9a-f]{16}", comparison):
+        raise StoreError(f"{study.root} has no comparison {comparison!r}.")
     return store.read_json(study.comparison_file(comparison))
 
 

@@ -99,15 +99,17 @@ def try_all(
     rows: Sequence[int] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     report: Report | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Tested]:
     """Every built-in, those first that act most differently on A and B, corrected by Holm.
 
     Args:
         options: By name of the transformation, where not the default.
         report: Called with (done, total, what).
+        names: Only these.
     """
-    channels = study.dataset.encoding["shape"][0]
-    tried = {name: dict((options or {}).get(name, {})) for name in applicable(channels)}
+    names = names or applicable(study.dataset.encoding.get("shape", [1])[0])
+    tried = {name: dict((options or {}).get(name, {})) for name in names}
     found = _test(study, a, b, tried, intensities, rows, report or _silent)
     return sorted(found, key=lambda one: -one.strength)
 

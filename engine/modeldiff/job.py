@@ -1,4 +1,5 @@
-"""Comparing as a job: compute what an upload lacks, then compare.
+"""Comparing, and testing a hypothesis, as jobs of the queue. A comparison first computes what an
+uploaded algorithm lacks.
 
 An upload is an algorithm with its own weights, so the stages of a build make its outputs,
 predictions, scores and ranking, in the same files as any algorithm's.
@@ -6,13 +7,19 @@ predictions, scores and ranking, in the same files as any algorithm's.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+from engine import store
 from engine.answers import Progress
 from engine.build import writing
+from engine.errors import DataloupeError
 from engine.execution import default_workers, pick_device
-from engine.modeldiff.compare import Report, compare, side
+from engine.modeldiff.compare import Report, compare, read_comparison, side
+from engine.modeldiff.hypothesis import INTENSITIES, try_all
+from engine.modeldiff.transformations import TRANSFORMATIONS, texture_of
 from engine.stages import checkpoints, predictions, search, trak
 from engine.stages.run import Run
 from engine.study import Study
@@ -23,6 +30,23 @@ _STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
     "trak": ("Attributing their predictions", trak.run),
     "search": ("Ranking training examples", search.run),
 }
+
+
+def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of `run_job`, complete.
+
+    Raises:
+        DataloupeError: There is no such algorithm, it has no scores, or they cannot be compared.
+    """
+    found: dict[str, Any] = {"directions": 5, "device": "auto", "workers": None}
+    found |= {key: value for key, value in parameters.items() if value is not None}
+    for key in ("a", "b"):
+        found[key] = study.algorithm(parameters.get(key))
+        if found[key] not in study.uploads:
+            found[f"method_{key}"] = side(study, found[key], found.get(f"method_{key}")).method
+    if found["a"] == found["b"] and found.get("method_a") == found.get("method_b"):
+        raise DataloupeError(f"{found['a']} cannot be compared with itself; take another.")
+    return found
 
 
 def run_job(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -64,3 +88,55 @@ def compute(
                 report(progress.done, progress.total, what)
 
             stage(Run(study, device, workers, say), upload)
+
+
+def check_hypothesis(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of `run_hypothesis`, complete. Raises DataloupeError where they cannot be."""
+    read_comparison(study, parameters["comparison"])
+    found = {"names": None, "options": {}, "rows": None, "intensities": list(INTENSITIES)}
+    found |= parameters
+    for name in found["names"] or []:
+        if name not in TRANSFORMATIONS:
+            known = ", ".join(TRANSFORMATIONS)
+            raise DataloupeError(f"There is no transformation {name!r}; take one of {known}.")
+    return found
+
+
+def run_hypothesis(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Transform test pictures and keep what that does to both algorithms, with the comparison.
+
+    Args:
+        parameters: `comparison`, its id; `names` of transformations (None: all that apply); their
+            `options` by name, a `texture` being a picture file in base 64; `intensities`; test
+            `rows` (None: all).
+
+    Returns:
+        `hypothesis`, its name, for `study.hypothesis_file(comparison, name)`.
+    """
+    parameters = check_hypothesis(study, parameters)
+    about = read_comparison(study, parameters["comparison"])
+    options = {name: dict(given) for name, given in parameters["options"].items()}
+    if isinstance(content := options.get("texture", {}).get("texture"), str):
+        channels, height, width = study.dataset.encoding["shape"]
+        picture = base64.b64decode(content)
+        options["texture"]["texture"] = texture_of(picture, (channels, height, width))
+    tested = try_all(
+        study,
+        about["a"]["algorithm"],
+        about["b"]["algorithm"],
+        parameters["intensities"],
+        parameters["rows"],
+        options,
+        report,
+        parameters["names"],
+    )
+    name = store.fingerprint("hypothesis", parameters)
+    content = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows": parameters["rows"],
+        "intensities": parameters["intensities"],
+        "tested": [one.to_dict() for one in tested],
+    }
+    path = study.hypothesis_file(parameters["comparison"], name)
+    store.write_json(path, content, parameters["comparison"])
+    return {"hypothesis": name}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,16 @@ def write_upload(layout: Layout, upload: Upload) -> None:
 
 def read_upload(path: Path) -> Upload:
     """Read what `write_upload` wrote. Raises StoreError where it is not whole."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:  # deleted just now
+        raise StoreError(f"{path} is missing.") from error
+    return _read_upload(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _read_upload(path: Path, changed: int, size: int) -> Upload:
+    """Parsed once for each state of the file, as pages ask for it often."""
     content = store.read_json(path)
     files = tuple(UploadedFile(**file) for file in content.pop("files"))
     return Upload(files=files, **content)
