@@ -7,10 +7,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -629,14 +628,12 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _upload(study: Study, options: argparse.Namespace, against: str) -> tuple[Upload, QuickReport]:
     """Check and keep the files, and say how good they are."""
-    from engine.uploads.keeping import Given, accept, trial_worker
+    from engine.uploads.keeping import accept_files, trial_worker
     from engine.uploads.report import Request, quick_report
 
     worker = trial_worker(study)
     try:
-        with ExitStack() as files:
-            given = [Given(path.name, files.enter_context(_opened(path))) for path in options.files]
-            upload = accept(study, given, options.name, "", options.arch, worker)
+        upload = accept_files(study, options.files, options.name, options.arch, worker)
         request = Request(study.root, upload.id, against)
         report = worker.call(quick_report, request, study.spec.uploads.seconds)
     finally:
@@ -644,13 +641,6 @@ def _upload(study: Study, options: argparse.Namespace, against: str) -> tuple[Up
     if not options.json:
         _print_quick_report(upload, report)
     return upload, report
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataloupeError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _print_quick_report(upload: Upload, report: QuickReport) -> None:

@@ -153,6 +153,24 @@ class Study(Layout):
 
         return import_bank(self, folder, **options)
 
+    def upload(self, *files: str | Path, name: str = "", architecture: str | None = None) -> Upload:
+        """Check and keep checkpoints as one algorithm. See `engine.uploads.keeping.accept`."""
+        from engine.uploads.keeping import accept_files
+
+        return accept_files(self, [Path(file) for file in files], name, architecture)
+
+    def compare(self, a: str, b: str, **options: Any) -> dict[str, Any]:
+        """What two algorithms, or uploads by their id, do differently, and keep it.
+
+        Args:
+            options: As `parameters` of `engine.modeldiff.job.run_job`.
+        """
+        from engine.modeldiff.compare import read_comparison
+        from engine.modeldiff.job import run_job
+
+        done = run_job(self, {"a": a, "b": b, **options}, lambda done, total, what: None)
+        return read_comparison(self, done["comparison"])
+
     def launch(self, port: int | None = None, open_browser: bool = True) -> str:
         """Serve the dashboard for this study from a process of its own; return its address.
 

@@ -20,7 +20,7 @@ from engine.errors import DataError, DataloupeError, StoreError
 from engine.modeldiff.compare import compare, read_comparison, side
 from engine.modeldiff.hypothesis import measure, try_all
 from engine.modeldiff.job import check, check_hypothesis, run_hypothesis, run_job
-from engine.uploads.keeping import Given, accept, delete
+from engine.uploads.keeping import delete
 from tests.planted import CLASS, write_planted
 
 
@@ -39,20 +39,9 @@ def copied(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Stud
     return Study.open(root)
 
 
-def upload_of(study: Study, checkpoints: list[int]) -> str:
-    """The study's own checkpoints, as a stranger's."""
-    paths = [study.checkpoint_file("mlp", number) for number in checkpoints]
-    files = [path.open("rb") for path in paths]
-    try:
-        given = [Given(path.name, file) for path, file in zip(paths, files, strict=True)]
-        return accept(study, given, name="the same").id
-    finally:
-        for file in files:
-            file.close()
-
-
 def test_the_study_s_own_models_uploaded_have_its_own_scores(copied: Study) -> None:
-    upload = upload_of(copied, [0, 1])
+    own = [copied.checkpoint_file("mlp", number) for number in range(2)]
+    upload = copied.upload(*own, name="the same").id
     steps: list[tuple[int, int, str]] = []
     found = run_job(
         copied, {"a": "mlp", "b": upload, "workers": 0}, lambda *step: steps.append(step)
@@ -64,6 +53,7 @@ def test_the_study_s_own_models_uploaded_have_its_own_scores(copied: Study) -> N
     assert copied.predictions("test", upload).equals(copied.predictions("test", "mlp"))
     assert copied.explain(3, 5, upload).supporting
     about = read_comparison(copied, found["comparison"])
+    assert copied.compare("mlp", upload) == about
     assert about["alignment"] == pytest.approx(1, abs=1e-5)
     assert about["indicative"]
     assert about["wanted"] == 3

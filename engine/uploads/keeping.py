@@ -127,6 +127,24 @@ def accept(
     return upload
 
 
+def accept_files(
+    study: Study,
+    files: Sequence[Path],
+    name: str = "",
+    architecture: str | None = None,
+    worker: KeptWorker | None = None,
+) -> Upload:
+    """`accept` of files on this machine. Raises UploadError where one cannot be read, too."""
+    with contextlib.ExitStack() as opened:
+        given = []
+        for path in files:
+            try:
+                given.append(Given(path.name, opened.enter_context(path.open("rb"))))
+            except OSError as error:
+                raise UploadError(f"{path} cannot be read: {error.strerror}.") from error
+        return accept(study, given, name, architecture=architecture, worker=worker)
+
+
 def find(study: Study, upload: str) -> Upload:
     """An upload by its id. Raises UploadError where there is none."""
     uploads = study.uploads
