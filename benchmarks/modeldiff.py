@@ -96,7 +96,7 @@ def parity(study: Study) -> float:
         (found.variance_a, variance(a)),
         (found.variance_b, variance(b)),
     ]
-    return float(max(np.abs(ours - wanted).max() / np.abs(wanted).max() for ours, wanted in pairs))
+    return max(float(np.abs(o - w).max() / np.abs(w).max()) for o, w in pairs)
 
 
 def false_positives(study: Study) -> dict[str, Any]:

@@ -93,7 +93,12 @@ def compute(
 def check_hypothesis(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters of `run_hypothesis`, complete. Raises DataloupeError where they cannot be."""
     read_comparison(study, parameters["comparison"])
-    found = {"names": None, "options": {}, "rows": None, "intensities": list(INTENSITIES)}
+    found: dict[str, Any] = {
+        "names": None,
+        "options": {},
+        "rows": None,
+        "intensities": list(INTENSITIES),
+    }
     found |= parameters
     for name in found["names"] or []:
         if name not in TRANSFORMATIONS:
