@@ -88,7 +88,7 @@ def parity(study: Study) -> float:
     def variance(x: np.ndarray) -> np.ndarray:
         x = x / np.linalg.norm(x, axis=1)[:, None]
         along = (x - x.mean(axis=0)) @ pca.components_.T
-        return np.multiply(along, along).sum(axis=0) / len(x)
+        return np.asarray(np.multiply(along, along).sum(axis=0) / len(x))
 
     pairs = [
         (found.weights * signs[:, None], pca.components_),
