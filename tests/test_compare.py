@@ -7,6 +7,8 @@ import base64
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from engine.cli import main
 from engine.errors import DataError, DataloupeError, StoreError
 from engine.modeldiff.compare import compare, read_comparison, side
 from engine.modeldiff.hypothesis import measure, try_all
-from engine.modeldiff.job import check, check_hypothesis, run_hypothesis, run_job
+from engine.modeldiff.job import check_hypothesis, check_job, run_hypothesis, run_job
 from engine.uploads.keeping import delete
 from tests.planted import CLASS, write_planted
 
@@ -203,12 +205,22 @@ def test_a_hypothesis_is_a_job_whose_result_is_kept(
         run_hypothesis(study, {**asked, "options": broken}, silent)
 
 
+def test_the_queue_s_kinds_are_checked_without_torch() -> None:
+    script = (
+        "import sys\n"
+        "from engine.jobs.kinds import KINDS, _load\n"
+        "for name in ('compare', 'hypothesis'): _load(KINDS[name].check)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_a_job_is_checked_before_it_is_queued(
     planted: tuple[Study, dict[str, np.ndarray]],
 ) -> None:
     study, _ = planted
-    found = check(study, {"a": "sees", "b": "blind"})
+    found = check_job(study, {"a": "sees", "b": "blind"})
     assert (found["method_a"], found["directions"]) == ("trak", 5)
     for wrong in ({"b": "no"}, {"b": "sees"}, {"b": "blind", "method_b": "no"}):
         with pytest.raises(DataloupeError):
-            check(study, {"a": "sees", **wrong})
+            check_job(study, {"a": "sees", **wrong})

@@ -58,6 +58,14 @@ KINDS: dict[str, Kind] = {
         "Verify a removal", "engine.verification:check_job", "engine.verification:run_job"
     ),
     "brittle": Kind("Verify predictions", "engine.brittle:check_job", "engine.brittle:run_job"),
+    "compare": Kind(
+        "Compare algorithms", "engine.modeldiff.job:check_job", "engine.modeldiff.job:run_job"
+    ),
+    "hypothesis": Kind(
+        "Test a hypothesis",
+        "engine.modeldiff.job:check_hypothesis",
+        "engine.modeldiff.job:run_hypothesis",
+    ),
 }
 
 

@@ -32,7 +32,7 @@ _STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
 }
 
 
-def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+def check_job(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters of `run_job`, complete.
 
     Raises:
