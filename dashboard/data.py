@@ -77,7 +77,7 @@ def open_study() -> Study:
         raise SpecError("No study was named. Start the dashboard with `dataloupe serve STUDY`.")
     study = Study.open(root)
     stamps = [_stamp(study.spec_file), _stamp(study.dataset_file)]
-    for algorithm in study.spec.algorithms:
+    for algorithm in study.algorithms:
         methods = study.methods(algorithm)
         stamps += [_stamp(study.search_file(algorithm, method)) for method in methods]
     return _kept(root, tuple(stamps), study)

@@ -397,6 +397,7 @@ class Study(Layout):
             method="TRAK",
             road=road["kind"],
             checkpoints=search["checkpoints"],
+            wanted=self.uploads[algorithm].wanted if algorithm in self.uploads else 0,
             features=None if road["kind"] == "dual-exact" else road["proj_dim"],
             damping=road["damping"],
             soft_threshold=road.get("soft_threshold", 0.0),
