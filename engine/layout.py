@@ -53,6 +53,7 @@ algorithms/upload-0123456789ab/…             what was computed of them, as of 
 comparisons/0123456789abcdef.json            a comparison of two algorithms
 comparisons/0123456789abcdef.safetensors     its directions and projections
 comparisons/0123456789abcdef-NAME.json       a test of a hypothesis about it
+comparisons/0123456789abcdef.a0.json         name and note of a direction: its first of A beside B
 """
 
 from __future__ import annotations
@@ -338,6 +339,13 @@ class Layout:
 
     def comparison_arrays_file(self, comparison: str) -> Path:
         return self.root / "comparisons" / f"{comparison}.safetensors"
+
+    def direction_note_file(self, comparison: str, key: str, number: int) -> Path:
+        return self.root / "comparisons" / f"{comparison}.{key}{number}.json"
+
+    def direction_note_files(self, comparison: str) -> list[Path]:
+        """The names and notes of a comparison's directions."""
+        return sorted((self.root / "comparisons").glob(f"{comparison}.[ab]*.json"))
 
     def hypothesis_file(self, comparison: str, name: str) -> Path:
         return self.root / "comparisons" / f"{comparison}-{name}.json"

@@ -98,7 +98,7 @@ def check_recipe(study: Study, algorithm: str) -> None:
     """Refuse to retrain an algorithm that says only where its weights are.
 
     Raises:
-        SpecError: Saying what to add. UploadError: It was uploaded, and nobody said how it was made.
+        SpecError: Saying what to add. UploadError: It was uploaded, nobody said how it was made.
     """
     if algorithm in study.uploads:
         raise UploadError(

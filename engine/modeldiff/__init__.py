@@ -6,5 +6,7 @@ account          what a direction is: training examples, test examples, both mod
 transformations  changes of pictures to test a hypothesis with
 hypothesis       what a transformation does to the predictions of both
 compare          all of it for two algorithms of a study, kept with it
+notes            names and notes that people give to directions
+report_file      all that was found, to take away
 job              the same as a job, an uploaded model's scores first
 """

@@ -164,7 +164,7 @@ def _p(found: Directions, nulls: dict[str, list[float]]) -> np.ndarray:
 
 def _how_judged(nulls: dict[str, dict[str, list[float]]], a: Side, b: Side) -> str:
     """One sentence on what significance rests on."""
-    known = [name for name, values in nulls["a"].items() if Null(tuple(values)).known]
+    known = [one.name for one in (a, b) if Null(tuple(nulls["a"].get(one.algorithm, ()))).known]
     if known:
         return (
             f"Judged by comparing checkpoints of {' and of '.join(known)} among themselves; "

@@ -199,8 +199,11 @@ def _delete(study: Study, upload: Upload) -> None:
     for path in study.comparison_files():
         about = store.read_json(path)
         if upload.id in (about["a"]["algorithm"], about["b"]["algorithm"]):
-            for tested in study.hypothesis_files(path.stem):
-                tested.unlink()
+            for kept in (
+                *study.hypothesis_files(path.stem),
+                *study.direction_note_files(path.stem),
+            ):
+                kept.unlink()
             study.comparison_arrays_file(path.stem).unlink(missing_ok=True)
             path.unlink()
     still = {file.sha256 for other in study.uploads.values() for file in other.files}
