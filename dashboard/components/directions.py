@@ -136,6 +136,7 @@ def one(study: Study, about: dict[str, Any], key: str, number: int, location: Lo
         _projected(tests, beside, rows, found["projections"], (own, other), location),
         title="Where it shows",
         words=f"Test {kind}s that project furthest; the number says how far, and to which side.",
+        sign="similar",
         makeup=makeup(tests, np.array(found["tests"], np.int64)),
     )
     gallery(

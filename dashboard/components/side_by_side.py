@@ -33,8 +33,9 @@ def side_by_side(study: Study, about: dict[str, Any], location: Location) -> Non
     if row is None:
         first = next(iter(about["directions"]["a"] or about["directions"]["b"]), None)
         row = first["tests"][0] if first else 0
-    _choice(tests["a"].ids[row], row, len(tests["a"].table))
-    sides(location.k, largest_k_of(study))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        _choice(tests["a"].ids[row], row, len(tests["a"].table))
+        sides(location.k, largest_k_of(study))
     columns = st.columns(2, gap="large")
     for column, key in zip(columns, ("a", "b"), strict=True):
         algorithm = about[key]["algorithm"]
@@ -99,19 +100,18 @@ def _beside(
 
 def _choice(id_: str, row: int, count: int) -> None:
     """Which test example, by id or row; and its neighbours."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.session_state["compared_test"] = str(id_)
-        st.text_input(
-            "Test example, by id or row",
-            key="compared_test",
-            on_change=lambda: go(test=st.session_state["compared_test"].strip() or None),
-            width=260,
+    st.session_state["compared_test"] = str(id_)
+    st.text_input(
+        "Test example, by id or row",
+        key="compared_test",
+        on_change=lambda: go(test=st.session_state["compared_test"].strip() or None),
+        width=260,
+    )
+    for name, other in (("Previous", row - 1), ("Next", row + 1)):
+        st.button(
+            name,
+            key=f"{name.lower()}_compared",
+            disabled=not 0 <= other < count,
+            on_click=go,
+            kwargs={"test": str(other)},
         )
-        for name, other in (("Previous", row - 1), ("Next", row + 1)):
-            st.button(
-                name,
-                key=f"{name.lower()}_compared",
-                disabled=not 0 <= other < count,
-                on_click=go,
-                kwargs={"test": str(other)},
-            )
