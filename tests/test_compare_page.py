@@ -225,7 +225,7 @@ def test_a_direction_is_named_and_noted(page: Any, compared: Study) -> None:
     app = page(compared, b=the_upload(compared))
     app.text_input(key=f"direction_name_{comparison}_a0").input("<i>Patch</i>")
     app.text_area(key=f"direction_note_{comparison}_a0").input("Only *pullovers*.")
-    next(button for button in app.button if button.label == "Keep").click().run()
+    next(button for button in app.button if button.label == "Keep name and note").click().run()
     assert not app.exception
     assert notes(compared, comparison)["a", 0].name == "<i>Patch</i>"
     assert "&lt;i&gt;Patch&lt;/i&gt;" in words(app)

@@ -238,7 +238,7 @@ def note_form(study: Study, comparison: str, key: str, number: int, note: Note |
                 width=300,
             )
             st.form_submit_button(
-                "Keep",
+                "Keep name and note",
                 icon=":material/edit_note:",
                 on_click=_keep,
                 args=(study, comparison, key, number),
