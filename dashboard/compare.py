@@ -18,7 +18,7 @@ Key = Literal["a", "b"]
 """`a`: what A does and B does not; `b`: the reverse."""
 OTHER: dict[str, Key] = {"a": "b", "b": "a"}
 DIRECTIONS = 5
-UPLOADED, FOUND, HYPOTHESIS, EXAMPLE = "upload", "directions", "hypothesis", "example"
+FOUND, HYPOTHESIS, EXAMPLE = "directions", "hypothesis", "example"
 PANES = {
     FOUND: "Directions",
     HYPOTHESIS: "Hypothesis",

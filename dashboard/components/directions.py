@@ -147,7 +147,9 @@ def one(study: Study, about: dict[str, Any], key: str, number: int, location: Lo
         "direction_tests",
         lambda row: st.switch_page(
             EXPLAIN,
-            query_params=location.parameters(test=str(tests.ids[row]), algorithm=own["algorithm"]),
+            query_params=location.parameters(
+                test=str(tests.ids[row]), algorithm=own["algorithm"], method=own["method"]
+            ),
         ),
     )
 

@@ -74,9 +74,10 @@ def hypothesis(study: Study, about: dict[str, Any], direction: dict[str, Any] | 
             st.html(strip(study, name, intensity, options, rows))
         except DataloupeError as error:
             aside(str(error))
+        which = f"They show direction {direction['number'] + 1}. " if direction else ""
         aside(
-            "Above as they are, below changed. The average treatment effect (ATE) is the mean "
-            "change of the true label's probability and of its margin."
+            f"Above as they are, below changed. {which}The average treatment effect (ATE) is the "
+            "mean change of the true label's probability and of its margin."
         )
         tests = evenly_spread(study.dataset.n_test, MOST_PICTURES).tolist()
         every = None if len(tests) == study.dataset.n_test else tests
