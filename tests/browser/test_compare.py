@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine import store
 from engine.study import Study
+from engine.uploads.keeping import delete
 from tests.browser.chromium import PHONE, server, settled
 from tests.browser.test_accessibility import serious_findings
 from tests.conftest import SMALL_STUDY
@@ -36,6 +37,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def plain_url(plain: Study) -> Iterator[str]:
     with server(plain.root) as url:
         yield url
+
+
+@pytest.fixture(autouse=True)
+def nothing_uploaded(plain: Study) -> None:
+    """Every test begins without uploads, however the last one ended."""
+    for upload in plain.uploads:
+        delete(plain, upload)
 
 
 @pytest.fixture
@@ -115,7 +123,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     ).to_be_visible()
     page.get_by_role("button", name="Next").click()
     expect(page.get_by_text(re.compile("opposing examples are the same for both"))).to_be_visible()
-    assert "test=" in page.url
+    expect(page).to_have_url(re.compile("test="))
     assert serious_findings(page) == []
 
     page.get_by_role("button", name="Export").click()
@@ -172,7 +180,7 @@ def test_hostile_files_through_the_browser(
     for attack in attacks:
         # A browser sends what is said to be a file's name as it is.
         give(page, (attack.name, attack.path.read_bytes()))
-        expect(told, attack.name).to_contain_text(attack.says, timeout=WAIT)
+        expect(told, attack.name).to_contain_text(attack.says)
     assert len(attacks) >= 20
     assert not canary.exists()
     assert not plain.uploaded_weights_files()
