@@ -113,6 +113,14 @@ def test_a_study_of_one_algorithm_asks_for_another(page: Any, small_study: Study
     assert "mlp" in app.selectbox(key="upload_architecture_0").options
 
 
+def test_texts_can_be_compared_too(page: Any, text_study: Study) -> None:
+    assert "Token ids of the study" in words(page(text_study))
+
+
+def test_before_the_data_are_read_it_says_so(visit: Any, idle_study: Study) -> None:
+    assert "as soon as the data are read" in words(visit(idle_study, "compare"))
+
+
 def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study) -> None:
     content = fresh.checkpoint_file("mlp", 1).read_bytes()
     app = page(fresh)

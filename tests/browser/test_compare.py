@@ -17,7 +17,7 @@ from engine.uploads.keeping import delete
 from tests.browser.chromium import PHONE, server, settled
 from tests.browser.test_accessibility import serious_findings
 from tests.conftest import SMALL_STUDY
-from tests.hostile_uploads import GOOD_NAME, make_corpus
+from tests.hostile_uploads import GOOD_NAME, fitting_weights, make_corpus, mlp_shapes
 
 pytestmark = pytest.mark.browser
 
@@ -159,10 +159,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
 def test_hostile_files_through_the_browser(
     page: Page, plain: Study, plain_url: str, tmp_path: Path
 ) -> None:
-    weights = {
-        name: np.array(value)
-        for name, value in store.read_tensors(plain.checkpoint_file("mlp", 0)).items()
-    }
+    weights = fitting_weights(mlp_shapes(28 * 28, 32, 10))
     canary = tmp_path / "canary"
     corpus = [
         one
