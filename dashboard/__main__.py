@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from dashboard.data import STUDY_VARIABLE
 from dashboard.live import MEGABYTES
 from dashboard.routes import routes
 from engine.errors import DataloupeError
+from engine.study import Study
 
 HERE = Path(__file__).parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -45,7 +47,8 @@ def main() -> None:
     if options.end_with_input:
         threading.Thread(target=_end_with_input, daemon=True).start()
     app = st.App(HERE / "app.py", routes=routes(options.study.resolve()), on_script_error=_on_error)
-    app.run(config=server_config(options.address, options.port))
+    megabytes = largest_upload(options.study)
+    app.run(config=server_config(options.address, options.port, megabytes))
 
 
 def warn_if_open(address: str) -> None:
@@ -62,7 +65,14 @@ def warn_if_open(address: str) -> None:
         )
 
 
-def server_config(address: str, port: int) -> dict[str, object]:
+def largest_upload(root: Path) -> int:
+    """The largest file that some page takes, in MiB: models as study.toml says, or pictures."""
+    with contextlib.suppress(DataloupeError):  # the pages say what is wrong with it
+        return max(MEGABYTES, Study.open(root).spec.uploads.max_mib)
+    return MEGABYTES
+
+
+def server_config(address: str, port: int, megabytes: int = MEGABYTES) -> dict[str, object]:
     """Streamlit's options: theme, loopback, cross-site protection, no telemetry, no developer's
     tools. They do not depend on the working directory, so an installed wheel looks the same."""
     return {
@@ -76,7 +86,7 @@ def server_config(address: str, port: int) -> dict[str, object]:
         # A page of another site must not reach a local server under a name of its own.
         "server.allowedHosts": list(LOOPBACK) if address in LOOPBACK else ["*"],
         "secrets.files": [str(path) for path in login.secrets_files()],
-        "server.maxUploadSize": MEGABYTES,
+        "server.maxUploadSize": megabytes,
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",

@@ -11,6 +11,7 @@ from dashboard.components.notice import notice
 from dashboard.data import open_study
 from dashboard.location import (
     BRITTLE,
+    COMPARE,
     EXPLAIN,
     EXPLORE,
     JOBS,
@@ -77,6 +78,12 @@ page = st.navigation(
             icon=":material/content_cut:",
             url_path="what-if",
             help="Remove training pictures: what predictions would become, and proof of it.",
+        ),
+        st.Page(
+            COMPARE,
+            title="Compare",
+            icon=":material/difference:",
+            help="Two learning algorithms: which training data each leans on, and why.",
         ),
         st.Page(
             LIVE,

@@ -76,10 +76,10 @@ def open_study() -> Study:
     if not root:
         raise SpecError("No study was named. Start the dashboard with `dataloupe serve STUDY`.")
     study = Study.open(root)
-    stamps = [_stamp(study.spec_file), _stamp(study.dataset_file)]
-    for algorithm in study.spec.algorithms:
+    stamps = [stamp_of(study.spec_file), stamp_of(study.dataset_file)]
+    for algorithm in study.algorithms:
         methods = study.methods(algorithm)
-        stamps += [_stamp(study.search_file(algorithm, method)) for method in methods]
+        stamps += [stamp_of(study.search_file(algorithm, method)) for method in methods]
     return _kept(root, tuple(stamps), study)
 
 
@@ -93,8 +93,8 @@ def examples(study: Study, split: Split, algorithm: str | None = None) -> Exampl
     """A split's table, with the predictions of `algorithm` where they are built."""
     predicted = None
     if algorithm is not None and study.has_predictions(algorithm):
-        predicted = _stamp(study.predictions_file(algorithm, split))
-    stamps = _stamp(study.dataset_file), predicted
+        predicted = stamp_of(study.predictions_file(algorithm, split))
+    stamps = stamp_of(study.dataset_file), predicted
     return _examples(str(study.root), split, algorithm, stamps, study)
 
 
@@ -116,7 +116,7 @@ def _examples(
 
 def kept_slices(study: Study) -> tuple[list[SavedSlice], list[str]]:
     """The saved slices, and what is wrong with broken ones."""
-    stamps = tuple((path.name, _stamp(path)) for path in study.slice_files())
+    stamps = tuple((path.name, stamp_of(path)) for path in study.slice_files())
     return _kept_slices(str(study.root), stamps, study)
 
 
@@ -131,7 +131,7 @@ def badge(study: Study, algorithm: str, method: str) -> Badge:
     """The badge of a method's scores."""
     files = [study.search_file(algorithm, method), study.road_file(algorithm)]
     files += [study.method_file(algorithm, method), study.quality_file(algorithm)]
-    return _badge(str(study.root), algorithm, method, tuple(map(_stamp, files)), study)
+    return _badge(str(study.root), algorithm, method, tuple(map(stamp_of, files)), study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -146,7 +146,7 @@ def counterfactual(
 ) -> Counterfactual:
     """What removing a kept set would do."""
     files = [study.search_file(algorithm, method), study.quality_file(algorithm)]
-    stamps = (*map(_stamp, files), _stamp(study.predictions_file(algorithm, "test")))
+    stamps = (*map(stamp_of, files), stamp_of(study.predictions_file(algorithm, "test")))
     return _counterfactual(str(study.root), algorithm, method, removed.key, stamps, study, removed)
 
 
@@ -165,7 +165,7 @@ def _counterfactual(
 
 def kept_verifications(study: Study, algorithm: str) -> list[Verification]:
     """All verifications, oldest first. Raises StoreError for a broken one."""
-    stamps = tuple((path.name, _stamp(path)) for path in study.verification_files(algorithm))
+    stamps = tuple((path.name, stamp_of(path)) for path in study.verification_files(algorithm))
     return _kept_verifications(str(study.root), algorithm, stamps, study)
 
 
@@ -178,7 +178,7 @@ def _kept_verifications(
 
 def lds_of_each(study: Study, algorithm: str, method: str) -> np.ndarray | None:
     """LDS of every test example `[n_test]`; None where predicted outputs are not stored."""
-    stamp = _stamp(study.predicted_file(algorithm, method))
+    stamp = stamp_of(study.predicted_file(algorithm, method))
     if stamp is None:
         return None
     return _lds_of_each(str(study.root), algorithm, method, stamp, study)
@@ -273,7 +273,7 @@ class Weights:
 
 def weights(study: Study, algorithm: str, method: str) -> Weights:
     """The weights of the training examples."""
-    stamp = _stamp(study.totals_file(algorithm, method))
+    stamp = stamp_of(study.totals_file(algorithm, method))
     return _weights(str(study.root), algorithm, method, stamp, study)
 
 
@@ -312,7 +312,7 @@ def stage_files(study: Study, stage: str, algorithm: str) -> list[StoredFile]:
     found = []
     for folder in study.stage_folders(stage, algorithm):
         for path in sorted(folder.rglob("*")):
-            stamp = None if path.name.startswith(".") or path.is_dir() else _stamp(path)
+            stamp = None if path.name.startswith(".") or path.is_dir() else stamp_of(path)
             if stamp is not None:
                 found.append(StoredFile(path, stamp[1], stamp[0] / 1e9))
     return found
@@ -325,7 +325,7 @@ def files_stamp(study: Study) -> str:
         for path in study.root.rglob("*")
         if not path.name.startswith(".") and study.jobs_folder not in (path, *path.parents)
     )
-    return store.fingerprint([(str(path), _stamp(path)) for path in paths])
+    return store.fingerprint([(str(path), stamp_of(path)) for path in paths])
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -346,7 +346,8 @@ def sprite_url(study: Study, split: Split, sheet: int | None = None) -> str:
     return f"{prefix}/dataloupe/sprites/{key}/{split}/{number}.webp"
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
+    """Time and size of a file, which tell its states apart; None where it is missing."""
     try:
         status = path.stat()
     except FileNotFoundError:

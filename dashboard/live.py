@@ -20,7 +20,7 @@ from engine.live import warm_up as load
 from engine.study import Study
 
 MEGABYTES = 20
-"""The largest file that is taken, by the page and by the server."""
+"""The largest file that is taken. The server itself may take more: models are larger."""
 MEMORY_BYTES = 3 * 2**30
 """Mapped files do not count. A picture of the most pixels that are taken needs 1 GiB."""
 THREADS = 1

@@ -21,6 +21,7 @@ EXPLORE = "views/explore.py"
 EXPLAIN = "views/explain.py"
 TRAINING = "views/training.py"
 BRITTLE = "views/brittle.py"
+COMPARE = "views/compare.py"
 LIVE = "views/live.py"
 MAP = "views/map.py"
 WHAT_IF = "views/what_if.py"
@@ -102,7 +103,7 @@ def read_location(study: Study) -> Location:
     problems: list[str] = []
 
     algorithm = asked.get("algorithm", study.algorithm())
-    if algorithm not in study.spec.algorithms:
+    if algorithm not in study.algorithms:
         problems.append(f"This study has no learning algorithm “{_short(algorithm)}”.")
         algorithm = study.algorithm()
 

@@ -21,6 +21,7 @@ from engine.errors import (
     SpecError,
     StaleError,
     StoreError,
+    UploadError,
 )
 from engine.study import Study
 
@@ -42,4 +43,5 @@ __all__ = [
     "StaleError",
     "StoreError",
     "Study",
+    "UploadError",
 ]

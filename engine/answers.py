@@ -61,6 +61,7 @@ class Badge:
         recall: Of the search index against exact top-k, and the k it was measured at.
         road: How TRAK was computed; None for scores that are none of ours.
         checkpoints: Models attributed; None where that is not known.
+        wanted: How many more of them would do, where an upload has so few that it is indicative.
         features: Width of the gradient features (None: exact, not projected, or not known).
         damping: λ relative to the mean diagonal.
         runs: Subset runs that the scores were fitted on.
@@ -78,6 +79,7 @@ class Badge:
     recall_at: int
     road: str | None = None
     checkpoints: int | None = None
+    wanted: int = 0
     features: int | None = None
     damping: float | None = None
     soft_threshold: float = 0.0

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from engine.brittle import Supports
     from engine.unlearning.audit import Audit
     from engine.unlearning.klom import Klom
+    from engine.uploads.record import Upload
+    from engine.uploads.report import QuickReport
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
@@ -238,6 +240,30 @@ def _parser() -> argparse.ArgumentParser:
     bank.add_argument("--runs", type=int, help="only the first so many")
     bank.add_argument("--replace", action="store_true", help="in place of another imported bank")
     bank.set_defaults(verb=_import_bank)
+
+    compare = verbs.add_parser("compare", help="what another model or algorithm does differently")
+    compare.add_argument("study", type=Path)
+    theirs = compare.add_mutually_exclusive_group(required=True)
+    theirs.add_argument(
+        "--with",
+        dest="files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="checkpoints (.safetensors) of one other algorithm",
+    )
+    theirs.add_argument(
+        "--algorithms", nargs=2, metavar=("A", "B"), help="two of study.toml, or ids of uploads"
+    )
+    compare.add_argument("--arch", help="architecture of the files (default: recognised)")
+    compare.add_argument("--name", default="", help="what to call the files' algorithm")
+    compare.add_argument("--algorithm", help="compare the files with this (default: the first)")
+    compare.add_argument("--method", help="whose scores to compare (default: trak)")
+    compare.add_argument("--directions", type=int, default=5, help="each way (default: 5)")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    compare.add_argument("--workers", type=int, help="processes side by side (default: as fits)")
+    compare.set_defaults(verb=_compare)
 
     methods = verbs.add_parser("methods", help="list the ways to scores that a study has")
     methods.add_argument("study", type=Path)
@@ -674,6 +700,83 @@ def _print_audit(console: Console, found: Audit) -> None:
 
 def _klom(found: Klom) -> str:
     return f"{_bracketed(found.mean)} / {found.p95.mean:.2f}"
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from engine.modeldiff.compare import read_comparison
+    from engine.modeldiff.job import run_job
+
+    study = Study.open(options.study)
+    a, b = options.algorithms or (study.algorithm(options.algorithm), None)
+    report = None
+    if b is None:
+        upload, report = _upload(study, options, a)
+        b = upload.id
+    parameters = {
+        "a": a,
+        "b": b,
+        "method_a": options.method,
+        "method_b": options.method if options.algorithms else None,
+        "directions": options.directions,
+        "device": options.device,
+        "workers": options.workers,
+    }
+    console = Console(stderr=True)
+    with console.status("Comparing") as status:
+
+        def show(done: int, total: int, what: str) -> None:
+            status.update(f"{escape(what)} {done}/{total}")
+
+        found = read_comparison(study, run_job(study, parameters, show)["comparison"])
+    if options.json:
+        quick = None if report is None else report.to_dict()
+        print(json.dumps({"report": quick, **found}, indent=2, ensure_ascii=False))
+    else:
+        _print_comparison(found)
+    return 0
+
+
+def _upload(study: Study, options: argparse.Namespace, against: str) -> tuple[Upload, QuickReport]:
+    """Check and keep the files, and say how good they are."""
+    from engine.uploads.keeping import accept_files, trial_worker
+    from engine.uploads.report import Request, quick_report
+
+    worker = trial_worker(study)
+    try:
+        upload = accept_files(study, options.files, options.name, options.arch, worker)
+        request = Request(study.root, upload.id, against)
+        report = worker.call(quick_report, request, study.spec.uploads.seconds)
+    finally:
+        worker.end()
+    if not options.json:
+        _print_quick_report(upload, report)
+    return upload, report
+
+
+def _print_quick_report(upload: Upload, report: QuickReport) -> None:
+    print(f"{upload.name} is {upload.architecture}, kept as {upload.id}. {upload.preprocessing}")
+    said = f"It is right on {report.accuracy:.1%} of the test examples"
+    if report.their_accuracy is not None:
+        said += (
+            f", {report.against} on {report.their_accuracy:.1%}; they agree on "
+            f"{report.agreement:.1%}"
+        )
+    print(f"{said}.")
+
+
+def _print_comparison(found: dict[str, Any]) -> None:
+    console = Console()
+    names = found["a"]["name"], found["b"]["name"]
+    for key, own, other in (("a", *names), ("b", *names[::-1])):
+        console.print(f"\n[bold]What {escape(own)} does and {escape(other)} does not[/]")
+        for one in found["directions"][key]:
+            console.print(f"{one['number'] + 1}. {escape(one['reading'])}")
+    console.print(f"\n[dim]{escape(found['significance'])}[/]", soft_wrap=True)
+    if found["indicative"]:
+        console.print(
+            f"Indicative only: {found['wanted']} more checkpoints of the side that has fewest "
+            "would tell chance in training from what is real."
+        )
 
 
 def _import(options: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ def examine(study: Study, repair: bool = False) -> Report:
         ".json": store.read_json,
         ".webp": lambda path: _check_digest(path, sheets.get(path)),
     }
+    checks_of = dict.fromkeys(study.uploaded_weights_files(), _check_upload)
     imports = _imports(study)
     broken: list[str] = []
     removed: set[Path] = set()
@@ -44,7 +45,7 @@ def examine(study: Study, repair: bool = False) -> Report:
     ]
     for path in files:
         try:
-            checks[path.suffix](path)
+            checks_of.get(path, checks[path.suffix])(path)
         except StoreError as error:
             about = next(
                 (about for folder, about in imports.items() if folder in path.parents), None
@@ -97,6 +98,12 @@ def _sheet_digests(study: Study) -> dict[Path, str]:
                 for name, digest in store.read_made_by(arrays).get("sheets", {}).items():
                     digests[folder / name] = digest
     return digests
+
+
+def _check_upload(path: Path) -> None:
+    """An uploaded file is as it came: its name is its digest."""
+    if store.file_digest(path) != path.stem:
+        raise StoreError(f"{path} is broken: it is no longer what was uploaded. Upload it again.")
 
 
 def _check_digest(path: Path, digest: str | None) -> None:

@@ -24,6 +24,10 @@ class CheckpointError(DataloupeError):
     """A file of weights cannot be used with the architecture it is meant for."""
 
 
+class UploadError(DataloupeError):
+    """An uploaded file is not what it must be. Nothing of it was run or kept."""
+
+
 class ImportingError(DataloupeError):
     """A file made by another tool cannot be brought into the study as it is."""
 

@@ -53,6 +53,13 @@ algorithms/NAME/unlearning/changes/0123456789abcdef.safetensors   what should ch
 algorithms/NAME/unlearning/searches/0123456789abcdef.json  hyper-parameters that did best
 algorithms/NAME/unlearning/audits/0123456789abcdef.json    how near the oracles methods came
 triage/0123456789abcdef.json                 one change of a prediction's tags and note
+uploads/files/SHA256.safetensors             a checkpoint that somebody uploaded, as it came
+uploads/upload-0123456789ab.json             uploaded checkpoints of one algorithm: what they are
+algorithms/upload-0123456789ab/…             what was computed of them, as of any algorithm
+comparisons/0123456789abcdef.json            a comparison of two algorithms
+comparisons/0123456789abcdef.safetensors     its directions and projections
+comparisons/0123456789abcdef-NAME.json       a test of a hypothesis about it
+comparisons/0123456789abcdef.a0.json         name and note of a direction: its first of A beside B
 """
 
 from __future__ import annotations
@@ -338,3 +345,45 @@ class Layout:
     def triage_files(self) -> list[Path]:
         """The files of all changes of tags and notes."""
         return sorted((self.root / "triage").glob("[!.]*.json"))
+
+    @property
+    def uploads_folder(self) -> Path:
+        return self.root / "uploads"
+
+    def upload_file(self, upload: str) -> Path:
+        return self.uploads_folder / f"{upload}.json"
+
+    def upload_files(self) -> list[Path]:
+        """The files that say what each upload is."""
+        return sorted(self.uploads_folder.glob("upload-*.json"))
+
+    def uploaded_weights_file(self, sha256: str) -> Path:
+        return self.uploads_folder / "files" / f"{sha256}.safetensors"
+
+    def uploaded_weights_files(self) -> list[Path]:
+        """All uploaded checkpoints."""
+        return sorted((self.uploads_folder / "files").glob("[!.]*.safetensors"))
+
+    def comparison_file(self, comparison: str) -> Path:
+        return self.root / "comparisons" / f"{comparison}.json"
+
+    def comparison_files(self) -> list[Path]:
+        """The files that say what each comparison found."""
+        return sorted((self.root / "comparisons").glob("????????????????.json"))
+
+    def comparison_arrays_file(self, comparison: str) -> Path:
+        return self.root / "comparisons" / f"{comparison}.safetensors"
+
+    def direction_note_file(self, comparison: str, key: str, number: int) -> Path:
+        return self.root / "comparisons" / f"{comparison}.{key}{number}.json"
+
+    def direction_note_files(self, comparison: str) -> list[Path]:
+        """The names and notes of a comparison's directions."""
+        return sorted((self.root / "comparisons").glob(f"{comparison}.[ab]*.json"))
+
+    def hypothesis_file(self, comparison: str, name: str) -> Path:
+        return self.root / "comparisons" / f"{comparison}-{name}.json"
+
+    def hypothesis_files(self, comparison: str) -> list[Path]:
+        """The tests of hypotheses about a comparison."""
+        return sorted((self.root / "comparisons").glob(f"{comparison}-*.json"))

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine import execution, store
 from engine.bank import fault
-from engine.errors import DataloupeError, SpecError
+from engine.errors import DataloupeError, SpecError, UploadError
 from engine.stages.checkpoints import (
     initial_model,
     outputs_made_from,
@@ -102,8 +102,14 @@ def check_recipe(study: Study, algorithm: str) -> None:
     """Refuse to retrain an algorithm that says only where its weights are.
 
     Raises:
-        SpecError: Saying what to add.
+        SpecError: Saying what to add. UploadError: It was uploaded, nobody said how it was made.
     """
+    if algorithm in study.uploads:
+        raise UploadError(
+            f"{study.uploads[algorithm].name} was uploaded as finished checkpoints, so removal can "
+            "be predicted but not verified by retraining: only algorithms of study.toml can be "
+            "trained."
+        )
     if not has_recipe(study, algorithm):
         raise SpecError(
             f"algorithms.{algorithm} has only `weights`, so removal can be predicted but not "
@@ -114,7 +120,7 @@ def check_recipe(study: Study, algorithm: str) -> None:
 
 def has_recipe(study: Study, algorithm: str) -> bool:
     """Whether models of the algorithm can be trained, not only read."""
-    spec = study.spec.algorithms[algorithm]
+    spec = study.algorithms[algorithm]
     return not spec.weights or "epochs" in spec.model_fields_set
 
 

@@ -183,6 +183,23 @@ class SubsetRunsSpec(_Strict):
         return masks
 
 
+class UploadsSpec(_Strict):
+    """`[uploads]`: what is taken of models that people upload to compare. DESIGN section 8."""
+
+    max_mib: Annotated[int, Field(ge=1, le=65_536)] = 512
+    """The largest file."""
+    max_files: Annotated[int, Field(ge=1, le=1000)] = 32
+    """The most checkpoints of one ensemble."""
+    quota_mib: Annotated[int, Field(ge=1)] = 4096
+    """The most that all uploaded files together take."""
+    keep_days: Annotated[int, Field(ge=0)] = 0
+    """Uploads are removed after so many days; 0: never."""
+    memory_mib: Annotated[int, Field(ge=256)] = 4096
+    """The most that the process which tries an upload may allocate."""
+    seconds: Annotated[int, Field(ge=1)] = 120
+    """The longest that trying an upload may take."""
+
+
 class StudySpec(_Strict):
     """A whole study.toml."""
 
@@ -195,6 +212,7 @@ class StudySpec(_Strict):
     search: SearchSpec = SearchSpec()
     subset_runs: SubsetRunsSpec = SubsetRunsSpec()
     live: LiveSpec = LiveSpec()
+    uploads: UploadsSpec = UploadsSpec()
 
     @model_validator(mode="after")
     def _weights_and_recipe_exclude_each_other(self) -> StudySpec:
@@ -292,6 +310,7 @@ def _allowed_keys(parents: list[str], model: type[BaseModel]) -> list[str]:
         "search": SearchSpec,
         "subset_runs": SubsetRunsSpec,
         "live": LiveSpec,
+        "uploads": UploadsSpec,
     }
     return sorted((tables[parents[0]] if parents else model).model_fields)
 

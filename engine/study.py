@@ -45,6 +45,7 @@ from engine.quality import Measured, Quality
 from engine.sharded_rows import ShardedRows
 from engine.softmax import softmax
 from engine.spec import AlgorithmSpec, StudySpec, load_spec
+from engine.uploads.record import Upload, read_uploads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,6 +153,24 @@ class Study(Layout):
 
         return import_bank(self, folder, **options)
 
+    def upload(self, *files: str | Path, name: str = "", architecture: str | None = None) -> Upload:
+        """Check and keep checkpoints as one algorithm. See `engine.uploads.keeping.accept`."""
+        from engine.uploads.keeping import accept_files
+
+        return accept_files(self, [Path(file) for file in files], name, architecture)
+
+    def compare(self, a: str, b: str, **options: Any) -> dict[str, Any]:
+        """What two algorithms, or uploads by their id, do differently, and keep it.
+
+        Args:
+            options: As `parameters` of `engine.modeldiff.job.run_job`.
+        """
+        from engine.modeldiff.compare import read_comparison
+        from engine.modeldiff.job import run_job
+
+        done = run_job(self, {"a": a, "b": b, **options}, lambda done, total, what: None)
+        return read_comparison(self, done["comparison"])
+
     def launch(self, port: int | None = None, open_browser: bool = True) -> str:
         """Serve the dashboard for this study from a process of its own; return its address.
 
@@ -232,18 +251,29 @@ class Study(Layout):
 
     # --- what was computed ---------------------------------------------------------------------
 
+    @property
+    def uploads(self) -> dict[str, Upload]:
+        """What people uploaded to compare, by the name it has as an algorithm; newest first."""
+        return read_uploads(self)
+
+    @property
+    def algorithms(self) -> dict[str, AlgorithmSpec]:
+        """Those of study.toml, which a build makes, then the uploaded ones."""
+        uploaded = {name: upload.algorithm for name, upload in self.uploads.items()}
+        return {**self.spec.algorithms, **uploaded}
+
     def algorithm(self, name: str | None = None) -> str:
         """The name itself if the study has it, or its first algorithm for None."""
         if name is None:
             return next(iter(self.spec.algorithms))
-        if name not in self.spec.algorithms:
-            known = ", ".join(self.spec.algorithms)
+        if name not in self.algorithms:
+            known = ", ".join(self.algorithms)
             raise DataloupeError(f"{self.root} has no algorithm {name!r}; it has {known}.")
         return name
 
     def checkpoints(self, algorithm: str) -> int:
         """How many checkpoints the spec asks for."""
-        spec: AlgorithmSpec = self.spec.algorithms[algorithm]
+        spec = self.algorithms[algorithm]
         return len(spec.weights) or spec.checkpoints
 
     def seed(self, checkpoint: int) -> int:
@@ -252,7 +282,9 @@ class Study(Layout):
 
     def wants_bank(self, algorithm: str) -> bool:
         """Whether the algorithm has a run bank, or will have when the build is done."""
-        return bool(self.subset_runs) or self.bank_import_file(algorithm).exists()
+        if self.bank_import_file(algorithm).exists():
+            return True
+        return bool(self.subset_runs) and algorithm in self.spec.algorithms
 
     def is_tuned(self, algorithm: str) -> bool:
         """Whether validation runs decide settings of TRAK."""
@@ -365,6 +397,7 @@ class Study(Layout):
             method="TRAK",
             road=road["kind"],
             checkpoints=search["checkpoints"],
+            wanted=self.uploads[algorithm].wanted if algorithm in self.uploads else 0,
             features=None if road["kind"] == "dual-exact" else road["proj_dim"],
             damping=road["damping"],
             soft_threshold=road.get("soft_threshold", 0.0),

@@ -47,6 +47,9 @@ checkpoints = 2
 [search]
 top_k = 20
 
+[uploads]
+max_mib = 20
+
 [subset_runs]
 masks = 15
 """

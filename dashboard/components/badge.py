@@ -38,6 +38,8 @@ def _line(badge: Badge) -> str:
     if badge.lds is None or badge.lds_low is None or badge.lds_high is None:
         if badge.checkpoints is not None:
             parts.append(f"{badge.checkpoints} checkpoint{'s' if badge.checkpoints != 1 else ''}")
+        if badge.wanted:
+            parts.append("indicative")
         if badge.runs is not None:
             parts.append(f"{badge.runs:,} subset runs")
         parts.append("quality not measured")
@@ -79,7 +81,8 @@ def trust_in_full(badge: Badge) -> str:
     else:
         rows["Road"] = f"{ROADS.get(badge.road, badge.road)}. {badge.reason}"
     if badge.checkpoints is not None:
-        rows["Checkpoints"] = f"{badge.checkpoints:,}"
+        more = f"; indicative, {badge.wanted:,} more would do" if badge.wanted else ""
+        rows["Checkpoints"] = f"{badge.checkpoints:,}{more}"
     if badge.runs is not None:
         rows["Subset runs"] = f"{badge.runs:,} that it was fitted on"
     if badge.road is not None:

@@ -7,7 +7,10 @@ from html import escape
 
 import streamlit as st
 
+from dashboard.components.notice import notice
+from dashboard.components.title import short
 from dashboard.data import open_study
+from dashboard.location import COMPARE
 from engine.answers import Progress
 from engine.progress import TITLES
 from engine.study import Study
@@ -17,6 +20,22 @@ SECONDS = 1.5
 
 def building(title: str, ready: Callable[[Study], bool], algorithm: str) -> None:
     """Show how far the build is; when the study is `ready`, show the page itself."""
+    study = open_study()
+    if algorithm in study.uploads:
+        notice(
+            title,
+            f"“{short(study.uploads[algorithm].name)}” was uploaded. Its predictions and scores "
+            "are computed when it is compared: start that on the page Compare. Similar examples, "
+            "maps and live queries are of the study's own algorithms only.",
+        )
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            st.page_link(
+                COMPARE,
+                label="Compare it",
+                icon=":material/difference:",
+                query_params={"a": study.algorithm(), "b": algorithm},
+            )
+        return
 
     @st.fragment(run_every=SECONDS)
     def watch() -> None:

@@ -63,12 +63,12 @@ def influence_cards(
     for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
         shown_score, told = amount(score, largest, slope)
         words = f"{'supports' if score > 0 else 'opposes'} with {told}"
-        card = _training_card(int(row), example, words, location, back)
+        card = training_card(int(row), example, words, location, back)
         cards.append(replace(card, score=shown_score, bar=abs(float(score)) / largest))
     return cards
 
 
-def _training_card(
+def training_card(
     row: int, example: dict[Hashable, Any], words: str, location: Location, back: dict[str, str]
 ) -> Card:
     """A training example's card, which leads to its own view; `words` say what it is here for."""
@@ -99,7 +99,7 @@ def similar_cards(
     cards = []
     for row, alike, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
         words = f"{alike:.3f}".replace("-", "−")
-        card = _training_card(int(row), example, f"similarity {words}", location, back)
+        card = training_card(int(row), example, f"similarity {words}", location, back)
         cards.append(replace(card, score=words, bar=max(0.0, float(alike))))
     return cards
 
@@ -132,7 +132,7 @@ def weight_cards(
         weight = float(weights.total[row])
         helps, hurts = (signed(sums[row], largest) for sums in (weights.support, weights.oppose))
         words = f"{helps} helping and {hurts} hurting in all"
-        card = _training_card(int(row), example, words, location, {})
+        card = training_card(int(row), example, words, location, {})
         score = signed(weight, largest).removeprefix("+")
         cards.append(replace(card, score=score, bar=weight / largest))
     return cards

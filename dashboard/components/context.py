@@ -23,16 +23,18 @@ def context(study: Study, location: Location) -> None:
             f"<span>{dataset.n_test:,} test examples</span>",
             f"<span>{len(dataset.classes):,} classes</span>",
         ]
-    algorithms = list(study.spec.algorithms)
+    algorithms = {name: name for name in study.spec.algorithms}
+    algorithms |= {id_: one.name for id_, one in study.uploads.items()}
     if len(algorithms) == 1:
-        facts.append(f"<span>learning algorithm {escape(algorithms[0])}</span>")
+        facts.append(f"<span>learning algorithm {escape(location.algorithm)}</span>")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.html(f'<div class="dl-context">{"".join(facts)}</div>')
         if len(algorithms) > 1:
             st.session_state["algorithm"] = location.algorithm
             st.selectbox(
                 "Learning algorithm",
-                algorithms,
+                list(algorithms),
+                format_func=algorithms.__getitem__,
                 key="algorithm",
                 on_change=keep,
                 args=("algorithm", None, ("method",)),

@@ -14,6 +14,14 @@ ALPHA = 0.5
 
 def unmeasured(study: Study, algorithm: str, name: str) -> None:
     """Say how the scores of `name` can be measured."""
+    if algorithm in study.uploads:
+        heading("Nobody knows how good these scores are")
+        aside(
+            f"{study.uploads[algorithm].name} was uploaded as finished checkpoints. Scores are "
+            "measured on models trained on random parts of the data, and how to train this one was "
+            "not given. Take the order of its scores for a hint, and their size for nothing."
+        )
+        return
     spec = study.spec.algorithms[algorithm]
     imported = TRAK not in study.methods(algorithm)
     left, right = st.columns(2, gap="large")

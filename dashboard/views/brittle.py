@@ -19,6 +19,7 @@ from dashboard.brittle import (
     verifications,
 )
 from dashboard.components.badge import trust_badge
+from dashboard.components.blocks import aside
 from dashboard.components.brittle_jobs import progress, verify_button, verify_first
 from dashboard.components.building import building
 from dashboard.components.cards import influence_cards, test_cards
@@ -35,9 +36,10 @@ from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.slices import position_in_slice
 from engine.brittle import AGREE, AT_MOST, verified
 from engine.brittle_table import STATUSES, Format, as_bytes
+from engine.errors import DataloupeError
 from engine.flags import RULES
 from engine.quality import TWO_SIDED_95
-from engine.retraining import has_recipe
+from engine.retraining import check_recipe, has_recipe
 from engine.study import Study
 from engine.trust import number
 from engine.verification import Verification
@@ -371,10 +373,8 @@ with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
     if has_recipe(study, algorithm):
         verify_first(study, found, told["row"].to_numpy()[places])
     export(len(places))
-if not has_recipe(study, algorithm):
-    st.html(
-        '<p class="dl-aside">These can be predicted and not verified: '
-        f"algorithms.{escape(algorithm)} has only <code>weights</code>. Add the recipe that "
-        "made them (epochs, batch_size, optimizer, learning_rate, …) to study.toml.</p>"
-    )
+try:
+    check_recipe(study, algorithm)
+except DataloupeError as error:
+    aside(f"These can be predicted and not verified: {error}")
 part(location, partial(listed, places))

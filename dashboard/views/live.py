@@ -76,7 +76,7 @@ def take() -> None:
         found = st.session_state["own_text"].strip() or None
     else:
         file = st.session_state["own_picture"]
-        found = None if file is None else file.getvalue()
+        found = None if file is None or file.size > MEGABYTES * 2**20 else file.getvalue()
     if found is not None:
         st.session_state["live_given"] = found
 

@@ -61,6 +61,14 @@ KINDS: dict[str, Kind] = {
     "unlearn": Kind(
         "Audit unlearning", "engine.unlearning.audit:check_job", "engine.unlearning.audit:run_job"
     ),
+    "compare": Kind(
+        "Compare algorithms", "engine.modeldiff.job:check_job", "engine.modeldiff.job:run_job"
+    ),
+    "hypothesis": Kind(
+        "Test a hypothesis",
+        "engine.modeldiff.job:check_hypothesis",
+        "engine.modeldiff.job:run_hypothesis",
+    ),
 }
 
 

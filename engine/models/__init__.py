@@ -4,8 +4,9 @@ An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Modu
 what the task planned (`shape` = [channels, height, width] for pictures; `vocabulary`, whose token 0
 is padding, for text). The module maps a batch of inputs to logits `[batch, n_classes]`.
 
-A new architecture is one file beside this one and one line in `ARCHITECTURES`. Importing this
-module does not import torch.
+A new architecture is one file beside this one and one line in `ARCHITECTURES`. The file may also
+have a function `options_of(shapes)`, which guesses the options from the shapes of weights, so that
+uploaded ones are recognised. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -77,6 +78,49 @@ def build_model(
             raise SpecError(f"architecture {architecture!r} gave {model!r}, not a torch.nn.Module.")
         _try_out(architecture, model.eval(), encoding, n_classes)
     return model
+
+
+def state_shapes(
+    architecture: str, options: dict[str, Any], encoding: dict[str, Any], n_classes: int
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an architecture's weights.
+
+    A built-in is built without memory for its weights, however large the options make it.
+
+    Raises:
+        SpecError: As `build_model`.
+    """
+    import torch
+
+    if architecture not in ARCHITECTURES:
+        model = build_model(architecture, options, encoding, n_classes, seed=0)
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    function = _find(architecture)
+    _check_names(architecture, function, options)
+    try:
+        with torch.device("meta"):
+            model = function(encoding, n_classes, **options)
+    except ValidationError as error:
+        raise SpecError(_explain(architecture, error)) from error
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def guess_options(
+    architecture: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any] | None:
+    """The options of a built-in that weights of these shapes may have; None where none fit.
+
+    A guess: whoever takes it compares `state_shapes`.
+    """
+    module_name = ARCHITECTURES[architecture].partition(":")[0]
+    guess = getattr(importlib.import_module(module_name), "options_of", None)
+    if guess is None:
+        return None
+    try:
+        found: dict[str, Any] = guess(shapes)
+    except (KeyError, IndexError):
+        return None
+    return found
 
 
 def _find(architecture: str) -> Architecture:

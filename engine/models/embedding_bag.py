@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -52,3 +53,9 @@ def embedding_bag(
     embedding = MeanEmbedding(len(encoding["vocabulary"]), width)
     trunk = nn.Sequential(embedding, nn.Linear(width, hidden), nn.ReLU())
     return Classifier(trunk, nn.Linear(hidden, n_classes))
+
+
+def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The options that weights of these shapes were made with."""
+    hidden, width = shapes["trunk.1.weight"]
+    return {"width": width, "hidden": hidden}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -33,3 +34,9 @@ def mlp(
     for n_in, n_out in pairwise(sizes):
         trunk.extend([nn.Linear(n_in, n_out), nn.ReLU()])
     return Classifier(trunk, nn.Linear(sizes[-1], n_classes))
+
+
+def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The widths that weights of these shapes were made with."""
+    layers = sum(name.startswith("trunk.") and name.endswith(".weight") for name in shapes)
+    return {"widths": [shapes[f"trunk.{2 * layer + 1}.weight"][0] for layer in range(layers)]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -50,3 +51,8 @@ def resnet9(
         ScaledGlobalMaximum(),
     )
     return Classifier(trunk, nn.Linear(second, n_classes, bias=False))
+
+
+def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The widths that weights of these shapes were made with."""
+    return {"widths": [shapes[f"trunk.{stage}.0.weight"][0] for stage in (0, 1, 3)]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -45,3 +46,8 @@ def resnet_small(
         GlobalAverage(),
     )
     return Classifier(trunk, nn.Linear(wide, n_classes))
+
+
+def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The width that weights of these shapes were made with."""
+    return {"width": shapes["trunk.0.0.weight"][0]}

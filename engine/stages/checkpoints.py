@@ -53,7 +53,7 @@ def run(run: Run, algorithm: str) -> None:
 
 def recipe_made_from(study: Study, algorithm: str) -> str:
     """Fingerprint of a learning algorithm on the study's data: what all its models share."""
-    spec = study.spec.algorithms[algorithm]
+    spec = study.algorithms[algorithm]
     recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
     start = spec.initial_weights
     digest = _digest(study.user_file(start)) if start else None
@@ -62,7 +62,7 @@ def recipe_made_from(study: Study, algorithm: str) -> str:
 
 def checkpoint_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of one checkpoint: data, recipe and seed, or the user's own file."""
-    spec = study.spec.algorithms[algorithm]
+    spec = study.algorithms[algorithm]
     recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
     start = spec.weights[checkpoint] if spec.weights else spec.initial_weights
     return store.fingerprint(
@@ -94,7 +94,7 @@ def make_checkpoint(job: Job) -> None:
     from engine.training.trainer import train
 
     study = Study.open(job.root)
-    spec = study.spec.algorithms[job.algorithm]
+    spec = study.algorithms[job.algorithm]
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
     made_from = checkpoint_made_from(study, job.algorithm, job.checkpoint)
     path = study.checkpoint_file(job.algorithm, job.checkpoint)
@@ -153,7 +153,7 @@ def load_checkpoint(study: Study, algorithm: str, checkpoint: int, device: str) 
     """A trained checkpoint of the study, in eval mode on `device`."""
     from engine.training.checkpoints import load_weights
 
-    model = untrained_model(study, study.spec.algorithms[algorithm], seed=0)
+    model = untrained_model(study, study.algorithms[algorithm], seed=0)
     load_weights(study.checkpoint_file(algorithm, checkpoint), model)
     return model.to(device).eval()
 

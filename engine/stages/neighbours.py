@@ -58,7 +58,7 @@ def run(run: Run, algorithm: str) -> None:
         store.read_json(summary, made_from)
     run.report(Progress("neighbours", algorithm, 0, 1))
     if used_checkpoints(study, algorithm) == 0:
-        architecture = study.spec.algorithms[algorithm].architecture
+        architecture = study.algorithms[algorithm].architecture
         reason = f"the architecture {architecture!r} has no method `embed`"
         _write_summary(study, algorithm, {"checkpoints": 0, "reason": reason}, made_from)
     else:

@@ -86,7 +86,10 @@ def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
 
 
 def tuned_settings(study: Study, algorithm: str) -> dict[str, Any]:
-    """Settings of the road that validation runs decided."""
+    """Settings of the road that validation runs decided. An upload has no runs of its own, and is
+    to be compared: it takes those of the study's first algorithm."""
+    if algorithm in study.uploads:
+        algorithm = study.algorithm()
     if not study.is_tuned(algorithm):
         return {}
     return dict(store.read_json(study.tuning_file(algorithm))["settings"])

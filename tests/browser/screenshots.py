@@ -40,6 +40,7 @@ def addresses(root: Path) -> dict[str, str]:
         "brittle": brittle_address(study),
         "map": f"map?train={opposer}",
         "what-if": f"what-if?set={removed}",
+        "compare": "compare",
         "quality": "quality",
         "jobs": "jobs",
         "provenance": "provenance",

@@ -35,6 +35,7 @@ PAGES = {
     "map": "map?train=train-5",
     "what if": "what-if",
     "what if of a set": "what-if?set={set}",
+    "compare": "compare",
     "quality": "quality",
     "quality of one example": "quality?test=test-5",
     "jobs": "jobs",

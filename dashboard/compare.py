@@ -1,0 +1,119 @@
+"""What the address of Compare says, and what its parts read of comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import streamlit as st
+
+from dashboard.data import stamp_of
+from engine import store
+from engine.errors import DataloupeError, StoreError
+from engine.modeldiff.compare import comparison_id, read_comparison, side
+from engine.modeldiff.significance import LEVEL
+from engine.study import Study
+
+Key = Literal["a", "b"]
+"""`a`: what A does and B does not; `b`: the reverse."""
+OTHER: dict[str, Key] = {"a": "b", "b": "a"}
+DIRECTIONS = 5
+FOUND, HYPOTHESIS, EXAMPLE = "directions", "hypothesis", "example"
+PANES = {
+    FOUND: "Directions",
+    HYPOTHESIS: "Hypothesis",
+    EXAMPLE: "One example",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the address says, checked.
+
+    Attributes:
+        a, b: The algorithms; b is None where the study has no second.
+        pane: One of PANES.
+        key: Which side's directions.
+        number: Of the direction, from 0.
+        problems: What in the address could not be, for the reader.
+    """
+
+    a: str
+    b: str | None
+    pane: str
+    key: Key
+    number: int
+    problems: tuple[str, ...]
+
+
+def read_asked(study: Study) -> Asked:
+    """Read and check the address."""
+    problems: list[str] = []
+    names = list(study.algorithms)
+
+    def algorithm(key: str, default: str | None) -> str | None:
+        asked = st.query_params.get(key)
+        if asked is None or asked in names:
+            return asked or default
+        problems.append(f"This study has no learning algorithm “{asked[:60]}”.")
+        return default
+
+    a = algorithm("a", names[0]) or names[0]
+    # What is newest of the others is what somebody has come to compare.
+    others = [*study.uploads, *(name for name in study.spec.algorithms if name != a)]
+    b = algorithm("b", next((name for name in others if name != a), None))
+    if a == b:
+        problems.append("An algorithm cannot be compared with itself.")
+        b = next((name for name in others if name != a), None)
+    pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")
+    number = st.query_params.get("direction", "1")
+    return Asked(
+        a=a,
+        b=b,
+        pane=pane if pane in PANES else FOUND,
+        key="b" if key == "b" else "a",
+        number=int(number) - 1 if number.isascii() and number.isdigit() and number != "0" else 0,
+        problems=tuple(problems),
+    )
+
+
+def name_of(study: Study, algorithm: str) -> str:
+    """What to call an algorithm."""
+    upload = study.uploads.get(algorithm)
+    return algorithm if upload is None else upload.name
+
+
+def comparison_of(study: Study, a: str, b: str) -> dict[str, Any] | None:
+    """What was found between the scores of two algorithms as they are now; None if nothing yet."""
+    try:
+        found = comparison_id(study, side(study, a), side(study, b), DIRECTIONS)
+    except DataloupeError:  # one has no scores yet
+        return None
+    stamp = stamp_of(study.comparison_file(found))
+    return None if stamp is None else _comparison(str(study.root), found, stamp, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _comparison(root: str, comparison: str, stamp: object, _study: Study) -> dict[str, Any]:
+    return read_comparison(_study, comparison)
+
+
+def hypotheses(study: Study, comparison: str) -> list[dict[str, Any]]:
+    """The tests of hypotheses about a comparison, newest first; broken ones are left out."""
+    found = []
+    for path in study.hypothesis_files(comparison):
+        try:
+            found.append({"file": path.stem, **store.read_json(path)})
+        except StoreError:
+            continue
+    return sorted(found, key=lambda one: str(one["when"]), reverse=True)
+
+
+def judged(direction: dict[str, Any]) -> tuple[str, str]:
+    """(kind for the style, words): whether a direction is more than chance in training."""
+    p = direction["p"]
+    if p is None:
+        return "unknown", "not judged"
+    if p < LEVEL:
+        return "told", f"more than chance (p = {p:.2g})"
+    return "chance", "no more than chance"

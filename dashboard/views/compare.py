@@ -1,0 +1,232 @@
+"""Compare: two learning algorithms, one of them perhaps uploaded: what each does that the other
+does not, on which training data that rests, and whether a hypothesis about it is true."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from dashboard.compare import (
+    EXAMPLE,
+    FOUND,
+    HYPOTHESIS,
+    PANES,
+    Asked,
+    comparison_of,
+    name_of,
+    read_asked,
+)
+from dashboard.components.blocks import aside, heading
+from dashboard.components.building import building
+from dashboard.components.comparison_export import comparison_export
+from dashboard.components.copy_link import copy_link
+from dashboard.components.directions import directions
+from dashboard.components.hypothesis import hypothesis
+from dashboard.components.job_panel import job_panel
+from dashboard.components.notice import notice, warning
+from dashboard.components.part import part
+from dashboard.components.quick_report import quick_report
+from dashboard.components.side_by_side import side_by_side
+from dashboard.components.title import plain, short, title
+from dashboard.components.upload_form import upload_form
+from dashboard.components.upload_list import checkpoints_words, upload_list
+from dashboard.data import examples, open_study
+from dashboard.location import Location, go, keep, read_location
+from dashboard.uploads import report
+from engine.errors import DataloupeError
+from engine.jobs.queue import Job, jobs, submit
+from engine.study import Study
+
+KIND = "compare"
+
+study = open_study()
+location = read_location(study)
+if not study.has_data:
+    building(
+        "Models can be uploaded as soon as the data are read",
+        lambda study: study.has_data,
+        location.algorithm,
+    )
+    st.stop()
+asked = read_asked(study)
+uploads = study.uploads
+
+
+def choose(a: str, b: str) -> None:
+    """Which two algorithms."""
+    names = list(study.algorithms)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="two"):
+        for key, words, value in (("a", "A", a), ("b", "B", b)):
+            st.session_state[f"compared_{key}"] = value
+            st.selectbox(
+                f"Algorithm {words}",
+                names,
+                format_func=partial(name_of, study),
+                key=f"compared_{key}",
+                on_change=chosen,
+                args=(key, a, b),
+                width=280,
+            )
+        st.button(
+            "Swap",
+            icon=":material/swap_horiz:",
+            key="swap",
+            on_click=go,
+            kwargs={"a": b, "b": a, "direction": None, "side": None},
+        )
+
+
+def chosen(key: str, a: str, b: str) -> None:
+    """Callback: another algorithm on one side; the same on both sides swaps them."""
+    value = st.session_state[f"compared_{key}"]
+    other = b if key == "a" else a
+    both = {"a": a, "b": b, key: value}
+    if value == other:
+        both = {"a": b, "b": a}
+    go(**both, direction=None, side=None)
+
+
+def latest(a: str, b: str) -> Job | None:
+    """The newest job that compares these two."""
+    return next(
+        (
+            one
+            for one in jobs(study, newest=100)
+            if one.kind == KIND and (one.parameters["a"], one.parameters["b"]) == (a, b)
+        ),
+        None,
+    )
+
+
+def start(a: str, b: str) -> None:
+    """Callback: put the comparison into the queue."""
+    try:
+        submit(
+            study,
+            KIND,
+            {"a": a, "b": b},
+            f"Compare {name_of(study, a)} and {name_of(study, b)}",
+        )
+    except DataloupeError as error:
+        st.session_state["compare_told"] = str(error)
+
+
+def not_compared(a: str, b: str) -> None:
+    """The way to a comparison: its button, or how far its job is."""
+    job = latest(a, b)
+    if job is not None and job.status != "done":
+        job_panel(study, job.id)
+        if job.active:
+            return
+    heading("What they do differently")
+    aside(
+        "Which training data one leans on and the other does not: attributions of both by TRAK, "
+        "then their distinguishing directions. An upload's attributions are computed once and "
+        "kept; that takes as long as for the study's own models."
+    )
+    st.button(
+        "Compare their training data",
+        icon=":material/difference:",
+        type="primary",
+        key="compare",
+        on_click=start,
+        args=(a, b),
+    )
+    if told := st.session_state.pop("compare_told", None):
+        warning([told])
+
+
+def quick(a: str, b: str) -> None:
+    """The quick report of what was uploaded, beside the other."""
+    upload = uploads.get(b) or uploads.get(a)
+    if upload is None:
+        return
+    against = a if upload.id == b else b
+    if against in uploads and not study.has_predictions(against):
+        aside(f"{short(name_of(study, against))} has no predictions yet to stand beside.")
+        return
+    heading(f"{short(upload.name)} at a glance")
+    aside(f"{checkpoints_words(upload)}. {upload.preprocessing}")
+    try:
+        found = report(study, upload, against)
+    except DataloupeError as error:
+        notice("This upload does not run", str(error), kind="error")
+        return
+    tests = examples(study, "test", against)
+    quick_report(study, found, upload.name, name_of(study, against), tests, location)
+
+
+def panes(a: str, b: str, study: Study, here: Location) -> None:
+    """What was found, in parts."""
+    about = comparison_of(study, a, b)
+    if about is None:
+        return
+    now: Asked = read_asked(study)
+    with st.container(horizontal=True, vertical_alignment="center", key="panes"):
+        st.session_state["pane"] = now.pane
+        st.segmented_control(
+            "Show",
+            list(PANES),
+            format_func=PANES.__getitem__,
+            key="pane",
+            required=True,
+            label_visibility="collapsed",
+            on_change=keep,
+            args=("pane", FOUND),
+        )
+        st.space("stretch")
+        comparison_export(study, about)
+    if about["indicative"]:
+        fewest = min(about[key]["checkpoints"] for key in ("a", "b"))
+        aside(
+            f"Indicative: one side has {fewest} checkpoint{'s' if fewest != 1 else ''}; "
+            f"{about['wanted']} more would do."
+        )
+    if now.pane == HYPOTHESIS:
+        found = about["directions"][now.key]
+        hypothesis(study, about, found[min(now.number, len(found) - 1)] if found else None)
+    elif now.pane == EXAMPLE:
+        side_by_side(study, about, here)
+    else:
+        directions(study, about, now, here)
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(title("Compare", "two learning algorithms: what each leans on and the other does not"))
+    st.space("stretch")
+    copy_link("copy")
+if asked.problems:
+    warning(["This link says something that cannot be here.", *asked.problems])
+if asked.b is None:
+    notice(
+        "Which model shall be compared?",
+        "Upload one: its checkpoints, trained on the same data in another way. Or describe a "
+        "second learning algorithm in study.toml and build it.",
+    )
+count = f" ({len(uploads):,})" if uploads else ""
+with st.expander(
+    f"Upload a model, or look through what was uploaded{count}",
+    icon=":material/upload:",
+    expanded=asked.b is None or "upload_told" in st.session_state,
+    key="uploads",
+):
+    upload_form(study)
+    upload_list(study)
+if asked.b is None:
+    st.stop()
+
+choose(asked.a, asked.b)
+about = comparison_of(study, asked.a, asked.b)
+if about is None:
+    not_compared(asked.a, asked.b)
+    quick(asked.a, asked.b)
+else:
+    part(location, partial(panes, asked.a, asked.b))
+    with st.expander(
+        f"{plain(name_of(study, asked.b))} at a glance", key="glance", on_change="rerun"
+    ) as glance:
+        if glance.open:
+            quick(asked.a, asked.b)

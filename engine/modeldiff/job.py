@@ -1,0 +1,147 @@
+"""Comparing, and testing a hypothesis, as jobs of the queue. A comparison first computes what an
+uploaded algorithm lacks.
+
+An upload is an algorithm with its own weights, so the stages of a build make its outputs,
+predictions, scores and ranking, in the same files as any algorithm's.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from engine import store
+from engine.answers import Progress
+from engine.build import writing
+from engine.errors import DataloupeError
+from engine.execution import default_workers, pick_device
+from engine.modeldiff.compare import Report, compare, read_comparison, side
+from engine.modeldiff.hypothesis import INTENSITIES, try_all
+from engine.modeldiff.transformations import TRANSFORMATIONS, texture_of
+from engine.stages import checkpoints, predictions, search, trak
+from engine.stages.run import Run
+from engine.study import Study
+
+_STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
+    "checkpoints": ("Running the uploaded models", checkpoints.run),
+    "predictions": ("Averaging their predictions", predictions.run),
+    "trak": ("Attributing their predictions", trak.run),
+    "search": ("Ranking training examples", search.run),
+}
+
+
+def check_job(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of `run_job`, complete.
+
+    Raises:
+        DataloupeError: There is no such algorithm, it has no scores, or they cannot be compared.
+    """
+    found: dict[str, Any] = {"directions": 5, "device": "auto", "workers": None}
+    found |= {key: value for key, value in parameters.items() if value is not None}
+    for key in ("a", "b"):
+        found[key] = study.algorithm(parameters.get(key))
+        if found[key] not in study.uploads:
+            found[f"method_{key}"] = side(study, found[key], found.get(f"method_{key}")).method
+    if found["a"] == found["b"] and found.get("method_a") == found.get("method_b"):
+        raise DataloupeError(f"{found['a']} cannot be compared with itself; take another.")
+    return found
+
+
+def run_job(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Compare two algorithms; compute first what an uploaded one lacks.
+
+    Args:
+        parameters: `a` and `b`, names of algorithms or ids of uploads; optionally `method_a`,
+            `method_b`, `directions` (how many each way), `device` and `workers`.
+        report: Called with (done, total, what is being done).
+
+    Returns:
+        `comparison`, its id.
+
+    Raises:
+        DataloupeError: There is no such algorithm, or it has no scores.
+    """
+    a, b = study.algorithm(parameters["a"]), study.algorithm(parameters["b"])
+    for algorithm in (a, b):
+        if algorithm in study.uploads:
+            compute(study, algorithm, report, parameters.get("device"), parameters.get("workers"))
+    sides = side(study, a, parameters.get("method_a")), side(study, b, parameters.get("method_b"))
+    return {"comparison": compare(study, *sides, parameters.get("directions") or 5, report)}
+
+
+def compute(
+    study: Study,
+    upload: str,
+    report: Report,
+    device: str | None = None,
+    workers: int | None = None,
+) -> None:
+    """Make what is missing of an upload's predictions and scores."""
+    device = pick_device(device or "auto")
+    workers = default_workers(device) if workers is None else workers
+    with writing(study):
+        for what, stage in _STAGES.values():
+
+            def say(progress: Progress, what: str = what) -> None:
+                report(progress.done, progress.total, what)
+
+            stage(Run(study, device, workers, say), upload)
+
+
+def check_hypothesis(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of `run_hypothesis`, complete. Raises DataloupeError where they cannot be."""
+    read_comparison(study, parameters["comparison"])
+    found: dict[str, Any] = {
+        "names": None,
+        "options": {},
+        "rows": None,
+        "intensities": list(INTENSITIES),
+    }
+    found |= parameters
+    for name in found["names"] or []:
+        if name not in TRANSFORMATIONS:
+            known = ", ".join(TRANSFORMATIONS)
+            raise DataloupeError(f"There is no transformation {name!r}; take one of {known}.")
+    return found
+
+
+def run_hypothesis(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Transform test pictures and keep what that does to both algorithms, with the comparison.
+
+    Args:
+        parameters: `comparison`, its id; `names` of transformations (None: all that apply); their
+            `options` by name, a `texture` being a picture file in base 64; `intensities`; test
+            `rows` (None: all).
+
+    Returns:
+        `hypothesis`, its name, for `study.hypothesis_file(comparison, name)`.
+    """
+    parameters = check_hypothesis(study, parameters)
+    about = read_comparison(study, parameters["comparison"])
+    options = {name: dict(given) for name, given in parameters["options"].items()}
+    if isinstance(content := options.get("texture", {}).get("texture"), str):
+        channels, height, width = study.dataset.encoding["shape"]
+        picture = base64.b64decode(content)
+        options["texture"]["texture"] = texture_of(picture, (channels, height, width))
+    tested = try_all(
+        study,
+        about["a"]["algorithm"],
+        about["b"]["algorithm"],
+        parameters["intensities"],
+        parameters["rows"],
+        options,
+        report,
+        parameters["names"],
+    )
+    name = store.fingerprint("hypothesis", parameters)
+    content = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows": parameters["rows"],
+        "intensities": parameters["intensities"],
+        "tested": [one.to_dict() for one in tested],
+    }
+    path = study.hypothesis_file(parameters["comparison"], name)
+    store.write_json(path, content, parameters["comparison"])
+    return {"hypothesis": name}

@@ -1,0 +1,68 @@
+"""Names and notes that people give to directions. Each is a file beside its comparison, written
+whole or not at all.
+
+    keep_note(study, comparison, "a", 0, "The patch", "Only pullovers have it.")
+    notes(study, comparison)["a", 0].name
+"""
+
+from __future__ import annotations
+
+import contextlib
+import unicodedata
+from dataclasses import dataclass
+
+from engine import store
+from engine.errors import DataloupeError, StoreError
+from engine.modeldiff.compare import read_comparison
+from engine.study import Study
+
+LONGEST_NAME = 80
+LONGEST_NOTE = 2000
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
+
+
+@dataclass(frozen=True)
+class Note:
+    """What somebody says of a direction. Text to show, escaped."""
+
+    name: str
+    note: str
+
+
+def keep_note(study: Study, comparison: str, key: str, number: int, name: str, note: str) -> None:
+    """Name and note a direction; both empty: forget what was said of it.
+
+    Args:
+        key: `a` for A∖B, `b` for B∖A.
+        number: Of the direction, from 0.
+
+    Raises:
+        DataloupeError: There is no such direction, it is too long, or the folder is not writable.
+    """
+    about = read_comparison(study, comparison)
+    if not 0 <= number < len(about["directions"].get(key, [])):
+        raise DataloupeError(f"Comparison {comparison} has no direction {key}{number}.")
+    name, note = (unicodedata.normalize("NFC", text).strip() for text in (name, note))
+    if len(name) > LONGEST_NAME or any(unicodedata.category(c) in _CONTROLS for c in name):
+        raise DataloupeError(f"A direction's name has up to {LONGEST_NAME} characters in one line.")
+    if len(note) > LONGEST_NOTE:
+        raise DataloupeError(f"A note has up to {LONGEST_NOTE:,} characters.")
+    path = study.direction_note_file(comparison, key, number)
+    try:
+        if not name and not note:
+            path.unlink(missing_ok=True)
+        else:
+            store.write_json(path, {"name": name, "note": note}, comparison)
+    except OSError as error:
+        raise DataloupeError(f"{path.parent} cannot be written: {error.strerror}.") from error
+
+
+def notes(study: Study, comparison: str) -> dict[tuple[str, int], Note]:
+    """By (side, number). What is broken is left out: `doctor` names it."""
+    found = {}
+    for path in study.direction_note_files(comparison):
+        place = path.name.split(".")[1]
+        with contextlib.suppress(StoreError, KeyError, ValueError):
+            content = store.read_json(path)
+            found[place[0], int(place[1:])] = Note(str(content["name"]), str(content["note"]))
+    return found

@@ -1,0 +1,113 @@
+"""Which distinguishing directions are more than chance in training.
+
+Two sets of checkpoints of *the same* algorithm also differ, by the chance of initial weights and
+order. So each algorithm's own checkpoints are split in two, and compared as if they were two
+algorithms; the largest distinguishing variance found there is what chance alone gives. A direction
+of A∖B is called significant where its distinguishing variance is beyond that.
+
+Splits hold fewer checkpoints than the comparison itself, and fewer checkpoints are noisier: so the
+null is too large rather than too small, and errs to the side of saying nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.05
+FEWEST_VALUES = 3
+MOST_SPLITS = 10
+_LEAST_SPREAD = 0.1
+"""Logarithmic: splits of a few checkpoints overlap, and may agree more than new ones would."""
+
+
+@dataclass(frozen=True)
+class Null:
+    """What chance in training gives.
+
+    Attributes:
+        values: The largest distinguishing variance of each split of one algorithm's checkpoints.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough splits to say anything."""
+        return len(self.values) >= FEWEST_VALUES
+
+
+def split_checkpoints(
+    total: int, smaller: int, seed: int = 0
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Different ways to split checkpoints in two, at most `MOST_SPLITS` of them.
+
+    Args:
+        total: How many there are.
+        smaller: How many the second part has, at most half of them.
+    """
+    smaller = min(smaller, total // 2)
+    if smaller < 1:
+        return []
+    everybody = set(range(total))
+    parts = list(itertools.islice(itertools.combinations(range(total), smaller), 100_000))
+    if 2 * smaller == total:  # each split would come twice
+        parts = [part for part in parts if 0 in part]
+    chosen = np.random.default_rng(seed).permutation(len(parts))[:MOST_SPLITS]
+    return [(tuple(sorted(everybody - set(parts[n]))), parts[n]) for n in sorted(chosen)]
+
+
+def p_values(distinguishing: np.ndarray, null: Null, comparisons: int = 2) -> np.ndarray:
+    """How likely chance alone gives so large a distinguishing variance, for each direction.
+
+    The null's values are the largest of all directions of a split, which corrects for the number
+    of directions looked at; `comparisons` (A∖B and B∖A) is corrected for by Bonferroni. A new value
+    is compared with them on a logarithmic scale by Student's prediction interval, and where it does
+    not exceed every one of them, it is not significant whatever the interval says.
+
+    Returns:
+        `[k]`; 1 where it is not above 0, NaN where there is no null.
+    """
+    if not null.known:
+        return np.full(len(distinguishing), np.nan)
+    logs = np.log(np.maximum(null.values, 1e-12))
+    spread = max(float(logs.std(ddof=1)), _LEAST_SPREAD) * math.sqrt(1 + 1 / len(logs))
+    found = np.ones(len(distinguishing))
+    for place, value in enumerate(distinguishing):
+        if value > max(null.values):
+            t = (math.log(value) - float(logs.mean())) / spread
+            found[place] = min(1.0, comparisons * student_tail(t, len(logs) - 1))
+        elif value > 0:
+            found[place] = max(LEVEL, float((np.array(null.values) >= value).mean()))
+    return found
+
+
+def student_tail(t: float, degrees: int) -> float:
+    """P(T > t) of Student's t, by Simpson's rule: the angle θ of t = √ν·tan θ has a density
+    proportional to cos^(ν−1).
+
+    Good to 1e-9 for the few degrees of freedom it is used with.
+    """
+    steps = 4000
+    angles = np.linspace(math.atan(t / math.sqrt(degrees)), math.pi / 2, steps + 1)
+    weights = np.ones(steps + 1)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+    heights = np.cos(angles) ** (degrees - 1)
+    area = float(weights @ heights) * float(angles[-1] - angles[0]) / (3 * steps)
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2))
+    return area * scale / math.sqrt(math.pi)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: adjusted p-values, in the order given."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    highest = 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = highest
+    return [float(value) for value in adjusted]
