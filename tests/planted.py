@@ -80,7 +80,7 @@ def write_planted(
     root: Path, n_train: int = 2000, n_test: int = 500, checkpoints: int = 5, epochs: int = 6
 ) -> tuple[Study, dict[str, np.ndarray]]:
     """Write the study, not built; and which rows of each split carry the patch (bool)."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     planted: dict[str, np.ndarray] = {}
     for split, rows in (("train", n_train), ("test", n_test)):
         whole = data().train if split == "train" else data().test
