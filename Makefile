@@ -18,7 +18,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.bench
-	for name in featurise lds scaling page sessions; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
+	for name in featurise lds scaling datamodels lasso bank page sessions live brittle modeldiff uploads \
+		unlearning; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
 
 # torch goes first: with it in place, no other package pulls in another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
