@@ -15,7 +15,6 @@ sets. Models are kept in the study, so a stopped run goes on.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import defaultdict
 from typing import Any
@@ -23,16 +22,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import report, say
-from benchmarks._server import ROOT
+from benchmarks._study import demo
 from engine.brittle import AGREE, SURE, Supports, find, verify_brittle
-from engine.errors import StaleError
 from engine.quality import Measured, share
 from engine.retraining import removal_of
 from engine.study import Study
-from engine.templates import spec_from_template
 from engine.verification import Outcome, Question, agreement, predicted_and_actual, verify_all
 
-FOLDER = ROOT / ".bench" / "demo"
 PREDICTIONS = 30
 CHOSEN_ON = (
     *(27, 57, 98, 127, 170, 239, 332, 354, 404, 468, 475, 512, 558, 581, 607, 616, 629, 664),
@@ -83,20 +79,6 @@ def measure() -> dict[str, Any]:
         "find_seconds": round(found_after, 2),
         "seconds": round(time.perf_counter() - start, 1),
     }
-
-
-def demo() -> Study:
-    """The demo's study, built once and kept in `.bench/`."""
-    if not FOLDER.exists():
-        Study.create(FOLDER, spec_from_template("fashion-mnist"))
-    study = Study.open(FOLDER)
-    say(f"building {FOLDER}, unless it is")
-    try:
-        study.build()
-    except StaleError:  # made by other code
-        shutil.rmtree(FOLDER)
-        return demo()
-    return study
 
 
 def drawn(supports: Supports, number: int) -> np.ndarray:

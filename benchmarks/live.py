@@ -11,7 +11,6 @@ is what a reader waits for in Chromium, from choosing a file to its answer stand
 from __future__ import annotations
 
 import io
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -22,16 +21,14 @@ from PIL import Image
 from playwright.sync_api import FilePayload
 
 from benchmarks._report import report, say
-from benchmarks._server import ROOT, serving
+from benchmarks._server import serving
+from benchmarks._study import demo
 from dashboard.live import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
-from engine.errors import StaleError
 from engine.kept_worker import KeptWorker
 from engine.live import Question, ask
 from engine.study import Study
-from engine.templates import spec_from_template
 from tests.browser.chromium import DESKTOP, chromium, settled
 
-FOLDER = ROOT / ".bench" / "demo"
 FIRSTS = 3
 QUERIES = 60
 PAGE_QUERIES = 20
@@ -80,20 +77,6 @@ def measure() -> dict[str, Any]:
         "queries": QUERIES,
         "threads": THREADS,
     }
-
-
-def demo() -> Study:
-    """The demo's study, built once and kept in `.bench/`."""
-    if not FOLDER.exists():
-        Study.create(FOLDER, spec_from_template("fashion-mnist"))
-    study = Study.open(FOLDER)
-    say(f"building {FOLDER}, unless it is")
-    try:
-        study.build()
-    except StaleError:  # made by other code
-        shutil.rmtree(FOLDER)
-        return demo()
-    return study
 
 
 def contents(study: Study, count: int) -> list[bytes]:

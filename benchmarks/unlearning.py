@@ -17,21 +17,19 @@ trained is kept in the study, so a stopped run goes on.
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
 
 from benchmarks._report import report, say
-from benchmarks.workload import CACHE, MLP
-from engine.errors import StaleError
+from benchmarks._study import built
+from benchmarks.workload import MLP
 from engine.layout import TRAK
 from engine.study import Study
 from engine.unlearning.audit import BUDGET, PARTS, Audit, audit
 from engine.unlearning.hyper import GRIDS
 from engine.unlearning.klom import Klom
 
-FOLDER = CACHE / "unlearning"
 SIZES = (10, 50, 250)
 MODELS = 50
 SPEC = f"""\
@@ -60,21 +58,7 @@ masks = 60
 
 
 def measure() -> dict[str, Any]:
-    return measured(built(), MODELS, SIZES)
-
-
-def built() -> Study:
-    """The study, built once and kept in `.bench/`."""
-    if not FOLDER.exists():
-        Study.create(FOLDER, SPEC)
-    study = Study.open(FOLDER)
-    say(f"building {FOLDER}, unless it is")
-    try:
-        study.build()
-    except StaleError:  # made by other code
-        shutil.rmtree(FOLDER)
-        return built()
-    return study
+    return measured(built("unlearning", SPEC), MODELS, SIZES)
 
 
 def measured(

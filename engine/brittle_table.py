@@ -198,11 +198,8 @@ def write(table: pa.Table, path: Path) -> None:
         DataloupeError: Another format, or the folder cannot be written. StoreError: Disk is full.
     """
     content = as_bytes(table, format_of(path))
-    try:
-        with store.atomic(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise DataloupeError(f"{path} cannot be written: {error.strerror}.") from error
+    with store.writing_to(path), store.atomic(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def as_bytes(table: pa.Table, format: Format) -> bytes:

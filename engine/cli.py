@@ -397,7 +397,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _explain_training(study: Study, options: argparse.Namespace) -> int:
     found = study.training_datamodel(options.train, options.algorithm)
-    helping, hurting = (study.named(*found.strongest(options.k, sign)) for sign in (1, -1))
+    helping, hurting = study.named(*(found.strongest(options.k, sign) for sign in (1, -1)))
     example = study.table("train").iloc[found.row]
     if options.json:
         content = {

@@ -56,10 +56,8 @@ def keep_set(study: Study, examples: Iterable[int | str], words: str) -> Removal
     if not path.exists():
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         runs = [[int(run[0]), int(run[-1])] for run in np.split(rows, ends)]
-        try:
+        with store.writing_to(path.parent):
             store.write_json(path, {"words": words, "runs": runs, "data": data}, data)
-        except OSError as error:
-            raise DataloupeError(f"{path.parent} cannot be written: {error.strerror}.") from error
     return RemovalSet(key, rows, words)
 
 

@@ -9,17 +9,16 @@ that several people can save at once. Each carries the fingerprint of the data i
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine import store
 from engine.errors import DataloupeError, StoreError
+from engine.one_line import one_line
 from engine.study import Study
 
 LONGEST_NAME = 80
 MOST_SLICES = 200
-_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,7 @@ def save_slice(study: Study, name: str, parameters: Mapping[str, str]) -> SavedS
         DataloupeError: No proper name, the name is taken, there are too many, or the study's folder
             cannot be written.
     """
-    name = unicodedata.normalize("NFC", name).strip()
-    controls = any(unicodedata.category(character) in _CONTROLS for character in name)
-    if not name or len(name) > LONGEST_NAME or controls:
-        raise DataloupeError(f"A slice's name has 1 to {LONGEST_NAME} characters in one line.")
+    name = one_line(name, LONGEST_NAME, "A slice's name")
     path = study.slice_file(name)
     if path.exists():
         raise DataloupeError(
@@ -69,10 +65,8 @@ def save_slice(study: Study, name: str, parameters: Mapping[str, str]) -> SavedS
     if len(study.slice_files()) >= MOST_SLICES:
         raise DataloupeError(f"A study keeps {MOST_SLICES} slices. Delete one first.")
     saved = SavedSlice(name, dict(parameters), study.dataset.fingerprint)
-    try:
+    with store.writing_to(path.parent):
         store.write_json(path, vars(saved), saved.data)
-    except OSError as error:
-        raise DataloupeError(f"{path.parent} cannot be written: {error.strerror}.") from error
     return saved
 
 

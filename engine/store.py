@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import StaleError, StoreError
+from engine.errors import DataloupeError, StaleError, StoreError
 
 FINGERPRINT_KEY = "dataloupe.fingerprint"
 CHECKSUM_KEY = "dataloupe.checksum"
@@ -59,6 +59,15 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Say in one line where writing failed, for what people asked to be kept or exported."""
+    try:
+        yield
+    except OSError as error:
+        raise DataloupeError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 @contextlib.contextmanager

@@ -736,6 +736,7 @@ class Study(Layout):
         row = self.row("test", test)
         example = self.table("test").iloc[row]
         support, support_scores, oppose, oppose_scores = self.influences(row, k, algorithm, method)
+        supporting, opposing = self.named((support, support_scores), (oppose, oppose_scores))
         return Explanation(
             study=self.spec.name,
             algorithm=algorithm,
@@ -744,19 +745,22 @@ class Study(Layout):
             id=str(example["id"]),
             label=str(example["label"]),
             **self._prediction(row, algorithm),
-            supporting=self.named(support, support_scores),
-            opposing=self.named(oppose, oppose_scores),
+            supporting=supporting,
+            opposing=opposing,
             badge=self.badge(algorithm, method),
         )
 
-    def named(self, rows: np.ndarray, scores: np.ndarray) -> list[Influence]:
-        """Training rows and their scores, with ids and labels."""
-        chosen = self.table("train").iloc[rows]
+    def named(self, *sides: tuple[np.ndarray, np.ndarray]) -> list[list[Influence]]:
+        """Training rows and their scores, with ids and labels: a list for each side."""
+        table = self.table("train")
         return [
-            Influence(int(row), str(id_), str(label), float(score))
-            for row, id_, label, score in zip(
-                rows, chosen["id"], chosen["label"], scores, strict=True
-            )
+            [
+                Influence(int(row), str(id_), str(label), float(score))
+                for row, id_, label, score in zip(
+                    rows, table["id"].iloc[rows], table["label"].iloc[rows], scores, strict=True
+                )
+            ]
+            for rows, scores in sides
         ]
 
     def has_training_datamodels(self, algorithm: str) -> bool:

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import secrets
 import time
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from engine import store
 from engine.errors import DataloupeError, StoreError
+from engine.one_line import one_line
 from engine.study import Study
 
 Action = Literal["tag", "untag", "note", "undo"]
 LONGEST_TAG = 40
 LONGEST_NOTE = 2000
-_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def tag(study: Study, algorithm: str, test: int, name: str) -> Change | None:
     Raises:
         DataloupeError: No proper tag, or no such example. StoreError: The disk is full.
     """
-    name = _line(name, LONGEST_TAG, "A tag")
+    name = one_line(name, LONGEST_TAG, "A tag")
     standing = triage(study, algorithm).get(test, Triage())
     return None if name in standing.tags else _write(study, algorithm, test, "tag", name)
 
@@ -143,16 +142,6 @@ def _write(study: Study, algorithm: str, test: int, action: Action, value: str) 
     name, data = secrets.token_hex(8), study.dataset.fingerprint
     change = Change(name, time.time_ns(), algorithm, test, action, value, data)
     path = study.triage_file(name)
-    try:
+    with store.writing_to(path.parent):
         store.write_json(path, asdict(change), data)
-    except OSError as error:
-        raise DataloupeError(f"{path.parent} cannot be written: {error.strerror}.") from error
     return change
-
-
-def _line(text: str, longest: int, what: str) -> str:
-    text = unicodedata.normalize("NFC", text).strip()
-    controls = any(unicodedata.category(character) in _CONTROLS for character in text)
-    if not text or len(text) > longest or controls:
-        raise DataloupeError(f"{what} has 1 to {longest} characters in one line.")
-    return text

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {
         "engine.errors",
+        "engine.one_line",
         "engine.plain_csv",
         "engine.softmax",
         "engine.store",

@@ -24,7 +24,7 @@ from engine.unlearning.audit import Audit, audit, membership, read_audits, write
 from engine.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
 from engine.unlearning.changes import foretell, predicted_changes, units
 from engine.unlearning.hyper import GRIDS, Hyper
-from engine.unlearning.methods import METHODS, Examples
+from engine.unlearning.methods import METHODS, Asked, Examples
 from engine.unlearning.models import FIRST_ORACLE, oracle_file
 from engine.unlearning.questions import labels_of, rows_of
 from tests.test_build import change
@@ -146,7 +146,7 @@ def test_every_method_keeps_to_the_budget_and_its_seed(study: Study, method: str
     ]
     models = [load_checkpoint(study, "mlp", 0, "cpu") for _ in range(3)]
     costs = [
-        METHODS[method](task, model, *parts, 300, seed, Hyper())
+        METHODS[method](Asked(task, model, *parts, 300, seed, Hyper()))
         for model, seed in zip(models, (1, 1, 2), strict=True)
     ]
     weights = [torch.cat([p.flatten() for p in model.parameters()]) for model in models]
@@ -172,7 +172,7 @@ def test_matching_reaches_goals_that_can_be_reached(study: Study) -> None:
         parts.append(Examples(batch, change=change))
         away.append(change.square().mean())
     goal = [task.predict(model, part.batch).detach() + part.change for part in parts]
-    METHODS["matching"](task, model, *parts, 20_000, 0, Hyper(learning_rate=0.03))
+    METHODS["matching"](Asked(task, model, *parts, 20_000, 0, Hyper(learning_rate=0.03)))
     for part, wanted, was in zip(parts, goal, away, strict=True):
         with torch.no_grad():
             off = task.predict(model, part.batch) - wanted

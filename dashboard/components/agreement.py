@@ -53,7 +53,9 @@ def agreement(
     names = [ids[test] for test in tests]
     figure = go.Figure()
     if calibrated:
-        _add_diagonal(figure, np.concatenate([found["predicted"], found["actual"]]))
+        ends = add_diagonal(figure, np.concatenate([found["predicted"], found["actual"]]))
+        figure.update_xaxes(range=ends)
+        figure.update_yaxes(range=ends)
     figure.add_trace(
         go.Scatter(
             x=found["predicted"],
@@ -84,15 +86,14 @@ def agreement(
     return figure
 
 
-def _add_diagonal(figure: go.Figure, values: np.ndarray) -> None:
-    """The line of predictions that come true, with the same range on both axes."""
+def add_diagonal(figure: go.Figure, values: np.ndarray) -> list[float]:
+    """The line of predictions that come true; gives the ends of the values, with some room."""
     low, high = float(values.min()), float(values.max())
     room = 0.04 * (high - low or 1.0)
     ends = [low - room, high + room]
     line = {"color": GREY, "dash": "dash", "width": 1.5}
     figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip"))
-    figure.update_xaxes(range=ends)
-    figure.update_yaxes(range=ends)
+    return ends
 
 
 def _bars(deviation: np.ndarray) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from dashboard.components.choice import choice
 from dashboard.data import Examples, counts, matching, mix_ups
 from dashboard.location import Location, go, keep
 from dashboard.slices import LONGEST_SEARCH, NEED_SCORES, SORTS, margin_text
@@ -106,16 +107,7 @@ def _result_filter(location: Location, examples: Examples) -> None:
         "correct": with_count("Correct", int(found[1]), int(of[1])),
         "wrong": with_count("Wrong", int(found[0]), int(of[0])),
     }
-    st.session_state["result"] = location.slice.result or ANY
-    st.segmented_control(
-        "Prediction",
-        list(words),
-        format_func=words.__getitem__,
-        key="result",
-        required=True,
-        on_change=keep,
-        args=("result", ANY, ("page",)),
-    )
+    choice("Prediction", words, location.slice.result or ANY, "result", ANY, resets=("page",))
 
 
 def _margin_filter(location: Location, examples: Examples) -> None:

@@ -9,26 +9,17 @@ import numpy as np
 import streamlit as st
 
 from dashboard.components.building import building
+from dashboard.components.choice import choice
 from dashboard.components.gallery import Card, Group
 from dashboard.components.notice import notice
-from dashboard.location import INFLUENTIAL, SHOWS, keep
+from dashboard.location import INFLUENTIAL, SHOWS
 from engine.answers import Similarity
 from engine.study import Study
 
 
 def show_switch(chosen: str) -> None:
     """Influential, similar, or both; what is chosen is in the URL."""
-    st.session_state["show"] = chosen
-    st.segmented_control(
-        "Training data shown",
-        list(SHOWS),
-        format_func=SHOWS.__getitem__,
-        key="show",
-        required=True,
-        on_change=keep,
-        args=("show", INFLUENTIAL),
-        label_visibility="collapsed",
-    )
+    choice("Training data shown", SHOWS, chosen, "show", INFLUENTIAL, label_visibility="collapsed")
 
 
 def wait_for_similarity(study: Study, algorithm: str, kind: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard.components.agreement import BLUE, GREY
+from dashboard.components.agreement import BLUE, add_diagonal
 from dashboard.components.blocks import aside, table
 from dashboard.components.job_card import job_card
 from dashboard.data import open_study
@@ -160,13 +160,8 @@ def change_scatter(
     predicted: np.ndarray, actual: np.ndarray, names: list[str], key: str, words: str
 ) -> None:
     """Predicted against actual changes, with the line on which they agree."""
-    both = np.concatenate([predicted, actual])
-    low, high = float(both.min()), float(both.max())
-    room = 0.04 * (high - low or 1.0)
-    ends = [low - room, high + room]
     figure = go.Figure()
-    line = {"color": GREY, "dash": "dash", "width": 1.5}
-    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip"))
+    ends = add_diagonal(figure, np.concatenate([predicted, actual]))
     figure.add_trace(
         go.Scatter(
             x=predicted,

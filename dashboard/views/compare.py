@@ -19,6 +19,7 @@ from dashboard.compare import (
 )
 from dashboard.components.blocks import aside, heading
 from dashboard.components.building import building
+from dashboard.components.choice import choice
 from dashboard.components.comparison_export import comparison_export
 from dashboard.components.copy_link import copy_link
 from dashboard.components.directions import directions
@@ -32,7 +33,7 @@ from dashboard.components.title import plain, short, title
 from dashboard.components.upload_form import upload_form
 from dashboard.components.upload_list import checkpoints_words, upload_list
 from dashboard.data import examples, open_study
-from dashboard.location import Location, go, keep, read_location
+from dashboard.location import Location, go, read_location
 from dashboard.uploads import report
 from engine.errors import DataloupeError
 from engine.jobs.queue import Job, jobs, submit
@@ -164,17 +165,7 @@ def panes(a: str, b: str, study: Study, here: Location) -> None:
         return
     now: Asked = read_asked(study)
     with st.container(horizontal=True, vertical_alignment="center", key="panes"):
-        st.session_state["pane"] = now.pane
-        st.segmented_control(
-            "Show",
-            list(PANES),
-            format_func=PANES.__getitem__,
-            key="pane",
-            required=True,
-            label_visibility="collapsed",
-            on_change=keep,
-            args=("pane", FOUND),
-        )
+        choice("Show", PANES, now.pane, "pane", FOUND, label_visibility="collapsed")
         st.space("stretch")
         comparison_export(study, about)
     if about["indicative"]:

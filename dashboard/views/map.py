@@ -12,6 +12,7 @@ from dashboard.components.badge import trust_badge
 from dashboard.components.blocks import aside
 from dashboard.components.building import building
 from dashboard.components.cards import test_cards, weight_cards
+from dashboard.components.choice import choice
 from dashboard.components.copy_link import copy_link
 from dashboard.components.gallery import Card, Group, gallery
 from dashboard.components.notice import warning
@@ -29,7 +30,7 @@ from dashboard.components.scatter_map import (
 from dashboard.components.title import plain, short, title
 from dashboard.components.what_if import what_if_button
 from dashboard.data import badge, examples, matching, open_study, weights
-from dashboard.location import EXPLAIN, TRAINING, Location, go, keep, read_location
+from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
 from engine.layout import MAP_KINDS, SPLITS, MapKind, Split
 from engine.removal_sets import parse_examples
 from engine.study import Study
@@ -44,7 +45,7 @@ algorithm, method = location.algorithm, location.method
 kind = "picture" if study.spec.task.name.startswith("image") else "text"
 
 
-def choice(name: str, options: tuple[Any, ...], problems: list[str]) -> Any:
+def parameter(name: str, options: tuple[Any, ...], problems: list[str]) -> Any:
     """A parameter of the address that is one of some options."""
     asked = st.query_params.get(name, options[0])
     if asked not in options:
@@ -54,7 +55,7 @@ def choice(name: str, options: tuple[Any, ...], problems: list[str]) -> Any:
 
 
 problems: list[str] = []
-drawn: MapKind = choice("kind", MAP_KINDS, problems)
+drawn: MapKind = parameter("kind", MAP_KINDS, problems)
 if (
     not study.has_data
     or method is None
@@ -74,7 +75,7 @@ if (
 
 both: dict[Split, Any] = {split: examples(study, split, algorithm) for split in SPLITS}
 colours = tuple(COLOURS) if both["test"].has_predictions else ("class",)
-by: str = choice("colour", colours, problems)
+by: str = parameter("colour", colours, problems)
 STATE = f"map selection {location.study} {algorithm}"
 
 
@@ -114,26 +115,10 @@ def looked_at() -> tuple[Split, int] | None:
 def controls() -> None:
     """What is drawn, and how it is coloured."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="map_bar"):
-        st.session_state["kind"] = drawn
-        st.segmented_control(
-            "Drawn by",
-            list(MAP_KINDS),
-            format_func=KIND_NAMES.__getitem__,
-            key="kind",
-            required=True,
-            on_change=keep,
-            args=("kind", MAP_KINDS[0]),
-        )
-        st.session_state["colour"] = by
-        st.segmented_control(
-            "Coloured by",
-            list(colours),
-            format_func=COLOURS.__getitem__,
-            key="colour",
-            required=True,
-            on_change=keep,
-            args=("colour", colours[0]),
-        )
+        kinds: dict[str, str] = {kind: KIND_NAMES[kind] for kind in MAP_KINDS}
+        choice("Drawn by", kinds, drawn, "kind", MAP_KINDS[0])
+        shown = {colour: COLOURS[colour] for colour in colours}
+        choice("Coloured by", shown, by, "colour", colours[0])
         if (ring := looked_at()) is not None:
             split, row = ring
             st.button(

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.gradients import Batch, Output
+from engine.attribution.gradients import Batch, Output, OutputModule
 from engine.attribution.kernel import Batches
 from engine.attribution.trak import Road, example_weights, gram_factor
 
@@ -97,22 +97,10 @@ def derivative(
     for batch in batches:
 
         def call(swapped: dict[str, Tensor], batch: Batch = batch) -> Tensor:
-            called = _Logits(model, logits)
+            called = OutputModule(model, logits)
             named = {f"model.{name}": tensor for name, tensor in swapped.items()}
             answer: Tensor = torch.func.functional_call(called, named, (batch,))
             return answer
 
         found.append(torch.func.jvp(call, (parameters,), (tangents,))[1].detach())
     return torch.cat(found)
-
-
-class _Logits(nn.Module):
-    """`logits(model, batch)` as a module, so that `functional_call` can swap its parameters."""
-
-    def __init__(self, model: nn.Module, logits: Logits) -> None:
-        super().__init__()
-        self.model = model
-        self.logits = logits
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.logits(self.model, batch)

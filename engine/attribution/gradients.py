@@ -544,7 +544,7 @@ def add_gradient(found: dict[str, Tensor], name: str, gradient: Tensor) -> None:
     found[name] = found[name] + gradient if name in found else gradient
 
 
-class _Outputs(nn.Module):
+class OutputModule(nn.Module):
     """`output(model, batch)` as a module, so that `functional_call` can swap its parameters."""
 
     def __init__(self, model: nn.Module, output: Output) -> None:
@@ -562,7 +562,7 @@ def untapped_gradients(
     """Gradients of the named parameters, flattened and joined: `[batch, sum of sizes]`."""
     parameters = dict(model.named_parameters())
     chosen = {f"model.{name}": parameters[name].detach() for name in names}
-    outputs = _Outputs(model, output)
+    outputs = OutputModule(model, output)
 
     def one(swapped: dict[str, Tensor], example: Batch) -> Tensor:
         single = {name: tensor.unsqueeze(0) for name, tensor in example.items()}

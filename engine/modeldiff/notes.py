@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from engine import store
 from engine.errors import DataloupeError, StoreError
 from engine.modeldiff.compare import read_comparison
+from engine.one_line import one_line
 from engine.study import Study
 
 LONGEST_NAME = 80
 LONGEST_NOTE = 2000
-_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,16 @@ def keep_note(study: Study, comparison: str, key: str, number: int, name: str, n
     about = read_comparison(study, comparison)
     if not 0 <= number < len(about["directions"].get(key, [])):
         raise DataloupeError(f"Comparison {comparison} has no direction {key}{number}.")
-    name, note = (unicodedata.normalize("NFC", text).strip() for text in (name, note))
-    if len(name) > LONGEST_NAME or any(unicodedata.category(c) in _CONTROLS for c in name):
-        raise DataloupeError(f"A direction's name has up to {LONGEST_NAME} characters in one line.")
+    name = one_line(name, LONGEST_NAME, "A direction's name", may_be_empty=True)
+    note = unicodedata.normalize("NFC", note).strip()
     if len(note) > LONGEST_NOTE:
         raise DataloupeError(f"A note has up to {LONGEST_NOTE:,} characters.")
     path = study.direction_note_file(comparison, key, number)
-    try:
+    with store.writing_to(path.parent):
         if not name and not note:
             path.unlink(missing_ok=True)
         else:
             store.write_json(path, {"name": name, "note": note}, comparison)
-    except OSError as error:
-        raise DataloupeError(f"{path.parent} cannot be written: {error.strerror}.") from error
 
 
 def notes(study: Study, comparison: str) -> dict[tuple[str, int], Note]:

@@ -617,12 +617,10 @@ def write_unlearned(
         "audit": None if audited is None else audited.to_dict(),
     }
     made_from = store.fingerprint("unlearned model", CODE, certificate)
-    try:
+    with store.writing_to(out):
         save_weights(out, model, made_from, {"method": method})
         certificate["model_sha256"] = store.file_digest(out)
         certificate["file"] = out.name
         certificate["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         store.write_json(out.with_suffix(".json"), certificate, made_from)
-    except OSError as error:
-        raise DataloupeError(f"{out} cannot be written: {error.strerror}.") from error
     return certificate

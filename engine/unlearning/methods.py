@@ -1,6 +1,6 @@
 """Ways to make a model forget, all called alike and all with the same number of examples to learn.
 
-    unlearn(model, forget, retain, targets, budget, seed, hyper) -> what it cost
+    method(asked) -> what it cost
 
 The model is changed in place, in eval mode, so that normalisation statistics stay and dropout is
 off: every method takes steps of `BATCH` examples, with momentum and a rate that falls to 0, until
@@ -21,7 +21,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -58,145 +58,113 @@ class Examples:
         return {name: tensor[rows] for name, tensor in self.batch.items()}
 
 
-class Method(Protocol):
-    """See the module."""
+@dataclass(frozen=True)
+class Asked:
+    """What every method is given.
 
-    def __call__(
-        self,
-        task: Task,
-        model: nn.Module,
-        forget: Examples,
-        retain: Examples,
-        budget: int,
-        seed: int,
-        hyper: Hyper,
-    ) -> Cost:
-        """Change the model; `budget` is in example-gradients."""
+    Attributes:
+        model: Changed in place; in eval mode.
+        forget: Examples to be forgotten.
+        retain: Examples not to be.
+        budget: In example-gradients.
+    """
+
+    task: Task
+    model: nn.Module
+    forget: Examples
+    retain: Examples
+    budget: int
+    seed: int
+    hyper: Hyper
+
+    @property
+    def parts(self) -> tuple[Examples, Examples]:
+        return self.forget, self.retain
+
+    def loss(self, part: Examples, rows: Tensor) -> Tensor:
+        """Mean cross entropy on some examples of a part."""
+        return self.task.loss(self.model, part.rows(rows), 0.0).mean()
 
 
-def nothing(
-    task: Task,
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
+Method = Callable[[Asked], Cost]
+"""See the module."""
+
+
+def nothing(asked: Asked) -> Cost:
     """Leave the model as it is."""
     return Cost()
 
 
-def matching(
-    task: Task,
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
+def matching(asked: Asked) -> Cost:
     """Fine-tune towards the model's own logits and the predicted change of them."""
     goals = []
-    for part in (forget, retain):
+    for part in asked.parts:
         if part.change is None:
             raise DataloupeError("Matching needs predicted changes of the logits.")
-        goals.append(_logits(task, model, part) + hyper.scale * part.change)
-    parts, sizes = (forget, retain), _mixed(hyper.forget_share, forget, retain)
+        said = _logits(asked.task, asked.model, part)
+        goals.append(said + asked.hyper.scale * part.change)
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         losses = []
-        for part, goal, chosen in zip(parts, goals, rows, strict=True):
+        for part, goal, chosen in zip(asked.parts, goals, rows, strict=True):
             # Relative to the other classes: softmax knows no more, and initial logits drift.
-            off = task.predict(model, part.rows(chosen)) - goal[chosen]
+            off = asked.task.predict(asked.model, part.rows(chosen)) - goal[chosen]
             losses.append(_centred(off).square().mean(dim=1))
         return torch.cat(losses).mean()
 
-    forwards = len(forget) + len(retain)
-    cost = _descend(model, parts, sizes, loss, _less(budget, forwards), seed, hyper)
+    forwards = sum(map(len, asked.parts))
+    cost = _descend(asked, _mixed(asked), loss, _less(asked.budget, forwards))
     return Cost(cost.gradients, forwards)
 
 
-def finetune(
-    task: Task,
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
+def finetune(asked: Asked) -> Cost:
     """Descend on retain: what is not repeated may fade."""
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
-        return task.loss(model, retain.rows(rows[1]), 0.0).mean()
+        return asked.loss(asked.retain, rows[1])
 
-    return _descend(model, (forget, retain), (0, BATCH), loss, budget, seed, hyper)
+    return _descend(asked, (0, BATCH), loss, asked.budget)
 
 
-def ascent(
-    task: Task,
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
+def ascent(asked: Asked) -> Cost:
     """Ascend on forget."""
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
-        return -task.loss(model, forget.rows(rows[0]), 0.0).mean()
+        return -asked.loss(asked.forget, rows[0])
 
-    sizes = (min(BATCH, len(forget)), 0)
-    return _descend(model, (forget, retain), sizes, loss, budget, seed, hyper)
+    return _descend(asked, (min(BATCH, len(asked.forget)), 0), loss, asked.budget)
 
 
-def both(
-    task: Task,
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
+def both(asked: Asked) -> Cost:
     """Ascend on forget, descend on retain."""
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
-        away = task.loss(model, forget.rows(rows[0]), 0.0).mean()
-        return task.loss(model, retain.rows(rows[1]), 0.0).mean() - hyper.weight * away
+        away = asked.loss(asked.forget, rows[0])
+        return asked.loss(asked.retain, rows[1]) - asked.hyper.weight * away
 
-    sizes = _mixed(hyper.forget_share, forget, retain)
-    return _descend(model, (forget, retain), sizes, loss, budget, seed, hyper)
+    return _descend(asked, _mixed(asked), loss, asked.budget)
 
 
-def scrub(
-    task: Task,
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    budget: int,
-    seed: int,
-    hyper: Hyper,
-) -> Cost:
+def scrub(asked: Asked) -> Cost:
     """Away from the original on forget first, near it on retain throughout."""
-    teacher = copy.deepcopy(model)
-    said = [_logits(task, teacher, part).log_softmax(dim=1) for part in (forget, retain)]
-    sizes, forwards = _mixed(hyper.forget_share, forget, retain), len(forget) + len(retain)
-    budget = _less(budget, forwards)
+    teacher = copy.deepcopy(asked.model)
+    said = [_logits(asked.task, teacher, part).log_softmax(dim=1) for part in asked.parts]
+    sizes, forwards = _mixed(asked), sum(map(len, asked.parts))
+    budget = _less(asked.budget, forwards)
     half = budget // sum(sizes) // 2
 
     def apart(part: Examples, was: Tensor, chosen: Tensor) -> Tensor:
-        now = task.predict(model, part.rows(chosen)).log_softmax(dim=1)
+        now = asked.task.predict(asked.model, part.rows(chosen)).log_softmax(dim=1)
         return functional.kl_div(now, was[chosen], log_target=True, reduction="batchmean")
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
-        near = apart(retain, said[1], rows[1])
-        near = near + task.loss(model, retain.rows(rows[1]), 0.0).mean()
-        return near - hyper.weight * apart(forget, said[0], rows[0]) if step < half else near
+        near = apart(asked.retain, said[1], rows[1])
+        near = near + asked.loss(asked.retain, rows[1])
+        if step >= half:
+            return near
+        return near - asked.hyper.weight * apart(asked.forget, said[0], rows[0])
 
-    cost = _descend(model, (forget, retain), sizes, loss, budget, seed, hyper)
+    cost = _descend(asked, sizes, loss, budget)
     return Cost(cost.gradients, forwards)
 
 
@@ -227,29 +195,27 @@ def _logits(task: Task, model: nn.Module, part: Examples) -> Tensor:
     return torch.cat([task.predict(model, part.rows(chosen)) for chosen in rows])
 
 
-def _mixed(share: float, forget: Examples, retain: Examples) -> tuple[int, int]:
+def _mixed(asked: Asked) -> tuple[int, int]:
     """Examples of either side in a batch, at least one of each."""
-    first = min(max(1, round(share * BATCH)), len(forget), BATCH - 1)
-    return first, min(BATCH - first, len(retain))
+    share = asked.hyper.forget_share
+    first = min(max(1, round(share * BATCH)), len(asked.forget), BATCH - 1)
+    return first, min(BATCH - first, len(asked.retain))
 
 
 def _descend(
-    model: nn.Module,
-    parts: tuple[Examples, Examples],
+    asked: Asked,
     sizes: tuple[int, int],
     loss: Callable[[int, list[Tensor]], Tensor],
     budget: int,
-    seed: int,
-    hyper: Hyper,
 ) -> Cost:
     """Take as many steps as the budget allows; `loss` is of rows of either side."""
-    steps = budget // sum(sizes)
-    generator = torch.Generator().manual_seed(seed)
-    device = next(model.parameters()).device
-    optimizer = torch.optim.SGD(model.parameters(), hyper.learning_rate, momentum=MOMENTUM)
+    steps, rate = budget // sum(sizes), asked.hyper.learning_rate
+    generator = torch.Generator().manual_seed(asked.seed)
+    device = next(asked.model.parameters()).device
+    optimizer = torch.optim.SGD(asked.model.parameters(), rate, momentum=MOMENTUM)
     orders = [
         _endless(len(part), steps * size, generator)
-        for part, size in zip(parts, sizes, strict=True)
+        for part, size in zip(asked.parts, sizes, strict=True)
     ]
     for step in range(steps):
         rows = [
@@ -257,7 +223,7 @@ def _descend(
             for order, size in zip(orders, sizes, strict=True)
         ]
         for group in optimizer.param_groups:
-            group["lr"] = hyper.learning_rate * (1 - step / steps)
+            group["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad()
         torch.autograd.backward(loss(step, rows))
         optimizer.step()

@@ -274,7 +274,7 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
     import torch
 
     from engine.training.outputs import read_batch
-    from engine.unlearning.methods import METHODS, Examples
+    from engine.unlearning.methods import METHODS, Asked, Examples
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
     arrays = study.stacked_arrays("train")
@@ -288,7 +288,7 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
         return Examples(batch, torch.from_numpy(np.array(change)).to(job.device))
 
     model = original(study, job.algorithm, job.seed, job.device)
-    cost = METHODS[job.method](
+    asked = Asked(
         task,
         model,
         examples(np.array(job.removed, np.int64), "forget"),
@@ -297,4 +297,5 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
         study.seed(job.seed),
         job.hyper,
     )
+    cost = METHODS[job.method](asked)
     return model.eval(), cost

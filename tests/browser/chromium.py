@@ -53,3 +53,15 @@ def settled(page: Page) -> Page:
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(150)
     return page
+
+
+def sideways(browser: Browser, url: str, wait_for: str) -> int:
+    """Pixels that a page is wider than a phone, once what it waits for is there."""
+    context = browser.new_context(viewport=PHONE)
+    page = context.new_page()
+    page.goto(url)
+    page.locator(wait_for).first.wait_for(timeout=30_000)
+    settled(page)
+    wide: int = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
+    context.close()
+    return wide

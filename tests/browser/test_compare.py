@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from engine import store
 from engine.study import Study
 from engine.uploads.keeping import delete
-from tests.browser.chromium import PHONE, server, settled
+from tests.browser.chromium import server, sideways
 from tests.browser.test_accessibility import serious_findings
 from tests.conftest import SMALL_STUDY
 from tests.hostile_uploads import GOOD_NAME, fitting_weights, make_corpus, mlp_shapes
@@ -200,11 +200,4 @@ def test_what_is_too_large_or_no_safetensors_is_refused_at_once(page: Page, plai
 
 
 def test_a_phone_does_not_scroll_sideways(browser: Browser, plain: Study, plain_url: str) -> None:
-    context = browser.new_context(viewport=PHONE)
-    page = context.new_page()
-    page.goto(f"{plain_url}/compare")
-    expect(page.locator(".dl-notice").first).to_be_visible()
-    settled(page)
-    wide = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
-    context.close()
-    assert wide <= 0
+    assert sideways(browser, f"{plain_url}/compare", ".dl-notice") <= 0

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine.study import Study
-from tests.browser.chromium import PHONE, server, settled
+from tests.browser.chromium import server, settled, sideways
 from tests.conftest import SMALL_STUDY
 
 pytestmark = pytest.mark.browser
@@ -112,11 +112,4 @@ def test_pasted_ids_that_do_not_exist(desktop: BrowserContext, url: str) -> None
 
 @pytest.mark.parametrize("path", ["map", "what-if"])
 def test_a_phone_does_not_scroll_sideways(browser: Browser, url: str, path: str) -> None:
-    context = browser.new_context(viewport=PHONE)
-    page = context.new_page()
-    page.goto(f"{url}/{path}")
-    expect(page.locator(".js-plotly-plot, .dl-notice").first).to_be_visible()
-    settled(page)
-    wide = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
-    context.close()
-    assert wide <= 0
+    assert sideways(browser, f"{url}/{path}", ".js-plotly-plot, .dl-notice") <= 0
