@@ -131,8 +131,10 @@ def test_run_jobs_works_from_a_thread() -> None:
 # --- a parent of its own, to be interrupted and killed -------------------------------------------
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 sys.path.insert(0, {tests!r})
 from engine.errors import InterruptedBuild
 from engine.execution import run_jobs

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
@@ -46,24 +47,26 @@ def give(page: Page, content: bytes, name: str = "mine.png") -> None:
     )
 
 
-def rows(page: Page, sign: str) -> list[int]:
+def expect_rows(page: Page, sign: str, rows: NDArray[np.integer]) -> None:
+    """Wait for the cards of exactly these rows, in their order."""
     cards = page.locator(f"section[data-sign={sign}] a.card")
-    expect(cards.first).to_be_visible(timeout=120_000)
-    return [int(card.get_attribute("data-row") or -1) for card in cards.all()]
+    expect(cards).to_have_count(len(rows), timeout=120_000)
+    for card, row in zip(cards.all(), rows, strict=True):
+        expect(card).to_have_attribute("data-row", str(row))
 
 
 def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     give(page, content)
     answer = ask(Question(small_study.root, "mlp", content))
-    assert rows(page, "support") == list(answer.support[:12])
-    assert rows(page, "oppose") == list(answer.oppose[:12])
+    expect_rows(page, "support", answer.support[:12])
+    expect_rows(page, "oppose", answer.oppose[:12])
     predicted = small_study.dataset.classes[answer.predicted]
     expect(page.locator(".dl-facts dd").first).to_contain_text(predicted)
     expect(page.locator("img.dl-own")).to_be_visible()
 
     page.get_by_role("radio", name="Both").click()
-    assert rows(page, "similar") == list(answer.similar[:12])
+    expect_rows(page, "similar", answer.similar[:12])
     assert "show=both" in page.url
     expect(page.get_by_text("influential pictures shown are not among")).to_be_visible()
 
@@ -72,12 +75,12 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     page.get_by_role("option", name=small_study.dataset.classes[other], exact=True).click()
     expect(page.get_by_text(f"Pulled it to the predicted “{predicted}”")).to_be_visible()
     explained = ask(Question(small_study.root, "mlp", content, other))
-    assert rows(page, "support") == list(explained.support[:12])
+    expect_rows(page, "support", explained.support[:12])
 
     page.locator("section[data-sign=support] a.card").first.click()
     expect(page.get_by_role("heading", name=f"train-{explained.support[0]}")).to_be_visible()
     page.go_back()
-    assert set(rows(page, "similar")) == set(answer.similar[:12])
+    expect_rows(page, "similar", answer.similar[:12])
     page.get_by_role("button", name="Take the picture away").click()
     expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
 
@@ -116,7 +119,7 @@ def test_each_strange_picture_is_answered_and_says_what_was_done(page: Page) -> 
     for name, (content, note) in STRANGE.items():
         give(page, content)
         expect(page.locator(".dl-subject .dl-list"), name).to_contain_text(note)
-        assert len(rows(page, "support")) == 12
+        expect(page.locator("section[data-sign=support] a.card")).to_have_count(12)
         page.get_by_role("button", name="Remove").first.click()
         expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
 
@@ -135,7 +138,7 @@ def test_the_server_refuses_30_megabytes_whoever_sends_them(page: Page, live_url
     asked: list[str] = []
     page.on("request", lambda sent: asked.append(sent.url) if sent.method == "PUT" else None)
     give(page, png(np.zeros((28, 28), np.uint8)))
-    rows(page, "support")
+    expect(page.locator("section[data-sign=support] a.card").first).to_be_visible()
     answer = page.request.put(
         asked[0],
         multipart={"file": {"name": "a.png", "mimeType": "image/png", "buffer": bytes(30 * 2**20)}},
@@ -157,7 +160,7 @@ def test_phone_width_has_no_sideways_scroll(browser: Browser, live_url: str) -> 
     file = io.BytesIO()
     Image.fromarray(photo(300, 200)).save(file, "PNG")
     give(page, file.getvalue())
-    rows(page, "support")
+    expect(page.locator("section[data-sign=support] a.card").first).to_be_visible()
     settled(page)
     wide = page.evaluate(
         "[...document.querySelectorAll('[data-testid=stMain] *')]"
