@@ -50,7 +50,7 @@ CODE = 2
 """Raised when the same runs would give another hybrid."""
 CHECKPOINTS = 5
 BUDGET_CHECKPOINTS = {"mlp": 5, "cnn": 10}
-MOST_CHECKPOINTS = {"mlp": 10, "cnn": 10}
+MOST_CHECKPOINTS = {"mlp": 40, "cnn": 40}
 RUNS = {"mlp": (200, 1000), "cnn": (200, 300)}
 BUDGETS = (50, 100, 200, 300)
 """Runs that the hybrid has, beside its checkpoints."""

@@ -7,6 +7,7 @@ rebuilt or removed while a page is open is seen as it is. Nothing here imports t
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -339,11 +340,18 @@ def sprite_url(study: Study, split: Split, sheet: int | None = None) -> str:
 
     Without a number, `{}` stands in its place.
     """
+    return f"{_sprites(study, split)}/{'{}' if sheet is None else sheet}.webp"
+
+
+def gathered_url(study: Study, split: Split, rows: Sequence[int]) -> str:
+    """Where the browser finds one sheet of these rows, in their order."""
+    return f"{_sprites(study, split)}/of/{'-'.join(map(str, rows))}.webp"
+
+
+def _sprites(study: Study, split: Split) -> str:
     base = str(st.get_option("server.baseUrlPath") or "").strip("/")
     prefix = f"/{base}" if base else ""
-    number = "{}" if sheet is None else sheet
-    key = picture_key(study.dataset.fingerprint)
-    return f"{prefix}/dataloupe/sprites/{key}/{split}/{number}.webp"
+    return f"{prefix}/dataloupe/sprites/{picture_key(study.dataset.fingerprint)}/{split}"
 
 
 def stamp_of(path: Path) -> Stamp:

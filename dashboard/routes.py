@@ -1,11 +1,12 @@
-"""What the server serves beside the pages: sprite sheets and the fonts.
+"""What the server serves beside the pages: sprite sheets, stored or of any rows, and the fonts.
 
 A sheet's address holds a key of the data, so a browser may keep it for ever.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import re
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from dashboard.login import picture_key
 from engine import store
+from engine.data.thumbnails import gathered_sheet
 from engine.errors import DataloupeError
 from engine.layout import Layout, Split
 
@@ -25,35 +27,57 @@ FOREVER = {
     "X-Content-Type-Options": "nosniff",
 }
 
+ROWS = re.compile(r"\d{1,9}(-\d{1,9}){0,63}", re.ASCII)
+
 
 def routes(root: Path) -> list[BaseRoute]:
     """The routes for the study in `root`."""
     files = Layout(root)
 
-    # An explanation asks for two dozen sheets at once. Each is small, so it is read right here:
-    # handing it to a thread and back, and opening the study, would take longer than reading.
-    async def sprite(request: Request) -> Response:
-        split, sheet = request.path_params["split"], request.path_params["sheet"]
-        if split not in ("train", "test"):
-            raise HTTPException(404)
+    def dataset(request: Request) -> tuple[Split, int]:
+        """The split asked for and the side of its thumbnails, if the address is of these data."""
+        split = request.path_params["split"]
         try:
             status = files.dataset_file.stat()
-            dataset = _fingerprint(files.dataset_file, status.st_mtime_ns, status.st_size)
-            if request.path_params["key"] != picture_key(dataset):
-                raise HTTPException(404)
-            content = files.sprite_file(cast(Split, split), sheet).read_bytes()
+            fingerprint, cell = _dataset(files.dataset_file, status.st_mtime_ns, status.st_size)
+        except (OSError, DataloupeError) as error:
+            raise HTTPException(404) from error
+        if split not in ("train", "test") or request.path_params["key"] != picture_key(fingerprint):
+            raise HTTPException(404)
+        return cast(Split, split), cell
+
+    # A sheet is small: handing it to a thread, and opening the study, would take longer.
+    async def stored(request: Request) -> Response:
+        split, _ = dataset(request)
+        try:
+            content = files.sprite_file(split, request.path_params["sheet"]).read_bytes()
+        except OSError as error:
+            raise HTTPException(404) from error
+        return Response(content, media_type="image/webp", headers=FOREVER)
+
+    def gathered(request: Request) -> Response:
+        split, cell = dataset(request)
+        rows = request.path_params["rows"]
+        if not ROWS.fullmatch(rows):
+            raise HTTPException(404)
+        try:
+            content = gathered_sheet(
+                partial(files.sprite_file, split), [int(row) for row in rows.split("-")], cell
+            )
         except (OSError, DataloupeError) as error:
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
-        Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", sprite),
+        Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
+        Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
         Mount("/dataloupe/fonts", app=fonts),
     ]
 
 
 @lru_cache(maxsize=8)
-def _fingerprint(path: Path, changed: int, size: int) -> str:
-    """Of the data, read once for each state of dataset.json."""
-    return str(store.read_json(path)["fingerprint"])
+def _dataset(path: Path, changed: int, size: int) -> tuple[str, int]:
+    """Fingerprint, and side of a thumbnail, read once for each state of dataset.json."""
+    content = store.read_json(path)
+    return str(content["fingerprint"]), int(content["cell"])

@@ -6,6 +6,7 @@ import contextlib
 import io
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from engine.data import SPRITES_PER_SHEET, crop, sprite_sheet, thumbnail_box
 from engine.data.encode import encode_split
 from engine.data.pictures import read_header, read_picture
 from engine.data.sources import load_source
-from engine.data.thumbnails import thumbnail
+from engine.data.thumbnails import gathered_sheet, thumbnail
 from engine.errors import DataError, SpecError
 from engine.spec import DataSpec
 from engine.tasks import load_task
@@ -319,6 +320,47 @@ def test_sheets_refuse_what_does_not_fit() -> None:
             sprite_sheet([GREY] * n, 5)
     with Image.open(io.BytesIO(sprite_sheet([GREY], 5))) as sheet, pytest.raises(DataError):
         crop(sheet, 1, 5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_rows=st.lists(st.integers(0, 129), min_size=1, max_size=SPRITES_PER_SHEET))
+def test_a_gathered_sheet_holds_any_rows_in_their_order(
+    three_sheets: Path, some_rows: list[int]
+) -> None:
+    stored = partial(sheet_path, three_sheets)
+    with Image.open(io.BytesIO(gathered_sheet(stored, some_rows, 6))) as sheet:
+        for place, row in enumerate(some_rows):
+            np.testing.assert_array_equal(crop(sheet, place, 6), numbered(row).convert("RGB"))
+
+
+def test_a_gathered_sheet_refuses_rows_that_are_not_there(three_sheets: Path) -> None:
+    stored = partial(sheet_path, three_sheets)
+    for row in (130, 136, 191):  # beside the last one, below it, and far below
+        with pytest.raises(DataError):
+            gathered_sheet(stored, [3, row], 6)
+    with pytest.raises(FileNotFoundError):
+        gathered_sheet(stored, [192], 6)
+    with pytest.raises(DataError, match="not 65"):
+        gathered_sheet(stored, [0] * 65, 6)
+
+
+def numbered(row: int) -> Image.Image:
+    """A thumbnail of a size and with pixels of its own."""
+    return Image.fromarray(noise(1 + row % 6, 1 + row // 6 % 6, 3, seed=row))
+
+
+def sheet_path(folder: Path, number: int) -> Path:
+    return folder / f"{number}.webp"
+
+
+@pytest.fixture(scope="module")
+def three_sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """130 thumbnails, so that the last sheet ends early."""
+    folder = tmp_path_factory.mktemp("sheets")
+    for number in range(3):
+        rows = range(130)[number * SPRITES_PER_SHEET :][:SPRITES_PER_SHEET]
+        sheet_path(folder, number).write_bytes(sprite_sheet([numbered(row) for row in rows], 6))
+    return folder
 
 
 def test_thumbnails_keep_small_pictures_and_shrink_large_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import subprocess
 import sys
@@ -10,9 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engine import launch
+from engine.data import crop
 from engine.errors import DataloupeError
 from engine.study import Study
 from tests.synthetic import write_study
@@ -47,9 +51,28 @@ def test_sprites_are_files_that_a_browser_keeps(study: Study, port: int) -> None
     assert body == study.sprite_file("test", 0).read_bytes()
 
 
+def test_a_sheet_of_any_rows_is_gathered(study: Study, port: int) -> None:
+    data = study.dataset.fingerprint
+    status, headers, body = get(port, f"/dataloupe/sprites/{data}/test/of/7-0-3.webp")
+    assert status == 200
+    assert headers["content-type"] == "image/webp"
+    assert "immutable" in headers["cache-control"]
+    with Image.open(io.BytesIO(body)) as sheet:
+        for place, row in enumerate((7, 0, 3)):
+            np.testing.assert_array_equal(
+                crop(sheet, place, study.dataset.cell), study.thumbnail("test", row)
+            )
+
+
 @pytest.mark.parametrize(
     "path",
     [
+        "/dataloupe/sprites/0000000000000000/test/of/0.webp",
+        "/dataloupe/sprites/{data}/secret/of/0.webp",
+        "/dataloupe/sprites/{data}/test/of/99999.webp",
+        "/dataloupe/sprites/{data}/test/of/1-.webp",
+        "/dataloupe/sprites/{data}/test/of/" + "1-" * 64 + "1.webp",
+        "/dataloupe/sprites/{data}/test/of/1" + "0" * 5000 + ".webp",
         "/dataloupe/sprites/0000000000000000/test/0.webp",
         "/dataloupe/sprites/{data}/test/1.webp",
         "/dataloupe/sprites/{data}/secret/0.webp",

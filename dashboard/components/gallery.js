@@ -171,9 +171,9 @@ function peek(card, root, state, after) {
     const panel = element("div", "peek")
     panel.setAttribute("aria-hidden", "true")
     if (!data.text) {
-      const picture = element("div", "thumb")
       panel.style.setProperty("--side", `${data.large}px`)
-      cut(picture, rowOf(card), data, "var(--side)")
+      const picture = element("div", "thumb")
+      picture.style.cssText = card.querySelector(".thumb").style.cssText
       panel.append(picture)
     }
     panel.append(element("p", "", card.dataset.hint))
@@ -217,7 +217,7 @@ function section(group, data) {
   list.append(
     ...group.items.map((item, place) => {
       const entry = element("li")
-      entry.append(card(item, data, place === 0))
+      entry.append(card(item, place, group, data))
       if (data.selectable) entry.append(pick(item))
       return entry
     }),
@@ -263,7 +263,7 @@ function strip(name, told, parts, rest, words) {
   return node
 }
 
-function card(item, data, first) {
+function card(item, place, group, data) {
   const node = element(item.href ? "a" : "div", data.text ? "card text" : "card")
   node.dataset.row = item.row
   node.dataset.hint = item.hint
@@ -271,9 +271,9 @@ function card(item, data, first) {
   else node.setAttribute("aria-description", item.hint)
   if (item.href) {
     node.href = item.href
-    node.tabIndex = first ? 0 : -1
+    node.tabIndex = place === 0 ? 0 : -1
   }
-  node.append(data.text ? element("div", "excerpt", item.text) : thumbnail(item, data))
+  node.append(data.text ? element("div", "excerpt", item.text) : thumbnail(item, place, group, data))
   if (data.compact) {
     if (item.wrong) node.append(element("span", "cross", "✕"))
     return node
@@ -299,23 +299,21 @@ function card(item, data, first) {
   return node
 }
 
-function thumbnail(item, data) {
+function thumbnail(item, place, group, data) {
   const node = element("div", "thumb")
-  cut(node, item.row, data, "var(--side)")
+  // Cards lie on sheets of their own in the order shown, or else on those of all rows.
+  const at = group.sheets ? place : item.row
+  const [number, cell] = [Math.floor(at / data.perSheet), at % data.perSheet]
+  const sheet = group.sheets ? group.sheets[number] : data.sheets.replace("{}", number)
+  const [column, line] = [cell % data.columns, Math.floor(cell / data.columns)]
+  node.style.backgroundImage = `url("${encodeURI(sheet)}")`
+  node.style.backgroundSize = `calc(${data.columns} * var(--side)) auto`
+  node.style.backgroundPosition = `calc(${-column} * var(--side)) calc(${-line} * var(--side))`
   if (!item.href) {
     node.setAttribute("role", "img")
     node.setAttribute("aria-label", item.hint)
   }
   return node
-}
-
-// Show one cell of a sprite sheet, `side` wide.
-function cut(node, row, data, side) {
-  const [sheet, cell] = [Math.floor(row / data.perSheet), row % data.perSheet]
-  const [column, line] = [cell % data.columns, Math.floor(cell / data.columns)]
-  node.style.backgroundImage = `url("${encodeURI(data.sheets.replace("{}", sheet))}")`
-  node.style.backgroundSize = `calc(${data.columns} * ${side}) auto`
-  node.style.backgroundPosition = `calc(${-column} * ${side}) calc(${-line} * ${side})`
 }
 
 // The box in a card's corner. Space does the same on the card, so the tab key passes it by.

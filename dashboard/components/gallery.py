@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from dashboard.data import sprite_url
+from dashboard.data import gathered_url, sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
 from engine.layout import Split
@@ -158,6 +158,7 @@ def gallery(
                     "makeup": group.makeup,
                     "shares": group.shares,
                     "whole": group.whole,
+                    "sheets": None if text else _own_sheets(study, split, group),
                     "items": [item(card) for card in group.cards],
                 }
                 for group in groups
@@ -166,6 +167,15 @@ def gallery(
         on_opened_change=opened,
         on_selected_change=chosen,
     )
+
+
+def _own_sheets(study: Study, split: Split, group: Group) -> list[str] | None:
+    """Sheets of just these cards, in their order; None where the stored ones are about as few."""
+    rows = [card.row for card in group.cards]
+    sheets = [rows[at : at + SPRITES_PER_SHEET] for at in range(0, len(rows), SPRITES_PER_SHEET)]
+    if len({row // SPRITES_PER_SHEET for row in rows}) <= len(sheets) + 1:
+        return None
+    return [gathered_url(study, split, sheet) for sheet in sheets]
 
 
 def _component() -> Any:

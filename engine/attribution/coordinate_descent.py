@@ -63,6 +63,8 @@ def descend(
     count, m = len(members), len(residual)
     q = gradient[members]
     w = weights[members]
+    packed, mean, scale = bits[members], mean[members], scale[members]  # side by side in memory
+    words, share = packed.shape[1], 1 / m
     everything = True
     for _ in range(most_sweeps):
         largest = np.float32(0)
@@ -76,13 +78,14 @@ def descend(
                 continue
             row = gram[a]
             if known[a] < count:
-                i = members[a]
                 for b in range(known[a], count):
-                    j = members[b]
+                    if known[b] > a:
+                        row[b] = gram[b, a]
+                        continue
                     both = np.uint64(0)
-                    for k in range(bits.shape[1]):
-                        both += _count(bits[i, k] & bits[j, k])
-                    row[b] = (both / m - mean[i] * mean[j]) * scale[i] * scale[j]
+                    for k in range(words):
+                        both += _count(packed[a, k] & packed[b, k])
+                    row[b] = (np.int64(both) * share - mean[a] * mean[b]) * scale[a] * scale[b]
                 known[a] = count
             for b in range(count):
                 q[b] -= step * row[b]
@@ -104,17 +107,39 @@ def descend(
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def violations(gradient: np.ndarray, weights: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    """How far from optimal each target is: the largest violation of |g_j| ≤ λ where w_j = 0 and of
-    g_j = λ sign(w_j) elsewhere, `[t]` float32 of `[t, n]`, `[t, n]` and `[t]`."""
-    result = np.zeros(len(weights), np.float32)
-    for t in range(len(weights)):
+def joining(gradient: np.ndarray, bound: np.float32, inside: np.ndarray) -> np.ndarray:
+    """Columns with |g_j| above a bound that are not inside `[n]` bool yet; marks them there."""
+    found = np.flatnonzero((np.abs(gradient) > bound) & ~inside)
+    inside[found] = True
+    return found
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def grown(gram: np.ndarray, known: np.ndarray, size: int) -> np.ndarray:
+    """A larger `gram`, with what is known of it. Most rows never are, and take no memory."""
+    larger = np.empty((size, size), np.float32)
+    for a in range(len(known)):
+        for b in range(known[a]):
+            larger[a, b] = gram[a, b]
+    return larger
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def violations(
+    gradient: np.ndarray, weights: np.ndarray, targets: np.ndarray, penalty: np.ndarray
+) -> np.ndarray:
+    """How far from optimal some targets are: the largest violation of |g_j| ≤ λ where w_j = 0 and
+    of g_j = λ sign(w_j) elsewhere, `[len(targets)]` float32 of `[t, n]`, `[t, n]`, the targets'
+    numbers and their λ."""
+    result = np.zeros(len(targets), np.float32)
+    for place in range(len(targets)):
+        t, bound = targets[place], penalty[place]
         for j in range(weights.shape[1]):
             if weights[t, j] > 0:
-                error = abs(gradient[t, j] - penalty[t])
+                error = abs(gradient[t, j] - bound)
             elif weights[t, j] < 0:
-                error = abs(gradient[t, j] + penalty[t])
+                error = abs(gradient[t, j] + bound)
             else:
-                error = abs(gradient[t, j]) - penalty[t]
-            result[t] = max(result[t], error)
+                error = abs(gradient[t, j]) - bound
+            result[place] = max(result[place], error)
     return result

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.attribution.lasso import CoordinateDescent, ProximalGradient, Solver
+from engine.attribution.lasso import (
+    PATH_TOLERANCE,
+    TOLERANCE,
+    CoordinateDescent,
+    ProximalGradient,
+    Solver,
+)
 from engine.errors import DataError
 
 BLOCK_BYTES = 2**24
@@ -111,7 +117,8 @@ def fit_datamodels(
     """
     _check(masks, outputs, held_out)
     ratios = np.geomspace(1, lambda_min_ratio, lambdas)
-    on_part, on_all = (_solver(runs, device, threads) for runs in (masks[~held_out], masks))
+    on_part = _solver(masks[~held_out], device, threads, PATH_TOLERANCE)
+    on_all = _solver(masks, device, threads, TOLERANCE)
     blocks = [
         _fit_block(masks, outputs[:, block], held_out, on_part, on_all, ratios, patience or lambdas)
         for block in _blocks(outputs.shape[1], masks.shape[1])
@@ -140,10 +147,10 @@ def _check(masks: np.ndarray, outputs: np.ndarray, held_out: np.ndarray) -> None
         raise DataError(f"Outputs hold NaN or infinite values (run {run}, target {target}).")
 
 
-def _solver(masks: np.ndarray, device: str, threads: int) -> Solver:
+def _solver(masks: np.ndarray, device: str, threads: int, tolerance: float) -> Solver:
     if device == "cpu":
-        return CoordinateDescent(masks, threads)
-    return ProximalGradient(masks, device)
+        return CoordinateDescent(masks, threads, tolerance)
+    return ProximalGradient(masks, device, tolerance)
 
 
 def _fit_block(
@@ -159,6 +166,7 @@ def _fit_block(
     y = np.ascontiguousarray(outputs.T, dtype=np.float32)
     mean, actual = y[:, ~held_out].mean(axis=1), y[:, held_out]
     penalty_max = on_part.begin(y[:, ~held_out] - mean[:, None])
+    scale = on_part.scale.astype(np.float32)
     inputs = (masks[held_out] - on_part.mean).T.astype(np.float32)
     least = np.full(len(y), np.inf)
     best = np.zeros(len(y), int)
@@ -167,8 +175,8 @@ def _fit_block(
     left = np.arange(len(y))
     for step, ratio in enumerate(ratios):
         on_part.solve(ratio * penalty_max[left], left)
-        raw = on_part.weights(left) * on_part.scale
-        foretold = mean[left, None] + raw.astype(np.float32) @ inputs
+        raw = on_part.weights(left) * scale
+        foretold = mean[left, None] + raw @ inputs
         error = ((foretold - actual[left]) ** 2).mean(axis=1)
         better = error < least[left]
         rows = left[better]

@@ -22,7 +22,6 @@ coordinate descent also the correlations within each target's working set.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 5e-6
 """Violation of the conditions of optimality that is let pass, relative to λ_max."""
+PATH_TOLERANCE = 1e-4
+"""The same on the way down a path, which only chooses λ."""
 _MOST_ROUNDS = 100
 _MOST_SWEEPS = 10_000
 _MOST_STEPS = 20_000
@@ -115,24 +116,26 @@ def duality_gap(
 # --- coordinate descent ---------------------------------------------------------------------------
 
 
-@dataclass
 class _WorkingSet:
     """The columns that one target's descent looks at, and their correlations. Only ever grows."""
 
-    members: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    known: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    gram: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    def __init__(self, n: int) -> None:
+        self.inside = np.zeros(n, bool)
+        self.members = np.zeros(0, np.int64)
+        self.known = np.zeros(0, np.int64)
+        self.gram = np.zeros((0, 0), np.float32)
 
-    def add(self, columns: np.ndarray) -> None:
-        new = columns[~np.isin(columns, self.members)]
+    def add(self, gradient: np.ndarray, bound: np.float32) -> None:
+        """The columns whose gradient is above the bound."""
+        from engine.attribution.coordinate_descent import grown, joining
+
+        new = joining(gradient, bound, self.inside)
+        if not len(new):
+            return
         self.members = np.concatenate([self.members, new])
+        if len(self.members) > len(self.gram):
+            self.gram = grown(self.gram, self.known, len(self.members) * 3 // 2)
         self.known = np.concatenate([self.known, np.zeros_like(new)])
-        there = len(self.gram)
-        if len(self.members) > there:
-            size = len(self.members) * 4 // 3
-            gram = np.empty((size, size), np.float32)
-            gram[:there, :there] = self.gram
-            self.gram = gram
 
 
 class CoordinateDescent:
@@ -142,10 +145,12 @@ class CoordinateDescent:
         masks: `[m, n]` bool.
         threads: Targets that are worked on at once. (How many threads the products take is the
             process's affair.)
+        tolerance: Violation that is let pass, relative to λ_max.
     """
 
-    def __init__(self, masks: np.ndarray, threads: int = 1) -> None:
+    def __init__(self, masks: np.ndarray, threads: int = 1, tolerance: float = TOLERANCE) -> None:
         m, n = masks.shape
+        self._tolerance = tolerance
         self._columns, self.mean, self.scale = standardise(masks)
         bits = np.zeros((n, -(-m // 64) * 8), np.uint8)
         bits[:, : -(-m // 8)] = np.packbits(masks, axis=0).T
@@ -159,7 +164,7 @@ class CoordinateDescent:
         self._weights = np.zeros((t, n), np.float32)
         self._gradient = self._products(outputs)
         self._largest = np.abs(self._gradient).max(axis=1)
-        self._sets = [_WorkingSet() for _ in range(t)]
+        self._sets = [_WorkingSet(n) for _ in range(t)]
         self._last: np.ndarray | None = self._largest.copy()
         if weights is not None:
             self._last = None  # the strong rule needs the solution of a larger λ
@@ -167,7 +172,7 @@ class CoordinateDescent:
             self._residual -= self._weights @ self._columns
             self._gradient = self._products(self._residual)
             for own, row in zip(self._sets, self._weights, strict=True):
-                own.add(np.flatnonzero(row))
+                own.add(row, np.float32(0))
         largest: np.ndarray = self._largest
         return largest
 
@@ -181,13 +186,16 @@ class CoordinateDescent:
             self._last[targets] = penalty
         with ThreadPoolExecutor(self._threads) as pool:
             for _ in range(_MOST_ROUNDS):
-                broken = violations(self._gradient[targets], self._weights[targets], penalty)
-                left = broken > TOLERANCE * self._largest[targets]
+                broken = violations(self._gradient, self._weights, targets, penalty)
+                left = broken > self._tolerance * self._largest[targets]
                 if not left.any():
                     return
                 targets, penalty, joins = targets[left], penalty[left], joins[left]
                 list(pool.map(self._descend, targets, penalty, joins))
-                self._gradient[targets] = self._products(self._residual[targets])
+                if len(targets) == len(self._residual):  # no copies
+                    self._gradient = self._products(self._residual)
+                else:
+                    self._gradient[targets] = self._products(self._residual[targets])
                 joins = penalty
 
     def weights(self, targets: np.ndarray) -> np.ndarray:
@@ -201,14 +209,14 @@ class CoordinateDescent:
         from engine.attribution.coordinate_descent import descend
 
         own = self._sets[target]
-        own.add(np.flatnonzero(np.abs(self._gradient[target]) > joins))
+        own.add(self._gradient[target], joins)
         descend(
             self._bits,
             self.mean,
             self.scale,
             self._columns,
             penalty,
-            np.float32(TOLERANCE / 2 * self._largest[target]),
+            np.float32(self._tolerance / 2 * self._largest[target]),
             _MOST_SWEEPS,
             self._gradient[target],
             self._weights[target],
@@ -220,7 +228,8 @@ class CoordinateDescent:
 
     def _products(self, residual: np.ndarray) -> np.ndarray:
         """X̃ᵀr / m, `[t, n]`."""
-        product: np.ndarray = residual @ self._columns.T / np.float32(residual.shape[1])
+        product: np.ndarray = residual @ self._columns.T
+        product /= residual.shape[1]
         return product
 
 
@@ -233,11 +242,13 @@ class ProximalGradient:
     Args:
         masks: `[m, n]` bool.
         device: Such as `cuda`.
+        tolerance: Violation that is let pass, relative to λ_max.
     """
 
-    def __init__(self, masks: np.ndarray, device: str) -> None:
+    def __init__(self, masks: np.ndarray, device: str, tolerance: float = TOLERANCE) -> None:
         import torch
 
+        self._tolerance = tolerance
         columns, self.mean, self.scale = standardise(masks)
         self._columns = torch.from_numpy(columns).to(device)
         self._curvature = self._largest_eigenvalue()
@@ -265,7 +276,7 @@ class ProximalGradient:
             if step % _STEPS_BETWEEN_CHECKS == 0:
                 self._weights[left] = w
                 broken = self._violations(left, bound)
-                keep = broken > TOLERANCE * self._largest[left]
+                keep = broken > self._tolerance * self._largest[left]
                 if not keep.any():
                     return
                 left, bound, w = left[keep], bound[keep], w[keep]

@@ -1,16 +1,18 @@
 """Sprite sheets: 64 thumbnails in one lossless picture, and where each lies.
 
-A browser fetches one sheet instead of 64 files and cuts it up itself; a gallery of the two dozen
-training pictures that matter to a prediction needs about as many sheets, so that larger ones would
-be decoded in vain. Thumbnails keep every pixel
-of small pictures; a thumbnail that does not fill its square cell lies in its middle, and the rest
-of the cell is transparent, so the sheet alone says how large each thumbnail is.
+A browser fetches one sheet instead of 64 files and cuts it up itself. Stored sheets hold
+neighbouring rows; a sheet of any rows, as the training pictures that matter to a prediction, is
+gathered from them when it is asked for. Thumbnails keep every pixel of small pictures; a thumbnail
+that does not fill its square cell lies in its middle, and the rest of the cell is transparent, so
+the sheet alone says how large each thumbnail is.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from PIL import Image
 
@@ -69,10 +71,34 @@ def sprite_sheet(thumbnails: Sequence[Image.Image], cell: int) -> bytes:
 
 def crop(sheet: Image.Image, position: int, cell: int) -> Image.Image:
     """Cut a thumbnail out of its sheet, without the transparent rest of its cell; mode `RGB`."""
-    picture = sheet.crop(thumbnail_box(position, cell))
+    box = thumbnail_box(position, cell)
+    if box[3] > sheet.height:
+        raise DataError(f"Cell {position} is below the sprite sheet's end.")
+    picture = sheet.crop(box)
     if picture.mode == "RGB":
         return picture
     filled = picture.getchannel("A").getbbox()
     if filled is None:
         raise DataError(f"Cell {position} of the sprite sheet is empty.")
     return picture.crop(filled).convert("RGB")
+
+
+def gathered_sheet(sheet_file: Callable[[int], Path], rows: Sequence[int], cell: int) -> bytes:
+    """A sheet of any rows, in their order, cut from stored ones; each is read once.
+
+    Args:
+        sheet_file: Where the stored sheet of that number is.
+        rows: 1 to 64 of them.
+
+    Raises:
+        DataError: Too many rows, or one that no sheet holds.
+        OSError: A sheet is missing or damaged.
+    """
+    places = defaultdict(list)
+    for place, row in enumerate(rows):
+        places[row // SPRITES_PER_SHEET].append((place, row % SPRITES_PER_SHEET))
+    found: dict[int, Image.Image] = {}
+    for number, wanted in places.items():
+        with Image.open(sheet_file(number)) as sheet:
+            found |= {place: crop(sheet, position, cell) for place, position in wanted}
+    return sprite_sheet([found[place] for place in range(len(rows))], cell)

@@ -182,6 +182,19 @@ def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
     assert box is not None
     assert box["width"] % study.dataset.cell == 0
 
+    sheets.clear()
+    page.goto(f"{url}/explain?test=test-5")
+    settled(page)
+    support, _, oppose, _ = study.influences(5, 12)
+    gathered = ["-".join(map(str, rows)) for rows in (support, oppose)]
+    assert sorted(s.rpartition("/of/")[2] for s in sheets if "/of/" in s) == sorted(
+        f"{rows}.webp" for rows in gathered
+    )
+    shown = page.locator("section[data-sign=oppose] .thumb").nth(9).evaluate(
+        "node => [getComputedStyle(node).backgroundPosition, node.clientWidth]"
+    )
+    assert shown[0] == f"{-shown[1]}px {-shown[1]}px"  # second row, second column of its sheet
+
 
 def test_keyboard_only(desktop: BrowserContext, study: Study, url: str) -> None:
     page = desktop.new_page()
