@@ -2,12 +2,12 @@
 
     python -m benchmarks.brittle --json [--save]
 
-On the demo's study: `PREDICTIONS`, drawn at random among those that are said to flip at k ≤ 20, are
-retrained without their removal sets, with `SEEDS` seeds. Beside them stand removals of random
-training examples of the same class: one for each group of predictions whose removal sets are of
-about the same size and mostly of the same class, and never of fewer examples than theirs. A
-prediction has flipped where most of the models flip it. `SURE` and `AGREE` in engine/brittle.py
-were chosen on `CHOSEN_ON`, which are left out.
+On the demo's study with `RUNS` subset runs: `PREDICTIONS`, drawn at random among those that are
+said to flip at k ≤ 20, are retrained without their removal sets, with `SEEDS` seeds. Beside them
+stand removals of random training examples of the same class: one for each group of predictions
+whose removal sets are of about the same size and mostly of the same class, and never of fewer
+examples than theirs. A prediction has flipped where most of the models flip it. `SURE` and `AGREE`
+in engine/brittle.py were chosen on `CHOSEN_ON`, which are left out.
 
 `slope` and `correlation` compare predicted with actual mean changes of the margin, over the removal
 sets. Models are kept in the study, so a stopped run goes on.
@@ -15,6 +15,7 @@ sets. Models are kept in the study, so a stopped run goes on.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from typing import Any
@@ -22,13 +23,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import report, say
-from benchmarks._study import demo
+from benchmarks._study import built
 from engine.brittle import AGREE, SURE, Supports, find, verify_brittle
 from engine.quality import Measured, share
 from engine.retraining import removal_of
 from engine.study import Study
+from engine.templates import spec_from_template
 from engine.verification import Outcome, Question, agreement, predicted_and_actual, verify_all
 
+RUNS = 100
 PREDICTIONS = 30
 CHOSEN_ON = (
     *(27, 57, 98, 127, 170, 239, 332, 354, 404, 468, 475, 512, 558, 581, 607, 616, 629, 664),
@@ -42,7 +45,8 @@ SIZES = (5, 10, 20)
 
 
 def measure() -> dict[str, Any]:
-    study = demo()
+    spec = spec_from_template("fashion-mnist")
+    study = built("brittle", re.sub(r"^masks = .*", f"masks = {RUNS}", spec, flags=re.MULTILINE))
     start = time.perf_counter()
     supports = find(study, at_most=AT_MOST)
     found_after = time.perf_counter() - start
@@ -68,6 +72,7 @@ def measure() -> dict[str, Any]:
         "predictions": len(outcomes),
         "random_removals": len({tuple(one) for one in groups(study, supports, tests)}),
         "seeds": SEEDS,
+        "subset_runs": RUNS,
         "at_most": AT_MOST,
         "said_to_flip": len(supports.ranked),
         "test_examples": len(supports.lead),
