@@ -38,7 +38,7 @@ from engine.study import Study
 
 ALPHA = 0.5
 RESUMED = 1000
-ROUNDS = {"mlp": (5, 24), "cnn": (3, 6)}
+ROUNDS = {"mlp": (3, 16), "cnn": (3, 2)}
 """(rounds, runs of each kind in a round)."""
 _KEYS = (
     "epochs batch_size optimizer learning_rate momentum weight_decay schedule warmup architecture"

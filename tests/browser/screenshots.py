@@ -5,6 +5,7 @@ python -m tests.browser.screenshots STUDY [FOLDER [PAGE …]]
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def addresses(root: Path) -> dict[str, str]:
         "map": f"map?train={opposer}",
         "what-if": f"what-if?set={removed}",
         "compare": "compare",
+        "live": "live",
         "quality": "quality",
         "jobs": "jobs",
         "provenance": "provenance",
@@ -54,13 +56,27 @@ def brittle_address(study: Study) -> str:
     return f"brittle?test={study.table('test')['id'].iloc[shown[0]]}" if shown else "brittle"
 
 
-def screenshot(browser: Browser, url: str, view: str, target: Path) -> None:
-    """Take one picture of the first screen."""
+def own_picture(study: Study) -> bytes:
+    """What is dropped into Live: a test picture, enlarged."""
+    file = io.BytesIO()
+    study.thumbnail("test", 0).resize((112, 112)).save(file, "PNG")
+    return file.getvalue()
+
+
+def screenshot(
+    browser: Browser, url: str, view: str, target: Path, dropped: bytes | None = None
+) -> None:
+    """Take one picture of the first screen, once this picture was dropped into it."""
     size, scheme = VIEWS[view]
     context = browser.new_context(viewport=size, color_scheme=scheme)
     context.add_init_script("localStorage.setItem('dataloupe.first-steps', 'dismissed')")
     page = context.new_page()
     page.goto(url)
+    if dropped is not None:
+        page.locator("input[type=file]").set_input_files(
+            files=[{"name": "mine.png", "mimeType": "image/png", "buffer": dropped}]
+        )
+        page.wait_for_selector(".gallery .thumb", timeout=120_000)
     page.wait_for_selector(
         ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job, "
         ".js-plotly-plot .plot-container"
@@ -77,7 +93,8 @@ def main(root: Path, folder: Path, only: list[str]) -> None:
             if only and name not in only:
                 continue
             for view in VIEWS:
-                screenshot(browser, f"{url}/{path}", view, folder / f"{name}-{view}.png")
+                dropped = own_picture(Study.open(root)) if name == "live" else None
+                screenshot(browser, f"{url}/{path}", view, folder / f"{name}-{view}.png", dropped)
 
 
 if __name__ == "__main__":

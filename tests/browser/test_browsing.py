@@ -190,8 +190,10 @@ def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
     assert sorted(s.rpartition("/of/")[2] for s in sheets if "/of/" in s) == sorted(
         f"{rows}.webp" for rows in gathered
     )
-    shown = page.locator("section[data-sign=oppose] .thumb").nth(9).evaluate(
-        "node => [getComputedStyle(node).backgroundPosition, node.clientWidth]"
+    shown = (
+        page.locator("section[data-sign=oppose] .thumb")
+        .nth(9)
+        .evaluate("node => [getComputedStyle(node).backgroundPosition, node.clientWidth]")
     )
     assert shown[0] == f"{-shown[1]}px {-shown[1]}px"  # second row, second column of its sheet
 
