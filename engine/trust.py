@@ -110,8 +110,8 @@ def interval(measured: Measured, decimals: int = 2) -> str:
 
 
 def number(value: float, decimals: int = 2) -> str:
-    """A number with a proper minus sign."""
-    return f"{value:.{decimals}f}".replace("-", "−")
+    """A number with a proper minus sign, which what rounds to 0 has not."""
+    return f"{value:z.{decimals}f}".replace("-", "−")
 
 
 def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:

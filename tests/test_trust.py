@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from engine.quality import Calibration, Measured, MethodQuality, Quality
-from engine.trust import Verdict, chance, ordered, verdict
+from engine.trust import Verdict, chance, number, ordered, verdict
 
 
 def around(mean: float, reach: float = 0.05) -> Measured:
@@ -45,6 +45,11 @@ def judged(of_each: np.ndarray | None = None, **changes: object) -> Verdict:
 
 def answers(found: Verdict) -> list[str]:
     return [use.answer for use in found.uses]
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert number(-0.0001, 3) == number(0.0001, 3) == "0.000"
+    assert (number(-0.0006, 3), number(-2.5, 1)) == ("−0.001", "−2.5")
 
 
 def test_good_calibrated_scores_may_be_read_as_amounts() -> None:

@@ -98,7 +98,7 @@ def similar_cards(
     back = {} if test is None else {"test": test}
     cards = []
     for row, alike, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
-        words = f"{alike:.3f}".replace("-", "−")
+        words = f"{alike:z.3f}".replace("-", "−")
         card = training_card(int(row), example, f"similarity {words}", location, back)
         cards.append(replace(card, score=words, bar=max(0.0, float(alike))))
     return cards
@@ -152,4 +152,4 @@ def signed(score: float, largest: float) -> str:
     if not 1e-5 <= largest < 1e5:
         return f"{score:+.2e}".replace("-", "−")
     decimals = max(0, 2 - math.floor(math.log10(largest)))
-    return f"{score:+.{decimals}f}".replace("-", "−")
+    return f"{score:+z.{decimals}f}".replace("-", "−")

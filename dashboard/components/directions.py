@@ -175,11 +175,11 @@ def _weighted(
                 training_card(
                     int(row),
                     training.table.iloc[row].to_dict(),
-                    f"weight {weight:+.3f}",
+                    f"weight {weight:+z.3f}",
                     location,
                     {},
                 ),
-                score=f"{weight:+.3f}".replace("-", "−"),
+                score=f"{weight:+z.3f}".replace("-", "−"),
                 bar=abs(float(weight)) / largest,
             )
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
@@ -218,7 +218,7 @@ def _projected(
                 wrong=not all(right),
                 hint=f"{card.name}: predicted by {' and by '.join(told)}",
             )
-        words = f"{along:+.2f}".replace("-", "−")
+        words = f"{along:+z.2f}".replace("-", "−")
         cards.append(replace(card, score=words, bar=abs(along) / largest))
     return cards
 

@@ -101,7 +101,7 @@ def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
         facts += [
             ("Predicted", _clamped(example["predicted"])),
             ("Confidence", f"{float(example['confidence']):.1%}<small>in its prediction</small>"),
-            ("Margin", f"{margin:+.2f}".replace("-", "−") + f"<small>{odds(margin)}</small>"),
+            ("Margin", f"{margin:+z.2f}".replace("-", "−") + f"<small>{odds(margin)}</small>"),
         ]
     facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
     entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts)

@@ -109,7 +109,7 @@ def subject(answer: Answer, classes: list[str]) -> None:
             f'<img class="dl-own" src="{source}" alt="Your picture, re-encoded" '
             f'style="width:{side}px">'
         )
-    predicted, margin = classes[answer.predicted], f"{answer.margin:+.2f}".replace("-", "−")
+    predicted, margin = classes[answer.predicted], f"{answer.margin:+z.2f}".replace("-", "−")
     of = "1 checkpoint" if answer.predicting == 1 else f"{answer.predicting} checkpoints"
     facts = {
         "Predicted": f"{escape(short(predicted))}<small>by {of}</small>",

@@ -177,7 +177,7 @@ def _hypothesis(one: dict[str, Any], names: dict[str, str]) -> str:
             cells = [TRANSFORMATIONS[tested["name"]].title, f"{effect['intensity']:g}"]
             for key in ("a", "b", "difference"):
                 ate = effect[key]["probability"]
-                cells.append(f"{ate['mean']:+.3f} ({ate['low']:+.3f} to {ate['high']:+.3f})")
+                cells.append(f"{ate['mean']:+z.3f} ({ate['low']:+z.3f} to {ate['high']:+z.3f})")
             cells.append(f"{p:.2g}")
             rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     heads = ["Transformation", "Intensity", f"ATE of {names['a']}", f"ATE of {names['b']}"]
