@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -310,6 +311,29 @@ def test_a_hundred_files_and_a_full_quota_are_refused(
     with pytest.raises(UploadError, match="No room"):
         accept(bounded(study, quota_mib=1), [named(variant(1))], worker=worker)
     assert len(study.uploads) == 1
+
+
+def test_of_many_uploads_at_once_as_many_are_kept_as_there_is_room_for(
+    study: Study, worker: KeptWorker
+) -> None:
+    """A hundred people at once: the quota holds to the byte, whoever comes first."""
+    room = bounded(study, quota_mib=1)
+    fit = 2**20 // len(GOOD)
+    assert 5 < fit < 50
+
+    def give(number: int) -> str:
+        try:
+            accept(room, [named(variant(number))], worker=worker)
+        except UploadError as error:
+            return str(error)
+        return "kept"
+
+    with ThreadPoolExecutor(100) as people:
+        said = list(people.map(give, range(100)))
+    assert said.count("kept") == fit == len(study.uploads)
+    assert used_bytes(study) == fit * len(GOOD)
+    assert all(re.match(r"kept|No room: uploads take [\d,]+ of 1 MiB", one) for one in said)
+    assert not list(study.uploads_folder.glob(".incoming-*"))
 
 
 def test_uploads_are_renamed_and_deleted_and_share_files(study: Study, worker: KeptWorker) -> None:

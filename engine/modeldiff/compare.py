@@ -100,7 +100,6 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
     arrays: dict[str, np.ndarray] = {}
     for key, found in (("a", found_a), ("b", found_b)):
         arrays |= {f"{key}_weights": found.weights, f"{key}_projections": found.projections}
-    store.write_tensors(study.comparison_arrays_file(comparison), arrays, comparison)
     names = (a.name, b.name)
     p_a, p_b = _p(found_a, nulls["a"]), _p(found_b, nulls["b"])
     described = {
@@ -122,6 +121,7 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
         "wanted": max(0, ENOUGH - fewest),
         "directions": {key: [one.to_dict() for one in found] for key, found in described.items()},
     }
+    store.write_tensors(study.comparison_arrays_file(comparison), arrays, comparison)
     store.write_json(study.comparison_file(comparison), content, comparison)
     report(total, total, "Done")
     return comparison

@@ -8,14 +8,16 @@ predictions, scores and ranking, in the same files as any algorithm's.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from engine import store
 from engine.answers import Progress
 from engine.build import writing
-from engine.errors import DataloupeError
+from engine.errors import DataloupeError, UploadError
 from engine.execution import default_workers, pick_device
 from engine.modeldiff.compare import Report, compare, read_comparison, side
 from engine.modeldiff.hypothesis import INTENSITIES, try_all
@@ -23,6 +25,7 @@ from engine.modeldiff.transformations import TRANSFORMATIONS, texture_of
 from engine.stages import checkpoints, predictions, search, trak
 from engine.stages.run import Run
 from engine.study import Study
+from engine.uploads.keeping import forget
 
 _STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
     "checkpoints": ("Running the uploaded models", checkpoints.run),
@@ -64,11 +67,58 @@ def run_job(study: Study, parameters: dict[str, Any], report: Report) -> dict[st
         DataloupeError: There is no such algorithm, or it has no scores.
     """
     a, b = study.algorithm(parameters["a"]), study.algorithm(parameters["b"])
-    for algorithm in (a, b):
-        if algorithm in study.uploads:
-            compute(study, algorithm, report, parameters.get("device"), parameters.get("workers"))
-    sides = side(study, a, parameters.get("method_a")), side(study, b, parameters.get("method_b"))
-    return {"comparison": compare(study, *sides, parameters.get("directions") or 5, report)}
+    device, workers = parameters.get("device"), parameters.get("workers")
+    with _unless_deleted(study, (a, b), report) as told:
+        for algorithm in (a, b):
+            if algorithm in study.uploads:
+                compute(study, algorithm, told, device, workers)
+        sides = (
+            side(study, a, parameters.get("method_a")),
+            side(study, b, parameters.get("method_b")),
+        )
+        found = compare(study, *sides, parameters.get("directions") or 5, told)
+    return {"comparison": found}
+
+
+@contextlib.contextmanager
+def _unless_deleted(
+    study: Study, algorithms: Sequence[str], report: Report, *made: Path
+) -> Iterator[Report]:
+    """Work on algorithms some of which are uploads, which anybody can delete meanwhile.
+
+    Gives a `report` that ends the work as soon as one is gone. Then nothing that was computed of it
+    stays, nor `made`.
+
+    Raises:
+        UploadError: One was deleted.
+    """
+    names = {one: study.uploads[one].name for one in algorithms if one in study.uploads}
+
+    def gone() -> list[str]:
+        return [upload for upload in names if not study.upload_file(upload).exists()]
+
+    def told(done: int, total: int, what: str) -> None:
+        if gone():
+            raise _deleted(names[gone()[0]])
+        report(done, total, what)
+
+    try:
+        yield told
+    except Exception as error:  # whatever it is that a file is missing for
+        if gone():
+            raise _deleted(names[gone()[0]]) from error
+        raise
+    finally:
+        for upload in gone():
+            forget(study, upload)
+            for path in made:
+                path.unlink(missing_ok=True)
+    if gone():
+        raise _deleted(names[gone()[0]])
+
+
+def _deleted(name: str) -> UploadError:
+    return UploadError(f"“{name}” was deleted meanwhile, so nothing of this is kept.")
 
 
 def compute(
@@ -119,29 +169,33 @@ def run_hypothesis(study: Study, parameters: dict[str, Any], report: Report) -> 
         `hypothesis`, its name, for `study.hypothesis_file(comparison, name)`.
     """
     parameters = check_hypothesis(study, parameters)
+    name = store.fingerprint("hypothesis", parameters)
+    path = study.hypothesis_file(parameters["comparison"], name)
+    if path.exists():
+        return {"hypothesis": name}
     about = read_comparison(study, parameters["comparison"])
     options = {name: dict(given) for name, given in parameters["options"].items()}
     if isinstance(content := options.get("texture", {}).get("texture"), str):
         channels, height, width = study.dataset.encoding["shape"]
         picture = base64.b64decode(content)
         options["texture"]["texture"] = texture_of(picture, (channels, height, width))
-    tested = try_all(
-        study,
-        about["a"]["algorithm"],
-        about["b"]["algorithm"],
-        parameters["intensities"],
-        parameters["rows"],
-        options,
-        report,
-        parameters["names"],
-    )
-    name = store.fingerprint("hypothesis", parameters)
-    content = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": parameters["rows"],
-        "intensities": parameters["intensities"],
-        "tested": [one.to_dict() for one in tested],
-    }
-    path = study.hypothesis_file(parameters["comparison"], name)
-    store.write_json(path, content, parameters["comparison"])
+    a, b = (about[key]["algorithm"] for key in ("a", "b"))
+    with _unless_deleted(study, (a, b), report, path) as told:
+        tested = try_all(
+            study,
+            a,
+            b,
+            parameters["intensities"],
+            parameters["rows"],
+            options,
+            told,
+            parameters["names"],
+        )
+        content = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rows": parameters["rows"],
+            "intensities": parameters["intensities"],
+            "tested": [one.to_dict() for one in tested],
+        }
+        store.write_json(path, content, parameters["comparison"])
     return {"hypothesis": name}

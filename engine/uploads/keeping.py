@@ -174,8 +174,9 @@ def expire(study: Study, now: datetime | None = None) -> list[Upload]:
     """Remove uploads that are older than `keep_days`, and what interrupted uploads left."""
     now = now or datetime.now(UTC)
     for folder in study.uploads_folder.glob(f"{_INCOMING}*"):
-        if now.timestamp() - folder.stat().st_mtime > timedelta(days=1).total_seconds():
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # just now it was done with
+            if now.timestamp() - folder.stat().st_mtime > timedelta(days=1).total_seconds():
+                shutil.rmtree(folder, ignore_errors=True)
     days = study.spec.uploads.keep_days
     if not days:
         return []
@@ -190,22 +191,31 @@ def expire(study: Study, now: datetime | None = None) -> list[Upload]:
 
 def used_bytes(study: Study) -> int:
     """Bytes of all uploaded files."""
-    return sum(path.stat().st_size for path in study.uploaded_weights_files())
+    total = 0
+    for path in study.uploaded_weights_files():
+        with contextlib.suppress(FileNotFoundError):  # deleted just now
+            total += path.stat().st_size
+    return total
 
 
-def _delete(study: Study, upload: Upload) -> None:
-    study.upload_file(upload.id).unlink(missing_ok=True)
-    shutil.rmtree(study.algorithm_folder(upload.id), ignore_errors=True)
+def forget(study: Study, upload: str) -> None:
+    """Remove all that was computed of an upload, by its id."""
+    shutil.rmtree(study.algorithm_folder(upload), ignore_errors=True)
     for path in study.comparison_files():
         about = store.read_json(path)
-        if upload.id in (about["a"]["algorithm"], about["b"]["algorithm"]):
+        if upload in (about["a"]["algorithm"], about["b"]["algorithm"]):
             for kept in (
                 *study.hypothesis_files(path.stem),
                 *study.direction_note_files(path.stem),
             ):
-                kept.unlink()
+                kept.unlink(missing_ok=True)
             study.comparison_arrays_file(path.stem).unlink(missing_ok=True)
-            path.unlink()
+            path.unlink(missing_ok=True)
+
+
+def _delete(study: Study, upload: Upload) -> None:
+    study.upload_file(upload.id).unlink(missing_ok=True)
+    forget(study, upload.id)
     still = {file.sha256 for other in study.uploads.values() for file in other.files}
     for file in upload.files:
         if file.sha256 not in still:
