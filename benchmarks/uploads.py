@@ -1,22 +1,35 @@
-"""Are hostile uploads refused, and does any of them run, hang or eat memory?
+"""Are hostile uploads refused, and does any run, hang or eat memory; how long until directions?
 
 The attack corpus of tests/hostile_uploads.py is given to `accept` one file at a time, with a worker
 as bounded as the server's. A file counts as hung from ten seconds on.
+
+*Upload to directions*: one checkpoint, the demo's CNN trained with augmentation, is given to a copy
+of the demo as the page does it: checked and kept by a new worker, reported on, compared by a job of
+the queue, in processes that start then. The clock stops when the directions are written.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks._report import report, say
-from engine.build import build_data
+from benchmarks._study import demo
+from engine.answers import Progress
+from engine.build import build_data, writing
 from engine.errors import DataloupeError
+from engine.jobs import queue
+from engine.modeldiff.compare import read_comparison
+from engine.stages import checkpoints
+from engine.stages.run import Run
 from engine.study import Study
+from engine.templates import spec_from_template
 from engine.uploads.keeping import Given, accept, trial_worker
+from engine.uploads.report import Request, quick_report
 from tests.hostile_uploads import fitting_weights, make_corpus, mlp_shapes
 
 SPEC = """\
@@ -32,6 +45,11 @@ HUNG_SECONDS = 10.0
 
 
 def measure() -> dict[str, Any]:
+    return {**attacks(), **until_directions()}
+
+
+def attacks() -> dict[str, Any]:
+    """The whole corpus."""
     with tempfile.TemporaryDirectory(prefix="dataloupe-uploads-") as name:
         folder = Path(name)
         study = Study.create(folder / "study", SPEC)
@@ -63,6 +81,59 @@ def measure() -> dict[str, Any]:
             "files_left_behind": len(files_of(study) - before - {study.root / "uploads/.lock"}),
             "peak_mib": peaks,
         }
+
+
+def until_directions() -> dict[str, Any]:
+    """Seconds from one checkpoint to the distinguishing directions of the demo."""
+    with tempfile.TemporaryDirectory(prefix="dataloupe-directions-") as name:
+        folder = Path(name)
+        shutil.copytree(demo().root, folder / "demo")
+        study = Study.open(folder / "demo")
+        checkpoint = train_augmented(folder / "augmented")
+        say("uploading one checkpoint")
+        (against,) = study.spec.algorithms
+        start = time.perf_counter()
+        worker = trial_worker(study)
+        with checkpoint.open("rb") as file:
+            upload = accept(study, [Given(checkpoint.name, file)], worker=worker)
+        kept = time.perf_counter()
+        request = Request(study.root, upload.id, against)
+        agreement = worker.call(quick_report, request, HUNG_SECONDS).agreement
+        reported = time.perf_counter()
+        number = queue.submit(study, "compare", {"a": against, "b": upload.id})
+        while queue.job(study, number).active:
+            time.sleep(0.05)
+        compared = time.perf_counter()
+        worker.end()
+        found = read_comparison(study, queue.job(study, number).result["comparison"])
+        return {
+            "upload_to_directions_s": round(compared - start, 1),
+            "of_which": {
+                "check_and_keep_s": round(kept - start, 1),
+                "quick_report_s": round(reported - kept, 1),
+                "job_s": round(compared - reported, 1),
+            },
+            "agreement": agreement,
+            "strongest_p": min(one["p"] for key in "ab" for one in found["directions"][key]),
+        }
+
+
+def train_augmented(root: Path) -> Path:
+    """One checkpoint of the demo's CNN, trained on flipped and shifted pictures."""
+    spec = spec_from_template("fashion-mnist").replace(
+        "checkpoints = 5", 'checkpoints = 1\naugmentations = ["flip", "crop"]'
+    )
+    study = Study.create(root, spec)
+    (algorithm,) = study.spec.algorithms
+    say("training a model to upload")
+    build_data(study)
+    with writing(study):
+        checkpoints.run(Run(study, "cpu", 0, silent), algorithm)
+    return study.checkpoint_file(algorithm, 0)
+
+
+def silent(progress: Progress) -> None:
+    """Nobody is told."""
 
 
 def files_of(study: Study) -> set[Path]:
