@@ -8,6 +8,8 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from engine.modeldiff.notes import keep_note, notes
 from engine.modeldiff.report_file import as_csv, as_dict, as_html
 from engine.retraining import check_recipe, has_recipe
 from engine.uploads.keeping import delete, trial_worker
+from engine.uploads.record import write_upload
 from tests.test_dashboard import cards, words
 
 NAME = "<b>Mine</b> | other"
@@ -114,7 +117,7 @@ def test_a_study_of_one_algorithm_asks_for_another(page: Any, small_study: Study
 
 
 def test_texts_can_be_compared_too(page: Any, text_study: Study) -> None:
-    assert "Token ids of the study" in words(page(text_study))
+    assert "token ids of the study" in words(page(text_study))
 
 
 def test_before_the_data_are_read_it_says_so(visit: Any, idle_study: Study) -> None:
@@ -180,6 +183,20 @@ def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -
     assert not fresh.uploads
     assert "“Better” is deleted" in words(app)
     assert "Which model shall be compared?" in words(app)
+
+
+def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> None:
+    upload = fresh.upload(fresh.checkpoint_file("mlp", 0))
+    spec = fresh.spec_file.read_text()
+    fresh.spec_file.write_text(spec.replace("[uploads]", "[uploads]\nkeep_days = 7"))
+    page(fresh)
+    assert list(fresh.uploads) == [upload.id]
+    write_upload(fresh, replace(upload, when=(datetime.now(UTC) - timedelta(days=8)).isoformat()))
+    shown = words(page(fresh))
+    assert "Uploads are deleted after 7 days." in shown
+    assert "Which model shall be compared?" in shown
+    assert not fresh.uploads
+    assert not fresh.uploaded_weights_files()
 
 
 def test_an_address_that_cannot_be_is_said(page: Any, compared: Study) -> None:
@@ -276,7 +293,7 @@ def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path:
     before = words(app)
     assert before.count("<figure>") == 3  # the direction's test examples
     tables = re.findall(r"<td>(differs|as chance)</td>", before)
-    assert len(tables) in (0, 12)
+    assert len(tables) in (0, 13)
     app.selectbox(key="shown_hypothesis").select_index(0).run()
     app.selectbox(key="transformation").select("patch").run()
     app.slider(key="option_patch_size").set_value(0.4).run()

@@ -63,7 +63,7 @@ def upload_form(study: Study) -> None:
         f"{preprocessing_of(study.dataset.encoding)} Up to {limits.max_files:,} files of "
         f"{limits.max_mib:,} MiB; {ENOUGH} checkpoints or more let chance in training be told from "
         "a difference, one is a hint. A file of torch.save is refused, as opening one runs what "
-        "is in it: `dataloupe convert model.pt` makes a safetensors of your own."
+        "is in it: dataloupe convert model.pt makes a safetensors of your own."
     )
     if limits.keep_days:
         aside(f"Uploads are deleted after {limits.keep_days:,} days.")

@@ -3,6 +3,7 @@ does not, on which training data that rests, and whether a hypothesis about it i
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 import streamlit as st
@@ -38,6 +39,7 @@ from dashboard.uploads import report
 from engine.errors import DataloupeError
 from engine.jobs.queue import Job, jobs, submit
 from engine.study import Study
+from engine.uploads.keeping import expire
 
 KIND = "compare"
 
@@ -50,6 +52,8 @@ if not study.has_data:
         location.algorithm,
     )
     st.stop()
+with contextlib.suppress(OSError):  # a study that cannot be written keeps what it has
+    expire(study)
 asked = read_asked(study)
 uploads = study.uploads
 
@@ -148,7 +152,7 @@ def quick(a: str, b: str) -> None:
         aside(f"{short(name_of(study, against))} has no predictions yet to stand beside.")
         return
     heading(f"{short(upload.name)} at a glance")
-    aside(f"{checkpoints_words(upload)}. {upload.preprocessing}")
+    aside(f"{checkpoints_words(upload)}. Fed with {upload.preprocessing}")
     try:
         found = report(study, upload, against)
     except DataloupeError as error:
@@ -216,8 +220,9 @@ if about is None:
     quick(asked.a, asked.b)
 else:
     part(location, partial(panes, asked.a, asked.b))
-    with st.expander(
-        f"{plain(name_of(study, asked.b))} at a glance", key="glance", on_change="rerun"
-    ) as glance:
-        if glance.open:
-            quick(asked.a, asked.b)
+    if upload := uploads.get(asked.b) or uploads.get(asked.a):
+        with st.expander(
+            f"{plain(upload.name)} at a glance", key="glance", on_change="rerun"
+        ) as glance:
+            if glance.open:
+                quick(asked.a, asked.b)

@@ -90,9 +90,9 @@ def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) ->
 
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
-    """What a model of the study is fed, in a sentence."""
+    """What a model of the study is fed, to follow “fed with”."""
     if "shape" not in encoding:
-        return "Token ids of the study's own vocabulary."
+        return "token ids of the study's own vocabulary."
     channels, height, width = encoding["shape"]
     mean, std = (", ".join(f"{number:g}" for number in encoding[key]) for key in ("mean", "std"))
     kind = "grey" if channels == 1 else "RGB"

@@ -1,6 +1,8 @@
 """Screenshots of every page, for docs/.
 
 python -m tests.browser.screenshots STUDY [FOLDER [PAGE …]]
+
+Compare is best of a study with a comparison, such as `dataloupe case-study augmentation` makes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from dashboard.compare import EXAMPLE, FOUND, HYPOTHESIS
 from engine.brittle import find
+from engine.modeldiff.compare import read_comparison
 from engine.removal_sets import keep_set
 from engine.study import Study
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
@@ -41,12 +45,22 @@ def addresses(root: Path) -> dict[str, str]:
         "brittle": brittle_address(study),
         "map": f"map?train={opposer}",
         "what-if": f"what-if?set={removed}",
-        "compare": "compare",
+        **compare_addresses(study),
         "live": "live",
         "quality": "quality",
         "jobs": "jobs",
         "provenance": "provenance",
     }
+
+
+def compare_addresses(study: Study) -> dict[str, str]:
+    """Compare before anything is uploaded; its panes too where two algorithms were compared."""
+    for path in study.comparison_files():
+        about = read_comparison(study, path.stem)
+        a, b = (about[key]["algorithm"] for key in ("a", "b"))
+        panes = {"compare": FOUND, "compare-hypothesis": HYPOTHESIS, "compare-example": EXAMPLE}
+        return {name: f"compare?a={a}&b={b}&pane={pane}" for name, pane in panes.items()}
+    return {"compare": "compare"}
 
 
 def brittle_address(study: Study) -> str:

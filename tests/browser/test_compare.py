@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from engine import store
 from engine.study import Study
 from engine.uploads.keeping import delete
-from tests.browser.chromium import server, sideways
+from tests.browser.chromium import server, settled, sideways
 from tests.browser.test_accessibility import serious_findings
 from tests.conftest import SMALL_STUDY
 from tests.hostile_uploads import GOOD_NAME, fitting_weights, make_corpus, mlp_shapes
@@ -139,7 +139,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
         assert path.read_text().startswith(begins)
     found = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert found["comparison"]["directions"]["a"][0]["name"] == "Noise"
-    assert len(found["hypotheses"][0]["tested"]) == 12
+    assert len(found["hypotheses"][0]["tested"]) == 13
     report = page.context.new_page()
     asked: list[str] = []
     report.on("request", lambda sent: asked.append(sent.url))
@@ -154,6 +154,45 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     expect(page.get_by_text(re.compile("is deleted, with all"))).to_be_visible()
     assert not plain.uploads
     assert not plain.comparison_files()
+
+
+def test_a_lasso_in_direction_space_shows_what_it_holds(
+    page: Page, plain: Study, plain_url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(changed(plain, 0))
+    upload = plain.upload(path)
+    plain.compare("mlp", upload.id, workers=0)
+    page.goto(f"{plain_url}/compare?a=mlp&b={upload.id}&direction=2")
+    space = page.get_by_role("heading", name="All test examples along directions 2 and 3")
+    expect(space).to_be_visible()
+    chart = page.locator(".js-plotly-plot .nsewdrag")
+    chart.scroll_into_view_if_needed()
+    settled(page)
+    around(page, chart, 0.02, 0.98)
+    selected = page.get_by_role("heading", name=re.compile("^Selected"))
+    expect(selected).to_be_visible()
+    expect(page.get_by_text("60, of which 36 are shown.")).to_be_visible()
+    assert serious_findings(page) == []
+    settled(page)
+    around(page, chart, 0.02, 0.5)
+    fewer = page.get_by_text(re.compile(r"^\d+(, of which 36 are shown)?\.$"))
+    expect(fewer).not_to_have_text(re.compile("^60"))
+    page.locator("section", has=selected).locator("a.card").first.click()
+    expect(page).to_have_url(re.compile(r"/explain\?.*test="))
+
+
+def around(page: Page, chart: Locator, first: float, last: float) -> None:
+    """Draw a lasso around a square of a chart, given in shares of its sides."""
+    box = chart.bounding_box()
+    assert box is not None
+    corners = [(first, first), (last, first), (last, last), (first, last), (first, first + 0.01)]
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for x, y in at[1:]:
+        page.mouse.move(x, y, steps=8)
+    page.mouse.up()
 
 
 def test_hostile_files_through_the_browser(
