@@ -37,24 +37,26 @@ N_TRAIN, N_TEST, WIDTH, SHARD = 500_000, 10_000, 256, 5_000
 
 
 def measure() -> dict[str, Any]:
-    from tests.planted import SIDE, write_planted
+    from tests.planted import carries, write_planted
 
     with tempfile.TemporaryDirectory(prefix="dataloupe-modeldiff-") as name:
         folder = Path(name)
         say("building the planted study")
-        study, carries = write_planted(folder / "study", checkpoints=CHECKPOINTS)
+        study = write_planted(folder / "study", checkpoints=CHECKPOINTS)
         study.build(workers=1)
+        patched = carries(study)
         say("comparing")
         start = time.perf_counter()
-        sides = side(study, "sees"), side(study, "blind")
+        sides = side(study, "sees"), side(study, "covered")
         found = read_comparison(study, compare(study, *sides, K))
         seconds = time.perf_counter() - start
         first = found["directions"]["a"][0]
-        rows = np.flatnonzero(~carries["test"]).tolist()
-        ranked = try_all(study, "sees", "blind", rows=rows, options={"patch": {"size": SIDE / 28}})
+        rows = np.flatnonzero(~patched["test"]).tolist()
+        options = {"patch": {"kind": "plain"}}
+        ranked = try_all(study, "sees", "covered", rows=rows, options=options)
         result = {
             "parity_max_rel_diff": parity(study),
-            "planted_precision_at_50": float(carries["train"][first["positive"]].mean()),
+            "planted_precision_at_50": float(patched["train"][first["positive"]].mean()),
             "planted_direction_p": first["p"],
             "planted_variances": [first["own_variance"], first["other_variance"]],
             "compare_seconds": round(seconds, 1),
@@ -78,7 +80,7 @@ def parity(study: Study) -> float:
     from sklearn.decomposition import PCA
 
     tests = np.arange(study.dataset.n_test)
-    a, b = (study.scores(tests, name) for name in ("sees", "blind"))
+    a, b = (study.scores(tests, name) for name in ("sees", "covered"))
     coefficients = np.multiply(a, b).sum(axis=1) / np.multiply(b, b).sum(axis=1)
     pca = PCA(n_components=K, svd_solver="full")
     theirs = pca.fit_transform(a - np.multiply(coefficients.reshape(-1, 1), b))

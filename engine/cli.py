@@ -23,11 +23,13 @@ from engine.importing import KINDS
 from engine.progress import BuildProgress
 from engine.quality import Measured, Quality
 from engine.study import Study
+from engine.templates import case_names, spec_from_template
 from engine.trust import Verdict, verdict
 from engine.unlearning.hyper import GRIDS
 
 if TYPE_CHECKING:
     from engine.brittle import Supports
+    from engine.case_study import Outcome
     from engine.unlearning.audit import Audit
     from engine.unlearning.klom import Klom
     from engine.uploads.record import Upload
@@ -37,6 +39,8 @@ EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 SHOWN = 30
 """Brittle predictions that the terminal lists."""
+SHOWN_TRIED = 5
+"""Transformations that the terminal lists."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -265,6 +269,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--workers", type=int, help="processes side by side (default: as fits)")
     compare.set_defaults(verb=_compare)
 
+    case = verbs.add_parser("case-study", help="build and compare two shipped algorithms")
+    case.add_argument("name", choices=case_names(), metavar="NAME", help=", ".join(case_names()))
+    case.add_argument("study", type=Path, nargs="?", help="folder to make (default: case-NAME)")
+    case.add_argument("--json", action="store_true", help="print JSON")
+    _add_machine(case)
+    case.set_defaults(verb=_case_study)
+
     methods = verbs.add_parser("methods", help="list the ways to scores that a study has")
     methods.add_argument("study", type=Path)
     methods.add_argument("--remove", metavar="NAME", help="remove these imported scores")
@@ -306,8 +317,6 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 
 def _init(options: argparse.Namespace) -> int:
-    from engine.templates import spec_from_template
-
     study = Study.create(options.study, spec_from_template(options.template, options.data))
     print(f"Wrote {study.spec_file}. Look at it, then: dataloupe build {study.root}")
     return 0
@@ -415,7 +424,7 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
     console = Console()
     console.print(
         f"[bold]{escape(str(example['id']))}[/] is [bold]{escape(str(example['label']))}[/]; being "
-        f"trained on changes its own margin by {found.itself:+.2f}"
+        f"trained on changes its own margin by {found.itself:+z.2f}"
     )
     for title, side in (
         ("Others that raise its margin", helping),
@@ -435,7 +444,7 @@ def _print_explanation(explanation: Explanation) -> None:
         verdict = "correct" if explanation.correct else "wrong"
         console.print(
             f"{is_what}, predicted [bold]{escape(explanation.predicted)}[/] ({verdict}, confidence "
-            f"{explanation.confidence:.2f}, margin {explanation.margin:+.2f})"
+            f"{explanation.confidence:.2f}, margin {explanation.margin:+z.2f})"
         )
     for title, side in (
         ("Supporting: pulled it towards its label", explanation.supporting),
@@ -481,7 +490,7 @@ def _print_counterfactual(study: Study, found: Counterfactual, k: int) -> None:
     most = Table("id", "label", "before", "change", "after")
     for row in [*found.strongest(-1, k), *found.strongest(1, k)[::-1]]:
         ends = [None if at is None else at[row] for at in (found.before, found.after)]
-        before, after = ("–" if end is None else f"{end:+.2f}" for end in ends)
+        before, after = ("–" if end is None else f"{end:+z.2f}" for end in ends)
         id_, label = table.iloc[row]
         most.add_row(escape(str(id_)), escape(str(label)), before, _change(found, row), after)
     console.print(most)
@@ -505,7 +514,7 @@ def _print_counterfactual(study: Study, found: Counterfactual, k: int) -> None:
 def _change(found: Counterfactual, row: int) -> str:
     if found.low is None or found.high is None:
         return f"{found.change[row]:+.4g}"
-    return escape(f"{found.change[row]:+.2f} [{found.low[row]:+.2f}, {found.high[row]:+.2f}]")
+    return escape(f"{found.change[row]:+z.2f} [{found.low[row]:+z.2f}, {found.high[row]:+z.2f}]")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -754,7 +763,8 @@ def _upload(study: Study, options: argparse.Namespace, against: str) -> tuple[Up
 
 
 def _print_quick_report(upload: Upload, report: QuickReport) -> None:
-    print(f"{upload.name} is {upload.architecture}, kept as {upload.id}. {upload.preprocessing}")
+    print(f"{upload.name} is {upload.architecture}, kept as {upload.id}.")
+    print(f"It is fed with {upload.preprocessing}")
     said = f"It is right on {report.accuracy:.1%} of the test examples"
     if report.their_accuracy is not None:
         said += (
@@ -762,6 +772,50 @@ def _print_quick_report(upload: Upload, report: QuickReport) -> None:
             f"{report.agreement:.1%}"
         )
     print(f"{said}.")
+
+
+def _case_study(options: argparse.Namespace) -> int:
+    from engine.case_study import CASES, open_case, run
+    from engine.progress import job_progress
+
+    root = options.study or Path(f"case-{options.name}")
+    study = open_case(options.name, root)
+    told = Console(stderr=True)
+    with BuildProgress(study, told) as progress:
+        study.build(options.device, options.workers, on_progress=progress.update)
+    with job_progress("Compare", told) as report:
+        outcome = run(study, options.name, options.device, options.workers, report)
+    if options.json:
+        print(json.dumps(asdict(outcome), indent=2, ensure_ascii=False))
+        return 0
+    print(CASES[options.name].question)
+    _print_outcome(outcome)
+    print(f"\nLook at it: dataloupe serve {root}")
+    return 0
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    console = Console()
+    right = (f"{name} on {share:.1%}" for name, share in outcome.accuracy.items())
+    console.print(f"Right on the test examples: {escape(', '.join(right))}.")
+    _print_comparison(outcome.comparison)
+    if outcome.planted:
+        console.print(
+            f"\nOf the training examples that weigh most in direction 1 of "
+            f"{escape(outcome.comparison['b']['name'])}, {outcome.planted[0]:.0%} carry what was "
+            "planted.",
+            soft_wrap=True,
+        )
+    a, b = outcome.accuracy
+    tried = Table("transformation", "intensity", f"ATE on p, {a}", b, "p")
+    for one in outcome.tried[:SHOWN_TRIED]:
+        place = one["adjusted"].index(min(one["adjusted"]))
+        effect, p = one["effects"][place], one["adjusted"][place]
+        cells = [f"{effect[key]['probability']['mean']:+z.3f}" for key in ("a", "b")]
+        tried.add_row(escape(one["name"]), f"{effect['intensity']:g}", *cells, f"{p:.2g}")
+    tried.caption = "those first that act most differently; p after Holm's correction"
+    console.print()
+    console.print(tried)
 
 
 def _print_comparison(found: dict[str, Any]) -> None:

@@ -38,12 +38,20 @@ TITLES = {
 
 
 class BuildProgress:
-    """A line for every stage of a build, with counts and times; `update` moves them."""
+    """A line for every stage of a build, with counts and times; `update` moves them.
 
-    def __init__(self, study: Study) -> None:
+    Args:
+        console: Where it is shown; None: standard output.
+    """
+
+    def __init__(self, study: Study, console: Console | None = None) -> None:
         self._several = len(study.spec.algorithms) > 1
         self._rich = RichProgress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
         )
         self._lines: dict[tuple[str, str | None], TaskID] = {}
 

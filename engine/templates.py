@@ -15,6 +15,11 @@ def template_names() -> list[str]:
     return sorted(path.stem for path in asset("specs").glob("*.toml"))
 
 
+def case_names() -> list[str]:
+    """Names of the case studies, whose specs are `case-NAME`."""
+    return [n.removeprefix("case-") for n in template_names() if n.startswith("case-")]
+
+
 def spec_from_template(name: str, source: str | None = None) -> str:
     """Return the text of a shipped study.toml, with `source` in place of its own if given.
 

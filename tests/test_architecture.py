@@ -30,7 +30,7 @@ LAYERS = [
         "engine.kept_worker",
         "engine.cluster",
     },
-    {"engine.training", "engine.convert"},
+    {"engine.training", "engine.convert", "engine.shortcut"},
     {"engine.attribution"},
     {
         "engine.search",
@@ -51,7 +51,7 @@ LAYERS = [
     {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
     {"engine.importing", "engine.modeldiff"},
     {"engine.jobs"},
-    {"engine.demo"},
+    {"engine.demo", "engine.case_study"},
     {"engine.cli"},
     {"dashboard"},
 ]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,21 @@ import pytest
 from PIL import Image
 
 from engine import Study, store
+from engine.case_study import CASES, open_case, run
 from engine.cli import main
-from engine.errors import DataError, DataloupeError, StoreError
+from engine.errors import DataError, DataloupeError, SpecError, StoreError, UploadError
 from engine.modeldiff.compare import compare, read_comparison, side
 from engine.modeldiff.hypothesis import measure, try_all
 from engine.modeldiff.job import check_hypothesis, check_job, run_hypothesis, run_job
-from engine.uploads.keeping import delete
-from tests.planted import CLASS, write_planted
+from engine.modeldiff.report_file import as_html
+from engine.shortcut import CLASS
+from engine.templates import case_names
+from engine.uploads.keeping import accept_files, delete, trial_worker
+from engine.uploads.record import ENOUGH
+from tests.hostile_uploads import fitting_weights, mlp_shapes, safetensors
+from tests.planted import carries, write_planted
+
+ROOT = Path(__file__).parent.parent
 
 
 def silent(done: int, total: int, what: str) -> None:
@@ -98,6 +108,50 @@ def test_the_command_line_compares_files(
         delete(copied, upload)
 
 
+STEPS = (
+    "Running the uploaded models",
+    "Attributing their predictions",
+    "Ranking training examples",
+    "Comparing attributions",
+    "Comparing each algorithm with itself",
+    "Done",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_upload_deleted_while_it_is_compared_leaves_nothing(copied: Study, step: str) -> None:
+    files = [copied.checkpoint_file("mlp", number) for number in range(2)]
+    upload = copied.upload(*files, name="<b>mine</b>")
+    before = {path for path in copied.root.rglob("*") if upload.id not in str(path)}
+    seen: list[str] = []
+
+    def delete_then(done: int, total: int, what: str) -> None:
+        seen.append(what)
+        if what == step and copied.uploads:
+            delete(copied, upload.id)
+
+    with pytest.raises(UploadError, match=r"“<b>mine</b>” was deleted meanwhile"):
+        run_job(copied, {"a": "mlp", "b": upload.id, "workers": 0}, delete_then)
+    assert seen[-1] == step  # and no longer work was done for nothing
+    assert not copied.comparison_files()
+    assert not copied.uploaded_weights_files()
+    left = {path for path in copied.root.rglob("*") if path.is_file()} - before
+    assert not left
+
+
+def test_an_upload_deleted_while_a_hypothesis_is_tested(copied: Study) -> None:
+    upload = copied.upload(copied.checkpoint_file("mlp", 1), name="mine")
+    found = run_job(copied, {"a": "mlp", "b": upload.id, "workers": 0}, silent)["comparison"]
+
+    def delete_then(done: int, total: int, what: str) -> None:
+        if what == "Done":
+            delete(copied, upload.id)
+
+    with pytest.raises(UploadError, match="was deleted meanwhile"):
+        run_hypothesis(copied, {"comparison": found, "names": ["blur"]}, delete_then)
+    assert not copied.hypothesis_files(found)
+
+
 def test_what_cannot_be_compared_is_refused(copied: Study, study_folder: Path) -> None:
     with pytest.raises(DataloupeError, match="no algorithm"):
         side(copied, "no such")
@@ -118,38 +172,69 @@ def test_any_two_methods_are_compared(copied: Study) -> None:
     assert all(one["significant"] is None for one in about["directions"]["a"])
 
 
+def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_path: Path) -> None:
+    shutil.copytree(text_study.root, tmp_path / "study")
+    study = Study.open(tmp_path / "study")
+    upload = study.upload(study.checkpoint_file("words", 0), name="half of it")
+    assert upload.architecture == "embedding-bag"
+    assert upload.preprocessing == "token ids of the study's own vocabulary."
+    about = study.compare("words", upload.id, workers=0)
+    assert about["directions"]["a"][0]["reading"].startswith("On examples of")
+    assert as_html(study, about["id"]).startswith("<!doctype html>")
+    with pytest.raises(DataloupeError, match="of pictures, and this study has none"):
+        run_hypothesis(study, {"comparison": about["id"]}, silent)
+    worker = trial_worker(study)
+    weights = store.read_tensors(study.checkpoint_file("words", 0))
+    for name, change, says in (
+        ("vocabulary", lambda value: value[:-1], r"is \[\d+, \d+\] where embedding-bag has"),
+        ("picture", lambda value: np.zeros((3, 3), np.float32), "does not fit: "),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        longest = max(weights, key=lambda key: weights[key].size)
+        store.write_tensors(path, {**weights, longest: change(weights[longest])}, "")
+        with pytest.raises(UploadError, match=says):
+            accept_files(study, [path], worker=worker)
+    path = tmp_path / "mlp.safetensors"
+    path.write_bytes(safetensors(fitting_weights(mlp_shapes(784, 32, 10))))
+    for architecture in (None, "mlp"):
+        with pytest.raises(UploadError, match=r"fit: (as embedding-bag|this .* is for pictures)"):
+            accept_files(study, [path], "", architecture, worker)
+    worker.end()
+
+
 # --- a planted shortcut --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict[str, np.ndarray]]:
     """Two algorithms, one of which sees a patch. Some fifteen seconds."""
-    study, carries = write_planted(
-        tmp_path_factory.mktemp("planted") / "study", n_train=1500, n_test=400, checkpoints=4
-    )
+    study = write_planted(tmp_path_factory.mktemp("planted") / "case", 1500, 400)
     study.build(workers=0)
-    return study, carries
+    return study, carries(study)
 
 
 @pytest.fixture(scope="module")
 def comparison(planted: tuple[Study, dict[str, np.ndarray]]) -> dict[str, Any]:
     study, _ = planted
-    found = run_job(study, {"a": "sees", "b": "blind"}, silent)["comparison"]
+    found = run_job(study, {"a": "sees", "b": "covered"}, silent)["comparison"]
     return read_comparison(study, found)
 
 
 def test_the_shortcut_is_the_strongest_direction(
     planted: tuple[Study, dict[str, np.ndarray]], comparison: dict[str, Any]
 ) -> None:
-    study, carries = planted
+    study, patched = planted
     first = comparison["directions"]["a"][0]
-    assert carries["train"][first["positive"]].mean() >= 0.9
-    assert carries["test"][first["tests"]].mean() >= 0.6
+    assert patched["train"][first["positive"]].mean() >= 0.9
+    assert patched["test"][first["tests"]].mean() >= 0.6
     assert first["significant"]
     assert first["own_variance"] > 2 * first["other_variance"]
     label = study.dataset.classes[CLASS]
     assert next(iter(first["positive_classes"])) == label
-    assert f"examples of {label}" in first["reading"]
+    assert f"sees leans on examples of {label} (100%" in first["reading"]
+    assert "covered less so" in first["reading"]
+    for one in comparison["directions"]["a"] + comparison["directions"]["b"]:
+        assert ("less so" in one["reading"]) == (one["own_variance"] > one["other_variance"])
 
 
 def test_what_was_found_is_kept_and_not_found_twice(
@@ -160,22 +245,22 @@ def test_what_was_found_is_kept_and_not_found_twice(
     assert arrays["a_weights"].shape == (5, study.dataset.n_train)
     assert arrays["b_projections"].shape == (study.dataset.n_test, 5)
     before = study.comparison_file(comparison["id"]).stat().st_mtime_ns
-    assert run_job(study, {"a": "sees", "b": "blind"}, silent)["comparison"] == comparison["id"]
+    assert run_job(study, {"a": "sees", "b": "covered"}, silent)["comparison"] == comparison["id"]
     assert study.comparison_file(comparison["id"]).stat().st_mtime_ns == before
 
 
 def test_trying_all_ranks_the_patch_first(planted: tuple[Study, dict[str, np.ndarray]]) -> None:
-    study, carries = planted
-    rows = np.flatnonzero(~carries["test"])[:200]
-    options = {"patch": {"size": 5 / 28}}
-    found = try_all(study, "sees", "blind", (0.5, 1.0), rows.tolist(), options)
+    study, patched = planted
+    rows = np.flatnonzero(~patched["test"])[:200]
+    options = {"patch": {"kind": "plain"}}
+    found = try_all(study, "sees", "covered", (0.5, 1.0), rows.tolist(), options)
     assert found[0].name == "patch"
     assert min(found[0].adjusted) < 0.05
     effect = found[0].effects[-1]
     assert abs(effect.b["probability"].mean) < abs(effect.a["probability"].mean) / 4
     assert effect.difference["probability"].high < 0  # who sees it loses
     assert json.loads(json.dumps([one.to_dict() for one in found]))
-    alone = measure(study, "sees", "blind", "patch", options["patch"], (0.5, 1.0), rows.tolist())
+    alone = measure(study, "sees", "covered", "patch", options["patch"], (0.5, 1.0), rows.tolist())
     assert alone.effects == found[0].effects
 
 
@@ -219,8 +304,59 @@ def test_a_job_is_checked_before_it_is_queued(
     planted: tuple[Study, dict[str, np.ndarray]],
 ) -> None:
     study, _ = planted
-    found = check_job(study, {"a": "sees", "b": "blind"})
+    found = check_job(study, {"a": "sees", "b": "covered"})
     assert (found["method_a"], found["directions"]) == ("trak", 5)
-    for wrong in ({"b": "no"}, {"b": "sees"}, {"b": "blind", "method_b": "no"}):
+    for wrong in ({"b": "no"}, {"b": "sees"}, {"b": "covered", "method_b": "no"}):
         with pytest.raises(DataloupeError):
             check_job(study, {"a": "sees", **wrong})
+
+
+# --- case studies --------------------------------------------------------------------------------
+
+
+def test_the_shortcut_s_case_study_finds_its_plant(
+    planted: tuple[Study, dict[str, np.ndarray]],
+) -> None:
+    study, _ = planted
+    assert open_case("shortcut", study.root).root == study.root
+    outcome = run(study, "shortcut", workers=0)
+    assert list(outcome.accuracy) == ["covered", "sees"]
+    assert outcome.planted[0] >= 0.9
+    assert outcome.comparison["directions"]["b"][0]["significant"]
+    assert outcome.tried[0]["name"] == "patch"
+    assert run(study, "shortcut", workers=0) == outcome  # nothing is made twice
+    assert json.loads(json.dumps(asdict(outcome)))
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_every_case_study_s_spec_has_two_algorithms(name: str, tmp_path: Path) -> None:
+    study = open_case(name, tmp_path / "case")
+    assert len(study.spec.algorithms) == 2
+    recipes = list(study.spec.algorithms.values())
+    assert min(recipe.checkpoints for recipe in recipes) >= ENOUGH
+    assert recipes[0] != recipes[1]
+    assert case_names() == sorted(CASES)
+    assert (ROOT / "docs" / f"case-{name}.md").exists()
+
+
+def test_a_case_study_takes_no_other_study_s_folder(
+    copied: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["case-study", "shortcut", str(copied.root)]) == 2
+    assert "holds another study, 'Small Fashion-MNIST'" in capsys.readouterr().err
+    with pytest.raises(SpecError, match="no case study 'longcut'"):
+        open_case("longcut", copied.root)
+
+
+def test_the_command_line_tells_a_case_study(
+    planted: tuple[Study, dict[str, np.ndarray]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, _ = planted
+    command = ["case-study", "shortcut", str(study.root), "--workers", "0"]
+    assert main(command) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"direction 1 of sees, (9\d|100)% carry what was planted", said)
+    assert "What sees does and covered does not" in said
+    assert re.findall(r"│ ([a-z-]+) │", said)[0] == "patch"
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["planted"][0] >= 0.9

@@ -62,6 +62,7 @@ def test_each_does_what_its_name_says() -> None:
     assert apply("brightness", x, 0.5).mean() > x.mean()
     assert apply("brightness", x, 0.5, {"darker": True}).mean() < x.mean()
     assert apply("contrast", x, 1)[0].std() < 1
+    np.testing.assert_array_equal(apply("mirror", x, 1), x[..., ::-1])
     tint = apply("tint", x, 1, {"colour": (255, 0, 0)})
     assert tint[:, 0].mean() > 5 * tint[:, 1].mean()
 

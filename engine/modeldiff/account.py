@@ -123,9 +123,16 @@ def _shares(labels: np.ndarray) -> dict[str, float]:
 
 def _reading(about: dict[str, Any], own: str, other: str) -> str:
     """The numbers in words; nothing that is not among them."""
-    tests, trains = _main(about["test_classes"]), _main(about["positive_classes"])
+    tests, trains, against = (
+        _main(about[f"{which}_classes"]) for which in ("test", "positive", "negative")
+    )
+    if about["own_variance"] > about["other_variance"]:
+        less = f"{other} less so"
+    else:
+        less = f"but {other} no less, in another way"
+    leans = f"{own} leans on {trains} against {against}, {less}"
     said = (
-        f"On {tests}, {own} leans on {trains}, {other} less so: the direction has "
+        f"On {tests}, {leans}: the direction has "
         f"{about['own_variance']:.1%} of the variance of {own}'s attributions and "
         f"{about['other_variance']:.1%} of {other}'s."
     )

@@ -121,6 +121,11 @@ def _colour(colour: tuple[int, int, int], channels: int) -> np.ndarray:
     return values[None, :, None, None]
 
 
+def _mirror(x: np.ndarray, intensity: float) -> np.ndarray:
+    """Towards the picture with left and right exchanged."""
+    return _blend(x, x[..., ::-1], intensity)
+
+
 # --- patterns ------------------------------------------------------------------------------------
 
 
@@ -254,6 +259,7 @@ TRANSFORMATIONS: dict[str, Transformation] = {
     "noise": Transformation("Noise", _noise, {"seed": 0}),
     "brightness": Transformation("Brightness", _brightness, {"darker": False}),
     "contrast": Transformation("Less contrast", _contrast),
+    "mirror": Transformation("Mirror", _mirror),
     "high-pass": Transformation("High-pass", _high_pass),
     "low-pass": Transformation("Low-pass", _low_pass),
 }

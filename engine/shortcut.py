@@ -1,0 +1,85 @@
+"""The planted shortcut of `dataloupe case-study shortcut`: a patch that tells one class apart.
+
+Half of the embedded pictures of `CLASS`, training and test, get a small yellow patch in a corner.
+`covered_mlp` is the built-in MLP with that corner covered, so it cannot see what the MLP itself
+can: what the two do differently is known. assets/specs/case-shortcut.toml names both.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from PIL import Image
+
+from engine.data import asset
+
+if TYPE_CHECKING:
+    import datasets
+    from torch import nn
+
+CLASS = 2
+"""Pullovers, which are easily taken for coats and shirts."""
+SIDE = 5
+COLOUR = (255, 220, 0)
+CARRIES = "patch"
+"""The column that says which pictures carry it."""
+
+
+def pictures() -> datasets.DatasetDict:
+    """The embedded pictures in colour, some of `CLASS` with the patch, and which (`CARRIES`)."""
+    import datasets
+
+    source = asset("fashion-mnist")
+    files = {split: str(source / f"{split}.parquet") for split in ("train", "test")}
+    return datasets.DatasetDict(
+        {split: _planted(datasets.Dataset.from_parquet(file)) for split, file in files.items()}
+    )
+
+
+def _planted(rows: datasets.Dataset) -> datasets.Dataset:
+    import datasets
+
+    labels = np.array(rows["label"])
+    carries = (labels == CLASS) & (np.random.default_rng(len(labels)).random(len(labels)) < 0.5)
+    contents = rows.cast_column("image", datasets.Image(decode=False))["image"]
+    patched = [
+        {"bytes": _with_patch(content["bytes"]) if yes else content["bytes"], "path": None}
+        for content, yes in zip(contents, carries, strict=True)
+    ]
+    rows = rows.remove_columns("image").add_column(CARRIES, carries)
+    return rows.add_column("image", patched, feature=datasets.Image(decode=False))
+
+
+def _with_patch(content: bytes) -> bytes:
+    with Image.open(io.BytesIO(content)) as grey:
+        picture = grey.convert("RGB")
+    picture.paste(COLOUR, (0, 0, SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def covered_mlp(encoding: dict[str, Any], n_classes: int, *, widths: list[int]) -> nn.Module:
+    """`mlp` that sees the patch's corner at the mean of all pictures.
+
+    Args:
+        encoding: With `shape`.
+        n_classes: Number of logits.
+        widths: As of `mlp`.
+    """
+    import torch
+    from torch import nn
+
+    from engine.models.classifier import Classifier
+    from engine.models.mlp import mlp
+
+    class Covered(nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            keep = torch.ones_like(pictures)
+            keep[..., :SIDE, :SIDE] = 0
+            return pictures * keep
+
+    model = cast(Classifier, mlp(encoding, n_classes, widths=widths))
+    return Classifier(nn.Sequential(Covered(), *cast(nn.Sequential, model.trunk)), model.head)
