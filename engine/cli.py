@@ -24,7 +24,7 @@ from engine.progress import BuildProgress
 from engine.quality import Measured, Quality
 from engine.study import Study
 from engine.templates import case_names, spec_from_template
-from engine.trust import Verdict, verdict
+from engine.trust import Verdict, number, verdict
 from engine.unlearning.hyper import GRIDS
 
 if TYPE_CHECKING:
@@ -811,7 +811,7 @@ def _print_outcome(outcome: Outcome) -> None:
     for one in outcome.tried[:SHOWN_TRIED]:
         place = one["adjusted"].index(min(one["adjusted"]))
         effect, p = one["effects"][place], one["adjusted"][place]
-        cells = [f"{effect[key]['probability']['mean']:+z.3f}" for key in ("a", "b")]
+        cells = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
         tried.add_row(escape(one["name"]), f"{effect['intensity']:g}", *cells, f"{p:.2g}")
     tried.caption = "those first that act most differently; p after Holm's correction"
     console.print()
