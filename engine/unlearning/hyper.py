@@ -62,3 +62,14 @@ GRIDS: Mapping[str, Sequence[Hyper]] = {
     "oracle": [Hyper(rate, share) for rate, share in product((*_RATES, 0.1), (0.25, 0.5))],
 }
 """Methods, and what is tried for each."""
+
+TITLES: Mapping[str, tuple[str, str]] = {
+    "nothing": ("Nothing", "leaves the model as it is"),
+    "finetune": ("Fine-tune", "learns on with what is kept"),
+    "ascent": ("Ascent", "unlearns the labels of what is forgotten"),
+    "both": ("Ascent and descent", "unlearns those and learns on with what is kept"),
+    "scrub": ("SCRUB", "away from itself on what is forgotten, near itself on what is kept"),
+    "matching": ("Datamodel matching", "learns to say what attributions foretell"),
+    "oracle": ("Oracle matching", "learns to say what retrained models say: the best it could do"),
+}
+"""What people call each, and what it does, in a few words."""
