@@ -74,7 +74,7 @@ def read_asked(audits: list[Audit]) -> Asked:
             problems.append(f"There is no audit “{wanted[:40]}” of these examples.")
         audit = found or audit
     method = None if audit is None else best(audit)
-    by = asked.get("by")
+    by = asked.get("unlearned_by")
     if audit is not None and by is not None:
         if by in [one.method for one in audit.methods]:
             method = by

@@ -13,9 +13,9 @@ from dashboard.location import keep
 from dashboard.unlearn import ON, Asked, title_of
 from engine.quality import Measured
 from engine.trust import number
-from engine.unlearning.audit import NOTHING, Audit, Judged, MethodAudit
+from engine.unlearning.audit import NOTHING, PARTS, Audit, Judged, MethodAudit
 from engine.unlearning.hyper import TITLES
-from engine.unlearning.reading import GRADES, reading
+from engine.unlearning.reading import GRADES, harms, reading
 
 GOOD = ("good", "idle")
 LOOKS = {method: place % STYLES for place, method in enumerate(["matching", *TITLES])}
@@ -60,21 +60,21 @@ def which_audit(audits: list[Audit], audit: Audit) -> None:
         format_func=lambda id_: _words(named[id_]),
         key="audit",
         on_change=keep,
-        args=("audit", audits[-1].id, ("by",)),
+        args=("audit", audits[-1].id, ("unlearned_by",)),
         width=300,
     )
 
 
 def which_method(audit: Audit, method: str) -> None:
     """Choose the method that is read closely."""
-    st.session_state["by"] = method
+    st.session_state["unlearned_by"] = method
     st.selectbox(
         "Method",
         [one.method for one in audit.methods],
         format_func=title_of,
-        key="by",
+        key="unlearned_by",
         on_change=keep,
-        args=("by",),
+        args=("unlearned_by",),
         width=220,
     )
 
@@ -87,7 +87,7 @@ def _words(audit: Audit) -> str:
 def _chart(audits: list[Audit], audit: Audit, part: str) -> str:
     """Methods of all comparable audits, between doing nothing and the floor."""
     points = [
-        Point(title_of(one.method), one.cost_share, _half(one, part), LOOKS[one.method], mine)
+        Point(_marked(other, one), one.cost_share, _half(one, part), LOOKS[one.method], mine)
         for other in audits
         for one in other.methods
         if one.method != NOTHING and one.cost_share > 0
@@ -101,9 +101,14 @@ def _chart(audits: list[Audit], audit: Audit, part: str) -> str:
     words = (
         f"KLoM of {half:,} models against {half:,} retrained ones, mean over the examples with its "
         f"95 % interval: lower is nearer, {audit.ceiling:.1f} the most. Floor: {half:,} retrained "
-        "models against as many others."
+        "models against as many others. ✕: worse than before on what is kept or on test examples."
     )
     return frontier(f"{ON[part]}: how far from retrained models", words, points, levels)
+
+
+def _marked(audit: Audit, one: MethodAudit) -> str:
+    harmful = any(harms(audit, one, part) for part in PARTS if part != "forget")
+    return f"{title_of(one.method)}{' ✕' if harmful else ''}"
 
 
 def _judged(one: MethodAudit, part: str) -> Judged:
@@ -127,7 +132,7 @@ def _table(audit: Audit, part: str) -> None:
         judged = _judged(one, part)
         rows.append(
             [
-                title_of(one.method),
+                _marked(audit, one),
                 _bracketed(judged.at_half.mean),
                 _bracketed(judged.at_half.p95),
                 number(judged.klom.mean.mean),

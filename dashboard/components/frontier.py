@@ -60,9 +60,10 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
     """
     least = min((point.cost for point in points), default=0.05)
     first = next(tick for tick in reversed(TICKS) if tick <= max(least / 1.5, TICKS[0]))
-    figures = [one.distance for one in (*points, *levels)]
-    step = _step(max(figure.high for figure in figures))
-    top = step * math.ceil(max(figure.high for figure in figures) / step)
+    distances = [point.distance for point in points] + [level.distance for level in levels]
+    most = max(distance.high for distance in distances)
+    step = _step(most)
+    top = step * math.ceil(most / step)
 
     def across(cost: float) -> float:
         return 100 * math.log(max(cost, first) / first) / math.log(1 / first)
@@ -142,5 +143,5 @@ def _spread(places: list[tuple[int, float, float]]) -> list[tuple[int, float, fl
 def _step(most: float) -> float:
     """Between ticks, of which there are up to six."""
     raw = max(most, 0.1) / 6
-    magnitude = 10.0 ** math.floor(math.log10(raw))
+    magnitude: float = 10.0 ** math.floor(math.log10(raw))
     return next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)

@@ -87,9 +87,11 @@ def removal_choice(
     if location.method is not None:
         found = directions(study, location.algorithm, location.method)
     ways = [way for way in WAYS if way != DIRECTION or found is not None]
-    way = st.segmented_control(
-        "Choose by", ways, format_func=WAYS.__getitem__, default=CLASS, required=True, key="by"
-    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        way = st.segmented_control(
+            "Choose by", ways, format_func=WAYS.__getitem__, default=CLASS, required=True, key="by"
+        )
+        st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
     forms: dict[str, Callable[[], tuple[np.ndarray, str]]] = {
         CLASS: lambda: _by_class(study, location, training),
         FILTER: lambda: _by_filter(study, location, training, kind),
@@ -117,7 +119,6 @@ def removal_choice(
             on_click=_ask,
             args=(study, rows, words, way != KEPT),
         )
-        st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
     if told := st.session_state.pop(_TOLD, None):
         warning([told])
 
@@ -133,6 +134,7 @@ def open_set(study: Study, rows: list[int], words: str) -> None:
 def _ask(study: Study, rows: np.ndarray, words: str, nameable: bool) -> None:
     name = st.session_state.get("set_name", "").strip() if nameable else ""
     open_set(study, rows.tolist(), name or words)
+    st.session_state["set_name"] = ""  # the next set is another
 
 
 def _by_class(study: Study, location: Location, training: Examples) -> tuple[np.ndarray, str]:
@@ -227,11 +229,15 @@ def _by_supporters(study: Study, location: Location, kind: str) -> tuple[np.ndar
 def _at_random(n_train: int, kind: str) -> tuple[np.ndarray, str]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         number = st.number_input(
-            f"How many of {n_train:,}", 1, max(1, n_train - 1), min(50, n_train - 1), width=150
+            f"How many of {n_train:,}", 1, n_train - 1, _some_of(n_train), width=150
         )
         seed = st.number_input("Seed", 0, 10**6, 0, key="random_seed", width=110)
     drawn = np.random.default_rng(int(seed)).permutation(n_train)[: int(number)]
     return np.sort(drawn), f"{number:,} random training {kind}s (seed {seed})"
+
+
+def _some_of(n_train: int) -> int:
+    return max(1, min(50, n_train // 10))
 
 
 def _by_direction(found: np.ndarray | None, kind: str) -> tuple[np.ndarray, str]:
@@ -242,7 +248,7 @@ def _by_direction(found: np.ndarray | None, kind: str) -> tuple[np.ndarray, str]
         end = st.segmented_control(
             "End", ["positive", "negative"], default="positive", required=True, key="direction_end"
         )
-        number = st.number_input("How many", 1, n_train - 1, min(50, n_train - 1), width=130)
+        number = st.number_input("How many", 1, n_train - 1, _some_of(n_train), width=130)
     along = found[:, int(place) - 1] * (1 if end == "positive" else -1)
     rows = np.argsort(-along, kind="stable")[: int(number)]
     words = f"{number:,} {kind}s at the {end} end of principal direction {place}"

@@ -78,11 +78,12 @@ def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> Non
                 key="unlearn_source",
                 width=160,
             )
+        share = round(float(budget) / 100, 6)
         parameters = {
             "forget": list(removed),
             "methods": methods,
             "models": int(models),
-            "budget": round(float(budget) / 100, 6),
+            "budget": share,
             "algorithm": algorithm,
             "source": source,
         }
@@ -100,7 +101,7 @@ def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> Non
     if not methods:
         aside("Choose a method or more. Doing nothing is always judged beside them.")
         return
-    found = work(study, removed, methods, int(models), parameters["budget"], algorithm, source)
+    found = work(study, removed, methods, int(models), share, algorithm, source)
     aside(_cost(found, int(models), study.checkpoints(algorithm)))
 
 
@@ -128,4 +129,4 @@ def _start(study: Study, parameters: dict[str, object], title: str) -> None:
 
 def _open(job: Job) -> None:
     """The audit that this page was watching is what is read now."""
-    go(audit=job.result["audit"], by=None)
+    go(audit=job.result["audit"], unlearned_by=None)

@@ -65,11 +65,10 @@ training = examples(study, "train", algorithm)
 
 def others(here: RemovalSet | None) -> None:
     """Every audit, newest first; each opens its own set."""
-    heading("All audits")
     kept = audits(study, algorithm)
     if not kept:
-        aside("None yet. Each is kept here, with what was trained for it.")
         return
+    heading("All audits")
     rows = None if here is None else here.rows.tolist()
     for one in kept[::-1][:LISTED]:
         by = best(one)
@@ -197,12 +196,12 @@ with st.container(horizontal=True, vertical_alignment="center"):
     copy_link("copy")
 if chosen is None:
     removal_choice(study, location, training, kind, ASKING)
-    others(None)
     notice(
         "What shall be forgotten?",
         "Choose above. What forgetting would do is foretold before anything runs; then a model is "
         "made to forget, and judged by models that were really trained without.",
     )
+    others(None)
     st.stop()
 with st.expander(
     f"Forget other {kind}s",

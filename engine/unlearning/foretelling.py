@@ -56,12 +56,14 @@ def foretold(
         outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
         logits = outputs["logits"][rows]
         ends += [margins(logits, labels) / total, margins(logits + change, labels) / total]
-    return Foretold(rows, *ends, calibrated=study.method_file(algorithm, HYBRID).exists())
+    calibrated = study.method_file(algorithm, HYBRID).exists()
+    return Foretold(rows, ends[0], ends[1], calibrated)
 
 
 def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `predicted_changes`."""
-    defaults = {"forget": [], "algorithm": None, "source": "trak", "device": "auto"}
+    defaults: dict[str, Any] = {"forget": [], "algorithm": None}
+    defaults |= {"source": "trak", "device": "auto"}
     asked = complete(defaults, parameters)
     algorithm = study.algorithm(asked["algorithm"])
     check_scores(study, algorithm)

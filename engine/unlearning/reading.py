@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.quality import Measured
 from engine.trust import number
 from engine.unlearning.audit import NOTHING, PARTS, Audit, MethodAudit, Part
 from engine.unlearning.hyper import TITLES
@@ -25,6 +24,8 @@ GRADES: dict[Grade, str] = {
 }
 NEAR = 2.0
 """So many times the floor is near the oracles."""
+TOLERATED = 0.02
+"""Loss of accuracy that is none."""
 FEW = 20
 """Fewer models than this say little."""
 BENCHMARKS = (NOTHING, "oracle")
@@ -52,21 +53,25 @@ def reading(audited: Audit, method: str) -> Reading:
     floor = audited.floor["forget"].mean
     mine, was = one.forget.at_half.mean, nothing.forget.at_half.mean
     harmed = [part for part in PARTS if part != "forget" and harms(audited, one, part)]
-    caution = ""
+    cautions = []
     if audited.models < FEW:
-        caution = f"{audited.models} models say little: 50 say more."
-    against = f"KLoM {_said(mine)}; retrained ones among themselves {_said(floor)}"
+        cautions.append(f"{audited.models} models say little: 50 say more.")
     if was.low <= floor.high and not harmed:
         words = (
             "Models that saw these examples say of them what retrained ones do: doing nothing has "
-            f"KLoM {_said(was)}, retrained ones among themselves {_said(floor)}."
+            f"KLoM {number(was.mean)}, retrained ones among themselves {number(floor.mean)}."
         )
-        return Reading("idle", words, caution)
+        return Reading("idle", words, " ".join(cautions))
+    if mine.high < floor.low:
+        cautions.append(
+            "Nearer than retrained models are to each other: KLoM also falls where models agree "
+            "too much, or a few are so far off that its bins tell the others no longer apart."
+        )
     times = f"{mine.mean / floor.mean:.1f} times" if floor.mean > 0 else "many times"
-    name = TITLES[method][0]
     words = (
-        f"By {name} models come to lie {times} as far from retrained ones, on what is forgotten, "
-        f"as those from each other ({against}; doing nothing {_said(was)})"
+        f"{TITLES[method][0]}: models come to lie {times} as far from retrained ones, on what is "
+        f"forgotten, as those from each other (KLoM {number(mine.mean)}; retrained ones among "
+        f"themselves {number(floor.mean)}; doing nothing {number(was.mean)})"
     )
     better = mine.high < was.low
     grade: Grade = "no"
@@ -75,39 +80,40 @@ def reading(audited: Audit, method: str) -> Reading:
     elif better:
         grade = "good" if mine.mean <= NEAR * floor.mean else "part"
     if harmed:
-        words += f", and are farther than before on {_names(harmed)}"
+        words += f"; they are worse than before on {' and on '.join(map(_name, harmed))}"
     elif better:
-        words += ", and what is kept suffers no more than chance"
+        words += "; what is kept suffers no more than chance"
     cost = f"{one.cost_share:.1%} of a retraining a model"
     if one.once_share:
         cost += f", and {one.once_share:.1%} once for all"
-    return Reading(grade, f"{words}. It took {cost}.", caution)
+    return Reading(grade, f"{words}. It took {cost}.", " ".join(cautions))
 
 
 def harms(audited: Audit, one: MethodAudit, part: Part) -> bool:
-    """Whether a method leaves a part farther from the oracles than nothing does, beyond chance."""
-    nothing = audited.of(NOTHING)
-    mine, was = (getattr(each, part).at_half.mean for each in (one, nothing))
-    return bool(mine.low > was.high)
+    """Whether a method leaves a part farther from the oracles than nothing does, beyond chance, or
+    less accurate than both."""
+    mine, was = getattr(one, part), getattr(audited.of(NOTHING), part)
+    accurate = min(was.accuracy, mine.oracle_accuracy) - TOLERATED
+    return bool(mine.at_half.mean.low > was.at_half.mean.high or mine.accuracy < accurate)
 
 
 def best(audited: Audit) -> str:
-    """The method to show first: nearest to the oracles on all parts together."""
+    """The method to show first: nearest to the oracles on what is forgotten, and harmless if it can
+    be."""
     rivals: Sequence[MethodAudit] = [
         one for one in audited.methods if one.method not in BENCHMARKS
     ] or audited.methods
 
-    def distance(one: MethodAudit) -> float:
-        return sum(float(getattr(one, part).at_half.mean.mean) for part in PARTS)
+    def order(one: MethodAudit) -> tuple[int, float]:
+        harmed = sum(harms(audited, one, part) for part in PARTS if part != "forget")
+        return harmed, float(one.forget.at_half.mean.mean)
 
-    return min(rivals, key=distance).method
-
-
-def _said(found: Measured) -> str:
-    return number(found.mean)
+    return min(rivals, key=order).method
 
 
-def _names(parts: Sequence[Part]) -> str:
-    words = {"forget": "what is forgotten", "retain": "other training examples", "test": "test"}
-    named = [f"{words[part]} examples" if part == "test" else words[part] for part in parts]
-    return " and ".join(named)
+def _name(part: Part) -> str:
+    return {
+        "forget": "what is forgotten",
+        "retain": "what is kept",
+        "test": "test examples",
+    }[part]
