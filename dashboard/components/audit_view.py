@@ -41,11 +41,11 @@ def audit_view(audits: list[Audit], asked: Asked) -> None:
         which_audit(audits, audit)
         which_method(audit, method)
     like = [one for one in audits if (one.models, one.direction) == (audit.models, audit.direction)]
-    left, right = st.columns([0.46, 0.54], gap="large")
+    left, right = st.columns([0.42, 0.58], gap="large")
     with left:
         st.html(_chart(like, audit, asked.part))
     with right:
-        _table(audit, asked.part)
+        _table(audit, method, asked.part)
 
 
 def which_audit(audits: list[Audit], audit: Audit) -> None:
@@ -125,7 +125,7 @@ def _floor(audit: Audit, part: str) -> Measured:
     return found
 
 
-def _table(audit: Audit, part: str) -> None:
+def _table(audit: Audit, method: str, part: str) -> None:
     floor = {str(name): klom for name, klom in audit.floor.items()}[part]
     rows = []
     for one in audit.methods:
@@ -135,11 +135,9 @@ def _table(audit: Audit, part: str) -> None:
                 _marked(audit, one),
                 _bracketed(judged.at_half.mean),
                 _bracketed(judged.at_half.p95),
-                number(judged.klom.mean.mean),
                 f"{judged.accuracy:.1%}",
                 number(one.membership),
-                f"{one.cost_share:.1%}",
-                f"{one.once_share:.1%}" if one.once_share else "–",
+                f"{one.cost_share:.1%}" + (f" + {one.once_share:.0%}" if one.once_share else ""),
             ]
         )
     accuracy = _judged(audit.methods[0], part).oracle_accuracy
@@ -148,11 +146,9 @@ def _table(audit: Audit, part: str) -> None:
             "Retrained (floor)",
             _bracketed(floor.mean),
             _bracketed(floor.p95),
-            "–",
             f"{accuracy:.1%}",
             number(audit.membership),
             "100.0%",
-            "–",
         ]
     )
     table(
@@ -161,11 +157,9 @@ def _table(audit: Audit, part: str) -> None:
             "Method",
             "KLoM, mean",
             "KLoM, P95",
-            f"Mean, all {audit.models:,}",
             "Accuracy",
             "Membership",
-            "Cost a model",
-            "Cost once",
+            "Cost",
         ),
         rows,
     )
@@ -175,7 +169,10 @@ def _table(audit: Audit, part: str) -> None:
     words = (
         f"N = {audit.models:,} unlearned and {audit.models:,} retrained models, budget "
         f"{audit.budget:.1%}; {direction}. Membership: 2 · AUC − 1 of telling forgotten from test "
-        "examples; at best that of the retrained. Brackets: 95 % intervals over examples."
+        "examples; at best that of the retrained. Cost: of a retraining, for a model + once for "
+        "all. Brackets: 95 % intervals over examples. "
+        f"With all {audit.models:,} models on either side {title_of(method)} has KLoM "
+        f"{number(_judged(audit.of(method), part).klom.mean.mean)}."
     )
     if audit.correlation is not None and audit.error is not None:
         words += (

@@ -54,7 +54,7 @@ def foretold_margins(study: Study, removed: Removal, location: Location, kind: s
     training = examples(study, "train", algorithm)
     cards = []
     for place in order:
-        ends = [signed(float(end[place]), 100.0) for end in (found.before, found.after)]
+        ends = [signed(float(end[place]), 10.0) for end in (found.before, found.after)]
         note = f"{ends[0]} → {ends[1]}"
         card = _card(training, int(found.rows[place]), f"margin {note}", location)
         shown = signed(float(change[place]), largest)
@@ -157,10 +157,11 @@ def _gallery(
     location: Location,
     key: str,
 ) -> None:
+    aside(words)
     gallery(
         study,
         "train",
-        [Group(name, cards, words=words)],
+        [Group(name, cards)],
         SIDE,
         key,
         lambda row: st.switch_page(

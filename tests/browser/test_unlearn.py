@@ -77,10 +77,10 @@ def test_from_a_forget_set_to_a_certified_model(
 
     pick(page, "Unlearn and audit")
     expect(page.get_by_text(re.compile("Trains .* models"))).to_be_visible()
-    page.get_by_label("Models to judge by").fill("4")
+    assert serious_findings(page) == []
+    page.get_by_role("spinbutton", name="Models to judge by").fill("4")
     page.keyboard.press("Enter")
     expect(page.get_by_text(re.compile("Trains 10 models"))).to_be_visible()
-    assert serious_findings(page) == []
     page.get_by_role("button", name="Unlearn and audit").last.click()
     expect(page.get_by_text(re.compile("Close the browser if you like"))).to_be_visible()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
