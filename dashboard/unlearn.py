@@ -27,7 +27,7 @@ PANES = {
     BEFORE: "Before and after",
     MODEL: "The model",
 }
-ON = {"forget": "What is forgotten", "retain": "What is kept", "test": "Test examples"}
+ON = {"forget": "Forgotten", "retain": "Kept", "test": "Test"}
 """Parts that an audit judges on."""
 RECENT_JOBS = 200
 

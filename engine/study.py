@@ -664,7 +664,8 @@ class Study(Layout):
     def principal_directions(
         self, most: int, algorithm: str | None = None, method: str | None = None
     ) -> np.ndarray | None:
-        """Training examples along the first principal directions of the attributions.
+        """Training examples along the first principal directions of the attributions, rows of which
+        count alike however large their scores.
 
         Returns:
             float32 `[n_train, d]`, d ≤ `most`, strongest direction first, each turned so that its

@@ -265,8 +265,9 @@ def test_principal_directions_are_those_of_the_scores(small_study: Study) -> Non
     assert found.shape == (300, 3)
     assert (found.sum(axis=0) >= 0).all()
     scores = small_study.score_matrix("mlp", "trak").rows(np.arange(60))
-    first = np.linalg.svd(scores)[2][0]
-    assert abs(np.corrcoef(first, found[:, 0])[0, 1]) > 0.99
+    rows = scores / np.linalg.norm(scores, axis=1, keepdims=True)
+    first = np.linalg.svd(rows)[2][0]
+    assert abs(np.corrcoef(first, found[:, 0])[0, 1]) > 0.95  # lengths are estimated there
 
 
 def test_command(small_study: Study, capsys: pytest.CaptureFixture[str]) -> None:

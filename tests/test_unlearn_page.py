@@ -223,7 +223,7 @@ def test_an_audit_is_read(visit: Any, measured: Study, audited: Audit, kept: str
     app = visit(measured, "unlearn", set=kept)
     shown = words(app)
     assert "SCRUB: models come to lie" in shown  # the best of them, by the figures
-    assert "What is forgotten: how far from retrained models" in shown
+    assert "Forgotten examples: how far from retrained models" in shown
     scrub, floor = audited.of("scrub").forget.at_half.mean, audited.floor["forget"].mean
     assert f"{scrub.mean:.2f} [{scrub.low:.2f}, {scrub.high:.2f}]" in shown
     assert f"{floor.mean:.2f} [{floor.low:.2f}, {floor.high:.2f}]" in shown

@@ -103,7 +103,7 @@ def _chart(audits: list[Audit], audit: Audit, part: str) -> str:
         f"95 % interval: lower is nearer, {audit.ceiling:.1f} the most. Floor: {half:,} retrained "
         "models against as many others. ✕: worse than before on what is kept or on test examples."
     )
-    return frontier(f"{ON[part]}: how far from retrained models", words, points, levels)
+    return frontier(f"{ON[part]} examples: how far from retrained models", words, points, levels)
 
 
 def _marked(audit: Audit, one: MethodAudit) -> str:
@@ -152,7 +152,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
         ]
     )
     table(
-        f"Audit on {ON[part].lower()}",
+        f"Audit on {ON[part].lower()} examples",
         (
             "Method",
             "KLoM, mean",

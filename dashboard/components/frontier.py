@@ -61,17 +61,21 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
     least = min((point.cost for point in points), default=0.05)
     first = next(tick for tick in reversed(TICKS) if tick <= max(least / 1.5, TICKS[0]))
     distances = [point.distance for point in points] + [level.distance for level in levels]
-    most = max(distance.high for distance in distances)
-    step = _step(most)
-    top = step * math.ceil(most / step)
+    least_far, most_far = (
+        min(one.low for one in distances),
+        max(one.high for one in distances),
+    )
+    step = _step(most_far - least_far)
+    bottom = step * max(0, math.floor(least_far / step))
+    top = step * max(math.ceil(most_far / step), round(bottom / step) + 1)
 
     def across(cost: float) -> float:
         return 100 * math.log(max(cost, first) / first) / math.log(1 / first)
 
     def down(value: float) -> float:
-        return 100 * (top - value) / top
+        return 100 * (top - value) / (top - bottom)
 
-    ticks = [step * place for place in range(round(top / step) + 1)]
+    ticks = [bottom + step * place for place in range(round((top - bottom) / step) + 1)]
     decimals = 0 if step >= 1 else 1
     grid = "".join(
         f'<div class="dl-tick" style="top:{down(tick):.2f}%"><span>{number(tick, decimals)}</span>'
@@ -96,8 +100,8 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
         for point, (x, y) in zip(points, places, strict=True)
     )
     names = "".join(
-        f'<div class="dl-beside" style="left:{x:.2f}%;top:{y:.2f}%">{escape(points[place].name)}'
-        "</div>"
+        f'<div class="dl-beside dl-legend" style="left:{x:.2f}%;top:{y:.2f}%">'
+        f'<span data-style="{points[place].style}"><i></i>{escape(points[place].name)}</span></div>'
         for place, x, y in _spread(
             [(place, *places[place]) for place, point in enumerate(points) if point.current]
         )
@@ -141,7 +145,7 @@ def _spread(places: list[tuple[int, float, float]]) -> list[tuple[int, float, fl
 
 
 def _step(most: float) -> float:
-    """Between ticks, of which there are up to six."""
-    raw = max(most, 0.1) / 6
+    """Between ticks, of which there are some six."""
+    raw = max(most, 0.1) / 5
     magnitude: float = 10.0 ** math.floor(math.log10(raw))
     return next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)

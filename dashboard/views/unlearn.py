@@ -75,7 +75,7 @@ def others(here: RemovalSet | None) -> None:
         klom = one.of(by).forget.at_half.mean.mean
         words = (
             f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
-            f"{one.models} models · {GRADES[reading(one, by).grade]} by {title_of(by)}, KLoM "
+            f"{one.models} models · {GRADES[reading(one, by).grade]} · {title_of(by)}, KLoM "
             f"{number(klom)}"
         )
         if one.forget == rows:

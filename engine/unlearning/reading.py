@@ -24,6 +24,8 @@ GRADES: dict[Grade, str] = {
 }
 NEAR = 2.0
 """So many times the floor is near the oracles."""
+FARTHER = 1.1
+"""So many times as far is clearly farther."""
 TOLERATED = 0.02
 """Loss of accuracy that is none."""
 FEW = 20
@@ -82,7 +84,9 @@ def reading(audited: Audit, method: str) -> Reading:
     if harmed:
         words += f"; they are worse than before on {' and on '.join(map(_name, harmed))}"
     elif better:
-        words += "; what is kept suffers no more than chance"
+        words += "; what is kept does not suffer"
+    else:
+        words += "; beyond chance that is no nearer than doing nothing"
     cost = f"{one.cost_share:.1%} of a retraining a model"
     if one.once_share:
         cost += f", and {one.once_share:.1%} once for all"
@@ -90,11 +94,13 @@ def reading(audited: Audit, method: str) -> Reading:
 
 
 def harms(audited: Audit, one: MethodAudit, part: Part) -> bool:
-    """Whether a method leaves a part farther from the oracles than nothing does, beyond chance, or
-    less accurate than both."""
+    """Whether a method leaves a part clearly farther from the oracles than nothing does and they
+    are from each other, or less accurate than both."""
     mine, was = getattr(one, part), getattr(audited.of(NOTHING), part)
+    far, before = mine.at_half.mean, was.at_half.mean
+    farther = far.mean > FARTHER * max(before.mean, audited.floor[part].mean.mean)
     accurate = min(was.accuracy, mine.oracle_accuracy) - TOLERATED
-    return bool(mine.at_half.mean.low > was.at_half.mean.high or mine.accuracy < accurate)
+    return bool((farther and far.low > before.high) or mine.accuracy < accurate)
 
 
 def best(audited: Audit) -> str:
