@@ -41,7 +41,6 @@ PAGES = {
     "what unlearning would do": "unlearn?set={set}",
     "an audit of unlearning": "unlearn?set={audited}",
     "before and after unlearning": "unlearn?set={audited}&pane=before",
-    "an unlearned model": "unlearn?set={audited}&pane=model",
     "compare": "compare",
     "quality": "quality",
     "quality of one example": "quality?test=test-5",
