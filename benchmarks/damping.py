@@ -16,7 +16,8 @@ from engine.attribution.gradients import plan_gradients
 from engine.attribution.kernel import Kernel, first_examples, make_kernel, solve
 from engine.attribution.lds import lds
 from engine.attribution.projection import features
-from engine.attribution.trak import Road, example_weights, gram, primal_projection, test_factors
+from engine.attribution.road import Road
+from engine.attribution.trak import example_weights, gram, primal_projection, test_factors
 from engine.spec import TrakSpec
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ from engine.attribution import prior
 from engine.attribution.calibration import NINETY
 from engine.attribution.datamodels import fit_datamodels
 from engine.attribution.lds import Lds, lds_of_predictions, spearman
-from engine.attribution.trak import Road
+from engine.attribution.road import Road
 from engine.spec import TrakSpec
 
 CODE = 2

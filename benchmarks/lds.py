@@ -41,9 +41,9 @@ from engine import store
 from engine.attribution.kernel import first_examples
 from engine.attribution.lds import lds
 from engine.attribution.projection import features
+from engine.attribution.road import Road
 from engine.attribution.scores import combine
 from engine.attribution.trak import (
-    Road,
     attribute_dual,
     choose_road,
     gram,

@@ -84,7 +84,7 @@ def measured(
     matching = {name: found.of("matching") for name, found in audits.items()}
     return {
         "matching_vs_floor_forget": {
-            name: round(one.forget.at_half / audits[name].floor["forget"].mean.mean, 2)
+            name: round(one.forget.at_half.mean.mean / audits[name].floor["forget"].mean.mean, 2)
             for name, one in matching.items()
         },
         "matching_cost_share": round(max(one.cost_share for one in matching.values()), 4),
@@ -125,7 +125,7 @@ def rows_of_table(found: Audit) -> dict[str, Any]:
         table[one.method] = {
             part: _klom(getattr(one, part).klom)
             | {
-                "at_half": round(getattr(one, part).at_half, 3),
+                "at_half": round(getattr(one, part).at_half.mean.mean, 3),
                 "accuracy": round(getattr(one, part).accuracy, 4),
                 "oracle_accuracy": round(getattr(one, part).oracle_accuracy, 4),
             }

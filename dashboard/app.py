@@ -21,6 +21,7 @@ from dashboard.location import (
     PROVENANCE,
     QUALITY,
     TRAINING,
+    UNLEARN,
     WHAT_IF,
     announce,
     read_location,
@@ -78,6 +79,12 @@ page = st.navigation(
             icon=":material/content_cut:",
             url_path="what-if",
             help="Remove training pictures: what predictions would become, and proof of it.",
+        ),
+        st.Page(
+            UNLEARN,
+            title="Unlearn",
+            icon=":material/ink_eraser:",
+            help="Make a model forget training pictures, and judge it by ones that never saw them.",
         ),
         st.Page(
             COMPARE,

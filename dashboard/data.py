@@ -33,6 +33,9 @@ from engine.verification import Verification
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
 
+DIRECTIONS = 10
+"""Principal directions of the attributions that can be chosen by."""
+
 Stamp = tuple[int, int] | None
 
 
@@ -284,6 +287,22 @@ def _weights(root: str, algorithm: str, method: str, stamp: Stamp, _study: Study
     support, oppose = np.array(totals["train_support"]), np.array(totals["train_oppose"])
     total = support - oppose
     return Weights(support, oppose, total, np.argsort(-total, kind="stable"))
+
+
+def directions(study: Study, algorithm: str, method: str) -> np.ndarray | None:
+    """Training examples along the first principal directions of a method's attributions,
+    `[n_train, DIRECTIONS]` or fewer; None where they are not stored."""
+    stamp = stamp_of(study.train_vectors_file(algorithm, method, 0))
+    if stamp is None:
+        return None
+    return _directions(str(study.root), algorithm, method, stamp, study)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _directions(
+    root: str, algorithm: str, method: str, stamp: Stamp, _study: Study
+) -> np.ndarray | None:
+    return _study.principal_directions(DIRECTIONS, algorithm, method)
 
 
 def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:

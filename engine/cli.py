@@ -653,7 +653,8 @@ def _print_brittle(console: Console, supports: Supports, rows: list[dict[str, An
 def _unlearn(options: argparse.Namespace) -> int:
     from engine.progress import job_progress
     from engine.removal_sets import read_examples
-    from engine.unlearning.audit import audit, write_unlearned
+    from engine.unlearning.audit import audit
+    from engine.unlearning.certificate import write_unlearned
     from engine.unlearning.questions import forget_set
 
     study = Study.open(options.study)

@@ -52,6 +52,8 @@ algorithms/NAME/unlearning/unlearned/HASH/0.safetensors    logits of a model tha
 algorithms/NAME/unlearning/changes/0123456789abcdef.safetensors   what should change in logits
 algorithms/NAME/unlearning/searches/0123456789abcdef.json  hyper-parameters that did best
 algorithms/NAME/unlearning/audits/0123456789abcdef.json    how near the oracles methods came
+algorithms/NAME/unlearning/models/unlearned-HASH.safetensors  a model to take away, and
+algorithms/NAME/unlearning/models/unlearned-HASH.json      its certificate
 triage/0123456789abcdef.json                 one change of a prediction's tags and note
 uploads/files/SHA256.safetensors             a checkpoint that somebody uploaded, as it came
 uploads/upload-0123456789ab.json             uploaded checkpoints of one algorithm: what they are
@@ -136,6 +138,11 @@ class Layout:
 
     def removal_set_file(self, key: str) -> Path:
         return self.root / "sets" / f"{key}.json"
+
+    def removal_set_files(self) -> list[Path]:
+        """The files of all removal sets, written last first."""
+        files = (self.root / "sets").glob("????????????????.json")
+        return sorted(files, key=lambda path: (-path.stat().st_mtime_ns, path.name))
 
     def table_file(self, split: Split, shard: int) -> Path:
         return self.root / "data" / split / f"{shard:05d}.parquet"
@@ -338,6 +345,11 @@ class Layout:
     def unlearning_audit_files(self, algorithm: str) -> list[Path]:
         """The files of all audits."""
         return sorted((self.unlearning_folder(algorithm) / "audits").glob("[!.]*.json"))
+
+    def unlearned_model_file(self, algorithm: str, name: str) -> Path:
+        """A model that unlearned; its certificate has the suffix .json."""
+        folder = self.unlearning_folder(algorithm) / "models"
+        return folder / f"unlearned-{name}.safetensors"
 
     def triage_file(self, name: str) -> Path:
         return self.root / "triage" / f"{name}.json"

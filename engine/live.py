@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from engine.attribution.gradients import Plan
     from engine.attribution.live import Tracer, Traces
-    from engine.attribution.trak import Road
+    from engine.attribution.road import Road
     from engine.tasks import Task
 
 MODEL_BYTES = 2**29

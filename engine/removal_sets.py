@@ -9,6 +9,7 @@ kept twice is one file, and a link to it says the same forever.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections.abc import Iterable
@@ -84,26 +85,81 @@ def removal_set(study: Study, key: str) -> RemovalSet:
     return RemovalSet(key, study.training_rows(np.concatenate(runs).tolist()), words)
 
 
-def parse_examples(study: Study, text: str) -> tuple[np.ndarray, list[str]]:
-    """(training rows that a text names, the words in it that name none).
+def kept_sets(study: Study, most: int) -> list[RemovalSet]:
+    """The sets kept last, newest first; those of other data, and broken ones, are left out."""
+    found = []
+    for path in study.removal_set_files()[:most]:
+        with contextlib.suppress(DataloupeError):
+            found.append(removal_set(study, path.stem))
+    return found
+
+
+@dataclass(frozen=True)
+class Named:
+    """Training examples that a text names.
+
+    Attributes:
+        rows: Ascending int64 `[k]`, each once.
+        unknown: Words that name none, each once.
+        repeated: How many words name an example that another named before.
+    """
+
+    rows: np.ndarray
+    unknown: list[str]
+    repeated: int
+
+
+def parse_examples(study: Study, text: str) -> Named:
+    """Training examples that a text names.
 
     Ids or row numbers, with commas, semicolons or white space between them. An id that holds such
     signs is found where it fills a line.
     """
-    ids = {str(id_): row for row, id_ in enumerate(study.table("train")["id"])}
+    ids = _ids(study)
+    words: list[str] = []
+    for line in text.splitlines():
+        whole = line.strip()
+        words += [whole] if whole in ids else re.split(r"[\s,;]+", whole)
+    return _named(study, ids, words)
+
+
+def parse_table(study: Study, content: bytes) -> Named:
+    """Training examples that a CSV file lists in its first column: ids or row numbers.
+
+    Raises:
+        DataloupeError: It is no UTF-8 text.
+    """
+    return _named(study, _ids(study), _first_column(content, "The file"))
+
+
+def _ids(study: Study) -> dict[str, int]:
+    return {str(id_): row for row, id_ in enumerate(study.table("train")["id"])}
+
+
+def _named(study: Study, ids: dict[str, int], words: Iterable[str]) -> Named:
     n_train = study.dataset.n_train
     rows: list[int] = []
     unknown: list[str] = []
-    for line in text.splitlines():
-        whole = line.strip()
-        for word in [whole] if whole in ids else re.split(r"[\s,;]+", whole):
-            if word in ids:
-                rows.append(ids[word])
-            elif word.isascii() and word.isdigit() and len(word) <= 12 and int(word) < n_train:
-                rows.append(int(word))
-            elif word:
-                unknown.append(word)
-    return np.unique(np.array(rows, np.int64)), list(dict.fromkeys(unknown))
+    for word in words:
+        if word in ids:
+            rows.append(ids[word])
+        elif word.isascii() and word.isdigit() and len(word) <= 12 and int(word) < n_train:
+            rows.append(int(word))
+        elif word:
+            unknown.append(word)
+    found = np.unique(np.array(rows, np.int64))
+    return Named(found, list(dict.fromkeys(unknown)), len(rows) - len(found))
+
+
+def _first_column(content: bytes, name: str) -> list[str]:
+    """Cells of a CSV's first column that are not empty, without its head."""
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+        cells = [row[0].strip() for row in csv.reader(lines) if row and row[0].strip()]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataloupeError(f"{name} cannot be read as UTF-8 text.") from error
+    # A table's head is no example.
+    return cells[1:] if cells and cells[0].lower() in HEADS else cells
 
 
 def read_examples(study: Study, text: str) -> np.ndarray:
@@ -115,15 +171,12 @@ def read_examples(study: Study, text: str) -> np.ndarray:
     path = Path(text)
     if _is_file(path):
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataloupeError(f"{path} cannot be read as UTF-8 text.") from error
-        cells = [row[0].strip() for row in csv.reader(lines) if row and row[0].strip()]
-        # A table's head is no example.
-        cells = cells[1:] if cells and cells[0].lower() in HEADS else cells
-        return study.training_rows(cells)
-    rows, unknown = parse_examples(study, text)
-    return study.training_rows([*rows.tolist(), *unknown])
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataloupeError(f"{path} cannot be read: {error.strerror}.") from error
+        return study.training_rows(_first_column(content, str(path)))
+    named = parse_examples(study, text)
+    return study.training_rows([*named.rows.tolist(), *named.unknown])
 
 
 def _is_file(path: Path) -> bool:

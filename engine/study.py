@@ -661,6 +661,25 @@ class Study(Layout):
         shard = store.read_tensors(self.top_train_file(algorithm, method, row // ROWS_PER_SHARD))
         return {name: array[row % ROWS_PER_SHARD] for name, array in shard.items()}
 
+    def principal_directions(
+        self, most: int, algorithm: str | None = None, method: str | None = None
+    ) -> np.ndarray | None:
+        """Training examples along the first principal directions of the attributions, rows of which
+        count alike however large their scores.
+
+        Returns:
+            float32 `[n_train, d]`, d ≤ `most`, strongest direction first, each turned so that its
+            entries sum to a positive number; None where the attribution space is not stored.
+        """
+        algorithm = self.algorithm(algorithm)
+        method = self.method(algorithm, method)
+        files = [self.train_vectors_file(algorithm, method, n) for n in range(self.shards("train"))]
+        if not all(file.exists() for file in files):
+            return None
+        shards = [store.read_tensors(file)["vectors"][:, :most] for file in files]
+        found: np.ndarray = np.concatenate(shards)
+        return found * np.where(found.sum(axis=0) < 0, np.float32(-1), np.float32(1))
+
     def totals(
         self, algorithm: str | None = None, method: str | None = None
     ) -> dict[str, np.ndarray]:

@@ -240,8 +240,11 @@ def write_scores(
     )
     road = {
         "kind": "dual-wide",
+        "width": 32_768,
         "proj_dim": 32_768,
         "damping": 1.0,
+        "tempering": 0.5,
+        "curvature": "gauss-newton",
         "soft_threshold": 0.0,
         "reason": "Synthetic scores: nothing was trained.",
     }

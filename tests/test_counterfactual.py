@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,15 @@ from engine.cli import main
 from engine.counterfactual import Counterfactual
 from engine.quality import Measured
 from engine.removal import changes, removal
-from engine.removal_sets import keep_set, parse_examples, read_examples, removal_set
+from engine.removal_sets import (
+    keep_set,
+    kept_sets,
+    parse_examples,
+    parse_table,
+    read_examples,
+    removal_set,
+)
+from tests.synthetic import write_study
 
 N_TRAIN, N_TEST = 90, 30
 
@@ -221,9 +230,10 @@ def test_a_set_of_other_data_is_refused(copy_of: Study) -> None:
 
 def test_ids_are_read_from_text(small_study: Study) -> None:
     ids = small_study.table("train")["id"].astype(str)
-    rows, unknown = parse_examples(small_study, f"{ids[4]}, {ids[9]};299\n nobody 300\nnobody")
-    assert rows.tolist() == [4, 9, 299]
-    assert unknown == ["nobody", "300"]
+    named = parse_examples(small_study, f"{ids[4]}, {ids[9]};299\n nobody 300\nnobody 4")
+    assert named.rows.tolist() == [4, 9, 299]
+    assert named.unknown == ["nobody", "300"]
+    assert named.repeated == 1
 
 
 def test_ids_are_read_from_files(small_study: Study, tmp_path: Path) -> None:
@@ -231,9 +241,33 @@ def test_ids_are_read_from_files(small_study: Study, tmp_path: Path) -> None:
     table = tmp_path / "remove.csv"
     table.write_text(f"id,label\n{ids[8]},x\n\n{ids[1]},y\n")
     assert read_examples(small_study, str(table)).tolist() == [1, 8]
+    named = parse_table(small_study, b"ID;x\n1\n\n1\nnobody,2\n")
+    assert (named.rows.tolist(), named.unknown, named.repeated) == ([1], ["ID;x", "nobody"], 1)
     table.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataloupeError, match="UTF-8"):
         read_examples(small_study, str(table))
+    with pytest.raises(DataloupeError, match="UTF-8"):
+        parse_table(small_study, table.read_bytes())
+
+
+def test_kept_sets_are_listed_newest_first(small_study: Study, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    for number, rows in enumerate(([1], [2, 3], [4])):
+        path = study.removal_set_file(keep_set(study, rows, f"set {number}").key)
+        os.utime(path, (number, number))
+    study.removal_set_file("0" * 16).write_text("{")
+    assert [one.words for one in kept_sets(study, 3)] == ["set 2", "set 1"]
+
+
+def test_principal_directions_are_those_of_the_scores(small_study: Study) -> None:
+    found = small_study.principal_directions(3, method="trak")
+    assert found is not None
+    assert found.shape == (300, 3)
+    assert (found.sum(axis=0) >= 0).all()
+    scores = small_study.score_matrix("mlp", "trak").rows(np.arange(60))
+    rows = scores / np.linalg.norm(scores, axis=1, keepdims=True)
+    first = np.linalg.svd(rows)[2][0]
+    assert abs(np.corrcoef(first, found[:, 0])[0, 1]) > 0.95  # lengths are estimated there
 
 
 def test_command(small_study: Study, capsys: pytest.CaptureFixture[str]) -> None:

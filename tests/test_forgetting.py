@@ -18,7 +18,8 @@ from engine.attribution.forgetting import (
 from engine.attribution.gradients import plan_gradients
 from engine.attribution.kernel import first_examples
 from engine.attribution.live import dual_solver
-from engine.attribution.trak import Road, attribute_dual, gram
+from engine.attribution.road import Road
+from engine.attribution.trak import attribute_dual, gram
 from tests.test_trak import GIB, M, N, batches, cnn, margin, mlp
 
 FORGET = [3, 7, 20]

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from engine.attribution.kernel import Kernel
-from engine.attribution.trak import Road
+from engine.attribution.road import Road
 from engine.attribution.tuning import attribute_by_features, attribute_by_kernel, tune
 
 ROAD = Road("dual-wide", 20, 20, 1.5, "", 0.5, "gauss-newton")

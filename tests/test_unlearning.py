@@ -20,8 +20,9 @@ from engine.stages.checkpoints import load_checkpoint
 from engine.tasks import load_task, margin
 from engine.training.checkpoints import load_weights
 from engine.training.outputs import read_batch
-from engine.unlearning.audit import Audit, audit, membership, read_audits, write_unlearned
+from engine.unlearning.audit import Audit, audit, membership, read_audits
 from engine.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
+from engine.unlearning.certificate import write_unlearned
 from engine.unlearning.changes import foretell, predicted_changes, units
 from engine.unlearning.hyper import GRIDS, Hyper
 from engine.unlearning.methods import METHODS, Asked, Examples

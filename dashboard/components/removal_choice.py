@@ -1,62 +1,140 @@
-"""Ways to choose training examples to remove: by class, filter, supporters or ids."""
+"""Ways to choose training examples to remove or forget: by class, filter, supporters, at random, by
+a principal direction, by ids, or a set that was kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
 
 from dashboard.components.notice import warning
-from dashboard.data import Examples, examples, matching, weights
+from dashboard.components.title import short
+from dashboard.data import Examples, directions, examples, matching, weights
 from dashboard.location import MAP, Location, go
 from engine.errors import DataloupeError
-from engine.removal_sets import keep_set, parse_examples
+from engine.removal_sets import (
+    LONGEST_WORDS,
+    Named,
+    RemovalSet,
+    keep_set,
+    kept_sets,
+    parse_examples,
+    parse_table,
+    removal_set,
+)
 from engine.study import Study
 
-CLASS, FILTER, SUPPORTERS, IDS = "class", "filter", "supporters", "ids"
-WAYS = {CLASS: "A class", FILTER: "A filter", SUPPORTERS: "Supporters", IDS: "Ids"}
+CLASS, FILTER, SUPPORTERS, AT_RANDOM, DIRECTION, IDS, KEPT = (
+    "class",
+    "filter",
+    "supporters",
+    "random",
+    "direction",
+    "ids",
+    "kept",
+)
+WAYS = {
+    CLASS: "A class",
+    FILTER: "A filter",
+    SUPPORTERS: "Supporters",
+    AT_RANDOM: "At random",
+    DIRECTION: "A direction",
+    IDS: "Ids",
+    KEPT: "A kept set",
+}
 INFLUENCE, RANDOM = "influence", "random"
 ORDERS = {INFLUENCE: "Most influential first", RANDOM: "At random"}
 LONGEST_LIST = 200_000
+LARGEST_MIB = 5
+MOST_KEPT = 100
+_TOLD = "removal_told"
 
 
-def removal_choice(study: Study, location: Location, training: Examples, kind: str) -> None:
+@dataclass(frozen=True)
+class Asking:
+    """What the button says.
+
+    Attributes:
+        label: With `{}` for how many.
+        nothing: While nothing is chosen.
+        icon: Of it.
+    """
+
+    label: str
+    nothing: str
+    icon: str
+
+
+def asked_set(study: Study) -> RemovalSet | None:
+    """The set in the address; None where there is none, or it cannot be, which is said."""
+    key = st.query_params.get("set")
+    if key is None:
+        return None
+    try:
+        return removal_set(study, key)
+    except DataloupeError as error:
+        warning([str(error)])
+        return None
+
+
+def removal_choice(
+    study: Study, location: Location, training: Examples, kind: str, asking: Asking
+) -> None:
     """Controls that choose a set; the button keeps it and asks about it."""
-    way = st.segmented_control(
-        "Choose by",
-        list(WAYS),
-        format_func=WAYS.__getitem__,
-        default=CLASS,
-        required=True,
-        key="by",
-    )
+    found = None
+    if location.method is not None:
+        found = directions(study, location.algorithm, location.method)
+    ways = [way for way in WAYS if way != DIRECTION or found is not None]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        way = st.segmented_control(
+            "Choose by", ways, format_func=WAYS.__getitem__, default=CLASS, required=True, key="by"
+        )
+        st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
     forms: dict[str, Callable[[], tuple[np.ndarray, str]]] = {
         CLASS: lambda: _by_class(study, location, training),
         FILTER: lambda: _by_filter(study, location, training, kind),
         SUPPORTERS: lambda: _by_supporters(study, location, kind),
+        AT_RANDOM: lambda: _at_random(len(training.table), kind),
+        DIRECTION: lambda: _by_direction(found, kind),
         IDS: lambda: _by_ids(study, kind),
+        KEPT: lambda: _kept(study),
     }
     rows, words = forms[way]()
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if way != KEPT:
+            st.text_input(
+                "Name of the set",
+                key="set_name",
+                max_chars=LONGEST_WORDS,
+                placeholder=short(words) or "How it was chosen",
+                width=300,
+            )
         st.button(
-            f"What if these {len(rows):,} were removed?" if len(rows) else "What if …",
-            icon=":material/content_cut:",
+            asking.label.format(f"{len(rows):,}") if len(rows) else asking.nothing,
+            icon=asking.icon,
             key="ask",
             disabled=not len(rows),
             on_click=_ask,
-            args=(study, rows, words),
+            args=(study, rows, words, way != KEPT),
         )
-        st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
-    if told := st.session_state.pop("removal_told", None):
+    if told := st.session_state.pop(_TOLD, None):
         warning([told])
 
 
-def _ask(study: Study, rows: np.ndarray, words: str) -> None:
+def open_set(study: Study, rows: list[int], words: str) -> None:
+    """Callback: ask about these rows on this page."""
     try:
-        go(set=keep_set(study, rows.tolist(), words).key)
+        go(set=keep_set(study, rows, words).key)
     except DataloupeError as error:
-        st.session_state["removal_told"] = str(error)
+        st.session_state[_TOLD] = str(error)
+
+
+def _ask(study: Study, rows: np.ndarray, words: str, nameable: bool) -> None:
+    name = st.session_state.get("set_name", "").strip() if nameable else ""
+    open_set(study, rows.tolist(), name or words)
+    st.session_state["set_name"] = ""  # the next set is another
 
 
 def _by_class(study: Study, location: Location, training: Examples) -> tuple[np.ndarray, str]:
@@ -148,15 +226,85 @@ def _by_supporters(study: Study, location: Location, kind: str) -> tuple[np.ndar
     return np.sort(rows.astype(np.int64)), words
 
 
+def _at_random(n_train: int, kind: str) -> tuple[np.ndarray, str]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        number = st.number_input(
+            f"How many of {n_train:,}", 1, n_train - 1, _some_of(n_train), width=150
+        )
+        seed = st.number_input("Seed", 0, 10**6, 0, key="random_seed", width=110)
+    drawn = np.random.default_rng(int(seed)).permutation(n_train)[: int(number)]
+    return np.sort(drawn), f"{number:,} random training {kind}s (seed {seed})"
+
+
+def _some_of(n_train: int) -> int:
+    return max(1, min(50, n_train // 10))
+
+
+def _by_direction(found: np.ndarray | None, kind: str) -> tuple[np.ndarray, str]:
+    assert found is not None
+    n_train, most = found.shape
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        place = st.number_input("Principal direction", 1, most, 1, key="direction_of", width=160)
+        end = st.segmented_control(
+            "End", ["positive", "negative"], default="positive", required=True, key="direction_end"
+        )
+        number = st.number_input("How many", 1, n_train - 1, _some_of(n_train), width=130)
+    along = found[:, int(place) - 1] * (1 if end == "positive" else -1)
+    rows = np.argsort(-along, kind="stable")[: int(number)]
+    words = f"{number:,} {kind}s at the {end} end of principal direction {place}"
+    return np.sort(rows), words
+
+
+def _kept(study: Study) -> tuple[np.ndarray, str]:
+    kept = kept_sets(study, MOST_KEPT)
+    if not kept:
+        st.html('<p class="dl-aside">No set is kept yet: each that is asked about is.</p>')
+        return np.empty(0, np.int64), ""
+    named = {one.key: one for one in kept}
+    key = st.selectbox(
+        "Kept sets, newest first",
+        list(named),
+        format_func=lambda key: f"{short(named[key].words)} ({len(named[key].rows):,})",
+        key="kept_set",
+    )
+    return named[key].rows, named[key].words
+
+
 def _by_ids(study: Study, kind: str) -> tuple[np.ndarray, str]:
     text = st.text_area(
         f"Ids or row numbers of training {kind}s, with commas, spaces or lines between",
         key="pasted_ids",
         max_chars=LONGEST_LIST,
     )
-    rows, unknown = parse_examples(study, text)
-    if unknown:
-        named = ", ".join(word[:40] for word in unknown[:8])
-        more = f" and {len(unknown) - 8:,} others" if len(unknown) > 8 else ""
-        warning([f"No training {kind} is called {named}{more}; left out."])
-    return rows, f"{len(rows):,} named one by one"
+    file = st.file_uploader(
+        "Or a CSV file with them in its first column",
+        type=["csv", "txt"],
+        max_upload_size=LARGEST_MIB,
+        key="ids_file",
+    )
+    named = parse_examples(study, text)
+    words = f"{len(named.rows):,} named one by one"
+    if file is not None:
+        try:
+            named = parse_table(study, file.getvalue())
+        except DataloupeError as error:
+            warning([str(error)])
+            return np.empty(0, np.int64), ""
+        words = f"{len(named.rows):,} listed in {file.name}"
+    _tell(named, kind, asked=bool(text.strip() or file))
+    return named.rows, words
+
+
+def _tell(named: Named, kind: str, asked: bool) -> None:
+    """What in a list could not be taken as it stands."""
+    lines = []
+    if named.unknown:
+        some = ", ".join(word[:40] for word in named.unknown[:8])
+        more = f" and {len(named.unknown) - 8:,} others" if len(named.unknown) > 8 else ""
+        lines.append(f"No training {kind} is called {some}{more}; left out.")
+    if named.repeated:
+        lines.append(f"{named.repeated:,} of the names repeat others; each {kind} counts once.")
+    if asked and not len(named.rows) and not named.unknown:
+        lines.append(f"This names no training {kind}.")
+    if lines:
+        warning(lines)

@@ -157,9 +157,14 @@ def by_class(one: Verification) -> list[list[str]]:
 
 
 def change_scatter(
-    predicted: np.ndarray, actual: np.ndarray, names: list[str], key: str, words: str
+    predicted: np.ndarray,
+    actual: np.ndarray,
+    names: list[str],
+    key: str,
+    words: str,
+    axes: tuple[str, str] = ("Predicted change of the margin", "Actual change of the margin"),
 ) -> None:
-    """Predicted against actual changes, with the line on which they agree."""
+    """Predicted against actual changes, or what `axes` names, with the line on which they agree."""
     figure = go.Figure()
     ends = add_diagonal(figure, np.concatenate([predicted, actual]))
     figure.add_trace(
@@ -170,7 +175,8 @@ def change_scatter(
             marker={"color": BLUE, "size": 6},
             opacity=0.5,
             text=names,
-            hovertemplate="%{text}<br>predicted %{x:.2f}<br>actual %{y:.2f}<extra></extra>",
+            hovertemplate=f"%{{text}}<br>{axes[0]} %{{x:.2f}}<br>{axes[1]} %{{y:.2f}}"
+            "<extra></extra>",
         )
     )
     figure.update_layout(
@@ -179,12 +185,12 @@ def change_scatter(
         showlegend=False,
         hovermode="closest",
         dragmode=False,
-        xaxis={"title": "Predicted change of the margin", "range": ends, "zeroline": False},
-        yaxis={"title": "Actual change of the margin", "zeroline": False},
+        xaxis={"title": axes[0], "range": ends, "zeroline": False},
+        yaxis={"title": axes[1], "zeroline": False},
     )
     st.plotly_chart(
         figure,
         key=key,
         config={"displayModeBar": False, "scrollZoom": False},
-        alt=f"Predicted against actual changes of the margin, {len(actual):,} points. {words}",
+        alt=f"{axes[0]} against {axes[1].lower()}, {len(actual):,} points. {words}",
     )

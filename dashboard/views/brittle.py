@@ -18,6 +18,7 @@ from dashboard.brittle import (
     supports,
     verifications,
 )
+from dashboard.components.ask_about import ask_about
 from dashboard.components.badge import trust_badge
 from dashboard.components.blocks import aside
 from dashboard.components.brittle_jobs import progress, verify_button, verify_first
@@ -294,6 +295,13 @@ def detail(row: int, study: Study, here: Location) -> None:
         sign=sign,
     )
     gallery(study, "train", [group], SIDE, "removal")
+    ask_about(
+        study,
+        ranked[:k],
+        f"{k:,} that the prediction of {test} hangs on",
+        here,
+        "What if these were removed?",
+    )
     triage_panel(study, algorithm, row)
 
 

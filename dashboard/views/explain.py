@@ -15,6 +15,7 @@ from dashboard.components.answer import (
     influence_groups,
     similar_group,
 )
+from dashboard.components.ask_about import ask_about
 from dashboard.components.badge import trust_badge
 from dashboard.components.building import building, unpredicted
 from dashboard.components.cards import test_cards
@@ -31,7 +32,6 @@ from dashboard.components.part import part
 from dashboard.components.sides import sides
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
-from dashboard.components.what_if import what_if_button
 from dashboard.data import badge, examples, open_study, slice_rows
 from dashboard.location import (
     EXPLORE,
@@ -198,7 +198,7 @@ def answer(row: int, study: Study, here: Location) -> None:
             groups = compared(groups, nearest, *strongest)
     answer_gallery(study, training, groups, kind, here, test)
     if wants != SIMILAR and method is not None and len(influences.support):
-        what_if_button(
+        ask_about(
             study,
             influences.support,
             f"{len(influences.support)} strongest supporters of test {kind} {test}",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from dashboard.components.ask_about import ask_about
 from dashboard.components.badge import trust_badge
 from dashboard.components.blocks import aside
 from dashboard.components.building import building
@@ -28,7 +29,6 @@ from dashboard.components.scatter_map import (
     selection_of,
 )
 from dashboard.components.title import plain, short, title
-from dashboard.components.what_if import what_if_button
 from dashboard.data import badge, examples, matching, open_study, weights
 from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
 from engine.layout import MAP_KINDS, SPLITS, MapKind, Split
@@ -155,10 +155,10 @@ def select_chosen() -> None:
     if label is not None:
         for split in st.session_state["map_of"]:
             found[split] = matching(both[split], {"label": label}).tolist()
-    rows, unknown = parse_examples(study, st.session_state["map_ids"])
-    found["train"] = np.union1d(found["train"], rows).astype(int).tolist()
-    if unknown:
-        named = ", ".join(short(word) for word in unknown[:5])
+    asked = parse_examples(study, st.session_state["map_ids"])
+    found["train"] = np.union1d(found["train"], asked.rows).astype(int).tolist()
+    if asked.unknown:
+        named = ", ".join(short(word) for word in asked.unknown[:5])
         st.session_state["map_told"] = f"No training {kind} is called {named}; left out."
     select(found)
 
@@ -224,7 +224,7 @@ def answer(study: Study, here: Location) -> None:
         nothing: Selection = {"train": [], "test": []}
         if any(numbers.values()):
             st.button("Clear", key="map_clear", on_click=select, args=(nothing,))
-        what_if_button(
+        ask_about(
             study,
             np.array(chosen["train"], np.int64),
             f"{numbers['train']:,} selected on the map",

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from engine.attribution.gradients import Batch, Output, OutputModule
 from engine.attribution.kernel import Batches
-from engine.attribution.trak import Road, example_weights, gram_factor
+from engine.attribution.road import Road
+from engine.attribution.trak import example_weights, gram_factor
 
 Logits = Callable[[nn.Module, Batch], Tensor]
 """(model, batch) → `[batch, classes]`."""

@@ -31,7 +31,8 @@ from engine.attribution.kernel import (
     outer_layers,
 )
 from engine.attribution.projection import Projection, make_projection, project
-from engine.attribution.trak import Road, example_weights, gram_factor
+from engine.attribution.road import Road
+from engine.attribution.trak import example_weights, gram_factor
 
 Traces = Mapping[str, np.ndarray]
 """`features` `[rows, p]`; for each linear layer `inputs.LAYER` `[rows, in]` and `gradients.LAYER`

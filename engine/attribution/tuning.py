@@ -17,7 +17,8 @@ from torch import Tensor
 
 from engine.attribution.kernel import Kernel, solve
 from engine.attribution.lds import spearman
-from engine.attribution.trak import Road, example_weights, gram, temper, test_factors
+from engine.attribution.road import Road
+from engine.attribution.trak import example_weights, gram, temper, test_factors
 
 TEMPERINGS = (0.25, 0.5, 0.75, 1.0)
 DAMPINGS = (0.3, 0.75, 1.5, 3.0, 6.0)

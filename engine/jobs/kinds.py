@@ -61,6 +61,16 @@ KINDS: dict[str, Kind] = {
     "unlearn": Kind(
         "Audit unlearning", "engine.unlearning.audit:check_job", "engine.unlearning.audit:run_job"
     ),
+    "foretell": Kind(
+        "Foretell forgetting",
+        "engine.unlearning.foretelling:check_job",
+        "engine.unlearning.foretelling:run_job",
+    ),
+    "certify": Kind(
+        "Make an unlearned model",
+        "engine.unlearning.certificate:check_job",
+        "engine.unlearning.certificate:run_job",
+    ),
     "compare": Kind(
         "Compare algorithms", "engine.modeldiff.job:check_job", "engine.modeldiff.job:run_job"
     ),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.attribution.gradients import Plan
-    from engine.attribution.trak import Road
+    from engine.attribution.road import Road
 
 CODE = 1
 """Raised whenever the same checkpoints would leave something else."""

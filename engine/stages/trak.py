@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
+from engine.attribution.road import Road
 from engine.attribution.scores import combine
 from engine.layout import ROWS_PER_SHARD
 from engine.stages.checkpoints import (
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.attribution.scores import Scores
-    from engine.attribution.trak import Road
     from engine.tasks import Batch
 
 CODE = 2
@@ -108,8 +108,6 @@ def plan_road(study: Study, algorithm: str, memory_bytes: int) -> Road:
 
 def stored_road(study: Study, algorithm: str) -> Road:
     """The road that the study's scores took."""
-    from engine.attribution.trak import Road
-
     stored = store.read_json(study.road_file(algorithm))
     return Road(**{field.name: stored[field.name] for field in fields(Road)})
 

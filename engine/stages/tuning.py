@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak import Road
+    from engine.attribution.road import Road
     from engine.attribution.tuning import Attribute
 
 CODE = 1

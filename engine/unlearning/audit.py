@@ -34,19 +34,18 @@ from engine.unlearning.models import (
     oracle_file,
     oracles,
     oracles_made_from,
-    original_file,
     originals,
     read_said,
     train_models,
-    unlearn,
     unlearn_models,
     unlearned_file,
+    unlearned_made_from,
 )
 from engine.unlearning.questions import Rows, forget_set, labels_of, rows_of
 from engine.unlearning.search import MODELS, search, validation_set
 from engine.verification import complete
 
-CODE = 1
+CODE = 2
 """Raised whenever the same models would be judged otherwise."""
 MODELS_DEFAULT = 50
 FEWEST, MOST = 4, 1000
@@ -66,13 +65,13 @@ class Judged:
 
     Attributes:
         klom: N against N.
-        at_half: Mean KLoM of N/2 against N/2, which is what a floor is to be compared with.
+        at_half: N/2 against N/2, which is what a floor is to be compared with.
         accuracy: Share of right predictions, mean over the models, and over the oracles.
         oracle_accuracy: The same of the oracles.
     """
 
     klom: Klom
-    at_half: float
+    at_half: Klom
     accuracy: float
     oracle_accuracy: float
 
@@ -91,6 +90,7 @@ class MethodAudit:
         cost_share: Of a retraining, for one model.
         once_share: What was needed once for all models (predicted changes), of a retraining. The
             search is not counted; oracle matching also needs the oracles.
+        made_from: Fingerprint of the models that unlearned.
     """
 
     method: str
@@ -101,6 +101,7 @@ class MethodAudit:
     membership: float
     cost_share: float
     once_share: float
+    made_from: str
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _klom(content: Mapping[str, Any]) -> Klom:
 
 
 def _judged(content: Mapping[str, Any]) -> Judged:
-    return Judged(**{**content, "klom": _klom(content["klom"])})
+    return Judged(**{**content, **{name: _klom(content[name]) for name in ("klom", "at_half")}})
 
 
 def audit(
@@ -230,7 +231,7 @@ def audit(
         if hyper and method in hyper:
             chosen = hyper[method]
         elif method in searched:
-            template = _template(
+            template = template_of(
                 study, algorithm, asked, validation, method, budget, device, choosing, source
             )
             told(0, 1, f"hyper-parameters of {method}")
@@ -238,7 +239,9 @@ def audit(
             chosen = search(study, template, None, choosing, workers, what).hyper
         else:
             chosen = GRIDS[method][0]
-        template = _template(study, algorithm, asked, asked, method, budget, device, models, source)
+        template = template_of(
+            study, algorithm, asked, asked, method, budget, device, models, source
+        )
         template = replace(template, hyper=chosen)
         each = [replace(template, seed=seed) for seed in range(models)]
         unlearn_models(study, each, workers, during(f"unlearning by {method}"))
@@ -262,7 +265,7 @@ def check(
     if not FEWEST <= models <= MOST:
         raise DataloupeError(f"An audit takes {FEWEST} to {MOST:,} models, not {models:,}.")
     check_recipe(study, algorithm)
-    _check_scores(study, algorithm)
+    check_scores(study, algorithm)
     check_source(study, algorithm, source)
     return algorithm
 
@@ -281,7 +284,8 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
         )
 
 
-def _check_scores(study: Study, algorithm: str) -> None:
+def check_scores(study: Study, algorithm: str) -> None:
+    """Refuse a study that has nothing to foretell by. Raises StoreError."""
     if not study.weighting_file(algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "
@@ -294,7 +298,7 @@ def retraining_cost(study: Study, algorithm: str) -> int:
     return study.spec.algorithms[algorithm].epochs * study.dataset.n_train
 
 
-def _template(
+def template_of(
     study: Study,
     algorithm: str,
     asked: Removal,
@@ -342,7 +346,7 @@ def _real_changes(
 
 def _originals_said(study: Study, algorithm: str, asked: Removal, models: int, device: str) -> Said:
     """What the first originals say, as `nothing` left them."""
-    nothing = _template(study, algorithm, asked, asked, NOTHING, BUDGET, device, models)
+    nothing = template_of(study, algorithm, asked, asked, NOTHING, BUDGET, device, models)
     files = [unlearned_file(study, replace(nothing, seed=seed)) for seed in range(models)]
     return read_said(files, rows_of(study, asked).all)
 
@@ -401,8 +405,9 @@ def _method_audit(
                 klom.klom(unlearned=ours[part], oracle=theirs[part], direction=direction),
                 len(jobs),
             ),
-            at_half=float(
-                klom.at_half(unlearned=ours[part], oracle=theirs[part], direction=direction).mean()
+            at_half=klom.summary(
+                klom.at_half(unlearned=ours[part], oracle=theirs[part], direction=direction),
+                len(jobs) // 2,
             ),
             accuracy=right[part],
             oracle_accuracy=oracle_right[part],
@@ -424,6 +429,7 @@ def _method_audit(
         membership=membership(ours["forget"], ours["test"]),
         cost_share=cost.share(retraining),
         once_share=once / retraining,
+        made_from=unlearned_made_from(study, job),
     )
 
 
@@ -518,14 +524,19 @@ def _keep(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=device,
     )
-    store.write_json(study.unlearning_audit_file(algorithm, key), done.to_dict(), key)
+    content = {"code": CODE, **done.to_dict()}
+    store.write_json(study.unlearning_audit_file(algorithm, key), content, key)
     return done
 
 
 def read_audits(study: Study, algorithm: str | None = None) -> list[Audit]:
-    """All that are kept, oldest first. Raises StoreError for a file that is broken."""
+    """All that are kept, oldest first. Raises StoreError for a file that is broken.
+
+    Those that an older Dataloupe judged otherwise are left out: asked again, they cost no model.
+    """
     files = study.unlearning_audit_files(study.algorithm(algorithm))
-    found = [Audit.from_dict(store.read_json(path)) for path in files]
+    kept = [store.read_json(path) for path in files]
+    found = [Audit.from_dict(one) for one in kept if one.pop("code", None) == CODE]
     return sorted(found, key=lambda one: (one.created, one.id))
 
 
@@ -538,7 +549,14 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     defaults |= {"models": MODELS_DEFAULT, "budget": BUDGET, "algorithm": None}
     defaults |= {"direction": DIRECTION, "source": "trak", "device": "auto", "workers": None}
     asked = complete(defaults, parameters)
-    algorithm = check(study, asked["algorithm"], asked["methods"], asked["models"], asked["budget"])
+    algorithm = check(
+        study,
+        asked["algorithm"],
+        asked["methods"],
+        asked["models"],
+        asked["budget"],
+        asked["source"],
+    )
     return asked | {"forget": list(forget_set(study, asked["forget"])), "algorithm": algorithm}
 
 
@@ -552,75 +570,3 @@ def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict
         "klom_forget": {one.method: one.forget.klom.mean.mean for one in found.methods},
         "floor_forget": found.floor["forget"].mean.mean,
     }
-
-
-# --- the model ----------------------------------------------------------------------------------
-
-
-def write_unlearned(
-    study: Study,
-    forget: Iterable[int | str],
-    out: Path,
-    *,
-    method: str = "matching",
-    budget: float = BUDGET,
-    algorithm: str | None = None,
-    source: Source = "trak",
-    checkpoint: int = 0,
-    audited: Audit | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Unlearn from one checkpoint; write the model (.safetensors) and its certificate (.json).
-
-    Args:
-        audited: The audit of the method, whose hyper-parameters are then taken; without one they
-            are the defaults, and the certificate says that nothing was audited.
-
-    Returns:
-        The certificate.
-
-    Raises:
-        As `audit`; a study whose algorithm has no recipe can unlearn, but not be audited.
-    """
-    from engine.training.checkpoints import save_weights
-
-    algorithm = study.algorithm(algorithm)
-    check_methods([method], budget)
-    _check_scores(study, algorithm)
-    if out.suffix != ".safetensors":
-        raise DataloupeError(f"{out}: a model is written as .safetensors, so name it that.")
-    if method == "oracle" and audited is None:
-        raise DataloupeError("Oracle matching needs oracles: ask for an audit too.")
-    asked = forget_set(study, forget)
-    device = execution.pick_device(device)
-    models = audited.models if audited else 0
-    template = _template(study, algorithm, asked, asked, method, budget, device, models, source)
-    hyper = Hyper(**audited.of(method).hyper) if audited else GRIDS[method][0]
-    job = replace(template, hyper=hyper, seed=checkpoint)
-    if not original_file(study, algorithm, checkpoint).exists():
-        raise DataloupeError(f"{algorithm} has no checkpoint {checkpoint} to unlearn from.")
-    model, cost = unlearn(study, job)
-    ids = study.table("train")["id"]
-    certificate = {
-        "dataset": study.dataset.fingerprint,
-        "algorithm": algorithm,
-        "forgotten": [{"row": row, "id": str(ids.iloc[row])} for row in asked],
-        "method": method,
-        "source": source,
-        "hyper": asdict(hyper),
-        "checkpoint": checkpoint,
-        "seed": study.seed(checkpoint),
-        "budget": budget,
-        "example_gradients": cost.gradients,
-        "example_forwards": cost.forwards,
-        "original_sha256": store.file_digest(original_file(study, algorithm, checkpoint)),
-        "audit": None if audited is None else audited.to_dict(),
-    }
-    made_from = store.fingerprint("unlearned model", CODE, certificate)
-    with store.writing_to(out):
-        save_weights(out, model, made_from, {"method": method})
-        certificate["model_sha256"] = store.file_digest(out)
-        certificate["file"] = out.name
-        certificate["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        store.write_json(out.with_suffix(".json"), certificate, made_from)
-    return certificate

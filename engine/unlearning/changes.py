@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.attribution.forgetting import Logits
-    from engine.attribution.trak import Road
+    from engine.attribution.road import Road
 
 CODE = 1
 """Raised whenever the same forget set would be foretold to do something else."""

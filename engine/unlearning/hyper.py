@@ -57,8 +57,21 @@ GRIDS: Mapping[str, Sequence[Hyper]] = {
     "scrub": _AWAY,
     "matching": [
         Hyper(learning_rate=rate, forget_share=share, scale=scale)
-        for rate, share, scale in product((0.01, 0.03, 0.1), (0.25, 0.5), (0.5, 0.7, 1.0, 1.4, 2.0))
+        for rate, share, scale in product(
+            (0.001, *_RATES, 0.1), (0.25, 0.5), (0.5, 0.7, 1.0, 1.4, 2.0)
+        )
     ],
-    "oracle": [Hyper(rate, share) for rate, share in product((*_RATES, 0.1), (0.25, 0.5))],
+    "oracle": [Hyper(rate, share) for rate, share in product((0.001, *_RATES, 0.1), (0.25, 0.5))],
 }
 """Methods, and what is tried for each."""
+
+TITLES: Mapping[str, tuple[str, str]] = {
+    "nothing": ("Doing nothing", "leaves the model as it is"),
+    "finetune": ("Fine-tuning", "learns on with what is kept"),
+    "ascent": ("Gradient ascent", "unlearns the labels of what is forgotten"),
+    "both": ("Ascent and descent", "unlearns those and learns on with what is kept"),
+    "scrub": ("SCRUB", "away from itself on what is forgotten, near itself on what is kept"),
+    "matching": ("Datamodel matching", "learns to say what attributions foretell"),
+    "oracle": ("Oracle matching", "learns to say what retrained models say: the best it could do"),
+}
+"""What people call each, and what it does, in a few words."""

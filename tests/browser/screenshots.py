@@ -11,13 +11,15 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
 from playwright.sync_api import Browser
 
 from dashboard.compare import EXAMPLE, FOUND, HYPOTHESIS
 from engine.brittle import find
 from engine.modeldiff.compare import read_comparison
-from engine.removal_sets import keep_set
+from engine.removal_sets import keep_set, kept_sets
 from engine.study import Study
+from engine.unlearning.audit import read_audits
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
 
 VIEWS = {
@@ -46,6 +48,7 @@ def addresses(root: Path) -> dict[str, str]:
         "map": f"map?train={opposer}",
         "what-if": f"what-if?set={removed}",
         **compare_addresses(study),
+        "unlearn": unlearn_address(study, removed),
         "live": "live",
         "quality": "quality",
         "jobs": "jobs",
@@ -68,6 +71,17 @@ def brittle_address(study: Study) -> str:
     found = find(study)
     shown = [row for row in found.ranked if found.size[row] >= 5]
     return f"brittle?test={study.table('test')['id'].iloc[shown[0]]}" if shown else "brittle"
+
+
+def unlearn_address(study: Study, removed: str) -> str:
+    """Unlearn with the last audit of the study, or a set that nothing was audited of."""
+    audits = read_audits(study)
+    if not audits:
+        return f"unlearn?set={removed}"
+    forgotten = {one.rows.tobytes(): one.key for one in kept_sets(study, 100)}
+    rows = np.array(audits[-1].forget, np.int64)
+    words = f"{len(rows)} of an audit"
+    return f"unlearn?set={forgotten.get(rows.tobytes()) or keep_set(study, rows, words).key}"
 
 
 def own_picture(study: Study) -> bytes:

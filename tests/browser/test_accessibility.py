@@ -14,7 +14,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from engine.removal_sets import keep_set
 from engine.study import Study
+from engine.unlearning.audit import read_audits
 from tests.browser.chromium import DESKTOP, settled
+from tests.synthetic_unlearning import write_audit
 
 pytestmark = pytest.mark.browser
 
@@ -35,6 +37,10 @@ PAGES = {
     "map": "map?train=train-5",
     "what if": "what-if",
     "what if of a set": "what-if?set={set}",
+    "unlearn": "unlearn",
+    "what unlearning would do": "unlearn?set={set}",
+    "an audit of unlearning": "unlearn?set={audited}",
+    "before and after unlearning": "unlearn?set={audited}&pane=before",
     "compare": "compare",
     "quality": "quality",
     "quality of one example": "quality?test=test-5",
@@ -49,6 +55,8 @@ def test_no_serious_finding(
     browser: Browser, study: Study, url: str, path: str, scheme: Any
 ) -> None:
     path = path.replace("{set}", keep_set(study, range(20), "the first 20").key)
+    if "{audited}" in path:
+        path = path.replace("{audited}", audited_set(study))
     context = browser.new_context(viewport=DESKTOP, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     page.goto(f"{url}/{path}")
@@ -56,6 +64,14 @@ def test_no_serious_finding(
     found = serious_findings(page)
     context.close()
     assert not found, found
+
+
+def audited_set(study: Study) -> str:
+    """A set that an audit is of."""
+    rows = range(2, 40, 3)
+    if not read_audits(study):
+        write_audit(study, rows)
+    return keep_set(study, rows, "audited").key
 
 
 @pytest.mark.parametrize("button", ["Select", "Saved slices (0)", "Export all 150"])

@@ -1,0 +1,132 @@
+"""Unlearn and audit from the page: methods, budget and models, what that costs, and how far it
+is."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.components.blocks import aside
+from dashboard.components.job_panel import job_panel
+from dashboard.components.notice import warning
+from dashboard.location import go
+from dashboard.unlearn import latest_job, sources, title_of
+from engine.errors import DataloupeError
+from engine.jobs.queue import Job, submit
+from engine.retraining import Removal
+from engine.study import Study
+from engine.unlearning.audit import BUDGET, FEWEST, MODELS_DEFAULT, MOST, NOTHING
+from engine.unlearning.bank_changes import Source
+from engine.unlearning.hyper import TITLES
+from engine.unlearning.work import Work, work
+
+KIND = "unlearn"
+METHODS = [method for method in TITLES if method != NOTHING]
+CHOSEN = ["matching", "scrub"]
+FORETELLERS: dict[Source, str] = {
+    "trak": "TRAK",
+    "datamodel": "Datamodels",
+    "hybrid": "TRAK + runs",
+}
+_TOLD = "unlearn_told"
+
+
+def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> None:
+    """Choose and begin an audit, or see how far the last one of this set is."""
+    job = latest_job(study, KIND, algorithm, removed)
+    if job is not None and job.status != "done":
+        job_panel(study, job.id, _open)
+        if job.active:
+            aside("Close the browser if you like: this goes on, and what is finished is kept.")
+            return
+    with st.container(horizontal=True, vertical_alignment="bottom", key="unlearn_form"):
+        methods = st.multiselect(
+            "Methods",
+            METHODS,
+            CHOSEN,
+            format_func=title_of,
+            key="unlearn_methods",
+            help="\n\n".join(f"**{TITLES[one][0]}**: {TITLES[one][1]}" for one in METHODS),
+            width=420,
+        )
+        budget = st.number_input(
+            "Budget, % of a retraining",
+            0.1,
+            100.0,
+            100 * BUDGET,
+            step=1.0,
+            format="%.1f",
+            key="unlearn_budget",
+            help="What each method may take for one model: the same for all.",
+            width=190,
+        )
+        models = st.number_input(
+            "Models to judge by",
+            FEWEST,
+            MOST,
+            MODELS_DEFAULT,
+            key="unlearn_models",
+            help="So many unlearned models against so many retrained ones. 50 say something.",
+            width=160,
+        )
+        source: Source = "trak"
+        known = sources(study, algorithm)
+        if len(known) > 1:
+            source = st.selectbox(
+                "Foretold by",
+                known,
+                format_func=FORETELLERS.__getitem__,
+                key="unlearn_source",
+                width=160,
+            )
+        share = round(float(budget) / 100, 6)
+        parameters = {
+            "forget": list(removed),
+            "methods": methods,
+            "models": int(models),
+            "budget": share,
+            "algorithm": algorithm,
+            "source": source,
+        }
+        st.button(
+            "Unlearn and audit",
+            icon=":material/ink_eraser:",
+            type="primary",
+            key="unlearn",
+            disabled=not methods,
+            on_click=_start,
+            args=(study, parameters, f"Unlearn {len(removed):,} {kind}s, and audit it"),
+        )
+    if told := st.session_state.pop(_TOLD, None):
+        warning([told])
+    if not methods:
+        aside("Choose a method or more. Doing nothing is always judged beside them.")
+        return
+    found = work(study, removed, methods, int(models), share, algorithm, source)
+    aside(_cost(found, int(models), study.checkpoints(algorithm)))
+
+
+def _cost(found: Work, models: int, checkpoints: int) -> str:
+    """What is trained, and how long that is, measured by the checkpoints that were trained here."""
+    times = found.trainings / checkpoints
+    words = f"Trains {found.missing:,} models"
+    if found.there:
+        words += f" ({found.there:,} are there already, and none is trained twice)"
+    words += (
+        f"; unlearning {models:,} models by each method, and the search of its settings, take at "
+        f"most as much as {found.unlearning:,.1f} more. In all about {times:,.1f} times what the "
+        f"{checkpoints:,} checkpoints here took. No optimiser state is needed: steps begin anew."
+    )
+    return words
+
+
+def _start(study: Study, parameters: dict[str, object], title: str) -> None:
+    """Callback: put the audit into the queue."""
+    try:
+        submit(study, KIND, parameters, title)
+    except DataloupeError as error:
+        st.session_state[_TOLD] = str(error)
+
+
+def _open(job: Job) -> None:
+    """The audit that this page was watching is what is read now."""
+    go(audit=job.result["audit"], unlearned_by=None)

@@ -1,0 +1,67 @@
+"""What an audit would cost, before it is begun: models to train, and all else in units of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.retraining import Removal
+from engine.study import Study
+from engine.unlearning.audit import NOTHING, retraining_cost
+from engine.unlearning.bank_changes import Source
+from engine.unlearning.changes import cost_of_changes
+from engine.unlearning.hyper import GRIDS
+from engine.unlearning.models import oracle_file, original_file
+from engine.unlearning.search import MODELS, validation_set
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done.
+
+    Attributes:
+        there: Originals and oracles that are trained already.
+        missing: Those that are not.
+        unlearning: All that unlearning, its search and its predictions take at most, in trainings
+            of one model.
+    """
+
+    there: int
+    missing: int
+    unlearning: float
+
+    @property
+    def trainings(self) -> float:
+        """All of it, in trainings of one model; at most."""
+        return self.missing + self.unlearning
+
+
+def work(
+    study: Study,
+    asked: Removal,
+    methods: Sequence[str],
+    models: int,
+    budget: float,
+    algorithm: str,
+    source: Source = "trak",
+) -> Work:
+    """What `audit` would do. Reads which files are there, and no more."""
+    methods = [method for method in methods if method != NOTHING]
+    searched = [method for method in methods if len(GRIDS[method]) > 1]
+    validation, choosing = validation_set(study, asked), min(models, MODELS)
+    files = [original_file(study, algorithm, seed) for seed in range(models)]
+    files += [oracle_file(study, algorithm, asked, asked, number) for number in range(models)]
+    if searched:
+        files += [
+            oracle_file(study, algorithm, asked, validation, number) for number in range(choosing)
+        ]
+    there = sum(file.exists() for file in files)
+    unlearnings = models * len(methods) + choosing * sum(len(GRIDS[one]) for one in searched)
+    foretold = 0.0
+    if "matching" in methods:
+        gradients = sum(
+            cost_of_changes(study, algorithm, asked, removed, source)
+            for removed in (asked, validation)
+        )
+        foretold = gradients / retraining_cost(study, algorithm)
+    return Work(there, len(files) - there, budget * unlearnings + foretold)

@@ -1,0 +1,138 @@
+"""A person who makes a model forget: what that would do, the audit, before and after, the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from engine.stages.checkpoints import load_checkpoint
+from engine.study import Study
+from engine.training.checkpoints import load_weights
+from engine.unlearning.audit import read_audits
+from tests.browser.chromium import server, sideways
+from tests.browser.test_accessibility import serious_findings
+from tests.conftest import SMALL_STUDY
+
+pytestmark = pytest.mark.browser
+
+WAIT = 180_000
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study that can be retrained."""
+    study = Study.create(tmp_path_factory.mktemp("studies") / "small", SMALL_STUDY)
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="module")
+def real_url(real: Study) -> Iterator[str]:
+    with server(real.root) as url:
+        yield url
+
+
+def pick(page: Page, name: str) -> None:
+    """One of a few that stand side by side."""
+    page.get_by_role("radio", name=name, exact=True).or_(
+        page.get_by_role("button", name=name, exact=True)
+    ).first.click()
+    page.mouse.move(0, 0)  # a chosen one under the mouse has Streamlit's own colour, 4.45 : 1
+
+
+def download(page: Page, name: str, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=name).click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_from_a_forget_set_to_a_certified_model(
+    desktop: BrowserContext, real: Study, real_url: str, tmp_path: Path
+) -> None:
+    page = desktop.new_page()
+    page.goto(f"{real_url}/unlearn")
+    expect(page.get_by_text("What shall be forgotten?")).to_be_visible()
+    pick(page, "Ids")
+    page.get_by_label(re.compile("Ids or row numbers")).fill("train-3 7 train-11 15 19 23 nobody 3")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text(re.compile("No training picture is called nobody"))).to_be_visible()
+    expect(page.get_by_text(re.compile("1 of the names repeat others"))).to_be_visible()
+    page.get_by_label("Name of the set").fill("On request")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Forget these 6").click()
+
+    expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
+    expect(page.locator(".dl-title")).to_contain_text("On request")
+    page.get_by_role("button", name="Foretell it").click()
+    told = page.get_by_text(re.compile("as foretold of models that never saw it"))
+    expect(told.first).to_be_visible(timeout=WAIT)
+    assert serious_findings(page) == []
+
+    pick(page, "Unlearn and audit")
+    expect(page.get_by_text(re.compile("Trains .* models"))).to_be_visible()
+    assert serious_findings(page) == []
+    page.get_by_role("spinbutton", name="Models to judge by").fill("4")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(re.compile("Trains 10 models"))).to_be_visible()
+    page.get_by_role("button", name="Unlearn and audit").last.click()
+    expect(page.get_by_text(re.compile("Close the browser if you like"))).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    chart = page.get_by_role("img", name=re.compile("how far from retrained models"))
+    expect(chart).to_be_visible(timeout=WAIT)
+    expect(page.locator(".dl-grade")).to_contain_text("4 models say little")
+    expect(page.get_by_role("region", name="Audit on forgotten examples")).to_contain_text("Floor")
+    assert serious_findings(page) == []
+    (audited,) = read_audits(real)
+    assert audited.forget == [3, 7, 11, 15, 19, 23]
+    assert f"audit={audited.id}" in page.url
+    pick(page, "Test")
+    expect(page.get_by_role("region", name="Audit on test examples")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("region", name="Audit on test examples")).to_be_visible()
+
+    pick(page, "Before and after")
+    expect(page.locator("a.card")).to_have_count(6)
+    expect(page.locator("a.card").first).to_contain_text("never seen")
+    assert serious_findings(page) == []
+
+    pick(page, "The model")
+    page.get_by_role("button", name="Make this model").click()
+    expect(page.get_by_role("button", name="Model (.safetensors)")).to_be_visible(timeout=WAIT)
+    assert serious_findings(page) == []
+    model = download(page, "Model (.safetensors)", tmp_path)
+    certificate = json.loads(download(page, "Certificate (JSON)", tmp_path).read_text())
+    assert certificate["file"] == model.name
+    assert certificate["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert [one["row"] for one in certificate["forgotten"]] == audited.forget
+    assert certificate["audit"]["id"] == audited.id
+    original = real.checkpoint_file("mlp", certificate["checkpoint"]).read_bytes()
+    assert certificate["original_sha256"] == hashlib.sha256(original).hexdigest()
+    load_weights(model, load_checkpoint(real, "mlp", 0, "cpu"))  # it fits the architecture
+
+    page.goto(f"{real_url}/unlearn")
+    page.get_by_role("button", name=re.compile("6 forgotten · 4 models")).click()
+    expect(chart).to_be_visible()
+
+
+def test_other_pages_lead_here(desktop: BrowserContext, url: str) -> None:
+    page = desktop.new_page()
+    page.goto(f"{url}/explain?test=test-5")
+    page.get_by_role("button", name="Forget these").click()
+    expect(page.get_by_role("heading", name="Unlearn")).to_be_visible()
+    expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
+    page.get_by_role("link", name="What if").last.click()
+    expect(page.get_by_role("heading", name="What if")).to_be_visible()
+    page.get_by_role("link", name="Forget these").click()
+    expect(page.get_by_role("heading", name="Unlearn")).to_be_visible()
+
+
+def test_a_phone_does_not_scroll_sideways(browser: Browser, url: str) -> None:
+    assert sideways(browser, f"{url}/unlearn", ".dl-notice") <= 0

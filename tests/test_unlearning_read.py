@@ -1,0 +1,267 @@
+"""What is read of unlearning: what is foretold, what an audit says, what it costs, certificates."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine import DataloupeError, StoreError, Study, store
+from engine.jobs.kinds import kind
+from engine.quality import Measured
+from engine.softmax import margins
+from engine.unlearning.audit import NOTHING, Audit, MethodAudit, audit, membership, read_audits
+from engine.unlearning.certificate import certified_file
+from engine.unlearning.changes import predicted_changes
+from engine.unlearning.foretelling import foretold
+from engine.unlearning.forgotten import forgotten, probability
+from engine.unlearning.hyper import GRIDS, TITLES
+from engine.unlearning.klom import Klom
+from engine.unlearning.models import oracle_file, read_said
+from engine.unlearning.questions import labels_of, rows_of
+from engine.unlearning.reading import best, reading
+from engine.unlearning.work import work
+
+FORGET = tuple(range(3, 60, 4))
+N = 4
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    assert 0 <= done <= total
+
+
+@pytest.fixture(scope="module")
+def study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A built study that this module may write into."""
+    root = tmp_path_factory.mktemp("unlearning") / "study"
+    return Study.open(shutil.copytree(small_study.root, root))
+
+
+@pytest.fixture(scope="module")
+def audited(study: Study) -> Audit:
+    """Two methods, judged with few models."""
+    return audit(study, FORGET, methods=["ascent", "finetune"], models=N, budget=0.2, workers=0)
+
+
+# --- what is foretold -----------------------------------------------------------------------------
+
+
+def test_margins_are_foretold_by_a_job_and_read_without_it(study: Study) -> None:
+    assert foretold(study, "mlp", FORGET) is None
+    asked = kind("foretell").checked(study, {"forget": ["train-3", *FORGET]})
+    assert asked["forget"] == list(FORGET)
+    kind("foretell").work(study, asked, quiet)
+    found = foretold(study, "mlp", FORGET)
+    assert found is not None
+    assert found.calibrated
+    table = study.predictions("train", "mlp")["margin"].to_numpy()
+    np.testing.assert_allclose(found.before, table[list(FORGET)], rtol=1e-4, atol=1e-4)
+    change = predicted_changes(study, FORGET, FORGET, "mlp").forget
+    files = [study.outputs_file("mlp", number, "train") for number in range(2)]
+    logits = np.stack([store.read_tensors(file)["logits"][list(FORGET)] for file in files])
+    wanted = margins(logits + change, labels_of(study, np.array(FORGET))).mean(axis=0)
+    np.testing.assert_allclose(found.after, wanted)
+    assert (found.after - found.before).mean() < 0  # less sure of what was never seen
+
+
+# --- what an audit says ---------------------------------------------------------------------------
+
+
+def test_what_forgotten_examples_were_and_became(study: Study, audited: Audit) -> None:
+    found = forgotten(study, audited, "ascent")
+    assert found.rows.tolist() == list(FORGET)
+    for one in (found.before, found.unlearned, found.oracle):
+        assert one.shape == (N, len(FORGET))
+    files = [oracle_file(study, "mlp", FORGET, FORGET, number) for number in range(N)]
+    said = read_said(files, rows_of(study, FORGET).all)
+    logits, labels = said.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
+    np.testing.assert_allclose(found.oracle, margins(logits, labels))
+    tests = margins(said.test, labels_of(study))
+    assert membership(found.oracle, tests) == pytest.approx(audited.membership)
+    assert np.abs(found.unlearned - found.before).mean() > 0.01
+    checkpoints = [store.read_tensors(study.outputs_file("mlp", n, "train")) for n in (0, 1)]
+    own = margins(checkpoints[1]["logits"][list(FORGET)], labels_of(study, np.array(FORGET)))
+    np.testing.assert_allclose(found.before[1], own, rtol=1e-4, atol=1e-4)
+    p = probability(np.array([[0.0, 800.0], [0.0, -800.0]]))
+    np.testing.assert_allclose(p, [0.5, 0.5])
+
+
+def test_audits_of_another_version_are_left_out(study: Study, audited: Audit) -> None:
+    path = study.unlearning_audit_file("mlp", "0" * 16)
+    store.write_json(path, {**audited.to_dict(), "code": 1}, "0" * 16)
+    assert [one.id for one in read_audits(study)] == [audited.id]
+    path.unlink()
+
+
+def measured(mean: float, reach: float = 0.1) -> Measured:
+    return Measured(mean, mean - reach, mean + reach)
+
+
+def said(audited: Audit, floor: float, **figures: dict[str, float]) -> Audit:
+    """An audit with these figures, half against half: method → part → KLoM."""
+
+    def with_figures(method: str) -> dict[str, object]:
+        one, found = audited.of(method), figures.get(method, {})
+        return {
+            part: replace(getattr(one, part), at_half=Klom(measured(value), measured(value), 2))
+            for part, value in found.items()
+        }
+
+    return replace(
+        audited,
+        floor={part: Klom(measured(floor), measured(floor), 2) for part in audited.floor},
+        methods=[replace(one, **with_figures(one.method)) for one in audited.methods],
+    )
+
+
+def equally_right(one: MethodAudit, test: float = 0.8) -> MethodAudit:
+    """With accuracies that say nothing."""
+    parts = {
+        part: replace(getattr(one, part), accuracy=0.8, oracle_accuracy=0.8)
+        for part in ("forget", "retain")
+    }
+    return replace(one, **parts, test=replace(one.test, accuracy=test, oracle_accuracy=0.8))
+
+
+def test_models_that_broke_down_are_not_good_however_low_their_klom(audited: Audit) -> None:
+    """A few far off make bins so wide that all others share one: KLoM falls below the floor."""
+    low = {"forget": 0.4, "retain": 0.4, "test": 0.4}
+    found = said(audited, 1.0, nothing=WAS, ascent=low)
+    broke = [equally_right(one, 0.8 if one.method == NOTHING else 0.5) for one in found.methods]
+    read = reading(replace(found, methods=broke), "ascent")
+    assert read.grade == "harm"
+    assert "worse than before on test examples" in read.summary
+    assert "Nearer than retrained models are to each other" in read.caution
+
+
+WAS = {"forget": 7.0, "retain": 1.0, "test": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nothing", "ascent", "grade", "says"),
+    [
+        (WAS, {"forget": 1.8, "retain": 1.1, "test": 1.0}, "good", "1.8 times"),
+        (WAS, {"forget": 3.0, "retain": 1.0, "test": 1.1}, "part", "3.0 times"),
+        (WAS, {"forget": 7.1, "retain": 1.0, "test": 1.0}, "no", "7.1 times"),
+        (WAS, {"forget": 1.8, "retain": 4.0, "test": 1.0}, "harm", "on what is kept"),
+        (WAS, {"forget": 9.0, "retain": 1.0, "test": 4.0}, "no", "on test examples"),
+        (
+            {"forget": 1.1, "retain": 1.0, "test": 1.0},
+            {"forget": 1.1, "retain": 1.0, "test": 1.0},
+            "idle",
+            "doing nothing has KLoM 1.10",
+        ),
+    ],
+)
+def test_the_sentence_follows_from_the_figures(
+    audited: Audit, nothing: dict[str, float], ascent: dict[str, float], grade: str, says: str
+) -> None:
+    audited = replace(audited, methods=[equally_right(one) for one in audited.methods])
+    found = reading(said(audited, 1.0, nothing=nothing, ascent=ascent), "ascent")
+    assert found.grade == grade
+    assert says in found.summary
+    assert "4 models say little" in found.caution
+    assert reading(replace(audited, models=50), "ascent").caution == ""
+
+
+def test_the_best_method_is_near_on_all_parts(audited: Audit) -> None:
+    near = {"forget": 2.0, "retain": 1.0, "test": 1.0}
+    harmful = {"forget": 1.0, "retain": 6.0, "test": 6.0}
+    audited = replace(audited, methods=[equally_right(one) for one in audited.methods])
+    assert best(said(audited, 1.0, nothing=WAS, ascent=near, finetune=harmful)) == "ascent"
+    assert best(said(audited, 1.0, nothing=WAS, ascent=harmful, finetune=near)) == "finetune"
+    only = replace(audited, methods=[audited.of(NOTHING)])
+    assert best(only) == NOTHING
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def test_work_counts_what_is_there(study: Study, audited: Audit) -> None:
+    done = work(study, FORGET, ["ascent", "finetune"], N, 0.2, "mlp")
+    assert done.missing == 0
+    assert done.there == 3 * N  # originals, oracles, oracles of the validation set
+    more = work(study, FORGET, ["ascent"], N + 2, 0.2, "mlp")
+    assert more.missing == 3 * 2
+    assert more.unlearning == pytest.approx(0.2 * (6 + 6 * len(GRIDS["ascent"])))
+    assert more.trainings == more.missing + more.unlearning
+    told = work(study, FORGET, ["matching"], N, 0.2, "mlp").unlearning
+    assert told > 0.2 * N * (1 + len(GRIDS["matching"]))  # with what is foretold
+    other = work(study, (1, 2), ["ascent"], N, 0.2, "mlp")
+    assert other.there == N
+    assert work(study, (1, 2), [NOTHING], N, 0.2, "mlp").unlearning == 0
+
+
+def test_every_method_has_words() -> None:
+    assert set(TITLES) == set(GRIDS)
+
+
+# --- without torch --------------------------------------------------------------------------------
+
+
+def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) -> None:
+    script = (
+        "import sys\n"
+        "from engine.study import Study\n"
+        "from engine.unlearning.audit import read_audits\n"
+        "from engine.unlearning.certificate import certified_file, check_job\n"
+        "from engine.unlearning.foretelling import foretold\n"
+        "from engine.unlearning.forgotten import forgotten\n"
+        "from engine.unlearning.work import work\n"
+        f"study, rows = Study.open({str(study.root)!r}), {FORGET!r}\n"
+        "assert foretold(study, 'mlp', rows) is not None\n"
+        "(audit,) = read_audits(study)\n"
+        "forgotten(study, audit, 'ascent')\n"
+        "work(study, rows, ['matching'], 4, 0.05, 'mlp')\n"
+        "certified_file(study, check_job(study, {'forget': rows}))\n"
+        "assert 'torch' not in sys.modules, 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# --- the model and its certificate ----------------------------------------------------------------
+
+
+def test_a_job_writes_a_model_of_the_audit_once(study: Study, audited: Audit) -> None:
+    asked = kind("certify").checked(study, {"audit": audited.id, "method": "ascent"})
+    assert (asked["forget"], asked["budget"]) == (list(FORGET), 0.2)
+    path = certified_file(study, asked)
+    assert not path.exists()
+    assert kind("certify").work(study, asked, quiet) == {"model": path.name}
+    certificate = json.loads(path.with_suffix(".json").read_text())
+    assert certificate["file"] == path.name
+    assert certificate["model_sha256"] == store.file_digest(path)
+    assert certificate["original_sha256"] == store.file_digest(study.checkpoint_file("mlp", 0))
+    assert certificate["audit"]["id"] == audited.id
+    assert certificate["hyper"] == audited.of("ascent").hyper
+    before = path.stat().st_mtime_ns
+    kind("certify").work(study, asked, quiet)
+    assert path.stat().st_mtime_ns == before
+    alone = kind("certify").checked(study, {"forget": list(FORGET), "method": "ascent"})
+    assert certified_file(study, alone) != path
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"audit": "nothing"}, "no audit nothing of matching"),
+        ({"forget": []}, "empty"),
+        ({"forget": [1], "method": "oracle"}, "needs oracles"),
+        ({"forget": [1], "budget": 2}, "budget"),
+        ({"forget": [1], "checkpoint": 99}, "no checkpoint 99"),
+        ({"forget": [1], "source": "hybrid"}, "logits = true"),
+    ],
+)
+def test_models_that_cannot_be_made(study: Study, parameters: dict, says: str) -> None:
+    with pytest.raises((DataloupeError, StoreError), match=says):
+        kind("certify").checked(study, parameters)
+
+
+def test_an_audit_by_a_source_that_is_not_there_is_refused_at_once(study: Study) -> None:
+    with pytest.raises(StoreError, match="logits = true"):
+        kind("unlearn").checked(study, {"forget": [1], "models": N, "source": "hybrid"})
