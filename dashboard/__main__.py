@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -46,6 +47,7 @@ def main() -> None:
     os.environ[STUDY_VARIABLE] = str(options.study.resolve())
     if options.end_with_input:
         threading.Thread(target=_end_with_input, daemon=True).start()
+    gc.freeze()  # what is imported by now stays, and looking through it takes longer than a page
     app = st.App(HERE / "app.py", routes=routes(options.study.resolve()), on_script_error=_on_error)
     megabytes = largest_upload(options.study)
     app.run(config=server_config(options.address, options.port, megabytes))

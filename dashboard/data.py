@@ -7,7 +7,6 @@ rebuilt or removed while a page is open is seen as it is. Nothing here imports t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import streamlit as st
 
 from dashboard.location import Location
 from dashboard.login import picture_key
+from dashboard.sheets import gathered
 from dashboard.slices import NEED_SCORES
 from engine import store
 from engine.answers import Badge
@@ -362,8 +362,9 @@ def sprite_url(study: Study, split: Split, sheet: int | None = None) -> str:
     return f"{_sprites(study, split)}/{'{}' if sheet is None else sheet}.webp"
 
 
-def gathered_url(study: Study, split: Split, rows: Sequence[int]) -> str:
-    """Where the browser finds one sheet of these rows, in their order."""
+def gathered_url(study: Study, split: Split, rows: tuple[int, ...]) -> str:
+    """Where the browser finds one sheet of these rows, in their order. Making it begins now."""
+    gathered(study.root, study.dataset.fingerprint, split, rows, study.dataset.cell)
     return f"{_sprites(study, split)}/of/{'-'.join(map(str, rows))}.webp"
 
 

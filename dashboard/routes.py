@@ -6,7 +6,7 @@ A sheet's address holds a key of the data, so a browser may keep it for ever.
 from __future__ import annotations
 
 import re
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dashboard import sheets
 from dashboard.login import picture_key
 from engine import store
-from engine.data.thumbnails import gathered_sheet
 from engine.errors import DataloupeError
 from engine.layout import Layout, Split
 
@@ -34,8 +34,9 @@ def routes(root: Path) -> list[BaseRoute]:
     """The routes for the study in `root`."""
     files = Layout(root)
 
-    def dataset(request: Request) -> tuple[Split, int]:
-        """The split asked for and the side of its thumbnails, if the address is of these data."""
+    def dataset(request: Request) -> tuple[Split, str, int]:
+        """The split asked for, the data's fingerprint and the side of a thumbnail, if the address
+        is of these data."""
         split = request.path_params["split"]
         try:
             status = files.dataset_file.stat()
@@ -44,11 +45,11 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404) from error
         if split not in ("train", "test") or request.path_params["key"] != picture_key(fingerprint):
             raise HTTPException(404)
-        return cast(Split, split), cell
+        return cast(Split, split), fingerprint, cell
 
     # A sheet is small: handing it to a thread, and opening the study, would take longer.
     async def stored(request: Request) -> Response:
-        split, _ = dataset(request)
+        split, _, _ = dataset(request)
         try:
             content = files.sprite_file(split, request.path_params["sheet"]).read_bytes()
         except OSError as error:
@@ -56,15 +57,15 @@ def routes(root: Path) -> list[BaseRoute]:
         return Response(content, media_type="image/webp", headers=FOREVER)
 
     def gathered(request: Request) -> Response:
-        split, cell = dataset(request)
-        rows = request.path_params["rows"]
-        if not ROWS.fullmatch(rows):
+        split, fingerprint, cell = dataset(request)
+        text = request.path_params["rows"]
+        if not ROWS.fullmatch(text):
             raise HTTPException(404)
+        rows = tuple(map(int, text.split("-")))
         try:
-            content = gathered_sheet(
-                partial(files.sprite_file, split), [int(row) for row in rows.split("-")], cell
-            )
+            content = sheets.gathered(root, fingerprint, split, rows, cell).result()
         except (OSError, DataloupeError) as error:
+            sheets.gathered.cache_clear()  # what is missing now may be mended later
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 

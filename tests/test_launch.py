@@ -14,7 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
+from dashboard import sheets
+from dashboard.data import gathered_url
+from dashboard.routes import routes
 from engine import launch
 from engine.data import crop
 from engine.errors import DataloupeError
@@ -62,6 +67,25 @@ def test_a_sheet_of_any_rows_is_gathered(study: Study, port: int) -> None:
             np.testing.assert_array_equal(
                 crop(sheet, place, study.dataset.cell), study.thumbnail("test", row)
             )
+
+
+def test_a_sheet_is_begun_before_it_is_asked_for_and_a_missing_one_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    study = write_study(tmp_path / "study")
+    address = gathered_url(study, "test", (7, 0, 3))
+    app = TestClient(Starlette(routes=routes(study.root)))
+    made = sheets.gathered.cache_info()
+    assert app.get(address).status_code == 200
+    assert sheets.gathered.cache_info().misses == made.misses
+
+    file = study.sprite_file("train", 0)
+    content = file.read_bytes()
+    file.unlink()
+    address = gathered_url(study, "train", (1, 2))
+    assert app.get(address).status_code == 404
+    file.write_bytes(content)
+    assert app.get(address).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def audit_view(audits: list[Audit], asked: Asked) -> None:
         f'<div class="dl-grade" data-kind="{kind}" role="status"><b>{GRADES[said.grade]}.</b> '
         f"{escape(said.summary)} {escape(said.caution)}</div>"
     )
-    with st.container(horizontal=True, vertical_alignment="bottom", key="audit_controls"):
+    with st.container(horizontal=True, vertical_alignment="top", key="audit_controls"):
         choice("Judged on", ON, asked.part, "on", "forget")
         which_audit(audits, audit)
         which_method(audit, method)
