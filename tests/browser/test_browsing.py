@@ -204,7 +204,7 @@ def test_keyboard_only(desktop: BrowserContext, study: Study, url: str) -> None:
     expect(page.locator("a.card")).to_have_count(120)
     settled(page)
     focused = "document.activeElement.shadowRoot?.activeElement?.dataset.row"
-    for _ in range(30):
+    for _ in range(40):  # past the links of all pages and the filters
         page.keyboard.press("Tab")
         if page.evaluate(focused) is not None:
             break
