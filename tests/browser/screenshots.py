@@ -61,8 +61,12 @@ def compare_addresses(study: Study) -> dict[str, str]:
     for path in study.comparison_files():
         about = read_comparison(study, path.stem)
         a, b = (about[key]["algorithm"] for key in ("a", "b"))
+        # The side whose first direction is the least likely to be chance.
+        side = min("ab", key=lambda key: about["directions"][key][0]["p"] or 1)
         panes = {"compare": FOUND, "compare-hypothesis": HYPOTHESIS, "compare-example": EXAMPLE}
-        return {name: f"compare?a={a}&b={b}&pane={pane}" for name, pane in panes.items()}
+        return {
+            name: f"compare?a={a}&b={b}&side={side}&pane={pane}" for name, pane in panes.items()
+        }
     return {"compare": "compare"}
 
 
