@@ -354,6 +354,11 @@ def examined(_study: Study, stamp: str) -> Report:
     return examine(_study)
 
 
+def what_it_shows(study: Study) -> str:
+    """What to call an example of the study: picture or text."""
+    return "picture" if study.spec.task.name.startswith("image") else "text"
+
+
 def sprite_url(study: Study, split: Split, sheet: int | None = None) -> str:
     """Where the browser finds a sprite sheet; the address changes whenever the pictures do.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,13 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = Study.create(tmp_path_factory.mktemp("studies") / "small", SMALL_STUDY)
     study.build(workers=0)
     return study
+
+
+@pytest.fixture(scope="module")
+def own_study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A copy of it that the tests of one file may write into."""
+    root = tmp_path_factory.mktemp("studies") / "own"
+    return Study.open(shutil.copytree(small_study.root, root))
 
 
 @pytest.fixture(scope="session")

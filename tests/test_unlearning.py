@@ -35,10 +35,8 @@ N = 4
 
 
 @pytest.fixture(scope="module")
-def study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A built study that this module may write into."""
-    root = tmp_path_factory.mktemp("unlearning") / "study"
-    return Study.open(shutil.copytree(small_study.root, root))
+def study(own_study: Study) -> Study:
+    return own_study
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,10 +35,8 @@ def quiet(done: int, total: int, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A built study that this module may write into."""
-    root = tmp_path_factory.mktemp("unlearning") / "study"
-    return Study.open(shutil.copytree(small_study.root, root))
+def study(own_study: Study) -> Study:
+    return own_study
 
 
 @pytest.fixture(scope="module")

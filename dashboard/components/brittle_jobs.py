@@ -7,11 +7,11 @@ from html import escape
 import numpy as np
 import streamlit as st
 
+from dashboard.components.enqueue import enqueue, refusal, tell
 from dashboard.components.job_card import job_card
 from dashboard.data import open_study
 from engine.brittle import Supports
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, job, jobs, submit
+from engine.jobs.queue import Job, job, jobs
 from engine.study import Study
 
 KIND = "brittle"
@@ -57,7 +57,7 @@ def progress(study: Study) -> None:
 
     When one more prediction is verified, or a job has ended, the page is painted anew.
     """
-    if told := st.session_state.pop("brittle_told", None):
+    if told := refusal(KIND):
         st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
     active = _active(study)
     if not active:
@@ -90,7 +90,7 @@ def _tell_of_failures(study: Study, ended: set[int]) -> None:
     for number in sorted(ended):
         one = job(study, number)
         if one.status == "failed":
-            st.session_state["brittle_told"] = f"{one.title} failed: {one.error}"
+            tell(KIND, f"{one.title} failed: {one.error}")
 
 
 def _submit_first(study: Study, found: Supports, rows: np.ndarray) -> None:
@@ -109,7 +109,4 @@ def _submit(study: Study, found: Supports, rows: list[int], seeds: int) -> None:
         "method": found.method,
     }
     what = f"test example {rows[0]}" if len(rows) == 1 else f"{len(rows)} predictions"
-    try:
-        submit(study, KIND, parameters, f"Verify {what}")
-    except DataloupeError as error:
-        st.session_state["brittle_told"] = str(error)
+    enqueue(study, KIND, parameters, f"Verify {what}")

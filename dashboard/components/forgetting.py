@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.components.blocks import aside, figures, heading
 from dashboard.components.cards import signed, training_card
+from dashboard.components.enqueue import enqueue, refusal
 from dashboard.components.gallery import Card, Group, gallery
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
@@ -19,8 +20,6 @@ from dashboard.components.verifying import change_scatter
 from dashboard.data import Examples, examples
 from dashboard.location import TRAINING, Location
 from dashboard.unlearn import before_and_after, latest_job, title_of, what_is_foretold
-from engine.errors import DataloupeError
-from engine.jobs.queue import submit
 from engine.retraining import Removal
 from engine.search import evenly_spread
 from engine.study import Study
@@ -30,7 +29,7 @@ from engine.unlearning.forgotten import probability
 SIDE = 112
 SHOWN = 36
 MOST_DRAWN = 2_000
-_TOLD = "foretell_told"
+KIND = "foretell"
 
 
 # --- foretold -----------------------------------------------------------------------------------
@@ -78,20 +77,16 @@ def _ask(study: Study, algorithm: str, removed: Removal, kind: str) -> None:
         "Foretell it",
         icon=":material/online_prediction:",
         key="foretell",
-        on_click=_start,
-        args=(study, algorithm, removed),
+        on_click=enqueue,
+        args=(
+            study,
+            KIND,
+            {"forget": list(removed), "algorithm": algorithm},
+            f"Foretell forgetting {len(removed):,} examples",
+        ),
     )
-    if told := st.session_state.pop(_TOLD, None):
+    if told := refusal(KIND):
         warning([told])
-
-
-def _start(study: Study, algorithm: str, removed: Removal) -> None:
-    """Callback: put it into the queue."""
-    try:
-        words = f"Foretell forgetting {len(removed):,} examples"
-        submit(study, "foretell", {"forget": list(removed), "algorithm": algorithm}, words)
-    except DataloupeError as error:
-        st.session_state[_TOLD] = str(error)
 
 
 # --- before and after ---------------------------------------------------------------------------

@@ -171,11 +171,11 @@ def gallery(
 
 def _own_sheets(study: Study, split: Split, group: Group) -> list[str] | None:
     """Sheets of just these cards, in their order; None where the stored ones are about as few."""
-    rows = [card.row for card in group.cards]
+    rows = tuple(card.row for card in group.cards)
     sheets = [rows[at : at + SPRITES_PER_SHEET] for at in range(0, len(rows), SPRITES_PER_SHEET)]
     if len({row // SPRITES_PER_SHEET for row in rows}) <= len(sheets) + 1:
         return None
-    return [gathered_url(study, split, tuple(sheet)) for sheet in sheets]
+    return [gathered_url(study, split, sheet) for sheet in sheets]
 
 
 def _component() -> Any:

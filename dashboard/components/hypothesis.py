@@ -14,12 +14,13 @@ from PIL import Image
 
 from dashboard.compare import hypotheses
 from dashboard.components.blocks import aside, heading, table
+from dashboard.components.enqueue import enqueue, refusal
 from dashboard.components.intervals import Bar, intervals
 from dashboard.components.job_panel import job_panel
 from dashboard.components.title import short
 from dashboard.uploads import texture
 from engine.errors import DataloupeError
-from engine.jobs.queue import Job, jobs, submit
+from engine.jobs.queue import Job, jobs
 from engine.modeldiff.hypothesis import INTENSITIES
 from engine.modeldiff.significance import LEVEL
 from engine.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
@@ -43,7 +44,6 @@ WORDS = {
     "colour": "Colour",
     "darker": "Darker",
 }
-_TOLD = "hypothesis_told"
 
 
 def hypothesis(study: Study, about: dict[str, Any], direction: dict[str, Any] | None) -> None:
@@ -102,7 +102,7 @@ def hypothesis(study: Study, about: dict[str, Any], direction: dict[str, Any] | 
                 on_click=_submit,
                 args=(study, common | ({"options": {name: sent}} if sent else {}), "all"),
             )
-        if told := st.session_state.pop(_TOLD, None):
+        if told := refusal(KIND):
             st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(told)}</p>')
         running = _latest(study, about["id"])
         if running is not None and running.status != "done":
@@ -187,10 +187,7 @@ def picture(pixels: np.ndarray) -> str:
 
 def _submit(study: Study, parameters: dict[str, Any], what: str) -> None:
     title = "Try all transformations" if what == "all" else f"Test the hypothesis: {what}"
-    try:
-        submit(study, KIND, parameters, title)
-    except DataloupeError as error:
-        st.session_state[_TOLD] = str(error)
+    enqueue(study, KIND, parameters, title)
 
 
 def _latest(study: Study, comparison: str) -> Job | None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components.blocks import aside
+from dashboard.components.enqueue import enqueue, refusal
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
 from dashboard.location import go
 from dashboard.unlearn import latest_job, sources, title_of
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, submit
+from engine.jobs.queue import Job
 from engine.retraining import Removal
 from engine.study import Study
 from engine.unlearning.audit import BUDGET, FEWEST, MODELS_DEFAULT, MOST, NOTHING
@@ -27,7 +27,6 @@ FORETELLERS: dict[Source, str] = {
     "datamodel": "Datamodels",
     "hybrid": "TRAK + runs",
 }
-_TOLD = "unlearn_told"
 
 
 def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> None:
@@ -48,16 +47,8 @@ def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> Non
             help="\n\n".join(f"**{TITLES[one][0]}**: {TITLES[one][1]}" for one in METHODS),
             width=420,
         )
-        budget = st.number_input(
-            "Budget, % of a retraining",
-            0.1,
-            100.0,
-            100 * BUDGET,
-            step=1.0,
-            format="%.1f",
-            key="unlearn_budget",
-            help="What each method may take for one model: the same for all.",
-            width=190,
+        budget = budget_input(
+            "unlearn_budget", "What each method may take for one model: the same for all."
         )
         models = st.number_input(
             "Models to judge by",
@@ -78,12 +69,11 @@ def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> Non
                 key="unlearn_source",
                 width=160,
             )
-        share = round(float(budget) / 100, 6)
         parameters = {
             "forget": list(removed),
             "methods": methods,
             "models": int(models),
-            "budget": share,
+            "budget": budget,
             "algorithm": algorithm,
             "source": source,
         }
@@ -93,16 +83,36 @@ def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> Non
             type="primary",
             key="unlearn",
             disabled=not methods,
-            on_click=_start,
-            args=(study, parameters, f"Unlearn {len(removed):,} {kind}s, and audit it"),
+            on_click=enqueue,
+            args=(study, KIND, parameters, f"Unlearn {len(removed):,} {kind}s, and audit it"),
         )
-    if told := st.session_state.pop(_TOLD, None):
+    if told := refusal(KIND):
         warning([told])
     if not methods:
         aside("Choose a method or more. Doing nothing is always judged beside them.")
         return
-    found = work(study, removed, methods, int(models), share, algorithm, source)
+    found = work(study, removed, methods, int(models), budget, algorithm, source)
     aside(_cost(found, int(models), study.checkpoints(algorithm)))
+
+
+def budget_input(key: str, words: str | None = None) -> float:
+    """The control of the budget, as a share of a retraining.
+
+    Args:
+        words: What it means, told on request.
+    """
+    percent = st.number_input(
+        "Budget, % of a retraining",
+        0.1,
+        100.0,
+        100 * BUDGET,
+        step=1.0,
+        format="%.1f",
+        key=key,
+        help=words,
+        width=190,
+    )
+    return round(float(percent) / 100, 6)
 
 
 def _cost(found: Work, models: int, checkpoints: int) -> str:
@@ -117,14 +127,6 @@ def _cost(found: Work, models: int, checkpoints: int) -> str:
         f"{checkpoints:,} checkpoints here took. No optimiser state is needed: steps begin anew."
     )
     return words
-
-
-def _start(study: Study, parameters: dict[str, object], title: str) -> None:
-    """Callback: put the audit into the queue."""
-    try:
-        submit(study, KIND, parameters, title)
-    except DataloupeError as error:
-        st.session_state[_TOLD] = str(error)
 
 
 def _open(job: Job) -> None:

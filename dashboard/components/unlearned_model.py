@@ -9,22 +9,22 @@ from typing import Any
 import streamlit as st
 
 from dashboard.components.blocks import aside, facts
+from dashboard.components.enqueue import enqueue, refusal
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
+from dashboard.components.unlearn_form import budget_input
 from dashboard.unlearn import content_of, latest_job, title_of
 from engine import store
 from engine.errors import DataloupeError
-from engine.jobs.queue import submit
 from engine.retraining import Removal
 from engine.study import Study
-from engine.unlearning.audit import BUDGET, NOTHING, Audit
+from engine.unlearning.audit import NOTHING, Audit
 from engine.unlearning.certificate import certified_file, check_job
 from engine.unlearning.hyper import TITLES
 
 KIND = "certify"
 ALONE = [method for method in TITLES if method not in (NOTHING, "oracle")]
 """Methods that need no audit."""
-_TOLD = "certify_told"
 
 
 def unlearned_model(
@@ -42,20 +42,8 @@ def unlearned_model(
             method = st.selectbox(
                 "Method", ALONE, ALONE.index("matching"), format_func=title_of, key="model_method"
             )
-            budget = st.number_input(
-                "Budget, % of a retraining",
-                0.1,
-                100.0,
-                100 * BUDGET,
-                step=1.0,
-                format="%.1f",
-                key="model_budget",
-                width=190,
-            )
-            about: dict[str, Any] = {
-                "forget": list(removed),
-                "budget": round(float(budget) / 100, 6),
-            }
+            budget = budget_input("model_budget")
+            about: dict[str, Any] = {"forget": list(removed), "budget": budget}
         else:
             about = {"audit": audit.id}
         total = study.checkpoints(algorithm)
@@ -83,23 +71,15 @@ def unlearned_model(
         icon=":material/deployed_code:",
         type="primary",
         key="certify",
-        on_click=_start,
-        args=(study, parameters, f"Unlearn checkpoint {checkpoint} by {title_of(method)}"),
+        on_click=enqueue,
+        args=(study, KIND, parameters, f"Unlearn checkpoint {checkpoint} by {title_of(method)}"),
     )
-    if told := st.session_state.pop(_TOLD, None):
+    if told := refusal(KIND):
         warning([told])
     words = f"Checkpoint {checkpoint:,}, unlearned by {title_of(method)}, as safetensors"
     words += ", with a certificate that says what was forgotten, how, from which file, and "
     words += "the audit." if audit is not None else "that nothing was audited."
     aside(words)
-
-
-def _start(study: Study, parameters: dict[str, Any], title: str) -> None:
-    """Callback: put it into the queue."""
-    try:
-        submit(study, KIND, parameters, title)
-    except DataloupeError as error:
-        st.session_state[_TOLD] = str(error)
 
 
 def _download(study: Study, algorithm: str, name: str, certificate: Mapping[str, Any]) -> None:

@@ -10,10 +10,11 @@ import streamlit as st
 
 from dashboard.components.agreement import BLUE, add_diagonal
 from dashboard.components.blocks import aside, table
+from dashboard.components.enqueue import enqueue, refusal, tell
 from dashboard.components.job_card import job_card
 from dashboard.data import open_study
 from engine.errors import DataloupeError
-from engine.jobs.queue import Job, job, jobs, submit
+from engine.jobs.queue import Job, job, jobs
 from engine.retraining import check_recipe
 from engine.search import evenly_spread
 from engine.study import Study
@@ -51,19 +52,12 @@ def verify_button(study: Study, algorithm: str, method: str, rows: np.ndarray, w
             "Verify by retraining",
             icon=":material/science:",
             key="verify",
-            on_click=_submit,
-            args=(study, parameters, f"Verify without {words}"),
+            on_click=enqueue,
+            args=(study, KIND, parameters, f"Verify without {words}"),
         )
-    if told := st.session_state.pop("verify_told", None):
+    if told := refusal(KIND):
         st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
     _progress(study, algorithm)
-
-
-def _submit(study: Study, parameters: dict[str, object], title: str) -> None:
-    try:
-        submit(study, KIND, parameters, title)
-    except DataloupeError as error:
-        st.session_state["verify_told"] = str(error)
 
 
 def _active(study: Study) -> list[Job]:
@@ -84,7 +78,7 @@ def _progress(study: Study, algorithm: str) -> None:
         for ended in sorted(seen - {one.id for one in now}):
             found = job(study, ended)
             if found.status == "failed":
-                st.session_state["verify_told"] = f"{found.title} failed: {found.error}"
+                tell(KIND, f"{found.title} failed: {found.error}")
         if {one.id for one in now} != seen:
             st.rerun()
         for one in now:

@@ -32,7 +32,7 @@ from dashboard.components.part import part
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
 from dashboard.components.triage import triage_panel
-from dashboard.data import badge, examples, open_study
+from dashboard.data import badge, examples, open_study, what_it_shows
 from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.slices import position_in_slice
 from engine.brittle import AGREE, AT_MOST, verified
@@ -58,7 +58,7 @@ MARKS: dict[str, Literal["both", "alone"]] = {"verified": "both", "refuted": "al
 study = open_study()
 location = read_location(study)
 algorithm, method = location.algorithm, location.method
-kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
+kind = f"{what_it_shows(study)}s"
 
 if method is None or not study.has_predictions(algorithm):
     building(

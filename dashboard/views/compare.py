@@ -24,6 +24,7 @@ from dashboard.components.choice import choice
 from dashboard.components.comparison_export import comparison_export
 from dashboard.components.copy_link import copy_link
 from dashboard.components.directions import directions
+from dashboard.components.enqueue import enqueue, refusal
 from dashboard.components.hypothesis import hypothesis
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import notice, warning
@@ -37,7 +38,7 @@ from dashboard.data import examples, open_study
 from dashboard.location import Location, go, read_location
 from dashboard.uploads import report
 from engine.errors import DataloupeError
-from engine.jobs.queue import Job, jobs, submit
+from engine.jobs.queue import Job, jobs
 from engine.study import Study
 from engine.uploads.keeping import expire
 
@@ -106,15 +107,8 @@ def latest(a: str, b: str) -> Job | None:
 
 def start(a: str, b: str) -> None:
     """Callback: put the comparison into the queue."""
-    try:
-        submit(
-            study,
-            KIND,
-            {"a": a, "b": b},
-            f"Compare {name_of(study, a)} and {name_of(study, b)}",
-        )
-    except DataloupeError as error:
-        st.session_state["compare_told"] = str(error)
+    title = f"Compare {name_of(study, a)} and {name_of(study, b)}"
+    enqueue(study, KIND, {"a": a, "b": b}, title)
 
 
 def not_compared(a: str, b: str) -> None:
@@ -138,7 +132,7 @@ def not_compared(a: str, b: str) -> None:
         on_click=start,
         args=(a, b),
     )
-    if told := st.session_state.pop("compare_told", None):
+    if told := refusal(KIND):
         warning([told])
 
 

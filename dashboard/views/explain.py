@@ -32,7 +32,7 @@ from dashboard.components.part import part
 from dashboard.components.sides import sides
 from dashboard.components.subject import subject
 from dashboard.components.title import short, title
-from dashboard.data import badge, examples, open_study, slice_rows
+from dashboard.data import badge, examples, open_study, slice_rows, what_it_shows
 from dashboard.location import (
     EXPLORE,
     INFLUENTIAL,
@@ -51,7 +51,7 @@ MISTAKES = 24
 study = open_study()
 location = read_location(study)
 algorithm, method = location.algorithm, location.method
-kind = "picture" if study.spec.task.name.startswith("image") else "text"
+kind = what_it_shows(study)
 
 if not study.has_data:
     building(f"The test {kind}s appear first", lambda study: study.has_data, algorithm)

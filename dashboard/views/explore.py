@@ -14,7 +14,7 @@ from dashboard.components.notice import notice
 from dashboard.components.part import part
 from dashboard.components.saved import saved
 from dashboard.components.selection import select, selection
-from dashboard.data import examples, open_study, slice_rows
+from dashboard.data import examples, open_study, slice_rows, what_it_shows
 from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
 from dashboard.slices import MOST_PICKED, PARAMETERS, rows_text
 from engine.study import Study
@@ -25,7 +25,7 @@ SIDE = {LARGE: 112, SMALL: 56}
 study = open_study()
 location = read_location(study)
 algorithm = location.algorithm
-kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
+kind = f"{what_it_shows(study)}s"
 
 if not study.has_data:
     building(f"The test {kind} appear here first", lambda study: study.has_data, algorithm)

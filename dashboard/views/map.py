@@ -29,7 +29,7 @@ from dashboard.components.scatter_map import (
     selection_of,
 )
 from dashboard.components.title import plain, short, title
-from dashboard.data import badge, examples, matching, open_study, weights
+from dashboard.data import badge, examples, matching, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
 from engine.layout import MAP_KINDS, SPLITS, MapKind, Split
 from engine.removal_sets import parse_examples
@@ -42,7 +42,7 @@ KIND_NAMES: dict[MapKind, str] = {"umap": "UMAP", "pca": "PCA"}
 study = open_study()
 location = read_location(study)
 algorithm, method = location.algorithm, location.method
-kind = "picture" if study.spec.task.name.startswith("image") else "text"
+kind = what_it_shows(study)
 
 
 def parameter(name: str, options: tuple[Any, ...], problems: list[str]) -> Any:

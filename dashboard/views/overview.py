@@ -17,7 +17,7 @@ from dashboard.components.guide import guide
 from dashboard.components.histogram import Series, histogram
 from dashboard.components.part import part
 from dashboard.components.title import title
-from dashboard.data import badge, examples, open_study, weights
+from dashboard.data import badge, examples, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, EXPLORE, TRAINING, read_location
 from dashboard.slices import Slice
 
@@ -28,7 +28,7 @@ BINS = 32
 study = open_study()
 here = read_location(study)
 algorithm, method = here.algorithm, here.method
-kind = "pictures" if study.spec.task.name.startswith("image") else "texts"
+kind = f"{what_it_shows(study)}s"
 
 # What is opened from here is the whole study's, not what some slice left behind.
 location = here.of_slice(Slice())

@@ -26,7 +26,7 @@ from dashboard.components.sides import sides
 from dashboard.components.standing import standing
 from dashboard.components.subject import subject
 from dashboard.components.title import plain, short, title
-from dashboard.data import badge, examples, open_study, weights
+from dashboard.data import badge, examples, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
 from engine.study import Study
 
@@ -36,7 +36,7 @@ HEAVIEST = 24
 study = open_study()
 location = read_location(study)
 algorithm, method = location.algorithm, location.method
-kind = "picture" if study.spec.task.name.startswith("image") else "text"
+kind = what_it_shows(study)
 
 if not study.has_data:
     building(f"The training {kind}s appear first", lambda study: study.has_data, algorithm)

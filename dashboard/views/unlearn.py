@@ -6,6 +6,7 @@ from functools import partial
 
 import streamlit as st
 
+from dashboard.components.asked_before import AskedBefore, asked_before
 from dashboard.components.audit_view import audit_view, which_audit, which_method
 from dashboard.components.badge import trust_badge
 from dashboard.components.blocks import aside, heading
@@ -16,11 +17,11 @@ from dashboard.components.effect import affected, effect_by_class, headline, rem
 from dashboard.components.forgetting import before_after, foretold_margins
 from dashboard.components.notice import notice, warning
 from dashboard.components.part import part
-from dashboard.components.removal_choice import Asking, asked_set, open_set, removal_choice
+from dashboard.components.removal_choice import Asking, asked_set, removal_choice
 from dashboard.components.title import title
 from dashboard.components.unlearn_form import audit_form
 from dashboard.components.unlearned_model import unlearned_model
-from dashboard.data import badge, counterfactual, examples, open_study
+from dashboard.data import badge, counterfactual, examples, open_study, what_it_shows
 from dashboard.location import WHAT_IF, Location, read_location
 from dashboard.unlearn import (
     AUDIT,
@@ -44,12 +45,11 @@ from engine.unlearning.questions import forget_set
 from engine.unlearning.reading import GRADES, best, reading
 
 ASKING = Asking("Forget these {}", "Forget …", ":material/ink_eraser:")
-LISTED = 20
 
 study = open_study()
 location = read_location(study)
 algorithm, method = location.algorithm, location.method
-kind = "picture" if study.spec.task.name.startswith("image") else "text"
+kind = what_it_shows(study)
 
 if not study.has_data or method is None:
     st.html(title("Unlearn", "make a model forget training data"))
@@ -69,22 +69,20 @@ def others(here: RemovalSet | None) -> None:
     if not kept:
         return
     heading("All audits")
-    rows = None if here is None else here.rows.tolist()
-    for one in kept[::-1][:LISTED]:
-        by = best(one)
-        klom = one.of(by).forget.at_half.mean.mean
-        words = (
-            f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
-            f"{one.models} models · {GRADES[reading(one, by).grade]} · {title_of(by)}, KLoM "
-            f"{number(klom)}"
-        )
-        if one.forget == rows:
-            words += " · shown above"
-        chosen = f"{len(one.forget):,} of the audit of {one.created[:10]}"
-        args = (study, one.forget, chosen)
-        st.button(words, key=f"open_{one.id}", on_click=open_set, args=args)
-    if len(kept) > LISTED:
-        aside(f"The newest {LISTED} of {len(kept):,}.")
+    asked_before(study, kept, in_words, here)
+
+
+def in_words(one: Audit) -> AskedBefore:
+    """An audit, to open again."""
+    by = best(one)
+    klom = one.of(by).forget.at_half.mean.mean
+    words = (
+        f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
+        f"{one.models} models · {GRADES[reading(one, by).grade]} · {title_of(by)}, KLoM "
+        f"{number(klom)}"
+    )
+    chosen = f"{len(one.forget):,} of the audit of {one.created[:10]}"
+    return AskedBefore(one.id, one.forget, words, chosen)
 
 
 # --- the parts ---------------------------------------------------------------------------------

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.components.asked_before import AskedBefore, asked_before
 from dashboard.components.badge import trust_badge
 from dashboard.components.blocks import aside, heading
 from dashboard.components.building import building
 from dashboard.components.copy_link import copy_link
 from dashboard.components.effect import affected, effect_by_class, headline, removed_gallery
 from dashboard.components.notice import notice
-from dashboard.components.removal_choice import Asking, asked_set, open_set, removal_choice
+from dashboard.components.removal_choice import Asking, asked_set, removal_choice
 from dashboard.components.title import title
 from dashboard.components.verifying import told, verify_button
-from dashboard.data import badge, counterfactual, examples, kept_verifications, open_study
+from dashboard.data import (
+    badge,
+    counterfactual,
+    examples,
+    kept_verifications,
+    open_study,
+    what_it_shows,
+)
 from dashboard.location import UNLEARN, read_location
 from engine.removal_sets import RemovalSet
 from engine.verification import Verification
 
 ASKING = Asking("What if these {} were removed?", "What if …", ":material/content_cut:")
-LISTED = 20
 
 study = open_study()
 location = read_location(study)
 algorithm, method = location.algorithm, location.method
-kind = "picture" if study.spec.task.name.startswith("image") else "text"
+kind = what_it_shows(study)
 
 if not study.has_data or method is None:
     st.html(title("What if", "some training data were removed"))
@@ -44,27 +51,18 @@ def others(kept: list[Verification], here: RemovalSet | None) -> None:
     if not kept:
         aside("None yet. Each is kept here, and all together are judged on the page Quality.")
         return
-    rows = None if here is None else here.rows.tolist()
-    for one in kept[::-1][:LISTED]:
-        flips = sum(outcome.flipped for outcome in one.outcomes)
-        words = (
-            f"{one.created[:16].replace('T', ' ')} · without {len(one.removed):,} · "
-            f"{one.seeds} models · {flips:,} of {len(one.outcomes):,} flip"
-        )
-        if one.removed == rows:
-            words += " · shown above"
-        st.button(
-            words,
-            key=f"open_{one.id}",
-            on_click=open_set,
-            args=(
-                study,
-                one.removed,
-                f"{len(one.removed):,} that were verified {one.created[:10]}",
-            ),
-        )
-    if len(kept) > LISTED:
-        aside(f"The newest {LISTED} of {len(kept):,}.")
+    asked_before(study, kept, in_words, here)
+
+
+def in_words(one: Verification) -> AskedBefore:
+    """A verification, to open again."""
+    flips = sum(outcome.flipped for outcome in one.outcomes)
+    words = (
+        f"{one.created[:16].replace('T', ' ')} · without {len(one.removed):,} · "
+        f"{one.seeds} models · {flips:,} of {len(one.outcomes):,} flip"
+    )
+    chosen = f"{len(one.removed):,} that were verified {one.created[:10]}"
+    return AskedBefore(one.id, one.removed, words, chosen)
 
 
 # --- what is removed ---------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from engine.training.checkpoints import load_weights
 from engine.unlearning.audit import read_audits
 from tests.browser.chromium import server, sideways
 from tests.browser.test_accessibility import serious_findings
-from tests.conftest import SMALL_STUDY
 
 pytestmark = pytest.mark.browser
 
@@ -25,16 +24,8 @@ WAIT = 180_000
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study that can be retrained."""
-    study = Study.create(tmp_path_factory.mktemp("studies") / "small", SMALL_STUDY)
-    study.build(workers=0)
-    return study
-
-
-@pytest.fixture(scope="module")
-def real_url(real: Study) -> Iterator[str]:
-    with server(real.root) as url:
+def own_url(own_study: Study) -> Iterator[str]:
+    with server(own_study.root) as url:
         yield url
 
 
@@ -55,10 +46,10 @@ def download(page: Page, name: str, folder: Path) -> Path:
 
 
 def test_from_a_forget_set_to_a_certified_model(
-    desktop: BrowserContext, real: Study, real_url: str, tmp_path: Path
+    desktop: BrowserContext, own_study: Study, own_url: str, tmp_path: Path
 ) -> None:
     page = desktop.new_page()
-    page.goto(f"{real_url}/unlearn")
+    page.goto(f"{own_url}/unlearn")
     expect(page.get_by_text("What shall be forgotten?")).to_be_visible()
     pick(page, "Ids")
     page.get_by_label(re.compile("Ids or row numbers")).fill("train-3 7 train-11 15 19 23 nobody 3")
@@ -91,7 +82,7 @@ def test_from_a_forget_set_to_a_certified_model(
     table = page.get_by_role("region", name="Audit on forgotten examples")
     expect(table).to_contain_text("Retrained (floor)")
     assert serious_findings(page) == []
-    (audited,) = read_audits(real)
+    (audited,) = read_audits(own_study)
     assert audited.forget == [3, 7, 11, 15, 19, 23]
     assert f"audit={audited.id}" in page.url
     pick(page, "Test")
@@ -114,11 +105,11 @@ def test_from_a_forget_set_to_a_certified_model(
     assert certificate["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     assert [one["row"] for one in certificate["forgotten"]] == audited.forget
     assert certificate["audit"]["id"] == audited.id
-    original = real.checkpoint_file("mlp", certificate["checkpoint"]).read_bytes()
+    original = own_study.checkpoint_file("mlp", certificate["checkpoint"]).read_bytes()
     assert certificate["original_sha256"] == hashlib.sha256(original).hexdigest()
-    load_weights(model, load_checkpoint(real, "mlp", 0, "cpu"))  # it fits the architecture
+    load_weights(model, load_checkpoint(own_study, "mlp", 0, "cpu"))  # it fits the architecture
 
-    page.goto(f"{real_url}/unlearn")
+    page.goto(f"{own_url}/unlearn")
     page.get_by_role("button", name=re.compile("6 forgotten · 4 models")).click()
     expect(chart).to_be_visible()
 
