@@ -1,10 +1,12 @@
-"""What the server serves beside the pages: sprite sheets, stored or of any rows, and the fonts.
+"""What the server serves beside the pages: sprite sheets, stored or of any rows, the fonts, and to
+who started it a sign that it is up.
 
 A sheet's address holds a key of the data, so a browser may keep it for ever.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from dashboard import sheets
 from dashboard.login import picture_key
 from engine import store
 from engine.errors import DataloupeError
+from engine.launch import TOKEN_VARIABLE
 from engine.layout import Layout, Split
 
 FOREVER = {
@@ -69,10 +72,16 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 
+    def server(request: Request) -> Response:
+        if request.path_params["token"] != os.environ.get(TOKEN_VARIABLE):
+            raise HTTPException(404)
+        return Response(status_code=204)  # not 200, which some other server may say of anything
+
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
+        Route("/dataloupe/server/{token}", server),
         Mount("/dataloupe/fonts", app=fonts),
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http
 import http.client
+import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from engine.errors import DataloupeError
 FIRST_PORT = 8501
 PORTS_TO_TRY = 100
 STARTUP_SECONDS = 60.0
+TOKEN_VARIABLE = "DATALOUPE_SERVER"
+"""Holds what a server is asked for, to tell it from another that took its port first."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """Servers of this process. Each ends when its standard input closes, so it never outlives us."""
@@ -64,16 +68,30 @@ def launch(
 
 
 def _start(root: Path, address: str, port: int | None) -> tuple[subprocess.Popen[bytes], str]:
-    port = _free_port(address) if port is None else _checked_port(address, port)
+    if port is not None:
+        return _start_at(root, address, _checked_port(address, port))
+    while True:
+        free = _free_port(address)
+        try:
+            return _start_at(root, address, free)
+        except DataloupeError:
+            if _is_free(address, free):
+                raise
+            # Another server was quicker to take the port: there are more.
+
+
+def _start_at(root: Path, address: str, port: int) -> tuple[subprocess.Popen[bytes], str]:
+    token = secrets.token_hex(8)
     command = [sys.executable, "-m", "dashboard", str(root.resolve())]
     child = subprocess.Popen(
         [*command, "--address", address, "--port", str(port), "--end-with-input"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        env={**os.environ, TOKEN_VARIABLE: token},
         start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server.
     )
     try:
-        _wait_until_it_answers(child, address, port)
+        _wait_until_it_answers(child, address, port, token)
     except BaseException:
         _stop(child)
         raise
@@ -97,13 +115,19 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 def _free_port(address: str) -> int:
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY):
-        with contextlib.suppress(DataloupeError):
-            return _checked_port(address, port)
+        if _is_free(address, port):
+            return port
     last = FIRST_PORT + PORTS_TO_TRY - 1
     raise DataloupeError(
         f"No free port from {FIRST_PORT} to {last} at {address}. Stop a server, or choose a port "
         "with --port."
     )
+
+
+def _is_free(address: str, port: int) -> bool:
+    with contextlib.suppress(DataloupeError):
+        return _checked_port(address, port) == port
+    return False
 
 
 def _checked_port(address: str, port: int) -> int:
@@ -139,7 +163,9 @@ def _reachable(address: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
 
 
-def _wait_until_it_answers(child: subprocess.Popen[bytes], address: str, port: int) -> None:
+def _wait_until_it_answers(
+    child: subprocess.Popen[bytes], address: str, port: int, token: str
+) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
@@ -147,17 +173,18 @@ def _wait_until_it_answers(child: subprocess.Popen[bytes], address: str, port: i
                 f"The dashboard's server ended at once (exit code {child.returncode}); what it "
                 "printed above says why."
             )
-        if _answers(_reachable(address), port):
+        if _answers(_reachable(address), port, token):
             return
         time.sleep(0.05)
     raise DataloupeError(f"The dashboard did not answer within {STARTUP_SECONDS:.0f} seconds.")
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers(host: str, port: int, token: str) -> bool:
+    """Whether the server with this token answers there, and not another one."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
-        connection.request("GET", "/_stcore/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
+        connection.request("GET", f"/dataloupe/server/{token}")
+        return connection.getresponse().status == http.HTTPStatus.NO_CONTENT
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -320,6 +320,9 @@ def test_sheets_refuse_what_does_not_fit() -> None:
             sprite_sheet([GREY] * n, 5)
     with Image.open(io.BytesIO(sprite_sheet([GREY], 5))) as sheet, pytest.raises(DataError):
         crop(sheet, 1, 5)
+    full = [Image.fromarray(noise(3, 3, seed=i)) for i in range(8)]  # a line, and no alpha
+    with Image.open(io.BytesIO(sprite_sheet(full, 3))) as sheet, pytest.raises(DataError):
+        crop(sheet, 8, 3)
 
 
 @settings(max_examples=20, deadline=None)

@@ -127,6 +127,21 @@ def test_without_a_port_the_next_free_one_is_taken(port: int) -> None:
     assert launch._free_port("127.0.0.1") != port
 
 
+def test_a_port_that_another_server_took_first_is_left_to_it(
+    study: Study, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, believed_free = launch._free_port, [port]
+    monkeypatch.setattr(
+        launch,
+        "_free_port",
+        lambda address: believed_free.pop() if believed_free else real(address),
+    )
+    url = launch.launch(study.root, open_browser=False)
+    assert not believed_free
+    assert int(url.rsplit(":", 1)[1]) != port
+    launch._stop(launch._children.pop())
+
+
 @pytest.mark.parametrize(
     ("address", "port", "message"),
     [
