@@ -23,10 +23,11 @@ from engine.build import build_data
 from engine.doctor import examine
 from engine.errors import DataloupeError, StoreError, UploadError
 from engine.kept_worker import KeptWorker
-from engine.uploads import header, keeping, trial
-from engine.uploads.keeping import Given, accept, delete, expire, rename, trial_worker, used_bytes
+from engine.uploads import header, room, trial
+from engine.uploads.keeping import Given, accept, delete, expire, rename, trial_worker
 from engine.uploads.record import read_uploads
 from engine.uploads.report import Request, quick_report
+from engine.uploads.room import incoming, used_bytes
 from tests.conftest import SMALL_STUDY
 from tests.hostile_uploads import (
     Attack,
@@ -307,7 +308,7 @@ def test_a_hundred_files_and_a_full_quota_are_refused(
     with pytest.raises(UploadError, match="100 files were given; at most 32"):
         accept(study, hundred, worker=worker)
     accept(study, [named(variant(0))], worker=worker)
-    monkeypatch.setattr(keeping, "used_bytes", lambda study: 2**20 - len(GOOD) + 1)
+    monkeypatch.setattr(room, "used_bytes", lambda study: 2**20 - len(GOOD) + 1)
     with pytest.raises(UploadError, match="No room"):
         accept(bounded(study, quota_mib=1), [named(variant(1))], worker=worker)
     assert len(study.uploads) == 1
@@ -334,6 +335,36 @@ def test_of_many_uploads_at_once_as_many_are_kept_as_there_is_room_for(
     assert used_bytes(study) == fit * len(GOOD)
     assert all(re.match(r"kept|No room: uploads take [\d,]+ of 1 MiB", one) for one in said)
     assert not list(study.uploads_folder.glob(".incoming-*"))
+
+
+def test_what_arrives_counts_and_what_was_left_behind_does_not(
+    study: Study, worker: KeptWorker
+) -> None:
+    bounded_study = bounded(study, quota_mib=1)
+    left_behind = study.uploads_folder / ".incoming-killed"
+    left_behind.mkdir()
+    for name, size in (("alive", 0), ("0.safetensors", 2**20)):
+        (left_behind / name).write_bytes(bytes(size))
+    with incoming(bounded_study, [2**19, 2**19 - len(GOOD) + 1]) as paths:
+        assert not left_behind.exists()
+        with pytest.raises(UploadError, match=r"take 0 of 1 MiB, others .* now 1,"):
+            accept(bounded_study, [named()], worker=worker)
+        assert expire(bounded_study) == []
+        assert all(path.exists() for path in paths)
+    assert accept(bounded_study, [named()], worker=worker).id in study.uploads
+
+
+def test_a_file_that_is_shorter_than_it_said_is_taken_as_it_is(
+    study: Study, worker: KeptWorker
+) -> None:
+    class Shrinking(io.BytesIO):
+        """A file that another process cuts between two looks."""
+
+        def seek(self, place: int, whence: int = 0) -> int:
+            return super().seek(place, whence) + (1000 if whence == 2 else 0)
+
+    upload = accept(study, [Given("a.safetensors", Shrinking(GOOD))], worker=worker)
+    assert upload.files[0].size == len(GOOD)
 
 
 def test_uploads_are_renamed_and_deleted_and_share_files(study: Study, worker: KeptWorker) -> None:

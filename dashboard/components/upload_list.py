@@ -11,8 +11,9 @@ from dashboard.components.title import plain
 from dashboard.location import go
 from engine.errors import DataloupeError
 from engine.study import Study
-from engine.uploads.keeping import delete, rename, used_bytes
+from engine.uploads.keeping import delete, rename
 from engine.uploads.record import Upload
+from engine.uploads.room import used_bytes
 
 MIB = 2**20
 SHOWN_FILES = 8

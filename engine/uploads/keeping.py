@@ -3,18 +3,16 @@
     upload = accept(study, [Given("mine.safetensors", file)], name="With augmentation")
     study.predictions("test", upload.id)     # once `engine.modeldiff.job` has computed them
 
-A file is copied into a folder of its own inside `uploads/`, checked there, and moved to its
-SHA-256 once everything about the ensemble is right; so a refused upload leaves nothing behind.
+A file is copied into a folder of its own inside `uploads/`, checked there, and moved to its SHA-256
+once everything about the ensemble is right; so a refused upload leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,9 +31,9 @@ from engine.uploads.record import (
     upload_id,
     write_upload,
 )
+from engine.uploads.room import incoming, locked, remove_left_behind
 from engine.uploads.trial import Trial, try_out
 
-_INCOMING = ".incoming-"
 _CHUNK = 2**20
 _LONGEST_NAME = 100
 
@@ -91,15 +89,13 @@ def accept(
             f"{len(given):,} files were given; at most {spec.max_files:,} are taken as one upload "
             "(`max_files` under [uploads] in study.toml)."
         )
-    with _incoming(study) as folder:
-        files, paths = [], []
-        for number, one in enumerate(given):
-            path = folder / f"{number}.safetensors"
-            files.append(_copy(one, path, spec.max_mib * 2**20))
-            read_header(path, files[-1].name, spec.max_mib * 2**20)
-            paths.append(path)
+    largest = spec.max_mib * 2**20
+    with incoming(study, [_size(one, largest) for one in given]) as paths:
+        files = []
+        for one, path in zip(given, paths, strict=True):
+            files.append(_copy(one, path, largest))
+            read_header(path, files[-1].name, largest)
         _check_each_once(files)
-        _check_quota(study, files)
         named = tuple((path, file.name) for path, file in zip(paths, files, strict=True))
         trial = Trial(study.root, named, architecture)
         found = _try(study, trial, worker)
@@ -115,10 +111,9 @@ def accept(
             preprocessing=preprocessing_of(study.dataset.encoding),
             dataset=study.dataset.fingerprint,
         )
-        with _locked(study):
+        with locked(study):
             if upload.id in study.uploads:
                 return study.uploads[upload.id]
-            _check_quota(study, files)
             for file, path in zip(files, paths, strict=True):
                 target = study.uploaded_weights_file(file.sha256)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +153,7 @@ def rename(study: Study, upload: str, name: str) -> Upload:
     """Call an upload something else."""
     if not _text(name):
         raise UploadError("An upload's name cannot be empty.")
-    with _locked(study):
+    with locked(study):
         renamed = replace(find(study, upload), name=_text(name))
         write_upload(study, renamed)
     return renamed
@@ -166,36 +161,26 @@ def rename(study: Study, upload: str, name: str) -> Upload:
 
 def delete(study: Study, upload: str) -> None:
     """Remove an upload, its files that no other upload has, and all that was computed of it."""
-    with _locked(study):
+    with locked(study):
         _delete(study, find(study, upload))
 
 
 def expire(study: Study, now: datetime | None = None) -> list[Upload]:
     """Remove uploads that are older than `keep_days`, and what interrupted uploads left."""
+    if study.uploads_folder.exists():
+        with locked(study):
+            remove_left_behind(study)
     now = now or datetime.now(UTC)
-    for folder in study.uploads_folder.glob(f"{_INCOMING}*"):
-        with contextlib.suppress(FileNotFoundError):  # just now it was done with
-            if now.timestamp() - folder.stat().st_mtime > timedelta(days=1).total_seconds():
-                shutil.rmtree(folder, ignore_errors=True)
     days = study.spec.uploads.keep_days
     if not days:
         return []
     oldest = now - timedelta(days=days)
     old = [u for u in study.uploads.values() if datetime.fromisoformat(u.when) < oldest]
     if old:
-        with _locked(study):
+        with locked(study):
             for upload in old:
                 _delete(study, upload)
     return old
-
-
-def used_bytes(study: Study) -> int:
-    """Bytes of all uploaded files."""
-    total = 0
-    for path in study.uploaded_weights_files():
-        with contextlib.suppress(FileNotFoundError):  # deleted just now
-            total += path.stat().st_size
-    return total
 
 
 def forget(study: Study, upload: str) -> None:
@@ -222,18 +207,23 @@ def _delete(study: Study, upload: Upload) -> None:
             study.uploaded_weights_file(file.sha256).unlink(missing_ok=True)
 
 
+def _size(given: Given, max_bytes: int) -> int:
+    size = given.content.seek(0, 2)
+    check_size(size, shown_name(given.name), max_bytes)
+    return size
+
+
 def _copy(given: Given, path: Path, max_bytes: int) -> UploadedFile:
     """Copy what was given, never more than is taken, and its SHA-256."""
     name = shown_name(given.name)
-    size = given.content.seek(0, 2)
-    check_size(size, name, max_bytes)
     given.content.seek(0)
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    with path.open("r+b") as file:
         while chunk := given.content.read(_CHUNK):
             digest.update(chunk)
             file.write(chunk)
             check_size(file.tell(), name, max_bytes)
+        file.truncate()
     return UploadedFile(digest.hexdigest(), path.stat().st_size, name)
 
 
@@ -245,17 +235,6 @@ def _check_each_once(files: Sequence[UploadedFile]) -> None:
                 f"{seen[file.sha256]} and {file.name} are the same file; a checkpoint counts once."
             )
         seen[file.sha256] = file.name
-
-
-def _check_quota(study: Study, files: Sequence[UploadedFile]) -> None:
-    there = {path.stem for path in study.uploaded_weights_files()}
-    more = sum(file.size for file in files if file.sha256 not in there)
-    used, quota = used_bytes(study), study.spec.uploads.quota_mib * 2**20
-    if used + more > quota:
-        raise UploadError(
-            f"No room: uploads take {used / 2**20:,.0f} of {quota / 2**20:,.0f} MiB, and this "
-            f"needs {more / 2**20:,.0f} more. Delete some, or raise `quota_mib` under [uploads]."
-        )
 
 
 def _try(study: Study, trial: Trial, worker: KeptWorker | None) -> Architecture:
@@ -281,20 +260,3 @@ def trial_worker(study: Study) -> KeptWorker:
 def _text(text: str) -> str:
     printable = "".join(letter for letter in text if letter.isprintable()).strip()
     return printable[:_LONGEST_NAME]
-
-
-@contextlib.contextmanager
-def _incoming(study: Study) -> Iterator[Path]:
-    """A folder of their own for files that are not accepted yet."""
-    study.uploads_folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=study.uploads_folder, prefix=_INCOMING) as name:
-        yield Path(name)
-
-
-@contextlib.contextmanager
-def _locked(study: Study) -> Iterator[None]:
-    """One at a time changes the list of uploads. A build need not wait, nor be waited for."""
-    study.uploads_folder.mkdir(exist_ok=True)
-    with (study.uploads_folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
