@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from dashboard.components.title import short
 from dashboard.data import stamp_of
 from engine import store
 from engine.errors import DataloupeError, StoreError
+from engine.layout import TRAK
 from engine.modeldiff.compare import comparison_id, read_comparison, side
 from engine.modeldiff.significance import LEVEL
 from engine.study import Study
@@ -32,6 +34,7 @@ class Asked:
 
     Attributes:
         a, b: The algorithms; b is None where the study has no second.
+        method_a, method_b: By which scores either is compared.
         pane: One of PANES.
         key: Which side's directions.
         number: Of the direction, from 0.
@@ -40,6 +43,8 @@ class Asked:
 
     a: str
     b: str | None
+    method_a: str
+    method_b: str
     pane: str
     key: Key
     number: int
@@ -65,11 +70,22 @@ def read_asked(study: Study) -> Asked:
     if a == b:
         problems.append("An algorithm cannot be compared with itself.")
         b = next((name for name in others if name != a), None)
+
+    def method(key: str, algorithm: str) -> str:
+        there, asked = methods_of(study, algorithm), st.query_params.get(f"by_{key}")
+        if asked is None or asked in there:
+            return asked or there[0]
+        name = name_of(study, algorithm)
+        problems.append(f"{short(name)} has no scores by the method “{asked[:60]}”.")
+        return there[0]
+
     pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")
     number = st.query_params.get("direction", "1")
     return Asked(
         a=a,
         b=b,
+        method_a=method("a", a),
+        method_b=TRAK if b is None else method("b", b),
         pane=pane if pane in PANES else FOUND,
         key="b" if key == "b" else "a",
         number=int(number) - 1 if number.isascii() and number.isdigit() and number != "0" else 0,
@@ -83,10 +99,18 @@ def name_of(study: Study, algorithm: str) -> str:
     return algorithm if upload is None else upload.name
 
 
-def comparison_of(study: Study, a: str, b: str) -> dict[str, Any] | None:
+def methods_of(study: Study, algorithm: str) -> list[str]:
+    """By which scores an algorithm can be compared, the default first."""
+    return study.scored_methods(algorithm) or [TRAK]  # what an upload gets when it is compared
+
+
+def comparison_of(study: Study, asked: Asked) -> dict[str, Any] | None:
     """What was found between the scores of two algorithms as they are now; None if nothing yet."""
+    if asked.b is None:
+        return None
     try:
-        found = comparison_id(study, side(study, a), side(study, b), DIRECTIONS)
+        a, b = side(study, asked.a, asked.method_a), side(study, asked.b, asked.method_b)
+        found = comparison_id(study, a, b, DIRECTIONS)
     except DataloupeError:  # one has no scores yet
         return None
     stamp = stamp_of(study.comparison_file(found))

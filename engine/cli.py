@@ -262,7 +262,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--arch", help="architecture of the files (default: recognised)")
     compare.add_argument("--name", default="", help="what to call the files' algorithm")
     compare.add_argument("--algorithm", help="compare the files with this (default: the first)")
-    compare.add_argument("--method", help="whose scores to compare (default: trak)")
+    compare.add_argument(
+        "--method",
+        nargs="+",
+        default=[None],
+        help="whose scores to compare (default: trak); two names are one for each side",
+    )
     compare.add_argument("--directions", type=int, default=5, help="each way (default: 5)")
     compare.add_argument("--json", action="store_true", help="print JSON")
     compare.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -716,6 +721,10 @@ def _compare(options: argparse.Namespace) -> int:
     from engine.modeldiff.compare import read_comparison
     from engine.modeldiff.job import run_job
 
+    if len(options.method) > 2:
+        raise DataloupeError(
+            f"--method takes one name, or one for each side; {len(options.method)} were given."
+        )
     study = Study.open(options.study)
     a, b = options.algorithms or (study.algorithm(options.algorithm), None)
     report = None
@@ -725,8 +734,8 @@ def _compare(options: argparse.Namespace) -> int:
     parameters = {
         "a": a,
         "b": b,
-        "method_a": options.method,
-        "method_b": options.method if options.algorithms else None,
+        "method_a": options.method[0],
+        "method_b": options.method[-1] if options.algorithms else None,
         "directions": options.directions,
         "device": options.device,
         "workers": options.workers,

@@ -365,6 +365,13 @@ class Study(Layout):
             total += softmax(outputs["logits"][row]) / checkpoints
         return total
 
+    def method_title(self, algorithm: str, method: str) -> str:
+        """What to call a method, ranked or not. Raises StoreError where there are no scores."""
+        if method == TRAK:
+            return "TRAK"
+        title: str = store.read_json(self.method_file(algorithm, method))["badge"]["method"]
+        return title
+
     def badge(self, algorithm: str | None = None, method: str | None = None) -> Badge:
         """How the scores were made and how good they are."""
         algorithm = self.algorithm(algorithm)
@@ -394,7 +401,7 @@ class Study(Layout):
             return Badge(**store.read_json(self.method_file(algorithm, method))["badge"], **found)
         road = store.read_json(self.road_file(algorithm))
         return Badge(
-            method="TRAK",
+            method=self.method_title(algorithm, method),
             road=road["kind"],
             checkpoints=search["checkpoints"],
             wanted=self.uploads[algorithm].wanted if algorithm in self.uploads else 0,

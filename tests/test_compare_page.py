@@ -223,12 +223,47 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
         shown = words(app)
         assert "not judged" in shown
         assert "Indicative: one side has 1 checkpoint; 4 more would do." in shown
-        assert "Not judged: at least one algorithm needs three checkpoints or more." in shown
+        assert (
+            "Attributions of both by TRAK. Not judged: at least one algorithm needs three " in shown
+        )
         assert [card["row"] for card in cards(app, 0)] == found["positive"][:18]
         assert [card["row"] for card in cards(app, 1)] == found["negative"][:18]
         assert [card["row"] for card in cards(app, 0, gallery=1)] == found["tests"][:36]
         assert "<b>Mine" not in shown
         assert "&lt;b&gt;Mine&lt;/b&gt;" in shown
+
+
+def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> None:
+    """Datamodels and imported scores beside TRAK; the other side goes along where it has them."""
+    for name in ("mlp", "second"):
+        folder = fresh.algorithm_folder(name)
+        if name == "second":  # the same models under another name
+            spec = (fresh.root / "study.toml").read_text()
+            again = spec[spec.index("[algorithms.mlp]") : spec.index("[search]")]
+            (fresh.root / "study.toml").write_text(spec + again.replace("mlp]", "second]"))
+            shutil.copytree(fresh.algorithm_folder("mlp"), folder)
+    study = Study.open(fresh.root)
+    app = page(study, a="mlp", b="second")
+    assert app.selectbox(key="by_a").value == app.selectbox(key="by_b").value == "trak"
+    assert "Datamodel + TRAK" in app.selectbox(key="by_a").options
+    app.selectbox(key="by_a").select("datamodel").run()
+    assert app.selectbox(key="by_b").value == "datamodel"
+    assert "Two methods are chosen" not in words(app)
+    app.button(key="compare").click().run()
+    (job,) = jobs(study)
+    assert [job.parameters[f"method_{key}"] for key in ("a", "b")] == 2 * ["datamodel"]
+    assert "compare" not in [button.key for button in app.button]
+    app = page(study, a="mlp", b="second")  # by TRAK nothing is under way
+    assert "compare" in [button.key for button in app.button]
+    run_job(study, job.parameters, quiet)
+    app = page(study, a="mlp", b="second", by_a="datamodel", by_b="datamodel")
+    assert "Attributions of both by Datamodel. Not judged: at least one algorithm" in words(app)
+    assert "subset runs or more" in words(app)
+    app.button(key="swap").click().run()
+    assert app.selectbox(key="by_a").value == "datamodel"
+    app = page(study, a="mlp", b="second", by_a="hybrid", by_b="nothing")
+    assert "second has no scores by the method “nothing”" in words(app)
+    assert "Two methods are chosen" in words(app)
 
 
 def test_noise_is_said_to_be_noise(page: Any, compared: Study, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dashboard.data import Examples, examples, makeup
 from dashboard.location import EXPLAIN, TRAINING, Location, go, keep
 from engine.errors import DataloupeError
 from engine.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
+from engine.modeldiff.report_file import attributed_by
 from engine.study import Study
 
 SIDE = 84
@@ -46,7 +47,7 @@ def directions(study: Study, about: dict[str, Any], asked: Asked, location: Loca
         return
     number = min(asked.number, len(found) - 1)
     st.html(bars(about, asked.key, number, said))
-    aside(about["significance"])
+    aside(f"{attributed_by(about)} {about['significance']}")
     st.session_state["direction"] = str(number + 1)
     st.segmented_control(
         "Direction",

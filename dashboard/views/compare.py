@@ -12,9 +12,11 @@ from dashboard.compare import (
     EXAMPLE,
     FOUND,
     HYPOTHESIS,
+    OTHER,
     PANES,
     Asked,
     comparison_of,
+    methods_of,
     name_of,
     read_asked,
 )
@@ -39,8 +41,10 @@ from dashboard.location import Location, go, read_location
 from dashboard.uploads import report
 from engine.errors import DataloupeError
 from engine.jobs.queue import Job, jobs
+from engine.layout import TRAK
 from engine.study import Study
 from engine.uploads.keeping import expire
+from engine.uploads.record import ENOUGH
 
 KIND = "compare"
 
@@ -60,13 +64,13 @@ uploads = study.uploads
 
 
 def choose(a: str, b: str) -> None:
-    """Which two algorithms."""
+    """Which two algorithms, and where there is a choice, by which scores."""
     names = list(study.algorithms)
     with st.container(horizontal=True, vertical_alignment="bottom", key="two"):
-        for key, words, value in (("a", "A", a), ("b", "B", b)):
+        for key, value, method in (("a", a, asked.method_a), ("b", b, asked.method_b)):
             st.session_state[f"compared_{key}"] = value
             st.selectbox(
-                f"Algorithm {words}",
+                f"Algorithm {key.upper()}",
                 names,
                 format_func=partial(name_of, study),
                 key=f"compared_{key}",
@@ -74,13 +78,30 @@ def choose(a: str, b: str) -> None:
                 args=(key, a, b),
                 width=280,
             )
+            methods = methods_of(study, value)
+            if len(methods) > 1:
+                st.session_state[f"by_{key}"] = method
+                st.selectbox(
+                    f"Scores of {key.upper()}",
+                    methods,
+                    format_func=partial(study.method_title, value),
+                    key=f"by_{key}",
+                    on_change=chosen_scores,
+                    args=(key, b if key == "a" else a),
+                    width=200,
+                )
         st.button(
             "Swap",
             icon=":material/swap_horiz:",
             key="swap",
-            on_click=go,
-            kwargs={"a": b, "b": a, "direction": None, "side": None},
+            on_click=show,
+            kwargs={"a": b, "b": a, "by_a": asked.method_b, "by_b": asked.method_a},
         )
+
+
+def show(**parameters: str | None) -> None:
+    """Callback: another comparison, from its first direction."""
+    go(**parameters, direction=None, side=None)
 
 
 def chosen(key: str, a: str, b: str) -> None:
@@ -90,47 +111,63 @@ def chosen(key: str, a: str, b: str) -> None:
     both = {"a": a, "b": b, key: value}
     if value == other:
         both = {"a": b, "b": a}
-    go(**both, direction=None, side=None)
+    show(**both, by_a=None, by_b=None)
 
 
-def latest(a: str, b: str) -> Job | None:
-    """The newest job that compares these two."""
-    return next(
-        (
-            one
-            for one in jobs(study, newest=100)
-            if one.kind == KIND and (one.parameters["a"], one.parameters["b"]) == (a, b)
-        ),
-        None,
-    )
+def chosen_scores(key: str, other: str) -> None:
+    """Callback: other scores of one side; the other side goes along if it has them, for what two
+    methods say differs of itself."""
+    method = st.session_state[f"by_{key}"]
+    show(**{f"by_{key}": method})
+    if method in methods_of(study, other):
+        go(**{f"by_{OTHER[key]}": method})
 
 
-def start(a: str, b: str) -> None:
+def latest(wanted: Asked) -> Job | None:
+    """The newest job that compares these two, by these scores."""
+
+    def compared(job: Job) -> tuple[str, ...]:
+        given = job.parameters
+        return given["a"], given["b"], given.get("method_a", TRAK), given.get("method_b", TRAK)
+
+    both = wanted.a, wanted.b, wanted.method_a, wanted.method_b
+    found = (one for one in jobs(study, newest=100) if one.kind == KIND and compared(one) == both)
+    return next(found, None)
+
+
+def start(wanted: Asked, b: str) -> None:
     """Callback: put the comparison into the queue."""
-    title = f"Compare {name_of(study, a)} and {name_of(study, b)}"
-    enqueue(study, KIND, {"a": a, "b": b}, title)
+    parameters = {"a": wanted.a, "b": b}
+    parameters |= {"method_a": wanted.method_a, "method_b": wanted.method_b}
+    title = f"Compare {name_of(study, wanted.a)} and {name_of(study, b)}"
+    enqueue(study, KIND, parameters, title)
 
 
-def not_compared(a: str, b: str) -> None:
+def not_compared(b: str) -> None:
     """The way to a comparison: its button, or how far its job is."""
-    job = latest(a, b)
+    job = latest(asked)
     if job is not None and job.status != "done":
         job_panel(study, job.id)
         if job.active:
             return
     heading("What they do differently")
     aside(
-        "Which training data one leans on and the other does not: attributions of both by TRAK, "
-        "then their distinguishing directions. An upload's attributions are computed once and "
-        "kept; that takes as long as for the study's own models."
+        "Which training data one leans on and the other does not: the distinguishing directions of "
+        "their attributions. An upload's are computed once and kept; that takes as long as for the "
+        "study's own models."
     )
+    if asked.method_a != asked.method_b:
+        aside(
+            "Two methods are chosen, which differ of themselves: what is found may be theirs and "
+            "not the algorithms'."
+        )
     st.button(
         "Compare their training data",
         icon=":material/difference:",
         type="primary",
         key="compare",
         on_click=start,
-        args=(a, b),
+        args=(asked, b),
     )
     if told := refusal(KIND):
         warning([told])
@@ -156,18 +193,18 @@ def quick(a: str, b: str) -> None:
     quick_report(study, found, upload.name, name_of(study, against), tests, location)
 
 
-def panes(a: str, b: str, study: Study, here: Location) -> None:
+def panes(study: Study, here: Location) -> None:
     """What was found, in parts."""
-    about = comparison_of(study, a, b)
+    now: Asked = read_asked(study)
+    about = comparison_of(study, now)
     if about is None:
         return
-    now: Asked = read_asked(study)
     with st.container(horizontal=True, vertical_alignment="center", key="panes"):
         choice("Show", PANES, now.pane, "pane", FOUND, label_visibility="collapsed")
         st.space("stretch")
         comparison_export(study, about)
     if about["indicative"]:
-        fewest = min(about[key]["checkpoints"] for key in ("a", "b"))
+        fewest = ENOUGH - about["wanted"]
         aside(
             f"Indicative: one side has {fewest} checkpoint{'s' if fewest != 1 else ''}; "
             f"{about['wanted']} more would do."
@@ -208,12 +245,11 @@ if asked.b is None:
     st.stop()
 
 choose(asked.a, asked.b)
-about = comparison_of(study, asked.a, asked.b)
-if about is None:
-    not_compared(asked.a, asked.b)
+if comparison_of(study, asked) is None:
+    not_compared(asked.b)
     quick(asked.a, asked.b)
 else:
-    part(location, partial(panes, asked.a, asked.b))
+    part(location, panes)
     if upload := uploads.get(asked.b) or uploads.get(asked.a):
         with st.expander(
             f"{plain(upload.name)} at a glance", key="glance", on_change="rerun"

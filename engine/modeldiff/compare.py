@@ -12,16 +12,16 @@ import numpy as np
 
 from engine import store
 from engine.errors import DataloupeError, StoreError
-from engine.layout import TRAK
+from engine.layout import HYBRID, TRAK
 from engine.modeldiff.account import accounts
-from engine.modeldiff.mean_scores import scores_of_checkpoints
+from engine.modeldiff.halves import NEEDED, RESTS_ON, Halved, scores_of, ways_to_halve
 from engine.modeldiff.residuals import Directions, Residuals, directions, residuals
-from engine.modeldiff.significance import LEVEL, Null, p_values, split_checkpoints
+from engine.modeldiff.significance import LEVEL, Null, p_values
 from engine.stages.search import scores_are
 from engine.study import Study
 from engine.uploads.record import ENOUGH
 
-CODE = 1
+CODE = 2
 """Raised whenever the same scores would be compared differently."""
 _NULL_TOLERANCE = 1e-3
 
@@ -36,6 +36,8 @@ class Side:
     method: str
     name: str
     """What to call it."""
+    method_title: str
+    """What to call the method."""
     checkpoints: int
 
 
@@ -59,7 +61,8 @@ def side(study: Study, algorithm: str, method: str | None = None) -> Side:
         )
     upload = study.uploads.get(algorithm)
     name = algorithm if upload is None else upload.name
-    return Side(algorithm, method, name, study.checkpoints(algorithm))
+    title = study.method_title(algorithm, method)
+    return Side(algorithm, method, name, title, study.checkpoints(algorithm))
 
 
 def comparison_id(study: Study, a: Side, b: Side, k: int) -> str:
@@ -81,22 +84,22 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
     if study.comparison_file(comparison).exists():
         return comparison
     scores_a, scores_b = (study.score_matrix(s.algorithm, s.method) for s in (a, b))
-    halves = [*_halves(study, a, b), *_halves(study, b, a)]
-    total = 2 + len(halves)
+    halved = _halved(study, a, b)
+    total = 2 + len(halved)
     report(0, total, "Comparing attributions")
     a_beside_b = residuals(scores_a, scores_b)
     found_a = directions(a_beside_b, k, study.spec.seed)
     report(1, total, "Comparing attributions")
     found_b = directions(residuals(scores_b, scores_a), k, study.spec.seed)
     nulls: dict[str, dict[str, list[float]]] = {"a": {}, "b": {}}
-    for number, (algorithm, larger, smaller) in enumerate(halves):
+    for number, way in enumerate(halved):
         report(2 + number, total, "Comparing each algorithm with itself")
-        first, second = (scores_of_checkpoints(study, algorithm, m) for m in (larger, smaller))
-        # The side with more checkpoints stands for the side with more.
-        ahead, behind = ("a", "b") if a.checkpoints >= b.checkpoints else ("b", "a")
-        for key, one, other in ((ahead, first, second), (behind, second, first)):
+        like_a, like_b = (
+            scores_of(study, way.algorithm, a.method, half) for half in (way.like_a, way.like_b)
+        )
+        for key, one, other in (("a", like_a, like_b), ("b", like_b, like_a)):
             largest = _largest(residuals(one, other), k, study.spec.seed)
-            nulls[key].setdefault(algorithm, []).append(largest)
+            nulls[key].setdefault(way.algorithm, []).append(largest)
     arrays: dict[str, np.ndarray] = {}
     for key, found in (("a", found_a), ("b", found_b)):
         arrays |= {f"{key}_weights": found.weights, f"{key}_projections": found.projections}
@@ -106,7 +109,7 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
         "a": accounts(study, found_a, p_a, a.algorithm, b.algorithm, names),
         "b": accounts(study, found_b, p_b, b.algorithm, a.algorithm, names[::-1]),
     }
-    fewest = min(a.checkpoints, b.checkpoints)
+    fewest = min((s.checkpoints for s in (a, b) if s.method in (TRAK, HYBRID)), default=ENOUGH)
     content = {
         "id": comparison,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,15 +137,12 @@ def read_comparison(study: Study, comparison: str) -> dict[str, Any]:
     return store.read_json(study.comparison_file(comparison))
 
 
-def _halves(
-    study: Study, one: Side, other: Side
-) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """Splits of one algorithm's own checkpoints, as lopsided as the comparison itself."""
-    if one.method != TRAK or other.method != TRAK:
+def _halved(study: Study, a: Side, b: Side) -> list[Halved]:
+    """Ways to split each of the two; none where they are not compared by one method."""
+    if a.method != b.method:
         return []
-    smaller = min(one.checkpoints, other.checkpoints)
-    splits = split_checkpoints(one.checkpoints, smaller, study.spec.seed)
-    return [(one.algorithm, larger, rest) for larger, rest in splits]
+    both = (a.algorithm, b.algorithm)
+    return [way for one in both for way in ways_to_halve(study, one, *both, a.method)]
 
 
 def _largest(found: Residuals, k: int, seed: int) -> float:
@@ -165,11 +165,14 @@ def _p(found: Directions, nulls: dict[str, list[float]]) -> np.ndarray:
 def _how_judged(nulls: dict[str, dict[str, list[float]]], a: Side, b: Side) -> str:
     """One sentence on what significance rests on."""
     known = [one.name for one in (a, b) if Null(tuple(nulls["a"].get(one.algorithm, ()))).known]
+    rests_on = RESTS_ON.get(a.method)
     if known:
         return (
-            f"Judged by comparing checkpoints of {' and of '.join(known)} among themselves; "
+            f"Judged by comparing {rests_on} of {' and of '.join(known)} among themselves; "
             f"corrected for all directions of both sides, level {LEVEL:g}."
         )
-    if a.method != TRAK or b.method != TRAK:
-        return "Not judged: chance in training is known for TRAK scores of checkpoints only."
-    return "Not judged: at least one algorithm needs three checkpoints or more."
+    if a.method != b.method:
+        return "Not judged: two methods differ of themselves, whatever the algorithms do."
+    if rests_on is None:
+        return "Not judged: of scores made elsewhere it is not known what chance would give."
+    return f"Not judged: at least one algorithm needs {NEEDED[a.method]} or more."

@@ -106,7 +106,7 @@ def as_html(study: Study, comparison: str) -> str:
         f"<h1>{escape(names['a'])} and {escape(names['b'])}</h1>",
         f"<p>What two learning algorithms of “{escape(made['study'])}” do differently, by their "
         f"training data. Compared {escape(about['when'])}.</p>",
-        f"<p>{escape(about['significance'])}</p>",
+        f"<p>{escape(attributed_by(about))} {escape(about['significance'])}</p>",
     ]
     if about["indicative"]:
         parts.append(
@@ -129,6 +129,14 @@ def as_html(study: Study, comparison: str) -> str:
         f"<title>{escape(names['a'])} and {escape(names['b'])}</title><style>{_STYLE}</style>"
         f"</head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def attributed_by(about: dict[str, Any]) -> str:
+    """One sentence: by which method the attributions of either side are."""
+    a, b = (about[key]["method_title"] for key in ("a", "b"))
+    if a == b:
+        return f"Attributions of both by {a}."
+    return f"Attributions of {about['a']['name']} by {a}, of {about['b']['name']} by {b}."
 
 
 def _made_by(study: Study, algorithm: str, uploads: dict[str, Any]) -> dict[str, Any]:

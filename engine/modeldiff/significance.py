@@ -1,12 +1,12 @@
 """Which distinguishing directions are more than chance in training.
 
 Two sets of checkpoints of *the same* algorithm also differ, by the chance of initial weights and
-order. So each algorithm's own checkpoints are split in two, and compared as if they were two
-algorithms; the largest distinguishing variance found there is what chance alone gives. A direction
-of A∖B is called significant where its distinguishing variance is beyond that.
+order; so do two sets of subset runs. So each algorithm's own are split in two, and compared as if
+they were two algorithms; the largest distinguishing variance found there is what chance alone
+gives. A direction of A∖B is called significant where its distinguishing variance is beyond that.
 
-Splits hold fewer checkpoints than the comparison itself, and fewer checkpoints are noisier: so the
-null is too large rather than too small, and errs to the side of saying nothing.
+Splits hold fewer of them than the comparison itself, and fewer are noisier: so the null is too
+large rather than too small, and errs to the side of saying nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import numpy as np
 LEVEL = 0.05
 FEWEST_VALUES = 3
 MOST_SPLITS = 10
+FEWEST_MASKS = 3
+"""A datamodel chooses its settings by so many subset runs, and is fitted to so many others."""
 _LEAST_SPREAD = 0.1
 """Logarithmic: splits of a few checkpoints overlap, and may agree more than new ones would."""
 
@@ -30,7 +32,7 @@ class Null:
     """What chance in training gives.
 
     Attributes:
-        values: The largest distinguishing variance of each split of one algorithm's checkpoints.
+        values: The largest distinguishing variance of each split of one algorithm.
     """
 
     values: tuple[float, ...]
@@ -59,6 +61,36 @@ def split_checkpoints(
         parts = [part for part in parts if 0 in part]
     chosen = np.random.default_rng(seed).permutation(len(parts))[:MOST_SPLITS]
     return [(tuple(sorted(everybody - set(parts[n]))), parts[n]) for n in sorted(chosen)]
+
+
+def split_masks(
+    held_out: np.ndarray, share: float, seed: int = 0
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Random ways to split the masks of subset runs in two.
+
+    Those that choose settings and the others are split alike, so that a datamodel can be fitted to
+    either part.
+
+    Args:
+        held_out: Which masks choose settings, bool `[m]`.
+        share: Of the second part, at most a half.
+
+    Returns:
+        `MOST_SPLITS` pairs of ascending rows; none where a part would have too few to fit to.
+    """
+    groups = [np.flatnonzero(held_out), np.flatnonzero(~held_out)]
+    sizes = [int(min(share, 0.5) * len(group)) for group in groups]
+    if min(sizes) < FEWEST_MASKS:
+        return []
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(MOST_SPLITS):
+        second = np.concatenate(
+            [generator.permutation(group)[:size] for group, size in zip(groups, sizes, strict=True)]
+        )
+        first = np.setdiff1d(np.arange(len(held_out)), second)
+        found.append((tuple(first.tolist()), tuple(sorted(second.tolist()))))
+    return found
 
 
 def p_values(distinguishing: np.ndarray, null: Null, comparisons: int = 2) -> np.ndarray:
