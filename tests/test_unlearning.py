@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.unlearning import direction_rows, measured
 from engine import DataloupeError, SpecError, StoreError, Study, store
+from engine.attribution.scores import DenseScores
 from engine.cli import main
 from engine.jobs.kinds import kind
 from engine.retraining import model_without
@@ -28,6 +29,7 @@ from engine.unlearning.hyper import GRIDS, Hyper
 from engine.unlearning.methods import METHODS, Asked, Examples
 from engine.unlearning.models import FIRST_ORACLE, oracle_file
 from engine.unlearning.questions import labels_of, rows_of
+from engine.unlearning.validation import validation_set
 from tests.test_build import change
 
 FORGET = tuple(range(3, 60, 4))
@@ -185,16 +187,38 @@ def test_matching_reaches_goals_that_can_be_reached(study: Study) -> None:
 def test_rows_that_choose_are_not_those_that_are_judged(study: Study) -> None:
     rows = rows_of(study, FORGET)
     assert rows.forget.tolist() == list(FORGET)
-    assert len(rows.validation) == len(FORGET)
-    for chosen in (rows.validation, rows.checked):
+    validation = validation_set(study, "mlp", FORGET)
+    assert len(set(validation)) == len(FORGET)
+    for chosen in (validation, rows.checked):
         assert not np.isin(chosen, rows.audited).any()
         assert not np.isin(chosen, rows.learnt).any()
-    for part in (rows.learnt, rows.audited, rows.validation, rows.checked):
+    for part in (rows.learnt, rows.audited, validation, rows.checked):
         assert len(part)
         assert not np.isin(part, FORGET).any()
+
+
+@pytest.mark.parametrize("forget", [range(0, 60, 2), range(1, 61, 2)])
+def test_what_chooses_is_like_what_is_forgotten(
+    study: Study, monkeypatch: pytest.MonkeyPatch, forget: range
+) -> None:
+    """Even rows pull one way and odd ones another."""
+    rng = np.random.default_rng(0)
+    ways = rng.standard_normal((60, 2))
+    scores = ways[:, np.arange(300) % 2] + rng.normal(0, 0.5, (60, 300))
+    scores *= rng.lognormal(size=300)  # how strong an example is does not matter
+    dense = DenseScores([scores.astype(np.float32)])
+    monkeypatch.setattr(Study, "score_matrix", lambda *_: dense)
+    found = validation_set(Study.open(study.root), "mlp", tuple(forget))
+    assert len(found) == len(forget)
+    assert {row % 2 for row in found} == {forget.start}
+
+
+def test_what_chooses_leaves_every_class_an_example(study: Study) -> None:
+    for_all = tuple(range(0, 300, 2))
+    found = validation_set(study, "mlp", for_all)
     labels = study.table("train")["label"].to_numpy()
-    left = np.setdiff1d(np.arange(300), [*FORGET, *rows.validation])
-    assert set(labels[left]) == set(labels)
+    assert set(np.delete(labels, found)) == set(labels)
+    assert len(found) <= 150 // 4
 
 
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:

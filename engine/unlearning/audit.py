@@ -31,6 +31,7 @@ from engine.unlearning.klom import DIRECTION, Direction, Klom
 from engine.unlearning.models import (
     Said,
     Unlearning,
+    asked_about,
     oracle_file,
     oracles,
     oracles_made_from,
@@ -42,10 +43,11 @@ from engine.unlearning.models import (
     unlearned_made_from,
 )
 from engine.unlearning.questions import Rows, forget_set, labels_of, rows_of
-from engine.unlearning.search import MODELS, search, validation_set
+from engine.unlearning.search import MODELS, search
+from engine.unlearning.validation import validation_set
 from engine.verification import complete
 
-CODE = 2
+CODE = 3
 """Raised whenever the same models would be judged otherwise."""
 MODELS_DEFAULT = 50
 FEWEST, MOST = 4, 1000
@@ -209,7 +211,7 @@ def audit(
     methods = list(dict.fromkeys([NOTHING, *methods]))
     asked = forget_set(study, forget)
     device = execution.pick_device(device)
-    validation = validation_set(study, asked)
+    validation = validation_set(study, algorithm, asked)
     told = report or (lambda done, total, what: None)
 
     def during(what: str) -> Callable[[int, int], None]:
@@ -223,6 +225,9 @@ def audit(
     if searched:
         jobs = oracles(study, algorithm, asked, validation, choosing, device)
         train_models(study, jobs, workers, during("oracles of the validation set"))
+    if "oracle" in searched:
+        alone = _left_alone(study, algorithm, asked, validation, choosing, device)
+        unlearn_models(study, alone, workers, during("originals on the validation set"))
     files = [oracle_file(study, algorithm, asked, asked, number) for number in range(models)]
     rows = rows_of(study, asked)
     truth = read_said(files, rows.all)
@@ -325,17 +330,16 @@ def _real_changes(
     study: Study, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
 ) -> Path:
     """File of what really changes: mean logits of oracles less those of originals, on what methods
-    learn from. Originals have been asked by then, as `nothing` comes first."""
+    learn from. Originals have been asked by then."""
     made_from = store.fingerprint(
         "real changes", CODE, oracles_made_from(study, algorithm, asked, removed), models
     )
     path = study.logit_changes_file(algorithm, made_from)
     if not path.exists():
-        rows = rows_of(study, asked)
         files = [oracle_file(study, algorithm, asked, removed, m) for m in range(models)]
-        after = read_said(files, rows.all)
-        before = _originals_said(study, algorithm, asked, models, device)
-        parts = {"forget": np.array(removed, np.int64), "retain": rows.learnt}
+        after = read_said(files, asked_about(study, asked, removed))
+        before = _originals_said(study, algorithm, asked, removed, models, device)
+        parts = {"forget": np.array(removed, np.int64), "retain": rows_of(study, asked).learnt}
         changes = {
             f"{name}_change": after.of(part).mean(axis=0) - before.of(part).mean(axis=0)
             for name, part in parts.items()
@@ -344,11 +348,21 @@ def _real_changes(
     return path
 
 
-def _originals_said(study: Study, algorithm: str, asked: Removal, models: int, device: str) -> Said:
+def _originals_said(
+    study: Study, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
+) -> Said:
     """What the first originals say, as `nothing` left them."""
-    nothing = template_of(study, algorithm, asked, asked, NOTHING, BUDGET, device, models)
-    files = [unlearned_file(study, replace(nothing, seed=seed)) for seed in range(models)]
-    return read_said(files, rows_of(study, asked).all)
+    jobs = _left_alone(study, algorithm, asked, removed, models, device)
+    files = [unlearned_file(study, job) for job in jobs]
+    return read_said(files, asked_about(study, asked, removed))
+
+
+def _left_alone(
+    study: Study, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
+) -> list[Unlearning]:
+    """Jobs of `nothing`, which ask the first originals."""
+    nothing = template_of(study, algorithm, asked, removed, NOTHING, BUDGET, device, models)
+    return [replace(nothing, seed=seed) for seed in range(models)]
 
 
 # --- judging ------------------------------------------------------------------------------------
@@ -457,7 +471,7 @@ def _agreement(
     Logits count relative to the other classes, and against the originals' mean: what is correlated
     is the change.
     """
-    before = _originals_said(study, algorithm, asked, models, device)
+    before = _originals_said(study, algorithm, asked, asked, models, device)
     changes = predicted_changes(study, asked, asked, algorithm, device, source)
     correlation, error = {}, {}
     for part, predicted, was, now in (

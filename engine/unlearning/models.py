@@ -113,9 +113,14 @@ def original(study: Study, algorithm: str, seed: int, device: str) -> torch.nn.M
     return model.to(device).eval()
 
 
+def asked_about(study: Study, asked: Removal, removed: Removal) -> np.ndarray:
+    """Training rows that models without `removed` are asked about, ascending int64."""
+    return np.union1d(rows_of(study, asked).all, np.array(removed, np.int64))
+
+
 def oracles_made_from(study: Study, algorithm: str, asked: Removal, removed: Removal) -> str:
     """Fingerprint of the oracles without `removed`, and of the rows that they are asked about."""
-    rows = rows_of(study, asked).all.tolist()
+    rows = asked_about(study, asked, removed).tolist()
     return store.fingerprint("oracle", CODE, retrained_made_from(study, algorithm, removed), rows)
 
 
@@ -194,7 +199,7 @@ def train(job: Training) -> None:
     if not job.removed:
         save_weights(path, model, path.parent.name, made_by)
         return
-    said = say(study, model, rows_of(study, job.asked).all, job.device)
+    said = say(study, model, asked_about(study, job.asked, job.removed), job.device)
     for split in ("train", "test"):
         if found := fault(said[split].ravel()):
             raise DataloupeError(
@@ -264,7 +269,7 @@ def keep_unlearned(job: Unlearning) -> None:
     study = Study.open(job.root)
     model, cost = unlearn(study, job)
     path = unlearned_file(study, job)
-    said = say(study, model, rows_of(study, job.asked).all, job.device)
+    said = say(study, model, asked_about(study, job.asked, job.removed), job.device)
     said["cost"] = np.array([cost.gradients, cost.forwards], np.int64)
     store.write_tensors(path, said, path.parent.name, {"device": job.device, **versions()})
 

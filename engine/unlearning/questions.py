@@ -29,21 +29,21 @@ class Rows:
         forget: To be forgotten.
         learnt: Retain examples that methods learn from.
         audited: Retain examples that the audit judges, drawn without regard to `learnt`.
-        validation: As many random others as are to be forgotten: forgetting these instead is what
-            hyper-parameters are chosen by.
-        checked: Retain examples that choose with them. Neither they nor `validation` are audited.
+        checked: Retain examples that help to choose hyper-parameters, and are not audited.
+        others: Retain examples that are nothing of these: `engine.unlearning.validation` chooses
+            among them what is forgotten instead to choose by.
     """
 
     forget: np.ndarray
     learnt: np.ndarray
     audited: np.ndarray
-    validation: np.ndarray
     checked: np.ndarray
+    others: np.ndarray
 
     @property
     def all(self) -> np.ndarray:
-        """All of these rows, ascending."""
-        return np.unique(np.concatenate(list(vars(self).values())))
+        """What models are asked about, ascending."""
+        return np.unique(np.concatenate([self.forget, self.learnt, self.audited, self.checked]))
 
 
 def forget_set(study: Study, examples: Iterable[int | str]) -> Removal:
@@ -64,29 +64,14 @@ def rows_of(study: Study, forget: Removal) -> Rows:
         retain[np.argsort(np.random.PCG64([seed, purpose]).random_raw(len(retain)), kind="stable")]
         for purpose in (0, 1)
     )
-    labels = study.table("train")["label"].to_numpy()
-    validation = _keeping_classes(first, labels, min(len(forget), len(retain) // 4))
-    left = first[~np.isin(first, validation)]
-    checked = left[: min(MOST_CHECKED, len(left) // 4)]
-    rest = np.setdiff1d(left, checked)
-    learnt = left[len(checked) :][:MOST_LEARNT]
-    audited = second[np.isin(second, rest)][:MOST_AUDITED]
-    parts = (np.array(forget, np.int64), learnt, audited, validation, checked)
+    eighth = len(retain) // 8
+    checked = first[: min(MOST_CHECKED, eighth)]
+    middle = first[len(checked) : len(first) - 3 * eighth]
+    learnt = middle[:MOST_LEARNT]
+    audited = second[np.isin(second, middle)][:MOST_AUDITED]
+    others = first[~np.isin(first, np.concatenate([checked, learnt, audited]))]
+    parts = (np.array(forget, np.int64), learnt, audited, checked, others)
     return Rows(*(np.sort(part) for part in parts))
-
-
-def _keeping_classes(order: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` rows of an order that leave every class one of its examples there."""
-    names, numbers = np.unique(labels[order], return_inverse=True)
-    left = np.bincount(numbers, minlength=len(names))
-    taken: list[int] = []
-    for row, number in zip(order, numbers, strict=True):
-        if len(taken) == count:
-            break
-        if left[number] > 1:
-            left[number] -= 1
-            taken.append(int(row))
-    return np.array(taken, np.int64)
 
 
 def labels_of(study: Study, rows: np.ndarray | None = None) -> np.ndarray:

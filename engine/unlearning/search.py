@@ -1,6 +1,6 @@
 """Choose each method's hyper-parameters, by forgetting other examples than those asked about.
 
-As many random training examples are unlearnt from a few originals and compared with as many models
+As many others, like them, are unlearnt from a few originals and compared with as many models
 retrained without them, on them and on other retain examples. Neither is part of the audit.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from engine import execution, store
-from engine.retraining import Removal
 from engine.softmax import margins
 from engine.study import Study
 from engine.unlearning.hyper import GRIDS, Hyper
 from engine.unlearning.klom import ceiling, normal_divergence
 from engine.unlearning.models import (
     Unlearning,
+    asked_about,
     oracle_file,
     read_said,
     say,
@@ -106,11 +106,11 @@ def judge(trial: Trial) -> float:
     """Worker: how far models are from the oracles of the validation set: lower is better."""
     job = trial.unlearning
     study = Study.open(job.root)
-    rows = rows_of(study, job.asked)
+    asked = asked_about(study, job.asked, job.removed)
     found = []
     for seed in range(trial.models):
         model, _ = unlearn(study, replace(job, seed=seed))
-        said = say(study, model, rows.all, job.device, test=False)["train"]
+        said = say(study, model, asked, job.device, test=False)["train"]
         if not np.isfinite(said).all():
             return 2 * ceiling()
         found.append(said)
@@ -118,16 +118,11 @@ def judge(trial: Trial) -> float:
         oracle_file(study, job.algorithm, job.asked, job.removed, number)
         for number in range(trial.models)
     ]
-    oracles = read_said(files, rows.all)
+    oracles = read_said(files, asked)
     unlearned = replace(oracles, train=np.stack(found))
     total = 0.0
-    for part in (rows.validation, rows.checked):
+    for part in (np.array(job.removed, np.int64), rows_of(study, job.asked).checked):
         labels = labels_of(study, part)
         ours, theirs = (margins(said.of(part), labels) for said in (unlearned, oracles))
         total += float(normal_divergence(unlearned=ours, oracle=theirs).mean())
     return total
-
-
-def validation_set(study: Study, asked: Removal) -> Removal:
-    """The examples whose unlearning chooses."""
-    return tuple(rows_of(study, asked).validation.tolist())

@@ -12,7 +12,8 @@ from engine.unlearning.bank_changes import Source
 from engine.unlearning.changes import cost_of_changes
 from engine.unlearning.hyper import GRIDS
 from engine.unlearning.models import oracle_file, original_file
-from engine.unlearning.search import MODELS, validation_set
+from engine.unlearning.search import MODELS
+from engine.unlearning.validation import validation_set
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def work(
     """What `audit` would do. Reads which files are there, and no more."""
     methods = [method for method in methods if method != NOTHING]
     searched = [method for method in methods if len(GRIDS[method]) > 1]
-    validation, choosing = validation_set(study, asked), min(models, MODELS)
+    validation, choosing = validation_set(study, algorithm, asked), min(models, MODELS)
     files = [original_file(study, algorithm, seed) for seed in range(models)]
     files += [oracle_file(study, algorithm, asked, asked, number) for number in range(models)]
     if searched:
