@@ -114,7 +114,9 @@ def _on_error(error: Exception) -> bool:
 
 def _end_with_input() -> None:
     """End when the standard input closes: the process that started us holds its other end."""
-    sys.stdin.buffer.read()
+    # Not through `sys.stdin`, whose lock this thread would hold when the server ends by itself.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os._exit(0)

@@ -123,6 +123,18 @@ def test_a_port_in_use_is_named(study: Study, port: int) -> None:
         launch.serve(study.root, port=port, open_browser=False)
 
 
+def test_a_server_that_finds_its_port_taken_ends_in_one_line(study: Study, port: int) -> None:
+    command = [sys.executable, "-m", "dashboard", str(study.root), "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--end-with-input"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None
+        said = child.stderr.read().strip().splitlines()
+    assert child.returncode == 1
+    assert len(said) == 1
+    assert f"Port {port} is not available" in said[0]
+
+
 def test_without_a_port_the_next_free_one_is_taken(port: int) -> None:
     assert launch._free_port("127.0.0.1") != port
 

@@ -182,10 +182,11 @@ def test_the_form_says_what_it_costs_and_starts(visit: Any, raw: Study, idle: li
     assert "Trains 52 models" in shown  # 20 originals, 20 oracles, 12 that choose
     assert "3.4 more" in shown  # 5 % of (20 + 12 · 4) models
     assert "No optimiser state is needed" in shown
+    app.number_input(key="unlearn_models").set_value(24)  # and clicks before that is painted
     app.button(key="unlearn").click().run()
     (job,) = jobs(raw)
     assert job.parameters["forget"] == FORGET
-    assert (job.parameters["models"], job.parameters["methods"]) == (20, ["finetune"])
+    assert (job.parameters["models"], job.parameters["methods"]) == (24, ["finetune"])
     assert job.parameters["budget"] == 0.05
     assert "Unlearn 13 pictures, and audit it" in words(app)
     assert "Close the browser if you like" in words(app)

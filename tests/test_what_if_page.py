@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.jobs.queue import jobs
 from engine.removal_sets import keep_set
 from engine.study import Study
 from tests.synthetic import write_study
@@ -98,6 +99,18 @@ def test_without_a_recipe_it_says_what_to_add(visit: Any, tmp_path: Path) -> Non
     assert "Predicted effect by class" in words(app)
     assert "Add the recipe" in words(app)
     assert not [button for button in app.button if button.key == "verify"]
+
+
+def test_who_types_a_number_and_clicks_at_once_gets_that_many(
+    visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.jobs.queue.start_runner", lambda study: None)
+    study = write_study(tmp_path / "s", n_train=60, n_test=24)
+    app = visit(study, "what_if", set=keep_set(study, [1, 2, 3], "three").key)
+    app.number_input(key="seeds").set_value(2)
+    app.button(key="verify").click().run()
+    (job,) = jobs(study, active=True)
+    assert (job.kind, job.parameters["seeds"]) == ("verify", 2)
 
 
 @pytest.mark.parametrize("stage", ["spec", "data", "predictions"])

@@ -11,8 +11,30 @@ from engine.jobs.queue import submit
 from engine.study import Study
 
 
+def job_button(
+    label: str,
+    study: Study,
+    kind: str,
+    parameters: dict[str, Any],
+    title: str,
+    **button: Any,
+) -> None:
+    """A button that puts a job into the queue.
+
+    It is no callback of the button: that would get the parameters as they were painted last, and
+    who types a number and clicks at once is asking for the one just typed.
+
+    Args:
+        parameters: Of the job, as the fields beside the button say now.
+        button: More of `st.button`.
+    """
+    if st.button(label, **button):
+        enqueue(study, kind, parameters, title)
+        st.rerun()
+
+
 def enqueue(study: Study, kind: str, parameters: dict[str, Any], title: str) -> None:
-    """Callback: put a job into the queue, or have `refusal` say why not."""
+    """Put a job into the queue, or have `refusal` say why not."""
     try:
         submit(study, kind, parameters, title)
     except DataloupeError as error:

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard.components.blocks import aside, figures, heading
 from dashboard.components.cards import signed, training_card
-from dashboard.components.enqueue import enqueue, refusal
+from dashboard.components.enqueue import job_button, refusal
 from dashboard.components.gallery import Card, Group, gallery
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
@@ -73,17 +73,14 @@ def _ask(study: Study, algorithm: str, removed: Removal, kind: str) -> None:
         "study's checkpoints over the training data. It trains nothing, and methods learn from it "
         "later."
     )
-    st.button(
+    job_button(
         "Foretell it",
+        study,
+        KIND,
+        {"forget": list(removed), "algorithm": algorithm},
+        f"Foretell forgetting {len(removed):,} examples",
         icon=":material/online_prediction:",
         key="foretell",
-        on_click=enqueue,
-        args=(
-            study,
-            KIND,
-            {"forget": list(removed), "algorithm": algorithm},
-            f"Foretell forgetting {len(removed):,} examples",
-        ),
     )
     if told := refusal(KIND):
         warning([told])

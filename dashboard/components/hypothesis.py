@@ -14,7 +14,7 @@ from PIL import Image
 
 from dashboard.compare import hypotheses
 from dashboard.components.blocks import aside, heading, table
-from dashboard.components.enqueue import enqueue, refusal
+from dashboard.components.enqueue import job_button, refusal
 from dashboard.components.intervals import Bar, intervals
 from dashboard.components.job_panel import job_panel
 from dashboard.components.title import short
@@ -85,22 +85,26 @@ def hypothesis(study: Study, about: dict[str, Any], direction: dict[str, Any] | 
         one = {"names": [name], "options": {name: sent} if sent else {}}
         title = TRANSFORMATIONS[name].title
         with st.container(horizontal=True):
-            st.button(
+            job_button(
                 "Measure it on A and B",
+                study,
+                KIND,
+                common | one | {"intensities": _intensities(intensity)},
+                f"Test the hypothesis: {title}",
                 icon=":material/science:",
                 type="primary",
                 key="measure",
-                on_click=_submit,
-                args=(study, common | one | {"intensities": _intensities(intensity)}, title),
                 disabled=intensity == 0,
             )
-            st.button(
+            job_button(
                 "Try all",
+                study,
+                KIND,
+                common | ({"options": {name: sent}} if sent else {}),
+                "Try all transformations",
                 icon=":material/playlist_play:",
                 key="try_all",
                 help="Every transformation at three intensities, ranked by how differently it acts",
-                on_click=_submit,
-                args=(study, common | ({"options": {name: sent}} if sent else {}), "all"),
             )
         if told := refusal(KIND):
             st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(told)}</p>')
@@ -183,11 +187,6 @@ def picture(pixels: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(shown)).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _submit(study: Study, parameters: dict[str, Any], what: str) -> None:
-    title = "Try all transformations" if what == "all" else f"Test the hypothesis: {what}"
-    enqueue(study, KIND, parameters, title)
 
 
 def _latest(study: Study, comparison: str) -> Job | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components.blocks import aside
-from dashboard.components.enqueue import enqueue, refusal
+from dashboard.components.enqueue import job_button, refusal
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
 from dashboard.location import go
@@ -77,14 +77,16 @@ def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> Non
             "algorithm": algorithm,
             "source": source,
         }
-        st.button(
+        job_button(
             "Unlearn and audit",
+            study,
+            KIND,
+            parameters,
+            f"Unlearn {len(removed):,} {kind}s, and audit it",
             icon=":material/ink_eraser:",
             type="primary",
             key="unlearn",
             disabled=not methods,
-            on_click=enqueue,
-            args=(study, KIND, parameters, f"Unlearn {len(removed):,} {kind}s, and audit it"),
         )
     if told := refusal(KIND):
         warning([told])

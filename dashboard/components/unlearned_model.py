@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.components.blocks import aside, facts
-from dashboard.components.enqueue import enqueue, refusal
+from dashboard.components.enqueue import job_button, refusal
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
 from dashboard.components.unlearn_form import budget_input
@@ -66,13 +66,15 @@ def unlearned_model(
         job_panel(study, job.id)
         if job.active:
             return
-    st.button(
+    job_button(
         "Make this model",
+        study,
+        KIND,
+        parameters,
+        f"Unlearn checkpoint {checkpoint} by {title_of(method)}",
         icon=":material/deployed_code:",
         type="primary",
         key="certify",
-        on_click=enqueue,
-        args=(study, KIND, parameters, f"Unlearn checkpoint {checkpoint} by {title_of(method)}"),
     )
     if told := refusal(KIND):
         warning([told])

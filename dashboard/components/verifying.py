@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.components.agreement import BLUE, add_diagonal
 from dashboard.components.blocks import aside, table
-from dashboard.components.enqueue import enqueue, refusal, tell
+from dashboard.components.enqueue import job_button, refusal, tell
 from dashboard.components.job_card import job_card
 from dashboard.data import open_study
 from engine.errors import DataloupeError
@@ -48,12 +48,14 @@ def verify_button(study: Study, algorithm: str, method: str, rows: np.ndarray, w
             "algorithm": algorithm,
             "method": method,
         }
-        st.button(
+        job_button(
             "Verify by retraining",
+            study,
+            KIND,
+            parameters,
+            f"Verify without {words}",
             icon=":material/science:",
             key="verify",
-            on_click=enqueue,
-            args=(study, KIND, parameters, f"Verify without {words}"),
         )
     if told := refusal(KIND):
         st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')

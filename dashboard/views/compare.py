@@ -26,7 +26,7 @@ from dashboard.components.choice import choice
 from dashboard.components.comparison_export import comparison_export
 from dashboard.components.copy_link import copy_link
 from dashboard.components.directions import directions
-from dashboard.components.enqueue import enqueue, refusal
+from dashboard.components.enqueue import job_button, refusal
 from dashboard.components.hypothesis import hypothesis
 from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import notice, warning
@@ -135,14 +135,6 @@ def latest(wanted: Asked) -> Job | None:
     return next(found, None)
 
 
-def start(wanted: Asked, b: str) -> None:
-    """Callback: put the comparison into the queue."""
-    parameters = {"a": wanted.a, "b": b}
-    parameters |= {"method_a": wanted.method_a, "method_b": wanted.method_b}
-    title = f"Compare {name_of(study, wanted.a)} and {name_of(study, b)}"
-    enqueue(study, KIND, parameters, title)
-
-
 def not_compared(b: str) -> None:
     """The way to a comparison: its button, or how far its job is."""
     job = latest(asked)
@@ -161,13 +153,16 @@ def not_compared(b: str) -> None:
             "Two methods are chosen, which differ of themselves: what is found may be theirs and "
             "not the algorithms'."
         )
-    st.button(
+    methods = {"method_a": asked.method_a, "method_b": asked.method_b}
+    job_button(
         "Compare their training data",
+        study,
+        KIND,
+        {"a": asked.a, "b": b, **methods},
+        f"Compare {name_of(study, asked.a)} and {name_of(study, b)}",
         icon=":material/difference:",
         type="primary",
         key="compare",
-        on_click=start,
-        args=(asked, b),
     )
     if told := refusal(KIND):
         warning([told])

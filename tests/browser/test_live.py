@@ -50,9 +50,9 @@ def give(page: Page, content: bytes, name: str = "mine.png") -> None:
 def expect_rows(page: Page, sign: str, rows: NDArray[np.integer]) -> None:
     """Wait for the cards of exactly these rows, in their order."""
     cards = page.locator(f"section[data-sign={sign}] a.card")
-    expect(cards).to_have_count(len(rows), timeout=120_000)
-    for card, row in zip(cards.all(), rows, strict=True):
-        expect(card).to_have_attribute("data-row", str(row))
+    for place, row in enumerate(rows):
+        expect(cards.nth(place)).to_have_attribute("data-row", str(row), timeout=120_000)
+    expect(cards).to_have_count(len(rows))
 
 
 def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
