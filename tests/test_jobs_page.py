@@ -130,7 +130,7 @@ def test_every_page_says_that_a_job_runs(visit: Any, written: Study) -> None:
     write(written, title="Train *again*", **running())
     write(written, title="Later")
     (link,) = visit(written, "explore").get("page_link")
-    assert link.proto.label == r"Train \*again\* · 30% · 1 more"
+    assert link.proto.label == r"30% · Train \*again\* · 1 more"
 
 
 def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:

@@ -13,7 +13,7 @@ from engine.jobs.queue import jobs, resume
 from engine.study import Study
 
 SECONDS = 2.0
-LONGEST = 32
+WIDTH = 260
 
 
 def working(study: Study) -> None:
@@ -23,6 +23,7 @@ def working(study: Study) -> None:
         if not jobs(study, active=True):
             return
 
+        # Its end is cut by the style sheet where there is no room.
         @st.fragment(run_every=SECONDS)
         def watch() -> None:
             with contextlib.suppress(StoreError):
@@ -30,16 +31,14 @@ def working(study: Study) -> None:
                 if not active:
                     st.rerun()
                 first = active[-1]
-                title = first.title
-                if len(title) > LONGEST:
-                    title = title[: LONGEST - 1] + "…"
-                share = f" · {first.done / first.total:.0%}" if first.total else ""
-                more = f" · {len(active) - 1} more" if len(active) > 1 else ""
+                share = f"{first.done / first.total:.0%} · " if first.total else ""
+                more = f" · {len(active) - 1:,} more" if len(active) > 1 else ""
                 st.page_link(
                     JOBS,
-                    label=f"{plain(title)}{share}{more}",
+                    label=f"{share}{plain(first.title)}{more}",
                     icon=":material/progress_activity:",
                     query_params=st.query_params.to_dict(),
                 )
 
-        watch()
+        with st.container(key="working", width=WIDTH):
+            watch()
