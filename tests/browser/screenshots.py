@@ -57,17 +57,20 @@ def addresses(root: Path) -> dict[str, str]:
 
 
 def compare_addresses(study: Study) -> dict[str, str]:
-    """Compare before anything is uploaded; its panes too where two algorithms were compared."""
+    """Compare before anything is uploaded; an upload's report, and the panes of a comparison."""
+    found = {}
+    for upload in study.uploads:
+        found["compare-upload"] = f"compare?b={upload}"
     for path in study.comparison_files():
         about = read_comparison(study, path.stem)
         a, b = (about[key]["algorithm"] for key in ("a", "b"))
+        by = f"by_a={about['a']['method']}&by_b={about['b']['method']}"
         # The side whose first direction is the least likely to be chance.
         side = min("ab", key=lambda key: about["directions"][key][0]["p"] or 1)
         panes = {"compare": FOUND, "compare-hypothesis": HYPOTHESIS, "compare-example": EXAMPLE}
-        return {
-            name: f"compare?a={a}&b={b}&side={side}&pane={pane}" for name, pane in panes.items()
-        }
-    return {"compare": "compare"}
+        for name, pane in panes.items():
+            found[name] = f"compare?a={a}&b={b}&{by}&side={side}&pane={pane}"
+    return {"compare": "compare", **found}
 
 
 def brittle_address(study: Study) -> str:
@@ -109,10 +112,10 @@ def screenshot(
             files=[{"name": "mine.png", "mimeType": "image/png", "buffer": dropped}]
         )
         page.wait_for_selector(".gallery .thumb", timeout=120_000)
-    page.wait_for_selector(
+    page.locator(
         ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job, "
         ".js-plotly-plot .plot-container"
-    )
+    ).filter(visible=True).first.wait_for()
     settled(page).screenshot(path=target)
     context.close()
 
