@@ -21,10 +21,11 @@ from engine.stages.checkpoints import load_checkpoint
 from engine.tasks import load_task, margin
 from engine.training.checkpoints import load_weights
 from engine.training.outputs import read_batch
+from engine.unlearning import questions
 from engine.unlearning.audit import Audit, audit, membership, read_audits
 from engine.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
 from engine.unlearning.certificate import write_unlearned
-from engine.unlearning.changes import foretell, predicted_changes, units
+from engine.unlearning.changes import changes_made_from, foretell, predicted_changes, units
 from engine.unlearning.hyper import GRIDS, Hyper
 from engine.unlearning.methods import METHODS, Asked, Examples
 from engine.unlearning.models import FIRST_ORACLE, oracle_file
@@ -219,6 +220,14 @@ def test_what_chooses_leaves_every_class_an_example(study: Study) -> None:
     labels = study.table("train")["label"].to_numpy()
     assert set(np.delete(labels, found)) == set(labels)
     assert len(found) <= 150 // 4
+
+
+def test_what_was_foretold_of_other_rows_is_not_taken_for_these(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = changes_made_from(study, FORGET, FORGET, "mlp")
+    monkeypatch.setattr(questions, "MOST_LEARNT", 20)
+    assert changes_made_from(Study.open(study.root), FORGET, FORGET, "mlp") != before
 
 
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:

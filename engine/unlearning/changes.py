@@ -112,8 +112,8 @@ def changes_made_from(
         CODE,
         scores_made_from(study, algorithm),
         datamodel_made_from(study, algorithm, HYBRID) if has_units else None,
-        list(asked),
         list(removed),
+        rows_of(study, asked).learnt.tolist(),
         [source, bank_made_from(study, algorithm) if source != "trak" else None],
     )
 
