@@ -180,7 +180,7 @@ def test_the_form_says_what_it_costs_and_starts(visit: Any, raw: Study, idle: li
     app.number_input(key="unlearn_models").set_value(20).run()
     shown = words(app)
     assert "Trains 52 models" in shown  # 20 originals, 20 oracles, 12 that choose
-    assert "3.4 more" in shown  # 5 % of (20 + 12 · 4) models
+    assert "4.6 more" in shown  # 5 % of (20 + 12 · 6) models
     assert "No optimiser state is needed" in shown
     app.number_input(key="unlearn_models").set_value(24)  # and clicks before that is painted
     app.button(key="unlearn").click().run()

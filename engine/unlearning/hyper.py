@@ -44,24 +44,24 @@ class Cost:
         return (self.gradients + FORWARD * self.forwards) / retraining
 
 
-_RATES = (0.003, 0.01, 0.03)
+_RATES = (0.001, 0.003, 0.01, 0.03)
 _AWAY = [
     Hyper(learning_rate=rate, weight=weight)
-    for rate, weight in product(_RATES, (0.03, 0.1, 0.3, 1.0))
+    for rate, weight in product((0.0003, *_RATES), (0.01, 0.03, 0.1, 0.3, 1.0))
 ]
 GRIDS: Mapping[str, Sequence[Hyper]] = {
     "nothing": [Hyper()],
-    "finetune": [Hyper(learning_rate=rate) for rate in (0.003, 0.01, 0.03, 0.1)],
-    "ascent": [Hyper(learning_rate=rate) for rate in (0.0001, 0.0003, 0.001, 0.003, 0.01)],
+    "finetune": [Hyper(learning_rate=rate) for rate in (0.0003, *_RATES, 0.1)],
+    "ascent": [
+        Hyper(learning_rate=rate) for rate in (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003)
+    ],
     "both": _AWAY,
     "scrub": _AWAY,
     "matching": [
         Hyper(learning_rate=rate, forget_share=share, scale=scale)
-        for rate, share, scale in product(
-            (0.001, *_RATES, 0.1), (0.25, 0.5), (0.5, 0.7, 1.0, 1.4, 2.0)
-        )
+        for rate, share, scale in product((*_RATES, 0.1), (0.25, 0.5), (0.5, 0.7, 1.0, 1.4, 2.0))
     ],
-    "oracle": [Hyper(rate, share) for rate, share in product((0.001, *_RATES, 0.1), (0.25, 0.5))],
+    "oracle": [Hyper(rate, share) for rate, share in product((*_RATES, 0.1), (0.25, 0.5))],
 }
 """Methods, and what is tried for each."""
 
