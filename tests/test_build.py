@@ -50,9 +50,9 @@ def test_two_builds_give_the_same_bytes(small_study: Study, study_folder: Path) 
     assert all(step.complete for step in Study.open(study_folder).progress())
 
 
-@pytest.mark.parametrize("road", ["auto", "primal"])
+@pytest.mark.parametrize(("road", "kills"), [("auto", 10), ("primal", 5)])
 def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
-    small_study: Study, study_folder: Path, tmp_path: Path, road: str
+    small_study: Study, study_folder: Path, tmp_path: Path, road: str, kills: int
 ) -> None:
     undisturbed = small_study.root
     if road == "primal":
@@ -62,7 +62,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
         Study.open(undisturbed).build(workers=0)
     command = [sys.executable, "-m", "engine.cli", "build", str(study_folder), "--workers", "1"]
     moments = random.Random(0)
-    for _ in range(10):
+    for _ in range(kills):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             # Start-up takes a second or two, a whole build some five.

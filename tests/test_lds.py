@@ -82,7 +82,8 @@ def test_only_the_order_of_outputs_counts():
 def test_interval_is_as_wide_as_the_score_varies(noise, common):
     """Over fresh draws of runs and tests the score varies by what one draw's bootstrap says; noise
     of each (test, run) pair is counted up to thrice (variance), so √3 is the most."""
-    draws = [lds(*linear_world(30, 60, 40, noise, common, seed)) for seed in range(80)]
+    worlds = [linear_world(30, 60, 40, noise, common, seed) for seed in range(80)]
+    draws = [lds(*world, resamples=200) for world in worlds]
     spread = np.std([draw.mean for draw in draws])
     said = np.mean([(draw.high - draw.low) / (2 * 1.96) for draw in draws])
     assert 0.8 < said / spread < 1.9

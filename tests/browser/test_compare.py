@@ -222,7 +222,9 @@ def test_hostile_files_through_the_browser(
     assert page.locator("[data-testid=stException]").count() == 0
 
 
-def test_what_is_too_large_or_no_safetensors_is_refused_at_once(page: Page, plain_url: str) -> None:
+def test_what_is_too_large_or_no_safetensors_is_refused_at_once(
+    page: Page, plain_url: str, tmp_path: Path
+) -> None:
     page.goto(f"{plain_url}/compare")
     sent: list[str] = []
     page.on("request", lambda asked: sent.append(asked.url) if asked.method == "PUT" else None)
@@ -231,9 +233,8 @@ def test_what_is_too_large_or_no_safetensors_is_refused_at_once(page: Page, plai
         ("a.safetensors", bytes(21 * 2**20), "20.0MB or smaller"),
         ("a.pt", b"PK", "files are not allowed"),
     ):
-        files.set_input_files(
-            [{"name": name, "mimeType": "application/octet-stream", "buffer": content}]
-        )
+        (tmp_path / name).write_bytes(content)
+        files.set_input_files(tmp_path / name)
         expect(page.get_by_text(says)).to_be_visible()
     assert sent == []
 
