@@ -49,20 +49,21 @@ def work(
     """What `audit` would do. Reads which files are there, and no more."""
     methods = [method for method in methods if method != NOTHING]
     searched = [method for method in methods if len(GRIDS[method]) > 1]
-    validation, choosing = validation_set(study, algorithm, asked), min(models, MODELS)
+    choosing = min(models, MODELS)
     files = [original_file(study, algorithm, seed) for seed in range(models)]
     files += [oracle_file(study, algorithm, asked, asked, number) for number in range(models)]
+    there, wanted = sum(file.exists() for file in files), len(files)
     if searched:
-        files += [
-            oracle_file(study, algorithm, asked, validation, number) for number in range(choosing)
-        ]
-    there = sum(file.exists() for file in files)
+        wanted += choosing
+        # Which others choose takes a look at the scores; without oracles nothing was chosen yet.
+        if oracle_file(study, algorithm, asked, asked, 0).exists():
+            others = validation_set(study, algorithm, asked)
+            files = [oracle_file(study, algorithm, asked, others, n) for n in range(choosing)]
+            there += sum(file.exists() for file in files)
     unlearnings = models * len(methods) + choosing * sum(len(GRIDS[one]) for one in searched)
     foretold = 0.0
     if "matching" in methods:
-        gradients = sum(
-            cost_of_changes(study, algorithm, asked, removed, source)
-            for removed in (asked, validation)
-        )
+        # Once for the forget set, and once for as many others that choose.
+        gradients = 2 * cost_of_changes(study, algorithm, asked, asked, source)
         foretold = gradients / retraining_cost(study, algorithm)
-    return Work(there, len(files) - there, budget * unlearnings + foretold)
+    return Work(there, wanted - there, budget * unlearnings + foretold)
