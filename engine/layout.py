@@ -5,6 +5,7 @@ store.json                                   format of this folder
 slices/0123456789abcdef.json                 a saved slice: its name and its filters
 sets/0123456789abcdef.json                   a removal set: training rows, how they were chosen
 data/dataset.json                            what the dataset is, and its fingerprint
+data/begun.json                              what the source holds, until all of it is read
 data/{split}/00000.safetensors               what models are fed, in row shards
 data/{split}/00000.parquet                   id, label, columns to show and filter by
 data/{split}/00000.webp                      thumbnails, 64 to a sprite sheet
@@ -109,6 +110,10 @@ class Layout:
     @property
     def dataset_file(self) -> Path:
         return self.root / "data" / "dataset.json"
+
+    @property
+    def data_begun_file(self) -> Path:
+        return self.root / "data" / "begun.json"
 
     def slice_file(self, name: str) -> Path:
         return self.root / "slices" / f"{store.fingerprint('slice', name)}.json"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from engine import store
 from engine.answers import Dataset, Progress
 from engine.data.thumbnails import SPRITES_PER_SHEET, sprite_sheet
+from engine.errors import DataError
 from engine.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.spec import validate_options
 from engine.stages.run import Run
@@ -38,6 +40,7 @@ def run(run: Run) -> None:
     run.report(Progress("data", None, 0, 1))
     # The Hugging Face library takes seconds to import; a built study does not need it.
     from engine.data.encode import dataset_fingerprint, encode_split
+    from engine.data.raw import raw_fingerprints
     from engine.data.sources import load_source
 
     task = load_task(study.spec.task.name)
@@ -45,6 +48,13 @@ def run(run: Run) -> None:
     source = load_source(study.spec.data, study.root, allow_code=True)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
+    if not study.has_data:
+        raw = {
+            split: raw_fingerprints(rows, ROWS_PER_SHARD, source.classes, encoding)
+            for split, rows in zip(SPLITS, (source.train, source.test), strict=True)
+        }
+        _drop_changed(study, raw, made_from)
+    written: list[Path] = []
     contents: dict[str, list[tuple[dict[str, np.ndarray], list[str]]]] = {}
     for split in SPLITS:
         rows = source.train if split == "train" else source.test
@@ -52,7 +62,7 @@ def run(run: Run) -> None:
         first = _first_missing(study, split, len(rows), cell)
         start = len(rows) if first is None else first * ROWS_PER_SHARD
         for shard in encode_split(rows, task, options, encoding, ROWS_PER_SHARD, start):
-            _write_shard(study, split, shard, source.classes, cell, made_from)
+            written.append(_write_shard(study, split, shard, source.classes, cell, made_from))
         contents[split] = [
             (
                 store.read_tensors(study.arrays_file(split, shard), made_from),
@@ -60,8 +70,10 @@ def run(run: Run) -> None:
             )
             for shard in shards
         ]
+    fingerprint = dataset_fingerprint(contents, source.classes, encoding)
+    _refuse_changed(study, fingerprint, written)
     dataset = Dataset(
-        fingerprint=dataset_fingerprint(contents, source.classes, encoding),
+        fingerprint=fingerprint,
         source=source.description,
         task=task.name,
         display=task.display,
@@ -73,7 +85,37 @@ def run(run: Run) -> None:
         warnings=list(source.warnings),
     )
     store.write_json(study.dataset_file, asdict(dataset), made_from)
+    study.data_begun_file.unlink(missing_ok=True)
     run.report(Progress("data", None, 1, 1))
+
+
+def _drop_changed(study: Study, raw: Mapping[Split, list[str]], made_from: str) -> None:
+    """Of a data stage that was interrupted, remove the shards whose rows changed meanwhile; and
+    note what the source holds, before anything is written."""
+    path = study.data_begun_file
+    before = store.read_json(path, made_from)["raw"] if path.exists() else {}
+    for split in SPLITS:
+        known = dict(enumerate(before.get(split, [])))
+        for shard, found in enumerate(raw[split]):
+            if known.get(shard) != found:
+                study.arrays_file(split, shard).unlink(missing_ok=True)
+    store.write_json(path, {"raw": raw}, made_from)
+
+
+def _refuse_changed(study: Study, fingerprint: str, written: Sequence[Path]) -> None:
+    """Of a whole dataset some shards were lost, and read again: are they what they were?
+
+    Raises:
+        DataError: They are not, and were removed again: all else was made from what they were.
+    """
+    if study.has_data and study.dataset.fingerprint != fingerprint:
+        for path in written:
+            path.unlink()
+        raise DataError(
+            f"{study.spec.data.source} is not what it was when {study.root} read it, and the two "
+            "are never mixed. Put it back as it was, or run `dataloupe build "
+            f"{study.root} --rebuild data`, which reads all of it anew."
+        )
 
 
 def data_made_from(study: Study) -> str:
@@ -102,7 +144,8 @@ def _write_shard(
     classes: Sequence[str],
     cell: int,
     made_from: str,
-) -> None:
+) -> Path:
+    """Write it; the file of its arrays, which is written last."""
     number = shard.start // ROWS_PER_SHARD
     thumbnails = shard.thumbnails or []
     sheets = {}
@@ -116,4 +159,6 @@ def _write_shard(
     store.write_table(study.table_file(split, number), pa.table(columns), made_from)
     # A picture has no room for a checksum, so the arrays of the same rows carry it.
     made_by = {"sheets": sheets}
-    store.write_tensors(study.arrays_file(split, number), shard.arrays, made_from, made_by)
+    path = study.arrays_file(split, number)
+    store.write_tensors(path, shard.arrays, made_from, made_by)
+    return path
