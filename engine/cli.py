@@ -221,7 +221,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="verify every file of a study")
     doctor.add_argument("study", type=Path)
     doctor.add_argument(
-        "--repair", action="store_true", help="remove what is broken, to be rebuilt"
+        "--repair",
+        action="store_true",
+        help="remove what is broken, to be rebuilt; what people made is set aside",
     )
     doctor.set_defaults(verb=_doctor)
 

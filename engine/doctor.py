@@ -25,7 +25,8 @@ def examine(study: Study, repair: bool = False) -> Report:
     """Read every file of the study and compare it with its checksum.
 
     Args:
-        repair: Also remove the broken files, so that the next build makes just them again.
+        repair: Also remove the broken files, so that the next build makes just them again; what
+            people made is set aside instead, as `.broken` beside its place.
     """
     sheets = _sheet_digests(study)
     checks: dict[str, Callable[[Path], object]] = {
@@ -50,21 +51,32 @@ def examine(study: Study, repair: bool = False) -> Report:
             about = next(
                 (about for folder, about in imports.items() if folder in path.parents), None
             )
-            broken.append(
-                str(error)
-                if about is None
-                else f"{path} is broken. It was imported, so only importing it again mends it."
-            )
-            removed |= {path} if about is None else {path, about}  # without it the rest is nothing
+            if about is not None:
+                broken.append(
+                    f"{path} is broken. It was imported, so only importing it again mends it."
+                )
+                removed |= {path, about}  # without it the rest is nothing
+            elif study.is_of_people(path):
+                broken.append(
+                    f"{path} is broken. People made what it held, so no build makes it again; "
+                    f"--repair sets it aside as {path.name}.broken."
+                )
+                removed.add(path)
+            else:
+                broken.append(str(error))
+                removed.add(path)
     if repair:
         for path in removed:
-            path.unlink(missing_ok=True)
+            if study.is_of_people(path):
+                path.rename(path.with_name(f"{path.name}.broken"))
+            else:
+                path.unlink(missing_ok=True)
     if not broken:
         summary = f"{len(files)} files, all whole."
     elif repair:
         summary = (
-            f"{len(broken)} of {len(files)} files were broken and are removed. "
-            f"`dataloupe build {study.root}` makes just them again."
+            f"{len(broken)} of {len(files)} files were broken and are removed, or set aside where "
+            f"people made them. `dataloupe build {study.root}` makes just the removed ones again."
         )
     else:
         summary = (

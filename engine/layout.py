@@ -115,6 +115,12 @@ class Layout:
     def data_begun_file(self) -> Path:
         return self.root / "data" / "begun.json"
 
+    def is_of_people(self, path: Path) -> bool:
+        """Whether a person made what a file holds, so that no build can make it again."""
+        folder = path.relative_to(self.root).parts[0]
+        note = folder == "comparisons" and "." in path.stem
+        return note or folder in ("slices", "sets", "triage", "uploads")
+
     def slice_file(self, name: str) -> Path:
         return self.root / "slices" / f"{store.fingerprint('slice', name)}.json"
 

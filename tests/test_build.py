@@ -16,6 +16,7 @@ import pytest
 
 from engine import InterruptedBuild, Progress, SpecError, StaleError, StoreError, Study
 from engine.doctor import examine
+from engine.removal_sets import keep_set, kept_sets
 from engine.stages import stages_of
 
 
@@ -183,6 +184,20 @@ def test_build_mends_what_doctor_removes(small_study: Study, copy: Study) -> Non
     Study.open(copy.root).build(workers=0)
     assert contents(copy.root) == contents(small_study.root)
     assert examine(copy).broken == []
+
+
+def test_what_people_made_is_set_aside_and_not_removed(copy: Study) -> None:
+    kept = keep_set(copy, [1, 2, 3], "three that I know")
+    path = next((copy.root / "sets").glob("*.json"))
+    damaged(path, "cut")
+    (finding,) = examine(copy).broken
+    assert "People made what it held" in finding
+    content = path.read_bytes()
+    examine(copy, repair=True)
+    assert not path.exists()
+    assert path.with_name(f"{path.name}.broken").read_bytes() == content
+    assert examine(copy).broken == []
+    assert kept.key not in [one.key for one in kept_sets(copy, 10)]
 
 
 def made_files(root: Path) -> list[str]:
