@@ -30,6 +30,7 @@ from engine.unlearning.hyper import GRIDS, Hyper
 from engine.unlearning.methods import METHODS, Asked, Examples
 from engine.unlearning.models import FIRST_ORACLE, oracle_file
 from engine.unlearning.questions import labels_of, rows_of
+from engine.unlearning.search import Divergences, choose
 from engine.unlearning.validation import validation_set
 from tests.test_build import change
 
@@ -220,6 +221,22 @@ def test_what_chooses_leaves_every_class_an_example(study: Study) -> None:
     labels = study.table("train")["label"].to_numpy()
     assert set(np.delete(labels, found)) == set(labels)
     assert len(found) <= 150 // 4
+
+
+def test_predicted_changes_are_taken_as_they_are_where_that_is_no_worse() -> None:
+    rng = np.random.default_rng(0)
+    base, checked = rng.gamma(2.0, 0.5, 40), rng.gamma(2.0, 0.1, 100)
+
+    def trial(scale: float, worse: float, rate: float = 0.01) -> tuple[Hyper, Divergences]:
+        own = base + worse + rng.normal(0, 0.3, 40)
+        return Hyper(rate, scale=scale), Divergences(own, checked)
+
+    near = [trial(0.7, 0.0), trial(1.0, 0.01), trial(1.4, 0.01)]
+    assert choose(near).scale == 1.0
+    far = [trial(0.7, 0.0), trial(1.0, 1.0), trial(1.4, 0.01)]
+    assert choose(far).scale in (0.7, 1.4)
+    rates = [trial(1.0, 0.3, 0.001), trial(1.0, 0.0, 0.01), trial(1.0, 0.6, 0.1)]
+    assert choose(rates).learning_rate == min(rates, key=lambda one: one[1].score)[0].learning_rate
 
 
 def test_what_was_foretold_of_other_rows_is_not_taken_for_these(

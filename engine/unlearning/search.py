@@ -6,6 +6,7 @@ retrained without them, on them and on other retain examples. Neither is part of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -29,7 +30,7 @@ from engine.unlearning.questions import labels_of, rows_of
 
 MODELS = 12
 """Originals, and oracles of the validation set, that choose."""
-CODE = 1
+CODE = 2
 """Raised whenever the same models would choose otherwise."""
 
 
@@ -38,7 +39,7 @@ class Found:
     """What a search found.
 
     Attributes:
-        hyper: What did best.
+        hyper: What `choose` took.
         score: Its mean divergence on the validation set plus that on other retain examples.
         tried: How many others were tried.
     """
@@ -46,6 +47,29 @@ class Found:
     hyper: Hyper
     score: float
     tried: int
+
+
+@dataclass(frozen=True)
+class Divergences:
+    """How far models are from oracles, by example: lower is better.
+
+    Attributes:
+        removed: Of what they unlearned, float64 `[k]`.
+        checked: Of other retain examples, float64 `[l]`.
+    """
+
+    removed: np.ndarray
+    checked: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """What is to be least: both means together."""
+        return float(self.removed.mean() + self.checked.mean())
+
+    def error(self, other: Divergences) -> float:
+        """Standard error of the difference of two scores, over the examples."""
+        parts = (self.removed - other.removed, self.checked - other.checked)
+        return math.sqrt(sum(float(part.var()) / len(part) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -82,37 +106,50 @@ def search(
     )
     path = study.unlearning_search_file(template.algorithm, key)
     if not path.exists():
-        scores: dict[Hyper, float] = {}
+        found: dict[Hyper, Divergences] = {}
 
-        def keep(trial: Trial, score: float) -> None:
-            scores[trial.unlearning.hyper] = score
+        def keep(trial: Trial, divergences: Divergences) -> None:
+            found[trial.unlearning.hyper] = divergences
             if on_done is not None:
-                on_done(len(scores), len(grid))
+                on_done(len(found), len(grid))
 
         jobs = [Trial(replace(template, hyper=hyper), models) for hyper in grid]
         if workers is None:
             workers = execution.default_workers(template.device)
         execution.run_jobs(judge, jobs, workers if len(jobs) > 1 else 0, keep)
-        best = min(grid, key=lambda hyper: scores[hyper])
-        trials = [{**asdict(hyper), "score": scores[hyper]} for hyper in grid]
-        store.write_json(path, {"best": asdict(best), "trials": trials}, key)
-    content = store.read_json(path, key)
-    hyper = Hyper(**content["best"])
-    score = min(trial["score"] for trial in content["trials"])
-    return Found(hyper, score, len(content["trials"]))
+        chosen = choose([(hyper, found[hyper]) for hyper in grid])
+        trials = [{**asdict(hyper), "score": found[hyper].score} for hyper in grid]
+        score = found[chosen].score
+        store.write_json(path, {"chosen": asdict(chosen), "score": score, "trials": trials}, key)
+    kept = store.read_json(path, key)
+    return Found(Hyper(**kept["chosen"]), kept["score"], len(kept["trials"]))
 
 
-def judge(trial: Trial) -> float:
-    """Worker: how far models are from the oracles of the validation set: lower is better."""
+def choose(trials: Sequence[tuple[Hyper, Divergences]]) -> Hyper:
+    """The best; but predicted changes are taken as they are where that is no worse.
+
+    Of few models a score is noisy. So of all that are worse than the best by no more than one
+    standard error of the difference, those count whose scale is nearest to 1, and of these the one
+    with the lowest score (the one-standard-error rule: Breiman et al. 1984, section 3.4.3).
+    """
+    _, best = min(trials, key=lambda trial: trial[1].score)
+    near = [trial for trial in trials if trial[1].score - best.score <= trial[1].error(best)]
+    return min(near, key=lambda trial: (abs(math.log(trial[0].scale)), trial[1].score))[0]
+
+
+def judge(trial: Trial) -> Divergences:
+    """Worker: how far models are from the oracles of the validation set."""
     job = trial.unlearning
     study = Study.open(job.root)
     asked = asked_about(study, job.asked, job.removed)
+    removed, checked = np.array(job.removed, np.int64), rows_of(study, job.asked).checked
     found = []
     for seed in range(trial.models):
         model, _ = unlearn(study, replace(job, seed=seed))
         said = say(study, model, asked, job.device, test=False)["train"]
         if not np.isfinite(said).all():
-            return 2 * ceiling()
+            far = (np.full(len(part), ceiling()) for part in (removed, checked))
+            return Divergences(*far)
         found.append(said)
     files = [
         oracle_file(study, job.algorithm, job.asked, job.removed, number)
@@ -120,9 +157,9 @@ def judge(trial: Trial) -> float:
     ]
     oracles = read_said(files, asked)
     unlearned = replace(oracles, train=np.stack(found))
-    total = 0.0
-    for part in (np.array(job.removed, np.int64), rows_of(study, job.asked).checked):
+    divergences = []
+    for part in (removed, checked):
         labels = labels_of(study, part)
         ours, theirs = (margins(said.of(part), labels) for said in (unlearned, oracles))
-        total += float(normal_divergence(unlearned=ours, oracle=theirs).mean())
-    return total
+        divergences.append(normal_divergence(unlearned=ours, oracle=theirs))
+    return Divergences(*divergences)
