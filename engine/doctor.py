@@ -56,7 +56,7 @@ def examine(study: Study, repair: bool = False) -> Report:
                     f"{path} is broken. It was imported, so only importing it again mends it."
                 )
                 removed |= {path, about}  # without it the rest is nothing
-            elif study.is_of_people(path):
+            elif study.is_of_people(path) and path not in checks_of:
                 broken.append(
                     f"{path} is broken. People made what it held, so no build makes it again; "
                     f"--repair sets it aside as {path.name}.broken."
