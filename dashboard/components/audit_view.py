@@ -61,7 +61,7 @@ def which_audit(audits: list[Audit], audit: Audit) -> None:
         key="audit",
         on_change=keep,
         args=("audit", audits[-1].id, ("unlearned_by",)),
-        width=300,
+        width=360,
     )
 
 

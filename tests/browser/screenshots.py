@@ -20,6 +20,7 @@ from engine.modeldiff.compare import read_comparison
 from engine.removal_sets import keep_set, kept_sets
 from engine.study import Study
 from engine.unlearning.audit import read_audits
+from engine.unlearning.reading import best, reading
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
 
 VIEWS = {
@@ -81,12 +82,14 @@ def brittle_address(study: Study) -> str:
 
 
 def unlearn_address(study: Study, removed: str) -> str:
-    """Unlearn with the last audit of the study, or a set that nothing was audited of."""
+    """Unlearn with the last audit that says Forgotten, or the last one, or without any."""
     audits = read_audits(study)
     if not audits:
         return f"unlearn?set={removed}"
+    forgot = [one for one in audits if reading(one, best(one)).grade == "good"]
+    audit = (forgot or audits)[-1]
     forgotten = {one.rows.tobytes(): one.key for one in kept_sets(study, 100)}
-    rows = np.array(audits[-1].forget, np.int64)
+    rows = np.array(audit.forget, np.int64)
     words = f"{len(rows)} of an audit"
     return f"unlearn?set={forgotten.get(rows.tobytes()) or keep_set(study, rows, words).key}"
 
