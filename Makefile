@@ -9,9 +9,8 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 demo: $(VENV)/.installed
 	$(BIN)/dataloupe demo
 
-# Three on two cores: half of the time is waiting for a browser.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

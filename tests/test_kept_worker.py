@@ -29,6 +29,10 @@ def own_pid(_: int) -> int:
     return os.getpid()
 
 
+def hang(job: object) -> None:
+    time.sleep(60)
+
+
 def sleep(seconds: float) -> float:
     time.sleep(seconds)
     return seconds

@@ -23,6 +23,7 @@ from engine.kept_worker import KeptWorker
 from engine.live import Question, ask
 from tests.synthetic import write_study
 from tests.test_dashboard import APP, cards, group_words, words
+from tests.test_kept_worker import hang
 from tests.test_live import photo, pixels_of, png
 
 
@@ -174,7 +175,8 @@ def test_a_hanging_worker_is_said_and_replaced(
     visit: Any, small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = visit(small_study)
-    monkeypatch.setattr(dashboard.live, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(dashboard.live, "answer", hang)
+    monkeypatch.setattr(dashboard.live, "ANSWER_SECONDS", 0.3)
     give(app, png(pixels_of(small_study, 6)))
     assert "took longer than 0 seconds and was stopped" in words(app)
     monkeypatch.undo()
