@@ -6,7 +6,7 @@ The MLP of `benchmarks.workload` on the embedded 5,000 + 1,000 pictures, as a st
 checkpoints and 60 subset runs. Forget sets of `SIZES` training examples: random ones, and those
 with the largest entries in the first principal direction of the attributions. `MODELS` originals
 unlearn by every method, within `BUDGET` of a retraining, and are judged by `MODELS` oracles; each
-method's hyper-parameters were chosen by forgetting other, random examples.
+method's hyper-parameters were chosen by forgetting others that are most like them.
 
 `matching_vs_floor_forget` is KLoM on the forget set over that of oracles among themselves, both by
 half of the models, for each set; `matching_cost_share` what one model took, of a retraining, and

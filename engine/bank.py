@@ -51,6 +51,11 @@ class RunBank:
     def __len__(self) -> int:
         return len(self.masks)
 
+    @property
+    def held_out(self) -> np.ndarray:
+        """Which masks settings are chosen on: bool `[m]`."""
+        return np.array([PARTS[n % len(PARTS)] == "validation" for n in self.numbers], bool)
+
     def part(self, *names: Part) -> RunBank:
         """The masks to fit on, to choose on (validation), or to judge by and do nothing else."""
         rows = np.flatnonzero([PARTS[number % len(PARTS)] in names for number in self.numbers])

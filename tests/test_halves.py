@@ -20,7 +20,7 @@ from engine.attribution.sparse import SparseRows, SparseScores
 from engine.build import build_data
 from engine.layout import DATAMODEL, HYBRID, TRAK
 from engine.modeldiff.compare import compare, read_comparison, side
-from engine.modeldiff.halves import Half, scores_of, ways_to_halve
+from engine.modeldiff.halves import Half, runs_of, scores_of, ways_to_halve
 from engine.modeldiff.residuals import directions, residuals
 from engine.modeldiff.significance import LEVEL, MOST_SPLITS, Null, p_values, split_masks
 
@@ -164,15 +164,17 @@ def test_halves_are_what_the_stage_would_fit_to_them(study: Study) -> None:
     each = np.eye(N_TRAIN, dtype=np.float32)  # Directions are found of scores before the threshold.
     for method, tolerance in ((TRAK, 1e-5), (DATAMODEL, 1e-6), (HYBRID, 1e-4)):
         own = study.score_matrix("one", method).matmat(each)
-        found = scores_of(study, "one", method, everything).matmat(each)
+        runs = runs_of(study, "one", method)
+        found = scores_of(study, "one", method, everything, runs).matmat(each)
         np.testing.assert_allclose(found, own, atol=tolerance * np.abs(own).max())
 
 
 def test_a_split_is_as_lopsided_as_the_comparison(study: Study) -> None:
-    for way in ways_to_halve(study, "one", "one", "other", HYBRID):
+    runs = {name: runs_of(study, name, HYBRID) for name in ("one", "other")}
+    for way in ways_to_halve(study, "one", "one", "other", HYBRID, runs):
         assert sorted((*way.like_a.checkpoints, *way.like_b.checkpoints)) == [0, 1, 2, 3, 4]
         assert not set(way.like_a.masks) & set(way.like_b.masks)
         assert abs(len(way.like_a.masks) - len(way.like_b.masks)) <= 2
-    assert ways_to_halve(study, "one", "one", "other", "imported") == []
-    assert isinstance(scores_of(study, "one", HYBRID, way.like_a), DenseScores)
+    assert ways_to_halve(study, "one", "one", "other", "imported", runs) == []
+    assert isinstance(scores_of(study, "one", HYBRID, way.like_a, runs["one"]), DenseScores)
     assert not [path for path in study.root.iterdir() if path.name.startswith("tmp")]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from engine import store
+from engine.bank import RunBank
 from engine.errors import DataloupeError, StoreError
 from engine.layout import HYBRID, TRAK
 from engine.modeldiff.account import accounts
-from engine.modeldiff.halves import NEEDED, RESTS_ON, Halved, scores_of, ways_to_halve
+from engine.modeldiff.halves import NEEDED, RESTS_ON, Halved, runs_of, scores_of, ways_to_halve
 from engine.modeldiff.residuals import Directions, Residuals, directions, residuals
 from engine.modeldiff.significance import LEVEL, Null, p_values
 from engine.stages.search import scores_are
@@ -84,7 +85,7 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
     if study.comparison_file(comparison).exists():
         return comparison
     scores_a, scores_b = (study.score_matrix(s.algorithm, s.method) for s in (a, b))
-    halved = _halved(study, a, b)
+    halved, runs = _halved(study, a, b)
     total = 2 + len(halved)
     report(0, total, "Comparing attributions")
     a_beside_b = residuals(scores_a, scores_b)
@@ -95,7 +96,8 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
     for number, way in enumerate(halved):
         report(2 + number, total, "Comparing each algorithm with itself")
         like_a, like_b = (
-            scores_of(study, way.algorithm, a.method, half) for half in (way.like_a, way.like_b)
+            scores_of(study, way.algorithm, a.method, half, runs[way.algorithm])
+            for half in (way.like_a, way.like_b)
         )
         for key, one, other in (("a", like_a, like_b), ("b", like_b, like_a)):
             largest = _largest(residuals(one, other), k, study.spec.seed)
@@ -137,12 +139,15 @@ def read_comparison(study: Study, comparison: str) -> dict[str, Any]:
     return store.read_json(study.comparison_file(comparison))
 
 
-def _halved(study: Study, a: Side, b: Side) -> list[Halved]:
-    """Ways to split each of the two; none where they are not compared by one method."""
+def _halved(study: Study, a: Side, b: Side) -> tuple[list[Halved], dict[str, RunBank | None]]:
+    """Ways to split each of the two, none where they are not compared by one method; and the runs
+    of either, read once for all of them."""
     if a.method != b.method:
-        return []
+        return [], {}
     both = (a.algorithm, b.algorithm)
-    return [way for one in both for way in ways_to_halve(study, one, *both, a.method)]
+    runs = {one: runs_of(study, one, a.method) for one in both}
+    ways = [way for one in both for way in ways_to_halve(study, one, *both, a.method, runs)]
+    return ways, runs
 
 
 def _largest(found: Residuals, k: int, seed: int) -> float:

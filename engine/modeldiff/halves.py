@@ -8,7 +8,7 @@ the hybrid in both, for a half that kept all of either would be too like the oth
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,10 @@ NEEDED = {
 """How much of it, at least."""
 
 
+Splits = list[tuple[tuple[int, ...], tuple[int, ...]]]
+"""Pairs of parts, of checkpoints or of rows of masks."""
+
+
 @dataclass(frozen=True)
 class Half:
     """A part of what an algorithm's scores rest on.
@@ -66,28 +70,38 @@ class Halved:
     like_b: Half
 
 
-def ways_to_halve(study: Study, algorithm: str, a: str, b: str, method: str) -> list[Halved]:
+def runs_of(study: Study, algorithm: str, method: str) -> RunBank | None:
+    """The runs that an algorithm's scores were fitted to; None where they rest on none."""
+    if method not in (DATAMODEL, HYBRID):
+        return None
+    return study.bank(algorithm, train=False).part("fit", "validation")
+
+
+def ways_to_halve(
+    study: Study, algorithm: str, a: str, b: str, method: str, runs: Mapping[str, RunBank | None]
+) -> list[Halved]:
     """How to split an algorithm, A or B itself, where both are compared by one method.
+
+    Args:
+        runs: What `runs_of` gives, of A and of B.
 
     Returns:
         At most `MOST_SPLITS`; none where there is too little to split, or the method is not ours.
     """
-    nothing: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((), ())] * MOST_SPLITS
-    checkpoints = masks = nothing
     if method not in RESTS_ON:
         return []
+    nothing: Splits = [((), ())] * MOST_SPLITS
+    checkpoints = masks = nothing
     if method != DATAMODEL:
         count_a, count_b = study.checkpoints(a), study.checkpoints(b)
         smaller = min(count_a, count_b)
-        checkpoints = split_checkpoints(study.checkpoints(algorithm), smaller, study.spec.seed)
-        if count_a < count_b:
-            checkpoints = [(rest, larger) for larger, rest in checkpoints]
-    if method != TRAK:
-        count_a, count_b = (len(_fitted(study, one)) for one in (a, b))
-        held_out = _held_out(_fitted(study, algorithm))
-        masks = split_masks(held_out, min(count_a, count_b) / len(held_out), study.spec.seed)
-        if count_a < count_b:
-            masks = [(rest, larger) for larger, rest in masks]
+        found = split_checkpoints(study.checkpoints(algorithm), smaller, study.spec.seed)
+        checkpoints = _larger_for_larger(found, count_a, count_b)
+    own, of_a, of_b = runs[algorithm], runs[a], runs[b]
+    if own is not None and of_a is not None and of_b is not None:
+        count_a, count_b = len(of_a), len(of_b)
+        found = split_masks(own.held_out, min(count_a, count_b) / len(own), study.spec.seed)
+        masks = _larger_for_larger(found, count_a, count_b)
     return [
         Halved(algorithm, Half(checkpoints_a, masks_a), Half(checkpoints_b, masks_b))
         for (checkpoints_a, checkpoints_b), (masks_a, masks_b) in zip(
@@ -96,36 +110,45 @@ def ways_to_halve(study: Study, algorithm: str, a: str, b: str, method: str) -> 
     ]
 
 
-def scores_of(study: Study, algorithm: str, method: str, half: Half) -> MeanScores | Scores:
-    """The algorithm's scores by this method, of this half alone; settings stay as chosen by all."""
-    return _SCORES[method](study, algorithm, half)
+def _larger_for_larger(splits: Splits, count_a: int, count_b: int) -> Splits:
+    """Splits whose larger part comes first, so that it stands for what rests on more."""
+    return splits if count_a >= count_b else [(rest, larger) for larger, rest in splits]
 
 
-def _trak(study: Study, algorithm: str, half: Half) -> MeanScores | Scores:
-    return scores_of_checkpoints(study, algorithm, half.checkpoints)
+def scores_of(
+    study: Study, algorithm: str, method: str, half: Half, runs: RunBank | None
+) -> MeanScores | Scores:
+    """The algorithm's scores by this method, of this half alone; settings stay as chosen by all.
+
+    Args:
+        runs: What `runs_of` gives.
+    """
+    if runs is None:
+        return scores_of_checkpoints(study, algorithm, half.checkpoints)
+    if method == DATAMODEL:
+        return _datamodel(study, half, runs)
+    return _hybrid(study, algorithm, half, runs)
 
 
-def _datamodel(study: Study, algorithm: str, half: Half) -> Scores:
+def _datamodel(study: Study, half: Half, runs: RunBank) -> Scores:
     from engine.attribution.datamodels import fit_datamodels
 
-    bank, rows = _fitted(study, algorithm), list(half.masks)
-    found = fit_datamodels(
-        bank.masks[rows], bank.test[rows], _held_out(bank)[rows], threads=default_workers("cpu")
-    )
+    rows, threads = list(half.masks), default_workers("cpu")
+    found = fit_datamodels(runs.masks[rows], runs.test[rows], runs.held_out[rows], threads=threads)
     return SparseScores(
         [SparseRows(found.indptr, found.indices, found.values)], study.dataset.n_train
     )
 
 
-def _hybrid(study: Study, algorithm: str, half: Half) -> Scores:
+def _hybrid(study: Study, algorithm: str, half: Half, runs: RunBank) -> Scores:
     import torch
 
     from engine.attribution import prior
 
     about = store.read_json(study.method_file(algorithm, HYBRID))
     settings = prior.Settings(**{name: about[name] for name in ("ridge", "flat", "noise", "width")})
-    bank, rows = _fitted(study, algorithm), list(half.masks)
-    masks, outputs = (torch.from_numpy(array[rows]) for array in (bank.masks, bank.test))
+    rows = list(half.masks)
+    masks, outputs = (torch.from_numpy(array[rows]) for array in (runs.masks, runs.test))
     mean = scores_of_checkpoints(study, algorithm, half.checkpoints)
     threshold = store.read_tensors(study.weighting_file(algorithm)).get("threshold")
 
@@ -144,19 +167,3 @@ def _hybrid(study: Study, algorithm: str, half: Half) -> Scores:
         found = prior.fit(trak(tests) * units, masks, outputs[:, tests], settings)
         weights[tests] = found.weights.numpy()
     return DenseScores([weights])
-
-
-_SCORES: dict[str, Callable[[Study, str, Half], MeanScores | Scores]] = {
-    TRAK: _trak,
-    DATAMODEL: _datamodel,
-    HYBRID: _hybrid,
-}
-
-
-def _fitted(study: Study, algorithm: str) -> RunBank:
-    """The runs that datamodels are fitted to."""
-    return study.bank(algorithm, train=False).part("fit", "validation")
-
-
-def _held_out(bank: RunBank) -> np.ndarray:
-    return np.isin(bank.numbers, bank.part("validation").numbers)

@@ -109,13 +109,12 @@ def fit_training(job: Job) -> None:
         )
     both = bank.part("fit", "validation")
     outputs = cast(np.ndarray, both.train)
-    held_out = np.isin(both.numbers, bank.part("validation").numbers)
     for shard in range(study.shards("train")):
         path = study.training_datamodels_file(job.algorithm, shard)
         if store.is_there(path, made_from):
             continue
         targets = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
-        found = fit_datamodels(both.masks, outputs[:, targets], held_out, device=job.device)
+        found = fit_datamodels(both.masks, outputs[:, targets], both.held_out, device=job.device)
         names = ("indptr", "indices", "values", "bias", *DIAGNOSTICS)
         store.write_tensors(path, {name: getattr(found, name) for name in names}, made_from)
 
@@ -125,11 +124,10 @@ def _fit_lasso(study: Study, job: Job, bank: RunBank) -> None:
 
     made_from = datamodel_made_from(study, job.algorithm, DATAMODEL)
     both = bank.part("fit", "validation")
-    held_out = np.isin(both.numbers, bank.part("validation").numbers)
     fits = [study.fit_file(job.algorithm, DATAMODEL, n) for n in range(study.shards("test"))]
 
     def rows(tests: slice) -> SparseRows:
-        found = fit_datamodels(both.masks, both.test[:, tests], held_out, device=job.device)
+        found = fit_datamodels(both.masks, both.test[:, tests], both.held_out, device=job.device)
         arrays = {name: getattr(found, name) for name in ("bias", *DIAGNOSTICS)}
         store.write_tensors(fits[tests.start // ROWS_PER_SHARD], arrays, made_from)
         return SparseRows(found.indptr, found.indices, found.values)

@@ -211,7 +211,6 @@ def audit(
     methods = list(dict.fromkeys([NOTHING, *methods]))
     asked = forget_set(study, forget)
     device = execution.pick_device(device)
-    validation = validation_set(study, algorithm, asked)
     told = report or (lambda done, total, what: None)
 
     def during(what: str) -> Callable[[int, int], None]:
@@ -222,7 +221,9 @@ def audit(
     train_models(study, jobs, workers, during("oracles"))
     searched = [m for m in methods if len(GRIDS[m]) > 1 and m not in (hyper or {})]
     choosing = min(models, MODELS)
+    validation: Removal = ()
     if searched:
+        validation = validation_set(study, algorithm, asked)
         jobs = oracles(study, algorithm, asked, validation, choosing, device)
         train_models(study, jobs, workers, during("oracles of the validation set"))
     if "oracle" in searched:

@@ -96,8 +96,7 @@ def foretell_by_bank(
     if source == "datamodel":
         from engine.attribution.datamodels import fit_datamodels
 
-        held_out = np.isin(both.numbers, bank.part("validation").numbers)
-        found = fit_datamodels(both.masks, outputs, held_out, device=device)
+        found = fit_datamodels(both.masks, outputs, both.held_out, device=device)
         change = np.concatenate(
             [
                 -found.rows(block)[:, list(removed)].sum(axis=1)
