@@ -21,7 +21,7 @@ from engine.stages.checkpoints import load_checkpoint
 from engine.tasks import load_task, margin
 from engine.training.checkpoints import load_weights
 from engine.training.outputs import read_batch
-from engine.unlearning import questions
+from engine.unlearning import questions, validation
 from engine.unlearning.audit import Audit, audit, membership, read_audits
 from engine.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
 from engine.unlearning.certificate import write_unlearned
@@ -215,12 +215,23 @@ def test_what_chooses_is_like_what_is_forgotten(
     assert {row % 2 for row in found} == {forget.start}
 
 
-def test_what_chooses_leaves_every_class_an_example(study: Study) -> None:
-    for_all = tuple(range(0, 300, 2))
-    found = validation_set(study, "mlp", for_all)
-    labels = study.table("train")["label"].to_numpy()
-    assert set(np.delete(labels, found)) == set(labels)
-    assert len(found) <= 150 // 4
+def test_what_chooses_leaves_every_class_an_example(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class of three, which are all that is like what is to be forgotten: one of them stays."""
+    forget = tuple(range(0, 300, 2))
+    lone = rows_of(study, forget).others[:3]
+    labels = np.ones(300, np.int64)
+    labels[lone] = 0
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((60, 300))
+    scores[:, [*forget, *lone]] = rng.standard_normal((60, 1))
+    dense = DenseScores([scores.astype(np.float32)])
+    monkeypatch.setattr(Study, "score_matrix", lambda *_: dense)
+    monkeypatch.setattr(validation, "labels_of", lambda study, rows: labels[rows])
+    found = validation_set(Study.open(study.root), "mlp", forget)
+    assert len(found) == 150 // 4
+    assert np.isin(lone, found).sum() == 2
 
 
 def test_predicted_changes_are_taken_as_they_are_where_that_is_no_worse() -> None:
