@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._report import say
-from engine.launch import _start, _stop
+from engine.running.launch import _start, _stop
 from engine.store import fingerprint
-from engine.study import Study
+from engine.study.reader import Study
 from tests.synthetic import write_study
 
 ROOT = Path(__file__).parent.parent

@@ -28,13 +28,13 @@ import numpy as np
 from benchmarks._report import report, say
 from benchmarks.workload import CNN, ENCODING, MLP, Workload, data, task, untrained
 from engine import store
-from engine.answers import Progress
-from engine.bank import draw_mask, pack
-from engine.execution import run_jobs
-from engine.stages import bank as bank_stage
-from engine.stages import data as data_stage
-from engine.stages.run import Run
-from engine.study import Study
+from engine.attribution.datamodels.bank import draw_mask, pack
+from engine.build.run import Run
+from engine.build.stages import bank as bank_stage
+from engine.build.stages import data as data_stage
+from engine.running.processes import run_jobs
+from engine.store.records import Progress
+from engine.study.reader import Study
 
 ALPHA = 0.5
 RESUMED = 1000

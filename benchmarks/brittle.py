@@ -24,12 +24,18 @@ import numpy as np
 
 from benchmarks._report import report, say
 from benchmarks._study import built
-from engine.brittle import AGREE, SURE, Supports, find, verify_brittle
-from engine.quality import Measured, share
-from engine.retraining import removal_of
-from engine.study import Study
-from engine.templates import spec_from_template
-from engine.verification import Outcome, Question, agreement, predicted_and_actual, verify_all
+from engine.applications.brittle.supports import AGREE, SURE, Supports, find, verify_brittle
+from engine.applications.verification import (
+    Outcome,
+    Question,
+    agreement,
+    predicted_and_actual,
+    verify_all,
+)
+from engine.attribution.evaluation.quality import Measured, share
+from engine.build.retraining import removal_of
+from engine.data.templates import spec_from_template
+from engine.study.reader import Study
 
 RUNS = 100
 PREDICTIONS = 30

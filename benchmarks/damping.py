@@ -12,13 +12,13 @@ import torch
 from benchmarks._report import report, say
 from benchmarks.lds import THREADS, Mean, default_road, memory_bytes, out_to_loss
 from benchmarks.workload import CNN, MLP, Workload, batches_of, checkpoint, prepare_all, task, truth
-from engine.attribution.gradients import plan_gradients
-from engine.attribution.kernel import Kernel, first_examples, make_kernel, solve
-from engine.attribution.lds import lds
-from engine.attribution.projection import features
-from engine.attribution.road import Road
-from engine.attribution.trak import example_weights, gram, primal_projection, test_factors
-from engine.spec import TrakSpec
+from engine.attribution.evaluation.lds import lds
+from engine.attribution.trak.attribute import example_weights, gram, primal_projection, test_factors
+from engine.attribution.trak.gradients import plan_gradients
+from engine.attribution.trak.kernel import Kernel, first_examples, make_kernel, solve
+from engine.attribution.trak.projection import features
+from engine.attribution.trak.solver import Road
+from engine.store.spec import TrakSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

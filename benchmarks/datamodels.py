@@ -39,12 +39,12 @@ from benchmarks.workload import (
     truth,
 )
 from engine import store
-from engine.attribution import prior
-from engine.attribution.calibration import NINETY
-from engine.attribution.datamodels import fit_datamodels
-from engine.attribution.lds import Lds, lds_of_predictions, spearman
-from engine.attribution.road import Road
-from engine.spec import TrakSpec
+from engine.attribution.datamodels import prior
+from engine.attribution.datamodels.fit import fit_datamodels
+from engine.attribution.evaluation.calibration import NINETY
+from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
+from engine.attribution.trak.solver import Road
+from engine.store.spec import TrakSpec
 
 CODE = 2
 """Raised when the same runs would give another hybrid."""

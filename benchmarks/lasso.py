@@ -25,8 +25,8 @@ import numpy as np
 from sklearn.linear_model import Lasso, lasso_path
 
 from benchmarks._report import report, say
-from engine.attribution.datamodels import Datamodels, fit_datamodels
-from engine.attribution.lasso import standardise
+from engine.attribution.datamodels.fit import Datamodels, fit_datamodels
+from engine.attribution.datamodels.lasso import standardise
 
 N_TRAIN, RUNS, HELD_OUT, TARGETS, LAMBDAS = 5_000, 2_000, 400, 1_000, 20
 NONZEROS, NOISE = 100, 1.0

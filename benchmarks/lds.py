@@ -38,19 +38,19 @@ from benchmarks.workload import (
     truth,
 )
 from engine import store
-from engine.attribution.kernel import first_examples
-from engine.attribution.lds import lds
-from engine.attribution.projection import features
-from engine.attribution.road import Road
+from engine.attribution.evaluation.lds import lds
 from engine.attribution.scores import combine
-from engine.attribution.trak import (
+from engine.attribution.trak.attribute import (
     attribute_dual,
     choose_road,
     gram,
     primal_projection,
     test_factors,
 )
-from engine.spec import TrakSpec
+from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.projection import features
+from engine.attribution.trak.solver import Road
+from engine.store.spec import TrakSpec
 from engine.training.outputs import evaluate
 
 if TYPE_CHECKING:

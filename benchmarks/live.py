@@ -24,9 +24,9 @@ from benchmarks._report import report, say
 from benchmarks._server import serving
 from benchmarks._study import demo
 from dashboard.live import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
-from engine.kept_worker import KeptWorker
-from engine.live import Question, ask
-from engine.study import Study
+from engine.applications.live import Question, ask
+from engine.running.kept_worker import KeptWorker
+from engine.study.reader import Study
 from tests.browser.chromium import DESKTOP, chromium, settled
 
 FIRSTS = 3

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from benchmarks._report import report, say
 from benchmarks._server import N_TEST, N_TRAIN, Server, large_study, serving
-from engine.study import Study
+from engine.study.reader import Study
 from tests.browser.chromium import DESKTOP, chromium
 
 STARTS = 5

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.workload import batches_of, data, task
-from engine.attribution.gradients import per_example_gradients, plan_gradients
+from engine.attribution.trak.gradients import per_example_gradients, plan_gradients
 from engine.tasks.margin import margin
 
 if TYPE_CHECKING:

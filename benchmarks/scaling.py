@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import report, say
-from engine import search
 from engine.attribution.scores import FactorScores, RowShards, TopK, merge, ranges, top_k
+from engine.attribution.search import vector_index
 from engine.store import read_tensors, write_tensors
 
 SIZES = (5_000, 50_000, 500_000)
@@ -176,7 +176,7 @@ def search_table(scores: FactorScores) -> dict[str, Any]:
     truth, _ = top_k(scores, K)
     exact_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    space = search.attribution_space(scores, RANK, seed=0)
+    space = vector_index.attribution_space(scores, RANK, seed=0)
     vectors = RowShards.of([space.train_vectors(scores, range(scores.n_train))])
     space_seconds = time.perf_counter() - start
     tests = np.sort(np.random.default_rng(0).choice(N_TEST, QUERIES, replace=False))
@@ -187,9 +187,9 @@ def search_table(scores: FactorScores) -> dict[str, Any]:
     for kind in ("flat", "sq", "pq", "ivf"):
         say(f"search index {kind}")
         start = time.perf_counter()
-        index = search.build_index(vectors, kind, seed=0)
+        index = vector_index.build_index(vectors, kind, seed=0)
         build_seconds = time.perf_counter() - start
-        recall = search.measure_recall(index, queries, exact, sample)
+        recall = vector_index.measure_recall(index, queries, exact, sample)
         single = []
         for query in queries:
             start = time.perf_counter()
@@ -197,7 +197,7 @@ def search_table(scores: FactorScores) -> dict[str, Any]:
             single.append(time.perf_counter() - start)
         kinds[kind] = {
             "build_seconds": round(build_seconds, 2),
-            "mib": round(len(search.index_to_array(index)) / 2**20, 1),
+            "mib": round(len(vector_index.index_to_array(index)) / 2**20, 1),
             "candidates": recall.candidates,
             "recall": round(recall.recall, 4),
             "recall_by_candidates": {str(c): round(r, 4) for c, r in recall.table.items()},

@@ -24,11 +24,11 @@ import numpy as np
 from benchmarks._report import report, say
 from benchmarks._study import built
 from benchmarks.workload import MLP
-from engine.layout import TRAK
-from engine.study import Study
-from engine.unlearning.audit import BUDGET, PARTS, Audit, audit
-from engine.unlearning.hyper import GRIDS
-from engine.unlearning.klom import Klom
+from engine.applications.unlearning.audit import BUDGET, PARTS, Audit, audit
+from engine.applications.unlearning.klom import Klom
+from engine.applications.unlearning.settings import GRIDS
+from engine.store.layout import TRAK
+from engine.study.reader import Study
 
 SIZES = (10, 50, 250)
 MODELS = 50

@@ -19,17 +19,17 @@ from typing import Any
 
 from benchmarks._report import report, say
 from benchmarks._study import demo
-from engine.answers import Progress
-from engine.build import build_data, writing
-from engine.errors import DataloupeError
-from engine.jobs import queue
-from engine.modeldiff.compare import read_comparison
-from engine.stages import checkpoints
-from engine.stages.run import Run
-from engine.study import Study
-from engine.templates import spec_from_template
-from engine.uploads.keeping import Given, accept, trial_worker
-from engine.uploads.report import Request, quick_report
+from engine.applications.modeldiff.comparison import read_comparison
+from engine.build.build import build_data, writing
+from engine.build.run import Run
+from engine.build.stages import checkpoints
+from engine.data.templates import spec_from_template
+from engine.exchange.uploads.keeping import Given, accept, trial_worker
+from engine.exchange.uploads.report import Request, quick_report
+from engine.running.jobs import queue
+from engine.store.errors import DataloupeError
+from engine.store.records import Progress
+from engine.study.reader import Study
 from tests.hostile_uploads import fitting_weights, make_corpus, mlp_shapes
 
 SPEC = """\

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from engine import store
-from engine.execution import run_jobs
-from engine.spec import AlgorithmSpec, DataSpec
+from engine.running.processes import run_jobs
+from engine.store.spec import AlgorithmSpec, DataSpec
 from engine.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ def mask(half: int) -> np.ndarray:
 
 def checkpoint(workload: Workload, number: int) -> torch.nn.Module:
     """One of the models trained on all training pictures, in eval mode."""
-    from engine.training.checkpoints import load_weights
     from engine.training.outputs import to_device
+    from engine.training.weights import load_weights
 
     prepare([Model(workload, None, number)])
     model = untrained(workload, 0)
@@ -205,8 +205,8 @@ def prepare(jobs: list[Model], workers: int = 2) -> None:
 def train(job: Model) -> None:
     """Worker: train one model; keep its weights, or what it says of the test pictures."""
     from engine.training import trainer
-    from engine.training.checkpoints import save_weights
     from engine.training.outputs import evaluate
+    from engine.training.weights import save_weights
 
     seed = int(store.fingerprint("benchmark", job.half, job.seed)[:7], 16)
     subset = None if job.half is None else np.flatnonzero(mask(job.half))

@@ -20,8 +20,8 @@ from dashboard.components.notice import notice
 from dashboard.data import STUDY_VARIABLE
 from dashboard.live import MEGABYTES
 from dashboard.routes import routes
-from engine.errors import DataloupeError
-from engine.study import Study
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 HERE = Path(__file__).parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -27,7 +27,7 @@ from dashboard.location import (
     read_location,
 )
 from dashboard.login import sign_in
-from engine.errors import DataloupeError
+from engine.store.errors import DataloupeError
 
 HERE = Path(__file__).parent
 

@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from engine.brittle import AT_MOST, Supports, find
-from engine.brittle_table import STATUSES, brittle_table
-from engine.flags import RULES, Flag, flags
-from engine.study import Study
-from engine.triage import Triage, triage
-from engine.verification import Verification
+from engine.applications.brittle.data_issues import RULES, Flag, flags
+from engine.applications.brittle.supports import AT_MOST, Supports, find
+from engine.applications.brittle.table import STATUSES, brittle_table
+from engine.applications.verification import Verification
+from engine.study.reader import Study
+from engine.study.triage import Triage, triage
 
 MOST_SHOWN = 100
 """The most that a removal set may have on the page."""

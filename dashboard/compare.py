@@ -10,11 +10,11 @@ import streamlit as st
 from dashboard.components.title import short
 from dashboard.data import stamp_of
 from engine import store
-from engine.errors import DataloupeError, StoreError
-from engine.layout import TRAK
-from engine.modeldiff.compare import comparison_id, read_comparison, side
-from engine.modeldiff.significance import LEVEL
-from engine.study import Study
+from engine.applications.modeldiff.comparison import comparison_id, read_comparison, side
+from engine.applications.modeldiff.significance import LEVEL
+from engine.store.errors import DataloupeError, StoreError
+from engine.store.layout import TRAK
+from engine.study.reader import Study
 
 Key = Literal["a", "b"]
 """`a`: what A does and B does not; `b`: the reverse."""

@@ -20,15 +20,15 @@ from dashboard.login import picture_key
 from dashboard.sheets import gathered
 from dashboard.slices import NEED_SCORES
 from engine import store
-from engine.answers import Badge
-from engine.counterfactual import Counterfactual
-from engine.doctor import Report, examine
-from engine.errors import SpecError
-from engine.layout import Split
-from engine.removal_sets import RemovalSet
-from engine.slices import SavedSlice, saved_slices
-from engine.study import Study
-from engine.verification import Verification
+from engine.applications.verification import Verification
+from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.store.errors import SpecError
+from engine.store.layout import Split
+from engine.store.records import Badge
+from engine.study.doctor import Report, examine
+from engine.study.reader import Study
+from engine.study.removal_sets import RemovalSet
+from engine.study.slices import SavedSlice, saved_slices
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""

@@ -12,12 +12,12 @@ import traceback
 
 import streamlit as st
 
-from engine.errors import DataloupeError
-from engine.kept_worker import KeptWorker
-from engine.live import Answer, Question
-from engine.live import ask as answer
-from engine.live import warm_up as load
-from engine.study import Study
+from engine.applications.live import Answer, Question
+from engine.applications.live import ask as answer
+from engine.applications.live import warm_up as load
+from engine.running.kept_worker import KeptWorker
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 MEGABYTES = 20
 """The largest file that is taken. The server itself may take more: models are larger."""

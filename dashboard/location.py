@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.slices import NEED_SCORES, Slice, read_rows, read_slice
-from engine.study import Study
+from engine.study.reader import Study
 
 OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"

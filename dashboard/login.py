@@ -24,7 +24,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.components.notice import notice
-from engine.errors import DataloupeError
+from engine.store.errors import DataloupeError
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from starlette.staticfiles import StaticFiles
 from dashboard import sheets
 from dashboard.login import picture_key
 from engine import store
-from engine.errors import DataloupeError
-from engine.launch import TOKEN_VARIABLE
-from engine.layout import Layout, Split
+from engine.running.launch import TOKEN_VARIABLE
+from engine.store.errors import DataloupeError
+from engine.store.layout import Layout, Split
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",

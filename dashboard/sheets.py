@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from engine.data.thumbnails import gathered_sheet
-from engine.layout import Layout, Split
+from engine.store.layout import Layout, Split
 
 _pool = ThreadPoolExecutor(2, thread_name_prefix="sheets")
 

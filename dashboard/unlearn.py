@@ -8,17 +8,17 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.data import Stamp, stamp_of
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, jobs
-from engine.retraining import Removal
-from engine.study import Study
-from engine.unlearning.audit import Audit, read_audits
-from engine.unlearning.bank_changes import SOURCES, Source, check_source
-from engine.unlearning.foretelling import Foretold, foretold
-from engine.unlearning.forgotten import Forgotten, forgotten
-from engine.unlearning.hyper import TITLES
-from engine.unlearning.models import oracles_made_from
-from engine.unlearning.reading import best
+from engine.applications.unlearning.audit import Audit, read_audits
+from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
+from engine.applications.unlearning.forgotten import Forgotten, forgotten
+from engine.applications.unlearning.models import oracles_made_from
+from engine.applications.unlearning.predicted_effect import Foretold, foretold
+from engine.applications.unlearning.reading import best
+from engine.applications.unlearning.settings import TITLES
+from engine.build.retraining import Removal
+from engine.running.jobs.queue import Job, jobs
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 EFFECT, AUDIT, BEFORE, MODEL = "effect", "audit", "before", "model"
 PANES = {

@@ -14,13 +14,13 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard.data import stamp_of
-from engine.errors import DataloupeError
-from engine.kept_worker import KeptWorker
-from engine.modeldiff.transformations import texture_of
-from engine.study import Study
-from engine.uploads.keeping import Given, accept, trial_worker
-from engine.uploads.record import Upload
-from engine.uploads.report import QuickReport, Request, quick_report
+from engine.applications.modeldiff.transformations import texture_of
+from engine.exchange.uploads.keeping import Given, accept, trial_worker
+from engine.exchange.uploads.report import QuickReport, Request, quick_report
+from engine.running.kept_worker import KeptWorker
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.uploads import Upload
 
 TEXTURE_SECONDS = 20.0
 

@@ -10,9 +10,8 @@
 Importing this package does not import torch.
 """
 
-from engine.answers import Badge, Dataset, Explanation, Influence, Progress
-from engine.counterfactual import Counterfactual
-from engine.errors import (
+from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.store.errors import (
     CheckpointError,
     DataError,
     DataloupeError,
@@ -23,7 +22,8 @@ from engine.errors import (
     StoreError,
     UploadError,
 )
-from engine.study import Study
+from engine.store.records import Badge, Dataset, Explanation, Influence, Progress
+from engine.study.reader import Study
 
 __version__ = "0.1.0"
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from engine import Study, store
-from engine.attribution.calibration import calibrate
-from engine.layout import TRAK
-from engine.quality import Calibration, Measured
-from engine.stages.quality import predict
+from engine.attribution.evaluation.calibration import calibrate
+from engine.attribution.evaluation.quality import Calibration, Measured
+from engine.build.stages.quality import predict
+from engine.store.layout import TRAK
 
 
 def give_units(study: Study, algorithm: str = "mlp") -> Study:

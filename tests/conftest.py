@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import STUDY_VARIABLE
 from engine import Study
-from engine.jobs.kinds import KINDS
+from engine.running.jobs.kinds import KINDS
 from tests.job_kinds import TEST_KINDS
 from tests.sentences import SPEC, sentences
 from tests.synthetic import write_study

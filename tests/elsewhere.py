@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from engine.importing import kronfluence
+from engine.exchange.importing import kronfluence
 
 
 def saved(path: Path, array: Any) -> Path:

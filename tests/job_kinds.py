@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.errors import DataloupeError
-from engine.execution import run_jobs
-from engine.jobs.kinds import Kind, Report
-from engine.study import Study
+from engine.running.jobs.kinds import Kind, Report
+from engine.running.processes import run_jobs
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 CHECK = "tests.job_kinds:check"
 TEST_KINDS = {
@@ -56,7 +56,7 @@ def stubborn(study: Study, parameters: dict[str, Any], report: Report) -> dict[s
 
 
 def pooled(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Work in processes of engine.execution."""
+    """Work in processes of engine.running.processes."""
     report(0, 8, "working")
     done: list[float] = []
 
@@ -79,7 +79,7 @@ def stumble(study: Study, parameters: dict[str, Any], report: Report) -> dict[st
 def start_again(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
     """Take what watches over it along, each time."""
     parent = os.getppid()
-    assert b"engine.jobs.runner" in Path(f"/proc/{parent}/cmdline").read_bytes()
+    assert b"engine.running.jobs.runner" in Path(f"/proc/{parent}/cmdline").read_bytes()
     os.kill(parent, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
     return {}

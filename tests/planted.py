@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.layout import SPLITS
-from engine.shortcut import CARRIES
-from engine.study import Study
-from engine.templates import spec_from_template
+from engine.applications.case_studies.shortcut import CARRIES
+from engine.data.templates import spec_from_template
+from engine.store.layout import SPLITS
+from engine.study.reader import Study
 
 
 def write_planted(

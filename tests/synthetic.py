@@ -21,8 +21,8 @@ from PIL import Image
 
 from engine import store
 from engine.data import SPRITES_PER_SHEET, sprite_sheet
-from engine.layout import FORMAT, MAP_KINDS, ROWS_PER_SHARD, SPLITS, TRAK, Split
-from engine.study import Study
+from engine.store.layout import FORMAT, MAP_KINDS, ROWS_PER_SHARD, SPLITS, TRAK, Split
+from engine.study.reader import Study
 
 Stage = Literal["spec", "data", "predictions", "complete"]
 STAGES: tuple[Stage, ...] = ("spec", "data", "predictions", "complete")

@@ -12,10 +12,16 @@ from statistics import NormalDist
 import numpy as np
 
 from engine import store
-from engine.attribution.lds import spearman
-from engine.layout import TRAK
-from engine.quality import Calibration, Measured, MethodQuality, Point, Quality
-from engine.study import Study
+from engine.attribution.evaluation.lds import spearman
+from engine.attribution.evaluation.quality import (
+    Calibration,
+    Measured,
+    MethodQuality,
+    Point,
+    Quality,
+)
+from engine.store.layout import TRAK
+from engine.study.reader import Study
 from tests.synthetic import write_scores
 
 ALPHA = 0.5

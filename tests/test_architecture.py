@@ -10,95 +10,94 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = [
-    {
-        "engine.errors",
-        "engine.one_line",
-        "engine.plain_csv",
-        "engine.softmax",
-        "engine.store",
-        "engine.sharded_rows",
-    },
-    {"engine.spec", "engine.bank"},
-    {"engine.layout"},
-    {"engine.answers", "engine.uploads.record"},
-    {
-        "engine.data",
-        "engine.tasks",
-        "engine.models",
-        "engine.execution",
-        "engine.kept_worker",
-        "engine.cluster",
-    },
-    {"engine.training", "engine.convert", "engine.shortcut"},
-    {"engine.attribution"},
-    {
-        "engine.search",
-        "engine.similarity",
-        "engine.maps",
-        "engine.quality",
-        "engine.trust",
-        "engine.removal",
-        "engine.counterfactual",
-    },
-    {"engine.study"},
-    {"engine.slices", "engine.removal_sets"},
-    {"engine.stages"},
-    {"engine.live", "engine.retraining", "engine.uploads"},
-    {"engine.verification"},
-    {"engine.brittle", "engine.flags", "engine.triage", "engine.unlearning"},
-    {"engine.brittle_table"},
-    {"engine.build", "engine.doctor", "engine.templates", "engine.progress", "engine.launch"},
-    {"engine.importing", "engine.modeldiff"},
-    {"engine.jobs"},
-    {"engine.demo", "engine.case_study"},
-    {"engine.cli"},
-    {"dashboard"},
-]
+ORDER = (
+    "engine.store",
+    "engine.models",
+    "engine.data",
+    "engine.attribution",
+    "engine.tasks",
+    "engine.study",
+    "engine.training",
+    "engine.running",
+    "engine.build",
+    "engine.exchange",
+    "engine.applications",
+    "engine.api",
+    "engine.cli",
+    "dashboard",
+)
+"""DESIGN section 3, from the ground up. A module imports from its own room and those before it."""
 
 
-def layer_of(module: str) -> int | None:
-    for number, names in enumerate(LAYERS):
-        if any(module == name or module.startswith(name + ".") for name in names):
+def room_of(module: str) -> int | None:
+    for number, name in enumerate(ORDER):
+        if module == name or module.startswith(name + "."):
             return number
     return None
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def imports_of(path: Path) -> set[str]:
-    """Modules imported when the file is: not those inside functions or under TYPE_CHECKING."""
+    """Modules that a file imports anywhere: in functions and under TYPE_CHECKING too."""
     found: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            assert node.level == 0, f"{path} imports relatively"
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            submodules = members & MODULES.keys()
+            found |= submodules
+            if members - submodules:
+                found.add(node.module)
     return found
 
 
-FILES = sorted(
-    path
+MODULES = {
+    module_of(path): path
     for folder in ("engine", "dashboard")
-    for path in (ROOT / folder).rglob("*.py")
-    if path != ROOT / "engine" / "__init__.py"
-)
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+ROOMS = {module: path for module, path in MODULES.items() if module not in ("engine", "dashboard")}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    mine = layer_of(module)
-    assert mine is not None, f"{module} has no layer: give it one in {Path(__file__).name}"
-    for imported in imports_of(path):
-        assert not (module.startswith("engine") and imported.startswith("streamlit"))
-        theirs = layer_of(imported)
+@pytest.mark.parametrize("module", ROOMS)
+def test_imports_point_one_way(module: str) -> None:
+    mine = room_of(module)
+    assert mine is not None, f"{module} is in no room of DESIGN section 3"
+    for imported in imports_of(ROOMS[module]):
+        assert not (module.startswith("engine") and imported.split(".")[0] == "streamlit")
+        theirs = room_of(imported)
         if theirs is not None:
-            assert theirs <= mine, f"{module} imports {imported}, which lies downstream"
+            assert theirs <= mine, f"{module} imports {imported}, which lies above it"
+
+
+def test_no_circle_of_imports() -> None:
+    graph = {
+        module: {name for name in imports_of(path) if name in MODULES and name != module}
+        for module, path in ROOMS.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"circle: {' → '.join(way[way.index(module) :])} → {module}"
+        if module not in done:
+            for imported in sorted(graph.get(module, ())):
+                visit(imported, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
 def test_opening_a_study_does_not_import_torch() -> None:
     script = (
-        "import sys, engine, engine.cli, engine.search, engine.attribution.scores\n"
-        "import engine.jobs.child, engine.jobs.building\n"
+        "import sys, engine, engine.cli.main, engine.attribution.search.vector_index\n"
+        "import engine.attribution.scores\n"
+        "import engine.running.jobs.child, engine.build.job\n"
         "assert 'torch' not in sys.modules and 'streamlit' not in sys.modules, 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -24,9 +24,9 @@ from engine import (
     StaleError,
     StoreError,
     Study,
-    bank,
     store,
 )
+from engine.attribution.datamodels import bank
 from engine.models import build_model
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
@@ -236,8 +236,8 @@ def test_weights_without_their_recipe_are_refused_before_anything_is_built(
 def test_a_run_that_diverges_is_named(copy: Study) -> None:
     study = change(copy.root, "learning_rate = 0.05", "learning_rate = 1000.0")
     shutil.rmtree(copy.bank_folder("mlp"))
-    from engine.stages import bank as stage
-    from engine.stages.run import Run
+    from engine.build.run import Run
+    from engine.build.stages import bank as stage
 
     with pytest.raises(DataloupeError, match=r"^Subset run 00000-0 of mlp: Training diverged"):
         stage.run(Run(study, "cpu", 0, lambda progress: None), "mlp")

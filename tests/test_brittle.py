@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from engine import DataloupeError, StoreError, Study, brittle, store
-from engine.brittle import Supports, Units, find, verified, verify_brittle
-from engine.brittle_table import COLUMNS, as_bytes, as_csv, brittle_table, write
+from engine import DataloupeError, StoreError, Study, store
+from engine.applications.brittle import supports
+from engine.applications.brittle.supports import Supports, Units, find, verified, verify_brittle
+from engine.applications.brittle.table import COLUMNS, as_bytes, as_csv, brittle_table, write
+from engine.applications.verification import verify
+from engine.attribution.evaluation.quality import Measured
 from engine.cli import main
-from engine.quality import Measured
-from engine.triage import Triage
-from engine.verification import verify
+from engine.study.triage import Triage
 from tests.calibrated import give_units
 
 SURELY = Measured(1, 1, 1)
@@ -67,7 +68,7 @@ def planted(
 
 
 def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(brittle, "SURE", 0.0)
+    monkeypatch.setattr(supports, "SURE", 0.0)
     found = planted(
         [1.0, 1.0, -0.5, -0.5],
         [[0.6, 0.3, 0.2], [0.4, 0.3, 0.2], [-0.6, -0.1, 0], [-0.2, -0.2, 0]],
@@ -80,14 +81,14 @@ def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.Monk
 
 
 def test_flips_are_said_only_beyond_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(brittle, "SURE", 1.28)
+    monkeypatch.setattr(supports, "SURE", 1.28)
     # Removing k changes the lead by −k ± 0.35·k, so 1.28 deviations below 0 is at k·0.552 > 1.
     scores = [[1.0] * 6]
     assert planted([1.0], scores).size.tolist() == [2]
     assert planted([2.0], scores).size.tolist() == [4]
     # What four checkpoints leave open of the lead is half of its deviation.
     assert planted([1.0], scores, deviation=1.5).size.tolist() == [3]
-    monkeypatch.setattr(brittle, "SURE", 0.0)
+    monkeypatch.setattr(supports, "SURE", 0.0)
     assert planted([1.0], scores, deviation=1.5).size.tolist() == [2]
 
 
@@ -118,7 +119,7 @@ def test_a_planted_linear_world_flips_where_it_is_said_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Predictions that are linear in who is trained on, with noisy scores: nine in ten flip."""
-    monkeypatch.setattr(brittle, "SURE", 1.28)
+    monkeypatch.setattr(supports, "SURE", 1.28)
     generator = np.random.default_rng(0)
     n, trains, k = 400, 300, 20
     weights = generator.gamma(0.3, 0.1, size=(n, trains))
@@ -224,18 +225,18 @@ def test_a_verification_belongs_to_its_removal_set(proven: tuple) -> None:
 
 def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
     study, found, tests = proven
-    asked = brittle.check_job(study, {"tests": [f"test-{tests[0]}"], "seeds": 1})
+    asked = supports.check_job(study, {"tests": [f"test-{tests[0]}"], "seeds": 1})
     assert asked["tests"] == [tests[0]]
     assert json.loads(json.dumps(asked)) == asked
-    answer = brittle.run_job(study, asked, lambda done, total, what: None)
+    answer = supports.run_job(study, asked, lambda done, total, what: None)
     assert answer["tests"] == 1
     with pytest.raises(DataloupeError, match="No predictions"):
-        brittle.check_job(study, {})
+        supports.check_job(study, {})
     with pytest.raises(DataloupeError, match="no parameter 'colour'"):
-        brittle.check_job(study, {"tests": [1], "colour": 3})
+        supports.check_job(study, {"tests": [1], "colour": 3})
     stable = int(np.flatnonzero(found.size == 0)[0])
     with pytest.raises(DataloupeError, match="not said to flip"):
-        brittle.check_job(study, {"tests": [stable]})
+        supports.check_job(study, {"tests": [stable]})
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ import pytest
 
 from dashboard.components.lead_curve import lead_curve
 from engine import Study
-from engine.brittle import Supports, find, verify_brittle
-from engine.jobs.queue import jobs
-from engine.triage import triage
+from engine.applications.brittle.supports import Supports, find, verify_brittle
+from engine.running.jobs.queue import jobs
+from engine.study.triage import triage
 from tests.calibrated import give_units
 from tests.synthetic import write_study
 from tests.test_build import change
@@ -36,7 +36,7 @@ def found(study: Study) -> Supports:
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are put into the queue, and nothing runs them."""
-    monkeypatch.setattr("engine.jobs.queue.start_runner", lambda study: None)
+    monkeypatch.setattr("engine.running.jobs.queue.start_runner", lambda study: None)
 
 
 def id_of(study: Study, row: int) -> str:
@@ -208,7 +208,7 @@ def test_exports_open_in_pandas(study: Study, found: Supports) -> None:
     import io
 
     from dashboard.brittle import brittle
-    from engine.brittle_table import as_bytes
+    from engine.applications.brittle.table import as_bytes
 
     table, told = brittle(study, found)
     opened = pd.read_parquet(io.BytesIO(as_bytes(table, "parquet")))

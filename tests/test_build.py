@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from engine import InterruptedBuild, Progress, SpecError, StaleError, StoreError, Study
-from engine.doctor import examine
-from engine.removal_sets import keep_set, kept_sets
-from engine.stages import stages_of
+from engine.build.stages import stages_of
+from engine.study.doctor import examine
+from engine.study.removal_sets import keep_set, kept_sets
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -61,7 +61,15 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
         spec.write_text(spec.read_text() + '\n[trak]\nroad = "primal"\nproj_dim = 64\n')
         undisturbed = shutil.copytree(study_folder, tmp_path / "undisturbed")
         Study.open(undisturbed).build(workers=0)
-    command = [sys.executable, "-m", "engine.cli", "build", str(study_folder), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "engine.cli.main",
+        "build",
+        str(study_folder),
+        "--workers",
+        "1",
+    ]
     moments = random.Random(0)
     for _ in range(kills):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -317,7 +325,15 @@ def test_the_soft_threshold_shrinks_every_score(study_folder: Path) -> None:
 def test_a_worker_leaves_with_its_build(study_folder: Path) -> None:
     spec = study_folder / "study.toml"
     spec.write_text(spec.read_text().replace("epochs = 4", "epochs = 100000"))
-    command = [sys.executable, "-m", "engine.cli", "build", str(study_folder), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "engine.cli.main",
+        "build",
+        str(study_folder),
+        "--workers",
+        "1",
+    ]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (workers := children_of(child.pid)) and time.monotonic() < deadline:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.attribution.calibration import calibrate
-from engine.errors import DataError
+from engine.attribution.evaluation.calibration import calibrate
+from engine.store.errors import DataError
 
 
 def planted(seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

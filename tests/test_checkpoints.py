@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.errors import CheckpointError
 from engine.models import build_model
 from engine.store import FINGERPRINT_KEY, read_header, read_made_by
+from engine.store.errors import CheckpointError
 from engine.tasks import load_task
-from engine.training.checkpoints import load_weights, save_weights
 from engine.training.outputs import evaluate
+from engine.training.weights import load_weights, save_weights
 
 ENCODING = {"shape": [1, 8, 8], "mean": [0.0], "std": [1.0]}
 

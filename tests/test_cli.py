@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from engine import Study
+from engine.attribution.evaluation.quality import Quality
 from engine.cli import main
-from engine.quality import Quality
 from tests.synthetic import write_study
 from tests.synthetic_quality import write_quality
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine import Progress, SpecError, Study, cluster
+from engine import Progress, SpecError, Study
+from engine.running import cluster
 from tests.conftest import SMALL_STUDY
 from tests.test_build import contents
 

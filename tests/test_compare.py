@@ -19,17 +19,17 @@ import pytest
 from PIL import Image
 
 from engine import Study, store
-from engine.case_study import CASES, open_case, run
+from engine.applications.case_studies.run import CASES, open_case, run
+from engine.applications.case_studies.shortcut import CLASS
+from engine.applications.modeldiff.comparison import compare, read_comparison, side
+from engine.applications.modeldiff.hypothesis import measure, try_all
+from engine.applications.modeldiff.job import check_hypothesis, check_job, run_hypothesis, run_job
+from engine.applications.modeldiff.report_file import as_html
 from engine.cli import main
-from engine.errors import DataError, DataloupeError, SpecError, StoreError, UploadError
-from engine.modeldiff.compare import compare, read_comparison, side
-from engine.modeldiff.hypothesis import measure, try_all
-from engine.modeldiff.job import check_hypothesis, check_job, run_hypothesis, run_job
-from engine.modeldiff.report_file import as_html
-from engine.shortcut import CLASS
-from engine.templates import case_names
-from engine.uploads.keeping import accept_files, delete, trial_worker
-from engine.uploads.record import ENOUGH
+from engine.data.templates import case_names
+from engine.exchange.uploads.keeping import accept_files, delete, trial_worker
+from engine.store.errors import DataError, DataloupeError, SpecError, StoreError, UploadError
+from engine.study.uploads import ENOUGH
 from tests.hostile_uploads import fitting_weights, mlp_shapes, safetensors
 from tests.planted import carries, write_planted
 
@@ -293,7 +293,7 @@ def test_a_hypothesis_is_a_job_whose_result_is_kept(
 def test_the_queue_s_kinds_are_checked_without_torch() -> None:
     script = (
         "import sys\n"
-        "from engine.jobs.kinds import KINDS, _load\n"
+        "from engine.running.jobs.kinds import KINDS, _load\n"
         "for name in ('compare', 'hypothesis'): _load(KINDS[name].check)\n"
         "assert 'torch' not in sys.modules\n"
     )

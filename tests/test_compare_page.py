@@ -20,16 +20,16 @@ from streamlit.testing.v1 import AppTest
 import dashboard.uploads
 from dashboard.__main__ import largest_upload
 from engine import Study, store
-from engine.errors import DataloupeError, UploadError
-from engine.jobs import queue
-from engine.jobs.queue import jobs
-from engine.kept_worker import KeptWorker
-from engine.modeldiff.job import run_hypothesis, run_job
-from engine.modeldiff.notes import keep_note, notes
-from engine.modeldiff.report_file import as_csv, as_dict, as_html
-from engine.retraining import check_recipe, has_recipe
-from engine.uploads.keeping import delete, trial_worker
-from engine.uploads.record import write_upload
+from engine.applications.modeldiff.job import run_hypothesis, run_job
+from engine.applications.modeldiff.notes import keep_note, notes
+from engine.applications.modeldiff.report_file import as_csv, as_dict, as_html
+from engine.build.retraining import check_recipe, has_recipe
+from engine.exchange.uploads.keeping import delete, trial_worker
+from engine.running.jobs import queue
+from engine.running.jobs.queue import jobs
+from engine.running.kept_worker import KeptWorker
+from engine.store.errors import DataloupeError, UploadError
+from engine.study.uploads import write_upload
 from tests.test_dashboard import cards, words
 
 NAME = "<b>Mine</b> | other"

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import engine.convert
-from engine.convert import convert
-from engine.errors import CheckpointError
-from engine.execution import run_jobs
+import engine.exchange.convert
+from engine.exchange.convert import convert
 from engine.models import build_model
-from engine.training.checkpoints import load_weights
+from engine.running.processes import run_jobs
+from engine.store.errors import CheckpointError
+from engine.training.weights import load_weights
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +23,11 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     """A worker for each case costs seconds; the tests `in_a_worker` go the real way."""
     if "in_a_worker" in request.node.name:
         return
-    monkeypatch.setattr(engine.convert, "_bound_this_process", lambda source: None)
+    monkeypatch.setattr(engine.exchange.convert, "_bound_this_process", lambda source: None)
     monkeypatch.setattr(
-        engine.convert, "run_jobs", lambda f, jobs, workers, done: run_jobs(f, jobs, 0, done)
+        engine.exchange.convert,
+        "run_jobs",
+        lambda f, jobs, workers, done: run_jobs(f, jobs, 0, done),
     )
 
 

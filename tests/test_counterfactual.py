@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from engine import DataloupeError, Study, store
+from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.attribution.evaluation.effects import changes, removal
+from engine.attribution.evaluation.quality import Measured
 from engine.attribution.scores import DenseScores, FactorScores
-from engine.attribution.sparse import SparseRows, SparseScores
+from engine.attribution.sparse_scores import SparseRows, SparseScores
 from engine.cli import main
-from engine.counterfactual import Counterfactual
-from engine.quality import Measured
-from engine.removal import changes, removal
-from engine.removal_sets import (
+from engine.study.removal_sets import (
     keep_set,
     kept_sets,
     parse_examples,

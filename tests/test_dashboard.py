@@ -32,11 +32,11 @@ from dashboard.data import STUDY_VARIABLE, Examples, mix_ups
 from dashboard.location import Location
 from dashboard.slices import MOST_PICKED, SORTS, Slice, position_in_slice, read_rows, rows_text
 from engine import store
-from engine.answers import Influence
-from engine.bank import BankImport
-from engine.errors import DataloupeError
-from engine.slices import save_slice, saved_slices
-from engine.study import Study
+from engine.attribution.datamodels.bank import BankImport
+from engine.store.errors import DataloupeError
+from engine.store.records import Influence
+from engine.study.reader import Study
+from engine.study.slices import save_slice, saved_slices
 from tests.conftest import APP
 from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from engine.data import asset, dataset_fingerprint, encode_split
 from engine.data.sources import Source, load_source
-from engine.errors import DataError
-from engine.spec import DataSpec, load_spec
+from engine.store.errors import DataError
+from engine.store.spec import DataSpec, load_spec
 from engine.tasks import load_task
 
 CLASSES = ["cat", "dog", "eel"]

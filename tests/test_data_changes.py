@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from engine import Study
-from engine.build import build_data
+from engine.build.build import build_data
+from engine.build.stages import data
 from engine.data.raw import raw_fingerprints
 from engine.data.sources import load_source
-from engine.errors import DataError
-from engine.layout import ROWS_PER_SHARD
-from engine.spec import DataSpec
-from engine.stages import data
+from engine.store.errors import DataError
+from engine.store.layout import ROWS_PER_SHARD
+from engine.store.spec import DataSpec
 from tests.sentences import SPEC, sentences
 from tests.test_build import contents
 

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine.build.encoding import encode_split
 from engine.data import SPRITES_PER_SHEET, crop, sprite_sheet, thumbnail_box
-from engine.data.encode import encode_split
 from engine.data.pictures import read_header, read_picture
 from engine.data.sources import load_source
 from engine.data.thumbnails import gathered_sheet, thumbnail
-from engine.errors import DataError, SpecError
-from engine.spec import DataSpec
+from engine.store.errors import DataError, SpecError
+from engine.store.spec import DataSpec
 from engine.tasks import load_task
 from engine.tasks.image_classification import Options, encode, plan_encoding
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
 
-from engine.attribution.datamodels import Datamodels, fit_datamodels
-from engine.attribution.lasso import CoordinateDescent, ProximalGradient, standardise
-from engine.errors import DataError
+from engine.attribution.datamodels.fit import Datamodels, fit_datamodels
+from engine.attribution.datamodels.lasso import CoordinateDescent, ProximalGradient, standardise
+from engine.store.errors import DataError
 
 SOLVERS = {
     "descent": lambda masks: CoordinateDescent(masks, threads=2),
@@ -168,7 +168,7 @@ def test_prediction_is_bias_and_the_weights_of_what_is_there():
 def test_targets_do_not_depend_on_each_other(monkeypatch):
     masks, outputs, _ = runs(targets=7)
     together, _ = fitted(masks, outputs)
-    monkeypatch.setattr("engine.attribution.datamodels.BLOCK_BYTES", 2 * 4 * masks.shape[1])
+    monkeypatch.setattr("engine.attribution.datamodels.fit.BLOCK_BYTES", 2 * 4 * masks.shape[1])
     apart, _ = fitted(masks, outputs, threads=2)
     np.testing.assert_array_equal(together.indptr, apart.indptr)
     np.testing.assert_array_equal(together.indices, apart.indices)
@@ -185,7 +185,8 @@ def test_torch_gives_what_numba_gives(monkeypatch):
     masks, outputs, _ = runs(m=100, n=140, noise=1.0)
     here, _ = fitted(masks, outputs)
     monkeypatch.setattr(
-        "engine.attribution.datamodels._solver", lambda masks, *_: ProximalGradient(masks, "cpu")
+        "engine.attribution.datamodels.fit._solver",
+        lambda masks, *_: ProximalGradient(masks, "cpu"),
     )
     there, _ = fitted(masks, outputs)
     np.testing.assert_array_equal(here.penalty, there.penalty)
@@ -229,7 +230,7 @@ def test_unfit_input_is_refused(change, message):
 
 def test_reading_datamodels_imports_neither_numba_nor_torch():
     script = (
-        "import sys, engine.attribution.datamodels\n"
+        "import sys, engine.attribution.datamodels.fit\n"
         "assert not {'numba', 'torch'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import CheckpointError, DataloupeError, SpecError
-from engine.execution import default_workers, pick_device, run_jobs
+from engine.running.processes import default_workers, pick_device, run_jobs
+from engine.store.errors import CheckpointError, DataloupeError, SpecError
 
 
 def square(number: int) -> int:
@@ -136,8 +136,8 @@ import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 sys.path.insert(0, {tests!r})
-from engine.errors import InterruptedBuild
-from engine.execution import run_jobs
+from engine.store.errors import InterruptedBuild
+from engine.running.processes import run_jobs
 from test_execution import note_pid_and_sleep, square
 
 results = []

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from engine import Study
+from engine.applications.brittle.data_issues import RULES, doubtful_labels, flags, same_inputs
 from engine.data import asset
-from engine.flags import RULES, doubtful_labels, flags, same_inputs
-from engine.layout import TRAK
+from engine.store.layout import TRAK
 
 COPIED, BRIGHTENED, MISLABELLED = (3, 4), (5, 6), (10, 11, 12, 13)
 """Test rows with planted faults: a training picture, a darker one, a wrong label."""
@@ -94,7 +94,7 @@ def test_a_copy_is_found_by_its_row(spoilt: Study) -> None:
 
 
 def test_wrong_labels_in_the_training_data_are_found(spoilt: Study) -> None:
-    from engine.flags import nearest
+    from engine.applications.brittle.data_issues import nearest
 
     labels = spoilt.table("train")["label"].to_numpy()
     doubtful = np.flatnonzero(doubtful_labels(labels, nearest(spoilt, "mlp", "train")))

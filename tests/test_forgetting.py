@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.exact import dense_gradients
-from engine.attribution.forgetting import (
+from engine.attribution.trak.attribute import attribute_dual, gram
+from engine.attribution.trak.exact import dense_gradients
+from engine.attribution.trak.forgetting import (
     derivative,
     direction,
     dual_coefficients,
     primal_coefficients,
 )
-from engine.attribution.gradients import plan_gradients
-from engine.attribution.kernel import first_examples
-from engine.attribution.live import dual_solver
-from engine.attribution.road import Road
-from engine.attribution.trak import attribute_dual, gram
+from engine.attribution.trak.gradients import plan_gradients
+from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.live import dual_solver
+from engine.attribution.trak.solver import Road
 from tests.test_trak import GIB, M, N, batches, cnn, margin, mlp
 
 FORGET = [3, 7, 20]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.attribution.exact import dense_gradients
-from engine.attribution.gradients import per_example_gradients, plan_gradients
-from engine.errors import CheckpointError
+from engine.attribution.trak.exact import dense_gradients
+from engine.attribution.trak.gradients import per_example_gradients, plan_gradients
+from engine.store.errors import CheckpointError
 
 BATCH = 3
 

@@ -14,15 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Study
-from engine.attribution.datamodels import fit_datamodels
+from engine.applications.modeldiff.comparison import compare, read_comparison, side
+from engine.applications.modeldiff.halves import Half, runs_of, scores_of, ways_to_halve
+from engine.applications.modeldiff.residuals import directions, residuals
+from engine.applications.modeldiff.significance import (
+    LEVEL,
+    MOST_SPLITS,
+    Null,
+    p_values,
+    split_masks,
+)
+from engine.attribution.datamodels.fit import fit_datamodels
 from engine.attribution.scores import DenseScores
-from engine.attribution.sparse import SparseRows, SparseScores
-from engine.build import build_data
-from engine.layout import DATAMODEL, HYBRID, TRAK
-from engine.modeldiff.compare import compare, read_comparison, side
-from engine.modeldiff.halves import Half, runs_of, scores_of, ways_to_halve
-from engine.modeldiff.residuals import directions, residuals
-from engine.modeldiff.significance import LEVEL, MOST_SPLITS, Null, p_values, split_masks
+from engine.attribution.sparse_scores import SparseRows, SparseScores
+from engine.build.build import build_data
+from engine.store.layout import DATAMODEL, HYBRID, TRAK
 
 N_TRAIN, N_TEST, MASKS = 100, 30, 250
 GROUP, TESTS = 12, 8

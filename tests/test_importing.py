@@ -16,12 +16,12 @@ from safetensors import safe_open
 from streamlit.testing.v1 import AppTest
 
 from engine import DataloupeError, ImportingError, StoreError, Study, store
+from engine.build.stages.checkpoints import load_checkpoint
+from engine.build.stages.trak import batches_of
 from engine.cli import main
-from engine.doctor import examine
-from engine.importing import KINDS, scores
-from engine.importing.source import Blocks
-from engine.stages.checkpoints import load_checkpoint
-from engine.stages.trak import batches_of
+from engine.exchange.importing import KINDS, methods
+from engine.exchange.importing.source import Blocks
+from engine.study.doctor import examine
 from tests.elsewhere import saved, write_kronfluence, write_traker
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ NO_BENCH = "needs the extra `bench`: make bench"
 @pytest.fixture(scope="module")
 def only_data(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study whose models were never trained. Copy it before writing into it."""
-    from engine.build import build_data
+    from engine.build.build import build_data
     from tests.conftest import SMALL_STUDY
 
     study = Study.create(tmp_path_factory.mktemp("studies") / "only-data", SMALL_STUDY)
@@ -193,7 +193,7 @@ def test_kronfluence_itself(small_study: Study, study: Study, tmp_path: Path) ->
         assert shown == order[:5].tolist()
         assert "strategy identity, damping_factor 1e-08" in study.badge(method=name).reason
 
-        modules = {module: scores.numpy() for module, scores in tensors.items()}
+        modules = {module: methods.numpy() for module, methods in tensors.items()}
         by_hand = write_kronfluence(tmp_path / f"by-hand-{name}", **modules)
         for at in (folder, by_hand):
             with safe_open(at / "pairwise_scores.safetensors", "np") as file:
@@ -270,7 +270,7 @@ def test_the_same_files_give_the_same_bytes(study: Study, tmp_path: Path) -> Non
     before = files_of(study)
     assert study.import_scores("npy", path).was_there
     assert files_of(study) == before
-    scores.remove_import(study, "npy")
+    methods.remove_import(study, "npy")
     study.import_scores("npy", path)
     assert files_of(study) == before
     assert examine(study).broken == []
@@ -285,11 +285,11 @@ def test_many_shards_and_blocks(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the file lies and the study is cut, every score finds its place."""
-    for module in ("engine.study", "engine.stages.methods"):
+    for module in ("engine.study.reader", "engine.build.method_files"):
         monkeypatch.setattr(f"{module}.ROWS_PER_SHARD", 32)
     monkeypatch.setattr(Blocks.read, "__defaults__", (40_000,))
     for later in ("rank_and_index", "_plausibility"):
-        monkeypatch.setattr(scores, later, lambda *_: None)
+        monkeypatch.setattr(methods, later, lambda *_: None)
     for name, array in {"rows": PLANTED, "columns": PLANTED.T.copy()}.items():
         study.import_scores("npy", saved(tmp_path / f"{name}.npy", array), name=name)
         assert study.method_scores_file("mlp", name, 1).exists()
@@ -344,7 +344,7 @@ def test_an_import_that_was_stopped_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(scores, "rank_and_index", stopped)
+        patch.setattr(methods, "rank_and_index", stopped)
         with pytest.raises(KeyboardInterrupt):
             study.import_scores("npy", path)
     assert study.methods() == []
@@ -369,7 +369,7 @@ def test_scores_of_other_data_stop_a_build(study: Study, tmp_path: Path) -> None
     changed = Study.open(study.root)
     with pytest.raises(StoreError, match=r"'npy' of mlp belong to other data.*--remove npy"):
         changed.build(workers=0, rebuild="data")
-    scores.remove_import(changed, "npy")
+    methods.remove_import(changed, "npy")
     assert changed.scored_methods("mlp") == []
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from engine import Study, store
-from engine.build import build
+from engine.build.build import build
 from engine.cli import main
-from engine.doctor import examine
-from engine.errors import ImportingError, SpecError, StoreError
-from engine.importing import bank as importing
+from engine.exchange.importing import banks as importing
+from engine.store.errors import ImportingError, SpecError, StoreError
+from engine.study.doctor import examine
 from tests.test_build import change, contents
 
 M, N_TRAIN, N_TEST = 24, 300, 60
@@ -208,7 +208,7 @@ def test_doctor_says_that_only_importing_again_mends_it(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     about = copy.import_bank(saved(tmp_path / "bank", files))
-    path = copy.imported_runs_file("mlp", about, 0)
+    path = copy.imported_runs_file("mlp", about.fingerprint, 0)
     path.write_bytes(path.read_bytes()[:-100])
     (finding,) = examine(copy, repair=True).broken
     assert "only importing it again mends it" in finding

@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.errors import ImportingError
-from engine.importing import dattri, kronfluence, modeldiff, npy, traker
-from engine.importing.source import Rows, Source, oriented
+from engine.exchange.importing import dattri, kronfluence, modeldiff, npy, traker
+from engine.exchange.importing.source import Rows, Source, oriented
+from engine.store.errors import ImportingError
 from tests.elsewhere import saved, write_kronfluence, write_traker
 
 N_TEST, N_TRAIN = 12, 30

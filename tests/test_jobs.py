@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cli import main
-from engine.errors import DataloupeError, StoreError
-from engine.jobs import queue
-from engine.jobs.database import connected, home
-from engine.jobs.processes import MARK, carries, end_all, processes
-from engine.jobs.queue import cancel, job, jobs, log, resume, retry, seconds_left, submit
-from engine.study import Study
+from engine.running.jobs import queue
+from engine.running.jobs.database import connected, home
+from engine.running.jobs.process_tree import MARK, carries, end_all, processes
+from engine.running.jobs.queue import cancel, job, jobs, log, resume, retry, seconds_left, submit
+from engine.store.errors import DataloupeError, StoreError
+from engine.study.reader import Study
 from tests.watching import (
     SECONDS,
     ended,
@@ -291,7 +291,7 @@ def test_a_runner_that_is_told_to_end_puts_its_job_back(idle_study: Study) -> No
 def test_two_runners_are_one(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number)
-    command = [sys.executable, "-m", "engine.jobs.runner", str(idle_study.root)]
+    command = [sys.executable, "-m", "engine.running.jobs.runner", str(idle_study.root)]
     second = subprocess.run(command, env=os.environ, timeout=SECONDS, check=False)
     assert second.returncode == 0
     assert (job(idle_study, number).status, job(idle_study, number).attempt) == ("running", 1)

@@ -11,10 +11,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.components.job_card import duration, facts_of
-from engine.jobs import queue
-from engine.jobs.database import connected, home
-from engine.jobs.queue import cancel, job, jobs, submit
-from engine.study import Study
+from engine.running.jobs import queue
+from engine.running.jobs.database import connected, home
+from engine.running.jobs.queue import cancel, job, jobs, submit
+from engine.study.reader import Study
 from tests.synthetic import write_study
 from tests.test_dashboard import HOSTILE, words
 from tests.watching import ended, under_way
@@ -138,7 +138,7 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
         import streamlit as st
 
         from dashboard.components.job_panel import job_panel
-        from engine.study import Study
+        from engine.study.reader import Study
 
         job_panel(Study.open(root), number, lambda job: st.session_state.update(gave=job.result))
         st.text("all of the page")

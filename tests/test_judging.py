@@ -13,11 +13,11 @@ import torch
 from scipy import stats
 
 from engine import Study, store
-from engine.attribution.datamodels import fit_datamodels
-from engine.attribution.prior import Settings, fit, output_units
+from engine.attribution.datamodels.fit import fit_datamodels
+from engine.attribution.datamodels.prior import Settings, fit, output_units
+from engine.build.method_files import write_method
 from engine.cli import main
-from engine.errors import StoreError
-from engine.stages.methods import write_method
+from engine.store.errors import StoreError
 
 BANK = "masks = 20"
 

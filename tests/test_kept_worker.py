@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import CheckpointError, DataloupeError
-from engine.kept_worker import KeptWorker
+from engine.running.kept_worker import KeptWorker
+from engine.store.errors import CheckpointError, DataloupeError
 from tests.test_execution import die, die_the_first_time, divide_by_zero, fail_at_two, square
 
 
@@ -113,7 +113,7 @@ def test_threads_take_turns_and_do_not_wait_for_ever() -> None:
 
 def test_a_kept_worker_leaves_with_its_parent() -> None:
     script = (
-        "from engine.kept_worker import KeptWorker\n"
+        "from engine.running.kept_worker import KeptWorker\n"
         "from tests.test_kept_worker import own_pid\n"
         "worker = KeptWorker(1, 2**30, 60, 30)\n"
         "print(worker.call(own_pid, 0, 30))\n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from engine import DataloupeError
-from engine.unlearning.klom import (
+from engine.applications.unlearning.klom import (
     BINS,
     SMOOTHING,
     Direction,

@@ -20,10 +20,10 @@ from starlette.testclient import TestClient
 from dashboard import sheets
 from dashboard.data import gathered_url
 from dashboard.routes import routes
-from engine import launch
 from engine.data import crop
-from engine.errors import DataloupeError
-from engine.study import Study
+from engine.running import launch
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 from tests.synthetic import write_study
 
 
@@ -169,7 +169,7 @@ def test_impossible_places(study: Study, address: str, port: int, message: str) 
 
 def test_the_server_ends_with_its_parent(study: Study) -> None:
     script = (
-        "import sys; from engine.launch import launch;"
+        "import sys; from engine.running.launch import launch;"
         f"print(launch({str(study.root)!r}, open_browser=False), flush=True);"
         "sys.stdin.read()"
     )
@@ -192,5 +192,5 @@ def test_the_server_ends_with_its_parent(study: Study) -> None:
 
 
 def test_the_engine_starts_no_streamlit(tmp_path: Path) -> None:
-    script = "import sys, engine.launch; assert 'streamlit' not in sys.modules"
+    script = "import sys, engine.running.launch; assert 'streamlit' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)

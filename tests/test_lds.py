@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from engine.attribution.lds import Lds, lds, ranks, spearman
-from engine.errors import DataError
+from engine.attribution.evaluation.lds import Lds, lds, ranks, spearman
+from engine.store.errors import DataError
 
 # few distinct values, so that ties are common
 tied = hnp.arrays(

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from engine import DataError, DataloupeError, StoreError, Study, store
-from engine.attribution.gradients import plan_gradients
-from engine.attribution.live import plan_as_json, plan_from_json
-from engine.live import Question, ask, load
-from engine.stages import live as live_stage
+from engine.applications.live import Question, ask, load
+from engine.attribution.trak.gradients import plan_gradients
+from engine.attribution.trak.live import plan_as_json, plan_from_json
+from engine.build.stages import live as live_stage
 from engine.tasks.image_classification import Options, accept
 from engine.training.outputs import read_batch
 from tests.conftest import SMALL_STUDY

@@ -19,8 +19,8 @@ import dashboard.live
 from dashboard.__main__ import server_config
 from dashboard.data import STUDY_VARIABLE
 from engine import Study, store
-from engine.kept_worker import KeptWorker
-from engine.live import Question, ask
+from engine.applications.live import Question, ask
+from engine.running.kept_worker import KeptWorker
 from tests.synthetic import write_study
 from tests.test_dashboard import APP, cards, group_words, words
 from tests.test_kept_worker import hang

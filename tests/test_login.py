@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import login
 from dashboard.data import STUDY_VARIABLE
 from dashboard.login import Login
-from engine.errors import DataloupeError
+from engine.store.errors import DataloupeError
 from tests.synthetic import write_study
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.components.scatter_map import MOST_DRAWN, drawn_rows, selection_of
-from engine.study import Study
+from engine.study.reader import Study
 from tests.synthetic import write_study
 from tests.test_dashboard import HOSTILE, cards, words
 

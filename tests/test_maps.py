@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
 from engine import Study, store
-from engine.layout import MAP_KINDS, SPLITS
-from engine.maps import common_footing, pca, umap
+from engine.attribution.search.maps import common_footing, pca, umap
+from engine.store.layout import MAP_KINDS, SPLITS
 
 
 def clusters(n: int, seed: int = 0, spread: float = 0.25) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import STUDY_VARIABLE
 from engine import DataloupeError, StaleError, Study
-from engine.attribution.sparse import SparseRows
-from engine.stages.methods import write_method
+from engine.attribution.sparse_scores import SparseRows
+from engine.build.method_files import write_method
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 BADGE = {"method": "Planted", "reason": "Scores that the test made up."}

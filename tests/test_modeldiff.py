@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from engine.attribution.scores import DenseScores, FactorScores
-from engine.modeldiff.residuals import directions, residuals
-from engine.modeldiff.significance import (
+from engine.applications.modeldiff.residuals import directions, residuals
+from engine.applications.modeldiff.significance import (
     LEVEL,
     Null,
     holm,
@@ -20,6 +19,7 @@ from engine.modeldiff.significance import (
     split_checkpoints,
     student_tail,
 )
+from engine.attribution.scores import DenseScores, FactorScores
 
 
 def pair(n_test: int = 60, n_train: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +208,7 @@ def mean(parts: list[np.ndarray], chosen: tuple[int, ...] | None = None) -> Dens
 
 
 def p_of(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """The smallest p of A∖B, as `engine.modeldiff.compare` judges it."""
+    """The smallest p of A∖B, as `engine.applications.modeldiff.comparison` judges it."""
 
     def largest(one: DenseScores, other: DenseScores) -> np.ndarray:
         return directions(residuals(one, other), 5, tolerance=1e-3).distinguishing

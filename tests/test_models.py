@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.errors import SpecError
 from engine.models import ARCHITECTURES, build_model
+from engine.store.errors import SpecError
 
 GREY = {"shape": [1, 28, 28]}
 COLOUR = {"shape": [3, 32, 32]}

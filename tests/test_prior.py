@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine.attribution.lds import spearman
-from engine.attribution.prior import Settings, change_deviation, choose, fit, output_units
-from engine.errors import DataError
+from engine.attribution.datamodels.prior import (
+    Settings,
+    change_deviation,
+    choose,
+    fit,
+    output_units,
+)
+from engine.attribution.evaluation.lds import spearman
+from engine.store.errors import DataError
 
 SETTINGS = Settings(ridge=1.0, flat=0.3, noise=0.2)
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.attribution.exact import dense_gradients
-from engine.attribution.gradients import plan_gradients
-from engine.attribution.projection import (
+from engine.attribution.trak.exact import dense_gradients
+from engine.attribution.trak.gradients import plan_gradients
+from engine.attribution.trak.projection import (
     _outer,
     check_projection,
     features,
@@ -19,7 +19,7 @@ from engine.attribution.projection import (
     share_out,
     split,
 )
-from engine.errors import DataloupeError
+from engine.store.errors import DataloupeError
 
 BATCH = 4
 
@@ -138,7 +138,7 @@ def test_both_orders_of_contraction_agree(monkeypatch):
     model, batch = convolutional()
     found = []
     for copy in (-1e9, 1e9):  # what a patch costs decides the order
-        monkeypatch.setattr("engine.attribution.projection._COPY", copy)
+        monkeypatch.setattr("engine.attribution.trak.projection._COPY", copy)
         projection = projection_of(model, batch, 300)
         early = [matrix.kernels is not None for matrix in projection.matrices.values()]
         assert any(early) == (copy > 0)
@@ -150,7 +150,7 @@ def test_both_orders_of_contraction_agree(monkeypatch):
 @pytest.mark.parametrize("flat", [1e-9, 1e9])  # what a flat product costs decides the order
 def test_outer_products_agree_in_every_order(monkeypatch, columns, flat):
     torch.manual_seed(0)
-    monkeypatch.setattr("engine.attribution.projection._FLAT", flat)
+    monkeypatch.setattr("engine.attribution.trak.projection._FLAT", flat)
     out, seen, left = torch.randn(BATCH, 50, 6), torch.randn(BATCH, 50, columns), torch.randn(6, 2)
     for chosen in (left, None):
         projected = out if chosen is None else out @ chosen

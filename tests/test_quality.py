@@ -10,7 +10,13 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from engine import Study, store
-from engine.quality import Calibration, Measured, MethodQuality, Point, Quality
+from engine.attribution.evaluation.quality import (
+    Calibration,
+    Measured,
+    MethodQuality,
+    Point,
+    Quality,
+)
 
 LDS = Measured(0.31, 0.25, 0.37)
 QUALITY = Quality(

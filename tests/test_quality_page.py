@@ -19,9 +19,9 @@ from dashboard.components.agreement import POINTS, agreement
 from dashboard.components.cards import amount
 from dashboard.components.curves import Line, curves
 from dashboard.components.intervals import Bar, intervals
-from engine.layout import TRAK
-from engine.quality import Measured
-from engine.study import Study
+from engine.attribution.evaluation.quality import Measured
+from engine.store.layout import TRAK
+from engine.study.reader import Study
 from tests.synthetic import CLASSES, write_study
 from tests.synthetic_quality import write_quality
 from tests.test_dashboard import HOSTILE, cards, group_words, words

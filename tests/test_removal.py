@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.quality import Measured
-from engine.removal import removal
+from engine.attribution.evaluation.effects import removal
+from engine.attribution.evaluation.quality import Measured
 
 N, ALPHA, ERROR = 400, 0.5, 0.03
 

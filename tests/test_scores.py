@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from engine.attribution import scores as module
 from engine.attribution.scores import DenseScores, FactorScores, TopK, Totals, combine, merge, top_k
-from engine.errors import StoreError
 from engine.store import read_tensors, write_tensors
+from engine.store.errors import StoreError
 
 
 def shrunk(tau, threshold):
@@ -258,7 +258,7 @@ def test_pages_of_mapped_shards_are_given_back(tmp_path):
 
 def test_importing_scores_and_search_is_light():
     code = (
-        "import sys, engine.attribution.scores, engine.search\n"
+        "import sys, engine.attribution.scores, engine.attribution.search.vector_index\n"
         "assert not {'torch', 'faiss', 'streamlit'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

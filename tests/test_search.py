@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from engine.attribution.scores import DenseScores, FactorScores, RowShards, TopK, top_k
-from engine.errors import StoreError
-from engine.search import (
+from engine.attribution.search.vector_index import (
     attribution_space,
     build_index,
     choose_index,
@@ -20,6 +19,7 @@ from engine.search import (
     recall_at_k,
     search,
 )
+from engine.store.errors import StoreError
 
 N_TRAIN, N_TEST = 600, 50
 KINDS = ["flat", "ivf", "sq", "pq"]

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from engine import DataloupeError, StaleError, StoreError, Study, store
-from engine.search import build_index
-from engine.similarity import (
+from engine.attribution.search.similarity import (
     Embeddings,
     checkpoints_to_use,
     choose_kind,
@@ -19,6 +18,7 @@ from engine.similarity import (
     nearest,
     nearest_of_all,
 )
+from engine.attribution.search.vector_index import build_index
 
 
 def mean_cosines(queries: list[np.ndarray], examples: list[np.ndarray]) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_more_than_there_are_is_minus_one() -> None:
 
 
 def test_exact_search_in_blocks_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.similarity._ROWS", 64)
+    monkeypatch.setattr("engine.attribution.search.similarity._ROWS", 64)
     examples, queries = embeddings_of(300, 1), embeddings_of(20, 2)
     found = nearest_of_all(Embeddings(examples), Embeddings(queries).rows(range(20)), 12)
     truth = mean_cosines(queries, examples)

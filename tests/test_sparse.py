@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.attribution.scores import DenseScores, top_k
-from engine.attribution.sparse import SparseRows, SparseScores
+from engine.attribution.sparse_scores import SparseRows, SparseScores
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))

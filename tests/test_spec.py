@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import SpecError
-from engine.spec import load_spec
+from engine.store.errors import SpecError
+from engine.store.spec import load_spec
 
 GOOD = """\
 name = "Test"

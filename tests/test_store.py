@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
 from engine import store
-from engine.errors import StaleError, StoreError
+from engine.store.errors import StaleError, StoreError
 
 DTYPES = ["<f4", "<f8", "<f2", "<i8", "<i4", "u1", "?"]
 

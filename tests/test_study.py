@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import engine
 from engine import DataloupeError, SpecError, StoreError, Study
-from engine.sharded_rows import ShardedRows
+from engine.store.sharded_rows import ShardedRows
 
 
 def test_explain_gives_the_largest_scores_of_both_signs(small_study: Study) -> None:

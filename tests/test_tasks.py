@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from engine.errors import DataError, SpecError
+from engine.store.errors import DataError, SpecError
 from engine.tasks import TASKS, load_task
 from engine.tasks.image_classification import augment, prepare
 from engine.tasks.margin import loss, margin, margin_to_loss, model_output

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from engine.errors import DataError, DataloupeError
 from engine.models import build_model
-from engine.spec import AlgorithmSpec
+from engine.store.errors import DataError, DataloupeError
+from engine.store.spec import AlgorithmSpec
 from engine.tasks import load_task
 from engine.training.outputs import batches, evaluate
 from engine.training.trainer import learning_rate, train

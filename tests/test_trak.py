@@ -8,11 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.exact import dense_gradients, dense_trak
-from engine.attribution.gradients import plan_gradients
-from engine.attribution.kernel import feature_parameters, make_kernel
-from engine.attribution.projection import features
-from engine.attribution.trak import (
+from engine.attribution.trak.attribute import (
     Road,
     attribute_dual,
     choose_road,
@@ -20,9 +16,13 @@ from engine.attribution.trak import (
     primal_projection,
     temper,
 )
-from engine.attribution.trak import test_factors as factors_of
-from engine.errors import CheckpointError, DataloupeError, SpecError
-from engine.spec import TrakSpec
+from engine.attribution.trak.attribute import test_factors as factors_of
+from engine.attribution.trak.exact import dense_gradients, dense_trak
+from engine.attribution.trak.gradients import plan_gradients
+from engine.attribution.trak.kernel import feature_parameters, make_kernel
+from engine.attribution.trak.projection import features
+from engine.store.errors import CheckpointError, DataloupeError, SpecError
+from engine.store.spec import TrakSpec
 
 GIB = 2**30
 N, M = 40, 7

@@ -11,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.errors import DataError, DataloupeError
-from engine.modeldiff.transformations import TRANSFORMATIONS, applicable, apply, texture_of
+from engine.applications.modeldiff.transformations import (
+    TRANSFORMATIONS,
+    applicable,
+    apply,
+    texture_of,
+)
+from engine.store.errors import DataError, DataloupeError
 
 
 def pictures(channels: int = 3, n: int = 4, height: int = 20, width: int = 24) -> np.ndarray:

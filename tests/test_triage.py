@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import DataloupeError, Study, store
-from engine.triage import Change, changes, note, replay, tag, triage, undo, untag
+from engine.study.triage import Change, changes, note, replay, tag, triage, undo, untag
 from tests.synthetic import write_study
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.quality import Calibration, Measured, MethodQuality, Quality
-from engine.trust import Verdict, chance, number, ordered, verdict
+from engine.attribution.evaluation.quality import Calibration, Measured, MethodQuality, Quality
+from engine.attribution.evaluation.verdict import Verdict, chance, number, ordered, verdict
 
 
 def around(mean: float, reach: float = 0.05) -> Measured:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from engine.attribution.kernel import Kernel
-from engine.attribution.road import Road
-from engine.attribution.tuning import attribute_by_features, attribute_by_kernel, tune
+from engine.attribution.trak.kernel import Kernel
+from engine.attribution.trak.solver import Road
+from engine.attribution.trak.tuning import attribute_by_features, attribute_by_kernel, tune
 
 ROAD = Road("dual-wide", 20, 20, 1.5, "", 0.5, "gauss-newton")
 GENERATOR = np.random.default_rng(0)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.jobs.kinds import KINDS, Kind
-from engine.jobs.queue import jobs
-from engine.removal_sets import keep_set
-from engine.study import Study
-from engine.unlearning.audit import Audit
+from engine.applications.unlearning.audit import Audit
+from engine.running.jobs.kinds import KINDS, Kind
+from engine.running.jobs.queue import jobs
+from engine.study.reader import Study
+from engine.study.removal_sets import keep_set
 from tests.synthetic import write_study
 from tests.synthetic_quality import write_quality
 from tests.synthetic_unlearning import NEAR, write_audit
@@ -150,7 +150,7 @@ def test_the_effect_stands_before_anything_runs(visit: Any, measured: Study) -> 
 def test_what_is_foretold_of_the_forgotten(visit: Any, small_study: Study, tmp_path: Path) -> None:
     import shutil
 
-    from engine.jobs.kinds import kind
+    from engine.running.jobs.kinds import kind
 
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "s"))
     key = keep_set(study, FORGET, "some").key
@@ -169,7 +169,7 @@ def test_what_is_foretold_of_the_forgotten(visit: Any, small_study: Study, tmp_p
 def idle(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Jobs are put into the queue, and nobody runs them."""
     started: list[Any] = []
-    monkeypatch.setattr("engine.jobs.queue.start_runner", started.append)
+    monkeypatch.setattr("engine.running.jobs.queue.start_runner", started.append)
     return started
 
 
@@ -202,8 +202,8 @@ def test_no_method_is_no_audit(visit: Any, raw: Study) -> None:
 
 
 def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -> None:
-    from engine.jobs.queue import cancel, submit
-    from engine.unlearning.models import oracle_file
+    from engine.applications.unlearning.models import oracle_file
+    from engine.running.jobs.queue import cancel, submit
     from tests.synthetic_unlearning import write
 
     number = submit(raw, "unlearn", {"forget": FORGET, "models": 20})
@@ -272,7 +272,7 @@ def test_a_model_is_made_by_a_job_and_then_downloaded(
     import shutil
 
     from engine import store
-    from engine.jobs.kinds import kind
+    from engine.running.jobs.kinds import kind
 
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "s"))
     key = keep_set(study, FORGET, "some").key

@@ -12,26 +12,31 @@ import torch
 
 from benchmarks.unlearning import direction_rows, measured
 from engine import DataloupeError, SpecError, StoreError, Study, store
+from engine.applications.unlearning import requests, validation
+from engine.applications.unlearning.audit import Audit, audit, membership, read_audits
+from engine.applications.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
+from engine.applications.unlearning.certificate import write_unlearned
+from engine.applications.unlearning.changes import (
+    changes_made_from,
+    foretell,
+    predicted_changes,
+    units,
+)
+from engine.applications.unlearning.methods import METHODS, Asked, Examples
+from engine.applications.unlearning.models import FIRST_ORACLE, oracle_file
+from engine.applications.unlearning.requests import labels_of, rows_of
+from engine.applications.unlearning.settings import GRIDS, Hyper
+from engine.applications.unlearning.settings_search import Divergences, choose
+from engine.applications.unlearning.validation import validation_set
 from engine.attribution.scores import DenseScores
+from engine.attribution.softmax import margins
+from engine.build.retraining import model_without
+from engine.build.stages.checkpoints import load_checkpoint
 from engine.cli import main
-from engine.jobs.kinds import kind
-from engine.retraining import model_without
-from engine.softmax import margins
-from engine.stages.checkpoints import load_checkpoint
+from engine.running.jobs.kinds import kind
 from engine.tasks import load_task, margin
-from engine.training.checkpoints import load_weights
 from engine.training.outputs import read_batch
-from engine.unlearning import questions, validation
-from engine.unlearning.audit import Audit, audit, membership, read_audits
-from engine.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
-from engine.unlearning.certificate import write_unlearned
-from engine.unlearning.changes import changes_made_from, foretell, predicted_changes, units
-from engine.unlearning.hyper import GRIDS, Hyper
-from engine.unlearning.methods import METHODS, Asked, Examples
-from engine.unlearning.models import FIRST_ORACLE, oracle_file
-from engine.unlearning.questions import labels_of, rows_of
-from engine.unlearning.search import Divergences, choose
-from engine.unlearning.validation import validation_set
+from engine.training.weights import load_weights
 from tests.test_build import change
 
 FORGET = tuple(range(3, 60, 4))
@@ -254,7 +259,7 @@ def test_what_was_foretold_of_other_rows_is_not_taken_for_these(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = changes_made_from(study, FORGET, FORGET, "mlp")
-    monkeypatch.setattr(questions, "MOST_LEARNT", 20)
+    monkeypatch.setattr(requests, "MOST_LEARNT", 20)
     assert changes_made_from(Study.open(study.root), FORGET, FORGET, "mlp") != before
 
 

@@ -11,20 +11,27 @@ import numpy as np
 import pytest
 
 from engine import DataloupeError, StoreError, Study, store
-from engine.jobs.kinds import kind
-from engine.quality import Measured
-from engine.softmax import margins
-from engine.unlearning.audit import NOTHING, Audit, MethodAudit, audit, membership, read_audits
-from engine.unlearning.certificate import certified_file
-from engine.unlearning.changes import predicted_changes
-from engine.unlearning.foretelling import foretold
-from engine.unlearning.forgotten import forgotten, probability
-from engine.unlearning.hyper import GRIDS, TITLES
-from engine.unlearning.klom import Klom
-from engine.unlearning.models import oracle_file, read_said
-from engine.unlearning.questions import labels_of, rows_of
-from engine.unlearning.reading import best, reading
-from engine.unlearning.work import work
+from engine.applications.unlearning.audit import (
+    NOTHING,
+    Audit,
+    MethodAudit,
+    audit,
+    membership,
+    read_audits,
+)
+from engine.applications.unlearning.certificate import certified_file
+from engine.applications.unlearning.changes import predicted_changes
+from engine.applications.unlearning.forgotten import forgotten, probability
+from engine.applications.unlearning.klom import Klom
+from engine.applications.unlearning.models import oracle_file, read_said
+from engine.applications.unlearning.predicted_effect import foretold
+from engine.applications.unlearning.reading import best, reading
+from engine.applications.unlearning.requests import labels_of, rows_of
+from engine.applications.unlearning.settings import GRIDS, TITLES
+from engine.applications.unlearning.work import work
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.softmax import margins
+from engine.running.jobs.kinds import kind
 
 FORGET = tuple(range(3, 60, 4))
 N = 4
@@ -204,12 +211,12 @@ def test_every_method_has_words() -> None:
 def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) -> None:
     script = (
         "import sys\n"
-        "from engine.study import Study\n"
-        "from engine.unlearning.audit import read_audits\n"
-        "from engine.unlearning.certificate import certified_file, check_job\n"
-        "from engine.unlearning.foretelling import foretold\n"
-        "from engine.unlearning.forgotten import forgotten\n"
-        "from engine.unlearning.work import work\n"
+        "from engine.study.reader import Study\n"
+        "from engine.applications.unlearning.audit import read_audits\n"
+        "from engine.applications.unlearning.certificate import certified_file, check_job\n"
+        "from engine.applications.unlearning.predicted_effect import foretold\n"
+        "from engine.applications.unlearning.forgotten import forgotten\n"
+        "from engine.applications.unlearning.work import work\n"
         f"study, rows = Study.open({str(study.root)!r}), {FORGET!r}\n"
         "assert foretold(study, 'mlp', rows) is not None\n"
         "(audit,) = read_audits(study)\n"

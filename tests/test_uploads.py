@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Study, store
-from engine.build import build_data
-from engine.doctor import examine
-from engine.errors import DataloupeError, StoreError, UploadError
-from engine.kept_worker import KeptWorker
-from engine.uploads import header, room, trial
-from engine.uploads.keeping import Given, accept, delete, expire, rename, trial_worker
-from engine.uploads.record import read_uploads
-from engine.uploads.report import Request, quick_report
-from engine.uploads.room import incoming, used_bytes
+from engine.build.build import build_data
+from engine.exchange.uploads import header, room, trial
+from engine.exchange.uploads.keeping import Given, accept, delete, expire, rename, trial_worker
+from engine.exchange.uploads.report import Request, quick_report
+from engine.exchange.uploads.room import incoming, used_bytes
+from engine.running.kept_worker import KeptWorker
+from engine.store.errors import DataloupeError, StoreError, UploadError
+from engine.study.doctor import examine
+from engine.study.uploads import read_uploads
 from tests.conftest import SMALL_STUDY
 from tests.hostile_uploads import (
     Attack,
@@ -248,7 +248,7 @@ def test_built_in_architectures_are_recognised_with_their_options(
     study: Study, worker: KeptWorker, architecture: str
 ) -> None:
     from engine.models import build_model
-    from engine.training.checkpoints import as_arrays
+    from engine.training.weights import as_arrays
 
     options = {
         "resnet-small": {"width": 4},

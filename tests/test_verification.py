@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from engine import DataloupeError, SpecError, StoreError, Study, store
-from engine.models import build_model
-from engine.quality import share
-from engine.retraining import NOTHING, removal_of, retrain, retrained
-from engine.tasks import load_task
-from engine.training.outputs import evaluate
-from engine.training.trainer import train
-from engine.verification import (
+from engine.applications.verification import (
     agreement,
     control_of,
     mean_change,
@@ -26,6 +20,12 @@ from engine.verification import (
     run_job,
     verify,
 )
+from engine.attribution.evaluation.quality import share
+from engine.build.retraining import NOTHING, removal_of, retrain, retrained
+from engine.models import build_model
+from engine.tasks import load_task
+from engine.training.outputs import evaluate
+from engine.training.trainer import train
 from tests.calibrated import give_units
 from tests.test_build import change
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.jobs.queue import jobs
-from engine.removal_sets import keep_set
-from engine.study import Study
+from engine.running.jobs.queue import jobs
+from engine.study.reader import Study
+from engine.study.removal_sets import keep_set
 from tests.synthetic import write_study
 from tests.synthetic_quality import write_quality
 from tests.test_dashboard import HOSTILE, cards, words
@@ -104,7 +104,7 @@ def test_without_a_recipe_it_says_what_to_add(visit: Any, tmp_path: Path) -> Non
 def test_who_types_a_number_and_clicks_at_once_gets_that_many(
     visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.jobs.queue.start_runner", lambda study: None)
+    monkeypatch.setattr("engine.running.jobs.queue.start_runner", lambda study: None)
     study = write_study(tmp_path / "s", n_train=60, n_test=24)
     app = visit(study, "what_if", set=keep_set(study, [1, 2, 3], "three").key)
     app.number_input(key="seeds").set_value(2)

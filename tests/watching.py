@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.database import home
-from engine.jobs.processes import end_all, processes
-from engine.jobs.queue import Job, job
-from engine.layout import Layout
-from engine.study import Study
+from engine.running.jobs.database import home
+from engine.running.jobs.process_tree import end_all, processes
+from engine.running.jobs.queue import Job, job
+from engine.store.layout import Layout
+from engine.study.reader import Study
 
 SECONDS = 60.0
 """So long anything may take on a machine that does other things."""
@@ -48,7 +48,7 @@ def runners(root: Path) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"engine.jobs.runner" in words and str(root.resolve()).encode() in words:
+            if b"engine.running.jobs.runner" in words and str(root.resolve()).encode() in words:
                 found.append(int(entry.name))
     return found
 

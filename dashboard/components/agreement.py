@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from engine.attribution.calibration import NINETY
+from engine.attribution.evaluation.calibration import NINETY
 
 POINTS = 2_000
 """More than this many are sampled: drawn as SVG, which asks for no graphics card."""

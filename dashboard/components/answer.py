@@ -14,10 +14,10 @@ from dashboard.components.likeness import overlap_words, similar_words
 from dashboard.components.title import short
 from dashboard.data import Examples, makeup, share
 from dashboard.location import BOTH, TRAINING, Location
-from engine.answers import Similarity
-from engine.quality import Measured
-from engine.study import Study
-from engine.trust import number
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.verdict import number
+from engine.store.records import Similarity
+from engine.study.reader import Study
 
 SIDE = 112
 """Of a picture, in pixels."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from engine.live import Answer
-from engine.study import Study
+from engine.applications.live import Answer
+from engine.study.reader import Study
 
 
 def answer_export(study: Study, algorithm: str, answer: Answer, k: int) -> None:

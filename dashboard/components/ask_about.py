@@ -8,9 +8,9 @@ import streamlit as st
 
 from dashboard.components.notice import warning
 from dashboard.location import UNLEARN, WHAT_IF, Location
-from engine.errors import DataloupeError
-from engine.removal_sets import keep_set
-from engine.study import Study
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.removal_sets import keep_set
 
 
 def ask_about(study: Study, rows: np.ndarray, words: str, location: Location, what_if: str) -> None:

@@ -10,8 +10,8 @@ import streamlit as st
 
 from dashboard.components.blocks import aside
 from dashboard.components.removal_choice import open_set
-from engine.removal_sets import RemovalSet
-from engine.study import Study
+from engine.study.reader import Study
+from engine.study.removal_sets import RemovalSet
 
 LISTED = 20
 T = TypeVar("T")

@@ -11,11 +11,11 @@ from dashboard.components.choice import choice
 from dashboard.components.frontier import STYLES, Level, Point, frontier
 from dashboard.location import keep
 from dashboard.unlearn import ON, Asked, title_of
-from engine.quality import Measured
-from engine.trust import number
-from engine.unlearning.audit import NOTHING, PARTS, Audit, Judged, MethodAudit
-from engine.unlearning.hyper import TITLES
-from engine.unlearning.reading import GRADES, harms, reading
+from engine.applications.unlearning.audit import NOTHING, PARTS, Audit, Judged, MethodAudit
+from engine.applications.unlearning.reading import GRADES, harms, reading
+from engine.applications.unlearning.settings import TITLES
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.verdict import number
 
 GOOD = ("good", "idle")
 LOOKS = {method: place % STYLES for place, method in enumerate(["matching", *TITLES])}

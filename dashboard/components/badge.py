@@ -7,9 +7,9 @@ from html import escape
 import streamlit as st
 
 from dashboard.location import QUALITY
-from engine.answers import Badge
-from engine.quality import Measured
-from engine.trust import interval
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.verdict import interval
+from engine.store.records import Badge
 
 ROADS = {
     "dual-exact": "Exact gradients, solved in the dual (n × n)",

@@ -10,9 +10,9 @@ import streamlit as st
 from dashboard.components.enqueue import enqueue, refusal, tell
 from dashboard.components.job_card import job_card
 from dashboard.data import open_study
-from engine.brittle import Supports
-from engine.jobs.queue import Job, job, jobs
-from engine.study import Study
+from engine.applications.brittle.supports import Supports
+from engine.running.jobs.queue import Job, job, jobs
+from engine.study.reader import Study
 
 KIND = "brittle"
 MOST_AT_ONCE = 200

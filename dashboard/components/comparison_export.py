@@ -8,8 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from engine.modeldiff.report_file import as_csv, as_dict, as_html
-from engine.study import Study
+from engine.applications.modeldiff.report_file import as_csv, as_dict, as_html
+from engine.study.reader import Study
 
 
 def comparison_export(study: Study, about: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from dashboard.components.notice import warning
 from dashboard.components.working import working
 from dashboard.data import badge
 from dashboard.location import Location, go, keep
-from engine.study import Study
+from engine.study.reader import Study
 
 
 def context(study: Study, location: Location) -> None:

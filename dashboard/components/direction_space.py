@@ -14,8 +14,8 @@ from dashboard.components.scatter_map import Selection, drawn_rows, layers, scat
 from dashboard.data import Examples, examples
 from dashboard.location import EXPLAIN, Location
 from engine import store
-from engine.layout import Split
-from engine.study import Study
+from engine.store.layout import Split
+from engine.study.reader import Study
 
 SIDE = 84
 SHOWN = 36

@@ -17,10 +17,10 @@ from dashboard.components.gallery import Card, Group, gallery
 from dashboard.components.title import plain, short
 from dashboard.data import Examples, examples, makeup
 from dashboard.location import EXPLAIN, TRAINING, Location, go, keep
-from engine.errors import DataloupeError
-from engine.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
-from engine.modeldiff.report_file import attributed_by
-from engine.study import Study
+from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
+from engine.applications.modeldiff.report_file import attributed_by
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 SIDE = 84
 SHOWN = 18

@@ -15,9 +15,9 @@ from dashboard.components.notice import warning
 from dashboard.components.title import short
 from dashboard.data import Examples, examples, weights
 from dashboard.location import EXPLAIN, TRAINING, Location
-from engine.counterfactual import Counterfactual
-from engine.removal_sets import RemovalSet
-from engine.study import Study
+from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.study.reader import Study
+from engine.study.removal_sets import RemovalSet
 
 SIDE = 112
 SHOWN = 24

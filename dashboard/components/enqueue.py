@@ -6,9 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from engine.errors import DataloupeError
-from engine.jobs.queue import submit
-from engine.study import Study
+from engine.running.jobs.queue import submit
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 
 def job_button(

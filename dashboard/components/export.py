@@ -14,9 +14,9 @@ import streamlit as st
 
 from dashboard.data import Examples
 from dashboard.location import Location
-from engine.answers import Explanation
-from engine.plain_csv import harmless
-from engine.study import Study
+from engine.store.csv_cells import harmless
+from engine.store.records import Explanation
+from engine.study.reader import Study
 
 
 def export(study: Study, row: int, id_: str, k: int, algorithm: str, method: str) -> None:

@@ -9,7 +9,7 @@ from dashboard.components.choice import choice
 from dashboard.data import Examples, counts, matching, mix_ups
 from dashboard.location import Location, go, keep
 from dashboard.slices import LONGEST_SEARCH, NEED_SCORES, SORTS, margin_text
-from engine.study import Study
+from engine.study.reader import Study
 
 ANY = "Any"
 MOST_PAIRS = 100

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from engine.quality import Measured
-from engine.trust import interval, number
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.verdict import interval, number
 
 STYLES = 6
 """How many looks a point can have; style.css has them."""

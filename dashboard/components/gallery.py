@@ -16,8 +16,8 @@ import streamlit as st
 from dashboard.data import gathered_url, sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
-from engine.layout import Split
-from engine.study import Study
+from engine.store.layout import Split
+from engine.study.reader import Study
 
 EXCERPT = 240
 CAPTIONED = 80

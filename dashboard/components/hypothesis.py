@@ -19,15 +19,15 @@ from dashboard.components.intervals import Bar, intervals
 from dashboard.components.job_panel import job_panel
 from dashboard.components.title import short
 from dashboard.uploads import texture
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, jobs
-from engine.modeldiff.hypothesis import INTENSITIES
-from engine.modeldiff.significance import LEVEL
-from engine.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
-from engine.quality import Measured
-from engine.search import evenly_spread
-from engine.study import Study
-from engine.trust import number
+from engine.applications.modeldiff.hypothesis import INTENSITIES
+from engine.applications.modeldiff.significance import LEVEL
+from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.verdict import number
+from engine.attribution.search.vector_index import evenly_spread
+from engine.running.jobs.queue import Job, jobs
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 KIND = "hypothesis"
 STRIP = 8

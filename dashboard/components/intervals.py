@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from engine.quality import Measured
-from engine.trust import number
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.verdict import number
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from html import escape
 
 import streamlit as st
 
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, cancel, log, retry
-from engine.study import Study
+from engine.running.jobs.queue import Job, cancel, log, retry
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 LOG_LINES = 200
 MOST_LINES = 12

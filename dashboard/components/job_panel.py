@@ -14,9 +14,9 @@ import streamlit as st
 
 from dashboard.components.job_card import job_card
 from dashboard.components.notice import notice
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, job, resume
-from engine.study import Study
+from engine.running.jobs.queue import Job, job, resume
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 SECONDS = 1.0
 

@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from engine.brittle import SURE
+from engine.applications.brittle.supports import SURE
 
 TICKS = 5
 

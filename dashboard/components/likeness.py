@@ -13,8 +13,8 @@ from dashboard.components.choice import choice
 from dashboard.components.gallery import Card, Group
 from dashboard.components.notice import notice
 from dashboard.location import INFLUENTIAL, SHOWS
-from engine.answers import Similarity
-from engine.study import Study
+from engine.store.records import Similarity
+from engine.study.reader import Study
 
 
 def show_switch(chosen: str) -> None:

@@ -9,8 +9,8 @@ import streamlit as st
 from dashboard.components.notice import notice
 from dashboard.data import open_study
 from dashboard.location import Location, read_location
-from engine.errors import DataloupeError
-from engine.study import Study
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 
 def part(location: Location, draw: Callable[[Study, Location], None]) -> None:

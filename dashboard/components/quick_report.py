@@ -14,8 +14,8 @@ from dashboard.components.gallery import Group, gallery
 from dashboard.components.title import short
 from dashboard.data import Examples
 from dashboard.location import EXPLAIN, Location
-from engine.study import Study
-from engine.uploads.report import QuickReport
+from engine.exchange.uploads.report import QuickReport
+from engine.study.reader import Study
 
 SIDE = 84
 SHOWN = 36

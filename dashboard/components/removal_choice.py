@@ -13,8 +13,9 @@ from dashboard.components.notice import warning
 from dashboard.components.title import short
 from dashboard.data import Examples, directions, examples, matching, weights
 from dashboard.location import MAP, Location, go
-from engine.errors import DataloupeError
-from engine.removal_sets import (
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.removal_sets import (
     LONGEST_WORDS,
     Named,
     RemovalSet,
@@ -24,7 +25,6 @@ from engine.removal_sets import (
     parse_table,
     removal_set,
 )
-from engine.study import Study
 
 CLASS, FILTER, SUPPORTERS, AT_RANDOM, DIRECTION, IDS, KEPT = (
     "class",

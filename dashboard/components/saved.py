@@ -15,9 +15,9 @@ from dashboard.components.title import plain
 from dashboard.data import Examples, kept_slices, matching
 from dashboard.location import Location, go
 from dashboard.slices import PARAMETERS, SORTS, Slice, read_slice
-from engine.errors import DataloupeError
-from engine.slices import LONGEST_NAME, SavedSlice, delete_slice, save_slice
-from engine.study import Study
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.slices import LONGEST_NAME, SavedSlice, delete_slice, save_slice
 
 
 def saved(study: Study, location: Location, examples: Examples) -> None:

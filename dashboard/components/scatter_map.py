@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.data import Examples
-from engine.layout import SPLITS, Split
+from engine.store.layout import SPLITS, Split
 
 MOST_DRAWN = 20_000
 """More points than this are sampled: each is sent to the browser."""

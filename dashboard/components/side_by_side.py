@@ -19,7 +19,7 @@ from dashboard.components.subject import subject
 from dashboard.components.title import short
 from dashboard.data import badge, examples
 from dashboard.location import TRAINING, Location, go, largest_k_of
-from engine.study import Study
+from engine.study.reader import Study
 
 SIDE = 84
 

@@ -14,8 +14,8 @@ from dashboard.components.gallery import thumbnail_side
 from dashboard.data import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
-from engine.layout import Split
-from engine.study import Study
+from engine.store.layout import Split
+from engine.study.reader import Study
 
 SIDE = 252
 LARGE_ODDS = 1000.0

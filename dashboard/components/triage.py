@@ -9,9 +9,9 @@ import streamlit as st
 
 from dashboard.brittle import triaged
 from dashboard.components.title import plain
-from engine.errors import DataloupeError
-from engine.study import Study
-from engine.triage import LONGEST_NOTE, LONGEST_TAG, Triage, note, tag, undo, untag
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.triage import LONGEST_NOTE, LONGEST_TAG, Triage, note, tag, undo, untag
 
 WORDS = {"tag": "the tag “{}”", "untag": "taking the tag “{}” off", "note": "the note “{}”"}
 

@@ -11,13 +11,13 @@ from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
 from dashboard.location import go
 from dashboard.unlearn import latest_job, sources, title_of
-from engine.jobs.queue import Job
-from engine.retraining import Removal
-from engine.study import Study
-from engine.unlearning.audit import BUDGET, FEWEST, MODELS_DEFAULT, MOST, NOTHING
-from engine.unlearning.bank_changes import Source
-from engine.unlearning.hyper import TITLES
-from engine.unlearning.work import Work, work
+from engine.applications.unlearning.audit import BUDGET, FEWEST, MODELS_DEFAULT, MOST, NOTHING
+from engine.applications.unlearning.bank_changes import Source
+from engine.applications.unlearning.settings import TITLES
+from engine.applications.unlearning.work import Work, work
+from engine.build.retraining import Removal
+from engine.running.jobs.queue import Job
+from engine.study.reader import Study
 
 KIND = "unlearn"
 METHODS = [method for method in TITLES if method != NOTHING]

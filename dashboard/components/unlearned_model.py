@@ -15,12 +15,12 @@ from dashboard.components.notice import warning
 from dashboard.components.unlearn_form import budget_input
 from dashboard.unlearn import content_of, latest_job, title_of
 from engine import store
-from engine.errors import DataloupeError
-from engine.retraining import Removal
-from engine.study import Study
-from engine.unlearning.audit import NOTHING, Audit
-from engine.unlearning.certificate import certified_file, check_job
-from engine.unlearning.hyper import TITLES
+from engine.applications.unlearning.audit import NOTHING, Audit
+from engine.applications.unlearning.certificate import certified_file, check_job
+from engine.applications.unlearning.settings import TITLES
+from engine.build.retraining import Removal
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 KIND = "certify"
 ALONE = [method for method in TITLES if method not in (NOTHING, "oracle")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components.blocks import aside, heading
-from engine.layout import TRAK
-from engine.study import Study
+from engine.store.layout import TRAK
+from engine.study.reader import Study
 
 MASKS = 200
 ALPHA = 0.5

@@ -9,11 +9,11 @@ import streamlit as st
 from dashboard.components.blocks import aside
 from dashboard.location import go
 from dashboard.uploads import let_go, take
-from engine.errors import DataloupeError
+from engine.exchange.uploads.keeping import Given
 from engine.models import ARCHITECTURES
-from engine.study import Study
-from engine.uploads.keeping import Given
-from engine.uploads.record import ENOUGH, preprocessing_of
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.uploads import ENOUGH, preprocessing_of
 
 LONGEST_NAME = 100
 TOLD = "upload_told"

@@ -9,11 +9,11 @@ import streamlit as st
 from dashboard.components.blocks import aside
 from dashboard.components.title import plain
 from dashboard.location import go
-from engine.errors import DataloupeError
-from engine.study import Study
-from engine.uploads.keeping import delete, rename
-from engine.uploads.record import Upload
-from engine.uploads.room import used_bytes
+from engine.exchange.uploads.keeping import delete, rename
+from engine.exchange.uploads.room import used_bytes
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.uploads import Upload
 
 MIB = 2**20
 SHOWN_FILES = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from engine.trust import Verdict
+from engine.attribution.evaluation.verdict import Verdict
 
 ANSWERS = {"yes": ("✓", "Yes"), "care": ("!", "With care"), "no": ("✕", "No")}
 

@@ -13,13 +13,13 @@ from dashboard.components.blocks import aside, table
 from dashboard.components.enqueue import job_button, refusal, tell
 from dashboard.components.job_card import job_card
 from dashboard.data import open_study
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, job, jobs
-from engine.retraining import check_recipe
-from engine.search import evenly_spread
-from engine.study import Study
-from engine.trust import number
-from engine.verification import Verification, agreement, predicted_and_actual
+from engine.applications.verification import Verification, agreement, predicted_and_actual
+from engine.attribution.evaluation.verdict import number
+from engine.attribution.search.vector_index import evenly_spread
+from engine.build.retraining import check_recipe
+from engine.running.jobs.queue import Job, job, jobs
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 KIND = "verify"
 SEEDS = 5

@@ -8,9 +8,9 @@ import streamlit as st
 
 from dashboard.components.title import plain
 from dashboard.location import JOBS
-from engine.errors import StoreError
-from engine.jobs.queue import jobs, resume
-from engine.study import Study
+from engine.running.jobs.queue import jobs, resume
+from engine.store.errors import StoreError
+from engine.study.reader import Study
 
 SECONDS = 2.0
 WIDTH = 260

@@ -35,15 +35,15 @@ from dashboard.components.triage import triage_panel
 from dashboard.data import badge, examples, open_study, what_it_shows
 from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.slices import position_in_slice
-from engine.brittle import AGREE, AT_MOST, verified
-from engine.brittle_table import STATUSES, Format, as_bytes
-from engine.errors import DataloupeError
-from engine.flags import RULES
-from engine.quality import TWO_SIDED_95
-from engine.retraining import check_recipe, has_recipe
-from engine.study import Study
-from engine.trust import number
-from engine.verification import Verification
+from engine.applications.brittle.data_issues import RULES
+from engine.applications.brittle.supports import AGREE, AT_MOST, verified
+from engine.applications.brittle.table import STATUSES, Format, as_bytes
+from engine.applications.verification import Verification
+from engine.attribution.evaluation.quality import TWO_SIDED_95
+from engine.attribution.evaluation.verdict import number
+from engine.build.retraining import check_recipe, has_recipe
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
 
 FILES: tuple[tuple[str, Format, str], ...] = (
     ("CSV", "csv", "text/csv"),

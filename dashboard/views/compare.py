@@ -39,12 +39,12 @@ from dashboard.components.upload_list import checkpoints_words, upload_list
 from dashboard.data import examples, open_study
 from dashboard.location import Location, go, read_location
 from dashboard.uploads import report
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, jobs
-from engine.layout import TRAK
-from engine.study import Study
-from engine.uploads.keeping import expire
-from engine.uploads.record import ENOUGH
+from engine.exchange.uploads.keeping import expire
+from engine.running.jobs.queue import Job, jobs
+from engine.store.errors import DataloupeError
+from engine.store.layout import TRAK
+from engine.study.reader import Study
+from engine.study.uploads import ENOUGH
 
 KIND = "compare"
 

@@ -43,7 +43,7 @@ from dashboard.location import (
     read_location,
 )
 from dashboard.slices import position_in_slice
-from engine.study import Study
+from engine.study.reader import Study
 
 SIDE = 112
 MISTAKES = 24

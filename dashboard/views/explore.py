@@ -17,7 +17,7 @@ from dashboard.components.selection import select, selection
 from dashboard.data import examples, open_study, slice_rows, what_it_shows
 from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
 from dashboard.slices import MOST_PICKED, PARAMETERS, rows_text
-from engine.study import Study
+from engine.study.reader import Study
 
 PER_PAGE = {LARGE: 120, SMALL: 960}
 SIDE = {LARGE: 112, SMALL: 56}

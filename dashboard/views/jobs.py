@@ -8,8 +8,8 @@ from dashboard.components.job_card import job_card
 from dashboard.components.notice import notice
 from dashboard.components.title import title
 from dashboard.data import open_study
-from engine.errors import DataloupeError
-from engine.jobs.queue import Job, jobs, resume, submit
+from engine.running.jobs.queue import Job, jobs, resume, submit
+from engine.store.errors import DataloupeError
 
 SECONDS = 1.0
 SHOWN = 50

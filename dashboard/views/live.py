@@ -32,10 +32,10 @@ from dashboard.components.title import short, title
 from dashboard.data import badge, examples, open_study
 from dashboard.live import MEGABYTES, ask, warm_up
 from dashboard.location import INFLUENTIAL, SIMILAR, read_location
+from engine.applications.live import KEPT, Answer
 from engine.data.pictures import SUFFIXES
-from engine.errors import DataloupeError
-from engine.layout import TRAK
-from engine.live import KEPT, Answer
+from engine.store.errors import DataloupeError
+from engine.store.layout import TRAK
 
 SIDE = 112
 LONGEST_TEXT = 20_000

@@ -31,9 +31,9 @@ from dashboard.components.scatter_map import (
 from dashboard.components.title import plain, short, title
 from dashboard.data import badge, examples, matching, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
-from engine.layout import MAP_KINDS, SPLITS, MapKind, Split
-from engine.removal_sets import parse_examples
-from engine.study import Study
+from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
+from engine.study.reader import Study
+from engine.study.removal_sets import parse_examples
 
 SIDE = 84
 SHOWN = 48

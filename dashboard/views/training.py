@@ -28,7 +28,7 @@ from dashboard.components.subject import subject
 from dashboard.components.title import plain, short, title
 from dashboard.data import badge, examples, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
-from engine.study import Study
+from engine.study.reader import Study
 
 SIDE = 112
 HEAVIEST = 24

@@ -35,14 +35,14 @@ from dashboard.unlearn import (
     read_asked,
     title_of,
 )
-from engine.errors import DataloupeError
-from engine.removal_sets import RemovalSet
-from engine.retraining import Removal, check_recipe
-from engine.study import Study
-from engine.trust import number
-from engine.unlearning.audit import Audit, check_scores
-from engine.unlearning.questions import forget_set
-from engine.unlearning.reading import GRADES, best, reading
+from engine.applications.unlearning.audit import Audit, check_scores
+from engine.applications.unlearning.reading import GRADES, best, reading
+from engine.applications.unlearning.requests import forget_set
+from engine.attribution.evaluation.verdict import number
+from engine.build.retraining import Removal, check_recipe
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.removal_sets import RemovalSet
 
 ASKING = Asking("Forget these {}", "Forget …", ":material/ink_eraser:")
 

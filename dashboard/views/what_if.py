@@ -23,8 +23,8 @@ from dashboard.data import (
     what_it_shows,
 )
 from dashboard.location import UNLEARN, read_location
-from engine.removal_sets import RemovalSet
-from engine.verification import Verification
+from engine.applications.verification import Verification
+from engine.study.removal_sets import RemovalSet
 
 ASKING = Asking("What if these {} were removed?", "What if …", ":material/content_cut:")
 

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from engine.errors import StoreError
+from engine.store.errors import StoreError
 
 MAX_BLOCK_ROWS = 4096
 WORKING_BYTES = 2**28

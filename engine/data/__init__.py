@@ -12,8 +12,8 @@
 Face library takes two seconds to import, which a dashboard should not wait for.
 """
 
+from engine.build.encoding import EncodedShard, dataset_fingerprint, encode_split
 from engine.data.assets import asset
-from engine.data.encode import EncodedShard, dataset_fingerprint, encode_split
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop, sprite_sheet, thumbnail_box
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.errors import DataError
+from engine.store.errors import DataError
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 """Beside the package `engine`, in a checkout as in an installed wheel (see pyproject.toml)."""

@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from engine.errors import DataError
+from engine.store.errors import DataError
 
 
 def read_labels(

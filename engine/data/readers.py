@@ -30,8 +30,8 @@ from PIL import Image
 
 from engine.data.assets import asset
 from engine.data.pictures import SUFFIXES
-from engine.errors import DataError
-from engine.spec import DataSpec
+from engine.store.errors import DataError
+from engine.store.spec import DataSpec
 
 EMBEDDED = "fashion-mnist"
 

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from engine.data.labels import read_labels
 from engine.data.pictures import SUFFIXES
 from engine.data.readers import Rows, read_splits
-from engine.errors import DataError
-from engine.spec import DataSpec
+from engine.store.errors import DataError
+from engine.store.spec import DataSpec
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 

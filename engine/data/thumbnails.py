@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from engine.errors import DataError
+from engine.store.errors import DataError
 
 COLUMNS = 8
 SPRITES_PER_SHEET = COLUMNS * COLUMNS

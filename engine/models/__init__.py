@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from engine.errors import SpecError
+from engine.store.errors import SpecError
 
 if TYPE_CHECKING:
     import torch

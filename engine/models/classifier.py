@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.errors import SpecError
+from engine.store.errors import SpecError
 
 
 class Classifier(nn.Module):

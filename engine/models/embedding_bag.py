@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, validate_call
 from torch import nn
 
-from engine.errors import SpecError
 from engine.models.classifier import Classifier
+from engine.store.errors import SpecError
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 PADDING = 0

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.errors import SpecError
 from engine.models.classifier import picture_shape
+from engine.store.errors import SpecError
 
 
 def timm_model(encoding: dict[str, Any], n_classes: int, *, name: str, **options: Any) -> nn.Module:

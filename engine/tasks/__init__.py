@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from engine.errors import SpecError
+from engine.store.errors import SpecError
 
 if TYPE_CHECKING:
     import torch

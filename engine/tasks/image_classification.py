@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from engine.data.pictures import examine, read_header, read_picture
 from engine.data.thumbnails import MAX_SIDE, thumbnail
-from engine.errors import DataError, SpecError
+from engine.store.errors import DataError, SpecError
 from engine.tasks import Accepted, Encoded, Task, margin
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.errors import DataError, SpecError
+from engine.store.errors import DataError, SpecError
 from engine.tasks import Accepted, Encoded, Task, margin
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.errors import DataError, DataloupeError
-from engine.spec import AlgorithmSpec
 from engine.store import fingerprint
+from engine.store.errors import DataError, DataloupeError
+from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task
 from engine.training.outputs import in_fast_layout, read_batch, to_device
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from engine.launch import _start, _stop
+from engine.running.launch import _start, _stop
 
 FLAGS = [
     "--no-sandbox",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from engine.study import Study
+from engine.study.reader import Study
 from tests.browser.chromium import DESKTOP, EXECUTABLE, chromium, server
 from tests.synthetic import write_study
 from tests.synthetic_quality import write_quality

@@ -15,12 +15,12 @@ import numpy as np
 from playwright.sync_api import Browser
 
 from dashboard.compare import EXAMPLE, FOUND, HYPOTHESIS
-from engine.brittle import find
-from engine.modeldiff.compare import read_comparison
-from engine.removal_sets import keep_set, kept_sets
-from engine.study import Study
-from engine.unlearning.audit import read_audits
-from engine.unlearning.reading import best, reading
+from engine.applications.brittle.supports import find
+from engine.applications.modeldiff.comparison import read_comparison
+from engine.applications.unlearning.audit import read_audits
+from engine.applications.unlearning.reading import best, reading
+from engine.study.reader import Study
+from engine.study.removal_sets import keep_set, kept_sets
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
 
 VIEWS = {

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from engine.removal_sets import keep_set
-from engine.study import Study
-from engine.unlearning.audit import read_audits
+from engine.applications.unlearning.audit import read_audits
+from engine.study.reader import Study
+from engine.study.removal_sets import keep_set
 from tests.browser.chromium import DESKTOP, settled
 from tests.synthetic_unlearning import write_audit
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from engine.slices import save_slice
+from engine.study.slices import save_slice
 from tests.browser.chromium import PHONE, server, settled
 from tests.synthetic import write_study
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from engine.brittle import find
-from engine.study import Study
-from engine.triage import triage
+from engine.applications.brittle.supports import find
+from engine.study.reader import Study
+from engine.study.triage import triage
 from tests.browser.chromium import DESKTOP, server, settled
 from tests.calibrated import give_units
 

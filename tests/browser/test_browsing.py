@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from engine.study import Study
+from engine.study.reader import Study
 from tests.browser.chromium import PHONE, server, settled
 from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
 

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from engine import store
-from engine.study import Study
-from engine.uploads.keeping import delete
+from engine.exchange.uploads.keeping import delete
+from engine.study.reader import Study
 from tests.browser.chromium import server, settled, sideways
 from tests.browser.test_accessibility import serious_findings
 from tests.conftest import SMALL_STUDY

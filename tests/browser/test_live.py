@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from engine.live import Question, ask
-from engine.study import Study
+from engine.applications.live import Question, ask
+from engine.study.reader import Study
 from tests.browser.chromium import PHONE, server, settled
 from tests.test_live import (
     animation,

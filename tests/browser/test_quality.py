@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from engine.study import Study
+from engine.study.reader import Study
 from tests.browser.chromium import settled
 
 pytestmark = pytest.mark.browser

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from engine.slices import saved_slices
-from engine.study import Study
+from engine.study.reader import Study
+from engine.study.slices import saved_slices
 from tests.browser.chromium import server, settled
 from tests.synthetic import write_study
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from engine.stages.checkpoints import load_checkpoint
-from engine.study import Study
-from engine.training.checkpoints import load_weights
-from engine.unlearning.audit import read_audits
+from engine.applications.unlearning.audit import read_audits
+from engine.build.stages.checkpoints import load_checkpoint
+from engine.study.reader import Study
+from engine.training.weights import load_weights
 from tests.browser.chromium import server, sideways
 from tests.browser.test_accessibility import serious_findings
 

@@ -1,0 +1,1 @@
+"""What attributions are used for: brittle predictions, comparisons, unlearning, live queries."""

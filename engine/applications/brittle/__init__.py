@@ -1,0 +1,1 @@
+"""Brittle predictions: their support, data issues and tables."""

@@ -1,0 +1,136 @@
+"""What else to look at in a prediction: likely wrong labels, leaks, copies, and lone supporters.
+
+Rules, not proofs; each stands with its threshold where it is computed. `RULES` says them in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from engine.attribution.scores import ranges
+from engine.store.layout import SPLITS, Split
+from engine.study.reader import Study
+
+Flag = Literal["label", "training-label", "leak", "near-copy", "lone-support"]
+
+NEIGHBOURS = 10
+AGREE = 8
+CONFIDENT = 0.8
+ALIKE = 0.99
+LONE = 0.2
+LOOKED_AT = 20
+
+RULES: Mapping[Flag, str] = {
+    "label": f"Its label is likely wrong: the prediction is another with confidence {CONFIDENT:g} "
+    f"or more, and {AGREE} of its {NEIGHBOURS} most similar training examples have that label.",
+    "training-label": "A training example among its strongest influences has a likely wrong label: "
+    f"{AGREE} of the {NEIGHBOURS} training examples most like that one share another label.",
+    "leak": "The very same input is in the training data.",
+    "near-copy": "A training picture is nearly the same: one of the most similar "
+    f"{NEIGHBOURS} has pixels that correlate with it by {ALIKE:g} or more.",
+    "lone-support": f"One training example has {LONE:.0%} or more of all support.",
+}
+
+
+def flags(study: Study, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
+    """Which test examples each rule holds for: bool `[n_test]`. Rules that need what the study
+    lacks (similar examples, pictures) hold for none."""
+    said = study.predictions("test", algorithm)
+    labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
+    none = np.zeros(len(said), dtype=bool)
+    found: dict[Flag, np.ndarray] = dict.fromkeys(RULES, none)
+    if study.has_neighbours(algorithm) and study.similarity(algorithm).checkpoints:
+        near = nearest(study, algorithm, "test")
+        predicted = said["predicted"].to_numpy()
+        agree = (labels["train"][near] == predicted[:, None]).sum(axis=1) >= AGREE
+        sure = ~said["correct"].to_numpy(bool) & (said["confidence"].to_numpy() >= CONFIDENT)
+        found["label"] = sure & agree
+        doubtful = doubtful_labels(labels["train"], nearest(study, algorithm, "train"))
+        found["training-label"] = influenced_by(study, algorithm, method, doubtful)
+        if study.dataset.display == "image":
+            found["near-copy"] = near_copies(study, near)
+    found["leak"] = np.array([bool(rows) for rows in same_inputs(study)], dtype=bool)
+    found["near-copy"] = found["near-copy"] & ~found["leak"]
+    top, totals = study.top(algorithm, method), study.totals(algorithm, method)
+    strongest = np.maximum(top["support_score"][:, 0], 0)
+    found["lone-support"] = (strongest > 0) & (strongest >= LONE * totals["test_support"])
+    return found
+
+
+def nearest(study: Study, algorithm: str, split: Split) -> np.ndarray:
+    """The most similar training rows of every example, `[n, NEIGHBOURS]` or fewer."""
+    from engine import store
+
+    files = [study.neighbours_file(algorithm, split, n) for n in range(study.shards(split))]
+    parts = [store.read_tensors(file)["index"][:, :NEIGHBOURS] for file in files]
+    rows: np.ndarray = np.concatenate(parts)
+    return rows
+
+
+def doubtful_labels(labels: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Training examples most of whose likes share one other label: bool `[n_train]`."""
+    numbers = np.unique(labels, return_inverse=True)[1]
+    around = np.where(near >= 0, numbers[near], -1)
+    alike = (around[:, :, None] == around[:, None, :]).sum(axis=2)  # of each, how many agree
+    alike[around < 0] = 0
+    place = alike.argmax(axis=1)
+    commonest = around[np.arange(len(around)), place]
+    doubtful: np.ndarray = (alike.max(axis=1) >= AGREE) & (commonest != numbers)
+    return doubtful
+
+
+def influenced_by(study: Study, algorithm: str, method: str, marked: np.ndarray) -> np.ndarray:
+    """Whether a marked training example is among the strongest of either sign: bool `[n_test]`."""
+    top = study.top(algorithm, method)
+    found = np.zeros(study.dataset.n_test, dtype=bool)
+    for sign in ("support", "oppose"):
+        index = top[f"{sign}_index"][:, :LOOKED_AT]
+        found |= ((index >= 0) & marked[index]).any(axis=1)
+    return found
+
+
+def same_inputs(study: Study) -> list[list[int]]:
+    """For every test example the training rows with exactly its input, whatever their labels."""
+    rows: dict[bytes, list[int]] = {}
+    for row, digest in enumerate(_digests(study, "train")):
+        rows.setdefault(digest, []).append(row)
+    return [rows.get(digest, []) for digest in _digests(study, "test")]
+
+
+def _digests(study: Study, split: Split) -> list[bytes]:
+    """A digest of every example's input: all its arrays but the label."""
+    found = []
+    for shard in study.arrays(split):
+        inputs = [np.asarray(shard[name]) for name in sorted(shard) if name != "label"]
+        for row in range(len(inputs[0])):
+            digest = hashlib.blake2b(digest_size=16)
+            for array in inputs:
+                digest.update(np.ascontiguousarray(array[row]).tobytes())
+            found.append(digest.digest())
+    return found
+
+
+def near_copies(study: Study, near: np.ndarray) -> np.ndarray:
+    """Whether pixels correlate by `ALIKE` with one of its most similar pictures: bool `[n]`."""
+    own, training = (study.stacked_arrays(split)["input"] for split in ("test", "train"))
+    found = np.zeros(len(near), dtype=bool)
+    for block in ranges(range(len(near)), 256):
+        rows = np.arange(block.start, block.stop)
+        pictures = _standardised(own[rows])
+        for column in range(near.shape[1]):
+            others = near[rows, column]
+            likeness = (pictures * _standardised(training[others])).sum(axis=1)
+            found[rows] |= (likeness >= ALIKE) & (others >= 0)
+    return found
+
+
+def _standardised(pictures: np.ndarray) -> np.ndarray:
+    """Pixels less their mean, brought to length 1: `[n, pixels]`; 0 for one of a single colour."""
+    flat = np.asarray(pictures, np.float32).reshape(len(pictures), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    unit: np.ndarray = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return unit

@@ -1,0 +1,367 @@
+"""Which predictions hang on a few training examples, and on which.
+
+A prediction's *support* is the smallest number of training examples whose removal flips it: makes a
+right prediction wrong, or a wrong one right. It is estimated from calibrated scores: remove the
+strongest examples one after the other, supporters of a right prediction, opposers of a wrong one,
+until the predicted *lead* changes its sign. Only retraining proves it
+(engine.applications.verification); one
+that is proven is an upper bound on the true support.
+
+The lead is the logit of the true label less the largest other, mean over the checkpoints: unlike
+the margin, it changes its sign exactly where the predicted class becomes another. Removal is taken
+to move it as much as the margin that scores are about.
+
+The k strongest of many noisy scores are overestimated, and effects of examples that are alike do
+not add up. So a flip is said only where the predicted lead is beyond 0 by `SURE` standard
+deviations of what is known of the error (engine.attribution.evaluation.effects, and what few
+checkpoints leave open of the
+lead). And a prediction that models with all data do not agree about hangs on luck, not on examples:
+nothing is said of one that fewer than `AGREE` of the checkpoints make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from engine import store
+from engine.applications.verification import (
+    Question,
+    Verification,
+    ask,
+    check,
+    complete,
+    verify_all,
+)
+from engine.attribution.evaluation.effects import removals
+from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
+from engine.attribution.scores import ranges, top_k_among
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+
+AT_MOST = 20
+MOST = 1000
+SURE = 0.52
+"""So many deviations beyond 0 a lead must be: a one-sided 70 %. At 1.28, 15 of 15 predictions of
+the demo flipped, and margins changed by 1.4 times what was predicted; benchmarks/brittle.py
+measures on others what this rule is worth."""
+AGREE = 1.0
+"""At 0.8, 5 of 19 predictions of the demo flipped without random training examples, too."""
+_BLOCK_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class Units:
+    """What turns scores into changes of the margin, with what is known of their errors.
+
+    Attributes:
+        slope: Change of the margin for a score of 1.
+        variances: Of each test example's residuals on the test runs, float64 `[n_test]`.
+        alpha: Share of the training examples in a run.
+    """
+
+    slope: Measured
+    variances: np.ndarray
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Supports:
+    """Support estimates of every test example, and the removal sets they stand for.
+
+    Attributes:
+        algorithm, method: Whose scores.
+        at_most: The most examples that a removal set has, K.
+        right: Whether the checkpoints together predict the true label, bool `[n]`.
+        lead: Mean over the checkpoints, float64 `[n]`.
+        lead_deviation: Standard deviation over the checkpoints, float64 `[n]`.
+        agreement: Share of the checkpoints that are right or wrong as all together, float64 `[n]`.
+        checkpoints: How many.
+        index: Training rows in the order of removal, int32 `[n, K]`; −1 where there is no further.
+        score: Their scores, float32 `[n, K]`.
+        units: None where scores are not calibrated: then examples are ranked and nothing is said.
+        n_train: Training examples in all.
+        scores: Fingerprint of the scores.
+    """
+
+    algorithm: str
+    method: str
+    at_most: int
+    right: np.ndarray
+    lead: np.ndarray
+    lead_deviation: np.ndarray
+    agreement: np.ndarray
+    checkpoints: int
+    index: np.ndarray
+    score: np.ndarray
+    units: Units | None
+    n_train: int
+    scores: str
+
+    @property
+    def calibrated(self) -> bool:
+        return self.units is not None
+
+    @cached_property
+    def size(self) -> np.ndarray:
+        """Support estimates, int32 `[n]`; 0 where no removal of at most K is said to flip."""
+        found = np.zeros(len(self.lead), np.int32)
+        step = max(1, _BLOCK_BYTES // (64 * self.at_most))
+        for block in ranges(range(len(found)), step):
+            flips = self._flips(np.arange(block.start, block.stop))
+            found[block.start : block.stop] = np.where(
+                flips.any(axis=1), flips.argmax(axis=1) + 1, 0
+            )
+        return found
+
+    @cached_property
+    def ranked(self) -> np.ndarray:
+        """Rows said to flip, the smallest support first, then by how far beyond 0 they are."""
+        rows = np.flatnonzero(self.size)
+        if not len(rows):
+            return rows
+        after = self.after(rows)[np.arange(len(rows)), self.size[rows] - 1]
+        beyond = np.where(self.right[rows], after, -after)
+        return rows[np.lexsort((beyond, self.size[rows]))]
+
+    def after(self, tests: np.ndarray) -> np.ndarray:
+        """Predicted leads of some test examples without their first 1 to K: float64 `[t, K]`."""
+        leads: np.ndarray = self.lead[tests, None] + self._changes(tests)[0]
+        return leads
+
+    def reach(self, tests: np.ndarray) -> np.ndarray:
+        """How far the 95 % intervals of `after` reach to both sides: float64 `[t, K]`."""
+        error = TWO_SIDED_95 * self.lead_deviation[tests, None] / np.sqrt(self.checkpoints)
+        reach: np.ndarray = np.hypot(self._changes(tests)[1], error)
+        return reach
+
+    def flip_rate(self, tests: np.ndarray) -> np.ndarray:
+        """Predicted share of retrained models that flip, without the first 1 to K: `[t, K]`."""
+        deviation = np.hypot(self.reach(tests) / TWO_SIDED_95, self.lead_deviation[tests, None])
+        towards = np.where(self.right[tests], -1, 1)[:, None]
+        return _normal(towards * self.after(tests) / np.maximum(deviation, 1e-12))
+
+    def removal(self, test: int, size: int | None = None) -> np.ndarray:
+        """Training rows to remove, strongest first: as many as said, or the support estimate."""
+        rows = self.index[test, : self.size[test] if size is None else size]
+        return rows[rows >= 0]
+
+    def _changes(self, tests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.units is None:
+            nothing = np.full((len(tests), self.index.shape[1]), np.nan)
+            return nothing, nothing
+        units = self.units
+        scores, variances = self.score[tests], units.variances[tests]
+        return removals(scores, units.slope, variances, self.n_train, units.alpha)
+
+    def _flips(self, tests: np.ndarray) -> np.ndarray:
+        """Where removal of the first so many is said to flip: bool `[t, K]`."""
+        towards = np.where(self.right[tests], 1, -1)[:, None]
+        worst = towards * self.after(tests) + SURE / TWO_SIDED_95 * self.reach(tests)
+        flips: np.ndarray = (worst < 0) & (self.index[tests] >= 0)
+        return flips & (self.agreement[tests, None] >= AGREE)
+
+
+def find(
+    study: Study, algorithm: str | None = None, method: str | None = None, at_most: int = AT_MOST
+) -> Supports:
+    """Estimate the support of every test example.
+
+    Args:
+        at_most: The most examples that a removal set may have. Up to what the search stage stores
+            they are read; beyond it the scores are looked through in blocks.
+
+    Raises:
+        DataloupeError: No such algorithm or method, or `at_most` is not from 1 to `MOST`.
+        StoreError: Scores or predictions are not built yet.
+    """
+    algorithm = study.algorithm(algorithm)
+    method = study.method(algorithm, method)
+    if not 1 <= at_most <= MOST:
+        raise DataloupeError(f"at most must be from 1 to {MOST:,} examples, not {at_most:,}.")
+    right = study.predictions("test", algorithm)["correct"].to_numpy(dtype=bool)
+    each = leads(study, algorithm)
+    checkpoints = len(each)
+    index, score = _strongest(study, algorithm, method, min(at_most, study.dataset.n_train), right)
+    _leave_every_class_one(study, index, score)
+    return Supports(
+        algorithm=algorithm,
+        method=method,
+        at_most=at_most,
+        right=right,
+        lead=each.mean(axis=0),
+        # Of a single checkpoint it is not known, and so not counted.
+        lead_deviation=each.std(axis=0, ddof=1) if checkpoints > 1 else np.zeros(len(right)),
+        agreement=((each > 0) == right).mean(axis=0),
+        checkpoints=checkpoints,
+        index=index,
+        score=score,
+        units=_units(study, algorithm, method),
+        n_train=study.dataset.n_train,
+        scores=store.json_made_from(study.search_file(algorithm, method)),
+    )
+
+
+def leads(study: Study, algorithm: str) -> np.ndarray:
+    """Logit of the true label less the largest other: float64 `[checkpoints, n_test]`."""
+    number = {name: place for place, name in enumerate(study.dataset.classes)}
+    labels = study.table("test")["label"].map(number).to_numpy(dtype=np.int64)
+    rows = np.arange(len(labels))
+    found = np.empty((study.checkpoints(algorithm), len(labels)))
+    for checkpoint, row in enumerate(found):
+        path = study.outputs_file(algorithm, checkpoint, "test")
+        logits = np.array(store.read_tensors(path)["logits"], np.float64)
+        own = logits[rows, labels]
+        logits[rows, labels] = -np.inf
+        row[:] = own - logits.max(axis=1)
+    return found
+
+
+def _units(study: Study, algorithm: str, method: str) -> Units | None:
+    quality = study.quality(algorithm)
+    measured = None if quality is None else quality.methods.get(method)
+    if quality is None or measured is None or measured.units is None:
+        return None
+    outputs = study.predicted_and_actual(algorithm, method)
+    variances = np.empty(len(outputs["actual"]))
+    for block in ranges(range(len(variances)), 4096):
+        rows = slice(block.start, block.stop)
+        residuals = outputs["actual"][rows].astype(np.float64) - outputs["predicted"][rows]
+        variances[rows] = residuals.var(axis=1, ddof=1)
+    return Units(measured.units.slope, variances, quality.alpha)
+
+
+def _strongest(
+    study: Study, algorithm: str, method: str, k: int, right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Supporters of right predictions, opposers of wrong ones: rows and scores `[n, k]`."""
+    top = study.top(algorithm, method)
+    if k > top["support_index"].shape[1]:
+        top = _look_through(study, algorithm, method, k)
+    index = np.where(right[:, None], top["support_index"][:, :k], top["oppose_index"][:, :k])
+    score = np.where(right[:, None], top["support_score"][:, :k], top["oppose_score"][:, :k])
+    return index, score
+
+
+def _look_through(study: Study, algorithm: str, method: str, k: int) -> dict[str, np.ndarray]:
+    """Top-k of both signs where more are wanted than are stored, in blocks of test rows."""
+    scores = study.score_matrix(algorithm, method)
+    # A score, its key in 8 bytes, one of each sign, and what sorting takes.
+    step = max(1, _BLOCK_BYTES // (32 * scores.n_train))
+    everyone = np.arange(scores.n_train)
+    parts = []
+    for block in ranges(range(scores.n_test), step):
+        rows = scores.rows(np.arange(block.start, block.stop))
+        parts.append(vars(top_k_among(rows, np.broadcast_to(everyone, rows.shape), k)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _leave_every_class_one(study: Study, index: np.ndarray, score: np.ndarray) -> None:
+    """End removal sets before they hold all of a class, in place."""
+    labels = np.unique(study.table("train")["label"].to_numpy(), return_inverse=True)[1]
+    sizes = np.bincount(labels)
+    ended = index < 0
+    for label in np.flatnonzero(sizes <= index.shape[1]):
+        members = (labels[index] == label) & (index >= 0)
+        ended |= np.cumsum(members, axis=1) >= sizes[label]
+    index[ended], score[ended] = -1, 0
+
+
+def _normal(x: np.ndarray) -> np.ndarray:
+    """Distribution function of the standard normal, to 1e-7 (Abramowitz and Stegun 26.2.17)."""
+    t = 1 / (1 + 0.2316419 * np.abs(x))
+    series = t * (
+        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
+    )
+    upper = np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * series
+    below: np.ndarray = np.where(x >= 0, 1 - upper, upper)
+    return below
+
+
+# --- verifying ----------------------------------------------------------------------------------
+
+
+def verify_brittle(
+    study: Study,
+    supports: Supports,
+    tests: Iterable[int],
+    *,
+    seeds: int = 5,
+    device: str = "auto",
+    workers: int | None = None,
+    report: Callable[[int, int, str], None] | None = None,
+) -> list[Verification]:
+    """Retrain without the removal sets of predictions said to flip; each is kept.
+
+    Raises as `engine.applications.verification.verify`, and a DataloupeError for one that is not
+    said to flip.
+    """
+    return verify_all(
+        study,
+        questions(study, supports, tests),
+        seeds=seeds,
+        algorithm=supports.algorithm,
+        method=supports.method,
+        device=device,
+        workers=workers,
+        report=report,
+    )
+
+
+def questions(study: Study, supports: Supports, tests: Iterable[int]) -> list[Question]:
+    """The removal sets of predictions said to flip. Raises as `verify_brittle`."""
+    found = []
+    for test in tests:
+        if not supports.size[test]:
+            raise DataloupeError(
+                f"Test example {test} is not said to flip without at most {supports.at_most} "
+                "training examples, so there is no removal set to verify."
+            )
+        found.append(ask(study, supports.removal(test).tolist(), [test]))
+    return found
+
+
+def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of `run_job`, complete and checked. Raises as `verify_brittle`."""
+    defaults: dict[str, Any] = {"tests": [], "at_most": AT_MOST, "seeds": 5, "algorithm": None}
+    defaults |= {"method": None, "device": "auto", "workers": None}
+    asked = complete(defaults, parameters)
+    algorithm, method = check(study, asked["algorithm"], asked["method"], asked["seeds"])
+    tests = [study.row("test", test) for test in asked["tests"]]
+    if not tests:
+        raise DataloupeError("No predictions are named to verify.")
+    questions(study, find(study, algorithm, method, asked["at_most"]), tests)
+    return asked | {"tests": tests, "algorithm": algorithm, "method": method}
+
+
+def run_job(
+    study: Study, parameters: Mapping[str, Any], report: Callable[[int, int, str], None]
+) -> dict[str, Any]:
+    """A job of the queue: verify predictions by their removal sets.
+
+    Args:
+        parameters: From `check_job`.
+    """
+    given = dict(parameters)
+    tests = given.pop("tests")
+    supports = find(study, given.pop("algorithm"), given.pop("method"), given.pop("at_most"))
+    found = verify_brittle(study, supports, tests, report=report, **given)
+    flipped = sum(one.outcomes[0].flipped for one in found)
+    return {"verifications": [one.id for one in found], "tests": len(found), "flipped": flipped}
+
+
+def verified(supports: Supports, verifications: Sequence[Verification]) -> dict[int, Verification]:
+    """The newest verification of each test example's removal set."""
+    wanted = {
+        (int(test), tuple(sorted(supports.removal(test).tolist()))) for test in supports.ranked
+    }
+    return {
+        outcome.test: one
+        for one in verifications
+        for outcome in one.outcomes
+        if (outcome.test, tuple(one.removed)) in wanted
+    }

@@ -1,0 +1,233 @@
+"""The brittle predictions as a table, and as files that other tools read.
+
+One row a test example. `COLUMNS` names every column with its type; what is not known is missing,
+never a made-up value.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine import store
+from engine.applications.brittle.data_issues import Flag
+from engine.applications.brittle.supports import Supports, verified
+from engine.applications.verification import Verification
+from engine.attribution.evaluation.quality import TWO_SIDED_95
+from engine.store.csv_cells import harmless
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.study.triage import Triage
+
+Format = Literal["csv", "json", "parquet"]
+Status = Literal["predicted", "verified", "refuted", "not within"]
+"""Said to flip; retrained, and most models do; retrained, and they do not; not said to flip."""
+STATUSES: tuple[Status, ...] = ("predicted", "verified", "refuted", "not within")
+
+_TEXTS = pa.list_(pa.string())
+COLUMNS = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("predicted", pa.string()),
+        ("other", pa.string()),  # the class that a flip goes to: the runner-up, or the true label
+        ("correct", pa.bool_()),
+        ("confidence", pa.float64()),
+        ("margin", pa.float64()),
+        ("lead", pa.float64()),  # logit of the true label less the largest other
+        ("lead_low", pa.float64()),  # 95 % interval over the checkpoints
+        ("lead_high", pa.float64()),
+        ("support", pa.int64()),  # training examples in the removal set; missing: not within K
+        ("removal_rows", pa.list_(pa.int64())),  # strongest first
+        ("removal_ids", _TEXTS),
+        ("lead_after", pa.float64()),  # predicted without the removal set, with its 95 % interval
+        ("lead_after_low", pa.float64()),
+        ("lead_after_high", pa.float64()),
+        ("predicted_flip_rate", pa.float64()),
+        ("status", pa.string()),
+        ("flip_rate", pa.float64()),  # share of retrained models that flip, with Wilson's 95 %
+        ("flip_rate_low", pa.float64()),
+        ("flip_rate_high", pa.float64()),
+        ("margin_change_predicted", pa.float64()),
+        ("margin_change", pa.float64()),
+        ("seeds", pa.int64()),
+        ("verification", pa.string()),
+        ("method", pa.string()),
+        ("scores_fingerprint", pa.string()),
+        ("data_fingerprint", pa.string()),
+        ("flags", _TEXTS),
+        ("tags", _TEXTS),
+        ("notes", _TEXTS),
+    ]
+)
+
+
+def brittle_table(
+    study: Study,
+    supports: Supports,
+    verifications: Sequence[Verification] = (),
+    flags: dict[Flag, np.ndarray] | None = None,
+    triage: dict[int, Triage] | None = None,
+    rows: np.ndarray | None = None,
+) -> pa.Table:
+    """The table of some test examples, in the order of `rows`; None for all that are said to flip.
+
+    Args:
+        verifications: Of the algorithm; each is matched with the prediction and the very removal
+            set it was of.
+    """
+    rows = supports.ranked if rows is None else np.asarray(rows, np.int64)
+    test, train = study.table("test"), study.table("train")
+    said = study.predictions("test", supports.algorithm)
+    ids = train["id"].astype(str).to_numpy()
+    removals = [supports.removal(int(row)).tolist() for row in rows]
+    sizes = supports.size[rows]
+    last = np.maximum(sizes, 1) - 1
+    at = np.arange(len(rows))
+    after, reach, rate = (
+        of(rows)[at, last] for of in (supports.after, supports.reach, supports.flip_rate)
+    )
+    within = sizes > 0
+    error = TWO_SIDED_95 * supports.lead_deviation[rows] / math.sqrt(supports.checkpoints)
+    known = within & (supports.checkpoints > 1)
+    proofs = verified(supports, verifications)
+    outcomes = [None if int(row) not in proofs else proofs[int(row)].of(int(row)) for row in rows]
+    standing = [(triage or {}).get(int(row), Triage()) for row in rows]
+
+    def told(values: Any, where: Any = True) -> list[Any]:
+        """Values as Python has them, None where they are not known."""
+        keep = np.broadcast_to(where, len(rows))
+        return [
+            value if kept else None
+            for value, kept in zip(np.asarray(values).tolist(), keep, strict=True)
+        ]
+
+    def of_outcome(read: Any) -> list[Any]:
+        return [None if outcome is None else read(outcome) for outcome in outcomes]
+
+    columns: dict[str, list[Any]] = {
+        "row": told(rows),
+        "id": told(test["id"].astype(str).to_numpy()[rows]),
+        "label": told(test["label"].astype(str).to_numpy()[rows]),
+        "predicted": told(said["predicted"].astype(str).to_numpy()[rows]),
+        "other": told(other_classes(study, supports)[rows]),
+        "correct": told(supports.right[rows]),
+        "confidence": told(said["confidence"].to_numpy(np.float64)[rows]),
+        "margin": told(said["margin"].to_numpy(np.float64)[rows]),
+        "lead": told(supports.lead[rows]),
+        "lead_low": told(supports.lead[rows] - error, supports.checkpoints > 1),
+        "lead_high": told(supports.lead[rows] + error, supports.checkpoints > 1),
+        "support": told(sizes, within),
+        "removal_rows": removals,
+        "removal_ids": [[ids[row] for row in removal] for removal in removals],
+        "lead_after": told(after, within),
+        "lead_after_low": told(after - reach, known),
+        "lead_after_high": told(after + reach, known),
+        "predicted_flip_rate": told(rate, within),
+        "status": [
+            status_of(bool(flips), None if outcome is None else outcome.flipped)
+            for flips, outcome in zip(within, outcomes, strict=True)
+        ],
+        "flip_rate": of_outcome(lambda one: one.flips.mean),
+        "flip_rate_low": of_outcome(lambda one: one.flips.low),
+        "flip_rate_high": of_outcome(lambda one: one.flips.high),
+        "margin_change_predicted": of_outcome(
+            lambda one: None if one.predicted is None else one.predicted.mean
+        ),
+        "margin_change": of_outcome(lambda one: one.change),
+        "seeds": of_outcome(lambda one: len(one.without)),
+        "verification": [proofs[int(row)].id if int(row) in proofs else None for row in rows],
+        "method": [supports.method] * len(rows),
+        "scores_fingerprint": [supports.scores] * len(rows),
+        "data_fingerprint": [study.dataset.fingerprint] * len(rows),
+        "flags": [[name for name, holds in (flags or {}).items() if holds[row]] for row in rows],
+        "tags": [one.tags for one in standing],
+        "notes": [one.notes for one in standing],
+    }
+    return pa.table(columns, schema=COLUMNS)
+
+
+def status_of(flips: bool, flipped: bool | None) -> Status:
+    """In one word."""
+    if not flips:
+        return "not within"
+    return "predicted" if flipped is None else "verified" if flipped else "refuted"
+
+
+def other_classes(study: Study, supports: Supports) -> np.ndarray:
+    """The class that each prediction would flip to: the runner-up of a right one, the true label of
+    a wrong one; object `[n_test]`."""
+    classes = np.array(study.dataset.classes, dtype=object)
+    labels = study.table("test")["label"].to_numpy(dtype=object)
+    number = {name: place for place, name in enumerate(classes)}
+    own = np.array([number[label] for label in labels])
+    total = np.zeros((len(labels), len(classes)))
+    for checkpoint in range(supports.checkpoints):
+        path = study.outputs_file(supports.algorithm, checkpoint, "test")
+        total += store.read_tensors(path)["logits"]
+    total[np.arange(len(own)), own] = -np.inf
+    other: np.ndarray = np.where(supports.right, classes[total.argmax(axis=1)], labels)
+    return other
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def format_of(path: Path) -> Format:
+    """By the end of its name. Raises DataloupeError for another."""
+    ends: dict[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+    if path.suffix not in ends:
+        raise DataloupeError(f"{path} ends with none of {', '.join(ends)}: which format is meant?")
+    return ends[path.suffix]
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Write a file in the format that its name ends with; it is whole, or as it was.
+
+    Raises:
+        DataloupeError: Another format, or the folder cannot be written. StoreError: Disk is full.
+    """
+    content = as_bytes(table, format_of(path))
+    with store.writing_to(path), store.atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def as_bytes(table: pa.Table, format: Format) -> bytes:
+    """The table as a file has it.
+
+    CSV: UTF-8, lists joined by `;`, cells that a spreadsheet would take for a formula begin with an
+    apostrophe. JSON: one object a row. Parquet: the types of `COLUMNS`.
+    """
+    if format == "csv":
+        return as_csv(table).encode()
+    if format == "json":
+        return (json.dumps(table.to_pylist(), indent=2, ensure_ascii=False) + "\n").encode()
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    return file.getvalue()
+
+
+def as_csv(table: pa.Table) -> str:
+    """See `as_bytes`."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(table.column_names)
+    for row in table.to_pylist():
+        writer.writerow([_cell(value) for value in row.values()])
+    return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return harmless(";".join(str(one).replace(";", ",") for one in value))
+    return harmless(value) if isinstance(value, str) else value

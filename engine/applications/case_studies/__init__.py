@@ -1,0 +1,1 @@
+"""Case studies that ship with Dataloupe."""

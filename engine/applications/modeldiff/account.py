@@ -1,0 +1,158 @@
+"""What a distinguishing direction is, in rows, shares and a sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.applications.modeldiff.residuals import Directions
+from engine.applications.modeldiff.significance import LEVEL
+from engine.study.reader import Study
+
+SHOWN = 50
+"""Training rows of each sign, and the most test rows of the subpopulation."""
+_SHARE = 0.05
+"""Of the test examples that make the subpopulation, up to `SHOWN`."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """One direction along which one algorithm's attributions vary and the other's do not.
+
+    Attributes:
+        number: From 0, strongest first.
+        variance: Of the residuals along it.
+        own_variance, other_variance: Of both algorithms' attributions: shares of all.
+        stability: Median cosine with what resampled test examples give.
+        p: That chance in training gives as much; None where that is not known.
+        positive, negative: Training rows with the largest weights of either sign.
+        positive_weights, negative_weights: Their weights.
+        positive_classes, negative_classes: Share of each class among them, largest first.
+        tests: Test rows that project furthest to either side: the subpopulation.
+        projections: How far; where it is above 0, the positive training rows support the test
+            example more under the one algorithm than under the other, and oppose it below.
+        test_classes: Share of each class among them.
+        own_accuracy, other_accuracy: Of both algorithms on them; None without predictions.
+        reading: All this in a sentence or two.
+    """
+
+    number: int
+    variance: float
+    own_variance: float
+    other_variance: float
+    stability: float
+    p: float | None
+    positive: list[int]
+    positive_weights: list[float]
+    positive_classes: dict[str, float]
+    negative: list[int]
+    negative_weights: list[float]
+    negative_classes: dict[str, float]
+    tests: list[int]
+    projections: list[float]
+    test_classes: dict[str, float]
+    own_accuracy: float | None
+    other_accuracy: float | None
+    reading: str
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether it is more than chance in training; None where that is not known."""
+        return None if self.p is None else self.p < LEVEL
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "significant": self.significant}
+
+
+def accounts(
+    study: Study, found: Directions, p: np.ndarray, own: str, other: str, names: tuple[str, str]
+) -> list[Account]:
+    """Say what each direction is.
+
+    Args:
+        study: Whose examples they are.
+        found: Directions of `own` beside `other`.
+        p: Of each; NaN where it is not known.
+        own, other: The algorithms.
+        names: What to call them.
+    """
+    labels = {split: study.table(split)["label"].to_numpy() for split in ("train", "test")}  # type: ignore[arg-type]
+    right = {
+        name: study.predictions("test", name)["correct"].to_numpy()
+        for name in (own, other)
+        if study.has_predictions(name)
+    }
+    n_tests = max(1, min(SHOWN, round(_SHARE * study.dataset.n_test)))
+    result = []
+    for number, weights in enumerate(found.weights):
+        order = np.argsort(-weights, kind="stable")
+        positive = order[:SHOWN][weights[order[:SHOWN]] > 0]
+        negative = order[::-1][:SHOWN][weights[order[::-1][:SHOWN]] < 0]
+        along = found.projections[:, number]
+        tests = np.argsort(-np.abs(along), kind="stable")[:n_tests]
+        about: dict[str, Any] = {
+            "number": number,
+            "variance": float(found.variance[number]),
+            "own_variance": float(found.variance_a[number]),
+            "other_variance": float(found.variance_b[number]),
+            "stability": float(found.stability[number]),
+            "p": None if np.isnan(p[number]) else float(p[number]),
+            "positive": positive.tolist(),
+            "positive_weights": weights[positive].tolist(),
+            "positive_classes": _shares(labels["train"][positive]),
+            "negative": negative.tolist(),
+            "negative_weights": weights[negative].tolist(),
+            "negative_classes": _shares(labels["train"][negative]),
+            "tests": tests.tolist(),
+            "projections": along[tests].tolist(),
+            "test_classes": _shares(labels["test"][tests]),
+            "own_accuracy": float(right[own][tests].mean()) if own in right else None,
+            "other_accuracy": float(right[other][tests].mean()) if other in right else None,
+        }
+        result.append(Account(**about, reading=_reading(about, *names)))
+    return result
+
+
+def _shares(labels: np.ndarray) -> dict[str, float]:
+    counts = Counter(str(label) for label in labels)
+    return {name: count / len(labels) for name, count in counts.most_common()}
+
+
+def _reading(about: dict[str, Any], own: str, other: str) -> str:
+    """The numbers in words; nothing that is not among them."""
+    tests, trains, against = (
+        _main(about[f"{which}_classes"]) for which in ("test", "positive", "negative")
+    )
+    if about["own_variance"] > about["other_variance"]:
+        less = f"{other} less so"
+    else:
+        less = f"but {other} no less, in another way"
+    leans = f"{own} leans on {trains} against {against}, {less}"
+    said = (
+        f"On {tests}, {leans}: the direction has "
+        f"{about['own_variance']:.1%} of the variance of {own}'s attributions and "
+        f"{about['other_variance']:.1%} of {other}'s."
+    )
+    if about["own_accuracy"] is not None and about["other_accuracy"] is not None:
+        said += (
+            f" There {own} is right on {about['own_accuracy']:.0%} and {other} on "
+            f"{about['other_accuracy']:.0%}."
+        )
+    if about["p"] is None:
+        return said + " Whether it is more than chance in training is not known."
+    if about["p"] >= LEVEL:
+        return said + " It is no more than chance in training gives."
+    return said + f" It is more than chance in training gives (p = {about['p']:.2g})."
+
+
+def _main(shares: dict[str, float]) -> str:
+    if not shares:
+        return "no example"
+    name, share = next(iter(shares.items()))
+    if share >= 0.5:
+        return f"examples of {name} ({share:.0%} of those that weigh most)"
+    others = list(shares)[:3]
+    return f"examples of several classes ({', '.join(others)})"

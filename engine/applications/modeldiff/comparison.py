@@ -1,0 +1,190 @@
+"""Compare two learning algorithms of a study, and keep what was found with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from engine import store
+from engine.applications.modeldiff.account import accounts
+from engine.applications.modeldiff.halves import (
+    NEEDED,
+    RESTS_ON,
+    Halved,
+    runs_of,
+    scores_of,
+    ways_to_halve,
+)
+from engine.applications.modeldiff.residuals import Directions, Residuals, directions, residuals
+from engine.applications.modeldiff.significance import LEVEL, Null, p_values
+from engine.attribution.datamodels.bank import RunBank
+from engine.build.stages.search import scores_are
+from engine.store.errors import DataloupeError, StoreError
+from engine.store.layout import HYBRID, TRAK
+from engine.study.reader import Study
+from engine.study.uploads import ENOUGH
+
+CODE = 2
+"""Raised whenever the same scores would be compared differently."""
+_NULL_TOLERANCE = 1e-3
+
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two algorithms, and which of its scores are looked at."""
+
+    algorithm: str
+    method: str
+    name: str
+    """What to call it."""
+    method_title: str
+    """What to call the method."""
+    checkpoints: int
+
+
+def side(study: Study, algorithm: str, method: str | None = None) -> Side:
+    """An algorithm with scores.
+
+    Raises:
+        DataloupeError: There is no such algorithm or method. StoreError: It has no scores yet.
+    """
+    algorithm = study.algorithm(algorithm)
+    scored = study.scored_methods(algorithm)
+    if not scored:
+        raise StoreError(
+            f"{algorithm} has no scores yet. `dataloupe build {study.root}` makes those of "
+            "study.toml; an upload's are made when it is compared."
+        )
+    method = method or (TRAK if TRAK in scored else scored[0])
+    if method not in scored:
+        raise DataloupeError(
+            f"{algorithm} has no scores by method {method!r}; it has {', '.join(scored)}."
+        )
+    upload = study.uploads.get(algorithm)
+    name = algorithm if upload is None else upload.name
+    title = study.method_title(algorithm, method)
+    return Side(algorithm, method, name, title, study.checkpoints(algorithm))
+
+
+def comparison_id(study: Study, a: Side, b: Side, k: int) -> str:
+    """The same for the same scores, whenever they are compared."""
+    sides = [[s.algorithm, s.method, scores_are(study, s.algorithm, s.method)] for s in (a, b)]
+    return store.fingerprint("comparison", CODE, sides, k)
+
+
+def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = None) -> str:
+    """Find the k strongest distinguishing directions both ways; return the comparison's id.
+
+    Args:
+        report: Called with (done, total, what is being done).
+    """
+    report = report or (lambda done, total, what: None)
+    if a.algorithm == b.algorithm and a.method == b.method:
+        raise DataloupeError(f"{a.algorithm} cannot be compared with itself; take another.")
+    comparison = comparison_id(study, a, b, k)
+    if study.comparison_file(comparison).exists():
+        return comparison
+    scores_a, scores_b = (study.score_matrix(s.algorithm, s.method) for s in (a, b))
+    halved, runs = _halved(study, a, b)
+    total = 2 + len(halved)
+    report(0, total, "Comparing attributions")
+    a_beside_b = residuals(scores_a, scores_b)
+    found_a = directions(a_beside_b, k, study.spec.seed)
+    report(1, total, "Comparing attributions")
+    found_b = directions(residuals(scores_b, scores_a), k, study.spec.seed)
+    nulls: dict[str, dict[str, list[float]]] = {"a": {}, "b": {}}
+    for number, way in enumerate(halved):
+        report(2 + number, total, "Comparing each algorithm with itself")
+        like_a, like_b = (
+            scores_of(study, way.algorithm, a.method, half, runs[way.algorithm])
+            for half in (way.like_a, way.like_b)
+        )
+        for key, one, other in (("a", like_a, like_b), ("b", like_b, like_a)):
+            largest = _largest(residuals(one, other), k, study.spec.seed)
+            nulls[key].setdefault(way.algorithm, []).append(largest)
+    arrays: dict[str, np.ndarray] = {}
+    for key, found in (("a", found_a), ("b", found_b)):
+        arrays |= {f"{key}_weights": found.weights, f"{key}_projections": found.projections}
+    names = (a.name, b.name)
+    p_a, p_b = _p(found_a, nulls["a"]), _p(found_b, nulls["b"])
+    described = {
+        "a": accounts(study, found_a, p_a, a.algorithm, b.algorithm, names),
+        "b": accounts(study, found_b, p_b, b.algorithm, a.algorithm, names[::-1]),
+    }
+    fewest = min((s.checkpoints for s in (a, b) if s.method in (TRAK, HYBRID)), default=ENOUGH)
+    content = {
+        "id": comparison,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "a": vars(a),
+        "b": vars(b),
+        "k": k,
+        "level": LEVEL,
+        "alignment": a_beside_b.alignment,
+        "null": nulls,
+        "significance": _how_judged(nulls, a, b),
+        "indicative": fewest < ENOUGH,
+        "wanted": max(0, ENOUGH - fewest),
+        "directions": {key: [one.to_dict() for one in found] for key, found in described.items()},
+    }
+    store.write_tensors(study.comparison_arrays_file(comparison), arrays, comparison)
+    store.write_json(study.comparison_file(comparison), content, comparison)
+    report(total, total, "Done")
+    return comparison
+
+
+def read_comparison(study: Study, comparison: str) -> dict[str, Any]:
+    """What `compare` wrote. Raises StoreError where there is none."""
+    if not re.fullmatch("[0-9a-f]{16}", comparison):
+        raise StoreError(f"{study.root} has no comparison {comparison!r}.")
+    return store.read_json(study.comparison_file(comparison))
+
+
+def _halved(study: Study, a: Side, b: Side) -> tuple[list[Halved], dict[str, RunBank | None]]:
+    """Ways to split each of the two, none where they are not compared by one method; and the runs
+    of either, read once for all of them."""
+    if a.method != b.method:
+        return [], {}
+    both = (a.algorithm, b.algorithm)
+    runs = {one: runs_of(study, one, a.method) for one in both}
+    ways = [way for one in both for way in ways_to_halve(study, one, *both, a.method, runs)]
+    return ways, runs
+
+
+def _largest(found: Residuals, k: int, seed: int) -> float:
+    return float(directions(found, k, seed, _NULL_TOLERANCE).distinguishing.max())
+
+
+def _p(found: Directions, nulls: dict[str, list[float]]) -> np.ndarray:
+    """A direction must be beyond what chance gives in either algorithm: the larger p counts."""
+    judged = [
+        p_values(found.distinguishing, null)
+        for null in (Null(tuple(values)) for values in nulls.values())
+        if null.known
+    ]
+    if not judged:
+        return np.full(len(found.variance), np.nan)
+    worst: np.ndarray = np.max(judged, axis=0)
+    return worst
+
+
+def _how_judged(nulls: dict[str, dict[str, list[float]]], a: Side, b: Side) -> str:
+    """One sentence on what significance rests on."""
+    known = [one.name for one in (a, b) if Null(tuple(nulls["a"].get(one.algorithm, ()))).known]
+    rests_on = RESTS_ON.get(a.method)
+    if known:
+        return (
+            f"Judged by comparing {rests_on} of {' and of '.join(known)} among themselves; "
+            f"corrected for all directions of both sides, level {LEVEL:g}."
+        )
+    if a.method != b.method:
+        return "Not judged: two methods differ of themselves, whatever the algorithms do."
+    if rests_on is None:
+        return "Not judged: of scores made elsewhere it is not known what chance would give."
+    return f"Not judged: at least one algorithm needs {NEEDED[a.method]} or more."

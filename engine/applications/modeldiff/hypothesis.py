@@ -1,0 +1,238 @@
+"""Test a hypothesis: what a transformation does to the predictions of both algorithms.
+
+ATE of an algorithm: the mean change, over test pictures and checkpoints, of the true label's
+probability and of the margin when the pictures are transformed. Intervals are bootstrapped over
+pictures and checkpoints together. The functions that run models (`measure`, `try_all`) run in a
+worker with torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.applications.modeldiff.significance import holm
+from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
+from engine.attribution.evaluation.quality import Measured
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from engine.tasks import load_task
+
+OUTPUTS = ("probability", "margin")
+INTENSITIES = (0.25, 0.5, 1.0)
+RESAMPLES = 1000
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a transformation of one intensity does.
+
+    Attributes:
+        a, b: ATE of either algorithm with its 95 % interval, by output: `probability` of the true
+            label, and `margin`.
+        difference: ATE of A less that of B.
+        p: Two-sided, that the difference is none, by output.
+    """
+
+    intensity: float
+    a: dict[str, Measured]
+    b: dict[str, Measured]
+    difference: dict[str, Measured]
+    p: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A transformation at several intensities.
+
+    Attributes:
+        name: Of the transformation.
+        options: Those that are not the default.
+        pictures: How many test pictures it was measured on.
+        checkpoints: Of A and of B.
+        adjusted: By intensity, p of the probabilities' difference after Holm's correction over
+            everything that was tried together.
+        strength: By how much at least it acts differently: the end nearest to 0 of the interval of
+            the difference in ATE on p_y, at the intensity where that is largest; 0 if all hold 0.
+    """
+
+    name: str
+    options: dict[str, Any]
+    pictures: int
+    checkpoints: tuple[int, int]
+    effects: list[Effect]
+    adjusted: list[float]
+    strength: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(
+    study: Study,
+    a: str,
+    b: str,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    intensities: Sequence[float] = INTENSITIES,
+    rows: Sequence[int] | None = None,
+) -> Tested:
+    """What one transformation does to both algorithms' predictions of some test pictures.
+
+    Args:
+        rows: Test rows; None: all.
+    """
+    (found,) = _test(study, a, b, {name: dict(options or {})}, intensities, rows, _silent)
+    return found
+
+
+def try_all(
+    study: Study,
+    a: str,
+    b: str,
+    intensities: Sequence[float] = INTENSITIES,
+    rows: Sequence[int] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    report: Report | None = None,
+    names: Sequence[str] | None = None,
+) -> list[Tested]:
+    """Every built-in, those first that act most differently on A and B, corrected by Holm.
+
+    Args:
+        options: By name of the transformation, where not the default.
+        report: Called with (done, total, what).
+        names: Only these.
+    """
+    names = names or applicable(study.dataset.encoding.get("shape", [1])[0])
+    tried = {name: dict((options or {}).get(name, {})) for name in names}
+    found = _test(study, a, b, tried, intensities, rows, report or _silent)
+    return sorted(found, key=lambda one: -one.strength)
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Nobody is told."""
+
+
+def _test(
+    study: Study,
+    a: str,
+    b: str,
+    tried: Mapping[str, Mapping[str, Any]],
+    intensities: Sequence[float],
+    rows: Sequence[int] | None,
+    report: Report,
+) -> list[Tested]:
+    from engine.build.stages.checkpoints import load_checkpoint
+
+    if study.dataset.display != "image":
+        raise DataloupeError("Transformations are of pictures, and this study has none.")
+    chosen = np.arange(study.dataset.n_test) if rows is None else np.asarray(rows)
+    if not len(chosen) or len(intensities) < 1:
+        raise DataloupeError("A hypothesis is tested on at least one picture and one intensity.")
+    arrays = {n: np.asarray(v[chosen]) for n, v in study.stacked_arrays("test").items()}
+    models = {
+        algorithm: [
+            load_checkpoint(study, algorithm, m, "cpu") for m in range(study.checkpoints(algorithm))
+        ]
+        for algorithm in (a, b)
+    }
+    before = {name: _outputs(study, models[name], arrays) for name in models}
+    total = len(tried) * len(intensities)
+    effects: dict[str, list[Effect]] = {}
+    strengths: dict[str, float] = {}
+    for name, options in tried.items():
+        for intensity in intensities:
+            done = sum(map(len, effects.values()))
+            report(done, total, f"Trying {TRANSFORMATIONS[name].title.lower()}")
+            pictures = apply(name, arrays["input"], intensity, options)
+            changed = {**arrays, "input": pictures}
+            after = {n: _outputs(study, models[n], changed) for n in models}
+            changes = [{key: after[n][key] - before[n][key] for key in OUTPUTS} for n in (a, b)]
+            effect, strength = _effect(intensity, *changes)
+            effects.setdefault(name, []).append(effect)
+            strengths[name] = max(strengths.get(name, 0.0), strength)
+    report(total, total, "Done")
+    adjusted = holm([e.p["probability"] for several in effects.values() for e in several])
+    results = []
+    for number, (name, several) in enumerate(effects.items()):
+        mine = slice(number * len(intensities), (number + 1) * len(intensities))
+        counts = len(models[a]), len(models[b])
+        results.append(
+            Tested(
+                name=name,
+                options=_plain(tried[name]),
+                pictures=len(chosen),
+                checkpoints=counts,
+                effects=several,
+                adjusted=adjusted[mine],
+                strength=strengths[name],
+            )
+        )
+    return results
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that JSON can hold; of a texture, that there is one."""
+    return {k: "yours" if isinstance(v, np.ndarray) else v for k, v in options.items()}
+
+
+def _outputs(
+    study: Study, models: Sequence[Any], arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`probability` of the true label and `margin`, `[checkpoints, n]`."""
+    from engine.training.outputs import evaluate
+
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    found = [evaluate(task, model, arrays, encoding, 512, "cpu")["output"] for model in models]
+    margins = np.stack(found).astype(np.float64)
+    # The margin is log p/(1 − p).
+    return {"probability": (1 + np.tanh(margins / 2)) / 2, "margin": margins}
+
+
+def _effect(
+    intensity: float, a: dict[str, np.ndarray], b: dict[str, np.ndarray]
+) -> tuple[Effect, float]:
+    """Bootstrap over pictures (the same for both) and checkpoints (of each its own).
+
+    Args:
+        a, b: Changes by output, `[checkpoints, n]`.
+    """
+    rng = np.random.default_rng(0)
+    n = a["margin"].shape[1]
+    draws: dict[str, list[np.ndarray]] = {"a": [], "b": []}
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n  # [resamples, n]
+    for key, changes in (("a", a), ("b", b)):
+        count = len(changes["margin"])
+        models = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+        for output in OUTPUTS:
+            means = weights @ changes[output].T  # [resamples, checkpoints]
+            draws[key].append((means * models).sum(axis=1))
+    found: dict[str, dict[str, Measured]] = {"a": {}, "b": {}, "difference": {}}
+    p = {}
+    for place, output in enumerate(OUTPUTS):
+        ate_a, ate_b = float(a[output].mean()), float(b[output].mean())
+        drawn_a, drawn_b = draws["a"][place], draws["b"][place]
+        found["a"][output] = _measured(ate_a, drawn_a)
+        found["b"][output] = _measured(ate_b, drawn_b)
+        found["difference"][output] = _measured(ate_a - ate_b, drawn_a - drawn_b)
+        error = max(float((drawn_a - drawn_b).std()), 1e-12)
+        z = (ate_a - ate_b) / error
+        p[output] = _two_sided(z)
+    surely = found["difference"]["probability"]
+    strength = max(0.0, surely.low, -surely.high)
+    return Effect(intensity, found["a"], found["b"], found["difference"], p), strength
+
+
+def _measured(mean: float, draws: np.ndarray) -> Measured:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Measured(mean, float(low), float(high))
+
+
+def _two_sided(z: float) -> float:
+    """P(|Z| ≥ |z|) of a normal Z: the bootstrap's standard error is what z is in."""
+    return math.erfc(abs(z) / math.sqrt(2))

@@ -1,0 +1,201 @@
+"""Comparing, and testing a hypothesis, as jobs of the queue. A comparison first computes what an
+uploaded algorithm lacks.
+
+An upload is an algorithm with its own weights, so the stages of a build make its outputs,
+predictions, scores and ranking, in the same files as any algorithm's.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine import store
+from engine.applications.modeldiff.comparison import Report, compare, read_comparison, side
+from engine.applications.modeldiff.hypothesis import INTENSITIES, try_all
+from engine.applications.modeldiff.transformations import TRANSFORMATIONS, texture_of
+from engine.build.build import writing
+from engine.build.run import Run
+from engine.build.stages import checkpoints, predictions, search, trak
+from engine.exchange.uploads.keeping import forget
+from engine.running.processes import default_workers, pick_device
+from engine.store.errors import DataloupeError, UploadError
+from engine.store.records import Progress
+from engine.study.reader import Study
+
+_STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
+    "checkpoints": ("Running the uploaded models", checkpoints.run),
+    "predictions": ("Averaging their predictions", predictions.run),
+    "trak": ("Attributing their predictions", trak.run),
+    "search": ("Ranking training examples", search.run),
+}
+
+
+def check_job(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of `run_job`, complete.
+
+    Raises:
+        DataloupeError: There is no such algorithm, it has no scores, or they cannot be compared.
+    """
+    found: dict[str, Any] = {"directions": 5, "device": "auto", "workers": None}
+    found |= {key: value for key, value in parameters.items() if value is not None}
+    for key in ("a", "b"):
+        found[key] = study.algorithm(parameters.get(key))
+        if found[key] not in study.uploads:
+            found[f"method_{key}"] = side(study, found[key], found.get(f"method_{key}")).method
+    if found["a"] == found["b"] and found.get("method_a") == found.get("method_b"):
+        raise DataloupeError(f"{found['a']} cannot be compared with itself; take another.")
+    return found
+
+
+def run_job(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Compare two algorithms; compute first what an uploaded one lacks.
+
+    Args:
+        parameters: `a` and `b`, names of algorithms or ids of uploads; optionally `method_a`,
+            `method_b`, `directions` (how many each way), `device` and `workers`.
+        report: Called with (done, total, what is being done).
+
+    Returns:
+        `comparison`, its id.
+
+    Raises:
+        DataloupeError: There is no such algorithm, or it has no scores.
+    """
+    a, b = study.algorithm(parameters["a"]), study.algorithm(parameters["b"])
+    device, workers = parameters.get("device"), parameters.get("workers")
+    with _unless_deleted(study, (a, b), report) as told:
+        for algorithm in (a, b):
+            if algorithm in study.uploads:
+                compute(study, algorithm, told, device, workers)
+        sides = (
+            side(study, a, parameters.get("method_a")),
+            side(study, b, parameters.get("method_b")),
+        )
+        found = compare(study, *sides, parameters.get("directions") or 5, told)
+    return {"comparison": found}
+
+
+@contextlib.contextmanager
+def _unless_deleted(
+    study: Study, algorithms: Sequence[str], report: Report, *made: Path
+) -> Iterator[Report]:
+    """Work on algorithms some of which are uploads, which anybody can delete meanwhile.
+
+    Gives a `report` that ends the work as soon as one is gone. Then nothing that was computed of it
+    stays, nor `made`.
+
+    Raises:
+        UploadError: One was deleted.
+    """
+    names = {one: study.uploads[one].name for one in algorithms if one in study.uploads}
+
+    def gone() -> list[str]:
+        return [upload for upload in names if not study.upload_file(upload).exists()]
+
+    def told(done: int, total: int, what: str) -> None:
+        if gone():
+            raise _deleted(names[gone()[0]])
+        report(done, total, what)
+
+    try:
+        yield told
+    except Exception as error:  # whatever it is that a file is missing for
+        if gone():
+            raise _deleted(names[gone()[0]]) from error
+        raise
+    finally:
+        for upload in gone():
+            forget(study, upload)
+            for path in made:
+                path.unlink(missing_ok=True)
+    if gone():
+        raise _deleted(names[gone()[0]])
+
+
+def _deleted(name: str) -> UploadError:
+    return UploadError(f"“{name}” was deleted meanwhile, so nothing of this is kept.")
+
+
+def compute(
+    study: Study,
+    upload: str,
+    report: Report,
+    device: str | None = None,
+    workers: int | None = None,
+) -> None:
+    """Make what is missing of an upload's predictions and scores."""
+    device = pick_device(device or "auto")
+    workers = default_workers(device) if workers is None else workers
+    with writing(study):
+        for what, stage in _STAGES.values():
+
+            def say(progress: Progress, what: str = what) -> None:
+                report(progress.done, progress.total, what)
+
+            stage(Run(study, device, workers, say), upload)
+
+
+def check_hypothesis(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of `run_hypothesis`, complete. Raises DataloupeError where they cannot be."""
+    read_comparison(study, parameters["comparison"])
+    found: dict[str, Any] = {
+        "names": None,
+        "options": {},
+        "rows": None,
+        "intensities": list(INTENSITIES),
+    }
+    found |= parameters
+    for name in found["names"] or []:
+        if name not in TRANSFORMATIONS:
+            known = ", ".join(TRANSFORMATIONS)
+            raise DataloupeError(f"There is no transformation {name!r}; take one of {known}.")
+    return found
+
+
+def run_hypothesis(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Transform test pictures and keep what that does to both algorithms, with the comparison.
+
+    Args:
+        parameters: `comparison`, its id; `names` of transformations (None: all that apply); their
+            `options` by name, a `texture` being a picture file in base 64; `intensities`; test
+            `rows` (None: all).
+
+    Returns:
+        `hypothesis`, its name, for `study.hypothesis_file(comparison, name)`.
+    """
+    parameters = check_hypothesis(study, parameters)
+    name = store.fingerprint("hypothesis", parameters)
+    path = study.hypothesis_file(parameters["comparison"], name)
+    if path.exists():
+        return {"hypothesis": name}
+    about = read_comparison(study, parameters["comparison"])
+    options = {name: dict(given) for name, given in parameters["options"].items()}
+    if isinstance(content := options.get("texture", {}).get("texture"), str):
+        channels, height, width = study.dataset.encoding["shape"]
+        picture = base64.b64decode(content)
+        options["texture"]["texture"] = texture_of(picture, (channels, height, width))
+    a, b = (about[key]["algorithm"] for key in ("a", "b"))
+    with _unless_deleted(study, (a, b), report, path) as told:
+        tested = try_all(
+            study,
+            a,
+            b,
+            parameters["intensities"],
+            parameters["rows"],
+            options,
+            told,
+            parameters["names"],
+        )
+        content = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rows": parameters["rows"],
+            "intensities": parameters["intensities"],
+            "tested": [one.to_dict() for one in tested],
+        }
+        store.write_json(path, content, parameters["comparison"])
+    return {"hypothesis": name}

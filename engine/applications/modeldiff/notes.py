@@ -1,0 +1,65 @@
+"""Names and notes that people give to directions. Each is a file beside its comparison, written
+whole or not at all.
+
+    keep_note(study, comparison, "a", 0, "The patch", "Only pullovers have it.")
+    notes(study, comparison)["a", 0].name
+"""
+
+from __future__ import annotations
+
+import contextlib
+import unicodedata
+from dataclasses import dataclass
+
+from engine import store
+from engine.applications.modeldiff.comparison import read_comparison
+from engine.store.errors import DataloupeError, StoreError
+from engine.store.text import one_line
+from engine.study.reader import Study
+
+LONGEST_NAME = 80
+LONGEST_NOTE = 2000
+
+
+@dataclass(frozen=True)
+class Note:
+    """What somebody says of a direction. Text to show, escaped."""
+
+    name: str
+    note: str
+
+
+def keep_note(study: Study, comparison: str, key: str, number: int, name: str, note: str) -> None:
+    """Name and note a direction; both empty: forget what was said of it.
+
+    Args:
+        key: `a` for A∖B, `b` for B∖A.
+        number: Of the direction, from 0.
+
+    Raises:
+        DataloupeError: There is no such direction, it is too long, or the folder is not writable.
+    """
+    about = read_comparison(study, comparison)
+    if not 0 <= number < len(about["directions"].get(key, [])):
+        raise DataloupeError(f"Comparison {comparison} has no direction {key}{number}.")
+    name = one_line(name, LONGEST_NAME, "A direction's name", may_be_empty=True)
+    note = unicodedata.normalize("NFC", note).strip()
+    if len(note) > LONGEST_NOTE:
+        raise DataloupeError(f"A note has up to {LONGEST_NOTE:,} characters.")
+    path = study.direction_note_file(comparison, key, number)
+    with store.writing_to(path.parent):
+        if not name and not note:
+            path.unlink(missing_ok=True)
+        else:
+            store.write_json(path, {"name": name, "note": note}, comparison)
+
+
+def notes(study: Study, comparison: str) -> dict[tuple[str, int], Note]:
+    """By (side, number). What is broken is left out: `doctor` names it."""
+    found = {}
+    for path in study.direction_note_files(comparison):
+        place = path.name.split(".")[1]
+        with contextlib.suppress(StoreError, KeyError, ValueError):
+            content = store.read_json(path)
+            found[place[0], int(place[1:])] = Note(str(content["name"]), str(content["note"]))
+    return found

@@ -1,0 +1,173 @@
+"""What forgetting should change in every class logit, as a run bank with logits foretells it.
+
+A lasso datamodel, or the hybrid whose prior is TRAK, of each class logit of the examples that are
+asked about and no others: of each only the sum of its weights over the forget set is kept. It takes
+a bank with `logits = true`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from engine import store
+from engine.attribution.datamodels.bank import mean_of_seeds
+from engine.build.retraining import Removal
+from engine.build.stages.checkpoints import load_checkpoint
+from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_road
+from engine.store.errors import DataloupeError, StoreError
+from engine.store.layout import HYBRID, SPLITS, Split
+from engine.study.reader import Study
+from engine.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.attribution.trak.gradients import Output
+    from engine.tasks import Batch
+
+Source = Literal["trak", "datamodel", "hybrid"]
+SOURCES: tuple[Source, ...] = ("trak", "datamodel", "hybrid")
+_BLOCK = 64
+"""Examples whose class logits are fitted together."""
+_CLASS = "asked class"
+_NO_LIMIT = 2**62
+
+
+def check_source(study: Study, algorithm: str, source: str) -> None:
+    """Refuse what the study cannot foretell class logits by.
+
+    Raises:
+        DataloupeError: There is no such source. StoreError: There is no bank with logits.
+    """
+    if source not in SOURCES:
+        raise DataloupeError(f"Changes are foretold by {', '.join(SOURCES)}, not by {source!r}.")
+    if source == "trak":
+        return
+    if study.bank_import(algorithm) or not study.spec.subset_runs.logits:
+        raise StoreError(
+            f"To foretell class logits by {source}, the run bank of {algorithm} must keep them: "
+            f"set logits = true under [subset_runs] in {study.spec_file} and build it anew."
+        )
+    if not study.has_bank(algorithm):
+        raise StoreError(
+            f"The run bank of {algorithm} is not whole: `dataloupe build {study.root}`."
+        )
+    if source == "hybrid":
+        if not study.method_file(algorithm, HYBRID).exists():
+            raise StoreError(f"{algorithm} has no hybrid yet: `dataloupe build {study.root}`.")
+        if stored_road(study, algorithm).kind == "primal":
+            raise DataloupeError(
+                "The hybrid of class logits takes a dual road, and this study has the primal: "
+                "foretell by trak or datamodel."
+            )
+
+
+def foretell_by_bank(
+    study: Study,
+    algorithm: str,
+    source: Source,
+    removed: Removal,
+    split: Split,
+    rows: np.ndarray,
+    units: np.ndarray,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Predicted change of the class logits of some examples without `removed`: `[k, classes]`.
+
+    Args:
+        source: `datamodel` or `hybrid`.
+        rows: Of `split`, ascending.
+        units: What TRAK scores are multiplied by to be in units of the output, `[n_train]`.
+    """
+    bank, logits = study.bank(algorithm, train=False), bank_logits(study, algorithm, split, rows)
+    both = bank.part("fit", "validation")
+    places = np.searchsorted(bank.numbers, both.numbers)
+    outputs = logits[places].reshape(len(places), -1)
+    classes = logits.shape[2]
+    if source == "datamodel":
+        from engine.attribution.datamodels.fit import fit_datamodels
+
+        found = fit_datamodels(both.masks, outputs, both.held_out, device=device)
+        change = np.concatenate(
+            [
+                -found.rows(block)[:, list(removed)].sum(axis=1)
+                for block in np.array_split(np.arange(outputs.shape[1]), len(rows) // _BLOCK + 1)
+            ]
+        )
+        return change.reshape(len(rows), classes)
+    import torch
+
+    from engine.attribution.datamodels import prior
+
+    kept = store.read_json(study.method_file(algorithm, HYBRID))
+    settings = prior.Settings(*(float(kept[name]) for name in ("ridge", "flat", "noise", "width")))
+    masks, unit = torch.from_numpy(both.masks), torch.from_numpy(units)
+    leaving = torch.zeros(study.dataset.n_train).index_fill(0, torch.tensor(removed), -1)
+    blocks = []
+    for block in np.array_split(np.arange(len(rows)), len(rows) // _BLOCK + 1):
+        tau = class_scores(study, algorithm, split, rows[block], device) * unit
+        told = torch.from_numpy(logits[places][:, block].reshape(len(places), -1))
+        mean, _ = prior.change_deviation(tau, masks, told, settings, leaving)
+        blocks.append(mean.numpy().reshape(len(block), classes))
+    return np.concatenate(blocks)
+
+
+def bank_logits(study: Study, algorithm: str, split: Split, rows: np.ndarray) -> np.ndarray:
+    """Logits of the subset runs, mean over seeds: float32 `[masks, k, classes]`."""
+    assert split in SPLITS
+    runs = study.spec.subset_runs
+    found = []
+    for mask in range(runs.masks):
+        files = [study.run_file(algorithm, mask, seed) for seed in range(runs.seeds)]
+        shards = [store.read_tensors(file) for file in files]
+        found.append(mean_of_seeds(shard[f"{split}_logits"][rows] for shard in shards))
+    return np.stack(found)
+
+
+def class_scores(
+    study: Study, algorithm: str, split: Split, rows: np.ndarray, device: str
+) -> torch.Tensor:
+    """TRAK of every class logit of some examples: `[k · classes, n_train]`, classes innermost."""
+    import torch
+
+    from engine.attribution.trak.attribute import attribute_dual
+    from engine.training.outputs import read_batch
+
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
+    arrays, size = study.stacked_arrays(split), study.spec.trak.batch_size
+    classes = len(study.dataset.classes)
+
+    def asked() -> Iterator[Batch]:
+        for some in _pieces(rows, max(1, size // classes)):
+            batch = read_batch(task, arrays, some, encoding, device)
+            repeated = {name: t.repeat_interleave(classes, dim=0) for name, t in batch.items()}
+            yield {**repeated, _CLASS: torch.arange(classes, device=device).repeat(len(some))}
+
+    output = class_logit_or_output(task)
+    scores = torch.zeros(len(rows) * classes, study.dataset.n_train)
+    for checkpoint in range(total):
+        model = load_checkpoint(study, algorithm, checkpoint, device)
+        q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
+        train, seed = batches_of(study, "train", device, size), study.seed(checkpoint)
+        scores += attribute_dual(model, output, train, asked, road, seed, _NO_LIMIT, q).cpu()
+    return scores / total * torch.from_numpy(mean_out_to_loss(study, algorithm, total, road))
+
+
+def class_logit_or_output(task: Task) -> Output:
+    """A model output: the class logit that a batch asks for, or else the task's own."""
+
+    def output(model: nn.Module, batch: Batch) -> torch.Tensor:
+        if _CLASS not in batch:
+            return task.model_output(model, batch)
+        return task.predict(model, batch).gather(-1, batch[_CLASS].unsqueeze(-1)).squeeze(-1)
+
+    return output
+
+
+def _pieces(rows: np.ndarray, size: int) -> Sequence[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,0 +1,279 @@
+"""What forgetting should change in every class logit, as the study's TRAK foretells it.
+
+The mean over checkpoints, in units of the output where subset runs give them. One shard for each
+forget set: what a method is to learn from, and every test example, so that the effect is known
+before anything is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine import store
+from engine.applications.unlearning.bank_changes import Source, check_source, foretell_by_bank
+from engine.applications.unlearning.requests import rows_of
+from engine.attribution.search.vector_index import evenly_spread
+from engine.build.retraining import Removal
+from engine.build.stages.bank import bank_made_from
+from engine.build.stages.checkpoints import load_checkpoint
+from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_made_from
+from engine.build.stages.live import live_checkpoint_made_from
+from engine.build.stages.trak import (
+    batches_of,
+    mean_out_to_loss,
+    scores_made_from,
+    stored_out_to_loss,
+    stored_road,
+)
+from engine.store.errors import StoreError
+from engine.store.layout import HYBRID, TRAK, Split
+from engine.study.reader import Study
+from engine.tasks import load_task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.attribution.trak.forgetting import Logits
+    from engine.attribution.trak.solver import Road
+
+CODE = 1
+"""Raised whenever the same forget set would be foretold to do something else."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Predicted changes of the class logits, float32.
+
+    Attributes:
+        forget: Of the examples to forget, `[k, classes]`, ascending rows.
+        retain: Of the retain examples that methods learn from, `[l, classes]`.
+        test: Of all test examples, `[n_test, classes]`.
+        path: Where they are kept.
+    """
+
+    forget: np.ndarray
+    retain: np.ndarray
+    test: np.ndarray
+    path: Path
+
+
+def predicted_changes(
+    study: Study,
+    asked: Removal,
+    removed: Removal,
+    algorithm: str,
+    device: str = "cpu",
+    source: Source = "trak",
+    on_done: Callable[[int, int], None] | None = None,
+) -> Changes:
+    """What forgetting `removed` does, computed once and kept.
+
+    Args:
+        asked: The forget set of the question, which says what is learnt from.
+        removed: It, or its validation set.
+        source: TRAK, or datamodels of the class logits from a bank that keeps them
+            (`engine.applications.unlearning.bank_changes`).
+        on_done: Called with (checkpoints done, checkpoints).
+
+    Raises:
+        StoreError: The study has no TRAK scores yet.
+    """
+    if not study.weighting_file(algorithm).exists():
+        raise StoreError(
+            f"{study.root} has no scores of {algorithm} to foretell by. `dataloupe build "
+            f"{study.root}` makes them."
+        )
+    check_source(study, algorithm, source)
+    made_from = changes_made_from(study, asked, removed, algorithm, source)
+    path = study.logit_changes_file(algorithm, made_from)
+    if not path.exists():
+        if source == "trak":
+            found = _compute(study, asked, removed, algorithm, device, on_done)
+        else:
+            found = _by_bank(study, asked, removed, algorithm, source, device)
+        store.write_tensors(path, found, made_from)
+    found = store.read_tensors(path, made_from)
+    return Changes(found["forget_change"], found["retain_change"], found["test_change"], path)
+
+
+def changes_made_from(
+    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source = "trak"
+) -> str:
+    """Fingerprint of what is foretold."""
+    has_units = study.method_file(algorithm, HYBRID).exists()
+    return store.fingerprint(
+        "logit changes",
+        CODE,
+        scores_made_from(study, algorithm),
+        datamodel_made_from(study, algorithm, HYBRID) if has_units else None,
+        list(removed),
+        rows_of(study, asked).learnt.tolist(),
+        [source, bank_made_from(study, algorithm) if source != "trak" else None],
+    )
+
+
+def _compute(
+    study: Study,
+    asked: Removal,
+    removed: Removal,
+    algorithm: str,
+    device: str,
+    on_done: Callable[[int, int], None] | None,
+) -> dict[str, np.ndarray]:
+    arrays = study.stacked_arrays("train")
+    rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, asked).learnt}
+    parts: dict[str, Mapping[str, np.ndarray]] = {
+        name: {key: np.asarray(array[some]) for key, array in arrays.items()}
+        for name, some in rows.items()
+    }
+    parts["test"] = study.stacked_arrays("test")
+    predict = load_task(study.dataset.task).predict
+    found = foretell(study, algorithm, removed, parts, predict, device, on_done)
+    return {f"{name}_change": change for name, change in found.items()}
+
+
+def _by_bank(
+    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source, device: str
+) -> dict[str, np.ndarray]:
+    rows: dict[str, tuple[Split, np.ndarray]] = {
+        "forget": ("train", np.array(removed, np.int64)),
+        "retain": ("train", rows_of(study, asked).learnt),
+        "test": ("test", np.arange(study.dataset.n_test)),
+    }
+    unit = units(study, algorithm)
+    return {
+        f"{name}_change": foretell_by_bank(
+            study, algorithm, source, removed, split, some, unit, device
+        )
+        for name, (split, some) in rows.items()
+    }
+
+
+def foretell(
+    study: Study,
+    algorithm: str,
+    removed: Removal,
+    parts: Mapping[str, Mapping[str, np.ndarray]],
+    outputs: Logits,
+    device: str = "cpu",
+    on_done: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Predicted change of any outputs of any examples without `removed`.
+
+    Args:
+        parts: Name → raw arrays of examples.
+        outputs: (model, prepared batch) → `[batch, outputs]`, differentiable.
+
+    Returns:
+        Name → float32 `[n, outputs]`.
+    """
+    import torch
+
+    from engine.attribution.trak.forgetting import derivative, direction
+    from engine.training.outputs import batches
+
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
+    size, forget = study.spec.trak.batch_size, list(removed)
+    weighing = mean_out_to_loss(study, algorithm, total, road) * units(study, algorithm)
+    weights = torch.zeros(study.dataset.n_train)
+    weights[forget] = torch.from_numpy(weighing[forget])
+    sums: dict[str, np.ndarray] = {}
+    for checkpoint in range(total):
+        model = load_checkpoint(study, algorithm, checkpoint, device)
+        u = _coefficients(study, algorithm, checkpoint, model, road, weights, device)
+        train = batches_of(study, "train", device, size)
+        along = direction(model, task.model_output, train, u)
+        for name, part in parts.items():
+            some = batches(task, part, encoding, size, device)
+            change = derivative(model, outputs, some, along).cpu().numpy() / -total
+            sums[name] = sums[name] + change if name in sums else change
+        if on_done is not None:
+            on_done(checkpoint + 1, total)
+    return sums
+
+
+def _coefficients(
+    study: Study,
+    algorithm: str,
+    checkpoint: int,
+    model: nn.Module,
+    road: Road,
+    weights: torch.Tensor,
+    device: str,
+) -> torch.Tensor:
+    """u of `engine.attribution.trak.forgetting`, by what the study keeps where it keeps it."""
+    import torch
+
+    from engine.attribution.trak.attribute import gram
+    from engine.attribution.trak.forgetting import dual_coefficients, primal_coefficients
+    from engine.attribution.trak.gradients import plan_gradients
+    from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.live import dual_solver
+
+    q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
+    if road.kind == "primal":
+        shards = range(study.shards("train"))
+        files = [study.features_file(algorithm, checkpoint, shard) for shard in shards]
+
+        def blocks() -> Iterator[torch.Tensor]:
+            return (torch.from_numpy(np.array(store.read_tensors(f)["features"])) for f in files)
+
+        return primal_coefficients(blocks, gram(blocks(), road, q), road, q, weights)
+    path = study.live_solver_file(algorithm, checkpoint)
+    if path.exists():
+        kept = store.read_tensors(path, live_checkpoint_made_from(study, algorithm, checkpoint))
+        rows = torch.nonzero(weights)[:, 0]
+        solver = torch.from_numpy(kept["solver"][rows.numpy()])
+        return dual_coefficients(solver, weights[rows])
+    output, seed = load_task(study.dataset.task).model_output, study.seed(checkpoint)
+    train = batches_of(study, "train", device, study.spec.trak.batch_size)
+    plan = plan_gradients(model, output, first_examples(train))
+    solved = dual_solver(model, output, train, plan, road, seed, _NO_LIMIT, q)
+    return dual_coefficients(solved.cpu(), weights)
+
+
+_NO_LIMIT = 2**62
+
+
+def units(study: Study, algorithm: str) -> np.ndarray:
+    """What each training example's TRAK scores are multiplied by to be changes of the output.
+
+    From the run bank (`engine.attribution.datamodels.prior`), where there is one; else 1.
+    """
+    path = study.method_file(algorithm, HYBRID)
+    if not path.exists():
+        return np.ones(study.dataset.n_train, np.float32)
+    import torch
+
+    from engine.attribution.datamodels import prior
+
+    bank = study.bank(algorithm, train=False).part("fit", "validation")
+    scores = study.score_matrix(algorithm, TRAK)
+    rows = evenly_spread(scores.n_test, MOST_FOR_UNITS)
+    ridge = float(store.read_json(path)["ridge"])
+    tau, masks, outputs = (
+        torch.from_numpy(np.ascontiguousarray(array))
+        for array in (scores.rows(rows), bank.masks, bank.test[:, rows])
+    )
+    found: np.ndarray = prior.output_units(tau, masks, outputs, ridge).numpy()
+    return found
+
+
+def cost_of_changes(
+    study: Study, algorithm: str, asked: Removal, removed: Removal, source: Source = "trak"
+) -> int:
+    """Example-gradients that `predicted_changes` takes, once for all models and beside what a build
+    makes: one pass over the training examples and one over what is foretold, at each checkpoint;
+    for the hybrid the latter by class. A datamodel has its bank."""
+    if source == "datamodel":
+        return 0
+    foretold = len(removed) + len(rows_of(study, asked).learnt) + study.dataset.n_test
+    passes = len(study.dataset.classes) if source == "hybrid" else 1
+    return study.checkpoints(algorithm) * (study.dataset.n_train + passes * foretold)

@@ -1,0 +1,83 @@
+"""What is to be forgotten, and which examples the rest is learnt, chosen and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from engine import store
+from engine.build.retraining import Removal, removal_of
+from engine.store.layout import Split
+from engine.study.reader import Study
+
+MOST_LEARNT = 1000
+"""Retain examples that methods learn from."""
+MOST_AUDITED = 1000
+"""Retain examples that are judged on."""
+MOST_CHECKED = 500
+"""Retain examples that choose hyper-parameters."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training rows of one question, each int64 and ascending.
+
+    Attributes:
+        forget: To be forgotten.
+        learnt: Retain examples that methods learn from.
+        audited: Retain examples that the audit judges, drawn without regard to `learnt`.
+        checked: Retain examples that help to choose hyper-parameters, and are not audited.
+        others: Retain examples that are nothing of these:
+        `engine.applications.unlearning.validation` chooses
+            among them what is forgotten instead to choose by.
+    """
+
+    forget: np.ndarray
+    learnt: np.ndarray
+    audited: np.ndarray
+    checked: np.ndarray
+    others: np.ndarray
+
+    @property
+    def all(self) -> np.ndarray:
+        """What models are asked about, ascending."""
+        return np.unique(np.concatenate([self.forget, self.learnt, self.audited, self.checked]))
+
+
+def forget_set(study: Study, examples: Iterable[int | str]) -> Removal:
+    """Rows or ids of training examples to forget. Raises as `engine.build.retraining.removal_of`.
+
+    An example named twice is forgotten once.
+    """
+    return removal_of(study, study.training_rows(examples).tolist())
+
+
+@lru_cache(maxsize=16)
+def rows_of(study: Study, forget: Removal) -> Rows:
+    """The rows of a question, always the same ones. Shared between callers: never change them."""
+    n_train = study.dataset.n_train
+    seed = int(store.fingerprint("unlearning rows", study.spec.seed, list(forget))[:15], 16)
+    retain = np.setdiff1d(np.arange(n_train), forget)
+    first, second = (
+        retain[np.argsort(np.random.PCG64([seed, purpose]).random_raw(len(retain)), kind="stable")]
+        for purpose in (0, 1)
+    )
+    eighth = len(retain) // 8
+    checked = first[: min(MOST_CHECKED, eighth)]
+    middle = first[len(checked) : len(first) - 3 * eighth]
+    learnt = middle[:MOST_LEARNT]
+    audited = second[np.isin(second, middle)][:MOST_AUDITED]
+    others = first[~np.isin(first, np.concatenate([checked, learnt, audited]))]
+    parts = (np.array(forget, np.int64), learnt, audited, checked, others)
+    return Rows(*(np.sort(part) for part in parts))
+
+
+def labels_of(study: Study, rows: np.ndarray | None = None) -> np.ndarray:
+    """Class numbers of training rows, or of all test examples for None: int64."""
+    split: Split = "test" if rows is None else "train"
+    place = {name: number for number, name in enumerate(study.dataset.classes)}
+    numbers = study.table(split)["label"].map(place).to_numpy(dtype=np.int64)
+    return numbers if rows is None else numbers[rows]

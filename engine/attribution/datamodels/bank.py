@@ -1,0 +1,178 @@
+"""The run bank: what models trained on random parts of the training set say of every example.
+
+A *subset run* is one model trained on a random α-fraction of the training examples, its *mask*.
+All of an algorithm's subset runs are its run bank: what datamodels are fitted on, and what scores
+are judged by. Arrays only; how runs are stored and trained is told elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.store.errors import DataError
+from engine.store.spec import PARTS, Output, Part
+
+
+@dataclass(frozen=True)
+class RunBank:
+    """Masks and model outputs, one row a mask.
+
+    Attributes:
+        masks: bool `[m, n_train]`: whether the training example was trained on.
+        train: float32 `[m, n_train]` model outputs on the training examples, mean over the seeds
+            of the mask; None where they were not asked for, or an imported bank lacks them.
+        test: float32 `[m, n_test]`, the same on the test examples.
+        seeds: int64 `[m]`: how many runs were averaged.
+        numbers: int64 `[m]`: number of each mask, which says the part it belongs to.
+        output: Which model output it is.
+        source: Where an imported bank came from; None where the study trained it.
+    """
+
+    masks: np.ndarray
+    train: np.ndarray | None
+    test: np.ndarray
+    seeds: np.ndarray
+    numbers: np.ndarray
+    output: Output = "margin"
+    source: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Which masks settings are chosen on: bool `[m]`."""
+        return np.array([PARTS[n % len(PARTS)] == "validation" for n in self.numbers], bool)
+
+    def part(self, *names: Part) -> RunBank:
+        """The masks to fit on, to choose on (validation), or to judge by and do nothing else."""
+        rows = np.flatnonzero([PARTS[number % len(PARTS)] in names for number in self.numbers])
+        return replace(
+            self,
+            masks=self.masks[rows],
+            train=None if self.train is None else self.train[rows],
+            test=self.test[rows],
+            seeds=self.seeds[rows],
+            numbers=self.numbers[rows],
+        )
+
+
+@dataclass(frozen=True)
+class BankImport:
+    """Where a bank that was made elsewhere came from.
+
+    Attributes:
+        fingerprint: Of the files and how they were read; part of the shards' names.
+        folder: Name of the folder it was read from.
+        files: Name → SHA-256 of each file.
+        output: Which model output its numbers are.
+        runs: How many, in all.
+        masks: How many different masks they have.
+        alpha: Mean share of the training examples in a mask.
+        train: Whether there are outputs on training examples.
+        shards: Number of the study's shards that hold it.
+        notes: What a person should know of how it was read.
+        dataset: Fingerprint of the data it was imported for.
+    """
+
+    fingerprint: str
+    folder: str
+    files: dict[str, str]
+    output: Output
+    runs: int
+    masks: int
+    alpha: float
+    train: bool
+    shards: int
+    notes: list[str]
+    dataset: str
+
+
+def gather(
+    about: BankImport, shards: Iterable[Mapping[str, np.ndarray]], n_train: int, train: bool
+) -> RunBank:
+    """An imported bank of its shards; outputs of runs with the same mask are averaged.
+
+    Args:
+        shards: `mask` bits, `number` of each run's mask, outputs on `test` and perhaps `train`.
+        n_train: Number of training examples.
+        train: Also read the outputs on training examples, where there are some.
+    """
+    masks = np.empty((about.masks, n_train), dtype=bool)
+    seeds = np.zeros(about.masks, np.int64)
+    sums: dict[str, np.ndarray] = {}
+    for shard in shards:
+        numbers = shard["number"]
+        masks[numbers] = unpack(shard["mask"], n_train)
+        np.add.at(seeds, numbers, 1)
+        for split in ("train", "test"):
+            if split == "test" or (train and about.train):
+                outputs = shard[split].astype(np.float32)
+                total = sums.setdefault(
+                    split, np.zeros((about.masks, outputs.shape[1]), np.float32)
+                )
+                np.add.at(total, numbers, outputs)
+    means = {split: total / seeds[:, None].astype(np.float32) for split, total in sums.items()}
+    numbers = np.arange(about.masks)
+    train_outputs = means.get("train")
+    return RunBank(masks, train_outputs, means["test"], seeds, numbers, about.output, about.folder)
+
+
+def subset_size(n_train: int, alpha: float) -> int:
+    """How many training examples a run is trained on: α · n_train, rounded.
+
+    Raises:
+        DataError: Fewer than two, or all of them.
+    """
+    size = round(alpha * n_train)
+    if size < 2:
+        raise DataError(
+            f"subset_runs.alpha = {alpha:g} leaves {size} of {n_train} training examples for a "
+            "run, and training needs 2: raise alpha."
+        )
+    if size == n_train:
+        raise DataError(
+            f"subset_runs.alpha = {alpha:g} leaves none of {n_train} training examples out of a "
+            "run, so runs would show nothing: lower alpha."
+        )
+    return size
+
+
+def draw_mask(seed: int, number: int, n_train: int, alpha: float) -> np.ndarray:
+    """Mask `number` of a study with this seed: bool `[n_train]`, `subset_size` of them true.
+
+    From the raw bits of PCG64, which numpy promises never to change, unlike its shuffles.
+    """
+    order = np.argsort(np.random.PCG64([seed, number]).random_raw(n_train), kind="stable")
+    mask = np.zeros(n_train, dtype=bool)
+    mask[order[: subset_size(n_train, alpha)]] = True
+    return mask
+
+
+def pack(mask: np.ndarray) -> np.ndarray:
+    """Bits of masks, `[..., n_train]` bool to `[..., ceil(n_train / 8)]` uint8."""
+    return np.packbits(mask, axis=-1)
+
+
+def unpack(bits: np.ndarray, n_train: int) -> np.ndarray:
+    """Masks of their bits, the reverse of `pack`."""
+    return np.unpackbits(bits, axis=-1, count=n_train).view(bool)
+
+
+def fault(outputs: np.ndarray) -> str | None:
+    """Why one run's outputs `[n]` on a split cannot be used, or None if they can."""
+    finite = np.isfinite(outputs)
+    if not finite.all():
+        return f"{np.sum(~finite)} of its {len(outputs)} outputs are NaN or infinite"
+    if len(outputs) > 1 and (outputs == outputs[0]).all():
+        return f"all its {len(outputs)} outputs are the same"
+    return None
+
+
+def mean_of_seeds(runs: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of the outputs of one mask's runs, summed in float64: float32."""
+    mean: np.ndarray = np.stack(list(runs)).mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)

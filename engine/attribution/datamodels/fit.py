@@ -1,0 +1,240 @@
+"""Datamodels: for each target a sparse linear map from the mask of a subset run to its output.
+
+    f(x; model trained on S) ≈ bias_x + Σ_{i in S} w_xi
+
+(Ilyas et al. 2022, Datamodels, section 2). Weights come from a lasso path on part of the runs, λ is
+chosen for each target on the others, and all runs then give the weights at that λ. Everything is
+in units of the output and of raw masks: w_xi is what having example i adds to the output of x.
+
+One call fits all targets, in blocks; its memory is that of `engine.attribution.datamodels.lasso`
+for the runs
+and one block, whatever the number of targets. Importing this module imports neither torch nor
+numba.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.attribution.datamodels.lasso import (
+    PATH_TOLERANCE,
+    TOLERANCE,
+    CoordinateDescent,
+    ProximalGradient,
+    Solver,
+)
+from engine.store.errors import DataError
+
+BLOCK_BYTES = 2**24
+"""A float32 array of a block's targets by training examples; never dependent on the machine, since
+another block size rounds differently."""
+_MOST_TARGETS = 512
+LEAST_RUNS = 3
+DIAGNOSTICS = ("penalty", "penalty_max", "r2", "correlation", "gap")
+"""Fields of `Datamodels` that say how each target came out, `[t]` float32."""
+
+
+@dataclass(frozen=True)
+class Datamodels:
+    """Weights of t targets on n training examples, by rows (CSR), and how they were come by.
+
+    Attributes:
+        indptr: Row x is at indptr[x] : indptr[x + 1] of the next two, `[t + 1]` int64.
+        indices: Training examples, ascending within a row, `[nnz]` int32.
+        values: Their weights, `[nnz]` float32.
+        bias: `[t]` float32: the output predicted of a model trained on nothing.
+        n_train: n.
+        penalty: λ of each target, in units of its output (masks standardised), `[t]` float32.
+        penalty_max: The least λ at which all of a target's weights are 0, on the runs that were
+            not held out, `[t]` float32.
+        r2: R² on the held-out runs that chose λ (so a little too good), before the refit, `[t]`
+            float32; 0 is what the mean output explains.
+        correlation: Pearson's, there too, `[t]` float32; 0 where either side is constant.
+        gap: Duality gap of the refit, relative to the objective at w = 0, `[t]` float32: a bound on
+            how far from optimal the solver stopped.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
+    bias: np.ndarray
+    n_train: int
+    penalty: np.ndarray
+    penalty_max: np.ndarray
+    r2: np.ndarray
+    correlation: np.ndarray
+    gap: np.ndarray
+
+    @property
+    def nonzeros(self) -> np.ndarray:
+        """How many weights of each target are not zero, `[t]`."""
+        return np.diff(self.indptr)
+
+    def rows(self, targets: np.ndarray) -> np.ndarray:
+        """Weights of some targets on all training examples: `[len(targets), n]` float32."""
+        found = np.zeros((len(targets), self.n_train), np.float32)
+        for row, target in zip(found, targets, strict=True):
+            inside = slice(self.indptr[target], self.indptr[target + 1])
+            row[self.indices[inside]] = self.values[inside]
+        return found
+
+    def predict(self, masks: np.ndarray) -> np.ndarray:
+        """Outputs of models trained on masks `[m, n]`: `[m, t]` float32."""
+        inputs = masks.astype(np.float32)
+        outputs = np.empty((len(masks), len(self.bias)), np.float32)
+        for block in _blocks(len(self.bias), self.n_train):
+            outputs[:, block] = inputs @ self.rows(block).T + self.bias[block]
+        return outputs
+
+
+def fit_datamodels(
+    masks: np.ndarray,
+    outputs: np.ndarray,
+    held_out: np.ndarray,
+    *,
+    lambdas: int = 20,
+    lambda_min_ratio: float = 0.1,
+    patience: int | None = 5,
+    device: str = "cpu",
+    threads: int = 1,
+) -> Datamodels:
+    """Fit a datamodel to each target.
+
+    Args:
+        masks: Which training examples each run had, `[m, n]` bool.
+        outputs: Model outputs of the runs, `[m, t]`.
+        held_out: The runs that choose λ, `[m]` bool; three or more, and three or more others.
+        lambdas: Steps of the path, from a target's λ_max down by equal factors.
+        lambda_min_ratio: The last step over λ_max.
+        patience: A target's path ends when so many steps have not lessened its error on the
+            held-out runs; None goes to the end.
+        device: `cpu` descends by coordinates (numba), any other by proximal gradients (torch).
+        threads: Targets worked on at once on the CPU.
+
+    Raises:
+        DataError: Shapes do not fit, values are not finite, or there are too few runs.
+    """
+    _check(masks, outputs, held_out)
+    ratios = np.geomspace(1, lambda_min_ratio, lambdas)
+    on_part = _solver(masks[~held_out], device, threads, PATH_TOLERANCE)
+    on_all = _solver(masks, device, threads, TOLERANCE)
+    blocks = [
+        _fit_block(masks, outputs[:, block], held_out, on_part, on_all, ratios, patience or lambdas)
+        for block in _blocks(outputs.shape[1], masks.shape[1])
+    ]
+    return _joined(blocks)
+
+
+def _check(masks: np.ndarray, outputs: np.ndarray, held_out: np.ndarray) -> None:
+    m = len(masks)
+    if masks.dtype != bool or masks.ndim != 2 or outputs.ndim != 2 or len(outputs) != m:
+        raise DataError(
+            f"Masks {list(masks.shape)} {masks.dtype} must be [runs, n_train] bool and outputs "
+            f"{list(outputs.shape)} [runs, targets], with the same runs."
+        )
+    if held_out.dtype != bool or held_out.shape != (m,):
+        raise DataError(
+            f"held_out {list(held_out.shape)} must say of each of {m} runs True or not."
+        )
+    out, left = int(held_out.sum()), int((~held_out).sum())
+    if min(out, left) < LEAST_RUNS:
+        raise DataError(
+            f"{left} runs to fit and {out} held out: datamodels need {LEAST_RUNS} of each or more."
+        )
+    if not np.isfinite(outputs).all():
+        run, target = np.argwhere(~np.isfinite(outputs))[0]
+        raise DataError(f"Outputs hold NaN or infinite values (run {run}, target {target}).")
+
+
+def _solver(masks: np.ndarray, device: str, threads: int, tolerance: float) -> Solver:
+    if device == "cpu":
+        return CoordinateDescent(masks, threads, tolerance)
+    return ProximalGradient(masks, device, tolerance)
+
+
+def _fit_block(
+    masks: np.ndarray,
+    outputs: np.ndarray,
+    held_out: np.ndarray,
+    on_part: Solver,
+    on_all: Solver,
+    ratios: np.ndarray,
+    patience: int,
+) -> Datamodels:
+    """One block of targets: λ is chosen by the error on the runs held out from `on_part`."""
+    y = np.ascontiguousarray(outputs.T, dtype=np.float32)
+    mean, actual = y[:, ~held_out].mean(axis=1), y[:, held_out]
+    penalty_max = on_part.begin(y[:, ~held_out] - mean[:, None])
+    scale = on_part.scale.astype(np.float32)
+    inputs = (masks[held_out] - on_part.mean).T.astype(np.float32)
+    least = np.full(len(y), np.inf)
+    best = np.zeros(len(y), int)
+    weights = np.zeros((len(y), masks.shape[1]), np.float32)
+    predicted = np.zeros_like(actual)
+    left = np.arange(len(y))
+    for step, ratio in enumerate(ratios):
+        on_part.solve(ratio * penalty_max[left], left)
+        raw = on_part.weights(left) * scale
+        foretold = mean[left, None] + raw @ inputs
+        error = ((foretold - actual[left]) ** 2).mean(axis=1)
+        better = error < least[left]
+        rows = left[better]
+        least[rows], best[rows] = error[better], step
+        weights[rows], predicted[rows] = raw[better], foretold[better]
+        left = left[step - best[left] < patience]
+        if not len(left):
+            break
+
+    everyone = np.arange(len(y))
+    penalty = ratios[best] * penalty_max
+    mean = y.mean(axis=1)
+    deviation = np.divide(1, on_all.scale, out=np.zeros_like(on_all.scale), where=on_all.scale > 0)
+    on_all.begin(y - mean[:, None], (weights * deviation).astype(np.float32))
+    on_all.solve(penalty, everyone)
+    weights = (on_all.weights(everyone) * on_all.scale).astype(np.float32)
+    row, column = np.nonzero(weights)
+    return Datamodels(
+        indptr=np.searchsorted(row, np.arange(len(y) + 1)),
+        indices=column.astype(np.int32),
+        values=weights[row, column],
+        bias=(mean - weights @ on_all.mean).astype(np.float32),
+        n_train=masks.shape[1],
+        penalty=penalty.astype(np.float32),
+        penalty_max=penalty_max,
+        r2=_r2(predicted, actual),
+        correlation=_correlation(predicted, actual),
+        gap=on_all.gap(penalty).astype(np.float32),
+    )
+
+
+def _r2(predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    error = ((predicted - actual) ** 2).mean(axis=1)
+    variance = actual.var(axis=1)
+    result: np.ndarray = 1 - np.divide(error, variance, out=np.ones_like(error), where=variance > 0)
+    return result
+
+
+def _correlation(predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    a, b = (values - values.mean(axis=1, keepdims=True) for values in (predicted, actual))
+    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    result: np.ndarray = np.zeros_like(norms)
+    np.divide((a * b).sum(axis=1), norms, out=result, where=norms > 0)
+    return result
+
+
+def _joined(blocks: list[Datamodels]) -> Datamodels:
+    nonzeros = np.concatenate([block.nonzeros for block in blocks])
+    fields = {
+        name: np.concatenate([getattr(block, name) for block in blocks])
+        for name in ("indices", "values", "bias", *DIAGNOSTICS)
+    }
+    return Datamodels(
+        indptr=np.concatenate([[0], np.cumsum(nonzeros)]), n_train=blocks[0].n_train, **fields
+    )
+
+
+def _blocks(n_targets: int, n_train: int) -> list[np.ndarray]:
+    size = max(1, min(_MOST_TARGETS, BLOCK_BYTES // (4 * n_train)))
+    return [np.arange(n_targets)[start : start + size] for start in range(0, n_targets, size)]

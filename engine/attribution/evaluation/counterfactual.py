@@ -1,0 +1,100 @@
+"""What removing any set of training examples would do to every test prediction.
+
+    found = study.counterfactual(["train-17", "train-99"])
+    found.change, found.by_class["Coat"]
+
+The answer is a sum of columns of the score matrix, so it takes no training; retraining
+(`engine.applications.verification`) says how far it is true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.attribution.evaluation.quality import Measured
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """A removal and what it is predicted to do.
+
+    Attributes:
+        removed: Training rows, ascending int64 `[k]`.
+        calibrated: Whether changes are in the unit of the margin. If not they are sums of scores,
+            which order changes but give no size, so nothing has an interval and nothing flips.
+        change: Of every test example, float64 `[n_test]`.
+        low, high: Ends of its 95 % interval; None where scores are uncalibrated.
+        before: Margins as the checkpoints have them, float64 `[n_test]`; None without predictions.
+        by_class: Label → mean change over its test examples. Uncalibrated ones have no interval:
+            its ends are the mean.
+        emptied: Classes of which no training example would be left. No score can foretell that.
+    """
+
+    algorithm: str
+    method: str
+    removed: np.ndarray
+    calibrated: bool
+    change: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+    before: np.ndarray | None
+    by_class: dict[str, Measured]
+    emptied: list[str]
+
+    @property
+    def after(self) -> np.ndarray | None:
+        """Predicted margins `[n_test]`; None where there is no unit to add in."""
+        if self.before is None or not self.calibrated:
+            return None
+        after: np.ndarray = self.before + self.change
+        return after
+
+    @property
+    def lost(self) -> np.ndarray:
+        """Test rows whose margin is predicted to fall below 0, strongest change first."""
+        return self._crossing(-1)
+
+    @property
+    def won(self) -> np.ndarray:
+        """Test rows whose margin is predicted to rise above 0, strongest change first."""
+        return self._crossing(1)
+
+    def _crossing(self, sign: int) -> np.ndarray:
+        after = self.after
+        if self.before is None or after is None:
+            return np.empty(0, np.int64)
+        rows = np.flatnonzero((sign * self.before <= 0) & (sign * after > 0))
+        return rows[np.argsort(-np.abs(self.change[rows]), kind="stable")]
+
+    def strongest(self, sign: int, most: int) -> np.ndarray:
+        """Test rows whose margins rise (`sign` 1) or fall (−1) most, strongest first."""
+        order = np.argsort(-sign * self.change, kind="stable")[:most]
+        return order[sign * self.change[order] > 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        after = self.after
+        arrays = {
+            "change": self.change,
+            "low": self.low,
+            "high": self.high,
+            "before": self.before,
+            "after": after,
+        }
+        return {
+            "algorithm": self.algorithm,
+            "method": self.method,
+            "removed": self.removed.tolist(),
+            "unit": "margin" if self.calibrated else "score",
+            "by_class": {
+                label: vars(found) if self.calibrated else {"mean": found.mean}
+                for label, found in self.by_class.items()
+            },
+            "lost": self.lost.tolist(),
+            "won": self.won.tolist(),
+            "emptied": self.emptied,
+            **{name: None if array is None else array.tolist() for name, array in arrays.items()},
+        }

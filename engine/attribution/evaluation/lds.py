@@ -1,0 +1,165 @@
+"""The linear datamodeling score: do attributions foretell what models trained on subsets say?
+
+For a test example x and m subset runs, LDS(x) is Spearman's rank correlation over the runs between
+the predicted output Σ_{i in subset} τ(x)_i and the actual one; the score of a method is the mean
+over test examples (Park et al. 2023, TRAK, section 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.store.errors import DataError
+
+_LEAST_RUNS = 3
+_BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Lds:
+    """A linear datamodeling score.
+
+    Attributes:
+        mean: Mean over test examples.
+        low: Lower end of the bootstrap interval of `mean`.
+        high: Upper end.
+        per_test: `[n_test]`.
+        n_runs: Subset runs that it was measured on.
+    """
+
+    mean: float
+    low: float
+    high: float
+    per_test: np.ndarray
+    n_runs: int
+
+
+def lds(
+    scores: np.ndarray,
+    masks: np.ndarray,
+    outputs: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Lds:
+    """Score attributions on subset runs that no choice was made on.
+
+    Args:
+        scores: τ `[n_test, n_train]`.
+        masks: Which training examples each run had: `[m, n_train]`, bool.
+        outputs: Model outputs of the runs `[m, n_test]`; several seeds of a mask averaged before.
+        confidence: Of the interval.
+        resamples: Of the bootstrap, which draws test examples *and* runs anew. Where noise is each
+            (test, run) pair's own, the interval is wider than it need be (Owen 2007, The pigeonhole
+            bootstrap); it is never much too narrow.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: Shapes do not fit, fewer than three runs, or values that are not finite.
+    """
+    m, n_train = masks.shape
+    if outputs.shape != (m, len(scores)) or scores.shape[1] != n_train:
+        raise DataError(
+            f"Scores {list(scores.shape)} [n_test, n_train], masks {list(masks.shape)} "
+            f"[runs, n_train] and outputs {list(outputs.shape)} [runs, n_test] do not fit together."
+        )
+    predicted = scores @ masks.T.astype(scores.dtype)
+    return lds_of_predictions(predicted, outputs.T, confidence, resamples, seed)
+
+
+def lds_of_predictions(
+    predicted: np.ndarray,
+    actual: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Lds:
+    """Score what a method predicts of subset runs, `[n_test, m]`, by what they say, `[n_test, m]`.
+
+    Only the order of each row's predictions counts. The rest is as for `lds`.
+    """
+    m = predicted.shape[1]
+    if m < _LEAST_RUNS:
+        raise DataError(f"LDS needs {_LEAST_RUNS} subset runs or more; there are {m}.")
+    actual = np.ascontiguousarray(actual)
+    for values, what in ((predicted, "scores"), (actual, "outputs of the subset runs")):
+        if not np.isfinite(values).all():
+            raise DataError(f"The {what} hold NaN or infinite values.")
+    per_test = spearman(predicted, actual)
+    mean = float(per_test.mean())
+    means = _bootstrap(predicted, actual, resamples, np.random.default_rng(seed))
+    # A run that is drawn twice ties with itself, which lowers every resample's rank correlation.
+    means += mean - means.mean()
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).clip(-1, 1)
+    return Lds(mean, float(low), float(high), per_test, m)
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each row of `a` with the same row of `b`: `[n]` of `[n, m]`.
+
+    Ties share their mean rank. A constant row says nothing: its correlation is 0.
+    """
+    return _correlation(ranks(a), ranks(b), np.ones((a.shape[1], 1)))[:, 0]
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks within each row, from 1, float64 `[n, m]`; ties share their mean."""
+    n, m = values.shape
+    order = np.argsort(values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    position = np.arange(m)
+    rises = ordered[:, 1:] != ordered[:, :-1]
+    edge = np.ones((n, 1), dtype=bool)
+    first = np.maximum.accumulate(np.where(np.hstack([edge, rises]), position, 0), axis=1)
+    last = np.where(np.hstack([rises, edge]), position, m)
+    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    result = np.empty((n, m))
+    np.put_along_axis(result, order, (first + last) / 2 + 1, axis=1)
+    return result
+
+
+def _correlation(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pearson's correlation `[n, r]` of ranks `[n, m]` or `[n, m, r]`, where run j of resample r
+    is there counts[j, r] times."""
+    a, b = (values[..., None] if values.ndim == 2 else values for values in (a, b))
+    total = counts.sum(axis=0)
+    middle = (total + 1) / 2  # the mean of ranks 1…total, whatever the ties
+    a, b = a - middle, b - middle
+    weighted = a * counts
+    covariance = np.einsum("nmr,nmr->nr", weighted, b)
+    variances = np.einsum("nmr,nmr->nr", weighted, a) * np.einsum("nmr,nmr,mr->nr", b, b, counts)
+    result: np.ndarray = np.zeros_like(covariance)
+    np.divide(covariance, np.sqrt(variances), out=result, where=variances > 0)
+    return result
+
+
+def _bootstrap(
+    predicted: np.ndarray, actual: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Means `[resamples]` of the score with test examples and runs drawn with replacement.
+
+    Rank among drawn runs = runs below + half of the runs that tie + 1/2: so one comparison of all
+    pairs of runs, times how often each was drawn, gives the ranks of every resample at once.
+    """
+    n, m = predicted.shape
+    runs = generator.multinomial(m, np.full(m, 1 / m), size=resamples).T.astype(np.float32)
+    tests = generator.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float32)
+    means: np.ndarray = np.zeros(resamples)
+    rows = max(1, _BLOCK_BYTES // (4 * m * max(m, resamples)))
+    for start in range(0, n, rows):
+        block = slice(start, start + rows)
+        drawn = [_below(values[block]) @ runs + 0.5 for values in (predicted, actual)]
+        correlation = _correlation(drawn[0], drawn[1], runs)
+        means += np.einsum("rn,nr->r", tests[:, block], correlation)
+    means /= n
+    return means
+
+
+def _below(values: np.ndarray) -> np.ndarray:
+    """`[n, m, m]`: 1 where run j lies below run i, 1/2 where they tie."""
+    own, other = values[:, :, None], values[:, None, :]
+    below: np.ndarray = (other < own).astype(np.float32)
+    below += np.float32(0.5) * (other == own)
+    return below

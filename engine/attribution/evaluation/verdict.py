@@ -1,0 +1,241 @@
+"""What scores can and cannot be used for, in words that follow from what was measured.
+
+The rules are few and stand in docs/quality.md too. The LDS says how well sums of scores order the
+outcomes of training on random parts of the data; calibration says how far they are amounts.
+Neither was measured on the removal of single examples, and the words do not pretend so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from engine.attribution.evaluation.quality import Measured, MethodQuality, Quality
+
+Answer = Literal["yes", "care", "no"]
+
+FAIR, GOOD, STRONG = 0.1, 0.3, 0.6
+"""Least mean LDS of each grade."""
+MUCH_EXPLAINED = 0.25
+"""Least R² at which a calibrated score is more than a rough amount."""
+WIDE = 0.2
+FEW_RUNS = 20
+"""An interval this wide, or fewer test masks than this, calls for more runs."""
+HONEST = (0.85, 0.95)
+"""What honest 90 % intervals may cover."""
+ONE_SIDED_95 = 1.645
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Use:
+    """Something that scores may be wanted for."""
+
+    what: str
+    answer: Answer
+    why: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one method's scores are good for.
+
+    Attributes:
+        grade: One word or three.
+        summary: One sentence.
+        cautions: What else to know, most important first.
+    """
+
+    grade: str
+    summary: str
+    uses: list[Use]
+    cautions: list[str]
+
+
+def verdict(quality: Quality, method: str, of_each: np.ndarray | None = None) -> Verdict:
+    """Judge a method that was measured.
+
+    Args:
+        of_each: LDS of every test example `[n_test]`, where it is known.
+    """
+    measured = quality.methods[method]
+    grade, summary = _grade(measured, quality)
+    uses = [_leads(measured), _sums(measured), _amounts(measured, quality), _compare(measured)]
+    if measured.coverage is not None:
+        uses.append(_intervals(measured.coverage))
+    uses.append(
+        Use(
+            "Prove what one example did",
+            "no",
+            "Only retraining without it does that. Scores were checked on models that had "
+            f"{quality.alpha:.0%} of the training data, never on the removal of one example.",
+        )
+    )
+    return Verdict(grade, summary, uses, _cautions(quality, method, of_each))
+
+
+def chance(runs: int) -> float:
+    """The rank correlation that shuffled scores of one test example exceed once in 20 times.
+
+    Args:
+        runs: How many outcomes are correlated; at least 2.
+    """
+    return min(1.0, ONE_SIDED_95 / math.sqrt(runs - 1))
+
+
+def ordered(correlation: float) -> float:
+    """Share of pairs that are put in the right order at this rank correlation (Spearman's).
+
+    Exact for bivariate normal values: Pearson's r = 2 sin(π ρ / 6), and pairs agree with
+    probability 1/2 + arcsin(r) / π (Kruskal 1958, Ordinal measures of association).
+    """
+    return 0.5 + math.asin(2 * math.sin(math.pi * correlation / 6)) / math.pi
+
+
+def few_runs(quality: Quality, method: str) -> bool:
+    """Whether more runs would tell much more of this method."""
+    lds = quality.methods[method].lds
+    return lds.high - lds.low > WIDE or quality.masks["test"] < FEW_RUNS
+
+
+def interval(measured: Measured, decimals: int = 2) -> str:
+    """A figure with its interval, as people write it."""
+    mean, low, high = (
+        number(end, decimals) for end in (measured.mean, measured.low, measured.high)
+    )
+    return f"{mean} ({low} to {high})"
+
+
+def number(value: float, decimals: int = 2) -> str:
+    """A number with a proper minus sign, which what rounds to 0 has not."""
+    return f"{value:z.{decimals}f}".replace("-", "−")
+
+
+def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:
+    lds = measured.lds
+    if not measured.beats_chance:
+        return (
+            "Do not use",
+            f"On {quality.masks['test']:,} held-out masks these scores cannot be told from "
+            f"shuffled ones: the interval of their LDS, {interval(lds)}, holds 0.",
+        )
+    grade = next(
+        name
+        for least, name in ((STRONG, "Strong"), (GOOD, "Good"), (FAIR, "Fair"), (-1.0, "Weak"))
+        if lds.mean >= least
+    )
+    return (
+        grade,
+        f"On held-out subset runs their LDS is {interval(lds)}. So of two runs they name the one "
+        f"with the higher {quality.output} about {100 * ordered(lds.mean):.0f} times in 100; "
+        "chance is 50.",
+    )
+
+
+def _leads(measured: MethodQuality) -> Use:
+    what = "Find training examples to look at"
+    if not measured.beats_chance:
+        return Use(what, "no", "Their order may be chance.")
+    if measured.lds.mean < FAIR:
+        return Use(what, "care", "Many of the first examples will have done nothing. Take many.")
+    return Use(what, "yes", "The strongest ones are leads: look at them before you believe one.")
+
+
+def _sums(measured: MethodQuality) -> Use:
+    what = "Sum scores over many examples, such as a class or a source"
+    if not measured.beats_chance:
+        return Use(what, "no", "Sums are what was measured, and they foretell nothing.")
+    if measured.lds.mean < FAIR:
+        return Use(what, "care", "Sums are what was measured, and they foretell little.")
+    return Use(
+        what,
+        "yes",
+        "Sums are what was measured: they order outcomes with a rank correlation of "
+        f"{number(measured.lds.mean)}.",
+    )
+
+
+def _amounts(measured: MethodQuality, quality: Quality) -> Use:
+    what = f"Read scores as a change of the {quality.output}"
+    units = measured.units
+    if units is None:
+        why = "no slope holds on the held-out runs"
+        why = why if measured.beats_chance else "they may be chance"
+        return Use(what, "no", f"They have no unit: {why}.")
+    slope = f"{units.slope.mean:.3g} ({units.slope.low:.3g} to {units.slope.high:.3g})"
+    why = (
+        f"Removing some examples lowers the {quality.output} by {slope} times the sum of their "
+        f"scores, on average. That explains {units.r_squared:.0%} of how outcomes differ"
+    )
+    if units.r_squared < MUCH_EXPLAINED:
+        return Use(what, "care", f"{why}: the size is rough, and one retraining may well differ.")
+    return Use(what, "yes", f"{why}.")
+
+
+def _compare(measured: MethodQuality) -> Use:
+    what = "Compare scores of different predictions"
+    if measured.units is None:
+        return Use(what, "no", "LDS is measured within each prediction, and there is no unit.")
+    if _untrusted(measured):
+        return Use(what, "care", "One slope fits them all, but not every class is foretold.")
+    return Use(what, "yes", "One slope fits them all, so they share a unit.")
+
+
+def _intervals(coverage: float) -> Use:
+    what = "Rely on the method's own intervals"
+    found = f"Its 90% intervals held {coverage:.0%} of the held-out outcomes"
+    if coverage < HONEST[0]:
+        return Use(what, "no", f"{found}: they are too narrow.")
+    if coverage > HONEST[1]:
+        return Use(what, "care", f"{found}: they are wider than need be.")
+    return Use(what, "yes", f"{found}.")
+
+
+def _untrusted(measured: MethodQuality) -> list[str]:
+    return [label for label, lds in measured.by_class.items() if lds.low <= 0]
+
+
+def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list[str]:
+    measured, runs = quality.methods[method], quality.masks["test"]
+    found = []
+    if few_runs(quality, method):
+        found.append(
+            f"Few runs: {runs:,} held-out masks leave a wide interval. Raise masks under "
+            "[subset_runs] in study.toml; the runs that are there are reused."
+        )
+    if measured.beats_chance and (classes := _untrusted(measured)):
+        named = ", ".join(f"“{_short(label)}”" for label in classes[:NAMED])
+        more = f" and {len(classes) - NAMED:,} more" if len(classes) > NAMED else ""
+        found.append(f"Do not trust them on {named}{more}: the interval of that LDS holds 0.")
+    if of_each is not None and runs > 1:
+        bound = chance(runs)
+        below = int((of_each <= bound).sum())
+        if below:
+            found.append(
+                f"For {below:,} of {len(of_each):,} test examples the correlation over {runs:,} "
+                f"held-out masks is not above chance ({number(bound)})."
+            )
+    best = quality.methods.get(quality.preferred)
+    if best is not None and quality.preferred != method:
+        found.append(f"Validation prefers {best.title}: LDS {interval(best.lds)}.")
+    rivals = [
+        one
+        for name, one in quality.methods.items()
+        if one.baseline and name != method and one.lds.mean >= measured.lds.mean
+    ]
+    if rivals:
+        rival = max(rivals, key=lambda one: one.lds.mean)
+        found.append(f"The plain baseline “{rival.title}” does as well: {interval(rival.lds)}.")
+    if quality.seeds == 1:
+        found.append(
+            "Each mask was trained on once, so the luck of a single run is in the outcomes: LDS "
+            "and R² come out lower than the scores deserve."
+        )
+    return found
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 40 else f"{label[:39]}…"

@@ -1,0 +1,1 @@
+"""Search over the attribution space: FAISS indexes, similarity and maps."""

@@ -1,0 +1,107 @@
+"""What removing training examples does to every output of a model at once, by TRAK.
+
+The score of training example i for an output g of example x, at one checkpoint, is
+
+    τ_i(x) = Q_i φ_iᵀ (ΦᵀWΦ + λI)⁻¹ ∇g(x)
+
+so that what removing F changes, −Σ_{i∈F} τ_i(x), is the derivative of g in one direction, the same
+for every example and every output:
+
+    −v,   v = (ΦᵀWΦ + λI)⁻¹ Σ_{i∈F} Q_i φ_i = Φᵀu = ∇ Σ_j u_j f(z_j)
+
+One backward pass over the training examples gives v, one forward pass with derivatives the change
+of all class logits. No score is ever formed, for a million examples and a thousand classes no more
+than for ten. u is solved for with the study's own kernel or features, projected or not; v and the
+derivative are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.attribute import example_weights, gram_factor
+from engine.attribution.trak.gradients import Batch, Output, OutputModule
+from engine.attribution.trak.kernel import Batches
+from engine.attribution.trak.solver import Road
+
+Logits = Callable[[nn.Module, Batch], Tensor]
+"""(model, batch) → `[batch, classes]`."""
+
+
+def dual_coefficients(solver: Tensor, weights: Tensor) -> Tensor:
+    """u `[n_train]` on the dual roads.
+
+    Args:
+        solver: From `engine.attribution.trak.live.dual_solver`.
+        weights: `[n_train]`: what scores are multiplied by (Q^t and the unit) for the examples to
+            forget, 0 for all others.
+    """
+    return solver.T @ weights
+
+
+def primal_coefficients(
+    blocks: Callable[[], Iterator[Tensor]],
+    gram: Tensor,
+    road: Road,
+    out_to_loss: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """u `[n_train]` on the primal road: (q − WΦ (ΦᵀWΦ + λI)⁻¹ Φᵀq) / λ, by Woodbury.
+
+    Args:
+        blocks: Stored features of the training examples `[rows, p]`, in order.
+        gram: ΦᵀWΦ, from `engine.attribution.trak.attribute.gram`.
+        road: The study's.
+        out_to_loss: Q of the training examples at this checkpoint.
+        weights: As for `dual_coefficients`.
+    """
+    ridge = road.damping * gram.diagonal().mean()
+    sizes = [len(block) for block in blocks()]
+    parts = weights.split(sizes)
+    summed = torch.stack([b.T @ q for b, q in zip(blocks(), parts, strict=True)]).sum(dim=0)
+    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, road.damping))[:, 0]
+    pulled = torch.cat([block @ solved for block in blocks()])
+    curvature = example_weights(out_to_loss, road)
+    return (weights - (pulled if curvature is None else curvature * pulled)) / ridge
+
+
+def direction(
+    model: nn.Module, output: Output, train: Batches, coefficients: Tensor
+) -> dict[str, Tensor]:
+    """v by parameter: the gradient of Σ_j u_j f(z_j), from one pass over the training examples."""
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    row = 0
+    for batch in train():
+        with torch.enable_grad():
+            values = output(model, batch)
+            u = coefficients[row : row + len(values)].to(values)
+            found = torch.autograd.grad(
+                u @ values, list(parameters.values()), materialize_grads=True
+            )
+        row += len(values)
+        for sum_, gradient in zip(total.values(), found, strict=True):
+            sum_ += gradient
+    return total
+
+
+def derivative(
+    model: nn.Module, logits: Logits, batches: Iterator[Batch], along: dict[str, Tensor]
+) -> Tensor:
+    """Derivative of every class logit along a direction of the parameters: `[n, classes]`."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    tangents = {name: along.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
+    found = []
+    for batch in batches:
+
+        def call(swapped: dict[str, Tensor], batch: Batch = batch) -> Tensor:
+            called = OutputModule(model, logits)
+            named = {f"model.{name}": tensor for name, tensor in swapped.items()}
+            answer: Tensor = torch.func.functional_call(called, named, (batch,))
+            return answer
+
+        found.append(torch.func.jvp(call, (parameters,), (tangents,))[1].detach())
+    return torch.cat(found)

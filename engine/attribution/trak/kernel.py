@@ -1,0 +1,279 @@
+"""The dual of TRAK: solve with the n × n after-kernel K = ΦΦᵀ instead of the projected gradients.
+
+    Φ (ΦᵀΦ + λI)⁻¹ φ(x) = (K + λI)⁻¹ k(x)
+
+For a linear layer that is applied once to an example the kernel of two examples is
+(g·g′)(a·a′), so K costs a few matrix products and no gradient is ever formed. What else a model has
+comes in as features: exactly where the width allows, projected where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.gradients import (
+    PROOF_EXAMPLES,
+    Batch,
+    Output,
+    Plan,
+    backward,
+    head,
+    layers_of,
+)
+from engine.attribution.trak.projection import (
+    check_finite,
+    check_projection,
+    make_projection,
+    project,
+    split,
+)
+from engine.store.errors import DataloupeError
+
+Batches = Callable[[], Iterator[Batch]]
+"""Prepared batches; every call starts from the first."""
+
+_ROWS = 1024
+"""Rows and columns of a block of the kernel; only blocks on and above the diagonal are made."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The after-kernel of one checkpoint.
+
+    Attributes:
+        train: K `[n_train, n_train]`; only its upper triangle is filled in.
+        test: k `[n_train, n_test]`.
+    """
+
+    train: Tensor
+    test: Tensor
+
+
+def outer_layers(plan: Plan, model: nn.Module) -> tuple[str, ...]:
+    """Linear layers whose exact kernel is (g·g′)(a·a′): applied once, weights not tied."""
+    owners: dict[str, int] = {}
+    for names in plan.layers.values():
+        for name in (names.weight, names.bias):
+            if name:
+                owners[name] = owners.get(name, 0) + 1
+    return tuple(
+        path
+        for path, layer in layers_of(model, plan).items()
+        if isinstance(layer, nn.Linear)
+        and plan.layers[path].positions == 1
+        and (weight := plan.layers[path].weight) is not None
+        and owners[weight] == 1
+        and ((bias := plan.layers[path].bias) is None or owners[bias] == 1)
+    )
+
+
+def feature_parameters(plan: Plan, model: nn.Module) -> list[str]:
+    """Parameters that `outer_layers` leave for features."""
+    outer = [plan.layers[path] for path in outer_layers(plan, model)]
+    covered = {name for names in outer for name in (names.weight, names.bias)}
+    return [name for name in plan.shapes if name not in covered]
+
+
+def _weight(plan: Plan, path: str) -> str:
+    weight = plan.layers[path].weight
+    assert weight is not None
+    return weight
+
+
+def kernel_bytes(plan: Plan, model: nn.Module, n_train: int, n_test: int, width: int) -> int:
+    """Least memory `make_kernel` and `solve` need: kernels, their factor, and the widest block."""
+    outer = sum(sum(plan.shapes[_weight(plan, path)]) for path in outer_layers(plan, model))
+    names = feature_parameters(plan, model)
+    widest = max((min(width, plan.shapes[name].numel()) for name in names), default=0)
+    n = n_train + n_test
+    return 4 * (2 * n_train * n_train + 2 * n_train * n_test + n * (outer + widest))
+
+
+def make_kernel(
+    model: nn.Module,
+    output: Output,
+    train: Batches,
+    test: Batches,
+    plan: Plan,
+    width: int,
+    seed: int,
+    memory_bytes: int,
+) -> Kernel:
+    """Compute K and k of one checkpoint, in several passes over the data if memory asks for it.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        train: Training examples.
+        test: Test examples.
+        plan: From `plan_gradients`.
+        width: Features for all parameters outside `outer_layers`; as many as there are
+            parameters is exact.
+        seed: The checkpoint's own.
+        memory_bytes: Bound on what this takes; features are cut into passes to fit.
+    """
+    n_train, n_test = count(train), count(test)
+    n = n_train + n_test
+    device = next(model.parameters()).device
+    outer = outer_layers(plan, model)
+    layers = {path: model.get_submodule(path) for path in outer}
+    biased = {path: plan.layers[path].bias is not None for path in outer}
+    chosen = set(feature_parameters(plan, model))
+    kernel = torch.zeros(n_train, n_train, device=device)
+    cross = torch.zeros(n_train, n_test, device=device)
+    if outer:
+        factors = _collect(model, output, train, test, plan, layers, n)
+        for path, (a, g) in factors.items():
+            _add_outer(kernel, cross, a, g, biased[path])
+        del factors
+    if chosen:
+        whole = make_projection(plan, model, width, None, seed, chosen.__contains__)
+        check_projection(model, output, first_examples(train), whole)
+        free = memory_bytes - 8 * n_train * (n_train + n_test)
+        for part in split(whole, max(1, free // (4 * n))):
+            features = torch.empty(n, part.width, device=device)
+            row = 0
+            for batch in (batch for batches in (train, test) for batch in batches()):
+                b = len(next(iter(batch.values())))
+                rows = project(model, output, batch, part, features[row : row + b])
+                check_finite(rows, f"examples {row} to {row + b - 1}")
+                row += b
+            _add_features(kernel, cross, features)
+            del features
+    return Kernel(kernel, cross)
+
+
+def count(batches: Batches) -> int:
+    """How many examples there are."""
+    return sum(len(next(iter(batch.values()))) for batch in batches())
+
+
+def first_examples(batches: Batches) -> Batch:
+    """The first `PROOF_EXAMPLES` examples, whatever the batch size: plans must not depend on it."""
+    collected: list[Batch] = []
+    found = 0
+    for batch in batches():
+        collected.append(head(batch, PROOF_EXAMPLES - found))
+        found += len(next(iter(collected[-1].values())))
+        if found == PROOF_EXAMPLES:
+            break
+    return {name: torch.cat([batch[name] for batch in collected]) for name in collected[0]}
+
+
+def _collect(
+    model: nn.Module,
+    output: Output,
+    train: Batches,
+    test: Batches,
+    plan: Plan,
+    layers: dict[str, nn.Module],
+    n: int,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs `[n, in]` and output gradients `[n, out]` of layers that are applied once."""
+    device = next(model.parameters()).device
+    factors = {}
+    for path in layers:
+        rows, columns = plan.shapes[_weight(plan, path)]
+        factors[path] = (
+            torch.zeros(n, columns, device=device),
+            torch.zeros(n, rows, device=device),
+        )
+    row = 0
+
+    def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
+        inputs, gradients = factors[path]
+        inputs[row : row + len(a)] = a.flatten(1)
+        gradients[row : row + len(g)] = g.flatten(1)
+
+    for batch in (batch for batches in (train, test) for batch in batches()):
+        values = backward(model, output, batch, layers, keep)
+        row += len(values)
+    for path, (a, g) in factors.items():
+        check_finite(a, f"layer {path!r}")
+        check_finite(g, f"layer {path!r}")
+    return factors
+
+
+def _upper_blocks(n: int) -> Iterator[tuple[slice, slice]]:
+    for i in range(0, n, _ROWS):
+        for j in range(i, n, _ROWS):
+            yield slice(i, min(i + _ROWS, n)), slice(j, min(j + _ROWS, n))
+
+
+def _add_outer(kernel: Tensor, cross: Tensor, a: Tensor, g: Tensor, biased: bool) -> None:
+    n = len(kernel)
+    one = 1.0 if biased else 0.0
+    blocks = [(kernel[i, j], i, j) for i, j in _upper_blocks(n)]
+    blocks += [
+        (cross[i : i + _ROWS], slice(i, min(i + _ROWS, n)), slice(n, None))
+        for i in range(0, n, _ROWS)
+    ]
+    for block, i, j in blocks:
+        similar = a[i] @ a[j].T
+        block.addcmul_(similar.add_(one), g[i] @ g[j].T)
+
+
+def _add_features(kernel: Tensor, cross: Tensor, features: Tensor) -> None:
+    n = len(kernel)
+    for i, j in _upper_blocks(n):
+        kernel[i, j].addmm_(features[i], features[j].T)
+    cross.addmm_(features[:n], features[n:].T)
+
+
+def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tensor:
+    """(K W + λ · mean diag(K W) · I)⁻¹ k in float32 by Cholesky: scores `[n_test, n_train]`.
+
+    With W = diag(weights) this is Φ (ΦᵀWΦ + λI)⁻¹ φ(x), a Gauss-Newton step in which each training
+    example counts by the curvature of its loss; without weights it is TRAK's. The kernel is used
+    up.
+
+    Args:
+        kernel: From `make_kernel`.
+        damping: λ.
+        weights: Positive, `[n_train]`.
+
+    Raises:
+        DataloupeError: The damped kernel is not positive definite.
+    """
+    root = None if weights is None else weights.sqrt()
+    factor = factorise(kernel.train, damping, root)
+    if root is not None:
+        kernel.test.mul_(root[:, None])
+    scores = torch.cholesky_solve(kernel.test, factor).mT.contiguous()
+    return scores if root is None else scores.div_(root)
+
+
+def factorise(kernel: Tensor, damping: float, root: Tensor | None = None) -> Tensor:
+    """Lower Cholesky factor of √W K √W + λ · mean diag · I; `root` is √W's diagonal.
+
+    Only the upper triangle of the kernel counts, and it is used up.
+
+    Raises:
+        DataloupeError: The damped kernel is not positive definite.
+    """
+    if root is not None:
+        kernel.mul_(root).mul_(root[:, None])
+    damp(kernel, damping)
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(kernel.mT)  # lower of the transpose = upper
+    if failed:
+        raise singular(damping, f"the kernel of {len(kernel)} training examples")
+    return factor
+
+
+def damp(matrix: Tensor, damping: float) -> None:
+    """Add damping · mean diagonal to the diagonal, in place."""
+    diagonal = matrix.diagonal()
+    diagonal += damping * diagonal.mean()
+
+
+def singular(damping: float, what: str) -> DataloupeError:
+    """The error for a Cholesky factorisation that failed."""
+    return DataloupeError(
+        f"With damping {damping:g}, {what} is not positive definite in float32. "
+        "Raise `trak.damping`, or leave it at its default."
+    )

@@ -1,0 +1,181 @@
+"""TRAK of examples that are not in the study, from what its training side leaves behind.
+
+    dual:  s(x) = √W⁻¹ (√W K √W + λI)⁻¹ √W k(x)          primal:  s(x) = Φ (ΦᵀWΦ + λI)⁻¹ φ(x)
+
+What does not depend on x is made once for a checkpoint and kept: the *solver*, which is the matrix
+in front of k(x) or of φ(x), and the *traces* of every training example, which are its features and
+(dual) what the exact kernel of a linear layer is made of, the layer's input and the gradient at its
+output. A query is then one forward and backward pass of the example and two products, on the
+study's own road. (With the inverse at hand a query reads it once; with a Cholesky factor it would
+be copied and read twice, which takes ten times as long. λ keeps it well conditioned.)
+
+Scores are those of `attribute_dual` and of `gram`, `test_factors`: not yet multiplied by Q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.attribute import example_weights, gram_factor
+from engine.attribution.trak.gradients import Batch, Layer, Output, Plan, backward
+from engine.attribution.trak.kernel import (
+    Batches,
+    factorise,
+    feature_parameters,
+    make_kernel,
+    outer_layers,
+)
+from engine.attribution.trak.projection import Projection, make_projection, project
+from engine.attribution.trak.solver import Road
+
+Traces = Mapping[str, np.ndarray]
+"""`features` `[rows, p]`; for each linear layer `inputs.LAYER` `[rows, in]` and `gradients.LAYER`
+`[rows, out]`. All float32."""
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """Turns examples into traces at one checkpoint.
+
+    Attributes:
+        outer: Linear layers whose kernel is exact; none in the primal.
+        projection: Of all other parameters' gradients; None where there are none.
+    """
+
+    model: nn.Module
+    output: Output
+    outer: Mapping[str, nn.Module]
+    projection: Projection | None
+
+    def trace(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Traces of a batch of prepared examples."""
+        found: dict[str, Tensor] = {}
+
+        def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
+            found[f"inputs.{path}"], found[f"gradients.{path}"] = a.flatten(1), g.flatten(1)
+
+        if self.outer:
+            backward(self.model, self.output, batch, self.outer, keep)
+        if self.projection is not None:
+            found["features"] = project(self.model, self.output, batch, self.projection)
+        return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+    def traces(self, batches: Iterator[Batch]) -> dict[str, np.ndarray]:
+        """Traces of several batches, joined."""
+        parts = [self.trace(batch) for batch in batches]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def make_tracer(model: nn.Module, output: Output, plan: Plan, road: Road, seed: int) -> Tracer:
+    """Make the tracer of one checkpoint.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        plan: From `plan_gradients`, or kept from there: another one would draw another projection.
+        road: The study's.
+        seed: The checkpoint's own.
+    """
+    if road.kind == "primal":
+        return Tracer(
+            model, output, {}, make_projection(plan, model, road.width, road.proj_dim, seed)
+        )
+    outer = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
+    chosen = set(feature_parameters(plan, model))
+    projection = None
+    if chosen:
+        projection = make_projection(plan, model, road.width, None, seed, chosen.__contains__)
+    return Tracer(model, output, outer, projection)
+
+
+def dual_solver(
+    model: nn.Module,
+    output: Output,
+    train: Batches,
+    plan: Plan,
+    road: Road,
+    seed: int,
+    memory_bytes: int,
+    out_to_loss: Tensor,
+) -> Tensor:
+    """√W⁻¹ (√W K √W + λI)⁻¹ √W, `[n_train, n_train]`. Arguments are those of `attribute_dual`."""
+    kernel = make_kernel(
+        model, output, train, lambda: iter(()), plan, road.width, seed, memory_bytes
+    ).train
+    weights = example_weights(out_to_loss.to(kernel), road)
+    root = None if weights is None else weights.sqrt()
+    inverse = torch.cholesky_inverse(factorise(kernel, road.damping, root))
+    return inverse if root is None else inverse.mul_(root).div_(root[:, None])
+
+
+def primal_solver(gram: Tensor, damping: float) -> Tensor:
+    """(ΦᵀWΦ + λI)⁻¹, `[p, p]`, from what `gram` gave."""
+    return torch.cholesky_inverse(gram_factor(gram, damping))
+
+
+def dual_scores(
+    solver: np.ndarray, shards: Sequence[Traces], example: Traces, plan: Plan
+) -> np.ndarray:
+    """Scores `[b, n_train]` of b examples.
+
+    Args:
+        solver: From `dual_solver`.
+        shards: Traces of the training examples, in order.
+        example: Traces of the b examples.
+        plan: Says which linear layers have a bias.
+    """
+    cross = np.concatenate([_kernel(shard, example, plan) for shard in shards])
+    scores: np.ndarray = (solver @ cross).T
+    return scores
+
+
+def _kernel(shard: Traces, example: Traces, plan: Plan) -> np.ndarray:
+    """k of the training examples of a shard with the examples: `[rows, b]`."""
+    rows = len(next(iter(shard.values())))
+    found = np.zeros((rows, len(next(iter(example.values())))), np.float32)
+    for name, kept in shard.items():
+        path = name.removeprefix("inputs.")
+        if name == "features":
+            found += kept @ example[name].T
+        elif path != name:
+            one = np.float32(plan.layers[path].bias is not None)
+            gradients = shard[f"gradients.{path}"] @ example[f"gradients.{path}"].T
+            found += (kept @ example[name].T + one) * gradients
+    return found
+
+
+def primal_scores(solver: np.ndarray, shards: Sequence[Traces], example: Traces) -> np.ndarray:
+    """Scores `[b, n_train]` of b examples; the solver is of `primal_solver`."""
+    solved = solver @ example["features"].T
+    return np.concatenate([shard["features"] @ solved for shard in shards]).T
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON can hold it. Orders matter, so mappings become lists of pairs."""
+    return {
+        "shapes": [[name, list(shape)] for name, shape in plan.shapes.items()],
+        "energies": list(plan.energies.items()),
+        "layers": [
+            [path, [layer.weight, layer.bias, layer.positions]]
+            for path, layer in plan.layers.items()
+        ],
+        "untapped": list(plan.untapped),
+        "looped": plan.looped,
+    }
+
+
+def plan_from_json(kept: Mapping[str, Any]) -> Plan:
+    """What `plan_as_json` was given."""
+    return Plan(
+        shapes={name: torch.Size(shape) for name, shape in kept["shapes"]},
+        energies=dict(kept["energies"]),
+        layers={path: Layer(*parts) for path, parts in kept["layers"]},
+        untapped=tuple(kept["untapped"]),
+        looped=kept["looped"],
+    )

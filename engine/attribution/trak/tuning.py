@@ -1,0 +1,124 @@
+"""Choose TRAK's settings by how well they foretell validation runs, with one checkpoint.
+
+Three settings in turn, each with the best of the ones before: the tempering t of the out-to-loss
+gradient, the damping λ, and the soft threshold (TRAK, arXiv 2303.14186, section 3). Along each LDS
+is flat around its best, so a few values are enough, and more would only fit noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.attribution.evaluation.lds import spearman
+from engine.attribution.trak.attribute import example_weights, gram, temper, test_factors
+from engine.attribution.trak.kernel import Kernel, solve
+from engine.attribution.trak.solver import Road
+
+TEMPERINGS = (0.25, 0.5, 0.75, 1.0)
+DAMPINGS = (0.3, 0.75, 1.5, 3.0, 6.0)
+SOFT_THRESHOLDS = (0.0, 0.25, 0.5, 1.0)
+"""In standard deviations of each test example's scores."""
+
+Attribute = Callable[[Road], Tensor]
+"""Scores `[n_test, n_train]` of one checkpoint by a road's tempering and damping, not times Q."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that were tried, and their LDS on the validation runs."""
+
+    damping: float
+    tempering: float
+    soft_threshold: float
+    lds: float
+
+
+def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
+    """For the dual roads: one kernel serves every tempering and damping.
+
+    Args:
+        kernel: From `make_kernel`; it stays as it is.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
+    """
+
+    def attribute(road: Road) -> Tensor:
+        copy = Kernel(kernel.train.clone(), kernel.test.clone())
+        return solve(copy, road.damping, example_weights(out_to_loss, road))
+
+    return attribute
+
+
+def attribute_by_features(train: Tensor, test: Tensor, out_to_loss: Tensor) -> Attribute:
+    """For the primal: one pass of features, `[n_train, p]` and `[n_test, p]`, serves all."""
+
+    def attribute(road: Road) -> Tensor:
+        return test_factors(gram([train], road, out_to_loss), test, road.damping) @ train.T
+
+    return attribute
+
+
+def tune(
+    attribute: Attribute,
+    road: Road,
+    out_to_loss: Tensor,
+    masks: np.ndarray,
+    outputs: np.ndarray,
+    temperings: Sequence[float] = TEMPERINGS,
+    dampings: Sequence[float] = DAMPINGS,
+    soft_thresholds: Sequence[float] = SOFT_THRESHOLDS,
+) -> tuple[Road, list[Trial]]:
+    """Return the road with the settings that did best, and all that was tried.
+
+    Args:
+        attribute: How this checkpoint attributes.
+        road: With the settings that are kept unless others do better.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
+        masks: Of the validation runs, bool `[m, n_train]`.
+        outputs: Of the validation runs, `[m, n_test]`.
+        temperings: To try; empty leaves the road's. The others likewise.
+    """
+    drawn = torch.from_numpy(masks.T.astype(np.float32)).to(out_to_loss)
+    actual = np.ascontiguousarray(outputs.T)
+    trials: list[Trial] = []
+    raw: dict[tuple[float, float], Tensor] = {}
+
+    def measure(candidate: Road) -> float:
+        key = candidate.tempering, candidate.damping
+        if key not in raw:
+            raw.clear()  # the scores of one setting at a time are enough
+            raw[key] = attribute(candidate) * temper(out_to_loss, candidate)
+        predicted = (soft_threshold(raw[key], candidate.soft_threshold) @ drawn).cpu().numpy()
+        lds = float(spearman(predicted, actual).mean())
+        trials.append(Trial(candidate.damping, candidate.tempering, candidate.soft_threshold, lds))
+        return lds
+
+    best = measure(road)
+    for name, values in (
+        ("tempering", temperings),
+        ("damping", dampings),
+        ("soft_threshold", soft_thresholds),
+    ):
+        start = road
+        for value in values:
+            changed: dict[str, Any] = {name: value}
+            candidate = replace(start, **changed)
+            if candidate == start:
+                continue
+            lds = measure(candidate)
+            if lds > best:
+                best, road = lds, candidate
+    return road, trials
+
+
+def soft_threshold(scores: Tensor, threshold: float) -> Tensor:
+    """Shrink each row towards 0 by `threshold` of its standard deviations."""
+    if threshold == 0:
+        return scores
+    size = threshold * scores.std(dim=1, correction=0, keepdim=True)
+    return scores - scores.clamp(-size, size)

@@ -1,0 +1,1 @@
+"""The build: stages that make the missing files of a study."""

@@ -1,0 +1,48 @@
+"""The job that builds a study: `dataloupe build` without a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.build.stages import stages_of
+from engine.running.jobs.kinds import Report
+from engine.store.errors import SpecError
+from engine.store.records import Progress
+from engine.study.reader import Study
+
+_DEFAULTS: dict[str, Any] = {"device": "auto", "workers": None, "rebuild": None}
+
+
+def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    """`device`, `workers` and `rebuild`, as `engine.build.build` has them."""
+    if unknown := sorted(parameters.keys() - _DEFAULTS.keys()):
+        raise SpecError(f"A build takes {', '.join(_DEFAULTS)}, not {unknown[0]!r}.")
+    found = _DEFAULTS | parameters
+    if found["device"] not in ("auto", "cpu", "cuda"):
+        raise SpecError(f"device {found['device']!r} is not known; take auto, cpu or cuda.")
+    workers = found["workers"]
+    if workers is not None and (type(workers) is not int or workers < 0):
+        raise SpecError(f"workers must be 0 or more, or left out; not {workers!r}.")
+    stages = stages_of(study)
+    if found["rebuild"] is not None and found["rebuild"] not in stages:
+        raise SpecError(
+            f"There is no stage {found['rebuild']!r} to rebuild; stages are {', '.join(stages)}."
+        )
+    return found
+
+
+def run(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Build it; progress is that of all stages together."""
+    from engine.cli.progress import TITLES
+
+    several = len(study.spec.algorithms) > 1
+    steps = {(step.stage, step.algorithm): step for step in study.progress()}
+
+    def show(step: Progress) -> None:
+        steps[step.stage, step.algorithm] = step
+        done = sum(min(one.done, one.total) for one in steps.values())
+        suffix = f" · {step.algorithm}" if several and step.algorithm else ""
+        report(done, sum(one.total for one in steps.values()), TITLES[step.stage] + suffix)
+
+    study.build(**parameters, on_progress=show)
+    return {}

@@ -1,0 +1,265 @@
+"""Retrain without some training examples: the learning algorithm on all data but a removal set.
+
+One model is one shard, named after the recipe, the removed rows and the seed, so that no change of
+study.toml can mix what was trained before and after. Seed number s is that of checkpoint s: the
+checkpoints themselves are the models that were trained with all data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine import store
+from engine.attribution.datamodels.bank import fault
+from engine.build.stages.checkpoints import (
+    initial_model,
+    outputs_made_from,
+    recipe_made_from,
+    versions,
+)
+from engine.running import processes
+from engine.store.errors import DataloupeError, SpecError, UploadError
+from engine.study.reader import Study
+from engine.tasks import load_task
+
+if TYPE_CHECKING:
+    import torch
+
+CODE = 1
+"""Raised whenever the same recipe and removal set would train other models."""
+
+Removal = tuple[int, ...]
+"""Training rows that are left out, ascending."""
+NOTHING: Removal = ()
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What one retrained model says of the test examples.
+
+    Attributes:
+        margin: Model outputs, margins of the true labels, float32 `[n_test]`.
+        predicted: Numbers of the predicted classes, int32 `[n_test]`.
+    """
+
+    margin: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train."""
+
+    root: Path
+    algorithm: str
+    removed: Removal
+    seed: int
+    device: str
+
+
+def removal_of(study: Study, examples: Iterable[int | str]) -> Removal:
+    """The training rows of rows or ids, ascending, each once.
+
+    Raises:
+        DataloupeError: There is no such example, none is given, or too little would be left: every
+            class must keep an example.
+    """
+    examples = list(examples)
+    by_id: dict[str, int] = {}
+    if any(isinstance(example, str) for example in examples):
+        by_id = {str(id_): row for row, id_ in enumerate(study.table("train")["id"])}
+
+    def row_of(example: int | str) -> int:
+        if isinstance(example, str):
+            return by_id[example] if example in by_id else study.row("train", example)
+        return study.row("train", int(example))
+
+    rows = tuple(sorted({row_of(example) for example in examples}))
+    if not rows:
+        raise DataloupeError("The removal set is empty: name one training example or more.")
+    if len(rows) == study.dataset.n_train:
+        raise DataloupeError(
+            f"The removal set is all {len(rows):,} training examples, which leaves nothing to "
+            "train on: name fewer."
+        )
+    labels = study.table("train")["label"].to_numpy()
+    kept = np.ones(len(labels), dtype=bool)
+    kept[list(rows)] = False
+    emptied = sorted(set(labels[~kept]) - set(labels[kept]))
+    if emptied:
+        raise DataloupeError(
+            f"The removal set holds every training example of class {emptied[0]!r}, and a model "
+            "cannot learn a class it never sees: leave one at least."
+        )
+    return rows
+
+
+def check_recipe(study: Study, algorithm: str) -> None:
+    """Refuse to retrain an algorithm that says only where its weights are.
+
+    Raises:
+        SpecError: Saying what to add. UploadError: It was uploaded, nobody said how it was made.
+    """
+    if algorithm in study.uploads:
+        raise UploadError(
+            f"{study.uploads[algorithm].name} was uploaded as finished checkpoints, so removal can "
+            "be predicted but not verified by retraining: only algorithms of study.toml can be "
+            "trained."
+        )
+    if not has_recipe(study, algorithm):
+        raise SpecError(
+            f"algorithms.{algorithm} has only `weights`, so removal can be predicted but not "
+            "verified by retraining. Add the recipe that made them (epochs, batch_size, optimizer, "
+            f"learning_rate, ...) under [algorithms.{algorithm}] in {study.spec_file}."
+        )
+
+
+def has_recipe(study: Study, algorithm: str) -> bool:
+    """Whether models of the algorithm can be trained, not only read."""
+    spec = study.algorithms[algorithm]
+    return not spec.weights or "epochs" in spec.model_fields_set
+
+
+def retrain(
+    study: Study,
+    algorithm: str,
+    removals: Sequence[Removal],
+    seeds: int,
+    device: str = "auto",
+    workers: int | None = None,
+    on_done: Callable[[Removal, int, int], None] | None = None,
+) -> None:
+    """Train what is missing of the models without each of `removals`, seeds 0 to `seeds` − 1.
+
+    The empty removal stands for models trained with all data, which the checkpoints are, as far as
+    there are so many.
+
+    Args:
+        removals: From `removal_of`, or empty.
+        workers: Worker processes; None: as many as the device can feed, 0: none, work here.
+        on_done: Called with (removal, models done, models in all) at once, for the first removal,
+            and after each model; what was there counts as done.
+
+    Raises:
+        SpecError: There is no recipe. DataloupeError: A training diverged or collapsed.
+        StoreError: Another process writes to the study, or the disk is full.
+        InterruptedBuild: Ctrl-C. What is finished is kept.
+    """
+    check_recipe(study, algorithm)
+    wanted = [(removed, seed) for removed in dict.fromkeys(removals) for seed in range(seeds)]
+    missing = [one for one in wanted if not is_trained(study, algorithm, *one)]
+    done = len(wanted) - len(missing)
+    report = on_done or (lambda removed, done, total: None)
+    if wanted:
+        report(wanted[0][0], done, len(wanted))
+    if not missing:
+        return
+    device = processes.pick_device(device)
+    workers = processes.default_workers(device) if workers is None else workers
+
+    def count(job: Job, result: None) -> None:
+        nonlocal done
+        done += 1
+        report(job.removed, done, len(wanted))
+
+    jobs = [Job(study.root, algorithm, removed, seed, device) for removed, seed in missing]
+    with study.locked():
+        processes.run_jobs(train_without, jobs, workers, count)
+
+
+def is_trained(study: Study, algorithm: str, removed: Removal, seed: int) -> bool:
+    """Whether a model's answers are there."""
+    return (
+        _is_checkpoint(study, algorithm, removed, seed)
+        or _file(study, algorithm, removed, seed).exists()
+    )
+
+
+def retrained(study: Study, algorithm: str, removed: Removal, seed: int) -> Retrained:
+    """What a model says; `removed` is empty for one that was trained with all data.
+
+    Raises:
+        StoreError: It is not trained yet, or its shard is broken.
+    """
+    if _is_checkpoint(study, algorithm, removed, seed):
+        path = study.outputs_file(algorithm, seed, "test")
+        outputs = store.read_tensors(path, outputs_made_from(study, algorithm, seed))
+        predicted = outputs["logits"].argmax(axis=1).astype(np.int32)
+        return Retrained(outputs["output"], predicted)
+    path = _file(study, algorithm, removed, seed)
+    shard = store.read_tensors(path, retrained_made_from(study, algorithm, removed))
+    return Retrained(shard["margin"], shard["predicted"])
+
+
+def retrained_made_from(study: Study, algorithm: str, removed: Removal) -> str:
+    """Fingerprint of the models without `removed`: data, recipe, and who is left out."""
+    recipe = recipe_made_from(study, algorithm)
+    return store.fingerprint("retrained", CODE, recipe, study.spec.seed, list(removed))
+
+
+def _file(study: Study, algorithm: str, removed: Removal, seed: int) -> Path:
+    made_from = retrained_made_from(study, algorithm, removed)
+    return study.retrained_file(algorithm, made_from, seed)
+
+
+def _is_checkpoint(study: Study, algorithm: str, removed: Removal, seed: int) -> bool:
+    """Whether the model is one of the study's own checkpoints."""
+    spec = study.spec.algorithms[algorithm]
+    if removed or spec.weights or seed >= spec.checkpoints:
+        return False
+    return study.outputs_file(algorithm, seed, "test").exists()
+
+
+def train_without(job: Job) -> None:
+    """Worker: train one model and write what it says of the test examples."""
+    from engine.training.outputs import evaluate
+
+    study = Study.open(job.root)
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    model = model_without(study, job.algorithm, job.removed, job.seed, job.device)
+    outputs = evaluate(task, model, study.stacked_arrays("test"), encoding, 512, job.device)
+    if found := fault(outputs["output"]):
+        raise DataloupeError(
+            f"{_name(job.algorithm, job.removed, job.seed)}: the model collapsed, {found} on the "
+            "test split. Try another removal set, a lower learning_rate, or a longer warmup."
+        )
+    store.write_tensors(
+        _file(study, job.algorithm, job.removed, job.seed),
+        {
+            "margin": outputs["output"],
+            "predicted": outputs["logits"].argmax(axis=1).astype(np.int32),
+            "removed": np.array(job.removed, np.int32),
+        },
+        retrained_made_from(study, job.algorithm, job.removed),
+        {"seed": study.seed(job.seed), "device": job.device, **versions()},
+    )
+
+
+def model_without(
+    study: Study, algorithm: str, removed: Removal, seed: int, device: str
+) -> torch.nn.Module:
+    """Train model number `seed` on all data but `removed`; in eval mode.
+
+    Raises:
+        DataloupeError: Training diverged.
+    """
+    from engine.training.trainer import train
+
+    spec, number = study.spec.algorithms[algorithm], study.seed(seed)
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    kept = np.setdiff1d(np.arange(study.dataset.n_train), removed)
+    model = initial_model(study, spec, number)
+    arrays, subset = study.stacked_arrays("train"), kept if removed else None
+    try:
+        return train(task, model, arrays, encoding, spec, number, device, subset)
+    except DataloupeError as error:
+        raise DataloupeError(f"{_name(algorithm, removed, seed)}: {error}") from error
+
+
+def _name(algorithm: str, removed: Removal, seed: int) -> str:
+    return f"Model {seed} of {algorithm} without {len(removed):,} training examples"

@@ -1,0 +1,152 @@
+"""Train the subset runs: each a model on a random part of the training set, and what it says.
+
+One run is one shard: mask and outputs on both splits, and on request all logits and the weights.
+How many masks and seeds there are is no part of a run's fingerprint, so a bank grows by what is
+missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine import store
+from engine.attribution.datamodels.bank import draw_mask, fault, pack
+from engine.build.run import Run
+from engine.build.stages.checkpoints import initial_model, recipe_made_from, versions
+from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
+from engine.store.layout import SPLITS
+from engine.store.records import Progress
+from engine.study.reader import Study
+from engine.tasks import load_task
+
+CODE = 1
+"""Raised whenever the same spec would draw other masks or record other outputs."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One subset run."""
+
+    root: Path
+    algorithm: str
+    mask: int
+    seed: int
+    device: str
+
+
+def check_recipe(study: Study, algorithm: str) -> None:
+    """Refuse a bank of an algorithm that says only where its weights are.
+
+    Raises:
+        SpecError: Saying what to add.
+    """
+    spec = study.spec.algorithms[algorithm]
+    if study.bank_import_file(algorithm).exists():
+        return
+    if study.subset_runs and spec.weights and "epochs" not in spec.model_fields_set:
+        raise SpecError(
+            f"[subset_runs] trains models, but algorithms.{algorithm} has only `weights`. Add the "
+            "recipe that made them (epochs, batch_size, optimizer, learning_rate, ...), import a "
+            "bank (`dataloupe import bank`), or set subset_runs.masks = 0."
+        )
+
+
+def run(run: Run, algorithm: str) -> None:
+    """Train every missing subset run of an algorithm, unless its bank was made elsewhere.
+
+    Raises:
+        StoreError: The imported bank belongs to other data.
+    """
+    study = run.study
+    if about := study.bank_import(algorithm):
+        if about.dataset != study.dataset.fingerprint:
+            raise StoreError(
+                f"The imported run bank of {algorithm} belongs to other data than {study.root} has "
+                f"now. Import it again with --replace, or remove "
+                f"{study.bank_import_file(algorithm).parent}."
+            )
+        run.report(Progress("bank", algorithm, 1, 1))
+        return
+    wanted, there = study.subset_runs, study.finished_runs(algorithm)
+    if not wanted:
+        return
+    _check(study, algorithm, sorted(there))
+    jobs = [Job(study.root, algorithm, *one, run.device) for one in wanted if one not in there]
+    run.finish("bank", algorithm, train_run, jobs, len(wanted))
+
+
+def _check(study: Study, algorithm: str, runs: Sequence[tuple[int, int]]) -> None:
+    """Raise for all runs of another spec at once: there may be thousands to remove."""
+    stale = []
+    for mask, seed in runs:
+        path = study.run_file(algorithm, mask, seed)
+        try:
+            store.read_tensors(path, run_made_from(study, algorithm, mask, seed))
+        except StaleError as error:
+            stale.append(error)
+    if stale:
+        raise StaleError(str(stale[0]), *(path for error in stale for path in error.paths))
+
+
+def run_made_from(study: Study, algorithm: str, mask: int, seed: int) -> str:
+    """Fingerprint of one subset run: data, recipe, mask and seed."""
+    runs = study.spec.subset_runs
+    return store.fingerprint(
+        "subset run",
+        CODE,
+        recipe_made_from(study, algorithm),
+        [study.spec.seed, mask, runs.alpha],
+        study.run_seed(mask, seed),
+        [runs.logits, runs.weights],
+    )
+
+
+def bank_made_from(study: Study, algorithm: str) -> str:
+    """Fingerprint of the whole bank, for what is computed from it."""
+    if about := study.bank_import(algorithm):
+        return about.fingerprint
+    runs = [run_made_from(study, algorithm, *one) for one in study.subset_runs]
+    return store.fingerprint("bank", CODE, runs)
+
+
+def train_run(job: Job) -> None:
+    """Worker: train one subset run and write its shard."""
+    from engine.training.outputs import evaluate
+    from engine.training.trainer import train
+    from engine.training.weights import as_arrays
+
+    study = Study.open(job.root)
+    spec, runs = study.spec.algorithms[job.algorithm], study.spec.subset_runs
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    arrays = {split: study.stacked_arrays(split) for split in SPLITS}
+    name = f"Subset run {job.mask:05d}-{job.seed} of {job.algorithm}"
+    mask = draw_mask(study.spec.seed, job.mask, study.dataset.n_train, runs.alpha)
+    seed, subset = study.run_seed(job.mask, job.seed), np.flatnonzero(mask)
+    model = initial_model(study, spec, seed)
+    try:
+        model = train(task, model, arrays["train"], encoding, spec, seed, job.device, subset)
+    except DataloupeError as error:
+        raise DataloupeError(f"{name}: {error}") from error
+    shard = {"mask": pack(mask)}
+    for split in SPLITS:
+        outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
+        if found := fault(outputs["output"]):
+            raise DataloupeError(
+                f"{name}: the model collapsed, {found} on the {split} split. Try a lower "
+                "learning_rate, or a longer warmup."
+            )
+        shard[split] = outputs["output"]
+        if runs.logits:
+            shard[f"{split}_logits"] = outputs["logits"]
+    if runs.weights:
+        shard |= {f"weights.{key}": array for key, array in as_arrays(model).items()}
+    store.write_tensors(
+        study.run_file(job.algorithm, job.mask, job.seed),
+        shard,
+        run_made_from(study, job.algorithm, job.mask, job.seed),
+        {"seed": seed, "device": job.device, **versions()},
+    )

@@ -1,0 +1,52 @@
+"""What an algorithm's checkpoints say together of every example."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from engine import store
+from engine.attribution.softmax import softmax
+from engine.build.run import Run
+from engine.build.stages.checkpoints import outputs_made_from
+from engine.store.layout import SPLITS, Split
+from engine.store.records import Progress
+from engine.study.reader import Study
+
+CODE = 1
+"""Raised whenever the same outputs would be averaged differently."""
+
+
+def run(run: Run, algorithm: str) -> None:
+    """Average the checkpoints on both splits, unless that is done."""
+    for split in SPLITS:
+        _average(run.study, algorithm, split)
+    run.report(Progress("predictions", algorithm, 1, 1))
+
+
+def _average(study: Study, algorithm: str, split: Split) -> None:
+    """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
+    total = study.checkpoints(algorithm)
+    path = study.predictions_file(algorithm, split)
+    made_from = store.fingerprint(
+        "predictions", CODE, [outputs_made_from(study, algorithm, m) for m in range(total)]
+    )
+    if path.exists():
+        store.read_table(path, made_from, columns=[])
+        return
+    probabilities: np.ndarray | float = 0.0
+    margin: np.ndarray | float = 0.0
+    for checkpoint in range(total):
+        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
+        probabilities = probabilities + softmax(outputs["logits"]) / total
+        margin = margin + outputs["output"].astype(np.float64) / total
+    assert isinstance(probabilities, np.ndarray)
+    predicted = probabilities.argmax(axis=1)
+    classes = np.array(study.dataset.classes, dtype=object)[predicted]
+    columns = {
+        "predicted": pa.array(classes, pa.string()),
+        "correct": pa.array(classes == study.table(split)["label"].to_numpy()),
+        "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
+        "margin": pa.array(np.asarray(margin, dtype=np.float32)),
+    }
+    store.write_table(path, pa.table(columns), made_from)

@@ -1,0 +1,315 @@
+"""Judge every method's scores by the test runs of the bank, which no choice was made on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from engine import store
+from engine.attribution.datamodels.bank import RunBank
+from engine.attribution.evaluation.calibration import NINETY, calibrate
+from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
+from engine.attribution.evaluation.quality import (
+    Calibration,
+    Measured,
+    MethodQuality,
+    Point,
+    Quality,
+)
+from engine.attribution.scores import DenseScores, Scores
+from engine.attribution.search.vector_index import evenly_spread
+from engine.build.run import Run
+from engine.build.stages.bank import bank_made_from
+from engine.build.stages.checkpoints import load_checkpoint
+from engine.build.stages.datamodels import MOST_TARGETS
+from engine.build.stages.search import scores_are
+from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_road
+from engine.store.layout import HYBRID, SPLITS, TRAK
+from engine.study.reader import Study
+from engine.tasks import load_task
+
+CODE = 2
+"""Raised whenever the same runs would judge otherwise."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One algorithm's methods to judge."""
+
+    root: Path
+    algorithm: str
+    device: str
+
+
+def run(run: Run, algorithm: str) -> None:
+    """Judge an algorithm's methods, unless that is done.
+
+    A judgement of other scores is replaced without being asked about: nothing is made from it.
+    """
+    study = run.study
+    if not study.wants_bank(algorithm):
+        return
+    path = study.quality_file(algorithm)
+    made_from = quality_made_from(study, algorithm)
+    done = path.exists() and store.json_made_from(path) == made_from
+    methods = study.scored_methods(algorithm)
+    done = done and all(study.predicted_file(algorithm, name).exists() for name in methods)
+    jobs = [] if done else [Job(study.root, algorithm, run.device)]
+    run.finish("quality", algorithm, judge, jobs, total=1)
+
+
+def quality_made_from(study: Study, algorithm: str) -> str:
+    """Fingerprint of the judgement: the bank, and every method's scores."""
+    methods = study.scored_methods(algorithm)
+    scores = {method: scores_are(study, algorithm, method) for method in methods}
+    return store.fingerprint("quality", CODE, bank_made_from(study, algorithm), scores)
+
+
+def judge(job: Job) -> None:
+    """Worker: measure every method and the baselines; what each predicts is kept beside it."""
+    study, algorithm = Study.open(job.root), job.algorithm
+    made_from = quality_made_from(study, algorithm)
+    bank = study.bank(algorithm, train=False)
+    validation, test = bank.part("validation"), bank.part("test")
+    level = bank.part("fit", "validation").test.mean(axis=0)
+    labels = study.table("test")["label"].to_numpy()
+    found: dict[str, MethodQuality] = {}
+    for method in study.scored_methods(algorithm):
+        scores = study.score_matrix(algorithm, method)
+        title, settings, chosen_by = _about(study, algorithm, method)
+        if chosen_by is None:
+            on_validation = predict(scores, validation.masks)
+            chosen_by = float(spearman(on_validation, _rows(validation.test)).mean())
+        predicted = predict(scores, test.masks)
+        judged = _judge(title, settings, predicted, test, labels, chosen_by)
+        arrays = {"actual": _rows(test.test)}
+        if study.intervals_file(algorithm, method, 0).exists():
+            arrays |= _intervals(study, algorithm, method)
+            off = np.abs(arrays["predicted"] - arrays["actual"])
+            judged = replace(judged, coverage=float((off < NINETY * arrays["deviation"]).mean()))
+        else:
+            # Without a calibration the order of predictions still shows, in the scores' own unit.
+            slope = 1.0 if judged.calibration is None else judged.calibration.slope.mean
+            arrays["predicted"] = _in_output_units(predicted, slope, level)
+        store.write_tensors(study.predicted_file(algorithm, method), arrays, made_from)
+        found[method] = judged
+    preferred = max(found, key=lambda name: found[name].validation_lds or -1.0)
+    for name, title, settings, predicted in baselines(study, algorithm, test.masks, job.device):
+        found[name] = _judge(title, settings, predicted, test, labels, None)
+    quality = Quality(
+        masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
+        seeds=int(bank.seeds.min()),
+        alpha=round(float(bank.masks.mean()), 3),
+        output=bank.output,
+        preferred=preferred,
+        methods=dict(sorted(found.items(), key=lambda item: -item[1].lds.mean)),
+        checkpoints=list(by_checkpoints(study, algorithm, test)),
+        runs=list(by_runs(study, algorithm, bank, job.device)),
+        tuning=_trials(study, algorithm),
+    )
+    store.write_json(study.quality_file(algorithm), quality.to_dict(), made_from)
+
+
+def _about(study: Study, algorithm: str, method: str) -> tuple[str, str, float | None]:
+    """(title, settings, LDS on validation runs, where the method was fitted to them since)."""
+    if method == TRAK:
+        road = stored_road(study, algorithm)
+        words = f"{study.checkpoints(algorithm)} checkpoints, {road.kind}, λ {road.damping:g}, "
+        return "TRAK", f"{words}t {road.tempering:g}, threshold {road.soft_threshold:g}", None
+    about = store.read_json(study.method_file(algorithm, method))
+    return about["badge"]["method"], about.get("settings", ""), about.get("validation_lds")
+
+
+def _trials(study: Study, algorithm: str) -> list[dict[str, float]]:
+    if not study.is_tuned(algorithm):
+        return []
+    return list(store.read_json(study.tuning_file(algorithm))["trials"])
+
+
+def predict(scores: Scores, masks: np.ndarray) -> np.ndarray:
+    """Sum of the scores of each mask's training examples: float32 `[n_test, m]`."""
+    total = np.zeros((scores.n_test, len(masks)), np.float32)
+    for start, block in scores.blocks():
+        total += block @ masks[:, start : start + block.shape[1]].T.astype(np.float32)
+    return total
+
+
+def _rows(outputs: np.ndarray) -> np.ndarray:
+    """Outputs `[m, n_test]` as `[n_test, m]`, each test example's together."""
+    return np.ascontiguousarray(outputs.T)
+
+
+def _in_output_units(predicted: np.ndarray, slope: float, level: np.ndarray) -> np.ndarray:
+    """Predictions `[n_test, m]` about their means, times the slope, at the outputs' level."""
+    changes = slope * (predicted - predicted.mean(axis=1, keepdims=True))
+    outputs: np.ndarray = (changes + level[:, None]).astype(np.float32)
+    return outputs
+
+
+def _intervals(study: Study, algorithm: str, method: str) -> dict[str, np.ndarray]:
+    """`predicted` and `deviation` `[n_test, m]` of the test runs, as the method states them."""
+    shards = range(study.shards("test"))
+    stored = [store.read_tensors(study.intervals_file(algorithm, method, n)) for n in shards]
+    return {name: np.concatenate([shard[name] for shard in stored]) for name in stored[0]}
+
+
+def _judge(
+    title: str,
+    settings: str,
+    predicted: np.ndarray,
+    test: RunBank,
+    labels: np.ndarray,
+    validation_lds: float | None,
+) -> MethodQuality:
+    actual = _rows(test.test)
+    by_class = {}
+    for label in sorted(set(labels)):
+        members = labels == label
+        by_class[str(label)] = _measured(
+            lds_of_predictions(predicted[members], actual[members], resamples=200)
+        )
+    return MethodQuality(
+        title=title,
+        settings=settings,
+        baseline=validation_lds is None,
+        lds=_measured(lds_of_predictions(predicted, actual)),
+        validation_lds=validation_lds,
+        by_class=by_class,
+        calibration=_calibration(predicted, actual),
+    )
+
+
+def _calibration(predicted: np.ndarray, actual: np.ndarray) -> Calibration | None:
+    found = calibrate(predicted, actual)
+    if found is None or found.low <= 0:  # a slope that may be 0 gives no unit
+        return None
+    return Calibration(Measured(found.slope, found.low, found.high), found.r_squared)
+
+
+def _measured(lds: Lds) -> Measured:
+    return Measured(lds.mean, lds.low, lds.high)
+
+
+# --- baselines ---------------------------------------------------------------------------------
+
+
+def baselines(
+    study: Study, algorithm: str, masks: np.ndarray, device: str
+) -> Iterator[tuple[str, str, str, np.ndarray]]:
+    """Yield (name, title, settings, predicted outputs `[n_test, m]`) of simpler scores.
+
+    Both are inner products, so the sum over a mask is taken before the product with the tests.
+    """
+    gradients = _gradient_dot(study, algorithm, masks, device)
+    yield "gradient-dot", "Gradient dot product", "1 checkpoint", gradients
+    similar = _embedding_similarity(study, algorithm, masks)
+    if similar is not None:
+        checkpoints = study.checkpoints(algorithm)
+        yield "embedding", "Embedding similarity", f"{checkpoints} checkpoints", similar
+
+
+def _embedding_similarity(study: Study, algorithm: str, masks: np.ndarray) -> np.ndarray | None:
+    """Cosine similarity of embeddings, mean over checkpoints; None where a model has none."""
+    total = np.zeros((study.dataset.n_test, len(masks)), np.float32)
+    for checkpoint in range(study.checkpoints(algorithm)):
+        units = []
+        for split in SPLITS:
+            outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
+            if "embeddings" not in outputs:
+                return None
+            embeddings = np.asarray(outputs["embeddings"], np.float32)
+            norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            units.append(embeddings / np.maximum(norms, 1e-12))
+        total += units[1] @ (masks.astype(np.float32) @ units[0]).T
+    return total
+
+
+def _gradient_dot(study: Study, algorithm: str, masks: np.ndarray, device: str) -> np.ndarray:
+    """Q_i ∇f(z_i)·∇f(x), projected as on the primal road, at the first checkpoint."""
+    import torch
+
+    from engine.attribution.trak.attribute import primal_projection
+    from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.projection import features
+
+    spec = study.spec.trak
+    model = load_checkpoint(study, algorithm, 0, device)
+    output = load_task(study.dataset.task).model_output
+    train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
+    road = replace(stored_road(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
+    projection = primal_projection(model, output, first_examples(train), road, study.seed(0))
+    q = stored_out_to_loss(study, algorithm, 0)
+    drawn = torch.from_numpy(masks * q).to(device)
+    total, row = torch.zeros((), device=device), 0
+    for block in features(model, output, train(), projection):
+        total = total + drawn[:, row : row + len(block)] @ block
+        row += len(block)
+    predicted = [block @ total.T for block in features(model, output, test(), projection)]
+    found: np.ndarray = torch.cat(predicted).cpu().numpy()
+    return found
+
+
+# --- more checkpoints --------------------------------------------------------------------------
+
+
+def by_checkpoints(study: Study, algorithm: str, test: RunBank) -> Iterator[Point]:
+    """LDS of TRAK with its first 1, 2, 5, 10, 20, … checkpoints, before any soft threshold."""
+    actual, drawn = _rows(test.test), test.masks.T.astype(np.float32)
+    for count in _counts(study.checkpoints(algorithm)):
+        predicted = _of_first_checkpoints(study, algorithm, count, drawn)
+        yield Point(TRAK, count, _measured(lds_of_predictions(predicted, actual)))
+
+
+def _counts(most: int) -> list[int]:
+    steps = [factor * 10**power for power in range(5) for factor in (1, 2, 5)]
+    return [*(step for step in steps if step < most), most]
+
+
+def _of_first_checkpoints(
+    study: Study, algorithm: str, count: int, drawn: np.ndarray
+) -> np.ndarray:
+    road = stored_road(study, algorithm)
+    weight = mean_out_to_loss(study, algorithm, count, road)
+    if road.kind == "primal":
+        return study.factor_scores(algorithm, count, weight).matmat(drawn)
+    total = np.zeros((study.dataset.n_test, drawn.shape[1]), np.float32)
+    for checkpoint in range(count):
+        dual = store.read_tensors(study.dual_file(algorithm, checkpoint))["scores"]
+        total += DenseScores([dual]).matmat(drawn * weight[:, None]) / np.float32(count)
+    return total
+
+
+# --- more runs ---------------------------------------------------------------------------------
+
+
+def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterator[Point]:
+    """LDS of the hybrid fitted to an eighth, a quarter, half and all of its masks, by some targets.
+
+    Its settings are those chosen with all of them.
+    """
+    import torch
+
+    from engine.attribution.datamodels import prior
+
+    path = study.method_file(algorithm, HYBRID)
+    if not path.exists():
+        return
+    about, test = store.read_json(path), bank.part("test")
+    settings = prior.Settings(about["ridge"], about["flat"], about["noise"])
+    targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
+    tau = torch.from_numpy(study.score_matrix(algorithm, TRAK).rows(targets)).to(device)
+    both = bank.part("fit", "validation")
+    for part in (8, 4, 2, 1):
+        count = len(both) // part
+        if count < 3:
+            continue
+        masks = torch.from_numpy(both.masks[:count]).to(device)
+        outputs = torch.from_numpy(both.test[:count, targets]).to(device)
+        mean = tau * prior.output_units(tau, masks, outputs, settings.ridge)
+        weights = prior.fit(mean, masks, outputs, settings).weights.cpu().numpy()
+        predicted = weights @ test.masks.T.astype(np.float32)
+        measured = _measured(lds_of_predictions(predicted, test.test[:, targets].T))
+        yield Point(HYBRID, int(both.seeds[:count].sum()), measured)

@@ -1,0 +1,48 @@
+"""The demo: build the embedded study and show it while it grows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from engine.cli.progress import BuildProgress
+from engine.data.templates import spec_from_template
+from engine.running.launch import launch
+from engine.store.records import Progress
+from engine.study.reader import Study
+
+
+def demo(
+    root: Path,
+    device: str = "auto",
+    workers: int | None = None,
+    address: str = "127.0.0.1",
+    port: int | None = None,
+    open_browser: bool = True,
+) -> int:
+    """Build the demo study in `root` (going on where it was) and serve it until Ctrl-C.
+
+    The dashboard opens as soon as there are pictures to show; what is still being computed is said
+    on its pages, and they fill themselves.
+    """
+    if not (root / "study.toml").exists():
+        Study.create(root, spec_from_template("fashion-mnist"))
+    study = Study.open(root)
+    url: str | None = None
+    started = time.monotonic()
+    with BuildProgress(study) as progress:
+
+        def show(step: Progress) -> None:
+            nonlocal url
+            progress.update(step)
+            if url is None and study.has_data:
+                url = launch(root, address=address, port=port, open_browser=open_browser)
+                progress.say(f"The dashboard is open at {url} and fills while this goes on.")
+
+        study.build(device, workers, on_progress=show)
+    print(f"Built in {time.monotonic() - started:.0f} s. {url} shows it until you press Ctrl-C.")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,1 @@
+"""What comes from elsewhere: scores and runs of other tools, uploads, converted checkpoints."""

@@ -1,0 +1,257 @@
+"""Accept uploads, and list, rename and delete what was accepted.
+
+    upload = accept(study, [Given("mine.safetensors", file)], name="With augmentation")
+    study.predictions("test", upload.id)     # once `engine.applications.modeldiff.job` has
+    computed them
+
+A file is copied into a folder of its own inside `uploads/`, checked there, and moved to its SHA-256
+once everything about the ensemble is right; so a refused upload leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from engine import store
+from engine.exchange.uploads.header import check_size, read_header, shown_name
+from engine.exchange.uploads.match import Architecture
+from engine.exchange.uploads.room import incoming, locked, remove_left_behind
+from engine.exchange.uploads.trial import Trial, try_out
+from engine.running.kept_worker import KeptWorker
+from engine.store.errors import StoreError, UploadError
+from engine.study.reader import Study
+from engine.study.uploads import Upload, UploadedFile, preprocessing_of, upload_id, write_upload
+
+_CHUNK = 2**20
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file as somebody gave it.
+
+    Attributes:
+        name: What they call it. Never used as a path.
+        content: Its bytes, open for reading and seeking.
+    """
+
+    name: str
+    content: BinaryIO
+
+
+def accept(
+    study: Study,
+    given: Sequence[Given],
+    name: str = "",
+    who: str = "",
+    architecture: str | None = None,
+    worker: KeptWorker | None = None,
+) -> Upload:
+    """Check files from a stranger, and keep them as one learning algorithm of the study.
+
+    Args:
+        study: With its data built.
+        given: One checkpoint or more, of one architecture.
+        name: What to call it; by default the first file's name.
+        who: Who gives it.
+        architecture: A built-in, or one of the study's spec; None: recognised.
+        worker: Where to try the files out; None: a process of their own.
+
+    Returns:
+        What is kept. The same files again are what they were before.
+
+    Raises:
+        UploadError: A file is refused, in one line. Nothing is kept.
+    """
+    if not study.has_data:
+        raise StoreError(
+            f"{study.root} has no data yet to try a model on. `dataloupe build {study.root}` "
+            "reads them."
+        )
+    spec = study.spec.uploads
+    expire(study)
+    if not given:
+        raise UploadError("No file was given; upload at least one .safetensors.")
+    if len(given) > spec.max_files:
+        raise UploadError(
+            f"{len(given):,} files were given; at most {spec.max_files:,} are taken as one upload "
+            "(`max_files` under [uploads] in study.toml)."
+        )
+    largest = spec.max_mib * 2**20
+    with incoming(study, [_size(one, largest) for one in given]) as paths:
+        files = []
+        for one, path in zip(given, paths, strict=True):
+            files.append(_copy(one, path, largest))
+            read_header(path, files[-1].name, largest)
+        _check_each_once(files)
+        named = tuple((path, file.name) for path, file in zip(paths, files, strict=True))
+        trial = Trial(study.root, named, architecture)
+        found = _try(study, trial, worker)
+        digests = [file.sha256 for file in files]
+        upload = Upload(
+            id=upload_id(digests, found.name, found.options),
+            name=_text(name) or files[0].name,
+            who=_text(who),
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            architecture=found.name,
+            architecture_options=found.options,
+            files=tuple(files),
+            preprocessing=preprocessing_of(study.dataset.encoding),
+            dataset=study.dataset.fingerprint,
+        )
+        with locked(study):
+            if upload.id in study.uploads:
+                return study.uploads[upload.id]
+            for file, path in zip(files, paths, strict=True):
+                target = study.uploaded_weights_file(file.sha256)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+            write_upload(study, upload)
+    return upload
+
+
+def accept_files(
+    study: Study,
+    files: Sequence[Path],
+    name: str = "",
+    architecture: str | None = None,
+    worker: KeptWorker | None = None,
+) -> Upload:
+    """`accept` of files on this machine. Raises UploadError where one cannot be read, too."""
+    with contextlib.ExitStack() as opened:
+        given = []
+        for path in files:
+            try:
+                given.append(Given(path.name, opened.enter_context(path.open("rb"))))
+            except OSError as error:
+                raise UploadError(f"{path} cannot be read: {error.strerror}.") from error
+        return accept(study, given, name, architecture=architecture, worker=worker)
+
+
+def find(study: Study, upload: str) -> Upload:
+    """An upload by its id. Raises UploadError where there is none."""
+    uploads = study.uploads
+    if upload not in uploads:
+        known = ", ".join(uploads) or "none"
+        raise UploadError(f"{study.root} has no upload {upload!r}; it has {known}.")
+    return uploads[upload]
+
+
+def rename(study: Study, upload: str, name: str) -> Upload:
+    """Call an upload something else."""
+    if not _text(name):
+        raise UploadError("An upload's name cannot be empty.")
+    with locked(study):
+        renamed = replace(find(study, upload), name=_text(name))
+        write_upload(study, renamed)
+    return renamed
+
+
+def delete(study: Study, upload: str) -> None:
+    """Remove an upload, its files that no other upload has, and all that was computed of it."""
+    with locked(study):
+        _delete(study, find(study, upload))
+
+
+def expire(study: Study, now: datetime | None = None) -> list[Upload]:
+    """Remove uploads that are older than `keep_days`, and what interrupted uploads left."""
+    if study.uploads_folder.exists():
+        with locked(study):
+            remove_left_behind(study)
+    now = now or datetime.now(UTC)
+    days = study.spec.uploads.keep_days
+    if not days:
+        return []
+    oldest = now - timedelta(days=days)
+    old = [u for u in study.uploads.values() if datetime.fromisoformat(u.when) < oldest]
+    if old:
+        with locked(study):
+            for upload in old:
+                _delete(study, upload)
+    return old
+
+
+def forget(study: Study, upload: str) -> None:
+    """Remove all that was computed of an upload, by its id."""
+    shutil.rmtree(study.algorithm_folder(upload), ignore_errors=True)
+    for path in study.comparison_files():
+        about = store.read_json(path)
+        if upload in (about["a"]["algorithm"], about["b"]["algorithm"]):
+            for kept in (
+                *study.hypothesis_files(path.stem),
+                *study.direction_note_files(path.stem),
+            ):
+                kept.unlink(missing_ok=True)
+            study.comparison_arrays_file(path.stem).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _delete(study: Study, upload: Upload) -> None:
+    study.upload_file(upload.id).unlink(missing_ok=True)
+    forget(study, upload.id)
+    still = {file.sha256 for other in study.uploads.values() for file in other.files}
+    for file in upload.files:
+        if file.sha256 not in still:
+            study.uploaded_weights_file(file.sha256).unlink(missing_ok=True)
+
+
+def _size(given: Given, max_bytes: int) -> int:
+    size = given.content.seek(0, 2)
+    check_size(size, shown_name(given.name), max_bytes)
+    return size
+
+
+def _copy(given: Given, path: Path, max_bytes: int) -> UploadedFile:
+    """Copy what was given, never more than is taken, and its SHA-256."""
+    name = shown_name(given.name)
+    given.content.seek(0)
+    digest = hashlib.sha256()
+    with path.open("r+b") as file:
+        while chunk := given.content.read(_CHUNK):
+            digest.update(chunk)
+            file.write(chunk)
+            check_size(file.tell(), name, max_bytes)
+        file.truncate()
+    return UploadedFile(digest.hexdigest(), path.stat().st_size, name)
+
+
+def _check_each_once(files: Sequence[UploadedFile]) -> None:
+    seen: dict[str, str] = {}
+    for file in files:
+        if file.sha256 in seen:
+            raise UploadError(
+                f"{seen[file.sha256]} and {file.name} are the same file; a checkpoint counts once."
+            )
+        seen[file.sha256] = file.name
+
+
+def _try(study: Study, trial: Trial, worker: KeptWorker | None) -> Architecture:
+    """Whatever goes wrong there is one line here."""
+    own = worker or trial_worker(study)
+    try:
+        return own.call(try_out, trial, study.spec.uploads.seconds)
+    except RuntimeError as error:
+        names = ", ".join(name for _, name in trial.files[:3])
+        reason = str(error).strip().splitlines()[-1]
+        raise UploadError(f"{names} cannot be used: {reason}") from error
+    finally:
+        if worker is None:
+            own.end()
+
+
+def trial_worker(study: Study) -> KeptWorker:
+    """A worker for strangers' models, as bounded as study.toml says. End it when done."""
+    memory = study.spec.uploads.memory_mib * 2**20
+    return KeptWorker(threads=1, memory_bytes=memory, idle_seconds=60, waiting_seconds=60)
+
+
+def _text(text: str) -> str:
+    printable = "".join(letter for letter in text if letter.isprintable()).strip()
+    return printable[:_LONGEST_NAME]

@@ -1,0 +1,1 @@
+"""Where work runs: worker processes, a Ray cluster, and the queue of jobs."""

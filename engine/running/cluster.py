@@ -1,0 +1,173 @@
+"""Jobs on a Ray cluster: the same jobs, the same shards, other machines' processes.
+
+A cluster is started by its owner (`ray start --head`, `ray start --address=HEAD:6379`, an
+autoscaler, KubeRay); every node has Dataloupe installed and sees the study's folder under the same
+path. Ray decides which node does what. It never repeats a job by itself: a job whose worker or
+node died comes back as a `Death`, and is tried again like any other (engine.running.processes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.running.processes import WORKERS_ON_GPU, Death, answer, environment, refusal
+from engine.store.errors import SpecError
+
+_THREADS = 1
+_PER_CPU = 2
+"""Jobs given to Ray for each CPU, so that none waits for this process, and a cluster that can grow
+sees that there is work for more nodes."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster that this process is connected to.
+
+    Attributes:
+        folder: The study's, which all nodes must see.
+        device: `cpu` or `cuda`; of a GPU several workers take a share.
+        workers: The most jobs at a time; None: as many as there is room for.
+    """
+
+    folder: Path
+    device: str
+    workers: int | None = None
+
+    def pool(self) -> RayPool:
+        """Workers of the cluster for one list of jobs."""
+        return RayPool(self)
+
+
+@contextlib.contextmanager
+def connect(address: str, folder: Path, device: str, workers: int | None) -> Iterator[Cluster]:
+    """Connect to a running cluster, and let go of it in the end.
+
+    Args:
+        address: `HOST:PORT` of the head, `auto` for the cluster that this machine is part of,
+            `ray://HOST:PORT` from outside (needs `ray[client]`), `local` for one of its own.
+        device: `auto` takes the GPUs if the cluster has some.
+
+    Raises:
+        SpecError: Ray is not installed, no cluster answers, it has no GPU, or workers is 0.
+    """
+    if workers == 0:
+        raise SpecError("--workers 0 works in this process and --ray on a cluster: drop one.")
+    try:
+        import ray
+    except ImportError as error:
+        raise SpecError("--ray needs Ray: pip install 'dataloupe[cluster]'.") from error
+    ours = not ray.is_initialized()
+    if ours:
+        _check_that_something_listens(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise SpecError(f"The Ray cluster {address!r} cannot be used: {reason}") from error
+    try:
+        gpus = ray.cluster_resources().get("GPU", 0)
+        if device == "cuda" and not gpus:
+            raise SpecError(f"device 'cuda' was asked for, but Ray's {address!r} has no GPU.")
+        use = "cuda" if gpus and device != "cpu" else "cpu"
+        yield Cluster(folder, use, workers)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _check_that_something_listens(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise SpecError(
+                f"Nothing answers at {address} ({error.strerror or error}). Is the head running "
+                "(`ray start --head --port=6379`), and is this its address?"
+            ) from error
+
+
+@dataclass
+class RayPool:
+    """A `Pool` (engine.running.processes) of Ray's workers; a ticket is the reference to an
+    answer."""
+
+    cluster: Cluster
+    _pending: list[Any] = field(default_factory=list)
+
+    def slots(self) -> int:
+        import ray
+
+        if self.cluster.workers is not None:
+            return self.cluster.workers
+        return _PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
+
+    def start(self, message: bytes) -> Any:
+        import ray
+
+        remote = ray.remote(
+            num_cpus=_THREADS,
+            num_gpus=1 / WORKERS_ON_GPU if self.cluster.device == "cuda" else 0,
+            max_retries=0,
+            runtime_env={"env_vars": {**environment(_THREADS), "PYTHONPATH": _our_modules()}},
+        )(_answer_on_node)
+        reference = remote.remote(message, str(self.cluster.folder))
+        self._pending.append(reference)
+        return reference
+
+    def wait(self) -> list[tuple[Any, bytes | Death]]:
+        import ray
+
+        ready, self._pending = ray.wait(self._pending)
+        return [(reference, _read(reference)) for reference in ready]
+
+    def close(self) -> None:
+        import ray
+
+        for reference in self._pending:
+            ray.cancel(reference, force=True)
+
+
+def _read(reference: Any) -> bytes | Death:
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        answered: bytes = ray.get(reference)
+    except RayTaskError:  # raised by the node's Python, not by its death
+        raise
+    except ray.exceptions.RayError as error:
+        return Death(f"of the cluster died ({str(error).splitlines()[0]})")
+    return answered
+
+
+def _answer_on_node(message: bytes, folder: str) -> bytes:
+    """Worker: one job, on whichever node Ray chose."""
+    import torch
+
+    if not Path(folder).is_dir():
+        return refusal(
+            SpecError(
+                f"Node {socket.gethostname()} of the cluster does not see {folder}. The study must "
+                "lie in a file system that all nodes share, under the same path."
+            )
+        )
+    torch.set_num_threads(_THREADS)
+    return answer(message)
+
+
+def _our_modules() -> str:
+    """Where this process finds modules that no environment has installed: a source tree, the
+    user's own architectures."""
+    installed = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    paths = [Path(path).resolve() for path in sys.path]
+    return os.pathsep.join(str(path) for path in paths if not installed & {path, *path.parents})

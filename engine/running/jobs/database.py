@@ -1,0 +1,124 @@
+"""The database of a study's jobs: one table, SQLite in WAL mode, so that readers never wait."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine import store
+from engine.store.errors import StoreError
+from engine.store.layout import Layout
+
+_VERSION = 1
+_SECONDS_TO_WAIT = 30.0
+"""For another process that writes, before it is an error."""
+_SCHEMA = f"""
+PRAGMA journal_mode = WAL;
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    home TEXT NOT NULL,          -- see `home`
+    kind TEXT NOT NULL,
+    title TEXT NOT NULL,
+    parameters TEXT NOT NULL,    -- JSON, keys sorted
+    status TEXT NOT NULL DEFAULT 'waiting',
+    cancelling INTEGER NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    pid INTEGER,                 -- of the job's process, in this attempt
+    done INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0,
+    what TEXT NOT NULL DEFAULT '',
+    first_done INTEGER,          -- `done` of this attempt's first report, and its time
+    first_reported REAL,
+    reported REAL,
+    submitted REAL NOT NULL,     -- times are seconds since 1970
+    started REAL,
+    ended REAL,
+    error TEXT NOT NULL DEFAULT '',
+    result TEXT NOT NULL DEFAULT '{{}}'
+);
+PRAGMA user_version = {_VERSION};
+"""
+
+
+def home(study: Layout) -> str:
+    """What tells this folder on this machine from a copy of it, or from where it was before.
+
+    Jobs of another home are never run by themselves: a study that was copied must not do its work
+    twice, and one that came from a stranger must not start any.
+    """
+    with contextlib.suppress(OSError):
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+        root = study.root.resolve(strict=True)
+        return store.fingerprint(machine, str(root), root.stat().st_ino)
+    return ""
+
+
+@contextlib.contextmanager
+def connected(study: Layout, create: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection in autocommit mode; closed at the end.
+
+    Args:
+        create: Make the database if there is none.
+
+    Raises:
+        StoreError: There is none, it is broken or of a newer Dataloupe, or it cannot be written.
+    """
+    path = study.jobs_file
+    if create and not path.exists():
+        _create(path)
+    connection = None
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=_SECONDS_TO_WAIT,
+            isolation_level=None,
+        )
+        connection.row_factory = sqlite3.Row
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            raise StoreError(
+                f"{path} was made by another version of Dataloupe ({version}; this one reads "
+                f"{_VERSION}). Upgrade Dataloupe, or remove it: only the list of jobs is lost."
+            )
+        yield connection
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be read or written: {error}.") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{path} is broken ({error}). Remove it: only the list of jobs is lost, and what they "
+            "have made is kept."
+        ) from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing; no other process writes meanwhile."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _create(path: Path) -> None:
+    """Make the database whole beside its place; of several makers the first one's counts."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="new-") as folder:
+            new = Path(folder) / path.name
+            connection = sqlite3.connect(new)
+            connection.executescript(_SCHEMA)
+            connection.close()
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(new)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"{path} cannot be made: {error}.") from error

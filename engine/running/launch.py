@@ -1,0 +1,191 @@
+"""Start the dashboard's server as a process of its own; the engine never imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import http.client
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from pathlib import Path
+
+from engine.store.errors import DataloupeError
+
+FIRST_PORT = 8501
+PORTS_TO_TRY = 100
+STARTUP_SECONDS = 60.0
+TOKEN_VARIABLE = "DATALOUPE_SERVER"
+"""Holds what a server is asked for, to tell it from another that took its port first."""
+
+_children: list[subprocess.Popen[bytes]] = []
+"""Servers of this process. Each ends when its standard input closes, so it never outlives us."""
+
+
+def serve(
+    root: str | Path,
+    address: str = "127.0.0.1",
+    port: int | None = None,
+    open_browser: bool = True,
+) -> int:
+    """Serve a study's dashboard until Ctrl-C; return the exit code.
+
+    Raises:
+        DataloupeError: The port is in use, the address is none of this machine's, or the server
+            does not come up.
+    """
+    child, url = _start(Path(root), address, port)
+    try:
+        print(f"The dashboard of {root} is at {url}. Ctrl-C stops it.", flush=True)
+        if open_browser:
+            webbrowser.open(url)
+        return child.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _stop(child)
+
+
+def launch(
+    root: str | Path,
+    port: int | None = None,
+    open_browser: bool = True,
+    address: str = "127.0.0.1",
+) -> str:
+    """Serve a study's dashboard in the background; return its address once it answers.
+
+    The server ends with this process, however this process ends. Raises as `serve`.
+    """
+    child, url = _start(Path(root), address, port)
+    _children.append(child)
+    if open_browser:
+        webbrowser.open(url)
+    return url
+
+
+def _start(root: Path, address: str, port: int | None) -> tuple[subprocess.Popen[bytes], str]:
+    if port is not None:
+        return _start_at(root, address, _checked_port(address, port))
+    while True:
+        free = _free_port(address)
+        try:
+            return _start_at(root, address, free)
+        except DataloupeError:
+            if _is_free(address, free):
+                raise
+            # Another server was quicker to take the port: there are more.
+
+
+def _start_at(root: Path, address: str, port: int) -> tuple[subprocess.Popen[bytes], str]:
+    token = secrets.token_hex(8)
+    command = [sys.executable, "-m", "dashboard", str(root.resolve())]
+    child = subprocess.Popen(
+        [*command, "--address", address, "--port", str(port), "--end-with-input"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, TOKEN_VARIABLE: token},
+        start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server.
+    )
+    try:
+        _wait_until_it_answers(child, address, port, token)
+    except BaseException:
+        _stop(child)
+        raise
+    host = _reachable(address)
+    return child, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
+    child.terminate()
+    try:
+        child.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+# --- ports -------------------------------------------------------------------------------------
+
+
+def _free_port(address: str) -> int:
+    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY):
+        if _is_free(address, port):
+            return port
+    last = FIRST_PORT + PORTS_TO_TRY - 1
+    raise DataloupeError(
+        f"No free port from {FIRST_PORT} to {last} at {address}. Stop a server, or choose a port "
+        "with --port."
+    )
+
+
+def _is_free(address: str, port: int) -> bool:
+    with contextlib.suppress(DataloupeError):
+        return _checked_port(address, port) == port
+    return False
+
+
+def _checked_port(address: str, port: int) -> int:
+    """Return the port if a server can listen there, else say why not."""
+    if not 1 <= port <= 65535:
+        raise DataloupeError(f"Port {port} does not exist: ports are 1 to 65535.")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except socket.gaierror as error:
+        raise DataloupeError(f"{address!r} is no address of this machine.") from error
+    except PermissionError as error:
+        raise DataloupeError(
+            f"Port {port} needs more rights than you have; choose one above 1023 with --port."
+        ) from error
+    except OSError as error:
+        raise DataloupeError(
+            f"Port {port} at {address} is in use ({error.strerror}). Choose another with --port, "
+            "or leave it out to take the first free one."
+        ) from error
+    return port
+
+
+# --- health ------------------------------------------------------------------------------------
+
+
+def _reachable(address: str) -> str:
+    """The address to open in a browser for an address to listen at."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+
+
+def _wait_until_it_answers(
+    child: subprocess.Popen[bytes], address: str, port: int, token: str
+) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise DataloupeError(
+                f"The dashboard's server ended at once (exit code {child.returncode}); what it "
+                "printed above says why."
+            )
+        if _answers(_reachable(address), port, token):
+            return
+        time.sleep(0.05)
+    raise DataloupeError(f"The dashboard did not answer within {STARTUP_SECONDS:.0f} seconds.")
+
+
+def _answers(host: str, port: int, token: str) -> bool:
+    """Whether the server with this token answers there, and not another one."""
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", f"/dataloupe/server/{token}")
+        return connection.getresponse().status == http.HTTPStatus.NO_CONTENT
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

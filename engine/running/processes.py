@@ -1,0 +1,342 @@
+"""Where jobs run: in this process, in worker processes of this machine, or in a cluster's.
+
+A job is a small picklable value and a function of a module that turns it into a result. Jobs are
+independent, so a worker can die, or all of them be stopped, at any moment: what jobs write is
+whole or absent (engine.store), and the next build goes on from there.
+
+Workers are fresh interpreters that import only what the function needs: never the caller's
+`__main__`, so a script needs no `if __name__ == "__main__"`, and notebooks, console scripts and
+threads are all fine callers. Worker and parent talk over a socket. Its closing is the one signal
+of death both ways: the parent sees a dead worker, and a worker whose parent is gone ends itself.
+Workers of other machines (engine.running.cluster) are another `Pool` in the same loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import queue
+import resource
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, Literal, Protocol, TypeVar
+
+from engine.store.errors import DataloupeError, InterruptedBuild, SpecError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_ATTEMPTS = 3
+WORKERS_ON_GPU = 4
+_START = (
+    "import json, sys; descriptor, path, limits = map(json.loads, sys.argv[1:]); "
+    "sys.path[:] = path; from engine.running.processes import _work; _work(descriptor, **limits)"
+)
+
+
+def run_jobs(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    on_done: Callable[[Job, Result], None],
+    threads: int = 1,
+) -> None:
+    """Run `function` on every job, on this machine.
+
+    Args:
+        function: Of an importable module (not of `__main__`), so that workers find it.
+        jobs: Picklable values, started in this order.
+        workers: How many processes; 0 runs the jobs in this one (tests, debuggers).
+        on_done: Called in this process with (job, result) as each job ends, in order of ending.
+        threads: Threads of a worker's tensor arithmetic.
+
+    Raises:
+        DataloupeError: A job raised it, or its worker died three times. The other workers are
+            ended.
+        InterruptedBuild: Ctrl-C; all workers are ended.
+        RuntimeError: Any other exception of a job, with its traceback.
+    """
+    if workers == 0:
+        with _interruptible():
+            _run_here(function, jobs, on_done, threads)
+    else:
+        run_in_pool(_LocalPool(workers, threads), function, jobs, on_done)
+
+
+def default_workers(device: str) -> int:
+    """How many one-thread processes to run: one a core, or a few that share the GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(WORKERS_ON_GPU, cores or 1) if device.startswith("cuda") else cores or 1
+
+
+def pick_device(requested: Literal["auto", "cpu", "cuda"] | str) -> str:
+    """Return `cpu` or `cuda`.
+
+    Raises:
+        SpecError: `cuda` is asked for where torch sees none, or the name is not known.
+    """
+    import torch
+
+    if requested not in ("auto", "cpu", "cuda"):
+        raise SpecError(f"device {requested!r} is not known; take auto, cpu or cuda.")
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
+        raise SpecError(
+            "device 'cuda' was asked for, but this torch "
+            + (
+                "is built without CUDA: install a CUDA build, or take --device cpu."
+                if torch.version.cuda is None
+                else "sees no GPU: check `nvidia-smi`, or take --device cpu."
+            )
+        )
+    return "cuda" if available and requested != "cpu" else "cpu"
+
+
+# --- in this process ----------------------------------------------------------------------------
+
+
+def _run_here(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    on_done: Callable[[Job, Result], None],
+    threads: int,
+) -> None:
+    with _torch_threads(threads):
+        for job in jobs:
+            on_done(job, function(job))
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """The number of threads changes the order of sums, so it is that of a worker here too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- in workers: the parent's side --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Death:
+    """A worker ended before its job did."""
+
+    how: str
+
+
+Ticket = TypeVar("Ticket")
+
+
+class Pool(Protocol[Ticket]):
+    """Workers, somewhere, that each take one message at a time through `answer`."""
+
+    def slots(self) -> int:
+        """How many jobs it wants at a time."""
+
+    def start(self, message: bytes) -> Ticket:
+        """Give a message to a worker."""
+
+    def wait(self) -> list[tuple[Ticket, bytes | Death]]:
+        """Wait for one answer or more."""
+
+    def close(self) -> None:
+        """End whatever is still running."""
+
+
+def run_in_pool(
+    pool: Pool[Ticket],
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    on_done: Callable[[Job, Result], None],
+) -> None:
+    """Run `function` on every job in a pool, and close the pool; else as `run_jobs`."""
+    waiting = deque((job, 1) for job in jobs)
+    busy: dict[Ticket, tuple[Job, int]] = {}
+    try:
+        with _interruptible():
+            while waiting or busy:
+                while waiting and len(busy) < pool.slots():
+                    job, attempt = waiting.popleft()
+                    busy[pool.start(pickle.dumps((function, job)))] = job, attempt
+                for ticket, answered in pool.wait():
+                    job, attempt = busy.pop(ticket)
+                    if isinstance(answered, Death):
+                        if attempt == _ATTEMPTS:
+                            raise _died(job, answered)
+                        waiting.appendleft((job, attempt + 1))
+                        continue
+                    failure, result = pickle.loads(answered)
+                    if failure is not None:
+                        raise failure
+                    on_done(job, result)
+    finally:
+        pool.close()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedBuild(
+            "Stopped. What is finished is kept; the same command goes on from here."
+        ) from None
+
+
+def _died(job: object, death: Death) -> DataloupeError:
+    return DataloupeError(
+        f"A worker {death.how}, {_ATTEMPTS} times, at {_short(job)}. If memory ran out, take "
+        "fewer --workers or a smaller batch_size; what is finished is kept."
+    )
+
+
+def _short(job: object) -> str:
+    text = repr(job)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+# --- in workers of this machine -----------------------------------------------------------------
+
+
+class _LocalPool:
+    """Processes of this machine, started when they are first needed and kept for the next job."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        self._workers, self._threads = workers, threads
+        self._processes: dict[Connection[Any, Any], subprocess.Popen[bytes]] = {}
+        self._idle: list[Connection[Any, Any]] = []
+
+    def slots(self) -> int:
+        return self._workers
+
+    def start(self, message: bytes) -> Connection[Any, Any]:
+        if self._idle:
+            connection = self._idle.pop()
+        else:
+            process, connection = start_worker(self._threads)
+            self._processes[connection] = process
+        with contextlib.suppress(ConnectionError):  # a dead worker is found by `wait`
+            connection.send_bytes(message)
+        return connection
+
+    def wait(self) -> list[tuple[Connection[Any, Any], bytes | Death]]:
+        busy = [connection for connection in self._processes if connection not in self._idle]
+        ready = set(wait(busy))
+        return [
+            (connection, self._receive(connection)) for connection in busy if connection in ready
+        ]
+
+    def close(self) -> None:
+        for connection in list(self._processes):
+            self._end(connection)
+
+    def _receive(self, connection: Connection[Any, Any]) -> bytes | Death:
+        try:
+            answered = connection.recv_bytes()
+        except (EOFError, OSError):
+            status = self._processes[connection].wait()
+            self._end(connection)
+            return Death(
+                f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            )
+        self._idle.append(connection)
+        return answered
+
+    def _end(self, connection: Connection[Any, Any]) -> None:
+        process = self._processes.pop(connection)
+        process.kill()
+        process.wait()
+        connection.close()
+
+
+def start_worker(
+    threads: int, **limits: float
+) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
+    """Start a process that takes messages for `answer` over a connection.
+
+    Args:
+        threads: Of its tensor arithmetic.
+        limits: `memory_bytes` that it may allocate (files it maps do not count) and
+            `idle_seconds` without a message, after which it ends; none where left out.
+    """
+    ours, theirs = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
+        env={**os.environ, **environment(threads)},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+    )
+    theirs.close()
+    return process, ours
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What a worker's process must be started with."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        # glibc: keep freed activations instead of giving them back and faulting them in again
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
+    }
+
+
+# --- in workers: the worker's side --------------------------------------------------------------
+
+
+def _work(
+    descriptor: int, memory_bytes: int | None = None, idle_seconds: float | None = None
+) -> None:
+    """Take jobs from the socket until it closes, or none comes for `idle_seconds`."""
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    connection = Connection(descriptor)
+    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, received), daemon=True).start()
+    while True:
+        try:
+            message = received.get(timeout=idle_seconds)
+        except queue.Empty:
+            os._exit(0)
+        connection.send_bytes(answer(message))
+
+
+def _receive(connection: Connection[Any, Any], received: queue.SimpleQueue[bytes]) -> None:
+    """Listen even while a job runs: when the parent is gone, so is this worker, at once."""
+    try:
+        while True:
+            received.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def answer(message: bytes) -> bytes:
+    """Run one pickled (function, job) and pickle (what to raise in the parent, result)."""
+    try:
+        function, job = pickle.loads(message)
+        return pickle.dumps((None, function(job)))
+    except DataloupeError as error:
+        return refusal(error)
+    except MemoryError:
+        return refusal(DataloupeError("This needs more memory than a worker has here."))
+    except Exception:
+        return refusal(RuntimeError(f"A job failed in its worker:\n{traceback.format_exc()}"))
+
+
+def refusal(error: Exception) -> bytes:
+    """An answer that raises `error` in the parent."""
+    return pickle.dumps((error, None))

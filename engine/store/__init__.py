@@ -1,0 +1,56 @@
+"""A study's files: what is written, where it lies, and what went wrong.
+
+    from engine import store
+    store.write_tensors(path, {"scores": scores}, fingerprint)
+
+`files` writes and reads them, `layout` names them, `spec` reads study.toml, `records` are
+the plain values that a study is read as, `errors` what people are told.
+"""
+
+from engine.store.files import (
+    FINGERPRINT_KEY,
+    MatrixFile,
+    atomic,
+    broken,
+    check_fingerprint,
+    file_digest,
+    filling_matrix,
+    fingerprint,
+    is_there,
+    json_made_from,
+    read_header,
+    read_json,
+    read_made_by,
+    read_table,
+    read_tensors,
+    remove_leftovers,
+    tensors_made_from,
+    write_json,
+    write_table,
+    write_tensors,
+    writing_to,
+)
+
+__all__ = [
+    "FINGERPRINT_KEY",
+    "MatrixFile",
+    "atomic",
+    "broken",
+    "check_fingerprint",
+    "file_digest",
+    "filling_matrix",
+    "fingerprint",
+    "is_there",
+    "json_made_from",
+    "read_header",
+    "read_json",
+    "read_made_by",
+    "read_table",
+    "read_tensors",
+    "remove_leftovers",
+    "tensors_made_from",
+    "write_json",
+    "write_table",
+    "write_tensors",
+    "writing_to",
+]

@@ -1,0 +1,342 @@
+"""The study's spec: pydantic models of study.toml.
+
+Reading a spec never touches the data and never imports torch. Errors name the file, the key, what
+was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from engine.store.errors import SpecError
+
+Part = Literal["fit", "validation", "test"]
+PARTS: tuple[Part, ...] = ("fit", "fit", "fit", "validation", "test")
+"""What mask number k is for: the entry k mod 5. A mask never changes its part when a bank grows."""
+FEWEST_MASKS = 3 * len(PARTS)
+"""Rank correlation, which chooses and judges, needs three runs."""
+Output = Literal["margin", "max-margin"]
+"""`margin`: logit of the label − logsumexp of the others, ours; `max-margin`: − the largest other,
+as the datamodels paper has it."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def checked_name(name: str) -> str:
+    """The name, if a folder can be called so; raises ValueError, with what is allowed, if not."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError("names have up to 64 letters, digits, - and _, and begin with no sign")
+    return name
+
+
+Name = Annotated[str, AfterValidator(checked_name)]
+"""Names become folder names, so they hold no path parts."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSpec(_Strict):
+    """`[data]`: where examples come from and what their columns are called."""
+
+    source: str
+    """`fashion-mnist` (embedded), a folder, a .parquet/.arrow/.csv/.json file, a folder of such
+    files, a .npz file, a hub name (`owner/name`), or, on the command line's side only, an import
+    string `python:module:function` that returns a `datasets.DatasetDict`."""
+    config: str | None = None
+    """The configuration of a hub dataset."""
+    train: str = "train"
+    """Name of the training split, as the source has it."""
+    test: str = "test"
+    input: str = "auto"
+    """Column of pictures or texts; `auto` finds the only one that fits the task."""
+    label: str = "auto"
+    id: str | None = None
+    """Column of unique ids; none: `train-17`, `test-3` by position."""
+    train_limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first so many rows."""
+    test_limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class TaskSpec(BaseModel):
+    """`[task]`: what is attributed. Keys other than `name` belong to the task itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "image-classification"
+
+    def own_keys(self) -> dict[str, Any]:
+        """The keys that the task's own options model validates."""
+        return dict(self.model_extra or {})
+
+
+class AlgorithmSpec(_Strict):
+    """`[algorithms.NAME]`: a learning algorithm: architecture + initial weights + recipe."""
+
+    architecture: str = "resnet-small"
+    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, `python:module:function`."""
+    architecture_options: dict[str, Any] = {}
+    """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
+    initial_weights: str | None = None
+    """A .safetensors file to start from; none starts from a seeded random initialisation."""
+    weights: list[str] = []
+    """The user's own trained checkpoints (.safetensors). Given: nothing is trained."""
+    checkpoints: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """How many models to train on all training examples."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["triangular", "cosine", "constant"] = "triangular"
+    """How the learning rate moves; each step, with `warmup` of the steps going up linearly."""
+    warmup: Fraction = 0.2
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentations: list[str] = []
+    """Names that the task knows, such as `flip`, `crop`, `cutout`."""
+
+
+class TrakSpec(_Strict):
+    """`[trak]`: how attributions are computed. DESIGN section 5.
+
+    Where there is a run bank, `auto` settings of damping, tempering and soft threshold are those
+    that did best on its validation runs, else the defaults that did well on our workloads.
+    """
+
+    road: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
+    """`dual-*` solve with the n × n after-kernel; `primal` with proj_dim × proj_dim."""
+    proj_dim: Annotated[int, Field(ge=8, le=262_144)] = 4096
+    """Features per checkpoint in the primal."""
+    width: Annotated[int, Field(ge=64, le=1_048_576)] = 32_768
+    """Features per checkpoint in `dual-wide`, and before sketching in the primal."""
+    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """λ relative to the mean diagonal of the Gram matrix. 0 is taken only when written here."""
+    tempering: Fraction | Literal["auto"] = "auto"
+    """Power t of the out-to-loss gradient Q. The TRAK paper has 1."""
+    curvature: Literal["gauss-newton", "plain"] = "gauss-newton"
+    """Training examples count in the Gram matrix by Q^t; or alike, as in the TRAK paper."""
+    soft_threshold: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """Scores are shrunk towards 0 by this, in units of each test example's score deviation."""
+    memory_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """The most memory attribution may take; `auto` is half of what is free."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+
+    @property
+    def tunable(self) -> tuple[str, ...]:
+        """Settings that validation runs decide."""
+        names = ("tempering", "damping", "soft_threshold")
+        return tuple(name for name in names if getattr(self, name) == "auto")
+
+
+class SearchSpec(_Strict):
+    """`[search]`: the FAISS index over the attribution space."""
+
+    index: Literal["auto", "flat", "ivf", "sq", "pq"] = "auto"
+    rank: Annotated[int, Field(ge=1, le=8192)] = 512
+    """Dimensions of the low-rank attribution space that is indexed."""
+    top_k: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """How many of each sign are stored for every example."""
+
+
+class LiveSpec(_Strict):
+    """`[live]`: what is kept so that examples from outside can be attributed at once."""
+
+    checkpoints: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
+    """Live scores are the mean over so many; 0: no live queries. `auto`: as many as keep what a
+    query reads within 1 GiB, but one at least, unless that alone is more than 8 GiB."""
+
+
+class SubsetRunsSpec(_Strict):
+    """`[subset_runs]`: models trained on random parts of the training set, each algorithm's run
+    bank. DESIGN section 5."""
+
+    masks: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How many random parts; 0: no bank. More may be asked for later: those there are reused."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share of the training examples that each run is trained on."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Runs of each mask; their outputs are averaged."""
+    logits: bool = False
+    """Also keep every class's logits of every example."""
+    weights: bool = False
+    """Also keep the trained models."""
+    training_targets: bool = False
+    """Also fit a datamodel of every training example's own output."""
+
+    @field_validator("masks")
+    @classmethod
+    def _each_part_has_a_mask(cls, masks: int) -> int:
+        if 0 < masks < FEWEST_MASKS:
+            raise ValueError(
+                "of every five masks three are fitted on, one chooses and one judges, which needs "
+                f"three, so take at least {FEWEST_MASKS} (some hundred are useful), or 0 for no "
+                "run bank"
+            )
+        return masks
+
+
+class UploadsSpec(_Strict):
+    """`[uploads]`: what is taken of models that people upload to compare. DESIGN section 8."""
+
+    max_mib: Annotated[int, Field(ge=1, le=65_536)] = 512
+    """The largest file."""
+    max_files: Annotated[int, Field(ge=1, le=1000)] = 32
+    """The most checkpoints of one ensemble."""
+    quota_mib: Annotated[int, Field(ge=1)] = 4096
+    """The most that all uploaded files together take."""
+    keep_days: Annotated[int, Field(ge=0)] = 0
+    """Uploads are removed after so many days; 0: never."""
+    memory_mib: Annotated[int, Field(ge=256)] = 4096
+    """The most that the process which tries an upload may allocate."""
+    seconds: Annotated[int, Field(ge=1)] = 120
+    """The longest that trying an upload may take."""
+
+
+class StudySpec(_Strict):
+    """A whole study.toml."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataSpec
+    task: TaskSpec = TaskSpec()
+    algorithms: Annotated[dict[Name, AlgorithmSpec], Field(min_length=1)]
+    trak: TrakSpec = TrakSpec()
+    search: SearchSpec = SearchSpec()
+    subset_runs: SubsetRunsSpec = SubsetRunsSpec()
+    live: LiveSpec = LiveSpec()
+    uploads: UploadsSpec = UploadsSpec()
+
+    @model_validator(mode="after")
+    def _weights_and_recipe_exclude_each_other(self) -> StudySpec:
+        for name, algorithm in self.algorithms.items():
+            if algorithm.weights and algorithm.initial_weights:
+                raise ValueError(
+                    f"algorithms.{name}: `weights` (already trained) and `initial_weights` "
+                    "(a start for training) exclude each other"
+                )
+        return self
+
+
+def load_spec(path: Path) -> StudySpec:
+    """Read and check a study.toml.
+
+    Raises:
+        SpecError: One line for each thing that is wrong, with file, key and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SpecError(f"{path} does not exist. `dataloupe init STUDY` writes one.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path} is no valid TOML: {error}") from error
+    return parse_spec(content, str(path), text)
+
+
+def validate_options(options: type[BaseModel], task: TaskSpec, where: Path) -> BaseModel:
+    """Check the task's own keys of `[task]` with the task's options model.
+
+    Raises:
+        SpecError: One line for each key that is wrong.
+    """
+    try:
+        return options.model_validate(task.own_keys())
+    except ValidationError as error:
+        text = where.read_text(encoding="utf-8")
+        raise SpecError(_say(error, str(where), text, ["task"], options)) from error
+
+
+def parse_spec(content: dict[str, Any], where: str, text: str = "") -> StudySpec:
+    """Check a parsed study.toml. `text` is its source, to name the line of each error."""
+    try:
+        return StudySpec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError(_say(error, where, text, [], StudySpec)) from error
+
+
+def _say(
+    error: ValidationError, where: str, text: str, table: list[str], model: type[BaseModel]
+) -> str:
+    """One line for each key that is wrong; a key of two types has an error from each."""
+    said: dict[str, list[str]] = {}
+    for detail in error.errors():
+        found, what = _explain(detail, where, text, table, model)
+        said.setdefault(found, []).append(what)
+    return "\n".join(f"{found} {' or '.join(what)}." for found, what in said.items())
+
+
+def _explain(
+    detail: Any, where: str, text: str, table: list[str], model: type[BaseModel]
+) -> tuple[str, str]:
+    """(place and what was found there, what is allowed)."""
+    keys = table + [str(part) for part in detail["loc"] if not _is_union_branch(part)]
+    key = ".".join(keys) or "the file"
+    line = _line_of(keys, text)
+    place = f"{where}:{line}:" if line else f"{where}:"
+    if detail["type"] == "extra_forbidden":
+        allowed = _allowed_keys(keys[len(table) : -1], model)
+        close = difflib.get_close_matches(keys[-1], allowed, n=1)
+        hint = f"did you mean {close[0]!r}" if close else f"allowed: {', '.join(allowed)}"
+        return f"{place} unknown key {key!r};", hint
+    if detail["type"] == "missing":
+        return f"{place} {key!r}", "is missing"
+    found = repr(detail.get("input"))
+    found = found if len(found) <= 80 else found[:77] + "..."
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{place} {key} = {found}:", f"{message[0].lower()}{message[1:]}"
+
+
+def _is_union_branch(part: Any) -> bool:
+    """Pydantic adds the branch of a union ('constrained-float', 'literal[...]') to the key."""
+    return isinstance(part, str) and bool(re.search(r"[\[(]|^(float|int|constrained-\w+)$", part))
+
+
+def _allowed_keys(parents: list[str], model: type[BaseModel]) -> list[str]:
+    tables: dict[str, type[BaseModel]] = {
+        "data": DataSpec,
+        "algorithms": AlgorithmSpec,
+        "trak": TrakSpec,
+        "search": SearchSpec,
+        "subset_runs": SubsetRunsSpec,
+        "live": LiveSpec,
+        "uploads": UploadsSpec,
+    }
+    return sorted((tables[parents[0]] if parents else model).model_fields)
+
+
+def _line_of(keys: list[str], text: str) -> int | None:
+    """Best guess of the line that sets `keys`: the key within its table."""
+    table: list[str] = []
+    best = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if header := re.match(r"\[+\s*([^\]]+?)\s*\]+", stripped):
+            table = [part.strip().strip("\"'") for part in header.group(1).split(".")]
+            if keys[: len(table)] == table:
+                best = best or number
+                if keys == table:
+                    return number
+        elif assignment := re.match(r"([\w.\"'-]+)\s*=", stripped):
+            full = table + [part.strip("\"'") for part in assignment.group(1).split(".")]
+            if full == keys[: len(full)]:
+                return number
+    return best

@@ -1,0 +1,1 @@
+"""The reader of a study's folder. It imports no torch."""

@@ -1,0 +1,124 @@
+"""Verify every file of a study against the checksum it carries."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine import store
+from engine.store.errors import StoreError
+from engine.store.layout import SPLITS
+from engine.study.reader import Study
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `examine` found: one line for each broken file, and a summary."""
+
+    broken: list[str]
+    summary: str
+
+
+def examine(study: Study, repair: bool = False) -> Report:
+    """Read every file of the study and compare it with its checksum.
+
+    Args:
+        repair: Also remove the broken files, so that the next build makes just them again; what
+            people made is set aside instead, as `.broken` beside its place.
+    """
+    sheets = _sheet_digests(study)
+    checks: dict[str, Callable[[Path], object]] = {
+        ".safetensors": lambda path: store.read_tensors(path, verify=True),
+        ".parquet": lambda path: store.read_table(path, verify=True),
+        ".json": store.read_json,
+        ".webp": lambda path: _check_digest(path, sheets.get(path)),
+    }
+    checks_of = dict.fromkeys(study.uploaded_weights_files(), _check_upload)
+    imports = _imports(study)
+    broken: list[str] = []
+    removed: set[Path] = set()
+    files = [
+        path
+        for path in sorted(study.root.rglob("*"))
+        if path.suffix in checks and not path.name.startswith(".")
+    ]
+    for path in files:
+        try:
+            checks_of.get(path, checks[path.suffix])(path)
+        except StoreError as error:
+            about = next(
+                (about for folder, about in imports.items() if folder in path.parents), None
+            )
+            if about is not None:
+                broken.append(
+                    f"{path} is broken. It was imported, so only importing it again mends it."
+                )
+                removed |= {path, about}  # without it the rest is nothing
+            elif study.is_of_people(path) and path not in checks_of:
+                broken.append(
+                    f"{path} is broken. People made what it held, so no build makes it again; "
+                    f"--repair sets it aside as {path.name}.broken."
+                )
+                removed.add(path)
+            else:
+                broken.append(str(error))
+                removed.add(path)
+    if repair:
+        for path in removed:
+            if study.is_of_people(path):
+                path.rename(path.with_name(f"{path.name}.broken"))
+            else:
+                path.unlink(missing_ok=True)
+    if not broken:
+        summary = f"{len(files)} files, all whole."
+    elif repair:
+        summary = (
+            f"{len(broken)} of {len(files)} files were broken and are removed, or set aside where "
+            f"people made them. `dataloupe build {study.root}` makes just the removed ones again."
+        )
+    else:
+        summary = (
+            f"{len(broken)} of {len(files)} files are broken. "
+            f"`dataloupe doctor {study.root} --repair` removes them, and the next build makes just "
+            "them again."
+        )
+    return Report(broken, summary)
+
+
+def _imports(study: Study) -> dict[Path, Path]:
+    """Folder of all that was imported, scores and banks → the file that says what it is."""
+    found = {}
+    for algorithm in study.spec.algorithms:
+        bank = study.bank_import_file(algorithm)
+        found[bank.parent] = bank
+        with contextlib.suppress(StoreError):  # examined, and named, by itself
+            for method in study.imports(algorithm):
+                about = study.method_file(algorithm, method)
+                found[about.parent] = about
+    return found
+
+
+def _sheet_digests(study: Study) -> dict[Path, str]:
+    """SHA-256 of every sprite sheet, as the arrays of the same rows say."""
+    digests = {}
+    for split in SPLITS:
+        folder = study.arrays_file(split, 0).parent
+        for arrays in folder.glob("*.safetensors"):
+            with contextlib.suppress(StoreError):  # examined, and named, by itself
+                for name, digest in store.read_made_by(arrays).get("sheets", {}).items():
+                    digests[folder / name] = digest
+    return digests
+
+
+def _check_upload(path: Path) -> None:
+    """An uploaded file is as it came: its name is its digest."""
+    if store.file_digest(path) != path.stem:
+        raise StoreError(f"{path} is broken: it is no longer what was uploaded. Upload it again.")
+
+
+def _check_digest(path: Path, digest: str | None) -> None:
+    """Compare; None, where the arrays are broken, passes: they and their sheets are made anew."""
+    if digest is not None and store.file_digest(path) != digest:
+        raise store.broken(path, "its content does not match its checksum")

@@ -1,0 +1,83 @@
+"""Saved slices: named sets of test examples that people keep in a study.
+
+    save_slice(study, "hard coats", {"label": "Coat", "result": "wrong", "sort": "margin"})
+    [one.name for one in saved_slices(study)[0]]
+
+A slice is data: the parameters of the dashboard's address. One file a slice, written atomically, so
+that several people can save at once. Each carries the fingerprint of the data it was saved for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine import store
+from engine.store.errors import DataloupeError, StoreError
+from engine.store.text import one_line
+from engine.study.reader import Study
+
+LONGEST_NAME = 80
+MOST_SLICES = 200
+
+
+@dataclass(frozen=True)
+class SavedSlice:
+    """A slice with its name.
+
+    Attributes:
+        parameters: Parameter of the address → value, unchecked: whoever opens the slice checks
+            them as those of any address.
+        data: Fingerprint of the data that it was saved for.
+    """
+
+    name: str
+    parameters: dict[str, str]
+    data: str
+
+
+def saved_slices(study: Study) -> tuple[list[SavedSlice], list[str]]:
+    """(the slices by name, what is wrong with the files that are broken)."""
+    found, problems = [], []
+    for path in study.slice_files():
+        try:
+            content = store.read_json(path)
+            parameters = {str(key): str(value) for key, value in content["parameters"].items()}
+            found.append(SavedSlice(str(content["name"]), parameters, str(content["data"])))
+        except (StoreError, KeyError, AttributeError):
+            problems.append(f"{path} is no whole saved slice. Remove it, or restore a copy.")
+    return sorted(found, key=lambda one: one.name.casefold()), problems
+
+
+def save_slice(study: Study, name: str, parameters: Mapping[str, str]) -> SavedSlice:
+    """Keep a slice of the study's data under a name; surrounding space does not count.
+
+    Raises:
+        DataloupeError: No proper name, the name is taken, there are too many, or the study's folder
+            cannot be written.
+    """
+    name = one_line(name, LONGEST_NAME, "A slice's name")
+    path = study.slice_file(name)
+    if path.exists():
+        raise DataloupeError(
+            f"There is a slice “{name}” already. Choose another name, or delete that one first."
+        )
+    if len(study.slice_files()) >= MOST_SLICES:
+        raise DataloupeError(f"A study keeps {MOST_SLICES} slices. Delete one first.")
+    saved = SavedSlice(name, dict(parameters), study.dataset.fingerprint)
+    with store.writing_to(path.parent):
+        store.write_json(path, vars(saved), saved.data)
+    return saved
+
+
+def delete_slice(study: Study, name: str) -> None:
+    """Remove a saved slice; one that is gone already is no error.
+
+    Raises:
+        DataloupeError: The study's folder cannot be written.
+    """
+    path = study.slice_file(name)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataloupeError(f"{path} cannot be removed: {error.strerror}.") from error
