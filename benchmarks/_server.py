@@ -12,7 +12,7 @@ from benchmarks._report import say
 from engine.running.launch import _start, _stop
 from engine.store import fingerprint
 from engine.study.reader import Study
-from tests.synthetic import write_study
+from tests.builders.synthetic_study import write_study
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".bench" / "pages"
@@ -22,7 +22,11 @@ N_TRAIN, N_TEST, TOP_K, WRONG = 50_000, 10_000, 100, 0.12
 def large_study() -> Study:
     """50,000 training and 10,000 test pictures with random scores, kept until the code that writes
     it or the layout of a study changes."""
-    names = ("tests/synthetic.py", "engine/layout.py", "engine/data/thumbnails.py")
+    names = (
+        "tests/builders/synthetic_study.py",
+        "engine/store/layout.py",
+        "engine/data/thumbnails.py",
+    )
     code = [(ROOT / name).read_text() for name in names]
     root = CACHE / fingerprint(N_TRAIN, N_TEST, TOP_K, WRONG, code)
     if not root.exists():

@@ -37,7 +37,7 @@ N_TRAIN, N_TEST, WIDTH, SHARD = 500_000, 10_000, 256, 5_000
 
 
 def measure() -> dict[str, Any]:
-    from tests.planted import carries, write_planted
+    from tests.builders.planted_shortcut import carries, write_planted
 
     with tempfile.TemporaryDirectory(prefix="dataloupe-modeldiff-") as name:
         folder = Path(name)

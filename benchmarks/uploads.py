@@ -1,7 +1,7 @@
 """Are hostile uploads refused, and does any run, hang or eat memory; how long until directions?
 
-The attack corpus of tests/hostile_uploads.py is given to `accept` one file at a time, with a worker
-as bounded as the server's. A file counts as hung from ten seconds on.
+The attack corpus of tests/builders/hostile_uploads.py is given to `accept` one file at a time, with
+a worker as bounded as the server's. A file counts as hung from ten seconds on.
 
 *Upload to directions*: one checkpoint, the demo's CNN trained with augmentation, is given to a copy
 of the demo as the page does it: checked and kept by a new worker, reported on, compared by a job of
@@ -30,7 +30,7 @@ from engine.running.jobs import queue
 from engine.store.errors import DataloupeError
 from engine.store.records import Progress
 from engine.study.reader import Study
-from tests.hostile_uploads import fitting_weights, make_corpus, mlp_shapes
+from tests.builders.hostile_uploads import fitting_weights, make_corpus, mlp_shapes
 
 SPEC = """\
 name = "Uploads"

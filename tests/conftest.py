@@ -15,10 +15,10 @@ from streamlit.testing.v1 import AppTest
 from dashboard.data import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
-from tests.job_kinds import TEST_KINDS
-from tests.sentences import SPEC, sentences
-from tests.synthetic import write_study
-from tests.watching import end_everything
+from tests.builders.job_kinds import TEST_KINDS
+from tests.builders.job_processes import end_everything
+from tests.builders.sentences import SPEC, sentences
+from tests.builders.synthetic_study import write_study
 
 torch.set_num_threads(1)
 
@@ -112,7 +112,7 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def idle_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
-    """A study without anything built, whose jobs can be those of tests/job_kinds.py too."""
+    """A study without anything built, whose jobs can be those of job_kinds.py too."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "site")
     for name, kind in TEST_KINDS.items():
         monkeypatch.setitem(KINDS, name, kind)

@@ -10,8 +10,8 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from engine.study.reader import Study
 from tests.browser.chromium import DESKTOP, EXECUTABLE, chromium, server
-from tests.synthetic import write_study
-from tests.synthetic_quality import write_quality
+from tests.builders.synthetic_quality import write_quality
+from tests.builders.synthetic_study import write_study
 
 expect.set_options(timeout=30_000)  # A busy machine is slow, not wrong.
 

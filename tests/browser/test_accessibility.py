@@ -16,7 +16,7 @@ from engine.applications.unlearning.audit import read_audits
 from engine.study.reader import Study
 from engine.study.removal_sets import keep_set
 from tests.browser.chromium import DESKTOP, settled
-from tests.synthetic_unlearning import write_audit
+from tests.builders.synthetic_audit import write_audit
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine.study.slices import save_slice
 from tests.browser.chromium import PHONE, server, settled
-from tests.synthetic import write_study
+from tests.builders.synthetic_study import write_study
 
 pytestmark = pytest.mark.browser
 

@@ -16,7 +16,7 @@ from engine.applications.brittle.supports import find
 from engine.study.reader import Study
 from engine.study.triage import triage
 from tests.browser.chromium import DESKTOP, server, settled
-from tests.calibrated import give_units
+from tests.builders.calibrated_study import give_units
 
 pytestmark = pytest.mark.browser
 

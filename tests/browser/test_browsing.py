@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine.study.reader import Study
 from tests.browser.chromium import PHONE, server, settled
-from tests.synthetic import CLASSES, write_predictions, write_scores, write_study
+from tests.builders.synthetic_study import CLASSES, write_predictions, write_scores, write_study
 
 pytestmark = pytest.mark.browser
 

@@ -16,8 +16,8 @@ from engine.exchange.uploads.keeping import delete
 from engine.study.reader import Study
 from tests.browser.chromium import server, settled, sideways
 from tests.browser.test_accessibility import serious_findings
+from tests.builders.hostile_uploads import GOOD_NAME, fitting_weights, make_corpus, mlp_shapes
 from tests.conftest import SMALL_STUDY
-from tests.hostile_uploads import GOOD_NAME, fitting_weights, make_corpus, mlp_shapes
 
 pytestmark = pytest.mark.browser
 
@@ -207,7 +207,7 @@ def test_hostile_files_through_the_browser(
         and one.name.isprintable()
         and one.path.stat().st_size < 2**20
     ]
-    # tests/test_uploads.py refuses them all; here are some of every kind, and all strange names.
+    # test_uploads.py refuses them all; here are some of every kind, and all strange names.
     attacks = [one for one in corpus if one.name != GOOD_NAME]
     attacks += [one for one in corpus if one.name == GOOD_NAME][::4]
     page.goto(f"{plain_url}/compare")

@@ -15,7 +15,7 @@ from engine.running.jobs.queue import job, jobs, submit
 from engine.running.launch import _start
 from engine.study.reader import Study
 from tests.browser.chromium import DESKTOP, server
-from tests.watching import ended, processes_of, until
+from tests.builders.job_processes import ended, processes_of, until
 
 pytestmark = pytest.mark.browser
 

@@ -14,8 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine.applications.live import Question, ask
 from engine.study.reader import Study
-from tests.browser.chromium import PHONE, server, settled
-from tests.test_live import (
+from tests.applications.test_live import (
     animation,
     header_of_100_megapixels,
     photo,
@@ -23,6 +22,7 @@ from tests.test_live import (
     png,
     turned,
 )
+from tests.browser.chromium import PHONE, server, settled
 
 pytestmark = pytest.mark.browser
 

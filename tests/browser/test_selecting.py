@@ -14,7 +14,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 from engine.study.reader import Study
 from engine.study.slices import saved_slices
 from tests.browser.chromium import server, settled
-from tests.synthetic import write_study
+from tests.builders.synthetic_study import write_study
 
 pytestmark = pytest.mark.browser
 

@@ -1,0 +1,358 @@
+"""Brittle predictions: planted worlds whose supports are known, and real studies end to end."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from engine import DataloupeError, StoreError, Study, store
+from engine.applications.brittle import supports
+from engine.applications.brittle.supports import Supports, Units, find, verified, verify_brittle
+from engine.applications.brittle.table import COLUMNS, as_bytes, as_csv, brittle_table, write
+from engine.applications.verification import verify
+from engine.attribution.evaluation.quality import Measured
+from engine.cli.main import main
+from engine.study.triage import Triage
+from tests.builders.calibrated_study import give_units
+
+SURELY = Measured(1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def copy(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A built study that tests may verify in."""
+    root = tmp_path_factory.mktemp("brittle") / "copy"
+    return give_units(Study.open(shutil.copytree(small_study.root, root)))
+
+
+def planted(
+    lead: list[float],
+    scores: list[list[float]],
+    deviation: float = 0.0,
+    units: Units | None = None,
+    checkpoints: int = 4,
+) -> Supports:
+    """Supports of made-up leads and scores, in a world without errors unless said."""
+    leads, score = np.array(lead), np.array(scores, np.float32)
+    n, k = score.shape
+    return Supports(
+        algorithm="mlp",
+        method="hybrid",
+        at_most=k,
+        right=leads > 0,
+        lead=leads,
+        lead_deviation=np.full(n, deviation),
+        agreement=np.ones(n),
+        checkpoints=checkpoints,
+        index=np.where(score != 0, np.arange(k, dtype=np.int32), -1),
+        score=score,
+        units=units or Units(SURELY, np.zeros(n), 0.5),
+        n_train=100,
+        scores="",
+    )
+
+
+# --- the estimate ---------------------------------------------------------------------------------
+
+
+def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supports, "SURE", 0.0)
+    found = planted(
+        [1.0, 1.0, -0.5, -0.5],
+        [[0.6, 0.3, 0.2], [0.4, 0.3, 0.2], [-0.6, -0.1, 0], [-0.2, -0.2, 0]],
+    )
+    assert found.size.tolist() == [3, 0, 1, 0]
+    assert found.ranked.tolist() == [2, 0]
+    assert found.removal(0).tolist() == [0, 1, 2]
+    assert found.removal(3, 3).tolist() == [0, 1]
+    np.testing.assert_allclose(found.after(np.array([0]))[0], [0.4, 0.1, -0.1], atol=1e-6)
+
+
+def test_flips_are_said_only_beyond_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supports, "SURE", 1.28)
+    # Removing k changes the lead by −k ± 0.35·k, so 1.28 deviations below 0 is at k·0.552 > 1.
+    scores = [[1.0] * 6]
+    assert planted([1.0], scores).size.tolist() == [2]
+    assert planted([2.0], scores).size.tolist() == [4]
+    # What four checkpoints leave open of the lead is half of its deviation.
+    assert planted([1.0], scores, deviation=1.5).size.tolist() == [3]
+    monkeypatch.setattr(supports, "SURE", 0.0)
+    assert planted([1.0], scores, deviation=1.5).size.tolist() == [2]
+
+
+def test_nothing_is_said_where_checkpoints_disagree() -> None:
+    found = planted([1.0, 1.0], [[2.0, 2.0]] * 2)
+    assert replace(found, agreement=np.array([1.0, 0.8])).size.tolist() == [1, 0]
+
+
+@given(st.integers(0, 10_000))
+def test_a_larger_lead_never_needs_fewer(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = np.sort(generator.gamma(1, 0.3, size=8))[::-1]
+    leads = np.sort(generator.gamma(1, 1.0, size=5)) + 1e-3
+    sizes = planted(leads.tolist(), [scores.tolist()] * 5, deviation=0.3).size
+    needed = np.where(sizes == 0, 99, sizes)
+    assert (np.diff(needed) >= 0).all()
+
+
+def test_flip_rates_are_those_of_a_normal_world() -> None:
+    found = planted([1.0], [[0.5, 0.5, 0.5]], deviation=1.0, checkpoints=10_000)
+    rates = found.flip_rate(np.array([0]))[0]
+    changes = np.array([0.5, 1.0, 1.5])
+    spread = np.hypot(1.0, 0.35 * changes)
+    np.testing.assert_allclose(rates, stats.norm.cdf((changes - 1) / spread), atol=1e-3)
+
+
+def test_a_planted_linear_world_flips_where_it_is_said_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Predictions that are linear in who is trained on, with noisy scores: nine in ten flip."""
+    monkeypatch.setattr(supports, "SURE", 1.28)
+    generator = np.random.default_rng(0)
+    n, trains, k = 400, 300, 20
+    weights = generator.gamma(0.3, 0.1, size=(n, trains))
+    noise = 0.02
+    noisy = weights + generator.normal(scale=noise, size=weights.shape)
+    order = np.argsort(-noisy, axis=1)[:, :k]
+    scores = np.take_along_axis(noisy, order, axis=1)
+    lead = generator.uniform(0.1, 2.0, size=n)
+    variances = np.full(n, trains * 0.25 * noise**2)
+    found = planted(lead.tolist(), scores.tolist(), units=Units(SURELY, variances, 0.5))
+    found = replace(found, index=order.astype(np.int32), n_train=trains)
+    ranked = found.ranked
+    after = [lead[row] - weights[row, found.removal(row)].sum() for row in ranked]
+    assert len(ranked) > 50
+    assert np.mean(np.array(after) < 0) > 0.9
+
+
+# --- of a study -----------------------------------------------------------------------------------
+
+
+def test_leads_are_those_of_the_checkpoints(small_study: Study) -> None:
+    found, said = find(small_study), small_study.predictions("test")
+    assert ((found.lead > 0) == said["correct"]).mean() > 0.95
+    logits = [
+        store.read_tensors(small_study.outputs_file("mlp", m, "test"))["logits"] for m in (0, 1)
+    ]
+    label = small_study.dataset.classes.index(small_study.table("test")["label"].iloc[7])
+    each = [one[7, label] - np.delete(one[7], label).max() for one in logits]
+    assert found.lead[7] == pytest.approx(np.mean(each), abs=1e-5)
+    assert found.lead_deviation[7] == pytest.approx(np.std(each, ddof=1), abs=1e-5)
+    right = bool(said["correct"].iloc[7])
+    assert found.agreement[7] == np.mean([(one > 0) == right for one in each])
+
+
+def test_removal_sets_are_the_strongest_of_the_score_matrix(small_study: Study) -> None:
+    stored, longer = find(small_study, at_most=20), find(small_study, at_most=45)
+    scores = small_study.scores(range(60))
+    for found in (stored, longer):
+        for test in range(60):
+            row = scores[test] if found.right[test] else -scores[test]
+            index = found.index[test][found.index[test] >= 0]
+            wanted = np.argsort(-row, kind="stable")[: len(index)]
+            np.testing.assert_array_equal(row[index], row[wanted])
+    np.testing.assert_array_equal(stored.index, longer.index[:, :20])
+
+
+def test_no_removal_set_holds_a_whole_class(small_study: Study) -> None:
+    labels = small_study.table("train")["label"].to_numpy()
+    smallest = pd.Series(labels).value_counts().min()
+    found = find(small_study, at_most=300)
+    assert smallest < 300
+    for test in range(60):
+        left = np.setdiff1d(np.arange(300), found.removal(test, 300))
+        assert set(labels[left]) == set(labels)
+
+
+@pytest.mark.parametrize("at_most", [0, 1001])
+def test_at_most_is_checked(small_study: Study, at_most: int) -> None:
+    with pytest.raises(DataloupeError, match="at most must be from 1 to 1,000"):
+        find(small_study, at_most=at_most)
+
+
+def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path) -> None:
+    bare = Study.open(shutil.copytree(copy.root, tmp_path / "bare"))
+    shutil.rmtree(bare.quality_folder("mlp"))
+    found = find(bare, method="trak")
+    assert not found.calibrated
+    assert not len(found.ranked)
+    table = brittle_table(bare, found, rows=np.arange(3)).to_pandas()
+    assert table["support"].isna().all()
+    assert table["lead_after"].isna().all()
+    assert set(table["status"]) == {"not within"}
+    with pytest.raises(DataloupeError, match="not said to flip without at most 20"):
+        verify_brittle(bare, found, [0])
+
+
+# --- verifying ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def proven(copy: Study) -> tuple[Study, Supports, list[int]]:
+    """A study in which the two most brittle predictions are verified by one seed."""
+    found = find(copy, at_most=20)
+    tests = found.ranked[:2].tolist()
+    assert len(tests) == 2
+    verify_brittle(copy, found, tests, seeds=1, workers=0)
+    return copy, found, tests
+
+
+def test_a_verification_belongs_to_its_removal_set(proven: tuple) -> None:
+    study, found, tests = proven
+    verify(study, found.removal(tests[0])[:-1].tolist() or [0], tests=[tests[0]], seeds=1)
+    proofs = verified(found, study.verifications())
+    assert sorted(proofs) == sorted(tests)
+    table = brittle_table(study, found, study.verifications()).to_pandas().set_index("row")
+    for test in tests:
+        outcome = proofs[test].of(test)
+        assert table.loc[test, "status"] == ("verified" if outcome.flipped else "refuted")
+        assert table.loc[test, "flip_rate"] == outcome.flips.mean
+        assert table.loc[test, "verification"] == proofs[test].id
+    assert set(table["status"].drop(tests)) <= {"predicted"}
+
+
+def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
+    study, found, tests = proven
+    asked = supports.check_job(study, {"tests": [f"test-{tests[0]}"], "seeds": 1})
+    assert asked["tests"] == [tests[0]]
+    assert json.loads(json.dumps(asked)) == asked
+    answer = supports.run_job(study, asked, lambda done, total, what: None)
+    assert answer["tests"] == 1
+    with pytest.raises(DataloupeError, match="No predictions"):
+        supports.check_job(study, {})
+    with pytest.raises(DataloupeError, match="no parameter 'colour'"):
+        supports.check_job(study, {"tests": [1], "colour": 3})
+    stable = int(np.flatnonzero(found.size == 0)[0])
+    with pytest.raises(DataloupeError, match="not said to flip"):
+        supports.check_job(study, {"tests": [stable]})
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(proven: tuple) -> pa.Table:
+    study, found, tests = proven
+    notes = Triage(tags=["=cmd()", "look; at"], notes=["+1", "plain"])
+    flags = {"label": np.arange(60) == tests[0]}
+    return brittle_table(study, found, study.verifications(), flags, {tests[0]: notes})
+
+
+def test_parquet_opens_in_pandas_with_the_stated_types(table: pa.Table, tmp_path: Path) -> None:
+    write(table, tmp_path / "brittle.parquet")
+    assert pq.read_schema(tmp_path / "brittle.parquet").equals(COLUMNS)
+    found = pd.read_parquet(tmp_path / "brittle.parquet")
+    assert list(found.columns) == COLUMNS.names
+    assert found["support"].dtype == np.int64
+    assert found["correct"].dtype == bool
+    assert len(found["removal_rows"].iloc[0]) == found["support"].iloc[0]
+
+
+def test_json_and_csv_say_the_same(table: pa.Table, tmp_path: Path) -> None:
+    for name in ("brittle.json", "brittle.csv"):
+        write(table, tmp_path / name)
+    told = json.loads((tmp_path / "brittle.json").read_text())
+    assert told == table.to_pylist()
+    found = pd.read_csv(tmp_path / "brittle.csv")
+    assert found["row"].tolist() == [one["row"] for one in told]
+    np.testing.assert_allclose(found["lead"], [one["lead"] for one in told])
+    rows = [[str(row) for row in one["removal_rows"]] for one in told]
+    assert found["removal_rows"].astype(str).str.split(";").tolist() == rows
+
+
+def test_no_cell_is_a_formula(table: pa.Table) -> None:
+    found = pd.read_csv(io.StringIO(as_csv(table)), keep_default_na=False, dtype=str)
+    assert found["tags"].iloc[0] == "'=cmd();look, at"
+    assert found["notes"].iloc[0] == "'+1;plain"
+    texts = found[["id", "label", "tags", "notes", "flags", "removal_ids"]]
+    assert not texts.stack().str.match(r"[=+\-@\t\r]").any()
+
+
+def test_another_format_and_another_folder_are_refused(table: pa.Table, tmp_path: Path) -> None:
+    with pytest.raises(DataloupeError, match=r"ends with none of \.csv"):
+        write(table, tmp_path / "brittle.xlsx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataloupeError, match="cannot be written"):
+        write(table, tmp_path / "file" / "brittle.csv")
+
+
+def test_a_full_disk_leaves_what_was_there(table: pa.Table) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    folder = Path("/dev/shm/dataloupe-full")
+    folder.mkdir(exist_ok=True)
+    target = folder / "brittle.csv"
+    target.write_text("before")
+
+    def no_space(path: Path, content: bytes) -> int:
+        with full.open("wb", buffering=0) as file:  # the kernel's own "no space left"
+            return file.write(content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_bytes", no_space)
+        with pytest.raises(StoreError, match="disk is full"):
+            write(table, target)
+    assert target.read_text() == "before"
+    assert sorted(folder.iterdir()) == [target]
+    shutil.rmtree(folder)
+
+
+def test_an_empty_table_has_its_types(copy: Study) -> None:
+    empty = brittle_table(copy, find(copy), rows=np.array([], int))
+    assert empty.schema.equals(COLUMNS)
+    assert as_bytes(empty, "json") == b"[]\n"
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_the_command_line_lists_verifies_and_exports(
+    proven: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, _, tests = proven
+    arguments = ["brittle", str(study.root), "--verify", "2", "--seeds", "1", "--workers", "0"]
+    out = tmp_path / "brittle.csv"
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert "are said to flip without at most 20" in capsys.readouterr().out
+    found = pd.read_csv(out)
+    assert found["row"].tolist()[:2] == tests
+    assert set(found["status"][:2]) <= {"verified", "refuted"}
+    assert main([*arguments, "--json"]) == 0
+    assert [one["row"] for one in json.loads(capsys.readouterr().out)][:2] == tests
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--out", "brittle.xlsx"], "which format is meant"),
+        (["--at-most", "0"], "at most must be from 1"),
+        (["--verify", "1", "--seeds", "0"], "seeds must be from 1"),
+    ],
+)
+def test_mistakes_are_one_line(
+    copy: Study, extra: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["brittle", str(copy.root), *extra]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_a_study_that_is_not_built_says_so(
+    study_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["brittle", str(study_folder)]) == 2
+    assert "has no scores yet" in capsys.readouterr().err

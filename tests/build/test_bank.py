@@ -1,0 +1,312 @@
+"""The run bank: seeded runs that a plain training loop confirms, that survive killed workers, and
+that are there once however the bank grew."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine import (
+    DataError,
+    DataloupeError,
+    Progress,
+    SpecError,
+    StaleError,
+    StoreError,
+    Study,
+    store,
+)
+from engine.attribution.datamodels import bank
+from engine.models import build_model
+from engine.tasks import load_task
+from engine.training.outputs import evaluate
+from engine.training.trainer import train
+from tests.build.test_build import change, children_of, contents
+from tests.conftest import SMALL_STUDY
+
+
+@pytest.fixture
+def copy(small_study: Study, tmp_path: Path) -> Study:
+    """A built study that a test may change."""
+    return Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+
+
+def study_with(tmp_path: Path, small_study: Study, text: str) -> Study:
+    """The small study's data and checkpoints with another study.toml."""
+    root = shutil.copytree(
+        small_study.root, tmp_path / "other", ignore=shutil.ignore_patterns("bank")
+    )
+    (root / "study.toml").write_text(text)
+    return Study.open(root)
+
+
+# --- what a run is ------------------------------------------------------------------------------
+
+
+def test_a_run_is_the_recipe_on_its_mask(small_study: Study) -> None:
+    found, spec = small_study.bank(), small_study.spec.algorithms["mlp"]
+    task, encoding = load_task("image-classification"), small_study.dataset.encoding
+    arrays = {split: small_study.stacked_arrays(split) for split in ("train", "test")}
+    seed = small_study.run_seed(3, 0)
+    model = build_model("mlp", spec.architecture_options, encoding, 10, seed)
+    subset = np.flatnonzero(found.masks[3])
+    model = train(task, model, arrays["train"], encoding, spec, seed, "cpu", subset)
+    for split, outputs in (("train", found.train), ("test", found.test)):
+        wanted = evaluate(task, model, arrays[split], encoding, 512, "cpu")["output"]
+        np.testing.assert_array_equal(outputs[3], wanted)
+
+
+def test_a_bank_has_a_row_a_mask(small_study: Study) -> None:
+    found = small_study.bank()
+    assert (found.masks.shape, found.masks.dtype) == ((15, 300), np.dtype(bool))
+    assert (found.train.shape, found.test.shape) == ((15, 300), (15, 60))
+    assert found.train.dtype == found.test.dtype == np.float32
+    np.testing.assert_array_equal(found.masks.sum(1), 150)
+    np.testing.assert_array_equal(found.seeds, 1)
+    assert len(found) == len(np.unique(found.masks, axis=0)) == 15
+    assert small_study.bank(train=False).train is None
+
+
+def test_models_are_surer_of_what_they_were_trained_on(small_study: Study) -> None:
+    found = small_study.bank()
+    assert found.train[found.masks].mean() > found.train[~found.masks].mean() + 0.1
+
+
+def test_masks_follow_from_seed_and_number_and_nest_in_alpha() -> None:
+    half = bank.draw_mask(3, 17, 1000, 0.5)
+    np.testing.assert_array_equal(half, bank.draw_mask(3, 17, 1000, 0.5))
+    assert half.sum() == 500
+    assert 150 < (half & bank.draw_mask(3, 18, 1000, 0.5)).sum() < 350
+    assert 150 < (half & bank.draw_mask(4, 17, 1000, 0.5)).sum() < 350
+    assert not (bank.draw_mask(3, 17, 1000, 0.2) & ~half).any()
+    # These bits are in other people's studies: they must never change.
+    assert np.flatnonzero(bank.draw_mask(0, 0, 16, 0.25)).tolist() == [2, 3, 11, 13]
+
+
+@pytest.mark.parametrize("n", [1, 8, 13])
+def test_bits_of_a_mask_come_back(n: int) -> None:
+    masks = np.random.default_rng(0).random((4, n)) < 0.5
+    assert bank.pack(masks).shape == (4, -(-n // 8))
+    np.testing.assert_array_equal(bank.unpack(bank.pack(masks), n), masks)
+
+
+def test_a_mask_keeps_its_part_when_the_bank_grows() -> None:
+    def numbers(m: int, part: bank.Part) -> list[int]:
+        rows = np.arange(m, dtype=np.float32)[:, None]
+        whole = bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
+        return whole.part(part).numbers.tolist()
+
+    assert numbers(10, "fit") == [0, 1, 2, 5, 6, 7]
+    assert numbers(10, "validation") == [3, 8]
+    assert numbers(10, "test") == [4, 9]
+    assert numbers(12, "test") == [4, 9]
+
+
+def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Path) -> None:
+    text = SMALL_STUDY + "logits = true\nweights = true\n"
+    study = study_with(tmp_path, small_study, text)
+    study.build(workers=0)
+    shard = store.read_tensors(study.run_file("mlp", 2, 0))
+    np.testing.assert_array_equal(shard["test"], small_study.bank().test[2])
+    weights = {
+        name.removeprefix("weights."): torch.from_numpy(np.array(array))
+        for name, array in shard.items()
+        if name.startswith("weights.")
+    }
+    encoding = study.dataset.encoding
+    model = build_model("mlp", {"widths": [32]}, encoding, 10, seed=1)
+    model.load_state_dict(weights, strict=True)
+    task = load_task("image-classification")
+    for split in ("train", "test"):
+        found = evaluate(task, model, study.stacked_arrays(split), encoding, 512, "cpu")
+        np.testing.assert_array_equal(shard[f"{split}_logits"], found["logits"])
+        np.testing.assert_array_equal(shard[split], found["output"])
+
+
+# --- growing, changing ----------------------------------------------------------------------------
+
+
+def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
+    old = {path: path.stat().st_mtime_ns for path in copy.bank_folder("mlp").iterdir()}
+    before = copy.bank()
+    study = change(copy.root, "masks = 15", "masks = 17\nseeds = 2")
+    with pytest.raises(StoreError, match=r"has 15 of 34 runs so far"):
+        study.bank()
+    assert not study.has_bank("mlp")
+    study.build(workers=2)
+    assert study.has_bank("mlp")
+    assert {path: path.stat().st_mtime_ns for path in old} == old
+    assert len(list(study.bank_folder("mlp").iterdir())) == 34
+    after = study.bank()
+    np.testing.assert_array_equal(after.seeds, 2)
+    np.testing.assert_array_equal(after.masks[:15], before.masks)
+    second = store.read_tensors(study.run_file("mlp", 2, 1))
+    assert not np.array_equal(second["test"], before.test[2])
+    np.testing.assert_allclose(after.test[2], (before.test[2] + second["test"]) / 2, rtol=1e-6)
+    change(copy.root, "masks = 17\nseeds = 2", "masks = 15").build(workers=0)
+    np.testing.assert_array_equal(Study.open(copy.root).bank().test, before.test)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("masks = 15", "masks = 15\nalpha = 0.4"), ("masks = 15", "masks = 15\nlogits = true")],
+)
+def test_a_changed_bank_is_refused_and_made_again_on_request(
+    copy: Study, old: str, new: str
+) -> None:
+    before = contents(copy.root)
+    study = change(copy.root, old, new)
+    with pytest.raises(StaleError, match="--rebuild bank"):
+        study.build(workers=0)
+    study.build(workers=0, rebuild="bank")
+    assert study.has_bank("mlp")
+    change(copy.root, new, old).build(workers=0, rebuild="bank")
+    assert contents(copy.root) == before
+
+
+def test_another_studys_runs_are_refused(copy: Study, study_folder: Path) -> None:
+    other = change(study_folder, "train_limit = 300", "train_limit = 299")
+    other.build(workers=0)
+    shutil.copy(other.run_file("mlp", 1, 0), copy.run_file("mlp", 1, 0))
+    with pytest.raises(StaleError, match=r"00001-0.* made from another spec, other data"):
+        copy.build(workers=0)
+
+
+def test_algorithms_share_masks_and_seeds(small_study: Study, tmp_path: Path) -> None:
+    table = SMALL_STUDY[SMALL_STUDY.index("[algorithms") : SMALL_STUDY.index("[search]")]
+    text = SMALL_STUDY.replace("[search]", table.replace("mlp]", "slow]") + "[search]")
+    study = study_with(tmp_path, small_study, text)
+    study.build(workers=0)
+    first, second = study.bank("mlp"), study.bank("slow")
+    np.testing.assert_array_equal(first.masks, second.masks)
+    np.testing.assert_array_equal(first.test, second.test)  # the recipe is the same, too
+
+
+# --- what cannot be -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("alpha = 0", "subset_runs.alpha = 0: input should be greater than 0"),
+        ("alpha = 1.0", "subset_runs.alpha = 1.0: input should be less than 1"),
+        ("masks = 4", "subset_runs.masks = 4: of every five masks three are fitted on"),
+        ("seeds = 0", "subset_runs.seeds = 0: input should be greater than or equal to 1"),
+        ("mask = 10", "unknown key 'subset_runs.mask'; did you mean 'masks'"),
+    ],
+)
+def test_a_wrong_table_is_named_by_key(study_folder: Path, line: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        change(study_folder, "masks = 15", line)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("alpha", "words"), [(0.004, "leaves 1 of 300"), (0.999, "leaves none")])
+def test_a_subset_of_one_or_of_all_is_refused(copy: Study, alpha: float, words: str) -> None:
+    study = change(copy.root, "masks = 15", f"masks = 15\nalpha = {alpha}")
+    with pytest.raises(DataError, match=words):
+        study.build(workers=0, rebuild="bank")
+
+
+def test_weights_without_their_recipe_are_refused_before_anything_is_built(
+    small_study: Study, study_folder: Path
+) -> None:
+    shutil.copy(small_study.checkpoint_file("mlp", 0), study_folder / "0.safetensors")
+    recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
+    study = change(study_folder, recipe, 'weights = ["0.safetensors"]')
+    with pytest.raises(SpecError, match=r"only `weights`\. Add the recipe .*masks = 0"):
+        study.build(workers=0)
+    assert not study.has_data
+    study = change(study_folder, "weights =", "epochs = 1\nweights =")
+    study.build(workers=0)
+    assert study.has_bank("mlp")
+
+
+def test_a_run_that_diverges_is_named(copy: Study) -> None:
+    study = change(copy.root, "learning_rate = 0.05", "learning_rate = 1000.0")
+    shutil.rmtree(copy.bank_folder("mlp"))
+    from engine.build.run import Run
+    from engine.build.stages import bank as stage
+
+    with pytest.raises(DataloupeError, match=r"^Subset run 00000-0 of mlp: Training diverged"):
+        stage.run(Run(study, "cpu", 0, lambda progress: None), "mlp")
+
+
+def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
+    study = change(copy.root, "masks = 15", "masks = 0")
+    assert not study.has_bank("mlp")
+    assert "bank" not in {step.stage for step in study.progress()}
+    with pytest.raises(StoreError, match=r"no run bank of mlp: set `masks` under \[subset_runs\]"):
+        study.bank()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda outputs: outputs.__setitem__(7, np.nan), "1 of its 60 outputs are NaN or infinite"),
+        (lambda outputs: outputs.fill(0.5), "all its 60 outputs are the same"),
+    ],
+)
+def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words: str) -> None:
+    path = copy.run_file("mlp", 4, 0)
+    shard = {name: np.array(array) for name, array in store.read_tensors(path).items()}
+    spoil(shard["test"])
+    store.write_tensors(path, shard, "")
+    with pytest.raises(StoreError, match=rf"00004-0\.safetensors is broken: {words} on the test"):
+        copy.bank()
+
+
+# --- workers that die ---------------------------------------------------------------------------
+
+
+def test_workers_killed_twenty_times_lose_and_repeat_nothing(
+    small_study: Study, tmp_path: Path
+) -> None:
+    text = SMALL_STUDY.replace("masks = 15", "masks = 40\nseeds = 2")
+    undisturbed = study_with(tmp_path / "a", small_study, text)
+    undisturbed.build(workers=2)
+    study = study_with(tmp_path / "b", small_study, text)
+    moments, killed, done = random.Random(0), 0, threading.Event()
+    others = set(children_of(os.getpid()))  # such as the driver of a browser for other tests
+
+    def kill_workers() -> None:
+        nonlocal killed
+        while killed < 20 and not done.is_set():
+            before = len(study.finished_runs("mlp"))
+            while len(study.finished_runs("mlp")) == before and not done.wait(0.005):
+                pass  # a worker starts in a second and trains in a twentieth of one
+            time.sleep(moments.uniform(0.0, 0.1))
+            if workers := sorted(set(children_of(os.getpid())) - others):
+                os.kill(moments.choice(workers), signal.SIGKILL)
+                killed += 1
+
+    seen: list[int] = []
+
+    def note(step: Progress) -> None:
+        if step.stage == "bank":
+            seen.append(step.done)
+
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
+    try:
+        while not study.has_bank("mlp"):
+            seen.clear()
+            with contextlib.suppress(DataloupeError):  # one run's workers were killed three times
+                study.build(workers=2, on_progress=note)
+            assert seen == list(range(seen[0], seen[0] + len(seen)))
+    finally:
+        done.set()
+        killer.join()
+    assert killed == 20
+    assert contents(study.root) == contents(undisturbed.root)

@@ -1,0 +1,180 @@
+"""The bank's validation runs choose, its test runs judge: a small study built to the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from engine import Study, store
+from engine.attribution.datamodels.fit import fit_datamodels
+from engine.attribution.datamodels.prior import Settings, fit, output_units
+from engine.build.method_files import write_method
+from engine.cli.main import main
+from engine.store.errors import StoreError
+
+BANK = "masks = 20"
+
+
+def build(folder: Path, more: str = "") -> Study:
+    spec = folder / "study.toml"
+    spec.write_text(spec.read_text().replace("masks = 15", BANK) + more)
+    study = Study.open(folder)
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="module")
+def judged(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The small study with a bank, all settings of TRAK left to it, and a method made elsewhere."""
+    folder = tmp_path_factory.mktemp("judged") / "study"
+    shutil.copytree(
+        small_study.root,
+        folder,
+        ignore=shutil.ignore_patterns("tuning", "trak", "search", "methods", "quality"),
+    )
+    random = np.random.default_rng(0).normal(size=(60, 300)).astype(np.float32)
+    badge = {"method": "Random", "reason": "Made up."}
+    write_method(Study.open(folder), "mlp", "random", lambda tests: random[tests], badge, "random")
+    return build(folder)
+
+
+def lds_of(scores: np.ndarray, masks: np.ndarray, outputs: np.ndarray) -> float:
+    pairs = zip(scores @ masks.T, outputs.T, strict=True)
+    # A row of zeros predicts nothing: its correlation counts as 0.
+    found = [stats.spearmanr(*pair).statistic if np.ptp(pair[0]) else 0.0 for pair in pairs]
+    return float(np.mean(found))
+
+
+def test_every_method_is_judged_by_the_test_runs(judged: Study) -> None:
+    quality = judged.quality()
+    assert quality is not None
+    assert quality.masks == {"fit": 12, "validation": 4, "test": 4}
+    test = judged.bank().part("test")
+    for method in ("trak", "random", "hybrid", "datamodel"):
+        scores = judged.scores(range(60), method=method)
+        found = quality.methods[method].lds
+        assert found.mean == pytest.approx(lds_of(scores, test.masks, test.test), abs=2e-3)
+        assert found.low <= found.mean <= found.high
+    assert abs(quality.methods["random"].lds.mean) < 0.15
+    assert quality.methods["trak"].lds.mean > 0.15
+    assert {name for name, one in quality.methods.items() if one.baseline} == {
+        "embedding",
+        "gradient-dot",
+    }
+
+
+def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None:
+    quality = judged.quality()
+    assert quality is not None
+    validation = judged.bank().part("validation")
+    for method in ("trak", "random"):
+        scores = judged.scores(range(60), method=method)
+        wanted = lds_of(scores, validation.masks, validation.test)
+        assert quality.methods[method].validation_lds == pytest.approx(wanted, abs=2e-3)
+    best = max(
+        (name for name, one in quality.methods.items() if not one.baseline),
+        key=lambda name: quality.methods[name].validation_lds or 0,
+    )
+    assert quality.preferred == judged.methods()[0] == best
+    assert judged.badge(method="trak").lds == quality.methods["trak"].lds.mean
+
+
+def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -> None:
+    about = store.read_json(judged.method_file("mlp", "hybrid"))
+    seen, test = judged.bank().part("fit", "validation"), judged.bank().part("test")
+    settings = Settings(about["ridge"], about["flat"], about["noise"], about["width"])
+    tau = torch.from_numpy(judged.scores(range(60), method="trak"))
+    arrays = [torch.from_numpy(array) for array in (seen.masks, seen.test)]
+    units = output_units(tau, *arrays, settings.ridge)
+    found = fit(tau * units, *arrays, settings, torch.from_numpy(test.masks))
+    np.testing.assert_allclose(
+        judged.scores(range(60), method="hybrid"), found.weights, rtol=1e-4, atol=1e-6
+    )
+    shown = judged.predicted_and_actual(method="hybrid")
+    np.testing.assert_allclose(shown["predicted"], found.predicted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(shown["actual"], test.test.T)
+    quality = judged.quality()
+    assert quality is not None
+    inside = np.abs(shown["predicted"] - shown["actual"]) < 1.6449 * shown["deviation"]
+    assert quality.methods["hybrid"].coverage == pytest.approx(inside.mean())
+    assert judged.badge(method="hybrid").runs == 16
+
+
+def test_the_settings_are_those_that_did_best_on_validation(judged: Study) -> None:
+    tuning = store.read_json(judged.tuning_file("mlp"))
+    road = store.read_json(judged.road_file("mlp"))
+    best = max(tuning["trials"], key=lambda trial: trial["lds"])
+    for name, value in tuning["settings"].items():
+        assert road[name] == value == best[name]
+
+
+def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> None:
+    quality = judged.quality()
+    assert quality is not None
+    if judged.badge(method="trak").soft_threshold == 0:
+        last = quality.checkpoints[-1]
+        assert last.n == 2
+        assert last.lds.mean == pytest.approx(quality.methods["trak"].lds.mean, abs=1e-3)
+
+
+def test_datamodels_of_training_examples_come_on_request(
+    judged: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
+) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(judged.root, root)
+    with pytest.raises(StoreError, match="training_targets = true"):
+        judged.training_datamodel(3)
+    spec = (root / "study.toml").read_text()
+    (root / "study.toml").write_text(spec.replace(BANK, f"{BANK}\ntraining_targets = true"))
+    study = Study.open(root)
+    study.build(workers=0)
+    bank = study.bank()
+    both = bank.part("fit", "validation")
+    held_out = np.isin(both.numbers, bank.part("validation").numbers)
+    wanted = fit_datamodels(both.masks, both.train[:, [3]], held_out).rows(np.array([0]))[0]
+    found = study.training_datamodel(3)
+    assert found.itself == pytest.approx(wanted[3])
+    np.testing.assert_array_equal(found.weights, np.delete(wanted, 3)[np.delete(wanted, 3) != 0])
+    rows, weights = found.strongest(5, -1)
+    assert list(weights) == sorted(weights)
+    assert (weights < 0).all()
+    assert 3 not in rows
+    np.testing.assert_array_equal(weights, wanted[rows])
+
+    assert main(["explain", str(root), "--train", "3", "--k", "5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["row"] for one in told["hurting"]] == list(rows)
+    assert told["itself"] == found.itself
+    app = visit(study, "training", train="3")
+    assert not app.exception
+    assert any("What its own prediction hangs on" in html.proto.body for html in app.get("html"))
+    kept = [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))]
+    study.build(workers=0)
+    assert [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))] == kept
+
+
+def test_fixed_settings_need_no_bank_first(study_folder: Path) -> None:
+    fixed = "\n[trak]\ndamping = 1.5\ntempering = 0.5\nsoft_threshold = 0\n"
+    study = build(study_folder, fixed)
+    assert not study.tuning_file("mlp").exists()
+    assert study.quality() is not None
+
+
+def test_a_bank_that_grows_is_judged_anew(judged: Study, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(judged.root, tmp_path / "copy"))
+    spec = folder / "study.toml"
+    spec.write_text(spec.read_text().replace("masks = 20", "masks = 25"))
+    study = Study.open(folder)
+    before = study.run_file("mlp", 3, 0).stat().st_mtime_ns
+    study.build(workers=0)
+    quality = study.quality()
+    assert quality is not None
+    assert quality.masks["test"] == 5
+    assert study.run_file("mlp", 3, 0).stat().st_mtime_ns == before

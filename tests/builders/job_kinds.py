@@ -1,0 +1,91 @@
+"""Jobs that do nothing but behave in some way; `tests/site` brings them into the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from engine.running.jobs.kinds import Kind, Report
+from engine.running.processes import run_jobs
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+
+CHECK = "tests.builders.job_kinds:check"
+TEST_KINDS = {
+    name: Kind(f"Test: {name}", CHECK, f"tests.builders.job_kinds:{name}")
+    for name in ("count", "stubborn", "pooled", "refuse", "stumble", "start_again", "talk")
+}
+
+
+def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    if "wrong" in parameters:
+        raise DataloupeError("This kind takes no 'wrong'.")
+    return {"steps": 3, "seconds": 0.0} | parameters
+
+
+def count(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Count on from where it was, as work does whose shards are there."""
+    marks = study.root / "marks" / str(parameters.get("name", ""))
+    marks.mkdir(parents=True, exist_ok=True)
+    steps = parameters["steps"]
+    report(len(list(marks.iterdir())), steps, "counting")
+    while (done := len(list(marks.iterdir()))) < steps:
+        time.sleep(parameters["seconds"])
+        (marks / str(done)).write_text(str(os.getpid()))
+        report(done + 1, steps, f"counted {done + 1}")
+    return {"counted": steps}
+
+
+def stubborn(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Neither it nor its children, which lead sessions of their own, listen to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    nested = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {ignore!r}])\n{ignore}"
+    )
+    for own_session in (False, True):
+        subprocess.Popen([sys.executable, "-c", nested], start_new_session=own_session)
+    report(0, 1, "waiting")
+    time.sleep(600)
+    return {}
+
+
+def pooled(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Work in processes of engine.running.processes."""
+    report(0, 8, "working")
+    done: list[float] = []
+
+    def on_done(job: float, result: None) -> None:
+        done.append(job)
+        report(len(done), 8, "working")
+
+    run_jobs(time.sleep, [parameters["seconds"]] * 8, 2, on_done)
+    return {}
+
+
+def refuse(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    raise DataloupeError("The data do not fit:\n  put them right.")
+
+
+def stumble(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    return {"never": 1 / 0}
+
+
+def start_again(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Take what watches over it along, each time."""
+    parent = os.getppid()
+    assert b"engine.running.jobs.runner" in Path(f"/proc/{parent}/cmdline").read_bytes()
+    os.kill(parent, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def talk(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    print("good morning <b>", flush=True)
+    subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+    return {"study": str(Path(study.root).name)}

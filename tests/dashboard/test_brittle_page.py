@@ -1,0 +1,215 @@
+"""The page Brittle in its states, on a real small study that it may verify in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboard.components.lead_curve import lead_curve
+from engine import Study
+from engine.applications.brittle.supports import Supports, find, verify_brittle
+from engine.running.jobs.queue import jobs
+from engine.study.triage import triage
+from tests.build.test_build import change
+from tests.builders.calibrated_study import give_units
+from tests.builders.synthetic_study import write_study
+from tests.dashboard.test_dashboard import cards, words
+
+
+@pytest.fixture(scope="module")
+def study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    root = tmp_path_factory.mktemp("page") / "study"
+    return give_units(Study.open(shutil.copytree(small_study.root, root)))
+
+
+@pytest.fixture(scope="module")
+def found(study: Study) -> Supports:
+    return find(study)
+
+
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are put into the queue, and nothing runs them."""
+    monkeypatch.setattr("engine.running.jobs.queue.start_runner", lambda study: None)
+
+
+def id_of(study: Study, row: int) -> str:
+    return str(study.table("test")["id"].iloc[row])
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+def test_the_most_brittle_come_first(visit: Any, study: Study, found: Supports) -> None:
+    app = visit(study, "brittle")
+    shown = cards(app)
+    assert [card["row"] for card in shown] == found.ranked.tolist()
+    assert [card["aside"] for card in shown] == [f"k {found.size[row]}" for row in found.ranked]
+    assert f"{len(found.ranked)} of 60 are said to flip without at most 20" in words(app)
+
+
+def test_filters_are_in_the_address(visit: Any, study: Study, found: Supports) -> None:
+    labels = study.table("test")["label"]
+    wanted = labels[found.ranked[0]]
+    app = visit(study, "brittle")
+    app.selectbox(key="label").select(wanted).run()
+    assert app.query_params["label"] == wanted
+    rows = [int(row) for row in found.ranked if labels[row] == wanted]
+    assert [card["row"] for card in cards(app)] == rows
+    app = visit(study, "brittle", label=wanted, status="verified")
+    assert not cards(app)
+    app = visit(study, "brittle", at_most="3")
+    assert [card["row"] for card in cards(app)] == find(study, at_most=3).ranked.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("at_most", "0"), ("at_most", "x"), ("flag", "<b>"), ("status", "maybe")]
+)
+def test_what_cannot_be_is_told(visit: Any, study: Study, name: str, value: str) -> None:
+    app = visit(study, "brittle", **{name: value})
+    assert "This link says something that cannot be here." in words(app)
+    assert "<b>”" not in words(app)
+
+
+def test_the_list_is_exported_as_it_is_filtered(visit: Any, study: Study, found: Supports) -> None:
+    label = study.table("test")["label"][found.ranked[0]]
+    app = visit(study, "brittle", label=label)
+    named = [button.proto.label for button in app.get("download_button")]
+    assert named == ["CSV", "JSON", "Parquet"]
+
+
+# --- one prediction -------------------------------------------------------------------------------
+
+
+def test_a_prediction_shows_its_removal_set_and_flip(
+    visit: Any, study: Study, found: Supports
+) -> None:
+    row = next(int(row) for row in found.ranked if 1 < found.size[row] < 20)
+    app = visit(study, "brittle", test=id_of(study, row))
+    assert f"Without its <b>{found.size[row]} strongest" in words(app)
+    assert f"Said to flip without {found.size[row]}." in words(app)
+    assert [card["row"] for card in cards(app)] == found.removal(row).tolist()
+    assert "Predicted, not verified" in words(app)
+    app.slider(key="removed").set_value(len(found.removal(row, 20))).run()
+    assert [card["row"] for card in cards(app)] == found.removal(row, 20).tolist()
+    assert app.query_params["removed"] == str(len(found.removal(row, 20)))
+
+
+def test_one_that_is_stable_says_so(visit: Any, study: Study, found: Supports) -> None:
+    stable = int(np.flatnonzero((found.size == 0) & (found.agreement == 1))[0])
+    app = visit(study, "brittle", test=id_of(study, stable))
+    assert "Not said to flip without its strongest 20" in words(app)
+    assert not [button for button in app.button if button.key == "verify"]
+
+
+def test_an_unknown_example_is_told(visit: Any, study: Study) -> None:
+    assert "There is no test example “nobody” here." in words(
+        visit(study, "brittle", test="nobody")
+    )
+
+
+def test_tags_and_notes_with_undo(visit: Any, study: Study, found: Supports) -> None:
+    row = int(found.ranked[0])
+    app = visit(study, "brittle", test=id_of(study, row))
+    app.text_input(key=f"new_tag_{row}").set_value("<i>look</i>").run()
+    app.text_input(key=f"new_note_{row}").set_value("<script>x</script>").run()
+    assert triage(study, "mlp")[row].tags == ["<i>look</i>"]
+    assert "<script>" not in words(app)
+    assert "&lt;script&gt;x" in words(app)
+    assert "<i>look</i>" in app.selectbox(key="tag").options
+    app.button(key="undo").click().run()
+    assert triage(study, "mlp")[row].notes == []
+    app.button(key="untag <i>look</i>").click().run()
+    assert triage(study, "mlp")[row].tags == []
+    app.button(key="undo").click().run()
+    assert triage(study, "mlp")[row].tags == ["<i>look</i>"]
+
+
+# --- verifying ------------------------------------------------------------------------------------
+
+
+def test_verify_puts_a_job_into_the_queue(
+    visit: Any, study: Study, found: Supports, queued: None
+) -> None:
+    row = int(found.ranked[0])
+    app = visit(study, "brittle", test=id_of(study, row))
+    app.button(key="verify").click().run()
+    (job,) = jobs(study)
+    assert (job.kind, job.parameters["tests"], job.parameters["seeds"]) == ("brittle", [row], 5)
+    app.run()
+    (cancel,) = [button for button in app.button if button.label == "Cancel"]
+    cancel.click().run()
+    assert jobs(study)[0].status == "cancelled"
+    app.number_input(key="first").set_value(2)
+    app.button(key="verify_first").click().run()
+    assert jobs(study)[0].parameters["tests"] == found.ranked[:2].tolist()
+
+
+def test_a_verified_prediction_says_what_came(visit: Any, study: Study, found: Supports) -> None:
+    row = int(found.ranked[0])
+    (one,) = verify_brittle(study, found, [row], seeds=2, workers=0)
+    outcome = one.outcomes[0]
+    app = visit(study, "brittle", test=id_of(study, row))
+    word = "Verified" if outcome.flipped else "Refuted"
+    assert f"{word}: {round(2 * outcome.flips.mean)} of 2 retrained models flip" in words(app)
+    first = cards(app, gallery=1)[0] if len(app.get("bidi_component")) > 1 else None
+    assert first is None or word.lower() in first["tag"]
+    app = visit(study, "brittle", status=word.lower())
+    assert [card["row"] for card in cards(app)] == [row]
+
+
+# --- what is missing ------------------------------------------------------------------------------
+
+
+def test_scores_without_units_say_what_to_add(visit: Any, tmp_path: Path) -> None:
+    app = visit(write_study(tmp_path / "study"), "brittle")
+    assert "Scores are not calibrated here" in words(app)
+
+
+def test_before_the_scores_the_build_is_shown(visit: Any, tmp_path: Path) -> None:
+    app = visit(write_study(tmp_path / "study", stage="predictions"), "brittle")
+    assert "appear here as soon as they are scored" in words(app)
+
+
+def test_checkpoints_alone_are_predicted_and_not_verified(
+    visit: Any, study: Study, tmp_path: Path
+) -> None:
+    copy = Study.open(shutil.copytree(study.root, tmp_path / "copy"))
+    names = []
+    for number in range(2):
+        shutil.copy(copy.checkpoint_file("mlp", number), copy.root / f"{number}.safetensors")
+        names.append(f"{number}.safetensors")
+    recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
+    app = visit(change(copy.root, recipe, f"weights = {json.dumps(names)}"), "brittle")
+    assert "Add the recipe that made them" in words(app)
+    assert cards(app)
+    assert not [button for button in app.button if button.key == "verify_first"]
+
+
+# --- the chart ------------------------------------------------------------------------------------
+
+
+def test_the_curve_is_told_to_those_who_cannot_see() -> None:
+    leads, reach = np.array([2.0, 1.0, 0.2, -0.6]), np.array([0.1, 0.1, 0.2, 0.3])
+    shown = lead_curve(leads, reach, 2, 3)
+    assert "Without 2: +0.2, between 0 and +0.4. Said to flip without 3." in shown
+    assert 'class="dl-flip" style="left:100.00%"' in shown
+    assert 'class="dl-flip"' not in lead_curve(leads, reach, 2, 0)
+    assert "polygon(" in lead_curve(leads[:2], reach[:2], 1, 0)
+
+
+def test_exports_open_in_pandas(study: Study, found: Supports) -> None:
+    import io
+
+    from dashboard.brittle import brittle
+    from engine.applications.brittle.table import as_bytes
+
+    table, told = brittle(study, found)
+    opened = pd.read_parquet(io.BytesIO(as_bytes(table, "parquet")))
+    assert opened["row"].tolist() == told["row"].tolist() == found.ranked.tolist()

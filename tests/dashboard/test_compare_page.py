@@ -1,0 +1,422 @@
+"""The page Compare in every state; uploads are tried in a real worker."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import dashboard.uploads
+from dashboard.__main__ import largest_upload
+from engine import Study, store
+from engine.applications.modeldiff.job import run_hypothesis, run_job
+from engine.applications.modeldiff.notes import keep_note, notes
+from engine.applications.modeldiff.report_file import as_csv, as_dict, as_html
+from engine.build.retraining import check_recipe, has_recipe
+from engine.exchange.uploads.keeping import delete, trial_worker
+from engine.running.jobs import queue
+from engine.running.jobs.queue import jobs
+from engine.running.kept_worker import KeptWorker
+from engine.store.errors import DataloupeError, UploadError
+from engine.study.uploads import write_upload
+from tests.dashboard.test_dashboard import cards, words
+
+NAME = "<b>Mine</b> | other"
+
+
+@pytest.fixture(scope="module")
+def worker(small_study: Study) -> Iterator[KeptWorker]:
+    """One worker for all tests here: it takes seconds to load."""
+    kept = trial_worker(small_study)
+    yield kept
+    kept.end()
+
+
+@pytest.fixture
+def page(visit: Any, worker: KeptWorker, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The page, in a server whose jobs are rows only: no runner is started for them."""
+    monkeypatch.setattr(dashboard.uploads, "_worker", lambda study: worker)
+    monkeypatch.setattr(queue, "start_runner", lambda study: None)
+    return lambda study, **parameters: visit(study, "compare", **parameters)
+
+
+@pytest.fixture
+def fresh(small_study: Study, tmp_path: Path) -> Study:
+    """The small study, without anything uploaded, to write into."""
+    shutil.copytree(small_study.root, tmp_path / "study")
+    return Study.open(tmp_path / "study")
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    """Nobody is told."""
+
+
+@pytest.fixture(scope="module")
+def compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The small study with a changed model uploaded, compared and tested. Only read it."""
+    root = tmp_path_factory.mktemp("compared") / "study"
+    shutil.copytree(small_study.root, root)
+    study = Study.open(root)
+    weights = store.read_tensors(study.checkpoint_file("mlp", 0))
+    rng = np.random.default_rng(0)
+    changed = {
+        k: v + np.float32(0.05) * rng.standard_normal(v.shape, np.float32)
+        for k, v in weights.items()
+    }
+    path = root.parent / "mine.safetensors"
+    store.write_tensors(path, changed, "mine")
+    upload = study.upload(path, name=NAME)
+    found = run_job(study, {"a": "mlp", "b": upload.id, "workers": 0}, quiet)["comparison"]
+    for names in (None, ["patch"]):
+        run_hypothesis(study, {"comparison": found, "names": names, "rows": [0, 1, 2]}, quiet)
+    return study
+
+
+def the_upload(study: Study) -> str:
+    (upload,) = study.uploads
+    return upload
+
+
+def the_comparison(study: Study) -> str:
+    (path,) = study.comparison_files()
+    return path.stem
+
+
+def give(app: AppTest, *contents: bytes, name: str = "a.safetensors") -> AppTest:
+    files = [
+        (f"{n}{name}", content, "application/octet-stream") for n, content in enumerate(contents)
+    ]
+    app.file_uploader(key="checkpoints_0").set_value(files).run()
+    app.button(key="upload").click().run()
+    assert not app.exception
+    return app
+
+
+# --- uploading -----------------------------------------------------------------------------------
+
+
+def test_a_study_of_one_algorithm_asks_for_another(page: Any, small_study: Study) -> None:
+    app = page(small_study)
+    shown = words(app)
+    assert "Which model shall be compared?" in shown
+    assert "Grey pictures" in shown or "grey pictures" in shown.lower()
+    assert "opening one runs what is in it" in shown
+    assert app.button(key="upload").disabled
+    assert "mlp" in app.selectbox(key="upload_architecture_0").options
+
+
+def test_texts_can_be_compared_too(page: Any, text_study: Study) -> None:
+    assert "token ids of the study" in words(page(text_study))
+
+
+def test_before_the_data_are_read_it_says_so(visit: Any, idle_study: Study) -> None:
+    assert "as soon as the data are read" in words(visit(idle_study, "compare"))
+
+
+def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study) -> None:
+    content = fresh.checkpoint_file("mlp", 1).read_bytes()
+    app = page(fresh)
+    app.text_input(key="upload_name_0").input("Second <i>")
+    give(app, content)
+    upload = fresh.uploads[the_upload(fresh)]
+    assert upload.name == "Second <i>"
+    assert app.query_params["b"] in (upload.id, [upload.id])
+    shown = words(app)
+    assert "Second &lt;i&gt; at a glance" in shown
+    assert "1 checkpoint, indicative: 4 more would do" in shown
+    assert f"<code>{upload.files[0].sha256[:16]}</code>" in shown
+    logits = store.read_tensors(fresh.outputs_file("mlp", 1, "test"))["logits"]
+    classes = np.array(fresh.dataset.classes)
+    labels = fresh.table("test")["label"].to_numpy()
+    said = classes[np.asarray(logits).argmax(axis=1)]
+    assert f"<dd>{(said == labels).mean():.1%}<small>mean of 1 checkpoint" in shown
+    theirs = fresh.predictions("test", "mlp")["predicted"].to_numpy()
+    assert f"{(said != theirs).sum()} of 60 differ" in shown
+    assert {card["row"] for card in cards(app)} == set(np.flatnonzero(said != theirs))
+    assert jobs(fresh) == []
+    app.button(key="compare").click().run()
+    (job,) = jobs(fresh)
+    assert (job.kind, job.parameters["a"], job.parameters["b"]) == ("compare", "mlp", upload.id)
+    assert job.title == "Compare mlp and Second <i>"
+    assert "Waiting" in words(app)
+    assert "compare" not in [button.key for button in app.button]
+
+
+def test_what_is_refused_is_said_in_one_line(page: Any, fresh: Study) -> None:
+    app = give(page(fresh), b"\x80\x04", name="<img src=x>.safetensors")
+    assert "&lt;img src=x&gt;" in words(app)
+    assert words(app).count('data-kind="wrong"') == 1
+    assert not fresh.uploads
+    assert not fresh.uploaded_weights_files()
+    # What the browser sent is let go: the next attempt begins with no file.
+    assert not app.file_uploader(key="checkpoints_1").value
+    good = fresh.checkpoint_file("mlp", 0).read_bytes()
+    app.file_uploader(key="checkpoints_1").set_value(
+        [(f"{n}.safetensors", good, "application/octet-stream") for n in range(2)]
+    ).run()
+    app.button(key="upload").click().run()
+    assert "a checkpoint counts once" in words(app)
+
+
+def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -> None:
+    upload = fresh.upload(fresh.checkpoint_file("mlp", 0)).id
+    app = page(fresh)
+    app.text_input(key=f"name-{upload}").input("Better").run()
+    app.button(key=f"rename-{upload}").click().run()
+    assert fresh.uploads[upload].name == "Better"
+    app.button(key=f"delete-{upload}").click().run()
+    assert upload in fresh.uploads
+    assert app.button(key=f"delete-{upload}").label == "Delete Better for everyone"
+    app.button(key=f"delete-{upload}").click().run()
+    assert not app.exception
+    assert not fresh.uploads
+    assert "“Better” is deleted" in words(app)
+    assert "Which model shall be compared?" in words(app)
+
+
+def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> None:
+    upload = fresh.upload(fresh.checkpoint_file("mlp", 0))
+    spec = fresh.spec_file.read_text()
+    fresh.spec_file.write_text(spec.replace("[uploads]", "[uploads]\nkeep_days = 7"))
+    page(fresh)
+    assert list(fresh.uploads) == [upload.id]
+    write_upload(fresh, replace(upload, when=(datetime.now(UTC) - timedelta(days=8)).isoformat()))
+    shown = words(page(fresh))
+    assert "Uploads are deleted after 7 days." in shown
+    assert "Which model shall be compared?" in shown
+    assert not fresh.uploads
+    assert not fresh.uploaded_weights_files()
+
+
+def test_an_address_that_cannot_be_is_said(page: Any, compared: Study) -> None:
+    app = page(compared, a="nobody", b="upload-000000000000", pane="<x>", direction="-1", side="c")
+    assert "no learning algorithm “nobody”" in words(app)
+    app = page(compared, a="mlp", b="mlp", direction="999")
+    assert "cannot be compared with itself" in words(app)
+
+
+def test_the_server_takes_what_the_study_says(compared: Study, tmp_path: Path) -> None:
+    assert largest_upload(compared.root) == compared.spec.uploads.max_mib
+    assert largest_upload(tmp_path) == dashboard.live.MEGABYTES
+
+
+# --- what was found ------------------------------------------------------------------------------
+
+
+def test_directions_both_ways(page: Any, compared: Study) -> None:
+    upload = the_upload(compared)
+    about = store.read_json(compared.comparison_file(the_comparison(compared)))
+    for side in ("a", "b"):
+        app = page(compared, a="mlp", b=upload, side=side, direction="2")
+        found = about["directions"][side][1]
+        shown = words(app)
+        assert "not judged" in shown
+        assert "Indicative: one side has 1 checkpoint; 4 more would do." in shown
+        assert (
+            "Attributions of both by TRAK. Not judged: at least one algorithm needs three " in shown
+        )
+        assert [card["row"] for card in cards(app, 0)] == found["positive"][:18]
+        assert [card["row"] for card in cards(app, 1)] == found["negative"][:18]
+        assert [card["row"] for card in cards(app, 0, gallery=1)] == found["tests"][:36]
+        assert "<b>Mine" not in shown
+        assert "&lt;b&gt;Mine&lt;/b&gt;" in shown
+
+
+def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> None:
+    """Datamodels and imported scores beside TRAK; the other side goes along where it has them."""
+    for name in ("mlp", "second"):
+        folder = fresh.algorithm_folder(name)
+        if name == "second":  # the same models under another name
+            spec = (fresh.root / "study.toml").read_text()
+            again = spec[spec.index("[algorithms.mlp]") : spec.index("[search]")]
+            (fresh.root / "study.toml").write_text(spec + again.replace("mlp]", "second]"))
+            shutil.copytree(fresh.algorithm_folder("mlp"), folder)
+    study = Study.open(fresh.root)
+    app = page(study, a="mlp", b="second")
+    assert app.selectbox(key="by_a").value == app.selectbox(key="by_b").value == "trak"
+    assert "Datamodel + TRAK" in app.selectbox(key="by_a").options
+    app.selectbox(key="by_a").select("datamodel").run()
+    assert app.selectbox(key="by_b").value == "datamodel"
+    assert "Two methods are chosen" not in words(app)
+    app.button(key="compare").click().run()
+    (job,) = jobs(study)
+    assert [job.parameters[f"method_{key}"] for key in ("a", "b")] == 2 * ["datamodel"]
+    assert "compare" not in [button.key for button in app.button]
+    app = page(study, a="mlp", b="second")  # by TRAK nothing is under way
+    assert "compare" in [button.key for button in app.button]
+    run_job(study, job.parameters, quiet)
+    app = page(study, a="mlp", b="second", by_a="datamodel", by_b="datamodel")
+    assert "Attributions of both by Datamodel. Not judged: at least one algorithm" in words(app)
+    assert "subset runs or more" in words(app)
+    app.button(key="swap").click().run()
+    assert app.selectbox(key="by_a").value == "datamodel"
+    app = page(study, a="mlp", b="second", by_a="hybrid", by_b="nothing")
+    assert "second has no scores by the method “nothing”" in words(app)
+    assert "Two methods are chosen" in words(app)
+
+
+def test_noise_is_said_to_be_noise(page: Any, compared: Study, tmp_path: Path) -> None:
+    shutil.copytree(compared.root, tmp_path / "study")
+    study = Study.open(tmp_path / "study")
+    path = study.comparison_file(the_comparison(study))
+    about = store.read_json(path)
+    for number, p in enumerate((0.001, 0.5)):
+        about["directions"]["a"][number]["p"] = p
+    store.write_json(path, about, about["id"])
+    shown = words(page(study, b=the_upload(study)))
+    assert "more than chance (p = 0.001)" in shown
+    assert 'data-judged="chance"' in shown
+    assert "no more than chance" in shown
+
+
+def test_a_direction_is_named_and_noted(page: Any, compared: Study) -> None:
+    comparison = the_comparison(compared)
+    app = page(compared, b=the_upload(compared))
+    app.text_input(key=f"direction_name_{comparison}_a0").input("<i>Patch</i>")
+    app.text_area(key=f"direction_note_{comparison}_a0").input("Only *pullovers*.")
+    next(button for button in app.button if button.label == "Keep name and note").click().run()
+    assert not app.exception
+    assert notes(compared, comparison)["a", 0].name == "<i>Patch</i>"
+    assert "&lt;i&gt;Patch&lt;/i&gt;" in words(app)
+    assert as_dict(compared, comparison)["comparison"]["directions"]["a"][0]["note"] == (
+        "Only *pullovers*."
+    )
+    for bad in (
+        ("a", 99, "x", ""),
+        ("c", 0, "x", ""),
+        ("a", 0, "x\n", "y"),
+        ("a", 0, "x" * 99, ""),
+    ):
+        if bad[2] == "x\n":
+            continue  # stripped
+        with pytest.raises(DataloupeError):
+            keep_note(compared, comparison, *bad)
+    keep_note(compared, comparison, "a", 0, "", "")
+    assert notes(compared, comparison) == {}
+
+
+def test_one_example_under_both(page: Any, compared: Study) -> None:
+    upload = the_upload(compared)
+    app = page(compared, b=upload, pane="example", test="test-3", k="6")
+    for gallery, place in ((0, 0), (1, 2)):
+        rows = [compared.influences(3, 6, one)[place].tolist() for one in ("mlp", upload)]
+        assert [[c["row"] for c in cards(app, g, gallery)] for g in (0, 1)] == rows
+        shared = set(rows[0]) & set(rows[1])
+        tagged = {c["row"] for g in (0, 1) for c in cards(app, g, gallery) if "tag" in c}
+        assert tagged == shared
+        assert f"{len(shared)} of 6" in words(app)
+    assert "There is no test example “nobody” here" in words(
+        page(compared, b=upload, pane="example", test="nobody")
+    )
+
+
+def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path: Path) -> None:
+    shutil.copytree(compared.root, tmp_path / "study")
+    study = Study.open(tmp_path / "study")
+    app = page(study, b=the_upload(study), pane="hypothesis")
+    before = words(app)
+    assert before.count("<figure>") == 3  # the direction's test examples
+    tables = re.findall(r"<td>(differs|as chance)</td>", before)
+    assert len(tables) in (0, 13)
+    app.selectbox(key="shown_hypothesis").select_index(0).run()
+    app.selectbox(key="transformation").select("patch").run()
+    app.slider(key="option_patch_size").set_value(0.4).run()
+    assert words(app) != before
+    app.button(key="measure").click().run()
+    assert not app.exception
+    (job,) = jobs(study)
+    assert job.parameters["names"] == ["patch"]
+    assert job.parameters["options"]["patch"]["size"] == 0.4
+    assert job.parameters["intensities"] == [0.333, 0.667, 1.0]
+    app.slider(key="intensity").set_value(0.0).run()
+    assert app.button(key="measure").disabled
+
+
+def test_a_texture_that_is_no_picture(page: Any, compared: Study) -> None:
+    app = page(compared, b=the_upload(compared), pane="hypothesis")
+    app.selectbox(key="transformation").select("texture").run()
+    app.file_uploader(key="option_texture_texture").upload("x.png", b"no", "image/png").run()
+    assert not app.exception
+    assert "is damaged or no picture" in words(app)
+
+
+# --- to take away --------------------------------------------------------------------------------
+
+
+def test_the_report_holds_everything_and_loads_nothing(compared: Study) -> None:
+    comparison = the_comparison(compared)
+    page = as_html(compared, comparison)
+    assert "<b>Mine" not in page
+    assert "&lt;b&gt;Mine" in page
+    assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', page)
+    assert "<script" not in page
+    assert page.count("<figure>") > 100
+    assert compared.dataset.fingerprint in page
+    assert compared.uploads[the_upload(compared)].files[0].sha256 in page
+    assert "ATE of mlp" in page
+    content = json.loads(json.dumps(as_dict(compared, comparison), allow_nan=False))
+    assert len(content["hypotheses"]) == 2
+    rows = list(csv.DictReader(io.StringIO(as_csv(compared, comparison))))
+    about = content["comparison"]["directions"]
+    first = [row for row in rows if row["direction"] == "1" and row["directions_of"] == "mlp"]
+    assert [int(row["row"]) for row in first if row["split"] == "test"] == about["a"][0]["tests"]
+    assert {row["significant"] for row in rows} == {"not judged"}
+
+
+# --- the other pages -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("view", "says"),
+    [
+        ("explain", "Supporting"),
+        ("explore", ""),
+        ("training", "helped"),
+        ("overview", "indicative"),
+        ("quality", "uploaded as finished checkpoints"),
+        ("map", "is computed"),
+        ("live", "are computed when it is compared"),
+        ("what_if", "cannot be verified"),
+        ("brittle", ""),
+        ("provenance", ""),
+    ],
+)
+def test_every_page_shows_an_upload(visit: Any, compared: Study, view: str, says: str) -> None:
+    app = visit(
+        compared, view, algorithm=the_upload(compared), test="test-3", train="train-3", set="none"
+    )
+    assert not app.exception
+    assert "cannot be shown as it is" not in words(app)
+    assert app.selectbox(key="algorithm").value == the_upload(compared)
+    assert NAME in app.selectbox(key="algorithm").options
+
+
+def test_an_upload_cannot_be_retrained(compared: Study) -> None:
+    upload = the_upload(compared)
+    assert not has_recipe(compared, upload)
+    with pytest.raises(UploadError, match="can be predicted but not verified"):
+        check_recipe(compared, upload)
+    with pytest.raises(UploadError, match="finished checkpoints"):
+        compared.verify([1, 2], algorithm=upload)
+    badge = compared.badge(upload)
+    assert (badge.checkpoints, badge.wanted) == (1, 4)
+    assert compared.badge("mlp").wanted == 0
+
+
+def test_deleting_takes_the_notes_along(compared: Study, tmp_path: Path) -> None:
+    shutil.copytree(compared.root, tmp_path / "study")
+    study = Study.open(tmp_path / "study")
+    keep_note(study, the_comparison(study), "b", 1, "n", "")
+    delete(study, the_upload(study))
+    assert list((study.root / "comparisons").iterdir()) == []

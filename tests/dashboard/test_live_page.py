@@ -1,0 +1,251 @@
+"""The live page in every state, in-process; answers come from a real worker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+import dashboard.live
+from dashboard.__main__ import server_config
+from dashboard.data import STUDY_VARIABLE
+from engine import Study, store
+from engine.applications.live import Question, ask
+from engine.running.kept_worker import KeptWorker
+from tests.applications.test_live import photo, pixels_of, png
+from tests.builders.synthetic_study import write_study
+from tests.dashboard.test_dashboard import APP, cards, group_words, words
+from tests.running.test_kept_worker import hang
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[KeptWorker]:
+    """One worker for all tests here: it takes seconds to load."""
+    kept = KeptWorker(1, dashboard.live.MEMORY_BYTES, 600, 60)
+    yield kept
+    kept.end()
+
+
+@pytest.fixture
+def visit(monkeypatch: pytest.MonkeyPatch, worker: KeptWorker) -> Any:
+    st.cache_resource.clear()
+    monkeypatch.setattr(dashboard.live, "_worker", lambda: worker)
+
+    def open_page(study: Study, **parameters: str) -> AppTest:
+        monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
+        app = AppTest.from_file(str(APP), default_timeout=180)
+        for name, value in parameters.items():
+            app.query_params[name] = value
+        app.switch_page("views/live.py").run()
+        assert not app.exception
+        return app
+
+    return open_page
+
+
+def give(app: AppTest, content: bytes, name: str = "mine.png") -> AppTest:
+    app.file_uploader(key="own_picture").upload(name, content, "image/png").run()
+    assert not app.exception
+    return app
+
+
+def test_it_asks_for_a_picture_and_says_that_nothing_is_kept(
+    visit: Any, small_study: Study
+) -> None:
+    app = visit(small_study)
+    assert "Which picture shall be explained?" in words(app)
+    assert "Nothing of it is stored" in words(app)
+    assert "png" in " ".join(app.file_uploader(key="own_picture").allowed_type)
+
+
+def test_a_picture_is_answered(visit: Any, small_study: Study) -> None:
+    content = png(pixels_of(small_study, 5))
+    app = give(visit(small_study, k="7"), content)
+    answer = ask(Question(small_study.root, "mlp", content))
+    for side, rows in enumerate((answer.support, answer.oppose)):
+        assert [card["row"] for card in cards(app, side)] == list(rows[:7])
+        assert cards(app, side)[0]["href"].startswith("training?")
+        assert "test=" not in cards(app, side)[0]["href"]
+    predicted = small_study.dataset.classes[answer.predicted]
+    assert f"Trained the model towards “{predicted}”" in group_words(app)[0]
+    assert "Pulled it away from that" in group_words(app)[1]
+    shown = words(app)
+    assert f"{answer.probabilities.max():.1%}" in shown
+    assert "data:image/png;base64," in shown
+    assert "by 2 checkpoints" in shown
+    popovers = [part.proto.popover.label for part in app.get("popover")]
+    assert popovers[0].startswith("TRAK, live · 2 checkpoints · quality not measured")
+    assert "Live: 2 of 2 checkpoints" in shown
+
+
+def test_another_class_can_be_explained(visit: Any, small_study: Study) -> None:
+    content = png(pixels_of(small_study, 5))
+    app = give(visit(small_study), content)
+    predicted = ask(Question(small_study.root, "mlp", content)).predicted
+    other = (predicted + 3) % 10
+    classes = small_study.dataset.classes
+    app.selectbox(key="explained").select(classes[other]).run()
+    answer = ask(Question(small_study.root, "mlp", content, other))
+    assert [card["row"] for card in cards(app)] == list(answer.support[:12])
+    assert f"towards “{classes[other]}”" in group_words(app)[0]
+    assert f"Pulled it to the predicted “{classes[predicted]}”" in group_words(app)[1]
+
+
+@pytest.mark.parametrize("show", ["similar", "both"])
+def test_similar_pictures_stand_beside(visit: Any, small_study: Study, show: str) -> None:
+    app = give(visit(small_study, show=show), png(pixels_of(small_study, 5)))
+    rows, _ = small_study.neighbours("test", 5, 12)
+    assert [card["row"] for card in cards(app, 2 * (show == "both"))] == list(rows)
+    assert len(group_words(app)) == (3 if show == "both" else 1)
+    assert ("influential pictures shown are not among" in words(app)) is (show == "both")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"no picture at all", "The picture is damaged or no picture of a known format"),
+        (png(photo(300, 300))[:20_000], "The picture is damaged"),
+        (b"", "The file is empty"),
+    ],
+)
+def test_what_cannot_be_used_gets_one_clear_line(
+    visit: Any, small_study: Study, content: bytes, line: str
+) -> None:
+    app = give(visit(small_study), content)
+    (panel,) = [part.value for part in app.html if 'class="dl-notice"' in part.value]
+    assert 'data-kind="error"' in panel
+    assert "This picture cannot be explained" in panel
+    assert line in panel
+    give(app, png(pixels_of(small_study, 5)))
+    assert len(cards(app)) == 12
+
+
+def test_what_was_done_to_the_picture_is_said(visit: Any, small_study: Study) -> None:
+    app = give(visit(small_study), png(photo(640, 480)), "photo.png")
+    assert "640 × 480 pixels and was brought to the 28 × 28" in words(app)
+
+
+KEPT_OF_A_QUESTION = ("live_given", "live_asked", "live_answer")
+
+
+def test_a_picture_that_is_taken_away_leaves_nothing(visit: Any, small_study: Study) -> None:
+    app = give(visit(small_study), png(pixels_of(small_study, 5)))
+    assert "live_answer" in app.session_state
+    app.file_uploader(key="own_picture").set_value(None).run()
+    assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
+    assert "Which picture shall be explained?" in words(app)
+
+
+def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study: Study) -> None:
+    app = give(visit(small_study), png(pixels_of(small_study, 5)))
+    shown = [card["row"] for card in cards(app)]
+    app.query_params["train"] = "train-3"
+    app.switch_page("views/training.py").run()
+    app.switch_page("views/live.py").run()
+    assert [card["row"] for card in cards(app)] == shown
+    app.button(key="forget").click().run()
+    assert "Which picture shall be explained?" in words(app)
+    assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
+
+
+def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:
+    from dashboard.components.answer_export import answer_as_json
+
+    content = png(pixels_of(small_study, 5))
+    app = give(visit(small_study), content)
+    assert [button.proto.label for button in app.get("download_button")] == ["JSON"]
+    answer = ask(Question(small_study.root, "mlp", content))
+    taken = json.loads(answer_as_json(small_study, "mlp", answer, 4))
+    assert [one["row"] for one in taken["supporting"]] == list(answer.support[:4])
+    assert [one["row"] for one in taken["similar"]] == list(answer.similar[:4])
+    assert taken["given"].startswith("data:image/png;base64,")
+    assert sum(taken["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_hanging_worker_is_said_and_replaced(
+    visit: Any, small_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = visit(small_study)
+    monkeypatch.setattr(dashboard.live, "answer", hang)
+    monkeypatch.setattr(dashboard.live, "ANSWER_SECONDS", 0.3)
+    give(app, png(pixels_of(small_study, 6)))
+    assert "took longer than 0 seconds and was stopped" in words(app)
+    monkeypatch.undo()
+
+
+def test_a_text_is_asked_in_a_box(visit: Any, text_study: Study) -> None:
+    app = visit(text_study)
+    assert "Which text shall be explained?" in words(app)
+    app.text_area(key="own_text").input("my sister praised the zeppelin").run()
+    answer = ask(Question(text_study.root, "words", "my sister praised the zeppelin"))
+    assert [card["row"] for card in cards(app)] == list(answer.support[:12])
+    assert "“zeppelin”" in words(app)
+    assert "my sister praised the zeppelin" in words(app)
+    app.text_area(key="own_text").input("…").run()
+    assert "The text holds no word: write some." in words(app)
+
+
+def test_a_study_built_before_live_queries_waits_for_them(visit: Any, tmp_path: Path) -> None:
+    assert "as soon as they are prepared" in words(visit(write_study(tmp_path / "study")))
+    empty = write_study(tmp_path / "empty", stage="spec")
+    assert "as soon as they are prepared" in words(visit(empty))
+
+
+def test_a_study_that_keeps_nothing_says_why(
+    visit: Any, small_study: Study, tmp_path: Path
+) -> None:
+    study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+    found = store.read_json(study.live_file("mlp")) | {"checkpoints": 0, "reason": "it is <b>huge"}
+    store.write_json(study.live_file("mlp"), found, "")
+    shown = words(visit(study))
+    assert "takes no live queries" in shown
+    assert "it is &lt;b&gt;huge" in shown
+
+
+def test_a_model_without_embeddings_is_answered_without_likeness(
+    visit: Any, small_study: Study, tmp_path: Path
+) -> None:
+    study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+    about = {"checkpoints": 0, "reason": "the architecture has no method `embed`"}
+    store.write_json(study.similarity_file("mlp"), about, "")
+    content = png(pixels_of(study, 5))
+    assert len(cards(give(visit(study), content))) == 12
+    shown = words(give(visit(study, show="both"), content))
+    assert "does not say which pictures are similar" in shown
+
+
+def test_the_server_takes_as_much_as_the_page_and_no_more() -> None:
+    assert server_config("127.0.0.1", 1)["server.maxUploadSize"] == dashboard.live.MEGABYTES == 20
+
+
+def test_the_page_s_process_needs_no_torch(small_study: Study, tmp_path: Path) -> None:
+    picture = tmp_path / "mine.png"
+    picture.write_bytes(png(pixels_of(small_study, 5)))
+    script = f"""
+import os, sys
+os.environ['{STUDY_VARIABLE}'] = {str(small_study.root)!r}
+from pathlib import Path
+from streamlit.testing.v1 import AppTest
+app = AppTest.from_file({str(APP)!r}, default_timeout=180)
+app.switch_page("views/live.py").run()
+app.file_uploader(key="own_picture").upload("a.png", Path({str(picture)!r}).read_bytes(), "").run()
+assert not app.exception and any("dl-own" in part.value for part in app.html)
+assert "torch" not in sys.modules, "torch was imported"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_scores_of_the_page_are_those_of_the_study(visit: Any, small_study: Study) -> None:
+    """With all checkpoints live, a test picture's own supporters are those of Explain."""
+    row = int(np.flatnonzero(small_study.predictions("test")["correct"])[0])
+    app = give(visit(small_study), png(pixels_of(small_study, row)))
+    assert [card["row"] for card in cards(app)] == list(small_study.influences(row, 12)[0])

@@ -1,0 +1,309 @@
+"""The Quality page in every state, the badge that leads to it, and scores in margin units."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from streamlit.testing.v1 import AppTest
+
+from dashboard.components.agreement import POINTS, agreement
+from dashboard.components.cards import amount
+from dashboard.components.curves import Line, curves
+from dashboard.components.intervals import Bar, intervals
+from engine.attribution.evaluation.quality import Measured
+from engine.store.layout import TRAK
+from engine.study.reader import Study
+from tests.builders.synthetic_quality import write_quality
+from tests.builders.synthetic_study import CLASSES, write_study
+from tests.dashboard.test_dashboard import HOSTILE, cards, group_words, words
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    root = tmp_path_factory.mktemp("studies") / "measured"
+    return write_quality(write_study(root, n_train=60, n_test=48))
+
+
+def figure(app: AppTest) -> dict[str, Any]:
+    (chart,) = app.get("plotly_chart")
+    found: dict[str, Any] = json.loads(chart.proto.spec)
+    return found
+
+
+# --- states ------------------------------------------------------------------------------------
+
+
+def test_everything_measured_is_shown(visit: Any, measured: Study) -> None:
+    shown = words(visit(measured, "quality"))
+    quality = measured.quality()
+    assert quality is not None
+    for one in quality.methods.values():
+        assert f"{one.lds.mean:.3f}".replace("-", "−") in shown
+        assert one.settings in shown
+    assert shown.count("baseline</span>") == 2
+    assert "TRAK + runs <span class=" in shown
+    assert ">preferred</span>" in shown
+    assert "<li data-kind=" in shown
+    for label in CLASSES:
+        assert f'"dl-name">{label}' in shown
+    assert ">do not trust</span>" in shown
+    for told in (
+        "What these scores are good for",
+        "Prove what one example did",
+        "LDS with more checkpoints",
+        "LDS with more subset runs",
+        "<td>1.5</td><td>0.5</td><td>0</td><td>0.310</td>",
+        "120 masks, for datamodels",
+        "40 masks, for the figures here and for no choice",
+    ):
+        assert told in shown
+
+
+def test_a_method_is_switched_everywhere(visit: Any, measured: Study) -> None:
+    app = visit(measured, "quality")
+    assert app.query_params["method"] == "hybrid"
+    app.selectbox(key="method").select("datamodel").run()
+    assert app.query_params["method"] == "datamodel"
+    assert "how far scores by Datamodel can be trusted" in words(app)
+    assert "Validation prefers TRAK + runs" in words(app)
+    assert "90% intervals" not in words(app)  # Only the hybrid states any.
+
+
+@pytest.mark.parametrize("stage", ["spec", "data", "predictions"])
+def test_before_there_are_scores(visit: Any, tmp_path: Path, stage: Any) -> None:
+    shown = words(visit(write_study(tmp_path / "s", stage=stage), "quality"))
+    assert "no scores to trust yet" in shown
+    assert "Read and check the data" in shown
+
+
+def test_without_subset_runs_it_says_what_to_add_and_what_it_costs(
+    visit: Any, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path / "s")
+    app = visit(study, "quality")
+    assert "Nobody knows yet" in words(app)
+    assert "about 20 times what the 5 checkpoints here took" in words(app)
+    assert [code.value for code in app.code] == [
+        "[subset_runs]\nmasks = 200",
+        f"dataloupe build {study.root}",
+    ]
+    spec = study.spec_file.read_text()
+    study.spec_file.write_text(spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]'))
+    shown = words(visit(Study.open(study.root), "quality"))
+    assert "give the recipe that made them" in shown
+    assert "times what the" not in shown
+
+
+def test_while_subset_runs_are_trained_it_shows_how_far_they_are(
+    visit: Any, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path / "s")
+    study.spec_file.write_text(study.spec_file.read_text() + "[subset_runs]\nmasks = 20\n")
+    app = visit(study, "quality")
+    assert "when the subset runs are done" in words(app)
+    assert "0 of 20" in words(app)
+    write_quality(study)
+    app.run()
+    assert "What these scores are good for" in words(app)
+    assert "The run bank grows: 0 of 20 runs" in words(app)
+
+
+def test_scores_made_elsewhere_alone(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    write_quality(study, methods=("datamodel", "embedding"))
+    shutil.rmtree(study.trak_folder("cnn"))
+    shutil.rmtree(study.search_folder("cnn", TRAK))
+    shown = words(visit(study, "quality"))
+    assert "how far scores by Datamodel can be trusted" in shown
+    assert "LDS with more checkpoints" not in shown
+    assert "the scores were made elsewhere" in shown
+    shutil.rmtree(study.quality_folder("cnn"))
+    shown = words(visit(study, "quality"))
+    assert "Scores by Datamodel were made elsewhere and come without proof" in shown
+
+
+def test_a_method_that_came_after_the_measuring(visit: Any, tmp_path: Path) -> None:
+    study = write_quality(write_study(tmp_path / "s"))
+    before = study.quality_file("cnn").read_bytes()
+    shutil.rmtree(study.quality_folder("cnn"))
+    write_quality(study, methods=(TRAK,))
+    shown = words(visit(study, "quality", method="hybrid"))
+    assert "TRAK + runs was not there when quality was measured" in shown
+    assert "until then trust TRAK more" in shown
+    assert "do not trust" not in shown
+    study.quality_file("cnn").write_bytes(before)
+    assert "was not there" not in words(visit(study, "quality", method="hybrid"))
+
+
+def test_few_runs_and_chance_are_said(visit: Any, tmp_path: Path) -> None:
+    study = write_quality(write_study(tmp_path / "s"), masks=15)
+    shown = words(visit(study, "quality"))
+    assert "few: intervals are wide" in shown
+    assert "Few runs: 3 held-out masks" in shown
+    write_quality(study, skill=0.0)
+    app = visit(study, "quality")
+    assert "Do not use." in words(app)
+    assert ">preferred · no better than chance</span>" in words(app)
+    badge = visit(study, "explain", test="1").get("popover")[0].proto.popover
+    assert badge.label.endswith("no better than chance")
+
+
+# --- predicted against actual ------------------------------------------------------------------
+
+
+def test_points_of_all_examples_have_their_means_taken_out(visit: Any, measured: Study) -> None:
+    app = visit(measured, "quality")
+    assert "48 test examples in one of 40 held-out masks." in words(app)
+    outputs = measured.predicted_and_actual()
+    made = agreement(outputs, [str(row) for row in range(48)], "margin", None).data[1]
+    assert len(made.x) == 48 * 40
+    wanted = outputs["actual"] - outputs["actual"].mean(axis=1, keepdims=True)
+    rows, runs = np.array(made.customdata).T
+    np.testing.assert_allclose(made.y, wanted[rows, runs])
+    assert np.corrcoef(made.x, made.y)[0, 1] > 0.2
+
+
+def test_scores_without_a_unit_have_no_diagonal() -> None:
+    outputs = {"predicted": np.eye(4), "actual": 9 * np.eye(4)}
+    made = agreement(outputs, list("abcd"), "margin", None, calibrated=False)
+    assert len(made.data) == 1
+    assert made.layout.xaxis.title.text.startswith("Sum of scores")
+    assert made.layout.xaxis.range is None
+
+
+def test_many_points_are_sampled_alike_each_time() -> None:
+    outputs = {name: np.random.default_rng(0).normal(size=(500, 50)) for name in "ab"}
+    outputs = {"predicted": outputs["a"], "actual": outputs["b"]}
+    first, again = (agreement(outputs, ["x"] * 500, "margin", None).data[1] for _ in range(2))
+    assert len(first.x) == POINTS
+    assert first.customdata == again.customdata
+    assert len({tuple(pair) for pair in first.customdata}) == POINTS
+
+
+def test_one_example_stands_in_the_url_and_leads_to_explain(visit: Any, measured: Study) -> None:
+    app = visit(measured, "quality", test="test-7")
+    each = measured.lds_of_each()
+    assert f"rank correlation is {each[7]:.2f}".replace("-", "−") in words(app)
+    points = figure(app)["data"][1]
+    assert points["text"] == ["test-7"] * 40
+    assert "error_x" in points
+    app.button(key="Worst").click().run()
+    assert app.query_params["test"] == f"test-{each.argmin()}"
+    app.button(key="all").click().run()
+    assert "test" not in app.query_params
+    app.text_input(key="one_test").set_value("9").run()
+    assert "Explain test-9" in [button.label for button in app.button]
+    next(button for button in app.button if button.label == "Explain test-9").click().run()
+    assert "for test-9" in words(app)
+    assert app.query_params["method"] == "hybrid"
+
+
+def test_an_example_that_does_not_exist_is_told(visit: Any, measured: Study) -> None:
+    shown = words(visit(measured, "quality", test="<b>nobody</b>"))
+    assert "no test example “&lt;b&gt;nobody&lt;/b&gt;”; all are shown" in shown
+
+
+def test_without_stored_outputs_the_rest_is_shown(visit: Any, tmp_path: Path) -> None:
+    study = write_quality(write_study(tmp_path / "s"))
+    study.predicted_file("cnn", "hybrid").unlink()
+    app = visit(study, "quality")
+    assert "LDS of each class" in words(app)
+    assert not app.get("plotly_chart")
+
+
+# --- the badge, and units of the margin --------------------------------------------------------
+
+
+def test_the_badge_says_how_good_scores_are_and_leads_to_quality(
+    visit: Any, measured: Study
+) -> None:
+    app = visit(measured, "explain", test="test-1")
+    quality = measured.quality()
+    assert quality is not None
+    lds = quality.methods["hybrid"].lds
+    label = app.get("popover")[0].proto.popover.label
+    assert (
+        label == f"TRAK + runs · LDS {lds.mean:.2f} ({lds.low:.2f} to {lds.high:.2f}) · calibrated"
+    )
+    assert "Calibrated: times 4 (3.52 to 4.52)" in words(app)
+    (link,) = app.get("page_link")
+    assert link.proto.page == "quality"
+    assert parse_qs(link.proto.query_string)["test"] == ["test-1"]
+    assert visit(measured, "overview").get("page_link")
+
+
+def test_calibrated_scores_are_shown_as_changes_of_the_margin(visit: Any, measured: Study) -> None:
+    app = visit(measured, "explain", test="test-1", k="5")
+    _, scores, _, oppose_scores = measured.influences(1, 5)
+    card = cards(app, 0)[0]
+    assert float(card["score"]) == pytest.approx(4 * scores[0], rel=0.01)
+    assert "of margin (score +" in card["hint"]
+    change = measured.removal(1, scores)
+    assert change is not None
+    assert change.mean == pytest.approx(-4 * scores.sum(), rel=1e-5)
+    said = (
+        f"Removing these 5: margin {change.mean:.2f} ± {change.high - change.mean:.2f}, on average"
+    )
+    supporting, opposing = group_words(app)
+    assert said.replace("-", "−") in supporting
+    assert f"margin +{-4 * oppose_scores.sum():.2f} ±" in opposing
+
+    training = visit(measured, "training", train="train-3")
+    top = measured.top_of_training(3)["support_score"]
+    assert float(cards(training, 0)[0]["score"]) == pytest.approx(4 * top[0], rel=0.01)
+    assert "Numbers are changes of that margin" in group_words(training)[0]
+
+
+def test_uncalibrated_scores_stay_as_they_are(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    before = cards(visit(study, "explain", test="test-1", method=TRAK))
+    write_quality(study, skill=0.0)
+    app = visit(study, "explain", test="test-1", method=TRAK)
+    assert cards(app) == before
+    assert "Removing" not in "".join(group_words(app))
+    assert study.removal(1, np.ones(3), method=TRAK) is None
+
+
+# --- pieces ------------------------------------------------------------------------------------
+
+
+def test_hostile_names_are_shown_as_text(visit: Any, tmp_path: Path) -> None:
+    study = write_quality(write_study(tmp_path / "s", classes=HOSTILE, wrong=0.5))
+    shown = words(visit(study, "quality"))
+    assert "<script>" not in shown
+    assert "<img" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), [f"class {n}" for n in range(300)]])
+def test_few_and_many_classes(visit: Any, tmp_path: Path, classes: list[str]) -> None:
+    study = write_quality(write_study(tmp_path / "s", classes=classes, n_test=90))
+    shown = words(visit(study, "quality"))
+    assert ("The 24 worst of" in shown) is (len(classes) > 24)
+
+
+ENDS = some.floats(-1, 1)
+
+
+@given(some.lists(some.tuples(ENDS, ENDS, ENDS), min_size=1, max_size=5))
+def test_bars_and_curves_stay_inside(triples: list[tuple[float, float, float]]) -> None:
+    found = [Measured(mid, low, high) for low, mid, high in map(sorted, triples)]
+    html = intervals([Bar(str(place), lds) for place, lds in enumerate(found)], "some")
+    html += curves("t", "w", "runs", [Line("one", list(enumerate(found, start=1)), 0)])
+    percents = [float(percent) for percent in re.findall(r"(-?[\d.]+)%", html)]
+    assert len(percents) > 4 * len(found)
+    assert all(-0.01 <= percent <= 100.01 for percent in percents)
+
+
+def test_a_calibrated_amount_names_its_score() -> None:
+    assert amount(0.01, 0.05, None) == ("+0.0100", "+0.0100")
+    assert amount(-0.01, 0.05, 4.0) == ("−0.040", "−0.040 of margin (score −0.0100)")

@@ -1,0 +1,126 @@
+"""The page What if in every state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.running.jobs.queue import jobs
+from engine.study.reader import Study
+from engine.study.removal_sets import keep_set
+from tests.builders.synthetic_quality import write_quality
+from tests.builders.synthetic_study import write_study
+from tests.dashboard.test_dashboard import HOSTILE, cards, words
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    root = tmp_path_factory.mktemp("studies") / "whatif"
+    return write_quality(write_study(root, n_train=60, n_test=24))
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return write_study(tmp_path_factory.mktemp("studies") / "raw", n_train=60, n_test=24)
+
+
+def test_a_class_is_chosen_and_answered(visit: Any, measured: Study) -> None:
+    app = visit(measured, "what_if")
+    assert "Which training data?" in words(app)
+    labels = measured.table("train")["label"].to_numpy()
+    app.selectbox(key="removed_class").select(labels[0]).run()
+    app.button(key="ask").click().run()
+    assert not app.exception
+    found = measured.counterfactual(np.flatnonzero(labels == labels[0]).tolist())
+    shown = words(app)
+    assert "Nothing would be left of" in shown
+    assert "Predicted effect by class" in shown
+    assert f"<dd>{len(found.lost)}<small>margins fall below 0" in shown
+    assert len(cards(app)) == min(24, len(found.removed))
+    assert len(cards(app, 0, gallery=1)) == len(found.strongest(-1, 24))
+    assert len(cards(app, 1, gallery=1)) == len(found.strongest(1, 24))
+    again = visit(measured, "what_if", set=app.query_params["set"])
+    assert "Predicted effect by class" in words(again)
+
+
+def test_uncalibrated_scores_order_and_no_more(visit: Any, raw: Study) -> None:
+    kept = keep_set(raw, [1, 2, 3], "three")
+    shown = words(visit(raw, "what_if", set=kept.key))
+    assert "Uncalibrated" in shown
+    assert "margins fall below" not in shown
+
+
+def test_pasted_ids(visit: Any, raw: Study) -> None:
+    app = visit(raw, "what_if")
+    app.segmented_control(key="by").select("ids").run()
+    app.text_area(key="pasted_ids").input("train-3, 7 nobody <b>").run()
+    assert "No training picture is called nobody, &lt;b&gt;; left out." in words(app)
+    app.button(key="ask").click().run()
+    assert "2 named one by one" in words(app)
+
+
+def test_by_filter_at_random_and_by_supporters(visit: Any, raw: Study) -> None:
+    app = visit(raw, "what_if")
+    app.segmented_control(key="by").select("filter").run()
+    assert app.button(key="ask").disabled
+    app.text_input(key="f_id").input("train-1").run()
+    app.selectbox(key="which").select("random").run()
+    app.button(key="ask").click().run()
+    assert "11 random of 11 id train-1 (seed 0)" in words(app)
+    app = visit(raw, "what_if", test="test-4")
+    app.segmented_control(key="by").select("supporters").run()
+    app.button(key="ask").click().run()
+    assert "12 strongest supporters of test picture test-4" in words(app)
+    assert len(cards(app)) == 12
+
+
+def test_explain_leads_here(visit: Any, raw: Study) -> None:
+    app = visit(raw, "explain", test="test-4")
+    app.button(key="what_if").click().run()
+    assert not app.exception
+    assert "strongest supporters of test picture test-4" in words(app)
+
+
+def test_sets_that_cannot_be(visit: Any, raw: Study) -> None:
+    shown = words(visit(raw, "what_if", set="../../x"))
+    assert "keeps no removal set" in shown
+    assert "Which training data?" in shown
+
+
+def test_without_a_recipe_it_says_what_to_add(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s")
+    spec = study.spec_file.read_text()
+    study.spec_file.write_text(spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]'))
+    kept = keep_set(study, [1, 2, 3], "three")
+    app = visit(Study.open(study.root), "what_if", set=kept.key)
+    assert "Predicted effect by class" in words(app)
+    assert "Add the recipe" in words(app)
+    assert not [button for button in app.button if button.key == "verify"]
+
+
+def test_who_types_a_number_and_clicks_at_once_gets_that_many(
+    visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.running.jobs.queue.start_runner", lambda study: None)
+    study = write_study(tmp_path / "s", n_train=60, n_test=24)
+    app = visit(study, "what_if", set=keep_set(study, [1, 2, 3], "three").key)
+    app.number_input(key="seeds").set_value(2)
+    app.button(key="verify").click().run()
+    (job,) = jobs(study, active=True)
+    assert (job.kind, job.parameters["seeds"]) == ("verify", 2)
+
+
+@pytest.mark.parametrize("stage", ["spec", "data", "predictions"])
+def test_before_there_are_scores(visit: Any, tmp_path: Path, stage: Any) -> None:
+    shown = words(visit(write_study(tmp_path / "s", stage=stage), "what_if"))
+    assert "as soon as there are scores" in shown
+
+
+def test_hostile_names(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", classes=HOSTILE, files=HOSTILE)
+    kept = keep_set(study, [1, 2, 3], "<img src=x onerror=alert(1)>")
+    shown = words(visit(study, "what_if", set=kept.key))
+    assert "<img src=x" not in shown

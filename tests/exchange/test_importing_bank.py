@@ -1,0 +1,324 @@
+"""Run banks made elsewhere: what they say arrives, and what does not fit is refused in a line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import Study, store
+from engine.build.build import build
+from engine.cli.main import main
+from engine.exchange.importing import banks as importing
+from engine.store.errors import ImportingError, SpecError, StoreError
+from engine.study.doctor import examine
+from tests.build.test_build import change, contents
+
+M, N_TRAIN, N_TEST = 24, 300, 60
+
+
+@pytest.fixture(scope="module")
+def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The small study with 24 runs and their logits: what other people's files are made of."""
+    root = tmp_path_factory.mktemp("banks") / "study"
+    shutil.copytree(small_study.root, root)
+    study = change(root, "masks = 15", "masks = 24\nlogits = true")
+    study.build(workers=2, rebuild="bank")
+    return study
+
+
+@pytest.fixture
+def files(study_with_runs: Study) -> dict[str, np.ndarray]:
+    """The published layout."""
+    runs = study_with_runs.bank()
+    shards = [store.read_tensors(study_with_runs.run_file("mlp", k, 0)) for k in range(M)]
+    files = {"train_masks_50pct": runs.masks}
+    for split in ("train", "test"):
+        logits = np.stack([shard[f"{split}_logits"] for shard in shards])
+        files[f"{split}_margins_50pct"] = max_margins(study_with_runs, split, logits)
+    return files
+
+
+def max_margins(study: Study, split: Any, logits: np.ndarray) -> np.ndarray:
+    """logit_y − the largest other, float16, by a plain loop."""
+    labels = np.concatenate([shard["label"] for shard in study.arrays(split)])
+    found = np.empty(logits.shape[:2], np.float16)
+    for run, of_run in enumerate(logits):
+        for row, of_row in enumerate(of_run):
+            found[run, row] = of_row[labels[row]] - np.delete(of_row, labels[row]).max()
+    return found
+
+
+@pytest.fixture
+def copy(small_study: Study, tmp_path: Path) -> Study:
+    """A built study without a bank of its own."""
+    root = tmp_path / "copy"
+    shutil.copytree(small_study.root, root, ignore=shutil.ignore_patterns("bank"))
+    return change(root, "masks = 15", "masks = 0")
+
+
+def saved(folder: Path, files: dict[str, np.ndarray]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, array in files.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=True)
+    return folder
+
+
+# --- what arrives --------------------------------------------------------------------------------
+
+
+def test_the_published_layout_arrives_as_it_is(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path / "cifar", files)
+    assert main(["import", "bank", str(folder), "--study", str(copy.root)]) == 0
+    said = capsys.readouterr().out
+    assert "max-margins" in said
+    assert "24 runs on 24 masks (α 0.5)" in said
+    found = copy.bank()
+    np.testing.assert_array_equal(found.masks, files["train_masks_50pct"])
+    np.testing.assert_array_equal(found.test, files["test_margins_50pct"].astype(np.float32))
+    np.testing.assert_array_equal(found.train, files["train_margins_50pct"].astype(np.float32))
+    assert (found.output, found.source) == ("max-margin", "cifar")
+    assert len(found.part("test")) == 4
+    assert copy.bank(train=False).train is None
+
+
+def test_logits_become_our_margin(
+    copy: Study, study_with_runs: Study, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    shards = [store.read_tensors(study_with_runs.run_file("mlp", k, 0)) for k in range(M)]
+    logits = {
+        f"{s}_logits": np.stack([one[f"{s}_logits"] for one in shards]) for s in ("train", "test")
+    }
+    masks = {"train_masks": files["train_masks_50pct"]}
+    about = copy.import_bank(saved(tmp_path / "logits", masks | logits))
+    ours, found = study_with_runs.bank(), copy.bank()
+    assert about.output == found.output == "margin"
+    np.testing.assert_allclose(found.test, ours.test, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.train, ours.train, rtol=1e-4, atol=1e-4)
+
+
+def test_the_store_of_the_datamodels_library_leaves_out_what_is_not_finished(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    masks, margins = files["train_masks_50pct"].copy(), files["test_margins_50pct"].copy()
+    masks[20:], margins[20:] = False, 0
+    completed = np.arange(M) < 20
+    folder = saved(
+        tmp_path / "store", {"masks": masks, "margins": margins, "_completed": completed}
+    )
+    about = copy.import_bank(folder, output="margin")
+    assert (about.runs, about.output, about.train) == (20, "margin", False)
+    assert "4 of 24 runs are not finished" in " ".join(about.notes)
+    assert copy.bank().train is None
+    np.testing.assert_array_equal(copy.bank().masks, masks[:20])
+
+
+def test_runs_with_one_mask_are_averaged_and_cannot_judge_themselves(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "_SHARD_BYTES", 4 * 360 * 7)  # seven runs a shard
+    order = [0, 1, 2, 0, *range(3, 18), 0]
+    margins = files["test_margins_50pct"][: len(order)]
+    files = {"masks": files["train_masks_50pct"][order], "margins": margins}
+    about = copy.import_bank(saved(tmp_path / "seeds", files))
+    assert (about.runs, about.masks, about.shards) == (20, 18, 3)
+    found = copy.bank()
+    assert found.seeds.tolist() == [3] + 17 * [1]
+    assert len(np.unique(found.masks, axis=0)) == 18
+    wanted = margins[[0, 3, 19]].astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(found.test[0], wanted, rtol=1e-5)
+
+
+def test_matrices_on_their_side_are_turned_and_said(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    turned = {name: array.T.copy() for name, array in files.items()}
+    about = copy.import_bank(saved(tmp_path / "turned", turned))
+    assert about.notes[0] == (
+        "train_masks_50pct.npy is [300 training examples, 24 runs]; it is turned."
+    )
+    np.testing.assert_array_equal(copy.bank().masks, files["train_masks_50pct"])
+    np.testing.assert_array_equal(copy.bank().test, files["test_margins_50pct"].astype(np.float32))
+
+
+# --- what it does to the study -------------------------------------------------------------------
+
+
+def test_nothing_is_trained_where_a_bank_was_imported(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    copy.import_bank(saved(tmp_path / "bank", files))
+    copy.build(workers=0)  # [subset_runs] asks for none, and yet there are runs to judge by
+    quality = copy.quality()
+    assert quality is not None
+    assert (quality.output, quality.alpha) == ("max-margin", 0.5)
+    assert quality.masks == {"fit": 15, "validation": 5, "test": 4}
+    study = change(copy.root, "masks = 0", "masks = 15")
+    study.build(workers=0)
+    assert not study.bank_folder("mlp").exists()
+    assert study.has_bank("mlp")
+    step = next(step for step in study.progress() if step.stage == "bank")
+    assert step.complete
+    other = change(copy.root, "train_limit = 300", "train_limit = 299")
+    with pytest.raises(StoreError, match="run bank of mlp belongs to other data"):
+        other.build(workers=0, rebuild="data")
+
+
+def test_weights_alone_can_have_an_imported_bank(
+    small_study: Study, study_folder: Path, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    shutil.copy(small_study.checkpoint_file("mlp", 0), study_folder / "0.safetensors")
+    recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
+    study = change(study_folder, recipe, 'weights = ["0.safetensors"]')
+    with pytest.raises(SpecError, match="dataloupe import bank"):
+        study.build(workers=0)
+    study.import_bank(saved(tmp_path / "bank", files))
+    build(study, workers=0)
+    assert study.has_bank("mlp")
+
+
+def test_another_bank_takes_the_place_only_on_request_and_whole(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "bank", files)
+    first = copy.import_bank(folder)
+    before = contents(copy.root)
+    assert copy.import_bank(folder) == first
+    with pytest.raises(ImportingError, match="--replace"):
+        copy.import_bank(folder, runs=20)
+    broken = files["test_margins_50pct"].copy()
+    broken[17, 3] = np.nan
+    saved(folder, {"test_margins_50pct": broken})
+    with pytest.raises(ImportingError, match="of run 17, 1 of its 60"):
+        copy.import_bank(folder, replace=True)
+    assert contents(copy.root) == before
+    saved(folder, files)
+    assert copy.import_bank(folder, runs=20, replace=True).runs == 20
+    assert len(list(copy.bank_import_file("mlp").parent.glob("*.safetensors"))) == 1
+    assert len(copy.bank()) == 20
+
+
+def test_doctor_says_that_only_importing_again_mends_it(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    about = copy.import_bank(saved(tmp_path / "bank", files))
+    path = copy.imported_runs_file("mlp", about.fingerprint, 0)
+    path.write_bytes(path.read_bytes()[:-100])
+    (finding,) = examine(copy, repair=True).broken
+    assert "only importing it again mends it" in finding
+    assert not copy.has_bank("mlp")
+
+
+# --- what cannot be ------------------------------------------------------------------------------
+
+
+def without_example(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda files: files.update({name: files[name][:, 1:]})
+
+
+def shuffled_runs(files: dict[str, Any]) -> None:
+    files["train_margins_50pct"] = files["train_margins_50pct"][::-1]
+
+
+def other_examples(files: dict[str, Any]) -> None:
+    order = np.random.default_rng(0).permutation(N_TEST)
+    files["test_margins_50pct"] = files["test_margins_50pct"][:, order]
+
+
+def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    def spoil(files: dict[str, Any]) -> None:
+        files[name] = files[name].copy()
+        files[name][where] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            without_example("train_masks_50pct"),
+            r"24 rows \(which fits nothing\) and 299 columns \(which fits nothing\); the study has "
+            "300 training examples",
+        ),
+        (
+            without_example("test_margins_50pct"),
+            r"24 rows \(as many as masks\) and 59 columns \(which fits nothing\); the study has 60 "
+            "test examples and 24 runs have masks",
+        ),
+        (
+            lambda files: files.update(test_margins_50pct=files["test_margins_50pct"][:20]),
+            r"20 rows \(which fits nothing\) and 60 columns \(as many as test examples\)",
+        ),
+        (
+            lambda files: files.update(test_margins_50pct=files["test_margins_50pct"][:, 0]),
+            r"has the shape \[24\]; \[runs, examples\] was expected",
+        ),
+        (set_to("test_margins_50pct", (5, 7), np.inf), "of run 5, 1 of its 60 outputs are NaN or"),
+        (set_to("train_margins_50pct", 3, 0), "of run 3, all its 300 outputs are the same"),
+        (set_to("test_margins_50pct", (slice(None), 9), 1), "1 of 60 test examples have the same"),
+        (set_to("train_masks_50pct", 2, False), "run 2 was trained on no example"),
+        (set_to("train_masks_50pct", 2, True), "run 2 was trained on every example"),
+        (
+            lambda files: files.update(
+                train_masks_50pct=2 * files["train_masks_50pct"].astype(int)
+            ),
+            "other values than 0 and 1",
+        ),
+        (
+            lambda files: files.update({name: files[name][:14] for name in files}),
+            "14 finished runs on 14 different masks; at least 15",
+        ),
+        (lambda files: files.pop("train_masks_50pct"), r"has no train_masks\*.npy or masks\*.npy"),
+        (lambda files: files.pop("test_margins_50pct"), r"has no test_margins\*.npy or"),
+        (
+            lambda files: files.update(train_masks_10pct=files["train_masks_50pct"]),
+            "has several: train_masks_10pct.npy, train_masks_50pct.npy",
+        ),
+        (
+            lambda files: files.update(test_logits=np.zeros((M, N_TEST, 10))),
+            "logits of one split and margins of the other",
+        ),
+        (
+            lambda files: files.update(test_margins_50pct=np.full((M, N_TEST), object())),
+            "no whole .npy file of plain numbers",
+        ),
+        (shuffled_runs, "no surer of the examples that the masks say"),
+        (other_examples, "Another dataset, or another order of the test examples"),
+    ],
+)
+def test_a_bank_that_does_not_fit_is_refused_in_a_line(
+    copy: Study,
+    files: dict[str, np.ndarray],
+    tmp_path: Path,
+    spoil: Callable[[dict[str, Any]], None],
+    words: str,
+) -> None:
+    before = contents(copy.root)
+    spoil(files)
+    with pytest.raises(ImportingError, match=words) as caught:
+        copy.import_bank(saved(tmp_path / "bank", files))
+    assert "\n" not in str(caught.value)
+    assert contents(copy.root) == before
+
+
+def test_a_file_that_is_cut_short_is_named(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "bank", files) / "test_margins_50pct.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ImportingError, match=r"test_margins_50pct\.npy is no whole \.npy file"):
+        copy.import_bank(path.parent)
+    with pytest.raises(ImportingError, match="is no folder"):
+        copy.import_bank(path)
+
+
+def test_runs_of_our_own_need_no_import(copy: Study, small_study: Study) -> None:
+    with pytest.raises(ImportingError, match="need no import: copy them"):
+        copy.import_bank(small_study.bank_folder("mlp"))

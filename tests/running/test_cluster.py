@@ -1,0 +1,92 @@
+"""A build on a Ray cluster: the same bytes as on this machine, also when half of it dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Progress, SpecError, Study
+from engine.running import cluster
+from tests.build.test_build import contents
+from tests.conftest import SMALL_STUDY
+
+BANK = SMALL_STUDY.replace("epochs = 4", "epochs = 40").replace("masks = 5", "masks = 12")
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
+    """A Ray cluster of two nodes of one CPU each on this machine, and the node that may go."""
+    pytest.importorskip("ray", reason="needs the extra `cluster`: pip install -e '.[cluster]'")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield nodes, nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    finally:
+        nodes.shutdown()
+
+
+def test_a_node_that_dies_loses_and_repeats_nothing(
+    two_nodes: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes, second = two_nodes
+    here = Study.create(tmp_path / "here", BANK)
+    here.build(workers=2)
+    there = Study.create(tmp_path / "there", BANK)
+    monkeypatch.chdir(tmp_path)
+    answers, seen = [], []
+    read = cluster._read
+    monkeypatch.setattr(cluster, "_read", lambda ref: answers.append(read(ref)) or answers[-1])
+
+    def kill_a_node(step: Progress) -> None:
+        if step.stage == "bank":
+            seen.append(step.done)
+            if step.done == 3:
+                nodes.remove_node(second, allow_graceful=False)
+
+    Study.open("there").build(ray=nodes.address, on_progress=kill_a_node)
+    assert seen == list(range(16))
+    assert contents(there.root) == contents(here.root)
+
+
+def test_a_cluster_that_is_not_there_is_named(study_folder: Path) -> None:
+    pytest.importorskip("ray")
+    study = Study.open(study_folder)
+    with pytest.raises(SpecError, match=r"Nothing answers at 127\.0\.0\.1:1 \(.*ray start --head"):
+        study.build(ray="127.0.0.1:1")
+    with pytest.raises(SpecError, match="'nonsense' cannot be used: Invalid address format"):
+        study.build(ray="nonsense")
+    with pytest.raises(SpecError, match="--workers 0"):
+        study.build(ray="127.0.0.1:1", workers=0)
+
+
+def test_without_ray_the_way_to_get_it_is_said(
+    study_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SpecError, match=r"--ray needs Ray: pip install 'dataloupe\[cluster\]'"):
+        Study.open(study_folder).build(ray="auto")
+
+
+def test_a_node_that_does_not_see_the_study_says_so(tmp_path: Path) -> None:
+    failure, _ = pickle.loads(cluster._answer_on_node(b"", str(tmp_path / "elsewhere")))
+    assert isinstance(failure, SpecError)
+    assert "does not see" in str(failure)
+
+
+def test_nodes_are_told_of_modules_that_are_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    paths = cluster._our_modules().split(os.pathsep)
+    assert str(tmp_path.resolve()) in paths
+    assert str(Path(logging.__file__).parent.parent) not in paths

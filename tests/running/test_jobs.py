@@ -1,0 +1,378 @@
+"""The queue: all is done once and in order, nothing outlives a cancel, no death is silent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.cli.main import main
+from engine.running.jobs import queue
+from engine.running.jobs.database import connected, home
+from engine.running.jobs.process_tree import MARK, carries, end_all, processes
+from engine.running.jobs.queue import cancel, job, jobs, log, resume, retry, seconds_left, submit
+from engine.store.errors import DataloupeError, StoreError
+from engine.study.reader import Study
+from tests.builders.job_processes import (
+    SECONDS,
+    ended,
+    kill,
+    kill_runner,
+    processes_of,
+    runners,
+    stat,
+    under_way,
+    until,
+)
+
+# --- what a job says ----------------------------------------------------------------------------
+
+
+def test_jobs_run_in_order_one_at_a_time_and_say_what_they_gave(idle_study: Study) -> None:
+    assert jobs(idle_study) == []
+    numbers = [
+        submit(idle_study, "count", {"steps": n, "name": n}, f"Count to {n}") for n in (3, 2)
+    ]
+    first, second = (ended(idle_study, number) for number in numbers)
+    assert [one.id for one in jobs(idle_study)] == [2, 1]
+    assert (first.status, first.title, first.result) == ("done", "Count to 3", {"counted": 3})
+    assert (first.done, first.total, first.what, first.attempt) == (3, 3, "counted 3", 1)
+    assert first.submitted <= first.started <= first.ended <= second.started <= second.ended
+    assert first.parameters == {"steps": 3, "name": 3, "seconds": 0.0}
+    assert len(runners(idle_study.root)) == 1
+
+
+def test_one_line_says_why_a_job_failed_and_its_log_says_more(idle_study: Study) -> None:
+    numbers = [submit(idle_study, kind, {}) for kind in ("refuse", "stumble", "talk")]
+    refused, stumbled, talked = (ended(idle_study, number) for number in numbers)
+    assert (refused.status, refused.error) == ("failed", "The data do not fit: put them right.")
+    assert stumbled.status == "failed"
+    assert "ZeroDivisionError: division by zero" in stumbled.error
+    assert "Traceback" in log(idle_study, stumbled.id)
+    assert (talked.status, talked.title) == ("done", "Test: talk")
+    assert log(idle_study, talked.id).endswith("good morning <b>\nfrom a child\n")
+
+
+def test_the_build_is_a_job_like_any_other(study_folder: Path) -> None:
+    study = Study.open(study_folder)
+    number = submit(study, "build", {"device": "cpu", "workers": 0})
+    until(lambda: not job(study, number).active)
+    found = job(study, number)
+    assert (found.status, found.error) == ("done", "")
+    assert found.done == found.total > 20
+    assert all(step.complete for step in study.progress())
+
+
+@given(
+    done=st.integers(1, 10**6),
+    left=st.integers(0, 10**6),
+    each=st.floats(1e-3, 1e3),
+    since=st.floats(0, 10),
+)
+def test_time_left_is_that_of_the_pieces_left(
+    done: int, left: int, each: float, since: float
+) -> None:
+    found = seconds_left(done, left, done * each, since)
+    assert found is not None
+    assert found == pytest.approx(max(0.0, left * each - since), rel=1e-6, abs=1e-6)
+
+
+def test_time_left_is_unknown_until_something_is_done() -> None:
+    assert seconds_left(0, 10, 5.0, 1.0) is None
+    assert seconds_left(1, 10, 0.0, 1.0) is None
+
+
+def test_what_was_there_before_is_no_speed(idle_study: Study) -> None:
+    marks = idle_study.root / "marks" / "there"
+    marks.mkdir(parents=True)
+    for mark in range(90):
+        (marks / str(mark)).touch()
+    number = submit(idle_study, "count", {"steps": 200, "seconds": 0.5, "name": "there"})
+    under_way(idle_study, number, done=93)
+    found = job(idle_study, number)
+    assert found.seconds_left > 0.4 * (200 - found.done)  # at 0.5 s each, less what has passed
+    cancel(idle_study, number)
+    assert ended(idle_study, number).seconds_left is None
+
+
+# --- what is not taken --------------------------------------------------------------------------
+
+
+def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
+    for kind, parameters, message in (
+        ("nothing", {}, "no kind of job 'nothing'; there are build"),
+        ("count", {"wrong": 1}, "takes no 'wrong'"),
+        ("count", {"steps": float("nan")}, "plain JSON"),
+        ("count", {"steps": object()}, "plain JSON"),
+        ("build", {"speed": 1}, "A build takes device, workers, rebuild, not 'speed'"),
+        ("build", {"device": "tpu"}, "device 'tpu' is not known"),
+        ("build", {"workers": -1}, "workers must be 0 or more"),
+        ("build", {"workers": True}, "workers must be 0 or more"),
+        ("build", {"rebuild": "all"}, "no stage 'all'"),
+    ):
+        with pytest.raises(DataloupeError, match=message):
+            submit(idle_study, kind, parameters)
+    assert jobs(idle_study) == []
+    assert not idle_study.jobs_file.exists()
+
+
+def test_the_same_work_is_not_put_in_twice(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"seconds": 60.0})
+    assert submit(idle_study, "count", {"seconds": 60.0, "steps": 3}) == number
+    assert submit(idle_study, "count", {"seconds": 61.0}) == number + 1
+    under_way(idle_study, number)
+    assert submit(idle_study, "count", {"seconds": 60.0}) == number
+    cancel(idle_study, number)
+    again = retry(idle_study, number)  # what is being stopped is no longer the same work
+    assert again == number + 2
+    for one in (again, number + 1):
+        cancel(idle_study, one)
+    assert {ended(idle_study, one).status for one in (number, number + 1, again)} == {"cancelled"}
+
+
+def test_many_submit_at_once(idle_study: Study) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(
+            pool.map(lambda n: submit(idle_study, "count", {"steps": 1, "name": n % 4}), range(16))
+        )
+    assert len(set(numbers)) == len(jobs(idle_study))
+    assert {ended(idle_study, number).status for number in numbers} == {"done"}
+    assert sorted(path.name for path in (idle_study.root / "marks").iterdir()) == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
+
+
+def test_no_such_job(idle_study: Study) -> None:
+    for act in (job, log, cancel, retry):
+        with pytest.raises(DataloupeError, match="has no job 7"):
+            act(idle_study, 7)
+
+
+def test_a_broken_or_foreign_database_is_named(idle_study: Study) -> None:
+    idle_study.jobs_file.parent.mkdir()
+    idle_study.jobs_file.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=r"jobs.sqlite is broken .*Remove it"):
+        jobs(idle_study)
+    idle_study.jobs_file.unlink()
+    connection = sqlite3.connect(idle_study.jobs_file)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="another version of Dataloupe"):
+        submit(idle_study, "count", {})
+
+
+def test_a_folder_that_cannot_be_written_is_named(idle_study: Study, monkeypatch) -> None:
+    (idle_study.root / "jobs").write_text("in the way")
+    with pytest.raises(StoreError, match=r"jobs.sqlite cannot be made"):
+        submit(idle_study, "count", {})
+
+
+# --- ending -------------------------------------------------------------------------------------
+
+
+def test_cancelling_ends_every_process(idle_study: Study) -> None:
+    number = submit(idle_study, "stubborn", {})
+    until(lambda: len(processes_of(idle_study, number)) == 5)
+    waiting = submit(idle_study, "count", {})
+    cancel(idle_study, waiting)
+    assert job(idle_study, waiting).status == "cancelled"
+    assert job(idle_study, waiting).started is None
+    cancel(idle_study, number)
+    assert job(idle_study, number).cancelling
+    assert ended(idle_study, number).status == "cancelled"
+    assert processes_of(idle_study, number) == []
+    cancel(idle_study, number)
+    assert job(idle_study, number).status == "cancelled"
+
+
+def test_cancelling_ends_the_workers_of_a_pool(idle_study: Study) -> None:
+    number = submit(idle_study, "pooled", {"seconds": 600.0})
+    until(lambda: len(processes_of(idle_study, number)) == 3)
+    cancel(idle_study, number)
+    assert ended(idle_study, number).status == "cancelled"
+    assert processes_of(idle_study, number) == []
+
+
+def test_a_process_without_the_mark_is_never_touched() -> None:
+    ours = subprocess.Popen(["sleep", "600"], env={MARK: "here:1"})
+    other = subprocess.Popen(["sleep", "600"], env={MARK: "here:11"})
+    end_all("here:1")
+    assert ours.wait() == -signal.SIGKILL
+    assert not carries(ours.pid, "here:1")
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_a_job_that_is_killed_from_outside_fails_with_one_line(idle_study: Study) -> None:
+    number = submit(idle_study, "pooled", {"seconds": 600.0})
+    until(lambda: len(processes_of(idle_study, number)) == 3)
+    with connected(idle_study) as connection:
+        (pid,) = connection.execute("SELECT pid FROM jobs").fetchone()
+    kill(pid)
+    found = ended(idle_study, number)
+    assert found.status == "failed"
+    assert "was killed by signal 9" in found.error
+    assert "\n" not in found.error
+    assert processes_of(idle_study, number) == []
+    assert ended(idle_study, submit(idle_study, "count", {})).status == "done"
+
+
+# --- deaths and moves ---------------------------------------------------------------------------
+
+
+def test_a_job_goes_on_while_its_runner_is_killed_and_replaced(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 12, "seconds": 0.25})
+    under_way(idle_study, number, done=2)
+    kill_runner(idle_study)
+    before = job(idle_study, number).done
+    until(lambda: job(idle_study, number).done > before)
+    resume(idle_study)
+    found = ended(idle_study, number)
+    assert (found.status, found.done, found.attempt) == ("done", 12, 1)
+    assert len({path.read_text() for path in (idle_study.root / "marks" / "").rglob("?")}) == 1
+
+
+def test_a_job_whose_runner_was_killed_can_be_cancelled(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number)
+    kill_runner(idle_study)
+    cancel(idle_study, number)
+    assert ended(idle_study, number).status == "cancelled"
+    assert processes_of(idle_study, number) == []
+
+
+def test_a_job_that_is_killed_with_its_runner_goes_on_from_there(
+    idle_study: Study,
+) -> None:
+    number = submit(idle_study, "count", {"steps": 8, "seconds": 0.25})
+    under_way(idle_study, number, done=3)
+    kill_runner(idle_study)
+    for pid in processes_of(idle_study, number):
+        kill(pid)
+    assert job(idle_study, number).status == "running"
+    resume(idle_study)
+    found = ended(idle_study, number)
+    assert (found.status, found.done, found.attempt) == ("done", 8, 2)
+    assert len({path.read_text() for path in (idle_study.root / "marks").rglob("?")}) == 2
+    assert log(idle_study, number).count("Test: count, start") == 2
+
+
+def test_work_that_keeps_killing_its_runner_is_given_up(idle_study: Study) -> None:
+    number = submit(idle_study, "start_again", {})
+    until(lambda: (resume(idle_study), not job(idle_study, number).active)[1])
+    found = job(idle_study, number)
+    assert (found.status, found.attempt) == ("failed", 3)
+    assert "interrupted 3 times" in found.error
+
+
+def test_a_runner_that_is_told_to_end_puts_its_job_back(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number)
+    os.kill(runners(idle_study.root)[0], signal.SIGTERM)
+    until(lambda: job(idle_study, number).status == "waiting")
+    assert processes_of(idle_study, number) == []
+    cancel(idle_study, number)
+
+
+def test_two_runners_are_one(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number)
+    command = [sys.executable, "-m", "engine.running.jobs.runner", str(idle_study.root)]
+    second = subprocess.run(command, env=os.environ, timeout=SECONDS, check=False)
+    assert second.returncode == 0
+    assert (job(idle_study, number).status, job(idle_study, number).attempt) == ("running", 1)
+    cancel(idle_study, number)
+    assert ended(idle_study, number).status == "cancelled"
+
+
+def test_a_study_that_is_moved_while_it_works(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    waiting = submit(idle_study, "count", {"steps": 1})
+    under_way(idle_study, number, done=1)
+    mark, (runner,) = f"{home(idle_study)}:{number}", runners(idle_study.root)
+    moved = Study(idle_study.root.rename(idle_study.root.with_name("moved")), idle_study.spec)
+    until(lambda: not carries(runner, "") and stat(runner) == "Z")
+    assert processes(mark) == []
+    found = job(moved, number)
+    assert found.status == "failed"
+    assert "was moved or removed while this job ran" in found.error
+    resume(moved)
+    assert "moved or copied" in job(moved, waiting).error
+    assert ended(moved, retry(moved, waiting)).status == "done"
+    assert not idle_study.root.exists()
+
+
+def test_a_study_that_is_removed_while_it_works(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number, done=1)
+    mark, (runner,) = f"{home(idle_study)}:{number}", runners(idle_study.root)
+    idle_study.root.rename(idle_study.root.with_name("trash"))
+    shutil.rmtree(idle_study.root.with_name("trash"))
+    until(lambda: stat(runner) == "Z")
+    assert processes(mark) == []
+
+
+def test_a_copy_of_a_study_does_not_do_its_work_again(idle_study: Study) -> None:
+    number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
+    under_way(idle_study, number)
+    copy = Study.open(shutil.copytree(idle_study.root, idle_study.root.with_name("moved")))
+    resume(copy)
+    assert job(copy, number).status == "failed"
+    assert "moved or copied" in job(copy, number).error
+    assert job(idle_study, number).status == "running"
+    assert runners(copy.root) == []
+    cancel(idle_study, number)
+    assert ended(idle_study, number).status == "cancelled"
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main(["jobs", str(idle_study.root), *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    counted = submit(idle_study, "count", {"steps": 4, "seconds": 0.1}, "Count [sheep]")
+    code, out, _ = run("--wait", counted)
+    assert code == 0
+    assert "4/4" in out
+    refused = submit(idle_study, "refuse", {})
+    assert run("--wait", refused)[::2] == (2, "dataloupe: The data do not fit: put them right.\n")
+    assert "put them right" in run("--log", refused)[1]
+    code, out, _ = run()
+    assert code == 0
+    assert "Count [sheep]" in out
+    assert "failed" in out
+    listed = json.loads(run("--json")[1])
+    assert [one["status"] for one in listed] == ["failed", "done"]
+    assert listed[1]["result"] == {"counted": 4}
+    again = submit(idle_study, "count", {"seconds": 600.0})
+    assert run("--cancel", again)[0] == 0
+    assert run("--wait", again)[::2] == (2, f"dataloupe: Job {again} was cancelled.\n")
+    assert "job 4" in run("--retry", refused)[1]
+    assert ended(idle_study, 4).status == "failed"
+    code, _, told = run("--cancel", 99)
+    assert code == 2
+    assert "has no job 99" in told
+
+
+def test_listing_starts_nothing(idle_study: Study) -> None:
+    assert queue.jobs(idle_study) == []
+    assert main(["jobs", str(idle_study.root)]) == 0
+    assert not (idle_study.root / "jobs").exists()

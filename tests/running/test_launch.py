@@ -1,0 +1,196 @@
+"""The server as a process: it answers, says why it cannot start, and never outlives its parent."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from dashboard import sheets
+from dashboard.data import gathered_url
+from dashboard.routes import routes
+from engine.data import crop
+from engine.running import launch
+from engine.store.errors import DataloupeError
+from engine.study.reader import Study
+from tests.builders.synthetic_study import write_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return write_study(tmp_path_factory.mktemp("studies") / "study")
+
+
+@pytest.fixture(scope="module")
+def port(study: Study) -> Iterator[int]:
+    """A server that runs while this file's tests do."""
+    url = launch.launch(study.root, open_browser=False)
+    yield int(url.rsplit(":", 1)[1])
+    launch._stop(launch._children.pop())
+
+
+def get(port: int, path: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, dict(answer.getheaders()), answer.read()
+
+
+def test_sprites_are_files_that_a_browser_keeps(study: Study, port: int) -> None:
+    data = study.dataset.fingerprint
+    status, headers, body = get(port, f"/dataloupe/sprites/{data}/test/0.webp")
+    assert status == 200
+    assert headers["content-type"] == "image/webp"
+    assert "immutable" in headers["cache-control"]
+    assert body == study.sprite_file("test", 0).read_bytes()
+
+
+def test_a_sheet_of_any_rows_is_gathered(study: Study, port: int) -> None:
+    data = study.dataset.fingerprint
+    status, headers, body = get(port, f"/dataloupe/sprites/{data}/test/of/7-0-3.webp")
+    assert status == 200
+    assert headers["content-type"] == "image/webp"
+    assert "immutable" in headers["cache-control"]
+    with Image.open(io.BytesIO(body)) as sheet:
+        for place, row in enumerate((7, 0, 3)):
+            np.testing.assert_array_equal(
+                crop(sheet, place, study.dataset.cell), study.thumbnail("test", row)
+            )
+
+
+def test_a_sheet_is_begun_before_it_is_asked_for_and_a_missing_one_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    study = write_study(tmp_path / "study")
+    address = gathered_url(study, "test", (7, 0, 3))
+    app = TestClient(Starlette(routes=routes(study.root)))
+    made = sheets.gathered.cache_info()
+    assert app.get(address).status_code == 200
+    assert sheets.gathered.cache_info().misses == made.misses
+
+    file = study.sprite_file("train", 0)
+    content = file.read_bytes()
+    file.unlink()
+    address = gathered_url(study, "train", (1, 2))
+    assert app.get(address).status_code == 404
+    file.write_bytes(content)
+    assert app.get(address).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dataloupe/sprites/0000000000000000/test/of/0.webp",
+        "/dataloupe/sprites/{data}/secret/of/0.webp",
+        "/dataloupe/sprites/{data}/test/of/99999.webp",
+        "/dataloupe/sprites/{data}/test/of/1-.webp",
+        "/dataloupe/sprites/{data}/test/of/" + "1-" * 64 + "1.webp",
+        "/dataloupe/sprites/{data}/test/of/1" + "0" * 5000 + ".webp",
+        "/dataloupe/sprites/0000000000000000/test/0.webp",
+        "/dataloupe/sprites/{data}/test/1.webp",
+        "/dataloupe/sprites/{data}/secret/0.webp",
+        "/dataloupe/sprites/{data}/test/-1.webp",
+        "/dataloupe/sprites/{data}/test/..%2f..%2fdataset.json.webp",
+        "/dataloupe/fonts/..%2f..%2f__main__.py",
+        "/dataloupe/fonts/missing.woff2",
+    ],
+)
+def test_nothing_else_is_served(study: Study, port: int, path: str) -> None:
+    status, headers, _ = get(port, path.format(data=study.dataset.fingerprint))
+    # What is no address of ours is the page itself, which then says that there is no such page.
+    assert status in (400, 404) or headers["content-type"].startswith("text/html")
+
+
+def test_fonts_are_ours(port: int) -> None:
+    status, headers, _ = get(port, "/dataloupe/fonts/inter-latin.woff2")
+    assert status == 200
+    assert "font" in headers["content-type"]
+
+
+def test_a_port_in_use_is_named(study: Study, port: int) -> None:
+    with pytest.raises(DataloupeError, match=rf"Port {port} .*in use.*--port"):
+        launch.serve(study.root, port=port, open_browser=False)
+
+
+def test_a_server_that_finds_its_port_taken_ends_in_one_line(study: Study, port: int) -> None:
+    command = [sys.executable, "-m", "dashboard", str(study.root), "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--end-with-input"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None
+        said = child.stderr.read().strip().splitlines()
+    assert child.returncode == 1
+    assert len(said) == 1
+    assert f"Port {port} is not available" in said[0]
+
+
+def test_without_a_port_the_next_free_one_is_taken(port: int) -> None:
+    assert launch._free_port("127.0.0.1") != port
+
+
+def test_a_port_that_another_server_took_first_is_left_to_it(
+    study: Study, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, believed_free = launch._free_port, [port]
+    monkeypatch.setattr(
+        launch,
+        "_free_port",
+        lambda address: believed_free.pop() if believed_free else real(address),
+    )
+    url = launch.launch(study.root, open_browser=False)
+    assert not believed_free
+    assert int(url.rsplit(":", 1)[1]) != port
+    launch._stop(launch._children.pop())
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "message"),
+    [
+        ("127.0.0.1", 0, "does not exist"),
+        ("127.0.0.1", 70_000, "does not exist"),
+        ("no.such.host.invalid", 8600, "no address"),
+    ],
+)
+def test_impossible_places(study: Study, address: str, port: int, message: str) -> None:
+    with pytest.raises(DataloupeError, match=message):
+        launch.launch(study.root, port=port, address=address, open_browser=False)
+
+
+def test_the_server_ends_with_its_parent(study: Study) -> None:
+    script = (
+        "import sys; from engine.running.launch import launch;"
+        f"print(launch({str(study.root)!r}, open_browser=False), flush=True);"
+        "sys.stdin.read()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    port = int(parent.stdout.readline().strip().rsplit(":", 1)[1])
+    assert get(port, "/_stcore/health")[0] == 200
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("The server outlived the process that launched it.")
+
+
+def test_the_engine_starts_no_streamlit(tmp_path: Path) -> None:
+    script = "import sys, engine.running.launch; assert 'streamlit' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
