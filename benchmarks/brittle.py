@@ -27,11 +27,11 @@ from benchmarks._study import built
 from engine.applications.brittle.supports import AGREE, SURE, Supports, find, verify_brittle
 from engine.applications.verification import (
     Outcome,
-    Question,
     agreement,
     predicted_and_actual,
     verify_all,
 )
+from engine.applications.verification.verifying import Request
 from engine.attribution.evaluation.quality import Measured, share
 from engine.build.retraining import removal_of
 from engine.data.templates import spec_from_template
@@ -123,12 +123,12 @@ def groups(study: Study, supports: Supports, tests: np.ndarray) -> dict[tuple[in
 
 def random_outcomes(study: Study, supports: Supports, tests: np.ndarray) -> dict[int, Outcome]:
     """What the random removals did to each prediction."""
-    questions = [
-        Question(removed, tuple(those)) for removed, those in groups(study, supports, tests).items()
+    requests = [
+        Request(removed, tuple(those)) for removed, those in groups(study, supports, tests).items()
     ]
     found = verify_all(
         study,
-        questions,
+        requests,
         seeds=SEEDS,
         algorithm=supports.algorithm,
         method=supports.method,

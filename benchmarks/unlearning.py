@@ -24,9 +24,10 @@ import numpy as np
 from benchmarks._report import report, say
 from benchmarks._study import built
 from benchmarks.workload import MLP
-from engine.applications.unlearning.audit import BUDGET, PARTS, Audit, audit
+from engine.applications.unlearning.audit import audit
+from engine.applications.unlearning.audit_record import PARTS, Audit
 from engine.applications.unlearning.klom import Klom
-from engine.applications.unlearning.settings import GRIDS
+from engine.applications.unlearning.settings import BUDGET, GRIDS
 from engine.store.layout import TRAK
 from engine.study.reader import Study
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.data import Stamp, stamp_of
-from engine.applications.unlearning.audit import Audit, read_audits
+from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
-from engine.applications.unlearning.forgotten import Forgotten, forgotten
-from engine.applications.unlearning.models import oracles_made_from
+from engine.applications.unlearning.before_after import BeforeAfter, read_before_after
+from engine.applications.unlearning.method_verdict import best
 from engine.applications.unlearning.predicted_effect import Foretold, foretold
-from engine.applications.unlearning.reading import best
 from engine.applications.unlearning.settings import TITLES
-from engine.build.retraining import Removal
+from engine.build.retraining import Removal, retrained_made_from
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.study.reader import Study
@@ -107,7 +106,7 @@ def audits_of(study: Study, algorithm: str, removed: Removal) -> list[Audit]:
     found = [one for one in audits(study, algorithm) if one.forget == list(removed)]
     if not found:
         return []
-    made_from = oracles_made_from(study, algorithm, removed, removed)
+    made_from = retrained_made_from(study, algorithm, removed)
     return [one for one in found if one.made_from == made_from]
 
 
@@ -116,7 +115,7 @@ def what_is_foretold(study: Study, algorithm: str, removed: Removal) -> Foretold
     return foretold(study, algorithm, removed)
 
 
-def before_and_after(study: Study, audit: Audit, method: str) -> Forgotten:
+def before_and_after(study: Study, audit: Audit, method: str) -> BeforeAfter:
     """What an audit's models said of the forgotten examples."""
     return _before_and_after(str(study.root), audit.id, method, study, audit)
 
@@ -124,8 +123,8 @@ def before_and_after(study: Study, audit: Audit, method: str) -> Forgotten:
 @st.cache_resource(max_entries=16, show_spinner="Reading what the models said…")
 def _before_and_after(
     root: str, audit: str, method: str, _study: Study, _audit: Audit
-) -> Forgotten:
-    return forgotten(_study, _audit, method)
+) -> BeforeAfter:
+    return read_before_after(_study, _audit, method)
 
 
 def sources(study: Study, algorithm: str) -> list[Source]:

@@ -11,9 +11,9 @@ from dashboard.components.choice import choice
 from dashboard.components.frontier import STYLES, Level, Point, frontier
 from dashboard.location import keep
 from dashboard.unlearn import ON, Asked, title_of
-from engine.applications.unlearning.audit import NOTHING, PARTS, Audit, Judged, MethodAudit
-from engine.applications.unlearning.reading import GRADES, harms, reading
-from engine.applications.unlearning.settings import TITLES
+from engine.applications.unlearning.audit_record import PARTS, Audit, Judged, MethodAudit
+from engine.applications.unlearning.method_verdict import GRADES, harms, method_verdict
+from engine.applications.unlearning.settings import TITLES, UNCHANGED
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.evaluation.verdict import number
 
@@ -30,7 +30,7 @@ def audit_view(audits: list[Audit], asked: Asked) -> None:
     audit, method = asked.audit, asked.method
     assert audit is not None
     assert method is not None
-    said = reading(audit, method)
+    said = method_verdict(audit, method)
     kind = "good" if said.grade in GOOD else "part" if said.grade == "part" else "wrong"
     st.html(
         f'<div class="dl-grade" data-kind="{kind}" role="status"><b>{GRADES[said.grade]}.</b> '
@@ -90,11 +90,11 @@ def _chart(audits: list[Audit], audit: Audit, part: str) -> str:
         Point(_marked(other, one), one.cost_share, _half(one, part), LOOKS[one.method], mine)
         for other in audits
         for one in other.methods
-        if one.method != NOTHING and one.cost_share > 0
+        if one.method != UNCHANGED and one.cost_share > 0
         for mine in [other.id == audit.id]
     ]
     levels = [
-        Level("Doing nothing", _half(audit.of(NOTHING), part), "nothing"),
+        Level("Doing nothing", _half(audit.of(UNCHANGED), part), "nothing"),
         Level("Floor", _floor(audit, part), "floor"),
     ]
     half = audit.models // 2

@@ -20,8 +20,8 @@ from dashboard.components.verifying import change_scatter
 from dashboard.data import Examples, examples
 from dashboard.location import TRAINING, Location
 from dashboard.unlearn import before_and_after, latest_job, title_of, what_is_foretold
-from engine.applications.unlearning.audit import Audit
-from engine.applications.unlearning.forgotten import probability
+from engine.applications.unlearning.audit_record import Audit
+from engine.applications.unlearning.before_after import probability
 from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
 from engine.study.reader import Study

@@ -11,16 +11,16 @@ from dashboard.components.job_panel import job_panel
 from dashboard.components.notice import warning
 from dashboard.location import go
 from dashboard.unlearn import latest_job, sources, title_of
-from engine.applications.unlearning.audit import BUDGET, FEWEST, MODELS_DEFAULT, MOST, NOTHING
 from engine.applications.unlearning.bank_changes import Source
-from engine.applications.unlearning.settings import TITLES
-from engine.applications.unlearning.work import Work, work
+from engine.applications.unlearning.checks import FEWEST, MODELS_DEFAULT, MOST
+from engine.applications.unlearning.cost import AuditCost, audit_cost
+from engine.applications.unlearning.settings import BUDGET, TITLES, UNCHANGED
 from engine.build.retraining import Removal
 from engine.running.jobs.queue import Job
 from engine.study.reader import Study
 
 KIND = "unlearn"
-METHODS = [method for method in TITLES if method != NOTHING]
+METHODS = [method for method in TITLES if method != UNCHANGED]
 CHOSEN = ["matching", "scrub"]
 FORETELLERS: dict[Source, str] = {
     "trak": "TRAK",
@@ -93,7 +93,7 @@ def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> Non
     if not methods:
         aside("Choose a method or more. Doing nothing is always judged beside them.")
         return
-    found = work(study, removed, methods, int(models), budget, algorithm, source)
+    found = audit_cost(study, removed, methods, int(models), budget, algorithm, source)
     aside(_cost(found, int(models), study.checkpoints(algorithm)))
 
 
@@ -117,7 +117,7 @@ def budget_input(key: str, words: str | None = None) -> float:
     return round(float(percent) / 100, 6)
 
 
-def _cost(found: Work, models: int, checkpoints: int) -> str:
+def _cost(found: AuditCost, models: int, checkpoints: int) -> str:
     """What is trained, and how long that is, measured by the checkpoints that were trained here."""
     times = found.trainings / checkpoints
     words = f"Trains {found.missing:,} models"

@@ -15,15 +15,15 @@ from dashboard.components.notice import warning
 from dashboard.components.unlearn_form import budget_input
 from dashboard.unlearn import content_of, latest_job, title_of
 from engine import store
-from engine.applications.unlearning.audit import NOTHING, Audit
+from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.certificate import certified_file, check_job
-from engine.applications.unlearning.settings import TITLES
+from engine.applications.unlearning.settings import TITLES, UNCHANGED
 from engine.build.retraining import Removal
 from engine.store.errors import DataloupeError
 from engine.study.reader import Study
 
 KIND = "certify"
-ALONE = [method for method in TITLES if method not in (NOTHING, "oracle")]
+ALONE = [method for method in TITLES if method not in (UNCHANGED, "oracle")]
 """Methods that need no audit."""
 
 

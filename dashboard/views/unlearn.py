@@ -35,9 +35,10 @@ from dashboard.unlearn import (
     read_asked,
     title_of,
 )
-from engine.applications.unlearning.audit import Audit, check_scores
-from engine.applications.unlearning.reading import GRADES, best, reading
-from engine.applications.unlearning.requests import forget_set
+from engine.applications.unlearning.audit_record import Audit
+from engine.applications.unlearning.checks import check_scores
+from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
+from engine.applications.unlearning.rows import forget_set
 from engine.attribution.evaluation.verdict import number
 from engine.build.retraining import Removal, check_recipe
 from engine.store.errors import DataloupeError
@@ -78,7 +79,7 @@ def in_words(one: Audit) -> AskedBefore:
     klom = one.of(by).forget.at_half.mean.mean
     words = (
         f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
-        f"{one.models} models · {GRADES[reading(one, by).grade]} · {title_of(by)}, KLoM "
+        f"{one.models} models · {GRADES[method_verdict(one, by).grade]} · {title_of(by)}, KLoM "
         f"{number(klom)}"
     )
     chosen = f"{len(one.forget):,} of the audit of {one.created[:10]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.build.stages import stages_of
-from engine.running.jobs.kinds import Report
+from engine.running.progress import Report
 from engine.store.errors import SpecError
 from engine.store.records import Progress
 from engine.study.reader import Study

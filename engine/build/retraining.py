@@ -1,16 +1,30 @@
-"""Retrain without some training examples: the learning algorithm on all data but a removal set.
+"""Retrained models: the learning algorithm, trained on all data but a removal set.
 
-One model is one shard, named after the recipe, the removed rows and the seed, so that no change of
-study.toml can mix what was trained before and after. Seed number s is that of checkpoint s: the
-checkpoints themselves are the models that were trained with all data.
+Every retrained model of a study lives in one store, whoever asked for it. A model is named by the
+recipe, the removed rows and the seed, so it is trained once and a change of study.toml never mixes
+models made before and after. What is kept of a model:
+
+- its outputs on the test examples, always;
+- class logits of some training examples and of all test examples, where an audit of unlearning
+  needs them;
+- its weights, if it was trained with all data: an audit unlearns from them.
+
+Seeds. Model s is trained with seed number s of the study, and checkpoint s is model s trained with
+all data, so the checkpoints are in the store for free. A verification compares pairs: model s
+without the removal set and model s with all data, for s = 0, 1, … An audit of unlearning compares
+two distributions, so its oracles must not share a seed with the originals, which are models 0, 1, …
+trained with all data: oracles start at `FIRST_ORACLE`. One seed cannot be both one of a pair and
+an oracle's. So a verification and an audit of the same removal set share the models trained with
+all data, and each trains its own models without the set. No other choice of seeds would train
+fewer models for the two together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +34,7 @@ from engine.build.stages.checkpoints import (
     initial_model,
     outputs_made_from,
     recipe_made_from,
+    untrained_model,
     versions,
 )
 from engine.running import processes
@@ -30,8 +45,11 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     import torch
 
-CODE = 1
-"""Raised whenever the same recipe and removal set would train other models."""
+CODE = 2
+"""Raised whenever the same recipe and removal set would train other models, or keep them otherwise.
+1 kept the oracles of audits in a store of their own."""
+FIRST_ORACLE = 1_000_000
+"""Seed number of an audit's first oracle; far above the seeds of originals and of pairs."""
 
 Removal = tuple[int, ...]
 """Training rows that are left out, ascending."""
@@ -39,8 +57,26 @@ NOTHING: Removal = ()
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """What one retrained model says of the test examples.
+class RetrainedModel:
+    """A retrained model, and what must be known of it.
+
+    Attributes:
+        removed: Training rows left out; `NOTHING` for a model trained with all data.
+        seed: Which of the study's seeds.
+        rows: Training rows, ascending, whose class logits are needed, with those of all test
+            examples; None: neither.
+        weights: Whether its weights are needed. Only for a model trained with all data.
+    """
+
+    removed: Removal
+    seed: int
+    rows: Removal | None = None
+    weights: bool = False
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Outputs of one model on the test examples.
 
     Attributes:
         margin: Model outputs, margins of the true labels, float32 `[n_test]`.
@@ -57,8 +93,7 @@ class Job:
 
     root: Path
     algorithm: str
-    removed: Removal
-    seed: int
+    model: RetrainedModel
     device: str
 
 
@@ -134,16 +169,45 @@ def retrain(
     workers: int | None = None,
     on_done: Callable[[Removal, int, int], None] | None = None,
 ) -> None:
-    """Train what is missing of the models without each of `removals`, seeds 0 to `seeds` − 1.
+    """Train the missing models without each of `removals`, seeds 0 to `seeds` − 1.
 
-    The empty removal stands for models trained with all data, which the checkpoints are, as far as
-    there are so many.
+    The empty removal means models trained with all data. The checkpoints are the first of those.
 
     Args:
         removals: From `removal_of`, or empty.
+        on_done: Called with (removal, models done, models in all), as `train_missing` calls its
+            own, with the first removal to begin with.
+
+    Other arguments and errors as for `train_missing`.
+    """
+    models = [
+        RetrainedModel(removed, seed)
+        for removed in dict.fromkeys(removals)
+        for seed in range(seeds)
+    ]
+
+    def report(model: RetrainedModel | None, done: int, total: int) -> None:
+        if on_done is not None:
+            on_done(models[0].removed if model is None else model.removed, done, total)
+
+    if models:
+        train_missing(study, algorithm, models, device, workers, report)
+
+
+def train_missing(
+    study: Study,
+    algorithm: str,
+    models: Sequence[RetrainedModel],
+    device: str = "auto",
+    workers: int | None = None,
+    on_done: Callable[[RetrainedModel | None, int, int], None] | None = None,
+) -> None:
+    """Train those of the models that are not in the store yet.
+
+    Args:
         workers: Worker processes; None: as many as the device can feed, 0: none, work here.
-        on_done: Called with (removal, models done, models in all) at once, for the first removal,
-            and after each model; what was there counts as done.
+        on_done: Called with (None, models done, models in all) at once, and with each model as it
+            is done; models in the store count as done.
 
     Raises:
         SpecError: There is no recipe. DataloupeError: A training diverged or collapsed.
@@ -151,12 +215,10 @@ def retrain(
         InterruptedBuild: Ctrl-C. What is finished is kept.
     """
     check_recipe(study, algorithm)
-    wanted = [(removed, seed) for removed in dict.fromkeys(removals) for seed in range(seeds)]
-    missing = [one for one in wanted if not is_trained(study, algorithm, *one)]
-    done = len(wanted) - len(missing)
-    report = on_done or (lambda removed, done, total: None)
-    if wanted:
-        report(wanted[0][0], done, len(wanted))
+    missing = [model for model in models if not is_trained(study, algorithm, model)]
+    done = len(models) - len(missing)
+    report = on_done or (lambda model, done, total: None)
+    report(None, done, len(models))
     if not missing:
         return
     device = processes.pick_device(device)
@@ -165,23 +227,26 @@ def retrain(
     def count(job: Job, result: None) -> None:
         nonlocal done
         done += 1
-        report(job.removed, done, len(wanted))
+        report(job.model, done, len(models))
 
-    jobs = [Job(study.root, algorithm, removed, seed, device) for removed, seed in missing]
+    jobs = [Job(study.root, algorithm, model, device) for model in missing]
     with study.locked():
-        processes.run_jobs(train_without, jobs, workers, count)
+        processes.run_jobs(train_model, jobs, workers, count)
 
 
-def is_trained(study: Study, algorithm: str, removed: Removal, seed: int) -> bool:
-    """Whether a model's answers are there."""
-    return (
-        _is_checkpoint(study, algorithm, removed, seed)
-        or _file(study, algorithm, removed, seed).exists()
-    )
+def is_trained(study: Study, algorithm: str, model: RetrainedModel) -> bool:
+    """Whether the store holds all that must be known of a model."""
+    if model.weights and not weights_file(study, algorithm, model.seed).exists():
+        return False
+    path = model_file(study, algorithm, model.removed, model.seed)
+    if model.rows is None:
+        kept = model.weights or _is_checkpoint(study, algorithm, model.removed, model.seed)
+        return kept or path.exists()
+    return path.exists() and bool(np.isin(model.rows, _logit_rows(path)).all())
 
 
-def retrained(study: Study, algorithm: str, removed: Removal, seed: int) -> Retrained:
-    """What a model says; `removed` is empty for one that was trained with all data.
+def retrained(study: Study, algorithm: str, removed: Removal, seed: int) -> Outputs:
+    """Outputs of a model; `removed` is empty for one that was trained with all data.
 
     Raises:
         StoreError: It is not trained yet, or its shard is broken.
@@ -190,10 +255,10 @@ def retrained(study: Study, algorithm: str, removed: Removal, seed: int) -> Retr
         path = study.outputs_file(algorithm, seed, "test")
         outputs = store.read_tensors(path, outputs_made_from(study, algorithm, seed))
         predicted = outputs["logits"].argmax(axis=1).astype(np.int32)
-        return Retrained(outputs["output"], predicted)
-    path = _file(study, algorithm, removed, seed)
+        return Outputs(outputs["output"], predicted)
+    path = model_file(study, algorithm, removed, seed)
     shard = store.read_tensors(path, retrained_made_from(study, algorithm, removed))
-    return Retrained(shard["margin"], shard["predicted"])
+    return Outputs(shard["margin"], shard["predicted"])
 
 
 def retrained_made_from(study: Study, algorithm: str, removed: Removal) -> str:
@@ -202,42 +267,92 @@ def retrained_made_from(study: Study, algorithm: str, removed: Removal) -> str:
     return store.fingerprint("retrained", CODE, recipe, study.spec.seed, list(removed))
 
 
-def _file(study: Study, algorithm: str, removed: Removal, seed: int) -> Path:
+def model_file(study: Study, algorithm: str, removed: Removal, seed: int) -> Path:
+    """Shard of a retrained model: `margin`, `predicted`, `removed` and, where an audit needed them,
+    `rows`, `train_logits` `[rows, classes]` and `test_logits` `[n_test, classes]`."""
     made_from = retrained_made_from(study, algorithm, removed)
     return study.retrained_file(algorithm, made_from, seed)
 
 
+def is_checkpoint(study: Study, algorithm: str, seed: int) -> bool:
+    """Whether the weights of this model, trained with all data, are a checkpoint of the study."""
+    return seed < study.checkpoints(algorithm) and study.checkpoint_file(algorithm, seed).exists()
+
+
+def weights_file(study: Study, algorithm: str, seed: int) -> Path:
+    """Weights of a model trained with all data: a checkpoint of the study where there is one."""
+    if is_checkpoint(study, algorithm, seed):
+        return study.checkpoint_file(algorithm, seed)
+    return _own_weights_file(study, algorithm, seed)
+
+
+def _own_weights_file(study: Study, algorithm: str, seed: int) -> Path:
+    made_from = retrained_made_from(study, algorithm, NOTHING)
+    return study.retrained_weights_file(algorithm, made_from, seed)
+
+
 def _is_checkpoint(study: Study, algorithm: str, removed: Removal, seed: int) -> bool:
-    """Whether the model is one of the study's own checkpoints."""
+    """Whether the model is a checkpoint that the study itself trained, with this seed."""
     spec = study.spec.algorithms[algorithm]
     if removed or spec.weights or seed >= spec.checkpoints:
         return False
     return study.outputs_file(algorithm, seed, "test").exists()
 
 
-def train_without(job: Job) -> None:
-    """Worker: train one model and write what it says of the test examples."""
+def _logit_rows(path: Path) -> np.ndarray:
+    """Training rows whose class logits a shard holds, ascending."""
+    return store.read_tensors(path).get("rows", np.empty(0, np.int64))
+
+
+def train_model(job: Job) -> None:
+    """Worker: train one model and keep what must be known of it."""
     from engine.training.outputs import evaluate
 
-    study = Study.open(job.root)
+    study, model = Study.open(job.root), job.model
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    model = model_without(study, job.algorithm, job.removed, job.seed, job.device)
-    outputs = evaluate(task, model, study.stacked_arrays("test"), encoding, 512, job.device)
-    if found := fault(outputs["output"]):
-        raise DataloupeError(
-            f"{_name(job.algorithm, job.removed, job.seed)}: the model collapsed, {found} on the "
-            "test split. Try another removal set, a lower learning_rate, or a longer warmup."
-        )
-    store.write_tensors(
-        _file(study, job.algorithm, job.removed, job.seed),
-        {
-            "margin": outputs["output"],
-            "predicted": outputs["logits"].argmax(axis=1).astype(np.int32),
-            "removed": np.array(job.removed, np.int32),
-        },
-        retrained_made_from(study, job.algorithm, job.removed),
-        {"seed": study.seed(job.seed), "device": job.device, **versions()},
-    )
+    made_from = retrained_made_from(study, job.algorithm, model.removed)
+    made_by = {"seed": study.seed(model.seed), "device": job.device, **versions()}
+    trained = _trained(study, job, made_by)
+    outputs = evaluate(task, trained, study.stacked_arrays("test"), encoding, 512, job.device)
+    tensors = {
+        "margin": outputs["output"],
+        "predicted": outputs["logits"].argmax(axis=1).astype(np.int32),
+        "removed": np.array(model.removed, np.int32),
+    }
+    path = model_file(study, job.algorithm, model.removed, model.seed)
+    if model.rows is not None:
+        rows = np.array(model.rows, np.int64)
+        if path.exists():
+            rows = np.union1d(rows, _logit_rows(path))
+        some = {name: array[rows] for name, array in study.stacked_arrays("train").items()}
+        logits = evaluate(task, trained, some, encoding, 512, job.device)["logits"]
+        tensors |= {"rows": rows, "train_logits": logits, "test_logits": outputs["logits"]}
+    for name in ("margin", "train_logits"):
+        if name in tensors and (found := fault(tensors[name].ravel())):
+            split = "train" if name == "train_logits" else "test"
+            raise DataloupeError(
+                f"{_name(job.algorithm, model.removed, model.seed)}: the model collapsed, {found} "
+                f"on the {split} split. Try another removal set, a lower learning_rate, or a "
+                "longer warmup."
+            )
+    store.write_tensors(path, tensors, made_from, made_by)
+
+
+def _trained(study: Study, job: Job, made_by: Mapping[str, Any]) -> torch.nn.Module:
+    """Train the model of a job. One trained with all data keeps its weights, and is read if it is
+    there."""
+    from engine.training.weights import load_weights, save_weights
+
+    algorithm, model = job.algorithm, job.model
+    path = _own_weights_file(study, algorithm, model.seed)
+    if not model.removed and path.exists():
+        kept = untrained_model(study, study.spec.algorithms[algorithm], seed=0)
+        load_weights(path, kept)
+        return kept
+    trained = model_without(study, algorithm, model.removed, model.seed, job.device)
+    if not model.removed:
+        save_weights(path, trained, path.parent.name, made_by)
+    return trained
 
 
 def model_without(
@@ -262,4 +377,5 @@ def model_without(
 
 
 def _name(algorithm: str, removed: Removal, seed: int) -> str:
-    return f"Model {seed} of {algorithm} without {len(removed):,} training examples"
+    data = f"without {len(removed):,} training examples" if removed else "with all data"
+    return f"Model {seed} of {algorithm}, trained {data}"

@@ -30,7 +30,7 @@ from engine.study.reader import Study
 if TYPE_CHECKING:
     from engine.applications.brittle.supports import Supports
     from engine.applications.case_studies.run import Outcome
-    from engine.applications.unlearning.audit import Audit
+    from engine.applications.unlearning.audit_record import Audit
     from engine.applications.unlearning.klom import Klom
     from engine.exchange.uploads.report import QuickReport
     from engine.study.uploads import Upload
@@ -590,7 +590,7 @@ def _brittle(options: argparse.Namespace) -> int:
     from engine.applications.brittle.data_issues import flags
     from engine.applications.brittle.supports import find, verify_brittle
     from engine.applications.brittle.table import as_bytes, brittle_table, format_of, write
-    from engine.applications.verification import check
+    from engine.applications.verification.verifying import check
     from engine.cli.progress import job_progress
     from engine.study.triage import triage
 
@@ -660,7 +660,7 @@ def _print_brittle(console: Console, supports: Supports, rows: list[dict[str, An
 def _unlearn(options: argparse.Namespace) -> int:
     from engine.applications.unlearning.audit import audit
     from engine.applications.unlearning.certificate import write_unlearned
-    from engine.applications.unlearning.requests import forget_set
+    from engine.applications.unlearning.rows import forget_set
     from engine.cli.progress import job_progress
     from engine.study.removal_sets import read_examples
 

@@ -45,11 +45,10 @@ algorithms/NAME/imported-bank/bank.json      subset runs made elsewhere: what th
 algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
 algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
 algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
-algorithms/NAME/retrained/0123456789abcdef/0.safetensors   one model without a removal set
+algorithms/NAME/retrained/HASH/0.safetensors outputs of one model without a removal set (HASH)
+algorithms/NAME/retrained/HASH/0-weights.safetensors   its weights, if trained with all data
 algorithms/NAME/verifications/0123456789abcdef.json   a removal, predicted and retrained
-algorithms/NAME/unlearning/originals/HASH/0.safetensors    weights of a model with all data
-algorithms/NAME/unlearning/oracles/HASH/0.safetensors      logits of a model without a forget set
-algorithms/NAME/unlearning/unlearned/HASH/0.safetensors    logits of a model that unlearned it
+algorithms/NAME/unlearning/unlearned/HASH/0.safetensors    logits of a model after unlearning
 algorithms/NAME/unlearning/changes/0123456789abcdef.safetensors   what should change in logits
 algorithms/NAME/unlearning/searches/0123456789abcdef.json  hyper-parameters that did best
 algorithms/NAME/unlearning/audits/0123456789abcdef.json    how near the oracles methods came
@@ -321,6 +320,10 @@ class Layout:
         folder = self.algorithm_folder(algorithm) / "retrained" / made_from
         return folder / f"{seed}.safetensors"
 
+    def retrained_weights_file(self, algorithm: str, made_from: str, seed: int) -> Path:
+        folder = self.algorithm_folder(algorithm) / "retrained" / made_from
+        return folder / f"{seed}-weights.safetensors"
+
     def verification_file(self, algorithm: str, name: str) -> Path:
         return self.algorithm_folder(algorithm) / "verifications" / f"{name}.json"
 
@@ -330,14 +333,6 @@ class Layout:
 
     def unlearning_folder(self, algorithm: str) -> Path:
         return self.algorithm_folder(algorithm) / "unlearning"
-
-    def original_file(self, algorithm: str, made_from: str, seed: int) -> Path:
-        folder = self.unlearning_folder(algorithm) / "originals" / made_from
-        return folder / f"{seed}.safetensors"
-
-    def oracle_file(self, algorithm: str, made_from: str, seed: int) -> Path:
-        folder = self.unlearning_folder(algorithm) / "oracles" / made_from
-        return folder / f"{seed}.safetensors"
 
     def unlearned_file(self, algorithm: str, made_from: str, seed: int) -> Path:
         folder = self.unlearning_folder(algorithm) / "unlearned" / made_from

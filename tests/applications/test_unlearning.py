@@ -12,25 +12,28 @@ import torch
 
 from benchmarks.unlearning import direction_rows, measured
 from engine import DataloupeError, SpecError, StoreError, Study, store
-from engine.applications.unlearning import requests, validation
-from engine.applications.unlearning.audit import Audit, audit, membership, read_audits
+from engine.applications.unlearning import rows as rows_module
+from engine.applications.unlearning import validation
+from engine.applications.unlearning.audit import audit
+from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
 from engine.applications.unlearning.certificate import write_unlearned
-from engine.applications.unlearning.changes import (
+from engine.applications.unlearning.judging import membership
+from engine.applications.unlearning.logit_changes import (
     changes_made_from,
     foretell,
     predicted_changes,
     units,
 )
-from engine.applications.unlearning.methods import METHODS, Asked, Examples
-from engine.applications.unlearning.models import FIRST_ORACLE, oracle_file
-from engine.applications.unlearning.requests import labels_of, rows_of
+from engine.applications.unlearning.methods import METHODS, Examples, Setup
+from engine.applications.unlearning.oracles import oracle_file
+from engine.applications.unlearning.rows import labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.validation import validation_set
 from engine.attribution.scores import DenseScores
 from engine.attribution.softmax import margins
-from engine.build.retraining import model_without
+from engine.build.retraining import FIRST_ORACLE, model_without
 from engine.build.stages.checkpoints import load_checkpoint
 from engine.cli.main import main
 from engine.running.jobs.kinds import kind
@@ -74,7 +77,7 @@ def test_what_is_foretold_of_the_margins_is_what_the_scores_sum_to(study: Study)
 def test_changes_are_foretold_of_every_class_and_kept(study: Study) -> None:
     found = predicted_changes(study, FORGET, FORGET, "mlp")
     assert found.forget.shape == (len(FORGET), 10)
-    assert found.retain.shape == (len(rows_of(study, FORGET).learnt), 10)
+    assert found.retain.shape == (len(rows_of(study, FORGET).learned), 10)
     assert found.test.shape == (60, 10)
     labels = labels_of(study, np.array(FORGET))
     own = found.forget[np.arange(len(FORGET)), labels]
@@ -146,15 +149,15 @@ def examples(study: Study, rows: np.ndarray, **goals: torch.Tensor) -> Examples:
 def test_every_method_keeps_to_the_budget_and_its_seed(study: Study, method: str) -> None:
     task, rows = load_task("image-classification"), rows_of(study, FORGET)
     goals = [
-        {"change": torch.eye(10)[np.arange(len(part)) % 10]} for part in (rows.forget, rows.learnt)
+        {"change": torch.eye(10)[np.arange(len(part)) % 10]} for part in (rows.forget, rows.learned)
     ]
     parts = [
         examples(study, part, **goal)
-        for part, goal in zip((rows.forget, rows.learnt), goals, strict=True)
+        for part, goal in zip((rows.forget, rows.learned), goals, strict=True)
     ]
     models = [load_checkpoint(study, "mlp", 0, "cpu") for _ in range(3)]
     costs = [
-        METHODS[method](Asked(task, model, *parts, 300, seed, Hyper()))
+        METHODS[method](Setup(task, model, *parts, 300, seed, Hyper()))
         for model, seed in zip(models, (1, 1, 2), strict=True)
     ]
     weights = [torch.cat([p.flatten() for p in model.parameters()]) for model in models]
@@ -172,7 +175,7 @@ def test_matching_reaches_goals_that_can_be_reached(study: Study) -> None:
     task, rows = load_task("image-classification"), rows_of(study, FORGET)
     model, other = (load_checkpoint(study, "mlp", number, "cpu") for number in (0, 1))
     parts, away = [], []
-    for part in (rows.forget, rows.learnt):
+    for part in (rows.forget, rows.learned):
         batch = examples(study, part).batch
         with torch.no_grad():
             change = task.predict(other, batch) - task.predict(model, batch)
@@ -180,7 +183,7 @@ def test_matching_reaches_goals_that_can_be_reached(study: Study) -> None:
         parts.append(Examples(batch, change=change))
         away.append(change.square().mean())
     goal = [task.predict(model, part.batch).detach() + part.change for part in parts]
-    METHODS["matching"](Asked(task, model, *parts, 20_000, 0, Hyper(learning_rate=0.03)))
+    METHODS["matching"](Setup(task, model, *parts, 20_000, 0, Hyper(learning_rate=0.03)))
     for part, wanted, was in zip(parts, goal, away, strict=True):
         with torch.no_grad():
             off = task.predict(model, part.batch) - wanted
@@ -196,10 +199,10 @@ def test_rows_that_choose_are_not_those_that_are_judged(study: Study) -> None:
     assert rows.forget.tolist() == list(FORGET)
     validation = validation_set(study, "mlp", FORGET)
     assert len(set(validation)) == len(FORGET)
-    for chosen in (validation, rows.checked):
+    for chosen in (validation, rows.tuning):
         assert not np.isin(chosen, rows.audited).any()
-        assert not np.isin(chosen, rows.learnt).any()
-    for part in (rows.learnt, rows.audited, validation, rows.checked):
+        assert not np.isin(chosen, rows.learned).any()
+    for part in (rows.learned, rows.audited, validation, rows.tuning):
         assert len(part)
         assert not np.isin(part, FORGET).any()
 
@@ -259,17 +262,17 @@ def test_what_was_foretold_of_other_rows_is_not_taken_for_these(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = changes_made_from(study, FORGET, FORGET, "mlp")
-    monkeypatch.setattr(requests, "MOST_LEARNT", 20)
+    monkeypatch.setattr(rows_module, "MOST_LEARNED", 20)
     assert changes_made_from(Study.open(study.root), FORGET, FORGET, "mlp") != before
 
 
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:
     model = model_without(study, "mlp", FORGET, FIRST_ORACLE + 1, "cpu")
     task, rows = load_task("image-classification"), rows_of(study, FORGET)
-    said = store.read_tensors(oracle_file(study, "mlp", FORGET, FORGET, 1))["train"]
+    found = store.read_tensors(oracle_file(study, "mlp", FORGET, 1))["train_logits"]
     with torch.no_grad():
         wanted = task.predict(model, examples(study, rows.all).batch)
-    np.testing.assert_allclose(said, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_audit_judges_each_method_beside_the_floor(audited: Audit) -> None:
@@ -317,7 +320,7 @@ def test_an_interrupted_audit_repeats_no_oracle(study: Study) -> None:
 
     with pytest.raises(Stop):
         audit(study, forget, models=N, budget=0.1, workers=0, report=stop)
-    made = [oracle_file(study, "mlp", forget, forget, number) for number in range(N)]
+    made = [oracle_file(study, "mlp", forget, number) for number in range(N)]
     there = {path: path.stat().st_mtime_ns for path in made if path.exists()}
     assert len(there) == 2
     asked = kind("unlearn").checked(study, {"forget": ["train-1", 2, "2"], "models": N})

@@ -11,24 +11,20 @@ import numpy as np
 import pytest
 
 from engine import DataloupeError, StoreError, Study, store
-from engine.applications.unlearning.audit import (
-    NOTHING,
-    Audit,
-    MethodAudit,
-    audit,
-    membership,
-    read_audits,
-)
+from engine.applications.unlearning.audit import audit
+from engine.applications.unlearning.audit_record import Audit, MethodAudit, read_audits
+from engine.applications.unlearning.before_after import probability, read_before_after
 from engine.applications.unlearning.certificate import certified_file
-from engine.applications.unlearning.changes import predicted_changes
-from engine.applications.unlearning.forgotten import forgotten, probability
+from engine.applications.unlearning.cost import audit_cost
+from engine.applications.unlearning.judging import membership
 from engine.applications.unlearning.klom import Klom
-from engine.applications.unlearning.models import oracle_file, read_said
+from engine.applications.unlearning.logit_changes import predicted_changes
+from engine.applications.unlearning.logits import read_logits
+from engine.applications.unlearning.method_verdict import best, method_verdict
+from engine.applications.unlearning.oracles import oracle_file
 from engine.applications.unlearning.predicted_effect import foretold
-from engine.applications.unlearning.reading import best, reading
-from engine.applications.unlearning.requests import labels_of, rows_of
-from engine.applications.unlearning.settings import GRIDS, TITLES
-from engine.applications.unlearning.work import work
+from engine.applications.unlearning.rows import labels_of, rows_of
+from engine.applications.unlearning.settings import GRIDS, TITLES, UNCHANGED
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.softmax import margins
 from engine.running.jobs.kinds import kind
@@ -77,15 +73,15 @@ def test_margins_are_foretold_by_a_job_and_read_without_it(study: Study) -> None
 
 
 def test_what_forgotten_examples_were_and_became(study: Study, audited: Audit) -> None:
-    found = forgotten(study, audited, "ascent")
+    found = read_before_after(study, audited, "ascent")
     assert found.rows.tolist() == list(FORGET)
     for one in (found.before, found.unlearned, found.oracle):
         assert one.shape == (N, len(FORGET))
-    files = [oracle_file(study, "mlp", FORGET, FORGET, number) for number in range(N)]
-    said = read_said(files, rows_of(study, FORGET).all)
-    logits, labels = said.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
+    files = [oracle_file(study, "mlp", FORGET, number) for number in range(N)]
+    kept = read_logits(files, rows_of(study, FORGET).all)
+    logits, labels = kept.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
     np.testing.assert_allclose(found.oracle, margins(logits, labels))
-    tests = margins(said.test, labels_of(study))
+    tests = margins(kept.test, labels_of(study))
     assert membership(found.oracle, tests) == pytest.approx(audited.membership)
     assert np.abs(found.unlearned - found.before).mean() > 0.01
     checkpoints = [store.read_tensors(study.outputs_file("mlp", n, "train")) for n in (0, 1)]
@@ -136,11 +132,11 @@ def test_models_that_broke_down_are_not_good_however_low_their_klom(audited: Aud
     """A few far off make bins so wide that all others share one: KLoM falls below the floor."""
     low = {"forget": 0.4, "retain": 0.4, "test": 0.4}
     found = said(audited, 1.0, nothing=WAS, ascent=low)
-    broke = [equally_right(one, 0.8 if one.method == NOTHING else 0.5) for one in found.methods]
-    read = reading(replace(found, methods=broke), "ascent")
+    broke = [equally_right(one, 0.8 if one.method == UNCHANGED else 0.5) for one in found.methods]
+    read = method_verdict(replace(found, methods=broke), "ascent")
     assert read.grade == "harm"
     assert "worse than before on test examples" in read.summary
-    assert "Nearer than retrained models are to each other" in read.caution
+    assert "Closer than retrained models are to each other" in read.caution
 
 
 WAS = {"forget": 7.0, "retain": 1.0, "test": 1.0}
@@ -152,7 +148,7 @@ WAS = {"forget": 7.0, "retain": 1.0, "test": 1.0}
         (WAS, {"forget": 1.8, "retain": 1.1, "test": 1.0}, "good", "1.8 times"),
         (WAS, {"forget": 3.0, "retain": 1.0, "test": 1.1}, "part", "3.0 times"),
         (WAS, {"forget": 7.1, "retain": 1.0, "test": 1.0}, "no", "7.1 times"),
-        (WAS, {"forget": 1.8, "retain": 4.0, "test": 1.0}, "harm", "on what is kept"),
+        (WAS, {"forget": 1.8, "retain": 4.0, "test": 1.0}, "harm", "on the retain set"),
         (WAS, {"forget": 9.0, "retain": 1.0, "test": 4.0}, "no", "on test examples"),
         (
             {"forget": 1.1, "retain": 1.0, "test": 1.0},
@@ -166,11 +162,11 @@ def test_the_sentence_follows_from_the_figures(
     audited: Audit, nothing: dict[str, float], ascent: dict[str, float], grade: str, says: str
 ) -> None:
     audited = replace(audited, methods=[equally_right(one) for one in audited.methods])
-    found = reading(said(audited, 1.0, nothing=nothing, ascent=ascent), "ascent")
+    found = method_verdict(said(audited, 1.0, nothing=nothing, ascent=ascent), "ascent")
     assert found.grade == grade
     assert says in found.summary
     assert "4 models say little" in found.caution
-    assert reading(replace(audited, models=50), "ascent").caution == ""
+    assert method_verdict(replace(audited, models=50), "ascent").caution == ""
 
 
 def test_the_best_method_is_near_on_all_parts(audited: Audit) -> None:
@@ -179,26 +175,26 @@ def test_the_best_method_is_near_on_all_parts(audited: Audit) -> None:
     audited = replace(audited, methods=[equally_right(one) for one in audited.methods])
     assert best(said(audited, 1.0, nothing=WAS, ascent=near, finetune=harmful)) == "ascent"
     assert best(said(audited, 1.0, nothing=WAS, ascent=harmful, finetune=near)) == "finetune"
-    only = replace(audited, methods=[audited.of(NOTHING)])
-    assert best(only) == NOTHING
+    only = replace(audited, methods=[audited.of(UNCHANGED)])
+    assert best(only) == UNCHANGED
 
 
 # --- what it costs --------------------------------------------------------------------------------
 
 
 def test_work_counts_what_is_there(study: Study, audited: Audit) -> None:
-    done = work(study, FORGET, ["ascent", "finetune"], N, 0.2, "mlp")
+    done = audit_cost(study, FORGET, ["ascent", "finetune"], N, 0.2, "mlp")
     assert done.missing == 0
     assert done.there == 3 * N  # originals, oracles, oracles of the validation set
-    more = work(study, FORGET, ["ascent"], N + 2, 0.2, "mlp")
+    more = audit_cost(study, FORGET, ["ascent"], N + 2, 0.2, "mlp")
     assert more.missing == 3 * 2
     assert more.unlearning == pytest.approx(0.2 * (6 + 6 * len(GRIDS["ascent"])))
     assert more.trainings == more.missing + more.unlearning
-    told = work(study, FORGET, ["matching"], N, 0.2, "mlp").unlearning
+    told = audit_cost(study, FORGET, ["matching"], N, 0.2, "mlp").unlearning
     assert told > 0.2 * N * (1 + len(GRIDS["matching"]))  # with what is foretold
-    other = work(study, (1, 2), ["ascent"], N, 0.2, "mlp")
+    other = audit_cost(study, (1, 2), ["ascent"], N, 0.2, "mlp")
     assert other.there == N
-    assert work(study, (1, 2), [NOTHING], N, 0.2, "mlp").unlearning == 0
+    assert audit_cost(study, (1, 2), [UNCHANGED], N, 0.2, "mlp").unlearning == 0
 
 
 def test_every_method_has_words() -> None:
@@ -212,16 +208,16 @@ def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) ->
     script = (
         "import sys\n"
         "from engine.study.reader import Study\n"
-        "from engine.applications.unlearning.audit import read_audits\n"
+        "from engine.applications.unlearning.audit_record import read_audits\n"
         "from engine.applications.unlearning.certificate import certified_file, check_job\n"
         "from engine.applications.unlearning.predicted_effect import foretold\n"
-        "from engine.applications.unlearning.forgotten import forgotten\n"
-        "from engine.applications.unlearning.work import work\n"
+        "from engine.applications.unlearning.before_after import read_before_after\n"
+        "from engine.applications.unlearning.cost import audit_cost\n"
         f"study, rows = Study.open({str(study.root)!r}), {FORGET!r}\n"
         "assert foretold(study, 'mlp', rows) is not None\n"
         "(audit,) = read_audits(study)\n"
-        "forgotten(study, audit, 'ascent')\n"
-        "work(study, rows, ['matching'], 4, 0.05, 'mlp')\n"
+        "read_before_after(study, audit, 'ascent')\n"
+        "audit_cost(study, rows, ['matching'], 4, 0.05, 'mlp')\n"
         "certified_file(study, check_job(study, {'forget': rows}))\n"
         "assert 'torch' not in sys.modules, 'heavy import'"
     )

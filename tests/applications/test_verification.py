@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from engine import DataloupeError, SpecError, StoreError, Study, store
-from engine.applications.verification import (
-    agreement,
-    control_of,
-    mean_change,
-    predicted_and_actual,
-    run_job,
-    verify,
-)
+from engine.applications.verification import agreement, predicted_and_actual, verify
+from engine.applications.verification.control import control_of
+from engine.applications.verification.job import run_job
+from engine.applications.verification.outcomes import mean_change
 from engine.attribution.evaluation.quality import share
 from engine.build.retraining import NOTHING, removal_of, retrain, retrained
 from engine.models import build_model

@@ -17,8 +17,8 @@ from playwright.sync_api import Browser
 from dashboard.compare import EXAMPLE, FOUND, HYPOTHESIS
 from engine.applications.brittle.supports import find
 from engine.applications.modeldiff.comparison import read_comparison
-from engine.applications.unlearning.audit import read_audits
-from engine.applications.unlearning.reading import best, reading
+from engine.applications.unlearning.audit_record import read_audits
+from engine.applications.unlearning.method_verdict import best, method_verdict
 from engine.study.reader import Study
 from engine.study.removal_sets import keep_set, kept_sets
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
@@ -86,7 +86,7 @@ def unlearn_address(study: Study, removed: str) -> str:
     audits = read_audits(study)
     if not audits:
         return f"unlearn?set={removed}"
-    forgot = [one for one in audits if reading(one, best(one)).grade == "good"]
+    forgot = [one for one in audits if method_verdict(one, best(one)).grade == "good"]
     audit = (forgot or audits)[-1]
     forgotten = {one.rows.tobytes(): one.key for one in kept_sets(study, 100)}
     rows = np.array(audit.forget, np.int64)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from engine.applications.unlearning.audit import read_audits
+from engine.applications.unlearning.audit_record import read_audits
 from engine.study.reader import Study
 from engine.study.removal_sets import keep_set
 from tests.browser.chromium import DESKTOP, settled

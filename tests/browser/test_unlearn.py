@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from engine.applications.unlearning.audit import read_audits
+from engine.applications.unlearning.audit_record import read_audits
 from engine.build.stages.checkpoints import load_checkpoint
 from engine.study.reader import Study
 from engine.training.weights import load_weights

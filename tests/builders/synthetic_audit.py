@@ -1,6 +1,6 @@
-"""An audit for synthetic studies: models' logits are drawn, and judged as any audit judges them.
+"""An audit for synthetic studies: the models' logits are random, and are judged as in any audit.
 
-Whatever an audit would train is written before it is asked, so it trains nothing.
+Everything that the audit would train is written first, so it trains nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.audit import NOTHING, Audit, audit, retraining_cost, template_of
-from engine.applications.unlearning.models import oracle_file, original_file, unlearned_file
-from engine.applications.unlearning.requests import Rows, forget_set, labels_of, rows_of
-from engine.applications.unlearning.settings import Hyper
+from engine.applications.unlearning.audit import audit
+from engine.applications.unlearning.audit_record import Audit
+from engine.applications.unlearning.cost import retraining_cost
+from engine.applications.unlearning.method_jobs import method_job
+from engine.applications.unlearning.oracles import oracle_file
+from engine.applications.unlearning.rows import Rows, forget_set, labels_of, rows_of
+from engine.applications.unlearning.settings import UNCHANGED, Hyper
+from engine.applications.unlearning.unlearned import unlearned_file
+from engine.build.retraining import weights_file
 from engine.study.reader import Study
 
-NEAR = {NOTHING: 0.0, "scrub": 0.8, "finetune": 0.15, "both": 0.55}
-"""Methods, and how far each comes from doing nothing to what the oracles say."""
+NEAR = {UNCHANGED: 0.0, "scrub": 0.8, "finetune": 0.15, "both": 0.55}
+"""Methods, and how far each moves the originals toward the oracles."""
 BUDGET = 0.05
 
 
@@ -35,26 +40,26 @@ def write_audit(
 
     Args:
         forget: Training rows.
-        harm: How far methods move what is kept, in logits.
+        harm: How far methods move the logits of the retain set and the test set.
     """
-    asked = forget_set(study, forget)
-    rows, generator = rows_of(study, asked), np.random.default_rng(seed)
+    removed = forget_set(study, forget)
+    rows, generator = rows_of(study, removed), np.random.default_rng(seed)
     for number in range(models):
-        write(original_file(study, algorithm, number), {"weight": np.zeros(1, np.float32)})
+        write(weights_file(study, algorithm, number), {"weight": np.zeros(1, np.float32)})
         write(
-            oracle_file(study, algorithm, asked, asked, number),
-            _said(study, rows, 1.0, 0.0, generator),
+            oracle_file(study, algorithm, removed, number),
+            _logits(study, rows, 1.0, 0.0, generator),
         )
         for method, near in NEAR.items():
-            job = template_of(study, algorithm, asked, asked, method, BUDGET, "cpu", models)
-            moved = harm if method != NOTHING else 0.0
-            said = _said(study, rows, near, moved, generator)
-            spent = 0 if method == NOTHING else round(BUDGET * retraining_cost(study, algorithm))
+            job = method_job(study, algorithm, removed, removed, method, BUDGET, "cpu", models)
+            moved = harm if method != UNCHANGED else 0.0
+            logits = _logits(study, rows, near, moved, generator)
+            spent = 0 if method == UNCHANGED else round(BUDGET * retraining_cost(study, algorithm))
             cost = {"cost": np.array([spent, 0], np.int64)}
-            write(unlearned_file(study, replace(job, seed=number)), said | cost)
+            write(unlearned_file(study, replace(job, seed=number)), logits | cost)
     return audit(
         study,
-        asked,
+        removed,
         methods=list(NEAR),
         models=models,
         budget=BUDGET,
@@ -70,17 +75,17 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     store.write_tensors(path, arrays, path.parent.name)
 
 
-def _said(
+def _logits(
     study: Study, rows: Rows, near: float, moved: float, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Logits of a model: sure of what it was trained on, less so of what it forgot or never saw."""
+    """A model's logits: higher for examples that it was trained on and did not forget."""
     of_train = np.isin(rows.all, rows.forget)
     sure = np.where(of_train, 4 - 3 * near, 4.0) - np.where(of_train, 0, moved)
     parts = (
-        ("train", labels_of(study, rows.all), sure),
-        ("test", labels_of(study), np.full(study.dataset.n_test, 1.5 - moved)),
+        ("train_logits", labels_of(study, rows.all), sure),
+        ("test_logits", labels_of(study), np.full(study.dataset.n_test, 1.5 - moved)),
     )
-    found = {}
+    found = {"rows": rows.all}
     for name, labels, mean in parts:
         logits = generator.normal(size=(len(labels), len(study.dataset.classes)))
         logits[np.arange(len(labels)), labels] += mean

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.applications.unlearning.audit import Audit
+from engine.applications.unlearning.audit_record import Audit
 from engine.running.jobs.kinds import KINDS, Kind
 from engine.running.jobs.queue import jobs
 from engine.study.reader import Study
@@ -202,7 +202,8 @@ def test_no_method_is_no_audit(visit: Any, raw: Study) -> None:
 
 
 def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -> None:
-    from engine.applications.unlearning.models import oracle_file
+    from engine.applications.unlearning.oracles import oracle_file
+    from engine.applications.unlearning.rows import rows_of
     from engine.running.jobs.queue import cancel, submit
     from tests.builders.synthetic_audit import write
 
@@ -210,8 +211,8 @@ def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -
     cancel(raw, number)
     forget = tuple(FORGET)
     for place in range(7):
-        path = oracle_file(raw, "cnn", forget, forget, place)
-        write(path, {"train": np.zeros(1, np.float32)})
+        path = oracle_file(raw, "cnn", forget, place)
+        write(path, {"rows": rows_of(raw, forget).all})
     key = keep_set(raw, FORGET, "some").key
     app = visit(raw, "unlearn", set=key, pane="audit")
     assert "Cancelled" in words(app)
@@ -223,7 +224,7 @@ def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -
 def test_an_audit_is_read(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
     app = visit(measured, "unlearn", set=kept)
     shown = words(app)
-    assert "SCRUB: models come to lie" in shown  # the best of them, by the figures
+    assert "SCRUB: on the forget set, models are" in shown  # the best of them, by the figures
     assert "Forgotten examples: how far from retrained models" in shown
     scrub, floor = audited.of("scrub").forget.at_half.mean, audited.floor["forget"].mean
     assert f"{scrub.mean:.2f} [{scrub.low:.2f}, {scrub.high:.2f}]" in shown
@@ -234,9 +235,9 @@ def test_an_audit_is_read(visit: Any, measured: Study, audited: Audit, kept: str
     app.segmented_control(key="on").select("test").run()
     assert "Test examples: how far from retrained models" in words(app)
     app.selectbox(key="unlearned_by").select("finetune").run()
-    assert "Fine-tuning: models come to lie" in words(app)
+    assert "Fine-tuning: on the forget set, models are" in words(app)
     again = visit(measured, "unlearn", **app.query_params)
-    assert "Fine-tuning: models come to lie" in words(again)
+    assert "Fine-tuning: on the forget set, models are" in words(again)
 
 
 def test_before_and_after(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
@@ -259,7 +260,7 @@ def test_without_an_audit_the_other_parts_say_where_to_begin(visit: Any, raw: St
 def test_all_audits_are_listed_and_open(visit: Any, measured: Study, audited: Audit) -> None:
     app = visit(measured, "unlearn")
     app.button(key=f"open_{audited.id}").click().run()
-    assert "SCRUB: models come to lie" in words(app)
+    assert "SCRUB: on the forget set, models are" in words(app)
     assert "shown above" in " ".join(button.label for button in app.button)
 
 

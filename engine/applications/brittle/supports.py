@@ -21,7 +21,7 @@ nothing is said of one that fewer than `AGREE` of the checkpoints make.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,17 +29,13 @@ from typing import Any
 import numpy as np
 
 from engine import store
-from engine.applications.verification import (
-    Question,
-    Verification,
-    ask,
-    check,
-    complete,
-    verify_all,
-)
+from engine.applications.verification.record import Verification
+from engine.applications.verification.verifying import Request, check, request_of, verify_all
 from engine.attribution.evaluation.effects import removals
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 from engine.attribution.scores import ranges, top_k_among
+from engine.running.jobs.parameters import complete
+from engine.running.progress import Report
 from engine.store.errors import DataloupeError
 from engine.study.reader import Study
 
@@ -293,7 +289,7 @@ def verify_brittle(
     seeds: int = 5,
     device: str = "auto",
     workers: int | None = None,
-    report: Callable[[int, int, str], None] | None = None,
+    report: Report | None = None,
 ) -> list[Verification]:
     """Retrain without the removal sets of predictions said to flip; each is kept.
 
@@ -302,7 +298,7 @@ def verify_brittle(
     """
     return verify_all(
         study,
-        questions(study, supports, tests),
+        requests(study, supports, tests),
         seeds=seeds,
         algorithm=supports.algorithm,
         method=supports.method,
@@ -312,7 +308,7 @@ def verify_brittle(
     )
 
 
-def questions(study: Study, supports: Supports, tests: Iterable[int]) -> list[Question]:
+def requests(study: Study, supports: Supports, tests: Iterable[int]) -> list[Request]:
     """The removal sets of predictions said to flip. Raises as `verify_brittle`."""
     found = []
     for test in tests:
@@ -321,7 +317,7 @@ def questions(study: Study, supports: Supports, tests: Iterable[int]) -> list[Qu
                 f"Test example {test} is not said to flip without at most {supports.at_most} "
                 "training examples, so there is no removal set to verify."
             )
-        found.append(ask(study, supports.removal(test).tolist(), [test]))
+        found.append(request_of(study, supports.removal(test).tolist(), [test]))
     return found
 
 
@@ -329,18 +325,16 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `verify_brittle`."""
     defaults: dict[str, Any] = {"tests": [], "at_most": AT_MOST, "seeds": 5, "algorithm": None}
     defaults |= {"method": None, "device": "auto", "workers": None}
-    asked = complete(defaults, parameters)
-    algorithm, method = check(study, asked["algorithm"], asked["method"], asked["seeds"])
-    tests = [study.row("test", test) for test in asked["tests"]]
+    request = complete(defaults, parameters)
+    algorithm, method = check(study, request["algorithm"], request["method"], request["seeds"])
+    tests = [study.row("test", test) for test in request["tests"]]
     if not tests:
         raise DataloupeError("No predictions are named to verify.")
-    questions(study, find(study, algorithm, method, asked["at_most"]), tests)
-    return asked | {"tests": tests, "algorithm": algorithm, "method": method}
+    requests(study, find(study, algorithm, method, request["at_most"]), tests)
+    return request | {"tests": tests, "algorithm": algorithm, "method": method}
 
 
-def run_job(
-    study: Study, parameters: Mapping[str, Any], report: Callable[[int, int, str], None]
-) -> dict[str, Any]:
+def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: verify predictions by their removal sets.
 
     Args:

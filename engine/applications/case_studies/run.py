@@ -20,9 +20,10 @@ import numpy as np
 
 from engine import store
 from engine.applications.case_studies.shortcut import CARRIES
-from engine.applications.modeldiff.comparison import Report, read_comparison
+from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.job import run_hypothesis, run_job
 from engine.data.templates import spec_from_template
+from engine.running.progress import Report
 from engine.store.errors import SpecError
 from engine.study.reader import Study
 

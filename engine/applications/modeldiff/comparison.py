@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +23,7 @@ from engine.applications.modeldiff.residuals import Directions, Residuals, direc
 from engine.applications.modeldiff.significance import LEVEL, Null, p_values
 from engine.attribution.datamodels.bank import RunBank
 from engine.build.stages.search import scores_are
+from engine.running.progress import Report
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, TRAK
 from engine.study.reader import Study
@@ -32,8 +32,6 @@ from engine.study.uploads import ENOUGH
 CODE = 2
 """Raised whenever the same scores would be compared differently."""
 _NULL_TOLERANCE = 1e-3
-
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ worker with torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from engine.applications.modeldiff.significance import holm
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
 from engine.attribution.evaluation.quality import Measured
+from engine.running.progress import Report
 from engine.store.errors import DataloupeError
 from engine.study.reader import Study
 from engine.tasks import load_task
@@ -25,7 +26,6 @@ from engine.tasks import load_task
 OUTPUTS = ("probability", "margin")
 INTENSITIES = (0.25, 0.5, 1.0)
 RESAMPLES = 1000
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

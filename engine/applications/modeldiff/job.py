@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import store
-from engine.applications.modeldiff.comparison import Report, compare, read_comparison, side
+from engine.applications.modeldiff.comparison import compare, read_comparison, side
 from engine.applications.modeldiff.hypothesis import INTENSITIES, try_all
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS, texture_of
 from engine.build.build import writing
@@ -23,6 +23,7 @@ from engine.build.run import Run
 from engine.build.stages import checkpoints, predictions, search, trak
 from engine.exchange.uploads.keeping import forget
 from engine.running.processes import default_workers, pick_device
+from engine.running.progress import Report
 from engine.store.errors import DataloupeError, UploadError
 from engine.store.records import Progress
 from engine.study.reader import Study

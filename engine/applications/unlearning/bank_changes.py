@@ -1,8 +1,8 @@
-"""What forgetting should change in every class logit, as a run bank with logits foretells it.
+"""How forgetting should change every class logit, predicted from a run bank that keeps logits.
 
-A lasso datamodel, or the hybrid whose prior is TRAK, of each class logit of the examples that are
-asked about and no others: of each only the sum of its weights over the forget set is kept. It takes
-a bank with `logits = true`.
+A lasso datamodel, or the hybrid whose prior is TRAK, is fitted to each class logit of the requested
+examples. Only the sum of its weights over the forget set is kept. The bank must have
+`logits = true`.
 """
 
 from __future__ import annotations
@@ -33,36 +33,38 @@ Source = Literal["trak", "datamodel", "hybrid"]
 SOURCES: tuple[Source, ...] = ("trak", "datamodel", "hybrid")
 _BLOCK = 64
 """Examples whose class logits are fitted together."""
-_CLASS = "asked class"
-_NO_LIMIT = 2**62
+_CLASS = "requested class"
 
 
 def check_source(study: Study, algorithm: str, source: str) -> None:
-    """Refuse what the study cannot foretell class logits by.
+    """Refuse a source by which the study cannot predict class logits.
 
     Raises:
         DataloupeError: There is no such source. StoreError: There is no bank with logits.
     """
     if source not in SOURCES:
-        raise DataloupeError(f"Changes are foretold by {', '.join(SOURCES)}, not by {source!r}.")
+        raise DataloupeError(f"Changes are predicted by {', '.join(SOURCES)}, not by {source!r}.")
     if source == "trak":
         return
     if study.bank_import(algorithm) or not study.spec.subset_runs.logits:
         raise StoreError(
-            f"To foretell class logits by {source}, the run bank of {algorithm} must keep them: "
-            f"set logits = true under [subset_runs] in {study.spec_file} and build it anew."
+            f"To predict class logits by {source}, the run bank of {algorithm} must keep them: "
+            f"set logits = true under [subset_runs] in {study.spec_file} and build it again."
         )
     if not study.has_bank(algorithm):
         raise StoreError(
-            f"The run bank of {algorithm} is not whole: `dataloupe build {study.root}`."
+            f"The run bank of {algorithm} is incomplete. `dataloupe build {study.root}` "
+            "finishes it."
         )
     if source == "hybrid":
         if not study.method_file(algorithm, HYBRID).exists():
-            raise StoreError(f"{algorithm} has no hybrid yet: `dataloupe build {study.root}`.")
+            raise StoreError(
+                f"{algorithm} has no hybrid yet. `dataloupe build {study.root}` makes it."
+            )
         if stored_road(study, algorithm).kind == "primal":
             raise DataloupeError(
-                "The hybrid of class logits takes a dual road, and this study has the primal: "
-                "foretell by trak or datamodel."
+                "The hybrid of class logits needs a dual solver, and this study has the primal "
+                "one: predict by trak or datamodel."
             )
 
 
@@ -81,7 +83,7 @@ def foretell_by_bank(
     Args:
         source: `datamodel` or `hybrid`.
         rows: Of `split`, ascending.
-        units: What TRAK scores are multiplied by to be in units of the output, `[n_train]`.
+        units: Factors that turn TRAK scores into changes of the output, `[n_train]`.
     """
     bank, logits = study.bank(algorithm, train=False), bank_logits(study, algorithm, split, rows)
     both = bank.part("fit", "validation")
@@ -110,8 +112,8 @@ def foretell_by_bank(
     blocks = []
     for block in np.array_split(np.arange(len(rows)), len(rows) // _BLOCK + 1):
         tau = class_scores(study, algorithm, split, rows[block], device) * unit
-        told = torch.from_numpy(logits[places][:, block].reshape(len(places), -1))
-        mean, _ = prior.change_deviation(tau, masks, told, settings, leaving)
+        actual = torch.from_numpy(logits[places][:, block].reshape(len(places), -1))
+        mean, _ = prior.change_deviation(tau, masks, actual, settings, leaving)
         blocks.append(mean.numpy().reshape(len(block), classes))
     return np.concatenate(blocks)
 
@@ -135,6 +137,7 @@ def class_scores(
     import torch
 
     from engine.attribution.trak.attribute import attribute_dual
+    from engine.attribution.trak.kernel import NO_LIMIT
     from engine.training.outputs import read_batch
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
@@ -142,7 +145,7 @@ def class_scores(
     arrays, size = study.stacked_arrays(split), study.spec.trak.batch_size
     classes = len(study.dataset.classes)
 
-    def asked() -> Iterator[Batch]:
+    def requested() -> Iterator[Batch]:
         for some in _pieces(rows, max(1, size // classes)):
             batch = read_batch(task, arrays, some, encoding, device)
             repeated = {name: t.repeat_interleave(classes, dim=0) for name, t in batch.items()}
@@ -154,12 +157,12 @@ def class_scores(
         model = load_checkpoint(study, algorithm, checkpoint, device)
         q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
         train, seed = batches_of(study, "train", device, size), study.seed(checkpoint)
-        scores += attribute_dual(model, output, train, asked, road, seed, _NO_LIMIT, q).cpu()
+        scores += attribute_dual(model, output, train, requested, road, seed, NO_LIMIT, q).cpu()
     return scores / total * torch.from_numpy(mean_out_to_loss(study, algorithm, total, road))
 
 
 def class_logit_or_output(task: Task) -> Output:
-    """A model output: the class logit that a batch asks for, or else the task's own."""
+    """A model output: the class logit that a batch requests, or else the task's own."""
 
     def output(model: nn.Module, batch: Batch) -> torch.Tensor:
         if _CLASS not in batch:

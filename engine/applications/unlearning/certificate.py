@@ -1,46 +1,39 @@
-"""A model that unlearned, to take away, and its certificate: what was forgotten, how, how well.
+"""Write a model that unlearned, with a certificate: what was forgotten, how, and how well.
 
     write_unlearned(study, ["train-17"], Path("model.safetensors"), audited=audit(…))
 
-The certificate is JSON beside the model. It names the forgotten examples, the method with its
-settings and seed, SHA-256 of the model before and after, and the audit, or that there was none.
+The certificate is JSON next to the model. It names the forgotten examples, the method with its
+settings and seed, the SHA-256 of the model before and after, and the audit, if there was one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from engine import store
-from engine.applications.unlearning.audit import (
-    BUDGET,
-    Audit,
-    check_methods,
-    check_scores,
-    read_audits,
-    template_of,
-)
+from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import Source, check_source
-from engine.applications.unlearning.changes import changes_made_from
-from engine.applications.unlearning.models import (
-    is_checkpoint,
-    oracles_made_from,
-    original_file,
-    unlearn,
-)
-from engine.applications.unlearning.requests import forget_set
-from engine.applications.unlearning.settings import GRIDS, Hyper
-from engine.applications.verification import complete
+from engine.applications.unlearning.checks import check_methods, check_scores
+from engine.applications.unlearning.logit_changes import changes_made_from
+from engine.applications.unlearning.method_jobs import method_job
+from engine.applications.unlearning.oracles import oracles_made_from
+from engine.applications.unlearning.rows import forget_set
+from engine.applications.unlearning.settings import BUDGET, GRIDS, Hyper
+from engine.applications.unlearning.unlearned import unlearn
+from engine.build.retraining import is_checkpoint, weights_file
 from engine.build.stages.checkpoints import checkpoint_made_from
 from engine.running import processes
+from engine.running.jobs.parameters import complete
+from engine.running.progress import Report
 from engine.store.errors import DataloupeError
 from engine.study.reader import Study
 
 CODE = 1
-"""Raised whenever the same question would give another model or certificate."""
+"""Raised whenever the same request would give another model or certificate."""
 
 
 def write_unlearned(
@@ -59,14 +52,14 @@ def write_unlearned(
     """Unlearn from one checkpoint; write the model (.safetensors) and its certificate (.json).
 
     Args:
-        audited: The audit of the method, whose hyper-parameters are then taken; without one they
-            are the defaults, and the certificate says that nothing was audited.
+        audited: An audit of the method, for its hyper-parameters. Without one the defaults are
+            used, and the certificate says that the method was not audited.
 
     Returns:
         The certificate.
 
     Raises:
-        As `audit`; a study whose algorithm has no recipe can unlearn, but not be audited.
+        As `audit`, but the algorithm needs no recipe.
     """
     from engine.training.weights import save_weights
 
@@ -74,21 +67,21 @@ def write_unlearned(
     check_methods([method], budget)
     check_scores(study, algorithm)
     if out.suffix != ".safetensors":
-        raise DataloupeError(f"{out}: a model is written as .safetensors, so name it that.")
+        raise DataloupeError(f"{out} must end in .safetensors, the format of the model.")
     _check_oracles(method, audited)
-    asked = forget_set(study, forget)
+    removed = forget_set(study, forget)
     device = processes.pick_device(device)
     models = audited.models if audited else 0
-    template = template_of(study, algorithm, asked, asked, method, budget, device, models, source)
+    job = method_job(study, algorithm, removed, removed, method, budget, device, models, source)
     hyper = Hyper(**audited.of(method).hyper) if audited else GRIDS[method][0]
-    job = replace(template, hyper=hyper, seed=checkpoint)
+    job = replace(job, hyper=hyper, seed=checkpoint)
     _check_checkpoint(study, algorithm, checkpoint)
     model, cost = unlearn(study, job)
     ids = study.table("train")["id"]
     certificate = {
         "dataset": study.dataset.fingerprint,
         "algorithm": algorithm,
-        "forgotten": [{"row": row, "id": str(ids.iloc[row])} for row in asked],
+        "forgotten": [{"row": row, "id": str(ids.iloc[row])} for row in removed],
         "method": method,
         "source": source,
         "hyper": asdict(hyper),
@@ -97,7 +90,7 @@ def write_unlearned(
         "budget": budget,
         "example_gradients": cost.gradients,
         "example_forwards": cost.forwards,
-        "original_sha256": store.file_digest(original_file(study, algorithm, checkpoint)),
+        "original_sha256": store.file_digest(weights_file(study, algorithm, checkpoint)),
         "audit": None if audited is None else audited.to_dict(),
     }
     made_from = store.fingerprint("unlearned model", CODE, certificate)
@@ -112,11 +105,11 @@ def write_unlearned(
 
 def _check_oracles(method: str, audited: Audit | None) -> None:
     if method == "oracle" and audited is None:
-        raise DataloupeError("Oracle matching needs oracles: ask for an audit too.")
+        raise DataloupeError("Oracle matching needs oracles: run an audit first.")
 
 
 def _check_checkpoint(study: Study, algorithm: str, checkpoint: int) -> None:
-    if not original_file(study, algorithm, checkpoint).exists():
+    if not weights_file(study, algorithm, checkpoint).exists():
         raise DataloupeError(f"{algorithm} has no checkpoint {checkpoint} to unlearn from.")
 
 
@@ -126,26 +119,24 @@ def _check_checkpoint(study: Study, algorithm: str, checkpoint: int) -> None:
 def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `write_unlearned`.
 
-    With an audit, what is forgotten, by what and how, are its own.
+    With an audit, the forget set, the budget and the source are those of the audit.
     """
     defaults: dict[str, Any] = {"forget": [], "method": "matching", "budget": BUDGET}
     defaults |= {"algorithm": None, "source": "trak", "checkpoint": 0, "audit": None}
-    asked = complete(defaults | {"device": "auto"}, parameters)
-    algorithm = study.algorithm(asked["algorithm"])
-    audited = _audit(study, algorithm, asked["audit"], asked["method"])
+    request = complete(defaults | {"device": "auto"}, parameters)
+    algorithm = study.algorithm(request["algorithm"])
+    audited = _audit(study, algorithm, request["audit"], request["method"])
     if audited is not None:
-        asked |= {"forget": audited.forget, "budget": audited.budget, "source": audited.source}
-    check_methods([asked["method"]], asked["budget"])
+        request |= {"forget": audited.forget, "budget": audited.budget, "source": audited.source}
+    check_methods([request["method"]], request["budget"])
     check_scores(study, algorithm)
-    check_source(study, algorithm, asked["source"])
-    _check_oracles(asked["method"], audited)
-    _check_checkpoint(study, algorithm, asked["checkpoint"])
-    return asked | {"forget": list(forget_set(study, asked["forget"])), "algorithm": algorithm}
+    check_source(study, algorithm, request["source"])
+    _check_oracles(request["method"], audited)
+    _check_checkpoint(study, algorithm, request["checkpoint"])
+    return request | {"forget": list(forget_set(study, request["forget"])), "algorithm": algorithm}
 
 
-def run_job(
-    study: Study, parameters: Mapping[str, Any], report: Callable[[int, int, str], None]
-) -> dict[str, Any]:
+def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: write the model into the study, unless it is there."""
     path = certified_file(study, parameters)
     if not path.with_suffix(".json").exists():
@@ -160,23 +151,25 @@ def run_job(
 
 
 def certified_file(study: Study, parameters: Mapping[str, Any]) -> Path:
-    """Where the model of a checked job is, or will be; whole when its certificate is there."""
+    """File of a checked job's model. It is complete once its certificate is there."""
     algorithm, checkpoint = parameters["algorithm"], parameters["checkpoint"]
-    asked, method, source = tuple(parameters["forget"]), parameters["method"], parameters["source"]
+    forget, method, source = tuple(parameters["forget"]), parameters["method"], parameters["source"]
     own = is_checkpoint(study, algorithm, checkpoint)
     name = store.fingerprint(
         "certified",
         CODE,
-        oracles_made_from(study, algorithm, asked, asked),
+        oracles_made_from(study, algorithm, forget, forget),
         [method, parameters["budget"], checkpoint, parameters["audit"]],
         checkpoint_made_from(study, algorithm, checkpoint) if own else None,
-        changes_made_from(study, asked, asked, algorithm, source) if method == "matching" else None,
+        changes_made_from(study, forget, forget, algorithm, source)
+        if method == "matching"
+        else None,
     )
     return study.unlearned_model_file(algorithm, name)
 
 
 def _audit(study: Study, algorithm: str, name: str | None, method: str) -> Audit | None:
-    """The audit of this id. Raises DataloupeError where there is none, or not of the method."""
+    """The audit with this id. Raises DataloupeError if there is none that includes the method."""
     if name is None:
         return None
     for one in read_audits(study, algorithm):

@@ -1,14 +1,14 @@
 """KLoM: how far unlearned models are from models retrained without the forgotten examples.
 
 For each example the margins of N unlearned models and of N oracles are two samples. Both are
-counted in `BINS` bins of one width from the least to the greatest margin of either, the last bin
-closed, so that no margin is left out, however far above the oracles it lies; shares get `SMOOTHING`
-added and are brought back to sum to 1; KLoM is the Kullback-Leibler divergence of the two
+counted in `BINS` bins of equal width, from the smallest to the largest margin of either. The last
+bin is closed, so that every margin counts, however far above the oracles it lies. `SMOOTHING` is
+added to the shares, which are normalized again. KLoM is the Kullback-Leibler divergence of the two
 (Georgiev et al. 2024, Attribute-to-Delete, section 3). Published implementations disagree on the
-direction: here it is KL(unlearned ‖ oracle) unless asked otherwise.
+direction: the default here is KL(unlearned ‖ oracle).
 
-Equal distributions do not give 0, as N models never fill the bins alike: read a value beside
-`floor`, what oracles are from each other, and below `ceiling`, what disjoint samples give.
+Equal distributions do not give 0, because N models never fill the bins equally. So compare a value
+with `floor`, the KLoM of oracles against oracles, and with `ceiling`, that of disjoint samples.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Klom:
     """KLoM of a set of examples.
 
     Attributes:
-        mean: Over the examples, with a 95 % bootstrap interval that draws examples anew. Models
-            are not drawn anew: the same model twice would look like less spread.
+        mean: Over the examples, with a 95 % bootstrap interval that resamples examples. Models
+            are not resampled: a model drawn twice would look like less spread.
         p95: The 95th percentile over the examples, with the same interval.
         models: N, of each kind.
     """
@@ -61,11 +61,11 @@ def klom(
         unlearned: Margins of the unlearned models, `[models, n]`.
         oracle: Margins of the oracles, `[models, n]`; there may be more or fewer.
         direction: Of the divergence.
-        bins: Of one width, between the least and greatest margin of each example.
+        bins: Of equal width, between the smallest and largest margin of each example.
         smoothing: Added to every bin's share.
 
     Raises:
-        DataError: Shapes do not fit, there is no model, or a margin is not finite.
+        DataError: Shapes do not match, there is no model, or a margin is not finite.
     """
     for name, margins in (("unlearned", unlearned), ("oracle", oracle)):
         if margins.ndim != 2 or not len(margins):
@@ -98,12 +98,12 @@ def _shares(place: np.ndarray, bins: int, smoothing: float) -> np.ndarray:
 
 
 def ceiling(bins: int = BINS, smoothing: float = SMOOTHING) -> float:
-    """The largest KLoM there is: all unlearned margins in one bin, all oracles' in another."""
+    """The largest possible KLoM: all unlearned margins in one bin, all oracles' in another."""
     return math.log((1 + smoothing) / smoothing) / (1 + bins * smoothing)
 
 
 def halves(models: int, splits: int = _SPLITS) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Random pairs of disjoint halves of so many models; always the same ones.
+    """Random pairs of disjoint halves of this many models; always the same ones.
 
     Raises:
         DataError: Fewer than two models.
@@ -120,7 +120,7 @@ def halves(models: int, splits: int = _SPLITS) -> list[tuple[np.ndarray, np.ndar
 def floor(oracle: np.ndarray, direction: Direction = DIRECTION) -> np.ndarray:
     """KLoM of one half of the oracles against the other, mean over random halves: `[n]`.
 
-    What a perfect method would score with half as many models: fewer models, higher floor.
+    A perfect method would score this with half as many models. Fewer models give a higher floor.
     """
     return at_half(unlearned=oracle, oracle=oracle, direction=direction)
 
@@ -128,10 +128,10 @@ def floor(oracle: np.ndarray, direction: Direction = DIRECTION) -> np.ndarray:
 def at_half(
     *, unlearned: np.ndarray, oracle: np.ndarray, direction: Direction = DIRECTION
 ) -> np.ndarray:
-    """KLoM with half of the models on each side, as `floor` has it, to be compared with it: `[n]`.
+    """KLoM with half of the models on each side, to be compared with `floor`: `[n]`.
 
     Args:
-        unlearned, oracle: As for `klom`, as many of either.
+        unlearned, oracle: As for `klom`, the same number of each.
     """
     values = [
         klom(unlearned=unlearned[first], oracle=oracle[second], direction=direction)
@@ -160,8 +160,8 @@ def _measured(value: float, drawn: np.ndarray) -> Measured:
 def normal_divergence(*, unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:
     """KL(unlearned ‖ oracle) of normal distributions with the samples' mean and variance: `[n]`.
 
-    Of few models histograms are mostly noise: hyper-parameters are chosen by this, which is bounded
-    by `ceiling` too.
+    Histograms of few models are mostly noise, so hyper-parameters are chosen by this. It is bounded
+    by `ceiling`, too.
     """
     mean_u, mean_o = unlearned.mean(axis=0), oracle.mean(axis=0)
     variance_u, variance_o = (

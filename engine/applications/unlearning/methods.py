@@ -1,18 +1,19 @@
-"""Ways to make a model forget, all called alike and all with the same number of examples to learn.
+"""Methods of unlearning. All have the same signature and the same budget.
 
-    method(asked) -> what it cost
+    method(setup) -> cost
 
-The model is changed in place, in eval mode, so that normalisation statistics stay and dropout is
-off: every method takes steps of `BATCH` examples, with momentum and a rate that falls to 0, until
-the budget is used up. There is no optimiser state to go on with: a study keeps none.
+The model is changed in place, in eval mode, so normalization statistics are fixed and dropout is
+off. Every method takes steps of `BATCH` examples, with momentum and a learning rate that falls to
+0, until the budget is used up. It starts without optimizer state, because a study keeps none.
 
-- **matching**: squared error between the model's logits and its own, changed by what a datamodel
-  says that removal does; batches mixed from forget and retain (Georgiev et al. 2024).
-- **oracle**: the same with the mean change that real oracles show: the best it could be told.
-- **finetune**, **ascent**, **both**: cross entropy down on retain, up on forget, or one of each.
-- **scrub**: away from the original model's probabilities on forget in the first half of the steps,
-  towards them, and the labels, on retain in all (Kurmanji et al. 2023).
-- **nothing** leaves the model as it is; **retrain** is an oracle, made elsewhere.
+- **matching**: squared error between the model's logits and the original's logits plus their
+  predicted change; batches mix the forget set and the retain set (Georgiev et al. 2024).
+- **oracle**: the same with the actual mean change of oracles, the best possible target.
+- **finetune**, **ascent**, **both**: cross entropy down on the retain set, up on the forget set, or
+  one of each.
+- **scrub**: away from the original model's probabilities on the forget set in the first half of the
+  steps; toward them, and the labels, on the retain set in all steps (Kurmanji et al. 2023).
+- **nothing** leaves the model as it is. Retraining is an oracle, which is trained elsewhere.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Examples:
 
     Attributes:
         batch: Prepared, all of them.
-        change: What the logits should change by, `[n, classes]`; None where a method needs none.
+        change: How the logits should change, `[n, classes]`; None if the method needs none.
     """
 
     batch: Batch
@@ -59,13 +60,13 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What every method is given.
+class Setup:
+    """What every method gets.
 
     Attributes:
         model: Changed in place; in eval mode.
-        forget: Examples to be forgotten.
-        retain: Examples not to be.
+        forget: Examples of the forget set.
+        retain: Examples of the retain set.
         budget: In example-gradients.
     """
 
@@ -86,85 +87,85 @@ class Asked:
         return self.task.loss(self.model, part.rows(rows), 0.0).mean()
 
 
-Method = Callable[[Asked], Cost]
-"""See the module."""
+Method = Callable[[Setup], Cost]
+"""See the module's text."""
 
 
-def nothing(asked: Asked) -> Cost:
+def nothing(setup: Setup) -> Cost:
     """Leave the model as it is."""
     return Cost()
 
 
-def matching(asked: Asked) -> Cost:
-    """Fine-tune towards the model's own logits and the predicted change of them."""
-    goals = []
-    for part in asked.parts:
+def matching(setup: Setup) -> Cost:
+    """Fine-tune toward the model's own logits plus their predicted change."""
+    targets = []
+    for part in setup.parts:
         if part.change is None:
             raise DataloupeError("Matching needs predicted changes of the logits.")
-        said = _logits(asked.task, asked.model, part)
-        goals.append(said + asked.hyper.scale * part.change)
+        logits = _logits(setup.task, setup.model, part)
+        targets.append(logits + setup.hyper.scale * part.change)
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         losses = []
-        for part, goal, chosen in zip(asked.parts, goals, rows, strict=True):
-            # Relative to the other classes: softmax knows no more, and initial logits drift.
-            off = asked.task.predict(asked.model, part.rows(chosen)) - goal[chosen]
-            losses.append(_centred(off).square().mean(dim=1))
+        for part, target, chosen in zip(setup.parts, targets, rows, strict=True):
+            # Relative to the mean over classes: softmax ignores the mean, and it drifts.
+            off = setup.task.predict(setup.model, part.rows(chosen)) - target[chosen]
+            losses.append(_centered(off).square().mean(dim=1))
         return torch.cat(losses).mean()
 
-    forwards = sum(map(len, asked.parts))
-    cost = _descend(asked, _mixed(asked), loss, _less(asked.budget, forwards))
+    forwards = sum(map(len, setup.parts))
+    cost = _descend(setup, _mixed(setup), loss, _left(setup.budget, forwards))
     return Cost(cost.gradients, forwards)
 
 
-def finetune(asked: Asked) -> Cost:
-    """Descend on retain: what is not repeated may fade."""
+def finetune(setup: Setup) -> Cost:
+    """Descend on the retain set: examples that are not repeated may be forgotten."""
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
-        return asked.loss(asked.retain, rows[1])
+        return setup.loss(setup.retain, rows[1])
 
-    return _descend(asked, (0, BATCH), loss, asked.budget)
-
-
-def ascent(asked: Asked) -> Cost:
-    """Ascend on forget."""
-
-    def loss(step: int, rows: list[Tensor]) -> Tensor:
-        return -asked.loss(asked.forget, rows[0])
-
-    return _descend(asked, (min(BATCH, len(asked.forget)), 0), loss, asked.budget)
+    return _descend(setup, (0, BATCH), loss, setup.budget)
 
 
-def both(asked: Asked) -> Cost:
-    """Ascend on forget, descend on retain."""
+def ascent(setup: Setup) -> Cost:
+    """Ascend on the forget set."""
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
-        away = asked.loss(asked.forget, rows[0])
-        return asked.loss(asked.retain, rows[1]) - asked.hyper.weight * away
+        return -setup.loss(setup.forget, rows[0])
 
-    return _descend(asked, _mixed(asked), loss, asked.budget)
+    return _descend(setup, (min(BATCH, len(setup.forget)), 0), loss, setup.budget)
 
 
-def scrub(asked: Asked) -> Cost:
-    """Away from the original on forget first, near it on retain throughout."""
-    teacher = copy.deepcopy(asked.model)
-    said = [_logits(asked.task, teacher, part).log_softmax(dim=1) for part in asked.parts]
-    sizes, forwards = _mixed(asked), sum(map(len, asked.parts))
-    budget = _less(asked.budget, forwards)
+def both(setup: Setup) -> Cost:
+    """Ascend on the forget set, descend on the retain set."""
+
+    def loss(step: int, rows: list[Tensor]) -> Tensor:
+        away = setup.loss(setup.forget, rows[0])
+        return setup.loss(setup.retain, rows[1]) - setup.hyper.weight * away
+
+    return _descend(setup, _mixed(setup), loss, setup.budget)
+
+
+def scrub(setup: Setup) -> Cost:
+    """First away from the original on the forget set, always close to it on the retain set."""
+    teacher = copy.deepcopy(setup.model)
+    before = [_logits(setup.task, teacher, part).log_softmax(dim=1) for part in setup.parts]
+    sizes, forwards = _mixed(setup), sum(map(len, setup.parts))
+    budget = _left(setup.budget, forwards)
     half = budget // sum(sizes) // 2
 
-    def apart(part: Examples, was: Tensor, chosen: Tensor) -> Tensor:
-        now = asked.task.predict(asked.model, part.rows(chosen)).log_softmax(dim=1)
-        return functional.kl_div(now, was[chosen], log_target=True, reduction="batchmean")
+    def divergence(part: Examples, before: Tensor, chosen: Tensor) -> Tensor:
+        now = setup.task.predict(setup.model, part.rows(chosen)).log_softmax(dim=1)
+        return functional.kl_div(now, before[chosen], log_target=True, reduction="batchmean")
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
-        near = apart(asked.retain, said[1], rows[1])
-        near = near + asked.loss(asked.retain, rows[1])
+        close = divergence(setup.retain, before[1], rows[1])
+        close = close + setup.loss(setup.retain, rows[1])
         if step >= half:
-            return near
-        return near - asked.hyper.weight * apart(asked.forget, said[0], rows[0])
+            return close
+        return close - setup.hyper.weight * divergence(setup.forget, before[0], rows[0])
 
-    cost = _descend(asked, sizes, loss, budget)
+    cost = _descend(setup, sizes, loss, budget)
     return Cost(cost.gradients, forwards)
 
 
@@ -177,15 +178,15 @@ METHODS: Mapping[str, Method] = {
     "matching": matching,
     "oracle": matching,
 }
-"""`retrain` is not among them: it makes a new model."""
+"""Methods by name. Retraining is not one: it makes a new model."""
 
 
-def _less(budget: int, forwards: int) -> int:
-    """What so many forward passes leave of a budget."""
+def _left(budget: int, forwards: int) -> int:
+    """What is left of a budget after some forward passes."""
     return max(0, budget - math.ceil(FORWARD * forwards))
 
 
-def _centred(logits: Tensor) -> Tensor:
+def _centered(logits: Tensor) -> Tensor:
     return logits - logits.mean(dim=1, keepdim=True)
 
 
@@ -195,27 +196,27 @@ def _logits(task: Task, model: nn.Module, part: Examples) -> Tensor:
     return torch.cat([task.predict(model, part.rows(chosen)) for chosen in rows])
 
 
-def _mixed(asked: Asked) -> tuple[int, int]:
-    """Examples of either side in a batch, at least one of each."""
-    share = asked.hyper.forget_share
-    first = min(max(1, round(share * BATCH)), len(asked.forget), BATCH - 1)
-    return first, min(BATCH - first, len(asked.retain))
+def _mixed(setup: Setup) -> tuple[int, int]:
+    """Examples of the forget set and of the retain set in a batch, at least one of each."""
+    share = setup.hyper.forget_share
+    first = min(max(1, round(share * BATCH)), len(setup.forget), BATCH - 1)
+    return first, min(BATCH - first, len(setup.retain))
 
 
 def _descend(
-    asked: Asked,
+    setup: Setup,
     sizes: tuple[int, int],
     loss: Callable[[int, list[Tensor]], Tensor],
     budget: int,
 ) -> Cost:
-    """Take as many steps as the budget allows; `loss` is of rows of either side."""
-    steps, rate = budget // sum(sizes), asked.hyper.learning_rate
-    generator = torch.Generator().manual_seed(asked.seed)
-    device = next(asked.model.parameters()).device
-    optimizer = torch.optim.SGD(asked.model.parameters(), rate, momentum=MOMENTUM)
+    """Take as many steps as the budget allows; `loss` gets rows of the forget and retain sets."""
+    steps, rate = budget // sum(sizes), setup.hyper.learning_rate
+    generator = torch.Generator().manual_seed(setup.seed)
+    device = next(setup.model.parameters()).device
+    optimizer = torch.optim.SGD(setup.model.parameters(), rate, momentum=MOMENTUM)
     orders = [
         _endless(len(part), steps * size, generator)
-        for part, size in zip(asked.parts, sizes, strict=True)
+        for part, size in zip(setup.parts, sizes, strict=True)
     ]
     for step in range(steps):
         rows = [
@@ -231,7 +232,7 @@ def _descend(
 
 
 def _endless(n: int, length: int, generator: torch.Generator) -> Tensor:
-    """Row numbers: one shuffle of all after the other."""
+    """Row numbers: one shuffle of all rows after another."""
     rounds = -(-length // n)
     shuffles = [torch.randperm(n, generator=generator) for _ in range(rounds)]
     return torch.cat(shuffles)[:length] if shuffles else torch.empty(0, dtype=torch.int64)

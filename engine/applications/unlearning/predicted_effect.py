@@ -1,25 +1,26 @@
-"""What forgetting would do to the forgotten examples themselves, before anything is trained.
+"""Predicted margins of the forgotten examples, before anything is trained.
 
-`predicted_changes` takes models, so it is a job; what it has kept is read here without torch.
+Computing them needs the models, so it is a job. Reading them needs no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.audit import check_scores
 from engine.applications.unlearning.bank_changes import Source, check_source
-from engine.applications.unlearning.changes import changes_made_from, predicted_changes
-from engine.applications.unlearning.requests import forget_set, labels_of
-from engine.applications.verification import complete
+from engine.applications.unlearning.checks import check_scores
+from engine.applications.unlearning.logit_changes import changes_made_from, predicted_changes
+from engine.applications.unlearning.rows import forget_set, labels_of
 from engine.attribution.softmax import margins
 from engine.build.retraining import Removal
 from engine.running import processes
+from engine.running.jobs.parameters import complete
+from engine.running.progress import Report
 from engine.store.layout import HYBRID
 from engine.study.reader import Study
 
@@ -30,9 +31,9 @@ class Foretold:
 
     Attributes:
         rows: Training rows, ascending int64 `[k]`.
-        before: As the checkpoints have them, float64 `[k]`.
-        after: As foretold without them, float64 `[k]`.
-        calibrated: Whether subset runs gave the changes their unit.
+        before: With all data, float64 `[k]`.
+        after: Predicted for models trained without them, float64 `[k]`.
+        calibrated: Whether the changes are in units of the output, known from subset runs.
     """
 
     rows: np.ndarray
@@ -44,7 +45,7 @@ class Foretold:
 def foretold(
     study: Study, algorithm: str, removed: Removal, source: Source = "trak"
 ) -> Foretold | None:
-    """What the job has foretold of this forget set; None until it has."""
+    """The predictions for this forget set; None until the job has made them."""
     made_from = changes_made_from(study, removed, removed, algorithm, source)
     path = study.logit_changes_file(algorithm, made_from)
     if not path.exists():
@@ -65,17 +66,15 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `predicted_changes`."""
     defaults: dict[str, Any] = {"forget": [], "algorithm": None}
     defaults |= {"source": "trak", "device": "auto"}
-    asked = complete(defaults, parameters)
-    algorithm = study.algorithm(asked["algorithm"])
+    request = complete(defaults, parameters)
+    algorithm = study.algorithm(request["algorithm"])
     check_scores(study, algorithm)
-    check_source(study, algorithm, asked["source"])
-    return asked | {"forget": list(forget_set(study, asked["forget"])), "algorithm": algorithm}
+    check_source(study, algorithm, request["source"])
+    return request | {"forget": list(forget_set(study, request["forget"])), "algorithm": algorithm}
 
 
-def run_job(
-    study: Study, parameters: Mapping[str, Any], report: Callable[[int, int, str], None]
-) -> dict[str, Any]:
-    """A job of the queue: foretell, and keep it."""
+def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """A job of the queue: make the predictions and keep them."""
     removed = tuple(parameters["forget"])
     predicted_changes(
         study,

@@ -1,7 +1,7 @@
-"""Choose each method's hyper-parameters, by forgetting other examples than those asked about.
+"""Choose each method's hyper-parameters, by forgetting a validation set instead of the forget set.
 
-As many others, like them, are unlearnt from a few originals and compared with as many models
-retrained without them, on them and on other retain examples. Neither is part of the audit.
+A few originals unlearn the validation set. They are compared with as many models retrained without
+it, on the validation set and on other retain examples. The audit uses neither.
 """
 
 from __future__ import annotations
@@ -14,35 +14,33 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.klom import ceiling, normal_divergence
-from engine.applications.unlearning.models import (
+from engine.applications.unlearning.logits import train_logits
+from engine.applications.unlearning.oracles import oracle_logits, rows_for
+from engine.applications.unlearning.rows import labels_of, rows_of
+from engine.applications.unlearning.settings import GRIDS, Hyper
+from engine.applications.unlearning.unlearned import (
     Unlearning,
-    asked_about,
-    oracle_file,
-    read_said,
-    say,
     unlearn,
     unlearned_made_from,
 )
-from engine.applications.unlearning.requests import labels_of, rows_of
-from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.attribution.softmax import margins
 from engine.running import processes
 from engine.study.reader import Study
 
 MODELS = 12
-"""Originals, and oracles of the validation set, that choose."""
+"""Originals, and oracles of the validation set, that settings are chosen with."""
 CODE = 2
 """Raised whenever the same models would choose otherwise."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        hyper: What `choose` took.
+        hyper: What `choose` returned.
         score: Its mean divergence on the validation set plus that on other retain examples.
-        tried: How many others were tried.
+        tried: How many settings were tried.
     """
 
     hyper: Hyper
@@ -56,20 +54,20 @@ class Divergences:
 
     Attributes:
         removed: Of what they unlearned, float64 `[k]`.
-        checked: Of other retain examples, float64 `[l]`.
+        tuning: Of other retain examples, float64 `[l]`.
     """
 
     removed: np.ndarray
-    checked: np.ndarray
+    tuning: np.ndarray
 
     @property
     def score(self) -> float:
-        """What is to be least: both means together."""
-        return float(self.removed.mean() + self.checked.mean())
+        """The sum of both means, to be minimized."""
+        return float(self.removed.mean() + self.tuning.mean())
 
     def error(self, other: Divergences) -> float:
         """Standard error of the difference of two scores, over the examples."""
-        parts = (self.removed - other.removed, self.checked - other.checked)
+        parts = (self.removed - other.removed, self.tuning - other.tuning)
         return math.sqrt(sum(float(part.var()) / len(part) for part in parts))
 
 
@@ -92,9 +90,10 @@ def search(
     """The hyper-parameters of a method that do best on the validation set. Kept once found.
 
     Args:
-        template: Of the unlearning: `removed` is the validation set; its hyper counts for nothing.
+        template: The unlearning job of the validation set. Its hyper-parameters are ignored.
         grid: What to try; None: `GRIDS`.
-        models: Originals 0 to `models` − 1 and as many oracles of the validation set are there.
+        models: How many originals and oracles of the validation set to use. They are trained
+            already.
     """
     grid = GRIDS[template.method] if grid is None else grid
     plain = replace(template, hyper=Hyper(), seed=0)
@@ -127,11 +126,11 @@ def search(
 
 
 def choose(trials: Sequence[tuple[Hyper, Divergences]]) -> Hyper:
-    """The best; but predicted changes are taken as they are where that is no worse.
+    """The best settings, but with a scale near 1 where that is not clearly worse.
 
-    Of few models a score is noisy. So of all that are worse than the best by no more than one
-    standard error of the difference, those count whose scale is nearest to 1, and of these the one
-    with the lowest score (the one-standard-error rule: Breiman et al. 1984, section 3.4.3).
+    With few models a score is noisy. So among the settings within one standard error of the best,
+    take those whose scale is nearest to 1, and among these the one with the lowest score (the
+    one-standard-error rule: Breiman et al. 1984, section 3.4.3).
     """
     _, best = min(trials, key=lambda trial: trial[1].score)
     near = [trial for trial in trials if trial[1].score - best.score <= trial[1].error(best)]
@@ -142,25 +141,21 @@ def judge(trial: Trial) -> Divergences:
     """Worker: how far models are from the oracles of the validation set."""
     job = trial.unlearning
     study = Study.open(job.root)
-    asked = asked_about(study, job.asked, job.removed)
-    removed, checked = np.array(job.removed, np.int64), rows_of(study, job.asked).checked
+    rows = rows_for(study, job.forget, job.removed)
+    removed, tuning = np.array(job.removed, np.int64), rows_of(study, job.forget).tuning
     found = []
     for seed in range(trial.models):
         model, _ = unlearn(study, replace(job, seed=seed))
-        said = say(study, model, asked, job.device, test=False)["train"]
-        if not np.isfinite(said).all():
-            far = (np.full(len(part), ceiling()) for part in (removed, checked))
+        logits = train_logits(study, model, rows, job.device)
+        if not np.isfinite(logits).all():
+            far = (np.full(len(part), ceiling()) for part in (removed, tuning))
             return Divergences(*far)
-        found.append(said)
-    files = [
-        oracle_file(study, job.algorithm, job.asked, job.removed, number)
-        for number in range(trial.models)
-    ]
-    oracles = read_said(files, asked)
+        found.append(logits)
+    oracles = oracle_logits(study, job.algorithm, job.forget, job.removed, trial.models)
     unlearned = replace(oracles, train=np.stack(found))
     divergences = []
-    for part in (removed, checked):
+    for part in (removed, tuning):
         labels = labels_of(study, part)
-        ours, theirs = (margins(said.of(part), labels) for said in (unlearned, oracles))
+        ours, theirs = (margins(one.of(part), labels) for one in (unlearned, oracles))
         divergences.append(normal_divergence(unlearned=ours, oracle=theirs))
     return Divergences(*divergences)

@@ -1,9 +1,9 @@
-"""Which other examples' unlearning chooses hyper-parameters: those most like the ones to forget.
+"""The validation set: examples like the forget set, which are unlearned to choose hyper-parameters.
 
-How far a predicted change comes true, and how fast it is learnt, depends on what is removed: fifty
-examples that pull one way are another question than fifty random ones. So each example to forget
-has its likest other stand for it: the one whose scores with the test examples point most nearly
-where its own do.
+How accurate a predicted change is, and how fast a model learns it, depends on what is removed:
+fifty examples with the same influence are harder to forget than fifty random ones. So each example
+to forget is represented by the most similar other example: the one whose scores with the test
+examples have the highest cosine with its own.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from functools import lru_cache
 
 import numpy as np
 
-from engine.applications.unlearning.requests import labels_of, rows_of
+from engine.applications.unlearning.rows import labels_of, rows_of
 from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
 from engine.store.layout import TRAK
 from engine.study.reader import Study
 
 MOST_TESTS = 500
-"""Test examples by whose scores likeness is told."""
+"""Test examples whose scores decide similarity."""
 _TOGETHER = 256
-"""Examples to forget whose likeness to all others is held in memory at once."""
+"""Examples to forget whose similarities are in memory at once."""
 
 
 @lru_cache(maxsize=16)
-def validation_set(study: Study, algorithm: str, asked: Removal) -> Removal:
-    """As many others as are to be forgotten, ascending, or a quarter of all where those are more.
+def validation_set(study: Study, algorithm: str, forget: Removal) -> Removal:
+    """As many examples as the forget set has, ascending, but at most a quarter of the retain set.
 
-    None is learnt from, audited or checked, and every class keeps one of its examples.
+    None is used for learning, tuning or auditing, and every class keeps at least one example.
     """
-    others = rows_of(study, asked).others
+    others = rows_of(study, forget).others
     labels = labels_of(study, np.arange(study.dataset.n_train))
     left = np.bincount(labels)
-    count = min(len(asked), (study.dataset.n_train - len(asked)) // 4)
+    count = min(len(forget), (study.dataset.n_train - len(forget)) // 4)
     taken: list[int] = []
     free = np.ones(len(others), bool)
-    for likeness in _likenesses(study, algorithm, np.array(asked, np.int64), others):
+    for similarity in _similarities(study, algorithm, np.array(forget, np.int64), others):
         free &= left[labels[others]] > 1
         if len(taken) == count or not free.any():
             break
-        place = int(np.where(free, likeness, -np.inf).argmax())
+        place = int(np.where(free, similarity, -np.inf).argmax())
         free[place] = False
         left[labels[others[place]]] -= 1
         taken.append(int(others[place]))
     return tuple(sorted(taken))
 
 
-def _likenesses(
+def _similarities(
     study: Study, algorithm: str, forget: np.ndarray, others: np.ndarray
 ) -> Iterator[np.ndarray]:
     """For each example to forget, its cosine with each of the others."""

@@ -36,6 +36,8 @@ from engine.store.errors import DataloupeError
 Batches = Callable[[], Iterator[Batch]]
 """Prepared batches; every call starts from the first."""
 
+NO_LIMIT = 2**62
+"""A `memory_bytes` that limits nothing."""
 _ROWS = 1024
 """Rows and columns of a block of the kernel; only blocks on and above the diagonal are made."""
 

@@ -19,12 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.running.progress import Report
 from engine.store.errors import DataloupeError
 
 if TYPE_CHECKING:
     from engine.study.reader import Study
-
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ KINDS: dict[str, Kind] = {
     "build": Kind("Build the study", "engine.build.job:check", "engine.build.job:run"),
     "verify": Kind(
         "Verify a removal",
-        "engine.applications.verification:check_job",
-        "engine.applications.verification:run_job",
+        "engine.applications.verification.job:check_job",
+        "engine.applications.verification.job:run_job",
     ),
     "brittle": Kind(
         "Verify predictions",
@@ -66,8 +65,8 @@ KINDS: dict[str, Kind] = {
     ),
     "unlearn": Kind(
         "Audit unlearning",
-        "engine.applications.unlearning.audit:check_job",
-        "engine.applications.unlearning.audit:run_job",
+        "engine.applications.unlearning.audit_job:check_job",
+        "engine.applications.unlearning.audit_job:run_job",
     ),
     "foretell": Kind(
         "Foretell forgetting",

@@ -1,8 +1,8 @@
-"""What forgetting should change in every class logit, as the study's TRAK foretells it.
+"""How forgetting should change every class logit, predicted from the study's TRAK scores.
 
-The mean over checkpoints, in units of the output where subset runs give them. One shard for each
-forget set: what a method is to learn from, and every test example, so that the effect is known
-before anything is trained.
+Changes are means over checkpoints, in units of the output where subset runs give them. There is one
+shard for each forget set. It holds the examples that methods learn from and every test example, so
+that the effect is known before anything is trained.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.bank_changes import Source, check_source, foretell_by_bank
-from engine.applications.unlearning.requests import rows_of
+from engine.applications.unlearning.rows import rows_of
 from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
 from engine.build.stages.bank import bank_made_from
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from engine.attribution.trak.solver import Road
 
 CODE = 1
-"""Raised whenever the same forget set would be foretold to do something else."""
+"""Raised whenever other changes would be predicted for the same forget set."""
 
 
 @dataclass(frozen=True)
-class Changes:
+class LogitChanges:
     """Predicted changes of the class logits, float32.
 
     Attributes:
@@ -65,18 +65,18 @@ class Changes:
 
 def predicted_changes(
     study: Study,
-    asked: Removal,
+    forget: Removal,
     removed: Removal,
     algorithm: str,
     device: str = "cpu",
     source: Source = "trak",
     on_done: Callable[[int, int], None] | None = None,
-) -> Changes:
-    """What forgetting `removed` does, computed once and kept.
+) -> LogitChanges:
+    """Predicted effect of forgetting `removed`, computed once and kept.
 
     Args:
-        asked: The forget set of the question, which says what is learnt from.
-        removed: It, or its validation set.
+        forget: The forget set of the audit, which decides the retain examples to learn from.
+        removed: What is forgotten: the forget set, or its validation set.
         source: TRAK, or datamodels of the class logits from a bank that keeps them
             (`engine.applications.unlearning.bank_changes`).
         on_done: Called with (checkpoints done, checkpoints).
@@ -86,26 +86,26 @@ def predicted_changes(
     """
     if not study.weighting_file(algorithm).exists():
         raise StoreError(
-            f"{study.root} has no scores of {algorithm} to foretell by. `dataloupe build "
+            f"{study.root} has no scores of {algorithm} to predict from. `dataloupe build "
             f"{study.root}` makes them."
         )
     check_source(study, algorithm, source)
-    made_from = changes_made_from(study, asked, removed, algorithm, source)
+    made_from = changes_made_from(study, forget, removed, algorithm, source)
     path = study.logit_changes_file(algorithm, made_from)
     if not path.exists():
         if source == "trak":
-            found = _compute(study, asked, removed, algorithm, device, on_done)
+            found = _compute(study, forget, removed, algorithm, device, on_done)
         else:
-            found = _by_bank(study, asked, removed, algorithm, source, device)
+            found = _by_bank(study, forget, removed, algorithm, source, device)
         store.write_tensors(path, found, made_from)
     found = store.read_tensors(path, made_from)
-    return Changes(found["forget_change"], found["retain_change"], found["test_change"], path)
+    return LogitChanges(found["forget_change"], found["retain_change"], found["test_change"], path)
 
 
 def changes_made_from(
-    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source = "trak"
+    study: Study, forget: Removal, removed: Removal, algorithm: str, source: Source = "trak"
 ) -> str:
-    """Fingerprint of what is foretold."""
+    """Fingerprint of the predicted changes."""
     has_units = study.method_file(algorithm, HYBRID).exists()
     return store.fingerprint(
         "logit changes",
@@ -113,21 +113,21 @@ def changes_made_from(
         scores_made_from(study, algorithm),
         datamodel_made_from(study, algorithm, HYBRID) if has_units else None,
         list(removed),
-        rows_of(study, asked).learnt.tolist(),
+        rows_of(study, forget).learned.tolist(),
         [source, bank_made_from(study, algorithm) if source != "trak" else None],
     )
 
 
 def _compute(
     study: Study,
-    asked: Removal,
+    forget: Removal,
     removed: Removal,
     algorithm: str,
     device: str,
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
     arrays = study.stacked_arrays("train")
-    rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, asked).learnt}
+    rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
     parts: dict[str, Mapping[str, np.ndarray]] = {
         name: {key: np.asarray(array[some]) for key, array in arrays.items()}
         for name, some in rows.items()
@@ -139,11 +139,11 @@ def _compute(
 
 
 def _by_bank(
-    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source, device: str
+    study: Study, forget: Removal, removed: Removal, algorithm: str, source: Source, device: str
 ) -> dict[str, np.ndarray]:
     rows: dict[str, tuple[Split, np.ndarray]] = {
         "forget": ("train", np.array(removed, np.int64)),
-        "retain": ("train", rows_of(study, asked).learnt),
+        "retain": ("train", rows_of(study, forget).learned),
         "test": ("test", np.arange(study.dataset.n_test)),
     }
     unit = units(study, algorithm)
@@ -180,10 +180,10 @@ def foretell(
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
     road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
-    size, forget = study.spec.trak.batch_size, list(removed)
+    size, rows = study.spec.trak.batch_size, list(removed)
     weighing = mean_out_to_loss(study, algorithm, total, road) * units(study, algorithm)
     weights = torch.zeros(study.dataset.n_train)
-    weights[forget] = torch.from_numpy(weighing[forget])
+    weights[rows] = torch.from_numpy(weighing[rows])
     sums: dict[str, np.ndarray] = {}
     for checkpoint in range(total):
         model = load_checkpoint(study, algorithm, checkpoint, device)
@@ -208,13 +208,13 @@ def _coefficients(
     weights: torch.Tensor,
     device: str,
 ) -> torch.Tensor:
-    """u of `engine.attribution.trak.forgetting`, by what the study keeps where it keeps it."""
+    """u of `engine.attribution.trak.forgetting`, from the study's files where it has them."""
     import torch
 
     from engine.attribution.trak.attribute import gram
     from engine.attribution.trak.forgetting import dual_coefficients, primal_coefficients
     from engine.attribution.trak.gradients import plan_gradients
-    from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.kernel import NO_LIMIT, first_examples
     from engine.attribution.trak.live import dual_solver
 
     q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
@@ -235,17 +235,14 @@ def _coefficients(
     output, seed = load_task(study.dataset.task).model_output, study.seed(checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
-    solved = dual_solver(model, output, train, plan, road, seed, _NO_LIMIT, q)
+    solved = dual_solver(model, output, train, plan, road, seed, NO_LIMIT, q)
     return dual_coefficients(solved.cpu(), weights)
 
 
-_NO_LIMIT = 2**62
-
-
 def units(study: Study, algorithm: str) -> np.ndarray:
-    """What each training example's TRAK scores are multiplied by to be changes of the output.
+    """Factors that turn TRAK scores into changes of the output, one for each training example.
 
-    From the run bank (`engine.attribution.datamodels.prior`), where there is one; else 1.
+    Estimated from the run bank (`engine.attribution.datamodels.prior`) where there is one; else 1.
     """
     path = study.method_file(algorithm, HYBRID)
     if not path.exists():
@@ -267,13 +264,15 @@ def units(study: Study, algorithm: str) -> np.ndarray:
 
 
 def cost_of_changes(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, source: Source = "trak"
+    study: Study, algorithm: str, forget: Removal, removed: Removal, source: Source = "trak"
 ) -> int:
-    """Example-gradients that `predicted_changes` takes, once for all models and beside what a build
-    makes: one pass over the training examples and one over what is foretold, at each checkpoint;
-    for the hybrid the latter by class. A datamodel has its bank."""
+    """Example-gradients that `predicted_changes` takes, once for all models, on top of the build.
+
+    At each checkpoint, one pass over the training examples and one over the predicted examples;
+    for the hybrid, the latter once for each class. A datamodel needs only the bank.
+    """
     if source == "datamodel":
         return 0
-    foretold = len(removed) + len(rows_of(study, asked).learnt) + study.dataset.n_test
+    examples = len(removed) + len(rows_of(study, forget).learned) + study.dataset.n_test
     passes = len(study.dataset.classes) if source == "hybrid" else 1
-    return study.checkpoints(algorithm) * (study.dataset.n_train + passes * foretold)
+    return study.checkpoints(algorithm) * (study.dataset.n_train + passes * examples)

@@ -1,4 +1,8 @@
-"""What is to be forgotten, and which examples the rest is learnt, chosen and judged on."""
+"""Which training examples an audit uses: those to forget, and the retain examples for each purpose.
+
+Methods learn from some retain examples, hyper-parameters are chosen on others, and models are
+judged on others again.
+"""
 
 from __future__ import annotations
 
@@ -13,51 +17,49 @@ from engine.build.retraining import Removal, removal_of
 from engine.store.layout import Split
 from engine.study.reader import Study
 
-MOST_LEARNT = 1000
+MOST_LEARNED = 1000
 """Retain examples that methods learn from."""
 MOST_AUDITED = 1000
-"""Retain examples that are judged on."""
-MOST_CHECKED = 500
-"""Retain examples that choose hyper-parameters."""
+"""Retain examples that models are judged on."""
+MOST_TUNING = 500
+"""Retain examples that hyper-parameters are chosen on."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Training rows of one question, each int64 and ascending.
+    """Training rows of one forget set, each int64 and ascending.
 
     Attributes:
         forget: To be forgotten.
-        learnt: Retain examples that methods learn from.
-        audited: Retain examples that the audit judges, drawn without regard to `learnt`.
-        checked: Retain examples that help to choose hyper-parameters, and are not audited.
-        others: Retain examples that are nothing of these:
-        `engine.applications.unlearning.validation` chooses
-            among them what is forgotten instead to choose by.
+        learned: Retain examples that methods learn from.
+        audited: Retain examples that models are judged on. Some may be in `learned`: both are
+            drawn from the same examples, independently.
+        tuning: Retain examples that hyper-parameters are chosen on. None is in `audited`.
+        others: All other retain examples. The validation set is chosen among them
+            (`engine.applications.unlearning.validation`).
     """
 
     forget: np.ndarray
-    learnt: np.ndarray
+    learned: np.ndarray
     audited: np.ndarray
-    checked: np.ndarray
+    tuning: np.ndarray
     others: np.ndarray
 
     @property
     def all(self) -> np.ndarray:
-        """What models are asked about, ascending."""
-        return np.unique(np.concatenate([self.forget, self.learnt, self.audited, self.checked]))
+        """Rows whose class logits are kept of every model, ascending."""
+        return np.unique(np.concatenate([self.forget, self.learned, self.audited, self.tuning]))
 
 
 def forget_set(study: Study, examples: Iterable[int | str]) -> Removal:
-    """Rows or ids of training examples to forget. Raises as `engine.build.retraining.removal_of`.
-
-    An example named twice is forgotten once.
-    """
+    """Rows of the training examples to forget, given by row or id; an example named twice counts
+    once. Raises as `engine.build.retraining.removal_of`."""
     return removal_of(study, study.training_rows(examples).tolist())
 
 
 @lru_cache(maxsize=16)
 def rows_of(study: Study, forget: Removal) -> Rows:
-    """The rows of a question, always the same ones. Shared between callers: never change them."""
+    """The rows of a forget set, always the same ones. Callers share them: never change them."""
     n_train = study.dataset.n_train
     seed = int(store.fingerprint("unlearning rows", study.spec.seed, list(forget))[:15], 16)
     retain = np.setdiff1d(np.arange(n_train), forget)
@@ -66,12 +68,12 @@ def rows_of(study: Study, forget: Removal) -> Rows:
         for purpose in (0, 1)
     )
     eighth = len(retain) // 8
-    checked = first[: min(MOST_CHECKED, eighth)]
-    middle = first[len(checked) : len(first) - 3 * eighth]
-    learnt = middle[:MOST_LEARNT]
+    tuning = first[: min(MOST_TUNING, eighth)]
+    middle = first[len(tuning) : len(first) - 3 * eighth]
+    learned = middle[:MOST_LEARNED]
     audited = second[np.isin(second, middle)][:MOST_AUDITED]
-    others = first[~np.isin(first, np.concatenate([checked, learnt, audited]))]
-    parts = (np.array(forget, np.int64), learnt, audited, checked, others)
+    others = first[~np.isin(first, np.concatenate([tuning, learned, audited]))]
+    parts = (np.array(forget, np.int64), learned, audited, tuning, others)
     return Rows(*(np.sort(part) for part in parts))
 
 

@@ -1,0 +1,145 @@
+"""The record of an audit: how far each method's models are from the oracles, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from engine import store
+from engine.applications.unlearning.bank_changes import Source
+from engine.applications.unlearning.klom import Direction, Klom
+from engine.attribution.evaluation.quality import Measured
+from engine.study.reader import Study
+
+CODE = 3
+"""Raised whenever the same models would be judged otherwise."""
+Part = Literal["forget", "retain", "test"]
+PARTS: tuple[Part, ...] = ("forget", "retain", "test")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How far models are from the oracles on one part of the examples.
+
+    Attributes:
+        klom: N models against N oracles.
+        at_half: N/2 against N/2, to be compared with the floor.
+        accuracy: Share of correct predictions, mean over the models.
+        oracle_accuracy: The same of the oracles.
+    """
+
+    klom: Klom
+    at_half: Klom
+    accuracy: float
+    oracle_accuracy: float
+
+
+@dataclass(frozen=True)
+class MethodAudit:
+    """One method, judged.
+
+    Attributes:
+        method: Its name in `engine.applications.unlearning.settings.GRIDS`.
+        hyper: Its hyper-parameters, chosen by the search or given.
+        forget, retain, test: On the forget set, on part of the retain set, on all test examples.
+        membership: Advantage of telling forgotten examples from test examples by the margin: 2 ·
+            AUC − 1, mean over models. 0 is none; that of the oracles is in `Audit.membership`.
+        cost_share: Cost for one model, as a share of a retraining.
+        once_share: Cost of the predicted changes, once for all models, as a share of a retraining.
+            The search is not counted, and neither are the oracles that oracle matching needs.
+        made_from: Fingerprint of the models that unlearned.
+    """
+
+    method: str
+    hyper: dict[str, float]
+    forget: Judged
+    retain: Judged
+    test: Judged
+    membership: float
+    cost_share: float
+    once_share: float
+    made_from: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Methods, judged by one set of oracles.
+
+    Attributes:
+        id: Names the request: the same request has the same id.
+        forget, forget_ids: Training rows of the forget set, ascending, and their ids.
+        models: N.
+        direction: Of KLoM.
+        source: What predicted the changes that matching learns.
+        ceiling: The largest possible KLoM.
+        floor: KLoM of half of the oracles against the other half, by part.
+        membership: That of the oracles.
+        correlation, error: Predicted against actual changes of the mean logits, by part: Pearson
+            correlation and root mean squared error; None if no method needed predictions.
+        methods: In the order of the request.
+        budget: Share of a retraining that each method could take.
+        made_from: Fingerprint of the oracles.
+        created, device: When (UTC), and on which device.
+    """
+
+    id: str
+    algorithm: str
+    forget: list[int]
+    forget_ids: list[str]
+    models: int
+    direction: Direction
+    source: Source
+    ceiling: float
+    floor: dict[Part, Klom]
+    membership: float
+    correlation: dict[str, float] | None
+    error: dict[str, float] | None
+    methods: list[MethodAudit]
+    budget: float
+    made_from: str
+    created: str
+    device: str
+
+    def of(self, method: str) -> MethodAudit:
+        """The result of one method. Raises KeyError if the audit does not include it."""
+        return {one.method: one for one in self.methods}[method]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Audit:
+        """The reverse of `to_dict`."""
+        methods = [
+            MethodAudit(**{**one, **{part: _judged(one[part]) for part in PARTS}})
+            for one in content["methods"]
+        ]
+        floor = {part: _klom(content["floor"][part]) for part in PARTS}
+        return cls(**{**content, "methods": methods, "floor": floor})
+
+
+def _klom(content: Mapping[str, Any]) -> Klom:
+    return Klom(Measured(**content["mean"]), Measured(**content["p95"]), content["models"])
+
+
+def _judged(content: Mapping[str, Any]) -> Judged:
+    return Judged(**{**content, **{name: _klom(content[name]) for name in ("klom", "at_half")}})
+
+
+def read_audits(study: Study, algorithm: str | None = None) -> list[Audit]:
+    """All audits in the study, oldest first. Raises StoreError for a broken file.
+
+    Those that an older Dataloupe judged otherwise are left out. Repeating them trains nothing.
+    """
+    files = study.unlearning_audit_files(study.algorithm(algorithm))
+    kept = [store.read_json(path) for path in files]
+    found = [Audit.from_dict(one) for one in kept if one.pop("code", None) == CODE]
+    return sorted(found, key=lambda one: (one.created, one.id))
+
+
+def keep_audit(study: Study, audit: Audit) -> None:
+    """Write an audit into the study."""
+    content = {"code": CODE, **audit.to_dict()}
+    store.write_json(study.unlearning_audit_file(audit.algorithm, audit.id), content, audit.id)

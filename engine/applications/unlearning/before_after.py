@@ -1,0 +1,74 @@
+"""Margins of the forgotten examples: before unlearning, after it, and retrained without them.
+
+found = read_before_after(study, audit, "matching")
+found.before, found.unlearned, found.oracle
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.applications.unlearning.audit_record import Audit
+from engine.applications.unlearning.logits import read_train_logits
+from engine.applications.unlearning.rows import labels_of
+from engine.applications.unlearning.settings import UNCHANGED
+from engine.attribution.softmax import margins
+from engine.build.retraining import FIRST_ORACLE
+from engine.study.reader import Study
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """Margins of the forgotten examples by model, float64 `[N, k]`. The label's probability is
+    1 / (1 + exp(−margin)).
+
+    Attributes:
+        rows: Training rows, ascending int64 `[k]`.
+        before: Of the originals.
+        unlearned: Of the originals after unlearning.
+        oracle: Of the oracles.
+    """
+
+    rows: np.ndarray
+    before: np.ndarray
+    unlearned: np.ndarray
+    oracle: np.ndarray
+
+
+def read_before_after(study: Study, audit: Audit, method: str) -> BeforeAfter:
+    """Read the margins of an audit's models.
+
+    Raises:
+        KeyError: The audit does not include this method.
+        StoreError: The models' outputs are missing or broken.
+    """
+    rows = np.array(audit.forget, np.int64)
+    labels, numbers, algorithm = labels_of(study, rows), range(audit.models), audit.algorithm
+
+    def margins_in(files: list[Path]) -> np.ndarray:
+        return margins(read_train_logits(files, rows), labels)
+
+    def unlearned_by(name: str) -> np.ndarray:
+        made_from = audit.of(name).made_from
+        return margins_in([study.unlearned_file(algorithm, made_from, seed) for seed in numbers])
+
+    return BeforeAfter(
+        rows=rows,
+        before=unlearned_by(UNCHANGED),
+        unlearned=unlearned_by(method),
+        oracle=margins_in(
+            [
+                study.retrained_file(algorithm, audit.made_from, FIRST_ORACLE + number)
+                for number in numbers
+            ]
+        ),
+    )
+
+
+def probability(margin: np.ndarray) -> np.ndarray:
+    """Mean probability of the label over models, of margins `[N, k]`: `[k]`."""
+    mean: np.ndarray = (1 / (1 + np.exp(-margin.clip(-50, 50)))).mean(axis=0)
+    return mean

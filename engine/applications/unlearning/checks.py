@@ -1,0 +1,56 @@
+"""What an audit can be asked for: each check raises one clear error for what cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.applications.unlearning.bank_changes import check_source
+from engine.applications.unlearning.settings import GRIDS
+from engine.build.retraining import check_recipe
+from engine.store.errors import DataloupeError, StoreError
+from engine.study.reader import Study
+
+MODELS_DEFAULT = 50
+FEWEST, MOST = 4, 1000
+
+
+def check_audit(
+    study: Study,
+    algorithm: str | None,
+    methods: Sequence[str],
+    models: int,
+    budget: float,
+    source: str = "trak",
+) -> str:
+    """The name of the algorithm, if it can be audited in this way. Raises as `audit`."""
+    algorithm = study.algorithm(algorithm)
+    check_methods(methods, budget)
+    if not FEWEST <= models <= MOST:
+        raise DataloupeError(f"An audit takes {FEWEST} to {MOST:,} models, not {models:,}.")
+    check_recipe(study, algorithm)
+    check_scores(study, algorithm)
+    check_source(study, algorithm, source)
+    return algorithm
+
+
+def check_methods(methods: Sequence[str], budget: float) -> None:
+    """Refuse unknown methods, and a budget that is not a share. Raises DataloupeError."""
+    if not methods:
+        raise DataloupeError(f"Name a method of unlearning: {', '.join(GRIDS)}.")
+    for method in methods:
+        if method not in GRIDS:
+            known = ", ".join(GRIDS)
+            raise DataloupeError(f"Unknown unlearning method {method!r}. Methods: {known}.")
+    if not 0 < budget <= 1:
+        raise DataloupeError(
+            f"The budget is a share of a retraining, above 0 and at most 1, not {budget:g}."
+        )
+
+
+def check_scores(study: Study, algorithm: str) -> None:
+    """Refuse a study without TRAK scores, which cannot predict. Raises StoreError."""
+    if not study.weighting_file(algorithm).exists():
+        raise StoreError(
+            f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "
+            "them."
+        )

@@ -1,0 +1,73 @@
+"""What an audit will cost, known before it starts, in trainings of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.applications.unlearning.bank_changes import Source
+from engine.applications.unlearning.logit_changes import cost_of_changes
+from engine.applications.unlearning.oracles import oracles, originals
+from engine.applications.unlearning.settings import GRIDS, UNCHANGED
+from engine.applications.unlearning.settings_search import MODELS
+from engine.applications.unlearning.validation import validation_set
+from engine.build.retraining import Removal, is_trained
+from engine.study.reader import Study
+
+
+@dataclass(frozen=True)
+class AuditCost:
+    """Work of an audit.
+
+    Attributes:
+        there: Originals and oracles that are trained already.
+        missing: Those that are not.
+        unlearning: Upper bound on all unlearning, its search and its predictions, in trainings of
+            one model.
+    """
+
+    there: int
+    missing: int
+    unlearning: float
+
+    @property
+    def trainings(self) -> float:
+        """Upper bound on all of it, in trainings of one model."""
+        return self.missing + self.unlearning
+
+
+def retraining_cost(study: Study, algorithm: str) -> int:
+    """Example-gradients of training a model."""
+    return study.spec.algorithms[algorithm].epochs * study.dataset.n_train
+
+
+def audit_cost(
+    study: Study,
+    forget: Removal,
+    methods: Sequence[str],
+    models: int,
+    budget: float,
+    algorithm: str,
+    source: Source = "trak",
+) -> AuditCost:
+    """Cost of `audit`. Looks at what is in the study, and computes nothing."""
+    methods = [method for method in methods if method != UNCHANGED]
+    searched = [method for method in methods if len(GRIDS[method]) > 1]
+    choosing = min(models, MODELS)
+    own = oracles(study, forget, forget, models)
+    wanted = [*originals(models), *own]
+    total = len(wanted)
+    if searched:
+        total += choosing
+        # Choosing the validation set reads scores. It has no oracles before the forget set has.
+        if is_trained(study, algorithm, own[0]):
+            validation = validation_set(study, algorithm, forget)
+            wanted += oracles(study, forget, validation, choosing)
+    there = sum(is_trained(study, algorithm, model) for model in wanted)
+    unlearnings = models * len(methods) + choosing * sum(len(GRIDS[one]) for one in searched)
+    predictions = 0.0
+    if "matching" in methods:
+        # Once for the forget set, and once for the validation set.
+        gradients = 2 * cost_of_changes(study, algorithm, forget, forget, source)
+        predictions = gradients / retraining_cost(study, algorithm)
+    return AuditCost(there, total - there, budget * unlearnings + predictions)

@@ -1,0 +1,143 @@
+"""Judge the models of a method by the oracles: KLoM, accuracy, membership, and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from engine import store
+from engine.applications.unlearning import klom
+from engine.applications.unlearning.audit_record import PARTS, Judged, MethodAudit, Part
+from engine.applications.unlearning.bank_changes import Source
+from engine.applications.unlearning.cost import retraining_cost
+from engine.applications.unlearning.klom import Direction
+from engine.applications.unlearning.logit_changes import LogitChanges, cost_of_changes
+from engine.applications.unlearning.logits import ClassLogits, read_logits
+from engine.applications.unlearning.rows import Rows, labels_of
+from engine.applications.unlearning.settings import Cost
+from engine.applications.unlearning.unlearned import (
+    Unlearning,
+    unlearned_file,
+    unlearned_made_from,
+)
+from engine.attribution.softmax import margins
+from engine.study.reader import Study
+
+_FAR = 1e6
+"""Margin, either way, of a model that diverged."""
+
+
+def margins_by_part(study: Study, logits: ClassLogits, rows: Rows) -> dict[Part, np.ndarray]:
+    """Margins float64 `[N, n]` on each part of the examples."""
+    return {
+        part: margins(some, labels) for part, (some, labels) in _parts(study, logits, rows).items()
+    }
+
+
+def _accuracies(study: Study, logits: ClassLogits, rows: Rows) -> dict[Part, float]:
+    return {
+        part: float((some.argmax(axis=2) == labels).mean())
+        for part, (some, labels) in _parts(study, logits, rows).items()
+    }
+
+
+def _parts(
+    study: Study, logits: ClassLogits, rows: Rows
+) -> dict[Part, tuple[np.ndarray, np.ndarray]]:
+    """Part → (logits `[N, n, classes]`, class numbers `[n]`)."""
+    return {
+        "forget": (logits.of(rows.forget), labels_of(study, rows.forget)),
+        "retain": (logits.of(rows.audited), labels_of(study, rows.audited)),
+        "test": (logits.test, labels_of(study)),
+    }
+
+
+def membership(forget: np.ndarray, test: np.ndarray) -> float:
+    """2 · AUC − 1 of telling forgotten from test examples by margins `[N, ·]`, mean over models."""
+    found = []
+    for members, others in zip(forget, test, strict=True):
+        ordered = np.sort(others)
+        below = np.searchsorted(ordered, members, "left")
+        upto = np.searchsorted(ordered, members, "right")
+        found.append((below + upto).mean() / len(others) - 1)
+    return float(np.mean(found))
+
+
+def judge_method(
+    study: Study,
+    jobs: Sequence[Unlearning],
+    oracles: ClassLogits,
+    rows: Rows,
+    direction: Direction,
+    source: Source,
+) -> MethodAudit:
+    """Compare the models of one method, one job each, with as many oracles."""
+    files = [unlearned_file(study, job) for job in jobs]
+    unlearned = read_logits(files, rows.all)
+    ours, theirs = (margins_by_part(study, logits, rows) for logits in (unlearned, oracles))
+    ours = {part: _finite(values) for part, values in ours.items()}
+    correct, oracle_correct = (_accuracies(study, logits, rows) for logits in (unlearned, oracles))
+    parts = {
+        part: Judged(
+            klom=klom.summary(
+                klom.klom(unlearned=ours[part], oracle=theirs[part], direction=direction),
+                len(jobs),
+            ),
+            at_half=klom.summary(
+                klom.at_half(unlearned=ours[part], oracle=theirs[part], direction=direction),
+                len(jobs) // 2,
+            ),
+            accuracy=correct[part],
+            oracle_accuracy=oracle_correct[part],
+        )
+        for part in PARTS
+    }
+    job = jobs[0]
+    retraining = retraining_cost(study, job.algorithm)
+    cost = Cost(*(int(number) for number in store.read_tensors(files[0])["cost"]))
+    once = 0
+    if job.method == "matching":
+        once = cost_of_changes(study, job.algorithm, job.forget, job.removed, source)
+    return MethodAudit(
+        method=job.method,
+        hyper=asdict(job.hyper),
+        forget=parts["forget"],
+        retain=parts["retain"],
+        test=parts["test"],
+        membership=membership(ours["forget"], ours["test"]),
+        cost_share=cost.share(retraining),
+        once_share=once / retraining,
+        made_from=unlearned_made_from(study, job),
+    )
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """A model that diverged is as far away as possible."""
+    far: np.ndarray = np.nan_to_num(values, nan=-_FAR).clip(-_FAR, _FAR)
+    return far
+
+
+def agreement(
+    originals: ClassLogits, oracles: ClassLogits, changes: LogitChanges, rows: Rows
+) -> tuple[dict[str, float], dict[str, float]]:
+    """(correlation, root mean squared error) of predicted and actual changes of the mean logits, by
+    part. Logits are relative to the mean over classes."""
+    correlation, error = {}, {}
+    for part, change, before, after in (
+        ("forget", changes.forget, originals.of(rows.forget), oracles.of(rows.forget)),
+        ("retain", changes.retain, originals.of(rows.learned), oracles.of(rows.learned)),
+        ("test", changes.test, originals.test, oracles.test),
+    ):
+        actual = _centered(after.mean(axis=0) - before.mean(axis=0)).ravel()
+        predicted = _centered(change).ravel()
+        varies = np.std(actual) > 0 and np.std(predicted) > 0
+        correlation[part] = float(np.corrcoef(actual, predicted)[0, 1]) if varies else 0.0
+        error[part] = float(np.sqrt(np.mean((actual - predicted) ** 2)))
+    return correlation, error
+
+
+def _centered(logits: np.ndarray) -> np.ndarray:
+    centered: np.ndarray = logits - logits.mean(axis=-1, keepdims=True)
+    return centered

@@ -1,0 +1,87 @@
+"""The unlearning jobs of a method, and the changes of the logits that the method learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from engine import store
+from engine.applications.unlearning.bank_changes import Source
+from engine.applications.unlearning.cost import retraining_cost
+from engine.applications.unlearning.logit_changes import predicted_changes
+from engine.applications.unlearning.logits import ClassLogits, read_logits
+from engine.applications.unlearning.oracles import oracle_logits, oracles_made_from, rows_for
+from engine.applications.unlearning.rows import rows_of
+from engine.applications.unlearning.settings import BUDGET, UNCHANGED, Hyper
+from engine.applications.unlearning.unlearned import Unlearning, unlearned_file
+from engine.build.retraining import Removal
+from engine.study.reader import Study
+
+
+def method_job(
+    study: Study,
+    algorithm: str,
+    forget: Removal,
+    removed: Removal,
+    method: str,
+    budget: float,
+    device: str,
+    models: int,
+    source: Source = "trak",
+) -> Unlearning:
+    """The job of a method at original 0, with default hyper-parameters.
+
+    Args:
+        removed: What is unlearned: the forget set, or its validation set.
+        models: How many oracles the method `oracle` learns from; they are in the store by now, and
+            so are the jobs of `unchanged_originals`.
+    """
+    changes = None
+    if method == "matching":
+        changes = predicted_changes(study, forget, removed, algorithm, device, source).path
+    elif method == "oracle":
+        changes = _actual_changes(study, algorithm, forget, removed, models, device)
+    gradients = 0 if method == UNCHANGED else round(budget * retraining_cost(study, algorithm))
+    return Unlearning(
+        study.root, algorithm, forget, removed, method, Hyper(), changes, gradients, 0, device
+    )
+
+
+def unchanged_originals(
+    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
+) -> list[Unlearning]:
+    """Jobs that keep the class logits of the first originals as they are."""
+    job = method_job(study, algorithm, forget, removed, UNCHANGED, BUDGET, device, models)
+    return [replace(job, seed=seed) for seed in range(models)]
+
+
+def original_logits(
+    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
+) -> ClassLogits:
+    """Class logits of the first originals, once the jobs of `unchanged_originals` are done."""
+    jobs = unchanged_originals(study, algorithm, forget, removed, models, device)
+    files = [unlearned_file(study, job) for job in jobs]
+    return read_logits(files, rows_for(study, forget, removed))
+
+
+def _actual_changes(
+    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
+) -> Path:
+    """File with what actually changes in the logits that methods learn from: the oracles' mean less
+    the originals'."""
+    made_from = store.fingerprint(
+        "real changes", oracles_made_from(study, algorithm, forget, removed), models
+    )
+    path = study.logit_changes_file(algorithm, made_from)
+    if not path.exists():
+        after = oracle_logits(study, algorithm, forget, removed, models)
+        before = original_logits(study, algorithm, forget, removed, models, device)
+        parts = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
+        changes = {
+            f"{name}_change": after.of(part).mean(axis=0) - before.of(part).mean(axis=0)
+            for name, part in parts.items()
+        }
+        store.write_tensors(path, changes, made_from)
+    return path

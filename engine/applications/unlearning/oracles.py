@@ -1,0 +1,63 @@
+"""Originals and oracles: the models that an audit compares.
+
+Originals are models trained with all data: the study's checkpoints, and more where there are too
+few. Oracles are trained without the forget set. Both are in the study's store of retrained models
+(`engine.build.retraining`), whose seeds keep an oracle from sharing one with an original.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from engine import store
+from engine.applications.unlearning.logits import ClassLogits, read_logits
+from engine.applications.unlearning.rows import rows_of
+from engine.build.retraining import (
+    FIRST_ORACLE,
+    NOTHING,
+    Removal,
+    RetrainedModel,
+    model_file,
+    retrained_made_from,
+)
+from engine.study.reader import Study
+
+CODE = 2
+"""Raised whenever oracles of the same forget set would have other logits."""
+
+
+def originals(models: int) -> list[RetrainedModel]:
+    """The first originals, which keep their weights to unlearn from."""
+    return [RetrainedModel(NOTHING, seed, weights=True) for seed in range(models)]
+
+
+def oracles(study: Study, forget: Removal, removed: Removal, models: int) -> list[RetrainedModel]:
+    """The first models trained without `removed`: the forget set, or its validation set."""
+    rows = tuple(rows_for(study, forget, removed).tolist())
+    return [RetrainedModel(removed, FIRST_ORACLE + number, rows) for number in range(models)]
+
+
+def oracle_file(study: Study, algorithm: str, removed: Removal, number: int) -> Path:
+    """Shard of oracle `number`, from 0."""
+    return model_file(study, algorithm, removed, FIRST_ORACLE + number)
+
+
+def oracle_logits(
+    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int
+) -> ClassLogits:
+    """Class logits of the first oracles. Raises StoreError where one is missing or broken."""
+    files = [oracle_file(study, algorithm, removed, number) for number in range(models)]
+    return read_logits(files, rows_for(study, forget, removed))
+
+
+def rows_for(study: Study, forget: Removal, removed: Removal) -> np.ndarray:
+    """Training rows whose class logits are kept of models without `removed`, ascending int64."""
+    return np.union1d(rows_of(study, forget).all, np.array(removed, np.int64))
+
+
+def oracles_made_from(study: Study, algorithm: str, forget: Removal, removed: Removal) -> str:
+    """Fingerprint of the oracles without `removed`, and of the rows whose logits are kept."""
+    rows = rows_for(study, forget, removed).tolist()
+    return store.fingerprint("oracle", CODE, retrained_made_from(study, algorithm, removed), rows)

@@ -1,0 +1,143 @@
+"""Models that unlearned: one shard each, so an interrupted audit repeats none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine import store
+from engine.applications.unlearning.logits import class_logits
+from engine.applications.unlearning.oracles import oracles_made_from, rows_for
+from engine.applications.unlearning.rows import rows_of
+from engine.applications.unlearning.settings import Cost, Hyper
+from engine.build.retraining import Removal, weights_file
+from engine.build.stages.checkpoints import untrained_model, versions
+from engine.running import processes
+from engine.study.reader import Study
+from engine.tasks import load_task
+
+if TYPE_CHECKING:
+    import torch
+
+CODE = 2
+"""Raised whenever the same job would make another model, or keep it otherwise."""
+
+
+@dataclass(frozen=True)
+class Unlearning:
+    """A job: unlearn `removed` from one original.
+
+    Attributes:
+        forget: The forget set of the audit.
+        removed: What is unlearned: the forget set, or its validation set.
+        method: Its name.
+        changes: File with the changes of the logits that the method learns, predicted or actual;
+            None if it needs none.
+        budget: In example-gradients.
+        seed: Of the original.
+    """
+
+    root: Path
+    algorithm: str
+    forget: Removal
+    removed: Removal
+    method: str
+    hyper: Hyper
+    changes: Path | None
+    budget: int
+    seed: int
+    device: str
+
+
+def unlearned_made_from(study: Study, job: Unlearning) -> str:
+    """Fingerprint of the models that unlearned by one method."""
+    return store.fingerprint(
+        "unlearned",
+        CODE,
+        oracles_made_from(study, job.algorithm, job.forget, job.removed),
+        [job.method, asdict(job.hyper), job.budget],
+        None if job.changes is None else job.changes.stem,
+    )
+
+
+def unlearned_file(study: Study, job: Unlearning) -> Path:
+    """Shard of a model that unlearned: its class logits, and its `cost`."""
+    return study.unlearned_file(job.algorithm, unlearned_made_from(study, job), job.seed)
+
+
+def unlearn_models(
+    study: Study,
+    jobs: Sequence[Unlearning],
+    workers: int | None,
+    on_done: Callable[[int, int], None],
+) -> None:
+    """Do those of the jobs whose models are missing."""
+    missing = [job for job in jobs if not unlearned_file(study, job).exists()]
+    done = len(jobs) - len(missing)
+    on_done(done, len(jobs))
+    if not missing:
+        return
+    workers = processes.default_workers(missing[0].device) if workers is None else workers
+
+    def count(job: Unlearning, result: None) -> None:
+        nonlocal done
+        done += 1
+        on_done(done, len(jobs))
+
+    with study.locked():
+        processes.run_jobs(keep_unlearned, missing, workers, count)
+
+
+def keep_unlearned(job: Unlearning) -> None:
+    """Worker: unlearn, and keep the model's class logits and what it cost."""
+    study = Study.open(job.root)
+    model, cost = unlearn(study, job)
+    path = unlearned_file(study, job)
+    tensors = class_logits(study, model, rows_for(study, job.forget, job.removed), job.device)
+    tensors["cost"] = np.array([cost.gradients, cost.forwards], np.int64)
+    store.write_tensors(path, tensors, path.parent.name, {"device": job.device, **versions()})
+
+
+def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
+    """(the model that unlearned, in eval mode, what it cost)."""
+    import torch
+
+    from engine.applications.unlearning.methods import METHODS, Examples, Setup
+    from engine.training.outputs import read_batch
+
+    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    arrays = study.stacked_arrays("train")
+    changes = {} if job.changes is None else store.read_tensors(job.changes, job.changes.stem)
+
+    def examples(rows: np.ndarray, name: str) -> Examples:
+        batch = read_batch(task, arrays, rows, encoding, job.device)
+        change = changes.get(f"{name}_change")
+        if change is None:
+            return Examples(batch)
+        return Examples(batch, torch.from_numpy(np.array(change)).to(job.device))
+
+    model = original(study, job.algorithm, job.seed, job.device)
+    setup = Setup(
+        task,
+        model,
+        examples(np.array(job.removed, np.int64), "forget"),
+        examples(rows_of(study, job.forget).learned, "retain"),
+        job.budget,
+        study.seed(job.seed),
+        job.hyper,
+    )
+    cost = METHODS[job.method](setup)
+    return model.eval(), cost
+
+
+def original(study: Study, algorithm: str, seed: int, device: str) -> torch.nn.Module:
+    """A model trained with all data, in eval mode."""
+    from engine.training.weights import load_weights
+
+    model = untrained_model(study, study.algorithms[algorithm], seed=0)
+    load_weights(weights_file(study, algorithm, seed), model)
+    return model.to(device).eval()

@@ -1,0 +1,92 @@
+"""Outcomes of a verification, read from its models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.applications.verification.record import Outcome
+from engine.attribution.evaluation.quality import Measured, share
+from engine.build.retraining import NOTHING, Removal, retrained
+from engine.study.reader import Study
+
+_T_95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
+"""Two-sided 95 % quantiles of Student's t with 1, 2, … degrees of freedom."""
+
+
+def outcomes_of(
+    study: Study,
+    algorithm: str,
+    method: str | None,
+    removed: Removal,
+    tests: Sequence[int],
+    seeds: int,
+) -> list[Outcome]:
+    """The effect of removing `removed` on each test example. All models must be trained."""
+    if not tests:
+        return []
+    with_all, without = (
+        [retrained(study, algorithm, removal, seed) for seed in range(seeds)]
+        for removal in (NOTHING, removed)
+    )
+    table, predictions = study.table("test"), study.predictions("test", algorithm)
+    classes = np.array(study.dataset.classes, dtype=object)
+    predicted = predicted_changes(study, algorithm, method, removed, tests)
+    found = []
+    for test, foretold in zip(tests, predicted, strict=True):
+        label, was_correct = str(table["label"].iloc[test]), bool(predictions["correct"].iloc[test])
+        margins = [[float(model.margin[test]) for model in group] for group in (with_all, without)]
+        names = [
+            [str(classes[model.predicted[test]]) for model in group]
+            for group in (with_all, without)
+        ]
+        flips = [sum((name == label) != was_correct for name in group) for group in names]
+        change, low, high = mean_change(np.array(margins[1]) - np.array(margins[0]))
+        found.append(
+            Outcome(
+                test=int(test),
+                id=str(table["id"].iloc[test]),
+                label=label,
+                before=str(predictions["predicted"].iloc[test]),
+                predicted=foretold,
+                with_all=margins[0],
+                without=margins[1],
+                classes_with=names[0],
+                classes_without=names[1],
+                change=change,
+                low=low,
+                high=high,
+                flips=share(flips[1], seeds),
+                flips_with=share(flips[0], seeds),
+            )
+        )
+    return found
+
+
+def predicted_changes(
+    study: Study, algorithm: str, method: str | None, removed: Removal, tests: Sequence[int]
+) -> list[Measured | None]:
+    """Predicted change of each test example's margin without `removed`, from the scores."""
+    if method is None:
+        return [None] * len(tests)
+    candidates = np.tile(np.array(removed, np.int64), (len(tests), 1))
+    scores = study.score_matrix(algorithm, method).pairs(np.array(tests, np.int64), candidates)
+    return [
+        study.removal(int(test), row, algorithm, method)
+        for test, row in zip(tests, scores, strict=True)
+    ]
+
+
+def mean_change(changes: np.ndarray) -> tuple[float, float | None, float | None]:
+    """(mean, low, high) of changes `[seeds]`: a 95 % interval by Student's t, None for one seed."""
+    mean, free = float(np.mean(changes)), len(changes) - 1
+    if free == 0:
+        return mean, None, None
+    quantile = _T_95[free - 1] if free <= len(_T_95) else 1.96 * (1 + 1.25 / free)
+    reach = quantile * float(np.std(changes, ddof=1)) / math.sqrt(len(changes))
+    return mean, mean - reach, mean + reach

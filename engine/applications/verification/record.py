@@ -1,0 +1,125 @@
+"""The record of a verification: a removal, as scores predicted it and as retraining measured it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine import store
+from engine.attribution.evaluation.quality import Measured
+from engine.study.reader import Study
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The effect of a removal on one test example.
+
+    A model *flips* the prediction if it is correct where the study's checkpoints together are
+    wrong, or wrong where they are correct.
+
+    Attributes:
+        test, id, label: The test example.
+        before: Class that the study's checkpoints together predict.
+        predicted: Change of the margin predicted from scores, on average over seeds, with its 95 %
+            interval; None if the scores are not calibrated.
+        with_all, without: Margins of the models with all data and without the removal set, by seed.
+        classes_with, classes_without: The classes that they predict.
+        change: Actual change of the margin: mean over pairs of models with the same seed.
+        low, high: Its 95 % interval by Student's t; None for a single seed.
+        flips: Share of the models without the removal set that flip, with its 95 % interval.
+        flips_with: The same of the models with all data, which flip by chance alone.
+    """
+
+    test: int
+    id: str
+    label: str
+    before: str
+    predicted: Measured | None
+    with_all: list[float]
+    without: list[float]
+    classes_with: list[str]
+    classes_without: list[str]
+    change: float
+    low: float | None
+    high: float | None
+    flips: Measured
+    flips_with: Measured
+
+    @property
+    def flipped(self) -> bool:
+        """Whether most of the models without the removal set flip."""
+        return self.flips.mean > 0.5
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A removal, predicted and verified by retraining.
+
+    Attributes:
+        id: Names the request: the same request to the same study has the same id.
+        method: Attribution method of the predictions; None if the study has no scores.
+        removed, removed_ids: Training rows left out, ascending, and their ids.
+        seeds: Number of models with all data, and of models without the removal set.
+        outcomes: One for each requested test example.
+        control_removed: The same number of random training examples of the same classes; empty
+            without a control.
+        control: Outcomes of removing those.
+        created: When, UTC.
+        made_from: Fingerprint of the models without the removal set.
+        scores: Fingerprint of the scores that made the predictions.
+        device, versions: Of the training of the last model.
+    """
+
+    id: str
+    algorithm: str
+    method: str | None
+    removed: list[int]
+    removed_ids: list[str]
+    seeds: int
+    outcomes: list[Outcome]
+    control_removed: list[int]
+    control: list[Outcome]
+    created: str
+    made_from: str
+    scores: str | None
+    device: str
+    versions: dict[str, str]
+
+    def of(self, test: int) -> Outcome | None:
+        """The outcome for a test example, if it was requested."""
+        return next((outcome for outcome in self.outcomes if outcome.test == test), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Verification:
+        """The reverse of `to_dict`."""
+        return cls(
+            **{
+                **content,
+                "outcomes": [_outcome(one) for one in content["outcomes"]],
+                "control": [_outcome(one) for one in content["control"]],
+            }
+        )
+
+
+def _outcome(content: Mapping[str, Any]) -> Outcome:
+    predicted = content["predicted"]
+    return Outcome(
+        **{
+            **content,
+            "predicted": None if predicted is None else Measured(**predicted),
+            "flips": Measured(**content["flips"]),
+            "flips_with": Measured(**content["flips_with"]),
+        }
+    )
+
+
+def read_verifications(study: Study, algorithm: str) -> list[Verification]:
+    """All verifications in the study, oldest first. Raises StoreError for a broken file."""
+    files = study.verification_files(algorithm)
+    found = [Verification.from_dict(store.read_json(path)) for path in files]
+    return sorted(found, key=lambda one: (one.created, one.id))
