@@ -14,8 +14,9 @@ import streamlit as st
 from engine.applications.brittle.data_issues import RULES, Flag, flags
 from engine.applications.brittle.supports import AT_MOST, Supports, find
 from engine.applications.brittle.table import STATUSES, brittle_table
-from engine.applications.verification import Verification
-from engine.study.reader import Study
+from engine.applications.verification import Verification, read_verifications
+from engine.store import layout
+from engine.study.reader import StudyReader
 from engine.study.triage import Triage, triage
 
 MOST_SHOWN = 100
@@ -44,7 +45,7 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(study: Study) -> Asked:
+def read_asked(study: StudyReader) -> Asked:
     """Check the address; nothing in it is trusted or dropped silently."""
     asked, problems = st.query_params.to_dict(), []
 
@@ -75,61 +76,65 @@ def read_asked(study: Study) -> Asked:
     )
 
 
-def supports(study: Study, algorithm: str, method: str, at_most: int) -> Supports:
+def supports(study: StudyReader, algorithm: str, method: str, at_most: int) -> Supports:
     """Support estimates of every test example."""
     files = [
-        study.predictions_file(algorithm, "test"),
-        study.search_file(algorithm, method),
-        study.quality_file(algorithm),
+        layout.predictions_file(study.root, algorithm, "test"),
+        layout.search_file(study.root, algorithm, method),
+        layout.quality_file(study.root, algorithm),
     ]
     return _supports(str(study.root), algorithm, method, at_most, stamps(files), study)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Estimating supports …")
 def _supports(
-    root: str, algorithm: str, method: str, at_most: int, stamps: Stamps, _study: Study
+    root: str, algorithm: str, method: str, at_most: int, stamps: Stamps, _study: StudyReader
 ) -> Supports:
     return find(_study, algorithm, method, at_most)
 
 
-def flagged(study: Study, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
+def flagged(study: StudyReader, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
     """Which test examples each rule holds for."""
-    files = [study.dataset_file, study.search_file(algorithm, method)]
-    files.append(study.similarity_file(algorithm))
+    files = [layout.dataset_file(study.root), layout.search_file(study.root, algorithm, method)]
+    files.append(layout.similarity_file(study.root, algorithm))
     return _flagged(str(study.root), algorithm, method, stamps(files), study)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Looking for leaks and wrong labels …")
 def _flagged(
-    root: str, algorithm: str, method: str, stamps: Stamps, _study: Study
+    root: str, algorithm: str, method: str, stamps: Stamps, _study: StudyReader
 ) -> dict[Flag, np.ndarray]:
     return flags(_study, algorithm, method)
 
 
-def verifications(study: Study, algorithm: str) -> list[Verification]:
+def verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All that are kept."""
-    found = stamps(study.verification_files(algorithm))
+    found = stamps(layout.verification_files(study.root, algorithm))
     return _verifications(str(study.root), algorithm, found, study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _verifications(root: str, algorithm: str, stamps: Stamps, _study: Study) -> list[Verification]:
-    return _study.verifications(algorithm)
+def _verifications(
+    root: str, algorithm: str, stamps: Stamps, _study: StudyReader
+) -> list[Verification]:
+    return read_verifications(_study, algorithm)
 
 
-def triaged(study: Study, algorithm: str) -> dict[int, Triage]:
+def triaged(study: StudyReader, algorithm: str) -> dict[int, Triage]:
     """Tags and notes. Shared between sessions: never change them."""
-    return _triaged(str(study.root), algorithm, stamps(study.triage_files()), study)
+    return _triaged(str(study.root), algorithm, stamps(layout.triage_files(study.root)), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _triaged(root: str, algorithm: str, stamps: Stamps, _study: Study) -> dict[int, Triage]:
+def _triaged(root: str, algorithm: str, stamps: Stamps, _study: StudyReader) -> dict[int, Triage]:
     return triage(_study, algorithm)
 
 
-def brittle(study: Study, found: Supports) -> tuple[pa.Table, pd.DataFrame]:
+def brittle(study: StudyReader, found: Supports) -> tuple[pa.Table, pd.DataFrame]:
     """The table of all predictions said to flip, ranked, as files and as pages have it."""
-    files = stamps([*study.verification_files(found.algorithm), *study.triage_files()])
+    files = stamps(
+        [*layout.verification_files(study.root, found.algorithm), *layout.triage_files(study.root)]
+    )
     return _brittle(str(study.root), found.scores, found.method, found.at_most, files, study, found)
 
 
@@ -140,7 +145,7 @@ def _brittle(
     method: str,
     at_most: int,
     stamps: Stamps,
-    _study: Study,
+    _study: StudyReader,
     _found: Supports,
 ) -> tuple[pa.Table, pd.DataFrame]:
     table = brittle_table(

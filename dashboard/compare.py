@@ -12,9 +12,11 @@ from dashboard.data import stamp_of
 from engine import store
 from engine.applications.modeldiff.comparison import comparison_id, read_comparison, side
 from engine.applications.modeldiff.significance import LEVEL
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.methods import scored_methods
+from engine.study.reader import StudyReader
 
 Key = Literal["a", "b"]
 """`a`: what A does and B does not; `b`: the reverse."""
@@ -51,7 +53,7 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(study: Study) -> Asked:
+def read_asked(study: StudyReader) -> Asked:
     """Read and check the address."""
     problems: list[str] = []
     names = list(study.algorithms)
@@ -93,18 +95,18 @@ def read_asked(study: Study) -> Asked:
     )
 
 
-def name_of(study: Study, algorithm: str) -> str:
+def name_of(study: StudyReader, algorithm: str) -> str:
     """What to call an algorithm."""
     upload = study.uploads.get(algorithm)
     return algorithm if upload is None else upload.name
 
 
-def methods_of(study: Study, algorithm: str) -> list[str]:
+def methods_of(study: StudyReader, algorithm: str) -> list[str]:
     """By which scores an algorithm can be compared, the default first."""
-    return study.scored_methods(algorithm) or [TRAK]  # what an upload gets when it is compared
+    return scored_methods(study, algorithm) or [TRAK]  # what an upload gets when it is compared
 
 
-def comparison_of(study: Study, asked: Asked) -> dict[str, Any] | None:
+def comparison_of(study: StudyReader, asked: Asked) -> dict[str, Any] | None:
     """What was found between the scores of two algorithms as they are now; None if nothing yet."""
     if asked.b is None:
         return None
@@ -113,19 +115,19 @@ def comparison_of(study: Study, asked: Asked) -> dict[str, Any] | None:
         found = comparison_id(study, a, b, DIRECTIONS)
     except DataloupeError:  # one has no scores yet
         return None
-    stamp = stamp_of(study.comparison_file(found))
+    stamp = stamp_of(layout.comparison_file(study.root, found))
     return None if stamp is None else _comparison(str(study.root), found, stamp, study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _comparison(root: str, comparison: str, stamp: object, _study: Study) -> dict[str, Any]:
+def _comparison(root: str, comparison: str, stamp: object, _study: StudyReader) -> dict[str, Any]:
     return read_comparison(_study, comparison)
 
 
-def hypotheses(study: Study, comparison: str) -> list[dict[str, Any]]:
+def hypotheses(study: StudyReader, comparison: str) -> list[dict[str, Any]]:
     """The tests of hypotheses about a comparison, newest first; broken ones are left out."""
     found = []
-    for path in study.hypothesis_files(comparison):
+    for path in layout.hypothesis_files(study.root, comparison):
         try:
             found.append({"file": path.stem, **store.read_json(path)})
         except StoreError:

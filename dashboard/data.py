@@ -20,15 +20,21 @@ from dashboard.login import picture_key
 from dashboard.sheets import gathered
 from dashboard.slices import NEED_SCORES
 from engine import store
-from engine.applications.verification import Verification
+from engine.applications.verification import Verification, read_verifications
 from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.store import layout
 from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge
+from engine.study.counterfactuals import predict_counterfactual
 from engine.study.doctor import Report, examine
-from engine.study.reader import Study
+from engine.study.methods import ranked_methods
+from engine.study.models import has_predictions, read_predictions
+from engine.study.rankings import read_principal_directions, read_top, read_totals
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 from engine.study.slices import SavedSlice, saved_slices
+from engine.study.trust import read_badge, read_lds_of_each
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
@@ -70,7 +76,7 @@ class Examples:
         return None
 
 
-def open_study() -> Study:
+def open_study() -> StudyReader:
     """The study that this server shows.
 
     Raises:
@@ -79,36 +85,38 @@ def open_study() -> Study:
     root = os.environ.get(STUDY_VARIABLE)
     if not root:
         raise SpecError("No study was named. Start the dashboard with `dataloupe serve STUDY`.")
-    study = Study.open(root)
-    stamps = [stamp_of(study.spec_file), stamp_of(study.dataset_file)]
+    study = StudyReader.open(root)
+    stamps = [stamp_of(layout.spec_file(study.root)), stamp_of(layout.dataset_file(study.root))]
     for algorithm in study.algorithms:
-        methods = study.methods(algorithm)
-        stamps += [stamp_of(study.search_file(algorithm, method)) for method in methods]
+        methods = ranked_methods(study, algorithm)
+        stamps += [
+            stamp_of(layout.search_file(study.root, algorithm, method)) for method in methods
+        ]
     return _kept(root, tuple(stamps), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _kept(root: str, stamps: tuple[Stamp, ...], _study: Study) -> Study:
+def _kept(root: str, stamps: tuple[Stamp, ...], _study: StudyReader) -> StudyReader:
     """The study opened first for these files, with the search indexes it has read since."""
     return _study
 
 
-def examples(study: Study, split: Split, algorithm: str | None = None) -> Examples:
+def examples(study: StudyReader, split: Split, algorithm: str | None = None) -> Examples:
     """A split's table, with the predictions of `algorithm` where they are built."""
     predicted = None
-    if algorithm is not None and study.has_predictions(algorithm):
-        predicted = stamp_of(study.predictions_file(algorithm, split))
-    stamps = stamp_of(study.dataset_file), predicted
+    if algorithm is not None and has_predictions(study, algorithm):
+        predicted = stamp_of(layout.predictions_file(study.root, algorithm, split))
+    stamps = stamp_of(layout.dataset_file(study.root)), predicted
     return _examples(str(study.root), split, algorithm, stamps, study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _examples(
-    root: str, split: Split, algorithm: str | None, stamps: tuple[Stamp, Stamp], _study: Study
+    root: str, split: Split, algorithm: str | None, stamps: tuple[Stamp, Stamp], _study: StudyReader
 ) -> Examples:
     table = _study.table(split)
     if stamps[1] is not None:
-        table = pd.concat([table, _study.predictions(split, algorithm)], axis=1)
+        table = pd.concat([table, read_predictions(_study, split, algorithm)], axis=1)
     places = pd.Index(_study.dataset.classes)
     codes = {
         column: places.get_indexer(pd.Index(table[column])).astype(np.int64)
@@ -118,39 +126,51 @@ def _examples(
     return Examples(table, pd.Index(table["id"].astype(str)), _study.dataset.classes, codes)
 
 
-def kept_slices(study: Study) -> tuple[list[SavedSlice], list[str]]:
+def kept_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
     """The saved slices, and what is wrong with broken ones."""
-    stamps = tuple((path.name, stamp_of(path)) for path in study.slice_files())
+    stamps = tuple((path.name, stamp_of(path)) for path in layout.slice_files(study.root))
     return _kept_slices(str(study.root), stamps, study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _kept_slices(
-    root: str, stamps: tuple[tuple[str, Stamp], ...], _study: Study
+    root: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
 ) -> tuple[list[SavedSlice], list[str]]:
     return saved_slices(_study)
 
 
-def badge(study: Study, algorithm: str, method: str) -> Badge:
+def badge(study: StudyReader, algorithm: str, method: str) -> Badge:
     """The badge of a method's scores."""
-    files = [study.search_file(algorithm, method), study.road_file(algorithm)]
-    files += [study.method_file(algorithm, method), study.quality_file(algorithm)]
+    files = [
+        layout.search_file(study.root, algorithm, method),
+        layout.road_file(study.root, algorithm),
+    ]
+    files += [
+        layout.method_file(study.root, algorithm, method),
+        layout.quality_file(study.root, algorithm),
+    ]
     return _badge(str(study.root), algorithm, method, tuple(map(stamp_of, files)), study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _badge(
-    root: str, algorithm: str, method: str, stamps: tuple[Stamp, ...], _study: Study
+    root: str, algorithm: str, method: str, stamps: tuple[Stamp, ...], _study: StudyReader
 ) -> Badge:
-    return _study.badge(algorithm, method)
+    return read_badge(_study, algorithm, method)
 
 
 def counterfactual(
-    study: Study, algorithm: str, method: str, removed: RemovalSet
+    study: StudyReader, algorithm: str, method: str, removed: RemovalSet
 ) -> Counterfactual:
     """What removing a kept set would do."""
-    files = [study.search_file(algorithm, method), study.quality_file(algorithm)]
-    stamps = (*map(stamp_of, files), stamp_of(study.predictions_file(algorithm, "test")))
+    files = [
+        layout.search_file(study.root, algorithm, method),
+        layout.quality_file(study.root, algorithm),
+    ]
+    stamps = (
+        *map(stamp_of, files),
+        stamp_of(layout.predictions_file(study.root, algorithm, "test")),
+    )
     return _counterfactual(str(study.root), algorithm, method, removed.key, stamps, study, removed)
 
 
@@ -161,36 +181,40 @@ def _counterfactual(
     method: str,
     key: str,
     stamps: tuple[Stamp, ...],
-    _study: Study,
+    _study: StudyReader,
     _removed: RemovalSet,
 ) -> Counterfactual:
-    return _study.counterfactual(_removed.rows.tolist(), algorithm, method)
+    return predict_counterfactual(_study, _removed.rows.tolist(), algorithm, method)
 
 
-def kept_verifications(study: Study, algorithm: str) -> list[Verification]:
+def kept_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All verifications, oldest first. Raises StoreError for a broken one."""
-    stamps = tuple((path.name, stamp_of(path)) for path in study.verification_files(algorithm))
+    stamps = tuple(
+        (path.name, stamp_of(path)) for path in layout.verification_files(study.root, algorithm)
+    )
     return _kept_verifications(str(study.root), algorithm, stamps, study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _kept_verifications(
-    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: Study
+    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
 ) -> list[Verification]:
-    return _study.verifications(algorithm)
+    return read_verifications(_study, algorithm)
 
 
-def lds_of_each(study: Study, algorithm: str, method: str) -> np.ndarray | None:
+def lds_of_each(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
     """LDS of every test example `[n_test]`; None where predicted outputs are not stored."""
-    stamp = stamp_of(study.predicted_file(algorithm, method))
+    stamp = stamp_of(layout.predicted_file(study.root, algorithm, method))
     if stamp is None:
         return None
     return _lds_of_each(str(study.root), algorithm, method, stamp, study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _lds_of_each(root: str, algorithm: str, method: str, stamp: Stamp, _study: Study) -> np.ndarray:
-    return _study.lds_of_each(algorithm, method)
+def _lds_of_each(
+    root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader
+) -> np.ndarray:
+    return read_lds_of_each(_study, algorithm, method)
 
 
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
@@ -217,14 +241,16 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
     return np.asarray(found, dtype=bool)
 
 
-def slice_rows(study: Study, examples: Examples, location: Location) -> np.ndarray:
+def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np.ndarray:
     """Rows of the slice in its order; equals stay in the order of the data."""
     rows = matching(examples, location.slice.filters())
     sort = location.slice.sort
     if sort is None:
         return rows
     if sort in NEED_SCORES:
-        keys = -np.abs(study.top(location.algorithm, location.method)[f"{sort}_score"][rows, 0])
+        keys = -np.abs(
+            read_top(study, location.algorithm, location.method)[f"{sort}_score"][rows, 0]
+        )
     else:
         keys = examples.table[sort.removeprefix("-")].to_numpy()[rows]
         keys = -keys if sort.startswith("-") else keys
@@ -275,24 +301,24 @@ class Weights:
         return Weights(*sums, self.order)
 
 
-def weights(study: Study, algorithm: str, method: str) -> Weights:
+def weights(study: StudyReader, algorithm: str, method: str) -> Weights:
     """The weights of the training examples."""
-    stamp = stamp_of(study.totals_file(algorithm, method))
+    stamp = stamp_of(layout.totals_file(study.root, algorithm, method))
     return _weights(str(study.root), algorithm, method, stamp, study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _weights(root: str, algorithm: str, method: str, stamp: Stamp, _study: Study) -> Weights:
-    totals = _study.totals(algorithm, method)
+def _weights(root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader) -> Weights:
+    totals = read_totals(_study, algorithm, method)
     support, oppose = np.array(totals["train_support"]), np.array(totals["train_oppose"])
     total = support - oppose
     return Weights(support, oppose, total, np.argsort(-total, kind="stable"))
 
 
-def directions(study: Study, algorithm: str, method: str) -> np.ndarray | None:
+def directions(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
     """Training examples along the first principal directions of a method's attributions,
     `[n_train, DIRECTIONS]` or fewer; None where they are not stored."""
-    stamp = stamp_of(study.train_vectors_file(algorithm, method, 0))
+    stamp = stamp_of(layout.train_vectors_file(study.root, algorithm, method, 0))
     if stamp is None:
         return None
     return _directions(str(study.root), algorithm, method, stamp, study)
@@ -300,9 +326,9 @@ def directions(study: Study, algorithm: str, method: str) -> np.ndarray | None:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _directions(
-    root: str, algorithm: str, method: str, stamp: Stamp, _study: Study
+    root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader
 ) -> np.ndarray | None:
-    return _study.principal_directions(DIRECTIONS, algorithm, method)
+    return read_principal_directions(_study, DIRECTIONS, algorithm, method)
 
 
 def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:
@@ -327,10 +353,10 @@ class StoredFile:
     changed: float
 
 
-def stage_files(study: Study, stage: str, algorithm: str) -> list[StoredFile]:
+def stage_files(study: StudyReader, stage: str, algorithm: str) -> list[StoredFile]:
     """What a stage has made so far."""
     found = []
-    for folder in study.stage_folders(stage, algorithm):
+    for folder in layout.stage_folders(study.root, stage, algorithm):
         for path in sorted(folder.rglob("*")):
             stamp = None if path.name.startswith(".") or path.is_dir() else stamp_of(path)
             if stamp is not None:
@@ -338,28 +364,29 @@ def stage_files(study: Study, stage: str, algorithm: str) -> list[StoredFile]:
     return found
 
 
-def files_stamp(study: Study) -> str:
+def files_stamp(study: StudyReader) -> str:
     """Stands for names, sizes and times of all files of the study except those of its jobs."""
     paths = sorted(
         path
         for path in study.root.rglob("*")
-        if not path.name.startswith(".") and study.jobs_folder not in (path, *path.parents)
+        if not path.name.startswith(".")
+        and layout.jobs_folder(study.root) not in (path, *path.parents)
     )
     return store.fingerprint([(str(path), stamp_of(path)) for path in paths])
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def examined(_study: Study, stamp: str) -> Report:
+def examined(_study: StudyReader, stamp: str) -> Report:
     """What reading every file of the study found, as long as no file changes."""
     return examine(_study)
 
 
-def what_it_shows(study: Study) -> str:
+def what_it_shows(study: StudyReader) -> str:
     """What to call an example of the study: picture or text."""
     return "picture" if study.spec.task.name.startswith("image") else "text"
 
 
-def sprite_url(study: Study, split: Split, sheet: int | None = None) -> str:
+def sprite_url(study: StudyReader, split: Split, sheet: int | None = None) -> str:
     """Where the browser finds a sprite sheet; the address changes whenever the pictures do.
 
     Without a number, `{}` stands in its place.
@@ -367,13 +394,13 @@ def sprite_url(study: Study, split: Split, sheet: int | None = None) -> str:
     return f"{_sprites(study, split)}/{'{}' if sheet is None else sheet}.webp"
 
 
-def gathered_url(study: Study, split: Split, rows: tuple[int, ...]) -> str:
+def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str:
     """Where the browser finds one sheet of these rows, in their order. Making it begins now."""
     gathered(study.root, study.dataset.fingerprint, split, rows, study.dataset.cell)
     return f"{_sprites(study, split)}/of/{'-'.join(map(str, rows))}.webp"
 
 
-def _sprites(study: Study, split: Split) -> str:
+def _sprites(study: StudyReader, split: Split) -> str:
     base = str(st.get_option("server.baseUrlPath") or "").strip("/")
     prefix = f"/{base}" if base else ""
     return f"{prefix}/dataloupe/sprites/{picture_key(study.dataset.fingerprint)}/{split}"

@@ -17,7 +17,7 @@ from engine.applications.live import ask as answer
 from engine.applications.live import warm_up as load
 from engine.running.kept_worker import KeptWorker
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 MEGABYTES = 20
 """The largest file that is taken. The server itself may take more: models are larger."""
@@ -31,7 +31,7 @@ ANSWER_SECONDS = 20.0
 WAITING_SECONDS = 60.0
 
 
-def warm_up(study: Study, algorithm: str) -> None:
+def warm_up(study: StudyReader, algorithm: str) -> None:
     """Begin to load what answers need, without waiting for it."""
     worker = _worker()
     if worker.pid is None:
@@ -45,7 +45,7 @@ def warm_up(study: Study, algorithm: str) -> None:
         threading.Thread(target=begin, daemon=True).start()
 
 
-def ask(study: Study, algorithm: str, content: bytes | str, label: int | None) -> Answer:
+def ask(study: StudyReader, algorithm: str, content: bytes | str, label: int | None) -> Answer:
     """What the models say of an example, and which training data say so.
 
     Raises:

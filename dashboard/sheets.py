@@ -10,7 +10,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from engine.data.thumbnails import gathered_sheet
-from engine.store.layout import Layout, Split
+from engine.store import layout
+from engine.store.layout import Split
 
 _pool = ThreadPoolExecutor(2, thread_name_prefix="sheets")
 
@@ -25,4 +26,4 @@ def gathered(
         fingerprint: Of the study's data: other data, another sheet.
         cell: Side of a thumbnail, pixels.
     """
-    return _pool.submit(gathered_sheet, partial(Layout(root).sprite_file, split), rows, cell)
+    return _pool.submit(gathered_sheet, partial(layout.sprite_file, root, split), rows, cell)

@@ -17,8 +17,9 @@ from engine.applications.unlearning.reading import best
 from engine.applications.unlearning.settings import TITLES
 from engine.build.retraining import Removal
 from engine.running.jobs.queue import Job, jobs
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 EFFECT, AUDIT, BEFORE, MODEL = "effect", "audit", "before", "model"
 PANES = {
@@ -88,21 +89,21 @@ def title_of(method: str) -> str:
     return TITLES[method][0] if method in TITLES else method
 
 
-def audits(study: Study, algorithm: str) -> list[Audit]:
+def audits(study: StudyReader, algorithm: str) -> list[Audit]:
     """All audits of an algorithm, oldest first. Raises StoreError for a broken one."""
-    files = study.unlearning_audit_files(algorithm)
+    files = layout.unlearning_audit_files(study.root, algorithm)
     stamps = tuple((path.name, stamp_of(path)) for path in files)
     return _audits(str(study.root), algorithm, stamps, study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _audits(
-    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: Study
+    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
 ) -> list[Audit]:
     return read_audits(_study, algorithm)
 
 
-def audits_of(study: Study, algorithm: str, removed: Removal) -> list[Audit]:
+def audits_of(study: StudyReader, algorithm: str, removed: Removal) -> list[Audit]:
     """Those of one forget set, by the recipe as it is now."""
     found = [one for one in audits(study, algorithm) if one.forget == list(removed)]
     if not found:
@@ -111,24 +112,24 @@ def audits_of(study: Study, algorithm: str, removed: Removal) -> list[Audit]:
     return [one for one in found if one.made_from == made_from]
 
 
-def what_is_foretold(study: Study, algorithm: str, removed: Removal) -> Foretold | None:
+def what_is_foretold(study: StudyReader, algorithm: str, removed: Removal) -> Foretold | None:
     """What is foretold of the forgotten examples; None until a job has done it."""
     return foretold(study, algorithm, removed)
 
 
-def before_and_after(study: Study, audit: Audit, method: str) -> Forgotten:
+def before_and_after(study: StudyReader, audit: Audit, method: str) -> Forgotten:
     """What an audit's models said of the forgotten examples."""
     return _before_and_after(str(study.root), audit.id, method, study, audit)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading what the models said…")
 def _before_and_after(
-    root: str, audit: str, method: str, _study: Study, _audit: Audit
+    root: str, audit: str, method: str, _study: StudyReader, _audit: Audit
 ) -> Forgotten:
     return forgotten(_study, _audit, method)
 
 
-def sources(study: Study, algorithm: str) -> list[Source]:
+def sources(study: StudyReader, algorithm: str) -> list[Source]:
     """What this study can foretell class logits by."""
     found = []
     for source in SOURCES:
@@ -140,7 +141,7 @@ def sources(study: Study, algorithm: str) -> list[Source]:
     return found
 
 
-def latest_job(study: Study, kind: str, algorithm: str, removed: Removal) -> Job | None:
+def latest_job(study: StudyReader, kind: str, algorithm: str, removed: Removal) -> Job | None:
     """The newest job of a kind about this forget set."""
     about = {"forget": list(removed), "algorithm": algorithm}
     return next(

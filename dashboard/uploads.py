@@ -18,8 +18,9 @@ from engine.applications.modeldiff.transformations import texture_of
 from engine.exchange.uploads.keeping import Given, accept, trial_worker
 from engine.exchange.uploads.report import QuickReport, Request, quick_report
 from engine.running.kept_worker import KeptWorker
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.uploads import Upload
 
 TEXTURE_SECONDS = 20.0
@@ -29,36 +30,36 @@ Result = TypeVar("Result")
 
 
 def take(
-    study: Study, given: Sequence[Given], name: str, architecture: str | None = None
+    study: StudyReader, given: Sequence[Given], name: str, architecture: str | None = None
 ) -> Upload:
     """Check files and keep them as one upload. Raises UploadError: then nothing is kept."""
     return accept(study, given, name, who(), architecture, _worker(study))
 
 
-def report(study: Study, upload: Upload, against: str) -> QuickReport:
+def report(study: StudyReader, upload: Upload, against: str) -> QuickReport:
     """What an upload says of the test examples, beside an algorithm of the study.
 
     Raises:
         DataloupeError: It no longer loads, takes too long or too much, or others are asking.
     """
     stamps = (
-        stamp_of(study.upload_file(upload.id)),
-        stamp_of(study.predictions_file(against, "test")),
-        stamp_of(study.dataset_file),
+        stamp_of(layout.upload_file(study.root, upload.id)),
+        stamp_of(layout.predictions_file(study.root, against, "test")),
+        stamp_of(layout.dataset_file(study.root)),
     )
     return _report(str(study.root), upload.id, against, stamps, study)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Running the uploaded model on the test examples…")
 def _report(
-    root: str, upload: str, against: str, stamps: tuple[object, ...], _study: Study
+    root: str, upload: str, against: str, stamps: tuple[object, ...], _study: StudyReader
 ) -> QuickReport:
     request = Request(_study.root, upload, against)
     return _ask(_study, quick_report, request, _study.spec.uploads.seconds)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def texture(content: bytes, shape: tuple[int, int, int], _study: Study) -> np.ndarray:
+def texture(content: bytes, shape: tuple[int, int, int], _study: StudyReader) -> np.ndarray:
     """A stranger's picture as a texture of this shape. Raises DataError: it is no picture."""
     return _ask(_study, partial(texture_of, shape=shape), content, TEXTURE_SECONDS)
 
@@ -78,7 +79,7 @@ def who() -> str:
     return str(user.get("name") or user.get("email") or "") if user.get("is_logged_in") else ""
 
 
-def _ask(study: Study, function: Callable[[Job], Result], job: Job, seconds: float) -> Result:
+def _ask(study: StudyReader, function: Callable[[Job], Result], job: Job, seconds: float) -> Result:
     try:
         return _worker(study).call(function, job, seconds)
     except RuntimeError as error:
@@ -88,10 +89,10 @@ def _ask(study: Study, function: Callable[[Job], Result], job: Job, seconds: flo
         ) from error
 
 
-def _worker(study: Study) -> KeptWorker:
+def _worker(study: StudyReader) -> KeptWorker:
     return _kept(study.spec.uploads.memory_mib, study)
 
 
 @st.cache_resource(show_spinner=False)
-def _kept(memory_mib: int, _study: Study) -> KeptWorker:
+def _kept(memory_mib: int, _study: StudyReader) -> KeptWorker:
     return trial_worker(_study)

@@ -17,7 +17,8 @@ from dashboard.location import BOTH, TRAINING, Location
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.evaluation.verdict import number
 from engine.store.records import Similarity
-from engine.study.reader import Study
+from engine.study.neighbours import read_similarity
+from engine.study.reader import StudyReader
 
 SIDE = 112
 """Of a picture, in pixels."""
@@ -103,7 +104,7 @@ def influence_groups(
 
 
 def answer_gallery(
-    study: Study,
+    study: StudyReader,
     training: Examples,
     groups: list[Group],
     kind: str,
@@ -119,7 +120,7 @@ def answer_gallery(
     """
     if location.show == BOTH:
         influential = [card for group in groups[:2] for card in group.cards]
-        similarity = study.similarity(location.algorithm)
+        similarity = read_similarity(study, location.algorithm)
         aside(overlap_words(influential, groups[2].cards, similarity, kind))
     back = {} if test is None else {"test": test}
     gallery(

@@ -9,11 +9,13 @@ import streamlit as st
 from dashboard.components.notice import warning
 from dashboard.location import UNLEARN, WHAT_IF, Location
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import keep_set
 
 
-def ask_about(study: Study, rows: np.ndarray, words: str, location: Location, what_if: str) -> None:
+def ask_about(
+    study: StudyReader, rows: np.ndarray, words: str, location: Location, what_if: str
+) -> None:
     """Ask what removing these training rows would do, or forget them.
 
     Args:

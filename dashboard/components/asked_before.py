@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.components.blocks import aside
 from dashboard.components.removal_choice import open_set
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
 LISTED = 20
@@ -35,7 +35,7 @@ class AskedBefore:
 
 
 def asked_before(
-    study: Study, kept: list[T], in_words: Callable[[T], AskedBefore], here: RemovalSet | None
+    study: StudyReader, kept: list[T], in_words: Callable[[T], AskedBefore], here: RemovalSet | None
 ) -> None:
     """List the newest, newest first.
 

@@ -12,7 +12,8 @@ from dashboard.components.job_card import job_card
 from dashboard.data import open_study
 from engine.applications.brittle.supports import Supports
 from engine.running.jobs.queue import Job, job, jobs
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 KIND = "brittle"
 MOST_AT_ONCE = 200
@@ -20,7 +21,7 @@ SEEDS = 5
 SECONDS = 2.0
 
 
-def verify_button(study: Study, found: Supports, row: int) -> None:
+def verify_button(study: StudyReader, found: Supports, row: int) -> None:
     """Retrain without the removal set of one prediction."""
     clicked = st.button(
         "Verify",
@@ -33,7 +34,7 @@ def verify_button(study: Study, found: Supports, row: int) -> None:
         st.rerun()  # all of the page: how far it is stands above this part
 
 
-def verify_first(study: Study, found: Supports, rows: np.ndarray) -> None:
+def verify_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
     """Retrain for the first of the list as it is filtered."""
     most = min(len(rows), MOST_AT_ONCE)
     with st.popover("Verify the first …", icon=":material/science:", width="content"):
@@ -52,7 +53,7 @@ def verify_first(study: Study, found: Supports, rows: np.ndarray) -> None:
         )
 
 
-def progress(study: Study) -> None:
+def progress(study: StudyReader) -> None:
     """How far the verifications are that wait or run, whoever asked for them; looks by itself.
 
     When one more prediction is verified, or a job has ended, the page is painted anew.
@@ -62,14 +63,17 @@ def progress(study: Study) -> None:
     active = _active(study)
     if not active:
         return
-    seen = len(study.verification_files(active[0].parameters["algorithm"])), _numbers(active)
+    seen = (
+        len(layout.verification_files(study.root, active[0].parameters["algorithm"])),
+        _numbers(active),
+    )
 
     @st.fragment(run_every=SECONDS)
     def watch() -> None:
         study = open_study()
         now = _active(study)
         algorithm = active[0].parameters["algorithm"]
-        if (len(study.verification_files(algorithm)), _numbers(now)) != seen:
+        if (len(layout.verification_files(study.root, algorithm)), _numbers(now)) != seen:
             _tell_of_failures(study, _numbers(active) - _numbers(now))
             st.rerun()
         for one in now:
@@ -78,7 +82,7 @@ def progress(study: Study) -> None:
     watch()
 
 
-def _active(study: Study) -> list[Job]:
+def _active(study: StudyReader) -> list[Job]:
     return [one for one in jobs(study, active=True) if one.kind == KIND]
 
 
@@ -86,20 +90,20 @@ def _numbers(some: list[Job]) -> set[int]:
     return {one.id for one in some}
 
 
-def _tell_of_failures(study: Study, ended: set[int]) -> None:
+def _tell_of_failures(study: StudyReader, ended: set[int]) -> None:
     for number in sorted(ended):
         one = job(study, number)
         if one.status == "failed":
             tell(KIND, f"{one.title} failed: {one.error}")
 
 
-def _submit_first(study: Study, found: Supports, rows: np.ndarray) -> None:
+def _submit_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
     """Callback: as many as the fields say now, which may be newer than what was painted."""
     first, seeds = (int(st.session_state[name]) for name in ("first", "seeds"))
     _submit(study, found, [int(row) for row in rows[:first]], seeds)
 
 
-def _submit(study: Study, found: Supports, rows: list[int], seeds: int) -> None:
+def _submit(study: StudyReader, found: Supports, rows: list[int], seeds: int) -> None:
     """Put it into the queue; what is wrong with it is told on the page."""
     parameters = {
         "tests": rows,

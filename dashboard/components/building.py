@@ -13,12 +13,14 @@ from dashboard.data import open_study
 from dashboard.location import COMPARE
 from engine.cli.progress import TITLES
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.names import resolve_algorithm
+from engine.study.progress import stage_progress
+from engine.study.reader import StudyReader
 
 SECONDS = 1.5
 
 
-def building(title: str, ready: Callable[[Study], bool], algorithm: str) -> None:
+def building(title: str, ready: Callable[[StudyReader], bool], algorithm: str) -> None:
     """Show how far the build is; when the study is `ready`, show the page itself."""
     study = open_study()
     if algorithm in study.uploads:
@@ -33,7 +35,7 @@ def building(title: str, ready: Callable[[Study], bool], algorithm: str) -> None
                 COMPARE,
                 label="Compare it",
                 icon=":material/difference:",
-                query_params={"a": study.algorithm(), "b": algorithm},
+                query_params={"a": resolve_algorithm(study), "b": algorithm},
             )
         return
 
@@ -42,13 +44,13 @@ def building(title: str, ready: Callable[[Study], bool], algorithm: str) -> None
         study = open_study()
         if ready(study):
             st.rerun()
-        steps = [step for step in study.progress() if step.algorithm in (None, algorithm)]
+        steps = [step for step in stage_progress(study) if step.algorithm in (None, algorithm)]
         st.html(_panel(title, steps, study))
 
     watch()
 
 
-def unpredicted(study: Study) -> None:
+def unpredicted(study: StudyReader) -> None:
     """Say why imported scores stand here without predictions."""
     st.html(
         '<p class="dl-aside">The scores are imported and no model of this study has predicted '
@@ -56,7 +58,7 @@ def unpredicted(study: Study) -> None:
     )
 
 
-def _panel(title: str, steps: list[Progress], study: Study) -> str:
+def _panel(title: str, steps: list[Progress], study: StudyReader) -> str:
     current = next((step for step in steps if not step.complete), None)
     entries = "".join(_entry(step, step is current) for step in steps)
     return (

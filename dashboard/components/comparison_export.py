@@ -9,10 +9,10 @@ from typing import Any
 import streamlit as st
 
 from engine.applications.modeldiff.report_file import as_csv, as_dict, as_html
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
-def comparison_export(study: Study, about: dict[str, Any]) -> None:
+def comparison_export(study: StudyReader, about: dict[str, Any]) -> None:
     """A button that opens the ways out."""
     comparison = about["id"]
     files: tuple[tuple[str, str, str, Callable[[], str]], ...] = (
@@ -33,5 +33,5 @@ def comparison_export(study: Study, about: dict[str, Any]) -> None:
         st.caption("The report holds its pictures itself: it opens anywhere.")
 
 
-def _json(study: Study, comparison: str) -> str:
+def _json(study: StudyReader, comparison: str) -> str:
     return json.dumps(as_dict(study, comparison), indent=2, ensure_ascii=False) + "\n"

@@ -10,10 +10,11 @@ from dashboard.components.notice import warning
 from dashboard.components.working import working
 from dashboard.data import badge
 from dashboard.location import Location, go, keep
-from engine.study.reader import Study
+from engine.study.methods import ranked_methods
+from engine.study.reader import StudyReader
 
 
-def context(study: Study, location: Location) -> None:
+def context(study: StudyReader, location: Location) -> None:
     """Show what is looked at, and warn where a link says something else."""
     facts = [f"<strong>{escape(study.spec.name)}</strong>"]
     if study.has_data:
@@ -41,7 +42,7 @@ def context(study: Study, location: Location) -> None:
                 label_visibility="collapsed",
                 width=220,
             )
-        methods = study.methods(location.algorithm) if study.has_data else []
+        methods = ranked_methods(study, location.algorithm) if study.has_data else []
         if len(methods) > 1:
             st.session_state["method"] = location.method
             st.selectbox(

@@ -14,8 +14,9 @@ from dashboard.components.scatter_map import Selection, drawn_rows, layers, scat
 from dashboard.data import Examples, examples
 from dashboard.location import EXPLAIN, Location
 from engine import store
+from engine.store import layout
 from engine.store.layout import Split
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 SIDE = 84
 SHOWN = 36
@@ -23,10 +24,10 @@ HEIGHT = 440
 
 
 def direction_space(
-    study: Study, about: dict[str, Any], key: str, number: int, location: Location
+    study: StudyReader, about: dict[str, Any], key: str, number: int, location: Location
 ) -> None:
     """Draw the test examples along this direction and the next of the same side."""
-    arrays = store.read_tensors(study.comparison_arrays_file(about["id"]))
+    arrays = store.read_tensors(layout.comparison_arrays_file(study.root, about["id"]))
     along = np.asarray(arrays[f"{key}_projections"], np.float64)
     if along.shape[1] < 2:
         return

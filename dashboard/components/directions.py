@@ -20,14 +20,14 @@ from dashboard.location import EXPLAIN, TRAINING, Location, go, keep
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 SIDE = 84
 SHOWN = 18
 _TOLD = "note_told"
 
 
-def directions(study: Study, about: dict[str, Any], asked: Asked, location: Location) -> None:
+def directions(study: StudyReader, about: dict[str, Any], asked: Asked, location: Location) -> None:
     """Choose a side and a direction, and look at it."""
     names = {key: short(about[key]["name"]) for key in ("a", "b")}
     said = notes(study, about["id"])
@@ -97,7 +97,9 @@ def bars(about: dict[str, Any], key: str, number: int, said: dict[tuple[str, int
     )
 
 
-def one(study: Study, about: dict[str, Any], key: str, number: int, location: Location) -> None:
+def one(
+    study: StudyReader, about: dict[str, Any], key: str, number: int, location: Location
+) -> None:
     """One direction: what the numbers say, its training examples, its test examples."""
     found = about["directions"][key][number]
     own, other = about[key], about[OTHER[key]]
@@ -227,7 +229,9 @@ def _projected(
 # --- name and note -------------------------------------------------------------------------------
 
 
-def note_form(study: Study, comparison: str, key: str, number: int, note: Note | None) -> None:
+def note_form(
+    study: StudyReader, comparison: str, key: str, number: int, note: Note | None
+) -> None:
     """Name this direction, and note what it may be: kept with the comparison, for everyone."""
     place = f"{comparison}_{key}{number}"
     with st.form(f"note_{place}", border=False):
@@ -257,7 +261,7 @@ def note_form(study: Study, comparison: str, key: str, number: int, note: Note |
         st.html(f'<p class="dl-result" data-kind="{told[0]}" role="status">{escape(told[1])}</p>')
 
 
-def _keep(study: Study, comparison: str, key: str, number: int) -> None:
+def _keep(study: StudyReader, comparison: str, key: str, number: int) -> None:
     place = f"{comparison}_{key}{number}"
     name, note = (st.session_state[f"direction_{part}_{place}"] for part in ("name", "note"))
     try:

@@ -16,7 +16,7 @@ from dashboard.components.title import short
 from dashboard.data import Examples, examples, weights
 from dashboard.location import EXPLAIN, TRAINING, Location
 from engine.attribution.evaluation.counterfactual import Counterfactual
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
 SIDE = 112
@@ -24,7 +24,7 @@ SHOWN = 24
 CLASSES_SHOWN = 24
 
 
-def headline(study: Study, found: Counterfactual, kind: str, name: str = "Removed") -> None:
+def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "Removed") -> None:
     """The figures that matter most; and a warning where they cannot be foretold.
 
     Args:
@@ -48,7 +48,7 @@ def headline(study: Study, found: Counterfactual, kind: str, name: str = "Remove
 
 
 def removed_gallery(
-    study: Study, removed: RemovalSet, location: Location, kind: str, name: str = "Removed"
+    study: StudyReader, removed: RemovalSet, location: Location, kind: str, name: str = "Removed"
 ) -> None:
     """The removed examples, heaviest first."""
     training = examples(study, "train", location.algorithm)
@@ -92,7 +92,7 @@ def effect_by_class(found: Counterfactual) -> None:
     st.html(intervals(bars, "Mean change of the margin by class", changes=True))
 
 
-def affected(study: Study, found: Counterfactual, location: Location, kind: str) -> None:
+def affected(study: StudyReader, found: Counterfactual, location: Location, kind: str) -> None:
     """The predictions that change most, in both directions."""
     tests = examples(study, "test", location.algorithm)
     unit = "margin" if found.calibrated else "sum of scores"

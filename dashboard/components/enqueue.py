@@ -8,12 +8,12 @@ import streamlit as st
 
 from engine.running.jobs.queue import submit
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
 def job_button(
     label: str,
-    study: Study,
+    study: StudyReader,
     kind: str,
     parameters: dict[str, Any],
     title: str,
@@ -33,7 +33,7 @@ def job_button(
         st.rerun()
 
 
-def enqueue(study: Study, kind: str, parameters: dict[str, Any], title: str) -> None:
+def enqueue(study: StudyReader, kind: str, parameters: dict[str, Any], title: str) -> None:
     """Put a job into the queue, or have `refusal` say why not."""
     try:
         submit(study, kind, parameters, title)

@@ -16,14 +16,15 @@ from dashboard.data import Examples
 from dashboard.location import Location
 from engine.store.csv_cells import harmless
 from engine.store.records import Explanation
-from engine.study.reader import Study
+from engine.study.explanations import explain
+from engine.study.reader import StudyReader
 
 
-def export(study: Study, row: int, id_: str, k: int, algorithm: str, method: str) -> None:
+def export(study: StudyReader, row: int, id_: str, k: int, algorithm: str, method: str) -> None:
     """A button that opens the ways out. Files are made when they are asked for."""
 
     def explanation() -> Explanation:
-        return study.explain(row, k, algorithm, method)
+        return explain(study, row, k, algorithm, method)
 
     with st.popover("Export", icon=":material/download:", width="content"):
         with st.container(horizontal=True):
@@ -47,7 +48,7 @@ def export(study: Study, row: int, id_: str, k: int, algorithm: str, method: str
 
 
 def export_slice(
-    study: Study, examples: Examples, rows: np.ndarray, what: str, location: Location
+    study: StudyReader, examples: Examples, rows: np.ndarray, what: str, location: Location
 ) -> None:
     """A button that opens the ways out for these examples, with all that is known of each."""
     with (
@@ -120,11 +121,11 @@ def as_csv(explanation: Explanation) -> str:
     return file.getvalue()
 
 
-def snippet(study: Study, id_: str, k: int, algorithm: str, method: str) -> str:
+def snippet(study: StudyReader, id_: str, k: int, algorithm: str, method: str) -> str:
     """Python that gives the same explanation."""
     return (
         "from engine import Study\n\n"
-        f"study = Study.open({str(study.root)!r})\n"
+        f"study = StudyReader.open({str(study.root)!r})\n"
         f"explanation = study.explain({id_!r}, {k}, {algorithm!r}, {method!r})\n"
         "for influence in explanation.supporting + explanation.opposing:\n"
         '    print(f"{influence.score:+.5f}  {influence.id}  {influence.label}")\n'

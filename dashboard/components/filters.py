@@ -9,14 +9,14 @@ from dashboard.components.choice import choice
 from dashboard.data import Examples, counts, matching, mix_ups
 from dashboard.location import Location, go, keep
 from dashboard.slices import LONGEST_SEARCH, NEED_SCORES, SORTS, margin_text
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 ANY = "Any"
 MOST_PAIRS = 100
 LONGEST = 60
 
 
-def filters(study: Study, location: Location, examples: Examples) -> None:
+def filters(study: StudyReader, location: Location, examples: Examples) -> None:
     """Show the filters; what they choose is in the URL, and so in the next run's `location`."""
     chosen = location.slice
     scored = location.method is not None

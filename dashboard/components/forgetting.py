@@ -24,7 +24,7 @@ from engine.applications.unlearning.audit import Audit
 from engine.applications.unlearning.forgotten import probability
 from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 SIDE = 112
 SHOWN = 36
@@ -35,7 +35,7 @@ KIND = "foretell"
 # --- foretold -----------------------------------------------------------------------------------
 
 
-def foretold_margins(study: Study, removed: Removal, location: Location, kind: str) -> None:
+def foretold_margins(study: StudyReader, removed: Removal, location: Location, kind: str) -> None:
     """The forgotten examples' margins as they are and as foretold; or the way to know them."""
     algorithm = location.algorithm
     found = what_is_foretold(study, algorithm, removed)
@@ -62,7 +62,7 @@ def foretold_margins(study: Study, removed: Removal, location: Location, kind: s
     _gallery(study, training, cards, "Forgotten training examples", words, location, "foretold")
 
 
-def _ask(study: Study, algorithm: str, removed: Removal, kind: str) -> None:
+def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> None:
     job = latest_job(study, "foretell", algorithm, removed)
     if job is not None and job.status != "done":
         job_panel(study, job.id)
@@ -89,7 +89,9 @@ def _ask(study: Study, algorithm: str, removed: Removal, kind: str) -> None:
 # --- before and after ---------------------------------------------------------------------------
 
 
-def before_after(study: Study, audit: Audit, method: str, location: Location, kind: str) -> None:
+def before_after(
+    study: StudyReader, audit: Audit, method: str, location: Location, kind: str
+) -> None:
     """Each forgotten example as models had it, have it now, and would have had it."""
     found = before_and_after(study, audit, method)
     name = title_of(method)
@@ -141,7 +143,7 @@ def _card(training: Examples, row: int, words: str, location: Location) -> Card:
 
 
 def _gallery(
-    study: Study,
+    study: StudyReader,
     training: Examples,
     cards: list[Card],
     name: str,

@@ -17,7 +17,7 @@ from dashboard.data import gathered_url, sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 EXCERPT = 240
 CAPTIONED = 80
@@ -94,7 +94,7 @@ def thumbnail_side(cell: int, wanted: int) -> int:
 
 
 def gallery(
-    study: Study,
+    study: StudyReader,
     split: Split,
     groups: Sequence[Group],
     side: int,
@@ -169,7 +169,7 @@ def gallery(
     )
 
 
-def _own_sheets(study: Study, split: Split, group: Group) -> list[str] | None:
+def _own_sheets(study: StudyReader, split: Split, group: Group) -> list[str] | None:
     """Sheets of just these cards, in their order; None where the stored ones are about as few."""
     rows = tuple(card.row for card in group.cards)
     sheets = [rows[at : at + SPRITES_PER_SHEET] for at in range(0, len(rows), SPRITES_PER_SHEET)]

@@ -27,7 +27,8 @@ from engine.attribution.evaluation.verdict import number
 from engine.attribution.search.vector_index import evenly_spread
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.reader import StudyReader
 
 KIND = "hypothesis"
 STRIP = 8
@@ -46,7 +47,7 @@ WORDS = {
 }
 
 
-def hypothesis(study: Study, about: dict[str, Any], direction: dict[str, Any] | None) -> None:
+def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, Any] | None) -> None:
     """Choose a transformation, see it, measure it.
 
     Args:
@@ -120,7 +121,7 @@ def _intensities(chosen: float) -> list[float]:
 
 
 def _options(
-    study: Study, name: str, shape: tuple[int, int, int]
+    study: StudyReader, name: str, shape: tuple[int, int, int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Widgets for the options; (as `apply` takes them, as a job takes them)."""
     options: dict[str, Any] = {}
@@ -164,10 +165,10 @@ def _options(
 
 
 def strip(
-    study: Study, name: str, intensity: float, options: Mapping[str, Any], rows: list[int]
+    study: StudyReader, name: str, intensity: float, options: Mapping[str, Any], rows: list[int]
 ) -> str:
     """HTML of some test pictures, and under each what the transformation makes of it."""
-    before = np.asarray(study.stacked_arrays("test")["input"][np.array(rows, np.int64)])
+    before = np.asarray(read_stacked_arrays(study, "test")["input"][np.array(rows, np.int64)])
     after = apply(name, before, intensity, options)
     table_ = study.table("test")
     items = []
@@ -189,7 +190,7 @@ def picture(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _latest(study: Study, comparison: str) -> Job | None:
+def _latest(study: StudyReader, comparison: str) -> Job | None:
     """The newest test of this comparison."""
     return next(
         (
@@ -204,7 +205,7 @@ def _latest(study: Study, comparison: str) -> Job | None:
 # --- what was found ------------------------------------------------------------------------------
 
 
-def results(study: Study, about: dict[str, Any]) -> None:
+def results(study: StudyReader, about: dict[str, Any]) -> None:
     """Everything that was measured, the newest first."""
     kept = hypotheses(study, about["id"])
     heading("What was measured")

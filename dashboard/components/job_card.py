@@ -11,7 +11,7 @@ import streamlit as st
 
 from engine.running.jobs.queue import Job, cancel, log, retry
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 LOG_LINES = 200
 MOST_LINES = 12
@@ -25,7 +25,7 @@ WORDS = {
 }
 
 
-def job_card(study: Study, job: Job, with_log: bool = True) -> None:
+def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
     """Show a job, with buttons to stop it or to do it again."""
     with st.container(border=True, key=f"job-{job.id}", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):

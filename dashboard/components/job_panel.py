@@ -16,12 +16,12 @@ from dashboard.components.job_card import job_card
 from dashboard.components.notice import notice
 from engine.running.jobs.queue import Job, job, resume
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 SECONDS = 1.0
 
 
-def job_panel(study: Study, number: int, on_done: Callable[[Job], None] | None = None) -> Job:
+def job_panel(study: StudyReader, number: int, on_done: Callable[[Job], None] | None = None) -> Job:
     """Show how far a job is, with a button to stop it; return it as it is now.
 
     The page is painted anew when the job has ended, however it did.

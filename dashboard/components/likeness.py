@@ -14,7 +14,8 @@ from dashboard.components.gallery import Card, Group
 from dashboard.components.notice import notice
 from dashboard.location import INFLUENTIAL, SHOWS
 from engine.store.records import Similarity
-from engine.study.reader import Study
+from engine.study.neighbours import has_neighbours, read_similarity
+from engine.study.reader import StudyReader
 
 
 def show_switch(chosen: str) -> None:
@@ -22,16 +23,16 @@ def show_switch(chosen: str) -> None:
     choice("Training data shown", SHOWS, chosen, "show", INFLUENTIAL, label_visibility="collapsed")
 
 
-def wait_for_similarity(study: Study, algorithm: str, kind: str) -> None:
+def wait_for_similarity(study: StudyReader, algorithm: str, kind: str) -> None:
     """End the page here, with the reason, unless it is known which training data are similar."""
-    if not study.has_neighbours(algorithm):
+    if not has_neighbours(study, algorithm):
         building(
             f"Similar training {kind}s appear here as soon as they are found",
-            lambda study: study.has_neighbours(algorithm),
+            lambda study: has_neighbours(study, algorithm),
             algorithm,
         )
         st.stop()
-    similarity = study.similarity(algorithm)
+    similarity = read_similarity(study, algorithm)
     if not similarity.checkpoints:
         notice(
             f"This model does not say which {kind}s are similar",

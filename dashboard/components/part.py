@@ -10,10 +10,10 @@ from dashboard.components.notice import notice
 from dashboard.data import open_study
 from dashboard.location import Location, read_location
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
-def part(location: Location, draw: Callable[[Study, Location], None]) -> None:
+def part(location: Location, draw: Callable[[StudyReader, Location], None]) -> None:
     """Draw it, and only it whenever something in it is clicked.
 
     Args:

@@ -15,14 +15,14 @@ from dashboard.components.title import short
 from dashboard.data import Examples
 from dashboard.location import EXPLAIN, Location
 from engine.exchange.uploads.report import QuickReport
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 SIDE = 84
 SHOWN = 36
 
 
 def quick_report(
-    study: Study,
+    study: StudyReader,
     found: QuickReport,
     name: str,
     against: str,

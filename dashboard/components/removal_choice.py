@@ -14,7 +14,8 @@ from dashboard.components.title import short
 from dashboard.data import Examples, directions, examples, matching, weights
 from dashboard.location import MAP, Location, go
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.rankings import find_influences
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import (
     LONGEST_WORDS,
     Named,
@@ -67,7 +68,7 @@ class Asking:
     icon: str
 
 
-def asked_set(study: Study) -> RemovalSet | None:
+def asked_set(study: StudyReader) -> RemovalSet | None:
     """The set in the address; None where there is none, or it cannot be, which is said."""
     key = st.query_params.get("set")
     if key is None:
@@ -80,7 +81,7 @@ def asked_set(study: Study) -> RemovalSet | None:
 
 
 def removal_choice(
-    study: Study, location: Location, training: Examples, kind: str, asking: Asking
+    study: StudyReader, location: Location, training: Examples, kind: str, asking: Asking
 ) -> None:
     """Controls that choose a set; the button keeps it and asks about it."""
     found = None
@@ -123,7 +124,7 @@ def removal_choice(
         warning([told])
 
 
-def open_set(study: Study, rows: list[int], words: str) -> None:
+def open_set(study: StudyReader, rows: list[int], words: str) -> None:
     """Callback: ask about these rows on this page."""
     try:
         go(set=keep_set(study, rows, words).key)
@@ -131,13 +132,13 @@ def open_set(study: Study, rows: list[int], words: str) -> None:
         st.session_state[_TOLD] = str(error)
 
 
-def _ask(study: Study, rows: np.ndarray, words: str, nameable: bool) -> None:
+def _ask(study: StudyReader, rows: np.ndarray, words: str, nameable: bool) -> None:
     name = st.session_state.get("set_name", "").strip() if nameable else ""
     open_set(study, rows.tolist(), name or words)
     st.session_state["set_name"] = ""  # the next set is another
 
 
-def _by_class(study: Study, location: Location, training: Examples) -> tuple[np.ndarray, str]:
+def _by_class(study: StudyReader, location: Location, training: Examples) -> tuple[np.ndarray, str]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         label = st.selectbox("Class", training.classes, key="removed_class", width=230)
         members = matching(training, {"label": label})
@@ -145,7 +146,7 @@ def _by_class(study: Study, location: Location, training: Examples) -> tuple[np.
 
 
 def _by_filter(
-    study: Study, location: Location, training: Examples, kind: str
+    study: StudyReader, location: Location, training: Examples, kind: str
 ) -> tuple[np.ndarray, str]:
     filters: dict[str, object] = {}
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -184,7 +185,7 @@ def _told(name: str, value: object) -> str:
 
 
 def _some(
-    study: Study, location: Location, members: np.ndarray, words: str
+    study: StudyReader, location: Location, members: np.ndarray, words: str
 ) -> tuple[np.ndarray, str]:
     """How many of the members, and which."""
     if not len(members):
@@ -204,7 +205,7 @@ def _some(
     return np.sort(drawn), f"{number:,} random of {len(members):,} {words} (seed {seed})"
 
 
-def _by_supporters(study: Study, location: Location, kind: str) -> tuple[np.ndarray, str]:
+def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[np.ndarray, str]:
     tests = examples(study, "test", location.algorithm)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         asked = st.text_input(
@@ -221,7 +222,7 @@ def _by_supporters(study: Study, location: Location, kind: str) -> tuple[np.ndar
         if asked:
             warning([f"There is no test {kind} “{asked[:60]}”."])
         return np.empty(0, np.int64), ""
-    rows = study.influences(row, int(k), location.algorithm, location.method)[0]
+    rows = find_influences(study, row, int(k), location.algorithm, location.method)[0]
     words = f"{len(rows):,} strongest supporters of test {kind} {tests.ids[row]}"
     return np.sort(rows.astype(np.int64)), words
 
@@ -255,7 +256,7 @@ def _by_direction(found: np.ndarray | None, kind: str) -> tuple[np.ndarray, str]
     return np.sort(rows), words
 
 
-def _kept(study: Study) -> tuple[np.ndarray, str]:
+def _kept(study: StudyReader) -> tuple[np.ndarray, str]:
     kept = kept_sets(study, MOST_KEPT)
     if not kept:
         st.html('<p class="dl-aside">No set is kept yet: each that is asked about is.</p>')
@@ -270,7 +271,7 @@ def _kept(study: Study) -> tuple[np.ndarray, str]:
     return named[key].rows, named[key].words
 
 
-def _by_ids(study: Study, kind: str) -> tuple[np.ndarray, str]:
+def _by_ids(study: StudyReader, kind: str) -> tuple[np.ndarray, str]:
     text = st.text_area(
         f"Ids or row numbers of training {kind}s, with commas, spaces or lines between",
         key="pasted_ids",

@@ -16,11 +16,11 @@ from dashboard.data import Examples, kept_slices, matching
 from dashboard.location import Location, go
 from dashboard.slices import PARAMETERS, SORTS, Slice, read_slice
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.slices import LONGEST_NAME, SavedSlice, delete_slice, save_slice
 
 
-def saved(study: Study, location: Location, examples: Examples) -> None:
+def saved(study: StudyReader, location: Location, examples: Examples) -> None:
     """A button that opens the saved slices."""
     slices, problems = kept_slices(study)
     with st.popover(f"Saved slices ({len(slices)})", icon=":material/bookmark:", width="content"):
@@ -31,7 +31,7 @@ def saved(study: Study, location: Location, examples: Examples) -> None:
         _form(study, location)
 
 
-def _entry(study: Study, one: SavedSlice, examples: Examples) -> None:
+def _entry(study: StudyReader, one: SavedSlice, examples: Examples) -> None:
     """One saved slice: a button that opens it, and one that deletes it after asking."""
     current = one.data == study.dataset.fingerprint
     slice = read_slice(one.parameters, examples.classes, len(examples.table), [])
@@ -57,7 +57,7 @@ def _entry(study: Study, one: SavedSlice, examples: Examples) -> None:
         )
 
 
-def _form(study: Study, location: Location) -> None:
+def _form(study: StudyReader, location: Location) -> None:
     """Save the selection if there is one, else the filters and the order."""
     slice = Slice(only=location.selected) if location.selected else location.slice
     with st.form("save_slice", border=False, clear_on_submit=True):
@@ -83,11 +83,11 @@ def _open(one: SavedSlice) -> None:
     go(**wanted, study=one.data[:8], page=None, selected=None)
 
 
-def _ask(study: Study, name: str) -> None:
+def _ask(study: StudyReader, name: str) -> None:
     st.session_state["deleting"] = name
 
 
-def _delete(study: Study, name: str) -> None:
+def _delete(study: StudyReader, name: str) -> None:
     st.session_state.pop("deleting", None)
     try:
         delete_slice(study, name)
@@ -97,7 +97,7 @@ def _delete(study: Study, name: str) -> None:
         st.session_state["slice_told"] = "good", f"“{name}” is deleted."
 
 
-def _save(study: Study, slice: Slice) -> None:
+def _save(study: StudyReader, slice: Slice) -> None:
     try:
         one = save_slice(study, st.session_state["slice_name"], slice.parameters())
     except DataloupeError as error:

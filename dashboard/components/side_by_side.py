@@ -19,12 +19,13 @@ from dashboard.components.subject import subject
 from dashboard.components.title import short
 from dashboard.data import badge, examples
 from dashboard.location import TRAINING, Location, go, largest_k_of
-from engine.study.reader import Study
+from engine.study.rankings import find_influences
+from engine.study.reader import StudyReader
 
 SIDE = 84
 
 
-def side_by_side(study: Study, about: dict[str, Any], location: Location) -> None:
+def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) -> None:
     """Show the test example that the address names, or the one that projects most."""
     tests = {key: examples(study, "test", about[key]["algorithm"]) for key in ("a", "b")}
     row = None if location.test is None else tests["a"].row_of(location.test)
@@ -44,7 +45,7 @@ def side_by_side(study: Study, about: dict[str, Any], location: Location) -> Non
             trust_badge(badge(study, algorithm, about[key]["method"]))
             subject(study, algorithm, "test", row, tests[key].table.iloc[row].to_dict())
     found = {
-        key: study.influences(row, location.k, about[key]["algorithm"], about[key]["method"])
+        key: find_influences(study, row, location.k, about[key]["algorithm"], about[key]["method"])
         for key in ("a", "b")
     }
     for place, sign, title in ((0, "support", "Supporting"), (2, "oppose", "Opposing")):
@@ -52,7 +53,7 @@ def side_by_side(study: Study, about: dict[str, Any], location: Location) -> Non
 
 
 def _beside(
-    study: Study,
+    study: StudyReader,
     about: dict[str, Any],
     found: Mapping[str, tuple[np.ndarray, ...]],
     place: int,

@@ -15,7 +15,8 @@ from dashboard.data import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split
-from engine.study.reader import Study
+from engine.study.models import read_probabilities
+from engine.study.reader import StudyReader
 
 SIDE = 252
 LARGE_ODDS = 1000.0
@@ -24,14 +25,14 @@ LIKELIEST = 4
 
 
 def subject(
-    study: Study, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
+    study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
 ) -> None:
     """Show one example. Without predictions yet, only what the data say."""
     text = study.dataset.display == "text"
     shown = _text(example) if text else _picture(study, split, row, example)
     shown += _facts(split, row, example)
     if "predicted" in example:
-        found = study.probabilities(split, row, algorithm)
+        found = read_probabilities(study, split, row, algorithm)
         shown += probabilities(study.dataset.classes, found, str(example["label"]))
     st.html(f'<div class="dl-subject">{shown}</div>')
 
@@ -65,7 +66,7 @@ def _rounded(ratio: float) -> str:
     return f"{ratio:.1f}".removesuffix(".0") if ratio < 10 else f"{ratio:.0f}"
 
 
-def _picture(study: Study, split: Split, row: int, example: dict[Hashable, Any]) -> str:
+def _picture(study: StudyReader, split: Split, row: int, example: dict[Hashable, Any]) -> str:
     side = thumbnail_side(study.dataset.cell, SIDE)
     sheet, position = divmod(row, SPRITES_PER_SHEET)
     left, top, _, _ = thumbnail_box(position, 1)
@@ -81,7 +82,7 @@ def _picture(study: Study, split: Split, row: int, example: dict[Hashable, Any])
     return f'<div class="dl-picture" role="img" aria-label="{name}" style="{style}"></div>'
 
 
-def _last_position(study: Study, split: Split, sheet: int) -> int:
+def _last_position(study: StudyReader, split: Split, sheet: int) -> int:
     """The last filled cell of a sheet, which ends with that cell's row."""
     return min(SPRITES_PER_SHEET, study.dataset.rows(split) - sheet * SPRITES_PER_SHEET) - 1
 

@@ -10,13 +10,13 @@ import streamlit as st
 from dashboard.brittle import triaged
 from dashboard.components.title import plain
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.triage import LONGEST_NOTE, LONGEST_TAG, Triage, note, tag, undo, untag
 
 WORDS = {"tag": "the tag “{}”", "untag": "taking the tag “{}” off", "note": "the note “{}”"}
 
 
-def triage_panel(study: Study, algorithm: str, row: int) -> None:
+def triage_panel(study: StudyReader, algorithm: str, row: int) -> None:
     """Show them, and what adds, takes off and takes back."""
     standing = triaged(study, algorithm).get(row, Triage())
     with st.container(key="triage"):
@@ -71,7 +71,9 @@ def _words(action: str, value: str) -> str:
     return plain(WORDS[action].format(cut))
 
 
-def _add(action: Callable[..., object], key: str, study: Study, algorithm: str, row: int) -> None:
+def _add(
+    action: Callable[..., object], key: str, study: StudyReader, algorithm: str, row: int
+) -> None:
     """Callback of a field: do it with what was typed, and empty the field."""
     text = st.session_state[key]
     st.session_state[key] = ""

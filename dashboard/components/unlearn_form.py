@@ -17,7 +17,7 @@ from engine.applications.unlearning.settings import TITLES
 from engine.applications.unlearning.work import Work, work
 from engine.build.retraining import Removal
 from engine.running.jobs.queue import Job
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 KIND = "unlearn"
 METHODS = [method for method in TITLES if method != NOTHING]
@@ -29,7 +29,7 @@ FORETELLERS: dict[Source, str] = {
 }
 
 
-def audit_form(study: Study, algorithm: str, removed: Removal, kind: str) -> None:
+def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> None:
     """Choose and begin an audit, or see how far the last one of this set is."""
     job = latest_job(study, KIND, algorithm, removed)
     if job is not None and job.status != "done":

@@ -19,8 +19,9 @@ from engine.applications.unlearning.audit import NOTHING, Audit
 from engine.applications.unlearning.certificate import certified_file, check_job
 from engine.applications.unlearning.settings import TITLES
 from engine.build.retraining import Removal
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 KIND = "certify"
 ALONE = [method for method in TITLES if method not in (NOTHING, "oracle")]
@@ -28,7 +29,7 @@ ALONE = [method for method in TITLES if method not in (NOTHING, "oracle")]
 
 
 def unlearned_model(
-    study: Study, algorithm: str, removed: Removal, audit: Audit | None, method: str | None
+    study: StudyReader, algorithm: str, removed: Removal, audit: Audit | None, method: str | None
 ) -> None:
     """Make a model, or download the one that was made.
 
@@ -84,9 +85,11 @@ def unlearned_model(
     aside(words)
 
 
-def _download(study: Study, algorithm: str, name: str, certificate: Mapping[str, Any]) -> None:
+def _download(
+    study: StudyReader, algorithm: str, name: str, certificate: Mapping[str, Any]
+) -> None:
     audit = certificate["audit"]
-    path = study.unlearned_model_file(algorithm, name.removeprefix("unlearned-"))
+    path = layout.unlearned_model_file(study.root, algorithm, name.removeprefix("unlearned-"))
     facts(
         {
             "Forgotten": f"{len(certificate['forgotten']):,} training examples",

@@ -6,13 +6,15 @@ import streamlit as st
 
 from dashboard.components.blocks import aside, heading
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.methods import ranked_methods
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
 
 MASKS = 200
 ALPHA = 0.5
 
 
-def unmeasured(study: Study, algorithm: str, name: str) -> None:
+def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
     """Say how the scores of `name` can be measured."""
     if algorithm in study.uploads:
         heading("Nobody knows how good these scores are")
@@ -23,7 +25,7 @@ def unmeasured(study: Study, algorithm: str, name: str) -> None:
         )
         return
     spec = study.spec.algorithms[algorithm]
-    imported = TRAK not in study.methods(algorithm)
+    imported = TRAK not in ranked_methods(study, algorithm)
     left, right = st.columns(2, gap="large")
     with left:
         heading("Nobody knows yet how good these scores are")
@@ -49,7 +51,7 @@ def unmeasured(study: Study, algorithm: str, name: str) -> None:
         aside("Subset runs that were made elsewhere can be brought in: dataloupe import bank.")
     with right:
         heading("What it costs")
-        trained = study.has_predictions(algorithm) and not spec.weights
+        trained = has_predictions(study, algorithm) and not spec.weights
         aside(_cost(study.checkpoints(algorithm) if trained else 0))
         aside(
             "Runs are kept one by one: stop whenever you like, go on later, and raise masks at any "

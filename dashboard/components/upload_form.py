@@ -12,14 +12,14 @@ from dashboard.uploads import let_go, take
 from engine.exchange.uploads.keeping import Given
 from engine.models import ARCHITECTURES
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.uploads import ENOUGH, preprocessing_of
 
 LONGEST_NAME = 100
 TOLD = "upload_told"
 
 
-def upload_form(study: Study) -> None:
+def upload_form(study: StudyReader) -> None:
     """Take checkpoints. What is refused is said in one line; what is taken is looked at next."""
     limits = study.spec.uploads
     # A key of its own for each attempt: the browser's files are let go with the old one.
@@ -69,13 +69,13 @@ def upload_form(study: Study) -> None:
         aside(f"Uploads are deleted after {limits.keep_days:,} days.")
 
 
-def architectures(study: Study) -> list[str]:
+def architectures(study: StudyReader) -> list[str]:
     """What an upload may be: the study's own architectures, then the other built-ins."""
     own = [spec.architecture for spec in study.spec.algorithms.values()]
     return list(dict.fromkeys([*own, *ARCHITECTURES]))
 
 
-def _take(study: Study) -> None:
+def _take(study: StudyReader) -> None:
     """Callback: check the files and keep them, then let go of what the browser sent."""
     turn = st.session_state["upload_turn"]
     files = st.session_state.get(f"checkpoints_{turn}") or []

@@ -12,7 +12,7 @@ from dashboard.location import go
 from engine.exchange.uploads.keeping import delete, rename
 from engine.exchange.uploads.room import used_bytes
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.uploads import Upload
 
 MIB = 2**20
@@ -20,7 +20,7 @@ SHOWN_FILES = 8
 _TOLD = "uploads_told"
 
 
-def upload_list(study: Study) -> None:
+def upload_list(study: StudyReader) -> None:
     """All uploads, newest first, and how much room they take."""
     used, quota = used_bytes(study) / MIB, study.spec.uploads.quota_mib
     uploads = study.uploads
@@ -40,7 +40,7 @@ def checkpoints_words(upload: Upload) -> str:
     return f"{words}, indicative: {upload.wanted:,} more would do" if upload.indicative else words
 
 
-def _entry(study: Study, upload: Upload) -> None:
+def _entry(study: StudyReader, upload: Upload) -> None:
     asked = st.session_state.get("deleting_upload") == upload.id
     with st.container(border=True, key=f"entry-{upload.id}", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -86,23 +86,23 @@ def _entry(study: Study, upload: Upload) -> None:
         )
 
 
-def _look(study: Study, upload: Upload) -> None:
+def _look(study: StudyReader, upload: Upload) -> None:
     first = next(iter(study.spec.algorithms))
     go(a=first, b=upload.id, direction=None, side=None, pane=None)
 
 
-def _rename(study: Study, upload: Upload) -> None:
+def _rename(study: StudyReader, upload: Upload) -> None:
     try:
         rename(study, upload.id, st.session_state[f"name-{upload.id}"])
     except DataloupeError as error:
         st.session_state[_TOLD] = "wrong", str(error)
 
 
-def _ask(study: Study, upload: Upload) -> None:
+def _ask(study: StudyReader, upload: Upload) -> None:
     st.session_state["deleting_upload"] = upload.id
 
 
-def _delete(study: Study, upload: Upload) -> None:
+def _delete(study: StudyReader, upload: Upload) -> None:
     st.session_state.pop("deleting_upload", None)
     try:
         delete(study, upload.id)

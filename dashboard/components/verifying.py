@@ -19,7 +19,7 @@ from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import check_recipe
 from engine.running.jobs.queue import Job, job, jobs
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 KIND = "verify"
 SEEDS = 5
@@ -31,7 +31,9 @@ SECONDS = 2.0
 HEIGHT = 420
 
 
-def verify_button(study: Study, algorithm: str, method: str, rows: np.ndarray, words: str) -> None:
+def verify_button(
+    study: StudyReader, algorithm: str, method: str, rows: np.ndarray, words: str
+) -> None:
     """Retrain with and without these training rows; or say what to add first."""
     try:
         check_recipe(study, algorithm)
@@ -62,11 +64,11 @@ def verify_button(study: Study, algorithm: str, method: str, rows: np.ndarray, w
     _progress(study, algorithm)
 
 
-def _active(study: Study) -> list[Job]:
+def _active(study: StudyReader) -> list[Job]:
     return [one for one in jobs(study, active=True) if one.kind == KIND]
 
 
-def _progress(study: Study, algorithm: str) -> None:
+def _progress(study: StudyReader, algorithm: str) -> None:
     """How far verifications are that wait or run; when one ends the page is painted anew."""
     active = _active(study)
     if not active:

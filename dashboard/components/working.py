@@ -10,13 +10,13 @@ from dashboard.components.title import plain
 from dashboard.location import JOBS
 from engine.running.jobs.queue import jobs, resume
 from engine.store.errors import StoreError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 SECONDS = 2.0
 WIDTH = 260
 
 
-def working(study: Study) -> None:
+def working(study: StudyReader) -> None:
     """Show what runs, and start what a server before this one has left. Jobs says what is wrong."""
     with contextlib.suppress(StoreError):
         resume(study)

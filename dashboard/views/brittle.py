@@ -43,7 +43,9 @@ from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.attribution.evaluation.verdict import number
 from engine.build.retraining import check_recipe, has_recipe
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.methods import has_scores
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
 
 FILES: tuple[tuple[str, Format, str], ...] = (
     ("CSV", "csv", "text/csv"),
@@ -60,10 +62,10 @@ location = read_location(study)
 algorithm, method = location.algorithm, location.method
 kind = f"{what_it_shows(study)}s"
 
-if method is None or not study.has_predictions(algorithm):
+if method is None or not has_predictions(study, algorithm):
     building(
         "Brittle predictions appear here as soon as they are scored",
-        lambda study: study.has_scores(algorithm) and study.has_predictions(algorithm),
+        lambda study: has_scores(study, algorithm) and has_predictions(study, algorithm),
         algorithm,
     )
     st.stop()
@@ -183,7 +185,7 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
     return cards
 
 
-def listed(places: np.ndarray, study: Study, here: Location) -> None:
+def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
     """The cards, a page at a time."""
     pages = max(1, -(-len(places) // PER_PAGE))
     page = max(1, min(here.page, pages))
@@ -249,7 +251,7 @@ def proof(row: int, one: Verification | None) -> str:
     )
 
 
-def detail(row: int, study: Study, here: Location) -> None:
+def detail(row: int, study: StudyReader, here: Location) -> None:
     """The curve with its slider, the removal set as pictures, the proof, tags and notes."""
     now = read_asked(study)
     size = int(found.size[row])

@@ -43,7 +43,8 @@ from engine.exchange.uploads.keeping import expire
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
 from engine.study.uploads import ENOUGH
 
 KIND = "compare"
@@ -84,7 +85,7 @@ def choose(a: str, b: str) -> None:
                 st.selectbox(
                     f"Scores of {key.upper()}",
                     methods,
-                    format_func=partial(study.method_title, value),
+                    format_func=partial(method_title, study, value),
                     key=f"by_{key}",
                     on_change=chosen_scores,
                     args=(key, b if key == "a" else a),
@@ -174,7 +175,7 @@ def quick(a: str, b: str) -> None:
     if upload is None:
         return
     against = a if upload.id == b else b
-    if against in uploads and not study.has_predictions(against):
+    if against in uploads and not has_predictions(study, against):
         aside(f"{short(name_of(study, against))} has no predictions yet to stand beside.")
         return
     heading(f"{short(upload.name)} at a glance")
@@ -188,7 +189,7 @@ def quick(a: str, b: str) -> None:
     quick_report(study, found, upload.name, name_of(study, against), tests, location)
 
 
-def panes(study: Study, here: Location) -> None:
+def panes(study: StudyReader, here: Location) -> None:
     """What was found, in parts."""
     now: Asked = read_asked(study)
     about = comparison_of(study, now)

@@ -17,7 +17,8 @@ from dashboard.components.selection import select, selection
 from dashboard.data import examples, open_study, slice_rows, what_it_shows
 from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
 from dashboard.slices import MOST_PICKED, PARAMETERS, rows_text
-from engine.study.reader import Study
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
 
 PER_PAGE = {LARGE: 120, SMALL: 960}
 SIDE = {LARGE: 112, SMALL: 56}
@@ -63,7 +64,7 @@ if not found.has_predictions and location.method is not None:
 elif not found.has_predictions:
     building(
         "Predictions appear as soon as they are made",
-        lambda study: study.has_predictions(algorithm),
+        lambda study: has_predictions(study, algorithm),
         algorithm,
     )
 
@@ -91,7 +92,7 @@ def size_control(size: str, first: int) -> None:
 # --- the gallery, with what is selected in it --------------------------------------------------
 
 
-def cards_of_slice(study: Study, here: Location) -> None:
+def cards_of_slice(study: StudyReader, here: Location) -> None:
     """The toolbar, the cards and the pages: what turning a page or selecting paints anew."""
     per_page = PER_PAGE[here.size]
     pages = -(-len(rows) // per_page)

@@ -10,6 +10,7 @@ from dashboard.components.title import title
 from dashboard.data import open_study
 from engine.running.jobs.queue import Job, jobs, resume, submit
 from engine.store.errors import DataloupeError
+from engine.study.progress import stage_progress
 
 SECONDS = 1.0
 SHOWN = 50
@@ -19,7 +20,7 @@ st.html(title("Jobs", "long work, one at a time; it goes on when this page is cl
 
 listed = jobs(study, newest=SHOWN)
 building = any(job.active and job.kind == "build" for job in listed)
-if not building and not all(step.complete for step in study.progress()):
+if not building and not all(step.complete for step in stage_progress(study)):
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Build what is missing", icon=":material/construction:", key="build"):
             submit(study, "build", {})

@@ -36,6 +36,8 @@ from engine.applications.live import KEPT, Answer
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
+from engine.study.live_and_maps import has_live, read_live
+from engine.study.neighbours import read_similarity
 
 SIDE = 112
 LONGEST_TEXT = 20_000
@@ -129,14 +131,14 @@ def subject(answer: Answer, classes: list[str]) -> None:
 # --- is there anything to ask? -----------------------------------------------------------------
 
 st.html(title(f"Ask about your own {kind}", "what supports and opposes its prediction"))
-if not study.has_live(algorithm):
+if not has_live(study, algorithm):
     building(
         "Live queries work as soon as they are prepared",
-        lambda study: study.has_live(algorithm),
+        lambda study: has_live(study, algorithm),
         algorithm,
     )
     st.stop()
-live = study.live(algorithm)
+live = read_live(study, algorithm)
 if not live.checkpoints:
     notice("This study takes no live queries", f"No checkpoint is kept for them: {live.reason}.")
     st.stop()
@@ -219,7 +221,7 @@ with right:
         groups += influence_groups(training, influences, label, predicted, location)
     if wants != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
-        similarity = study.similarity(algorithm)
+        similarity = read_similarity(study, algorithm)
         alike = answer.similar[:k], answer.similarities[:k]
         groups.append(similar_group(training, *alike, similarity, label, location))
         stored = similarity.stored

@@ -32,7 +32,9 @@ from dashboard.components.title import plain, short, title
 from dashboard.data import badge, examples, matching, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
 from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
-from engine.study.reader import Study
+from engine.study.live_and_maps import has_map, read_map
+from engine.study.methods import ranked_methods
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import parse_examples
 
 SIDE = 84
@@ -59,14 +61,14 @@ drawn: MapKind = parameter("kind", MAP_KINDS, problems)
 if (
     not study.has_data
     or method is None
-    or not all(study.has_map(algorithm, method, one) for one in MAP_KINDS)
+    or not all(has_map(study, algorithm, method, one) for one in MAP_KINDS)
 ):
     st.html(title("Map", "not drawn yet"))
     building(
         "The map is drawn last, when everything else is computed",
         lambda study: any(
-            study.has_map(algorithm, one, "pca") and study.has_map(algorithm, one, "umap")
-            for one in (study.methods(algorithm) if study.has_data else [])
+            has_map(study, algorithm, one, "pca") and study.has_map(algorithm, one, "umap")
+            for one in (ranked_methods(study, algorithm) if study.has_data else [])
             if method in (None, one)
         ),
         algorithm,
@@ -204,7 +206,7 @@ def open_train(row: int) -> None:
     st.switch_page(TRAINING, query_params=location.parameters(train=str(both["train"].ids[row])))
 
 
-def answer(study: Study, here: Location) -> None:
+def answer(study: StudyReader, here: Location) -> None:
     """The chart, and what is selected in it."""
     chosen, ring = selected(), looked_at()
     sizes: dict[Split, int] = {split: study.dataset.rows(split) for split in SPLITS}
@@ -240,7 +242,7 @@ def answer(study: Study, here: Location) -> None:
     if sum(sizes.values()) > MOST_DRAWN:
         words += f" Drawn are {sum(count.values()):,} of {sum(sizes.values()):,}, evenly spread."
     aside(words)
-    place = study.map(drawn, algorithm, method)
+    place = read_map(study, drawn, algorithm, method)
     figure = scatter(place, both, layers(both, rows, by), chosen, ring)
     st.plotly_chart(
         figure,

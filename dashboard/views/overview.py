@@ -20,6 +20,8 @@ from dashboard.components.title import title
 from dashboard.data import badge, examples, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, EXPLORE, TRAINING, read_location
 from dashboard.slices import Slice
+from engine.study.methods import has_scores
+from engine.study.models import has_predictions
 
 SIDE = 112
 HEAVIEST = 22
@@ -74,7 +76,7 @@ if method is None:
         if predicted
         else "Accuracy and mistakes appear as soon as the checkpoints have spoken",
         lambda study: (
-            study.has_scores(algorithm) or (not predicted and study.has_predictions(algorithm))
+            has_scores(study, algorithm) or (not predicted and has_predictions(study, algorithm))
         ),
         algorithm,
     )

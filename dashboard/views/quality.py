@@ -21,6 +21,9 @@ from dashboard.data import badge, examples, kept_verifications, lds_of_each, ope
 from dashboard.location import EXPLAIN, go, read_location
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
 from engine.attribution.evaluation.verdict import chance, few_runs, number, verdict
+from engine.study.methods import has_scores, read_quality
+from engine.study.progress import stage_progress
+from engine.study.trust import read_predicted_and_actual
 
 BINS = 32
 CLASSES_SHOWN = 24
@@ -35,14 +38,15 @@ if method is None:
     st.html(title("Quality", "there are no scores to trust yet"))
     building(
         "How good the scores are stands here when they are made and judged",
-        lambda study: study.has_data and study.has_scores(algorithm),
+        lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
     st.stop()
 
-quality = study.quality(algorithm)
+quality = read_quality(study, algorithm)
 bank = next(
-    (step for step in study.progress() if (step.stage, step.algorithm) == ("bank", algorithm)), None
+    (step for step in stage_progress(study) if (step.stage, step.algorithm) == ("bank", algorithm)),
+    None,
 )
 name = badge(study, algorithm, method).method
 
@@ -53,7 +57,7 @@ if quality is None:
     else:
         building(
             "How good the scores are stands here when the subset runs are done",
-            lambda study: study.quality(algorithm) is not None,
+            lambda study: read_quality(study, algorithm) is not None,
             algorithm,
         )
     st.stop()
@@ -136,7 +140,7 @@ def predicted_against_actual(
     of_each: np.ndarray, quality: Quality, measured: MethodQuality
 ) -> None:
     """The points of all test examples or of one, with the controls that choose."""
-    outputs = study.predicted_and_actual(algorithm, method)
+    outputs = read_predicted_and_actual(study, algorithm, method)
     if location.test is not None and row is None:
         warning([f"There is no test example “{short(location.test)}”; all are shown."])
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -41,7 +41,8 @@ from engine.applications.unlearning.requests import forget_set
 from engine.attribution.evaluation.verdict import number
 from engine.build.retraining import Removal, check_recipe
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.methods import has_scores
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
 ASKING = Asking("Forget these {}", "Forget …", ":material/ink_eraser:")
@@ -55,7 +56,7 @@ if not study.has_data or method is None:
     st.html(title("Unlearn", "make a model forget training data"))
     building(
         "What forgetting would do can be asked as soon as there are scores",
-        lambda study: study.has_data and study.has_scores(algorithm),
+        lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
     st.stop()
@@ -137,7 +138,7 @@ def no_audit() -> None:
     )
 
 
-def panes(chosen: RemovalSet, removed: Removal, study: Study, here: Location) -> None:
+def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Location) -> None:
     """One of the parts."""
     kept = audits_of(study, here.algorithm, removed)
     now = read_asked(kept)

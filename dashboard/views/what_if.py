@@ -24,6 +24,7 @@ from dashboard.data import (
 )
 from dashboard.location import UNLEARN, read_location
 from engine.applications.verification import Verification
+from engine.study.methods import has_scores
 from engine.study.removal_sets import RemovalSet
 
 ASKING = Asking("What if these {} were removed?", "What if …", ":material/content_cut:")
@@ -37,7 +38,7 @@ if not study.has_data or method is None:
     st.html(title("What if", "some training data were removed"))
     building(
         "What removal would do can be asked as soon as there are scores",
-        lambda study: study.has_data and study.has_scores(algorithm),
+        lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
     st.stop()

@@ -17,8 +17,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from engine.api import Study
 from engine.store.records import Progress
-from engine.study.reader import Study
 
 TITLES = {
     "data": "Read and check the data",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from engine.api import Study
 from engine.running.jobs.queue import job, jobs, submit
 from engine.running.launch import _start
-from engine.study.reader import Study
 from tests.browser.chromium import DESKTOP, server
 from tests.builders.job_processes import ended, processes_of, until
 

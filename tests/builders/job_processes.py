@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engine.api import Study
 from engine.running.jobs.database import home
 from engine.running.jobs.process_tree import end_all, processes
 from engine.running.jobs.queue import Job, job
-from engine.store.layout import Layout
-from engine.study.reader import Study
 
 SECONDS = 60.0
 """So long anything may take on a machine that does other things."""
@@ -77,4 +76,4 @@ def end_everything(root: Path) -> None:
     for runner in runners(root):
         os.kill(runner, signal.SIGKILL)
     for number in range(1, 20):
-        end_all(f"{home(Layout(root))}:{number}")
+        end_all(f"{home(root)}:{number}")

@@ -15,6 +15,7 @@ from dashboard.components.lead_curve import lead_curve
 from engine import Study
 from engine.applications.brittle.supports import Supports, find, verify_brittle
 from engine.running.jobs.queue import jobs
+from engine.store import layout
 from engine.study.triage import triage
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
@@ -183,7 +184,9 @@ def test_checkpoints_alone_are_predicted_and_not_verified(
     copy = Study.open(shutil.copytree(study.root, tmp_path / "copy"))
     names = []
     for number in range(2):
-        shutil.copy(copy.checkpoint_file("mlp", number), copy.root / f"{number}.safetensors")
+        shutil.copy(
+            layout.checkpoint_file(copy.root, "mlp", number), copy.root / f"{number}.safetensors"
+        )
         names.append(f"{number}.safetensors")
     recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
     app = visit(change(copy.root, recipe, f"weights = {json.dumps(names)}"), "brittle")

@@ -32,10 +32,14 @@ from dashboard.data import STUDY_VARIABLE, Examples, mix_ups
 from dashboard.location import Location
 from dashboard.slices import MOST_PICKED, SORTS, Slice, position_in_slice, read_rows, rows_text
 from engine import store
+from engine.api import Study
 from engine.attribution.datamodels.bank import BankImport
+from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.records import Influence
-from engine.study.reader import Study
+from engine.study.models import read_probabilities
+from engine.study.names import resolve_row
+from engine.study.rankings import find_influences, read_top, read_top_of_training, read_totals
 from engine.study.slices import save_slice, saved_slices
 from tests.builders.synthetic_study import CLASSES, write_predictions, write_scores, write_study
 from tests.conftest import APP
@@ -143,8 +147,8 @@ def test_slices_are_sorted_and_walked_in_their_order(
         "margin": table["margin"],
         "-margin": -table["margin"],
         "confidence": table["confidence"],
-        "support": -complete.top()["support_score"][:, 0],
-        "oppose": complete.top()["oppose_score"][:, 0],
+        "support": -read_top(complete)["support_score"][:, 0],
+        "oppose": read_top(complete)["oppose_score"][:, 0],
     }
     wanted = np.argsort(np.asarray(keys[sort]), kind="stable")
     app = visit(complete, sort=sort)
@@ -419,7 +423,7 @@ def test_a_broken_slice_is_told_and_the_others_stay(visit: Any, tmp_path: Path) 
     study = write_study(tmp_path / "s")
     for name in ("one", "two"):
         save_slice(study, name, {})
-    study.slice_file("one").write_text("{}")
+    layout.slice_file(study.root, "one").write_text("{}")
     app = visit(study)
     assert "no whole saved slice" in words(app)
     assert [button.label for button in app.button if "open slice" in str(button.key)] == [
@@ -458,8 +462,8 @@ def example(study: Study, correct: bool) -> str:
 def test_explain_shows_both_sides(visit: Any, complete: Study, correct: bool) -> None:
     test = example(complete, correct)
     app = visit(complete, "explain", test=test)
-    row = complete.row("test", test)
-    support, support_scores, oppose, _ = complete.influences(row, 12)
+    row = resolve_row(complete, "test", test)
+    support, support_scores, oppose, _ = find_influences(complete, row, 12)
     assert [card["row"] for card in cards(app, 0)] == list(support)
     assert [card["row"] for card in cards(app, 1)] == list(oppose)
     assert all(card["score"].startswith("+") for card in cards(app, 0))
@@ -542,7 +546,7 @@ def test_cards_of_an_explanation_lead_to_the_training_view(visit: Any, complete:
 
 def test_the_likeliest_classes_stand_with_their_probabilities(visit: Any, complete: Study) -> None:
     shown = words(visit(complete, "explain", test="test-1"))
-    found = complete.probabilities("test", 1)
+    found = read_probabilities(complete, "test", 1)
     assert found.sum() == pytest.approx(1, abs=1e-6)
     assert f"<span>{found.max():.1%}</span>" in shown
     assert shown.count("<li data-label=") == 4
@@ -557,13 +561,13 @@ def test_the_label_is_shown_however_unlikely() -> None:
 
 def test_each_side_says_what_it_is_made_of(visit: Any, complete: Study) -> None:
     app = visit(complete, "explain", test="test-1")
-    rows, scores, _, oppose_scores = complete.influences(1, 12)
+    rows, scores, _, oppose_scores = find_influences(complete, 1, 12)
     labels = complete.table("train")["label"].iloc[rows]
     support, oppose = component(app, "groups")["groups"]
     assert sum(number for _, number in support["makeup"]) == 12
     label, number = support["makeup"][0]
     assert number == (labels == label).sum() == labels.value_counts().iloc[0]
-    totals = complete.totals()
+    totals = read_totals(complete)
     assert sum(support["shares"]) == pytest.approx(scores.sum() / totals["test_support"][1])
     assert sum(oppose["shares"]) == pytest.approx(oppose_scores.sum() / totals["test_oppose"][1])
 
@@ -572,7 +576,7 @@ def test_an_explanation_can_be_taken_away(visit: Any, complete: Study) -> None:
     explanation = complete.explain("test-1", k=5)
     taken = json.loads(as_json(explanation, "f00d"))
     assert taken["data_fingerprint"] == "f00d"
-    assert [one["row"] for one in taken["supporting"]] == list(complete.influences(1, 5)[0])
+    assert [one["row"] for one in taken["supporting"]] == list(find_influences(complete, 1, 5)[0])
     lines = list(csv.DictReader(io.StringIO(as_csv(explanation))))
     assert [float(line["score"]) for line in lines] == [
         one.score for one in explanation.supporting + explanation.opposing
@@ -623,7 +627,7 @@ def test_both_marks_what_is_in_both_and_what_is_influential_alone(
     visit: Any, complete: Study
 ) -> None:
     app = visit(complete, "explain", test="test-1", show="both")
-    nearest, top = list(complete.neighbours("test", 1, 20)[0]), complete.top()
+    nearest, top = list(complete.neighbours("test", 1, 20)[0]), read_top(complete)
     marks = []
     for side in (0, 1):
         for card in cards(app, side):
@@ -664,7 +668,7 @@ def test_similar_is_shown_before_scores_are(visit: Any, tmp_path: Path) -> None:
 
 def test_a_study_built_before_likeness_waits_for_it(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
-    study.similarity_file("cnn").unlink()
+    layout.similarity_file(study.root, "cnn").unlink()
     for show in ("similar", "both"):
         app = visit(study, "explain", test="test-1", show=show)
         assert "appear here as soon as they are found" in words(app)
@@ -676,7 +680,7 @@ def test_a_study_built_before_likeness_waits_for_it(visit: Any, tmp_path: Path) 
 
 def test_a_model_without_embeddings_says_why(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
-    path = study.similarity_file("cnn")
+    path = layout.similarity_file(study.root, "cnn")
     reason = "the architecture 'python:mine:net' has no method `embed`"
     store.write_json(path, {"checkpoints": 0, "reason": reason}, "synthetic")
     app = visit(study, "explain", test="test-1", show="similar")
@@ -718,7 +722,7 @@ def test_ordinals(number: int, words: str) -> None:
 
 def test_training_shows_whom_it_helps_and_hurts(visit: Any, complete: Study) -> None:
     app = visit(complete, "training", train="train-3")
-    top = complete.top_of_training(3)
+    top = read_top_of_training(complete, 3)
     for side, sign in enumerate(("support", "oppose")):
         shown = cards(app, side)
         assert [card["row"] for card in shown] == list(top[f"{sign}_index"][:12])
@@ -736,7 +740,7 @@ def test_training_shows_whom_it_helps_and_hurts(visit: Any, complete: Study) -> 
 
 
 def test_training_says_how_unusual_its_influence_is(visit: Any, complete: Study) -> None:
-    totals, labels = complete.totals(), complete.table("train")["label"].to_numpy()
+    totals, labels = read_totals(complete), complete.table("train")["label"].to_numpy()
     weight = totals["train_support"] - totals["train_oppose"]
     members = weight[labels == labels[3]]
     shown = words(visit(complete, "training", train="3"))
@@ -769,7 +773,7 @@ def test_training_keeps_k_and_its_link_is_complete(visit: Any, complete: Study) 
 def test_without_an_example_training_offers_the_heaviest(visit: Any, complete: Study) -> None:
     app = visit(complete, "training")
     assert "Which training picture?" in words(app)
-    totals = complete.totals()
+    totals = read_totals(complete)
     weight = totals["train_support"] - totals["train_oppose"]
     assert [card["row"] for card in cards(app)] == list(np.argsort(-weight, kind="stable")[:24])
     app.text_input(key="open_training").set_value("train-9").run()
@@ -827,7 +831,7 @@ def test_overview_counts_and_links_every_confusion(visit: Any, complete: Study) 
 
 def test_overview_shows_what_weighs_most_and_the_badge_in_full(visit: Any, complete: Study) -> None:
     app = visit(complete, "overview")
-    totals = complete.totals()
+    totals = read_totals(complete)
     weight = totals["train_support"] - totals["train_oppose"]
     shown = cards(app)
     assert [card["row"] for card in shown] == list(np.argsort(-weight, kind="stable")[:22])
@@ -893,7 +897,7 @@ def test_confusions_are_counted(pairs: list[tuple[int, int]]) -> None:
 
 def test_provenance_tells_what_was_made_from_what(visit: Any, complete: Study) -> None:
     store.write_tensors(
-        complete.checkpoint_file("cnn", 0),
+        layout.checkpoint_file(complete.root, "cnn", 0),
         {"w": np.zeros(2, np.float32)},
         "synthetic",
         {"seed": 1234, "device": "cpu", "torch": "9.9"},
@@ -903,7 +907,7 @@ def test_provenance_tells_what_was_made_from_what(visit: Any, complete: Study) -
     assert complete.dataset.fingerprint in shown
     assert "seed 1234" in shown
     assert "torch 9.9" in shown
-    assert app.code[1].value == complete.spec_file.read_text().strip()
+    assert app.code[1].value == layout.spec_file(complete.root).read_text().strip()
     assert f"dataloupe build {complete.root}" in app.code[0].value
     files = [path for path in (complete.root / "data").rglob("*") if path.is_file()]
     assert f"<td>complete</td><td>{len(files)}</td>" in shown
@@ -926,7 +930,7 @@ def test_provenance_says_which_output_an_imported_bank_has(visit: Any, tmp_path:
         notes=["Its outputs are max-margins."],
         dataset=study.dataset.fingerprint,
     )
-    store.write_json(study.bank_import_file("cnn"), asdict(about), "f")
+    store.write_json(layout.bank_import_file(study.root, "cnn"), asdict(about), "f")
     shown = words(visit(study, "provenance"))
     assert "Run bank, imported" in shown
     assert "1,200 on 1,000 masks" in shown
@@ -939,7 +943,7 @@ def test_checksums_are_verified_on_demand(visit: Any, tmp_path: Path) -> None:
     app = visit(study, "provenance")
     app.button(key="verify").click().run()
     assert "files, all whole" in words(app)
-    path = study.totals_file("cnn", "trak")
+    path = layout.totals_file(study.root, "cnn", "trak")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -1075,7 +1079,7 @@ def test_a_link_to_an_example_that_a_rebuild_took_away(visit: Any, tmp_path: Pat
 
 def test_a_broken_file_gets_a_message(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
-    path = study.top_test_file("cnn", "trak")
+    path = layout.top_test_file(study.root, "cnn", "trak")
     path.write_bytes(path.read_bytes()[:-8])
     app = visit(study, "explain", test="test-0")
     assert "cannot be shown" in words(app)
@@ -1150,7 +1154,7 @@ def test_two_algorithms_can_be_switched(visit: Any, tmp_path: Path) -> None:
     app = visit(study, "explain", test="test-0")
     app.selectbox(key="algorithm").select("mlp").run()
     assert app.query_params["algorithm"] == "mlp"
-    assert [card["row"] for card in cards(app, 0)] == list(study.influences(0, 12, "mlp")[0])
+    assert [card["row"] for card in cards(app, 0)] == list(find_influences(study, 0, 12, "mlp")[0])
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

@@ -11,10 +11,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.components.job_card import duration, facts_of
+from engine.api import Study
 from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.queue import cancel, job, jobs, submit
-from engine.study.reader import Study
+from engine.store import layout
 from tests.builders.job_processes import ended, under_way
 from tests.builders.synthetic_study import write_study
 from tests.dashboard.test_dashboard import HOSTILE, words
@@ -51,7 +52,7 @@ def keys(app: AppTest) -> list[str]:
 def test_no_jobs_yet(visit: Any, written: Study) -> None:
     shown = words(visit(written, "jobs"))
     assert "No jobs yet" in shown
-    assert not written.jobs_file.exists()
+    assert not layout.jobs_file(written.root).exists()
 
 
 def test_every_status_says_what_there_is_to_know(visit: Any, written: Study) -> None:
@@ -118,9 +119,9 @@ def test_what_jobs_say_is_text(visit: Any, written: Study, text: str) -> None:
 
 def test_a_broken_queue_is_named_and_other_pages_go_on(visit: Any, written: Study) -> None:
     write(written)
-    written.jobs_file.write_bytes(b"no database" * 1000)
+    layout.jobs_file(written.root).write_bytes(b"no database" * 1000)
     for name in ("jobs.sqlite-wal", "jobs.sqlite-shm"):
-        written.jobs_file.with_name(name).unlink(missing_ok=True)
+        layout.jobs_file(written.root).with_name(name).unlink(missing_ok=True)
     assert "jobs.sqlite is broken" in words(visit(written, "jobs"))
     assert "jobs.sqlite" not in words(visit(written, "explore"))
 
@@ -188,7 +189,7 @@ def test_a_job_started_again_says_so(written: Study) -> None:
 
 def test_the_database_outlives_a_reader_that_was_killed(written: Study) -> None:
     write(written)
-    reader = sqlite3.connect(written.jobs_file)
+    reader = sqlite3.connect(layout.jobs_file(written.root))
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM jobs").fetchall()
     assert write(written) == 2

@@ -21,6 +21,8 @@ from dashboard.data import STUDY_VARIABLE
 from engine import Study, store
 from engine.applications.live import Question, ask
 from engine.running.kept_worker import KeptWorker
+from engine.store import layout
+from engine.study.rankings import find_influences
 from tests.applications.test_live import photo, pixels_of, png
 from tests.builders.synthetic_study import write_study
 from tests.dashboard.test_dashboard import APP, cards, group_words, words
@@ -204,8 +206,11 @@ def test_a_study_that_keeps_nothing_says_why(
     visit: Any, small_study: Study, tmp_path: Path
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    found = store.read_json(study.live_file("mlp")) | {"checkpoints": 0, "reason": "it is <b>huge"}
-    store.write_json(study.live_file("mlp"), found, "")
+    found = store.read_json(layout.live_file(study.root, "mlp")) | {
+        "checkpoints": 0,
+        "reason": "it is <b>huge",
+    }
+    store.write_json(layout.live_file(study.root, "mlp"), found, "")
     shown = words(visit(study))
     assert "takes no live queries" in shown
     assert "it is &lt;b&gt;huge" in shown
@@ -216,7 +221,7 @@ def test_a_model_without_embeddings_is_answered_without_likeness(
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
     about = {"checkpoints": 0, "reason": "the architecture has no method `embed`"}
-    store.write_json(study.similarity_file("mlp"), about, "")
+    store.write_json(layout.similarity_file(study.root, "mlp"), about, "")
     content = png(pixels_of(study, 5))
     assert len(cards(give(visit(study), content))) == 12
     shown = words(give(visit(study, show="both"), content))
@@ -248,4 +253,4 @@ def test_scores_of_the_page_are_those_of_the_study(visit: Any, small_study: Stud
     """With all checkpoints live, a test picture's own supporters are those of Explain."""
     row = int(np.flatnonzero(small_study.predictions("test")["correct"])[0])
     app = give(visit(small_study), png(pixels_of(small_study, row)))
-    assert [card["row"] for card in cards(app)] == list(small_study.influences(row, 12)[0])
+    assert [card["row"] for card in cards(app)] == list(find_influences(small_study, row, 12)[0])

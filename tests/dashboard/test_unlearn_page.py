@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.api import Study
 from engine.applications.unlearning.audit import Audit
 from engine.running.jobs.kinds import KINDS, Kind
 from engine.running.jobs.queue import jobs
-from engine.study.reader import Study
+from engine.store import layout
 from engine.study.removal_sets import keep_set
 from tests.builders.synthetic_audit import NEAR, write_audit
 from tests.builders.synthetic_quality import write_quality
@@ -76,7 +77,7 @@ def test_a_principal_direction(visit: Any, raw: Study) -> None:
 def write_vectors(study: Study, along: np.ndarray) -> None:
     from engine import store
 
-    path = study.train_vectors_file("cnn", "trak", 0)
+    path = layout.train_vectors_file(study.root, "cnn", "trak", 0)
     store.write_tensors(path, {"vectors": along}, "synthetic")
 
 
@@ -293,8 +294,10 @@ def test_without_a_recipe_it_can_be_foretold_and_made_but_not_audited(
     visit: Any, tmp_path: Path
 ) -> None:
     study = write_study(tmp_path / "s", n_train=60)
-    spec = study.spec_file.read_text()
-    study.spec_file.write_text(spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]'))
+    spec = layout.spec_file(study.root).read_text()
+    layout.spec_file(study.root).write_text(
+        spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]')
+    )
     key = keep_set(study, [1, 2, 3], "three").key
     app = visit(Study.open(study.root), "unlearn", set=key)
     assert "Predicted effect by class" in words(app)

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.api import Study
 from engine.cli.main import main
 from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.process_tree import MARK, carries, end_all, processes
 from engine.running.jobs.queue import cancel, job, jobs, log, resume, retry, seconds_left, submit
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.study.reader import Study
 from tests.builders.job_processes import (
     SECONDS,
     ended,
@@ -123,7 +124,7 @@ def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
         with pytest.raises(DataloupeError, match=message):
             submit(idle_study, kind, parameters)
     assert jobs(idle_study) == []
-    assert not idle_study.jobs_file.exists()
+    assert not layout.jobs_file(idle_study.root).exists()
 
 
 def test_the_same_work_is_not_put_in_twice(idle_study: Study) -> None:
@@ -162,12 +163,12 @@ def test_no_such_job(idle_study: Study) -> None:
 
 
 def test_a_broken_or_foreign_database_is_named(idle_study: Study) -> None:
-    idle_study.jobs_file.parent.mkdir()
-    idle_study.jobs_file.write_bytes(b"no database" * 1000)
+    layout.jobs_file(idle_study.root).parent.mkdir()
+    layout.jobs_file(idle_study.root).write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match=r"jobs.sqlite is broken .*Remove it"):
         jobs(idle_study)
-    idle_study.jobs_file.unlink()
-    connection = sqlite3.connect(idle_study.jobs_file)
+    layout.jobs_file(idle_study.root).unlink()
+    connection = sqlite3.connect(layout.jobs_file(idle_study.root))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StoreError, match="another version of Dataloupe"):
