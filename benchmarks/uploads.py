@@ -102,11 +102,11 @@ def until_directions() -> dict[str, Any]:
         agreement = worker.call(quick_report, request, HUNG_SECONDS).agreement
         reported = time.perf_counter()
         number = queue.submit(study, "compare", {"a": against, "b": upload.id})
-        while queue.job(study, number).active:
+        while queue.job(study.root, number).active:
             time.sleep(0.05)
         compared = time.perf_counter()
         worker.end()
-        found = read_comparison(study, queue.job(study, number).result["comparison"])
+        found = read_comparison(study, queue.job(study.root, number).result["comparison"])
         return {
             "upload_to_directions_s": round(compared - start, 1),
             "of_which": {

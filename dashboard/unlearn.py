@@ -147,7 +147,7 @@ def latest_job(study: StudyReader, kind: str, algorithm: str, removed: Removal) 
     return next(
         (
             one
-            for one in jobs(study, newest=RECENT_JOBS)
+            for one in jobs(study.root, newest=RECENT_JOBS)
             if one.kind == kind and all(one.parameters[key] == about[key] for key in about)
         ),
         None,

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from engine import store
 from engine.attribution.datamodels.bank import BankImport, RunBank
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.quality import Quality
-from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge, Explanation, Progress
 from engine.study.counterfactuals import predict_counterfactual
+from engine.study.creation import create_study
 from engine.study.explanations import explain
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
@@ -56,17 +55,8 @@ class Study(StudyReader):
     @classmethod
     def create(cls, root: str | Path, spec_text: str) -> Self:
         """Make a folder with this study.toml. An existing study is never overwritten."""
-        root = Path(root)
-        target = root / "study.toml"
-        if target.exists():
-            raise SpecError(f"{target} exists already. Edit it, or choose another folder.")
-        with store.atomic(target) as temporary:
-            temporary.write_text(spec_text, encoding="utf-8")
-        try:
-            return cls.open(root)
-        except SpecError:
-            target.unlink()
-            raise
+        create_study(root, spec_text)
+        return cls.open(root)
 
     def build(
         self,

@@ -83,7 +83,7 @@ def progress(study: StudyReader) -> None:
 
 
 def _active(study: StudyReader) -> list[Job]:
-    return [one for one in jobs(study, active=True) if one.kind == KIND]
+    return [one for one in jobs(study.root, active=True) if one.kind == KIND]
 
 
 def _numbers(some: list[Job]) -> set[int]:
@@ -92,7 +92,7 @@ def _numbers(some: list[Job]) -> set[int]:
 
 def _tell_of_failures(study: StudyReader, ended: set[int]) -> None:
     for number in sorted(ended):
-        one = job(study, number)
+        one = job(study.root, number)
         if one.status == "failed":
             tell(KIND, f"{one.title} failed: {one.error}")
 

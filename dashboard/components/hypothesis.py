@@ -195,7 +195,7 @@ def _latest(study: StudyReader, comparison: str) -> Job | None:
     return next(
         (
             one
-            for one in jobs(study, newest=50)
+            for one in jobs(study.root, newest=50)
             if one.kind == KIND and one.parameters["comparison"] == comparison
         ),
         None,

@@ -39,7 +39,7 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
                     help="Ends it and all its processes. What is finished is kept.",
                 )
                 if stop:
-                    _act(lambda: cancel(study, job.id))
+                    _act(lambda: cancel(study.root, job.id))
             elif job.status != "done":
                 again = st.button(
                     "Retry",
@@ -53,7 +53,7 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
         if with_log and job.started is not None:
             opened = st.expander("Log", key=f"log-{job.id}", on_change="rerun", type="compact")
             if opened.open:
-                lines = log(study, job.id).splitlines()[-LOG_LINES:]
+                lines = log(study.root, job.id).splitlines()[-LOG_LINES:]
                 text = "\n".join(lines) or "It has printed nothing."
                 with opened.container(height=280 if len(lines) > MOST_LINES else "content"):
                     st.code(text, language=None, wrap_lines=True)

@@ -29,13 +29,13 @@ def job_panel(study: StudyReader, number: int, on_done: Callable[[Job], None] | 
     Args:
         on_done: Called before that, once, if it ended well while this page was watching.
     """
-    before = job(study, number)
+    before = job(study.root, number)
 
     @st.fragment(run_every=SECONDS if before.active else None)
     def watch() -> None:
         try:
-            resume(study)
-            now = job(study, number)
+            resume(study.root)
+            now = job(study.root, number)
             job_card(study, now, with_log=now.status == "failed")
         except DataloupeError as error:
             notice("This job cannot be shown", str(error), kind="error")

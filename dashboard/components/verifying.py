@@ -65,7 +65,7 @@ def verify_button(
 
 
 def _active(study: StudyReader) -> list[Job]:
-    return [one for one in jobs(study, active=True) if one.kind == KIND]
+    return [one for one in jobs(study.root, active=True) if one.kind == KIND]
 
 
 def _progress(study: StudyReader, algorithm: str) -> None:
@@ -80,7 +80,7 @@ def _progress(study: StudyReader, algorithm: str) -> None:
         study = open_study()
         now = _active(study)
         for ended in sorted(seen - {one.id for one in now}):
-            found = job(study, ended)
+            found = job(study.root, ended)
             if found.status == "failed":
                 tell(KIND, f"{found.title} failed: {found.error}")
         if {one.id for one in now} != seen:

@@ -19,15 +19,15 @@ WIDTH = 260
 def working(study: StudyReader) -> None:
     """Show what runs, and start what a server before this one has left. Jobs says what is wrong."""
     with contextlib.suppress(StoreError):
-        resume(study)
-        if not jobs(study, active=True):
+        resume(study.root)
+        if not jobs(study.root, active=True):
             return
 
         # Its end is cut by the style sheet where there is no room.
         @st.fragment(run_every=SECONDS)
         def watch() -> None:
             with contextlib.suppress(StoreError):
-                active = jobs(study, active=True)
+                active = jobs(study.root, active=True)
                 if not active:
                     st.rerun()
                 first = active[-1]

@@ -43,6 +43,7 @@ from engine.exchange.uploads.keeping import expire
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
+from engine.study.methods import method_title
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
 from engine.study.uploads import ENOUGH
@@ -132,7 +133,9 @@ def latest(wanted: Asked) -> Job | None:
         return given["a"], given["b"], given.get("method_a", TRAK), given.get("method_b", TRAK)
 
     both = wanted.a, wanted.b, wanted.method_a, wanted.method_b
-    found = (one for one in jobs(study, newest=100) if one.kind == KIND and compared(one) == both)
+    found = (
+        one for one in jobs(study.root, newest=100) if one.kind == KIND and compared(one) == both
+    )
     return next(found, None)
 
 

@@ -18,7 +18,7 @@ SHOWN = 50
 study = open_study()
 st.html(title("Jobs", "long work, one at a time; it goes on when this page is closed"))
 
-listed = jobs(study, newest=SHOWN)
+listed = jobs(study.root, newest=SHOWN)
 building = any(job.active and job.kind == "build" for job in listed)
 if not building and not all(step.complete for step in stage_progress(study)):
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -39,8 +39,8 @@ def order(job: Job) -> tuple[int, int]:
 def watch() -> None:
     """The jobs, as long as one is under way anew every second."""
     try:
-        resume(study)
-        now = jobs(study, newest=SHOWN)
+        resume(study.root)
+        now = jobs(study.root, newest=SHOWN)
         for job in sorted(now, key=order):
             job_card(study, job)
     except DataloupeError as error:

@@ -67,7 +67,7 @@ if (
     building(
         "The map is drawn last, when everything else is computed",
         lambda study: any(
-            has_map(study, algorithm, one, "pca") and study.has_map(algorithm, one, "umap")
+            has_map(study, algorithm, one, "pca") and has_map(study, algorithm, one, "umap")
             for one in (ranked_methods(study, algorithm) if study.has_data else [])
             if method in (None, one)
         ),

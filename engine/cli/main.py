@@ -370,17 +370,19 @@ def _jobs(options: argparse.Namespace) -> int:
     if options.wait is not None:
         _wait_for(study, options.wait)
     elif options.log is not None:
-        print(queue.log(study, options.log), end="")
+        print(queue.log(study.root, options.log), end="")
     elif options.cancel is not None:
-        queue.cancel(study, options.cancel)
+        queue.cancel(study.root, options.cancel)
         print(f"Job {options.cancel} is told to stop.")
     elif options.retry is not None:
         print(f"It is job {queue.retry(study, options.retry)} now.")
     elif options.json:
-        print(json.dumps([vars(job) for job in queue.jobs(study)], indent=2, ensure_ascii=False))
+        print(
+            json.dumps([vars(job) for job in queue.jobs(study.root)], indent=2, ensure_ascii=False)
+        )
     else:
         table = Table("", "job", "status", "done", "says")
-        for job in queue.jobs(study):
+        for job in queue.jobs(study.root):
             done = f"{job.done:,} of {job.total:,}" if job.total else ""
             words = job.error or (job.what if job.active else "")
             table.add_row(str(job.id), escape(job.title), job.status, done, escape(words))
@@ -393,13 +395,13 @@ def _wait_for(study: Study, number: int) -> None:
     from engine.cli.progress import job_progress
     from engine.running.jobs import queue
 
-    job = queue.job(study, number)
+    job = queue.job(study.root, number)
     with job_progress(job.title) as show:
         while job.active:
-            queue.resume(study)
+            queue.resume(study.root)
             show(job.done, job.total, job.what)
             time.sleep(0.3)
-            job = queue.job(study, number)
+            job = queue.job(study.root, number)
         show(job.done, job.total, job.status)
     if job.status != "done":
         raise DataloupeError(job.error or f"Job {number} was cancelled.")
@@ -797,13 +799,14 @@ def _print_quick_report(upload: Upload, report: QuickReport) -> None:
 
 def _case_study(options: argparse.Namespace) -> int:
     from engine.applications.case_studies.run import CASES, open_case, run
+    from engine.build.build import build
     from engine.cli.progress import job_progress
 
     root = options.study or Path(f"case-{options.name}")
     study = open_case(options.name, root)
     told = Console(stderr=True)
     with BuildProgress(study, told) as progress:
-        study.build(options.device, options.workers, on_progress=progress.update)
+        build(study, options.device, options.workers, on_progress=progress.update)
     with job_progress("Compare", told) as report:
         outcome = run(study, options.name, options.device, options.workers, report)
     if options.json:

@@ -146,7 +146,7 @@ def test_who_flips() -> None:
 
 def test_of_a_study_is_what_each_removal_says(small_study: Study) -> None:
     rows = [3, 5, 250, 3]
-    for method in ranked_methods(small_study):
+    for method in ranked_methods(small_study, resolve_algorithm(small_study)):
         found = small_study.counterfactual(rows, method=method)
         assert found.removed.tolist() == [3, 5, 250]
         scores = read_score_matrix(small_study, resolve_algorithm(small_study), method).columns(

@@ -21,6 +21,7 @@ from engine.store import layout
 from engine.store.errors import StoreError
 from engine.study.explanations import read_training_datamodel
 from engine.study.methods import ranked_methods
+from engine.study.names import resolve_algorithm
 from engine.study.trust import read_predicted_and_actual
 
 BANK = "masks = 20"
@@ -86,7 +87,7 @@ def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None
         (name for name, one in quality.methods.items() if not one.baseline),
         key=lambda name: quality.methods[name].validation_lds or 0,
     )
-    assert quality.preferred == ranked_methods(judged)[0] == best
+    assert quality.preferred == ranked_methods(judged, resolve_algorithm(judged))[0] == best
     assert judged.badge(method="trak").lds == quality.methods["trak"].lds.mean
 
 

@@ -17,6 +17,7 @@ from engine.attribution.sparse_scores import SparseRows
 from engine.build.method_files import write_method
 from engine.store import layout
 from engine.study.methods import ranked_methods, scored_methods
+from engine.study.names import resolve_algorithm
 from engine.study.rankings import find_influences, read_top_of_training
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
@@ -39,8 +40,13 @@ def study(small_study: Study, tmp_path: Path) -> Study:
 def test_a_build_ranks_every_method_and_trak_stays_the_default(study: Study) -> None:
     quality = study.quality()
     assert quality is not None
-    assert set(ranked_methods(study)) == {"trak", "datamodel", "hybrid", "planted"}
-    assert ranked_methods(study)[0] == quality.preferred
+    assert set(ranked_methods(study, resolve_algorithm(study))) == {
+        "trak",
+        "datamodel",
+        "hybrid",
+        "planted",
+    }
+    assert ranked_methods(study, resolve_algorithm(study))[0] == quality.preferred
     np.testing.assert_array_equal(study.scores([3, 5], method="planted"), PLANTED[[3, 5]])
     order = np.argsort(-PLANTED[7], kind="stable")
     explanation = study.explain(7, k=6, method="planted")
@@ -106,7 +112,7 @@ def test_the_page_switches_methods_and_says_so_in_the_link(
     app = AppTest.from_file(str(APP), default_timeout=30)
     app.query_params["test"] = "test-7"
     app.switch_page("views/explain.py").run()
-    assert app.query_params["method"] == ranked_methods(study)[0]
+    assert app.query_params["method"] == ranked_methods(study, resolve_algorithm(study))[0]
     app.selectbox(key="method").select("planted").run()
     assert not app.exception
     assert app.query_params["method"] == "planted"

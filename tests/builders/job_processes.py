@@ -26,16 +26,16 @@ def until(true: Callable[[], Any]) -> None:
 
 
 def ended(study: Study, number: int) -> Job:
-    until(lambda: not job(study, number).active)
-    return job(study, number)
+    until(lambda: not job(study.root, number).active)
+    return job(study.root, number)
 
 
 def under_way(study: Study, number: int, done: int = 0) -> None:
-    until(lambda: job(study, number).total > 0 and job(study, number).done >= done)
+    until(lambda: job(study.root, number).total > 0 and job(study.root, number).done >= done)
 
 
 def processes_of(study: Study, number: int) -> list[int]:
-    return processes(f"{home(study)}:{number}")
+    return processes(f"{home(study.root)}:{number}")
 
 
 def runners(root: Path) -> list[int]:

@@ -141,15 +141,15 @@ def test_verify_puts_a_job_into_the_queue(
     row = int(found.ranked[0])
     app = visit(study, "brittle", test=id_of(study, row))
     app.button(key="verify").click().run()
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert (job.kind, job.parameters["tests"], job.parameters["seeds"]) == ("brittle", [row], 5)
     app.run()
     (cancel,) = [button for button in app.button if button.label == "Cancel"]
     cancel.click().run()
-    assert jobs(study)[0].status == "cancelled"
+    assert jobs(study.root)[0].status == "cancelled"
     app.number_input(key="first").set_value(2)
     app.button(key="verify_first").click().run()
-    assert jobs(study)[0].parameters["tests"] == found.ranked[:2].tolist()
+    assert jobs(study.root)[0].parameters["tests"] == found.ranked[:2].tolist()
 
 
 def test_a_verified_prediction_says_what_came(visit: Any, study: Study, found: Supports) -> None:

@@ -146,9 +146,9 @@ def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study
     theirs = fresh.predictions("test", "mlp")["predicted"].to_numpy()
     assert f"{(said != theirs).sum()} of 60 differ" in shown
     assert {card["row"] for card in cards(app)} == set(np.flatnonzero(said != theirs))
-    assert jobs(fresh) == []
+    assert jobs(fresh.root) == []
     app.button(key="compare").click().run()
-    (job,) = jobs(fresh)
+    (job,) = jobs(fresh.root)
     assert (job.kind, job.parameters["a"], job.parameters["b"]) == ("compare", "mlp", upload.id)
     assert job.title == "Compare mlp and Second <i>"
     assert "Waiting" in words(app)
@@ -193,7 +193,9 @@ def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> No
     layout.spec_file(fresh.root).write_text(spec.replace("[uploads]", "[uploads]\nkeep_days = 7"))
     page(fresh)
     assert list(fresh.uploads) == [upload.id]
-    write_upload(fresh, replace(upload, when=(datetime.now(UTC) - timedelta(days=8)).isoformat()))
+    write_upload(
+        fresh.root, replace(upload, when=(datetime.now(UTC) - timedelta(days=8)).isoformat())
+    )
     shown = words(page(fresh))
     assert "Uploads are deleted after 7 days." in shown
     assert "Which model shall be compared?" in shown
@@ -252,7 +254,7 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
     assert app.selectbox(key="by_b").value == "datamodel"
     assert "Two methods are chosen" not in words(app)
     app.button(key="compare").click().run()
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert [job.parameters[f"method_{key}"] for key in ("a", "b")] == 2 * ["datamodel"]
     assert "compare" not in [button.key for button in app.button]
     app = page(study, a="mlp", b="second")  # by TRAK nothing is under way
@@ -337,7 +339,7 @@ def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path:
     assert words(app) != before
     app.button(key="measure").click().run()
     assert not app.exception
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert job.parameters["names"] == ["patch"]
     assert job.parameters["options"]["patch"]["size"] == 0.4
     assert job.parameters["intensities"] == [0.333, 0.667, 1.0]

@@ -30,12 +30,12 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 def write(study: Study, **values: Any) -> int:
     """Put a job into the queue as it would stand there."""
-    row = {"home": home(study), "kind": "build", "title": "Build", "parameters": "{}"}
+    row = {"home": home(study.root), "kind": "build", "title": "Build", "parameters": "{}"}
     row |= {"submitted": time.time() - 300, **values}
-    with connected(study, create=True) as connection:
+    with connected(study.root, create=True) as connection:
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(row.values()))
-    return jobs(study)[0].id
+    return jobs(study.root)[0].id
 
 
 def running(**values: Any) -> dict[str, Any]:
@@ -88,13 +88,13 @@ def test_cancel_and_retry(visit: Any, written: Study) -> None:
     write(written, title="Runs", **running())
     app = visit(written, "jobs")
     app.button(key="cancel-1").click().run()
-    assert job(written, 1).status == "cancelled"
+    assert job(written.root, 1).status == "cancelled"
     app.button(key="cancel-2").click().run()
-    assert job(written, 2).cancelling
+    assert job(written.root, 2).cancelling
     assert app.button(key="cancel-2").disabled
     assert app.button(key="cancel-2").label == "Stopping…"
     app.button(key="retry-1").click().run()
-    assert [one.status for one in jobs(written)] == ["waiting", "running", "cancelled"]
+    assert [one.status for one in jobs(written.root)] == ["waiting", "running", "cancelled"]
     assert not app.exception
 
 
@@ -102,7 +102,7 @@ def test_what_is_missing_can_be_built(visit: Any, tmp_path: Path, written: Study
     unbuilt = write_study(tmp_path / "unbuilt", stage="data")
     app = visit(unbuilt, "jobs")
     app.button(key="build").click().run()
-    (submitted,) = jobs(unbuilt)
+    (submitted,) = jobs(unbuilt.root)
     assert (submitted.kind, submitted.status) == ("build", "waiting")
     assert "build" not in keys(app)
 
@@ -139,7 +139,7 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
         import streamlit as st
 
         from dashboard.components.job_panel import job_panel
-        from engine.study.reader import Study
+        from engine.api import Study
 
         job_panel(Study.open(root), number, lambda job: st.session_state.update(gave=job.result))
         st.text("all of the page")
@@ -162,9 +162,9 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
 
 def test_opening_the_dashboard_starts_what_waits(visit: Any, idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 400, "seconds": 0.2})
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
     ended(idle_study, number)
-    with connected(idle_study) as connection:  # as if the machine had gone down just now
+    with connected(idle_study.root) as connection:  # as if the machine had gone down just now
         connection.execute("UPDATE jobs SET status = 'waiting', cancelling = 0")
         connection.execute('UPDATE jobs SET parameters = \'{"steps": 1, "seconds": 0}\'')
     visit(idle_study, "jobs")
@@ -184,7 +184,7 @@ def test_words_for_time() -> None:
 
 def test_a_job_started_again_says_so(written: Study) -> None:
     write(written, **running(attempt=2))
-    assert "started again after an interruption" in facts_of(jobs(written)[0], time.time())
+    assert "started again after an interruption" in facts_of(jobs(written.root)[0], time.time())
 
 
 def test_the_database_outlives_a_reader_that_was_killed(written: Study) -> None:
@@ -194,4 +194,4 @@ def test_the_database_outlives_a_reader_that_was_killed(written: Study) -> None:
     reader.execute("SELECT * FROM jobs").fetchall()
     assert write(written) == 2
     reader.close()
-    assert len(jobs(written)) == 2
+    assert len(jobs(written.root)) == 2

@@ -145,7 +145,7 @@ def test_the_effect_stands_before_anything_runs(visit: Any, measured: Study) -> 
     assert f"<dd>{len(found.lost)}<small>margins fall below 0" in shown
     assert len(cards(app)) == 3
     assert app.button(key="foretell")
-    assert not jobs(measured)
+    assert not jobs(measured.root)
 
 
 def test_what_is_foretold_of_the_forgotten(visit: Any, small_study: Study, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_the_form_says_what_it_costs_and_starts(visit: Any, raw: Study, idle: li
     assert "No optimiser state is needed" in shown
     app.number_input(key="unlearn_models").set_value(24)  # and clicks before that is painted
     app.button(key="unlearn").click().run()
-    (job,) = jobs(raw)
+    (job,) = jobs(raw.root)
     assert job.parameters["forget"] == FORGET
     assert (job.parameters["models"], job.parameters["methods"]) == (24, ["finetune"])
     assert job.parameters["budget"] == 0.05
@@ -208,7 +208,7 @@ def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -
     from tests.builders.synthetic_audit import write
 
     number = submit(raw, "unlearn", {"forget": FORGET, "models": 20})
-    cancel(raw, number)
+    cancel(raw.root, number)
     forget = tuple(FORGET)
     for place in range(7):
         path = oracle_file(raw, "cnn", forget, forget, place)
@@ -218,7 +218,7 @@ def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -
     assert "Cancelled" in words(app)
     assert "7 are there already, and none is trained twice" in words(app)
     app.button(key=f"retry-{number}").click().run()
-    assert [one.status for one in jobs(raw)] == ["waiting", "cancelled"]
+    assert [one.status for one in jobs(raw.root)] == ["waiting", "cancelled"]
 
 
 def test_an_audit_is_read(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
@@ -280,7 +280,7 @@ def test_a_model_is_made_by_a_job_and_then_downloaded(
     app = visit(study, "unlearn", set=key, pane="model")
     app.selectbox(key="model_method").select("ascent").run()
     app.button(key="certify").click().run()
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert job.parameters["method"] == "ascent"
     assert "Unlearn checkpoint 0 by Gradient ascent" in words(app)
     done = kind("certify").work(study, job.parameters, lambda done, total, what: None)

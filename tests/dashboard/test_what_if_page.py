@@ -112,7 +112,7 @@ def test_who_types_a_number_and_clicks_at_once_gets_that_many(
     app = visit(study, "what_if", set=keep_set(study, [1, 2, 3], "three").key)
     app.number_input(key="seeds").set_value(2)
     app.button(key="verify").click().run()
-    (job,) = jobs(study, active=True)
+    (job,) = jobs(study.root, active=True)
     assert (job.kind, job.parameters["seeds"]) == ("verify", 2)
 
 

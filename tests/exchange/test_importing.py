@@ -24,6 +24,7 @@ from engine.exchange.importing.source import Blocks
 from engine.store import layout
 from engine.study.doctor import examine
 from engine.study.methods import imported_methods, ranked_methods, scored_methods
+from engine.study.names import resolve_algorithm
 from engine.study.rankings import read_top, read_top_of_training
 from engine.study.score_matrices import read_score_matrix
 from tests.builders.files_of_other_tools import saved, write_kronfluence, write_traker
@@ -114,7 +115,7 @@ def test_traker_itself(small_study: Study, tmp_path: Path, visit: Any) -> None:
     own = run_traker(small_study, tmp_path / "save_dir")
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "study"))
     study.import_scores("traker", tmp_path / "save_dir")
-    assert {"trak", "traker"} <= set(ranked_methods(study))
+    assert {"trak", "traker"} <= set(ranked_methods(study, resolve_algorithm(study)))
     np.testing.assert_array_equal(
         read_score_matrix(study, method="traker").rows(np.arange(N_TEST)), own.T
     )
@@ -231,7 +232,7 @@ def test_every_kind_becomes_a_method(study: Study, tmp_path: Path) -> None:
             read_top_of_training(study, 2, method=kind)["support_index"][0]
             == PLANTED[:, 2].argmax()
         )
-    assert ranked_methods(study) == sorted(KINDS)
+    assert ranked_methods(study, resolve_algorithm(study)) == sorted(KINDS)
 
 
 def test_a_study_is_read_before_it_is_imported_into(study_folder: Path, tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_nothing_unknown_is_claimed(study: Study, tmp_path: Path) -> None:
     assert str(badge) == "traker, imported · LDS not measured · uncalibrated"
     assert (badge.road, badge.checkpoints, badge.damping, badge.lds) == (None, None, None, None)
     assert "JL dimension 16" in badge.reason
-    (about,) = imported_methods(study).values()
+    (about,) = imported_methods(study, resolve_algorithm(study)).values()
     mmap = tmp_path / "save_dir" / "scores" / "test.mmap"
     assert about.files == {"test.mmap": store.file_digest(mmap)}
     assert (about.shape, about.rows) == ([N_TRAIN, N_TEST], "train")
@@ -354,9 +355,9 @@ def test_an_import_that_was_stopped_goes_on(
         patch.setattr(methods, "rank_and_index", stopped)
         with pytest.raises(KeyboardInterrupt):
             study.import_scores("npy", path)
-    assert ranked_methods(study) == []
+    assert ranked_methods(study, resolve_algorithm(study)) == []
     assert study.import_scores("npy", path).was_there
-    assert ranked_methods(study) == ["npy"]
+    assert ranked_methods(study, resolve_algorithm(study)) == ["npy"]
 
 
 def test_a_build_ranks_what_an_import_left(small_study: Study, tmp_path: Path) -> None:
@@ -391,7 +392,7 @@ def test_doctor_says_that_only_an_import_mends_it(study: Study, tmp_path: Path) 
     assert report.broken == [
         f"{shard} is broken. It was imported, so only importing it again mends it."
     ]
-    assert ranked_methods(study) == []
+    assert ranked_methods(study, resolve_algorithm(study)) == []
     study.import_scores("npy", path)
     np.testing.assert_array_equal(study.scores([0])[0], PLANTED[0])
 
@@ -416,7 +417,7 @@ def test_the_command_line(study: Study, tmp_path: Path, capsys: Any) -> None:
     assert code == 2
     assert err == f"dataloupe: {tmp_path / 'none.npy'} cannot be read: No such file or directory.\n"
     assert run(capsys, "methods", study.root, "--remove", "t")[0] == 0
-    assert ranked_methods(study) == []
+    assert ranked_methods(study, resolve_algorithm(study)) == []
     code, _, err = run(capsys, "methods", study.root, "--remove", "t")
     assert code == 2
     assert err == "dataloupe: mlp has no imported scores 't'; imported are: none.\n"
@@ -442,6 +443,6 @@ def test_pages_show_imported_scores_without_predictions(
     assert "no model of this study has predicted anything yet" in words(app)
     assert "Imported from test.mmap" in words(visit(study, "overview"))
     app = visit(study, "provenance")
-    (about,) = imported_methods(study).values()
+    (about,) = imported_methods(study, resolve_algorithm(study)).values()
     assert about.files["test.mmap"][:16] in words(app)
     assert "300 × 60, a row for each train example" in words(app)

@@ -231,7 +231,7 @@ def test_an_upload_is_kept_under_its_digest_with_what_is_known_of_it(
     assert store.file_digest(path) == file.sha256
     assert (upload.name, upload.who, file.name) == ("Mine", "ann@x.org", "<b>best.safetensors")
     assert "28 × 28" in upload.preprocessing
-    assert read_uploads(study)[upload.id] == upload
+    assert read_uploads(study.root)[upload.id] == upload
     assert resolve_algorithm(study, upload.id) == upload.id
     assert study.checkpoints(upload.id) == 1
     assert not wants_bank(study, upload.id)

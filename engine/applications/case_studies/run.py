@@ -25,6 +25,7 @@ from engine.applications.modeldiff.job import run_hypothesis, run_job
 from engine.data.templates import spec_from_template
 from engine.store import layout
 from engine.store.errors import SpecError
+from engine.study.creation import create_study
 from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
 
@@ -91,7 +92,7 @@ def open_case(name: str, root: Path) -> StudyReader:
         raise SpecError(f"There is no case study {name!r}; there are {', '.join(CASES)}.")
     spec = spec_from_template(f"case-{name}")
     if not (root / "study.toml").exists():
-        return StudyReader.create(root, spec)
+        return create_study(root, spec)
     study = StudyReader.open(root)
     if study.spec.name != tomllib.loads(spec)["name"]:
         raise SpecError(f"{root} holds another study, {study.spec.name!r}; name another folder.")

@@ -68,7 +68,7 @@ def run_job(study: StudyReader, parameters: dict[str, Any], report: Report) -> d
     Raises:
         DataloupeError: There is no such algorithm, or it has no scores.
     """
-    a, b = resolve_algorithm(study, parameters["a"]), study.algorithm(parameters["b"])
+    a, b = resolve_algorithm(study, parameters["a"]), resolve_algorithm(study, parameters["b"])
     device, workers = parameters.get("device"), parameters.get("workers")
     with _unless_deleted(study, (a, b), report) as told:
         for algorithm in (a, b):

@@ -114,7 +114,7 @@ def accept(
                 target = layout.uploaded_weights_file(study.root, file.sha256)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
-            write_upload(study, upload)
+            write_upload(study.root, upload)
     return upload
 
 
@@ -151,7 +151,7 @@ def rename(study: StudyReader, upload: str, name: str) -> Upload:
         raise UploadError("An upload's name cannot be empty.")
     with locked(study):
         renamed = replace(find(study, upload), name=_text(name))
-        write_upload(study, renamed)
+        write_upload(study.root, renamed)
     return renamed
 
 

@@ -15,6 +15,7 @@ from engine.store import layout
 from engine.store.layout import MAP_KINDS, SPLITS
 from engine.study.live_and_maps import read_map
 from engine.study.methods import ranked_methods
+from engine.study.names import resolve_algorithm
 
 
 def clusters(n: int, seed: int = 0, spread: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +71,7 @@ def test_principal_components_are_those_of_scikit_learn() -> None:
 
 
 def test_every_method_has_its_maps(small_study: Study) -> None:
-    for method in ranked_methods(small_study):
+    for method in ranked_methods(small_study, resolve_algorithm(small_study)):
         for kind in MAP_KINDS:
             found = read_map(small_study, kind, method=method)
             for split in SPLITS:
@@ -78,7 +79,9 @@ def test_every_method_has_its_maps(small_study: Study) -> None:
                 assert np.isfinite(found[split]).all()
     steps = {step.stage: step for step in small_study.progress()}
     assert steps["map"].complete
-    assert steps["map"].total == 2 * len(ranked_methods(small_study))
+    assert steps["map"].total == 2 * len(
+        ranked_methods(small_study, resolve_algorithm(small_study))
+    )
 
 
 def test_a_missing_map_is_drawn_again_and_a_stale_one_replaced(study_folder: Path) -> None:
