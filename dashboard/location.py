@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.slices import NEED_SCORES, Slice, read_rows, read_slice
+from dashboard.slice_parameters import NEED_SCORES, Slice, read_rows, read_slice
 from engine.study.reader import Study
 
 OVERVIEW = "views/overview.py"

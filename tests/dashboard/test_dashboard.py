@@ -21,16 +21,23 @@ from hypothesis import strategies as some
 from streamlit.testing.v1 import AppTest
 
 from dashboard.__main__ import server_config
-from dashboard.components.cards import signed
-from dashboard.components.confusion import confusion_counts, most_mistaken
-from dashboard.components.export import as_csv, as_json, rows_as_csv, rows_as_json
-from dashboard.components.gallery import thumbnail_side
-from dashboard.components.likeness import ordinal
-from dashboard.components.standing import rank_words
-from dashboard.components.subject import odds, probabilities
-from dashboard.data import STUDY_VARIABLE, Examples, mix_ups
 from dashboard.location import Location
-from dashboard.slices import MOST_PICKED, SORTS, Slice, position_in_slice, read_rows, rows_text
+from dashboard.parts.charts.confusion_matrix import confusion_counts, most_mistaken
+from dashboard.parts.charts.influence_rank import rank_words
+from dashboard.parts.controls.downloads import as_csv, as_json, rows_as_csv, rows_as_json
+from dashboard.parts.gallery.cards import signed
+from dashboard.parts.gallery.example_header import odds, probabilities
+from dashboard.parts.gallery.gallery import thumbnail_side
+from dashboard.parts.gallery.similar_examples import ordinal
+from dashboard.read.studies import STUDY_VARIABLE, Examples, mix_ups
+from dashboard.slice_parameters import (
+    MOST_PICKED,
+    SORTS,
+    Slice,
+    position_in_slice,
+    read_rows,
+    rows_text,
+)
 from engine import store
 from engine.attribution.datamodels.bank import BankImport
 from engine.store.errors import DataloupeError

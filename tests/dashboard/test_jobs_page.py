@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.job_card import duration, facts_of
+from dashboard.parts.jobs.job_card import duration, facts_of
 from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.queue import cancel, job, jobs, submit
@@ -137,7 +137,7 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
     def page(root: str, number: int) -> None:
         import streamlit as st
 
-        from dashboard.components.job_panel import job_panel
+        from dashboard.parts.jobs.job_panel import job_panel
         from engine.study.reader import Study
 
         job_panel(Study.open(root), number, lambda job: st.session_state.update(gave=job.result))

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.agreement import POINTS, agreement
-from dashboard.components.cards import amount
-from dashboard.components.curves import Line, curves
-from dashboard.components.intervals import Bar, intervals
+from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.charts.line_chart import Line, curves
+from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement
+from dashboard.parts.gallery.cards import amount
 from engine.attribution.evaluation.quality import Measured
 from engine.store.layout import TRAK
 from engine.study.reader import Study
