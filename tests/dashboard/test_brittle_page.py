@@ -18,8 +18,8 @@ from engine.running.jobs.queue import jobs
 from engine.study.triage import triage
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import cards, words
 
 
 @pytest.fixture(scope="module")

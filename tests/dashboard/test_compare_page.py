@@ -30,7 +30,7 @@ from engine.running.jobs.queue import jobs
 from engine.running.kept_worker import KeptWorker
 from engine.store.errors import DataloupeError, UploadError
 from engine.study.uploads import write_upload
-from tests.dashboard.test_dashboard import cards, words
+from tests.builders.page_contents import cards, words
 
 NAME = "<b>Mine</b> | other"
 

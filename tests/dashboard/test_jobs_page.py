@@ -15,9 +15,10 @@ from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.queue import cancel, job, jobs, submit
 from engine.study.reader import Study
+from tests.builders.hostile_names import HOSTILE
 from tests.builders.job_processes import ended, under_way
+from tests.builders.page_contents import words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, words
 
 
 @pytest.fixture

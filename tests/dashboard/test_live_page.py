@@ -22,8 +22,9 @@ from engine import Study, store
 from engine.applications.live import Question, ask
 from engine.running.kept_worker import KeptWorker
 from tests.applications.test_live import photo, pixels_of, png
+from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import APP, cards, group_words, words
+from tests.conftest import APP
 from tests.running.test_kept_worker import hang
 
 

@@ -12,8 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.parts.charts.scatter_map import MOST_DRAWN, drawn_rows, selection_of
 from engine.study.reader import Study
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, words
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ from dashboard.parts.gallery.cards import amount
 from engine.attribution.evaluation.quality import Measured
 from engine.store.layout import TRAK
 from engine.study.reader import Study
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import CLASSES, write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, group_words, words
 
 
 @pytest.fixture(scope="module")
