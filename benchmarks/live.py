@@ -23,7 +23,7 @@ from playwright.sync_api import FilePayload
 from benchmarks._report import report, say
 from benchmarks._server import serving
 from benchmarks._study import demo
-from dashboard.live import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
+from dashboard.read.live_queries import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
 from engine.api import Study
 from engine.applications.live import Question, ask
 from engine.running.kept_worker import KeptWorker

@@ -16,9 +16,9 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import login
-from dashboard.components.notice import notice
-from dashboard.data import STUDY_VARIABLE
-from dashboard.live import MEGABYTES
+from dashboard.parts.layout.messages import notice
+from dashboard.read.live_queries import MEGABYTES
+from dashboard.read.studies import STUDY_VARIABLE
 from dashboard.routes import routes
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader

@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.slices import NEED_SCORES, Slice, read_rows, read_slice
+from dashboard.slice_parameters import NEED_SCORES, Slice, read_rows, read_slice
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm

@@ -18,8 +18,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from dashboard import sheets
 from dashboard.login import picture_key
+from dashboard.read import sprite_sheets
 from engine import store
 from engine.running.launch import TOKEN_VARIABLE
 from engine.store import layout
@@ -68,9 +68,9 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404)
         rows = tuple(map(int, text.split("-")))
         try:
-            content = sheets.gathered(root, fingerprint, split, rows, cell).result()
+            content = sprite_sheets.gathered(root, fingerprint, split, rows, cell).result()
         except (OSError, DataloupeError) as error:
-            sheets.gathered.cache_clear()  # what is missing now may be mended later
+            sprite_sheets.gathered.cache_clear()  # what is missing now may be mended later
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 

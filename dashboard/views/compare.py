@@ -8,7 +8,25 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard.compare import (
+from dashboard.location import Location, go, read_location
+from dashboard.names import plain, short
+from dashboard.parts.compare.comparison_download import comparison_export
+from dashboard.parts.compare.distinguishing_directions import directions
+from dashboard.parts.compare.hypothesis_test import hypothesis
+from dashboard.parts.compare.quick_report import quick_report
+from dashboard.parts.compare.side_by_side import side_by_side
+from dashboard.parts.compare.upload_form import upload_form
+from dashboard.parts.compare.upload_list import checkpoints_words, upload_list
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.jobs.job_panel import job_panel
+from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice, warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.read.comparisons import (
     EXAMPLE,
     FOUND,
     HYPOTHESIS,
@@ -20,25 +38,8 @@ from dashboard.compare import (
     name_of,
     read_asked,
 )
-from dashboard.components.blocks import aside, heading
-from dashboard.components.building import building
-from dashboard.components.choice import choice
-from dashboard.components.comparison_export import comparison_export
-from dashboard.components.copy_link import copy_link
-from dashboard.components.directions import directions
-from dashboard.components.enqueue import job_button, refusal
-from dashboard.components.hypothesis import hypothesis
-from dashboard.components.job_panel import job_panel
-from dashboard.components.notice import notice, warning
-from dashboard.components.part import part
-from dashboard.components.quick_report import quick_report
-from dashboard.components.side_by_side import side_by_side
-from dashboard.components.title import plain, short, title
-from dashboard.components.upload_form import upload_form
-from dashboard.components.upload_list import checkpoints_words, upload_list
-from dashboard.data import examples, open_study
-from dashboard.location import Location, go, read_location
-from dashboard.uploads import report
+from dashboard.read.studies import examples, open_study
+from dashboard.read.upload_trials import report
 from engine.exchange.uploads.keeping import expire
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError

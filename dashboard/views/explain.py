@@ -9,30 +9,6 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.components.answer import (
-    Influences,
-    answer_gallery,
-    influence_groups,
-    similar_group,
-)
-from dashboard.components.ask_about import ask_about
-from dashboard.components.badge import trust_badge
-from dashboard.components.building import building, unpredicted
-from dashboard.components.cards import test_cards
-from dashboard.components.copy_link import copy_link
-from dashboard.components.export import export
-from dashboard.components.gallery import Group, gallery
-from dashboard.components.likeness import (
-    compared,
-    show_switch,
-    wait_for_similarity,
-)
-from dashboard.components.notice import notice
-from dashboard.components.part import part
-from dashboard.components.sides import sides
-from dashboard.components.subject import subject
-from dashboard.components.title import short, title
-from dashboard.data import badge, examples, open_study, slice_rows, what_it_shows
 from dashboard.location import (
     EXPLORE,
     INFLUENTIAL,
@@ -42,7 +18,32 @@ from dashboard.location import (
     largest_k_of,
     read_location,
 )
-from dashboard.slices import position_in_slice
+from dashboard.names import short
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.downloads import export
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.gallery.cards import test_cards
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.explanation import (
+    Influences,
+    answer_gallery,
+    influence_groups,
+    similar_group,
+)
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.gallery.similar_examples import (
+    compared,
+    show_switch,
+    wait_for_similarity,
+)
+from dashboard.parts.layout.build_progress import building, unpredicted
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, open_study, slice_rows, what_it_shows
+from dashboard.slice_parameters import position_in_slice
 from engine.study.counterfactuals import predict_removal
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity

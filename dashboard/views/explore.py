@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard.components.building import building, unpredicted
-from dashboard.components.cards import test_cards
-from dashboard.components.export import export_slice
-from dashboard.components.filters import filters
-from dashboard.components.gallery import Group, gallery
-from dashboard.components.notice import notice
-from dashboard.components.part import part
-from dashboard.components.saved import saved
-from dashboard.components.selection import select, selection
-from dashboard.data import examples, open_study, slice_rows, what_it_shows
 from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
-from dashboard.slices import MOST_PICKED, PARAMETERS, rows_text
+from dashboard.parts.controls.downloads import export_slice
+from dashboard.parts.controls.saved_slices import saved
+from dashboard.parts.controls.selected_examples import select, selection
+from dashboard.parts.controls.slice_filters import filters
+from dashboard.parts.gallery.cards import test_cards
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.layout.build_progress import building, unpredicted
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.read.studies import examples, open_study, slice_rows, what_it_shows
+from dashboard.slice_parameters import MOST_PICKED, PARAMETERS, rows_text
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
 

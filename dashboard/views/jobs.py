@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.components.job_card import job_card
-from dashboard.components.notice import notice
-from dashboard.components.title import title
-from dashboard.data import open_study
+from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_title import title
+from dashboard.read.studies import open_study
 from engine.running.jobs.queue import Job, jobs, resume, submit
 from engine.store.errors import DataloupeError
 from engine.study.progress import stage_progress

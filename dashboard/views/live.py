@@ -9,29 +9,30 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.components.answer import (
+from dashboard.location import INFLUENTIAL, SIMILAR, read_location
+from dashboard.names import short
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.controls.live_answer_download import answer_export
+from dashboard.parts.gallery.example_header import SIDE as SUBJECT_SIDE
+from dashboard.parts.gallery.example_header import odds, probabilities
+from dashboard.parts.gallery.explanation import (
     Influences,
     answer_gallery,
     influence_groups,
     similar_group,
 )
-from dashboard.components.answer_export import answer_export
-from dashboard.components.badge import trust_badge
-from dashboard.components.building import building
-from dashboard.components.gallery import Group, thumbnail_side
-from dashboard.components.likeness import (
+from dashboard.parts.gallery.gallery import Group, thumbnail_side
+from dashboard.parts.gallery.similar_examples import (
     compared,
     show_switch,
     wait_for_similarity,
 )
-from dashboard.components.notice import notice
-from dashboard.components.sides import sides
-from dashboard.components.subject import SIDE as SUBJECT_SIDE
-from dashboard.components.subject import odds, probabilities
-from dashboard.components.title import short, title
-from dashboard.data import badge, examples, open_study
-from dashboard.live import MEGABYTES, ask, warm_up
-from dashboard.location import INFLUENTIAL, SIMILAR, read_location
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.live_queries import MEGABYTES, ask, warm_up
+from dashboard.read.studies import badge, examples, open_study
 from engine.applications.live import KEPT, Answer
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError

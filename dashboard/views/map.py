@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.components.ask_about import ask_about
-from dashboard.components.badge import trust_badge
-from dashboard.components.blocks import aside
-from dashboard.components.building import building
-from dashboard.components.cards import test_cards, weight_cards
-from dashboard.components.choice import choice
-from dashboard.components.copy_link import copy_link
-from dashboard.components.gallery import Card, Group, gallery
-from dashboard.components.notice import warning
-from dashboard.components.part import part
-from dashboard.components.scatter_map import (
+from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
+from dashboard.names import plain, short
+from dashboard.parts.charts.scatter_map import (
     COLOURS,
     MOST_DRAWN,
     NAMES,
@@ -28,9 +20,18 @@ from dashboard.components.scatter_map import (
     scatter,
     selection_of,
 )
-from dashboard.components.title import plain, short, title
-from dashboard.data import badge, examples, matching, open_study, weights, what_it_shows
-from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.gallery.cards import test_cards, weight_cards
+from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.layout.blocks import aside
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, matching, open_study, weights, what_it_shows
 from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
 from engine.study.live_and_maps import has_map, read_map
 from engine.study.methods import ranked_methods

@@ -10,10 +10,11 @@ from importlib.metadata import version
 
 import streamlit as st
 
-from dashboard.components.blocks import facts, heading, table
-from dashboard.components.title import short, title
-from dashboard.data import examined, files_stamp, open_study, stage_files
 from dashboard.location import read_location
+from dashboard.names import short
+from dashboard.parts.layout.blocks import facts, heading, table
+from dashboard.parts.layout.page_title import title
+from dashboard.read.studies import examined, files_stamp, open_study, stage_files
 from engine import store
 from engine.cli.progress import TITLES
 from engine.store import layout

@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard.components.agreement import POINTS, agreement, show
-from dashboard.components.blocks import aside, facts, figures, heading, table
-from dashboard.components.building import building
-from dashboard.components.copy_link import copy_link
-from dashboard.components.curves import Line, curves
-from dashboard.components.histogram import Series, histogram
-from dashboard.components.intervals import Bar, intervals
-from dashboard.components.notice import warning
-from dashboard.components.title import short, title
-from dashboard.components.unmeasured import unmeasured
-from dashboard.components.verdict import verdict_list
-from dashboard.components.verifying import verified
-from dashboard.data import badge, examples, kept_verifications, lds_of_each, open_study
 from dashboard.location import EXPLAIN, go, read_location
+from dashboard.names import short
+from dashboard.parts.charts.histogram import Series, histogram
+from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.charts.line_chart import Line, curves
+from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement, show
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.layout.blocks import aside, facts, figures, heading, table
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import warning
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.verify_by_retraining import verified
+from dashboard.parts.trust.how_to_measure import unmeasured
+from dashboard.parts.trust.verdict_list import verdict_list
+from dashboard.read.studies import badge, examples, kept_verifications, lds_of_each, open_study
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
 from engine.attribution.evaluation.verdict import chance, few_runs, number, verdict
 from engine.study.methods import has_scores, read_quality

@@ -8,31 +8,32 @@ from html import escape
 import numpy as np
 import streamlit as st
 
-from dashboard.components.badge import trust_badge
-from dashboard.components.building import building
-from dashboard.components.cards import (
+from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
+from dashboard.names import plain, short
+from dashboard.parts.charts.influence_rank import standing
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.gallery.cards import (
     influence_cards,
     influenced_cards,
     signed,
     similar_cards,
     weight_cards,
 )
-from dashboard.components.copy_link import copy_link
-from dashboard.components.gallery import Group, gallery
-from dashboard.components.likeness import conflict_words, similar_words, with_conflicts
-from dashboard.components.notice import notice
-from dashboard.components.part import part
-from dashboard.components.sides import sides
-from dashboard.components.standing import standing
-from dashboard.components.subject import subject
-from dashboard.components.title import plain, short, title
-from dashboard.data import badge, examples, open_study, weights, what_it_shows
-from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
-from engine.study.explanations import has_training_datamodels, read_training_datamodel
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.gallery.similar_examples import conflict_words, similar_words, with_conflicts
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, has_neighbours, read_similarity
 from engine.study.rankings import read_top_of_training
 from engine.study.reader import StudyReader
+from engine.study.training_datamodels import has_training_datamodels, read_training_datamodel
 
 SIDE = 112
 HEAVIEST = 24

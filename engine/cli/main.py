@@ -27,10 +27,10 @@ from engine.exchange.importing import KINDS
 from engine.store import layout
 from engine.store.errors import DataloupeError, InterruptedBuild
 from engine.store.records import Explanation, Influence
-from engine.study.explanations import read_training_datamodel
 from engine.study.methods import ranked_methods
 from engine.study.names import resolve_algorithm
 from engine.study.rankings import name_influences
+from engine.study.training_datamodels import read_training_datamodel
 from engine.study.trust import read_lds_of_each, require_quality
 
 if TYPE_CHECKING:

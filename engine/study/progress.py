@@ -12,13 +12,13 @@ from engine.store.layout import (
 from engine.store.records import (
     Progress,
 )
-from engine.study.explanations import has_training_datamodels
 from engine.study.live_and_maps import has_live
 from engine.study.methods import has_scores, scored_methods
 from engine.study.models import has_predictions
 from engine.study.neighbours import has_neighbours
 from engine.study.reader import StudyReader
 from engine.study.run_banks import finished_runs, is_tuned, wanted_runs, wants_bank
+from engine.study.training_datamodels import has_training_datamodels
 
 
 def stage_progress(study: StudyReader) -> list[Progress]:

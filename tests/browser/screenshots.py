@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser
 
-from dashboard.compare import EXAMPLE, FOUND, HYPOTHESIS
+from dashboard.read.comparisons import EXAMPLE, FOUND, HYPOTHESIS
 from engine.api import Study
 from engine.applications.brittle.supports import find
 from engine.applications.modeldiff.comparison import read_comparison

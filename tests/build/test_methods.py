@@ -11,7 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import STUDY_VARIABLE
+from dashboard.read.studies import STUDY_VARIABLE
 from engine import DataloupeError, StaleError, Study
 from engine.attribution.sparse_scores import SparseRows
 from engine.build.method_files import write_method

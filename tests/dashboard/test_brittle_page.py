@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.components.lead_curve import lead_curve
+from dashboard.parts.charts.logit_gap_curve import lead_curve
 from engine import Study
 from engine.applications.brittle.supports import Supports, find, verify_brittle
 from engine.running.jobs.queue import jobs
@@ -19,8 +19,8 @@ from engine.store import layout
 from engine.study.triage import triage
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import cards, words
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_the_curve_is_told_to_those_who_cannot_see() -> None:
 def test_exports_open_in_pandas(study: Study, found: Supports) -> None:
     import io
 
-    from dashboard.brittle import brittle
+    from dashboard.read.supports import brittle
     from engine.applications.brittle.table import as_bytes
 
     table, told = brittle(study, found)

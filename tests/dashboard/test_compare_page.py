@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import dashboard.uploads
+import dashboard.read.upload_trials
 from dashboard.__main__ import largest_upload
 from engine import Study, store
 from engine.applications.modeldiff.job import run_hypothesis, run_job
@@ -32,7 +32,7 @@ from engine.store import layout
 from engine.store.errors import DataloupeError, UploadError
 from engine.study.rankings import find_influences
 from engine.study.uploads import write_upload
-from tests.dashboard.test_dashboard import cards, words
+from tests.builders.page_contents import cards, words
 
 NAME = "<b>Mine</b> | other"
 
@@ -48,7 +48,7 @@ def worker(small_study: Study) -> Iterator[KeptWorker]:
 @pytest.fixture
 def page(visit: Any, worker: KeptWorker, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The page, in a server whose jobs are rows only: no runner is started for them."""
-    monkeypatch.setattr(dashboard.uploads, "_worker", lambda study: worker)
+    monkeypatch.setattr(dashboard.read.upload_trials, "_worker", lambda study: worker)
     monkeypatch.setattr(queue, "start_runner", lambda study: None)
     return lambda study, **parameters: visit(study, "compare", **parameters)
 
@@ -212,7 +212,7 @@ def test_an_address_that_cannot_be_is_said(page: Any, compared: Study) -> None:
 
 def test_the_server_takes_what_the_study_says(compared: Study, tmp_path: Path) -> None:
     assert largest_upload(compared.root) == compared.spec.uploads.max_mib
-    assert largest_upload(tmp_path) == dashboard.live.MEGABYTES
+    assert largest_upload(tmp_path) == dashboard.read.live_queries.MEGABYTES
 
 
 # --- what was found ------------------------------------------------------------------------------

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.job_card import duration, facts_of
+from dashboard.parts.jobs.job_card import duration, facts_of
 from engine.api import Study
 from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.queue import cancel, job, jobs, submit
 from engine.store import layout
+from tests.builders.hostile_names import HOSTILE
 from tests.builders.job_processes import ended, under_way
+from tests.builders.page_contents import words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, words
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
     def page(root: str, number: int) -> None:
         import streamlit as st
 
-        from dashboard.components.job_panel import job_panel
+        from dashboard.parts.jobs.job_panel import job_panel
         from engine.api import Study
 
         job_panel(Study.open(root), number, lambda job: st.session_state.update(gave=job.result))

@@ -15,24 +15,25 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-import dashboard.live
+import dashboard.read.live_queries
 from dashboard.__main__ import server_config
-from dashboard.data import STUDY_VARIABLE
+from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study, store
 from engine.applications.live import Question, ask
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
 from engine.study.rankings import find_influences
 from tests.applications.test_live import photo, pixels_of, png
+from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import APP, cards, group_words, words
+from tests.conftest import APP
 from tests.running.test_kept_worker import hang
 
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[KeptWorker]:
     """One worker for all tests here: it takes seconds to load."""
-    kept = KeptWorker(1, dashboard.live.MEMORY_BYTES, 600, 60)
+    kept = KeptWorker(1, dashboard.read.live_queries.MEMORY_BYTES, 600, 60)
     yield kept
     kept.end()
 
@@ -40,7 +41,7 @@ def worker() -> Iterator[KeptWorker]:
 @pytest.fixture
 def visit(monkeypatch: pytest.MonkeyPatch, worker: KeptWorker) -> Any:
     st.cache_resource.clear()
-    monkeypatch.setattr(dashboard.live, "_worker", lambda: worker)
+    monkeypatch.setattr(dashboard.read.live_queries, "_worker", lambda: worker)
 
     def open_page(study: Study, **parameters: str) -> AppTest:
         monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
@@ -160,7 +161,7 @@ def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study
 
 
 def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:
-    from dashboard.components.answer_export import answer_as_json
+    from dashboard.parts.controls.live_answer_download import answer_as_json
 
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
@@ -177,8 +178,8 @@ def test_a_hanging_worker_is_said_and_replaced(
     visit: Any, small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = visit(small_study)
-    monkeypatch.setattr(dashboard.live, "answer", hang)
-    monkeypatch.setattr(dashboard.live, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(dashboard.read.live_queries, "answer", hang)
+    monkeypatch.setattr(dashboard.read.live_queries, "ANSWER_SECONDS", 0.3)
     give(app, png(pixels_of(small_study, 6)))
     assert "took longer than 0 seconds and was stopped" in words(app)
     monkeypatch.undo()
@@ -229,7 +230,11 @@ def test_a_model_without_embeddings_is_answered_without_likeness(
 
 
 def test_the_server_takes_as_much_as_the_page_and_no_more() -> None:
-    assert server_config("127.0.0.1", 1)["server.maxUploadSize"] == dashboard.live.MEGABYTES == 20
+    assert (
+        server_config("127.0.0.1", 1)["server.maxUploadSize"]
+        == dashboard.read.live_queries.MEGABYTES
+        == 20
+    )
 
 
 def test_the_page_s_process_needs_no_torch(small_study: Study, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.agreement import POINTS, agreement
-from dashboard.components.cards import amount
-from dashboard.components.curves import Line, curves
-from dashboard.components.intervals import Bar, intervals
+from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.charts.line_chart import Line, curves
+from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement
+from dashboard.parts.gallery.cards import amount
 from engine.api import Study
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
@@ -26,9 +26,10 @@ from engine.store.layout import TRAK
 from engine.study.counterfactuals import predict_removal
 from engine.study.rankings import find_influences, read_top_of_training
 from engine.study.trust import read_lds_of_each, read_predicted_and_actual
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import CLASSES, write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, group_words, words
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from engine.api import Study
 from engine.running.jobs.queue import jobs
 from engine.store import layout
 from engine.study.removal_sets import keep_set
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, words
 
 
 @pytest.fixture(scope="module")

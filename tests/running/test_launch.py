@@ -17,8 +17,8 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dashboard import sheets
-from dashboard.data import gathered_url
+from dashboard.read import sprite_sheets
+from dashboard.read.studies import gathered_url
 from dashboard.routes import routes
 from engine.api import Study
 from engine.data import crop
@@ -77,9 +77,9 @@ def test_a_sheet_is_begun_before_it_is_asked_for_and_a_missing_one_is_tried_agai
     study = write_study(tmp_path / "study")
     address = gathered_url(study, "test", (7, 0, 3))
     app = TestClient(Starlette(routes=routes(study.root)))
-    made = sheets.gathered.cache_info()
+    made = sprite_sheets.gathered.cache_info()
     assert app.get(address).status_code == 200
-    assert sheets.gathered.cache_info().misses == made.misses
+    assert sprite_sheets.gathered.cache_info().misses == made.misses
 
     file = layout.sprite_file(study.root, "train", 0)
     content = file.read_bytes()
