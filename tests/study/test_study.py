@@ -131,7 +131,7 @@ def test_wrong_questions_get_a_clear_line(small_study: Study, call, words: str) 
 
 
 def test_opening_what_is_no_study(tmp_path: Path, study_folder: Path) -> None:
-    with pytest.raises(SpecError, match="no folder"):
+    with pytest.raises(SpecError, match="not a folder"):
         Study.open(tmp_path / "nothing")
     with pytest.raises(SpecError, match=r"study\.toml does not exist"):
         Study.open(tmp_path)
