@@ -119,7 +119,7 @@ class TrakSpec(_Strict):
     that did best on its validation runs, else the defaults that did well on our workloads.
     """
 
-    road: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
+    solver: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
     """`dual-*` solve with the n × n after-kernel; `primal` with proj_dim × proj_dim."""
     proj_dim: Annotated[int, Field(ge=8, le=262_144)] = 4096
     """Features per checkpoint in the primal."""

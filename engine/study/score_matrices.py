@@ -35,7 +35,7 @@ def read_score_matrix(
             return SparseScores([SparseRows(**shard) for shard in stored], study.dataset.n_train)
         return DenseScores([shard["scores"] for shard in stored])
     weighting = store.read_tensors(layout.weighting_file(study.root, algorithm))
-    if store.read_json(layout.road_file(study.root, algorithm))["kind"] == "primal":
+    if store.read_json(layout.solver_file(study.root, algorithm))["kind"] == "primal":
         checkpoints = study.checkpoints(algorithm)
         return read_factor_scores(study, algorithm, checkpoints, **weighting)
     files = [
@@ -52,7 +52,7 @@ def read_factor_scores(
     out_to_loss: np.ndarray,
     threshold: np.ndarray | None = None,
 ) -> FactorScores:
-    """TRAK by its first checkpoints, on the primal road. See `FactorScores` for the arrays."""
+    """TRAK by its first checkpoints, with the primal solver. See `FactorScores` for the arrays."""
     from engine.attribution.scores import FactorScores
 
     first, shards = range(checkpoints), range(shard_count(study, "train"))
