@@ -107,7 +107,8 @@ def choose_solver(
         if needed > memory_bytes:
             raise SpecError(
                 f"trak.solver = {spec.solver!r} needs {_gib(needed)} for {n}, and "
-                f"{_gib(memory_bytes)} are allowed. Raise `trak.memory_gib` or set `trak.solver` to 'auto'."
+                f"{_gib(memory_bytes)} are allowed. Raise `trak.memory_gib` or set `trak.solver` "
+                "to 'auto'."
             )
         width = exact if spec.solver == "dual-exact" else wide
         return solver(spec.solver, width, "The dual, as study.toml asks.")
