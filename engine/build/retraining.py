@@ -16,12 +16,8 @@ import numpy as np
 
 from engine import store
 from engine.attribution.datamodels.bank import fault
-from engine.build.stages.checkpoints import (
-    initial_model,
-    outputs_fingerprint,
-    recipe_fingerprint,
-    versions,
-)
+from engine.build.models import initial_model, versions
+from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError

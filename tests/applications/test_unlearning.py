@@ -30,8 +30,8 @@ from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.validation import validation_set
 from engine.attribution.scores import DenseScores
 from engine.attribution.softmax import margins
+from engine.build.models import load_checkpoint
 from engine.build.retraining import model_without
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.cli.main import main
 from engine.running.jobs.kinds import kind
 from engine.store import layout

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from streamlit.testing.v1 import AppTest
 
 from engine import DataloupeError, ImportingError, StoreError, Study, store
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of
+from engine.build.batches import batches_of
+from engine.build.models import load_checkpoint
 from engine.cli.main import main
 from engine.exchange.importing import KINDS, methods
 from engine.exchange.importing.source import Blocks

@@ -14,9 +14,10 @@ import numpy as np
 
 from engine import store
 from engine.attribution.datamodels.bank import mean_of_seeds
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_solver
+from engine.build.solver import stored_solver
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, SPLITS, Split

@@ -18,18 +18,14 @@ from engine import store
 from engine.applications.unlearning.bank_changes import Source, check_source, foretell_by_bank
 from engine.applications.unlearning.requests import rows_of
 from engine.attribution.search.vector_index import evenly_spread
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
+from engine.build.solver import stored_solver
 from engine.build.stages.bank import bank_fingerprint
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
 from engine.build.stages.live import live_checkpoint_fingerprint
-from engine.build.stages.trak import (
-    batches_of,
-    mean_out_to_loss,
-    scores_fingerprint,
-    stored_out_to_loss,
-    stored_solver,
-)
+from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split

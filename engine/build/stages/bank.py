@@ -15,8 +15,9 @@ import numpy as np
 
 from engine import store
 from engine.attribution.datamodels.bank import draw_mask, fault, pack
+from engine.build.models import initial_model, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import initial_model, recipe_fingerprint, versions
+from engine.build.stages.checkpoints import recipe_fingerprint
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.store.layout import SPLITS

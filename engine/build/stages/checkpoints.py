@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from engine import store
+from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.run import Run
 from engine.store import layout
 from engine.store.errors import SpecError
 from engine.store.layout import SPLITS
-from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, user_file
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 CODE = 1
 """Raised whenever the same spec would train other models or record other outputs."""
@@ -134,43 +132,3 @@ def make_checkpoint(job: Job) -> None:
             outputs_fingerprint(study, job.algorithm, job.checkpoint),
             {"device": job.device, **versions()},
         )
-
-
-def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
-    """The architecture of an algorithm, with seeded random weights."""
-    from engine.models import build_model
-
-    dataset = study.dataset
-    return build_model(
-        spec.architecture, spec.architecture_options, dataset.encoding, len(dataset.classes), seed
-    )
-
-
-def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
-    """What training starts from: the user's initial weights, or seeded random ones."""
-    from engine.training.weights import load_weights
-
-    model = untrained_model(study, spec, seed)
-    if spec.initial_weights:
-        load_weights(user_file(study, spec.initial_weights), model)
-    return model
-
-
-def load_checkpoint(
-    study: StudyReader, algorithm: str, checkpoint: int, device: str
-) -> torch.nn.Module:
-    """A trained checkpoint of the study, in eval mode on `device`."""
-    from engine.training.weights import load_weights
-
-    model = untrained_model(study, study.algorithms[algorithm], seed=0)
-    load_weights(layout.checkpoint_file(study.root, algorithm, checkpoint), model)
-    return model.to(device).eval()
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a result's bytes."""
-    import torch
-
-    import engine
-
-    return {"dataloupe": engine.__version__, "torch": torch.__version__, "numpy": np.__version__}

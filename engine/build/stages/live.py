@@ -5,26 +5,23 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine import store
+from engine.build.batches import batches_of, stored_out_to_loss
+from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import load_checkpoint, outputs_fingerprint, versions
-from engine.build.stages.trak import (
-    attribution_fingerprint,
-    batches_of,
-    memory_per_worker,
-    stored_out_to_loss,
-    stored_solver,
-)
+from engine.build.solver import memory_per_worker, stored_solver
+from engine.build.stages.checkpoints import outputs_fingerprint
+from engine.build.stages.trak import attribution_fingerprint
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.records import Live
 from engine.study.examples import shard_count
-from engine.study.live_and_maps import read_live
+from engine.study.live_and_maps import read_live, traces_files
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
@@ -71,7 +68,7 @@ def run(run: Run, algorithm: str) -> None:
     for checkpoint in range(kept.checkpoints):
         path = layout.live_inverse_file(study.root, algorithm, checkpoint)
         fits = live_checkpoint_fingerprint(study, algorithm, checkpoint)
-        files = [path, *_traces_files(study, algorithm, checkpoint)]
+        files = [path, *traces_files(study, algorithm, checkpoint)]
         there = [store.is_there(file, fits) for file in files]
         if not all(there):
             memory = memory_per_worker(run)
@@ -142,14 +139,6 @@ def live_checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: 
 # --- one checkpoint ----------------------------------------------------------------------------
 
 
-def _traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
-    """Where the traces of a dual's training examples are; the primal has its features."""
-    if stored_solver(study, algorithm).kind == "primal":
-        return []
-    shards = range(shard_count(study, "train"))
-    return [layout.live_traces_file(study.root, algorithm, checkpoint, shard) for shard in shards]
-
-
 def keep_checkpoint(job: Job) -> None:
     """Worker: the traces of the training examples (dual), then the inverse."""
     from engine.attribution.trak.gradients import plan_gradients
@@ -179,7 +168,7 @@ def _dual_inverse(
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
     tracer = make_tracer(model, output, plan, solver, seed)
-    for shard, path in enumerate(_traces_files(study, job.algorithm, job.checkpoint)):
+    for shard, path in enumerate(traces_files(study, job.algorithm, job.checkpoint)):
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
@@ -218,12 +207,3 @@ def _primal_inverse(
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     total = gram((torch.from_numpy(np.array(shard)) for shard in shards), solver, q)
     return primal_inverse(total, solver.damping).numpy()
-
-
-def trace_shards(study: StudyReader, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
-    """Memory-mapped traces of the training examples at a kept checkpoint."""
-    files = _traces_files(study, algorithm, checkpoint)
-    if not files:
-        shards = range(shard_count(study, "train"))
-        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
-    return [store.read_tensors(file) for file in files]

@@ -21,12 +21,13 @@ from engine.attribution.evaluation.quality import (
 )
 from engine.attribution.scores import DenseScores, Scores
 from engine.attribution.search.vector_index import evenly_spread
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.run import Run
+from engine.build.solver import stored_solver
 from engine.build.stages.bank import bank_fingerprint
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.search import scores_are
-from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_solver
 from engine.store import layout
 from engine.store.layout import HYBRID, SPLITS, TRAK
 from engine.study.examples import shard_count

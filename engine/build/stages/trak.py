@@ -8,9 +8,7 @@ products of the two, taken where they are needed and never stored.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +17,16 @@ import numpy as np
 from engine import store
 from engine.attribution.scores import combine
 from engine.attribution.trak.solver import Solver
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import (
-    checkpoint_fingerprint,
-    load_checkpoint,
-    outputs_fingerprint,
-    versions,
-)
+from engine.build.solver import memory_per_worker, plan_solver, stored_solver, tuned_settings
+from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
-from engine.study.examples import read_stacked_arrays, shard_count
+from engine.study.examples import shard_count
 from engine.study.models import checkpoint_seed
-from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
-from engine.study.run_banks import is_tuned
 from engine.study.score_matrices import read_score_matrix
 from engine.tasks import load_task
 
@@ -40,7 +34,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.attribution.scores import Scores
-    from engine.tasks import Batch
 
 CODE = 2
 """Raised whenever the same checkpoints would get other scores."""
@@ -89,44 +82,6 @@ def _solver(run: Run, algorithm: str, memory_bytes: int) -> Solver:
     solver = replace(solver, **tuned_settings(study, algorithm))
     store.write_json(path, asdict(solver), fingerprint)
     return solver
-
-
-def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
-    """Settings of the solver that validation runs decided. An upload has no runs of its own, and is
-    to be compared: it takes those of the study's first algorithm."""
-    if algorithm in study.uploads:
-        algorithm = resolve_algorithm(study)
-    if not is_tuned(study, algorithm):
-        return {}
-    return dict(store.read_json(layout.tuning_file(study.root, algorithm))["settings"])
-
-
-def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver:
-    """The solver that fits best, with the settings of study.toml or the defaults."""
-    from engine.attribution.trak.attribute import choose_solver
-
-    model = load_checkpoint(study, algorithm, 0, "cpu")
-    batch = next(batches_of(study, "train", "cpu", 8)())
-    n_train, n_test = study.dataset.n_train, study.dataset.n_test
-    task, spec = load_task(study.dataset.task), study.spec.trak
-    return choose_solver(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
-
-
-def stored_solver(study: StudyReader, algorithm: str) -> Solver:
-    """The solver that the study's scores took."""
-    stored = store.read_json(layout.solver_file(study.root, algorithm))
-    return Solver(**{field.name: stored[field.name] for field in fields(Solver)})
-
-
-def memory_per_worker(run: Run) -> int:
-    """Bytes that one job may take. `auto` is half of the machine's memory, not of what is free
-    just now, so that two builds of one spec on one machine take the same solver."""
-    gib = run.study.spec.trak.memory_gib
-    if gib == "auto":
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    else:
-        total = int(gib * 2**30)
-    return total // max(1, run.workers)
 
 
 def solver_fingerprint(study: StudyReader, algorithm: str) -> str:
@@ -180,23 +135,6 @@ def _features_are_whole(
     return all(
         layout.features_file(study.root, algorithm, checkpoint, shard).exists() for shard in shards
     )
-
-
-def batches_of(
-    study: StudyReader,
-    split: str,
-    device: str,
-    batch_size: int,
-    start: int = 0,
-    stop: int | None = None,
-) -> Callable[[], Iterator[Batch]]:
-    """Prepared batches of a split's rows, as often as they are asked for."""
-    from engine.training.outputs import batches
-
-    assert split in ("train", "test")
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = read_stacked_arrays(study, "train" if split == "train" else "test")
-    return lambda: batches(task, arrays, encoding, batch_size, device, start, stop)
 
 
 def attribute_checkpoint(job: Job) -> None:
@@ -276,12 +214,6 @@ def _attribute_primal(
     store.write_tensors(path, {"factors": factors.numpy()}, fingerprint, metadata)
 
 
-def stored_out_to_loss(study: StudyReader, algorithm: str, checkpoint: int) -> np.ndarray:
-    """Q of every training example at a checkpoint, `[n_train]`."""
-    path = layout.outputs_file(study.root, algorithm, checkpoint, "train")
-    return np.array(store.read_tensors(path)["out_to_loss"])
-
-
 # --- all checkpoints ---------------------------------------------------------------------------
 
 
@@ -314,24 +246,6 @@ def _combine(study: StudyReader, algorithm: str, solver: Solver) -> None:
         deviations = score_deviations(read_score_matrix(study, algorithm))
         weighting["threshold"] = np.float32(solver.soft_threshold) * deviations
         store.write_tensors(path, weighting, fingerprint)
-
-
-def mean_out_to_loss(
-    study: StudyReader, algorithm: str, checkpoints: int, solver: Solver
-) -> np.ndarray:
-    """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
-    import torch
-
-    from engine.attribution.trak.attribute import temper
-
-    mean = np.zeros(study.dataset.n_train, np.float32)
-    for checkpoint in range(checkpoints):
-        outputs = store.read_tensors(
-            layout.outputs_file(study.root, algorithm, checkpoint, "train")
-        )
-        mean += outputs["out_to_loss"] / np.float32(checkpoints)
-    tempered: np.ndarray = temper(torch.from_numpy(mean), solver).numpy()
-    return tempered
 
 
 def score_deviations(scores: Scores) -> np.ndarray:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
+from engine.build.batches import batches_of, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.run import Run
+from engine.build.solver import memory_per_worker, plan_solver
 from engine.build.stages.bank import bank_fingerprint
-from engine.build.stages.checkpoints import load_checkpoint, outputs_fingerprint
-from engine.build.stages.trak import batches_of, memory_per_worker, plan_solver, stored_out_to_loss
+from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.models import checkpoint_seed
