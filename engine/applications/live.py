@@ -22,7 +22,6 @@ from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.attribution.softmax import softmax
 from engine.build.models import load_checkpoint
-from engine.build.solver import stored_solver
 from engine.store import layout
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import validate_options
@@ -30,6 +29,7 @@ from engine.study.live_and_maps import read_live, trace_shards
 from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Accepted, Encoded, load_task
 
 if TYPE_CHECKING:

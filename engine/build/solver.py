@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from engine import store
@@ -40,12 +39,6 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
     task, spec = load_task(study.dataset.task), study.spec.trak
     return choose_solver(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
-
-
-def stored_solver(study: StudyReader, algorithm: str) -> Solver:
-    """The solver that the study's scores took."""
-    stored = store.read_json(layout.solver_file(study.root, algorithm))
-    return Solver(**{field.name: stored[field.name] for field in fields(Solver)})
 
 
 def memory_per_worker(run: Run) -> int:

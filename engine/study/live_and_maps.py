@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.build.solver import stored_solver
 from engine.store import layout
 from engine.store.layout import (
     MapKind,
@@ -19,6 +18,7 @@ from engine.store.records import (
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
 
 if TYPE_CHECKING:
     pass

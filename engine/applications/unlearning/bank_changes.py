@@ -17,7 +17,6 @@ from engine.attribution.datamodels.bank import mean_of_seeds
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.solver import stored_solver
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, SPLITS, Split
@@ -25,6 +24,7 @@ from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Task, load_task
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from engine.attribution.search.vector_index import evenly_spread
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.solver import stored_solver
 from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
 from engine.build.stages.live import live_checkpoint_fingerprint
@@ -33,7 +32,7 @@ from engine.study.examples import read_stacked_arrays, shard_count
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
-from engine.study.score_matrices import read_score_matrix
+from engine.study.score_matrices import read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:

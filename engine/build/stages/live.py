@@ -13,7 +13,7 @@ from engine import store
 from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.solver import memory_per_worker, stored_solver
+from engine.build.solver import memory_per_worker
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.build.stages.trak import attribution_fingerprint
 from engine.store import layout
@@ -24,6 +24,7 @@ from engine.study.examples import shard_count
 from engine.study.live_and_maps import read_live, traces_files
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:

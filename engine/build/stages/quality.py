@@ -24,7 +24,6 @@ from engine.attribution.search.vector_index import evenly_spread
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.run import Run
-from engine.build.solver import stored_solver
 from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.search import scores_are
@@ -35,7 +34,7 @@ from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import is_tuned, read_bank, wants_bank
-from engine.study.score_matrices import read_factor_scores, read_score_matrix
+from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 CODE = 2

@@ -20,14 +20,14 @@ from engine.attribution.trak.solver import Solver
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.solver import memory_per_worker, plan_solver, stored_solver, tuned_settings
+from engine.build.solver import memory_per_worker, plan_solver, tuned_settings
 from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.study.score_matrices import read_score_matrix
+from engine.study.score_matrices import read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
