@@ -26,8 +26,8 @@ from tests.conftest import SMALL_STUDY
 
 ROADS = {
     "dual-exact": "",
-    "dual-wide": '[trak]\nroad = "dual-wide"\nwidth = 256\nsoft_threshold = 0.5\n',
-    "primal": '[trak]\nroad = "primal"\nproj_dim = 64\n',
+    "dual-wide": '[trak]\nsolver = "dual-wide"\nwidth = 256\nsoft_threshold = 0.5\n',
+    "primal": '[trak]\nsolver = "primal"\nproj_dim = 64\n',
     "plain": '[trak]\ncurvature = "plain"\n',
 }
 

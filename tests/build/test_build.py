@@ -62,7 +62,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
     undisturbed = small_study.root
     if solver == "primal":
         spec = study_folder / "study.toml"
-        spec.write_text(spec.read_text() + '\n[trak]\nroad = "primal"\nproj_dim = 64\n')
+        spec.write_text(spec.read_text() + '\n[trak]\nsolver = "primal"\nproj_dim = 64\n')
         undisturbed = shutil.copytree(study_folder, tmp_path / "undisturbed")
         Study.open(undisturbed).build(workers=0)
     command = [
@@ -308,7 +308,7 @@ def test_the_primal_solver_agrees_with_the_dual(study_folder: Path) -> None:
     for solver, damping in solvers.items():
         study = Study.create(
             study_folder / solver,
-            f'{narrow}\n[trak]\nroad = "{solver}"\ndamping = {damping}\nproj_dim = 4096\n',
+            f'{narrow}\n[trak]\nsolver = "{solver}"\ndamping = {damping}\nproj_dim = 4096\n',
         )
         study.build(workers=0)
         assert study.badge(method="trak").solver == solver

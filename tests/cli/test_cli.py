@@ -115,8 +115,8 @@ def test_convert_writes_safetensors_beside_the_file(tmp_path: Path, capsys) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["build", "nowhere"], "is no folder"),
-        (["serve", "nowhere"], "is no folder"),
+        (["build", "nowhere"], "is not a folder"),
+        (["serve", "nowhere"], "is not a folder"),
         (["explain", "{study}", "--test", "999"], "rows are 0 to 59"),
         (["explain", "{study}", "--test", "nobody"], "nobody"),
         (["explain", "{study}", "--test", "0", "--k", "0"], "k must be"),

@@ -240,7 +240,7 @@ def test_a_study_is_read_before_it_is_imported_into(study_folder: Path, tmp_path
     assert not study.has_data
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
     assert study.has_data
-    assert Study.open(study_folder).methods() == ["npy"]
+    assert ranked_methods(Study.open(study_folder), "mlp") == ["npy"]
 
 
 def test_nothing_unknown_is_claimed(study: Study, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_many_shards_and_blocks(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the file lies and the study is cut, every score finds its place."""
-    for module in ("engine.study.reader", "engine.build.method_files"):
+    for module in ("engine.study.reader", "engine.study.examples", "engine.build.method_files"):
         monkeypatch.setattr(f"{module}.ROWS_PER_SHARD", 32)
     monkeypatch.setattr(Blocks.read, "__defaults__", (40_000,))
     for later in ("rank_and_index", "_plausibility"):
