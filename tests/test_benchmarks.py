@@ -13,7 +13,6 @@ import torch
 from benchmarks import lds as lds_benchmark
 from benchmarks import rivals, workload
 from engine.attribution.trak.exact import dense_gradients
-from engine.store import layout
 from engine.store.spec import AlgorithmSpec
 
 RESULTS = Path(workload.__file__).parent / "results"
