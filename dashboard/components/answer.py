@@ -15,8 +15,8 @@ from dashboard.components.title import short
 from dashboard.data import Examples, makeup, share
 from dashboard.location import BOTH, TRAINING, Location
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import number
 from engine.store.records import Similarity
+from engine.store.text import number
 from engine.study.reader import Study
 
 SIDE = 112

@@ -14,8 +14,8 @@ import streamlit as st
 
 from dashboard.data import Examples
 from dashboard.location import Location
-from engine.store.csv_cells import harmless
 from engine.store.records import Explanation
+from engine.store.text import harmless
 from engine.study.reader import Study
 
 

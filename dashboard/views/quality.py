@@ -20,7 +20,8 @@ from dashboard.components.verifying import verified
 from dashboard.data import badge, examples, kept_verifications, lds_of_each, open_study
 from dashboard.location import EXPLAIN, go, read_location
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
-from engine.attribution.evaluation.verdict import chance, few_runs, number, verdict
+from engine.attribution.evaluation.verdict import chance, few_runs, verdict
+from engine.store.text import number
 
 BINS = 32
 CLASSES_SHOWN = 24

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import fault
+from engine.attribution.datamodels.run_bank import fault
 from engine.build.stages.checkpoints import (
     initial_model,
     outputs_made_from,

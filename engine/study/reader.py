@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
-from engine.attribution.datamodels import bank
-from engine.attribution.datamodels.bank import BankImport, RunBank
+from engine.attribution.datamodels import run_bank
+from engine.attribution.datamodels.run_bank import BankImport, RunBank
 from engine.attribution.evaluation.quality import Measured, Quality
 from engine.attribution.softmax import softmax
 from engine.store.errors import DataloupeError, SpecError, StoreError
@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 
     from engine.applications.verification import Verification
     from engine.attribution.evaluation.counterfactual import Counterfactual
-    from engine.attribution.scores import FactorScores, Scores
+    from engine.attribution.scores.factors import FactorScores
+    from engine.attribution.scores.matrix import Scores
     from engine.attribution.search.similarity import Embeddings
     from engine.exchange.importing.methods import Imported
 
@@ -604,8 +605,7 @@ class Study(Layout):
 
     def score_matrix(self, algorithm: str | None = None, method: str = TRAK) -> Scores:
         """The attributions as an object that computes any part of `[n_test, n_train]`."""
-        from engine.attribution.scores import DenseScores
-        from engine.attribution.sparse_scores import SparseRows, SparseScores
+        from engine.attribution.scores.dense import DenseScores
 
         algorithm = self.algorithm(algorithm)
         if method != TRAK:
@@ -613,7 +613,10 @@ class Study(Layout):
             files = [self.method_scores_file(algorithm, method, shard) for shard in shards]
             stored = [store.read_tensors(file) for file in files]
             if "indptr" in stored[0]:
-                return SparseScores([SparseRows(**shard) for shard in stored], self.dataset.n_train)
+                from engine.attribution.scores.sparse import SparseScores, from_stored
+
+                n_train = self.dataset.n_train
+                return SparseScores([from_stored(shard, n_train) for shard in stored])
             return DenseScores([shard["scores"] for shard in stored])
         weighting = store.read_tensors(self.weighting_file(algorithm))
         if store.read_json(self.road_file(algorithm))["kind"] == "primal":
@@ -632,7 +635,7 @@ class Study(Layout):
         threshold: np.ndarray | None = None,
     ) -> FactorScores:
         """TRAK by its first checkpoints, on the primal road. See `FactorScores` for the arrays."""
-        from engine.attribution.scores import FactorScores
+        from engine.attribution.scores.factors import FactorScores
 
         first, shards = range(checkpoints), range(self.shards("train"))
         features = [[self.features_file(algorithm, m, n) for n in shards] for m in first]
@@ -975,7 +978,8 @@ class Study(Layout):
                 self.imported_runs_file(algorithm, about.fingerprint, n)
                 for n in range(about.shards)
             ]
-            return bank.gather(about, map(store.read_tensors, files), self.dataset.n_train, train)
+            stored = map(store.read_tensors, files)
+            return run_bank.gather(about, stored, self.dataset.n_train, train)
         self._check_that_bank_is_whole(algorithm)
         n_train, runs = self.dataset.n_train, self.spec.subset_runs
         masks = np.empty((runs.masks, n_train), dtype=bool)
@@ -986,9 +990,9 @@ class Study(Layout):
         }
         for mask in range(runs.masks):
             shards = [self._read_run(algorithm, mask, seed) for seed in range(runs.seeds)]
-            masks[mask] = bank.unpack(shards[0]["mask"], n_train)
+            masks[mask] = run_bank.unpack(shards[0]["mask"], n_train)
             for split, rows in outputs.items():
-                rows[mask] = bank.mean_of_seeds(shard[split] for shard in shards)
+                rows[mask] = run_bank.mean_of_seeds(shard[split] for shard in shards)
         return RunBank(
             masks=masks,
             train=outputs.get("train"),
@@ -1014,7 +1018,7 @@ class Study(Layout):
         path = self.run_file(algorithm, mask, seed)
         shard = store.read_tensors(path)
         for split in SPLITS:
-            if fault := bank.fault(shard[split]):
+            if fault := run_bank.fault(shard[split]):
                 raise store.broken(path, f"{fault} on the {split} split")
         return shard
 

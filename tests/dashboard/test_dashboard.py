@@ -32,7 +32,7 @@ from dashboard.data import STUDY_VARIABLE, Examples, mix_ups
 from dashboard.location import Location
 from dashboard.slices import MOST_PICKED, SORTS, Slice, position_in_slice, read_rows, rows_text
 from engine import store
-from engine.attribution.datamodels.bank import BankImport
+from engine.attribution.datamodels.run_bank import BankImport
 from engine.store.errors import DataloupeError
 from engine.store.records import Influence
 from engine.study.reader import Study

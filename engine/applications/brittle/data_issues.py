@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from engine.attribution.scores import ranges
 from engine.store.layout import SPLITS, Split
+from engine.store.rows import ranges
 from engine.study.reader import Study
 
 Flag = Literal["label", "training-label", "leak", "near-copy", "lone-support"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from engine.attribution.datamodels.lasso import (
     PATH_TOLERANCE,
@@ -72,12 +73,15 @@ class Datamodels:
         """How many weights of each target are not zero, `[t]`."""
         return np.diff(self.indptr)
 
+    @property
+    def weights(self) -> csr_array:
+        """The weights as a sparse matrix `[t, n]` float32."""
+        shape = len(self.bias), self.n_train
+        return csr_array((self.values, self.indices, self.indptr), shape=shape)
+
     def rows(self, targets: np.ndarray) -> np.ndarray:
         """Weights of some targets on all training examples: `[len(targets), n]` float32."""
-        found = np.zeros((len(targets), self.n_train), np.float32)
-        for row, target in zip(found, targets, strict=True):
-            inside = slice(self.indptr[target], self.indptr[target + 1])
-            row[self.indices[inside]] = self.values[inside]
+        found: np.ndarray = self.weights[targets].toarray()
         return found
 
     def predict(self, masks: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ _MOST_STEPS = 20_000
 _STEPS_BETWEEN_CHECKS = 10
 
 
-def standardise(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def standardize(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """X̃ᵀ `[n, m]` float32 of masks `[m, n]`, the columns' means `[n]` and 1 / standard deviation
     `[n]` float64. An example that was in all runs or in none has zeros, and scale 0."""
     mean = masks.mean(axis=0, dtype=np.float64)
@@ -151,7 +151,7 @@ class CoordinateDescent:
     def __init__(self, masks: np.ndarray, threads: int = 1, tolerance: float = TOLERANCE) -> None:
         m, n = masks.shape
         self._tolerance = tolerance
-        self._columns, self.mean, self.scale = standardise(masks)
+        self._columns, self.mean, self.scale = standardize(masks)
         bits = np.zeros((n, -(-m // 64) * 8), np.uint8)
         bits[:, : -(-m // 8)] = np.packbits(masks, axis=0).T
         self._bits = bits.view(np.uint64)
@@ -249,7 +249,7 @@ class ProximalGradient:
         import torch
 
         self._tolerance = tolerance
-        columns, self.mean, self.scale = standardise(masks)
+        columns, self.mean, self.scale = standardize(masks)
         self._columns = torch.from_numpy(columns).to(device)
         self._curvature = self._largest_eigenvalue()
 

@@ -101,23 +101,10 @@ def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Ties share their mean rank. A constant row says nothing: its correlation is 0.
     """
-    return _correlation(ranks(a), ranks(b), np.ones((a.shape[1], 1)))[:, 0]
+    from scipy.stats import rankdata  # takes a second to import, and most readers never rank
 
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks within each row, from 1, float64 `[n, m]`; ties share their mean."""
-    n, m = values.shape
-    order = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=1)
-    position = np.arange(m)
-    rises = ordered[:, 1:] != ordered[:, :-1]
-    edge = np.ones((n, 1), dtype=bool)
-    first = np.maximum.accumulate(np.where(np.hstack([edge, rises]), position, 0), axis=1)
-    last = np.where(np.hstack([rises, edge]), position, m)
-    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
-    result = np.empty((n, m))
-    np.put_along_axis(result, order, (first + last) / 2 + 1, axis=1)
-    return result
+    both = rankdata(a, axis=1), rankdata(b, axis=1)
+    return _correlation(*both, np.ones((a.shape[1], 1)))[:, 0]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from engine.attribution.evaluation.quality import Measured, MethodQuality, Quality
+from engine.store.text import number
 
 Answer = Literal["yes", "care", "no"]
 
@@ -107,11 +108,6 @@ def interval(measured: Measured, decimals: int = 2) -> str:
         number(end, decimals) for end in (measured.mean, measured.low, measured.high)
     )
     return f"{mean} ({low} to {high})"
-
-
-def number(value: float, decimals: int = 2) -> str:
-    """A number with a proper minus sign, which what rounds to 0 has not."""
-    return f"{value:z.{decimals}f}".replace("-", "−")
 
 
 def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:

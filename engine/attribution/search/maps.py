@@ -21,8 +21,9 @@ from functools import cache
 
 import numpy as np
 
-from engine.attribution.scores import RowShards, ranges
-from engine.attribution.search.vector_index import build_index, evenly_spread
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.search.vector_index import build_index
+from engine.store.rows import evenly_spread, ranges
 
 DIRECTIONS = 64
 NEIGHBOURS = 15
@@ -158,7 +159,7 @@ def _layout() -> Callable[..., None]:
     """Stochastic gradient descent on the layout, compiled: one thread, one order."""
     import numba
 
-    @numba.njit(cache=True)  # type: ignore[untyped-decorator]
+    @numba.njit  # type: ignore[untyped-decorator]
     def layout(
         place: np.ndarray,
         heads: np.ndarray,

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.attribution.scores import ranges
 from engine.attribution.search.vector_index import GOAL, Kind
+from engine.store.rows import ranges
 
 MAX_DIMENSIONS = 2048
 """Checkpoints are taken as long as their embeddings together have no more dimensions."""

@@ -17,8 +17,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from engine.attribution.scores import WORKING_BYTES, RowShards, Scores, TopK, ranges, top_k_among
+from engine.attribution.scores.top_k import TopK, top_k_among
 from engine.store.errors import StoreError
+from engine.store.rows import ranges
 
 Kind = Literal["flat", "ivf", "sq", "pq"]
 Exact = Callable[[np.ndarray], np.ndarray]
@@ -27,100 +28,9 @@ Exact = Callable[[np.ndarray], np.ndarray]
 GOAL = 0.99
 """The recall that `measure_recall` looks for."""
 
-_OVERSAMPLING = 16
 _TRAINING_ROWS = 64
 """Vectors for each centroid of k-means."""
 _ADD_ROWS = 65_536
-
-
-# --- the attribution space ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AttributionSpace:
-    """A truncated singular value decomposition of τ whose rows were brought to one length.
-
-    Attributes:
-        left: U `[n_test, r]` float32, orthonormal columns.
-        singular_values: S `[r]` float32, largest first, all positive.
-        row_norms: Lengths of the rows of τ that were divided out `[n_test]` float32 (estimates).
-    """
-
-    left: np.ndarray
-    singular_values: np.ndarray
-    row_norms: np.ndarray
-
-    def test_vectors(self) -> np.ndarray:
-        """U·√S `[n_test, r]`. Its product with a train vector is τ over the row's length."""
-        vectors: np.ndarray = self.left * np.sqrt(self.singular_values)
-        return vectors
-
-    def train_vectors(self, scores: Scores, trains: range) -> np.ndarray:
-        """V·√S of some training rows, `[len(trains), r]`."""
-        weights = self.left / (self.row_norms[:, None] * np.sqrt(self.singular_values))
-        return scores.rmatmat(weights, trains)
-
-
-def attribution_space(
-    scores: Scores,
-    rank: int,
-    seed: int,
-    power_iterations: int = 2,
-    memory_bytes: int = WORKING_BYTES,
-) -> AttributionSpace:
-    """Randomised SVD of τ, from products with thin matrices only.
-
-    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithms 4.4 and
-    5.1, on the side of the test examples, so that nothing of size n_train is ever held. Rows of τ
-    are brought to one length first: a top-k does not depend on it, and without it the few test
-    examples with large scores would take all directions.
-
-    Args:
-        scores: τ.
-        rank: Directions to keep; at most min(n_test, n_train) are.
-        seed: Of the random test matrix.
-        power_iterations: Products with ττᵀ. Each sharpens the spectrum for two passes over τ.
-        memory_bytes: Bound on temporaries other than those of `[n_test, rank]`.
-    """
-    rng = np.random.default_rng(seed)
-    rank = min(rank, scores.n_test, scores.n_train)
-    width = min(rank + _OVERSAMPLING, scores.n_test)
-    row_norms = _estimated_row_norms(scores, rng)
-    step = max(1, memory_bytes // (8 * width))
-    basis = rng.standard_normal((scores.n_test, width), dtype=np.float32)
-    for _ in range(power_iterations):
-        image = np.zeros_like(basis)
-        for trains in ranges(range(scores.n_train), step):
-            image += scores.matmat(scores.rmatmat(basis / row_norms, trains), trains)
-        basis = np.linalg.qr(image / row_norms)[0]
-    small = np.zeros((width, width))
-    for trains in ranges(range(scores.n_train), step):
-        projected = scores.rmatmat(basis / row_norms, trains)
-        small += projected.T @ projected
-    eigenvalues, vectors = np.linalg.eigh(small)
-    vectors = vectors[:, ::-1][:, :rank]
-    left = basis @ vectors.astype(np.float32)
-    strongest = np.abs(left).argmax(axis=0)
-    left *= np.sign(left[strongest, np.arange(rank)])  # a SVD is free in its signs; we are not
-    singular_values = np.sqrt(np.maximum(eigenvalues[::-1][:rank], 0)).astype(np.float32)
-    # S only shares each direction's weight between test and train vectors; their product does not
-    # depend on it. So tiny values, which float32 does not resolve, may be raised.
-    floor = max(float(singular_values[0]) * 1e-4, 1e-18)
-    return AttributionSpace(left, np.maximum(singular_values, floor), row_norms[:, 0])
-
-
-def _estimated_row_norms(scores: Scores, rng: np.random.Generator) -> np.ndarray:
-    """Row lengths of τ to some ten per cent, `[n_test, 1]`: random signs s have E(τs)² = ‖τ‖²."""
-    total = np.zeros((scores.n_test, 1))
-    probes = 64
-    for trains in ranges(range(scores.n_train), _ADD_ROWS):
-        signs = rng.integers(0, 2, (len(trains), probes)).astype(np.float32) * 2 - 1
-        total += (scores.matmat(signs, trains) ** 2).mean(axis=1, keepdims=True)
-    norms = np.sqrt(total).astype(np.float32)
-    return np.where(norms > 0, norms, np.float32(1))
-
-
-# --- the index ---------------------------------------------------------------------------------
 
 
 def choose_index(n_train: int, rank: int) -> tuple[Kind, str]:
@@ -252,33 +162,6 @@ def search(index: Any, queries: np.ndarray, exact: Exact, k: int, candidates: in
     return TopK(
         support.support_index, support.support_score, oppose.oppose_index, oppose.oppose_score
     )
-
-
-def live_queries(
-    rows: np.ndarray, train_vectors: RowShards, singular_values: np.ndarray
-) -> np.ndarray:
-    """Vectors of test examples that are not in the store, from their scores.
-
-    Args:
-        rows: τ of the new examples `[t, n_train]`.
-        train_vectors: V·√S `[n_train, r]`.
-        singular_values: S `[r]`.
-
-    Returns:
-        rows · V·S^(−1/2), `[t, r]` float32.
-    """
-    n, rank = train_vectors.shape
-    out: np.ndarray = np.zeros((len(rows), rank), np.float32)
-    for part in ranges(range(n), _ADD_ROWS):
-        vectors = train_vectors.read(part, np.empty((len(part), rank), np.float32))
-        out += rows[:, part.start : part.stop] @ vectors
-    out /= singular_values
-    return out
-
-
-def evenly_spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of n rows, from the first to the last, ascending int64: a fixed sample."""
-    return np.unique(np.linspace(0, n - 1, most).astype(np.int64))
 
 
 def candidates_for(k: int, measured: Mapping[str, Any]) -> int:

@@ -15,23 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.gradients import (
-    PROOF_EXAMPLES,
-    Batch,
-    Output,
-    Plan,
-    backward,
-    head,
-    layers_of,
-)
-from engine.attribution.trak.projection import (
-    check_finite,
-    check_projection,
-    make_projection,
-    project,
-    split,
-)
-from engine.store.errors import DataloupeError
+from engine.attribution.trak.backward import backward
+from engine.attribution.trak.make_plan import PROOF_EXAMPLES
+from engine.attribution.trak.make_projection import make_projection, split
+from engine.attribution.trak.plan import Batch, Output, Plan, head, layers_of
+from engine.attribution.trak.projection import check_finite, check_projection, project
 
 Batches = Callable[[], Iterator[Batch]]
 """Prepared batches; every call starts from the first."""
@@ -222,58 +210,3 @@ def _add_features(kernel: Tensor, cross: Tensor, features: Tensor) -> None:
     for i, j in _upper_blocks(n):
         kernel[i, j].addmm_(features[i], features[j].T)
     cross.addmm_(features[:n], features[n:].T)
-
-
-def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tensor:
-    """(K W + λ · mean diag(K W) · I)⁻¹ k in float32 by Cholesky: scores `[n_test, n_train]`.
-
-    With W = diag(weights) this is Φ (ΦᵀWΦ + λI)⁻¹ φ(x), a Gauss-Newton step in which each training
-    example counts by the curvature of its loss; without weights it is TRAK's. The kernel is used
-    up.
-
-    Args:
-        kernel: From `make_kernel`.
-        damping: λ.
-        weights: Positive, `[n_train]`.
-
-    Raises:
-        DataloupeError: The damped kernel is not positive definite.
-    """
-    root = None if weights is None else weights.sqrt()
-    factor = factorise(kernel.train, damping, root)
-    if root is not None:
-        kernel.test.mul_(root[:, None])
-    scores = torch.cholesky_solve(kernel.test, factor).mT.contiguous()
-    return scores if root is None else scores.div_(root)
-
-
-def factorise(kernel: Tensor, damping: float, root: Tensor | None = None) -> Tensor:
-    """Lower Cholesky factor of √W K √W + λ · mean diag · I; `root` is √W's diagonal.
-
-    Only the upper triangle of the kernel counts, and it is used up.
-
-    Raises:
-        DataloupeError: The damped kernel is not positive definite.
-    """
-    if root is not None:
-        kernel.mul_(root).mul_(root[:, None])
-    damp(kernel, damping)
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(kernel.mT)  # lower of the transpose = upper
-    if failed:
-        raise singular(damping, f"the kernel of {len(kernel)} training examples")
-    return factor
-
-
-def damp(matrix: Tensor, damping: float) -> None:
-    """Add damping · mean diagonal to the diagonal, in place."""
-    diagonal = matrix.diagonal()
-    diagonal += damping * diagonal.mean()
-
-
-def singular(damping: float, what: str) -> DataloupeError:
-    """The error for a Cholesky factorisation that failed."""
-    return DataloupeError(
-        f"With damping {damping:g}, {what} is not positive definite in float32. "
-        "Raise `trak.damping`, or leave it at its default."
-    )

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from engine.attribution.evaluation.lds import spearman
-from engine.attribution.trak.attribute import example_weights, gram, temper, test_factors
-from engine.attribution.trak.kernel import Kernel, solve
+from engine.attribution.trak.dual import solve
+from engine.attribution.trak.kernel import Kernel
+from engine.attribution.trak.linear_system import example_weights, temper
+from engine.attribution.trak.primal import gram, test_factors
 from engine.attribution.trak.solver import Road
 
 TEMPERINGS = (0.25, 0.5, 0.75, 1.0)

@@ -28,7 +28,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.trak.gradients import Plan
+    from engine.attribution.trak.plan import Plan
     from engine.attribution.trak.solver import Road
 
 CODE = 1
@@ -82,8 +82,8 @@ def run(run: Run, algorithm: str) -> None:
 
 def choose(study: Study, algorithm: str) -> Live:
     """Decide how many checkpoints are kept."""
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, outer_layers
+    from engine.attribution.trak.make_plan import plan_gradients
 
     road, n = stored_road(study, algorithm), study.dataset.n_train
     if road.kind == "primal":
@@ -148,9 +148,9 @@ def _traces_files(study: Study, algorithm: str, checkpoint: int) -> list[Path]:
 
 def keep_checkpoint(job: Job) -> None:
     """Worker: the traces of the training examples (dual), then the solver."""
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import plan_as_json
+    from engine.attribution.trak.make_plan import plan_gradients
+    from engine.attribution.trak.new_examples import plan_as_json
 
     study = Study.open(job.root)
     road = stored_road(study, job.algorithm)
@@ -170,7 +170,7 @@ def _dual_solver(
 ) -> np.ndarray:
     import torch
 
-    from engine.attribution.trak.live import dual_solver, make_tracer
+    from engine.attribution.trak.new_examples import dual_solver, make_tracer
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     seed = study.seed(job.checkpoint)
@@ -190,9 +190,9 @@ def _primal_solver(
 ) -> np.ndarray:
     import torch
 
-    from engine.attribution.trak.attribute import gram
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import make_tracer, primal_solver
+    from engine.attribution.trak.new_examples import make_tracer, primal_solver
+    from engine.attribution.trak.primal import gram
 
     shards = [
         store.read_tensors(study.features_file(job.algorithm, job.checkpoint, shard))["features"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import RunBank
+from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.evaluation.calibration import NINETY, calibrate
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.evaluation.quality import (
@@ -19,8 +19,8 @@ from engine.attribution.evaluation.quality import (
     Point,
     Quality,
 )
-from engine.attribution.scores import DenseScores, Scores
-from engine.attribution.search.vector_index import evenly_spread
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.matrix import Scores
 from engine.build.run import Run
 from engine.build.stages.bank import bank_made_from
 from engine.build.stages.checkpoints import load_checkpoint
@@ -28,6 +28,7 @@ from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.search import scores_are
 from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_road
 from engine.store.layout import HYBRID, SPLITS, TRAK
+from engine.store.rows import evenly_spread
 from engine.study.reader import Study
 from engine.tasks import load_task
 
@@ -231,8 +232,8 @@ def _gradient_dot(study: Study, algorithm: str, masks: np.ndarray, device: str) 
     """Q_i ∇f(z_i)·∇f(x), projected as on the primal road, at the first checkpoint."""
     import torch
 
-    from engine.attribution.trak.attribute import primal_projection
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import primal_projection
     from engine.attribution.trak.projection import features
 
     spec = study.spec.trak
@@ -292,13 +293,13 @@ def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterato
     """
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     path = study.method_file(algorithm, HYBRID)
     if not path.exists():
         return
     about, test = store.read_json(path), bank.part("test")
-    settings = prior.Settings(about["ridge"], about["flat"], about["noise"])
+    settings = hybrid.Settings(about["ridge"], about["flat"], about["noise"])
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     tau = torch.from_numpy(study.score_matrix(algorithm, TRAK).rows(targets)).to(device)
     both = bank.part("fit", "validation")
@@ -308,8 +309,8 @@ def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterato
             continue
         masks = torch.from_numpy(both.masks[:count]).to(device)
         outputs = torch.from_numpy(both.test[:count, targets]).to(device)
-        mean = tau * prior.output_units(tau, masks, outputs, settings.ridge)
-        weights = prior.fit(mean, masks, outputs, settings).weights.cpu().numpy()
+        mean = tau * hybrid.output_units(tau, masks, outputs, settings.ridge)
+        weights = hybrid.fit(mean, masks, outputs, settings).weights.cpu().numpy()
         predicted = weights @ test.masks.T.astype(np.float32)
         measured = _measured(lds_of_predictions(predicted, test.test[:, targets].T))
         yield Point(HYBRID, int(both.seeds[:count].sum()), measured)

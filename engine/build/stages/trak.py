@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import combine
+from engine.attribution.scores.factors import combine
 from engine.attribution.trak.solver import Road
 from engine.build.run import Run
 from engine.build.stages.checkpoints import (
@@ -33,7 +33,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.scores import Scores
+    from engine.attribution.scores.matrix import Scores
     from engine.tasks import Batch
 
 CODE = 2
@@ -97,7 +97,7 @@ def tuned_settings(study: Study, algorithm: str) -> dict[str, Any]:
 
 def plan_road(study: Study, algorithm: str, memory_bytes: int) -> Road:
     """The road that fits best, with the settings of study.toml or the defaults."""
-    from engine.attribution.trak.attribute import choose_road
+    from engine.attribution.trak.choose_solver import choose_road
 
     model = load_checkpoint(study, algorithm, 0, "cpu")
     batch = next(batches_of(study, "train", "cpu", 8)())
@@ -196,7 +196,7 @@ def _attribute_dual(
 ) -> None:
     import torch
 
-    from engine.attribution.trak.attribute import attribute_dual
+    from engine.attribution.trak.dual import attribute_dual
 
     task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
@@ -214,8 +214,8 @@ def _attribute_primal(
     that was interrupted sums in the same order as one that was not."""
     import torch
 
-    from engine.attribution.trak.attribute import gram, primal_projection, test_factors
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import gram, primal_projection, test_factors
     from engine.attribution.trak.projection import features
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
@@ -285,7 +285,7 @@ def mean_out_to_loss(study: Study, algorithm: str, checkpoints: int, road: Road)
     """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
     import torch
 
-    from engine.attribution.trak.attribute import temper
+    from engine.attribution.trak.linear_system import temper
 
     mean = np.zeros(study.dataset.n_train, np.float32)
     for checkpoint in range(checkpoints):

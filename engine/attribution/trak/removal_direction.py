@@ -22,9 +22,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.attribute import example_weights, gram_factor
-from engine.attribution.trak.gradients import Batch, Output, OutputModule
+from engine.attribution.trak.gradients import OutputModule
 from engine.attribution.trak.kernel import Batches
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.plan import Batch, Output
+from engine.attribution.trak.primal import gram_factor
 from engine.attribution.trak.solver import Road
 
 Logits = Callable[[nn.Module, Batch], Tensor]
@@ -35,7 +37,7 @@ def dual_coefficients(solver: Tensor, weights: Tensor) -> Tensor:
     """u `[n_train]` on the dual roads.
 
     Args:
-        solver: From `engine.attribution.trak.live.dual_solver`.
+        solver: From `engine.attribution.trak.new_examples.dual_solver`.
         weights: `[n_train]`: what scores are multiplied by (Q^t and the unit) for the examples to
             forget, 0 for all others.
     """
@@ -53,7 +55,7 @@ def primal_coefficients(
 
     Args:
         blocks: Stored features of the training examples `[rows, p]`, in order.
-        gram: ΦᵀWΦ, from `engine.attribution.trak.attribute.gram`.
+        gram: ΦᵀWΦ, from `engine.attribution.trak.primal.gram`.
         road: The study's.
         out_to_loss: Q of the training examples at this checkpoint.
         weights: As for `dual_coefficients`.

@@ -22,16 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.attribute import example_weights, gram_factor
-from engine.attribution.trak.gradients import Batch, Layer, Output, Plan, backward
-from engine.attribution.trak.kernel import (
-    Batches,
-    factorise,
-    feature_parameters,
-    make_kernel,
-    outer_layers,
-)
-from engine.attribution.trak.projection import Projection, make_projection, project
+from engine.attribution.trak.backward import backward
+from engine.attribution.trak.dual import factorize
+from engine.attribution.trak.kernel import Batches, feature_parameters, make_kernel, outer_layers
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.make_projection import make_projection
+from engine.attribution.trak.plan import Batch, Layer, Output, Plan
+from engine.attribution.trak.primal import gram_factor
+from engine.attribution.trak.projection import Projection, project
 from engine.attribution.trak.solver import Road
 
 Traces = Mapping[str, np.ndarray]
@@ -110,7 +108,7 @@ def dual_solver(
     ).train
     weights = example_weights(out_to_loss.to(kernel), road)
     root = None if weights is None else weights.sqrt()
-    inverse = torch.cholesky_inverse(factorise(kernel, road.damping, root))
+    inverse = torch.cholesky_inverse(factorize(kernel, road.damping, root))
     return inverse if root is None else inverse.mul_(root).div_(root[:, None])
 
 

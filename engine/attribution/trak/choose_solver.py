@@ -1,0 +1,109 @@
+"""TRAK for one checkpoint: which road to take.
+
+    τ(x) = (mean_m Q_m)^t ⊙ mean_m( Φ_m (Φ_mᵀW_mΦ_m + λ_m I)⁻¹ φ_m(x) ),    W_m = diag(Q_m^t)
+
+This module gives the second factor of one checkpoint m. *Dual*: `attribute_dual` gives the whole
+matrix at once. *Primal*: `features` of the training examples are stored once, `gram` and
+`test_factors` turn test features so that a block of scores is `test_factors @ block.T`.
+
+DESIGN section 5 has t = 1 in front and W = I. A model is far surer of what it was trained on than
+it would be had it not seen it, so that Q at the trained weights is far too small for most examples.
+Tempering it (t = ½) and using it for the curvature of the loss too, as a Gauss-Newton step does
+(the papers drop W), raised LDS by a third and more on both workloads of DESIGN section 6.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from engine.attribution.trak.kernel import feature_parameters, kernel_bytes
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.plan import Batch, Output, Plan
+from engine.attribution.trak.solver import Road
+from engine.store.errors import SpecError
+from engine.store.spec import TrakSpec
+
+DUAL_LIMIT = 40_000
+"""Beyond so many training examples the n³ solve costs more than the primal."""
+
+TEMPERING = 0.5
+DAMPING = 1.5
+"""λ that did well with one and with five checkpoints on both workloads of DESIGN section 6, where
+LDS is flat around it. Generalised cross-validation and effective dimension chose no better."""
+
+
+def choose_road(
+    model: nn.Module,
+    output: Output,
+    batch: Batch,
+    n_train: int,
+    n_test: int,
+    spec: TrakSpec,
+    memory_bytes: int,
+) -> Road:
+    """Choose dual or primal by the number of examples and by memory.
+
+    Args:
+        model: Any checkpoint, in eval mode.
+        output: The task's model output.
+        batch: A few prepared examples.
+        n_train: Training examples.
+        n_test: Test examples.
+        spec: `[trak]` of study.toml; a road named there is taken if it fits.
+        memory_bytes: The most that one checkpoint may take.
+
+    Raises:
+        SpecError: The road that `spec` names does not fit in memory.
+        CheckpointError: The model cannot be attributed.
+    """
+    plan = plan_gradients(model, output, batch)
+    exact = sum(plan.shapes[name].numel() for name in feature_parameters(plan, model))
+    exact_bytes = kernel_bytes(plan, model, n_train, n_test, exact)
+    wide = min(spec.width, exact)
+    wide_bytes = kernel_bytes(plan, model, n_train, n_test, wide)
+
+    def road(kind: Literal["dual-exact", "dual-wide", "primal"], width: int, reason: str) -> Road:
+        proj_dim = min(spec.proj_dim, plan.n_parameters) if kind == "primal" else width
+        return Road(
+            kind,
+            width,
+            proj_dim,
+            DAMPING if spec.damping == "auto" else spec.damping,
+            reason,
+            TEMPERING if spec.tempering == "auto" else spec.tempering,
+            spec.curvature,
+            0.0 if spec.soft_threshold == "auto" else spec.soft_threshold,
+        )
+
+    n = f"{n_train:,} training examples"
+    if spec.road == "primal":
+        return road("primal", _primal_width(spec, plan), "The primal, as study.toml asks.")
+    if spec.road != "auto":
+        needed = exact_bytes if spec.road == "dual-exact" else wide_bytes
+        if needed > memory_bytes:
+            raise SpecError(
+                f"trak.road = {spec.road!r} needs {_gib(needed)} for {n}, and {_gib(memory_bytes)} "
+                "are allowed. Raise `trak.memory_gib` or set `trak.road` to 'auto'."
+            )
+        width = exact if spec.road == "dual-exact" else wide
+        return road(spec.road, width, "The dual, as study.toml asks.")
+    if n_train > DUAL_LIMIT:
+        reason = f"Primal, since {n} are more than the dual's {DUAL_LIMIT:,}."
+        return road("primal", _primal_width(spec, plan), reason)
+    if exact <= spec.width and exact_bytes <= memory_bytes:
+        return road("dual-exact", exact, f"Exact kernel without projection: {n} fit in memory.")
+    if wide_bytes <= memory_bytes:
+        reason = f"Kernel of {wide:,} projected features: {n} fit in memory."
+        return road("dual-wide", wide, reason)
+    reason = f"Primal, since the kernel of {n} needs {_gib(wide_bytes)} of {_gib(memory_bytes)}."
+    return road("primal", _primal_width(spec, plan), reason)
+
+
+def _primal_width(spec: TrakSpec, plan: Plan) -> int:
+    return min(max(spec.width, spec.proj_dim), plan.n_parameters)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,84 @@
+"""TRAK's primal: solve with the `[p, p]` Gram matrix of projected gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.linear_system import damp, example_weights, singular
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.make_projection import make_projection
+from engine.attribution.trak.plan import Batch, Output
+from engine.attribution.trak.projection import Projection, check_projection
+from engine.attribution.trak.solver import Road
+
+
+def primal_projection(
+    model: nn.Module, output: Output, batch: Batch, road: Road, seed: int
+) -> Projection:
+    """Draw and check one checkpoint's projection for the primal.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        batch: The first training examples, `PROOF_EXAMPLES` or more.
+        road: A primal one.
+        seed: The checkpoint's own; another seed gives another projection.
+    """
+    plan = plan_gradients(model, output, batch)
+    projection = make_projection(plan, model, road.width, road.proj_dim, seed)
+    check_projection(model, output, batch, projection)
+    return projection
+
+
+def gram(
+    blocks: Iterable[Tensor], road: Road | None = None, out_to_loss: Tensor | None = None
+) -> Tensor:
+    """ΦᵀWΦ `[p, p]`, float32, from blocks `[rows, p]` of training features, streamed.
+
+    Args:
+        blocks: Features in the order of the training examples.
+        road: Holds the tempering; only with `out_to_loss`.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None: W = I.
+    """
+    total: Tensor | None = None
+    weights: Tensor | None = None
+    row = 0
+    for block in blocks:
+        block = block.float()
+        if total is None:
+            total = block.new_zeros(block.shape[1], block.shape[1])
+            if road is not None and out_to_loss is not None:
+                weights = example_weights(out_to_loss.to(total), road)
+        weighted = block if weights is None else block * weights[row : row + len(block), None]
+        total.addmm_(block.T, weighted)
+        row += len(block)
+    if total is None:
+        raise ValueError("there are no training features")
+    return total
+
+
+def test_factors(gram: Tensor, test_features: Tensor, damping: float) -> Tensor:
+    """(ΦᵀΦ + λ · mean diag · I)⁻¹ φ(x): `[n_test, p]`; scores of a block are `factors @ block.T`.
+
+    Raises:
+        DataloupeError: The damped Gram matrix is not positive definite.
+    """
+    return torch.cholesky_solve(test_features.float().mT, gram_factor(gram, damping)).mT
+
+
+def gram_factor(gram: Tensor, damping: float) -> Tensor:
+    """Lower Cholesky factor of ΦᵀΦ + λ · mean diag · I.
+
+    Raises:
+        DataloupeError: The damped Gram matrix is not positive definite.
+    """
+    damped = gram.clone()
+    damp(damped, damping)
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        raise singular(damping, f"the Gram matrix of {len(gram)} features")
+    return factor
