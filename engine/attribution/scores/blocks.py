@@ -16,14 +16,17 @@ WORKING_BYTES = 2**28
 
 
 def block_rows(memory_bytes: int, bytes_per_row: int) -> int:
-    """The largest power of two that fits, at least 1 and at most MAX_BLOCK_ROWS."""
+    """Rows of a block: the largest power of two that fits, from 1 to `MAX_BLOCK_ROWS`."""
     fitting = max(1, memory_bytes // max(1, bytes_per_row))
     return min(MAX_BLOCK_ROWS, 1 << (fitting.bit_length() - 1))
 
 
 class Workspace:
-    """Named scratch arrays that are used again: fresh large ones cost more than a product
-    (page faults: measured 42 GFLOP/s instead of 150)."""
+    """Named scratch arrays that are reused.
+
+    Allocating large arrays anew costs more than multiplying them (page faults: 42 GFLOP/s
+    measured instead of 150).
+    """
 
     def __init__(self) -> None:
         self._flat: dict[str, np.ndarray] = {}

@@ -20,7 +20,7 @@ class DenseScores:
     """τ in shards of test rows `[rows_i, n_train]`.
 
     Attributes:
-        shards: τ before the soft threshold, Q̄ and the mean over checkpoints included.
+        shards: τ before the soft threshold, already multiplied by Q̄ and averaged over checkpoints.
         threshold: Soft threshold `[n_test]` float32, in units of the scores; None for none.
     """
 

@@ -22,10 +22,11 @@ multiplying cost about the same where no candidate is shared."""
 
 @dataclass(frozen=True)
 class FactorScores:
-    """τ as products of factors, one pair for each checkpoint; widths may differ.
+    """τ = Q̄ ⊙ mean_m(G_m Φ_mᵀ), one pair of factors for each checkpoint m (TRAK, arXiv 2303.14186,
+    section 3). G_m = (Φ_mᵀΦ_m + λ_m I)⁻¹ φ_m(x), one row for each test example x.
 
     Attributes:
-        features: For each checkpoint the shards of Φ_m, `[rows_i, p_m]`.
+        features: For each checkpoint the shards of Φ_m, `[rows_i, p_m]`; widths p_m may differ.
         factors: For each checkpoint G_m `[n_test, p_m]`.
         out_to_loss: Q̄ `[n_train]` float32.
         threshold: Soft threshold `[n_test]` float32, in units of the scores; None for none.
@@ -72,7 +73,7 @@ class FactorScores:
         out = np.zeros(self.n_test)
         workspace = Workspace()
         for phi, g in self._checkpoints:
-            # What is summed first needs one product with the factors, not one for each example.
+            # Summing the features first takes one product with the factors, not one per example.
             total = np.zeros(phi.shape[1])
             for part in ranges(range(len(trains)), MAX_BLOCK_ROWS):
                 mine = trains[part.start : part.stop]
@@ -132,8 +133,8 @@ class FactorScores:
         return out
 
     def _step(self, memory_bytes: int, n_test: int) -> int:
-        """Rows of a tile: each has a row of features, one of factors, and at most 4 · `n_test`
-        scores (block, tile, product of one checkpoint, what the threshold takes off)."""
+        """Rows of a tile. Each needs a row of features, a row of factors, and at most 4 · `n_test`
+        scores (block, tile, product of one checkpoint, what the threshold removes)."""
         width = max(phi.shape[1] for phi, _ in self._checkpoints)
         return block_rows(memory_bytes, 8 * width + 16 * n_test)
 
@@ -155,7 +156,7 @@ class FactorScores:
     ) -> np.ndarray:
         """Scores that fit in memory at once: `[len(trains), len(tests)]`, overwritten by the next.
 
-        Training rows first: then both factors of the product lie as BLAS reads them best.
+        Training rows come first, because BLAS reads both factors fastest that way.
         """
         shape = len(trains), len(tests)
         tile, product = workspace("tile", shape), workspace("product", shape)
@@ -174,8 +175,8 @@ def combine(total: np.ndarray, n_checkpoints: int, mean_q: np.ndarray) -> np.nda
     """Turn Σ_m G_m Φ_mᵀ `[..., n_train]` into scores, in place: τ = Q̄ ⊙ (total / n_checkpoints).
 
     Args:
-        total: The sum over checkpoints.
-        n_checkpoints: How many were summed.
+        total: The sum over checkpoints, float32.
+        n_checkpoints: Number of checkpoints summed.
         mean_q: Q̄ `[n_train]`, the mean out-to-loss gradient over the same checkpoints.
     """
     total *= mean_q / np.float32(n_checkpoints)

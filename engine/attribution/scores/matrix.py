@@ -12,7 +12,13 @@ from engine.store.rows import ranges
 
 
 class Scores(Protocol):
-    """What search, pages and applications need of τ."""
+    """The score matrix τ `[n_test, n_train]`, of which any part can be read.
+
+    All scores returned are float32. They are soft-thresholded where a threshold S is set for each
+    test example x: sign(τ)·max(|τ| − S_x, 0). Only `matmat` and `rmatmat`, the products with the
+    linear operator τ, ignore the threshold. Memory is limited by what the caller allows or by
+    what is returned, never by `n_train`.
+    """
 
     @property
     def n_test(self) -> int: ...
@@ -27,8 +33,8 @@ class Scores(Protocol):
         """Scores of every test example with some training examples: `[n_test, len(trains)]`."""
 
     def sums(self, trains: np.ndarray) -> np.ndarray:
-        """Sum over some training examples of their scores with every test example, float64
-        `[n_test]`; memory stays bounded."""
+        """For every test example, the sum of its scores with some training examples: float64
+        `[n_test]`, in limited memory."""
 
     def pairs(self, tests: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Scores of each of `tests` `[t]` with its own `candidates` `[t, c]`: `[t, c]`."""
@@ -38,18 +44,18 @@ class Scores(Protocol):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first training row, scores `[n_test, block]`) over `trains`, in order.
 
-        The array is overwritten by the next step; copy what must stay.
+        The next step overwrites the array: copy what you want to keep.
         """
 
     def matmat(self, x: np.ndarray, trains: range | None = None) -> np.ndarray:
-        """τ[:, trains] @ x, with x `[len(trains), r]`: `[n_test, r]`. Without soft threshold."""
+        """τ[:, trains] @ x, with x `[len(trains), r]`: `[n_test, r]`. No soft threshold."""
 
     def rmatmat(self, y: np.ndarray, trains: range | None = None) -> np.ndarray:
-        """τ[:, trains]ᵀ @ y, with y `[n_test, r]`: `[len(trains), r]`. Without soft threshold."""
+        """τ[:, trains]ᵀ @ y, with y `[n_test, r]`: `[len(trains), r]`. No soft threshold."""
 
 
 def sum_of_columns(scores: Scores, trains: np.ndarray) -> np.ndarray:
-    """`Scores.sums` by looking every score up."""
+    """`Scores.sums` by reading every score."""
     total = np.zeros(scores.n_test)
     for part in ranges(range(len(trains)), block_rows(WORKING_BYTES, 8 * scores.n_test)):
         block = scores.columns(np.asarray(trains)[part.start : part.stop])
@@ -63,6 +69,6 @@ def all_rows_if_none(trains: range | None, n_train: int) -> range:
 
 
 def shrink(block: np.ndarray, threshold: np.ndarray | None, workspace: Workspace) -> None:
-    """Soft threshold in place; `threshold` broadcasts with `block`."""
+    """Apply the soft threshold in place; `threshold` broadcasts with `block`."""
     if threshold is not None:
         block -= np.clip(block, -threshold, threshold, out=workspace("shrink", block.shape))

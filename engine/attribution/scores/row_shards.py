@@ -22,7 +22,11 @@ class RowShards:
 
     @classmethod
     def of(cls, arrays: Sequence[np.ndarray]) -> RowShards:
-        """Put arrays under each other. They must have two dimensions and the same width."""
+        """Stack arrays on top of each other. They must be two-dimensional and equally wide.
+
+        Raises:
+            StoreError: Their shapes do not fit together.
+        """
         parts = tuple(arrays)
         if len({part.shape[1:] for part in parts}) != 1 or parts[0].ndim != 2:
             raise StoreError(
@@ -37,19 +41,19 @@ class RowShards:
     def read(self, rows: range, out: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
         """Copy consecutive rows, or some columns of them, to `out` as float32.
 
-        Pages of a mapped file are given back at once: a pass over all of it would else end with
-        all of it counted as this process's memory.
+        Pages of a memory-mapped file are released at once. Otherwise a pass over the whole file
+        would leave all of it counted as this process's memory.
         """
         for part, start in zip(self.parts, self.starts[:-1], strict=True):
             first, last = max(rows.start, start), min(rows.stop, start + len(part))
             if first < last:
                 mine = slice(first - rows.start, last - rows.start)
                 out[mine] = part[first - start : last - start, columns]
-                _give_pages_back(part)
+                _release_pages(part)
         return out
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy any rows to `out` as float32."""
+        """Copy rows in any order to `out` as float32."""
         shard = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(shard):
             mine = shard == number
@@ -57,10 +61,10 @@ class RowShards:
         return out
 
     def get(self, rows: np.ndarray | range, out: np.ndarray) -> np.ndarray:
-        """`read` or `take`."""
+        """`read` for a range of rows, `take` for an array of row numbers."""
         return self.read(rows, out) if isinstance(rows, range) else self.take(rows, out)
 
 
-def _give_pages_back(array: np.ndarray) -> None:
+def _release_pages(array: np.ndarray) -> None:
     if isinstance(array, np.memmap) and array.mode == "r" and isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)

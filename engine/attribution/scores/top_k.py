@@ -17,11 +17,11 @@ _LOW_BITS = np.int64(2**32 - 1)
 
 @dataclass(frozen=True)
 class TopK:
-    """The k best partners of each of some examples, of both signs.
+    """The k strongest scores of both signs for each of n examples, and whose they are.
 
-    `support_*` are the largest positive scores, largest first; `oppose_*` the most negative, most
-    negative first. Of equal scores the smaller index comes first. Where fewer than k scores have
-    the sign, the rest has index −1 and score 0.
+    `support_*` are the largest positive scores, largest first; `oppose_*` the most negative ones,
+    most negative first. Ties are ordered by index. Where fewer than k scores have the sign, the
+    remaining places have index −1 and score 0.
 
     Attributes:
         support_index, oppose_index: `[n, k]` int32.
@@ -43,20 +43,20 @@ def top_k(
 ) -> tuple[TopK, TopK]:
     """Exact top-k of both signs in one pass over τ[:, trains], a block of training rows at a time.
 
-    A long pass is cut by the caller: each range of `trains` makes a shard alone, and `merge`
-    joins the test side of the shards into what one pass would have found.
+    The caller may cut a long pass into several ranges of `trains`. `merge` then joins the test
+    side of the results into what a single pass would have found.
 
     Args:
         scores: τ.
         k: How many of each sign.
         trains: The training rows to look at; None for all.
-        memory_bytes: Bound on temporaries. Results come on top: 16·k bytes for each test example
-            and each row of `trains`.
-        totals: Add the scores that pass to these.
+        memory_bytes: Limit for temporary arrays. The results need 16·k bytes more for each test
+            example and each row of `trains`.
+        totals: If given, all scores are also added to these sums.
 
     Returns:
-        For each test example its training examples among `trains` (indices of the whole training
-        set), and for each of `trains` its test examples.
+        (for each test example its training examples among `trains`, numbered as in the whole
+        training set; for each of `trains` its test examples).
 
     Raises:
         StoreError: A score is not finite.
@@ -64,8 +64,8 @@ def top_k(
     trains = all_rows_if_none(trains, scores.n_train)
     workspace = Workspace()
     tests_best = {sign: np.zeros((scores.n_test, k), np.int64) for sign in (1, -1)}
-    by_train = _nobody(len(trains), k)
-    # `blocks` counts at least 8 bytes a score; what follows takes 16 more.
+    by_train = _no_examples(len(trains), k)
+    # `blocks` reserves at least 8 bytes per score; the steps below need 16 more.
     for first, block in scores.blocks(trains, memory_bytes // 3):
         if not np.isfinite([block.min(), block.max()]).all():
             raise StoreError(
@@ -87,7 +87,7 @@ def top_k(
 
 
 def top_k_among(scores: np.ndarray, candidates: np.ndarray, k: int) -> TopK:
-    """Top-k of both signs of `scores` `[n, c]`, whose columns stand for `candidates` `[n, c]`."""
+    """Top-k of both signs of `scores` `[n, c]` of the `candidates` `[n, c]`, given by index."""
     support, oppose = (
         _padded(_largest(_keys(scores, sign, candidates, Workspace()), k), k) for sign in (1, -1)
     )
@@ -95,7 +95,7 @@ def top_k_among(scores: np.ndarray, candidates: np.ndarray, k: int) -> TopK:
 
 
 def merge(parts: Sequence[TopK]) -> TopK:
-    """Join the top-k of the same examples among different partners (shards of `top_k`)."""
+    """Join the top-k of the same examples among disjoint candidates (results of `top_k`)."""
     k = parts[0].support_index.shape[1]
     index = np.concatenate([part.support_index for part in parts], axis=1)
     score = np.concatenate([part.support_score for part in parts], axis=1)
@@ -116,30 +116,31 @@ def _rows_first(block: np.ndarray, workspace: Workspace) -> np.ndarray:
 
 
 def _keys(block: np.ndarray, sign: int, index: np.ndarray, workspace: Workspace) -> np.ndarray:
-    """One int64 for each score: the larger the score times `sign`, the larger the key; of equal
-    scores the smaller `index` has the larger key. Scores of the other sign count as 0.
+    """One int64 for each score: the larger score · `sign`, the larger the key. Of equal scores the
+    one with the smaller `index` has the larger key. Scores of the other sign count as 0.
 
-    The bits of a float32 that is not negative order as its value does, so they are the upper half.
+    The bits of non-negative float32 numbers have the same order as the numbers, so they form the
+    upper half of the key.
     """
     positive = np.multiply(block, np.float32(sign), out=workspace("positive", block.shape))
     np.maximum(positive, 0, out=positive)
     keys = workspace("keys", block.shape, np.int64)
     np.copyto(keys, positive.view(np.int32))
     np.left_shift(keys, 32, out=keys)
-    # An index of −1 stands for nobody; its score is 0, and any index under a 0 is read as −1.
+    # Index −1 means no example: its score is 0, and any index with score 0 is decoded as −1.
     np.bitwise_or(keys, _LOW_BITS - np.maximum(index, 0), out=keys)
     return keys
 
 
 def _largest(keys: np.ndarray, k: int) -> np.ndarray:
-    """The k largest keys of each row (fewer if there are fewer), largest first. Reorders `keys`."""
+    """The k largest keys of each row, or all if fewer, largest first. Reorders `keys`."""
     if k < keys.shape[1]:
         keys.partition(keys.shape[1] - k, axis=1)
         keys = keys[:, -k:]
     return np.sort(keys, axis=1)[:, ::-1]
 
 
-def _nobody(n: int, k: int) -> TopK:
+def _no_examples(n: int, k: int) -> TopK:
     return TopK(
         np.full((n, k), -1, np.int32),
         np.zeros((n, k), np.float32),

@@ -9,15 +9,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums of scores, positive and negative apart, added up in float64 over blocks of τ.
+    """Sums of positive and of negative scores, in float64, accumulated over blocks of τ.
 
-    A training example's sum over all predictions says how much it matters; a prediction's sum over
-    all training examples is what shares of influence are shares of. The units are those of the
-    scores, so a prediction with large scores weighs more in a training example's sum.
+    A training example's sum over all predictions says how much it matters. A prediction's sum over
+    all training examples is the whole that shares of influence refer to. Both are in units of the
+    scores, so a prediction with large scores counts more in a training example's sum.
 
     Attributes:
-        test_support, test_oppose: `[n_test]`, over the training rows that were added.
-        train_support, train_oppose: `[n_train]`, over all test rows; 0 where nothing was added.
+        test_support, test_oppose: `[n_test]`, over the training rows added so far.
+        train_support, train_oppose: `[n_train]`, over all test rows; 0 for rows not added yet.
     """
 
     test_support: np.ndarray
@@ -30,7 +30,7 @@ class Totals:
         return cls(np.zeros(n_test), np.zeros(n_test), np.zeros(n_train), np.zeros(n_train))
 
     def add(self, first: int, block: np.ndarray) -> None:
-        """Add scores `[n_test, b]` of the training rows from `first` on."""
+        """Add the scores `[n_test, b]` of b training rows, starting at row `first`."""
         mine = slice(first, first + block.shape[1])
         for sign, tests, trains in (
             (block > 0, self.test_support, self.train_support),

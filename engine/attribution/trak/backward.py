@@ -22,7 +22,7 @@ Consumer = Callable[[str, nn.Module, Tensor, Tensor], None]
 
 
 class _Start(torch.autograd.Function):
-    """Makes a layer's output the start of the graph, without a copy and without a leaf.
+    """Makes a layer's output the start of the graph, without copying it and without a leaf.
 
     A leaf would forbid the in-place activations that often follow.
     """
@@ -44,10 +44,15 @@ def backward(
     layers: Mapping[str, nn.Module],
     consume: Consumer,
 ) -> Tensor:
-    """Run one forward and one activation-only backward; hand (a, g) of each layer to `consume`.
+    """Run one forward and one activation-only backward pass; pass (a, g) of each layer on.
 
-    `consume` is called once for every use of a layer, last layer first, while the gradient is
-    still in the cache. It must not keep or change the tensors it is given.
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        batch: Prepared examples.
+        layers: The layers to observe, by name.
+        consume: Called once for every use of a layer, last layer first, while the gradient is
+            still in the processor's cache. It must not keep or change the tensors it receives.
 
     Returns:
         Model outputs `[batch]`, detached.
@@ -60,7 +65,7 @@ def backward(
             a = input_of(args, kwargs).detach()
             if not result.requires_grad:
                 result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
-            # A hook of the tensor, not of its name: an in-place activation afterwards is safe.
+            # The hook belongs to this tensor, so a later in-place activation does not disturb it.
             result.register_hook(lambda g: consume(path, layer, a, g))
             return result
 
@@ -81,7 +86,7 @@ def backward(
 
 @contextlib.contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Parameters do not require gradients inside; afterwards they do as before."""
+    """Within this context no parameter requires gradients; afterwards the flags are restored."""
     trained = [p for p in model.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

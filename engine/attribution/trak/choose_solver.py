@@ -1,15 +1,13 @@
-"""TRAK for one checkpoint: which road to take.
+"""Choose how TRAK's linear system is solved: by the dual or by the primal.
 
     τ(x) = (mean_m Q_m)^t ⊙ mean_m( Φ_m (Φ_mᵀW_mΦ_m + λ_m I)⁻¹ φ_m(x) ),    W_m = diag(Q_m^t)
 
-This module gives the second factor of one checkpoint m. *Dual*: `attribute_dual` gives the whole
-matrix at once. *Primal*: `features` of the training examples are stored once, `gram` and
-`test_factors` turn test features so that a block of scores is `test_factors @ block.T`.
+`dual` and `primal` compute the second factor for one checkpoint m.
 
-DESIGN section 5 has t = 1 in front and W = I. A model is far surer of what it was trained on than
-it would be had it not seen it, so that Q at the trained weights is far too small for most examples.
-Tempering it (t = ½) and using it for the curvature of the loss too, as a Gauss-Newton step does
-(the papers drop W), raised LDS by a third and more on both workloads of DESIGN section 6.
+The paper has t = 1 and W = I (TRAK, arXiv 2303.14186, section 3). But a model is far more confident
+on an example it was trained on than on one it was not, so at the trained weights Q is far too small
+for most training examples. Tempering Q (t = ½), and using it for the curvature of the loss as a
+Gauss-Newton step does, raised LDS by a third and more on both workloads of DESIGN section 6.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ from engine.store.errors import SpecError
 from engine.store.spec import TrakSpec
 
 DUAL_LIMIT = 40_000
-"""Beyond so many training examples the n³ solve costs more than the primal."""
+"""With more training examples than this, the dual's n³ solve costs more than the primal."""
 
 TEMPERING = 0.5
 DAMPING = 1.5
-"""λ that did well with one and with five checkpoints on both workloads of DESIGN section 6, where
-LDS is flat around it. Generalised cross-validation and effective dimension chose no better."""
+"""This λ did well with one and with five checkpoints on both workloads of DESIGN section 6; LDS is
+flat around it. Generalized cross-validation and effective dimension chose no better value."""
 
 
 def choose_road(
@@ -43,7 +41,7 @@ def choose_road(
     spec: TrakSpec,
     memory_bytes: int,
 ) -> Road:
-    """Choose dual or primal by the number of examples and by memory.
+    """Choose the dual or the primal by the number of examples and by memory.
 
     Args:
         model: Any checkpoint, in eval mode.
@@ -51,11 +49,11 @@ def choose_road(
         batch: A few prepared examples.
         n_train: Training examples.
         n_test: Test examples.
-        spec: `[trak]` of study.toml; a road named there is taken if it fits.
-        memory_bytes: The most that one checkpoint may take.
+        spec: `[trak]` of study.toml; the choice made there is taken if it fits.
+        memory_bytes: Memory limit for one checkpoint.
 
     Raises:
-        SpecError: The road that `spec` names does not fit in memory.
+        SpecError: What `spec` names does not fit in memory.
         CheckpointError: The model cannot be attributed.
     """
     plan = plan_gradients(model, output, batch)

@@ -1,4 +1,7 @@
-"""TRAK's dual: solve with the `[n_train, n_train]` kernel."""
+"""TRAK's dual: solve with the `[n_train, n_train]` kernel instead of the gradients.
+
+Φ (ΦᵀΦ + λI)⁻¹ φ(x) = (K + λI)⁻¹ k(x),    K = ΦΦᵀ,  k(x) = Φ φ(x)
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.trak.kernel import Batches, Kernel, first_examples, make_kernel
-from engine.attribution.trak.linear_system import damp, example_weights, singular
+from engine.attribution.trak.linear_system import damp, example_weights, not_positive_definite
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.plan import Output
 from engine.attribution.trak.solver import Road
@@ -22,18 +25,18 @@ def attribute_dual(
     memory_bytes: int,
     out_to_loss: Tensor | None = None,
 ) -> Tensor:
-    """Scores `[n_test, n_train]` of one checkpoint, float32, not yet multiplied by Q.
+    """Scores `[n_test, n_train]` of one checkpoint, float32, before multiplication by Q.
 
     Args:
         model: In eval mode.
         output: The task's model output.
         train: Training examples.
         test: Test examples.
-        road: A dual one.
-        seed: The checkpoint's own.
-        memory_bytes: The most this may take.
-        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None weighs all
-            the same.
+        road: `dual-exact` or `dual-wide`.
+        seed: Of the projection; different for each checkpoint.
+        memory_bytes: Memory limit.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None gives all
+            the same weight.
 
     Raises:
         CheckpointError: The model cannot be attributed.
@@ -49,13 +52,12 @@ def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tens
     """(K W + λ · mean diag(K W) · I)⁻¹ k in float32 by Cholesky: scores `[n_test, n_train]`.
 
     With W = diag(weights) this is Φ (ΦᵀWΦ + λI)⁻¹ φ(x), a Gauss-Newton step in which each training
-    example counts by the curvature of its loss; without weights it is TRAK's. The kernel is used
-    up.
+    example counts by the curvature of its loss. Without weights it is plain TRAK.
 
     Args:
-        kernel: From `make_kernel`.
-        damping: λ.
-        weights: Positive, `[n_train]`.
+        kernel: From `make_kernel`. It is overwritten.
+        damping: λ, relative to the mean of the diagonal.
+        weights: Positive, `[n_train]`; None for plain TRAK.
 
     Raises:
         DataloupeError: The damped kernel is not positive definite.
@@ -69,9 +71,9 @@ def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tens
 
 
 def factorize(kernel: Tensor, damping: float, root: Tensor | None = None) -> Tensor:
-    """Lower Cholesky factor of √W K √W + λ · mean diag · I; `root` is √W's diagonal.
+    """Lower Cholesky factor of √W K √W + λ · mean diag · I; `root` is the diagonal of √W.
 
-    Only the upper triangle of the kernel counts, and it is used up.
+    Only the upper triangle of the kernel is read, and it is overwritten.
 
     Raises:
         DataloupeError: The damped kernel is not positive definite.
@@ -82,5 +84,5 @@ def factorize(kernel: Tensor, damping: float, root: Tensor | None = None) -> Ten
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(kernel.mT)  # lower of the transpose = upper
     if failed:
-        raise singular(damping, f"the kernel of {len(kernel)} training examples")
+        raise not_positive_definite(damping, f"the kernel of {len(kernel)} training examples")
     return factor

@@ -1,8 +1,9 @@
 """Exact per-example gradients of the model outputs.
 
 Layers with a rule in `layer_gradients` need one forward and one activation-only backward pass for
-the whole batch. All other parameters go through `torch.func`, or example by example where vmap has
-no rule: slower, always right. `make_plan` decides once which parameter goes which way.
+the whole batch. The gradients of all other parameters come from `torch.func`, or from one backward
+pass per example where vmap cannot run the model: slower, but always right. `make_plan` decides
+which parameter takes which way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from engine.attribution.trak.plan import Batch, Output, Plan, layers_of
 def tapped_gradients(
     model: nn.Module, output: Output, batch: Batch, plan: Plan
 ) -> dict[str, Tensor]:
-    """Exact gradients `[batch, *shape]` of every tapped parameter by name."""
+    """Exact gradients `[batch, *shape]` of every parameter in `plan.layers`, by name."""
     found: dict[str, Tensor] = {}
 
     def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
@@ -38,12 +39,12 @@ def tapped_gradients(
 
 
 def add_gradient(found: dict[str, Tensor], name: str, gradient: Tensor) -> None:
-    """Add the gradient from one use of a parameter to those from its other uses."""
+    """Add the gradient from one use of a parameter to those of its other uses."""
     found[name] = found[name] + gradient if name in found else gradient
 
 
 class OutputModule(nn.Module):
-    """`output(model, batch)` as a module, so that `functional_call` can swap its parameters."""
+    """`output(model, batch)` as a module, so that `functional_call` can replace parameters."""
 
     def __init__(self, model: nn.Module, output: Output) -> None:
         super().__init__()
@@ -57,7 +58,15 @@ class OutputModule(nn.Module):
 def untapped_gradients(
     model: nn.Module, output: Output, batch: Batch, names: Sequence[str], looped: bool
 ) -> Tensor:
-    """Gradients of the named parameters, flattened and joined: `[batch, sum of sizes]`."""
+    """Gradients of the named parameters, flattened and joined: `[batch, sum of sizes]`.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        batch: Prepared examples.
+        names: Parameters, in the order of the result's columns.
+        looped: One backward pass per example instead of vmap.
+    """
     parameters = dict(model.named_parameters())
     chosen = {f"model.{name}": parameters[name].detach() for name in names}
     outputs = OutputModule(model, output)
@@ -87,7 +96,7 @@ def untapped_gradients(
 def per_example_gradients(
     model: nn.Module, output: Output, batch: Batch, plan: Plan
 ) -> dict[str, Tensor]:
-    """Exact gradients `[batch, *shape]` of every attributed parameter by name."""
+    """Exact gradients `[batch, *shape]` of every attributed parameter, by name."""
     found = tapped_gradients(model, output, batch, plan)
     if plan.untapped:
         joined = untapped_gradients(model, output, batch, plan.untapped, plan.looped)

@@ -14,10 +14,10 @@ def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor, bias: Tensor | None 
     """Per-example gradient `[batch, *weight.shape]` from one use of a layer.
 
     Args:
-        layer: A layer that `plan_gradients` taps.
+        layer: A layer of `Plan.layers`.
         a: Its input.
         g: Gradient of the model outputs with respect to its output.
-        bias: `bias_gradient` of this use, if at hand.
+        bias: `bias_gradient` of the same use, if already computed.
     """
     b = len(g)
     if isinstance(layer, nn.Linear):
@@ -35,8 +35,8 @@ def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor, bias: Tensor | None 
         assert layer.running_mean is not None
         assert layer.running_var is not None
         bias = _over_positions(g) if bias is None else bias
-        centred = torch.addcmul(_over_positions(g * a), bias, layer.running_mean, value=-1)
-        return centred * (layer.running_var + layer.eps).rsqrt()
+        centered = torch.addcmul(_over_positions(g * a), bias, layer.running_mean, value=-1)
+        return centered * (layer.running_var + layer.eps).rsqrt()
     if isinstance(layer, nn.GroupNorm):
         return _over_positions(g * F.group_norm(a, layer.num_groups, eps=layer.eps))
     if isinstance(layer, nn.LayerNorm):
@@ -65,7 +65,10 @@ def positions_of(tensor: Tensor, channels: int = -1) -> Tensor:
 
 
 def patches(layer: nn.Module, a: Tensor) -> Tensor:
-    """What a convolution sees: `[batch, positions, kernel, in]` (unfold, for any dimensions)."""
+    """The input patches of a convolution: `[batch, positions, kernel, in]`.
+
+    The same as `torch.nn.functional.unfold`, for any number of dimensions.
+    """
     assert isinstance(layer, CONVOLUTIONS)
     spatial = len(layer.kernel_size)
     a, padding = _padded(layer, a)
@@ -92,7 +95,7 @@ def patches(layer: nn.Module, a: Tensor) -> Tensor:
 
 
 def convolve(layer: nn.Module, a: Tensor, kernels: Tensor) -> Tensor:
-    """The convolution of a layer with other kernels, `[new, in, *kernel]`, and without bias."""
+    """Convolve as the layer does, but with other kernels `[new, in, *kernel]` and no bias."""
     assert isinstance(layer, CONVOLUTIONS)
     a, padding = _padded(layer, a)
     function = (F.conv1d, F.conv2d, F.conv3d)[len(layer.kernel_size) - 1]
@@ -103,7 +106,7 @@ def convolve(layer: nn.Module, a: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _padded(layer: nn.Module, a: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """(input, zero padding still to do): uneven and non-zero paddings are done here."""
+    """(input, zero padding still to apply). Uneven and non-zero padding is applied here."""
     assert isinstance(layer, CONVOLUTIONS)
     if isinstance(layer.padding, tuple) and layer.padding_mode == "zeros":
         return a, layer.padding
@@ -112,7 +115,7 @@ def _padded(layer: nn.Module, a: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def embedding_rows(layer: nn.Embedding, ids: Tensor, g: Tensor) -> Tensor:
-    """Gradient `[batch, positions, features]` that each looked-up row receives; 0 for padding."""
+    """Gradient `[batch, positions, features]` of each row that was looked up; 0 for padding."""
     rows = g.reshape(len(g), -1, g.shape[-1])
     if layer.padding_idx is None:
         return rows

@@ -11,14 +11,17 @@ _LEAST_Q = 1e-8
 
 
 def temper(out_to_loss: Tensor, road: Road) -> Tensor:
-    """Q^t: what the scores are multiplied by (mean Q) and what `attribute_dual` and `gram` weigh
-    training examples by (a checkpoint's own Q). Q that is 1 everywhere weighs nothing."""
+    """Q^t `[n_train]`, the tempered out-to-loss gradient.
+
+    Scores are multiplied by it (with Q averaged over checkpoints), and training examples are
+    weighted by it in each checkpoint's linear system.
+    """
     return out_to_loss.abs().clamp(min=_LEAST_Q) ** road.tempering
 
 
 def example_weights(out_to_loss: Tensor, road: Road) -> Tensor | None:
-    """Tempered Q with mean 1, so that checkpoints whose Q differ in size count the same; None
-    where all training examples weigh alike."""
+    """The diagonal of W `[n_train]`: tempered Q, scaled to mean 1 so that checkpoints with larger Q
+    do not count more. None where all training examples have the same weight (`plain`)."""
     if road.curvature == "plain":
         return None
     weights = temper(out_to_loss, road)
@@ -26,13 +29,13 @@ def example_weights(out_to_loss: Tensor, road: Road) -> Tensor | None:
 
 
 def damp(matrix: Tensor, damping: float) -> None:
-    """Add damping · mean diagonal to the diagonal, in place."""
+    """Add λ = damping · mean of the diagonal to the diagonal, in place."""
     diagonal = matrix.diagonal()
     diagonal += damping * diagonal.mean()
 
 
-def singular(damping: float, what: str) -> DataloupeError:
-    """The error for a Cholesky factorisation that failed."""
+def not_positive_definite(damping: float, what: str) -> DataloupeError:
+    """The error for a Cholesky factorization that failed."""
     return DataloupeError(
         f"With damping {damping:g}, {what} is not positive definite in float32. "
         "Raise `trak.damping`, or leave it at its default."

@@ -1,7 +1,7 @@
-"""Decide how each parameter's gradient is computed, and prove it against autograd.
+"""Decide how each parameter's gradient is computed, and check it against autograd.
 
-A parameter is read off its layer's input and output gradient where `layer_gradients` has a rule
-for the layer and the result agrees with autograd on a few examples. All others go through
+A gradient is computed from its layer's input and output gradient where `layer_gradients` has a
+rule for the layer and the result agrees with autograd on a few examples. All others come from
 `torch.func`.
 """
 
@@ -36,14 +36,15 @@ _TAPPED = (
 )
 PROOF_EXAMPLES = 16
 _PROOF_NUMBERS = 32_000_000
-"""The proof holds whole gradients: as many examples as fit in so many numbers, at least two."""
+"""The check against autograd holds whole gradients. It uses as many examples as fit into this many
+numbers, but at least two."""
 
 
 def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
-    """Decide how each parameter's gradient is got and prove it on a few examples.
+    """Decide how each parameter's gradient is computed and check it on a few examples.
 
-    Only parameters that require gradients are attributed. Convolution weights are laid out
-    channels-last in memory (their values stay as they are), which is the fastest layout on CPUs.
+    Only parameters that require gradients are attributed. Convolution weights are stored
+    channels-last in memory, the fastest layout on CPUs; their values do not change.
 
     Args:
         model: In eval mode.
@@ -51,7 +52,7 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
         batch: Prepared examples; the first `PROOF_EXAMPLES` are used.
 
     Raises:
-        CheckpointError: Examples of a batch influence each other, or nothing can be attributed,
+        CheckpointError: Examples of a batch influence each other, no parameter can be attributed,
             or outputs or gradients are not finite.
     """
     check_uncoupled(model)
@@ -89,13 +90,13 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
         else:
             untapped.update(owned.values())
     plan = _with_untapped(shapes, layers, untapped)
-    wrong = _disprove(model, output, few, plan)
-    if wrong:  # used in a way that a tap cannot see, such as F.linear(x, embedding.weight)
+    wrong = _disagreeing(model, output, few, plan)
+    if wrong:  # used outside its layer's forward, such as F.linear(x, embedding.weight)
         plan = _with_untapped(shapes, layers, {*plan.untapped, *wrong})
     if plan.untapped:
         plan = replace(plan, looped=_needs_loop(model, output, few, plan))
     gradients = per_example_gradients(model, output, few, plan)
-    energies = {  # two digits, so that devices that round differently still agree on the shares
+    energies = {  # two digits, so that devices that round differently agree on the shares
         name: float(f"{gradient.double().square().sum().item() / len(gradient):.1e}")
         for name, gradient in gradients.items()
     }
@@ -119,7 +120,7 @@ def check_uncoupled(model: nn.Module) -> None:
 
 
 def _check_outputs(model: nn.Module, output: Output, batch: Batch) -> None:
-    """Outputs are `[batch]`, finite, and the same whoever else is in the batch."""
+    """Outputs are `[batch]`, finite, and do not depend on the rest of the batch."""
     size = len(next(iter(batch.values())))
     with torch.no_grad():
         together = output(model, batch)
@@ -146,7 +147,8 @@ def _check_outputs(model: nn.Module, output: Output, batch: Batch) -> None:
 def _observe(
     model: nn.Module, output: Output, batch: Batch, holders: Mapping[str, nn.Module]
 ) -> tuple[dict[str, int], set[str]]:
-    """Run once: (positions an example of each layer that a tap can serve, layers that misfit)."""
+    """One forward pass: (positions per example of each layer with a rule, layers where the rule
+    does not apply because input or output is not one row per example)."""
     size = len(next(iter(batch.values())))
     positions: dict[str, int] = {}
     misfits: set[str] = set()
@@ -190,7 +192,7 @@ def _has_rule(module: nn.Module) -> bool:
 def _with_untapped(
     shapes: dict[str, torch.Size], layers: dict[str, Layer], untapped: set[str]
 ) -> Plan:
-    """A parameter is tapped everywhere it is used or nowhere."""
+    """A plan in which none of the layers has a parameter of `untapped`."""
     kept = {
         path: Layer(
             None if layer.weight in untapped else layer.weight,
@@ -204,10 +206,10 @@ def _with_untapped(
     return Plan(shapes, {}, kept, names, looped=False)
 
 
-def _disprove(model: nn.Module, output: Output, batch: Batch, plan: Plan) -> set[str]:
-    """Tapped parameters whose per-example gradients do not sum to what autograd says.
+def _disagreeing(model: nn.Module, output: Output, batch: Batch, plan: Plan) -> set[str]:
+    """Parameters whose per-example gradients by rule do not sum to the gradient by autograd.
 
-    Each example gets a weight of its own, so that a gradient given to the wrong example shows.
+    Each example has a different weight in the sum, so that a gradient of the wrong example shows.
     """
     tapped = [name for name in plan.shapes if name not in plan.untapped]
     if not tapped:

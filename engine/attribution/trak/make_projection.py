@@ -1,4 +1,4 @@
-"""Draw the random projection of one checkpoint's gradients, and cut it into parts."""
+"""Draw the random projection of one checkpoint's gradients, and split it into parts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from engine.attribution.trak.projection import Matrix, Projection, outer_costs
 from engine.store import fingerprint
 
 _CHANNELS = 16
-"""Convolutions make their channels in blocks of so many; 25 take longer than 32 (oneDNN, CPUs)."""
+"""Convolutions compute channels in blocks of this size: 25 take longer than 32 (oneDNN, CPUs)."""
 _COPY = 16
-"""Multiplications that take as long as copying one number into a patch (measured on CPUs)."""
+"""How many multiplications take as long as copying one number into a patch (measured on CPUs)."""
 
 
 def make_projection(
@@ -28,15 +28,15 @@ def make_projection(
     seed: int,
     only: Callable[[str], bool] = lambda name: True,
 ) -> Projection:
-    """Draw the projection of one checkpoint. The same seed gives the same on every device.
+    """Draw the projection of one checkpoint. A seed gives the same projection on every device.
 
     Args:
         plan: From `plan_gradients`.
-        model: Names the layers and the device.
-        width: Features to share out before the sketch; fewer if all parameters fit exactly.
+        model: Gives the layers and the device.
+        width: Features before the sketch; fewer if all parameters fit without projection.
         proj_dim: Features after the sketch; None for no sketch.
-        seed: A checkpoint's own.
-        only: Parameters to take in, by name; the others are left out.
+        seed: Different for each checkpoint.
+        only: Whether to include a parameter, by name.
     """
     layers = layers_of(model, plan)
     device = next(model.parameters()).device
@@ -99,7 +99,10 @@ def make_projection(
 
 
 def split(projection: Projection, width: int) -> list[Projection]:
-    """Cut an unsketched projection into parts of at most `width` features where blocks allow."""
+    """Split a projection without sketch into parts of at most `width` features.
+
+    A part is wider where a single block is.
+    """
     assert projection.signs is None
     blocks = [(name, matrix.width) for name, matrix in projection.matrices.items()]
     blocks.append(("", projection.rest_width))
@@ -142,9 +145,9 @@ def share_out(
 ) -> dict[str, int]:
     """Share `width` among blocks in proportion to the energy of their gradients.
 
-    The error of an inner product is about Σ energy²/width over the blocks, which this minimises.
-    None gets more than its size; what is left over goes to the others. Every non-empty block gets
-    at least 1.
+    The error of an inner product is about Σ energy²/width over the blocks, which this minimizes.
+    No block gets more than its size; the surplus goes to the others. Every non-empty block gets at
+    least 1.
     """
     shares: dict[str, int] = {}
     left_energy, left_width = sum(energies.values()), width
@@ -166,7 +169,7 @@ def _sides(rows: int, columns: int, share: int, step: int) -> tuple[int, int]:
     """(p_out, p_in) with p_out · p_in ≤ share, as square as the weight allows.
 
     The error of a Kronecker projection is about 2/p_out + 2/p_in, so the shorter side decides.
-    p_in becomes a multiple of `step` where the share has room for one.
+    p_in becomes a multiple of `step` where the share is large enough.
     """
     if rows * columns <= share:
         return rows, columns
@@ -182,9 +185,10 @@ def _variance(size: int, kept: int) -> float:
 
 
 def _orthogonal(size: int, kept: int, key: str, device: torch.device) -> Tensor | None:
-    """`[size, kept]` with orthogonal columns and E[P Pᵀ] = I; None when nothing is to be cut.
+    """`[size, kept]` with orthogonal columns and E[P Pᵀ] = I; None when all of `size` is kept.
 
-    Orthogonal columns err less than Gaussian ones, the more so the more of the space they keep.
+    Orthogonal columns have a smaller error than Gaussian ones, above all where `kept` is a large
+    part of `size`.
     """
     if kept >= size:
         return None
@@ -200,7 +204,7 @@ def _generator(key: str) -> torch.Generator:
 
 
 def _convolves(positions: int, rows: int, columns: int, p_out: int, p_in: int) -> bool:
-    """Whether to convolve with P_in takes less than to cut patches out and to project their sum."""
+    """Whether convolving with P_in costs less than extracting patches and projecting their sum."""
     early = positions * columns * p_in + min(outer_costs(positions, rows, p_in, p_out))
     late = positions * columns * _COPY + min(outer_costs(positions, rows, columns, p_out))
     if p_in < columns:
@@ -209,10 +213,10 @@ def _convolves(positions: int, rows: int, columns: int, p_out: int, p_in: int) -
 
 
 def _as_kernels(layer: nn.Module, right: Tensor | None) -> Tensor:
-    """P_in `[columns, p_in]` as kernels; all columns as they are for None."""
+    """P_in `[columns, p_in]` as convolution kernels; the identity for None."""
     assert isinstance(layer, CONVOLUTIONS)
     if right is None:
         right = torch.eye(layer.weight[0].numel(), device=layer.weight.device)
     shape = (right.shape[1], *layer.kernel_size, layer.in_channels)
-    # Channels last in memory, as `movedim` leaves them: oneDNN takes that as it is.
+    # `movedim` leaves them channels-last in memory, which oneDNN takes without a copy.
     return right.T.contiguous().view(shape).movedim(-1, 1)

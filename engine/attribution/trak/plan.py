@@ -1,4 +1,4 @@
-"""How the gradient of each parameter is computed: the plan that `make_plan` draws up."""
+"""The plan by which per-example gradients are computed. `make_plan` makes it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Output = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class Layer:
-    """A tapped layer: the canonical names of its parameters, None where it has none to attribute.
+    """A layer whose parameter gradients follow from its input and output gradient.
 
     Attributes:
-        weight: Name of the weight in `Plan.shapes`.
-        bias: Name of the bias.
+        weight: Name of the weight in `Plan.shapes`; None where it is not attributed.
+        bias: Name of the bias; None where there is none or it is not attributed.
         positions: How often the weight is applied to one example (pixels, tokens, calls).
     """
 
@@ -32,14 +32,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the gradient of each parameter is got. Holds names and numbers, no tensors.
+    """How the gradient of each parameter is computed. Holds names and numbers, no tensors.
 
     Attributes:
-        shapes: Every attributed parameter, in the model's order.
+        shapes: Shape of every attributed parameter by name, in the model's order.
         energies: Mean squared norm of each parameter's gradient over the first few examples.
-        layers: Layer name → tapped layer.
-        untapped: Parameters whose gradients come from `untapped_gradients`.
-        looped: vmap has no rule for this model, so the untapped go example by example.
+        layers: Layer name → layer with a gradient rule.
+        untapped: Parameters without such a layer; `untapped_gradients` computes their gradients.
+        looped: vmap cannot run this model, so untapped gradients are computed one example at a
+            time.
     """
 
     shapes: dict[str, torch.Size]
@@ -59,5 +60,5 @@ def head(batch: Batch, size: int) -> Batch:
 
 
 def layers_of(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
-    """The tapped layers of this model by name."""
+    """The model's layers with a gradient rule, by name."""
     return {path: model.get_submodule(path) for path in plan.layers}

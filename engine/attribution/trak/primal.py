@@ -1,4 +1,8 @@
-"""TRAK's primal: solve with the `[p, p]` Gram matrix of projected gradients."""
+"""TRAK's primal: solve with the `[p, p]` Gram matrix of projected gradients.
+
+The `features` of the training examples are stored once. `gram` and `test_factors` then turn test
+features into factors, so that a block of scores is `test_factors @ block.T`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.linear_system import damp, example_weights, singular
+from engine.attribution.trak.linear_system import damp, example_weights, not_positive_definite
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import make_projection
 from engine.attribution.trak.plan import Batch, Output
@@ -18,14 +22,18 @@ from engine.attribution.trak.solver import Road
 def primal_projection(
     model: nn.Module, output: Output, batch: Batch, road: Road, seed: int
 ) -> Projection:
-    """Draw and check one checkpoint's projection for the primal.
+    """Draw and check the projection of one checkpoint.
 
     Args:
         model: In eval mode.
         output: The task's model output.
         batch: The first training examples, `PROOF_EXAMPLES` or more.
-        road: A primal one.
-        seed: The checkpoint's own; another seed gives another projection.
+        road: `primal`.
+        seed: Different for each checkpoint.
+
+    Raises:
+        CheckpointError: The model cannot be attributed.
+        DataloupeError: Gradients are zero or not finite, or the projection distorts them.
     """
     plan = plan_gradients(model, output, batch)
     projection = make_projection(plan, model, road.width, road.proj_dim, seed)
@@ -36,12 +44,12 @@ def primal_projection(
 def gram(
     blocks: Iterable[Tensor], road: Road | None = None, out_to_loss: Tensor | None = None
 ) -> Tensor:
-    """ΦᵀWΦ `[p, p]`, float32, from blocks `[rows, p]` of training features, streamed.
+    """ΦᵀWΦ `[p, p]`, float32, summed over blocks `[rows, p]` of training features.
 
     Args:
         blocks: Features in the order of the training examples.
-        road: Holds the tempering; only with `out_to_loss`.
-        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None: W = I.
+        road: Gives the tempering; needed only with `out_to_loss`.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None for W = I.
     """
     total: Tensor | None = None
     weights: Tensor | None = None
@@ -61,7 +69,12 @@ def gram(
 
 
 def test_factors(gram: Tensor, test_features: Tensor, damping: float) -> Tensor:
-    """(ΦᵀΦ + λ · mean diag · I)⁻¹ φ(x): `[n_test, p]`; scores of a block are `factors @ block.T`.
+    """(ΦᵀWΦ + λ · mean diag · I)⁻¹ φ(x) `[n_test, p]`: scores of a block are `factors @ block.T`.
+
+    Args:
+        gram: ΦᵀWΦ `[p, p]`, from `gram`.
+        test_features: φ(x) `[n_test, p]`.
+        damping: λ, relative to the mean of the diagonal.
 
     Raises:
         DataloupeError: The damped Gram matrix is not positive definite.
@@ -70,7 +83,7 @@ def test_factors(gram: Tensor, test_features: Tensor, damping: float) -> Tensor:
 
 
 def gram_factor(gram: Tensor, damping: float) -> Tensor:
-    """Lower Cholesky factor of ΦᵀΦ + λ · mean diag · I.
+    """Lower Cholesky factor of ΦᵀWΦ + λ · mean diag · I.
 
     Raises:
         DataloupeError: The damped Gram matrix is not positive definite.
@@ -80,5 +93,5 @@ def gram_factor(gram: Tensor, damping: float) -> Tensor:
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(damped)
     if failed:
-        raise singular(damping, f"the Gram matrix of {len(gram)} features")
+        raise not_positive_definite(damping, f"the Gram matrix of {len(gram)} features")
     return factor

@@ -6,9 +6,9 @@ is applied. With two small random matrices
     P_outᵀ (Σ_t g_t a_tᵀ) P_in = Σ_t (P_outᵀ g_t)(P_inᵀ a_t)ᵀ,
 
 a Kronecker-structured Johnson-Lindenstrauss projection (Choe et al. 2024, LoGra; Park et al. 2023,
-TRAK, section 3). Each weight gets a share of the width by the energy of its gradients; what fits
-its share is taken exactly. The features of all parameters are joined and, if wider than asked for,
-sketched.
+TRAK, section 3). `make_projection` draws it: each weight gets a share of the width by the energy of
+its gradients, and a weight that fits into its share is not projected. The features of all
+parameters are joined and, if they are wider than `proj_dim`, sketched.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ from engine.store.errors import DataloupeError
 
 _CHECKED_EXAMPLES = 2
 _FLAT = 2
-"""How much longer a multiplication takes in one flat product than in a batch of small ones
+"""How many times longer a multiplication takes in one flat product than in a batch of small ones
 (measured on CPUs)."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The share of one weight, seen as a matrix `[rows, columns]` (outputs × inputs).
+    """The projection of one weight, taken as a matrix `[rows, columns]` (outputs × inputs).
 
     Attributes:
-        left: P_out `[rows, p_out]`, or None for all rows as they are.
-        right: P_in `[columns, p_in]`, or None. Columns of a convolution run over (kernel, in).
-        kernels: P_in laid out as the kernels of a convolution, `[p_in, in, *kernel]`, where to
-            convolve with them first is cheaper; else None.
+        left: P_out `[rows, p_out]`; None keeps all rows.
+        right: P_in `[columns, p_in]`; None keeps all columns. Columns of a convolution run over
+            (kernel, in).
+        kernels: P_in as convolution kernels, `[p_in, in, *kernel]`, where it is cheaper to
+            convolve with them first; else None.
         start: First column of the features.
         width: p_out · p_in.
     """
@@ -69,16 +70,17 @@ class Projection:
     """A random projection of the gradients of one checkpoint.
 
     Attributes:
-        plan: How gradients are got.
+        plan: How gradients are computed.
         matrices: Weight name → its projection.
-        rest: Names of all other parameters → first column of each in the joined rest.
-        rest_size: Length of the joined rest.
-        rest_left: `[rest_size, p]` that projects the joined rest, or None to take it exactly.
+        rest: All other parameters by name → first column of each in their joined gradient.
+        rest_size: Length of that joined gradient.
+        rest_left: `[rest_size, p]`, which projects it; None keeps it as it is.
         rest_start: First column of the rest's features.
         width: Features before the sketch.
         signs: `[width / proj_dim, proj_dim]` of ±1: the sketch; None for none.
-        proj_dim: Features that come out.
-        error: Standard deviation that JL promises for ‖φ‖²/‖∇‖² of one example, for the check.
+        proj_dim: Features after the sketch.
+        error: Standard deviation of ‖φ‖²/‖∇‖² for one example that Johnson-Lindenstrauss
+            predicts; `check_projection` compares with it.
     """
 
     plan: Plan
@@ -108,7 +110,7 @@ def project(
         output: The task's model output.
         batch: Prepared examples.
         projection: Of this checkpoint.
-        into: Where to write them; a new tensor if None.
+        into: Where to write the features; None makes a new tensor.
     """
     plan = projection.plan
     b = len(next(iter(batch.values())))
@@ -195,7 +197,7 @@ def _outer(out: Tensor, seen: Tensor, left: Tensor | None) -> Tensor:
     Args:
         out: `[batch, positions, rows]`.
         seen: `[batch, positions, columns]`.
-        left: `[rows, p_out]`; None for all rows as they are.
+        left: `[rows, p_out]`; None keeps all rows.
     """
     b, positions, rows = out.shape
     columns = seen.shape[2]
@@ -206,12 +208,12 @@ def _outer(out: Tensor, seen: Tensor, left: Tensor | None) -> Tensor:
             return torch.bmm(left.T.expand(b, -1, -1), _outer(out, seen, None))
         few = left.T @ out.reshape(-1, rows).T
         return torch.bmm(few.view(p_out, b, positions).transpose(0, 1), seen)
-    # Matrix libraries are faster the longer the rows of what they make, here as two lines above.
+    # Matrix libraries are faster when the rows of the result are long, here and two lines above.
     return torch.bmm(seen.mT, out).mT if columns < rows else torch.bmm(out.mT, seen)
 
 
 def outer_costs(positions: int, rows: int, columns: int, p_out: int) -> tuple[int, int]:
-    """What `_outer` costs, in multiplications, with P_out first and with P_out last."""
+    """Multiplications that `_outer` takes with P_out applied first, and with P_out applied last."""
     last = rows * columns * positions
     if p_out == rows:
         return last, last
@@ -222,7 +224,7 @@ def outer_costs(positions: int, rows: int, columns: int, p_out: int) -> tuple[in
 def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:
     """CountSketch (Charikar et al. 2002) with bucket = column mod proj_dim.
 
-    The buckets need not be random, since the signs are: inner products stay unbiased.
+    The buckets need not be random, because the signs are: inner products stay unbiased.
     """
     turned = wide.unflatten(1, signs.shape)
     result = torch.mul(turned[:, 0], signs[0], out=into)
@@ -246,7 +248,7 @@ def features(
 
 
 def check_finite(block: Tensor, where: str) -> None:
-    """Raise DataloupeError for gradients that hold NaN or infinity (one pass, no temporary)."""
+    """Raise DataloupeError for gradients with NaN or infinity (one pass, no temporary array)."""
     if not math.isfinite(block.sum(dtype=torch.float64).item()):
         raise DataloupeError(
             f"The gradients of {where} are not finite: the weights or the data hold NaN or "
@@ -263,7 +265,7 @@ def check_projection(
     """Compare projected with exact gradient norms on a few examples.
 
     Raises:
-        DataloupeError: A gradient is zero or not finite, or norms are further apart than
+        DataloupeError: All gradients are zero, one is not finite, or norms differ by more than
             Johnson-Lindenstrauss allows.
     """
     few = head(batch, _CHECKED_EXAMPLES)
