@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
+from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.reader import StudyReader
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
 def write_method(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str,
     rows: Callable[[slice], np.ndarray | csr_array],
     badge: Mapping[str, Any],
-    made_from: str,
+    fingerprint: str,
     details: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Write what is missing of a method's scores; they are ranked by the `search` stage.
@@ -39,19 +41,19 @@ def write_method(
             asked for in order, and only for shards that are not there yet.
         badge: What `Badge` should say: `method` (its name for people), `reason`, and what else of
             its attributes is known.
-        made_from: Fingerprint of everything the scores depend on.
+        fingerprint: Fingerprint of everything the scores depend on.
         details: Gives more to keep beside the badge, once all scores are written.
 
     Raises:
         StaleError: Scores made from something else lie there.
     """
-    about = study.method_file(algorithm, method)
+    about = layout.method_file(study.root, algorithm, method)
     if about.exists():
-        store.read_json(about, made_from)
-    for shard in range(study.shards("test")):
-        path = study.method_scores_file(algorithm, method, shard)
+        store.read_json(about, fingerprint)
+    for shard in range(shard_count(study, "test")):
+        path = layout.method_scores_file(study.root, algorithm, method, shard)
         if path.exists():
-            store.read_tensors(path, made_from)
+            store.read_tensors(path, fingerprint)
             continue
         first = shard * ROWS_PER_SHARD
         tests = slice(first, min(first + ROWS_PER_SHARD, study.dataset.n_test))
@@ -62,21 +64,21 @@ def write_method(
         if not isinstance(scores, np.ndarray):
             from engine.attribution.scores.sparse import to_stored
 
-            store.write_tensors(path, to_stored(scores), made_from)
+            store.write_tensors(path, to_stored(scores), fingerprint)
             continue
         dense = np.ascontiguousarray(scores, dtype=np.float32)
-        store.write_tensors(path, {"scores": dense}, made_from)
+        store.write_tensors(path, {"scores": dense}, fingerprint)
     if not about.exists():
-        _write_about(study, algorithm, method, badge, made_from, details())
+        _write_about(study, algorithm, method, badge, fingerprint, details())
 
 
 def write_method_in_blocks(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str,
     blocks: Iterable[tuple[slice, slice, np.ndarray]],
     badge: Mapping[str, Any],
-    made_from: str,
+    fingerprint: str,
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a method's scores from blocks in any order, in place of what the method had.
@@ -84,18 +86,18 @@ def write_method_in_blocks(
     No more than a block is held in memory. An error in `blocks` leaves everything as it was.
 
     Args:
-        study, algorithm, method, badge, made_from: As for `write_method`.
+        study, algorithm, method, badge, fingerprint: As for `write_method`.
         details: More to keep beside the badge.
         blocks: (test rows, training rows, their scores); together every score once.
     """
     n_test, n_train = study.dataset.n_test, study.dataset.n_train
     with ExitStack() as shards:
         files = []
-        for shard in range(study.shards("test")):
-            path = study.method_scores_file(algorithm, method, shard)
+        for shard in range(shard_count(study, "test")):
+            path = layout.method_scores_file(study.root, algorithm, method, shard)
             shape = min(ROWS_PER_SHARD, n_test - shard * ROWS_PER_SHARD), n_train
             files.append(
-                shards.enter_context(store.filling_matrix(path, "scores", shape, made_from))
+                shards.enter_context(store.filling_matrix(path, "scores", shape, fingerprint))
             )
         for tests, trains, block in blocks:
             for shard, file in enumerate(files):
@@ -105,28 +107,28 @@ def write_method_in_blocks(
                     mine = block[first - tests.start : last - tests.start]
                     file.write(first - start, trains.start, mine)
         forget_method(study, algorithm, method)
-    _write_about(study, algorithm, method, badge, made_from, details)
+    _write_about(study, algorithm, method, badge, fingerprint, details)
 
 
-def forget_method(study: Study, algorithm: str, method: str) -> None:
+def forget_method(study: StudyReader, algorithm: str, method: str) -> None:
     """Take a method out of the study's lists. Its scores are left, to be replaced or removed."""
-    shutil.rmtree(study.search_folder(algorithm, method), ignore_errors=True)
-    study.method_file(algorithm, method).unlink(missing_ok=True)
+    shutil.rmtree(layout.search_folder(study.root, algorithm, method), ignore_errors=True)
+    layout.method_file(study.root, algorithm, method).unlink(missing_ok=True)
 
 
-def remove_method(study: Study, algorithm: str, method: str) -> None:
+def remove_method(study: StudyReader, algorithm: str, method: str) -> None:
     """Remove a method's scores and all that was made of them."""
     forget_method(study, algorithm, method)
-    shutil.rmtree(study.method_folder(algorithm, method), ignore_errors=True)
+    shutil.rmtree(layout.method_folder(study.root, algorithm, method), ignore_errors=True)
 
 
 def _write_about(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str,
     badge: Mapping[str, Any],
-    made_from: str,
+    fingerprint: str,
     details: Mapping[str, Any] | None,
 ) -> None:
-    about = study.method_file(algorithm, method)
-    store.write_json(about, {"badge": dict(badge), **(details or {})}, made_from)
+    about = layout.method_file(study.root, algorithm, method)
+    store.write_json(about, {"badge": dict(badge), **(details or {})}, fingerprint)

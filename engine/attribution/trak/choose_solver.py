@@ -12,14 +12,12 @@ Gauss-Newton step does, raised LDS by a third and more on both workloads of DESI
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
 from engine.attribution.trak.kernel import feature_parameters, kernel_bytes
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.plan import Batch, Output, Plan
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Kind, Solver
 from engine.store.errors import SpecError
 from engine.store.spec import TrakSpec
 
@@ -32,7 +30,7 @@ DAMPING = 1.5
 flat around it. Generalized cross-validation and effective dimension chose no better value."""
 
 
-def choose_road(
+def choose_solver(
     model: nn.Module,
     output: Output,
     batch: Batch,
@@ -40,7 +38,7 @@ def choose_road(
     n_test: int,
     spec: TrakSpec,
     memory_bytes: int,
-) -> Road:
+) -> Solver:
     """Choose the dual or the primal by the number of examples and by memory.
 
     Args:
@@ -62,9 +60,9 @@ def choose_road(
     wide = min(spec.width, exact)
     wide_bytes = kernel_bytes(plan, model, n_train, n_test, wide)
 
-    def road(kind: Literal["dual-exact", "dual-wide", "primal"], width: int, reason: str) -> Road:
+    def chosen(kind: Kind, width: int, reason: str) -> Solver:
         proj_dim = min(spec.proj_dim, plan.n_parameters) if kind == "primal" else width
-        return Road(
+        return Solver(
             kind,
             width,
             proj_dim,
@@ -76,27 +74,28 @@ def choose_road(
         )
 
     n = f"{n_train:,} training examples"
-    if spec.road == "primal":
-        return road("primal", _primal_width(spec, plan), "The primal, as study.toml asks.")
-    if spec.road != "auto":
-        needed = exact_bytes if spec.road == "dual-exact" else wide_bytes
+    if spec.solver == "primal":
+        return chosen("primal", _primal_width(spec, plan), "The primal, as study.toml asks.")
+    if spec.solver != "auto":
+        needed = exact_bytes if spec.solver == "dual-exact" else wide_bytes
         if needed > memory_bytes:
             raise SpecError(
-                f"trak.road = {spec.road!r} needs {_gib(needed)} for {n}, and {_gib(memory_bytes)} "
-                "are allowed. Raise `trak.memory_gib` or set `trak.road` to 'auto'."
+                f"trak.solver = {spec.solver!r} needs {_gib(needed)} for {n}, and "
+                f"{_gib(memory_bytes)} are allowed. Raise `trak.memory_gib` or set `trak.solver` "
+                "to 'auto'."
             )
-        width = exact if spec.road == "dual-exact" else wide
-        return road(spec.road, width, "The dual, as study.toml asks.")
+        width = exact if spec.solver == "dual-exact" else wide
+        return chosen(spec.solver, width, "The dual, as study.toml asks.")
     if n_train > DUAL_LIMIT:
         reason = f"Primal, since {n} are more than the dual's {DUAL_LIMIT:,}."
-        return road("primal", _primal_width(spec, plan), reason)
+        return chosen("primal", _primal_width(spec, plan), reason)
     if exact <= spec.width and exact_bytes <= memory_bytes:
-        return road("dual-exact", exact, f"Exact kernel without projection: {n} fit in memory.")
+        return chosen("dual-exact", exact, f"Exact kernel without projection: {n} fit in memory.")
     if wide_bytes <= memory_bytes:
         reason = f"Kernel of {wide:,} projected features: {n} fit in memory."
-        return road("dual-wide", wide, reason)
+        return chosen("dual-wide", wide, reason)
     reason = f"Primal, since the kernel of {n} needs {_gib(wide_bytes)} of {_gib(memory_bytes)}."
-    return road("primal", _primal_width(spec, plan), reason)
+    return chosen("primal", _primal_width(spec, plan), reason)
 
 
 def _primal_width(spec: TrakSpec, plan: Plan) -> int:

@@ -12,7 +12,7 @@ from engine.attribution.trak.kernel import Batches, Kernel, first_examples, make
 from engine.attribution.trak.linear_system import damp, example_weights, not_positive_definite
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.plan import Output
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 
 
 def attribute_dual(
@@ -20,7 +20,7 @@ def attribute_dual(
     output: Output,
     train: Batches,
     test: Batches,
-    road: Road,
+    solver: Solver,
     seed: int,
     memory_bytes: int,
     out_to_loss: Tensor | None = None,
@@ -32,7 +32,7 @@ def attribute_dual(
         output: The task's model output.
         train: Training examples.
         test: Test examples.
-        road: `dual-exact` or `dual-wide`.
+        solver: `dual-exact` or `dual-wide`.
         seed: Of the projection; different for each checkpoint.
         memory_bytes: Memory limit.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None gives all
@@ -43,9 +43,9 @@ def attribute_dual(
         DataloupeError: Gradients are zero or not finite, or the damping is too small.
     """
     plan = plan_gradients(model, output, first_examples(train))
-    kernel = make_kernel(model, output, train, test, plan, road.width, seed, memory_bytes)
-    weights = None if out_to_loss is None else example_weights(out_to_loss.to(kernel.train), road)
-    return solve(kernel, road.damping, weights)
+    kernel = make_kernel(model, output, train, test, plan, solver.width, seed, memory_bytes)
+    weights = None if out_to_loss is None else example_weights(out_to_loss.to(kernel.train), solver)
+    return solve(kernel, solver.damping, weights)
 
 
 def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tensor:

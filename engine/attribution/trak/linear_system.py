@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 from engine.store.errors import DataloupeError
 
 _LEAST_Q = 1e-8
 
 
-def temper(out_to_loss: Tensor, road: Road) -> Tensor:
+def temper(out_to_loss: Tensor, solver: Solver) -> Tensor:
     """Q^t `[n_train]`, the tempered out-to-loss gradient.
 
     Scores are multiplied by it (with Q averaged over checkpoints), and training examples are
     weighted by it in each checkpoint's linear system.
     """
-    return out_to_loss.abs().clamp(min=_LEAST_Q) ** road.tempering
+    return out_to_loss.abs().clamp(min=_LEAST_Q) ** solver.tempering
 
 
-def example_weights(out_to_loss: Tensor, road: Road) -> Tensor | None:
+def example_weights(out_to_loss: Tensor, solver: Solver) -> Tensor | None:
     """The diagonal of W `[n_train]`: tempered Q, scaled to mean 1 so that checkpoints with larger Q
     do not count more. None where all training examples have the same weight (`plain`)."""
-    if road.curvature == "plain":
+    if solver.curvature == "plain":
         return None
-    weights = temper(out_to_loss, road)
+    weights = temper(out_to_loss, solver)
     return weights / weights.mean()
 
 

@@ -16,11 +16,11 @@ from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import make_projection
 from engine.attribution.trak.plan import Batch, Output
 from engine.attribution.trak.projection import Projection, check_projection
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 
 
 def primal_projection(
-    model: nn.Module, output: Output, batch: Batch, road: Road, seed: int
+    model: nn.Module, output: Output, batch: Batch, solver: Solver, seed: int
 ) -> Projection:
     """Draw and check the projection of one checkpoint.
 
@@ -28,7 +28,7 @@ def primal_projection(
         model: In eval mode.
         output: The task's model output.
         batch: The first training examples, `PROOF_EXAMPLES` or more.
-        road: `primal`.
+        solver: `primal`.
         seed: Different for each checkpoint.
 
     Raises:
@@ -36,19 +36,19 @@ def primal_projection(
         DataloupeError: Gradients are zero or not finite, or the projection distorts them.
     """
     plan = plan_gradients(model, output, batch)
-    projection = make_projection(plan, model, road.width, road.proj_dim, seed)
+    projection = make_projection(plan, model, solver.width, solver.proj_dim, seed)
     check_projection(model, output, batch, projection)
     return projection
 
 
 def gram(
-    blocks: Iterable[Tensor], road: Road | None = None, out_to_loss: Tensor | None = None
+    blocks: Iterable[Tensor], solver: Solver | None = None, out_to_loss: Tensor | None = None
 ) -> Tensor:
     """ΦᵀWΦ `[p, p]`, float32, summed over blocks `[rows, p]` of training features.
 
     Args:
         blocks: Features in the order of the training examples.
-        road: Gives the tempering; needed only with `out_to_loss`.
+        solver: Gives the tempering; needed only with `out_to_loss`.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None for W = I.
     """
     total: Tensor | None = None
@@ -58,8 +58,8 @@ def gram(
         block = block.float()
         if total is None:
             total = block.new_zeros(block.shape[1], block.shape[1])
-            if road is not None and out_to_loss is not None:
-                weights = example_weights(out_to_loss.to(total), road)
+            if solver is not None and out_to_loss is not None:
+                weights = example_weights(out_to_loss.to(total), solver)
         weighted = block if weights is None else block * weights[row : row + len(block), None]
         total.addmm_(block.T, weighted)
         row += len(block)

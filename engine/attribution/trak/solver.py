@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["dual-exact", "dual-wide", "primal"]
+
 
 @dataclass(frozen=True)
-class Road:
+class Solver:
     """How TRAK's scores are computed, the same for all checkpoints of an algorithm.
 
     Attributes:
@@ -24,7 +26,7 @@ class Road:
             example's scores.
     """
 
-    kind: Literal["dual-exact", "dual-wide", "primal"]
+    kind: Kind
     width: int
     proj_dim: int
     damping: float

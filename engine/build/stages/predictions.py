@@ -8,10 +8,11 @@ import pyarrow as pa
 from engine import store
 from engine.attribution.softmax import softmax
 from engine.build.run import Run
-from engine.build.stages.checkpoints import outputs_made_from
+from engine.build.stages.checkpoints import outputs_fingerprint
+from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same outputs would be averaged differently."""
@@ -24,20 +25,20 @@ def run(run: Run, algorithm: str) -> None:
     run.report(Progress("predictions", algorithm, 1, 1))
 
 
-def _average(study: Study, algorithm: str, split: Split) -> None:
+def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
     total = study.checkpoints(algorithm)
-    path = study.predictions_file(algorithm, split)
-    made_from = store.fingerprint(
-        "predictions", CODE, [outputs_made_from(study, algorithm, m) for m in range(total)]
+    path = layout.predictions_file(study.root, algorithm, split)
+    fingerprint = store.fingerprint_of(
+        "predictions", CODE, [outputs_fingerprint(study, algorithm, m) for m in range(total)]
     )
     if path.exists():
-        store.read_table(path, made_from, columns=[])
+        store.read_table(path, fingerprint, columns=[])
         return
     probabilities: np.ndarray | float = 0.0
     margin: np.ndarray | float = 0.0
     for checkpoint in range(total):
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
+        outputs = store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
         probabilities = probabilities + softmax(outputs["logits"]) / total
         margin = margin + outputs["output"].astype(np.float64) / total
     assert isinstance(probabilities, np.ndarray)
@@ -49,4 +50,4 @@ def _average(study: Study, algorithm: str, split: Split) -> None:
         "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
         "margin": pa.array(np.asarray(margin, dtype=np.float32)),
     }
-    store.write_table(path, pa.table(columns), made_from)
+    store.write_table(path, pa.table(columns), fingerprint)
