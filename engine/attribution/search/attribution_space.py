@@ -16,12 +16,13 @@ _PROBE_ROWS = 65_536
 
 @dataclass(frozen=True)
 class AttributionSpace:
-    """A truncated singular value decomposition of τ whose rows were brought to one length.
+    """A truncated singular value decomposition of τ with its rows scaled to the same length.
 
     Attributes:
         left: U `[n_test, r]` float32, orthonormal columns.
         singular_values: S `[r]` float32, largest first, all positive.
-        row_norms: Lengths of the rows of τ that were divided out `[n_test]` float32 (estimates).
+        row_norms: Estimated lengths of the rows of τ, by which they were divided, `[n_test]`
+            float32.
     """
 
     left: np.ndarray
@@ -29,12 +30,12 @@ class AttributionSpace:
     row_norms: np.ndarray
 
     def test_vectors(self) -> np.ndarray:
-        """U·√S `[n_test, r]`. Its product with a train vector is τ over the row's length."""
+        """U·√S `[n_test, r]`. The product with a train vector is τ divided by the row's length."""
         vectors: np.ndarray = self.left * np.sqrt(self.singular_values)
         return vectors
 
     def train_vectors(self, scores: Scores, trains: range) -> np.ndarray:
-        """V·√S of some training rows, `[len(trains), r]`."""
+        """V·√S of some training rows, `[len(trains), r]` float32."""
         weights = self.left / (self.row_norms[:, None] * np.sqrt(self.singular_values))
         return scores.rmatmat(weights, trains)
 
@@ -46,19 +47,20 @@ def attribution_space(
     power_iterations: int = 2,
     memory_bytes: int = WORKING_BYTES,
 ) -> AttributionSpace:
-    """Randomised SVD of τ, from products with thin matrices only.
+    """Randomized SVD of τ, from products with thin matrices only.
 
     Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithms 4.4 and
     5.1, on the side of the test examples, so that nothing of size n_train is ever held. Rows of τ
-    are brought to one length first: a top-k does not depend on it, and without it the few test
-    examples with large scores would take all directions.
+    are first scaled to the same length: the top-k of a row does not depend on its length, and
+    without scaling a few test examples with large scores would take all directions.
 
     Args:
         scores: τ.
-        rank: Directions to keep; at most min(n_test, n_train) are.
-        seed: Of the random test matrix.
-        power_iterations: Products with ττᵀ. Each sharpens the spectrum for two passes over τ.
-        memory_bytes: Bound on temporaries other than those of `[n_test, rank]`.
+        rank: Directions to keep, at most min(n_test, n_train).
+        seed: Of the random matrices.
+        power_iterations: Products with ττᵀ. Each takes two passes over τ and makes the result more
+            accurate.
+        memory_bytes: Limit for temporary arrays, apart from those of `[n_test, rank]`.
     """
     rng = np.random.default_rng(seed)
     rank = min(rank, scores.n_test, scores.n_train)
@@ -79,16 +81,16 @@ def attribution_space(
     vectors = vectors[:, ::-1][:, :rank]
     left = basis @ vectors.astype(np.float32)
     strongest = np.abs(left).argmax(axis=0)
-    left *= np.sign(left[strongest, np.arange(rank)])  # a SVD is free in its signs; we are not
+    left *= np.sign(left[strongest, np.arange(rank)])  # the signs of an SVD are arbitrary; fix them
     singular_values = np.sqrt(np.maximum(eigenvalues[::-1][:rank], 0)).astype(np.float32)
-    # S only shares each direction's weight between test and train vectors; their product does not
-    # depend on it. So tiny values, which float32 does not resolve, may be raised.
+    # S only divides each direction's weight between test and train vectors, and their product does
+    # not depend on it. So tiny values, which float32 cannot resolve, may be raised.
     floor = max(float(singular_values[0]) * 1e-4, 1e-18)
     return AttributionSpace(left, np.maximum(singular_values, floor), row_norms[:, 0])
 
 
 def _estimated_row_norms(scores: Scores, rng: np.random.Generator) -> np.ndarray:
-    """Row lengths of τ to some ten per cent, `[n_test, 1]`: random signs s have E(τs)² = ‖τ‖²."""
+    """Row lengths of τ to about 10 %, `[n_test, 1]`: for random signs s, E(τs)² = ‖τ‖²."""
     total = np.zeros((scores.n_test, 1))
     probes = 64
     for trains in ranges(range(scores.n_train), _PROBE_ROWS):
