@@ -39,15 +39,11 @@ from benchmarks.workload import (
 )
 from engine import store
 from engine.attribution.evaluation.lds import lds
-from engine.attribution.scores import combine
-from engine.attribution.trak.attribute import (
-    attribute_dual,
-    choose_solver,
-    gram,
-    primal_projection,
-    test_factors,
-)
+from engine.attribution.scores.factors import combine
+from engine.attribution.trak.choose_solver import choose_solver
+from engine.attribution.trak.dual import attribute_dual
 from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.primal import gram, primal_projection, test_factors
 from engine.attribution.trak.projection import features
 from engine.attribution.trak.solver import Solver
 from engine.store.spec import TrakSpec

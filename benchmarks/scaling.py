@@ -24,9 +24,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import report, say
-from engine.attribution.scores import FactorScores, RowShards, TopK, merge, ranges, top_k
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.scores.top_k import TopK, merge, top_k
 from engine.attribution.search import vector_index
 from engine.store import read_tensors, write_tensors
+from engine.store.rows import ranges
 
 SIZES = (5_000, 50_000, 500_000)
 ROUNDS = 3

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import lds as lds_benchmark
 from benchmarks import rivals, workload
-from engine.attribution.trak.exact import dense_gradients
 from engine.store.spec import AlgorithmSpec
+from tests.builders.exact_gradients import dense_gradients
 
 RESULTS = Path(workload.__file__).parent / "results"
 

@@ -41,9 +41,9 @@ from engine.applications.brittle.supports import AGREE, AT_MOST, verified
 from engine.applications.brittle.table import STATUSES, Format, as_bytes
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
-from engine.attribution.evaluation.verdict import number
 from engine.build.retraining import check_recipe, has_recipe
 from engine.store.errors import DataloupeError
+from engine.store.text import number
 from engine.study.methods import has_scores
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader

@@ -21,7 +21,8 @@ from dashboard.parts.trust.how_to_measure import unmeasured
 from dashboard.parts.trust.verdict_list import verdict_list
 from dashboard.read.studies import badge, examples, kept_verifications, lds_of_each, open_study
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
-from engine.attribution.evaluation.verdict import chance, few_runs, number, verdict
+from engine.attribution.evaluation.verdict import chance, few_runs, verdict
+from engine.store.text import number
 from engine.study.methods import has_scores, read_quality
 from engine.study.progress import stage_progress
 from engine.study.trust import read_predicted_and_actual

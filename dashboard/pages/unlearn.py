@@ -43,9 +43,9 @@ from dashboard.read.studies import badge, counterfactual, examples, open_study, 
 from engine.applications.unlearning.audit import Audit, check_scores
 from engine.applications.unlearning.reading import GRADES, best, reading
 from engine.applications.unlearning.requests import forget_set
-from engine.attribution.evaluation.verdict import number
 from engine.build.retraining import Removal, check_recipe
 from engine.store.errors import DataloupeError
+from engine.store.text import number
 from engine.study.methods import has_scores
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet

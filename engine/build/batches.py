@@ -47,7 +47,7 @@ def mean_out_to_loss(
     """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
     import torch
 
-    from engine.attribution.trak.attribute import temper
+    from engine.attribution.trak.linear_system import temper
 
     mean = np.zeros(study.dataset.n_train, np.float32)
     for checkpoint in range(checkpoints):

@@ -8,23 +8,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine import store
-from engine.attribution.sparse_scores import SparseRows
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def write_method(
     study: StudyReader,
     algorithm: str,
     method: str,
-    rows: Callable[[slice], np.ndarray | SparseRows],
+    rows: Callable[[slice], np.ndarray | csr_array],
     badge: Mapping[str, Any],
     fingerprint: str,
     details: Callable[[], Mapping[str, Any]] = dict,
@@ -56,12 +58,14 @@ def write_method(
         first = shard * ROWS_PER_SHARD
         tests = slice(first, min(first + ROWS_PER_SHARD, study.dataset.n_test))
         scores = rows(tests)
-        if isinstance(scores, SparseRows):
-            store.write_tensors(path, vars(scores), fingerprint)
-            continue
         wanted = (tests.stop - tests.start, study.dataset.n_train)
         if scores.shape != wanted:
             raise ValueError(f"scores are {scores.shape}, not {wanted}")
+        if not isinstance(scores, np.ndarray):
+            from engine.attribution.scores.sparse import to_stored
+
+            store.write_tensors(path, to_stored(scores), fingerprint)
+            continue
         dense = np.ascontiguousarray(scores, dtype=np.float32)
         store.write_tensors(path, {"scores": dense}, fingerprint)
     if not about.exists():

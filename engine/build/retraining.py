@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import fault
+from engine.attribution.datamodels.run_bank import fault
 from engine.build.models import initial_model, versions
 from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
 from engine.running import processes

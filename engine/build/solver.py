@@ -32,7 +32,7 @@ def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
 
 def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver:
     """The solver that fits best, with the settings of study.toml or the defaults."""
-    from engine.attribution.trak.attribute import choose_solver
+    from engine.attribution.trak.choose_solver import choose_solver
 
     model = load_checkpoint(study, algorithm, 0, "cpu")
     batch = next(batches_of(study, "train", "cpu", 8)())

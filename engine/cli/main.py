@@ -20,13 +20,14 @@ from engine.api import Study
 from engine.applications.unlearning.settings import GRIDS
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.quality import Measured, Quality
-from engine.attribution.evaluation.verdict import Verdict, number, verdict
+from engine.attribution.evaluation.verdict import Verdict, verdict
 from engine.cli.progress import BuildProgress
 from engine.data.templates import case_names, spec_from_template
 from engine.exchange.importing import KINDS
 from engine.store import layout
 from engine.store.errors import DataloupeError, InterruptedBuild
 from engine.store.records import Explanation, Influence
+from engine.store.text import number
 from engine.study.methods import ranked_methods
 from engine.study.names import resolve_algorithm
 from engine.study.rankings import name_influences

@@ -13,8 +13,8 @@ from PIL import Image
 
 from engine import DataError, DataloupeError, StoreError, Study, store
 from engine.applications.live import Question, ask, load
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.live import plan_as_json, plan_from_json
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.new_examples import plan_as_json, plan_from_json
 from engine.build.stages import live as live_stage
 from engine.store import layout
 from engine.study.examples import read_arrays

@@ -28,7 +28,7 @@ from engine.applications.unlearning.requests import labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.validation import validation_set
-from engine.attribution.scores import DenseScores
+from engine.attribution.scores.dense import DenseScores
 from engine.attribution.softmax import margins
 from engine.build.models import load_checkpoint
 from engine.build.retraining import model_without

@@ -26,7 +26,7 @@ from engine import (
     Study,
     store,
 )
-from engine.attribution.datamodels import bank
+from engine.attribution.datamodels import run_bank
 from engine.models import build_model
 from engine.store import layout
 from engine.study.examples import read_stacked_arrays
@@ -86,27 +86,27 @@ def test_models_are_surer_of_what_they_were_trained_on(small_study: Study) -> No
 
 
 def test_masks_follow_from_seed_and_number_and_nest_in_alpha() -> None:
-    half = bank.draw_mask(3, 17, 1000, 0.5)
-    np.testing.assert_array_equal(half, bank.draw_mask(3, 17, 1000, 0.5))
+    half = run_bank.draw_mask(3, 17, 1000, 0.5)
+    np.testing.assert_array_equal(half, run_bank.draw_mask(3, 17, 1000, 0.5))
     assert half.sum() == 500
-    assert 150 < (half & bank.draw_mask(3, 18, 1000, 0.5)).sum() < 350
-    assert 150 < (half & bank.draw_mask(4, 17, 1000, 0.5)).sum() < 350
-    assert not (bank.draw_mask(3, 17, 1000, 0.2) & ~half).any()
+    assert 150 < (half & run_bank.draw_mask(3, 18, 1000, 0.5)).sum() < 350
+    assert 150 < (half & run_bank.draw_mask(4, 17, 1000, 0.5)).sum() < 350
+    assert not (run_bank.draw_mask(3, 17, 1000, 0.2) & ~half).any()
     # These bits are in other people's studies: they must never change.
-    assert np.flatnonzero(bank.draw_mask(0, 0, 16, 0.25)).tolist() == [2, 3, 11, 13]
+    assert np.flatnonzero(run_bank.draw_mask(0, 0, 16, 0.25)).tolist() == [2, 3, 11, 13]
 
 
 @pytest.mark.parametrize("n", [1, 8, 13])
 def test_bits_of_a_mask_come_back(n: int) -> None:
     masks = np.random.default_rng(0).random((4, n)) < 0.5
-    assert bank.pack(masks).shape == (4, -(-n // 8))
-    np.testing.assert_array_equal(bank.unpack(bank.pack(masks), n), masks)
+    assert run_bank.pack(masks).shape == (4, -(-n // 8))
+    np.testing.assert_array_equal(run_bank.unpack(run_bank.pack(masks), n), masks)
 
 
 def test_a_mask_keeps_its_part_when_the_bank_grows() -> None:
-    def numbers(m: int, part: bank.Part) -> list[int]:
+    def numbers(m: int, part: run_bank.Part) -> list[int]:
         rows = np.arange(m, dtype=np.float32)[:, None]
-        whole = bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
+        whole = run_bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
         return whole.part(part).numbers.tolist()
 
     assert numbers(10, "fit") == [0, 1, 2, 5, 6, 7]

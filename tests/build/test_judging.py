@@ -14,7 +14,7 @@ from scipy import stats
 
 from engine import Study, store
 from engine.attribution.datamodels.fit import fit_datamodels
-from engine.attribution.datamodels.prior import Settings, fit, output_units
+from engine.attribution.datamodels.hybrid import Settings, fit, output_units
 from engine.build.method_files import write_method
 from engine.cli.main import main
 from engine.store import layout

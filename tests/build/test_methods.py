@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import streamlit as st
+from scipy.sparse import csr_array
 from streamlit.testing.v1 import AppTest
 
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import DataloupeError, StaleError, Study
-from engine.attribution.sparse_scores import SparseRows
 from engine.build.method_files import write_method
 from engine.store import layout
 from engine.study.methods import ranked_methods, scored_methods
@@ -69,9 +69,7 @@ def test_the_index_answers_for_its_own_method(study: Study) -> None:
 def test_sparse_scores_are_ranked_like_dense_ones(study: Study) -> None:
     sparse = np.where(np.abs(PLANTED) > 1.5, PLANTED, 0)
     badge = {"method": "Sparse", "reason": "Mostly zero."}
-    write_method(
-        study, "mlp", "sparse", lambda tests: SparseRows.of(sparse[tests]), badge, "sparse"
-    )
+    write_method(study, "mlp", "sparse", lambda tests: csr_array(sparse[tests]), badge, "sparse")
     study.build(workers=0)
     np.testing.assert_array_equal(study.scores([1, 2], method="sparse"), sparse[[1, 2]])
     supporting = study.explain(1, k=300, method="sparse").supporting

@@ -22,7 +22,7 @@ from engine.applications.modeldiff.halves import (
 )
 from engine.applications.modeldiff.residuals import Directions, Residuals, directions, residuals
 from engine.applications.modeldiff.significance import LEVEL, Null, p_values
-from engine.attribution.datamodels.bank import RunBank
+from engine.attribution.datamodels.run_bank import RunBank
 from engine.build.stages.search import scores_are
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError

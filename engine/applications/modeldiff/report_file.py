@@ -24,8 +24,8 @@ from engine.applications.modeldiff.notes import notes
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
-from engine.store.csv_cells import harmless
 from engine.store.layout import Split
+from engine.store.text import harmless
 from engine.study.reader import StudyReader
 
 PICTURES = 12

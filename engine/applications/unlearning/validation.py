@@ -14,9 +14,9 @@ from functools import lru_cache
 import numpy as np
 
 from engine.applications.unlearning.requests import labels_of, rows_of
-from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
 from engine.store.layout import TRAK
+from engine.store.rows import evenly_spread
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 

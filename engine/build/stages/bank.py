@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import draw_mask, fault, pack
+from engine.attribution.datamodels.run_bank import draw_mask, fault, pack
 from engine.build.models import initial_model, versions
 from engine.build.run import Run
 from engine.build.stages.checkpoints import recipe_fingerprint

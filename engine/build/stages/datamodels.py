@@ -11,14 +11,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import RunBank
-from engine.attribution.search.vector_index import evenly_spread
-from engine.attribution.sparse_scores import SparseRows
+from engine.attribution.datamodels.run_bank import RunBank
 from engine.build.method_files import write_method
 from engine.build.run import Run
 from engine.build.stages import search
@@ -27,10 +25,14 @@ from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
 from engine.study.score_matrices import read_score_matrix
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 CODE = 2
 """Raised whenever the same runs would give other weights."""
@@ -136,11 +138,11 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
         for n in range(shard_count(study, "test"))
     ]
 
-    def rows(tests: slice) -> SparseRows:
+    def rows(tests: slice) -> csr_array:
         found = fit_datamodels(both.masks, both.test[:, tests], both.held_out, device=job.device)
         arrays = {name: getattr(found, name) for name in ("bias", *DIAGNOSTICS)}
         store.write_tensors(fits[tests.start // ROWS_PER_SHARD], arrays, fingerprint)
-        return SparseRows(found.indptr, found.indices, found.values)
+        return found.weights
 
     def details() -> dict[str, Any]:
         # λ was chosen by these runs, so their correlation flatters a little; the order of methods
@@ -161,7 +163,7 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
 def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     fingerprint = datamodel_fingerprint(study, job.algorithm, HYBRID)
     trak = read_score_matrix(study, job.algorithm, TRAK)
@@ -173,7 +175,7 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         return torch.from_numpy(np.ascontiguousarray(array)).to(job.device)
 
     fitted, validation = bank.part("fit"), bank.part("validation")
-    settings, trials = prior.choose(
+    settings, trials = hybrid.choose(
         on_device(trak.rows(chosen_by)),
         on_device(fitted.masks),
         on_device(fitted.test[:, chosen_by]),
@@ -182,14 +184,14 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
     )
     both = bank.part("fit", "validation")
     masks, judged = on_device(both.masks), on_device(bank.part("test").masks)
-    units = prior.output_units(
+    units = hybrid.output_units(
         on_device(trak.rows(units_by)), masks, on_device(both.test[:, units_by]), settings.ridge
     )
 
     def rows(tests: slice) -> np.ndarray:
         numbers = np.arange(tests.start, tests.stop)
         tau, outputs = on_device(trak.rows(numbers)) * units, on_device(both.test[:, tests])
-        found = prior.fit(tau, masks, outputs, settings, judged)
+        found = hybrid.fit(tau, masks, outputs, settings, judged)
         path = layout.intervals_file(
             study.root, job.algorithm, HYBRID, tests.start // ROWS_PER_SHARD
         )

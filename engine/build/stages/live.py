@@ -30,7 +30,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.trak.gradients import Plan
+    from engine.attribution.trak.plan import Plan
     from engine.attribution.trak.solver import Solver
 
 CODE = 1
@@ -84,8 +84,8 @@ def run(run: Run, algorithm: str) -> None:
 
 def choose(study: StudyReader, algorithm: str) -> Live:
     """Decide how many checkpoints are kept."""
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, outer_layers
+    from engine.attribution.trak.make_plan import plan_gradients
 
     solver, n = stored_solver(study, algorithm), study.dataset.n_train
     if solver.kind == "primal":
@@ -142,9 +142,9 @@ def live_checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: 
 
 def keep_checkpoint(job: Job) -> None:
     """Worker: the traces of the training examples (dual), then the inverse."""
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import plan_as_json
+    from engine.attribution.trak.make_plan import plan_gradients
+    from engine.attribution.trak.new_examples import plan_as_json
 
     study = StudyReader.open(job.root)
     solver = stored_solver(study, job.algorithm)
@@ -164,7 +164,7 @@ def _dual_inverse(
 ) -> np.ndarray:
     import torch
 
-    from engine.attribution.trak.live import dual_inverse, make_tracer
+    from engine.attribution.trak.new_examples import dual_inverse, make_tracer
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
@@ -184,9 +184,9 @@ def _primal_inverse(
 ) -> np.ndarray:
     import torch
 
-    from engine.attribution.trak.attribute import gram
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import make_tracer, primal_inverse
+    from engine.attribution.trak.new_examples import make_tracer, primal_inverse
+    from engine.attribution.trak.primal import gram
 
     shards = [
         store.read_tensors(layout.features_file(study.root, job.algorithm, job.checkpoint, shard))[

@@ -19,17 +19,13 @@ from engine.attribution.search.similarity import (
     measure_recall,
     nearest,
 )
-from engine.attribution.search.vector_index import (
-    build_index,
-    evenly_spread,
-    index_from_array,
-    index_to_array,
-)
+from engine.attribution.search.vector_index import build_index, index_from_array, index_to_array
 from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Progress
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.neighbours import read_embeddings
 from engine.study.reader import StudyReader

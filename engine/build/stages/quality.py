@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import RunBank
+from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.evaluation.calibration import NINETY, calibrate
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.evaluation.quality import (
@@ -19,8 +19,8 @@ from engine.attribution.evaluation.quality import (
     Point,
     Quality,
 )
-from engine.attribution.scores import DenseScores, Scores
-from engine.attribution.search.vector_index import evenly_spread
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.matrix import Scores
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.run import Run
@@ -29,6 +29,7 @@ from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.search import scores_are
 from engine.store import layout
 from engine.store.layout import HYBRID, SPLITS, TRAK
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
@@ -247,8 +248,8 @@ def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device:
     """Q_i ∇f(z_i)·∇f(x), projected as with the primal solver, at the first checkpoint."""
     import torch
 
-    from engine.attribution.trak.attribute import primal_projection
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import primal_projection
     from engine.attribution.trak.projection import features
 
     spec = study.spec.trak
@@ -310,13 +311,13 @@ def by_runs(study: StudyReader, algorithm: str, bank: RunBank, device: str) -> I
     """
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     path = layout.method_file(study.root, algorithm, HYBRID)
     if not path.exists():
         return
     about, test = store.read_json(path), bank.part("test")
-    settings = prior.Settings(about["ridge"], about["flat"], about["noise"])
+    settings = hybrid.Settings(about["ridge"], about["flat"], about["noise"])
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     tau = torch.from_numpy(read_score_matrix(study, algorithm, TRAK).rows(targets)).to(device)
     both = bank.part("fit", "validation")
@@ -326,8 +327,8 @@ def by_runs(study: StudyReader, algorithm: str, bank: RunBank, device: str) -> I
             continue
         masks = torch.from_numpy(both.masks[:count]).to(device)
         outputs = torch.from_numpy(both.test[:count, targets]).to(device)
-        mean = tau * prior.output_units(tau, masks, outputs, settings.ridge)
-        weights = prior.fit(mean, masks, outputs, settings).weights.cpu().numpy()
+        mean = tau * hybrid.output_units(tau, masks, outputs, settings.ridge)
+        weights = hybrid.fit(mean, masks, outputs, settings).weights.cpu().numpy()
         predicted = weights @ test.masks.T.astype(np.float32)
         measured = _measured(lds_of_predictions(predicted, test.test[:, targets].T))
         yield Point(HYBRID, int(both.seeds[:count].sum()), measured)

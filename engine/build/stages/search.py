@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import RowShards, Scores, TopK, Totals, merge, top_k
+from engine.attribution.scores.matrix import Scores
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.scores.top_k import TopK, merge, top_k
+from engine.attribution.scores.totals import Totals
+from engine.attribution.search.attribution_space import attribution_space
 from engine.attribution.search.vector_index import (
-    attribution_space,
     build_index,
     choose_index,
-    evenly_spread,
     index_to_array,
     measure_recall,
 )
@@ -22,6 +24,7 @@ from engine.build.run import Run
 from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, TRAK
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.reader import StudyReader

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import combine
+from engine.attribution.scores.factors import combine
 from engine.attribution.trak.solver import Solver
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint, versions
@@ -33,7 +33,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.scores import Scores
+    from engine.attribution.scores.matrix import Scores
 
 CODE = 2
 """Raised whenever the same checkpoints would get other scores."""
@@ -158,7 +158,7 @@ def _attribute_dual(
 ) -> None:
     import torch
 
-    from engine.attribution.trak.attribute import attribute_dual
+    from engine.attribution.trak.dual import attribute_dual
 
     task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
@@ -183,8 +183,8 @@ def _attribute_primal(
     that was interrupted sums in the same order as one that was not."""
     import torch
 
-    from engine.attribution.trak.attribute import gram, primal_projection, test_factors
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import gram, primal_projection, test_factors
     from engine.attribution.trak.projection import features
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size

@@ -110,8 +110,8 @@ def _remove_other_scores(study: StudyReader, algorithm: str, settings: dict[str,
 def _by_kernel(
     study: StudyReader, job: Job, model: nn.Module, solver: Solver, out_to_loss: torch.Tensor
 ) -> Attribute:
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, make_kernel
+    from engine.attribution.trak.make_plan import plan_gradients
     from engine.attribution.trak.tuning import attribute_by_kernel
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
@@ -127,8 +127,8 @@ def _by_features(
 ) -> Attribute:
     import torch
 
-    from engine.attribution.trak.attribute import primal_projection
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import primal_projection
     from engine.attribution.trak.projection import features
     from engine.attribution.trak.tuning import attribute_by_features
 

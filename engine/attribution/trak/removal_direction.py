@@ -1,18 +1,17 @@
-"""What removing training examples does to every output of a model at once, by TRAK.
+"""The effect of removing training examples on every output of a model at once, by TRAK.
 
-The score of training example i for an output g of example x, at one checkpoint, is
+At one checkpoint, the score of training example i for an output g of example x is
 
-    τ_i(x) = Q_i φ_iᵀ (ΦᵀWΦ + λI)⁻¹ ∇g(x)
+    τ_i(x) = Q_i φ_iᵀ (ΦᵀWΦ + λI)⁻¹ ∇g(x).
 
-so that what removing F changes, −Σ_{i∈F} τ_i(x), is the derivative of g in one direction, the same
-for every example and every output:
+So the predicted effect of removing F, −Σ_{i∈F} τ_i(x), is the derivative of g along one direction
+in parameter space, which is the same for every example and every output:
 
     −v,   v = (ΦᵀWΦ + λI)⁻¹ Σ_{i∈F} Q_i φ_i = Φᵀu = ∇ Σ_j u_j f(z_j)
 
-One backward pass over the training examples gives v, one forward pass with derivatives the change
-of all class logits. No score is ever formed, for a million examples and a thousand classes no more
-than for ten. u is solved for with the study's own kernel or features, projected or not; v and the
-derivative are exact.
+One backward pass over the training examples gives v. One forward pass with derivatives gives the
+change of all class logits. No score is ever formed, however many examples and classes there are.
+u comes from the study's own kernel or features, projected or not; v and the derivative are exact.
 """
 
 from __future__ import annotations
@@ -22,9 +21,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.attribute import example_weights, gram_factor
-from engine.attribution.trak.gradients import Batch, Output, OutputModule
+from engine.attribution.trak.gradients import OutputModule
 from engine.attribution.trak.kernel import Batches
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.plan import Batch, Output
+from engine.attribution.trak.primal import gram_factor
 from engine.attribution.trak.solver import Solver
 
 Logits = Callable[[nn.Module, Batch], Tensor]
@@ -32,12 +33,12 @@ Logits = Callable[[nn.Module, Batch], Tensor]
 
 
 def dual_coefficients(inverse: Tensor, weights: Tensor) -> Tensor:
-    """u `[n_train]` on the dual solvers.
+    """u `[n_train]` with a dual solver.
 
     Args:
-        inverse: From `engine.attribution.trak.live.dual_inverse`.
-        weights: `[n_train]`: what scores are multiplied by (Q^t and the unit) for the examples to
-            forget, 0 for all others.
+        inverse: From `engine.attribution.trak.new_examples.dual_inverse`.
+        weights: `[n_train]`: the factor of the scores (Q^t times the unit) for the examples in F,
+            0 for all others.
     """
     return inverse.T @ weights
 
@@ -53,10 +54,10 @@ def primal_coefficients(
 
     Args:
         blocks: Stored features of the training examples `[rows, p]`, in order.
-        gram: ΦᵀWΦ, from `engine.attribution.trak.attribute.gram`.
+        gram: ΦᵀWΦ `[p, p]`, from `engine.attribution.trak.primal.gram`.
         solver: The study's.
-        out_to_loss: Q of the training examples at this checkpoint.
-        weights: As for `dual_coefficients`.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
+        weights: As in `dual_coefficients`.
     """
     ridge = solver.damping * gram.diagonal().mean()
     sizes = [len(block) for block in blocks()]
@@ -71,7 +72,14 @@ def primal_coefficients(
 def direction(
     model: nn.Module, output: Output, train: Batches, coefficients: Tensor
 ) -> dict[str, Tensor]:
-    """v by parameter: the gradient of Σ_j u_j f(z_j), from one pass over the training examples."""
+    """v by parameter name: the gradient of Σ_j u_j f(z_j), in one pass over the training examples.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output f.
+        train: Training examples.
+        coefficients: u `[n_train]`.
+    """
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     row = 0
@@ -91,7 +99,14 @@ def direction(
 def derivative(
     model: nn.Module, logits: Logits, batches: Iterator[Batch], along: dict[str, Tensor]
 ) -> Tensor:
-    """Derivative of every class logit along a direction of the parameters: `[n, classes]`."""
+    """Derivative of every class logit along a direction of the parameters: `[n, classes]`.
+
+    Args:
+        model: In eval mode.
+        logits: Gives the class logits of a batch.
+        batches: The examples.
+        along: Direction by parameter name, from `direction`; 0 for parameters it leaves out.
+    """
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     tangents = {name: along.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
     found = []

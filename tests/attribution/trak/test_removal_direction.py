@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.attribute import attribute_dual, gram
-from engine.attribution.trak.exact import dense_gradients
-from engine.attribution.trak.forgetting import (
+from engine.attribution.trak.dual import attribute_dual
+from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.new_examples import dual_inverse
+from engine.attribution.trak.primal import gram
+from engine.attribution.trak.removal_direction import (
     derivative,
     direction,
     dual_coefficients,
     primal_coefficients,
 )
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.kernel import first_examples
-from engine.attribution.trak.live import dual_inverse
 from engine.attribution.trak.solver import Solver
-from tests.attribution.trak.test_attribute import GIB, M, N, batches, cnn, margin, mlp
+from tests.attribution.trak.test_solvers import GIB, M, N, batches, cnn, margin, mlp
+from tests.builders.exact_gradients import dense_gradients
 
 FORGET = [3, 7, 20]
 TEST = batches(M, 5, seed=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.gradients import Batch, Output
+from engine.attribution.trak.plan import Batch, Output
 
 
 def dense_gradients(model: nn.Module, output: Output, batch: Batch) -> Tensor:

@@ -8,21 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.attribute import (
-    Solver,
-    attribute_dual,
-    choose_solver,
-    gram,
-    primal_projection,
-    temper,
-)
-from engine.attribution.trak.attribute import test_factors as factors_of
-from engine.attribution.trak.exact import dense_gradients, dense_trak
-from engine.attribution.trak.gradients import plan_gradients
+from engine.attribution.trak.choose_solver import choose_solver
+from engine.attribution.trak.dual import attribute_dual
 from engine.attribution.trak.kernel import feature_parameters, make_kernel
+from engine.attribution.trak.linear_system import temper
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.primal import gram, primal_projection
+from engine.attribution.trak.primal import test_factors as factors_of
 from engine.attribution.trak.projection import features
+from engine.attribution.trak.solver import Solver
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.spec import TrakSpec
+from tests.builders.exact_gradients import dense_gradients, dense_trak
 
 GIB = 2**30
 N, M = 40, 7
@@ -246,8 +243,7 @@ def test_nan_data_is_refused(make, shape):
         attribute(model, broken, train, solver_to("dual-exact"))
 
 
-# --- the choice of solver
-# --------------------------------------------------------------------------
+# --- the choice of solver ------------------------------------------------------------------------
 
 
 def choose(model, shape, n_train, memory=GIB, **spec) -> Solver:

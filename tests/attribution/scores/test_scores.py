@@ -11,8 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.attribution import scores as module
-from engine.attribution.scores import DenseScores, FactorScores, TopK, Totals, combine, merge, top_k
+from engine.attribution.scores import blocks, dense, factors
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores, combine
+from engine.attribution.scores.top_k import TopK, merge, top_k
+from engine.attribution.scores.top_k import top_k as strongest
+from engine.attribution.scores.totals import Totals
 from engine.store import read_tensors, write_tensors
 from engine.store.errors import StoreError
 
@@ -46,7 +50,8 @@ def case(request):
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
-    monkeypatch.setattr(module, "MAX_BLOCK_ROWS", 16)
+    monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 16)
+    monkeypatch.setattr(factors, "MAX_BLOCK_ROWS", 16)
 
 
 def close(found, expected):
@@ -170,11 +175,11 @@ def test_shards_merge_to_what_one_pass_finds(cut, k, seed):
 def test_top_k_of_every_form(case):
     scores, _, tau = case
     by_test, by_train = top_k(scores, 5)
-    for top, dense in ((by_test, tau), (by_train, tau.T)):
-        index, score = sorted_top(dense, 5, 1)
+    for top, wanted in ((by_test, tau), (by_train, tau.T)):
+        index, score = sorted_top(wanted, 5, 1)
         close(top.support_score, score)
         np.testing.assert_array_equal(top.support_index, index)
-        np.testing.assert_array_equal(top.oppose_index, sorted_top(dense, 5, -1)[0])
+        np.testing.assert_array_equal(top.oppose_index, sorted_top(wanted, 5, -1)[0])
 
 
 def test_top_k_does_not_depend_on_the_memory_of_the_machine(case):
@@ -210,8 +215,8 @@ def test_scores_that_are_not_finite_are_refused():
 @given(memory=st.integers(1, 2**34), row=st.integers(1, 2**24))
 def test_tiles_fit_into_memory(memory, row):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MAX_BLOCK_ROWS", 4096)
-        rows = module._block_rows(memory, row)
+        patch.setattr(blocks, "MAX_BLOCK_ROWS", 4096)
+        rows = blocks.block_rows(memory, row)
     assert 1 <= rows <= 4096
     assert rows & (rows - 1) == 0
     assert rows * row <= memory or rows == 1
@@ -220,15 +225,16 @@ def test_tiles_fit_into_memory(memory, row):
 @pytest.mark.parametrize("solver", ["dense", "factors"])
 def test_temporaries_are_bounded(monkeypatch, solver):
     """All scratch of a top-k pass over 3,000 × 300 scores (3.6 MB) fits into 1 MB."""
-    monkeypatch.setattr(module, "MAX_BLOCK_ROWS", 4096)
+    monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 4096)
     used = []
 
-    class Counting(module._Workspace):
+    class Counting(blocks.Workspace):
         def __init__(self):
             super().__init__()
             used.append(self)
 
-    monkeypatch.setattr(module, "_Workspace", Counting)
+    for user in (dense, factors, strongest):
+        monkeypatch.setattr(user, "Workspace", Counting)
     rng = np.random.default_rng(0)
     phi, g = rng.random((3000, 20), dtype="f4"), rng.random((300, 20), dtype="f4")
     scores = {

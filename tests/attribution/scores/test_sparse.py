@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
-from engine.attribution.scores import DenseScores, top_k
-from engine.attribution.sparse_scores import SparseRows, SparseScores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.sparse import SparseScores
+from engine.attribution.scores.top_k import top_k
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
@@ -16,7 +18,7 @@ def test_they_are_the_dense_matrix(n_test: int, n_train: int, density: float, se
     tau = random.normal(size=(n_test, n_train)).astype(np.float32)
     tau[random.random(tau.shape) > density] = 0
     cut = n_test // 2
-    sparse = SparseScores([SparseRows.of(tau[:cut]), SparseRows.of(tau[cut:])], n_train)
+    sparse = SparseScores([csr_array(tau[:cut]), csr_array(tau[cut:])])
     tests, trains = random.integers(n_test, size=5), random.integers(n_train, size=6)
     assert (sparse.n_test, sparse.n_train) == tau.shape
     np.testing.assert_array_equal(sparse.rows(tests), tau[tests])

@@ -1,15 +1,17 @@
-"""TRAK of examples that are not in the study, from what its training side leaves behind.
+"""TRAK of examples that are not in the study, from stored training features and inverses.
 
     dual:  s(x) = √W⁻¹ (√W K √W + λI)⁻¹ √W k(x)          primal:  s(x) = Φ (ΦᵀWΦ + λI)⁻¹ φ(x)
 
-What does not depend on x is made once for a checkpoint and kept: the *inverse*, which is the matrix
-in front of k(x) or of φ(x), and the *traces* of every training example, which are its features and
-(dual) what the exact kernel of a linear layer is made of, the layer's input and the gradient at its
-output. A query is then one forward and backward pass of the example and two products, on the
-study's own solver. (With the inverse at hand a query reads it once; with a Cholesky factor it would
-be copied and read twice, which takes ten times as long. λ keeps it well conditioned.)
+Everything that does not depend on x is computed once for each checkpoint and stored:
 
-Scores are those of `attribute_dual` and of `gram`, `test_factors`: not yet multiplied by Q.
+* the *inverse*: the matrix in front of k(x) or φ(x). A query reads it once. A Cholesky factor would
+  have to be copied and read twice, which takes ten times as long; λ keeps the inverse accurate.
+* the *traces* of every training example: its features and, for the dual, the input of each linear
+  layer with an exact kernel and the gradient at its output.
+
+A query then takes one forward and backward pass of the example and two matrix products, with the
+study's own solver. Scores are those of `dual.attribute_dual` and of `primal.test_factors`, before
+multiplication by Q.
 """
 
 from __future__ import annotations
@@ -22,30 +24,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.attribute import example_weights, gram_factor
-from engine.attribution.trak.gradients import Batch, Layer, Output, Plan, backward
-from engine.attribution.trak.kernel import (
-    Batches,
-    factorise,
-    feature_parameters,
-    make_kernel,
-    outer_layers,
-)
-from engine.attribution.trak.projection import Projection, make_projection, project
+from engine.attribution.trak.backward import backward
+from engine.attribution.trak.dual import factorize
+from engine.attribution.trak.kernel import Batches, feature_parameters, make_kernel, outer_layers
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.make_projection import make_projection
+from engine.attribution.trak.plan import Batch, Layer, Output, Plan
+from engine.attribution.trak.primal import gram_factor
+from engine.attribution.trak.projection import Projection, project
 from engine.attribution.trak.solver import Solver
 
 Traces = Mapping[str, np.ndarray]
-"""`features` `[rows, p]`; for each linear layer `inputs.LAYER` `[rows, in]` and `gradients.LAYER`
-`[rows, out]`. All float32."""
+"""Arrays by name, float32: `features` `[rows, p]`, and for each linear layer with an exact kernel
+`inputs.LAYER` `[rows, in]` and `gradients.LAYER` `[rows, out]`."""
 
 
 @dataclass(frozen=True)
 class Tracer:
-    """Turns examples into traces at one checkpoint.
+    """Computes the traces of examples at one checkpoint.
 
     Attributes:
-        outer: Linear layers whose kernel is exact; none in the primal.
-        projection: Of all other parameters' gradients; None where there are none.
+        model: In eval mode.
+        output: The task's model output.
+        outer: Linear layers with an exact kernel, by name; empty in the primal.
+        projection: Of the gradients of all other parameters; None where there are none.
     """
 
     model: nn.Module
@@ -78,9 +80,9 @@ def make_tracer(model: nn.Module, output: Output, plan: Plan, solver: Solver, se
     Args:
         model: In eval mode.
         output: The task's model output.
-        plan: From `plan_gradients`, or kept from there: another one would draw another projection.
+        plan: The one the study was built with: another plan would draw another projection.
         solver: The study's.
-        seed: The checkpoint's own.
+        seed: The checkpoint's.
     """
     if solver.kind == "primal":
         return Tracer(
@@ -104,31 +106,31 @@ def dual_inverse(
     memory_bytes: int,
     out_to_loss: Tensor,
 ) -> Tensor:
-    """√W⁻¹ (√W K √W + λI)⁻¹ √W, `[n_train, n_train]`. Arguments are those of `attribute_dual`."""
+    """√W⁻¹ (√W K √W + λI)⁻¹ √W `[n_train, n_train]`. Arguments as in `dual.attribute_dual`."""
     kernel = make_kernel(
         model, output, train, lambda: iter(()), plan, solver.width, seed, memory_bytes
     ).train
     weights = example_weights(out_to_loss.to(kernel), solver)
     root = None if weights is None else weights.sqrt()
-    inverse = torch.cholesky_inverse(factorise(kernel, solver.damping, root))
+    inverse = torch.cholesky_inverse(factorize(kernel, solver.damping, root))
     return inverse if root is None else inverse.mul_(root).div_(root[:, None])
 
 
 def primal_inverse(gram: Tensor, damping: float) -> Tensor:
-    """(ΦᵀWΦ + λI)⁻¹, `[p, p]`, from what `gram` gave."""
+    """(ΦᵀWΦ + λI)⁻¹ `[p, p]`, from `gram` = ΦᵀWΦ."""
     return torch.cholesky_inverse(gram_factor(gram, damping))
 
 
 def dual_scores(
     inverse: np.ndarray, shards: Sequence[Traces], example: Traces, plan: Plan
 ) -> np.ndarray:
-    """Scores `[b, n_train]` of b examples.
+    """Scores `[b, n_train]` of b examples, float32.
 
     Args:
         inverse: From `dual_inverse`.
         shards: Traces of the training examples, in order.
         example: Traces of the b examples.
-        plan: Says which linear layers have a bias.
+        plan: Tells which linear layers have a bias.
     """
     cross = np.concatenate([_kernel(shard, example, plan) for shard in shards])
     scores: np.ndarray = (inverse @ cross).T
@@ -136,7 +138,7 @@ def dual_scores(
 
 
 def _kernel(shard: Traces, example: Traces, plan: Plan) -> np.ndarray:
-    """k of the training examples of a shard with the examples: `[rows, b]`."""
+    """The kernel k of a shard's training examples with the examples: `[rows, b]`."""
     rows = len(next(iter(shard.values())))
     found = np.zeros((rows, len(next(iter(example.values())))), np.float32)
     for name, kept in shard.items():
@@ -151,13 +153,13 @@ def _kernel(shard: Traces, example: Traces, plan: Plan) -> np.ndarray:
 
 
 def primal_scores(inverse: np.ndarray, shards: Sequence[Traces], example: Traces) -> np.ndarray:
-    """Scores `[b, n_train]` of b examples; the inverse is of `primal_inverse`."""
+    """Scores `[b, n_train]` of b examples, float32; `inverse` is from `primal_inverse`."""
     solved = inverse @ example["features"].T
     return np.concatenate([shard["features"] @ solved for shard in shards]).T
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON can hold it. Orders matter, so mappings become lists of pairs."""
+    """A plan as JSON. Its order matters, so mappings become lists of pairs."""
     return {
         "shapes": [[name, list(shape)] for name, shape in plan.shapes.items()],
         "energies": list(plan.energies.items()),
@@ -171,7 +173,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_json(kept: Mapping[str, Any]) -> Plan:
-    """What `plan_as_json` was given."""
+    """The plan that `plan_as_json` wrote."""
     return Plan(
         shapes={name: torch.Size(shape) for name, shape in kept["shapes"]},
         energies=dict(kept["energies"]),

@@ -1,19 +1,19 @@
-"""TRAK as the prior of a datamodel: what a few runs say, read in the light of the attributions.
+"""The hybrid: a datamodel with TRAK as its prior.
 
-`output_units` first turns attributions τ into output units, and takes out what is wrong with a
-training example's attributions for all targets alike, of which runs say more than of any one
-target. Then for each target with τ in output units, subset runs with masks X `[m, n]` (columns
-centred) and centred outputs y:
+`output_units` first turns attributions τ into units of the output. It also corrects errors that a
+training example's attributions share across all targets, about which the runs tell more than about
+any single target. Then for each target, with τ in output units, centered masks X `[m, n]` of subset
+runs and centered outputs y:
 
     w ~ N(τ, g·diag(v)),   v_i = τ_i² + κ · mean τ²,   y = Xw + noise,  noise ~ N(0, g·σ²)
 
-Where |τ| is large a weight may move; elsewhere it hardly can. So a few hundred runs do what
-thousands do for a datamodel that starts from nothing. The posterior mean is
+A weight can move far where |τ| is large, and hardly elsewhere. So a few hundred runs are enough
+where a datamodel without a prior needs thousands. The posterior mean is
 
     w = τ + v ⊙ Xᵀa,   (X diag(v) Xᵀ + σ²I) a = y − Xτ,
 
-and g the scale that makes the residual most likely. Bayesian linear regression (Bishop 2006,
-section 3.3) in its dual form, m × m for each target; DESIGN section 5.
+and g is the scale that makes the residual most likely. This is Bayesian linear regression (Bishop
+2006, section 3.3) in its dual form, with an m × m system for each target; DESIGN section 5.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ NOISES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
 @dataclass(frozen=True)
 class Settings:
-    """What all targets share.
+    """Settings that all targets share.
 
     Attributes:
         ridge: Of `output_units`.
-        flat: κ: variance that every weight has, relative to the mean of τ².
-        noise: σ² relative to the mean diagonal of X diag(v) Xᵀ.
-        width: Stated deviations are times this, so that intervals of 90 % held 90 % of the
-            validation outcomes: settings that order outcomes best state them too wide.
+        flat: κ, the variance that every weight has, relative to the mean of τ².
+        noise: σ², relative to the mean of the diagonal of X diag(v) Xᵀ.
+        width: Factor on the standard deviations, so that 90 % intervals hold 90 % of the
+            validation outcomes. Without it the settings with the best LDS give too wide ones.
     """
 
     ridge: float
@@ -62,13 +62,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What the runs make of the attributions of t targets.
+    """The fit of t targets.
 
     Attributes:
-        weights: Posterior means `[t, n]`: what having example i adds to the output.
-        bias: `[t]`: the output predicted of a model trained on nothing.
-        predicted: Outputs of the new masks `[t, k]`.
-        deviation: Standard deviation of what a run on each new mask says, noise included, `[t, k]`.
+        weights: Posterior means `[t, n]`: what training example i adds to the output.
+        bias: `[t]`: the predicted output of a model trained on no example.
+        predicted: Predicted outputs for the new masks, `[t, k]`.
+        deviation: Standard deviation of the output of a single run on each new mask, noise
+            included, `[t, k]`.
     """
 
     weights: Tensor
@@ -78,35 +79,36 @@ class Posterior:
 
 
 def output_units(tau: Tensor, masks: Tensor, outputs: Tensor, ridge: float) -> Tensor:
-    """What to multiply the attributions of each training example by, for all targets: `[n]`.
+    """Factors `[n]` that turn the attributions of each training example into units of the output.
 
-    One slope c from scores to outputs, and for each training example a factor 1 + f, so that over
-    all targets x, with centred masks X and outputs y,
+    They are c·(1 + f), with one slope c from scores to outputs and a correction f_i for each
+    training example. With centered masks X and outputs y,
 
         Σ_x ‖y_x − c·X(τ_x ⊙ (1 + f))‖² / var(y_x) + ridge · d · ‖f‖²
 
-    is least in c where f = 0, and then in f; d is the mean curvature of the first term in an f_i.
-    By conjugate gradients, so that no n × n matrix is needed. Memory: four times that of τ.
+    over all targets x is minimized first in c at f = 0, then in f by conjugate gradients, so that
+    no n × n matrix is needed. d is the mean curvature of the first term along an f_i. Memory: four
+    times that of τ.
 
     Args:
-        tau: Attributions of many targets, float32 `[t, n]`, in one unit.
+        tau: Attributions of many targets, float32 `[t, n]`, all in the same unit.
         masks: Of the runs to fit on, `[m, n]`.
         outputs: Of those runs, `[m, t]`.
-        ridge: How firmly factors are held at 1. Relative to the evidence of all targets, since
-            their outputs err together: so it means the same for few and for many.
+        ridge: How strongly factors are held at c. It is relative to the evidence of all targets
+            together, because their errors are correlated: so it means the same for few and many.
 
     Raises:
         DataError: Outputs are not finite, or there are fewer than three runs.
     """
     _check(masks, outputs)
-    x, _ = _centred(masks)
+    x, _ = _centered(masks)
     varies = outputs.std(dim=0) > 1e-5 * outputs.abs().amax(dim=0)
     outputs = outputs - outputs.mean(dim=0)
     deviation = outputs.std(dim=0)[varies, None]
     tau, left_over = tau[varies] / deviation, outputs.T[varies] / deviation
     explained = tau @ x.T
     along = (explained * left_over).sum() / explained.square().sum().clamp(min=_LEAST)
-    # A negative slope would turn supporters into opposers: such scores say nothing.
+    # A negative slope would make supporting examples opposing ones; such scores are useless.
     slope = along.clamp(min=0)
     tau, left_over = slope * tau, left_over - slope * explained
     held = ridge * (tau.square().sum(dim=0) @ x.square().sum(dim=0) / x.shape[1])
@@ -133,20 +135,20 @@ def output_units(tau: Tensor, masks: Tensor, outputs: Tensor, ridge: float) -> T
 def fit(
     tau: Tensor, masks: Tensor, outputs: Tensor, settings: Settings, new_masks: Tensor | None = None
 ) -> Posterior:
-    """Fit t targets, one after the other; all arrays on one device.
+    """Fit t targets, one after the other; all tensors are on one device.
 
     Args:
         tau: Attributions times `output_units`, float32 `[t, n]`.
         masks: Of the runs to fit on, `[m, n]`.
         outputs: Of those runs, `[m, t]`.
         settings: From `choose`.
-        new_masks: Masks to predict, `[k, n]`; None for none.
+        new_masks: Masks to predict outputs for, `[k, n]`; None for none.
 
     Raises:
         DataError: Outputs are not finite, or there are fewer than three runs.
     """
     _check(masks, outputs)
-    x, mean_mask = _centred(masks)
+    x, mean_mask = _centered(masks)
     new = mean_mask[None, :0].new_zeros(0, x.shape[1]) if new_masks is None else new_masks
     new = new.to(x) - mean_mask
     mean_output = outputs.mean(dim=0)
@@ -163,7 +165,9 @@ def fit(
         alpha = torch.cholesky_solve(residual[row, :, None], factor)[:, 0]
         weights[row] = tau[row] + variance * (alpha @ x)
         predicted[row] = mean_output[row] + new @ weights[row]
-        scale = (residual[row] @ alpha / (m - 1)).clamp(min=0)  # the mean took one of m
+        scale = (residual[row] @ alpha / (m - 1)).clamp(
+            min=0
+        )  # centering took one degree of freedom
         known = torch.linalg.solve_triangular(factor, cross.T, upper=False).square().sum(dim=0)
         spread = (new.square() @ variance - known).clamp(min=0)
         deviation[row] = settings.width * (scale * (spread + noise)).sqrt()
@@ -174,18 +178,21 @@ def fit(
 def change_deviation(
     tau: Tensor, masks: Tensor, outputs: Tensor, settings: Settings, change: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What changing the training set does to each target: (mean `[t]`, standard deviation `[t]`).
+    """Predicted change of each target when the training set changes.
 
     Args:
         tau, masks, outputs, settings: As for `fit`.
         change: `[n]`: −1 for each example that is removed, +1 for each that is added.
+
+    Returns:
+        (mean `[t]`, standard deviation `[t]`) of the expected output's change.
     """
-    x, _ = _centred(masks)
+    x, _ = _centered(masks)
     both = torch.stack([torch.zeros_like(change), change]).to(x) + masks.to(x).mean(dim=0)
     found = fit(tau, masks, outputs, settings, both)
-    # At the mean mask all is noise; what lies beyond it is what the weights leave open.
-    open_ = found.deviation[:, 1].square() - found.deviation[:, 0].square()
-    return found.predicted[:, 1] - found.predicted[:, 0], open_.clamp(min=0).sqrt()
+    # At the mean mask the variance is all noise; the excess is the uncertainty of the weights.
+    variance = found.deviation[:, 1].square() - found.deviation[:, 0].square()
+    return found.predicted[:, 1] - found.predicted[:, 0], variance.clamp(min=0).sqrt()
 
 
 def choose(
@@ -198,20 +205,23 @@ def choose(
     flats: Sequence[float] = FLATS,
     noises: Sequence[float] = NOISES,
 ) -> tuple[Settings, list[Trial]]:
-    """Choose the settings that foretell the validation runs best, for all targets together.
+    """Choose the settings with the best LDS on the validation runs, for all targets together.
 
-    First the ridge, by what τ in output units foretells alone, then the rest. A few hundred targets
-    are enough.
+    First the ridge, by the LDS of τ in output units alone; then κ and σ². A few hundred targets are
+    enough.
 
     Args:
-        tau: Attributions, float32 `[t, n]`, in one unit.
+        tau: Attributions, float32 `[t, n]`, all in the same unit.
         masks, outputs: As for `fit`.
         validation_masks: Of runs that are not fitted to, `[k, n]`.
-        validation_outputs: `[k, t]`.
-        ridges, flats, noises: What to try; noises in ascending order.
+        validation_outputs: Their outputs, `[k, t]`.
+        ridges, flats, noises: Values to try; noises in ascending order.
+
+    Returns:
+        The settings, and all settings tried with their LDS.
     """
     _check(masks, outputs)
-    x, mean_mask = _centred(masks)
+    x, mean_mask = _centered(masks)
     new = validation_masks.to(x) - mean_mask
     means = {ridge: tau * output_units(tau, masks, outputs, ridge) for ridge in ridges}
     ridge = max(means, key=lambda ridge: _lds(means[ridge] @ new.T, validation_outputs))
@@ -228,7 +238,7 @@ def choose(
             kernel, cross = (x * variance) @ x.T, (new * variance) @ x.T
             level = kernel.diagonal().mean().clamp(min=_LEAST)
             added = 0.0
-            for noise in noises:  # a Cholesky factor each costs less than one eigendecomposition
+            for noise in noises:  # a few Cholesky factors cost less than an eigendecomposition
                 kernel.diagonal().add_((noise - added) * level)
                 added = noise
                 factor = torch.linalg.cholesky(kernel)
@@ -245,7 +255,7 @@ def choose(
 
 
 _TOLERANCE = 1e-3
-"""Of conjugate gradients: what is left of the residual's norm."""
+"""Conjugate gradients stop when the residual's norm has shrunk by this factor."""
 _MOST_STEPS = 100
 _LEAST = 1e-30
 
@@ -256,15 +266,15 @@ def _lds(predicted: Tensor, outputs: Tensor) -> float:
     return float(spearman(predicted.cpu().numpy(), actual).mean())
 
 
-def _centred(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks less the mean of each column `[m, n]` float32, and those means `[n]`."""
+def _centered(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks minus the mean of each column, `[m, n]` float32, and those means `[n]`."""
     x = masks.float()
     mean = x.mean(dim=0)
     return x - mean, mean
 
 
 def _variances(tau: Tensor, flat: float) -> Tensor:
-    """v `[n]`; flat where the prior says nothing at all."""
+    """v `[n]`; all ones where the prior is zero."""
     square = tau.square()
     level = square.mean()
     return square + flat * level if level > _LEAST else torch.ones_like(square)

@@ -1,8 +1,8 @@
-"""The run bank: what models trained on random parts of the training set say of every example.
+"""The run bank: outputs of models that were trained on random subsets of the training set.
 
 A *subset run* is one model trained on a random α-fraction of the training examples, its *mask*.
-All of an algorithm's subset runs are its run bank: what datamodels are fitted on, and what scores
-are judged by. Arrays only; how runs are stored and trained is told elsewhere.
+All subset runs of an algorithm form its run bank. Datamodels are fitted to it, and scores are
+evaluated on it. This module knows arrays only; the stage `bank` trains and stores the runs.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from engine.store.spec import PARTS, Output, Part
 
 @dataclass(frozen=True)
 class RunBank:
-    """Masks and model outputs, one row a mask.
+    """Masks and model outputs, one row per mask.
 
     Attributes:
-        masks: bool `[m, n_train]`: whether the training example was trained on.
-        train: float32 `[m, n_train]` model outputs on the training examples, mean over the seeds
-            of the mask; None where they were not asked for, or an imported bank lacks them.
-        test: float32 `[m, n_test]`, the same on the test examples.
+        masks: bool `[m, n_train]`: whether the training example was in the mask.
+        train: float32 `[m, n_train]`: model outputs on the training examples, averaged over the
+            seeds of the mask; None where they were not requested or an imported bank lacks them.
+        test: float32 `[m, n_test]`: the same on the test examples.
         seeds: int64 `[m]`: how many runs were averaged.
-        numbers: int64 `[m]`: number of each mask, which says the part it belongs to.
+        numbers: int64 `[m]`: number of each mask, which determines the part it belongs to.
         output: Which model output it is.
         source: Where an imported bank came from; None where the study trained it.
     """
@@ -44,11 +44,12 @@ class RunBank:
 
     @property
     def held_out(self) -> np.ndarray:
-        """Which masks settings are chosen on: bool `[m]`."""
+        """Which masks belong to the validation part, where settings are chosen: bool `[m]`."""
         return np.array([PARTS[n % len(PARTS)] == "validation" for n in self.numbers], bool)
 
     def part(self, *names: Part) -> RunBank:
-        """The masks to fit on, to choose on (validation), or to judge by and do nothing else."""
+        """The masks of some parts: to fit on (`fit`), to choose settings on (`validation`), or to
+        evaluate on and do nothing else (`test`)."""
         rows = np.flatnonzero([PARTS[number % len(PARTS)] in names for number in self.numbers])
         return replace(
             self,
@@ -62,19 +63,19 @@ class RunBank:
 
 @dataclass(frozen=True)
 class BankImport:
-    """Where a bank that was made elsewhere came from.
+    """Where an imported bank came from.
 
     Attributes:
         fingerprint: Of the files and how they were read; part of the shards' names.
         folder: Name of the folder it was read from.
         files: Name → SHA-256 of each file.
-        output: Which model output its numbers are.
-        runs: How many, in all.
-        masks: How many different masks they have.
+        output: Which model output it holds.
+        runs: Number of runs.
+        masks: Number of different masks.
         alpha: Mean share of the training examples in a mask.
-        train: Whether there are outputs on training examples.
-        shards: Number of the study's shards that hold it.
-        notes: What a person should know of how it was read.
+        train: Whether it has outputs on training examples.
+        shards: Number of shards in which the study keeps it.
+        notes: What a person should know about how it was read.
         dataset: Fingerprint of the data it was imported for.
     """
 
@@ -94,12 +95,14 @@ class BankImport:
 def gather(
     about: BankImport, shards: Iterable[Mapping[str, np.ndarray]], n_train: int, train: bool
 ) -> RunBank:
-    """An imported bank of its shards; outputs of runs with the same mask are averaged.
+    """Put an imported bank together from its shards; runs with the same mask are averaged.
 
     Args:
-        shards: `mask` bits, `number` of each run's mask, outputs on `test` and perhaps `train`.
+        about: The bank's record.
+        shards: Each with the `mask` bits and the mask `number` of its runs, and their outputs on
+            `test` and possibly on `train`.
         n_train: Number of training examples.
-        train: Also read the outputs on training examples, where there are some.
+        train: Also read the outputs on training examples, where there are any.
     """
     masks = np.empty((about.masks, n_train), dtype=bool)
     seeds = np.zeros(about.masks, np.int64)
@@ -122,7 +125,7 @@ def gather(
 
 
 def subset_size(n_train: int, alpha: float) -> int:
-    """How many training examples a run is trained on: α · n_train, rounded.
+    """Number of training examples in a mask: α · n_train, rounded.
 
     Raises:
         DataError: Fewer than two, or all of them.
@@ -142,9 +145,9 @@ def subset_size(n_train: int, alpha: float) -> int:
 
 
 def draw_mask(seed: int, number: int, n_train: int, alpha: float) -> np.ndarray:
-    """Mask `number` of a study with this seed: bool `[n_train]`, `subset_size` of them true.
+    """Mask `number` of a study with this seed: bool `[n_train]`, `subset_size` of them True.
 
-    From the raw bits of PCG64, which numpy promises never to change, unlike its shuffles.
+    Drawn from the raw bits of PCG64. NumPy promises never to change those, unlike its shuffles.
     """
     order = np.argsort(np.random.PCG64([seed, number]).random_raw(n_train), kind="stable")
     mask = np.zeros(n_train, dtype=bool)
@@ -153,12 +156,12 @@ def draw_mask(seed: int, number: int, n_train: int, alpha: float) -> np.ndarray:
 
 
 def pack(mask: np.ndarray) -> np.ndarray:
-    """Bits of masks, `[..., n_train]` bool to `[..., ceil(n_train / 8)]` uint8."""
+    """Pack masks into bits: bool `[..., n_train]` → uint8 `[..., ceil(n_train / 8)]`."""
     return np.packbits(mask, axis=-1)
 
 
 def unpack(bits: np.ndarray, n_train: int) -> np.ndarray:
-    """Masks of their bits, the reverse of `pack`."""
+    """Unpack masks from bits, the reverse of `pack`."""
     return np.unpackbits(bits, axis=-1, count=n_train).view(bool)
 
 
@@ -173,6 +176,6 @@ def fault(outputs: np.ndarray) -> str | None:
 
 
 def mean_of_seeds(runs: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean of the outputs of one mask's runs, summed in float64: float32."""
+    """Mean of the outputs of one mask's runs: float32, summed in float64."""
     mean: np.ndarray = np.stack(list(runs)).mean(axis=0, dtype=np.float64)
     return mean.astype(np.float32)

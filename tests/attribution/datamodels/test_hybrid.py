@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.attribution.datamodels.prior import (
+from engine.attribution.datamodels.hybrid import (
     Settings,
     change_deviation,
     choose,
