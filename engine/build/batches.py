@@ -1,4 +1,4 @@
-"""Prepared batches of a study's examples, and the out-to-loss gradients kept beside them."""
+"""Batches of a study's examples, and the stored out-to-loss gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ def batches_of(
     start: int = 0,
     stop: int | None = None,
 ) -> Callable[[], Iterator[Batch]]:
-    """Prepared batches of a split's rows, as often as they are asked for."""
+    """Return a function that iterates over prepared batches of a split's rows, on every call.
+
+    Args:
+        split: `train` or `test`.
+        start, stop: First row, and the row after the last; None: to the end.
+    """
     from engine.training.outputs import batches
 
     assert split in ("train", "test")
@@ -36,7 +41,7 @@ def batches_of(
 
 
 def stored_out_to_loss(study: StudyReader, algorithm: str, checkpoint: int) -> np.ndarray:
-    """Q of every training example at a checkpoint, `[n_train]`."""
+    """Q of every training example at one checkpoint, float32 `[n_train]`."""
     path = layout.outputs_file(study.root, algorithm, checkpoint, "train")
     return np.array(store.read_tensors(path)["out_to_loss"])
 
@@ -44,7 +49,7 @@ def stored_out_to_loss(study: StudyReader, algorithm: str, checkpoint: int) -> n
 def mean_out_to_loss(
     study: StudyReader, algorithm: str, checkpoints: int, solver: Solver
 ) -> np.ndarray:
-    """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
+    """Mean of Q over the first checkpoints, tempered: the factor of the scores, `[n_train]`."""
     import torch
 
     from engine.attribution.trak.linear_system import temper

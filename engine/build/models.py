@@ -1,4 +1,4 @@
-"""The models of an algorithm: fresh, as training starts from them, and trained."""
+"""Create an algorithm's models: untrained, with their initial weights, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
-    """The architecture of an algorithm, with seeded random weights."""
+    """Return a model of the algorithm's architecture with seeded random weights."""
     from engine.models import build_model
 
     dataset = study.dataset
@@ -26,7 +26,7 @@ def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch
 
 
 def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
-    """What training starts from: the user's initial weights, or seeded random ones."""
+    """Return a model as training starts: with the user's initial weights, or seeded random ones."""
     from engine.training.weights import load_weights
 
     model = untrained_model(study, spec, seed)
@@ -38,7 +38,7 @@ def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.n
 def load_checkpoint(
     study: StudyReader, algorithm: str, checkpoint: int, device: str
 ) -> torch.nn.Module:
-    """A trained checkpoint of the study, in eval mode on `device`."""
+    """Load a trained checkpoint of the study, in eval mode on `device`."""
     from engine.training.weights import load_weights
 
     model = untrained_model(study, study.algorithms[algorithm], seed=0)
@@ -47,7 +47,7 @@ def load_checkpoint(
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a result's bytes."""
+    """Return the versions of the libraries that affect a result's bytes."""
     import torch
 
     import engine

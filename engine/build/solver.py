@@ -1,9 +1,9 @@
-"""Which solver TRAK takes, chosen by size and memory, and the one that the store holds."""
+"""Choose TRAK's solver by the study's size and memory, with the settings tuned for it."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine import store
 from engine.attribution.trak.solver import Solver
@@ -16,13 +16,13 @@ from engine.study.reader import StudyReader
 from engine.study.run_banks import is_tuned
 from engine.tasks import load_task
 
-if TYPE_CHECKING:
-    pass
-
 
 def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
-    """Settings of the solver that validation runs decided. An upload has no runs of its own, and is
-    to be compared: it takes those of the study's first algorithm."""
+    """Solver settings that were chosen on the validation runs; empty if none were.
+
+    An upload has no run bank, so it uses the settings of the study's first algorithm. That also
+    makes the two comparable.
+    """
     if algorithm in study.uploads:
         algorithm = resolve_algorithm(study)
     if not is_tuned(study, algorithm):
@@ -31,7 +31,11 @@ def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
 
 
 def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver:
-    """The solver that fits best, with the settings of study.toml or the defaults."""
+    """Choose the solver for the study's size and memory, with settings of study.toml or defaults.
+
+    Args:
+        memory_bytes: Memory that one job may use.
+    """
     from engine.attribution.trak.choose_solver import choose_solver
 
     model = load_checkpoint(study, algorithm, 0, "cpu")
@@ -42,8 +46,11 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
 
 
 def memory_per_worker(run: Run) -> int:
-    """Bytes that one job may take. `auto` is half of the machine's memory, not of what is free
-    just now, so that two builds of one spec on one machine take the same solver."""
+    """Memory that one job may use, in bytes.
+
+    `auto` is half of the machine's total memory, not of its free memory, so that two builds of one
+    spec on one machine choose the same solver.
+    """
     gib = run.study.spec.trak.memory_gib
     if gib == "auto":
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -375,7 +375,9 @@ def test_scores_of_other_data_stop_a_build(study: Study, tmp_path: Path) -> None
     text = layout.spec_file(study.root).read_text().replace("test_limit = 60", "test_limit = 50")
     layout.spec_file(study.root).write_text(text)
     changed = Study.open(study.root)
-    with pytest.raises(StoreError, match=r"'npy' of mlp belong to other data.*--remove npy"):
+    with pytest.raises(
+        StoreError, match=r"'npy' of mlp were made for different data.*--remove npy"
+    ):
         changed.build(workers=0, rebuild="data")
     methods.remove_import(changed, "npy")
     assert scored_methods(changed, "mlp") == []

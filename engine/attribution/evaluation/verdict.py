@@ -140,7 +140,9 @@ def _find(measured: MethodQuality) -> Use:
         return Use(what, "no", "Their order may be due to chance.")
     if measured.lds.mean < FAIR:
         return Use(what, "care", "Many of the top examples will have had no effect. Look at many.")
-    return Use(what, "yes", "The strongest ones are candidates: look at them before you believe one.")
+    return Use(
+        what, "yes", "The strongest ones are candidates: look at them before you believe one."
+    )
 
 
 def _sums(measured: MethodQuality) -> Use:

@@ -1,11 +1,14 @@
-"""Train the checkpoints (or take in the user's own) and record what each says of every example."""
+"""Train the checkpoints, or copy the user's, and record their outputs on every example.
+
+Weights go to `checkpoints/`. Logits, model outputs, out-to-loss gradients and embeddings of both
+splits go to `outputs/`.
+"""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine import store
 from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
@@ -18,16 +21,13 @@ from engine.study.models import checkpoint_seed, user_file
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
-if TYPE_CHECKING:
-    pass
-
 CODE = 1
-"""Raised whenever the same spec would train other models or record other outputs."""
+"""Increment when the same spec would train other models or record other outputs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint to make and evaluate."""
+    """Make and evaluate one checkpoint."""
 
     root: Path
     algorithm: str
@@ -36,26 +36,26 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Make every missing checkpoint and its outputs."""
+    """Make missing checkpoints and their outputs."""
     study = run.study
     total = study.checkpoints(algorithm)
     jobs = []
     for checkpoint in range(total):
-        weights_are = checkpoint_fingerprint(study, algorithm, checkpoint)
-        outputs_are = outputs_fingerprint(study, algorithm, checkpoint)
-        files = {layout.checkpoint_file(study.root, algorithm, checkpoint): weights_are}
+        weights = checkpoint_fingerprint(study, algorithm, checkpoint)
+        outputs = outputs_fingerprint(study, algorithm, checkpoint)
+        files = {layout.checkpoint_file(study.root, algorithm, checkpoint): weights}
         files |= {
-            layout.outputs_file(study.root, algorithm, checkpoint, s): outputs_are for s in SPLITS
+            layout.outputs_file(study.root, algorithm, checkpoint, s): outputs for s in SPLITS
         }
-        # All are looked at, so that one of another spec is refused whatever else is missing.
-        there = [store.is_there(path, fingerprint) for path, fingerprint in files.items()]
-        if not all(there):
+        # Check every file, so that a stale one is refused even if another is missing.
+        exists = [store.is_there(path, fingerprint) for path, fingerprint in files.items()]
+        if not all(exists):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device))
-    run.finish("checkpoints", algorithm, make_checkpoint, jobs, total)
+    run.run_remaining("checkpoints", algorithm, make_checkpoint, jobs, total)
 
 
 def recipe_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of a learning algorithm on the study's data: what all its models share."""
+    """Fingerprint of a learning algorithm on the study's data, common to all its models."""
     spec = study.algorithms[algorithm]
     recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
     start = spec.initial_weights
@@ -81,19 +81,22 @@ def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) 
 @functools.lru_cache(maxsize=1024)
 def _digest(path: Path) -> str:
     if not path.is_file():
-        raise SpecError(f"{path}, which study.toml names as weights, does not exist.")
+        raise SpecError(
+            f"{path} does not exist, but study.toml lists it as weights. Correct the path, or put "
+            "the file there."
+        )
     return store.file_digest(path)
 
 
 def outputs_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
-    """Fingerprint of what one checkpoint says."""
+    """Fingerprint of one checkpoint's outputs."""
     return store.fingerprint_of(
         "outputs", CODE, checkpoint_fingerprint(study, algorithm, checkpoint)
     )
 
 
 def make_checkpoint(job: Job) -> None:
-    """Worker: train or load one model, keep its weights, then record its outputs."""
+    """Worker: train or load one model, store its weights, then record its outputs."""
     from engine.training.outputs import evaluate
     from engine.training.trainer import train
     from engine.training.weights import load_weights, save_weights

@@ -1,9 +1,9 @@
-"""Attribute every test prediction to the training data: TRAK, checkpoint by checkpoint.
+"""Attribute every test prediction to the training data with TRAK, in `trak/`.
 
-On a dual solver a checkpoint's scores are one shard; the mean over checkpoints, weighted by the
-mean out-to-loss gradient, is then written in shards of test rows. On the primal solver a
-checkpoint's training features are row shards and its solved test features one shard; scores are
-products of the two, taken where they are needed and never stored.
+With a dual solver, the scores of each checkpoint are one shard; their mean over checkpoints, times
+the mean out-to-loss gradient, is then written in shards of test rows. With the primal solver, each
+checkpoint gets row shards of training features and one shard of solved test features; scores are
+products of the two, computed on demand and never stored.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from engine.attribution.scores.matrix import Scores
 
 CODE = 2
-"""Raised whenever the same checkpoints would get other scores."""
+"""Increment when the same checkpoints would give other scores."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint to attribute with."""
+    """Attribute with one checkpoint."""
 
     root: Path
     algorithm: str
@@ -51,7 +51,7 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Make what is missing of an algorithm's scores."""
+    """Compute an algorithm's missing scores or factors."""
     study = run.study
     total = study.checkpoints(algorithm)
     memory = memory_per_worker(run)
@@ -60,18 +60,18 @@ def run(run: Run, algorithm: str) -> None:
     for checkpoint in range(total):
         path = result_file(study, algorithm, checkpoint, solver)
         fingerprint = attribution_fingerprint(study, algorithm, checkpoint, solver)
-        there = store.is_there(path, fingerprint)
-        if not (there and _features_are_whole(study, algorithm, checkpoint, solver)):
+        exists = store.is_there(path, fingerprint)
+        if not (exists and _has_all_features(study, algorithm, checkpoint, solver)):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    run.finish("trak", algorithm, attribute_checkpoint, jobs, total)
+    run.run_remaining("trak", algorithm, attribute_checkpoint, jobs, total)
     _combine(study, algorithm, solver)
 
 
-# --- which solver --------------------------------------------------------------------------------
+# --- the solver ----------------------------------------------------------------------------------
 
 
 def _solver(run: Run, algorithm: str, memory_bytes: int) -> Solver:
-    """The solver in the store, or the one that fits best now, which is then kept."""
+    """The stored solver, or a newly chosen one, which is then stored."""
     study = run.study
     path = layout.solver_file(study.root, algorithm)
     fingerprint = solver_fingerprint(study, algorithm)
@@ -85,8 +85,11 @@ def _solver(run: Run, algorithm: str, memory_bytes: int) -> Solver:
 
 
 def solver_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the choice of solver, for the first checkpoint as for all. How much memory
-    there was is no part of it: a study that moves to a smaller machine keeps its solver."""
+    """Fingerprint of the choice of solver, which is made on the first checkpoint.
+
+    It does not include the amount of memory: a study that moves to a smaller machine keeps its
+    solver.
+    """
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
     first = checkpoint_fingerprint(study, algorithm, 0)
     return store.fingerprint_of("solver", CODE, spec, first, tuned_settings(study, algorithm))
@@ -96,15 +99,13 @@ def attribution_fingerprint(
     study: StudyReader, algorithm: str, checkpoint: int, solver: Solver
 ) -> str:
     """Fingerprint of one checkpoint's scores or factors."""
-    outputs_are = outputs_fingerprint(study, algorithm, checkpoint)
-    solver_is = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
-    return store.fingerprint_of(
-        "trak", CODE, outputs_are, solver_is, checkpoint_seed(study, checkpoint)
-    )
+    outputs = outputs_fingerprint(study, algorithm, checkpoint)
+    settings = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
+    return store.fingerprint_of("trak", CODE, outputs, settings, checkpoint_seed(study, checkpoint))
 
 
 def scores_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the scores of all checkpoints together."""
+    """Fingerprint of the scores averaged over all checkpoints."""
     solver = stored_solver(study, algorithm)
     checkpoints = range(study.checkpoints(algorithm))
     return store.fingerprint_of(
@@ -120,15 +121,13 @@ def scores_fingerprint(study: StudyReader, algorithm: str) -> str:
 
 
 def result_file(study: StudyReader, algorithm: str, checkpoint: int, solver: Solver) -> Path:
-    """The shard that is written last for a checkpoint."""
+    """The last file written for a checkpoint."""
     if solver.kind == "primal":
         return layout.factors_file(study.root, algorithm, checkpoint)
     return layout.dual_file(study.root, algorithm, checkpoint)
 
 
-def _features_are_whole(
-    study: StudyReader, algorithm: str, checkpoint: int, solver: Solver
-) -> bool:
+def _has_all_features(study: StudyReader, algorithm: str, checkpoint: int, solver: Solver) -> bool:
     if solver.kind != "primal":
         return True
     shards = range(shard_count(study, "train"))
@@ -138,7 +137,7 @@ def _features_are_whole(
 
 
 def attribute_checkpoint(job: Job) -> None:
-    """Worker: the scores of one checkpoint (dual), or its features and factors (primal)."""
+    """Worker: compute one checkpoint's scores (dual), or its features and factors (primal)."""
     study = StudyReader.open(job.root)
     solver = stored_solver(study, job.algorithm)
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
@@ -179,8 +178,11 @@ def _attribute_primal(
     fingerprint: str,
     metadata: dict[str, Any],
 ) -> None:
-    """Row shards of training features, then the factors, read back from the shards: so a build
-    that was interrupted sums in the same order as one that was not."""
+    """Write row shards of training features, then the factors.
+
+    The factors are computed from the stored shards, so that an interrupted build sums in the same
+    order as an uninterrupted one.
+    """
     import torch
 
     from engine.attribution.trak.kernel import first_examples
@@ -218,7 +220,7 @@ def _attribute_primal(
 
 
 def _combine(study: StudyReader, algorithm: str, solver: Solver) -> None:
-    """Write what all checkpoints have in common: Q̄, the soft threshold, and (dual) the scores."""
+    """Write the mean out-to-loss gradient, the soft threshold and, for a dual, the mean scores."""
     fingerprint = scores_fingerprint(study, algorithm)
     path = layout.weighting_file(study.root, algorithm)
     scores_files = []
