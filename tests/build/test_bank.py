@@ -103,7 +103,7 @@ def test_packed_masks_are_unpacked_unchanged(n: int) -> None:
 
 
 def test_masks_keep_their_part_when_the_bank_grows() -> None:
-    def numbers(m: int, part: bank.Part) -> list[int]:
+    def numbers(m: int, part: Part) -> list[int]:
         rows = np.arange(m, dtype=np.float32)[:, None]
         whole = run_bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
         return whole.part(part).numbers.tolist()
