@@ -11,9 +11,9 @@ from dashboard.components.notice import notice
 from dashboard.components.title import short
 from dashboard.data import open_study
 from dashboard.location import COMPARE
-from engine.cli.progress import TITLES
 from engine.store.records import Progress
 from engine.study.reader import Study
+from engine.study.stage_titles import TITLES
 
 SECONDS = 1.5
 

@@ -15,7 +15,7 @@ from dashboard.components.title import short, title
 from dashboard.data import examined, files_stamp, open_study, stage_files
 from dashboard.location import read_location
 from engine import store
-from engine.cli.progress import TITLES
+from engine.study.stage_titles import TITLES
 
 OUTPUTS = {
     "margin": "margin: logit of the label − logsumexp of the others",

@@ -9,6 +9,7 @@ from engine.running.jobs.kinds import Report
 from engine.store.errors import SpecError
 from engine.store.records import Progress
 from engine.study.reader import Study
+from engine.study.stage_titles import TITLES
 
 _DEFAULTS: dict[str, Any] = {"device": "auto", "workers": None, "rebuild": None}
 
@@ -33,8 +34,6 @@ def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def run(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
     """Build it; progress is that of all stages together."""
-    from engine.cli.progress import TITLES
-
     several = len(study.spec.algorithms) > 1
     steps = {(step.stage, step.algorithm): step for step in study.progress()}
 

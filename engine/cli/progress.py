@@ -19,22 +19,7 @@ from rich.progress import Progress as RichProgress
 
 from engine.store.records import Progress
 from engine.study.reader import Study
-
-TITLES = {
-    "data": "Read and check the data",
-    "import": "Import",
-    "checkpoints": "Train checkpoints",
-    "predictions": "Predict",
-    "neighbours": "Find similar training data",
-    "trak": "Attribute predictions to training data",
-    "search": "Rank and index",
-    "live": "Prepare live queries",
-    "bank": "Train on random subsets",
-    "tuning": "Choose settings on validation runs",
-    "datamodels": "Fit datamodels",
-    "quality": "Judge by test runs",
-    "map": "Draw maps",
-}
+from engine.study.stage_titles import TITLES
 
 
 class BuildProgress:
