@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks._report import report, say
-from benchmarks.lds import THREADS, Mean, default_road, memory_bytes, out_to_loss
+from benchmarks.lds import THREADS, Mean, default_road, out_to_loss
 from benchmarks.workload import CNN, MLP, Workload, batches_of, checkpoint, prepare_all, task, truth
 from engine.attribution.evaluation.lds import lds
 from engine.attribution.trak.attribute import example_weights, gram, primal_projection, test_factors
@@ -18,6 +18,7 @@ from engine.attribution.trak.gradients import plan_gradients
 from engine.attribution.trak.kernel import Kernel, first_examples, make_kernel, solve
 from engine.attribution.trak.projection import features
 from engine.attribution.trak.solver import Road
+from engine.build.stages.trak import AUTO_MEMORY_BYTES
 from engine.store.spec import TrakSpec
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def by_damping(
             yield damping, test_factors(matrix, phi_test, damping) @ phi.T
     else:
         plan = plan_gradients(model, output, first_examples(train))
-        kernel = make_kernel(model, output, train, test, plan, road.width, number, memory_bytes())
+        kernel = make_kernel(
+            model, output, train, test, plan, road.width, number, AUTO_MEMORY_BYTES
+        )
         for damping in DAMPINGS:
             copy = Kernel(kernel.train.clone(), kernel.test.clone())
             yield damping, solve(copy, damping, example_weights(q, road))

@@ -9,7 +9,6 @@ checkpoints. What rivals take minutes for is kept in `.bench/` with the seconds 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +49,7 @@ from engine.attribution.trak.attribute import (
 from engine.attribution.trak.kernel import first_examples
 from engine.attribution.trak.projection import features
 from engine.attribution.trak.solver import Road
+from engine.build.stages.trak import AUTO_MEMORY_BYTES
 from engine.store.spec import TrakSpec
 from engine.training.outputs import evaluate
 
@@ -69,15 +69,10 @@ RIVALS_CHECKPOINTS = {"cnn": (1, 5), "mlp": (1,)}
 
 
 def default_road(workload: Workload, spec: TrakSpec) -> Road:
-    """The road that a build of this workload takes on this machine."""
+    """The road that a build of this workload takes."""
     n_train, n_test = (len(arrays["label"]) for arrays in (data().train, data().test))
     model, batch = checkpoint(workload, 0), next(batches_of("train", 8)())
-    return choose_road(model, task().model_output, batch, n_train, n_test, spec, memory_bytes())
-
-
-def memory_bytes() -> int:
-    """Half of the machine's memory: `trak.memory_gib = "auto"` with one worker."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return choose_road(model, task().model_output, batch, n_train, n_test, spec, AUTO_MEMORY_BYTES)
 
 
 def attribute(road: Road, model: nn.Module, number: int, q: Tensor) -> Tensor:
@@ -85,7 +80,7 @@ def attribute(road: Road, model: nn.Module, number: int, q: Tensor) -> Tensor:
     output = task().model_output
     train, test = batches_of("train"), batches_of("test")
     if road.kind != "primal":
-        return attribute_dual(model, output, train, test, road, number, memory_bytes(), q)
+        return attribute_dual(model, output, train, test, road, number, AUTO_MEMORY_BYTES, q)
     projection = primal_projection(model, output, first_examples(train), road, number)
     phi, phi_test = (
         torch.cat(list(features(model, output, batches(), projection))) for batches in (train, test)

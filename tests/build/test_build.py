@@ -64,7 +64,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
     command = [
         sys.executable,
         "-m",
-        "engine.cli.main",
+        "engine.cli",
         "build",
         str(study_folder),
         "--workers",
@@ -328,7 +328,7 @@ def test_a_worker_leaves_with_its_build(study_folder: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "engine.cli.main",
+        "engine.cli",
         "build",
         str(study_folder),
         "--workers",

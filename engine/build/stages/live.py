@@ -13,6 +13,7 @@ from engine import store
 from engine.build.run import Run
 from engine.build.stages.checkpoints import load_checkpoint, outputs_made_from, versions
 from engine.build.stages.trak import (
+    as_many_as_fit,
     attribution_made_from,
     batches_of,
     memory_per_worker,
@@ -72,6 +73,8 @@ def run(run: Run, algorithm: str) -> None:
         if not all(there):
             memory = memory_per_worker(run)
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
+    if jobs:
+        run = as_many_as_fit(run, stored_road(study, algorithm))
     run.finish("live", algorithm, keep_checkpoint, jobs, max(1, kept.checkpoints))
     if not decided.exists():
         store.write_json(decided, asdict(kept), made_from)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 CODE = 2
 """Raised whenever the same checkpoints would get other scores."""
+AUTO_MEMORY_BYTES = 4 * 2**30
+"""`trak.memory_gib = "auto"`. The same on every machine: how much memory a job may take decides
+which road it takes and how it rounds, and one spec must give the same bytes everywhere."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def run(run: Run, algorithm: str) -> None:
         there = store.is_there(path, made_from)
         if not (there and _features_are_whole(study, algorithm, checkpoint, road)):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    run.finish("trak", algorithm, attribute_checkpoint, jobs, total)
+    as_many_as_fit(run, road).finish("trak", algorithm, attribute_checkpoint, jobs, total)
     _combine(study, algorithm, road)
 
 
@@ -113,14 +116,24 @@ def stored_road(study: Study, algorithm: str) -> Road:
 
 
 def memory_per_worker(run: Run) -> int:
-    """Bytes that one job may take. `auto` is half of the machine's memory, not of what is free
-    just now, so that two builds of one spec on one machine take the same road."""
+    """The most bytes that one job may take. Neither the machine nor the number of workers changes
+    it; see `AUTO_MEMORY_BYTES`."""
     gib = run.study.spec.trak.memory_gib
-    if gib == "auto":
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return AUTO_MEMORY_BYTES if gib == "auto" else int(gib * 2**30)
+
+
+def as_many_as_fit(run: Run, road: Road) -> Run:
+    """The same run with no more workers than fit side by side in half of the machine's memory.
+
+    That changes how long the stage takes, and no byte of what it makes.
+    """
+    n_train, n = run.study.dataset.n_train, run.study.dataset.n_train + run.study.dataset.n_test
+    if road.kind == "primal":
+        needed = 12 * road.proj_dim**2
     else:
-        total = int(gib * 2**30)
-    return total // max(1, run.workers)
+        needed = min(memory_per_worker(run), 8 * n_train * n + 4 * n * road.width)
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return replace(run, workers=min(run.workers, max(1, half // max(1, needed))))
 
 
 def road_made_from(study: Study, algorithm: str) -> str:
