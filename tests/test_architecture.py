@@ -18,14 +18,14 @@ ORDER = (
     "engine.data",
     "engine.attribution",
     "engine.tasks",
-    "engine.study",
+    "engine.study.reader",
     "engine.training",
     "engine.running",
-    "engine.build",
+    "engine.build.build",
     "engine.exchange",
     "engine.applications",
     "engine.api",
-    "engine.cli",
+    "engine.cli.main",
     "dashboard",
 )
 """From the ground up. A module imports from its own room and those before it."""

@@ -16,11 +16,11 @@ from dashboard.parts.layout.blocks import facts, heading, table
 from dashboard.parts.layout.page_title import title
 from dashboard.read.studies import examined, files_stamp, open_study, stage_files
 from engine import store
-from engine.cli.progress import TITLES
 from engine.store import layout
 from engine.study.methods import imported_methods
 from engine.study.progress import stage_progress
 from engine.study.run_banks import finished_runs, read_bank_import, wanted_runs
+from engine.study.stage_titles import TITLES
 
 OUTPUTS = {
     "margin": "margin: logit of the label − logsumexp of the others",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from engine import store
@@ -15,6 +16,10 @@ from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 from engine.study.run_banks import is_tuned
 from engine.tasks import load_task
+
+AUTO_MEMORY_BYTES = 4 * 2**30
+"""Value of `trak.memory_gib = "auto"`, the same on every machine: memory decides which solver is
+chosen and how it rounds, and one spec must give the same bytes everywhere."""
 
 
 def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
@@ -48,12 +53,21 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
 def memory_per_worker(run: Run) -> int:
     """Memory that one job may use, in bytes.
 
-    `auto` is half of the machine's total memory, not of its free memory, so that two builds of one
-    spec on one machine choose the same solver.
+    Neither the machine nor the number of workers changes it; see `AUTO_MEMORY_BYTES`.
     """
     gib = run.study.spec.trak.memory_gib
-    if gib == "auto":
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return AUTO_MEMORY_BYTES if gib == "auto" else int(gib * 2**30)
+
+
+def limit_workers(run: Run, solver: Solver) -> Run:
+    """The same run with no more workers than fit side by side in half of the machine's memory.
+
+    This changes how long the stage takes, and no byte of what it makes.
+    """
+    n_train, n = run.study.dataset.n_train, run.study.dataset.n_train + run.study.dataset.n_test
+    if solver.kind == "primal":
+        needed = 12 * solver.proj_dim**2
     else:
-        total = int(gib * 2**30)
-    return total // max(1, run.workers)
+        needed = min(memory_per_worker(run), 8 * n_train * n + 4 * n * solver.width)
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return replace(run, workers=min(run.workers, max(1, half // max(1, needed))))

@@ -9,12 +9,8 @@ import numpy as np
 
 from engine import store
 from engine.store import layout
-from engine.store.layout import (
-    MapKind,
-)
-from engine.store.records import (
-    Live,
-)
+from engine.store.layout import MapKind
+from engine.store.records import Live
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader

@@ -8,12 +8,8 @@ from pathlib import Path
 from engine import store
 from engine.attribution.evaluation.quality import Quality
 from engine.store import layout
-from engine.store.layout import (
-    TRAK,
-)
-from engine.store.records import (
-    Import,
-)
+from engine.store.layout import TRAK
+from engine.store.records import Import
 from engine.study.reader import StudyReader
 
 

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from engine.store.errors import DataloupeError, StoreError
-from engine.store.layout import (
-    Split,
-)
+from engine.store.layout import Split
 from engine.study.examples import read_columns
 from engine.study.methods import ranked_methods
 from engine.study.reader import StudyReader

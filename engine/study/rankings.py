@@ -10,12 +10,8 @@ import numpy as np
 
 from engine import store
 from engine.store import layout
-from engine.store.layout import (
-    ROWS_PER_SHARD,
-)
-from engine.store.records import (
-    Influence,
-)
+from engine.store.layout import ROWS_PER_SHARD
+from engine.store.records import Influence
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader

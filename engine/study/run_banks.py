@@ -9,9 +9,7 @@ from engine.attribution.datamodels import run_bank
 from engine.attribution.datamodels.run_bank import BankImport, RunBank
 from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.layout import (
-    SPLITS,
-)
+from engine.store.layout import SPLITS
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 

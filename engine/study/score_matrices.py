@@ -13,9 +13,7 @@ from engine.attribution.scores.factors import FactorScores
 from engine.attribution.scores.matrix import Scores
 from engine.attribution.trak.solver import Solver
 from engine.store import layout
-from engine.store.layout import (
-    TRAK,
-)
+from engine.store.layout import TRAK
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method, resolve_row
 from engine.study.reader import StudyReader

@@ -286,6 +286,6 @@ def test_command(small_study: Study, capsys: pytest.CaptureFixture[str]) -> None
     assert found["removed"] == [1, 2, 3]
     assert len(found["change"]) == 60
     assert main(["whatif", str(small_study.root), "--remove", "1 2", "--method", "trak"]) == 0
-    assert "Without 2 training examples" in capsys.readouterr().out
+    assert "Predicted without 2 training examples" in capsys.readouterr().out
     assert main(["whatif", str(small_study.root), "--remove", "nobody"]) == 2
     assert "nobody" in capsys.readouterr().err

@@ -28,6 +28,7 @@ from engine import (
 from engine.attribution.datamodels import run_bank
 from engine.models import build_model
 from engine.store import layout
+from engine.store.spec import Part
 from engine.study.examples import read_stacked_arrays
 from engine.study.run_banks import finished_runs, has_bank, run_seed
 from engine.tasks import load_task

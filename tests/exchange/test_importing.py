@@ -408,7 +408,10 @@ def test_the_command_line(study: Study, tmp_path: Path, capsys: Any) -> None:
     assert code == 0
     assert "[300 training, 60 test] examples; it is transposed" in out
     assert "strongest supporter has the label of its test example in" in out
-    assert f"Method t of mlp is imported. Look at it: dataloupe serve {study.root}" in out
+    assert (
+        f"Method t of mlp is imported. To open the dashboard, run: dataloupe serve {study.root}"
+        in out
+    )
     code, out, _ = run(capsys, "methods", study.root)
     assert code == 0
     assert "t by traker, imported" in " ".join(out.split())

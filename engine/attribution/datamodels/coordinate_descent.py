@@ -109,7 +109,7 @@ def descend(
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def joining(gradient: np.ndarray, bound: np.float32, inside: np.ndarray) -> np.ndarray:
-    """Columns with |g_j| above a bound that are not in `inside` `[n]` bool yet; marks them in it."""
+    """Columns with |g_j| above a bound that are not in `inside` `[n]` yet; marks them there."""
     found = np.flatnonzero((np.abs(gradient) > bound) & ~inside)
     inside[found] = True
     return found

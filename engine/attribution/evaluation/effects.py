@@ -9,8 +9,8 @@ import numpy as np
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 
 TARGETED = 0.35
-"""Standard deviation of the actual change, relative to the predicted one, when models were retrained
-without the strongest supporting examples (measured as described in docs/quality.md)."""
+"""Standard deviation of the actual change, relative to the predicted one, when models were
+retrained without the strongest supporting examples (measured as described in docs/quality.md)."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def changes(
     alpha: float,
     targeted: float = TARGETED,
 ) -> Changes:
-    """Predicted changes of the expected outputs of test examples when training examples are removed.
+    """Predicted changes of the expected outputs of test examples when training examples are
+    removed.
 
     The output is modeled as linear in the training set, Σ_i β_i over its examples, with
     β_i = slope · score_i + e_i. Over random masks with a share α of the examples, the errors sum to

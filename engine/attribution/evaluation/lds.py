@@ -1,5 +1,5 @@
-"""The linear datamodeling score (LDS): how well attributions predict the outputs of models that were
-trained on subsets.
+"""The linear datamodeling score (LDS): how well attributions predict the outputs of models that
+were trained on subsets.
 
 For a test example x and m subset runs, LDS(x) is Spearman's rank correlation over the runs between
 the predicted output Σ_{i in subset} τ(x)_i and the actual output. The LDS of a method is the mean

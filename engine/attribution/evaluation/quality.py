@@ -1,4 +1,5 @@
-"""How far scores can be trusted: measurements on subset runs that were not used to choose anything."""
+"""How far scores can be trusted: measurements on subset runs that were not used to choose
+anything."""
 
 from __future__ import annotations
 

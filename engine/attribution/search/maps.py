@@ -118,7 +118,7 @@ def _without_itself(index: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray
 
 
 def _memberships(distance: np.ndarray) -> np.ndarray:
-    """Membership of each neighbor `[n, k]`: exp(−(d − nearest) / σ), where each row sums to log₂ k."""
+    """Membership of each neighbor `[n, k]`: exp(−(d − nearest) / σ); each row sums to log₂ k."""
     nearest = np.where(distance > 0, distance, np.inf).min(axis=1, keepdims=True)
     beyond = np.maximum(distance - np.where(np.isfinite(nearest), nearest, 0), 0)
     low, high = np.zeros((len(distance), 1)), np.full((len(distance), 1), np.inf)

@@ -17,7 +17,7 @@ from engine import store
 from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.solver import memory_per_worker
+from engine.build.solver import limit_workers, memory_per_worker
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.build.stages.trak import attribution_fingerprint
 from engine.store import layout
@@ -79,6 +79,8 @@ def run(run: Run, algorithm: str) -> None:
         if not all(exists):
             memory = memory_per_worker(run)
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
+    if jobs:
+        run = limit_workers(run, stored_solver(study, algorithm))
     run.run_remaining("live", algorithm, keep_checkpoint, jobs, max(1, kept.checkpoints))
     if not decided.exists():
         store.write_json(decided, asdict(kept), fingerprint)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.search.maps import common_footing, pca, umap
+from engine.attribution.search.maps import comparable_rows, pca, umap
 from engine.build.run import Run
 from engine.build.stages.search import search_fingerprint
 from engine.store import layout
@@ -71,7 +71,7 @@ def compute_map(job: Job) -> None:
         for shard in range(shard_count(study, "train"))
     ]
     test = store.read_tensors(layout.test_vectors_file(study.root, algorithm, method))["vectors"]
-    rows = np.concatenate([common_footing(part) for part in (*train, test)])
+    rows = np.concatenate([comparable_rows(part) for part in (*train, test)])
     positions = pca(rows) if job.kind == "pca" else umap(rows, study.spec.seed)
     n_train = study.dataset.n_train
     store.write_tensors(

@@ -20,7 +20,7 @@ from engine.attribution.trak.solver import Solver
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.solver import memory_per_worker, plan_solver, tuned_settings
+from engine.build.solver import limit_workers, memory_per_worker, plan_solver, tuned_settings
 from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
@@ -63,7 +63,7 @@ def run(run: Run, algorithm: str) -> None:
         exists = store.is_there(path, fingerprint)
         if not (exists and _has_all_features(study, algorithm, checkpoint, solver)):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    run.run_remaining("trak", algorithm, attribute_checkpoint, jobs, total)
+    limit_workers(run, solver).run_remaining("trak", algorithm, attribute_checkpoint, jobs, total)
     _combine(study, algorithm, solver)
 
 

@@ -1,9 +1,9 @@
 """The registry of job kinds: which functions check a job's parameters and run it.
 
-The functions belong to packages above this one (`engine.build`, `engine.applications`). `KINDS`
-therefore names them by strings, `module:function`, like entry points. The queue imports none of
-these packages: a module is imported only when a job of its kind is submitted or run, so a server
-can offer every kind without importing torch.
+The functions belong to packages above this one (`engine.build.build`, `engine.applications`).
+`KINDS` therefore names them by strings, `module:function`, like entry points. The queue imports
+none of these packages: a module is imported only when a job of its kind is submitted or run, so a
+server can offer every kind without importing torch.
 
     def check(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]
         Return the parameters with all defaults filled in, as JSON values, or raise a
