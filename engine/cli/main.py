@@ -20,6 +20,7 @@ from engine.applications.unlearning.settings import GRIDS
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.quality import Measured, Quality
 from engine.attribution.evaluation.verdict import Verdict, number, verdict
+from engine.cli.completion import add_completion
 from engine.cli.progress import BuildProgress
 from engine.data.templates import case_names, spec_from_template
 from engine.exchange.importing import KINDS
@@ -45,7 +46,7 @@ SHOWN_TRIED = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. A user's mistake prints one line and returns 2."""
-    options = _parser().parse_args(arguments)
+    options = add_completion(_parser()).parse_args(arguments)
     try:
         code: int = options.verb(options)
     except InterruptedBuild as error:
