@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._report import say
+from engine.api import Study
 from engine.running.launch import _start, _stop
 from engine.store import fingerprint
-from engine.study.reader import Study
 from tests.builders.synthetic_study import write_study
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import STUDY_VARIABLE
+from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
 from tests.builders.job_kinds import TEST_KINDS

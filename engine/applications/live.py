@@ -24,9 +24,13 @@ from engine.attribution.softmax import softmax
 from engine.build.stages.checkpoints import load_checkpoint
 from engine.build.stages.live import trace_shards
 from engine.build.stages.trak import stored_road
+from engine.store import layout
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import validate_options
-from engine.study.reader import Study
+from engine.study.live_and_maps import read_live
+from engine.study.models import checkpoint_seed
+from engine.study.neighbours import read_embeddings, read_similarity
+from engine.study.reader import StudyReader
 from engine.tasks import Accepted, Encoded, load_task
 
 if TYPE_CHECKING:
@@ -185,7 +189,7 @@ class Loaded:
         similarity: What the neighbours stage says; its index, where there is one.
     """
 
-    study: Study
+    study: StudyReader
     algorithm: str
     task: Task
     options: Any
@@ -226,7 +230,7 @@ class Loaded:
         parts = [part for part in embeddings[:used] if part is not None]
         if not parts:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        training = self.study.embeddings("train", used, self.algorithm)
+        training = read_embeddings(self.study, "train", used, self.algorithm)
         k = min(KEPT, training.shape[0])
         candidates = candidates_for(k, self.similarity)
         query = Embeddings(parts).rows(range(1))
@@ -241,52 +245,60 @@ def load(root: Path, algorithm: str) -> Loaded:
     Raises:
         DataloupeError: The study keeps nothing for live queries. StoreError: It is not built.
     """
-    study = Study.open(root)
-    live = study.live(algorithm)
+    study = StudyReader.open(root)
+    live = read_live(study, algorithm)
     if not live.checkpoints:
         raise DataloupeError(f"{root} keeps no checkpoint for live queries: {live.reason}.")
-    study.similarity(algorithm)
-    decided = [study.dataset_file, study.live_file(algorithm), study.similarity_file(algorithm)]
+    read_similarity(study, algorithm)
+    decided = [
+        layout.dataset_file(study.root),
+        layout.live_file(study.root, algorithm),
+        layout.similarity_file(study.root, algorithm),
+    ]
     stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in decided)
     return _loaded(root, algorithm, stamps)
 
 
 @functools.lru_cache(maxsize=1)
 def _loaded(root: Path, algorithm: str, stamps: tuple[tuple[int, int], ...]) -> Loaded:
-    study = Study.open(root)
+    study = StudyReader.open(root)
     task = load_task(study.dataset.task)
-    similarity = store.read_json(study.similarity_file(algorithm))
-    live, road = study.live(algorithm), stored_road(study, algorithm)
-    weights = study.checkpoint_file(algorithm, 0).stat().st_size
+    similarity = store.read_json(layout.similarity_file(study.root, algorithm))
+    live, road = read_live(study, algorithm), stored_road(study, algorithm)
+    weights = layout.checkpoint_file(study.root, algorithm, 0).stat().st_size
     fitting = max(live.checkpoints, similarity["checkpoints"], MODEL_BYTES // weights)
     count = min(study.checkpoints(algorithm), fitting)
     models = [load_checkpoint(study, algorithm, m, "cpu") for m in range(count)]
     index = None
     if similarity["checkpoints"]:
-        stored = store.read_tensors(study.neighbours_index_file(algorithm))
+        stored = store.read_tensors(layout.neighbours_index_file(study.root, algorithm))
         index = index_from_array(stored["index"])
     return Loaded(
         study=study,
         algorithm=algorithm,
         task=task,
-        options=validate_options(task.options, study.spec.task, study.spec_file),
+        options=validate_options(task.options, study.spec.task, layout.spec_file(study.root)),
         road=road,
         models=models,
         checkpoints=[_kept(study, algorithm, m, road, models[m]) for m in range(live.checkpoints)],
-        out_to_loss=np.array(store.read_tensors(study.weighting_file(algorithm))["out_to_loss"]),
+        out_to_loss=np.array(
+            store.read_tensors(layout.weighting_file(study.root, algorithm))["out_to_loss"]
+        ),
         similarity=similarity,
         index=index,
     )
 
 
-def _kept(study: Study, algorithm: str, checkpoint: int, road: Road, model: nn.Module) -> Kept:
+def _kept(
+    study: StudyReader, algorithm: str, checkpoint: int, road: Road, model: nn.Module
+) -> Kept:
     from engine.attribution.trak.live import make_tracer, plan_from_json
 
-    path = study.live_solver_file(algorithm, checkpoint)
+    path = layout.live_solver_file(study.root, algorithm, checkpoint)
     plan = plan_from_json(store.read_made_by(path)["plan"])
     output = load_task(study.dataset.task).model_output
     return Kept(
-        tracer=make_tracer(model, output, plan, road, study.seed(checkpoint)),
+        tracer=make_tracer(model, output, plan, road, checkpoint_seed(study, checkpoint)),
         plan=plan,
         solver=store.read_tensors(path)["solver"],
         shards=trace_shards(study, algorithm, checkpoint),

@@ -28,8 +28,14 @@ from engine.build.retraining import (
     retrained,
     retrained_made_from,
 )
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.counterfactuals import predict_removal
+from engine.study.methods import ranked_methods
+from engine.study.models import has_predictions, read_predictions
+from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
 
 CODE = 1
 """Raised whenever the same models would be told otherwise."""
@@ -167,7 +173,7 @@ class Question:
 
 
 def verify(
-    study: Study,
+    study: StudyReader,
     removed: Iterable[int | str],
     *,
     tests: Iterable[int | str] = (),
@@ -214,14 +220,14 @@ def verify(
     return found
 
 
-def ask(study: Study, removed: Iterable[int | str], tests: Iterable[int | str]) -> Question:
+def ask(study: StudyReader, removed: Iterable[int | str], tests: Iterable[int | str]) -> Question:
     """Check a removal set and the test examples asked about. Raises as `verify`."""
-    rows = tuple(dict.fromkeys(study.row("test", test) for test in tests))
+    rows = tuple(dict.fromkeys(resolve_row(study, "test", test) for test in tests))
     return Question(removal_of(study, removed), rows)
 
 
 def verify_all(
-    study: Study,
+    study: StudyReader,
     questions: Sequence[Question],
     *,
     seeds: int = 5,
@@ -255,7 +261,7 @@ def verify_all(
     return [found[number] for number in range(len(questions))]
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `verify`."""
     defaults: dict[str, Any] = {"removed": [], "tests": [], "seeds": 5, "algorithm": None}
     defaults |= {"method": None, "control": False, "device": "auto", "workers": None}
@@ -270,7 +276,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: `parameters` are the arguments of `verify`; the answer names it."""
     found = verify(study, report=report, **parameters)
     return {
@@ -290,26 +296,26 @@ def complete(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
 
 
 def check(
-    study: Study, algorithm: str | None, method: str | None, seeds: int
+    study: StudyReader, algorithm: str | None, method: str | None, seeds: int
 ) -> tuple[str, str | None]:
     """(algorithm, method), if what they name can be verified. Raises as `verify`."""
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     if not 1 <= seeds <= MOST_SEEDS:
         raise DataloupeError(f"seeds must be from 1 to {MOST_SEEDS}, not {seeds}.")
     check_recipe(study, algorithm)
-    if not study.has_predictions(algorithm):
+    if not has_predictions(study, algorithm):
         raise DataloupeError(
             f"{study.root} has no predictions of {algorithm} yet. `dataloupe build {study.root}` "
             "makes them."
         )
-    if method is not None or study.methods(algorithm):
-        method = study.method(algorithm, method)
+    if method is not None or ranked_methods(study, algorithm):
+        method = resolve_method(study, algorithm, method)
     return algorithm, method
 
 
-def read_verifications(study: Study, algorithm: str) -> list[Verification]:
+def read_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All that are kept, oldest first. Raises StoreError for a file that is broken."""
-    files = study.verification_files(algorithm)
+    files = layout.verification_files(study.root, algorithm)
     found = [Verification.from_dict(store.read_json(path)) for path in files]
     return sorted(found, key=lambda one: (one.created, one.id))
 
@@ -353,7 +359,7 @@ def agreement(predicted: np.ndarray, actual: np.ndarray) -> tuple[float, float] 
     return slope, float(np.corrcoef(predicted, actual)[0, 1])
 
 
-def control_of(study: Study, removed: Removal) -> Removal:
+def control_of(study: StudyReader, removed: Removal) -> Removal:
     """As many other training examples of the same classes: random, but always the same ones.
 
     Raises:
@@ -381,7 +387,7 @@ def control_of(study: Study, removed: Removal) -> Removal:
 
 
 def _all_trained(
-    study: Study, algorithm: str, question: Question, control: Removal, seeds: int
+    study: StudyReader, algorithm: str, question: Question, control: Removal, seeds: int
 ) -> bool:
     removals = [NOTHING, question.removed, *([control] if control else [])]
     return all(
@@ -390,7 +396,7 @@ def _all_trained(
 
 
 def _tell(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str | None,
     question: Question,
@@ -398,7 +404,11 @@ def _tell(
     seeds: int,
 ) -> Verification:
     """Read the models, write the verification."""
-    scores = None if method is None else store.json_made_from(study.search_file(algorithm, method))
+    scores = (
+        None
+        if method is None
+        else store.json_made_from(layout.search_file(study.root, algorithm, method))
+    )
     made_from = retrained_made_from(study, algorithm, question.removed)
     asked = [made_from, method, scores, list(question.tests), seeds, list(control)]
     name = store.fingerprint("verification", CODE, algorithm, *asked)
@@ -422,17 +432,19 @@ def _tell(
         device=made_by.pop("device"),
         versions={name: str(value) for name, value in made_by.items() if name != "seed"},
     )
-    store.write_json(study.verification_file(algorithm, name), found.to_dict(), made_from)
+    store.write_json(
+        layout.verification_file(study.root, algorithm, name), found.to_dict(), made_from
+    )
     return found
 
 
-def _made_by(study: Study, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
+def _made_by(study: StudyReader, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
     made_from = retrained_made_from(study, algorithm, removed)
-    return store.read_made_by(study.retrained_file(algorithm, made_from, seeds - 1))
+    return store.read_made_by(layout.retrained_file(study.root, algorithm, made_from, seeds - 1))
 
 
 def _outcomes(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str | None,
     removed: Removal,
@@ -445,7 +457,7 @@ def _outcomes(
         [retrained(study, algorithm, removal, seed) for seed in range(seeds)]
         for removal in (NOTHING, removed)
     )
-    table, said = study.table("test"), study.predictions("test", algorithm)
+    table, said = study.table("test"), read_predictions(study, "test", algorithm)
     classes = np.array(study.dataset.classes, dtype=object)
     predicted = predicted_changes(study, algorithm, method, removed, tests)
     found = []
@@ -480,15 +492,17 @@ def _outcomes(
 
 
 def predicted_changes(
-    study: Study, algorithm: str, method: str | None, removed: Removal, tests: Sequence[int]
+    study: StudyReader, algorithm: str, method: str | None, removed: Removal, tests: Sequence[int]
 ) -> list[Measured | None]:
     """What the scores foretell of each test example's margin without `removed`."""
     if method is None:
         return [None] * len(tests)
     candidates = np.tile(np.array(removed, np.int64), (len(tests), 1))
-    scores = study.score_matrix(algorithm, method).pairs(np.array(tests, np.int64), candidates)
+    scores = read_score_matrix(study, algorithm, method).pairs(
+        np.array(tests, np.int64), candidates
+    )
     return [
-        study.removal(int(test), row, algorithm, method)
+        predict_removal(study, int(test), row, algorithm, method)
         for test, row in zip(tests, scores, strict=True)
     ]
 

@@ -32,10 +32,13 @@ from engine.build.stages import (
 )
 from engine.running.cluster import connect
 from engine.running.processes import default_workers, pick_device
+from engine.store import layout
 from engine.store.errors import SpecError, StaleError, StoreError
 from engine.store.layout import FORMAT
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.lock import locked
+from engine.study.methods import imported_methods
+from engine.study.reader import StudyReader
 
 _OF_AN_ALGORITHM = {
     "checkpoints": checkpoints,
@@ -53,7 +56,7 @@ _OF_AN_ALGORITHM = {
 
 
 def build(
-    study: Study,
+    study: StudyReader,
     device: str = "auto",
     workers: int | None = None,
     rebuild: str | None = None,
@@ -92,7 +95,9 @@ def build(
         workers = default_workers(device) if workers is None else workers
         _build(Run(study, device, workers, report), rebuild)
     else:
-        study = Study(study.root.resolve(), study.spec)  # nodes have working folders of their own
+        study = StudyReader(
+            study.root.resolve(), study.spec
+        )  # nodes have working folders of their own
         with connect(ray, study.root, device, workers) as cluster:
             workers = default_workers(cluster.device) if workers is None else workers
             _build(Run(study, cluster.device, workers, report, cluster), rebuild)
@@ -115,7 +120,7 @@ def _build(run: Run, rebuild: str | None) -> None:
         store.remove_leftovers(study.root)  # of workers that died
 
 
-def build_data(study: Study, on_progress: Callable[[Progress], None] | None = None) -> None:
+def build_data(study: StudyReader, on_progress: Callable[[Progress], None] | None = None) -> None:
     """Read, check and encode the dataset, and nothing else: all that imported scores need.
 
     Args and errors as for `build`.
@@ -126,12 +131,12 @@ def build_data(study: Study, on_progress: Callable[[Progress], None] | None = No
 
 
 @contextlib.contextmanager
-def writing(study: Study) -> Iterator[None]:
+def writing(study: StudyReader) -> Iterator[None]:
     """Hold the study for writing, mark its format, and clear what a killed process left."""
-    with study.locked():
+    with locked(study):
         store.remove_leftovers(study.root)
-        if not study.format_file.exists():
-            store.write_json(study.format_file, {"format": FORMAT}, made_from="")
+        if not layout.format_file(study.root).exists():
+            store.write_json(layout.format_file(study.root), {"format": FORMAT}, made_from="")
         yield
 
 
@@ -155,10 +160,10 @@ def _run_stage(
             ) from error
 
 
-def _check_imports(study: Study) -> None:
+def _check_imports(study: StudyReader) -> None:
     """Refuse imported scores that belong to other data: they cannot be made again here."""
     for algorithm in study.spec.algorithms:
-        for method, about in study.imports(algorithm).items():
+        for method, about in imported_methods(study, algorithm).items():
             if about.dataset != study.dataset.fingerprint:
                 raise StoreError(
                     f"The imported scores {method!r} of {algorithm} belong to other data than "
@@ -167,7 +172,7 @@ def _check_imports(study: Study) -> None:
                 )
 
 
-def _remove(study: Study, stage: str) -> None:
+def _remove(study: StudyReader, stage: str) -> None:
     for algorithm in study.spec.algorithms:
-        for folder in study.stage_folders(stage, algorithm):
+        for folder in layout.stage_folders(study.root, stage, algorithm):
             shutil.rmtree(folder, ignore_errors=True)

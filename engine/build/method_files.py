@@ -14,12 +14,14 @@ import numpy as np
 
 from engine import store
 from engine.attribution.sparse_scores import SparseRows
+from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.reader import StudyReader
 
 
 def write_method(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str,
     rows: Callable[[slice], np.ndarray | SparseRows],
@@ -43,11 +45,11 @@ def write_method(
     Raises:
         StaleError: Scores made from something else lie there.
     """
-    about = study.method_file(algorithm, method)
+    about = layout.method_file(study.root, algorithm, method)
     if about.exists():
         store.read_json(about, made_from)
-    for shard in range(study.shards("test")):
-        path = study.method_scores_file(algorithm, method, shard)
+    for shard in range(shard_count(study, "test")):
+        path = layout.method_scores_file(study.root, algorithm, method, shard)
         if path.exists():
             store.read_tensors(path, made_from)
             continue
@@ -67,7 +69,7 @@ def write_method(
 
 
 def write_method_in_blocks(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str,
     blocks: Iterable[tuple[slice, slice, np.ndarray]],
@@ -87,8 +89,8 @@ def write_method_in_blocks(
     n_test, n_train = study.dataset.n_test, study.dataset.n_train
     with ExitStack() as shards:
         files = []
-        for shard in range(study.shards("test")):
-            path = study.method_scores_file(algorithm, method, shard)
+        for shard in range(shard_count(study, "test")):
+            path = layout.method_scores_file(study.root, algorithm, method, shard)
             shape = min(ROWS_PER_SHARD, n_test - shard * ROWS_PER_SHARD), n_train
             files.append(
                 shards.enter_context(store.filling_matrix(path, "scores", shape, made_from))
@@ -104,25 +106,25 @@ def write_method_in_blocks(
     _write_about(study, algorithm, method, badge, made_from, details)
 
 
-def forget_method(study: Study, algorithm: str, method: str) -> None:
+def forget_method(study: StudyReader, algorithm: str, method: str) -> None:
     """Take a method out of the study's lists. Its scores are left, to be replaced or removed."""
-    shutil.rmtree(study.search_folder(algorithm, method), ignore_errors=True)
-    study.method_file(algorithm, method).unlink(missing_ok=True)
+    shutil.rmtree(layout.search_folder(study.root, algorithm, method), ignore_errors=True)
+    layout.method_file(study.root, algorithm, method).unlink(missing_ok=True)
 
 
-def remove_method(study: Study, algorithm: str, method: str) -> None:
+def remove_method(study: StudyReader, algorithm: str, method: str) -> None:
     """Remove a method's scores and all that was made of them."""
     forget_method(study, algorithm, method)
-    shutil.rmtree(study.method_folder(algorithm, method), ignore_errors=True)
+    shutil.rmtree(layout.method_folder(study.root, algorithm, method), ignore_errors=True)
 
 
 def _write_about(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str,
     badge: Mapping[str, Any],
     made_from: str,
     details: Mapping[str, Any] | None,
 ) -> None:
-    about = study.method_file(algorithm, method)
+    about = layout.method_file(study.root, algorithm, method)
     store.write_json(about, {"badge": dict(badge), **(details or {})}, made_from)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from engine.running import processes
 from engine.running.cluster import Cluster
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -27,7 +27,7 @@ class Run:
         cluster: Where jobs run if not on this machine.
     """
 
-    study: Study
+    study: StudyReader
     device: str
     workers: int
     report: Callable[[Progress], None]

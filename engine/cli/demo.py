@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from engine.api import Study
 from engine.cli.progress import BuildProgress
 from engine.data.templates import spec_from_template
 from engine.running.launch import launch
 from engine.store.records import Progress
-from engine.study.reader import Study
 
 
 def demo(

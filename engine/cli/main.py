@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 import engine
+from engine.api import Study
 from engine.applications.unlearning.settings import GRIDS
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.quality import Measured, Quality
@@ -24,9 +25,14 @@ from engine.cli.completion import add_completion
 from engine.cli.progress import BuildProgress
 from engine.data.templates import case_names, spec_from_template
 from engine.exchange.importing import KINDS
+from engine.store import layout
 from engine.store.errors import DataloupeError, InterruptedBuild
 from engine.store.records import Explanation, Influence
-from engine.study.reader import Study
+from engine.study.methods import ranked_methods
+from engine.study.names import resolve_algorithm
+from engine.study.rankings import name_influences
+from engine.study.training_datamodels import read_training_datamodel
+from engine.study.trust import read_lds_of_each, require_quality
 
 if TYPE_CHECKING:
     from engine.applications.brittle.supports import Supports
@@ -326,7 +332,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     study = Study.create(options.study, spec_from_template(options.template, options.data))
-    print(f"Wrote {study.spec_file}. Look at it, then: dataloupe build {study.root}")
+    print(f"Wrote {layout.spec_file(study.root)}. Look at it, then: dataloupe build {study.root}")
     return 0
 
 
@@ -365,17 +371,19 @@ def _jobs(options: argparse.Namespace) -> int:
     if options.wait is not None:
         _wait_for(study, options.wait)
     elif options.log is not None:
-        print(queue.log(study, options.log), end="")
+        print(queue.log(study.root, options.log), end="")
     elif options.cancel is not None:
-        queue.cancel(study, options.cancel)
+        queue.cancel(study.root, options.cancel)
         print(f"Job {options.cancel} is told to stop.")
     elif options.retry is not None:
         print(f"It is job {queue.retry(study, options.retry)} now.")
     elif options.json:
-        print(json.dumps([vars(job) for job in queue.jobs(study)], indent=2, ensure_ascii=False))
+        print(
+            json.dumps([vars(job) for job in queue.jobs(study.root)], indent=2, ensure_ascii=False)
+        )
     else:
         table = Table("", "job", "status", "done", "says")
-        for job in queue.jobs(study):
+        for job in queue.jobs(study.root):
             done = f"{job.done:,} of {job.total:,}" if job.total else ""
             words = job.error or (job.what if job.active else "")
             table.add_row(str(job.id), escape(job.title), job.status, done, escape(words))
@@ -388,13 +396,13 @@ def _wait_for(study: Study, number: int) -> None:
     from engine.cli.progress import job_progress
     from engine.running.jobs import queue
 
-    job = queue.job(study, number)
+    job = queue.job(study.root, number)
     with job_progress(job.title) as show:
         while job.active:
-            queue.resume(study)
+            queue.resume(study.root)
             show(job.done, job.total, job.what)
             time.sleep(0.3)
-            job = queue.job(study, number)
+            job = queue.job(study.root, number)
         show(job.done, job.total, job.status)
     if job.status != "done":
         raise DataloupeError(job.error or f"Job {number} was cancelled.")
@@ -413,8 +421,10 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _explain_training(study: Study, options: argparse.Namespace) -> int:
-    found = study.training_datamodel(options.train, options.algorithm)
-    helping, hurting = study.named(*(found.strongest(options.k, sign) for sign in (1, -1)))
+    found = read_training_datamodel(study, options.train, options.algorithm)
+    helping, hurting = name_influences(
+        study, *(found.strongest(options.k, sign) for sign in (1, -1))
+    )
     example = study.table("train").iloc[found.row]
     if options.json:
         content = {
@@ -510,7 +520,8 @@ def _print_counterfactual(study: Study, found: Counterfactual, k: int) -> None:
     else:
         console.print(
             "Scores are uncalibrated: their order says who is hit, their size nothing. "
-            f"Subset runs give them a unit: [subset_runs] in {escape(str(study.spec_file))}.",
+            f"Subset runs give them a unit: [subset_runs] in "
+            f"{escape(str(layout.spec_file(study.root)))}.",
             highlight=False,
             soft_wrap=True,
         )
@@ -527,7 +538,7 @@ def _change(found: Counterfactual, row: int) -> str:
 
 def _evaluate(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
-    quality = study.measured_quality(options.algorithm)
+    quality = require_quality(study, options.algorithm)
     if options.json:
         print(json.dumps(quality.to_dict(), indent=2, ensure_ascii=False))
         return 0
@@ -536,7 +547,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.by_class:
         console.print(_class_table(quality))
     method = quality.preferred
-    of_each = study.lds_of_each(options.algorithm, method)
+    of_each = read_lds_of_each(study, options.algorithm, method)
     _print_verdict(console, quality.methods[method].title, verdict(quality, method, of_each))
     return 0
 
@@ -729,7 +740,7 @@ def _compare(options: argparse.Namespace) -> int:
             f"--method takes one name, or one for each side; {len(options.method)} were given."
         )
     study = Study.open(options.study)
-    a, b = options.algorithms or (study.algorithm(options.algorithm), None)
+    a, b = options.algorithms or (resolve_algorithm(study, options.algorithm), None)
     report = None
     if b is None:
         upload, report = _upload(study, options, a)
@@ -789,13 +800,14 @@ def _print_quick_report(upload: Upload, report: QuickReport) -> None:
 
 def _case_study(options: argparse.Namespace) -> int:
     from engine.applications.case_studies.run import CASES, open_case, run
+    from engine.build.build import build
     from engine.cli.progress import job_progress
 
     root = options.study or Path(f"case-{options.name}")
     study = open_case(options.name, root)
     told = Console(stderr=True)
     with BuildProgress(study, told) as progress:
-        study.build(options.device, options.workers, on_progress=progress.update)
+        build(study, options.device, options.workers, on_progress=progress.update)
     with job_progress("Compare", told) as report:
         outcome = run(study, options.name, options.device, options.workers, report)
     if options.json:
@@ -866,7 +878,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _import_bank(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
-    algorithm = study.algorithm(options.algorithm)
+    algorithm = resolve_algorithm(study, options.algorithm)
     with BuildProgress(study) as progress:
         found = study.import_bank(
             options.path,
@@ -894,9 +906,13 @@ def _methods(options: argparse.Namespace) -> int:
         print(f"Removed {options.remove}.")
         return 0
     table = Table("algorithm", "method", "what it is", "how it was made")
-    names = [study.algorithm(options.algorithm)] if options.algorithm else study.spec.algorithms
+    names = (
+        [resolve_algorithm(study, options.algorithm)]
+        if options.algorithm
+        else study.spec.algorithms
+    )
     for algorithm in names:
-        for method in study.methods(algorithm):
+        for method in ranked_methods(study, algorithm):
             badge = study.badge(algorithm, method)
             table.add_row(algorithm, method, escape(str(badge)), escape(badge.reason))
     Console().print(table)

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 TITLES = {
     "data": "Read and check the data",
@@ -44,7 +44,7 @@ class BuildProgress:
         console: Where it is shown; None: standard output.
     """
 
-    def __init__(self, study: Study, console: Console | None = None) -> None:
+    def __init__(self, study: StudyReader, console: Console | None = None) -> None:
         self._several = len(study.spec.algorithms) > 1
         self._rich = RichProgress(
             TextColumn("{task.description}"),

@@ -18,6 +18,11 @@ from engine.attribution.evaluation.quality import Measured
 from engine.attribution.scores import DenseScores, FactorScores
 from engine.attribution.sparse_scores import SparseRows, SparseScores
 from engine.cli.main import main
+from engine.store import layout
+from engine.study.counterfactuals import predict_removal
+from engine.study.methods import ranked_methods
+from engine.study.names import resolve_algorithm
+from engine.study.rankings import read_principal_directions
 from engine.study.removal_sets import (
     keep_set,
     kept_sets,
@@ -26,6 +31,7 @@ from engine.study.removal_sets import (
     read_examples,
     removal_set,
 )
+from engine.study.score_matrices import read_score_matrix
 from tests.builders.synthetic_study import write_study
 
 N_TRAIN, N_TEST = 90, 30
@@ -140,12 +146,14 @@ def test_who_flips() -> None:
 
 def test_of_a_study_is_what_each_removal_says(small_study: Study) -> None:
     rows = [3, 5, 250, 3]
-    for method in small_study.methods():
+    for method in ranked_methods(small_study, resolve_algorithm(small_study)):
         found = small_study.counterfactual(rows, method=method)
         assert found.removed.tolist() == [3, 5, 250]
-        scores = small_study.score_matrix(small_study.algorithm(), method).columns(found.removed)
+        scores = read_score_matrix(small_study, resolve_algorithm(small_study), method).columns(
+            found.removed
+        )
         for test in (0, 17, 59):
-            one = small_study.removal(test, scores[test], method=method)
+            one = predict_removal(small_study, test, scores[test], method=method)
             if one is None:
                 assert not found.calibrated
                 assert found.low is None
@@ -217,7 +225,7 @@ def test_a_key_from_an_address_is_not_trusted(small_study: Study, key: str) -> N
 
 def test_a_set_of_other_data_is_refused(copy_of: Study) -> None:
     kept = keep_set(copy_of, [1, 2], "two")
-    path = copy_of.removal_set_file(kept.key)
+    path = layout.removal_set_file(copy_of.root, kept.key)
     content = json.loads(path.read_text())
     body = {"words": "two", "runs": content["runs"], "data": "other"}
     store.write_json(path, body, "other")
@@ -253,18 +261,18 @@ def test_ids_are_read_from_files(small_study: Study, tmp_path: Path) -> None:
 def test_kept_sets_are_listed_newest_first(small_study: Study, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     for number, rows in enumerate(([1], [2, 3], [4])):
-        path = study.removal_set_file(keep_set(study, rows, f"set {number}").key)
+        path = layout.removal_set_file(study.root, keep_set(study, rows, f"set {number}").key)
         os.utime(path, (number, number))
-    study.removal_set_file("0" * 16).write_text("{")
+    layout.removal_set_file(study.root, "0" * 16).write_text("{")
     assert [one.words for one in kept_sets(study, 3)] == ["set 2", "set 1"]
 
 
 def test_principal_directions_are_those_of_the_scores(small_study: Study) -> None:
-    found = small_study.principal_directions(3, method="trak")
+    found = read_principal_directions(small_study, 3, method="trak")
     assert found is not None
     assert found.shape == (300, 3)
     assert (found.sum(axis=0) >= 0).all()
-    scores = small_study.score_matrix("mlp", "trak").rows(np.arange(60))
+    scores = read_score_matrix(small_study, "mlp", "trak").rows(np.arange(60))
     rows = scores / np.linalg.norm(scores, axis=1, keepdims=True)
     first = np.linalg.svd(rows)[2][0]
     assert abs(np.corrcoef(first, found[:, 0])[0, 1]) > 0.95  # lengths are estimated there

@@ -28,6 +28,9 @@ from engine import (
 )
 from engine.attribution.datamodels import bank
 from engine.models import build_model
+from engine.store import layout
+from engine.study.examples import read_stacked_arrays
+from engine.study.run_banks import finished_runs, has_bank, run_seed
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
 from engine.training.trainer import train
@@ -56,8 +59,8 @@ def study_with(tmp_path: Path, small_study: Study, text: str) -> Study:
 def test_a_run_is_the_recipe_on_its_mask(small_study: Study) -> None:
     found, spec = small_study.bank(), small_study.spec.algorithms["mlp"]
     task, encoding = load_task("image-classification"), small_study.dataset.encoding
-    arrays = {split: small_study.stacked_arrays(split) for split in ("train", "test")}
-    seed = small_study.run_seed(3, 0)
+    arrays = {split: read_stacked_arrays(small_study, split) for split in ("train", "test")}
+    seed = run_seed(small_study, 3, 0)
     model = build_model("mlp", spec.architecture_options, encoding, 10, seed)
     subset = np.flatnonzero(found.masks[3])
     model = train(task, model, arrays["train"], encoding, spec, seed, "cpu", subset)
@@ -116,7 +119,7 @@ def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Pa
     text = SMALL_STUDY + "logits = true\nweights = true\n"
     study = study_with(tmp_path, small_study, text)
     study.build(workers=0)
-    shard = store.read_tensors(study.run_file("mlp", 2, 0))
+    shard = store.read_tensors(layout.run_file(study.root, "mlp", 2, 0))
     np.testing.assert_array_equal(shard["test"], small_study.bank().test[2])
     weights = {
         name.removeprefix("weights."): torch.from_numpy(np.array(array))
@@ -128,7 +131,7 @@ def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Pa
     model.load_state_dict(weights, strict=True)
     task = load_task("image-classification")
     for split in ("train", "test"):
-        found = evaluate(task, model, study.stacked_arrays(split), encoding, 512, "cpu")
+        found = evaluate(task, model, read_stacked_arrays(study, split), encoding, 512, "cpu")
         np.testing.assert_array_equal(shard[f"{split}_logits"], found["logits"])
         np.testing.assert_array_equal(shard[split], found["output"])
 
@@ -137,20 +140,20 @@ def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Pa
 
 
 def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
-    old = {path: path.stat().st_mtime_ns for path in copy.bank_folder("mlp").iterdir()}
+    old = {path: path.stat().st_mtime_ns for path in layout.bank_folder(copy.root, "mlp").iterdir()}
     before = copy.bank()
     study = change(copy.root, "masks = 15", "masks = 17\nseeds = 2")
     with pytest.raises(StoreError, match=r"has 15 of 34 runs so far"):
         study.bank()
-    assert not study.has_bank("mlp")
+    assert not has_bank(study, "mlp")
     study.build(workers=2)
-    assert study.has_bank("mlp")
+    assert has_bank(study, "mlp")
     assert {path: path.stat().st_mtime_ns for path in old} == old
-    assert len(list(study.bank_folder("mlp").iterdir())) == 34
+    assert len(list(layout.bank_folder(study.root, "mlp").iterdir())) == 34
     after = study.bank()
     np.testing.assert_array_equal(after.seeds, 2)
     np.testing.assert_array_equal(after.masks[:15], before.masks)
-    second = store.read_tensors(study.run_file("mlp", 2, 1))
+    second = store.read_tensors(layout.run_file(study.root, "mlp", 2, 1))
     assert not np.array_equal(second["test"], before.test[2])
     np.testing.assert_allclose(after.test[2], (before.test[2] + second["test"]) / 2, rtol=1e-6)
     change(copy.root, "masks = 17\nseeds = 2", "masks = 15").build(workers=0)
@@ -169,7 +172,7 @@ def test_a_changed_bank_is_refused_and_made_again_on_request(
     with pytest.raises(StaleError, match="--rebuild bank"):
         study.build(workers=0)
     study.build(workers=0, rebuild="bank")
-    assert study.has_bank("mlp")
+    assert has_bank(study, "mlp")
     change(copy.root, new, old).build(workers=0, rebuild="bank")
     assert contents(copy.root) == before
 
@@ -177,7 +180,7 @@ def test_a_changed_bank_is_refused_and_made_again_on_request(
 def test_another_studys_runs_are_refused(copy: Study, study_folder: Path) -> None:
     other = change(study_folder, "train_limit = 300", "train_limit = 299")
     other.build(workers=0)
-    shutil.copy(other.run_file("mlp", 1, 0), copy.run_file("mlp", 1, 0))
+    shutil.copy(layout.run_file(other.root, "mlp", 1, 0), layout.run_file(copy.root, "mlp", 1, 0))
     with pytest.raises(StaleError, match=r"00001-0.* made from another spec, other data"):
         copy.build(workers=0)
 
@@ -222,7 +225,7 @@ def test_a_subset_of_one_or_of_all_is_refused(copy: Study, alpha: float, words: 
 def test_weights_without_their_recipe_are_refused_before_anything_is_built(
     small_study: Study, study_folder: Path
 ) -> None:
-    shutil.copy(small_study.checkpoint_file("mlp", 0), study_folder / "0.safetensors")
+    shutil.copy(layout.checkpoint_file(small_study.root, "mlp", 0), study_folder / "0.safetensors")
     recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
     study = change(study_folder, recipe, 'weights = ["0.safetensors"]')
     with pytest.raises(SpecError, match=r"only `weights`\. Add the recipe .*masks = 0"):
@@ -230,12 +233,12 @@ def test_weights_without_their_recipe_are_refused_before_anything_is_built(
     assert not study.has_data
     study = change(study_folder, "weights =", "epochs = 1\nweights =")
     study.build(workers=0)
-    assert study.has_bank("mlp")
+    assert has_bank(study, "mlp")
 
 
 def test_a_run_that_diverges_is_named(copy: Study) -> None:
     study = change(copy.root, "learning_rate = 0.05", "learning_rate = 1000.0")
-    shutil.rmtree(copy.bank_folder("mlp"))
+    shutil.rmtree(layout.bank_folder(copy.root, "mlp"))
     from engine.build.run import Run
     from engine.build.stages import bank as stage
 
@@ -245,7 +248,7 @@ def test_a_run_that_diverges_is_named(copy: Study) -> None:
 
 def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
     study = change(copy.root, "masks = 15", "masks = 0")
-    assert not study.has_bank("mlp")
+    assert not has_bank(study, "mlp")
     assert "bank" not in {step.stage for step in study.progress()}
     with pytest.raises(StoreError, match=r"no run bank of mlp: set `masks` under \[subset_runs\]"):
         study.bank()
@@ -259,7 +262,7 @@ def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
     ],
 )
 def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words: str) -> None:
-    path = copy.run_file("mlp", 4, 0)
+    path = layout.run_file(copy.root, "mlp", 4, 0)
     shard = {name: np.array(array) for name, array in store.read_tensors(path).items()}
     spoil(shard["test"])
     store.write_tensors(path, shard, "")
@@ -283,8 +286,8 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     def kill_workers() -> None:
         nonlocal killed
         while killed < 20 and not done.is_set():
-            before = len(study.finished_runs("mlp"))
-            while len(study.finished_runs("mlp")) == before and not done.wait(0.005):
+            before = len(finished_runs(study, "mlp"))
+            while len(finished_runs(study, "mlp")) == before and not done.wait(0.005):
                 pass  # a worker starts in a second and trains in a twentieth of one
             time.sleep(moments.uniform(0.0, 0.1))
             if workers := sorted(set(children_of(os.getpid())) - others):
@@ -300,7 +303,7 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     killer = threading.Thread(target=kill_workers)
     killer.start()
     try:
-        while not study.has_bank("mlp"):
+        while not has_bank(study, "mlp"):
             seen.clear()
             with contextlib.suppress(DataloupeError):  # one run's workers were killed three times
                 study.build(workers=2, on_progress=note)

@@ -16,7 +16,11 @@ import pytest
 
 from engine import InterruptedBuild, Progress, SpecError, StaleError, StoreError, Study
 from engine.build.stages import stages_of
+from engine.store import layout
 from engine.study.doctor import examine
+from engine.study.lock import locked
+from engine.study.methods import has_scores
+from engine.study.rankings import read_top
 from engine.study.removal_sets import keep_set, kept_sets
 
 
@@ -123,23 +127,29 @@ def test_rebuild_of_an_early_stage_reaches_the_last(copy: Study, study_folder: P
 
 def test_rebuild_of_the_last_stage_leaves_the_others(copy: Study) -> None:
     study = change(copy.root, "top_k = 20", "top_k = 10")
-    checkpoints = copy.checkpoint_file("mlp", 0).stat().st_mtime_ns
+    checkpoints = layout.checkpoint_file(copy.root, "mlp", 0).stat().st_mtime_ns
     study.build(workers=0, rebuild="search")
-    assert study.top()["support_index"].shape == (60, 10)
-    assert copy.checkpoint_file("mlp", 0).stat().st_mtime_ns == checkpoints
+    assert read_top(study)["support_index"].shape == (60, 10)
+    assert layout.checkpoint_file(copy.root, "mlp", 0).stat().st_mtime_ns == checkpoints
     with pytest.raises(SpecError, match="no stage 'all'"):
         study.build(workers=0, rebuild="all")
 
 
 def test_more_checkpoints_reuse_those_that_are_there(copy: Study) -> None:
-    scored = copy.dual_file("mlp", 0)
-    before = [copy.checkpoint_file("mlp", 0).stat().st_mtime_ns, scored.stat().st_mtime_ns]
+    scored = layout.dual_file(copy.root, "mlp", 0)
+    before = [
+        layout.checkpoint_file(copy.root, "mlp", 0).stat().st_mtime_ns,
+        scored.stat().st_mtime_ns,
+    ]
     study = change(copy.root, "checkpoints = 2", "checkpoints = 3")
     with pytest.raises(StaleError, match="--rebuild predictions`"):
         study.build(workers=0)
     study.build(workers=0, rebuild="predictions")
     assert study.badge().checkpoints == 3
-    assert [copy.checkpoint_file("mlp", 0).stat().st_mtime_ns, scored.stat().st_mtime_ns] == before
+    assert [
+        layout.checkpoint_file(copy.root, "mlp", 0).stat().st_mtime_ns,
+        scored.stat().st_mtime_ns,
+    ] == before
 
 
 def test_ctrl_c_keeps_what_is_finished(study_folder: Path) -> None:
@@ -151,12 +161,12 @@ def test_ctrl_c_keeps_what_is_finished(study_folder: Path) -> None:
 
     with pytest.raises(InterruptedBuild, match="goes on from here"):
         study.build(workers=0, on_progress=stop_after_the_first_checkpoint)
-    assert study.checkpoint_file("mlp", 0).exists()
-    assert not study.has_scores("mlp")
+    assert layout.checkpoint_file(study.root, "mlp", 0).exists()
+    assert not has_scores(study, "mlp")
 
 
 def test_only_one_process_builds_a_study(copy: Study) -> None:
-    with copy.locked(), pytest.raises(StoreError, match="by another process"):
+    with locked(copy), pytest.raises(StoreError, match="by another process"):
         Study.open(copy.root).build(workers=0)
 
 
@@ -241,7 +251,7 @@ def test_a_full_disk_loses_nothing(small_study: Study, tmp_path: Path) -> None:
 def test_a_newer_store_is_refused(copy: Study) -> None:
     from engine import store
 
-    store.write_json(copy.format_file, {"format": 999}, "")
+    store.write_json(layout.format_file(copy.root), {"format": 999}, "")
     with pytest.raises(StoreError, match="newer Dataloupe"):
         Study.open(copy.root)
 
@@ -256,11 +266,11 @@ def test_an_older_store_says_what_to_make_again_and_keeps_the_rest(copy: Study) 
             for path in (copy.root / "algorithms").rglob("*.safetensors")
         },
     )
-    store.write_json(copy.format_file, {"format": 1}, "")
+    store.write_json(layout.format_file(copy.root), {"format": 1}, "")
     with pytest.raises(StoreError, match=r"Remove .*data and .*store.json"):
         Study.open(copy.root)
-    shutil.rmtree(copy.dataset_file.parent)
-    copy.format_file.unlink()
+    shutil.rmtree(layout.dataset_file(copy.root).parent)
+    layout.format_file(copy.root).unlink()
     Study.open(copy.root).build(workers=0)
     assert contents(copy.root) == whole
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
@@ -274,7 +284,7 @@ def test_the_users_own_checkpoints_take_the_place_of_training(
 ) -> None:
     for checkpoint in range(2):
         shutil.copy(
-            small_study.checkpoint_file("mlp", checkpoint),
+            layout.checkpoint_file(small_study.root, "mlp", checkpoint),
             study_folder / f"{checkpoint}.safetensors",
         )
     spec = study_folder / "study.toml"

@@ -15,6 +15,7 @@ from engine.build.build import build_data
 from engine.build.stages import data
 from engine.data.raw import raw_fingerprints
 from engine.data.sources import load_source
+from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.spec import DataSpec
@@ -52,7 +53,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         patched.setattr(data, "_write_shard", once)
         with pytest.raises(RuntimeError, match="no power"):
             build_data(study)
-    assert study.arrays_file("train", 0).exists()
+    assert layout.arrays_file(study.root, "train", 0).exists()
     assert not study.has_data
     return study.root
 
@@ -61,24 +62,24 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_changed_meanwhile_is_read_again_and_nothing_else(
     interrupted: Path, tmp_path: Path, changed: int | None, kept: bool
 ) -> None:
-    first = Study.open(interrupted).arrays_file("train", 0)
+    first = layout.arrays_file(Study.open(interrupted).root, "train", 0)
     before = first.stat().st_mtime_ns
     build_data(write_source(interrupted, changed))
     whole = write_source(tmp_path / "whole", changed)
     build_data(whole)
     assert contents(interrupted) == contents(whole.root)
     assert (first.stat().st_mtime_ns == before) == kept
-    assert not whole.data_begun_file.exists()
+    assert not layout.data_begun_file(whole.root).exists()
 
 
 def test_a_lost_shard_is_not_read_from_a_changed_source(tmp_path: Path) -> None:
     study = write_source(tmp_path / "study")
     build_data(study)
     before = contents(study.root)
-    study.arrays_file("train", 1).unlink()
+    layout.arrays_file(study.root, "train", 1).unlink()
     with pytest.raises(DataError, match=r"not what it was .* --rebuild data"):
         build_data(write_source(study.root, changed=ROWS - 1))
-    assert not study.arrays_file("train", 1).exists()
+    assert not layout.arrays_file(study.root, "train", 1).exists()
     build_data(write_source(study.root))
     assert contents(study.root) == before
 

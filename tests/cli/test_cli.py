@@ -12,6 +12,7 @@ import torch
 from engine import Study
 from engine.attribution.evaluation.quality import Quality
 from engine.cli.main import main
+from engine.store import layout
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
 
@@ -84,17 +85,17 @@ def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys, monkeypatch) -> N
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, capsys, runs: str, told: str) -> None:
     study = write_study(tmp_path / "study")
-    study.spec_file.write_text(study.spec_file.read_text() + runs)
+    layout.spec_file(study.root).write_text(layout.spec_file(study.root).read_text() + runs)
     code, _, err = run(capsys, "evaluate", study.root)
     assert code == 2
     assert err.count("\n") == 1
-    assert told.format(spec=study.spec_file, root=study.root) in err
+    assert told.format(spec=layout.spec_file(study.root), root=study.root) in err
 
 
 def test_doctor_says_what_is_broken(small_study: Study, tmp_path: Path, capsys) -> None:
     assert run(capsys, "doctor", small_study.root)[0] == 0
     copy = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    path = copy.dual_file("mlp", 1)
+    path = layout.dual_file(copy.root, "mlp", 1)
     path.write_bytes(path.read_bytes()[:-4])
     code, out, _ = run(capsys, "doctor", copy.root)
     assert code == 2

@@ -28,9 +28,11 @@ from engine.attribution.search.vector_index import evenly_spread
 from engine.attribution.sparse_scores import SparseRows, SparseScores
 from engine.build.stages.datamodels import MOST_FOR_UNITS
 from engine.running.processes import default_workers
+from engine.store import layout
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
 from engine.store.spec import PARTS
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
+from engine.study.run_banks import read_bank
 
 RESTS_ON = {
     TRAK: "checkpoints",
@@ -77,15 +79,20 @@ class Halved:
     like_b: Half
 
 
-def runs_of(study: Study, algorithm: str, method: str) -> RunBank | None:
+def runs_of(study: StudyReader, algorithm: str, method: str) -> RunBank | None:
     """The runs that an algorithm's scores were fitted to; None where they rest on none."""
     if method not in (DATAMODEL, HYBRID):
         return None
-    return study.bank(algorithm, train=False).part("fit", "validation")
+    return read_bank(study, algorithm, train=False).part("fit", "validation")
 
 
 def ways_to_halve(
-    study: Study, algorithm: str, a: str, b: str, method: str, runs: Mapping[str, RunBank | None]
+    study: StudyReader,
+    algorithm: str,
+    a: str,
+    b: str,
+    method: str,
+    runs: Mapping[str, RunBank | None],
 ) -> list[Halved]:
     """How to split an algorithm, A or B itself, where both are compared by one method.
 
@@ -123,7 +130,7 @@ def _larger_for_larger(splits: Splits, count_a: int, count_b: int) -> Splits:
 
 
 def scores_of(
-    study: Study, algorithm: str, method: str, half: Half, runs: RunBank | None
+    study: StudyReader, algorithm: str, method: str, half: Half, runs: RunBank | None
 ) -> MeanScores | Scores:
     """The algorithm's scores by this method, of this half alone; settings stay as chosen by all.
 
@@ -137,7 +144,7 @@ def scores_of(
     return _hybrid(study, algorithm, half, runs)
 
 
-def _datamodel(study: Study, half: Half, runs: RunBank) -> Scores:
+def _datamodel(study: StudyReader, half: Half, runs: RunBank) -> Scores:
     from engine.attribution.datamodels.fit import fit_datamodels
 
     rows, threads = list(half.masks), default_workers("cpu")
@@ -147,17 +154,17 @@ def _datamodel(study: Study, half: Half, runs: RunBank) -> Scores:
     )
 
 
-def _hybrid(study: Study, algorithm: str, half: Half, runs: RunBank) -> Scores:
+def _hybrid(study: StudyReader, algorithm: str, half: Half, runs: RunBank) -> Scores:
     import torch
 
     from engine.attribution.datamodels import prior
 
-    about = store.read_json(study.method_file(algorithm, HYBRID))
+    about = store.read_json(layout.method_file(study.root, algorithm, HYBRID))
     settings = prior.Settings(**{name: about[name] for name in ("ridge", "flat", "noise", "width")})
     rows = list(half.masks)
     masks, outputs = (torch.from_numpy(array[rows]) for array in (runs.masks, runs.test))
     mean = scores_of_checkpoints(study, algorithm, half.checkpoints)
-    threshold = store.read_tensors(study.weighting_file(algorithm)).get("threshold")
+    threshold = store.read_tensors(layout.weighting_file(study.root, algorithm)).get("threshold")
 
     def trak(tests: np.ndarray) -> torch.Tensor:
         """The prior, soft-thresholded as the study's own TRAK is."""

@@ -23,9 +23,10 @@ from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.notes import notes
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop
+from engine.store import layout
 from engine.store.csv_cells import harmless
 from engine.store.layout import Split
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 PICTURES = 12
 """Of each kind, for each direction."""
@@ -46,7 +47,7 @@ blockquote{margin:4px 0;padding:4px 10px;border-left:3px solid #8886}
 """
 
 
-def as_dict(study: Study, comparison: str) -> dict[str, Any]:
+def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
     """Everything that is kept of a comparison, as JSON can hold it."""
     about = read_comparison(study, comparison)
     said = notes(study, comparison)
@@ -57,7 +58,9 @@ def as_dict(study: Study, comparison: str) -> dict[str, Any]:
     uploads = study.uploads
     return {
         "comparison": about,
-        "hypotheses": [store.read_json(path) for path in study.hypothesis_files(comparison)],
+        "hypotheses": [
+            store.read_json(path) for path in layout.hypothesis_files(study.root, comparison)
+        ],
         "provenance": {
             "study": study.spec.name,
             "seed": study.spec.seed,
@@ -72,7 +75,7 @@ def as_dict(study: Study, comparison: str) -> dict[str, Any]:
     }
 
 
-def as_csv(study: Study, comparison: str) -> str:
+def as_csv(study: StudyReader, comparison: str) -> str:
     """A row for each example of each direction: what it is, its weight or projection."""
     about = read_comparison(study, comparison)
     tables = {split: study.table(split) for split in ("train", "test")}  # type: ignore[arg-type]
@@ -96,7 +99,7 @@ def as_csv(study: Study, comparison: str) -> str:
     return file.getvalue()
 
 
-def as_html(study: Study, comparison: str) -> str:
+def as_html(study: StudyReader, comparison: str) -> str:
     """One page that holds its pictures itself."""
     everything = as_dict(study, comparison)
     about, made = everything["comparison"], everything["provenance"]
@@ -139,7 +142,7 @@ def attributed_by(about: dict[str, Any]) -> str:
     return f"Attributions of {about['a']['name']} by {a}, of {about['b']['name']} by {b}."
 
 
-def _made_by(study: Study, algorithm: str, uploads: dict[str, Any]) -> dict[str, Any]:
+def _made_by(study: StudyReader, algorithm: str, uploads: dict[str, Any]) -> dict[str, Any]:
     """Where an algorithm comes from."""
     spec = study.algorithms[algorithm]
     about: dict[str, Any] = {
@@ -217,7 +220,7 @@ def _provenance(made: dict[str, Any], names: dict[str, str]) -> str:
     return f"<h2>Where this comes from</h2><table>{cells}</table>"
 
 
-def _examples(study: Study) -> Callable[[Split, Sequence[int]], str]:
+def _examples(study: StudyReader) -> Callable[[Split, Sequence[int]], str]:
     """Shows examples of a split; each sheet of pictures is read once."""
     tables = {split: study.table(split) for split in ("train", "test")}  # type: ignore[arg-type]
     sheets: dict[tuple[Split, int], Image.Image] = {}
@@ -225,7 +228,7 @@ def _examples(study: Study) -> Callable[[Split, Sequence[int]], str]:
     def picture(split: Split, row: int) -> str:
         number, position = divmod(row, SPRITES_PER_SHEET)
         if (split, number) not in sheets:
-            with Image.open(study.sprite_file(split, number)) as sheet:
+            with Image.open(layout.sprite_file(study.root, split, number)) as sheet:
                 sheets[split, number] = sheet.convert("RGB")
         file = io.BytesIO()
         crop(sheets[split, number], position, study.dataset.cell).save(file, "PNG")

@@ -30,9 +30,14 @@ from engine.build.stages.trak import (
     stored_out_to_loss,
     stored_road,
 )
+from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays, shard_count
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
+from engine.study.run_banks import read_bank
+from engine.study.score_matrices import read_score_matrix
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -64,7 +69,7 @@ class Changes:
 
 
 def predicted_changes(
-    study: Study,
+    study: StudyReader,
     asked: Removal,
     removed: Removal,
     algorithm: str,
@@ -84,14 +89,14 @@ def predicted_changes(
     Raises:
         StoreError: The study has no TRAK scores yet.
     """
-    if not study.weighting_file(algorithm).exists():
+    if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} to foretell by. `dataloupe build "
             f"{study.root}` makes them."
         )
     check_source(study, algorithm, source)
     made_from = changes_made_from(study, asked, removed, algorithm, source)
-    path = study.logit_changes_file(algorithm, made_from)
+    path = layout.logit_changes_file(study.root, algorithm, made_from)
     if not path.exists():
         if source == "trak":
             found = _compute(study, asked, removed, algorithm, device, on_done)
@@ -103,10 +108,10 @@ def predicted_changes(
 
 
 def changes_made_from(
-    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source = "trak"
+    study: StudyReader, asked: Removal, removed: Removal, algorithm: str, source: Source = "trak"
 ) -> str:
     """Fingerprint of what is foretold."""
-    has_units = study.method_file(algorithm, HYBRID).exists()
+    has_units = layout.method_file(study.root, algorithm, HYBRID).exists()
     return store.fingerprint(
         "logit changes",
         CODE,
@@ -119,27 +124,32 @@ def changes_made_from(
 
 
 def _compute(
-    study: Study,
+    study: StudyReader,
     asked: Removal,
     removed: Removal,
     algorithm: str,
     device: str,
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
-    arrays = study.stacked_arrays("train")
+    arrays = read_stacked_arrays(study, "train")
     rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, asked).learnt}
     parts: dict[str, Mapping[str, np.ndarray]] = {
         name: {key: np.asarray(array[some]) for key, array in arrays.items()}
         for name, some in rows.items()
     }
-    parts["test"] = study.stacked_arrays("test")
+    parts["test"] = read_stacked_arrays(study, "test")
     predict = load_task(study.dataset.task).predict
     found = foretell(study, algorithm, removed, parts, predict, device, on_done)
     return {f"{name}_change": change for name, change in found.items()}
 
 
 def _by_bank(
-    study: Study, asked: Removal, removed: Removal, algorithm: str, source: Source, device: str
+    study: StudyReader,
+    asked: Removal,
+    removed: Removal,
+    algorithm: str,
+    source: Source,
+    device: str,
 ) -> dict[str, np.ndarray]:
     rows: dict[str, tuple[Split, np.ndarray]] = {
         "forget": ("train", np.array(removed, np.int64)),
@@ -156,7 +166,7 @@ def _by_bank(
 
 
 def foretell(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     removed: Removal,
     parts: Mapping[str, Mapping[str, np.ndarray]],
@@ -200,7 +210,7 @@ def foretell(
 
 
 def _coefficients(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     checkpoint: int,
     model: nn.Module,
@@ -219,20 +229,20 @@ def _coefficients(
 
     q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
     if road.kind == "primal":
-        shards = range(study.shards("train"))
-        files = [study.features_file(algorithm, checkpoint, shard) for shard in shards]
+        shards = range(shard_count(study, "train"))
+        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
 
         def blocks() -> Iterator[torch.Tensor]:
             return (torch.from_numpy(np.array(store.read_tensors(f)["features"])) for f in files)
 
         return primal_coefficients(blocks, gram(blocks(), road, q), road, q, weights)
-    path = study.live_solver_file(algorithm, checkpoint)
+    path = layout.live_solver_file(study.root, algorithm, checkpoint)
     if path.exists():
         kept = store.read_tensors(path, live_checkpoint_made_from(study, algorithm, checkpoint))
         rows = torch.nonzero(weights)[:, 0]
         solver = torch.from_numpy(kept["solver"][rows.numpy()])
         return dual_coefficients(solver, weights[rows])
-    output, seed = load_task(study.dataset.task).model_output, study.seed(checkpoint)
+    output, seed = load_task(study.dataset.task).model_output, checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
     solved = dual_solver(model, output, train, plan, road, seed, _NO_LIMIT, q)
@@ -242,20 +252,20 @@ def _coefficients(
 _NO_LIMIT = 2**62
 
 
-def units(study: Study, algorithm: str) -> np.ndarray:
+def units(study: StudyReader, algorithm: str) -> np.ndarray:
     """What each training example's TRAK scores are multiplied by to be changes of the output.
 
     From the run bank (`engine.attribution.datamodels.prior`), where there is one; else 1.
     """
-    path = study.method_file(algorithm, HYBRID)
+    path = layout.method_file(study.root, algorithm, HYBRID)
     if not path.exists():
         return np.ones(study.dataset.n_train, np.float32)
     import torch
 
     from engine.attribution.datamodels import prior
 
-    bank = study.bank(algorithm, train=False).part("fit", "validation")
-    scores = study.score_matrix(algorithm, TRAK)
+    bank = read_bank(study, algorithm, train=False).part("fit", "validation")
+    scores = read_score_matrix(study, algorithm, TRAK)
     rows = evenly_spread(scores.n_test, MOST_FOR_UNITS)
     ridge = float(store.read_json(path)["ridge"])
     tau, masks, outputs = (
@@ -267,7 +277,7 @@ def units(study: Study, algorithm: str) -> np.ndarray:
 
 
 def cost_of_changes(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, source: Source = "trak"
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal, source: Source = "trak"
 ) -> int:
     """Example-gradients that `predicted_changes` takes, once for all models and beside what a build
     makes: one pass over the training examples and one over what is foretold, at each checkpoint;

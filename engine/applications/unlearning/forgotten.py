@@ -14,7 +14,8 @@ from engine import store
 from engine.applications.unlearning.audit import NOTHING, Audit
 from engine.applications.unlearning.requests import labels_of, rows_of
 from engine.attribution.softmax import margins
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Forgotten:
     oracle: np.ndarray
 
 
-def forgotten(study: Study, audited: Audit, method: str) -> Forgotten:
+def forgotten(study: StudyReader, audited: Audit, method: str) -> Forgotten:
     """Read what an audit's models said.
 
     Raises:
@@ -47,11 +48,13 @@ def forgotten(study: Study, audited: Audit, method: str) -> Forgotten:
     algorithm = audited.algorithm
 
     def said(made_from: str) -> np.ndarray:
-        files = [study.unlearned_file(algorithm, made_from, seed) for seed in numbers]
+        files = [layout.unlearned_file(study.root, algorithm, made_from, seed) for seed in numbers]
         logits = [store.read_tensors(file, made_from)["train"][places] for file in files]
         return margins(np.stack(logits), labels)
 
-    oracles = [study.oracle_file(algorithm, audited.made_from, number) for number in numbers]
+    oracles = [
+        layout.oracle_file(study.root, algorithm, audited.made_from, number) for number in numbers
+    ]
     logits = [store.read_tensors(file, audited.made_from)["train"][places] for file in oracles]
     return Forgotten(
         rows=rows,

@@ -7,13 +7,14 @@ what it was computed from, so a change anywhere upstream shows in every file dow
 
 from __future__ import annotations
 
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
+from engine.study.run_banks import is_tuned, wants_bank
 
 _EXPLAIN = ("trak", "search", "live")
 _JUDGE = ("datamodels", "quality")
 
 
-def stage_groups(study: Study) -> tuple[tuple[str, ...], ...]:
+def stage_groups(study: StudyReader) -> tuple[tuple[str, ...], ...]:
     """The study's stages in the order they run; a group is done for all algorithms before the next.
 
     Training on random subsets is the dear part, so predictions can be explained before; but not
@@ -21,13 +22,13 @@ def stage_groups(study: Study) -> tuple[tuple[str, ...], ...]:
     """
     models = ("checkpoints", "predictions", "neighbours")
     algorithms = study.spec.algorithms
-    if not any(study.wants_bank(algorithm) for algorithm in algorithms):
+    if not any(wants_bank(study, algorithm) for algorithm in algorithms):
         return ("data",), (*models, *_EXPLAIN), ("map",)
-    if any(study.is_tuned(algorithm) for algorithm in algorithms):
+    if any(is_tuned(study, algorithm) for algorithm in algorithms):
         return ("data",), (*models, "bank", "tuning", *_EXPLAIN, *_JUDGE), ("map",)
     return ("data",), (*models, *_EXPLAIN), ("bank", *_JUDGE), ("map",)
 
 
-def stages_of(study: Study) -> tuple[str, ...]:
+def stages_of(study: StudyReader) -> tuple[str, ...]:
     """All stages of the study in the order they run."""
     return tuple(stage for group in stage_groups(study) for stage in group)

@@ -11,10 +11,13 @@ import numpy as np
 
 from engine import store
 from engine.build.run import Run
+from engine.store import layout
 from engine.store.errors import SpecError
 from engine.store.layout import SPLITS
 from engine.store.spec import AlgorithmSpec
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.models import checkpoint_seed, user_file
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -42,8 +45,10 @@ def run(run: Run, algorithm: str) -> None:
     for checkpoint in range(total):
         weights_are = checkpoint_made_from(study, algorithm, checkpoint)
         outputs_are = outputs_made_from(study, algorithm, checkpoint)
-        files = {study.checkpoint_file(algorithm, checkpoint): weights_are}
-        files |= {study.outputs_file(algorithm, checkpoint, s): outputs_are for s in SPLITS}
+        files = {layout.checkpoint_file(study.root, algorithm, checkpoint): weights_are}
+        files |= {
+            layout.outputs_file(study.root, algorithm, checkpoint, s): outputs_are for s in SPLITS
+        }
         # All are looked at, so that one of another spec is refused whatever else is missing.
         there = [store.is_there(path, made_from) for path, made_from in files.items()]
         if not all(there):
@@ -51,16 +56,16 @@ def run(run: Run, algorithm: str) -> None:
     run.finish("checkpoints", algorithm, make_checkpoint, jobs, total)
 
 
-def recipe_made_from(study: Study, algorithm: str) -> str:
+def recipe_made_from(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of a learning algorithm on the study's data: what all its models share."""
     spec = study.algorithms[algorithm]
     recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
     start = spec.initial_weights
-    digest = _digest(study.user_file(start)) if start else None
+    digest = _digest(user_file(study, start)) if start else None
     return store.fingerprint("recipe", CODE, study.dataset.fingerprint, recipe, digest)
 
 
-def checkpoint_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
+def checkpoint_made_from(study: StudyReader, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of one checkpoint: data, recipe and seed, or the user's own file."""
     spec = study.algorithms[algorithm]
     recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
@@ -70,8 +75,8 @@ def checkpoint_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
         CODE,
         study.dataset.fingerprint,
         recipe if not spec.weights else [spec.architecture, spec.architecture_options],
-        study.seed(checkpoint),
-        _digest(study.user_file(start)) if start else None,
+        checkpoint_seed(study, checkpoint),
+        _digest(user_file(study, start)) if start else None,
     )
 
 
@@ -82,7 +87,7 @@ def _digest(path: Path) -> str:
     return store.file_digest(path)
 
 
-def outputs_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
+def outputs_made_from(study: StudyReader, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of what one checkpoint says."""
     return store.fingerprint("outputs", CODE, checkpoint_made_from(study, algorithm, checkpoint))
 
@@ -93,12 +98,12 @@ def make_checkpoint(job: Job) -> None:
     from engine.training.trainer import train
     from engine.training.weights import load_weights, save_weights
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     spec = study.algorithms[job.algorithm]
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
     made_from = checkpoint_made_from(study, job.algorithm, job.checkpoint)
-    path = study.checkpoint_file(job.algorithm, job.checkpoint)
-    seed = study.seed(job.checkpoint)
+    path = layout.checkpoint_file(study.root, job.algorithm, job.checkpoint)
+    seed = checkpoint_seed(study, job.checkpoint)
     made_by = {
         "architecture": spec.architecture,
         "architecture_options": spec.architecture_options,
@@ -106,12 +111,12 @@ def make_checkpoint(job: Job) -> None:
         "device": job.device,
         **versions(),
     }
-    arrays = {split: study.stacked_arrays(split) for split in SPLITS}
+    arrays = {split: read_stacked_arrays(study, split) for split in SPLITS}
     if path.exists():
         model = load_checkpoint(study, job.algorithm, job.checkpoint, "cpu")
     elif spec.weights:
         model = untrained_model(study, spec, seed)
-        source = study.user_file(spec.weights[job.checkpoint])
+        source = user_file(study, spec.weights[job.checkpoint])
         load_weights(source, model)
         save_weights(path, model, made_from, {**made_by, "source": source.name})
     else:
@@ -122,14 +127,14 @@ def make_checkpoint(job: Job) -> None:
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
         store.write_tensors(
-            study.outputs_file(job.algorithm, job.checkpoint, split),
+            layout.outputs_file(study.root, job.algorithm, job.checkpoint, split),
             outputs,
             outputs_made_from(study, job.algorithm, job.checkpoint),
             {"device": job.device, **versions()},
         )
 
 
-def untrained_model(study: Study, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
+def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
     """The architecture of an algorithm, with seeded random weights."""
     from engine.models import build_model
 
@@ -139,22 +144,24 @@ def untrained_model(study: Study, spec: AlgorithmSpec, seed: int) -> torch.nn.Mo
     )
 
 
-def initial_model(study: Study, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
+def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
     """What training starts from: the user's initial weights, or seeded random ones."""
     from engine.training.weights import load_weights
 
     model = untrained_model(study, spec, seed)
     if spec.initial_weights:
-        load_weights(study.user_file(spec.initial_weights), model)
+        load_weights(user_file(study, spec.initial_weights), model)
     return model
 
 
-def load_checkpoint(study: Study, algorithm: str, checkpoint: int, device: str) -> torch.nn.Module:
+def load_checkpoint(
+    study: StudyReader, algorithm: str, checkpoint: int, device: str
+) -> torch.nn.Module:
     """A trained checkpoint of the study, in eval mode on `device`."""
     from engine.training.weights import load_weights
 
     model = untrained_model(study, study.algorithms[algorithm], seed=0)
-    load_weights(study.checkpoint_file(algorithm, checkpoint), model)
+    load_weights(layout.checkpoint_file(study.root, algorithm, checkpoint), model)
     return model.to(device).eval()
 
 

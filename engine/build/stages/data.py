@@ -13,11 +13,12 @@ import pyarrow as pa
 from engine import store
 from engine.build.run import Run
 from engine.data.thumbnails import SPRITES_PER_SHEET, sprite_sheet
+from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Dataset, Progress
 from engine.store.spec import validate_options
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def run(run: Run) -> None:
     study = run.study
     made_from = data_made_from(study)
     if study.has_data:
-        store.read_json(study.dataset_file, made_from)
+        store.read_json(layout.dataset_file(study.root), made_from)
         dataset = study.dataset
         if all(_first_missing(study, s, dataset.rows(s), dataset.cell) is None for s in SPLITS):
             run.report(Progress("data", None, 1, 1))
@@ -44,7 +45,7 @@ def run(run: Run) -> None:
     from engine.data.sources import load_source
 
     task = load_task(study.spec.task.name)
-    options = validate_options(task.options, study.spec.task, study.spec_file)
+    options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
     source = load_source(study.spec.data, study.root, allow_code=True)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
@@ -65,8 +66,10 @@ def run(run: Run) -> None:
             written.append(_write_shard(study, split, shard, source.classes, cell, made_from))
         contents[split] = [
             (
-                store.read_tensors(study.arrays_file(split, shard), made_from),
-                store.read_table(study.table_file(split, shard), made_from)["id"].to_pylist(),
+                store.read_tensors(layout.arrays_file(study.root, split, shard), made_from),
+                store.read_table(layout.table_file(study.root, split, shard), made_from)[
+                    "id"
+                ].to_pylist(),
             )
             for shard in shards
         ]
@@ -84,25 +87,25 @@ def run(run: Run) -> None:
         cell=cell,
         warnings=list(source.warnings),
     )
-    store.write_json(study.dataset_file, asdict(dataset), made_from)
-    study.data_begun_file.unlink(missing_ok=True)
+    store.write_json(layout.dataset_file(study.root), asdict(dataset), made_from)
+    layout.data_begun_file(study.root).unlink(missing_ok=True)
     run.report(Progress("data", None, 1, 1))
 
 
-def _drop_changed(study: Study, raw: Mapping[Split, list[str]], made_from: str) -> None:
+def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], made_from: str) -> None:
     """Of a data stage that was interrupted, remove the shards whose rows changed meanwhile; and
     note what the source holds, before anything is written."""
-    path = study.data_begun_file
+    path = layout.data_begun_file(study.root)
     before = store.read_json(path, made_from)["raw"] if path.exists() else {}
     for split in SPLITS:
         known = dict(enumerate(before.get(split, [])))
         for shard, found in enumerate(raw[split]):
             if known.get(shard) != found:
-                study.arrays_file(split, shard).unlink(missing_ok=True)
+                layout.arrays_file(study.root, split, shard).unlink(missing_ok=True)
     store.write_json(path, {"raw": raw}, made_from)
 
 
-def _refuse_changed(study: Study, fingerprint: str, written: Sequence[Path]) -> None:
+def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path]) -> None:
     """Of a whole dataset some shards were lost, and read again: are they what they were?
 
     Raises:
@@ -118,27 +121,30 @@ def _refuse_changed(study: Study, fingerprint: str, written: Sequence[Path]) -> 
         )
 
 
-def data_made_from(study: Study) -> str:
+def data_made_from(study: StudyReader) -> str:
     """Fingerprint of the request for data. What was found is in `Dataset.fingerprint`."""
     return store.fingerprint(
         "data", CODE, study.spec.data.model_dump(), study.spec.task.model_dump()
     )
 
 
-def _first_missing(study: Study, split: Split, rows: int, cell: int) -> int | None:
+def _first_missing(study: StudyReader, split: Split, rows: int, cell: int) -> int | None:
     """The first shard that lacks a file; None if none does."""
     for shard, start in enumerate(range(0, rows, ROWS_PER_SHARD)):
         last = min(start + ROWS_PER_SHARD, rows) - 1
         sheets = range(start // SPRITES_PER_SHEET, last // SPRITES_PER_SHEET + 1) if cell else ()
-        files = [study.arrays_file(split, shard), study.table_file(split, shard)]
-        files += [study.sprite_file(split, sheet) for sheet in sheets]
+        files = [
+            layout.arrays_file(study.root, split, shard),
+            layout.table_file(study.root, split, shard),
+        ]
+        files += [layout.sprite_file(study.root, split, sheet) for sheet in sheets]
         if not all(file.exists() for file in files):
             return shard
     return None
 
 
 def _write_shard(
-    study: Study,
+    study: StudyReader,
     split: Split,
     shard: EncodedShard,
     classes: Sequence[str],
@@ -150,15 +156,15 @@ def _write_shard(
     thumbnails = shard.thumbnails or []
     sheets = {}
     for first in range(0, len(thumbnails), SPRITES_PER_SHEET):
-        path = study.sprite_file(split, (shard.start + first) // SPRITES_PER_SHEET)
+        path = layout.sprite_file(study.root, split, (shard.start + first) // SPRITES_PER_SHEET)
         with store.atomic(path) as temporary:
             temporary.write_bytes(sprite_sheet(thumbnails[first : first + SPRITES_PER_SHEET], cell))
         sheets[path.name] = store.file_digest(path)
     labels = [classes[label] for label in shard.arrays["label"]]
     columns = {"id": shard.ids, "label": labels, **shard.columns}
-    store.write_table(study.table_file(split, number), pa.table(columns), made_from)
+    store.write_table(layout.table_file(study.root, split, number), pa.table(columns), made_from)
     # A picture has no room for a checksum, so the arrays of the same rows carry it.
     made_by = {"sheets": sheets}
-    path = study.arrays_file(split, number)
+    path = layout.arrays_file(study.root, split, number)
     store.write_tensors(path, shard.arrays, made_from, made_by)
     return path

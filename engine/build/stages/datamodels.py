@@ -24,9 +24,13 @@ from engine.build.run import Run
 from engine.build.stages import search
 from engine.build.stages.bank import bank_made_from
 from engine.build.stages.trak import scores_made_from
+from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.reader import StudyReader
+from engine.study.run_banks import read_bank
+from engine.study.score_matrices import read_score_matrix
 
 CODE = 2
 """Raised whenever the same runs would give other weights."""
@@ -52,37 +56,40 @@ def run(run: Run, algorithm: str) -> None:
     study = run.study
     jobs = []
     for method in _FITS:
-        path = study.method_file(algorithm, method)
+        path = layout.method_file(study.root, algorithm, method)
         made_from = datamodel_made_from(study, algorithm, method)
         is_ours = path.exists() and store.json_made_from(path) == made_from
         if is_ours and all(file.exists() for file in _files_of(study, algorithm, method)):
             continue
         if path.exists():
-            for folder in (study.search_folder, study.method_folder):
-                shutil.rmtree(folder(algorithm, method), ignore_errors=True)
+            for folder in (layout.search_folder, layout.method_folder):
+                shutil.rmtree(folder(study.root, algorithm, method), ignore_errors=True)
         jobs.append(Job(study.root, algorithm, method, run.device))
     wanted = len(_FITS) + int(study.spec.subset_runs.training_targets)
     run.finish("datamodels", algorithm, fit, jobs, wanted)
     if study.spec.subset_runs.training_targets:
         made_from = datamodel_made_from(study, algorithm, DATAMODEL)
-        paths = [study.training_datamodels_file(algorithm, n) for n in range(study.shards("train"))]
+        paths = [
+            layout.training_datamodels_file(study.root, algorithm, n)
+            for n in range(shard_count(study, "train"))
+        ]
         done = all(store.is_there(path, made_from) for path in paths)
         job = Job(study.root, algorithm, DATAMODEL, run.device)
         run.finish("datamodels", algorithm, fit_training, [] if done else [job], wanted)
     search.run(run, algorithm)
 
 
-def _files_of(study: Study, algorithm: str, method: str) -> list[Path]:
+def _files_of(study: StudyReader, algorithm: str, method: str) -> list[Path]:
     """Scores, and what a fit leaves beside them."""
-    beside = study.fit_file if method == DATAMODEL else study.intervals_file
+    beside = layout.fit_file if method == DATAMODEL else layout.intervals_file
     return [
-        file(algorithm, method, shard)
-        for file in (study.method_scores_file, beside)
-        for shard in range(study.shards("test"))
+        file(study.root, algorithm, method, shard)
+        for file in (layout.method_scores_file, beside)
+        for shard in range(shard_count(study, "test"))
     ]
 
 
-def datamodel_made_from(study: Study, algorithm: str, method: str) -> str:
+def datamodel_made_from(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of one kind of datamodel: the bank, and TRAK where that is its prior."""
     trak = scores_made_from(study, algorithm) if method == HYBRID else None
     return store.fingerprint(method, CODE, bank_made_from(study, algorithm), trak)
@@ -90,17 +97,17 @@ def datamodel_made_from(study: Study, algorithm: str, method: str) -> str:
 
 def fit(job: Job) -> None:
     """Worker: fit one kind of datamodel to all test examples."""
-    study = Study.open(job.root)
-    _FITS[job.method](study, job, study.bank(job.algorithm, train=False))
+    study = StudyReader.open(job.root)
+    _FITS[job.method](study, job, read_bank(study, job.algorithm, train=False))
 
 
 def fit_training(job: Job) -> None:
     """Worker: fit what is missing of the datamodels of training examples."""
     from engine.attribution.datamodels.fit import DIAGNOSTICS, fit_datamodels
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     made_from = datamodel_made_from(study, job.algorithm, DATAMODEL)
-    bank = study.bank(job.algorithm)
+    bank = read_bank(study, job.algorithm)
     if bank.train is None:
         raise DataError(
             "subset_runs.training_targets asks for datamodels of training examples, but the "
@@ -109,8 +116,8 @@ def fit_training(job: Job) -> None:
         )
     both = bank.part("fit", "validation")
     outputs = cast(np.ndarray, both.train)
-    for shard in range(study.shards("train")):
-        path = study.training_datamodels_file(job.algorithm, shard)
+    for shard in range(shard_count(study, "train")):
+        path = layout.training_datamodels_file(study.root, job.algorithm, shard)
         if store.is_there(path, made_from):
             continue
         targets = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
@@ -119,12 +126,15 @@ def fit_training(job: Job) -> None:
         store.write_tensors(path, {name: getattr(found, name) for name in names}, made_from)
 
 
-def _fit_lasso(study: Study, job: Job, bank: RunBank) -> None:
+def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
     from engine.attribution.datamodels.fit import DIAGNOSTICS, fit_datamodels
 
     made_from = datamodel_made_from(study, job.algorithm, DATAMODEL)
     both = bank.part("fit", "validation")
-    fits = [study.fit_file(job.algorithm, DATAMODEL, n) for n in range(study.shards("test"))]
+    fits = [
+        layout.fit_file(study.root, job.algorithm, DATAMODEL, n)
+        for n in range(shard_count(study, "test"))
+    ]
 
     def rows(tests: slice) -> SparseRows:
         found = fit_datamodels(both.masks, both.test[:, tests], both.held_out, device=job.device)
@@ -148,13 +158,13 @@ def _fit_lasso(study: Study, job: Job, bank: RunBank) -> None:
     write_method(study, job.algorithm, DATAMODEL, rows, badge, made_from, details)
 
 
-def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
+def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
     import torch
 
     from engine.attribution.datamodels import prior
 
     made_from = datamodel_made_from(study, job.algorithm, HYBRID)
-    trak = study.score_matrix(job.algorithm, TRAK)
+    trak = read_score_matrix(study, job.algorithm, TRAK)
     chosen_by, units_by = (
         evenly_spread(trak.n_test, most) for most in (MOST_TARGETS, MOST_FOR_UNITS)
     )
@@ -180,7 +190,9 @@ def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
         numbers = np.arange(tests.start, tests.stop)
         tau, outputs = on_device(trak.rows(numbers)) * units, on_device(both.test[:, tests])
         found = prior.fit(tau, masks, outputs, settings, judged)
-        path = study.intervals_file(job.algorithm, HYBRID, tests.start // ROWS_PER_SHARD)
+        path = layout.intervals_file(
+            study.root, job.algorithm, HYBRID, tests.start // ROWS_PER_SHARD
+        )
         intervals = {"predicted": found.predicted, "deviation": found.deviation}
         arrays = {name: tensor.cpu().numpy() for name, tensor in intervals.items()}
         store.write_tensors(path, arrays, made_from)
@@ -214,7 +226,7 @@ def _fit_hybrid(study: Study, job: Job, bank: RunBank) -> None:
     )
 
 
-_FITS: dict[str, Callable[[Study, Job, RunBank], None]] = {
+_FITS: dict[str, Callable[[StudyReader, Job, RunBank], None]] = {
     DATAMODEL: _fit_lasso,
     HYBRID: _fit_hybrid,
 }

@@ -19,10 +19,14 @@ from engine.build.stages.trak import (
     stored_out_to_loss,
     stored_road,
 )
+from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.records import Live
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.live_and_maps import read_live
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -57,15 +61,15 @@ def run(run: Run, algorithm: str) -> None:
     What belongs to other scores is replaced without being asked about: nothing is made from it.
     """
     study = run.study
-    decided = study.live_file(algorithm)
+    decided = layout.live_file(study.root, algorithm)
     made_from = live_made_from(study, algorithm)
     if decided.exists() and store.json_made_from(decided) != made_from:
-        for folder in study.stage_folders("live", algorithm):
+        for folder in layout.stage_folders(study.root, "live", algorithm):
             shutil.rmtree(folder)
-    kept = study.live(algorithm) if decided.exists() else choose(study, algorithm)
+    kept = read_live(study, algorithm) if decided.exists() else choose(study, algorithm)
     jobs = []
     for checkpoint in range(kept.checkpoints):
-        path = study.live_solver_file(algorithm, checkpoint)
+        path = layout.live_solver_file(study.root, algorithm, checkpoint)
         fits = live_checkpoint_made_from(study, algorithm, checkpoint)
         files = [path, *_traces_files(study, algorithm, checkpoint)]
         there = [store.is_there(file, fits) for file in files]
@@ -80,7 +84,7 @@ def run(run: Run, algorithm: str) -> None:
 # --- how many ----------------------------------------------------------------------------------
 
 
-def choose(study: Study, algorithm: str) -> Live:
+def choose(study: StudyReader, algorithm: str) -> Live:
     """Decide how many checkpoints are kept."""
     from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, outer_layers
@@ -115,7 +119,7 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def live_made_from(study: Study, algorithm: str) -> str:
+def live_made_from(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the decision."""
     road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
     return store.fingerprint(
@@ -126,7 +130,7 @@ def live_made_from(study: Study, algorithm: str) -> str:
     )
 
 
-def live_checkpoint_made_from(study: Study, algorithm: str, checkpoint: int) -> str:
+def live_checkpoint_made_from(study: StudyReader, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of what is kept of one checkpoint."""
     road = stored_road(study, algorithm)
     attribution = attribution_made_from(study, algorithm, checkpoint, road)
@@ -138,12 +142,12 @@ def live_checkpoint_made_from(study: Study, algorithm: str, checkpoint: int) -> 
 # --- one checkpoint ----------------------------------------------------------------------------
 
 
-def _traces_files(study: Study, algorithm: str, checkpoint: int) -> list[Path]:
+def _traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
     """Where the traces of a dual's training examples are; the primal has its features."""
     if stored_road(study, algorithm).kind == "primal":
         return []
-    shards = range(study.shards("train"))
-    return [study.live_traces_file(algorithm, checkpoint, shard) for shard in shards]
+    shards = range(shard_count(study, "train"))
+    return [layout.live_traces_file(study.root, algorithm, checkpoint, shard) for shard in shards]
 
 
 def keep_checkpoint(job: Job) -> None:
@@ -152,7 +156,7 @@ def keep_checkpoint(job: Job) -> None:
     from engine.attribution.trak.kernel import first_examples
     from engine.attribution.trak.live import plan_as_json
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     road = stored_road(study, job.algorithm)
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
     made_from = live_checkpoint_made_from(study, job.algorithm, job.checkpoint)
@@ -161,19 +165,19 @@ def keep_checkpoint(job: Job) -> None:
     keep = _primal_solver if road.kind == "primal" else _dual_solver
     solver = keep(study, job, model, plan, road, made_from)
     made_by = {"plan": plan_as_json(plan), "device": job.device, **versions()}
-    path = study.live_solver_file(job.algorithm, job.checkpoint)
+    path = layout.live_solver_file(study.root, job.algorithm, job.checkpoint)
     store.write_tensors(path, {"solver": solver}, made_from, made_by)
 
 
 def _dual_solver(
-    study: Study, job: Job, model: nn.Module, plan: Plan, road: Road, made_from: str
+    study: StudyReader, job: Job, model: nn.Module, plan: Plan, road: Road, made_from: str
 ) -> np.ndarray:
     import torch
 
     from engine.attribution.trak.live import dual_solver, make_tracer
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
-    seed = study.seed(job.checkpoint)
+    seed = checkpoint_seed(study, job.checkpoint)
     tracer = make_tracer(model, output, plan, road, seed)
     for shard, path in enumerate(_traces_files(study, job.algorithm, job.checkpoint)):
         if not path.exists():
@@ -186,7 +190,7 @@ def _dual_solver(
 
 
 def _primal_solver(
-    study: Study, job: Job, model: nn.Module, plan: Plan, road: Road, made_from: str
+    study: StudyReader, job: Job, model: nn.Module, plan: Plan, road: Road, made_from: str
 ) -> np.ndarray:
     import torch
 
@@ -195,11 +199,13 @@ def _primal_solver(
     from engine.attribution.trak.live import make_tracer, primal_solver
 
     shards = [
-        store.read_tensors(study.features_file(job.algorithm, job.checkpoint, shard))["features"]
-        for shard in range(study.shards("train"))
+        store.read_tensors(layout.features_file(study.root, job.algorithm, job.checkpoint, shard))[
+            "features"
+        ]
+        for shard in range(shard_count(study, "train"))
     ]
     output = load_task(study.dataset.task).model_output
-    tracer = make_tracer(model, output, plan, road, study.seed(job.checkpoint))
+    tracer = make_tracer(model, output, plan, road, checkpoint_seed(study, job.checkpoint))
     first = first_examples(batches_of(study, "train", job.device, 16))
     mine = tracer.trace(first)["features"]
     stored = np.asarray(shards[0][: len(mine)])
@@ -214,10 +220,10 @@ def _primal_solver(
     return primal_solver(total, road.damping).numpy()
 
 
-def trace_shards(study: Study, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
+def trace_shards(study: StudyReader, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
     """Memory-mapped traces of the training examples at a kept checkpoint."""
     files = _traces_files(study, algorithm, checkpoint)
     if not files:
-        shards = range(study.shards("train"))
-        files = [study.features_file(algorithm, checkpoint, shard) for shard in shards]
+        shards = range(shard_count(study, "train"))
+        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
     return [store.read_tensors(file) for file in files]

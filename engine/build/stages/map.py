@@ -11,8 +11,11 @@ from engine import store
 from engine.attribution.search.maps import common_footing, pca, umap
 from engine.build.run import Run
 from engine.build.stages.search import search_made_from
+from engine.store import layout
 from engine.store.layout import MAP_KINDS, MapKind
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.methods import scored_methods
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same attribution space would be drawn otherwise."""
@@ -34,7 +37,7 @@ def run(run: Run, algorithm: str) -> None:
     A map of other scores is replaced without being asked about: nothing is made from it.
     """
     study = run.study
-    wanted = [(method, kind) for method in study.scored_methods(algorithm) for kind in MAP_KINDS]
+    wanted = [(method, kind) for method in scored_methods(study, algorithm) for kind in MAP_KINDS]
     jobs = [
         Job(study.root, algorithm, method, kind)
         for method, kind in wanted
@@ -43,13 +46,13 @@ def run(run: Run, algorithm: str) -> None:
     run.finish("map", algorithm, draw, jobs, total=len(wanted))
 
 
-def _is_drawn(study: Study, algorithm: str, method: str, kind: MapKind) -> bool:
-    path = study.map_file(algorithm, method, kind)
+def _is_drawn(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> bool:
+    path = layout.map_file(study.root, algorithm, method, kind)
     made_from = map_made_from(study, algorithm, method, kind)
     return path.exists() and store.tensors_made_from(path) == made_from
 
 
-def map_made_from(study: Study, algorithm: str, method: str, kind: MapKind) -> str:
+def map_made_from(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> str:
     """Fingerprint of a map: the attribution space it shows."""
     space = search_made_from(study, algorithm, method)
     return store.fingerprint("map", CODE, kind, space, study.spec.seed)
@@ -57,17 +60,19 @@ def map_made_from(study: Study, algorithm: str, method: str, kind: MapKind) -> s
 
 def draw(job: Job) -> None:
     """Worker: place train and test together."""
-    study, algorithm, method = Study.open(job.root), job.algorithm, job.method
+    study, algorithm, method = StudyReader.open(job.root), job.algorithm, job.method
     train = [
-        store.read_tensors(study.train_vectors_file(algorithm, method, shard))["vectors"]
-        for shard in range(study.shards("train"))
+        store.read_tensors(layout.train_vectors_file(study.root, algorithm, method, shard))[
+            "vectors"
+        ]
+        for shard in range(shard_count(study, "train"))
     ]
-    test = store.read_tensors(study.test_vectors_file(algorithm, method))["vectors"]
+    test = store.read_tensors(layout.test_vectors_file(study.root, algorithm, method))["vectors"]
     rows = np.concatenate([common_footing(part) for part in (*train, test)])
     place = pca(rows) if job.kind == "pca" else umap(rows, study.spec.seed)
     n_train = study.dataset.n_train
     store.write_tensors(
-        study.map_file(algorithm, method, job.kind),
+        layout.map_file(study.root, algorithm, method, job.kind),
         {"train": place[:n_train], "test": place[n_train:]},
         map_made_from(study, algorithm, method, job.kind),
     )

@@ -27,9 +27,12 @@ from engine.attribution.search.vector_index import (
 )
 from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_made_from
+from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.neighbours import read_embeddings
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same embeddings would be indexed or compared differently."""
@@ -62,7 +65,7 @@ class Job:
 def run(run: Run, algorithm: str) -> None:
     """Make what is missing of an algorithm's index and neighbours."""
     study = run.study
-    summary = study.similarity_file(algorithm)
+    summary = layout.similarity_file(study.root, algorithm)
     made_from = neighbours_made_from(study, algorithm)
     if summary.exists():
         store.read_json(summary, made_from)
@@ -78,35 +81,39 @@ def run(run: Run, algorithm: str) -> None:
 
 def _index_and_search(run: Run, algorithm: str, made_from: str) -> None:
     study = run.study
-    index = study.neighbours_index_file(algorithm)
+    index = layout.neighbours_index_file(study.root, algorithm)
     index_jobs = [] if store.is_there(index, made_from) else [IndexJob(study.root, algorithm)]
     jobs = [
         Job(study.root, algorithm, split, shard)
         for split in SPLITS
-        for shard in range(study.shards(split))
-        if not store.is_there(study.neighbours_file(algorithm, split, shard), made_from)
+        for shard in range(shard_count(study, split))
+        if not store.is_there(
+            layout.neighbours_file(study.root, algorithm, split, shard), made_from
+        )
     ]
     run.run_jobs(build, index_jobs, lambda job, result: None)
     run.run_jobs(find, jobs, lambda job, result: None)
     _write_summary(study, algorithm, store.read_made_by(index), made_from)
 
 
-def _write_summary(study: Study, algorithm: str, content: dict[str, Any], made_from: str) -> None:
-    path = study.similarity_file(algorithm)
+def _write_summary(
+    study: StudyReader, algorithm: str, content: dict[str, Any], made_from: str
+) -> None:
+    path = layout.similarity_file(study.root, algorithm)
     if not path.exists():
         store.write_json(path, content, made_from)
 
 
-def used_checkpoints(study: Study, algorithm: str) -> int:
+def used_checkpoints(study: StudyReader, algorithm: str) -> int:
     """How many checkpoints likeness is the mean over; 0 where they give no embeddings."""
-    outputs = store.read_tensors(study.outputs_file(algorithm, 0, "train"))
+    outputs = store.read_tensors(layout.outputs_file(study.root, algorithm, 0, "train"))
     if "embeddings" not in outputs:
         return 0
     n_train, width = outputs["embeddings"].shape
     return checkpoints_to_use(width, study.checkpoints(algorithm), n_train)
 
 
-def neighbours_made_from(study: Study, algorithm: str) -> str:
+def neighbours_made_from(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the index and of all neighbours."""
     used = range(used_checkpoints(study, algorithm))
     return store.fingerprint(
@@ -119,9 +126,9 @@ def neighbours_made_from(study: Study, algorithm: str) -> str:
 
 def build(job: IndexJob) -> None:
     """Worker: index the training embeddings and measure what the index misses."""
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     used = used_checkpoints(study, job.algorithm)
-    train, test = (study.embeddings(split, used, job.algorithm) for split in SPLITS)
+    train, test = (read_embeddings(study, split, used, job.algorithm) for split in SPLITS)
     kind, reason = choose_kind(train.shape[0])
     index = build_index(train, kind, seed=study.spec.seed)
     tests = evenly_spread(test.shape[0], RECALL_QUERIES)
@@ -138,7 +145,7 @@ def build(job: IndexJob) -> None:
         "recall_queries": len(tests),
     }
     store.write_tensors(
-        study.neighbours_index_file(job.algorithm),
+        layout.neighbours_index_file(study.root, job.algorithm),
         {"index": index_to_array(index)},
         neighbours_made_from(study, job.algorithm),
         made_by,
@@ -147,20 +154,20 @@ def build(job: IndexJob) -> None:
 
 def find(job: Job) -> None:
     """Worker: the nearest training examples of one shard of examples."""
-    study = Study.open(job.root)
-    path = study.neighbours_index_file(job.algorithm)
+    study = StudyReader.open(job.root)
+    path = layout.neighbours_index_file(study.root, job.algorithm)
     made_by = store.read_made_by(path)
     index = index_from_array(store.read_tensors(path)["index"])
     used = made_by["checkpoints"]
-    embeddings = study.embeddings("train", used, job.algorithm)
+    embeddings = read_embeddings(study, "train", used, job.algorithm)
     start = job.shard * ROWS_PER_SHARD
     rows = range(start, min(start + ROWS_PER_SHARD, study.dataset.rows(job.split)))
-    queries = study.embeddings(job.split, used, job.algorithm).rows(rows)
+    queries = read_embeddings(study, job.split, used, job.algorithm).rows(rows)
     itself = np.array(rows) if job.split == "train" else None
     k = min(NEIGHBOURS, embeddings.shape[0] - (itself is not None))
     found = nearest(index, embeddings, queries, k, made_by["candidates"], itself)
     store.write_tensors(
-        study.neighbours_file(job.algorithm, job.split, job.shard),
+        layout.neighbours_file(study.root, job.algorithm, job.split, job.shard),
         {"index": found.index, "similarity": found.similarity},
         neighbours_made_from(study, job.algorithm),
     )

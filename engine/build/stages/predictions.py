@@ -9,9 +9,10 @@ from engine import store
 from engine.attribution.softmax import softmax
 from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_made_from
+from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same outputs would be averaged differently."""
@@ -24,10 +25,10 @@ def run(run: Run, algorithm: str) -> None:
     run.report(Progress("predictions", algorithm, 1, 1))
 
 
-def _average(study: Study, algorithm: str, split: Split) -> None:
+def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
     total = study.checkpoints(algorithm)
-    path = study.predictions_file(algorithm, split)
+    path = layout.predictions_file(study.root, algorithm, split)
     made_from = store.fingerprint(
         "predictions", CODE, [outputs_made_from(study, algorithm, m) for m in range(total)]
     )
@@ -37,7 +38,7 @@ def _average(study: Study, algorithm: str, split: Split) -> None:
     probabilities: np.ndarray | float = 0.0
     margin: np.ndarray | float = 0.0
     for checkpoint in range(total):
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
+        outputs = store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
         probabilities = probabilities + softmax(outputs["logits"]) / total
         margin = margin + outputs["output"].astype(np.float64) / total
     assert isinstance(probabilities, np.ndarray)

@@ -27,8 +27,14 @@ from engine.build.stages.checkpoints import load_checkpoint
 from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.search import scores_are
 from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_road
+from engine.store import layout
 from engine.store.layout import HYBRID, SPLITS, TRAK
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.methods import scored_methods
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
+from engine.study.run_banks import is_tuned, read_bank, wants_bank
+from engine.study.score_matrices import read_factor_scores, read_score_matrix
 from engine.tasks import load_task
 
 CODE = 2
@@ -50,35 +56,37 @@ def run(run: Run, algorithm: str) -> None:
     A judgement of other scores is replaced without being asked about: nothing is made from it.
     """
     study = run.study
-    if not study.wants_bank(algorithm):
+    if not wants_bank(study, algorithm):
         return
-    path = study.quality_file(algorithm)
+    path = layout.quality_file(study.root, algorithm)
     made_from = quality_made_from(study, algorithm)
     done = path.exists() and store.json_made_from(path) == made_from
-    methods = study.scored_methods(algorithm)
-    done = done and all(study.predicted_file(algorithm, name).exists() for name in methods)
+    methods = scored_methods(study, algorithm)
+    done = done and all(
+        layout.predicted_file(study.root, algorithm, name).exists() for name in methods
+    )
     jobs = [] if done else [Job(study.root, algorithm, run.device)]
     run.finish("quality", algorithm, judge, jobs, total=1)
 
 
-def quality_made_from(study: Study, algorithm: str) -> str:
+def quality_made_from(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the judgement: the bank, and every method's scores."""
-    methods = study.scored_methods(algorithm)
+    methods = scored_methods(study, algorithm)
     scores = {method: scores_are(study, algorithm, method) for method in methods}
     return store.fingerprint("quality", CODE, bank_made_from(study, algorithm), scores)
 
 
 def judge(job: Job) -> None:
     """Worker: measure every method and the baselines; what each predicts is kept beside it."""
-    study, algorithm = Study.open(job.root), job.algorithm
+    study, algorithm = StudyReader.open(job.root), job.algorithm
     made_from = quality_made_from(study, algorithm)
-    bank = study.bank(algorithm, train=False)
+    bank = read_bank(study, algorithm, train=False)
     validation, test = bank.part("validation"), bank.part("test")
     level = bank.part("fit", "validation").test.mean(axis=0)
     labels = study.table("test")["label"].to_numpy()
     found: dict[str, MethodQuality] = {}
-    for method in study.scored_methods(algorithm):
-        scores = study.score_matrix(algorithm, method)
+    for method in scored_methods(study, algorithm):
+        scores = read_score_matrix(study, algorithm, method)
         title, settings, chosen_by = _about(study, algorithm, method)
         if chosen_by is None:
             on_validation = predict(scores, validation.masks)
@@ -86,7 +94,7 @@ def judge(job: Job) -> None:
         predicted = predict(scores, test.masks)
         judged = _judge(title, settings, predicted, test, labels, chosen_by)
         arrays = {"actual": _rows(test.test)}
-        if study.intervals_file(algorithm, method, 0).exists():
+        if layout.intervals_file(study.root, algorithm, method, 0).exists():
             arrays |= _intervals(study, algorithm, method)
             off = np.abs(arrays["predicted"] - arrays["actual"])
             judged = replace(judged, coverage=float((off < NINETY * arrays["deviation"]).mean()))
@@ -94,7 +102,7 @@ def judge(job: Job) -> None:
             # Without a calibration the order of predictions still shows, in the scores' own unit.
             slope = 1.0 if judged.calibration is None else judged.calibration.slope.mean
             arrays["predicted"] = _in_output_units(predicted, slope, level)
-        store.write_tensors(study.predicted_file(algorithm, method), arrays, made_from)
+        store.write_tensors(layout.predicted_file(study.root, algorithm, method), arrays, made_from)
         found[method] = judged
     preferred = max(found, key=lambda name: found[name].validation_lds or -1.0)
     for name, title, settings, predicted in baselines(study, algorithm, test.masks, job.device):
@@ -110,23 +118,23 @@ def judge(job: Job) -> None:
         runs=list(by_runs(study, algorithm, bank, job.device)),
         tuning=_trials(study, algorithm),
     )
-    store.write_json(study.quality_file(algorithm), quality.to_dict(), made_from)
+    store.write_json(layout.quality_file(study.root, algorithm), quality.to_dict(), made_from)
 
 
-def _about(study: Study, algorithm: str, method: str) -> tuple[str, str, float | None]:
+def _about(study: StudyReader, algorithm: str, method: str) -> tuple[str, str, float | None]:
     """(title, settings, LDS on validation runs, where the method was fitted to them since)."""
     if method == TRAK:
         road = stored_road(study, algorithm)
         words = f"{study.checkpoints(algorithm)} checkpoints, {road.kind}, λ {road.damping:g}, "
         return "TRAK", f"{words}t {road.tempering:g}, threshold {road.soft_threshold:g}", None
-    about = store.read_json(study.method_file(algorithm, method))
+    about = store.read_json(layout.method_file(study.root, algorithm, method))
     return about["badge"]["method"], about.get("settings", ""), about.get("validation_lds")
 
 
-def _trials(study: Study, algorithm: str) -> list[dict[str, float]]:
-    if not study.is_tuned(algorithm):
+def _trials(study: StudyReader, algorithm: str) -> list[dict[str, float]]:
+    if not is_tuned(study, algorithm):
         return []
-    return list(store.read_json(study.tuning_file(algorithm))["trials"])
+    return list(store.read_json(layout.tuning_file(study.root, algorithm))["trials"])
 
 
 def predict(scores: Scores, masks: np.ndarray) -> np.ndarray:
@@ -149,10 +157,12 @@ def _in_output_units(predicted: np.ndarray, slope: float, level: np.ndarray) -> 
     return outputs
 
 
-def _intervals(study: Study, algorithm: str, method: str) -> dict[str, np.ndarray]:
+def _intervals(study: StudyReader, algorithm: str, method: str) -> dict[str, np.ndarray]:
     """`predicted` and `deviation` `[n_test, m]` of the test runs, as the method states them."""
-    shards = range(study.shards("test"))
-    stored = [store.read_tensors(study.intervals_file(algorithm, method, n)) for n in shards]
+    shards = range(shard_count(study, "test"))
+    stored = [
+        store.read_tensors(layout.intervals_file(study.root, algorithm, method, n)) for n in shards
+    ]
     return {name: np.concatenate([shard[name] for shard in stored]) for name in stored[0]}
 
 
@@ -197,7 +207,7 @@ def _measured(lds: Lds) -> Measured:
 
 
 def baselines(
-    study: Study, algorithm: str, masks: np.ndarray, device: str
+    study: StudyReader, algorithm: str, masks: np.ndarray, device: str
 ) -> Iterator[tuple[str, str, str, np.ndarray]]:
     """Yield (name, title, settings, predicted outputs `[n_test, m]`) of simpler scores.
 
@@ -211,13 +221,17 @@ def baselines(
         yield "embedding", "Embedding similarity", f"{checkpoints} checkpoints", similar
 
 
-def _embedding_similarity(study: Study, algorithm: str, masks: np.ndarray) -> np.ndarray | None:
+def _embedding_similarity(
+    study: StudyReader, algorithm: str, masks: np.ndarray
+) -> np.ndarray | None:
     """Cosine similarity of embeddings, mean over checkpoints; None where a model has none."""
     total = np.zeros((study.dataset.n_test, len(masks)), np.float32)
     for checkpoint in range(study.checkpoints(algorithm)):
         units = []
         for split in SPLITS:
-            outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
+            outputs = store.read_tensors(
+                layout.outputs_file(study.root, algorithm, checkpoint, split)
+            )
             if "embeddings" not in outputs:
                 return None
             embeddings = np.asarray(outputs["embeddings"], np.float32)
@@ -227,7 +241,7 @@ def _embedding_similarity(study: Study, algorithm: str, masks: np.ndarray) -> np
     return total
 
 
-def _gradient_dot(study: Study, algorithm: str, masks: np.ndarray, device: str) -> np.ndarray:
+def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device: str) -> np.ndarray:
     """Q_i ∇f(z_i)·∇f(x), projected as on the primal road, at the first checkpoint."""
     import torch
 
@@ -240,7 +254,9 @@ def _gradient_dot(study: Study, algorithm: str, masks: np.ndarray, device: str) 
     output = load_task(study.dataset.task).model_output
     train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
     road = replace(stored_road(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
-    projection = primal_projection(model, output, first_examples(train), road, study.seed(0))
+    projection = primal_projection(
+        model, output, first_examples(train), road, checkpoint_seed(study, 0)
+    )
     q = stored_out_to_loss(study, algorithm, 0)
     drawn = torch.from_numpy(masks * q).to(device)
     total, row = torch.zeros((), device=device), 0
@@ -255,7 +271,7 @@ def _gradient_dot(study: Study, algorithm: str, masks: np.ndarray, device: str) 
 # --- more checkpoints --------------------------------------------------------------------------
 
 
-def by_checkpoints(study: Study, algorithm: str, test: RunBank) -> Iterator[Point]:
+def by_checkpoints(study: StudyReader, algorithm: str, test: RunBank) -> Iterator[Point]:
     """LDS of TRAK with its first 1, 2, 5, 10, 20, … checkpoints, before any soft threshold."""
     actual, drawn = _rows(test.test), test.masks.T.astype(np.float32)
     for count in _counts(study.checkpoints(algorithm)):
@@ -269,15 +285,15 @@ def _counts(most: int) -> list[int]:
 
 
 def _of_first_checkpoints(
-    study: Study, algorithm: str, count: int, drawn: np.ndarray
+    study: StudyReader, algorithm: str, count: int, drawn: np.ndarray
 ) -> np.ndarray:
     road = stored_road(study, algorithm)
     weight = mean_out_to_loss(study, algorithm, count, road)
     if road.kind == "primal":
-        return study.factor_scores(algorithm, count, weight).matmat(drawn)
+        return read_factor_scores(study, algorithm, count, weight).matmat(drawn)
     total = np.zeros((study.dataset.n_test, drawn.shape[1]), np.float32)
     for checkpoint in range(count):
-        dual = store.read_tensors(study.dual_file(algorithm, checkpoint))["scores"]
+        dual = store.read_tensors(layout.dual_file(study.root, algorithm, checkpoint))["scores"]
         total += DenseScores([dual]).matmat(drawn * weight[:, None]) / np.float32(count)
     return total
 
@@ -285,7 +301,7 @@ def _of_first_checkpoints(
 # --- more runs ---------------------------------------------------------------------------------
 
 
-def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterator[Point]:
+def by_runs(study: StudyReader, algorithm: str, bank: RunBank, device: str) -> Iterator[Point]:
     """LDS of the hybrid fitted to an eighth, a quarter, half and all of its masks, by some targets.
 
     Its settings are those chosen with all of them.
@@ -294,13 +310,13 @@ def by_runs(study: Study, algorithm: str, bank: RunBank, device: str) -> Iterato
 
     from engine.attribution.datamodels import prior
 
-    path = study.method_file(algorithm, HYBRID)
+    path = layout.method_file(study.root, algorithm, HYBRID)
     if not path.exists():
         return
     about, test = store.read_json(path), bank.part("test")
     settings = prior.Settings(about["ridge"], about["flat"], about["noise"])
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
-    tau = torch.from_numpy(study.score_matrix(algorithm, TRAK).rows(targets)).to(device)
+    tau = torch.from_numpy(read_score_matrix(study, algorithm, TRAK).rows(targets)).to(device)
     both = bank.part("fit", "validation")
     for part in (8, 4, 2, 1):
         count = len(both) // part

@@ -20,8 +20,12 @@ from engine.attribution.search.vector_index import (
 )
 from engine.build.run import Run
 from engine.build.stages.trak import scores_made_from
+from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, TRAK
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.methods import scored_methods
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
 
 CODE = 1
 """Raised whenever the same scores would be ranked or indexed differently."""
@@ -41,7 +45,7 @@ class Job:
 
 def run(run: Run, algorithm: str) -> None:
     """Rank and index the scores of every method that has some, unless that is done."""
-    methods = run.study.scored_methods(algorithm)
+    methods = scored_methods(run.study, algorithm)
     jobs = [
         Job(run.study.root, algorithm, method)
         for method in methods
@@ -50,57 +54,57 @@ def run(run: Run, algorithm: str) -> None:
     run.finish("search", algorithm, rank_and_index, jobs, len(methods))
 
 
-def _is_done(study: Study, algorithm: str, method: str) -> bool:
+def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
     """Whether all files are there. Raises StaleError where they were made from other scores."""
-    done = study.search_file(algorithm, method)
+    done = layout.search_file(study.root, algorithm, method)
     if done.exists():
         store.read_json(done, search_made_from(study, algorithm, method))
     files = [
         done,
-        study.index_file(algorithm, method),
-        study.top_test_file(algorithm, method),
-        study.test_vectors_file(algorithm, method),
-        study.totals_file(algorithm, method),
+        layout.index_file(study.root, algorithm, method),
+        layout.top_test_file(study.root, algorithm, method),
+        layout.test_vectors_file(study.root, algorithm, method),
+        layout.totals_file(study.root, algorithm, method),
     ]
-    for shard in range(study.shards("train")):
+    for shard in range(shard_count(study, "train")):
         files += [
-            study.top_train_file(algorithm, method, shard),
-            study.train_vectors_file(algorithm, method, shard),
+            layout.top_train_file(study.root, algorithm, method, shard),
+            layout.train_vectors_file(study.root, algorithm, method, shard),
         ]
     return all(path.exists() for path in files)
 
 
-def search_made_from(study: Study, algorithm: str, method: str) -> str:
+def search_made_from(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of the ranking and the index."""
     scores = scores_are(study, algorithm, method)
     return store.fingerprint("search", CODE, scores, study.spec.search.model_dump())
 
 
-def scores_are(study: Study, algorithm: str, method: str) -> str:
+def scores_are(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of a method's scores."""
     if method == TRAK:
         return scores_made_from(study, algorithm)
-    return store.json_made_from(study.method_file(algorithm, method))
+    return store.json_made_from(layout.method_file(study.root, algorithm, method))
 
 
 def rank_and_index(job: Job) -> None:
     """Worker: write the top-k shards, the vectors, the index and last what was measured of it."""
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     algorithm, method = job.algorithm, job.method
-    scores = study.score_matrix(algorithm, method)
+    scores = read_score_matrix(study, algorithm, method)
     made_from = search_made_from(study, algorithm, method)
     truth = _rank(study, algorithm, method, scores, made_from)
     spec = study.spec.search
     space = attribution_space(scores, spec.rank, seed=study.spec.seed)
     queries = space.test_vectors()
     store.write_tensors(
-        study.test_vectors_file(algorithm, method),
+        layout.test_vectors_file(study.root, algorithm, method),
         {"vectors": queries, "singular_values": space.singular_values},
         made_from,
     )
     vectors = []
     for shard, trains in enumerate(_row_ranges(study.dataset.n_train)):
-        path = study.train_vectors_file(algorithm, method, shard)
+        path = layout.train_vectors_file(study.root, algorithm, method, shard)
         store.write_tensors(path, {"vectors": space.train_vectors(scores, trains)}, made_from)
         vectors.append(store.read_tensors(path)["vectors"])
     kind, reason = choose_index(study.dataset.n_train, queries.shape[1])
@@ -112,10 +116,12 @@ def rank_and_index(job: Job) -> None:
     # An inverted file is told here how many clusters to search, so it is stored after.
     recall = measure_recall(index, queries[tests], partial(scores.pairs, tests), sample)
     store.write_tensors(
-        study.index_file(algorithm, method), {"index": index_to_array(index)}, made_from
+        layout.index_file(study.root, algorithm, method),
+        {"index": index_to_array(index)},
+        made_from,
     )
     store.write_json(
-        study.search_file(algorithm, method),
+        layout.search_file(study.root, algorithm, method),
         {
             "checkpoints": study.checkpoints(algorithm),
             "kind": kind,
@@ -137,18 +143,18 @@ def _row_ranges(rows: int) -> list[range]:
     ]
 
 
-def _rank(study: Study, algorithm: str, method: str, scores: Scores, made_from: str) -> TopK:
+def _rank(study: StudyReader, algorithm: str, method: str, scores: Scores, made_from: str) -> TopK:
     """Write the exact top-k and the sums of both sides; return the top-k of the test examples."""
     k = study.spec.search.top_k
     best: TopK | None = None
     totals = Totals.zeros(scores.n_test, scores.n_train)
     for shard, trains in enumerate(_row_ranges(scores.n_train)):
         of_tests, of_trains = top_k(scores, k, trains, totals=totals)
-        path = study.top_train_file(algorithm, method, shard)
+        path = layout.top_train_file(study.root, algorithm, method, shard)
         store.write_tensors(path, vars(of_trains), made_from)
         best = of_tests if best is None else merge([best, of_tests])
     assert best is not None
-    store.write_tensors(study.top_test_file(algorithm, method), vars(best), made_from)
+    store.write_tensors(layout.top_test_file(study.root, algorithm, method), vars(best), made_from)
     sums = {name: array.astype(np.float32) for name, array in vars(totals).items()}
-    store.write_tensors(study.totals_file(algorithm, method), sums, made_from)
+    store.write_tensors(layout.totals_file(study.root, algorithm, method), sums, made_from)
     return best

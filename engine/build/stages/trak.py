@@ -26,8 +26,14 @@ from engine.build.stages.checkpoints import (
     outputs_made_from,
     versions,
 )
+from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays, shard_count
+from engine.study.models import checkpoint_seed
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
+from engine.study.run_banks import is_tuned
+from engine.study.score_matrices import read_score_matrix
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -74,7 +80,7 @@ def run(run: Run, algorithm: str) -> None:
 def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
     """The road in the store, or the one that fits best now, which is then kept."""
     study = run.study
-    path = study.road_file(algorithm)
+    path = layout.road_file(study.root, algorithm)
     made_from = road_made_from(study, algorithm)
     if path.exists():
         store.read_json(path, made_from)
@@ -85,17 +91,17 @@ def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
     return road
 
 
-def tuned_settings(study: Study, algorithm: str) -> dict[str, Any]:
+def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
     """Settings of the road that validation runs decided. An upload has no runs of its own, and is
     to be compared: it takes those of the study's first algorithm."""
     if algorithm in study.uploads:
-        algorithm = study.algorithm()
-    if not study.is_tuned(algorithm):
+        algorithm = resolve_algorithm(study)
+    if not is_tuned(study, algorithm):
         return {}
-    return dict(store.read_json(study.tuning_file(algorithm))["settings"])
+    return dict(store.read_json(layout.tuning_file(study.root, algorithm))["settings"])
 
 
-def plan_road(study: Study, algorithm: str, memory_bytes: int) -> Road:
+def plan_road(study: StudyReader, algorithm: str, memory_bytes: int) -> Road:
     """The road that fits best, with the settings of study.toml or the defaults."""
     from engine.attribution.trak.attribute import choose_road
 
@@ -106,9 +112,9 @@ def plan_road(study: Study, algorithm: str, memory_bytes: int) -> Road:
     return choose_road(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
 
 
-def stored_road(study: Study, algorithm: str) -> Road:
+def stored_road(study: StudyReader, algorithm: str) -> Road:
     """The road that the study's scores took."""
-    stored = store.read_json(study.road_file(algorithm))
+    stored = store.read_json(layout.road_file(study.root, algorithm))
     return Road(**{field.name: stored[field.name] for field in fields(Road)})
 
 
@@ -123,7 +129,7 @@ def memory_per_worker(run: Run) -> int:
     return total // max(1, run.workers)
 
 
-def road_made_from(study: Study, algorithm: str) -> str:
+def road_made_from(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the choice of road, for the first checkpoint as for all. How much memory
     there was is no part of it: a study that moves to a smaller machine keeps its road."""
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
@@ -131,14 +137,14 @@ def road_made_from(study: Study, algorithm: str) -> str:
     return store.fingerprint("road", CODE, spec, first, tuned_settings(study, algorithm))
 
 
-def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:
+def attribution_made_from(study: StudyReader, algorithm: str, checkpoint: int, road: Road) -> str:
     """Fingerprint of one checkpoint's scores or factors."""
     outputs_are = outputs_made_from(study, algorithm, checkpoint)
     road_is = {**asdict(road), "reason": "", "soft_threshold": 0.0}
-    return store.fingerprint("trak", CODE, outputs_are, road_is, study.seed(checkpoint))
+    return store.fingerprint("trak", CODE, outputs_are, road_is, checkpoint_seed(study, checkpoint))
 
 
-def scores_made_from(study: Study, algorithm: str) -> str:
+def scores_made_from(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the scores of all checkpoints together."""
     road = stored_road(study, algorithm)
     checkpoints = range(study.checkpoints(algorithm))
@@ -154,35 +160,42 @@ def scores_made_from(study: Study, algorithm: str) -> str:
 # --- one checkpoint ----------------------------------------------------------------------------
 
 
-def result_file(study: Study, algorithm: str, checkpoint: int, road: Road) -> Path:
+def result_file(study: StudyReader, algorithm: str, checkpoint: int, road: Road) -> Path:
     """The shard that is written last for a checkpoint."""
     if road.kind == "primal":
-        return study.factors_file(algorithm, checkpoint)
-    return study.dual_file(algorithm, checkpoint)
+        return layout.factors_file(study.root, algorithm, checkpoint)
+    return layout.dual_file(study.root, algorithm, checkpoint)
 
 
-def _features_are_whole(study: Study, algorithm: str, checkpoint: int, road: Road) -> bool:
+def _features_are_whole(study: StudyReader, algorithm: str, checkpoint: int, road: Road) -> bool:
     if road.kind != "primal":
         return True
-    shards = range(study.shards("train"))
-    return all(study.features_file(algorithm, checkpoint, shard).exists() for shard in shards)
+    shards = range(shard_count(study, "train"))
+    return all(
+        layout.features_file(study.root, algorithm, checkpoint, shard).exists() for shard in shards
+    )
 
 
 def batches_of(
-    study: Study, split: str, device: str, batch_size: int, start: int = 0, stop: int | None = None
+    study: StudyReader,
+    split: str,
+    device: str,
+    batch_size: int,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Callable[[], Iterator[Batch]]:
     """Prepared batches of a split's rows, as often as they are asked for."""
     from engine.training.outputs import batches
 
     assert split in ("train", "test")
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = study.stacked_arrays("train" if split == "train" else "test")
+    arrays = read_stacked_arrays(study, "train" if split == "train" else "test")
     return lambda: batches(task, arrays, encoding, batch_size, device, start, stop)
 
 
 def attribute_checkpoint(job: Job) -> None:
     """Worker: the scores of one checkpoint (dual), or its features and factors (primal)."""
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     road = stored_road(study, job.algorithm)
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
     made_from = attribution_made_from(study, job.algorithm, job.checkpoint, road)
@@ -192,7 +205,12 @@ def attribute_checkpoint(job: Job) -> None:
 
 
 def _attribute_dual(
-    study: Study, job: Job, model: nn.Module, road: Road, made_from: str, made_by: dict[str, Any]
+    study: StudyReader,
+    job: Job,
+    model: nn.Module,
+    road: Road,
+    made_from: str,
+    made_by: dict[str, Any],
 ) -> None:
     import torch
 
@@ -200,15 +218,20 @@ def _attribute_dual(
 
     task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
-    seed = study.seed(job.checkpoint)
+    seed = checkpoint_seed(study, job.checkpoint)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     scores = attribute_dual(model, task.model_output, train, test, road, seed, job.memory_bytes, q)
-    path = study.dual_file(job.algorithm, job.checkpoint)
+    path = layout.dual_file(study.root, job.algorithm, job.checkpoint)
     store.write_tensors(path, {"scores": scores.cpu().numpy()}, made_from, made_by)
 
 
 def _attribute_primal(
-    study: Study, job: Job, model: nn.Module, road: Road, made_from: str, made_by: dict[str, Any]
+    study: StudyReader,
+    job: Job,
+    model: nn.Module,
+    road: Road,
+    made_from: str,
+    made_by: dict[str, Any],
 ) -> None:
     """Row shards of training features, then the factors, read back from the shards: so a build
     that was interrupted sums in the same order as one that was not."""
@@ -220,10 +243,12 @@ def _attribute_primal(
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     first = first_examples(batches_of(study, "train", job.device, size))
-    projection = primal_projection(model, output, first, road, study.seed(job.checkpoint))
+    projection = primal_projection(
+        model, output, first, road, checkpoint_seed(study, job.checkpoint)
+    )
     paths = []
-    for shard in range(study.shards("train")):
-        path = study.features_file(job.algorithm, job.checkpoint, shard)
+    for shard in range(shard_count(study, "train")):
+        path = layout.features_file(study.root, job.algorithm, job.checkpoint, shard)
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
@@ -239,26 +264,28 @@ def _attribute_primal(
     test_features = torch.cat(list(features(model, output, tests(), projection))).cpu()
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     factors = test_factors(gram(stored, road, q), test_features, road.damping)
-    path = study.factors_file(job.algorithm, job.checkpoint)
+    path = layout.factors_file(study.root, job.algorithm, job.checkpoint)
     store.write_tensors(path, {"factors": factors.numpy()}, made_from, made_by)
 
 
-def stored_out_to_loss(study: Study, algorithm: str, checkpoint: int) -> np.ndarray:
+def stored_out_to_loss(study: StudyReader, algorithm: str, checkpoint: int) -> np.ndarray:
     """Q of every training example at a checkpoint, `[n_train]`."""
-    path = study.outputs_file(algorithm, checkpoint, "train")
+    path = layout.outputs_file(study.root, algorithm, checkpoint, "train")
     return np.array(store.read_tensors(path)["out_to_loss"])
 
 
 # --- all checkpoints ---------------------------------------------------------------------------
 
 
-def _combine(study: Study, algorithm: str, road: Road) -> None:
+def _combine(study: StudyReader, algorithm: str, road: Road) -> None:
     """Write what all checkpoints have in common: Q̄, the soft threshold, and (dual) the scores."""
     made_from = scores_made_from(study, algorithm)
-    path = study.weighting_file(algorithm)
+    path = layout.weighting_file(study.root, algorithm)
     scores_files = []
     if road.kind != "primal":
-        scores_files = [study.scores_file(algorithm, n) for n in range(study.shards("test"))]
+        scores_files = [
+            layout.scores_file(study.root, algorithm, n) for n in range(shard_count(study, "test"))
+        ]
     if path.exists():
         store.read_tensors(path, made_from)
         if all(file.exists() for file in scores_files):
@@ -269,19 +296,21 @@ def _combine(study: Study, algorithm: str, road: Road) -> None:
         tests = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
         total = np.zeros((), np.float32)
         for checkpoint in checkpoints:
-            dual = store.read_tensors(study.dual_file(algorithm, checkpoint))
+            dual = store.read_tensors(layout.dual_file(study.root, algorithm, checkpoint))
             total = total + dual["scores"][tests]
         scores = combine(total, len(checkpoints), out_to_loss)
         store.write_tensors(file, {"scores": scores}, made_from)
     weighting = {"out_to_loss": out_to_loss}
     store.write_tensors(path, weighting, made_from)
     if road.soft_threshold > 0:
-        deviations = score_deviations(study.score_matrix(algorithm))
+        deviations = score_deviations(read_score_matrix(study, algorithm))
         weighting["threshold"] = np.float32(road.soft_threshold) * deviations
         store.write_tensors(path, weighting, made_from)
 
 
-def mean_out_to_loss(study: Study, algorithm: str, checkpoints: int, road: Road) -> np.ndarray:
+def mean_out_to_loss(
+    study: StudyReader, algorithm: str, checkpoints: int, road: Road
+) -> np.ndarray:
     """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
     import torch
 
@@ -289,7 +318,9 @@ def mean_out_to_loss(study: Study, algorithm: str, checkpoints: int, road: Road)
 
     mean = np.zeros(study.dataset.n_train, np.float32)
     for checkpoint in range(checkpoints):
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
+        outputs = store.read_tensors(
+            layout.outputs_file(study.root, algorithm, checkpoint, "train")
+        )
         mean += outputs["out_to_loss"] / np.float32(checkpoints)
     tempered: np.ndarray = temper(torch.from_numpy(mean), road).numpy()
     return tempered

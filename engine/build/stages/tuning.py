@@ -12,8 +12,11 @@ from engine.build.run import Run
 from engine.build.stages.bank import bank_made_from
 from engine.build.stages.checkpoints import load_checkpoint, outputs_made_from
 from engine.build.stages.trak import batches_of, memory_per_worker, plan_road, stored_out_to_loss
+from engine.store import layout
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
+from engine.study.run_banks import is_tuned, read_bank
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -40,9 +43,9 @@ class Job:
 def run(run: Run, algorithm: str) -> None:
     """Choose the settings, unless that is done. When a bank has grown, they are chosen anew."""
     study = run.study
-    if not study.is_tuned(algorithm):
+    if not is_tuned(study, algorithm):
         return
-    path = study.tuning_file(algorithm)
+    path = layout.tuning_file(study.root, algorithm)
     done = path.exists() and store.read_json(path)["bank"] == bank_made_from(study, algorithm)
     if done:
         store.read_json(path, tuning_made_from(study, algorithm))
@@ -50,7 +53,7 @@ def run(run: Run, algorithm: str) -> None:
     run.finish("tuning", algorithm, choose_settings, jobs, total=1)
 
 
-def tuning_made_from(study: Study, algorithm: str) -> str:
+def tuning_made_from(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the choice: checkpoint, spec and bank."""
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
     first = outputs_made_from(study, algorithm, 0)
@@ -63,11 +66,11 @@ def choose_settings(job: Job) -> None:
 
     from engine.attribution.trak.tuning import DAMPINGS, SOFT_THRESHOLDS, TEMPERINGS, tune
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     model = load_checkpoint(study, job.algorithm, 0, job.device)
     road = plan_road(study, job.algorithm, job.memory_bytes)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, 0)).to(job.device)
-    validation = study.bank(job.algorithm, train=False).part("validation")
+    validation = read_bank(study, job.algorithm, train=False).part("validation")
     attribute = _by_features if road.kind == "primal" else _by_kernel
     tunable = study.spec.trak.tunable
     road, trials = tune(
@@ -88,22 +91,22 @@ def choose_settings(job: Job) -> None:
     }
     _remove_other_scores(study, job.algorithm, content["settings"])
     made_from = tuning_made_from(study, job.algorithm)
-    store.write_json(study.tuning_file(job.algorithm), content, made_from)
+    store.write_json(layout.tuning_file(study.root, job.algorithm), content, made_from)
 
 
-def _remove_other_scores(study: Study, algorithm: str, settings: dict[str, float]) -> None:
+def _remove_other_scores(study: StudyReader, algorithm: str, settings: dict[str, float]) -> None:
     """Scores with settings that a smaller bank chose give way, without being asked about."""
-    path = study.road_file(algorithm)
+    path = layout.road_file(study.root, algorithm)
     if path.exists():
         road = store.read_json(path)
         if any(road[name] != value for name, value in settings.items()):
-            for folder in study.stage_folders("trak", algorithm):
+            for folder in layout.stage_folders(study.root, "trak", algorithm):
                 shutil.rmtree(folder)
-            shutil.rmtree(study.search_folder(algorithm, TRAK), ignore_errors=True)
+            shutil.rmtree(layout.search_folder(study.root, algorithm, TRAK), ignore_errors=True)
 
 
 def _by_kernel(
-    study: Study, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+    study: StudyReader, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
 ) -> Attribute:
     from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, make_kernel
@@ -112,13 +115,13 @@ def _by_kernel(
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     plan = plan_gradients(model, output, first_examples(train))
-    seed = study.seed(0)
+    seed = checkpoint_seed(study, 0)
     kernel = make_kernel(model, output, train, test, plan, road.width, seed, job.memory_bytes)
     return attribute_by_kernel(kernel, out_to_loss)
 
 
 def _by_features(
-    study: Study, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+    study: StudyReader, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
 ) -> Attribute:
     import torch
 
@@ -130,6 +133,6 @@ def _by_features(
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
     first = first_examples(splits[0])
-    projection = primal_projection(model, output, first, road, study.seed(0))
+    projection = primal_projection(model, output, first, road, checkpoint_seed(study, 0))
     train, test = (torch.cat(list(features(model, output, s(), projection))) for s in splits)
     return attribute_by_features(train, test, out_to_loss)

@@ -22,8 +22,7 @@ from typing import Any
 from engine.running.jobs.database import connected
 from engine.running.jobs.kinds import kind
 from engine.store.errors import DataloupeError, InterruptedBuild, StoreError
-from engine.store.layout import Layout
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 _SECONDS_BETWEEN_REPORTS = 0.25
 _LONGEST_WORDS = 200
@@ -34,13 +33,13 @@ class _Attempt:
     """One attempt at a job, and its row in the queue."""
 
     def __init__(self, root: Path, number: int, attempt: int) -> None:
-        self._layout = Layout(root)
+        self._root = root
         self._which = (number, attempt)
         self._reported = 0.0
 
     def change(self, values: str, *parameters: Any) -> sqlite3.Row | None:
         """Change the row; returns it, or None where this attempt is given up."""
-        with connected(self._layout) as connection:
+        with connected(self._root) as connection:
             row: sqlite3.Row | None = connection.execute(
                 f"UPDATE jobs SET {values} WHERE id = ? AND attempt = ? AND status = 'running' "
                 "RETURNING *",
@@ -85,7 +84,7 @@ def main(root: Path, number: int, attempt: int) -> int:
         if job is None:
             return 0
         parameters = json.loads(job["parameters"])
-        result = kind(job["kind"]).work(Study.open(root), parameters, own.report)
+        result = kind(job["kind"]).work(StudyReader.open(root), parameters, own.report)
         own.end("done", result=result)
     except (InterruptedBuild, KeyboardInterrupt):
         return _STOPPED

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine import store
+from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.layout import Layout
 
 _VERSION = 1
 _SECONDS_TO_WAIT = 30.0
@@ -43,7 +43,7 @@ PRAGMA user_version = {_VERSION};
 """
 
 
-def home(study: Layout) -> str:
+def home(root: Path) -> str:
     """What tells this folder on this machine from a copy of it, or from where it was before.
 
     Jobs of another home are never run by themselves: a study that was copied must not do its work
@@ -51,13 +51,13 @@ def home(study: Layout) -> str:
     """
     with contextlib.suppress(OSError):
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-        root = study.root.resolve(strict=True)
-        return store.fingerprint(machine, str(root), root.stat().st_ino)
+        found = root.resolve(strict=True)
+        return store.fingerprint(machine, str(found), found.stat().st_ino)
     return ""
 
 
 @contextlib.contextmanager
-def connected(study: Layout, create: bool = False) -> Iterator[sqlite3.Connection]:
+def connected(root: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection in autocommit mode; closed at the end.
 
     Args:
@@ -66,7 +66,7 @@ def connected(study: Layout, create: bool = False) -> Iterator[sqlite3.Connectio
     Raises:
         StoreError: There is none, it is broken or of a newer Dataloupe, or it cannot be written.
     """
-    path = study.jobs_file
+    path = layout.jobs_file(root)
     if create and not path.exists():
         _create(path)
     connection = None

@@ -2,11 +2,11 @@
 
 A kind names its functions, so that a server can offer it without importing torch:
 
-    def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]
+    def check(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]
         Give the parameters with all defaults filled in, as JSON can hold them, or raise a
         DataloupeError. Called before a job is stored, in the server; imports nothing heavy.
 
-    def run(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]
+    def run(study: StudyReader, parameters: dict[str, Any], report: Report) -> dict[str, Any]
         Do the work, in a process of its own, and give a result that JSON can hold. What is there
         already is not made again, as a job that was interrupted is run once more from its start.
         `report(done, total, what)` says how far it is. On SIGTERM it is a KeyboardInterrupt.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from engine.store.errors import DataloupeError
 
 if TYPE_CHECKING:
-    from engine.study.reader import Study
+    from engine.study.reader import StudyReader
 
 Report = Callable[[int, int, str], None]
 
@@ -41,12 +41,14 @@ class Kind:
     check: str
     run: str
 
-    def checked(self, study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+    def checked(self, study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
         """The parameters, complete. Raises DataloupeError where they cannot be."""
         found: dict[str, Any] = _load(self.check)(study, parameters)
         return found
 
-    def work(self, study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    def work(
+        self, study: StudyReader, parameters: dict[str, Any], report: Report
+    ) -> dict[str, Any]:
         """Do the work."""
         result: dict[str, Any] = _load(self.run)(study, parameters, report)
         return result

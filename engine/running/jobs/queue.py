@@ -6,14 +6,15 @@ import json
 import sqlite3
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from engine.running.jobs.database import connected, home, transaction
 from engine.running.jobs.kinds import kind as kind_of
 from engine.running.jobs.runner import start_runner
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.store.layout import Layout
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 Status = Literal["waiting", "running", "done", "failed", "cancelled"]
 ACTIVE: tuple[Status, Status] = ("waiting", "running")
@@ -64,7 +65,7 @@ class Job:
         return self.status in ACTIVE
 
 
-def submit(study: Study, kind: str, parameters: dict[str, Any], title: str = "") -> int:
+def submit(study: StudyReader, kind: str, parameters: dict[str, Any], title: str = "") -> int:
     """Put a job into the queue and see to it that it is run; return its number.
 
     The same work that waits or runs already is not put in twice: its number is returned.
@@ -84,8 +85,8 @@ def submit(study: Study, kind: str, parameters: dict[str, Any], title: str = "")
     except (TypeError, ValueError) as error:
         raise DataloupeError(f"Parameters of a job must be plain JSON: {error}.") from error
     title = " ".join((title or chosen.title).split())[:LONGEST_TITLE]
-    here = home(study)
-    with connected(study, create=True) as connection, transaction(connection):
+    here = home(study.root)
+    with connected(study.root, create=True) as connection, transaction(connection):
         same = connection.execute(
             "SELECT id FROM jobs WHERE home = ? AND kind = ? AND parameters = ? "
             "AND status IN ('waiting', 'running') AND NOT cancelling",
@@ -98,53 +99,51 @@ def submit(study: Study, kind: str, parameters: dict[str, Any], title: str = "")
                 "VALUES (?, ?, ?, ?, ?)",
                 (here, kind, title, text, time.time()),
             ).lastrowid
-    start_runner(study)
+    start_runner(study.root)
     return int(number)
 
 
-def retry(study: Study, number: int) -> int:
+def retry(study: StudyReader, number: int) -> int:
     """Submit a job's work once more; return the new number. Raises as `submit`."""
-    again = job(study, number)
+    again = job(study.root, number)
     return submit(study, again.kind, again.parameters, again.title)
 
 
-def jobs(study: Layout, active: bool = False, newest: int | None = None) -> list[Job]:
+def jobs(root: Path, active: bool = False, newest: int | None = None) -> list[Job]:
     """The jobs, newest first.
 
     Args:
         active: Only those that wait or run.
         newest: At most so many.
     """
-    if not study.jobs_file.exists():
+    if not layout.jobs_file(root).exists():
         return []
     which = "WHERE status IN ('waiting', 'running')" if active else ""
-    with connected(study) as connection:
+    with connected(root) as connection:
         rows = connection.execute(
             f"SELECT * FROM jobs {which} ORDER BY id DESC LIMIT ?", (newest or -1,)
         ).fetchall()
     return [_job(row) for row in rows]
 
 
-def job(study: Layout, number: int) -> Job:
+def job(root: Path, number: int) -> Job:
     """One job. Raises DataloupeError where there is none of this number."""
     row = None
-    if study.jobs_file.exists():
-        with connected(study) as connection:
+    if layout.jobs_file(root).exists():
+        with connected(root) as connection:
             row = connection.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchone()
     if row is None:
-        raise DataloupeError(
-            f"{study.root} has no job {number}. `dataloupe jobs {study.root}` lists them."
-        )
+        raise DataloupeError(f"{root} has no job {number}. `dataloupe jobs {root}` lists them.")
     return _job(row)
 
 
-def cancel(study: Layout, number: int) -> None:
+def cancel(root: Path, number: int) -> None:
     """Stop a job: at once if it waits, else as soon as its processes are ended.
 
     One that has ended stays as it is. Raises DataloupeError where there is no such job.
     """
-    job(study, number)
-    with connected(study) as connection, transaction(connection):
+    job(root, number)
+    with connected(root) as connection, transaction(connection):
         connection.execute(
             "UPDATE jobs SET status = 'cancelled', ended = ? WHERE id = ? AND status = 'waiting'",
             (time.time(), number),
@@ -152,13 +151,13 @@ def cancel(study: Layout, number: int) -> None:
         connection.execute(
             "UPDATE jobs SET cancelling = 1 WHERE id = ? AND status = 'running'", (number,)
         )
-    resume(study)
+    resume(root)
 
 
-def log(study: Layout, number: int) -> str:
+def log(root: Path, number: int) -> str:
     """What a job has printed; of a long log, its end. Raises as `job`."""
-    job(study, number)
-    path = study.job_log_file(number)
+    job(root, number)
+    path = layout.job_log_file(root, number)
     if not path.exists():
         return ""
     with path.open("rb") as file:
@@ -167,22 +166,22 @@ def log(study: Layout, number: int) -> str:
         return file.read().decode("utf-8", errors="replace")
 
 
-def resume(study: Layout) -> None:
+def resume(root: Path) -> None:
     """See to it that what waits is run: for a server that was started on a study with jobs.
 
     Jobs that were put in elsewhere, before the study was moved or copied here, fail and say so.
     """
-    if not jobs(study, active=True):
+    if not jobs(root, active=True):
         return
-    here = home(study)
-    with connected(study) as connection:
+    here = home(root)
+    with connected(root) as connection:
         connection.execute(
             "UPDATE jobs SET status = 'failed', ended = ?, error = ? "
             "WHERE home != ? AND status IN ('waiting', 'running')",
             (time.time(), _ELSEWHERE, here),
         )
-    if jobs(study, active=True):
-        start_runner(study)
+    if jobs(root, active=True):
+        start_runner(root)
 
 
 def _job(row: sqlite3.Row) -> Job:

@@ -25,8 +25,8 @@ from typing import Any
 
 from engine.running.jobs.database import connected, home, transaction
 from engine.running.jobs.process_tree import MARK, carries, end, end_all, ended
+from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.layout import Layout
 
 ATTEMPTS = 3
 """How often a job is started whose runner keeps being interrupted."""
@@ -44,17 +44,17 @@ _OWN = ("STREAMLIT_", "DATALOUPE_")
 # --- starting it --------------------------------------------------------------------------------
 
 
-def start_runner(study: Layout) -> None:
+def start_runner(root: Path) -> None:
     """Start a runner unless one lives. It belongs to no one: it outlives this process."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(_OWN)
     } | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}  # noqa: PTH100
-    with _lock(study) as lock:
+    with _lock(root) as lock:
         if lock is None:
             return
-        with study.runner_log_file.open("ab") as log:
+        with layout.runner_log_file(root).open("ab") as log:
             child = subprocess.Popen(
-                [*_PYTHON, "engine.running.jobs.runner", study.root.resolve(), str(lock)],
+                [*_PYTHON, "engine.running.jobs.runner", root.resolve(), str(lock)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -66,9 +66,9 @@ def start_runner(study: Layout) -> None:
 
 
 @contextlib.contextmanager
-def _lock(study: Layout, inherited: int | None = None) -> Iterator[int | None]:
+def _lock(root: Path, inherited: int | None = None) -> Iterator[int | None]:
     """The descriptor of the lock that a runner holds; None while another one lives."""
-    path = study.runner_lock_file
+    path = layout.runner_lock_file(root)
     try:
         file = path.open("w") if inherited is None else os.fdopen(inherited, "w")
     except OSError as error:
@@ -91,12 +91,12 @@ def main(root: Path, inherited: int | None = None) -> None:
     Args:
         inherited: Descriptor of the lock, if whoever started this process has taken it already.
     """
-    runner = Runner(Layout(root))
+    runner = Runner(root)
     signal.signal(signal.SIGTERM, runner.stop)
     # A job may come between the last look and the end, and whoever put it in saw the lock held. So
     # there is one more look when it is not.
     while not runner.stopping and runner.is_home():
-        with _lock(runner.study, inherited) as lock:
+        with _lock(runner.root, inherited) as lock:
             if lock is None:
                 return
             runner.run()
@@ -109,14 +109,14 @@ class Runner:
     """Takes jobs in order and watches each to its end.
 
     Attributes:
-        study: Where its jobs are.
+        root: The study's folder.
         stopping: It was asked to end.
     """
 
-    def __init__(self, study: Layout) -> None:
-        self.study = study
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.stopping = False
-        self._home = home(study)
+        self._home = home(root)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Handler of SIGTERM: end the running job and leave; the next runner starts it again."""
@@ -124,13 +124,13 @@ class Runner:
 
     def is_home(self) -> bool:
         """Whether the study is still where it was."""
-        return home(self.study) == self._home
+        return home(self.root) == self._home
 
     def has_work(self) -> bool:
         """Whether there is a job to run, or one to look after."""
-        if not self.is_home() or not self.study.jobs_file.exists():
+        if not self.is_home() or not layout.jobs_file(self.root).exists():
             return False
-        with connected(self.study) as connection:
+        with connected(self.root) as connection:
             found = connection.execute(
                 "SELECT 1 FROM jobs WHERE home = ? AND status IN ('waiting', 'running')",
                 (self._home,),
@@ -139,7 +139,7 @@ class Runner:
 
     def run(self) -> None:
         """Run jobs until there has been none for a while."""
-        with connected(self.study) as connection:
+        with connected(self.root) as connection:
             self._recover(connection)
             idle_since = time.monotonic()
             while not self.stopping and self.is_home():
@@ -187,7 +187,7 @@ class Runner:
                 )
 
     def _start(self, connection: sqlite3.Connection, job: sqlite3.Row) -> None:
-        path = self.study.job_log_file(job["id"])
+        path = layout.job_log_file(self.root, job["id"])
         with path.open("ab") as log:
             started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             log.write(f"--- {started} UTC: {job['title']}, start {job['attempt']}\n".encode())
@@ -196,7 +196,7 @@ class Runner:
                 [
                     *_PYTHON,
                     "engine.running.jobs.child",
-                    self.study.root,
+                    self.root,
                     str(job["id"]),
                     str(job["attempt"]),
                 ],
@@ -234,7 +234,7 @@ class Runner:
                 connection,
                 job,
                 "failed",
-                f"{self.study.root} was moved or removed while this job ran. What is finished is "
+                f"{self.root} was moved or removed while this job ran. What is finished is "
                 "kept; start the job again where the study is now.",
             )
         elif cancelled or self._is_cancelled(connection, job):
