@@ -240,8 +240,8 @@ def resume(study: Study) -> dict[str, Any]:
             "train": outputs[:n_train],
             "test": outputs[n_train:],
         }
-        made_from = bank_stage.run_made_from(study, algorithm, mask, seed)
-        store.write_tensors(layout.run_file(study.root, algorithm, mask, seed), shard, made_from)
+        fingerprint = bank_stage.run_fingerprint(study, algorithm, mask, seed)
+        store.write_tensors(layout.run_file(study.root, algorithm, mask, seed), shard, fingerprint)
     checking, reading = [], []
     for _ in range(5):
         start = time.perf_counter()

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks._report import report, say
-from benchmarks.lds import Mean, attribute, default_road, out_to_loss
+from benchmarks.lds import Mean, attribute, default_solver, out_to_loss
 from benchmarks.workload import (
     CACHE,
     CNN,
@@ -43,7 +43,7 @@ from engine.attribution.datamodels import prior
 from engine.attribution.datamodels.fit import fit_datamodels
 from engine.attribution.evaluation.calibration import NINETY
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 from engine.store.spec import TrakSpec
 
 CODE = 2
@@ -63,26 +63,26 @@ CHOSEN_BY = 128
 
 def attributions(workload: Workload, counts: set[int]) -> dict[int, np.ndarray]:
     """τ `[n_test, n_train]` of the first so many checkpoints; kept in `.bench/` by checkpoint."""
-    road = default_road(workload, TrakSpec())
-    mean, found = Mean(road.tempering), {}
+    solver = default_solver(workload, TrakSpec())
+    mean, found = Mean(solver.tempering), {}
     for number in range(max(counts)):
-        shard = _of_checkpoint(workload, road, number)
+        shard = _of_checkpoint(workload, solver, number)
         tau = mean.add(shard["scores"], shard["out_to_loss"])
         if number + 1 in counts:
             found[number + 1] = tau
     return found
 
 
-def _of_checkpoint(workload: Workload, road: Road, number: int) -> dict[str, np.ndarray]:
+def _of_checkpoint(workload: Workload, solver: Solver, number: int) -> dict[str, np.ndarray]:
     trained = checkpoint_file(workload, number).stem
     path = CACHE / workload.name / "trak" / f"{trained}.safetensors"
-    made_from = store.fingerprint("trak", repr(road), trained)
+    fingerprint = store.fingerprint_of("trak", repr(solver), trained)
     if not path.exists():
         model = checkpoint(workload, number)
         q = out_to_loss(model)
-        scores = attribute(road, model, number, torch.from_numpy(q)).numpy()
-        store.write_tensors(path, {"scores": scores, "out_to_loss": q}, made_from)
-    return store.read_tensors(path, made_from)
+        scores = attribute(solver, model, number, torch.from_numpy(q)).numpy()
+        store.write_tensors(path, {"scores": scores, "out_to_loss": q}, fingerprint)
+    return store.read_tensors(path, fingerprint)
 
 
 # --- the methods ---------------------------------------------------------------------------------
@@ -97,13 +97,15 @@ def hybrid(
     workload: Workload, tau: np.ndarray, runs: int
 ) -> tuple[np.ndarray, prior.Settings, float]:
     """(predicted outputs of the test masks, settings, coverage); kept in `.bench/`."""
-    made_from = store.fingerprint("hybrid", CODE, workload.name, runs, float(np.abs(tau).sum()))
-    path = CACHE / workload.name / "hybrid" / f"{made_from}.safetensors"
+    fingerprint = store.fingerprint_of(
+        "hybrid", CODE, workload.name, runs, float(np.abs(tau).sum())
+    )
+    path = CACHE / workload.name / "hybrid" / f"{fingerprint}.safetensors"
     if not path.exists():
         predicted, settings, coverage = _fit_hybrid(workload, tau, runs)
         about = {"settings": asdict(settings), "coverage": coverage}
-        store.write_tensors(path, {"predicted": predicted}, made_from, about)
-    found = store.read_made_by(path)
+        store.write_tensors(path, {"predicted": predicted}, fingerprint, about)
+    found = store.read_metadata(path)
     settings = prior.Settings(**found["settings"])
     return store.read_tensors(path)["predicted"], settings, found["coverage"]
 
@@ -198,7 +200,7 @@ def seconds(workload: Workload) -> dict[str, float]:
     model = checkpoint(workload, 0)
     start = time.process_time()
     q = torch.from_numpy(out_to_loss(model))
-    attribute(default_road(workload, TrakSpec()), model, 0, q)
+    attribute(default_solver(workload, TrakSpec()), model, 0, q)
     timed["checkpoint"] += time.process_time() - start
     return {name: round(value, 2) for name, value in timed.items()}
 

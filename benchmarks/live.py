@@ -75,7 +75,7 @@ def measure() -> dict[str, Any]:
         "scoring_checkpoints": live.checkpoints,
         "predicting_checkpoints": study.checkpoints(algorithm),
         "n_train": study.dataset.n_train,
-        "road": study.badge(algorithm).road,
+        "solver": study.badge(algorithm).solver,
         "queries": QUERIES,
         "threads": THREADS,
     }

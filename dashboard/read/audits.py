@@ -11,7 +11,7 @@ from dashboard.read.studies import Stamp, stamp_of
 from engine.applications.unlearning.audit import Audit, read_audits
 from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
 from engine.applications.unlearning.forgotten import Forgotten, forgotten
-from engine.applications.unlearning.models import oracles_made_from
+from engine.applications.unlearning.models import oracles_fingerprint
 from engine.applications.unlearning.predicted_effect import Foretold, foretold
 from engine.applications.unlearning.reading import best
 from engine.applications.unlearning.settings import TITLES
@@ -108,8 +108,8 @@ def audits_of(study: StudyReader, algorithm: str, removed: Removal) -> list[Audi
     found = [one for one in audits(study, algorithm) if one.forget == list(removed)]
     if not found:
         return []
-    made_from = oracles_made_from(study, algorithm, removed, removed)
-    return [one for one in found if one.made_from == made_from]
+    fingerprint = oracles_fingerprint(study, algorithm, removed, removed)
+    return [one for one in found if one.fingerprint == fingerprint]
 
 
 def what_is_foretold(study: StudyReader, algorithm: str, removed: Removal) -> Foretold | None:

@@ -143,7 +143,7 @@ def badge(study: StudyReader, algorithm: str, method: str) -> Badge:
     """The badge of a method's scores."""
     files = [
         layout.search_file(study.root, algorithm, method),
-        layout.road_file(study.root, algorithm),
+        layout.solver_file(study.root, algorithm),
     ]
     files += [
         layout.method_file(study.root, algorithm, method),
@@ -372,7 +372,7 @@ def files_stamp(study: StudyReader) -> str:
         if not path.name.startswith(".")
         and layout.jobs_folder(study.root) not in (path, *path.parents)
     )
-    return store.fingerprint([(str(path), stamp_of(path)) for path in paths])
+    return store.fingerprint_of([(str(path), stamp_of(path)) for path in paths])
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -136,7 +136,7 @@ made = []
 for checkpoint in range(study.checkpoints(algorithm)):
     path = layout.checkpoint_file(study.root, algorithm, checkpoint)
     if path.exists():
-        by = store.read_made_by(path)
+        by = store.read_metadata(path)
         versions = ", ".join(
             f"{name} {by[name]}" for name in ("dataloupe", "torch", "numpy") if name in by
         )

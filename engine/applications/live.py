@@ -21,16 +21,15 @@ from engine.attribution.scores import combine, top_k_among
 from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.attribution.softmax import softmax
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.live import trace_shards
-from engine.build.stages.trak import stored_road
+from engine.build.models import load_checkpoint
 from engine.store import layout
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import validate_options
-from engine.study.live_and_maps import read_live
+from engine.study.live_and_maps import read_live, trace_shards
 from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Accepted, Encoded, load_task
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     from engine.attribution.trak.gradients import Plan
     from engine.attribution.trak.live import Tracer, Traces
-    from engine.attribution.trak.solver import Road
+    from engine.attribution.trak.solver import Solver
     from engine.tasks import Task
 
 MODEL_BYTES = 2**29
@@ -174,7 +173,7 @@ class Kept:
 
     tracer: Tracer
     plan: Plan
-    solver: np.ndarray
+    inverse: np.ndarray
     shards: Sequence[Traces]
 
 
@@ -193,7 +192,7 @@ class Loaded:
     algorithm: str
     task: Task
     options: Any
-    road: Road
+    solver: Solver
     models: list[nn.Module]
     checkpoints: list[Kept]
     out_to_loss: np.ndarray
@@ -215,12 +214,12 @@ class Loaded:
         total = np.zeros((1, self.study.dataset.n_train), np.float32)
         for kept in self.checkpoints:
             example = kept.tracer.trace(batch)
-            if self.road.kind == "primal":
-                total += primal_scores(kept.solver, kept.shards, example)
+            if self.solver.kind == "primal":
+                total += primal_scores(kept.inverse, kept.shards, example)
             else:
-                total += dual_scores(kept.solver, kept.shards, example, kept.plan)
+                total += dual_scores(kept.inverse, kept.shards, example, kept.plan)
         scores = combine(total, len(self.checkpoints), self.out_to_loss)
-        threshold = np.float32(self.road.soft_threshold) * scores.std()
+        threshold = np.float32(self.solver.soft_threshold) * scores.std()
         scores -= np.clip(scores, -threshold, threshold)
         return scores
 
@@ -264,7 +263,7 @@ def _loaded(root: Path, algorithm: str, stamps: tuple[tuple[int, int], ...]) -> 
     study = StudyReader.open(root)
     task = load_task(study.dataset.task)
     similarity = store.read_json(layout.similarity_file(study.root, algorithm))
-    live, road = read_live(study, algorithm), stored_road(study, algorithm)
+    live, solver = read_live(study, algorithm), stored_solver(study, algorithm)
     weights = layout.checkpoint_file(study.root, algorithm, 0).stat().st_size
     fitting = max(live.checkpoints, similarity["checkpoints"], MODEL_BYTES // weights)
     count = min(study.checkpoints(algorithm), fitting)
@@ -278,9 +277,11 @@ def _loaded(root: Path, algorithm: str, stamps: tuple[tuple[int, int], ...]) -> 
         algorithm=algorithm,
         task=task,
         options=validate_options(task.options, study.spec.task, layout.spec_file(study.root)),
-        road=road,
+        solver=solver,
         models=models,
-        checkpoints=[_kept(study, algorithm, m, road, models[m]) for m in range(live.checkpoints)],
+        checkpoints=[
+            _kept(study, algorithm, m, solver, models[m]) for m in range(live.checkpoints)
+        ],
         out_to_loss=np.array(
             store.read_tensors(layout.weighting_file(study.root, algorithm))["out_to_loss"]
         ),
@@ -290,16 +291,16 @@ def _loaded(root: Path, algorithm: str, stamps: tuple[tuple[int, int], ...]) -> 
 
 
 def _kept(
-    study: StudyReader, algorithm: str, checkpoint: int, road: Road, model: nn.Module
+    study: StudyReader, algorithm: str, checkpoint: int, solver: Solver, model: nn.Module
 ) -> Kept:
     from engine.attribution.trak.live import make_tracer, plan_from_json
 
-    path = layout.live_solver_file(study.root, algorithm, checkpoint)
-    plan = plan_from_json(store.read_made_by(path)["plan"])
+    path = layout.live_inverse_file(study.root, algorithm, checkpoint)
+    plan = plan_from_json(store.read_metadata(path)["plan"])
     output = load_task(study.dataset.task).model_output
     return Kept(
-        tracer=make_tracer(model, output, plan, road, checkpoint_seed(study, checkpoint)),
+        tracer=make_tracer(model, output, plan, solver, checkpoint_seed(study, checkpoint)),
         plan=plan,
-        solver=store.read_tensors(path)["solver"],
+        inverse=store.read_tensors(path)["inverse"],
         shards=trace_shards(study, algorithm, checkpoint),
     )

@@ -26,7 +26,7 @@ from engine.build.retraining import (
     removal_of,
     retrain,
     retrained,
-    retrained_made_from,
+    retrained_fingerprint,
 )
 from engine.store import layout
 from engine.store.errors import DataloupeError
@@ -107,7 +107,7 @@ class Verification:
             control.
         control: What their removal did.
         created: When, UTC.
-        made_from: Fingerprint of the models without the removal set.
+        fingerprint: Fingerprint of the models without the removal set.
         scores: Fingerprint of the scores that foretold.
         device, versions: That the last of the models was trained with.
     """
@@ -122,7 +122,7 @@ class Verification:
     control_removed: list[int]
     control: list[Outcome]
     created: str
-    made_from: str
+    fingerprint: str
     scores: str | None
     device: str
     versions: dict[str, str]
@@ -407,13 +407,13 @@ def _tell(
     scores = (
         None
         if method is None
-        else store.json_made_from(layout.search_file(study.root, algorithm, method))
+        else store.json_fingerprint(layout.search_file(study.root, algorithm, method))
     )
-    made_from = retrained_made_from(study, algorithm, question.removed)
-    asked = [made_from, method, scores, list(question.tests), seeds, list(control)]
-    name = store.fingerprint("verification", CODE, algorithm, *asked)
+    fingerprint = retrained_fingerprint(study, algorithm, question.removed)
+    asked = [fingerprint, method, scores, list(question.tests), seeds, list(control)]
+    name = store.fingerprint_of("verification", CODE, algorithm, *asked)
     ids = study.table("train")["id"].to_numpy()
-    made_by = _made_by(study, algorithm, question.removed, seeds)
+    metadata = _metadata(study, algorithm, question.removed, seeds)
     found = Verification(
         id=name,
         algorithm=algorithm,
@@ -427,20 +427,20 @@ def _tell(
         if control
         else [],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        made_from=made_from,
+        fingerprint=fingerprint,
         scores=scores,
-        device=made_by.pop("device"),
-        versions={name: str(value) for name, value in made_by.items() if name != "seed"},
+        device=metadata.pop("device"),
+        versions={name: str(value) for name, value in metadata.items() if name != "seed"},
     )
     store.write_json(
-        layout.verification_file(study.root, algorithm, name), found.to_dict(), made_from
+        layout.verification_file(study.root, algorithm, name), found.to_dict(), fingerprint
     )
     return found
 
 
-def _made_by(study: StudyReader, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
-    made_from = retrained_made_from(study, algorithm, removed)
-    return store.read_made_by(layout.retrained_file(study.root, algorithm, made_from, seeds - 1))
+def _metadata(study: StudyReader, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
+    fingerprint = retrained_fingerprint(study, algorithm, removed)
+    return store.read_metadata(layout.retrained_file(study.root, algorithm, fingerprint, seeds - 1))
 
 
 def _outcomes(

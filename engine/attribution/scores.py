@@ -1,6 +1,6 @@
 """The score matrix τ `[n_test, n_train]`: read exactly, a piece at a time, and never held whole.
 
-Two forms, one for each road of DESIGN section 5:
+Two forms, one for each solver of DESIGN section 5:
 
 * `DenseScores` (the dual): τ itself, in shards of test rows;
 * `FactorScores` (the primal): for each checkpoint m the training features Φ_m and the test factors

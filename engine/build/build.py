@@ -136,7 +136,7 @@ def writing(study: StudyReader) -> Iterator[None]:
     with locked(study):
         store.remove_leftovers(study.root)
         if not layout.format_file(study.root).exists():
-            store.write_json(layout.format_file(study.root), {"format": FORMAT}, made_from="")
+            store.write_json(layout.format_file(study.root), {"format": FORMAT}, fingerprint="")
         yield
 
 

@@ -26,7 +26,7 @@ def write_method(
     method: str,
     rows: Callable[[slice], np.ndarray | SparseRows],
     badge: Mapping[str, Any],
-    made_from: str,
+    fingerprint: str,
     details: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Write what is missing of a method's scores; they are ranked by the `search` stage.
@@ -39,7 +39,7 @@ def write_method(
             asked for in order, and only for shards that are not there yet.
         badge: What `Badge` should say: `method` (its name for people), `reason`, and what else of
             its attributes is known.
-        made_from: Fingerprint of everything the scores depend on.
+        fingerprint: Fingerprint of everything the scores depend on.
         details: Gives more to keep beside the badge, once all scores are written.
 
     Raises:
@@ -47,25 +47,25 @@ def write_method(
     """
     about = layout.method_file(study.root, algorithm, method)
     if about.exists():
-        store.read_json(about, made_from)
+        store.read_json(about, fingerprint)
     for shard in range(shard_count(study, "test")):
         path = layout.method_scores_file(study.root, algorithm, method, shard)
         if path.exists():
-            store.read_tensors(path, made_from)
+            store.read_tensors(path, fingerprint)
             continue
         first = shard * ROWS_PER_SHARD
         tests = slice(first, min(first + ROWS_PER_SHARD, study.dataset.n_test))
         scores = rows(tests)
         if isinstance(scores, SparseRows):
-            store.write_tensors(path, vars(scores), made_from)
+            store.write_tensors(path, vars(scores), fingerprint)
             continue
         wanted = (tests.stop - tests.start, study.dataset.n_train)
         if scores.shape != wanted:
             raise ValueError(f"scores are {scores.shape}, not {wanted}")
         dense = np.ascontiguousarray(scores, dtype=np.float32)
-        store.write_tensors(path, {"scores": dense}, made_from)
+        store.write_tensors(path, {"scores": dense}, fingerprint)
     if not about.exists():
-        _write_about(study, algorithm, method, badge, made_from, details())
+        _write_about(study, algorithm, method, badge, fingerprint, details())
 
 
 def write_method_in_blocks(
@@ -74,7 +74,7 @@ def write_method_in_blocks(
     method: str,
     blocks: Iterable[tuple[slice, slice, np.ndarray]],
     badge: Mapping[str, Any],
-    made_from: str,
+    fingerprint: str,
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a method's scores from blocks in any order, in place of what the method had.
@@ -82,7 +82,7 @@ def write_method_in_blocks(
     No more than a block is held in memory. An error in `blocks` leaves everything as it was.
 
     Args:
-        study, algorithm, method, badge, made_from: As for `write_method`.
+        study, algorithm, method, badge, fingerprint: As for `write_method`.
         details: More to keep beside the badge.
         blocks: (test rows, training rows, their scores); together every score once.
     """
@@ -93,7 +93,7 @@ def write_method_in_blocks(
             path = layout.method_scores_file(study.root, algorithm, method, shard)
             shape = min(ROWS_PER_SHARD, n_test - shard * ROWS_PER_SHARD), n_train
             files.append(
-                shards.enter_context(store.filling_matrix(path, "scores", shape, made_from))
+                shards.enter_context(store.filling_matrix(path, "scores", shape, fingerprint))
             )
         for tests, trains, block in blocks:
             for shard, file in enumerate(files):
@@ -103,7 +103,7 @@ def write_method_in_blocks(
                     mine = block[first - tests.start : last - tests.start]
                     file.write(first - start, trains.start, mine)
         forget_method(study, algorithm, method)
-    _write_about(study, algorithm, method, badge, made_from, details)
+    _write_about(study, algorithm, method, badge, fingerprint, details)
 
 
 def forget_method(study: StudyReader, algorithm: str, method: str) -> None:
@@ -123,8 +123,8 @@ def _write_about(
     algorithm: str,
     method: str,
     badge: Mapping[str, Any],
-    made_from: str,
+    fingerprint: str,
     details: Mapping[str, Any] | None,
 ) -> None:
     about = layout.method_file(study.root, algorithm, method)
-    store.write_json(about, {"badge": dict(badge), **(details or {})}, made_from)
+    store.write_json(about, {"badge": dict(badge), **(details or {})}, fingerprint)

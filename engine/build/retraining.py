@@ -16,12 +16,8 @@ import numpy as np
 
 from engine import store
 from engine.attribution.datamodels.bank import fault
-from engine.build.stages.checkpoints import (
-    initial_model,
-    outputs_made_from,
-    recipe_made_from,
-    versions,
-)
+from engine.build.models import initial_model, versions
+from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
@@ -193,23 +189,23 @@ def retrained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -
     """
     if _is_checkpoint(study, algorithm, removed, seed):
         path = layout.outputs_file(study.root, algorithm, seed, "test")
-        outputs = store.read_tensors(path, outputs_made_from(study, algorithm, seed))
+        outputs = store.read_tensors(path, outputs_fingerprint(study, algorithm, seed))
         predicted = outputs["logits"].argmax(axis=1).astype(np.int32)
         return Retrained(outputs["output"], predicted)
     path = _file(study, algorithm, removed, seed)
-    shard = store.read_tensors(path, retrained_made_from(study, algorithm, removed))
+    shard = store.read_tensors(path, retrained_fingerprint(study, algorithm, removed))
     return Retrained(shard["margin"], shard["predicted"])
 
 
-def retrained_made_from(study: StudyReader, algorithm: str, removed: Removal) -> str:
+def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) -> str:
     """Fingerprint of the models without `removed`: data, recipe, and who is left out."""
-    recipe = recipe_made_from(study, algorithm)
-    return store.fingerprint("retrained", CODE, recipe, study.spec.seed, list(removed))
+    recipe = recipe_fingerprint(study, algorithm)
+    return store.fingerprint_of("retrained", CODE, recipe, study.spec.seed, list(removed))
 
 
 def _file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
-    made_from = retrained_made_from(study, algorithm, removed)
-    return layout.retrained_file(study.root, algorithm, made_from, seed)
+    fingerprint = retrained_fingerprint(study, algorithm, removed)
+    return layout.retrained_file(study.root, algorithm, fingerprint, seed)
 
 
 def _is_checkpoint(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> bool:
@@ -240,7 +236,7 @@ def train_without(job: Job) -> None:
             "predicted": outputs["logits"].argmax(axis=1).astype(np.int32),
             "removed": np.array(job.removed, np.int32),
         },
-        retrained_made_from(study, job.algorithm, job.removed),
+        retrained_fingerprint(study, job.algorithm, job.removed),
         {"seed": checkpoint_seed(study, job.seed), "device": job.device, **versions()},
     )
 

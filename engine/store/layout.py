@@ -19,13 +19,13 @@ algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index o
 algorithms/NAME/neighbours/{split}-00000.safetensors  nearest training examples, in row shards
 algorithms/NAME/neighbours/similarity.json   what likeness is the mean over, measured recall
 algorithms/NAME/tuning/tuning.json           settings of TRAK that validation runs decided
-algorithms/NAME/trak/road.json               how attributions are computed, and why so
-algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
+algorithms/NAME/trak/solver.json               how attributions are computed, and why so
+algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual solvers)
 algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
 algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
 algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
 algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
-algorithms/NAME/live/000/solver.safetensors  solves for examples from outside
+algorithms/NAME/live/000/inverse.safetensors  solves for examples from outside
 algorithms/NAME/live/000/00000.safetensors   traces of training examples in row shards (dual)
 algorithms/NAME/live/live.json               how many checkpoints are kept so, and why
 algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
@@ -70,15 +70,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from engine.store.files import fingerprint
+from engine.store.files import fingerprint_of
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 MapKind = Literal["umap", "pca"]
 MAP_KINDS: tuple[MapKind, MapKind] = ("umap", "pca")
-FORMAT = 2
+FORMAT = 3
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe.
-1 had 256 thumbnails to a sheet."""
+1 had 256 thumbnails to a sheet; 2 had other names of files and of keys."""
 ROWS_PER_SHARD = 4096
 TRAK = "trak"
 """The method that every study has. Other methods are found in the folder `methods`."""
@@ -112,7 +112,7 @@ def is_of_people(root: Path, path: Path) -> bool:
 
 
 def slice_file(root: Path, name: str) -> Path:
-    return root / "slices" / f"{fingerprint('slice', name)}.json"
+    return root / "slices" / f"{fingerprint_of('slice', name)}.json"
 
 
 def slice_files(root: Path) -> list[Path]:
@@ -222,8 +222,8 @@ def trak_folder(root: Path, algorithm: str) -> Path:
     return algorithm_folder(root, algorithm) / "trak"
 
 
-def road_file(root: Path, algorithm: str) -> Path:
-    return trak_folder(root, algorithm) / "road.json"
+def solver_file(root: Path, algorithm: str) -> Path:
+    return trak_folder(root, algorithm) / "solver.json"
 
 
 def dual_file(root: Path, algorithm: str, checkpoint: int) -> Path:
@@ -251,8 +251,8 @@ def live_folder(root: Path, algorithm: str) -> Path:
     return algorithm_folder(root, algorithm) / "live"
 
 
-def live_solver_file(root: Path, algorithm: str, checkpoint: int) -> Path:
-    return live_folder(root, algorithm) / f"{checkpoint:03d}" / "solver.safetensors"
+def live_inverse_file(root: Path, algorithm: str, checkpoint: int) -> Path:
+    return live_folder(root, algorithm) / f"{checkpoint:03d}" / "inverse.safetensors"
 
 
 def live_traces_file(root: Path, algorithm: str, checkpoint: int, shard: int) -> Path:
@@ -359,8 +359,8 @@ def imported_runs_file(root: Path, algorithm: str, fingerprint: str, shard: int)
     return bank_import_file(root, algorithm).parent / name
 
 
-def retrained_file(root: Path, algorithm: str, made_from: str, seed: int) -> Path:
-    folder = algorithm_folder(root, algorithm) / "retrained" / made_from
+def retrained_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
+    folder = algorithm_folder(root, algorithm) / "retrained" / fingerprint
     return folder / f"{seed}.safetensors"
 
 
@@ -377,27 +377,27 @@ def unlearning_folder(root: Path, algorithm: str) -> Path:
     return algorithm_folder(root, algorithm) / "unlearning"
 
 
-def original_file(root: Path, algorithm: str, made_from: str, seed: int) -> Path:
-    folder = unlearning_folder(root, algorithm) / "originals" / made_from
+def original_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
+    folder = unlearning_folder(root, algorithm) / "originals" / fingerprint
     return folder / f"{seed}.safetensors"
 
 
-def oracle_file(root: Path, algorithm: str, made_from: str, seed: int) -> Path:
-    folder = unlearning_folder(root, algorithm) / "oracles" / made_from
+def oracle_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
+    folder = unlearning_folder(root, algorithm) / "oracles" / fingerprint
     return folder / f"{seed}.safetensors"
 
 
-def unlearned_file(root: Path, algorithm: str, made_from: str, seed: int) -> Path:
-    folder = unlearning_folder(root, algorithm) / "unlearned" / made_from
+def unlearned_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
+    folder = unlearning_folder(root, algorithm) / "unlearned" / fingerprint
     return folder / f"{seed}.safetensors"
 
 
-def logit_changes_file(root: Path, algorithm: str, made_from: str) -> Path:
-    return unlearning_folder(root, algorithm) / "changes" / f"{made_from}.safetensors"
+def logit_changes_file(root: Path, algorithm: str, fingerprint: str) -> Path:
+    return unlearning_folder(root, algorithm) / "changes" / f"{fingerprint}.safetensors"
 
 
-def unlearning_search_file(root: Path, algorithm: str, made_from: str) -> Path:
-    return unlearning_folder(root, algorithm) / "searches" / f"{made_from}.json"
+def unlearning_search_file(root: Path, algorithm: str, fingerprint: str) -> Path:
+    return unlearning_folder(root, algorithm) / "searches" / f"{fingerprint}.json"
 
 
 def unlearning_audit_file(root: Path, algorithm: str, name: str) -> Path:

@@ -109,7 +109,7 @@ def _sheet_digests(study: StudyReader) -> dict[Path, str]:
         folder = layout.arrays_file(study.root, split, 0).parent
         for arrays in folder.glob("*.safetensors"):
             with contextlib.suppress(StoreError):  # examined, and named, by itself
-                for name, digest in store.read_made_by(arrays).get("sheets", {}).items():
+                for name, digest in store.read_metadata(arrays).get("sheets", {}).items():
                     digests[folder / name] = digest
     return digests
 

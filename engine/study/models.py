@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def checkpoint_seed(study: StudyReader, checkpoint: int) -> int:
     """Seed of a checkpoint; the same for all algorithms, so that they compare in pairs."""
-    return int(store.fingerprint("seed", study.spec.seed, checkpoint)[:7], 16)
+    return int(store.fingerprint_of("seed", study.spec.seed, checkpoint)[:7], 16)
 
 
 def user_file(study: StudyReader, path: str) -> Path:

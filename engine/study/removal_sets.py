@@ -54,7 +54,7 @@ def keep_set(study: StudyReader, examples: Iterable[int | str], words: str) -> R
     rows = resolve_training_rows(study, examples)
     words = " ".join(words.split())[:LONGEST_WORDS]
     data = study.dataset.fingerprint
-    key = store.fingerprint("removal set", data, rows.tolist(), words)
+    key = store.fingerprint_of("removal set", data, rows.tolist(), words)
     path = layout.removal_set_file(study.root, key)
     if not path.exists():
         ends = np.flatnonzero(np.diff(rows) != 1) + 1

@@ -36,7 +36,7 @@ def wanted_runs(study: StudyReader) -> list[tuple[int, int]]:
 
 def run_seed(study: StudyReader, mask: int, seed: int) -> int:
     """Seed of a subset run's training; the same for all algorithms."""
-    return int(store.fingerprint("subset run", study.spec.seed, mask, seed)[:7], 16)
+    return int(store.fingerprint_of("subset run", study.spec.seed, mask, seed)[:7], 16)
 
 
 def finished_runs(study: StudyReader, algorithm: str) -> set[tuple[int, int]]:

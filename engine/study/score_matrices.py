@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine import store
 from engine.attribution.scores import FactorScores, Scores
+from engine.attribution.trak.solver import Solver
 from engine.store import layout
 from engine.store.layout import (
     TRAK,
@@ -15,6 +18,9 @@ from engine.store.layout import (
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method, resolve_row
 from engine.study.reader import StudyReader
+
+if TYPE_CHECKING:
+    pass
 
 
 def read_score_matrix(
@@ -35,7 +41,7 @@ def read_score_matrix(
             return SparseScores([SparseRows(**shard) for shard in stored], study.dataset.n_train)
         return DenseScores([shard["scores"] for shard in stored])
     weighting = store.read_tensors(layout.weighting_file(study.root, algorithm))
-    if store.read_json(layout.road_file(study.root, algorithm))["kind"] == "primal":
+    if store.read_json(layout.solver_file(study.root, algorithm))["kind"] == "primal":
         checkpoints = study.checkpoints(algorithm)
         return read_factor_scores(study, algorithm, checkpoints, **weighting)
     files = [
@@ -52,7 +58,7 @@ def read_factor_scores(
     out_to_loss: np.ndarray,
     threshold: np.ndarray | None = None,
 ) -> FactorScores:
-    """TRAK by its first checkpoints, on the primal road. See `FactorScores` for the arrays."""
+    """TRAK by its first checkpoints, with the primal solver. See `FactorScores` for the arrays."""
     from engine.attribution.scores import FactorScores
 
     first, shards = range(checkpoints), range(shard_count(study, "train"))
@@ -76,3 +82,9 @@ def score_rows(
     algorithm = resolve_algorithm(study, algorithm)
     rows = np.array([resolve_row(study, "test", int(test)) for test in tests], dtype=np.int64)
     return read_score_matrix(study, algorithm, resolve_method(study, algorithm, method)).rows(rows)
+
+
+def stored_solver(study: StudyReader, algorithm: str) -> Solver:
+    """The solver that the study's scores took."""
+    stored = store.read_json(layout.solver_file(study.root, algorithm))
+    return Solver(**{field.name: stored[field.name] for field in fields(Solver)})

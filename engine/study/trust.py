@@ -51,16 +51,16 @@ def read_badge(
         return Badge(
             **store.read_json(layout.method_file(study.root, algorithm, method))["badge"], **found
         )
-    road = store.read_json(layout.road_file(study.root, algorithm))
+    solver = store.read_json(layout.solver_file(study.root, algorithm))
     return Badge(
         method=method_title(study, algorithm, method),
-        road=road["kind"],
+        solver=solver["kind"],
         checkpoints=search["checkpoints"],
         wanted=study.uploads[algorithm].wanted if algorithm in study.uploads else 0,
-        features=None if road["kind"] == "dual-exact" else road["proj_dim"],
-        damping=road["damping"],
-        soft_threshold=road.get("soft_threshold", 0.0),
-        reason=road["reason"],
+        features=None if solver["kind"] == "dual-exact" else solver["proj_dim"],
+        damping=solver["damping"],
+        soft_threshold=solver.get("soft_threshold", 0.0),
+        reason=solver["reason"],
         **found,
     )
 

@@ -86,7 +86,7 @@ class Upload:
 
 def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) -> str:
     """The same for the same files, in any order, as the same architecture."""
-    return f"upload-{store.fingerprint('upload', sorted(digests), architecture, options)[:12]}"
+    return f"upload-{store.fingerprint_of('upload', sorted(digests), architecture, options)[:12]}"
 
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
@@ -101,7 +101,9 @@ def preprocessing_of(encoding: dict[str, Any]) -> str:
 
 def write_upload(root: Path, upload: Upload) -> None:
     """Write, or write again, what an upload is."""
-    store.write_json(layout.upload_file(root, upload.id), asdict(upload), made_from=upload.dataset)
+    store.write_json(
+        layout.upload_file(root, upload.id), asdict(upload), fingerprint=upload.dataset
+    )
 
 
 def read_upload(path: Path) -> Upload:

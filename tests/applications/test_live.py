@@ -1,4 +1,4 @@
-"""Live queries: the study's own scores for the study's own examples, on every road."""
+"""Live queries: the study's own scores for the study's own examples, with every solver."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ROADS = {
 }
 
 
-def spec_of(road: str) -> str:
+def spec_of(solver: str) -> str:
     text = SMALL_STUDY.replace("checkpoints = 2", "checkpoints = 3")
     text = text.replace("[subset_runs]\nmasks = 5\n", "")
-    if road == "dual-wide":  # with convolutions, norms and a linear head
+    if solver == "dual-wide":  # with convolutions, norms and a linear head
         text = text.replace('"mlp"', '"resnet-small"').replace("{ widths = [32] }", "{}")
         text = text.replace("epochs = 4", "epochs = 2")
-    return f"{text}\n{ROADS[road]}\n[live]\ncheckpoints = 2\n"
+    return f"{text}\n{ROADS[solver]}\n[live]\ncheckpoints = 2\n"
 
 
 @pytest.fixture(scope="module", params=ROADS)
@@ -73,7 +73,7 @@ def restricted_scores(study: Study, row: int, checkpoints: int) -> np.ndarray:
             parts.append(features @ factors[row])
     scores = mean_q * np.mean(parts, axis=0)
     threshold = (
-        store.read_json(layout.road_file(study.root, "mlp"))["soft_threshold"] * scores.std()
+        store.read_json(layout.solver_file(study.root, "mlp"))["soft_threshold"] * scores.std()
     )
     return np.sign(scores) * np.maximum(np.abs(scores) - threshold, 0)
 
@@ -85,7 +85,7 @@ def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
         answer = ask(question)
         wanted = restricted_scores(study, row, 2)
         # What a soft threshold leaves of a score may be no larger than its rounding.
-        shrunk = store.read_json(layout.road_file(study.root, "mlp"))["soft_threshold"] > 0
+        shrunk = store.read_json(layout.solver_file(study.root, "mlp"))["soft_threshold"] > 0
         tiny = (1e-4 if shrunk else 1e-5) * abs(wanted).max()
         for sign, rows, scores in (
             (1, answer.support, answer.support_scores),
@@ -152,7 +152,7 @@ def test_as_many_checkpoints_as_are_quickly_read(
 ) -> None:
     live = read_live(small_study)
     assert live.checkpoints == 2
-    files = [layout.live_solver_file(small_study.root, "mlp", m) for m in range(2)]
+    files = [layout.live_inverse_file(small_study.root, "mlp", m) for m in range(2)]
     files += [layout.live_traces_file(small_study.root, "mlp", m, 0) for m in range(2)]
     kept = sum(tensor.nbytes for file in files for tensor in store.read_tensors(file).values())
     assert live.kept_bytes == pytest.approx(kept, rel=0.05)
@@ -181,7 +181,7 @@ def rewrite(study: Study, old: str, new: str) -> Study:
 def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     study = rewrite(copy, "[search]", "[live]\ncheckpoints = 0\n\n[search]")
     study.build(workers=0)
-    assert not layout.live_solver_file(study.root, "mlp", 0).exists()
+    assert not layout.live_inverse_file(study.root, "mlp", 0).exists()
     with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: study\.toml asks"):
         ask(Question(study.root, "mlp", png(pixels_of(study, 0))))
     assert all(step.complete for step in study.progress())
@@ -203,9 +203,9 @@ def test_features_of_another_device_are_not_mixed(tmp_path: Path) -> None:
     study.build(workers=0)
     shutil.rmtree(layout.live_folder(study.root, "mlp"))
     path = layout.features_file(study.root, "mlp", 0, 0)
-    made_from = store.read_header(path)[1][store.FINGERPRINT_KEY]
+    fingerprint = store.read_header(path)[1][store.FINGERPRINT_KEY]
     other = {"features": store.read_tensors(path)["features"][:, ::-1]}
-    store.write_tensors(path, other, made_from)
+    store.write_tensors(path, other, fingerprint)
     with pytest.raises(StoreError, match="--rebuild trak"):
         study.build(workers=0)
 

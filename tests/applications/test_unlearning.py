@@ -17,7 +17,7 @@ from engine.applications.unlearning.audit import Audit, audit, membership, read_
 from engine.applications.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
 from engine.applications.unlearning.certificate import write_unlearned
 from engine.applications.unlearning.changes import (
-    changes_made_from,
+    changes_fingerprint,
     foretell,
     predicted_changes,
     units,
@@ -30,8 +30,8 @@ from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.validation import validation_set
 from engine.attribution.scores import DenseScores
 from engine.attribution.softmax import margins
+from engine.build.models import load_checkpoint
 from engine.build.retraining import model_without
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.cli.main import main
 from engine.running.jobs.kinds import kind
 from engine.store import layout
@@ -261,9 +261,9 @@ def test_predicted_changes_are_taken_as_they_are_where_that_is_no_worse() -> Non
 def test_what_was_foretold_of_other_rows_is_not_taken_for_these(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = changes_made_from(study, FORGET, FORGET, "mlp")
+    before = changes_fingerprint(study, FORGET, FORGET, "mlp")
     monkeypatch.setattr(requests, "MOST_LEARNT", 20)
-    assert changes_made_from(Study.open(study.root), FORGET, FORGET, "mlp") != before
+    assert changes_fingerprint(Study.open(study.root), FORGET, FORGET, "mlp") != before
 
 
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:

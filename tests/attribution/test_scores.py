@@ -217,8 +217,8 @@ def test_tiles_fit_into_memory(memory, row):
     assert rows * row <= memory or rows == 1
 
 
-@pytest.mark.parametrize("road", ["dense", "factors"])
-def test_temporaries_are_bounded(monkeypatch, road):
+@pytest.mark.parametrize("solver", ["dense", "factors"])
+def test_temporaries_are_bounded(monkeypatch, solver):
     """All scratch of a top-k pass over 3,000 × 300 scores (3.6 MB) fits into 1 MB."""
     monkeypatch.setattr(module, "MAX_BLOCK_ROWS", 4096)
     used = []
@@ -234,7 +234,7 @@ def test_temporaries_are_bounded(monkeypatch, road):
     scores = {
         "dense": DenseScores([g @ phi.T], np.ones(300, "f4")),
         "factors": FactorScores([[phi]], [g], np.ones(3000, "f4"), np.ones(300, "f4")),
-    }[road]
+    }[solver]
     top_k(scores, 3, memory_bytes=2**20)
     assert 2**17 < sum(a.nbytes for space in used for a in space._flat.values()) <= 2**20
 

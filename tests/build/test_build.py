@@ -55,12 +55,12 @@ def test_two_builds_give_the_same_bytes(small_study: Study, study_folder: Path) 
     assert all(step.complete for step in Study.open(study_folder).progress())
 
 
-@pytest.mark.parametrize(("road", "kills"), [("auto", 10), ("primal", 5)])
+@pytest.mark.parametrize(("solver", "kills"), [("auto", 10), ("primal", 5)])
 def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
-    small_study: Study, study_folder: Path, tmp_path: Path, road: str, kills: int
+    small_study: Study, study_folder: Path, tmp_path: Path, solver: str, kills: int
 ) -> None:
     undisturbed = small_study.root
-    if road == "primal":
+    if solver == "primal":
         spec = study_folder / "study.toml"
         spec.write_text(spec.read_text() + '\n[trak]\nroad = "primal"\nproj_dim = 64\n')
         undisturbed = shutil.copytree(study_folder, tmp_path / "undisturbed")
@@ -298,20 +298,20 @@ def test_the_users_own_checkpoints_take_the_place_of_training(
     )
 
 
-def test_the_primal_road_agrees_with_the_dual(study_folder: Path) -> None:
+def test_the_primal_solver_agrees_with_the_dual(study_folder: Path) -> None:
     spec = study_folder / "study.toml"
     narrow = spec.read_text().replace("widths = [32]", "widths = [4]")
     # 3,190 parameters: features as wide as that are the gradients themselves. λ is relative to
     # the mean diagonal, which is that of an n × n matrix here and of a p × p matrix there.
-    roads = {"dual-exact": 3.0, "primal": 3.0 * 3190 / 300}
+    solvers = {"dual-exact": 3.0, "primal": 3.0 * 3190 / 300}
     scores = []
-    for road, damping in roads.items():
+    for solver, damping in solvers.items():
         study = Study.create(
-            study_folder / road,
-            f'{narrow}\n[trak]\nroad = "{road}"\ndamping = {damping}\nproj_dim = 4096\n',
+            study_folder / solver,
+            f'{narrow}\n[trak]\nroad = "{solver}"\ndamping = {damping}\nproj_dim = 4096\n',
         )
         study.build(workers=0)
-        assert study.badge(method="trak").road == road
+        assert study.badge(method="trak").solver == solver
         scores.append(study.scores(range(60), method="trak"))
     dual, primal = scores
     assert np.abs(dual - primal).max() < 1e-3 * np.abs(dual).max()

@@ -114,10 +114,10 @@ def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -
 
 def test_the_settings_are_those_that_did_best_on_validation(judged: Study) -> None:
     tuning = store.read_json(layout.tuning_file(judged.root, "mlp"))
-    road = store.read_json(layout.road_file(judged.root, "mlp"))
+    solver = store.read_json(layout.solver_file(judged.root, "mlp"))
     best = max(tuning["trials"], key=lambda trial: trial["lds"])
     for name, value in tuning["settings"].items():
-        assert road[name] == value == best[name]
+        assert solver[name] == value == best[name]
 
 
 def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> None:

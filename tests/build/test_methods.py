@@ -25,8 +25,8 @@ BADGE = {"method": "Planted", "reason": "Scores that the test made up."}
 PLANTED = np.random.default_rng(0).normal(size=(60, 300)).astype(np.float32)
 
 
-def plant(study: Study, made_from: str = "planted") -> None:
-    write_method(study, "mlp", "planted", lambda tests: PLANTED[tests], BADGE, made_from)
+def plant(study: Study, fingerprint: str = "planted") -> None:
+    write_method(study, "mlp", "planted", lambda tests: PLANTED[tests], BADGE, fingerprint)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_unknown_method_is_named_with_the_known(study: Study) -> None:
 def test_other_scores_under_the_same_name_are_refused(study: Study) -> None:
     before = layout.method_file(study.root, "mlp", "planted").read_bytes()
     with pytest.raises(StaleError):
-        plant(study, made_from="something else")
+        plant(study, fingerprint="something else")
     assert layout.method_file(study.root, "mlp", "planted").read_bytes() == before
 
 

@@ -30,5 +30,5 @@ def give_units(study: Study, algorithm: str = "mlp") -> Study:
     )
     changed = replace(quality, methods=methods, preferred=TRAK)
     path = layout.quality_file(study.root, algorithm)
-    store.write_json(path, changed.to_dict(), store.json_made_from(path))
+    store.write_json(path, changed.to_dict(), store.json_fingerprint(path))
     return study

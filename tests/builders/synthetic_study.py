@@ -81,8 +81,10 @@ def write_data(
     files: Sequence[str] = ("",),
 ) -> None:
     """The data stage: tables and, for pictures, sprite sheets."""
-    made_from = store.fingerprint("synthetic", n_train, n_test, list(classes), display, cell, seed)
-    store.write_json(layout.format_file(study.root), {"format": FORMAT}, made_from)
+    fingerprint = store.fingerprint_of(
+        "synthetic", n_train, n_test, list(classes), display, cell, seed
+    )
+    store.write_json(layout.format_file(study.root), {"format": FORMAT}, fingerprint)
     sizes: dict[Split, int] = {"train": n_train, "test": n_test}
     for split, rows in sizes.items():
         generator = np.random.default_rng([seed, rows, split == "test"])
@@ -96,13 +98,13 @@ def write_data(
         table = pa.table(columns)
         for shard in range(-(-rows // ROWS_PER_SHARD)):
             part = table.slice(shard * ROWS_PER_SHARD, ROWS_PER_SHARD)
-            store.write_table(layout.table_file(study.root, split, shard), part, made_from)
+            store.write_table(layout.table_file(study.root, split, shard), part, fingerprint)
         if display == "image":
             for sheet, pictures in enumerate(_sheets(labels, cell, generator)):
                 with store.atomic(layout.sprite_file(study.root, split, sheet)) as temporary:
                     temporary.write_bytes(sprite_sheet(pictures, cell))
     dataset = {
-        "fingerprint": made_from,
+        "fingerprint": fingerprint,
         "source": "synthetic",
         "task": study.spec.task.name,
         "display": display,
@@ -113,7 +115,7 @@ def write_data(
         "cell": cell if display == "image" else 0,
         "warnings": [],
     }
-    store.write_json(layout.dataset_file(study.root), dataset, made_from)
+    store.write_json(layout.dataset_file(study.root), dataset, fingerprint)
 
 
 def _sentence(label: str, generator: np.random.Generator) -> str:
@@ -242,7 +244,7 @@ def write_scores(
         _totals(top, study, algorithm, method),
         "synthetic",
     )
-    road = {
+    solver = {
         "kind": "dual-wide",
         "width": 32_768,
         "proj_dim": 32_768,
@@ -253,7 +255,7 @@ def write_scores(
         "reason": "Synthetic scores: nothing was trained.",
     }
     if method == TRAK:
-        store.write_json(layout.road_file(study.root, algorithm), road, "synthetic")
+        store.write_json(layout.solver_file(study.root, algorithm), solver, "synthetic")
     search = {
         "kind": "flat",
         "recall": 1.0,

@@ -17,7 +17,7 @@ from tests.builders.page_contents import words
 from tests.builders.synthetic_study import write_study
 
 
-def test_provenance_tells_what_was_made_from_what(visit: Any, complete_study: Study) -> None:
+def test_provenance_tells_what_was_fingerprint_what(visit: Any, complete_study: Study) -> None:
     store.write_tensors(
         layout.checkpoint_file(complete_study.root, "cnn", 0),
         {"w": np.zeros(2, np.float32)},

@@ -268,7 +268,7 @@ def test_all_audits_are_listed_and_open(visit: Any, measured: Study, audited: Au
 # --- the model ------------------------------------------------------------------------------------
 
 
-def test_a_model_is_made_by_a_job_and_then_downloaded(
+def test_a_model_is_metadata_a_job_and_then_downloaded(
     visit: Any, small_study: Study, tmp_path: Path, idle: list[Any]
 ) -> None:
     import shutil

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from streamlit.testing.v1 import AppTest
 
 from engine import DataloupeError, ImportingError, StoreError, Study, store
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of
+from engine.build.batches import batches_of
+from engine.build.models import load_checkpoint
 from engine.cli.main import main
 from engine.exchange.importing import KINDS, methods
 from engine.exchange.importing.source import Blocks
@@ -247,7 +247,7 @@ def test_nothing_unknown_is_claimed(study: Study, tmp_path: Path) -> None:
     study.import_scores("traker", write_traker(tmp_path / "save_dir", PLANTED))
     badge = study.badge()
     assert str(badge) == "traker, imported · LDS not measured · uncalibrated"
-    assert (badge.road, badge.checkpoints, badge.damping, badge.lds) == (None, None, None, None)
+    assert (badge.solver, badge.checkpoints, badge.damping, badge.lds) == (None, None, None, None)
     assert "JL dimension 16" in badge.reason
     (about,) = imported_methods(study, resolve_algorithm(study)).values()
     mmap = tmp_path / "save_dir" / "scores" / "test.mmap"

@@ -76,16 +76,16 @@ def trust_in_full(badge: Badge) -> str:
         "predictions."
     )
     rows = {"Method": badge.method}
-    if badge.road is None:
+    if badge.solver is None:
         rows["Made"] = badge.reason
     else:
-        rows["Road"] = f"{ROADS.get(badge.road, badge.road)}. {badge.reason}"
+        rows["Solver"] = f"{ROADS.get(badge.solver, badge.solver)}. {badge.reason}"
     if badge.checkpoints is not None:
         more = f"; indicative, {badge.wanted:,} more would do" if badge.wanted else ""
         rows["Checkpoints"] = f"{badge.checkpoints:,}{more}"
     if badge.runs is not None:
         rows["Subset runs"] = f"{badge.runs:,} that it was fitted on"
-    if badge.road is not None:
+    if badge.solver is not None:
         exact = badge.features is None
         rows["Features"] = "Exact" if exact else f"{badge.features:,} per checkpoint"
         rows["Damping λ"] = f"{badge.damping:g} × mean diagonal"

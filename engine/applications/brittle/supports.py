@@ -212,7 +212,7 @@ def find(
         score=score,
         units=_units(study, algorithm, method),
         n_train=study.dataset.n_train,
-        scores=store.json_made_from(layout.search_file(study.root, algorithm, method)),
+        scores=store.json_fingerprint(layout.search_file(study.root, algorithm, method)),
     )
 
 

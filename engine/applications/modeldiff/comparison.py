@@ -80,7 +80,7 @@ def side(study: StudyReader, algorithm: str, method: str | None = None) -> Side:
 def comparison_id(study: StudyReader, a: Side, b: Side, k: int) -> str:
     """The same for the same scores, whenever they are compared."""
     sides = [[s.algorithm, s.method, scores_are(study, s.algorithm, s.method)] for s in (a, b)]
-    return store.fingerprint("comparison", CODE, sides, k)
+    return store.fingerprint_of("comparison", CODE, sides, k)
 
 
 def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | None = None) -> str:

@@ -173,7 +173,7 @@ def run_hypothesis(
         `hypothesis`, its name, for `study.hypothesis_file(comparison, name)`.
     """
     parameters = check_hypothesis(study, parameters)
-    name = store.fingerprint("hypothesis", parameters)
+    name = store.fingerprint_of("hypothesis", parameters)
     path = layout.hypothesis_file(study.root, parameters["comparison"], name)
     if path.exists():
         return {"hypothesis": name}

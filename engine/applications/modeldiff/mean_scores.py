@@ -65,7 +65,7 @@ def scores_of_checkpoints(
 
 
 def _of_one(study: StudyReader, algorithm: str, checkpoint: int) -> Scores:
-    if store.read_json(layout.road_file(study.root, algorithm))["kind"] != "primal":
+    if store.read_json(layout.solver_file(study.root, algorithm))["kind"] != "primal":
         path = layout.dual_file(study.root, algorithm, checkpoint)
         return DenseScores([store.read_tensors(path)["scores"]])
     shards = range(shard_count(study, "train"))

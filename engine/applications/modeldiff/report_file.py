@@ -69,7 +69,7 @@ def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
             "n_test": study.dataset.n_test,
             "dataloupe": version("dataloupe"),
             "algorithms": {
-                key: _made_by(study, about[key]["algorithm"], uploads) for key in ("a", "b")
+                key: _metadata(study, about[key]["algorithm"], uploads) for key in ("a", "b")
             },
         },
     }
@@ -142,7 +142,7 @@ def attributed_by(about: dict[str, Any]) -> str:
     return f"Attributions of {about['a']['name']} by {a}, of {about['b']['name']} by {b}."
 
 
-def _made_by(study: StudyReader, algorithm: str, uploads: dict[str, Any]) -> dict[str, Any]:
+def _metadata(study: StudyReader, algorithm: str, uploads: dict[str, Any]) -> dict[str, Any]:
     """Where an algorithm comes from."""
     spec = study.algorithms[algorithm]
     about: dict[str, Any] = {

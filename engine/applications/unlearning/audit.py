@@ -28,13 +28,13 @@ from engine.applications.unlearning.models import (
     asked_about,
     oracle_file,
     oracles,
-    oracles_made_from,
+    oracles_fingerprint,
     originals,
     read_said,
     train_models,
     unlearn_models,
     unlearned_file,
-    unlearned_made_from,
+    unlearned_fingerprint,
 )
 from engine.applications.unlearning.requests import Rows, forget_set, labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Cost, Hyper
@@ -95,7 +95,7 @@ class MethodAudit:
         cost_share: Of a retraining, for one model.
         once_share: What was needed once for all models (predicted changes), of a retraining. The
             search is not counted; oracle matching also needs the oracles.
-        made_from: Fingerprint of the models that unlearned.
+        fingerprint: Fingerprint of the models that unlearned.
     """
 
     method: str
@@ -106,7 +106,7 @@ class MethodAudit:
     membership: float
     cost_share: float
     once_share: float
-    made_from: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Audit:
             the changes, and root mean squared error; None where no method needed predictions.
         methods: In the order asked.
         budget: Share of a retraining that each could take.
-        made_from: Fingerprint of the oracles.
+        fingerprint: Fingerprint of the oracles.
         created, device: When (UTC), and on what.
     """
 
@@ -144,7 +144,7 @@ class Audit:
     error: dict[str, float] | None
     methods: list[MethodAudit]
     budget: float
-    made_from: str
+    fingerprint: str
     created: str
     device: str
 
@@ -335,10 +335,10 @@ def _real_changes(
 ) -> Path:
     """File of what really changes: mean logits of oracles less those of originals, on what methods
     learn from. Originals have been asked by then."""
-    made_from = store.fingerprint(
-        "real changes", CODE, oracles_made_from(study, algorithm, asked, removed), models
+    fingerprint = store.fingerprint_of(
+        "real changes", CODE, oracles_fingerprint(study, algorithm, asked, removed), models
     )
-    path = layout.logit_changes_file(study.root, algorithm, made_from)
+    path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
         files = [oracle_file(study, algorithm, asked, removed, m) for m in range(models)]
         after = read_said(files, asked_about(study, asked, removed))
@@ -348,7 +348,7 @@ def _real_changes(
             f"{name}_change": after.of(part).mean(axis=0) - before.of(part).mean(axis=0)
             for name, part in parts.items()
         }
-        store.write_tensors(path, changes, made_from)
+        store.write_tensors(path, changes, fingerprint)
     return path
 
 
@@ -447,7 +447,7 @@ def _method_audit(
         membership=membership(ours["forget"], ours["test"]),
         cost_share=cost.share(retraining),
         once_share=once / retraining,
-        made_from=unlearned_made_from(study, job),
+        fingerprint=unlearned_fingerprint(study, job),
     )
 
 
@@ -515,11 +515,11 @@ def _keep(
         correlation, error = _agreement(
             study, algorithm, asked, truth, rows, models, source, device
         )
-    made_from = oracles_made_from(study, algorithm, asked, asked)
+    fingerprint = oracles_fingerprint(study, algorithm, asked, asked)
     names = [one.method for one in found]
     chosen = [one.hyper for one in found]
     question = [models, budget, direction, source, names, chosen]
-    key = store.fingerprint("audit", CODE, made_from, question)
+    key = store.fingerprint_of("audit", CODE, fingerprint, question)
     ids = study.table("train")["id"]
     done = Audit(
         id=key,
@@ -538,7 +538,7 @@ def _keep(
         error=error,
         methods=list(found),
         budget=budget,
-        made_from=made_from,
+        fingerprint=fingerprint,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=device,
     )

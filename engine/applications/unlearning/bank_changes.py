@@ -14,9 +14,9 @@ import numpy as np
 
 from engine import store
 from engine.attribution.datamodels.bank import mean_of_seeds
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_road
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, SPLITS, Split
@@ -24,6 +24,7 @@ from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def check_source(study: StudyReader, algorithm: str, source: str) -> None:
     if source == "hybrid":
         if not layout.method_file(study.root, algorithm, HYBRID).exists():
             raise StoreError(f"{algorithm} has no hybrid yet: `dataloupe build {study.root}`.")
-        if stored_road(study, algorithm).kind == "primal":
+        if stored_solver(study, algorithm).kind == "primal":
             raise DataloupeError(
-                "The hybrid of class logits takes a dual road, and this study has the primal: "
+                "The hybrid of class logits takes a dual solver, and this study has the primal: "
                 "foretell by trak or datamodel."
             )
 
@@ -146,7 +147,7 @@ def class_scores(
     from engine.training.outputs import read_batch
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
+    solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
     arrays, size = read_stacked_arrays(study, split), study.spec.trak.batch_size
     classes = len(study.dataset.classes)
 
@@ -162,8 +163,8 @@ def class_scores(
         model = load_checkpoint(study, algorithm, checkpoint, device)
         q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
         train, seed = batches_of(study, "train", device, size), checkpoint_seed(study, checkpoint)
-        scores += attribute_dual(model, output, train, asked, road, seed, _NO_LIMIT, q).cpu()
-    return scores / total * torch.from_numpy(mean_out_to_loss(study, algorithm, total, road))
+        scores += attribute_dual(model, output, train, asked, solver, seed, _NO_LIMIT, q).cpu()
+    return scores / total * torch.from_numpy(mean_out_to_loss(study, algorithm, total, solver))
 
 
 def class_logit_or_output(task: Task) -> Output:

@@ -24,17 +24,17 @@ from engine.applications.unlearning.audit import (
     template_of,
 )
 from engine.applications.unlearning.bank_changes import Source, check_source
-from engine.applications.unlearning.changes import changes_made_from
+from engine.applications.unlearning.changes import changes_fingerprint
 from engine.applications.unlearning.models import (
     is_checkpoint,
-    oracles_made_from,
+    oracles_fingerprint,
     original_file,
     unlearn,
 )
 from engine.applications.unlearning.requests import forget_set
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.verification import complete
-from engine.build.stages.checkpoints import checkpoint_made_from
+from engine.build.stages.checkpoints import checkpoint_fingerprint
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError
@@ -103,13 +103,13 @@ def write_unlearned(
         "original_sha256": store.file_digest(original_file(study, algorithm, checkpoint)),
         "audit": None if audited is None else audited.to_dict(),
     }
-    made_from = store.fingerprint("unlearned model", CODE, certificate)
+    fingerprint = store.fingerprint_of("unlearned model", CODE, certificate)
     with store.writing_to(out):
-        save_weights(out, model, made_from, {"method": method})
+        save_weights(out, model, fingerprint, {"method": method})
         certificate["model_sha256"] = store.file_digest(out)
         certificate["file"] = out.name
         certificate["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        store.write_json(out.with_suffix(".json"), certificate, made_from)
+        store.write_json(out.with_suffix(".json"), certificate, fingerprint)
     return certificate
 
 
@@ -167,13 +167,15 @@ def certified_file(study: StudyReader, parameters: Mapping[str, Any]) -> Path:
     algorithm, checkpoint = parameters["algorithm"], parameters["checkpoint"]
     asked, method, source = tuple(parameters["forget"]), parameters["method"], parameters["source"]
     own = is_checkpoint(study, algorithm, checkpoint)
-    name = store.fingerprint(
+    name = store.fingerprint_of(
         "certified",
         CODE,
-        oracles_made_from(study, algorithm, asked, asked),
+        oracles_fingerprint(study, algorithm, asked, asked),
         [method, parameters["budget"], checkpoint, parameters["audit"]],
-        checkpoint_made_from(study, algorithm, checkpoint) if own else None,
-        changes_made_from(study, asked, asked, algorithm, source) if method == "matching" else None,
+        checkpoint_fingerprint(study, algorithm, checkpoint) if own else None,
+        changes_fingerprint(study, asked, asked, algorithm, source)
+        if method == "matching"
+        else None,
     )
     return layout.unlearned_model_file(study.root, algorithm, name)
 

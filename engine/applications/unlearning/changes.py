@@ -18,18 +18,13 @@ from engine import store
 from engine.applications.unlearning.bank_changes import Source, check_source, foretell_by_bank
 from engine.applications.unlearning.requests import rows_of
 from engine.attribution.search.vector_index import evenly_spread
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.stages.bank import bank_made_from
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_made_from
-from engine.build.stages.live import live_checkpoint_made_from
-from engine.build.stages.trak import (
-    batches_of,
-    mean_out_to_loss,
-    scores_made_from,
-    stored_out_to_loss,
-    stored_road,
-)
+from engine.build.stages.bank import bank_fingerprint
+from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
+from engine.build.stages.live import live_checkpoint_fingerprint
+from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
@@ -37,7 +32,7 @@ from engine.study.examples import read_stacked_arrays, shard_count
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
-from engine.study.score_matrices import read_score_matrix
+from engine.study.score_matrices import read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.attribution.trak.forgetting import Logits
-    from engine.attribution.trak.solver import Road
+    from engine.attribution.trak.solver import Solver
 
 CODE = 1
 """Raised whenever the same forget set would be foretold to do something else."""
@@ -95,31 +90,31 @@ def predicted_changes(
             f"{study.root}` makes them."
         )
     check_source(study, algorithm, source)
-    made_from = changes_made_from(study, asked, removed, algorithm, source)
-    path = layout.logit_changes_file(study.root, algorithm, made_from)
+    fingerprint = changes_fingerprint(study, asked, removed, algorithm, source)
+    path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
         if source == "trak":
             found = _compute(study, asked, removed, algorithm, device, on_done)
         else:
             found = _by_bank(study, asked, removed, algorithm, source, device)
-        store.write_tensors(path, found, made_from)
-    found = store.read_tensors(path, made_from)
+        store.write_tensors(path, found, fingerprint)
+    found = store.read_tensors(path, fingerprint)
     return Changes(found["forget_change"], found["retain_change"], found["test_change"], path)
 
 
-def changes_made_from(
+def changes_fingerprint(
     study: StudyReader, asked: Removal, removed: Removal, algorithm: str, source: Source = "trak"
 ) -> str:
     """Fingerprint of what is foretold."""
     has_units = layout.method_file(study.root, algorithm, HYBRID).exists()
-    return store.fingerprint(
+    return store.fingerprint_of(
         "logit changes",
         CODE,
-        scores_made_from(study, algorithm),
-        datamodel_made_from(study, algorithm, HYBRID) if has_units else None,
+        scores_fingerprint(study, algorithm),
+        datamodel_fingerprint(study, algorithm, HYBRID) if has_units else None,
         list(removed),
         rows_of(study, asked).learnt.tolist(),
-        [source, bank_made_from(study, algorithm) if source != "trak" else None],
+        [source, bank_fingerprint(study, algorithm) if source != "trak" else None],
     )
 
 
@@ -189,15 +184,15 @@ def foretell(
     from engine.training.outputs import batches
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
+    solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
     size, forget = study.spec.trak.batch_size, list(removed)
-    weighing = mean_out_to_loss(study, algorithm, total, road) * units(study, algorithm)
+    weighing = mean_out_to_loss(study, algorithm, total, solver) * units(study, algorithm)
     weights = torch.zeros(study.dataset.n_train)
     weights[forget] = torch.from_numpy(weighing[forget])
     sums: dict[str, np.ndarray] = {}
     for checkpoint in range(total):
         model = load_checkpoint(study, algorithm, checkpoint, device)
-        u = _coefficients(study, algorithm, checkpoint, model, road, weights, device)
+        u = _coefficients(study, algorithm, checkpoint, model, solver, weights, device)
         train = batches_of(study, "train", device, size)
         along = direction(model, task.model_output, train, u)
         for name, part in parts.items():
@@ -214,7 +209,7 @@ def _coefficients(
     algorithm: str,
     checkpoint: int,
     model: nn.Module,
-    road: Road,
+    solver: Solver,
     weights: torch.Tensor,
     device: str,
 ) -> torch.Tensor:
@@ -225,27 +220,27 @@ def _coefficients(
     from engine.attribution.trak.forgetting import dual_coefficients, primal_coefficients
     from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import dual_solver
+    from engine.attribution.trak.live import dual_inverse
 
     q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
-    if road.kind == "primal":
+    if solver.kind == "primal":
         shards = range(shard_count(study, "train"))
         files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
 
         def blocks() -> Iterator[torch.Tensor]:
             return (torch.from_numpy(np.array(store.read_tensors(f)["features"])) for f in files)
 
-        return primal_coefficients(blocks, gram(blocks(), road, q), road, q, weights)
-    path = layout.live_solver_file(study.root, algorithm, checkpoint)
+        return primal_coefficients(blocks, gram(blocks(), solver, q), solver, q, weights)
+    path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     if path.exists():
-        kept = store.read_tensors(path, live_checkpoint_made_from(study, algorithm, checkpoint))
+        kept = store.read_tensors(path, live_checkpoint_fingerprint(study, algorithm, checkpoint))
         rows = torch.nonzero(weights)[:, 0]
-        solver = torch.from_numpy(kept["solver"][rows.numpy()])
-        return dual_coefficients(solver, weights[rows])
+        inverse = torch.from_numpy(kept["inverse"][rows.numpy()])
+        return dual_coefficients(inverse, weights[rows])
     output, seed = load_task(study.dataset.task).model_output, checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
-    solved = dual_solver(model, output, train, plan, road, seed, _NO_LIMIT, q)
+    solved = dual_inverse(model, output, train, plan, solver, seed, _NO_LIMIT, q)
     return dual_coefficients(solved.cpu(), weights)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from engine import store
 from engine.applications.unlearning.requests import rows_of
 from engine.attribution.datamodels.bank import fault
-from engine.build.retraining import NOTHING, Removal, model_without, retrained_made_from
-from engine.build.stages.checkpoints import load_checkpoint, untrained_model, versions
+from engine.build.models import load_checkpoint, untrained_model, versions
+from engine.build.retraining import NOTHING, Removal, model_without, retrained_fingerprint
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError
@@ -105,8 +105,8 @@ def original_file(study: StudyReader, algorithm: str, seed: int) -> Path:
     """Weights of an original."""
     if is_checkpoint(study, algorithm, seed):
         return layout.checkpoint_file(study.root, algorithm, seed)
-    made_from = retrained_made_from(study, algorithm, NOTHING)
-    return layout.original_file(study.root, algorithm, made_from, seed)
+    fingerprint = retrained_fingerprint(study, algorithm, NOTHING)
+    return layout.original_file(study.root, algorithm, fingerprint, seed)
 
 
 def original(study: StudyReader, algorithm: str, seed: int, device: str) -> torch.nn.Module:
@@ -125,18 +125,22 @@ def asked_about(study: StudyReader, asked: Removal, removed: Removal) -> np.ndar
     return np.union1d(rows_of(study, asked).all, np.array(removed, np.int64))
 
 
-def oracles_made_from(study: StudyReader, algorithm: str, asked: Removal, removed: Removal) -> str:
+def oracles_fingerprint(
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal
+) -> str:
     """Fingerprint of the oracles without `removed`, and of the rows that they are asked about."""
     rows = asked_about(study, asked, removed).tolist()
-    return store.fingerprint("oracle", CODE, retrained_made_from(study, algorithm, removed), rows)
+    return store.fingerprint_of(
+        "oracle", CODE, retrained_fingerprint(study, algorithm, removed), rows
+    )
 
 
 def oracle_file(
     study: StudyReader, algorithm: str, asked: Removal, removed: Removal, number: int
 ) -> Path:
     """What oracle `number`, from 0, says."""
-    made_from = oracles_made_from(study, algorithm, asked, removed)
-    return layout.oracle_file(study.root, algorithm, made_from, number)
+    fingerprint = oracles_fingerprint(study, algorithm, asked, removed)
+    return layout.oracle_file(study.root, algorithm, fingerprint, number)
 
 
 def train_models(
@@ -202,9 +206,9 @@ def train(job: Training) -> None:
     seed = job.seed + (FIRST_ORACLE if job.removed else 0)
     model = model_without(study, job.algorithm, job.removed, seed, job.device)
     path = _trained_file(study, job)
-    made_by = {"seed": checkpoint_seed(study, seed), "device": job.device, **versions()}
+    metadata = {"seed": checkpoint_seed(study, seed), "device": job.device, **versions()}
     if not job.removed:
-        save_weights(path, model, path.parent.name, made_by)
+        save_weights(path, model, path.parent.name, metadata)
         return
     said = say(study, model, asked_about(study, job.asked, job.removed), job.device)
     for split in ("train", "test"):
@@ -213,7 +217,7 @@ def train(job: Training) -> None:
                 f"Oracle {job.seed} of {job.algorithm}: the model collapsed, {found} on the "
                 f"{split} split. Try another forget set, a lower learning_rate, or a longer warmup."
             )
-    store.write_tensors(path, said, path.parent.name, made_by)
+    store.write_tensors(path, said, path.parent.name, metadata)
 
 
 def say(
@@ -243,12 +247,12 @@ def read_said(files: Sequence[Path], rows: np.ndarray) -> Said:
 # --- unlearning ---------------------------------------------------------------------------------
 
 
-def unlearned_made_from(study: StudyReader, job: Unlearning) -> str:
+def unlearned_fingerprint(study: StudyReader, job: Unlearning) -> str:
     """Fingerprint of the models that unlearned by one method."""
-    return store.fingerprint(
+    return store.fingerprint_of(
         "unlearned",
         CODE,
-        oracles_made_from(study, job.algorithm, job.asked, job.removed),
+        oracles_fingerprint(study, job.algorithm, job.asked, job.removed),
         [job.method, asdict(job.hyper), job.budget],
         None if job.changes is None else job.changes.stem,
     )
@@ -257,7 +261,7 @@ def unlearned_made_from(study: StudyReader, job: Unlearning) -> str:
 def unlearned_file(study: StudyReader, job: Unlearning) -> Path:
     """What a model that unlearned says."""
     return layout.unlearned_file(
-        study.root, job.algorithm, unlearned_made_from(study, job), job.seed
+        study.root, job.algorithm, unlearned_fingerprint(study, job), job.seed
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from engine import store
 from engine.applications.unlearning.audit import check_scores
 from engine.applications.unlearning.bank_changes import Source, check_source
-from engine.applications.unlearning.changes import changes_made_from, predicted_changes
+from engine.applications.unlearning.changes import changes_fingerprint, predicted_changes
 from engine.applications.unlearning.requests import forget_set, labels_of
 from engine.applications.verification import complete
 from engine.attribution.softmax import margins
@@ -47,11 +47,11 @@ def foretold(
     study: StudyReader, algorithm: str, removed: Removal, source: Source = "trak"
 ) -> Foretold | None:
     """What the job has foretold of this forget set; None until it has."""
-    made_from = changes_made_from(study, removed, removed, algorithm, source)
-    path = layout.logit_changes_file(study.root, algorithm, made_from)
+    fingerprint = changes_fingerprint(study, removed, removed, algorithm, source)
+    path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
         return None
-    change = store.read_tensors(path, made_from)["forget_change"]
+    change = store.read_tensors(path, fingerprint)["forget_change"]
     rows = np.array(removed, np.int64)
     labels, total = labels_of(study, rows), study.checkpoints(algorithm)
     ends = np.zeros((2, len(rows)))

@@ -60,7 +60,7 @@ def forget_set(study: StudyReader, examples: Iterable[int | str]) -> Removal:
 def rows_of(study: StudyReader, forget: Removal) -> Rows:
     """The rows of a question, always the same ones. Shared between callers: never change them."""
     n_train = study.dataset.n_train
-    seed = int(store.fingerprint("unlearning rows", study.spec.seed, list(forget))[:15], 16)
+    seed = int(store.fingerprint_of("unlearning rows", study.spec.seed, list(forget))[:15], 16)
     retain = np.setdiff1d(np.arange(n_train), forget)
     first, second = (
         retain[np.argsort(np.random.PCG64([seed, purpose]).random_raw(len(retain)), kind="stable")]

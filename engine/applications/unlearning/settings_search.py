@@ -21,7 +21,7 @@ from engine.applications.unlearning.models import (
     read_said,
     say,
     unlearn,
-    unlearned_made_from,
+    unlearned_fingerprint,
 )
 from engine.applications.unlearning.requests import labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
@@ -99,10 +99,10 @@ def search(
     """
     grid = GRIDS[template.method] if grid is None else grid
     plain = replace(template, hyper=Hyper(), seed=0)
-    key = store.fingerprint(
+    key = store.fingerprint_of(
         "unlearning search",
         CODE,
-        unlearned_made_from(study, plain),
+        unlearned_fingerprint(study, plain),
         models,
         list(map(asdict, grid)),
     )

@@ -1,4 +1,4 @@
-"""TRAK for one checkpoint: which road to take, and the pieces of each.
+"""TRAK for one checkpoint: which solver to take, and the pieces of each.
 
     τ(x) = (mean_m Q_m)^t ⊙ mean_m( Φ_m (Φ_mᵀW_mΦ_m + λ_m I)⁻¹ φ_m(x) ),    W_m = diag(Q_m^t)
 
@@ -32,7 +32,7 @@ from engine.attribution.trak.kernel import (
     solve,
 )
 from engine.attribution.trak.projection import Projection, check_projection, make_projection
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 from engine.store.errors import SpecError
 from engine.store.spec import TrakSpec
 
@@ -45,16 +45,16 @@ DAMPING = 1.5
 LDS is flat around it. Generalised cross-validation and effective dimension chose no better."""
 
 
-def temper(out_to_loss: Tensor, road: Road) -> Tensor:
+def temper(out_to_loss: Tensor, solver: Solver) -> Tensor:
     """Q^t: what the scores are multiplied by (mean Q) and what `attribute_dual` and `gram` weigh
     training examples by (a checkpoint's own Q). Q that is 1 everywhere weighs nothing."""
-    return out_to_loss.abs().clamp(min=_LEAST_Q) ** road.tempering
+    return out_to_loss.abs().clamp(min=_LEAST_Q) ** solver.tempering
 
 
 _LEAST_Q = 1e-8
 
 
-def choose_road(
+def choose_solver(
     model: nn.Module,
     output: Output,
     batch: Batch,
@@ -62,7 +62,7 @@ def choose_road(
     n_test: int,
     spec: TrakSpec,
     memory_bytes: int,
-) -> Road:
+) -> Solver:
     """Choose dual or primal by the number of examples and by memory.
 
     Args:
@@ -71,11 +71,11 @@ def choose_road(
         batch: A few prepared examples.
         n_train: Training examples.
         n_test: Test examples.
-        spec: `[trak]` of study.toml; a road named there is taken if it fits.
+        spec: `[trak]` of study.toml; a solver named there is taken if it fits.
         memory_bytes: The most that one checkpoint may take.
 
     Raises:
-        SpecError: The road that `spec` names does not fit in memory.
+        SpecError: The solver that `spec` names does not fit in memory.
         CheckpointError: The model cannot be attributed.
     """
     plan = plan_gradients(model, output, batch)
@@ -84,9 +84,11 @@ def choose_road(
     wide = min(spec.width, exact)
     wide_bytes = kernel_bytes(plan, model, n_train, n_test, wide)
 
-    def road(kind: Literal["dual-exact", "dual-wide", "primal"], width: int, reason: str) -> Road:
+    def solver(
+        kind: Literal["dual-exact", "dual-wide", "primal"], width: int, reason: str
+    ) -> Solver:
         proj_dim = min(spec.proj_dim, plan.n_parameters) if kind == "primal" else width
-        return Road(
+        return Solver(
             kind,
             width,
             proj_dim,
@@ -98,27 +100,28 @@ def choose_road(
         )
 
     n = f"{n_train:,} training examples"
-    if spec.road == "primal":
-        return road("primal", _primal_width(spec, plan), "The primal, as study.toml asks.")
-    if spec.road != "auto":
-        needed = exact_bytes if spec.road == "dual-exact" else wide_bytes
+    if spec.solver == "primal":
+        return solver("primal", _primal_width(spec, plan), "The primal, as study.toml asks.")
+    if spec.solver != "auto":
+        needed = exact_bytes if spec.solver == "dual-exact" else wide_bytes
         if needed > memory_bytes:
             raise SpecError(
-                f"trak.road = {spec.road!r} needs {_gib(needed)} for {n}, and {_gib(memory_bytes)} "
-                "are allowed. Raise `trak.memory_gib` or set `trak.road` to 'auto'."
+                f"trak.solver = {spec.solver!r} needs {_gib(needed)} for {n}, and "
+                f"{_gib(memory_bytes)} are allowed. Raise `trak.memory_gib` or set `trak.solver` "
+                "to 'auto'."
             )
-        width = exact if spec.road == "dual-exact" else wide
-        return road(spec.road, width, "The dual, as study.toml asks.")
+        width = exact if spec.solver == "dual-exact" else wide
+        return solver(spec.solver, width, "The dual, as study.toml asks.")
     if n_train > DUAL_LIMIT:
         reason = f"Primal, since {n} are more than the dual's {DUAL_LIMIT:,}."
-        return road("primal", _primal_width(spec, plan), reason)
+        return solver("primal", _primal_width(spec, plan), reason)
     if exact <= spec.width and exact_bytes <= memory_bytes:
-        return road("dual-exact", exact, f"Exact kernel without projection: {n} fit in memory.")
+        return solver("dual-exact", exact, f"Exact kernel without projection: {n} fit in memory.")
     if wide_bytes <= memory_bytes:
         reason = f"Kernel of {wide:,} projected features: {n} fit in memory."
-        return road("dual-wide", wide, reason)
+        return solver("dual-wide", wide, reason)
     reason = f"Primal, since the kernel of {n} needs {_gib(wide_bytes)} of {_gib(memory_bytes)}."
-    return road("primal", _primal_width(spec, plan), reason)
+    return solver("primal", _primal_width(spec, plan), reason)
 
 
 def _primal_width(spec: TrakSpec, plan: Plan) -> int:
@@ -137,7 +140,7 @@ def attribute_dual(
     output: Output,
     train: Batches,
     test: Batches,
-    road: Road,
+    solver: Solver,
     seed: int,
     memory_bytes: int,
     out_to_loss: Tensor | None = None,
@@ -149,7 +152,7 @@ def attribute_dual(
         output: The task's model output.
         train: Training examples.
         test: Test examples.
-        road: A dual one.
+        solver: A dual one.
         seed: The checkpoint's own.
         memory_bytes: The most this may take.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None weighs all
@@ -160,17 +163,17 @@ def attribute_dual(
         DataloupeError: Gradients are zero or not finite, or the damping is too small.
     """
     plan = plan_gradients(model, output, first_examples(train))
-    kernel = make_kernel(model, output, train, test, plan, road.width, seed, memory_bytes)
-    weights = None if out_to_loss is None else example_weights(out_to_loss.to(kernel.train), road)
-    return solve(kernel, road.damping, weights)
+    kernel = make_kernel(model, output, train, test, plan, solver.width, seed, memory_bytes)
+    weights = None if out_to_loss is None else example_weights(out_to_loss.to(kernel.train), solver)
+    return solve(kernel, solver.damping, weights)
 
 
-def example_weights(out_to_loss: Tensor, road: Road) -> Tensor | None:
+def example_weights(out_to_loss: Tensor, solver: Solver) -> Tensor | None:
     """Tempered Q with mean 1, so that checkpoints whose Q differ in size count the same; None
     where all training examples weigh alike."""
-    if road.curvature == "plain":
+    if solver.curvature == "plain":
         return None
-    weights = temper(out_to_loss, road)
+    weights = temper(out_to_loss, solver)
     return weights / weights.mean()
 
 
@@ -178,7 +181,7 @@ def example_weights(out_to_loss: Tensor, road: Road) -> Tensor | None:
 
 
 def primal_projection(
-    model: nn.Module, output: Output, batch: Batch, road: Road, seed: int
+    model: nn.Module, output: Output, batch: Batch, solver: Solver, seed: int
 ) -> Projection:
     """Draw and check one checkpoint's projection for the primal.
 
@@ -186,23 +189,23 @@ def primal_projection(
         model: In eval mode.
         output: The task's model output.
         batch: The first training examples, `PROOF_EXAMPLES` or more.
-        road: A primal one.
+        solver: A primal one.
         seed: The checkpoint's own; another seed gives another projection.
     """
     plan = plan_gradients(model, output, batch)
-    projection = make_projection(plan, model, road.width, road.proj_dim, seed)
+    projection = make_projection(plan, model, solver.width, solver.proj_dim, seed)
     check_projection(model, output, batch, projection)
     return projection
 
 
 def gram(
-    blocks: Iterable[Tensor], road: Road | None = None, out_to_loss: Tensor | None = None
+    blocks: Iterable[Tensor], solver: Solver | None = None, out_to_loss: Tensor | None = None
 ) -> Tensor:
     """ΦᵀWΦ `[p, p]`, float32, from blocks `[rows, p]` of training features, streamed.
 
     Args:
         blocks: Features in the order of the training examples.
-        road: Holds the tempering; only with `out_to_loss`.
+        solver: Holds the tempering; only with `out_to_loss`.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None: W = I.
     """
     total: Tensor | None = None
@@ -212,8 +215,8 @@ def gram(
         block = block.float()
         if total is None:
             total = block.new_zeros(block.shape[1], block.shape[1])
-            if road is not None and out_to_loss is not None:
-                weights = example_weights(out_to_loss.to(total), road)
+            if solver is not None and out_to_loss is not None:
+                weights = example_weights(out_to_loss.to(total), solver)
         weighted = block if weights is None else block * weights[row : row + len(block), None]
         total.addmm_(block.T, weighted)
         row += len(block)

@@ -25,46 +25,46 @@ from torch import Tensor, nn
 from engine.attribution.trak.attribute import example_weights, gram_factor
 from engine.attribution.trak.gradients import Batch, Output, OutputModule
 from engine.attribution.trak.kernel import Batches
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 
 Logits = Callable[[nn.Module, Batch], Tensor]
 """(model, batch) → `[batch, classes]`."""
 
 
-def dual_coefficients(solver: Tensor, weights: Tensor) -> Tensor:
-    """u `[n_train]` on the dual roads.
+def dual_coefficients(inverse: Tensor, weights: Tensor) -> Tensor:
+    """u `[n_train]` on the dual solvers.
 
     Args:
-        solver: From `engine.attribution.trak.live.dual_solver`.
+        inverse: From `engine.attribution.trak.live.dual_inverse`.
         weights: `[n_train]`: what scores are multiplied by (Q^t and the unit) for the examples to
             forget, 0 for all others.
     """
-    return solver.T @ weights
+    return inverse.T @ weights
 
 
 def primal_coefficients(
     blocks: Callable[[], Iterator[Tensor]],
     gram: Tensor,
-    road: Road,
+    solver: Solver,
     out_to_loss: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """u `[n_train]` on the primal road: (q − WΦ (ΦᵀWΦ + λI)⁻¹ Φᵀq) / λ, by Woodbury.
+    """u `[n_train]` with the primal solver: (q − WΦ (ΦᵀWΦ + λI)⁻¹ Φᵀq) / λ, by Woodbury.
 
     Args:
         blocks: Stored features of the training examples `[rows, p]`, in order.
         gram: ΦᵀWΦ, from `engine.attribution.trak.attribute.gram`.
-        road: The study's.
+        solver: The study's.
         out_to_loss: Q of the training examples at this checkpoint.
         weights: As for `dual_coefficients`.
     """
-    ridge = road.damping * gram.diagonal().mean()
+    ridge = solver.damping * gram.diagonal().mean()
     sizes = [len(block) for block in blocks()]
     parts = weights.split(sizes)
     summed = torch.stack([b.T @ q for b, q in zip(blocks(), parts, strict=True)]).sum(dim=0)
-    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, road.damping))[:, 0]
+    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, solver.damping))[:, 0]
     pulled = torch.cat([block @ solved for block in blocks()])
-    curvature = example_weights(out_to_loss, road)
+    curvature = example_weights(out_to_loss, solver)
     return (weights - (pulled if curvature is None else curvature * pulled)) / ridge
 
 

@@ -2,11 +2,11 @@
 
     dual:  s(x) = √W⁻¹ (√W K √W + λI)⁻¹ √W k(x)          primal:  s(x) = Φ (ΦᵀWΦ + λI)⁻¹ φ(x)
 
-What does not depend on x is made once for a checkpoint and kept: the *solver*, which is the matrix
+What does not depend on x is made once for a checkpoint and kept: the *inverse*, which is the matrix
 in front of k(x) or of φ(x), and the *traces* of every training example, which are its features and
 (dual) what the exact kernel of a linear layer is made of, the layer's input and the gradient at its
 output. A query is then one forward and backward pass of the example and two products, on the
-study's own road. (With the inverse at hand a query reads it once; with a Cholesky factor it would
+study's own solver. (With the inverse at hand a query reads it once; with a Cholesky factor it would
 be copied and read twice, which takes ten times as long. λ keeps it well conditioned.)
 
 Scores are those of `attribute_dual` and of `gram`, `test_factors`: not yet multiplied by Q.
@@ -32,7 +32,7 @@ from engine.attribution.trak.kernel import (
     outer_layers,
 )
 from engine.attribution.trak.projection import Projection, make_projection, project
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 
 Traces = Mapping[str, np.ndarray]
 """`features` `[rows, p]`; for each linear layer `inputs.LAYER` `[rows, in]` and `gradients.LAYER`
@@ -72,66 +72,66 @@ class Tracer:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def make_tracer(model: nn.Module, output: Output, plan: Plan, road: Road, seed: int) -> Tracer:
+def make_tracer(model: nn.Module, output: Output, plan: Plan, solver: Solver, seed: int) -> Tracer:
     """Make the tracer of one checkpoint.
 
     Args:
         model: In eval mode.
         output: The task's model output.
         plan: From `plan_gradients`, or kept from there: another one would draw another projection.
-        road: The study's.
+        solver: The study's.
         seed: The checkpoint's own.
     """
-    if road.kind == "primal":
+    if solver.kind == "primal":
         return Tracer(
-            model, output, {}, make_projection(plan, model, road.width, road.proj_dim, seed)
+            model, output, {}, make_projection(plan, model, solver.width, solver.proj_dim, seed)
         )
     outer = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
     chosen = set(feature_parameters(plan, model))
     projection = None
     if chosen:
-        projection = make_projection(plan, model, road.width, None, seed, chosen.__contains__)
+        projection = make_projection(plan, model, solver.width, None, seed, chosen.__contains__)
     return Tracer(model, output, outer, projection)
 
 
-def dual_solver(
+def dual_inverse(
     model: nn.Module,
     output: Output,
     train: Batches,
     plan: Plan,
-    road: Road,
+    solver: Solver,
     seed: int,
     memory_bytes: int,
     out_to_loss: Tensor,
 ) -> Tensor:
     """√W⁻¹ (√W K √W + λI)⁻¹ √W, `[n_train, n_train]`. Arguments are those of `attribute_dual`."""
     kernel = make_kernel(
-        model, output, train, lambda: iter(()), plan, road.width, seed, memory_bytes
+        model, output, train, lambda: iter(()), plan, solver.width, seed, memory_bytes
     ).train
-    weights = example_weights(out_to_loss.to(kernel), road)
+    weights = example_weights(out_to_loss.to(kernel), solver)
     root = None if weights is None else weights.sqrt()
-    inverse = torch.cholesky_inverse(factorise(kernel, road.damping, root))
+    inverse = torch.cholesky_inverse(factorise(kernel, solver.damping, root))
     return inverse if root is None else inverse.mul_(root).div_(root[:, None])
 
 
-def primal_solver(gram: Tensor, damping: float) -> Tensor:
+def primal_inverse(gram: Tensor, damping: float) -> Tensor:
     """(ΦᵀWΦ + λI)⁻¹, `[p, p]`, from what `gram` gave."""
     return torch.cholesky_inverse(gram_factor(gram, damping))
 
 
 def dual_scores(
-    solver: np.ndarray, shards: Sequence[Traces], example: Traces, plan: Plan
+    inverse: np.ndarray, shards: Sequence[Traces], example: Traces, plan: Plan
 ) -> np.ndarray:
     """Scores `[b, n_train]` of b examples.
 
     Args:
-        solver: From `dual_solver`.
+        inverse: From `dual_inverse`.
         shards: Traces of the training examples, in order.
         example: Traces of the b examples.
         plan: Says which linear layers have a bias.
     """
     cross = np.concatenate([_kernel(shard, example, plan) for shard in shards])
-    scores: np.ndarray = (solver @ cross).T
+    scores: np.ndarray = (inverse @ cross).T
     return scores
 
 
@@ -150,9 +150,9 @@ def _kernel(shard: Traces, example: Traces, plan: Plan) -> np.ndarray:
     return found
 
 
-def primal_scores(solver: np.ndarray, shards: Sequence[Traces], example: Traces) -> np.ndarray:
-    """Scores `[b, n_train]` of b examples; the solver is of `primal_solver`."""
-    solved = solver @ example["features"].T
+def primal_scores(inverse: np.ndarray, shards: Sequence[Traces], example: Traces) -> np.ndarray:
+    """Scores `[b, n_train]` of b examples; the inverse is of `primal_inverse`."""
+    solved = inverse @ example["features"].T
     return np.concatenate([shard["features"] @ solved for shard in shards]).T
 
 

@@ -39,7 +39,7 @@ from engine.attribution.trak.gradients import (
     untapped_gradients,
     weight_gradient,
 )
-from engine.store import fingerprint
+from engine.store import fingerprint_of
 from engine.store.errors import DataloupeError
 
 _CHECKED_EXAMPLES = 2
@@ -146,8 +146,8 @@ def make_projection(
         rows, columns = plan.shapes[name][0], plan.shapes[name][1:].numel()
         step = _CHANNELS if isinstance(layer, CONVOLUTIONS) else 1
         p_out, p_in = _sides(rows, columns, shares[name], step)
-        left = _orthogonal(rows, p_out, fingerprint(seed, name, "out"), device)
-        right = _orthogonal(columns, p_in, fingerprint(seed, name, "in"), device)
+        left = _orthogonal(rows, p_out, fingerprint_of(seed, name, "out"), device)
+        right = _orthogonal(columns, p_in, fingerprint_of(seed, name, "in"), device)
         kernels = None
         if isinstance(layer, CONVOLUTIONS) and _convolves(
             positions[name], rows, columns, p_out, p_in
@@ -157,13 +157,13 @@ def make_projection(
         variance = max(variance, _variance(rows, p_out) + _variance(columns, p_in))
         start += p_out * p_in
     rest_width = min(shares[""], rest_size)
-    rest_left = _orthogonal(rest_size, rest_width, fingerprint(seed, "rest"), device)
+    rest_left = _orthogonal(rest_size, rest_width, fingerprint_of(seed, "rest"), device)
     variance = max(variance, _variance(rest_size, rest_width))
     total = start + rest_width
     signs = None
     if proj_dim is not None and total > proj_dim:
         turns = -(-total // proj_dim)
-        generator = _generator(fingerprint(seed, "sketch"))
+        generator = _generator(fingerprint_of(seed, "sketch"))
         bits = torch.randint(0, 2, (turns, proj_dim), generator=generator)
         signs = (bits * 2.0 - 1.0).to(device)
         variance += 2 / proj_dim

@@ -1,4 +1,4 @@
-"""The road that attributions take, as the store keeps it: read without torch."""
+"""The solver that attributions take, as the store keeps it: read without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Road:
+class Solver:
     """How attributions are computed. The same for all checkpoints of an algorithm.
 
     Attributes:

@@ -18,15 +18,15 @@ from torch import Tensor
 from engine.attribution.evaluation.lds import spearman
 from engine.attribution.trak.attribute import example_weights, gram, temper, test_factors
 from engine.attribution.trak.kernel import Kernel, solve
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 
 TEMPERINGS = (0.25, 0.5, 0.75, 1.0)
 DAMPINGS = (0.3, 0.75, 1.5, 3.0, 6.0)
 SOFT_THRESHOLDS = (0.0, 0.25, 0.5, 1.0)
 """In standard deviations of each test example's scores."""
 
-Attribute = Callable[[Road], Tensor]
-"""Scores `[n_test, n_train]` of one checkpoint by a road's tempering and damping, not times Q."""
+Attribute = Callable[[Solver], Tensor]
+"""Scores `[n_test, n_train]` of one checkpoint by a solver's tempering and damping, not times Q."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Trial:
 
 
 def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
-    """For the dual roads: one kernel serves every tempering and damping.
+    """For the dual solvers: one kernel serves every tempering and damping.
 
     Args:
         kernel: From `make_kernel`; it stays as it is.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
     """
 
-    def attribute(road: Road) -> Tensor:
+    def attribute(solver: Solver) -> Tensor:
         copy = Kernel(kernel.train.clone(), kernel.test.clone())
-        return solve(copy, road.damping, example_weights(out_to_loss, road))
+        return solve(copy, solver.damping, example_weights(out_to_loss, solver))
 
     return attribute
 
@@ -57,38 +57,38 @@ def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
 def attribute_by_features(train: Tensor, test: Tensor, out_to_loss: Tensor) -> Attribute:
     """For the primal: one pass of features, `[n_train, p]` and `[n_test, p]`, serves all."""
 
-    def attribute(road: Road) -> Tensor:
-        return test_factors(gram([train], road, out_to_loss), test, road.damping) @ train.T
+    def attribute(solver: Solver) -> Tensor:
+        return test_factors(gram([train], solver, out_to_loss), test, solver.damping) @ train.T
 
     return attribute
 
 
 def tune(
     attribute: Attribute,
-    road: Road,
+    solver: Solver,
     out_to_loss: Tensor,
     masks: np.ndarray,
     outputs: np.ndarray,
     temperings: Sequence[float] = TEMPERINGS,
     dampings: Sequence[float] = DAMPINGS,
     soft_thresholds: Sequence[float] = SOFT_THRESHOLDS,
-) -> tuple[Road, list[Trial]]:
-    """Return the road with the settings that did best, and all that was tried.
+) -> tuple[Solver, list[Trial]]:
+    """Return the solver with the settings that did best, and all that was tried.
 
     Args:
         attribute: How this checkpoint attributes.
-        road: With the settings that are kept unless others do better.
+        solver: With the settings that are kept unless others do better.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
         masks: Of the validation runs, bool `[m, n_train]`.
         outputs: Of the validation runs, `[m, n_test]`.
-        temperings: To try; empty leaves the road's. The others likewise.
+        temperings: To try; empty leaves the solver's. The others likewise.
     """
     drawn = torch.from_numpy(masks.T.astype(np.float32)).to(out_to_loss)
     actual = np.ascontiguousarray(outputs.T)
     trials: list[Trial] = []
     raw: dict[tuple[float, float], Tensor] = {}
 
-    def measure(candidate: Road) -> float:
+    def measure(candidate: Solver) -> float:
         key = candidate.tempering, candidate.damping
         if key not in raw:
             raw.clear()  # the scores of one setting at a time are enough
@@ -98,13 +98,13 @@ def tune(
         trials.append(Trial(candidate.damping, candidate.tempering, candidate.soft_threshold, lds))
         return lds
 
-    best = measure(road)
+    best = measure(solver)
     for name, values in (
         ("tempering", temperings),
         ("damping", dampings),
         ("soft_threshold", soft_thresholds),
     ):
-        start = road
+        start = solver
         for value in values:
             changed: dict[str, Any] = {name: value}
             candidate = replace(start, **changed)
@@ -112,8 +112,8 @@ def tune(
                 continue
             lds = measure(candidate)
             if lds > best:
-                best, road = lds, candidate
-    return road, trials
+                best, solver = lds, candidate
+    return solver, trials
 
 
 def soft_threshold(scores: Tensor, threshold: float) -> Tensor:

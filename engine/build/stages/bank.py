@@ -15,8 +15,9 @@ import numpy as np
 
 from engine import store
 from engine.attribution.datamodels.bank import draw_mask, fault, pack
+from engine.build.models import initial_model, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import initial_model, recipe_made_from, versions
+from engine.build.stages.checkpoints import recipe_fingerprint
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.store.layout import SPLITS
@@ -88,32 +89,32 @@ def _check(study: StudyReader, algorithm: str, runs: Sequence[tuple[int, int]]) 
     for mask, seed in runs:
         path = layout.run_file(study.root, algorithm, mask, seed)
         try:
-            store.read_tensors(path, run_made_from(study, algorithm, mask, seed))
+            store.read_tensors(path, run_fingerprint(study, algorithm, mask, seed))
         except StaleError as error:
             stale.append(error)
     if stale:
         raise StaleError(str(stale[0]), *(path for error in stale for path in error.paths))
 
 
-def run_made_from(study: StudyReader, algorithm: str, mask: int, seed: int) -> str:
+def run_fingerprint(study: StudyReader, algorithm: str, mask: int, seed: int) -> str:
     """Fingerprint of one subset run: data, recipe, mask and seed."""
     runs = study.spec.subset_runs
-    return store.fingerprint(
+    return store.fingerprint_of(
         "subset run",
         CODE,
-        recipe_made_from(study, algorithm),
+        recipe_fingerprint(study, algorithm),
         [study.spec.seed, mask, runs.alpha],
         run_seed(study, mask, seed),
         [runs.logits, runs.weights],
     )
 
 
-def bank_made_from(study: StudyReader, algorithm: str) -> str:
+def bank_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the whole bank, for what is computed from it."""
     if about := read_bank_import(study, algorithm):
         return about.fingerprint
-    runs = [run_made_from(study, algorithm, *one) for one in wanted_runs(study)]
-    return store.fingerprint("bank", CODE, runs)
+    runs = [run_fingerprint(study, algorithm, *one) for one in wanted_runs(study)]
+    return store.fingerprint_of("bank", CODE, runs)
 
 
 def train_run(job: Job) -> None:
@@ -150,6 +151,6 @@ def train_run(job: Job) -> None:
     store.write_tensors(
         layout.run_file(study.root, job.algorithm, job.mask, job.seed),
         shard,
-        run_made_from(study, job.algorithm, job.mask, job.seed),
+        run_fingerprint(study, job.algorithm, job.mask, job.seed),
         {"seed": seed, "device": job.device, **versions()},
     )

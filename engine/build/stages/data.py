@@ -31,9 +31,9 @@ CODE = 1
 def run(run: Run) -> None:
     """Encode what is missing of both splits, then write what the dataset is."""
     study = run.study
-    made_from = data_made_from(study)
+    fingerprint = data_fingerprint(study)
     if study.has_data:
-        store.read_json(layout.dataset_file(study.root), made_from)
+        store.read_json(layout.dataset_file(study.root), fingerprint)
         dataset = study.dataset
         if all(_first_missing(study, s, dataset.rows(s), dataset.cell) is None for s in SPLITS):
             run.report(Progress("data", None, 1, 1))
@@ -54,7 +54,7 @@ def run(run: Run) -> None:
             split: raw_fingerprints(rows, ROWS_PER_SHARD, source.classes, encoding)
             for split, rows in zip(SPLITS, (source.train, source.test), strict=True)
         }
-        _drop_changed(study, raw, made_from)
+        _drop_changed(study, raw, fingerprint)
     written: list[Path] = []
     contents: dict[str, list[tuple[dict[str, np.ndarray], list[str]]]] = {}
     for split in SPLITS:
@@ -63,20 +63,20 @@ def run(run: Run) -> None:
         first = _first_missing(study, split, len(rows), cell)
         start = len(rows) if first is None else first * ROWS_PER_SHARD
         for shard in encode_split(rows, task, options, encoding, ROWS_PER_SHARD, start):
-            written.append(_write_shard(study, split, shard, source.classes, cell, made_from))
+            written.append(_write_shard(study, split, shard, source.classes, cell, fingerprint))
         contents[split] = [
             (
-                store.read_tensors(layout.arrays_file(study.root, split, shard), made_from),
-                store.read_table(layout.table_file(study.root, split, shard), made_from)[
+                store.read_tensors(layout.arrays_file(study.root, split, shard), fingerprint),
+                store.read_table(layout.table_file(study.root, split, shard), fingerprint)[
                     "id"
                 ].to_pylist(),
             )
             for shard in shards
         ]
-    fingerprint = dataset_fingerprint(contents, source.classes, encoding)
-    _refuse_changed(study, fingerprint, written)
+    content_fingerprint = dataset_fingerprint(contents, source.classes, encoding)
+    _refuse_changed(study, content_fingerprint, written)
     dataset = Dataset(
-        fingerprint=fingerprint,
+        fingerprint=content_fingerprint,
         source=source.description,
         task=task.name,
         display=task.display,
@@ -87,22 +87,22 @@ def run(run: Run) -> None:
         cell=cell,
         warnings=list(source.warnings),
     )
-    store.write_json(layout.dataset_file(study.root), asdict(dataset), made_from)
+    store.write_json(layout.dataset_file(study.root), asdict(dataset), fingerprint)
     layout.data_begun_file(study.root).unlink(missing_ok=True)
     run.report(Progress("data", None, 1, 1))
 
 
-def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], made_from: str) -> None:
+def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], fingerprint: str) -> None:
     """Of a data stage that was interrupted, remove the shards whose rows changed meanwhile; and
     note what the source holds, before anything is written."""
     path = layout.data_begun_file(study.root)
-    before = store.read_json(path, made_from)["raw"] if path.exists() else {}
+    before = store.read_json(path, fingerprint)["raw"] if path.exists() else {}
     for split in SPLITS:
         known = dict(enumerate(before.get(split, [])))
         for shard, found in enumerate(raw[split]):
             if known.get(shard) != found:
                 layout.arrays_file(study.root, split, shard).unlink(missing_ok=True)
-    store.write_json(path, {"raw": raw}, made_from)
+    store.write_json(path, {"raw": raw}, fingerprint)
 
 
 def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path]) -> None:
@@ -121,9 +121,9 @@ def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path
         )
 
 
-def data_made_from(study: StudyReader) -> str:
+def data_fingerprint(study: StudyReader) -> str:
     """Fingerprint of the request for data. What was found is in `Dataset.fingerprint`."""
-    return store.fingerprint(
+    return store.fingerprint_of(
         "data", CODE, study.spec.data.model_dump(), study.spec.task.model_dump()
     )
 
@@ -149,7 +149,7 @@ def _write_shard(
     shard: EncodedShard,
     classes: Sequence[str],
     cell: int,
-    made_from: str,
+    fingerprint: str,
 ) -> Path:
     """Write it; the file of its arrays, which is written last."""
     number = shard.start // ROWS_PER_SHARD
@@ -162,9 +162,9 @@ def _write_shard(
         sheets[path.name] = store.file_digest(path)
     labels = [classes[label] for label in shard.arrays["label"]]
     columns = {"id": shard.ids, "label": labels, **shard.columns}
-    store.write_table(layout.table_file(study.root, split, number), pa.table(columns), made_from)
+    store.write_table(layout.table_file(study.root, split, number), pa.table(columns), fingerprint)
     # A picture has no room for a checksum, so the arrays of the same rows carry it.
-    made_by = {"sheets": sheets}
+    metadata = {"sheets": sheets}
     path = layout.arrays_file(study.root, split, number)
-    store.write_tensors(path, shard.arrays, made_from, made_by)
+    store.write_tensors(path, shard.arrays, fingerprint, metadata)
     return path

@@ -22,8 +22,8 @@ from engine.attribution.sparse_scores import SparseRows
 from engine.build.method_files import write_method
 from engine.build.run import Run
 from engine.build.stages import search
-from engine.build.stages.bank import bank_made_from
-from engine.build.stages.trak import scores_made_from
+from engine.build.stages.bank import bank_fingerprint
+from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
@@ -57,8 +57,8 @@ def run(run: Run, algorithm: str) -> None:
     jobs = []
     for method in _FITS:
         path = layout.method_file(study.root, algorithm, method)
-        made_from = datamodel_made_from(study, algorithm, method)
-        is_ours = path.exists() and store.json_made_from(path) == made_from
+        fingerprint = datamodel_fingerprint(study, algorithm, method)
+        is_ours = path.exists() and store.json_fingerprint(path) == fingerprint
         if is_ours and all(file.exists() for file in _files_of(study, algorithm, method)):
             continue
         if path.exists():
@@ -68,12 +68,12 @@ def run(run: Run, algorithm: str) -> None:
     wanted = len(_FITS) + int(study.spec.subset_runs.training_targets)
     run.finish("datamodels", algorithm, fit, jobs, wanted)
     if study.spec.subset_runs.training_targets:
-        made_from = datamodel_made_from(study, algorithm, DATAMODEL)
+        fingerprint = datamodel_fingerprint(study, algorithm, DATAMODEL)
         paths = [
             layout.training_datamodels_file(study.root, algorithm, n)
             for n in range(shard_count(study, "train"))
         ]
-        done = all(store.is_there(path, made_from) for path in paths)
+        done = all(store.is_there(path, fingerprint) for path in paths)
         job = Job(study.root, algorithm, DATAMODEL, run.device)
         run.finish("datamodels", algorithm, fit_training, [] if done else [job], wanted)
     search.run(run, algorithm)
@@ -89,10 +89,10 @@ def _files_of(study: StudyReader, algorithm: str, method: str) -> list[Path]:
     ]
 
 
-def datamodel_made_from(study: StudyReader, algorithm: str, method: str) -> str:
+def datamodel_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of one kind of datamodel: the bank, and TRAK where that is its prior."""
-    trak = scores_made_from(study, algorithm) if method == HYBRID else None
-    return store.fingerprint(method, CODE, bank_made_from(study, algorithm), trak)
+    trak = scores_fingerprint(study, algorithm) if method == HYBRID else None
+    return store.fingerprint_of(method, CODE, bank_fingerprint(study, algorithm), trak)
 
 
 def fit(job: Job) -> None:
@@ -106,7 +106,7 @@ def fit_training(job: Job) -> None:
     from engine.attribution.datamodels.fit import DIAGNOSTICS, fit_datamodels
 
     study = StudyReader.open(job.root)
-    made_from = datamodel_made_from(study, job.algorithm, DATAMODEL)
+    fingerprint = datamodel_fingerprint(study, job.algorithm, DATAMODEL)
     bank = read_bank(study, job.algorithm)
     if bank.train is None:
         raise DataError(
@@ -118,18 +118,18 @@ def fit_training(job: Job) -> None:
     outputs = cast(np.ndarray, both.train)
     for shard in range(shard_count(study, "train")):
         path = layout.training_datamodels_file(study.root, job.algorithm, shard)
-        if store.is_there(path, made_from):
+        if store.is_there(path, fingerprint):
             continue
         targets = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
         found = fit_datamodels(both.masks, outputs[:, targets], both.held_out, device=job.device)
         names = ("indptr", "indices", "values", "bias", *DIAGNOSTICS)
-        store.write_tensors(path, {name: getattr(found, name) for name in names}, made_from)
+        store.write_tensors(path, {name: getattr(found, name) for name in names}, fingerprint)
 
 
 def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
     from engine.attribution.datamodels.fit import DIAGNOSTICS, fit_datamodels
 
-    made_from = datamodel_made_from(study, job.algorithm, DATAMODEL)
+    fingerprint = datamodel_fingerprint(study, job.algorithm, DATAMODEL)
     both = bank.part("fit", "validation")
     fits = [
         layout.fit_file(study.root, job.algorithm, DATAMODEL, n)
@@ -139,7 +139,7 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
     def rows(tests: slice) -> SparseRows:
         found = fit_datamodels(both.masks, both.test[:, tests], both.held_out, device=job.device)
         arrays = {name: getattr(found, name) for name in ("bias", *DIAGNOSTICS)}
-        store.write_tensors(fits[tests.start // ROWS_PER_SHARD], arrays, made_from)
+        store.write_tensors(fits[tests.start // ROWS_PER_SHARD], arrays, fingerprint)
         return SparseRows(found.indptr, found.indices, found.values)
 
     def details() -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
         "alone. A score is a change of the margin.",
         "runs": int(both.seeds.sum()),
     }
-    write_method(study, job.algorithm, DATAMODEL, rows, badge, made_from, details)
+    write_method(study, job.algorithm, DATAMODEL, rows, badge, fingerprint, details)
 
 
 def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
@@ -163,7 +163,7 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
 
     from engine.attribution.datamodels import prior
 
-    made_from = datamodel_made_from(study, job.algorithm, HYBRID)
+    fingerprint = datamodel_fingerprint(study, job.algorithm, HYBRID)
     trak = read_score_matrix(study, job.algorithm, TRAK)
     chosen_by, units_by = (
         evenly_spread(trak.n_test, most) for most in (MOST_TARGETS, MOST_FOR_UNITS)
@@ -195,7 +195,7 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         )
         intervals = {"predicted": found.predicted, "deviation": found.deviation}
         arrays = {name: tensor.cpu().numpy() for name, tensor in intervals.items()}
-        store.write_tensors(path, arrays, made_from)
+        store.write_tensors(path, arrays, fingerprint)
         weights: np.ndarray = found.weights.cpu().numpy()
         return weights
 
@@ -212,7 +212,7 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
             "checkpoints": checkpoints,
             "runs": int(both.seeds.sum()),
         },
-        made_from,
+        fingerprint,
         lambda: {
             "settings": f"{int(both.seeds.sum()):,} runs, {checkpoints} checkpoints, "
             f"ridge {settings.ridge:g}, κ {settings.flat:g}, σ² {settings.noise:g}",

@@ -10,7 +10,7 @@ import numpy as np
 from engine import store
 from engine.attribution.search.maps import common_footing, pca, umap
 from engine.build.run import Run
-from engine.build.stages.search import search_made_from
+from engine.build.stages.search import search_fingerprint
 from engine.store import layout
 from engine.store.layout import MAP_KINDS, MapKind
 from engine.study.examples import shard_count
@@ -48,14 +48,14 @@ def run(run: Run, algorithm: str) -> None:
 
 def _is_drawn(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> bool:
     path = layout.map_file(study.root, algorithm, method, kind)
-    made_from = map_made_from(study, algorithm, method, kind)
-    return path.exists() and store.tensors_made_from(path) == made_from
+    fingerprint = map_fingerprint(study, algorithm, method, kind)
+    return path.exists() and store.tensors_fingerprint(path) == fingerprint
 
 
-def map_made_from(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> str:
+def map_fingerprint(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> str:
     """Fingerprint of a map: the attribution space it shows."""
-    space = search_made_from(study, algorithm, method)
-    return store.fingerprint("map", CODE, kind, space, study.spec.seed)
+    space = search_fingerprint(study, algorithm, method)
+    return store.fingerprint_of("map", CODE, kind, space, study.spec.seed)
 
 
 def draw(job: Job) -> None:
@@ -74,5 +74,5 @@ def draw(job: Job) -> None:
     store.write_tensors(
         layout.map_file(study.root, algorithm, method, job.kind),
         {"train": place[:n_train], "test": place[n_train:]},
-        map_made_from(study, algorithm, method, job.kind),
+        map_fingerprint(study, algorithm, method, job.kind),
     )

@@ -26,7 +26,7 @@ from engine.attribution.search.vector_index import (
     index_to_array,
 )
 from engine.build.run import Run
-from engine.build.stages.checkpoints import outputs_made_from
+from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Progress
@@ -66,42 +66,42 @@ def run(run: Run, algorithm: str) -> None:
     """Make what is missing of an algorithm's index and neighbours."""
     study = run.study
     summary = layout.similarity_file(study.root, algorithm)
-    made_from = neighbours_made_from(study, algorithm)
+    fingerprint = neighbours_fingerprint(study, algorithm)
     if summary.exists():
-        store.read_json(summary, made_from)
+        store.read_json(summary, fingerprint)
     run.report(Progress("neighbours", algorithm, 0, 1))
     if used_checkpoints(study, algorithm) == 0:
         architecture = study.algorithms[algorithm].architecture
         reason = f"the architecture {architecture!r} has no method `embed`"
-        _write_summary(study, algorithm, {"checkpoints": 0, "reason": reason}, made_from)
+        _write_summary(study, algorithm, {"checkpoints": 0, "reason": reason}, fingerprint)
     else:
-        _index_and_search(run, algorithm, made_from)
+        _index_and_search(run, algorithm, fingerprint)
     run.report(Progress("neighbours", algorithm, 1, 1))
 
 
-def _index_and_search(run: Run, algorithm: str, made_from: str) -> None:
+def _index_and_search(run: Run, algorithm: str, fingerprint: str) -> None:
     study = run.study
     index = layout.neighbours_index_file(study.root, algorithm)
-    index_jobs = [] if store.is_there(index, made_from) else [IndexJob(study.root, algorithm)]
+    index_jobs = [] if store.is_there(index, fingerprint) else [IndexJob(study.root, algorithm)]
     jobs = [
         Job(study.root, algorithm, split, shard)
         for split in SPLITS
         for shard in range(shard_count(study, split))
         if not store.is_there(
-            layout.neighbours_file(study.root, algorithm, split, shard), made_from
+            layout.neighbours_file(study.root, algorithm, split, shard), fingerprint
         )
     ]
     run.run_jobs(build, index_jobs, lambda job, result: None)
     run.run_jobs(find, jobs, lambda job, result: None)
-    _write_summary(study, algorithm, store.read_made_by(index), made_from)
+    _write_summary(study, algorithm, store.read_metadata(index), fingerprint)
 
 
 def _write_summary(
-    study: StudyReader, algorithm: str, content: dict[str, Any], made_from: str
+    study: StudyReader, algorithm: str, content: dict[str, Any], fingerprint: str
 ) -> None:
     path = layout.similarity_file(study.root, algorithm)
     if not path.exists():
-        store.write_json(path, content, made_from)
+        store.write_json(path, content, fingerprint)
 
 
 def used_checkpoints(study: StudyReader, algorithm: str) -> int:
@@ -113,13 +113,13 @@ def used_checkpoints(study: StudyReader, algorithm: str) -> int:
     return checkpoints_to_use(width, study.checkpoints(algorithm), n_train)
 
 
-def neighbours_made_from(study: StudyReader, algorithm: str) -> str:
+def neighbours_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the index and of all neighbours."""
     used = range(used_checkpoints(study, algorithm))
-    return store.fingerprint(
+    return store.fingerprint_of(
         "neighbours",
         CODE,
-        [outputs_made_from(study, algorithm, m) for m in used],
+        [outputs_fingerprint(study, algorithm, m) for m in used],
         study.spec.seed,
     )
 
@@ -134,7 +134,7 @@ def build(job: IndexJob) -> None:
     tests = evenly_spread(test.shape[0], RECALL_QUERIES)
     k = min(NEIGHBOURS, train.shape[0])
     recall = measure_recall(index, train, test.rows(tests), k)
-    made_by = {
+    metadata = {
         "checkpoints": used,
         "dimensions": train.shape[1],
         "kind": kind,
@@ -147,8 +147,8 @@ def build(job: IndexJob) -> None:
     store.write_tensors(
         layout.neighbours_index_file(study.root, job.algorithm),
         {"index": index_to_array(index)},
-        neighbours_made_from(study, job.algorithm),
-        made_by,
+        neighbours_fingerprint(study, job.algorithm),
+        metadata,
     )
 
 
@@ -156,18 +156,18 @@ def find(job: Job) -> None:
     """Worker: the nearest training examples of one shard of examples."""
     study = StudyReader.open(job.root)
     path = layout.neighbours_index_file(study.root, job.algorithm)
-    made_by = store.read_made_by(path)
+    metadata = store.read_metadata(path)
     index = index_from_array(store.read_tensors(path)["index"])
-    used = made_by["checkpoints"]
+    used = metadata["checkpoints"]
     embeddings = read_embeddings(study, "train", used, job.algorithm)
     start = job.shard * ROWS_PER_SHARD
     rows = range(start, min(start + ROWS_PER_SHARD, study.dataset.rows(job.split)))
     queries = read_embeddings(study, job.split, used, job.algorithm).rows(rows)
     itself = np.array(rows) if job.split == "train" else None
     k = min(NEIGHBOURS, embeddings.shape[0] - (itself is not None))
-    found = nearest(index, embeddings, queries, k, made_by["candidates"], itself)
+    found = nearest(index, embeddings, queries, k, metadata["candidates"], itself)
     store.write_tensors(
         layout.neighbours_file(study.root, job.algorithm, job.split, job.shard),
         {"index": found.index, "similarity": found.similarity},
-        neighbours_made_from(study, job.algorithm),
+        neighbours_fingerprint(study, job.algorithm),
     )

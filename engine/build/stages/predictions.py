@@ -8,7 +8,7 @@ import pyarrow as pa
 from engine import store
 from engine.attribution.softmax import softmax
 from engine.build.run import Run
-from engine.build.stages.checkpoints import outputs_made_from
+from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
@@ -29,11 +29,11 @@ def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
     total = study.checkpoints(algorithm)
     path = layout.predictions_file(study.root, algorithm, split)
-    made_from = store.fingerprint(
-        "predictions", CODE, [outputs_made_from(study, algorithm, m) for m in range(total)]
+    fingerprint = store.fingerprint_of(
+        "predictions", CODE, [outputs_fingerprint(study, algorithm, m) for m in range(total)]
     )
     if path.exists():
-        store.read_table(path, made_from, columns=[])
+        store.read_table(path, fingerprint, columns=[])
         return
     probabilities: np.ndarray | float = 0.0
     margin: np.ndarray | float = 0.0
@@ -50,4 +50,4 @@ def _average(study: StudyReader, algorithm: str, split: Split) -> None:
         "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
         "margin": pa.array(np.asarray(margin, dtype=np.float32)),
     }
-    store.write_table(path, pa.table(columns), made_from)
+    store.write_table(path, pa.table(columns), fingerprint)

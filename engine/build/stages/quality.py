@@ -21,12 +21,12 @@ from engine.attribution.evaluation.quality import (
 )
 from engine.attribution.scores import DenseScores, Scores
 from engine.attribution.search.vector_index import evenly_spread
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.run import Run
-from engine.build.stages.bank import bank_made_from
-from engine.build.stages.checkpoints import load_checkpoint
+from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.search import scores_are
-from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_road
 from engine.store import layout
 from engine.store.layout import HYBRID, SPLITS, TRAK
 from engine.study.examples import shard_count
@@ -34,7 +34,7 @@ from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import is_tuned, read_bank, wants_bank
-from engine.study.score_matrices import read_factor_scores, read_score_matrix
+from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 CODE = 2
@@ -59,8 +59,8 @@ def run(run: Run, algorithm: str) -> None:
     if not wants_bank(study, algorithm):
         return
     path = layout.quality_file(study.root, algorithm)
-    made_from = quality_made_from(study, algorithm)
-    done = path.exists() and store.json_made_from(path) == made_from
+    fingerprint = quality_fingerprint(study, algorithm)
+    done = path.exists() and store.json_fingerprint(path) == fingerprint
     methods = scored_methods(study, algorithm)
     done = done and all(
         layout.predicted_file(study.root, algorithm, name).exists() for name in methods
@@ -69,17 +69,17 @@ def run(run: Run, algorithm: str) -> None:
     run.finish("quality", algorithm, judge, jobs, total=1)
 
 
-def quality_made_from(study: StudyReader, algorithm: str) -> str:
+def quality_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the judgement: the bank, and every method's scores."""
     methods = scored_methods(study, algorithm)
     scores = {method: scores_are(study, algorithm, method) for method in methods}
-    return store.fingerprint("quality", CODE, bank_made_from(study, algorithm), scores)
+    return store.fingerprint_of("quality", CODE, bank_fingerprint(study, algorithm), scores)
 
 
 def judge(job: Job) -> None:
     """Worker: measure every method and the baselines; what each predicts is kept beside it."""
     study, algorithm = StudyReader.open(job.root), job.algorithm
-    made_from = quality_made_from(study, algorithm)
+    fingerprint = quality_fingerprint(study, algorithm)
     bank = read_bank(study, algorithm, train=False)
     validation, test = bank.part("validation"), bank.part("test")
     level = bank.part("fit", "validation").test.mean(axis=0)
@@ -102,7 +102,9 @@ def judge(job: Job) -> None:
             # Without a calibration the order of predictions still shows, in the scores' own unit.
             slope = 1.0 if judged.calibration is None else judged.calibration.slope.mean
             arrays["predicted"] = _in_output_units(predicted, slope, level)
-        store.write_tensors(layout.predicted_file(study.root, algorithm, method), arrays, made_from)
+        store.write_tensors(
+            layout.predicted_file(study.root, algorithm, method), arrays, fingerprint
+        )
         found[method] = judged
     preferred = max(found, key=lambda name: found[name].validation_lds or -1.0)
     for name, title, settings, predicted in baselines(study, algorithm, test.masks, job.device):
@@ -118,15 +120,15 @@ def judge(job: Job) -> None:
         runs=list(by_runs(study, algorithm, bank, job.device)),
         tuning=_trials(study, algorithm),
     )
-    store.write_json(layout.quality_file(study.root, algorithm), quality.to_dict(), made_from)
+    store.write_json(layout.quality_file(study.root, algorithm), quality.to_dict(), fingerprint)
 
 
 def _about(study: StudyReader, algorithm: str, method: str) -> tuple[str, str, float | None]:
     """(title, settings, LDS on validation runs, where the method was fitted to them since)."""
     if method == TRAK:
-        road = stored_road(study, algorithm)
-        words = f"{study.checkpoints(algorithm)} checkpoints, {road.kind}, λ {road.damping:g}, "
-        return "TRAK", f"{words}t {road.tempering:g}, threshold {road.soft_threshold:g}", None
+        solver = stored_solver(study, algorithm)
+        words = f"{study.checkpoints(algorithm)} checkpoints, {solver.kind}, λ {solver.damping:g}, "
+        return "TRAK", f"{words}t {solver.tempering:g}, threshold {solver.soft_threshold:g}", None
     about = store.read_json(layout.method_file(study.root, algorithm, method))
     return about["badge"]["method"], about.get("settings", ""), about.get("validation_lds")
 
@@ -242,7 +244,7 @@ def _embedding_similarity(
 
 
 def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device: str) -> np.ndarray:
-    """Q_i ∇f(z_i)·∇f(x), projected as on the primal road, at the first checkpoint."""
+    """Q_i ∇f(z_i)·∇f(x), projected as with the primal solver, at the first checkpoint."""
     import torch
 
     from engine.attribution.trak.attribute import primal_projection
@@ -253,9 +255,9 @@ def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device:
     model = load_checkpoint(study, algorithm, 0, device)
     output = load_task(study.dataset.task).model_output
     train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
-    road = replace(stored_road(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
+    solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(
-        model, output, first_examples(train), road, checkpoint_seed(study, 0)
+        model, output, first_examples(train), solver, checkpoint_seed(study, 0)
     )
     q = stored_out_to_loss(study, algorithm, 0)
     drawn = torch.from_numpy(masks * q).to(device)
@@ -287,9 +289,9 @@ def _counts(most: int) -> list[int]:
 def _of_first_checkpoints(
     study: StudyReader, algorithm: str, count: int, drawn: np.ndarray
 ) -> np.ndarray:
-    road = stored_road(study, algorithm)
-    weight = mean_out_to_loss(study, algorithm, count, road)
-    if road.kind == "primal":
+    solver = stored_solver(study, algorithm)
+    weight = mean_out_to_loss(study, algorithm, count, solver)
+    if solver.kind == "primal":
         return read_factor_scores(study, algorithm, count, weight).matmat(drawn)
     total = np.zeros((study.dataset.n_test, drawn.shape[1]), np.float32)
     for checkpoint in range(count):

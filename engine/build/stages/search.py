@@ -19,7 +19,7 @@ from engine.attribution.search.vector_index import (
     measure_recall,
 )
 from engine.build.run import Run
-from engine.build.stages.trak import scores_made_from
+from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, TRAK
 from engine.study.examples import shard_count
@@ -58,7 +58,7 @@ def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
     """Whether all files are there. Raises StaleError where they were made from other scores."""
     done = layout.search_file(study.root, algorithm, method)
     if done.exists():
-        store.read_json(done, search_made_from(study, algorithm, method))
+        store.read_json(done, search_fingerprint(study, algorithm, method))
     files = [
         done,
         layout.index_file(study.root, algorithm, method),
@@ -74,17 +74,17 @@ def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
     return all(path.exists() for path in files)
 
 
-def search_made_from(study: StudyReader, algorithm: str, method: str) -> str:
+def search_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of the ranking and the index."""
     scores = scores_are(study, algorithm, method)
-    return store.fingerprint("search", CODE, scores, study.spec.search.model_dump())
+    return store.fingerprint_of("search", CODE, scores, study.spec.search.model_dump())
 
 
 def scores_are(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of a method's scores."""
     if method == TRAK:
-        return scores_made_from(study, algorithm)
-    return store.json_made_from(layout.method_file(study.root, algorithm, method))
+        return scores_fingerprint(study, algorithm)
+    return store.json_fingerprint(layout.method_file(study.root, algorithm, method))
 
 
 def rank_and_index(job: Job) -> None:
@@ -92,20 +92,20 @@ def rank_and_index(job: Job) -> None:
     study = StudyReader.open(job.root)
     algorithm, method = job.algorithm, job.method
     scores = read_score_matrix(study, algorithm, method)
-    made_from = search_made_from(study, algorithm, method)
-    truth = _rank(study, algorithm, method, scores, made_from)
+    fingerprint = search_fingerprint(study, algorithm, method)
+    truth = _rank(study, algorithm, method, scores, fingerprint)
     spec = study.spec.search
     space = attribution_space(scores, spec.rank, seed=study.spec.seed)
     queries = space.test_vectors()
     store.write_tensors(
         layout.test_vectors_file(study.root, algorithm, method),
         {"vectors": queries, "singular_values": space.singular_values},
-        made_from,
+        fingerprint,
     )
     vectors = []
     for shard, trains in enumerate(_row_ranges(study.dataset.n_train)):
         path = layout.train_vectors_file(study.root, algorithm, method, shard)
-        store.write_tensors(path, {"vectors": space.train_vectors(scores, trains)}, made_from)
+        store.write_tensors(path, {"vectors": space.train_vectors(scores, trains)}, fingerprint)
         vectors.append(store.read_tensors(path)["vectors"])
     kind, reason = choose_index(study.dataset.n_train, queries.shape[1])
     if spec.index != "auto":
@@ -118,7 +118,7 @@ def rank_and_index(job: Job) -> None:
     store.write_tensors(
         layout.index_file(study.root, algorithm, method),
         {"index": index_to_array(index)},
-        made_from,
+        fingerprint,
     )
     store.write_json(
         layout.search_file(study.root, algorithm, method),
@@ -133,7 +133,7 @@ def rank_and_index(job: Job) -> None:
             "recall_queries": recall.queries,
             "recall_by_candidates": {str(n): value for n, value in recall.table.items()},
         },
-        made_from,
+        fingerprint,
     )
 
 
@@ -143,7 +143,9 @@ def _row_ranges(rows: int) -> list[range]:
     ]
 
 
-def _rank(study: StudyReader, algorithm: str, method: str, scores: Scores, made_from: str) -> TopK:
+def _rank(
+    study: StudyReader, algorithm: str, method: str, scores: Scores, fingerprint: str
+) -> TopK:
     """Write the exact top-k and the sums of both sides; return the top-k of the test examples."""
     k = study.spec.search.top_k
     best: TopK | None = None
@@ -151,10 +153,12 @@ def _rank(study: StudyReader, algorithm: str, method: str, scores: Scores, made_
     for shard, trains in enumerate(_row_ranges(scores.n_train)):
         of_tests, of_trains = top_k(scores, k, trains, totals=totals)
         path = layout.top_train_file(study.root, algorithm, method, shard)
-        store.write_tensors(path, vars(of_trains), made_from)
+        store.write_tensors(path, vars(of_trains), fingerprint)
         best = of_tests if best is None else merge([best, of_tests])
     assert best is not None
-    store.write_tensors(layout.top_test_file(study.root, algorithm, method), vars(best), made_from)
+    store.write_tensors(
+        layout.top_test_file(study.root, algorithm, method), vars(best), fingerprint
+    )
     sums = {name: array.astype(np.float32) for name, array in vars(totals).items()}
-    store.write_tensors(layout.totals_file(study.root, algorithm, method), sums, made_from)
+    store.write_tensors(layout.totals_file(study.root, algorithm, method), sums, fingerprint)
     return best

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
+from engine.build.batches import batches_of, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.run import Run
-from engine.build.stages.bank import bank_made_from
-from engine.build.stages.checkpoints import load_checkpoint, outputs_made_from
-from engine.build.stages.trak import batches_of, memory_per_worker, plan_road, stored_out_to_loss
+from engine.build.solver import memory_per_worker, plan_solver
+from engine.build.stages.bank import bank_fingerprint
+from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.models import checkpoint_seed
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak.solver import Road
+    from engine.attribution.trak.solver import Solver
     from engine.attribution.trak.tuning import Attribute
 
 CODE = 1
@@ -46,18 +48,18 @@ def run(run: Run, algorithm: str) -> None:
     if not is_tuned(study, algorithm):
         return
     path = layout.tuning_file(study.root, algorithm)
-    done = path.exists() and store.read_json(path)["bank"] == bank_made_from(study, algorithm)
+    done = path.exists() and store.read_json(path)["bank"] == bank_fingerprint(study, algorithm)
     if done:
-        store.read_json(path, tuning_made_from(study, algorithm))
+        store.read_json(path, tuning_fingerprint(study, algorithm))
     jobs = [] if done else [Job(study.root, algorithm, run.device, memory_per_worker(run))]
     run.finish("tuning", algorithm, choose_settings, jobs, total=1)
 
 
-def tuning_made_from(study: StudyReader, algorithm: str) -> str:
+def tuning_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the choice: checkpoint, spec and bank."""
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
-    first = outputs_made_from(study, algorithm, 0)
-    return store.fingerprint("tuning", CODE, spec, first, bank_made_from(study, algorithm))
+    first = outputs_fingerprint(study, algorithm, 0)
+    return store.fingerprint_of("tuning", CODE, spec, first, bank_fingerprint(study, algorithm))
 
 
 def choose_settings(job: Job) -> None:
@@ -68,14 +70,14 @@ def choose_settings(job: Job) -> None:
 
     study = StudyReader.open(job.root)
     model = load_checkpoint(study, job.algorithm, 0, job.device)
-    road = plan_road(study, job.algorithm, job.memory_bytes)
+    solver = plan_solver(study, job.algorithm, job.memory_bytes)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, 0)).to(job.device)
     validation = read_bank(study, job.algorithm, train=False).part("validation")
-    attribute = _by_features if road.kind == "primal" else _by_kernel
+    attribute = _by_features if solver.kind == "primal" else _by_kernel
     tunable = study.spec.trak.tunable
-    road, trials = tune(
-        attribute(study, job, model, road, q),
-        road,
+    solver, trials = tune(
+        attribute(study, job, model, solver, q),
+        solver,
         q,
         validation.masks,
         validation.test,
@@ -84,29 +86,29 @@ def choose_settings(job: Job) -> None:
         soft_thresholds=SOFT_THRESHOLDS if "soft_threshold" in tunable else (),
     )
     content: dict[str, Any] = {
-        "settings": {name: getattr(road, name) for name in tunable},
-        "bank": bank_made_from(study, job.algorithm),
+        "settings": {name: getattr(solver, name) for name in tunable},
+        "bank": bank_fingerprint(study, job.algorithm),
         "masks": len(validation),
         "trials": [asdict(trial) for trial in trials],
     }
     _remove_other_scores(study, job.algorithm, content["settings"])
-    made_from = tuning_made_from(study, job.algorithm)
-    store.write_json(layout.tuning_file(study.root, job.algorithm), content, made_from)
+    fingerprint = tuning_fingerprint(study, job.algorithm)
+    store.write_json(layout.tuning_file(study.root, job.algorithm), content, fingerprint)
 
 
 def _remove_other_scores(study: StudyReader, algorithm: str, settings: dict[str, float]) -> None:
     """Scores with settings that a smaller bank chose give way, without being asked about."""
-    path = layout.road_file(study.root, algorithm)
+    path = layout.solver_file(study.root, algorithm)
     if path.exists():
-        road = store.read_json(path)
-        if any(road[name] != value for name, value in settings.items()):
+        solver = store.read_json(path)
+        if any(solver[name] != value for name, value in settings.items()):
             for folder in layout.stage_folders(study.root, "trak", algorithm):
                 shutil.rmtree(folder)
             shutil.rmtree(layout.search_folder(study.root, algorithm, TRAK), ignore_errors=True)
 
 
 def _by_kernel(
-    study: StudyReader, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+    study: StudyReader, job: Job, model: nn.Module, solver: Solver, out_to_loss: torch.Tensor
 ) -> Attribute:
     from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, make_kernel
@@ -116,12 +118,12 @@ def _by_kernel(
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     plan = plan_gradients(model, output, first_examples(train))
     seed = checkpoint_seed(study, 0)
-    kernel = make_kernel(model, output, train, test, plan, road.width, seed, job.memory_bytes)
+    kernel = make_kernel(model, output, train, test, plan, solver.width, seed, job.memory_bytes)
     return attribute_by_kernel(kernel, out_to_loss)
 
 
 def _by_features(
-    study: StudyReader, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+    study: StudyReader, job: Job, model: nn.Module, solver: Solver, out_to_loss: torch.Tensor
 ) -> Attribute:
     import torch
 
@@ -133,6 +135,6 @@ def _by_features(
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
     first = first_examples(splits[0])
-    projection = primal_projection(model, output, first, road, checkpoint_seed(study, 0))
+    projection = primal_projection(model, output, first, solver, checkpoint_seed(study, 0))
     train, test = (torch.cat(list(features(model, output, s(), projection))) for s in splits)
     return attribute_by_features(train, test, out_to_loss)

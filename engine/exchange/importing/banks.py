@@ -106,21 +106,21 @@ def import_bank(
     build_data(study, report)
     found = _read(study, folder, output, runs)
     files = {path.name: store.file_digest(path) for path in found.files}
-    made_from = store.fingerprint(
+    fingerprint = store.fingerprint_of(
         "bank", CODE, files, found.output, found.rows.tolist(), study.dataset.fingerprint
     )
     with writing(study):
         before = read_bank_import(study, algorithm)
-        if before and before.fingerprint == made_from:
+        if before and before.fingerprint == fingerprint:
             return before
         if before and not replace:
             raise ImportingError(f"{algorithm} has another imported run bank: add --replace.")
         try:
-            about = _write(study, algorithm, folder, found, files, made_from, report)
+            about = _write(study, algorithm, folder, found, files, fingerprint, report)
             notes = [*about.notes, *_plausibility(study, algorithm, about, folder)]
             about = dataclasses.replace(about, notes=notes)
             store.write_json(
-                layout.bank_import_file(study.root, algorithm), asdict(about), made_from
+                layout.bank_import_file(study.root, algorithm), asdict(about), fingerprint
             )
         finally:
             _sweep(study, algorithm)
@@ -288,7 +288,7 @@ def _write(
     folder: Path,
     found: _Runs,
     files: dict[str, str],
-    made_from: str,
+    fingerprint: str,
     report: Callable[[Progress], None],
 ) -> BankImport:
     """Write the shards, checking every number; return what the bank is."""
@@ -298,7 +298,7 @@ def _write(
     chosen, total = 0, len(found.rows)
     size = max(1, _SHARD_BYTES // (4 * (study.dataset.n_train + study.dataset.n_test)))
     about = BankImport(
-        fingerprint=made_from,
+        fingerprint=fingerprint,
         folder=folder.resolve().name,
         files=files,
         output=found.output,
@@ -327,7 +327,7 @@ def _write(
         store.write_tensors(
             layout.imported_runs_file(study.root, algorithm, about.fingerprint, shard),
             tensors,
-            made_from,
+            fingerprint,
         )
         report(Progress("import", algorithm, shard * size + len(rows), total))
     if len(numbers) < FEWEST_MASKS:

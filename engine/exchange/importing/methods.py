@@ -102,9 +102,9 @@ def import_scores(
         settings=dict(source.settings),
         dataset=dataset.fingerprint,
     )
-    made_from = store.fingerprint("import", CODE, asdict(about))
+    fingerprint = store.fingerprint_of("import", CODE, asdict(about))
     with writing(study):
-        was_there = _is_there(study, algorithm, method, made_from, replace)
+        was_there = _is_there(study, algorithm, method, fingerprint, replace)
         if not was_there:
             write_method_in_blocks(
                 study,
@@ -112,7 +112,7 @@ def import_scores(
                 method,
                 _checked(blocks, negate, algorithm, report),
                 _badge(about, method, kind),
-                made_from,
+                fingerprint,
                 {"import": asdict(about)},
             )
         if not has_scores(study, algorithm, method):
@@ -151,12 +151,12 @@ def _method_name(name: str) -> str:
 
 
 def _is_there(
-    study: StudyReader, algorithm: str, method: str, made_from: str, replace: bool
+    study: StudyReader, algorithm: str, method: str, fingerprint: str, replace: bool
 ) -> bool:
     """Whether these very scores are there. Other ones must be allowed to be replaced."""
     if not layout.method_file(study.root, algorithm, method).exists():
         return False
-    if store.json_made_from(layout.method_file(study.root, algorithm, method)) == made_from:
+    if store.json_fingerprint(layout.method_file(study.root, algorithm, method)) == fingerprint:
         return True
     if not replace:
         raise ImportingError(

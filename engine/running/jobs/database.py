@@ -52,7 +52,7 @@ def home(root: Path) -> str:
     with contextlib.suppress(OSError):
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
         found = root.resolve(strict=True)
-        return store.fingerprint(machine, str(found), found.stat().st_ino)
+        return store.fingerprint_of(machine, str(found), found.stat().st_ino)
     return ""
 
 

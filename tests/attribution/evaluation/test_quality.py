@@ -46,13 +46,13 @@ QUALITY = Quality(
 
 def test_it_survives_the_store(tmp_path: Path) -> None:
     path = tmp_path / "quality.json"
-    store.write_json(path, QUALITY.to_dict(), made_from="")
+    store.write_json(path, QUALITY.to_dict(), fingerprint="")
     assert Quality.from_dict(store.read_json(path)) == QUALITY
 
 
 def test_the_badge_carries_it(small_study: Study, tmp_path: Path) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), made_from="")
+    store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     badge = study.badge()
     assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 12.5)
     assert "LDS 0.310 [0.250, 0.370] · calibrated" in str(badge)
@@ -74,10 +74,10 @@ def test_it_is_parsed_once_and_read_anew_when_the_file_changes(
     small_study: Study, tmp_path: Path
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), made_from="")
+    store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     assert study.quality() is Study.open(study.root).quality()
     changed = replace(QUALITY, seeds=12)
-    store.write_json(layout.quality_file(study.root, "mlp"), changed.to_dict(), made_from="")
+    store.write_json(layout.quality_file(study.root, "mlp"), changed.to_dict(), fingerprint="")
     assert study.quality() == changed
     layout.quality_file(study.root, "mlp").unlink()
     assert study.quality() is None

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.trak.attribute import (
-    Road,
+    Solver,
     attribute_dual,
-    choose_road,
+    choose_solver,
     gram,
     primal_projection,
     temper,
@@ -90,19 +90,21 @@ def dense(model: nn.Module, *splits) -> list[Tensor]:
     ]
 
 
-def road_to(kind: str, width: int = 10_000, proj_dim: int = 10_000, damping: float = 0.5) -> Road:
-    return Road(kind, width, proj_dim, damping, "", 0.5, "gauss-newton")
+def solver_to(
+    kind: str, width: int = 10_000, proj_dim: int = 10_000, damping: float = 0.5
+) -> Solver:
+    return Solver(kind, width, proj_dim, damping, "", 0.5, "gauss-newton")
 
 
-def attribute(model, train, test, road, memory=GIB, seed=0, output=margin) -> Tensor:
-    return attribute_dual(model, output, train, test, road, seed, memory)
+def attribute(model, train, test, solver, memory=GIB, seed=0, output=margin) -> Tensor:
+    return attribute_dual(model, output, train, test, solver, seed, memory)
 
 
-def primal(model, train, test, road, seed=0) -> Tensor:
-    projection = primal_projection(model, margin, next(train()), road, seed)
+def primal(model, train, test, solver, seed=0) -> Tensor:
+    projection = primal_projection(model, margin, next(train()), solver, seed)
     train_features = list(features(model, margin, train(), projection))
     test_features = torch.cat(list(features(model, margin, test(), projection)))
-    factors = factors_of(gram(train_features), test_features, road.damping)
+    factors = factors_of(gram(train_features), test_features, solver.damping)
     return torch.cat([factors @ block.T for block in train_features], 1)
 
 
@@ -133,7 +135,7 @@ def test_linear_layers_that_are_applied_once_need_no_features():
 def test_dual_equals_the_dense_path(make, shape):
     torch.manual_seed(0)
     model, train, test = make(), batches(N, *shape), batches(M, *shape, seed=1)
-    found = attribute(model, train, test, road_to("dual-exact"))
+    found = attribute(model, train, test, solver_to("dual-exact"))
     close(found, dense_trak(*dense(model, train, test), 0.5).float(), 1e-3)
 
 
@@ -143,7 +145,7 @@ def test_a_linear_model_gives_ridge_leverage():
     x, z = (torch.cat([batch["x"] for batch in split()]).double() for split in (train, test))
     ridge = 0.5 * x.square().sum() / N
     wanted = z @ torch.linalg.inv(x.T @ x + ridge * torch.eye(5)) @ x.T
-    found = attribute(model, train, test, road_to("dual-exact"), output=mean)
+    found = attribute(model, train, test, solver_to("dual-exact"), output=mean)
     close(found, wanted.float())
 
 
@@ -153,21 +155,21 @@ def test_primal_scores_follow_from_their_own_features(make, shape, width, proj_d
     """The push-through identity: primal and dual agree when their ridges are the same number."""
     torch.manual_seed(0)
     model, train, test = make(), batches(N, *shape), batches(M, *shape, seed=1)
-    road = road_to("primal", width, proj_dim)
-    projection = primal_projection(model, margin, next(train()), road, 3)
+    solver = solver_to("primal", width, proj_dim)
+    projection = primal_projection(model, margin, next(train()), solver, 3)
     a, b = (torch.cat(list(features(model, margin, s(), projection))) for s in (train, test))
     damping = 0.5 * N / a.shape[1]  # the dual's mean diagonal is tr / n, the primal's tr / p
-    close(primal(model, train, test, road, seed=3), dense_trak(a, b, damping).float(), 1e-3)
+    close(primal(model, train, test, solver, seed=3), dense_trak(a, b, damping).float(), 1e-3)
 
 
 @CASES
 def test_scores_do_not_depend_on_batch_size_or_memory(make, shape):
     torch.manual_seed(0)
     model, test = make(), batches(M, *shape, seed=1)
-    road = road_to("dual-wide", 60)
-    wanted = attribute(model, batches(N, *shape), test, road)
+    solver = solver_to("dual-wide", 60)
+    wanted = attribute(model, batches(N, *shape), test, solver)
     for size, memory in ((1, GIB), (40, GIB), (16, 1)):
-        found = attribute(model, batches(N, *shape, size=size), test, road, memory)
+        found = attribute(model, batches(N, *shape, size=size), test, solver, memory)
         close(found, wanted, 1e-3)
 
 
@@ -177,41 +179,41 @@ def test_weights_give_the_gauss_newton_step():
     model, train, test = mlp(), batches(N, 5), batches(M, 5, seed=1)
     a, b = (x.double() for x in dense(model, train, test))
     q = torch.rand(N)
-    road = road_to("dual-exact")
+    solver = solver_to("dual-exact")
     weights = q.double().sqrt() / q.double().sqrt().mean()
     weighted = a.T @ (weights[:, None] * a)
     eye = torch.eye(a.shape[1], dtype=torch.float64)
-    wanted = b @ torch.linalg.inv(weighted + road.damping * weighted.trace() / N * eye) @ a.T
-    found = attribute_dual(model, margin, train, test, road, 0, GIB, q)
+    wanted = b @ torch.linalg.inv(weighted + solver.damping * weighted.trace() / N * eye) @ a.T
+    found = attribute_dual(model, margin, train, test, solver, 0, GIB, q)
     close(found, wanted.float(), 1e-3)
 
-    in_p = road.damping * a.shape[1] / N  # the mean diagonal is tr / p here, tr / n in the dual
-    factors = factors_of(gram(a.float().split(7), road, q), b.float(), in_p)
+    in_p = solver.damping * a.shape[1] / N  # the mean diagonal is tr / p here, tr / n in the dual
+    factors = factors_of(gram(a.float().split(7), solver, q), b.float(), in_p)
     close(factors @ a.float().T, wanted.float(), 1e-3)
 
 
 def test_out_to_loss_gradients_that_are_all_one_weigh_nothing():
     torch.manual_seed(0)
     model, train, test = mlp(), batches(N, 5), batches(M, 5, seed=1)
-    road = road_to("dual-exact")
-    found = attribute_dual(model, margin, train, test, road, 0, GIB, torch.ones(N))
-    close(found, attribute(model, train, test, road))
-    assert temper(torch.tensor([0.0, 0.25]), road).tolist() == pytest.approx([1e-4, 0.5])
+    solver = solver_to("dual-exact")
+    found = attribute_dual(model, margin, train, test, solver, 0, GIB, torch.ones(N))
+    close(found, attribute(model, train, test, solver))
+    assert temper(torch.tensor([0.0, 0.25]), solver).tolist() == pytest.approx([1e-4, 0.5])
 
 
 def test_wide_features_come_close_to_the_exact_kernel():
     torch.manual_seed(0)
     model, train, test = cnn(), batches(N, 1, 6, 6), batches(M, 1, 6, 6, seed=1)
-    exact = attribute(model, train, test, road_to("dual-exact", damping=3.0))
-    wide = attribute(model, train, test, road_to("dual-wide", 300, damping=3.0))
+    exact = attribute(model, train, test, solver_to("dual-exact", damping=3.0))
+    wide = attribute(model, train, test, solver_to("dual-wide", 300, damping=3.0))
     assert torch.corrcoef(torch.stack([exact.flatten(), wide.flatten()]))[0, 1] > 0.95
 
 
 def test_a_seed_fixes_the_scores():
     torch.manual_seed(0)
     model, train, test = cnn(), batches(N, 1, 6, 6), batches(M, 1, 6, 6, seed=1)
-    road = road_to("dual-wide", 60)
-    first, again, other = (attribute(model, train, test, road, seed=s) for s in (1, 1, 2))
+    solver = solver_to("dual-wide", 60)
+    first, again, other = (attribute(model, train, test, solver, seed=s) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 
@@ -219,7 +221,7 @@ def test_a_seed_fixes_the_scores():
 def test_no_damping_on_a_singular_kernel_is_an_error():
     model, train, test = nn.Linear(5, 1), batches(N, 5), batches(M, 5, seed=1)
     with pytest.raises(DataloupeError, match="not positive definite"):
-        attribute(model, train, test, road_to("dual-exact", damping=0.0), output=mean)
+        attribute(model, train, test, solver_to("dual-exact", damping=0.0), output=mean)
     with pytest.raises(DataloupeError, match="not positive definite"):
         factors_of(torch.zeros(3, 3), torch.ones(2, 3), 0.0)
 
@@ -227,7 +229,7 @@ def test_no_damping_on_a_singular_kernel_is_an_error():
 def test_train_mode_batch_norm_is_refused():
     train = batches(N, 1, 6, 6)
     with pytest.raises(CheckpointError, match="train mode"):
-        attribute(cnn().train(), train, train, road_to("dual-exact"))
+        attribute(cnn().train(), train, train, solver_to("dual-exact"))
 
 
 @CASES
@@ -241,19 +243,20 @@ def test_nan_data_is_refused(make, shape):
             yield {**batch, "x": x}
 
     with pytest.raises(DataloupeError, match="not finite"):
-        attribute(model, broken, train, road_to("dual-exact"))
+        attribute(model, broken, train, solver_to("dual-exact"))
 
 
-# --- the choice of road --------------------------------------------------------------------------
+# --- the choice of solver
+# --------------------------------------------------------------------------
 
 
-def choose(model, shape, n_train, memory=GIB, **spec) -> Road:
-    return choose_road(
+def choose(model, shape, n_train, memory=GIB, **spec) -> Solver:
+    return choose_solver(
         model, margin, next(batches(4, *shape)()), n_train, 100, TrakSpec(**spec), memory
     )
 
 
-def test_roads_by_size_and_memory():
+def test_solvers_by_size_and_memory():
     assert choose(mlp(), (5,), 5_000).kind == "dual-exact"
     assert choose(cnn(), (1, 6, 6), 5_000).kind == "dual-exact"
     assert choose(cnn(), (1, 6, 6), 5_000, width=100).kind == "dual-wide"
@@ -264,11 +267,11 @@ def test_roads_by_size_and_memory():
     assert reason.endswith(".")
 
 
-def test_a_road_in_the_spec_is_taken_or_refused():
-    assert choose(mlp(), (5,), 5_000, road="primal").kind == "primal"
-    assert choose(mlp(), (5,), 5_000, road="dual-wide", width=64).width == 12
+def test_a_solver_in_the_spec_is_taken_or_refused():
+    assert choose(mlp(), (5,), 5_000, solver="primal").kind == "primal"
+    assert choose(mlp(), (5,), 5_000, solver="dual-wide", width=64).width == 12
     with pytest.raises(SpecError, match="memory_gib"):
-        choose(mlp(), (5,), 5_000, memory=10**6, road="dual-exact")
+        choose(mlp(), (5,), 5_000, memory=10**6, solver="dual-exact")
 
 
 def test_damping_in_the_spec_is_taken_even_if_zero():

@@ -18,8 +18,8 @@ from engine.attribution.trak.forgetting import (
 )
 from engine.attribution.trak.gradients import plan_gradients
 from engine.attribution.trak.kernel import first_examples
-from engine.attribution.trak.live import dual_solver
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.live import dual_inverse
+from engine.attribution.trak.solver import Solver
 from tests.attribution.trak.test_attribute import GIB, M, N, batches, cnn, margin, mlp
 
 FORGET = [3, 7, 20]
@@ -46,10 +46,10 @@ def test_it_is_the_sum_of_the_scores_of_each_class_logit(make, curvature) -> Non
     model, shape = make(), (5,) if make is mlp else (1, 8, 8)
     train, test = batches(N, *shape), batches(M, *shape, seed=1)
     plan = plan_gradients(model, margin, first_examples(train))
-    road = Road("dual-exact", plan.n_parameters, 0, 0.5, "", 0.5, curvature)
+    solver = Solver("dual-exact", plan.n_parameters, 0, 0.5, "", 0.5, curvature)
     q, weights = weights_of(N)
-    solver = dual_solver(model, margin, train, plan, road, 0, GIB, q)
-    along = direction(model, margin, train, dual_coefficients(solver, weights))
+    inverse = dual_inverse(model, margin, train, plan, solver, 0, GIB, q)
+    along = direction(model, margin, train, dual_coefficients(inverse, weights))
     found = derivative(model, logits_of, test(), along)
     for c in range(3):
 
@@ -59,26 +59,26 @@ def test_it_is_the_sum_of_the_scores_of_each_class_logit(make, curvature) -> Non
         def asked() -> Iterator[dict[str, Tensor]]:
             return ({"x": batch["x"]} for batch in test())
 
-        scores = attribute_dual(model, output, train, asked, road, 0, GIB, q)
+        scores = attribute_dual(model, output, train, asked, solver, 0, GIB, q)
         wanted = scores[:, FORGET] @ q[FORGET]
         torch.testing.assert_close(found[:, c], wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_both_roads_agree_where_nothing_is_projected() -> None:
+def test_both_solvers_agree_where_nothing_is_projected() -> None:
     torch.manual_seed(0)
     model, train = mlp(), batches(N, 5)
     plan = plan_gradients(model, margin, first_examples(train))
     width = plan.n_parameters
     # λ is relative to the mean diagonal over p features there, over n examples here.
-    dual = Road("dual-exact", width, 0, 0.5 * N / width, "", 0.5, "gauss-newton")
-    primal = Road("primal", width, width, 0.5, "", 0.5, "gauss-newton")
+    dual = Solver("dual-exact", width, 0, 0.5 * N / width, "", 0.5, "gauss-newton")
+    primal = Solver("primal", width, width, 0.5, "", 0.5, "gauss-newton")
     q, weights = weights_of(N)
     blocks = [dense_gradients(model, margin, batch) for batch in train()]
     solved = primal_coefficients(
         lambda: iter(blocks), gram(iter(blocks), primal, q), primal, q, weights
     )
-    solver = dual_solver(model, margin, train, plan, dual, 0, GIB, q)
-    wanted = dual_coefficients(solver, weights)
+    inverse = dual_inverse(model, margin, train, plan, dual, 0, GIB, q)
+    wanted = dual_coefficients(inverse, weights)
     torch.testing.assert_close(solved, wanted, rtol=2e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
@@ -108,11 +108,11 @@ def test_a_linear_model_is_foretold_exactly() -> None:
     residuals = torch.linalg.solve(torch.eye(3) - hat, y[FORGET] - a @ w)
     weights = torch.zeros(N).index_put((torch.tensor(FORGET),), residuals)
     damping = ridge / float((x @ x.T).diagonal().mean())
-    road = Road("dual-exact", 5, 0, damping, "", 0.0, "plain")
+    solver = Solver("dual-exact", 5, 0, damping, "", 0.0, "plain")
     train = lambda: iter([{"x": x[:25]}, {"x": x[25:]}])  # noqa: E731
     plan = plan_gradients(model, output, first_examples(train))
-    solver = dual_solver(model, output, train, plan, road, 0, GIB, torch.ones(N))
-    along = direction(model, output, train, dual_coefficients(solver, weights))
+    inverse = dual_inverse(model, output, train, plan, solver, 0, GIB, torch.ones(N))
+    along = direction(model, output, train, dual_coefficients(inverse, weights))
     test = torch.randn(M, 5, generator=generator)
     with torch.no_grad():
         now = logits(model, {"x": test})
