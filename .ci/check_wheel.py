@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def missing_and_extra(wheel: Path) -> tuple[set[str], set[str]]:
-    """Files of the shipped folders that the wheel lacks, and files in it that are of no such folder."""
+    """Files of the shipped folders that the wheel lacks, and what else it holds."""
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *SHIPPED],
@@ -34,4 +34,6 @@ if __name__ == "__main__":
     if missing or extra:
         sys.exit(1)
     size = Path(sys.argv[1]).stat().st_size / 2**20
-    print(f"{Path(sys.argv[1]).name}: {size:.1f} MiB, every file of {', '.join(SHIPPED)}, and no other")
+    print(
+        f"{Path(sys.argv[1]).name}: {size:.1f} MiB, all files of {', '.join(SHIPPED)} and no other"
+    )

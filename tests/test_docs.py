@@ -27,6 +27,7 @@ SHOWN = ("text", "toml")
 """Blocks that nobody runs. A language that is in neither may not be used."""
 NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->\n$")
 FILE = re.compile(r"`((?:\.ci|assets|benchmarks|dashboard|docs|engine|tests)/[\w./-]*)`")
+ANY_FILE = re.compile(r"`([\w./-]+(?:/|\.\w+))`")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_of_the_project_that_it_names_exist(page: Path) -> None:
     for name in FILE.findall(page.read_text()):
         assert (ROOT / name).exists(), f"{name_of(page)} names {name}"
+
+
+def test_contributing_names_one_file_a_question_and_all_of_them_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    questions = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(questions) >= 10
+    for line in questions:
+        question, where, _ = line.strip("|").split("|")
+        assert ANY_FILE.search(where), f"{question.strip()!r} names no file"
+    for name in ANY_FILE.findall(text):
+        assert (ROOT / name).exists(), f"CONTRIBUTING.md names {name}"
 
 
 # --- what the pages tell to do works -------------------------------------------------------------
