@@ -29,6 +29,8 @@ NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->\n$")
 FILE = re.compile(r"`((?:\.ci|assets|benchmarks|dashboard|docs|engine|tests)/[\w./-]*)`")
 ANY_FILE = re.compile(r"`([\w./-]+(?:/|\.\w+))`")
 
+PROGRAM = f"{sys.executable} -c 'import sys; from engine.cli.main import main; sys.exit(main())'"
+
 
 @dataclass(frozen=True)
 class Block:
@@ -176,7 +178,7 @@ def run_commands(commands: str, where: str, folder: Path) -> None:
             except SystemExit as ended:
                 code = ended.code
         else:
-            program = f'dataloupe() {{ "{sys.executable}" -m engine.cli.main "$@"; }}\n{line}'
+            program = f'dataloupe() {{ {PROGRAM} "$@"; }}\n{line}'
             environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT)}
             code = subprocess.run(
                 ["bash", "-ec", program], cwd=folder, env=environment, check=False
