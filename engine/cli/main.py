@@ -23,6 +23,7 @@ from engine.cli import (
     unlearning,
 )
 from engine.cli.arguments import EXIT_MISTAKE
+from engine.cli.completion import add_completion
 from engine.store.errors import DataloupeError, InterruptedBuild
 
 EXIT_INTERRUPTED = 130
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
+    options = add_completion(_parser()).parse_args(arguments)
     try:
         code: int = options.verb(options)
     except InterruptedBuild as error:
