@@ -18,14 +18,14 @@ ORDER = (
     "engine.data",
     "engine.attribution",
     "engine.tasks",
-    "engine.study.reader",
+    "engine.study",
     "engine.training",
     "engine.running",
-    "engine.build.build",
+    "engine.build",
     "engine.exchange",
     "engine.applications",
     "engine.api",
-    "engine.cli.main",
+    "engine.cli",
     "dashboard",
 )
 """From the ground up. A module imports from its own room and those before it."""
@@ -35,6 +35,9 @@ MOST_LINES = 450
 MOST_METHODS = 25
 LONGER_FILES: dict[str, int] = {
     "engine.store.layout": 480,  # a table of every file of a study, and a function for each
+    # To be split when verification and unlearning share one store of retrained models:
+    "engine.applications.unlearning.audit": 600,
+    "engine.applications.verification": 520,
 }
 """Files that may be longer, with the reason."""
 
