@@ -1,4 +1,4 @@
-"""`python -m engine.cli.main` is the command `dataloupe`."""
+"""`python -m engine.cli` is the command `dataloupe`."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_switching_the_method_on_the_page_changes_the_link(
     monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
     app = AppTest.from_file(str(APP), default_timeout=30)
     app.query_params["test"] = "test-7"
-    app.switch_page("pages/explain.py").run()
+    app.switch_page("views/explain.py").run()
     assert app.query_params["method"] == ranked_methods(study, resolve_algorithm(study))[0]
     app.selectbox(key="method").select("planted").run()
     assert not app.exception

@@ -19,7 +19,7 @@ from tests.builders.job_processes import end_everything
 from tests.builders.synthetic_study import write_study
 
 ROOT = Path(__file__).parents[2]
-DATALOUPE = (sys.executable, "-P", "-m", "engine.cli.main")
+DATALOUPE = (sys.executable, "-P", "-m", "engine.cli")
 """Without the current folder on the path, as the installed command has it."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 
