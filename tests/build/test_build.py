@@ -69,7 +69,7 @@ def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(
     command = [
         sys.executable,
         "-m",
-        "engine.cli.main",
+        "engine.cli",
         "build",
         str(study_folder),
         "--workers",
@@ -337,7 +337,7 @@ def test_workers_end_with_their_build(study_folder: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "engine.cli.main",
+        "engine.cli",
         "build",
         str(study_folder),
         "--workers",

@@ -29,7 +29,7 @@ from engine.study.reader import StudyReader
 SIDE = 112
 SHOWN = 36
 MOST_DRAWN = 2_000
-KIND = "foretell"
+KIND = "predict"
 
 
 # --- foretold -----------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def foretold_margins(study: StudyReader, removed: Removal, location: Location, k
 
 
 def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> None:
-    job = latest_job(study, "foretell", algorithm, removed)
+    job = latest_job(study, "predict", algorithm, removed)
     if job is not None and job.status != "done":
         job_panel(study, job.id)
         if job.active:
@@ -80,7 +80,7 @@ def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> Non
         {"forget": list(removed), "algorithm": algorithm},
         f"Foretell forgetting {len(removed):,} examples",
         icon=":material/online_prediction:",
-        key="foretell",
+        key="predict",
     )
     if told := refusal(KIND):
         warning([told])
