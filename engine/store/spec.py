@@ -285,7 +285,7 @@ def _say(
     return "\n".join(f"{found} {' or '.join(what)}." for found, what in said.items())
 
 
-_RENAMED = {"trak.solver": "trak.solver"}
+_RENAMED = {"trak.road": "trak.solver"}
 """Keys of older study.toml files, and what they are called today."""
 
 

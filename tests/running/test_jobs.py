@@ -111,7 +111,7 @@ def test_what_was_there_before_is_no_speed(idle_study: Study) -> None:
 
 def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
     for kind, parameters, message in (
-        ("nothing", {}, "no kind of job 'nothing'; there are build"),
+        ("nothing", {}, "no job kind 'nothing'; kinds are build"),
         ("count", {"wrong": 1}, "takes no 'wrong'"),
         ("count", {"steps": float("nan")}, "plain JSON"),
         ("count", {"steps": object()}, "plain JSON"),

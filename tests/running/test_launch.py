@@ -161,7 +161,7 @@ def test_a_port_that_another_server_took_first_is_left_to_it(
     [
         ("127.0.0.1", 0, "does not exist"),
         ("127.0.0.1", 70_000, "does not exist"),
-        ("no.such.host.invalid", 8600, "no address"),
+        ("no.such.host.invalid", 8600, "not an address"),
     ],
 )
 def test_impossible_places(study: Study, address: str, port: int, message: str) -> None:
