@@ -189,7 +189,8 @@ def verify(
         seeds: Models with and without.
         method: Whose scores foretell; None: the default.
         control: Also retrain without as many random training examples of the same classes.
-        device, workers: As for `build`.
+        device: As for `build`.
+        workers: As for `build`.
         report: Called as models are done.
 
     Raises:

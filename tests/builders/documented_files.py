@@ -65,7 +65,7 @@ def write_documented_files(built: Study, folder: Path, *, with_study: bool) -> N
         for name in ("my-study", "demo"):
             shutil.copytree(built.root, folder / name)
     for name in ("ids.csv", "remove.csv"):
-        (folder / name).write_text("id\ntrain-3\ntrain-17\n")
+        (folder / name).write_text("id\ntrain-17\ntrain-99\n")
     checkpoints = sorted(
         (built.root / "algorithms" / "augmented" / "checkpoints").rglob("*.safetensors")
     )
