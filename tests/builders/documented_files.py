@@ -19,8 +19,8 @@ seed = 3
 
 [data]
 source = "fashion-mnist"
-train_limit = 300
-test_limit = 60
+train_limit = 200
+test_limit = 40
 
 [task]
 mean = 0.286
@@ -29,7 +29,7 @@ std = 0.353
 [algorithms.plain]
 architecture = "mlp"
 architecture_options = { widths = [32] }
-epochs = 4
+epochs = 3
 learning_rate = 0.05
 batch_size = 64
 checkpoints = 3
@@ -37,7 +37,7 @@ checkpoints = 3
 [algorithms.augmented]
 architecture = "mlp"
 architecture_options = { widths = [32] }
-epochs = 4
+epochs = 3
 learning_rate = 0.05
 batch_size = 64
 checkpoints = 3
