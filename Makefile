@@ -34,12 +34,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@echo "== Installing the tools for tests: about 90 packages more, 1 GB on disk"
+	@echo "== Installing the tools for tests: about 80 packages more, 1 GB on disk"
 	$(PIP) -e ".[dev]"
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed
-	@echo "== Installing the tools for the documentation: about 25 small packages"
+	@echo "== Installing the tools for the documentation: about 20 small packages"
 	$(PIP) -e ".[docs]"
 	touch $@
 

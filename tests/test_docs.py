@@ -25,7 +25,7 @@ AT_THE_ROOT = sorted(ROOT.glob("*.md"))
 RUN = ("sh", "python")
 SHOWN = ("text", "toml")
 """Blocks that nobody runs. A language that is in neither may not be used."""
-NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->\n$")
+NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->\n\Z")
 FILE = re.compile(r"`((?:\.ci|assets|benchmarks|dashboard|docs|engine|tests)/[\w./-]*)`")
 ANY_FILE = re.compile(r"`([\w./-]+(?:/|\.\w+))`")
 

@@ -19,8 +19,8 @@ seed = 3
 
 [data]
 source = "fashion-mnist"
-train_limit = 300
-test_limit = 60
+train_limit = 200
+test_limit = 40
 
 [task]
 mean = 0.286
@@ -29,7 +29,7 @@ std = 0.353
 [algorithms.plain]
 architecture = "mlp"
 architecture_options = { widths = [32] }
-epochs = 4
+epochs = 3
 learning_rate = 0.05
 batch_size = 64
 checkpoints = 3
@@ -37,7 +37,7 @@ checkpoints = 3
 [algorithms.augmented]
 architecture = "mlp"
 architecture_options = { widths = [32] }
-epochs = 4
+epochs = 3
 learning_rate = 0.05
 batch_size = 64
 checkpoints = 3
@@ -65,7 +65,7 @@ def write_documented_files(built: Study, folder: Path, *, with_study: bool) -> N
         for name in ("my-study", "demo"):
             shutil.copytree(built.root, folder / name)
     for name in ("ids.csv", "remove.csv"):
-        (folder / name).write_text("id\ntrain-3\ntrain-17\n")
+        (folder / name).write_text("id\ntrain-17\ntrain-99\n")
     checkpoints = sorted(
         (built.root / "algorithms" / "augmented" / "checkpoints").rglob("*.safetensors")
     )
