@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ from engine import (
     store,
 )
 from engine.attribution.datamodels import bank
+from engine.build.build import writing
+from engine.build.run import Run
+from engine.build.stages import bank as stage
 from engine.models import build_model
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
@@ -48,6 +52,14 @@ def study_with(tmp_path: Path, small_study: Study, text: str) -> Study:
     )
     (root / "study.toml").write_text(text)
     return Study.open(root)
+
+
+def train_bank(
+    study: Study, workers: int, report: Callable[[Progress], None] = lambda step: None
+) -> None:
+    """The stage of the bank alone."""
+    with writing(study):
+        stage.run(Run(study, "cpu", workers, report), "mlp")
 
 
 # --- what a run is ------------------------------------------------------------------------------
@@ -143,7 +155,7 @@ def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
     with pytest.raises(StoreError, match=r"has 15 of 34 runs so far"):
         study.bank()
     assert not study.has_bank("mlp")
-    study.build(workers=2)
+    study.build(workers=0)
     assert study.has_bank("mlp")
     assert {path: path.stat().st_mtime_ns for path in old} == old
     assert len(list(study.bank_folder("mlp").iterdir())) == 34
@@ -236,11 +248,8 @@ def test_weights_without_their_recipe_are_refused_before_anything_is_built(
 def test_a_run_that_diverges_is_named(copy: Study) -> None:
     study = change(copy.root, "learning_rate = 0.05", "learning_rate = 1000.0")
     shutil.rmtree(copy.bank_folder("mlp"))
-    from engine.build.run import Run
-    from engine.build.stages import bank as stage
-
     with pytest.raises(DataloupeError, match=r"^Subset run 00000-0 of mlp: Training diverged"):
-        stage.run(Run(study, "cpu", 0, lambda progress: None), "mlp")
+        train_bank(study, workers=0)
 
 
 def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
@@ -270,12 +279,13 @@ def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words:
 # --- workers that die ---------------------------------------------------------------------------
 
 
+@pytest.mark.determinism
 def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     small_study: Study, tmp_path: Path
 ) -> None:
     text = SMALL_STUDY.replace("masks = 15", "masks = 40\nseeds = 2")
     undisturbed = study_with(tmp_path / "a", small_study, text)
-    undisturbed.build(workers=2)
+    train_bank(undisturbed, workers=0)
     study = study_with(tmp_path / "b", small_study, text)
     moments, killed, done = random.Random(0), 0, threading.Event()
     others = set(children_of(os.getpid()))  # such as the driver of a browser for other tests
@@ -294,8 +304,7 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     seen: list[int] = []
 
     def note(step: Progress) -> None:
-        if step.stage == "bank":
-            seen.append(step.done)
+        seen.append(step.done)
 
     killer = threading.Thread(target=kill_workers)
     killer.start()
@@ -303,10 +312,11 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
         while not study.has_bank("mlp"):
             seen.clear()
             with contextlib.suppress(DataloupeError):  # one run's workers were killed three times
-                study.build(workers=2, on_progress=note)
+                train_bank(study, workers=2, report=note)
             assert seen == list(range(seen[0], seen[0] + len(seen)))
     finally:
         done.set()
         killer.join()
     assert killed == 20
+    train_bank(study, workers=0)  # clears what workers left that died
     assert contents(study.root) == contents(undisturbed.root)

@@ -403,7 +403,7 @@ def test_a_broken_record_hides_that_upload_alone(study: Study, worker: KeptWorke
     other = accept(study, [named(variant(2))], worker=worker)
     study.upload_file(one.id).write_text("{")
     assert list(study.uploads) == [other.id]
-    study.upload_file(one.id).unlink()
+    write_upload(study, one)  # so that it can be deleted with its files
 
 
 # --- the quick report ----------------------------------------------------------------------------
