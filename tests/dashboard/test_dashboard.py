@@ -37,6 +37,7 @@ from engine.store.errors import DataloupeError
 from engine.store.records import Influence
 from engine.study.reader import Study
 from engine.study.slices import save_slice, saved_slices
+from tests.builders.copies import copy_of
 from tests.builders.synthetic_study import CLASSES, write_predictions, write_scores, write_study
 from tests.conftest import APP
 
@@ -891,7 +892,10 @@ def test_confusions_are_counted(pairs: list[tuple[int, int]]) -> None:
 # --- Provenance --------------------------------------------------------------------------------
 
 
-def test_provenance_tells_what_was_made_from_what(visit: Any, complete: Study) -> None:
+def test_provenance_tells_what_was_made_from_what(
+    visit: Any, complete: Study, tmp_path: Path
+) -> None:
+    complete = copy_of(complete, tmp_path / "copy")
     store.write_tensors(
         complete.checkpoint_file("cnn", 0),
         {"w": np.zeros(2, np.float32)},

@@ -27,7 +27,7 @@ from engine.exchange.uploads.room import incoming, used_bytes
 from engine.running.kept_worker import KeptWorker
 from engine.store.errors import DataloupeError, StoreError, UploadError
 from engine.study.doctor import examine
-from engine.study.uploads import read_uploads
+from engine.study.uploads import read_uploads, write_upload
 from tests.builders.hostile_uploads import (
     Attack,
     fitting_weights,
