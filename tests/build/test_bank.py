@@ -283,7 +283,7 @@ def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words:
 def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     small_study: Study, tmp_path: Path
 ) -> None:
-    text = SMALL_STUDY.replace("masks = 15", "masks = 40\nseeds = 2")
+    text = SMALL_STUDY.replace("masks = 15", "masks = 60\nseeds = 2")
     undisturbed = study_with(tmp_path / "a", small_study, text)
     train_bank(undisturbed, workers=0)
     study = study_with(tmp_path / "b", small_study, text)
