@@ -11,7 +11,7 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import STUDY_VARIABLE
+from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
 from tests.builders.copies import copy_of
@@ -103,7 +103,7 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
         if "_" in view:
             app.run()  # Only then is it known that its address is another than its file's name.
         if view != "overview":
-            app.switch_page(f"views/{view}.py")
+            app.switch_page(f"pages/{view}.py")
         app.run()
         assert not app.exception
         return app

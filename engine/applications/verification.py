@@ -26,10 +26,16 @@ from engine.build.retraining import (
     removal_of,
     retrain,
     retrained,
-    retrained_made_from,
+    retrained_fingerprint,
 )
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.counterfactuals import predict_removal
+from engine.study.methods import ranked_methods
+from engine.study.models import has_predictions, read_predictions
+from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
 
 CODE = 1
 """Raised whenever the same models would be told otherwise."""
@@ -38,12 +44,6 @@ MOST_SEEDS = 100
 
 Report = Callable[[int, int, str], None]
 """Called with (done, total, what is being done)."""
-
-_T_95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-)
-"""Two-sided 95 % quantiles of Student's t with 1, 2, … degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Verification:
             control.
         control: What their removal did.
         created: When, UTC.
-        made_from: Fingerprint of the models without the removal set.
+        fingerprint: Fingerprint of the models without the removal set.
         scores: Fingerprint of the scores that foretold.
         device, versions: That the last of the models was trained with.
     """
@@ -116,7 +116,7 @@ class Verification:
     control_removed: list[int]
     control: list[Outcome]
     created: str
-    made_from: str
+    fingerprint: str
     scores: str | None
     device: str
     versions: dict[str, str]
@@ -167,7 +167,7 @@ class Question:
 
 
 def verify(
-    study: Study,
+    study: StudyReader,
     removed: Iterable[int | str],
     *,
     tests: Iterable[int | str] = (),
@@ -189,7 +189,8 @@ def verify(
         seeds: Models with and without.
         method: Whose scores foretell; None: the default.
         control: Also retrain without as many random training examples of the same classes.
-        device, workers: As for `build`.
+        device: As for `build`.
+        workers: As for `build`.
         report: Called as models are done.
 
     Raises:
@@ -214,14 +215,14 @@ def verify(
     return found
 
 
-def ask(study: Study, removed: Iterable[int | str], tests: Iterable[int | str]) -> Question:
+def ask(study: StudyReader, removed: Iterable[int | str], tests: Iterable[int | str]) -> Question:
     """Check a removal set and the test examples asked about. Raises as `verify`."""
-    rows = tuple(dict.fromkeys(study.row("test", test) for test in tests))
+    rows = tuple(dict.fromkeys(resolve_row(study, "test", test) for test in tests))
     return Question(removal_of(study, removed), rows)
 
 
 def verify_all(
-    study: Study,
+    study: StudyReader,
     questions: Sequence[Question],
     *,
     seeds: int = 5,
@@ -255,7 +256,7 @@ def verify_all(
     return [found[number] for number in range(len(questions))]
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `verify`."""
     defaults: dict[str, Any] = {"removed": [], "tests": [], "seeds": 5, "algorithm": None}
     defaults |= {"method": None, "control": False, "device": "auto", "workers": None}
@@ -270,7 +271,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: `parameters` are the arguments of `verify`; the answer names it."""
     found = verify(study, report=report, **parameters)
     return {
@@ -290,26 +291,26 @@ def complete(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
 
 
 def check(
-    study: Study, algorithm: str | None, method: str | None, seeds: int
+    study: StudyReader, algorithm: str | None, method: str | None, seeds: int
 ) -> tuple[str, str | None]:
     """(algorithm, method), if what they name can be verified. Raises as `verify`."""
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     if not 1 <= seeds <= MOST_SEEDS:
         raise DataloupeError(f"seeds must be from 1 to {MOST_SEEDS}, not {seeds}.")
     check_recipe(study, algorithm)
-    if not study.has_predictions(algorithm):
+    if not has_predictions(study, algorithm):
         raise DataloupeError(
             f"{study.root} has no predictions of {algorithm} yet. `dataloupe build {study.root}` "
             "makes them."
         )
-    if method is not None or study.methods(algorithm):
-        method = study.method(algorithm, method)
+    if method is not None or ranked_methods(study, algorithm):
+        method = resolve_method(study, algorithm, method)
     return algorithm, method
 
 
-def read_verifications(study: Study, algorithm: str) -> list[Verification]:
+def read_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All that are kept, oldest first. Raises StoreError for a file that is broken."""
-    files = study.verification_files(algorithm)
+    files = layout.verification_files(study.root, algorithm)
     found = [Verification.from_dict(store.read_json(path)) for path in files]
     return sorted(found, key=lambda one: (one.created, one.id))
 
@@ -353,7 +354,7 @@ def agreement(predicted: np.ndarray, actual: np.ndarray) -> tuple[float, float] 
     return slope, float(np.corrcoef(predicted, actual)[0, 1])
 
 
-def control_of(study: Study, removed: Removal) -> Removal:
+def control_of(study: StudyReader, removed: Removal) -> Removal:
     """As many other training examples of the same classes: random, but always the same ones.
 
     Raises:
@@ -381,7 +382,7 @@ def control_of(study: Study, removed: Removal) -> Removal:
 
 
 def _all_trained(
-    study: Study, algorithm: str, question: Question, control: Removal, seeds: int
+    study: StudyReader, algorithm: str, question: Question, control: Removal, seeds: int
 ) -> bool:
     removals = [NOTHING, question.removed, *([control] if control else [])]
     return all(
@@ -390,7 +391,7 @@ def _all_trained(
 
 
 def _tell(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str | None,
     question: Question,
@@ -398,12 +399,16 @@ def _tell(
     seeds: int,
 ) -> Verification:
     """Read the models, write the verification."""
-    scores = None if method is None else store.json_made_from(study.search_file(algorithm, method))
-    made_from = retrained_made_from(study, algorithm, question.removed)
-    asked = [made_from, method, scores, list(question.tests), seeds, list(control)]
-    name = store.fingerprint("verification", CODE, algorithm, *asked)
+    scores = (
+        None
+        if method is None
+        else store.json_fingerprint(layout.search_file(study.root, algorithm, method))
+    )
+    fingerprint = retrained_fingerprint(study, algorithm, question.removed)
+    asked = [fingerprint, method, scores, list(question.tests), seeds, list(control)]
+    name = store.fingerprint_of("verification", CODE, algorithm, *asked)
     ids = study.table("train")["id"].to_numpy()
-    made_by = _made_by(study, algorithm, question.removed, seeds)
+    metadata = _metadata(study, algorithm, question.removed, seeds)
     found = Verification(
         id=name,
         algorithm=algorithm,
@@ -417,22 +422,24 @@ def _tell(
         if control
         else [],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        made_from=made_from,
+        fingerprint=fingerprint,
         scores=scores,
-        device=made_by.pop("device"),
-        versions={name: str(value) for name, value in made_by.items() if name != "seed"},
+        device=metadata.pop("device"),
+        versions={name: str(value) for name, value in metadata.items() if name != "seed"},
     )
-    store.write_json(study.verification_file(algorithm, name), found.to_dict(), made_from)
+    store.write_json(
+        layout.verification_file(study.root, algorithm, name), found.to_dict(), fingerprint
+    )
     return found
 
 
-def _made_by(study: Study, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
-    made_from = retrained_made_from(study, algorithm, removed)
-    return store.read_made_by(study.retrained_file(algorithm, made_from, seeds - 1))
+def _metadata(study: StudyReader, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
+    fingerprint = retrained_fingerprint(study, algorithm, removed)
+    return store.read_metadata(layout.retrained_file(study.root, algorithm, fingerprint, seeds - 1))
 
 
 def _outcomes(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str | None,
     removed: Removal,
@@ -445,7 +452,7 @@ def _outcomes(
         [retrained(study, algorithm, removal, seed) for seed in range(seeds)]
         for removal in (NOTHING, removed)
     )
-    table, said = study.table("test"), study.predictions("test", algorithm)
+    table, said = study.table("test"), read_predictions(study, "test", algorithm)
     classes = np.array(study.dataset.classes, dtype=object)
     predicted = predicted_changes(study, algorithm, method, removed, tests)
     found = []
@@ -480,24 +487,27 @@ def _outcomes(
 
 
 def predicted_changes(
-    study: Study, algorithm: str, method: str | None, removed: Removal, tests: Sequence[int]
+    study: StudyReader, algorithm: str, method: str | None, removed: Removal, tests: Sequence[int]
 ) -> list[Measured | None]:
     """What the scores foretell of each test example's margin without `removed`."""
     if method is None:
         return [None] * len(tests)
     candidates = np.tile(np.array(removed, np.int64), (len(tests), 1))
-    scores = study.score_matrix(algorithm, method).pairs(np.array(tests, np.int64), candidates)
+    scores = read_score_matrix(study, algorithm, method).pairs(
+        np.array(tests, np.int64), candidates
+    )
     return [
-        study.removal(int(test), row, algorithm, method)
+        predict_removal(study, int(test), row, algorithm, method)
         for test, row in zip(tests, scores, strict=True)
     ]
 
 
 def mean_change(changes: np.ndarray) -> tuple[float, float | None, float | None]:
     """(mean, low, high) of changes `[seeds]`: a 95 % interval by Student's t, None for one seed."""
+    from scipy.special import stdtrit
+
     mean, free = float(np.mean(changes)), len(changes) - 1
     if free == 0:
         return mean, None, None
-    quantile = _T_95[free - 1] if free <= len(_T_95) else 1.96 * (1 + 1.25 / free)
-    reach = quantile * float(np.std(changes, ddof=1)) / math.sqrt(len(changes))
+    reach = float(stdtrit(free, 0.975)) * float(np.std(changes, ddof=1)) / math.sqrt(len(changes))
     return mean, mean - reach, mean + reach

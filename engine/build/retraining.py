@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import fault
-from engine.build.stages.checkpoints import (
-    initial_model,
-    outputs_made_from,
-    recipe_made_from,
-    versions,
-)
+from engine.attribution.datamodels.run_bank import fault
+from engine.build.models import initial_model, versions
+from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
 from engine.running import processes
+from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.lock import locked
+from engine.study.models import checkpoint_seed
+from engine.study.names import resolve_row
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Job:
     device: str
 
 
-def removal_of(study: Study, examples: Iterable[int | str]) -> Removal:
+def removal_of(study: StudyReader, examples: Iterable[int | str]) -> Removal:
     """The training rows of rows or ids, ascending, each once.
 
     Raises:
@@ -76,8 +77,8 @@ def removal_of(study: Study, examples: Iterable[int | str]) -> Removal:
 
     def row_of(example: int | str) -> int:
         if isinstance(example, str):
-            return by_id[example] if example in by_id else study.row("train", example)
-        return study.row("train", int(example))
+            return by_id[example] if example in by_id else resolve_row(study, "train", example)
+        return resolve_row(study, "train", int(example))
 
     rows = tuple(sorted({row_of(example) for example in examples}))
     if not rows:
@@ -99,7 +100,7 @@ def removal_of(study: Study, examples: Iterable[int | str]) -> Removal:
     return rows
 
 
-def check_recipe(study: Study, algorithm: str) -> None:
+def check_recipe(study: StudyReader, algorithm: str) -> None:
     """Refuse to retrain an algorithm that says only where its weights are.
 
     Raises:
@@ -115,18 +116,18 @@ def check_recipe(study: Study, algorithm: str) -> None:
         raise SpecError(
             f"algorithms.{algorithm} has only `weights`, so removal can be predicted but not "
             "verified by retraining. Add the recipe that made them (epochs, batch_size, optimizer, "
-            f"learning_rate, ...) under [algorithms.{algorithm}] in {study.spec_file}."
+            f"learning_rate, ...) under [algorithms.{algorithm}] in {layout.spec_file(study.root)}."
         )
 
 
-def has_recipe(study: Study, algorithm: str) -> bool:
+def has_recipe(study: StudyReader, algorithm: str) -> bool:
     """Whether models of the algorithm can be trained, not only read."""
     spec = study.algorithms[algorithm]
     return not spec.weights or "epochs" in spec.model_fields_set
 
 
 def retrain(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     removals: Sequence[Removal],
     seeds: int,
@@ -168,11 +169,11 @@ def retrain(
         report(job.removed, done, len(wanted))
 
     jobs = [Job(study.root, algorithm, removed, seed, device) for removed, seed in missing]
-    with study.locked():
+    with locked(study):
         processes.run_jobs(train_without, jobs, workers, count)
 
 
-def is_trained(study: Study, algorithm: str, removed: Removal, seed: int) -> bool:
+def is_trained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> bool:
     """Whether a model's answers are there."""
     return (
         _is_checkpoint(study, algorithm, removed, seed)
@@ -180,49 +181,49 @@ def is_trained(study: Study, algorithm: str, removed: Removal, seed: int) -> boo
     )
 
 
-def retrained(study: Study, algorithm: str, removed: Removal, seed: int) -> Retrained:
+def retrained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Retrained:
     """What a model says; `removed` is empty for one that was trained with all data.
 
     Raises:
         StoreError: It is not trained yet, or its shard is broken.
     """
     if _is_checkpoint(study, algorithm, removed, seed):
-        path = study.outputs_file(algorithm, seed, "test")
-        outputs = store.read_tensors(path, outputs_made_from(study, algorithm, seed))
+        path = layout.outputs_file(study.root, algorithm, seed, "test")
+        outputs = store.read_tensors(path, outputs_fingerprint(study, algorithm, seed))
         predicted = outputs["logits"].argmax(axis=1).astype(np.int32)
         return Retrained(outputs["output"], predicted)
     path = _file(study, algorithm, removed, seed)
-    shard = store.read_tensors(path, retrained_made_from(study, algorithm, removed))
+    shard = store.read_tensors(path, retrained_fingerprint(study, algorithm, removed))
     return Retrained(shard["margin"], shard["predicted"])
 
 
-def retrained_made_from(study: Study, algorithm: str, removed: Removal) -> str:
+def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) -> str:
     """Fingerprint of the models without `removed`: data, recipe, and who is left out."""
-    recipe = recipe_made_from(study, algorithm)
-    return store.fingerprint("retrained", CODE, recipe, study.spec.seed, list(removed))
+    recipe = recipe_fingerprint(study, algorithm)
+    return store.fingerprint_of("retrained", CODE, recipe, study.spec.seed, list(removed))
 
 
-def _file(study: Study, algorithm: str, removed: Removal, seed: int) -> Path:
-    made_from = retrained_made_from(study, algorithm, removed)
-    return study.retrained_file(algorithm, made_from, seed)
+def _file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
+    fingerprint = retrained_fingerprint(study, algorithm, removed)
+    return layout.retrained_file(study.root, algorithm, fingerprint, seed)
 
 
-def _is_checkpoint(study: Study, algorithm: str, removed: Removal, seed: int) -> bool:
+def _is_checkpoint(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> bool:
     """Whether the model is one of the study's own checkpoints."""
     spec = study.spec.algorithms[algorithm]
     if removed or spec.weights or seed >= spec.checkpoints:
         return False
-    return study.outputs_file(algorithm, seed, "test").exists()
+    return layout.outputs_file(study.root, algorithm, seed, "test").exists()
 
 
 def train_without(job: Job) -> None:
     """Worker: train one model and write what it says of the test examples."""
     from engine.training.outputs import evaluate
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
     model = model_without(study, job.algorithm, job.removed, job.seed, job.device)
-    outputs = evaluate(task, model, study.stacked_arrays("test"), encoding, 512, job.device)
+    outputs = evaluate(task, model, read_stacked_arrays(study, "test"), encoding, 512, job.device)
     if found := fault(outputs["output"]):
         raise DataloupeError(
             f"{_name(job.algorithm, job.removed, job.seed)}: the model collapsed, {found} on the "
@@ -235,13 +236,13 @@ def train_without(job: Job) -> None:
             "predicted": outputs["logits"].argmax(axis=1).astype(np.int32),
             "removed": np.array(job.removed, np.int32),
         },
-        retrained_made_from(study, job.algorithm, job.removed),
-        {"seed": study.seed(job.seed), "device": job.device, **versions()},
+        retrained_fingerprint(study, job.algorithm, job.removed),
+        {"seed": checkpoint_seed(study, job.seed), "device": job.device, **versions()},
     )
 
 
 def model_without(
-    study: Study, algorithm: str, removed: Removal, seed: int, device: str
+    study: StudyReader, algorithm: str, removed: Removal, seed: int, device: str
 ) -> torch.nn.Module:
     """Train model number `seed` on all data but `removed`; in eval mode.
 
@@ -250,11 +251,11 @@ def model_without(
     """
     from engine.training.trainer import train
 
-    spec, number = study.spec.algorithms[algorithm], study.seed(seed)
+    spec, number = study.spec.algorithms[algorithm], checkpoint_seed(study, seed)
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
     kept = np.setdiff1d(np.arange(study.dataset.n_train), removed)
     model = initial_model(study, spec, number)
-    arrays, subset = study.stacked_arrays("train"), kept if removed else None
+    arrays, subset = read_stacked_arrays(study, "train"), kept if removed else None
     try:
         return train(task, model, arrays, encoding, spec, number, device, subset)
     except DataloupeError as error:

@@ -24,6 +24,7 @@ from engine.applications.brittle.table import COLUMNS, as_bytes, as_csv, brittle
 from engine.applications.verification import verify
 from engine.attribution.evaluation.quality import Measured
 from engine.cli.main import main
+from engine.store import layout
 from engine.study.triage import Triage
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
@@ -149,7 +150,8 @@ def test_leads_are_those_of_the_checkpoints(small_study: Study) -> None:
     found, said = find(small_study), small_study.predictions("test")
     assert ((found.lead > 0) == said["correct"]).mean() > 0.95
     logits = [
-        store.read_tensors(small_study.outputs_file("mlp", m, "test"))["logits"] for m in (0, 1)
+        store.read_tensors(layout.outputs_file(small_study.root, "mlp", m, "test"))["logits"]
+        for m in (0, 1)
     ]
     label = small_study.dataset.classes.index(small_study.table("test")["label"].iloc[7])
     each = [one[7, label] - np.delete(one[7], label).max() for one in logits]
@@ -189,7 +191,7 @@ def test_at_most_is_checked(small_study: Study, at_most: int) -> None:
 
 def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path) -> None:
     bare = Study.open(shutil.copytree(copy.root, tmp_path / "bare"))
-    shutil.rmtree(bare.quality_folder("mlp"))
+    shutil.rmtree(layout.quality_folder(bare.root, "mlp"))
     found = find(bare, method="trak")
     assert not found.calibrated
     assert not len(found.ranked)
@@ -341,7 +343,7 @@ def test_the_command_line_lists_verifies_and_exports(
     arguments = ["brittle", str(study.root), "--verify", "2", "--seeds", "1", "--workers", "0"]
     out = tmp_path / "brittle.csv"
     assert main([*arguments, "--out", str(out)]) == 0
-    assert "are said to flip without at most 20" in capsys.readouterr().out
+    assert "are predicted to flip when at most 20" in capsys.readouterr().out
     found = pd.read_csv(out)
     assert found["row"].tolist()[:2] == tests
     assert set(found["status"][:2]) <= {"verified", "refuted"}

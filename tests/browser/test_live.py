@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from engine.api import Study
 from engine.applications.live import Question, ask
-from engine.study.reader import Study
 from tests.applications.test_live import (
     animation,
     header_of_100_megapixels,

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.api import Study
 from engine.running.jobs.kinds import Kind, Report
 from engine.running.processes import run_jobs
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
 
 CHECK = "tests.builders.job_kinds:check"
 TEST_KINDS = {

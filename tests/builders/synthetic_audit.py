@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
+from engine.api import Study
 from engine.applications.unlearning.audit import NOTHING, Audit, audit, retraining_cost, template_of
 from engine.applications.unlearning.models import oracle_file, original_file, unlearned_file
 from engine.applications.unlearning.requests import Rows, forget_set, labels_of, rows_of
 from engine.applications.unlearning.settings import Hyper
-from engine.study.reader import Study
 
 NEAR = {NOTHING: 0.0, "scrub": 0.8, "finetune": 0.15, "both": 0.55}
 """Methods, and how far each comes from doing nothing to what the oracles say."""

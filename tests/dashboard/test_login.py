@@ -13,8 +13,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard import login
-from dashboard.data import STUDY_VARIABLE
 from dashboard.login import Login
+from dashboard.read.studies import STUDY_VARIABLE
 from engine.store.errors import DataloupeError
 from tests.builders.synthetic_study import write_study
 
@@ -119,7 +119,7 @@ def test_a_page_shows_nothing_before_one_is_signed_in(
     app = AppTest.from_file(str(APP), default_timeout=30)
     app.query_params["test"] = "test-0"
     for view in ("overview", "explore", "explain", "training", "provenance"):
-        app.switch_page(f"views/{view}.py").run()
+        app.switch_page(f"pages/{view}.py").run()
         assert not app.exception
         assert "Very private" not in "".join(part.value for part in app.html)
         assert [button.label for button in app.button] == ["Sign in with one", "Sign in with two"]

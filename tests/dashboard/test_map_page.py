@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.scatter_map import MOST_DRAWN, drawn_rows, selection_of
-from engine.study.reader import Study
+from dashboard.parts.charts.scatter_map import MOST_DRAWN, drawn_rows, selection_of
+from engine.api import Study
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, words
 
 
 @pytest.fixture

@@ -28,13 +28,13 @@ from engine.applications.unlearning.models import (
     asked_about,
     oracle_file,
     oracles,
-    oracles_made_from,
+    oracles_fingerprint,
     originals,
     read_said,
     train_models,
     unlearn_models,
     unlearned_file,
-    unlearned_made_from,
+    unlearned_fingerprint,
 )
 from engine.applications.unlearning.requests import Rows, forget_set, labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Cost, Hyper
@@ -45,8 +45,10 @@ from engine.attribution.evaluation.quality import Measured
 from engine.attribution.softmax import margins
 from engine.build.retraining import Removal, check_recipe
 from engine.running import processes
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.study.reader import Study
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 CODE = 3
 """Raised whenever the same models would be judged otherwise."""
@@ -93,7 +95,7 @@ class MethodAudit:
         cost_share: Of a retraining, for one model.
         once_share: What was needed once for all models (predicted changes), of a retraining. The
             search is not counted; oracle matching also needs the oracles.
-        made_from: Fingerprint of the models that unlearned.
+        fingerprint: Fingerprint of the models that unlearned.
     """
 
     method: str
@@ -104,7 +106,7 @@ class MethodAudit:
     membership: float
     cost_share: float
     once_share: float
-    made_from: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Audit:
             the changes, and root mean squared error; None where no method needed predictions.
         methods: In the order asked.
         budget: Share of a retraining that each could take.
-        made_from: Fingerprint of the oracles.
+        fingerprint: Fingerprint of the oracles.
         created, device: When (UTC), and on what.
     """
 
@@ -142,7 +144,7 @@ class Audit:
     error: dict[str, float] | None
     methods: list[MethodAudit]
     budget: float
-    made_from: str
+    fingerprint: str
     created: str
     device: str
 
@@ -174,7 +176,7 @@ def _judged(content: Mapping[str, Any]) -> Judged:
 
 
 def audit(
-    study: Study,
+    study: StudyReader,
     forget: Iterable[int | str],
     *,
     methods: Sequence[str] = ("matching",),
@@ -259,7 +261,7 @@ def audit(
 
 
 def check(
-    study: Study,
+    study: StudyReader,
     algorithm: str | None,
     methods: Sequence[str],
     models: int,
@@ -267,7 +269,7 @@ def check(
     source: str = "trak",
 ) -> str:
     """The algorithm, if it can be audited so. Raises as `audit`."""
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     check_methods(methods, budget)
     if not FEWEST <= models <= MOST:
         raise DataloupeError(f"An audit takes {FEWEST} to {MOST:,} models, not {models:,}.")
@@ -291,22 +293,22 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
         )
 
 
-def check_scores(study: Study, algorithm: str) -> None:
+def check_scores(study: StudyReader, algorithm: str) -> None:
     """Refuse a study that has nothing to foretell by. Raises StoreError."""
-    if not study.weighting_file(algorithm).exists():
+    if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "
             "them."
         )
 
 
-def retraining_cost(study: Study, algorithm: str) -> int:
+def retraining_cost(study: StudyReader, algorithm: str) -> int:
     """Example-gradients of training a model."""
     return study.spec.algorithms[algorithm].epochs * study.dataset.n_train
 
 
 def template_of(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     asked: Removal,
     removed: Removal,
@@ -329,14 +331,14 @@ def template_of(
 
 
 def _real_changes(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
 ) -> Path:
     """File of what really changes: mean logits of oracles less those of originals, on what methods
     learn from. Originals have been asked by then."""
-    made_from = store.fingerprint(
-        "real changes", CODE, oracles_made_from(study, algorithm, asked, removed), models
+    fingerprint = store.fingerprint_of(
+        "real changes", CODE, oracles_fingerprint(study, algorithm, asked, removed), models
     )
-    path = study.logit_changes_file(algorithm, made_from)
+    path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
         files = [oracle_file(study, algorithm, asked, removed, m) for m in range(models)]
         after = read_said(files, asked_about(study, asked, removed))
@@ -346,12 +348,12 @@ def _real_changes(
             f"{name}_change": after.of(part).mean(axis=0) - before.of(part).mean(axis=0)
             for name, part in parts.items()
         }
-        store.write_tensors(path, changes, made_from)
+        store.write_tensors(path, changes, fingerprint)
     return path
 
 
 def _originals_said(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
 ) -> Said:
     """What the first originals say, as `nothing` left them."""
     jobs = _left_alone(study, algorithm, asked, removed, models, device)
@@ -360,7 +362,7 @@ def _originals_said(
 
 
 def _left_alone(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal, models: int, device: str
 ) -> list[Unlearning]:
     """Jobs of `nothing`, which ask the first originals."""
     nothing = template_of(study, algorithm, asked, removed, NOTHING, BUDGET, device, models)
@@ -370,7 +372,7 @@ def _left_alone(
 # --- judging ------------------------------------------------------------------------------------
 
 
-def _margins(study: Study, said: Said, rows: Rows) -> dict[Part, np.ndarray]:
+def _margins(study: StudyReader, said: Said, rows: Rows) -> dict[Part, np.ndarray]:
     """Margins by part: float64 `[N, n]`."""
     return {
         "forget": margins(said.of(rows.forget), labels_of(study, rows.forget)),
@@ -379,7 +381,7 @@ def _margins(study: Study, said: Said, rows: Rows) -> dict[Part, np.ndarray]:
     }
 
 
-def _accuracies(study: Study, said: Said, rows: Rows) -> dict[Part, float]:
+def _accuracies(study: StudyReader, said: Said, rows: Rows) -> dict[Part, float]:
     parts: dict[Part, tuple[np.ndarray, np.ndarray]] = {
         "forget": (said.of(rows.forget), labels_of(study, rows.forget)),
         "retain": (said.of(rows.audited), labels_of(study, rows.audited)),
@@ -403,7 +405,7 @@ def membership(forget: np.ndarray, test: np.ndarray) -> float:
 
 
 def _method_audit(
-    study: Study,
+    study: StudyReader,
     jobs: Sequence[Unlearning],
     truth: Said,
     rows: Rows,
@@ -445,7 +447,7 @@ def _method_audit(
         membership=membership(ours["forget"], ours["test"]),
         cost_share=cost.share(retraining),
         once_share=once / retraining,
-        made_from=unlearned_made_from(study, job),
+        fingerprint=unlearned_fingerprint(study, job),
     )
 
 
@@ -459,7 +461,7 @@ _FAR = 1e6
 
 
 def _agreement(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     asked: Removal,
     truth: Said,
@@ -495,7 +497,7 @@ def _centred(logits: np.ndarray) -> np.ndarray:
 
 
 def _keep(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     asked: Removal,
     truth: Said,
@@ -513,11 +515,11 @@ def _keep(
         correlation, error = _agreement(
             study, algorithm, asked, truth, rows, models, source, device
         )
-    made_from = oracles_made_from(study, algorithm, asked, asked)
+    fingerprint = oracles_fingerprint(study, algorithm, asked, asked)
     names = [one.method for one in found]
     chosen = [one.hyper for one in found]
     question = [models, budget, direction, source, names, chosen]
-    key = store.fingerprint("audit", CODE, made_from, question)
+    key = store.fingerprint_of("audit", CODE, fingerprint, question)
     ids = study.table("train")["id"]
     done = Audit(
         id=key,
@@ -536,21 +538,21 @@ def _keep(
         error=error,
         methods=list(found),
         budget=budget,
-        made_from=made_from,
+        fingerprint=fingerprint,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=device,
     )
     content = {"code": CODE, **done.to_dict()}
-    store.write_json(study.unlearning_audit_file(algorithm, key), content, key)
+    store.write_json(layout.unlearning_audit_file(study.root, algorithm, key), content, key)
     return done
 
 
-def read_audits(study: Study, algorithm: str | None = None) -> list[Audit]:
+def read_audits(study: StudyReader, algorithm: str | None = None) -> list[Audit]:
     """All that are kept, oldest first. Raises StoreError for a file that is broken.
 
     Those that an older Dataloupe judged otherwise are left out: asked again, they cost no model.
     """
-    files = study.unlearning_audit_files(study.algorithm(algorithm))
+    files = layout.unlearning_audit_files(study.root, resolve_algorithm(study, algorithm))
     kept = [store.read_json(path) for path in files]
     found = [Audit.from_dict(one) for one in kept if one.pop("code", None) == CODE]
     return sorted(found, key=lambda one: (one.created, one.id))
@@ -559,7 +561,7 @@ def read_audits(study: Study, algorithm: str | None = None) -> list[Audit]:
 # --- the job ------------------------------------------------------------------------------------
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `audit`."""
     defaults: dict[str, Any] = {"forget": [], "methods": ["matching"]}
     defaults |= {"models": MODELS_DEFAULT, "budget": BUDGET, "algorithm": None}
@@ -576,7 +578,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return asked | {"forget": list(forget_set(study, asked["forget"])), "algorithm": algorithm}
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: `parameters` are the arguments of `audit`; the answer names it."""
     found = audit(study, report=report, **parameters)
     return {

@@ -24,27 +24,30 @@ from engine.applications.unlearning.audit import (
     template_of,
 )
 from engine.applications.unlearning.bank_changes import Source, check_source
-from engine.applications.unlearning.changes import changes_made_from
+from engine.applications.unlearning.changes import changes_fingerprint
 from engine.applications.unlearning.models import (
     is_checkpoint,
-    oracles_made_from,
+    oracles_fingerprint,
     original_file,
     unlearn,
 )
 from engine.applications.unlearning.requests import forget_set
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.verification import complete
-from engine.build.stages.checkpoints import checkpoint_made_from
+from engine.build.stages.checkpoints import checkpoint_fingerprint
 from engine.running import processes
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.models import checkpoint_seed
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same question would give another model or certificate."""
 
 
 def write_unlearned(
-    study: Study,
+    study: StudyReader,
     forget: Iterable[int | str],
     out: Path,
     *,
@@ -70,7 +73,7 @@ def write_unlearned(
     """
     from engine.training.weights import save_weights
 
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     check_methods([method], budget)
     check_scores(study, algorithm)
     if out.suffix != ".safetensors":
@@ -93,20 +96,20 @@ def write_unlearned(
         "source": source,
         "hyper": asdict(hyper),
         "checkpoint": checkpoint,
-        "seed": study.seed(checkpoint),
+        "seed": checkpoint_seed(study, checkpoint),
         "budget": budget,
         "example_gradients": cost.gradients,
         "example_forwards": cost.forwards,
         "original_sha256": store.file_digest(original_file(study, algorithm, checkpoint)),
         "audit": None if audited is None else audited.to_dict(),
     }
-    made_from = store.fingerprint("unlearned model", CODE, certificate)
+    fingerprint = store.fingerprint_of("unlearned model", CODE, certificate)
     with store.writing_to(out):
-        save_weights(out, model, made_from, {"method": method})
+        save_weights(out, model, fingerprint, {"method": method})
         certificate["model_sha256"] = store.file_digest(out)
         certificate["file"] = out.name
         certificate["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        store.write_json(out.with_suffix(".json"), certificate, made_from)
+        store.write_json(out.with_suffix(".json"), certificate, fingerprint)
     return certificate
 
 
@@ -115,7 +118,7 @@ def _check_oracles(method: str, audited: Audit | None) -> None:
         raise DataloupeError("Oracle matching needs oracles: ask for an audit too.")
 
 
-def _check_checkpoint(study: Study, algorithm: str, checkpoint: int) -> None:
+def _check_checkpoint(study: StudyReader, algorithm: str, checkpoint: int) -> None:
     if not original_file(study, algorithm, checkpoint).exists():
         raise DataloupeError(f"{algorithm} has no checkpoint {checkpoint} to unlearn from.")
 
@@ -123,7 +126,7 @@ def _check_checkpoint(study: Study, algorithm: str, checkpoint: int) -> None:
 # --- the job ------------------------------------------------------------------------------------
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `write_unlearned`.
 
     With an audit, what is forgotten, by what and how, are its own.
@@ -131,7 +134,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"forget": [], "method": "matching", "budget": BUDGET}
     defaults |= {"algorithm": None, "source": "trak", "checkpoint": 0, "audit": None}
     asked = complete(defaults | {"device": "auto"}, parameters)
-    algorithm = study.algorithm(asked["algorithm"])
+    algorithm = resolve_algorithm(study, asked["algorithm"])
     audited = _audit(study, algorithm, asked["audit"], asked["method"])
     if audited is not None:
         asked |= {"forget": audited.forget, "budget": audited.budget, "source": audited.source}
@@ -144,7 +147,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_job(
-    study: Study, parameters: Mapping[str, Any], report: Callable[[int, int, str], None]
+    study: StudyReader, parameters: Mapping[str, Any], report: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
     """A job of the queue: write the model into the study, unless it is there."""
     path = certified_file(study, parameters)
@@ -159,23 +162,25 @@ def run_job(
     return {"model": path.name}
 
 
-def certified_file(study: Study, parameters: Mapping[str, Any]) -> Path:
+def certified_file(study: StudyReader, parameters: Mapping[str, Any]) -> Path:
     """Where the model of a checked job is, or will be; whole when its certificate is there."""
     algorithm, checkpoint = parameters["algorithm"], parameters["checkpoint"]
     asked, method, source = tuple(parameters["forget"]), parameters["method"], parameters["source"]
     own = is_checkpoint(study, algorithm, checkpoint)
-    name = store.fingerprint(
+    name = store.fingerprint_of(
         "certified",
         CODE,
-        oracles_made_from(study, algorithm, asked, asked),
+        oracles_fingerprint(study, algorithm, asked, asked),
         [method, parameters["budget"], checkpoint, parameters["audit"]],
-        checkpoint_made_from(study, algorithm, checkpoint) if own else None,
-        changes_made_from(study, asked, asked, algorithm, source) if method == "matching" else None,
+        checkpoint_fingerprint(study, algorithm, checkpoint) if own else None,
+        changes_fingerprint(study, asked, asked, algorithm, source)
+        if method == "matching"
+        else None,
     )
-    return study.unlearned_model_file(algorithm, name)
+    return layout.unlearned_model_file(study.root, algorithm, name)
 
 
-def _audit(study: Study, algorithm: str, name: str | None, method: str) -> Audit | None:
+def _audit(study: StudyReader, algorithm: str, name: str | None, method: str) -> Audit | None:
     """The audit of this id. Raises DataloupeError where there is none, or not of the method."""
     if name is None:
         return None

@@ -14,7 +14,8 @@ from engine import store
 from engine.applications.unlearning.audit import NOTHING, Audit
 from engine.applications.unlearning.requests import labels_of, rows_of
 from engine.attribution.softmax import margins
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Forgotten:
     oracle: np.ndarray
 
 
-def forgotten(study: Study, audited: Audit, method: str) -> Forgotten:
+def forgotten(study: StudyReader, audited: Audit, method: str) -> Forgotten:
     """Read what an audit's models said.
 
     Raises:
@@ -46,17 +47,21 @@ def forgotten(study: Study, audited: Audit, method: str) -> Forgotten:
     labels, numbers = labels_of(study, rows), range(audited.models)
     algorithm = audited.algorithm
 
-    def said(made_from: str) -> np.ndarray:
-        files = [study.unlearned_file(algorithm, made_from, seed) for seed in numbers]
-        logits = [store.read_tensors(file, made_from)["train"][places] for file in files]
+    def said(fingerprint: str) -> np.ndarray:
+        files = [
+            layout.unlearned_file(study.root, algorithm, fingerprint, seed) for seed in numbers
+        ]
+        logits = [store.read_tensors(file, fingerprint)["train"][places] for file in files]
         return margins(np.stack(logits), labels)
 
-    oracles = [study.oracle_file(algorithm, audited.made_from, number) for number in numbers]
-    logits = [store.read_tensors(file, audited.made_from)["train"][places] for file in oracles]
+    oracles = [
+        layout.oracle_file(study.root, algorithm, audited.fingerprint, number) for number in numbers
+    ]
+    logits = [store.read_tensors(file, audited.fingerprint)["train"][places] for file in oracles]
     return Forgotten(
         rows=rows,
-        before=said(audited.of(NOTHING).made_from),
-        unlearned=said(audited.of(method).made_from),
+        before=said(audited.of(NOTHING).fingerprint),
+        unlearned=said(audited.of(method).fingerprint),
         oracle=margins(np.stack(logits), labels),
     )
 

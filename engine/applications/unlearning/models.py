@@ -16,12 +16,16 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.requests import rows_of
-from engine.attribution.datamodels.bank import fault
-from engine.build.retraining import NOTHING, Removal, model_without, retrained_made_from
-from engine.build.stages.checkpoints import load_checkpoint, untrained_model, versions
+from engine.attribution.datamodels.run_bank import fault
+from engine.build.models import load_checkpoint, untrained_model, versions
+from engine.build.retraining import NOTHING, Removal, model_without, retrained_fingerprint
 from engine.running import processes
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.lock import locked
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -90,20 +94,22 @@ class Unlearning:
     device: str
 
 
-def is_checkpoint(study: Study, algorithm: str, seed: int) -> bool:
+def is_checkpoint(study: StudyReader, algorithm: str, seed: int) -> bool:
     """Whether this original is one of the study's own checkpoints."""
-    return seed < study.checkpoints(algorithm) and (study.checkpoint_file(algorithm, seed).exists())
+    return seed < study.checkpoints(algorithm) and (
+        layout.checkpoint_file(study.root, algorithm, seed).exists()
+    )
 
 
-def original_file(study: Study, algorithm: str, seed: int) -> Path:
+def original_file(study: StudyReader, algorithm: str, seed: int) -> Path:
     """Weights of an original."""
     if is_checkpoint(study, algorithm, seed):
-        return study.checkpoint_file(algorithm, seed)
-    made_from = retrained_made_from(study, algorithm, NOTHING)
-    return study.original_file(algorithm, made_from, seed)
+        return layout.checkpoint_file(study.root, algorithm, seed)
+    fingerprint = retrained_fingerprint(study, algorithm, NOTHING)
+    return layout.original_file(study.root, algorithm, fingerprint, seed)
 
 
-def original(study: Study, algorithm: str, seed: int, device: str) -> torch.nn.Module:
+def original(study: StudyReader, algorithm: str, seed: int, device: str) -> torch.nn.Module:
     """A model with all data, in eval mode."""
     from engine.training.weights import load_weights
 
@@ -114,27 +120,31 @@ def original(study: Study, algorithm: str, seed: int, device: str) -> torch.nn.M
     return model.to(device).eval()
 
 
-def asked_about(study: Study, asked: Removal, removed: Removal) -> np.ndarray:
+def asked_about(study: StudyReader, asked: Removal, removed: Removal) -> np.ndarray:
     """Training rows that models without `removed` are asked about, ascending int64."""
     return np.union1d(rows_of(study, asked).all, np.array(removed, np.int64))
 
 
-def oracles_made_from(study: Study, algorithm: str, asked: Removal, removed: Removal) -> str:
+def oracles_fingerprint(
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal
+) -> str:
     """Fingerprint of the oracles without `removed`, and of the rows that they are asked about."""
     rows = asked_about(study, asked, removed).tolist()
-    return store.fingerprint("oracle", CODE, retrained_made_from(study, algorithm, removed), rows)
+    return store.fingerprint_of(
+        "oracle", CODE, retrained_fingerprint(study, algorithm, removed), rows
+    )
 
 
 def oracle_file(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, number: int
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal, number: int
 ) -> Path:
     """What oracle `number`, from 0, says."""
-    made_from = oracles_made_from(study, algorithm, asked, removed)
-    return study.oracle_file(algorithm, made_from, number)
+    fingerprint = oracles_fingerprint(study, algorithm, asked, removed)
+    return layout.oracle_file(study.root, algorithm, fingerprint, number)
 
 
 def train_models(
-    study: Study,
+    study: StudyReader,
     jobs: Sequence[Training],
     workers: int | None,
     on_done: Callable[[int, int], None],
@@ -143,7 +153,7 @@ def train_models(
     _run(study, train, [(job, _trained_file(study, job)) for job in jobs], workers, on_done)
 
 
-def originals(study: Study, algorithm: str, count: int, device: str) -> list[Training]:
+def originals(study: StudyReader, algorithm: str, count: int, device: str) -> list[Training]:
     """Jobs of the first originals."""
     return [
         Training(study.root, algorithm, NOTHING, NOTHING, seed, device) for seed in range(count)
@@ -151,7 +161,7 @@ def originals(study: Study, algorithm: str, count: int, device: str) -> list[Tra
 
 
 def oracles(
-    study: Study, algorithm: str, asked: Removal, removed: Removal, count: int, device: str
+    study: StudyReader, algorithm: str, asked: Removal, removed: Removal, count: int, device: str
 ) -> list[Training]:
     """Jobs of the first oracles."""
     return [
@@ -159,14 +169,14 @@ def oracles(
     ]
 
 
-def _trained_file(study: Study, job: Training) -> Path:
+def _trained_file(study: StudyReader, job: Training) -> Path:
     if job.removed:
         return oracle_file(study, job.algorithm, job.asked, job.removed, job.seed)
     return original_file(study, job.algorithm, job.seed)
 
 
 def _run(
-    study: Study,
+    study: StudyReader,
     work: Callable[[Any], None],
     jobs: Sequence[tuple[Any, Path]],
     workers: int | None,
@@ -184,7 +194,7 @@ def _run(
         done += 1
         on_done(done, len(jobs))
 
-    with study.locked():
+    with locked(study):
         processes.run_jobs(work, missing, workers, count)
 
 
@@ -192,13 +202,13 @@ def train(job: Training) -> None:
     """Worker: train one model; keep its weights (original) or what it says (oracle)."""
     from engine.training.weights import save_weights
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     seed = job.seed + (FIRST_ORACLE if job.removed else 0)
     model = model_without(study, job.algorithm, job.removed, seed, job.device)
     path = _trained_file(study, job)
-    made_by = {"seed": study.seed(seed), "device": job.device, **versions()}
+    metadata = {"seed": checkpoint_seed(study, seed), "device": job.device, **versions()}
     if not job.removed:
-        save_weights(path, model, path.parent.name, made_by)
+        save_weights(path, model, path.parent.name, metadata)
         return
     said = say(study, model, asked_about(study, job.asked, job.removed), job.device)
     for split in ("train", "test"):
@@ -207,19 +217,19 @@ def train(job: Training) -> None:
                 f"Oracle {job.seed} of {job.algorithm}: the model collapsed, {found} on the "
                 f"{split} split. Try another forget set, a lower learning_rate, or a longer warmup."
             )
-    store.write_tensors(path, said, path.parent.name, made_by)
+    store.write_tensors(path, said, path.parent.name, metadata)
 
 
 def say(
-    study: Study, model: torch.nn.Module, rows: np.ndarray, device: str, test: bool = True
+    study: StudyReader, model: torch.nn.Module, rows: np.ndarray, device: str, test: bool = True
 ) -> dict[str, np.ndarray]:
     """Logits of training rows (`train`, `[k, classes]`) and, if asked, of all test examples."""
     from engine.training.outputs import evaluate
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = study.stacked_arrays("train")
+    arrays = read_stacked_arrays(study, "train")
     some = {name: np.asarray(array[rows]) for name, array in arrays.items()}
-    parts = {"train": some, **({"test": study.stacked_arrays("test")} if test else {})}
+    parts = {"train": some, **({"test": read_stacked_arrays(study, "test")} if test else {})}
     return {
         name: evaluate(task, model, part, encoding, 512, device)["logits"]
         for name, part in parts.items()
@@ -237,24 +247,26 @@ def read_said(files: Sequence[Path], rows: np.ndarray) -> Said:
 # --- unlearning ---------------------------------------------------------------------------------
 
 
-def unlearned_made_from(study: Study, job: Unlearning) -> str:
+def unlearned_fingerprint(study: StudyReader, job: Unlearning) -> str:
     """Fingerprint of the models that unlearned by one method."""
-    return store.fingerprint(
+    return store.fingerprint_of(
         "unlearned",
         CODE,
-        oracles_made_from(study, job.algorithm, job.asked, job.removed),
+        oracles_fingerprint(study, job.algorithm, job.asked, job.removed),
         [job.method, asdict(job.hyper), job.budget],
         None if job.changes is None else job.changes.stem,
     )
 
 
-def unlearned_file(study: Study, job: Unlearning) -> Path:
+def unlearned_file(study: StudyReader, job: Unlearning) -> Path:
     """What a model that unlearned says."""
-    return study.unlearned_file(job.algorithm, unlearned_made_from(study, job), job.seed)
+    return layout.unlearned_file(
+        study.root, job.algorithm, unlearned_fingerprint(study, job), job.seed
+    )
 
 
 def unlearn_models(
-    study: Study,
+    study: StudyReader,
     jobs: Sequence[Unlearning],
     workers: int | None,
     on_done: Callable[[int, int], None],
@@ -267,7 +279,7 @@ def unlearn_models(
 
 def keep_unlearned(job: Unlearning) -> None:
     """Worker: unlearn, and write what the model says then and what it cost."""
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     model, cost = unlearn(study, job)
     path = unlearned_file(study, job)
     said = say(study, model, asked_about(study, job.asked, job.removed), job.device)
@@ -275,7 +287,7 @@ def keep_unlearned(job: Unlearning) -> None:
     store.write_tensors(path, said, path.parent.name, {"device": job.device, **versions()})
 
 
-def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
+def unlearn(study: StudyReader, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
     """(the model that unlearned, in eval mode, what it cost)."""
     import torch
 
@@ -283,7 +295,7 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
     from engine.training.outputs import read_batch
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = study.stacked_arrays("train")
+    arrays = read_stacked_arrays(study, "train")
     stored = {} if job.changes is None else store.read_tensors(job.changes, job.changes.stem)
 
     def examples(rows: np.ndarray, name: str) -> Examples:
@@ -300,7 +312,7 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
         examples(np.array(job.removed, np.int64), "forget"),
         examples(rows_of(study, job.asked).learnt, "retain"),
         job.budget,
-        study.seed(job.seed),
+        checkpoint_seed(study, job.seed),
         job.hyper,
     )
     cost = METHODS[job.method](asked)

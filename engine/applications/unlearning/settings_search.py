@@ -21,13 +21,14 @@ from engine.applications.unlearning.models import (
     read_said,
     say,
     unlearn,
-    unlearned_made_from,
+    unlearned_fingerprint,
 )
 from engine.applications.unlearning.requests import labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.attribution.softmax import margins
 from engine.running import processes
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 MODELS = 12
 """Originals, and oracles of the validation set, that choose."""
@@ -82,7 +83,7 @@ class Trial:
 
 
 def search(
-    study: Study,
+    study: StudyReader,
     template: Unlearning,
     grid: Sequence[Hyper] | None = None,
     models: int = MODELS,
@@ -98,14 +99,14 @@ def search(
     """
     grid = GRIDS[template.method] if grid is None else grid
     plain = replace(template, hyper=Hyper(), seed=0)
-    key = store.fingerprint(
+    key = store.fingerprint_of(
         "unlearning search",
         CODE,
-        unlearned_made_from(study, plain),
+        unlearned_fingerprint(study, plain),
         models,
         list(map(asdict, grid)),
     )
-    path = study.unlearning_search_file(template.algorithm, key)
+    path = layout.unlearning_search_file(study.root, template.algorithm, key)
     if not path.exists():
         found: dict[Hyper, Divergences] = {}
 
@@ -141,7 +142,7 @@ def choose(trials: Sequence[tuple[Hyper, Divergences]]) -> Hyper:
 def judge(trial: Trial) -> Divergences:
     """Worker: how far models are from the oracles of the validation set."""
     job = trial.unlearning
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     asked = asked_about(study, job.asked, job.removed)
     removed, checked = np.array(job.removed, np.int64), rows_of(study, job.asked).checked
     found = []

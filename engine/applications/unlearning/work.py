@@ -13,7 +13,7 @@ from engine.applications.unlearning.settings import GRIDS
 from engine.applications.unlearning.settings_search import MODELS
 from engine.applications.unlearning.validation import validation_set
 from engine.build.retraining import Removal
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Work:
 
 
 def work(
-    study: Study,
+    study: StudyReader,
     asked: Removal,
     methods: Sequence[str],
     models: int,

@@ -1,0 +1,224 @@
+"""Explain: one prediction, and the training examples that support and oppose it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import partial
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from dashboard.location import (
+    EXPLORE,
+    INFLUENTIAL,
+    SIMILAR,
+    Location,
+    go,
+    largest_k_of,
+    read_location,
+)
+from dashboard.names import short
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.downloads import export
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.gallery.cards import test_cards
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.explanation import (
+    Influences,
+    answer_gallery,
+    influence_groups,
+    similar_group,
+)
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.gallery.similar_examples import (
+    compared,
+    show_switch,
+    wait_for_similarity,
+)
+from dashboard.parts.layout.build_progress import building, unpredicted
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, open_study, slice_rows, what_it_shows
+from dashboard.slice_parameters import position_in_slice
+from engine.study.counterfactuals import predict_removal
+from engine.study.methods import has_scores
+from engine.study.neighbours import find_neighbours, read_similarity
+from engine.study.rankings import find_influences, read_top, read_totals
+from engine.study.reader import StudyReader
+
+SIDE = 112
+MISTAKES = 24
+
+study = open_study()
+location = read_location(study)
+algorithm, method = location.algorithm, location.method
+kind = what_it_shows(study)
+
+if not study.has_data:
+    building(f"The test {kind}s appear first", lambda study: study.has_data, algorithm)
+    st.stop()
+
+found = examples(study, "test", algorithm)
+row = None if location.test is None else found.row_of(location.test)
+
+
+def show(row: int) -> None:
+    """Explain another test example here."""
+    go(test=str(found.table["id"].iloc[row]))
+
+
+def button_to_explore(label: str) -> None:
+    """Lead back to the slice in the gallery. The query stays, so that one step back returns."""
+    if st.button(label, icon=":material/arrow_back:", key="back"):
+        st.switch_page(EXPLORE, query_params=st.query_params.to_dict())
+
+
+def question(example: dict[Hashable, Any]) -> str:
+    """What this page answers."""
+    id_, label = short(example["id"]), short(example["label"])
+    if "predicted" not in example:
+        return title(label, id_)
+    answer = f"for {id_}, rightly" if example["correct"] else f"for {id_}, which is {label}"
+    return title(f"Why “{short(example['predicted'])}”?", answer)
+
+
+# --- no example, or one that does not exist ----------------------------------------------------
+
+if row is None:
+    if location.test is None:
+        words = "Pick one in Explore"
+        words += ", or start with one of the mistakes below." if found.has_predictions else "."
+        notice(f"Which test {kind} shall be explained?", words)
+    else:
+        notice(
+            f"There is no test {kind} “{short(location.test)}”",
+            f"This study has {len(found.table):,} of them, rows 0 to {len(found.table) - 1:,}. The "
+            "link may belong to another study, or the data have changed since it was made.",
+        )
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        button_to_explore("Go to Explore")
+    if found.has_predictions:
+        mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "margin")
+        cards = test_cards(found, mistakes.index.to_numpy(), location)
+        name = "Most confident mistakes"
+        group = Group(
+            name,
+            cards,
+            title=name,
+            words="Wrong predictions with the lowest margins",
+            empty="The model makes no mistake on this data.",
+        )
+        gallery(study, "test", [group], SIDE, "mistakes", show)
+    st.stop()
+
+# --- where we are in the slice -----------------------------------------------------------------
+
+example = found.table.iloc[row].to_dict()
+rows = slice_rows(study, found, location)
+place, before, after = position_in_slice(rows, row)
+
+where = f"{place:,}" if place is not None else "not one"
+of = location.slice.words() or f"all test {kind}s"
+
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(question(example))
+    st.html(
+        f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>',
+        width="content",
+    )
+    copy_link("copy")
+    with st.container(horizontal=True, gap="small", width="content"):
+        button_to_explore("Explore")
+        st.button(
+            "Previous",
+            shortcut="Left",
+            disabled=before is None,
+            on_click=show,
+            args=(before,),
+            key="previous",
+        )
+        st.button(
+            "Next",
+            shortcut="Right",
+            disabled=after is None,
+            on_click=show,
+            args=(after,),
+            key="next",
+        )
+
+# --- what speaks for and against its true label, painted anew for another k ---------------------
+
+
+def answer(row: int, study: StudyReader, here: Location) -> None:
+    """The training examples that are asked for, with the controls that ask."""
+    label, test = str(example["label"]), str(example["id"])
+    wants = here.show
+    with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
+        show_switch(wants)
+        if method is not None and wants != SIMILAR:
+            trust_badge(badge(study, algorithm, method))
+        st.space("stretch")
+        if method is not None:
+            export(study, row, test, here.k, algorithm, method)
+        sides(here.k, largest_k_of(study))
+
+    if wants != SIMILAR and method is None:
+        building(
+            "Supporting and opposing training data appear here as soon as they are scored",
+            lambda study: has_scores(study, algorithm),
+            algorithm,
+        )
+        return
+    if wants != INFLUENTIAL:
+        wait_for_similarity(study, algorithm, kind)
+
+    training = examples(study, "train")
+    groups: list[Group] = []
+    if wants != SIMILAR and method is not None:
+        totals = read_totals(study, algorithm, method)
+        found_rows = find_influences(study, row, here.k, algorithm, method)
+        influences = Influences(
+            *found_rows,
+            support_total=float(totals["test_support"][row]),
+            oppose_total=float(totals["test_oppose"][row]),
+            slope=badge(study, algorithm, method).slope,
+            without_support=predict_removal(study, row, found_rows[1], algorithm, method),
+            without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
+        )
+        # Scores that were imported may stand without a prediction.
+        predicted = label if "predicted" not in example else str(example["predicted"])
+        groups += influence_groups(training, influences, label, predicted, here, test)
+    if wants != INFLUENTIAL:
+        similarity = read_similarity(study, algorithm)
+        found_alike = find_neighbours(study, "test", row, here.k, algorithm)
+        groups.append(similar_group(training, *found_alike, similarity, label, here, test))
+        if method is not None:
+            nearest, _ = find_neighbours(study, "test", row, similarity.stored, algorithm)
+            top = read_top(study, algorithm, method)
+            strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
+            groups = compared(groups, nearest, *strongest)
+    answer_gallery(study, training, groups, kind, here, test)
+    if wants != SIMILAR and method is not None and len(influences.support):
+        ask_about(
+            study,
+            influences.support,
+            f"{len(influences.support)} strongest supporters of test {kind} {test}",
+            here,
+            "What if these supporters were removed?",
+        )
+
+
+# --- the example beside it ---------------------------------------------------------------------
+
+side, beside = st.columns([0.24, 0.76], gap="large")
+with side:
+    subject(study, algorithm, "test", row, example)
+    if not found.has_predictions and method is not None:
+        unpredicted(study)
+
+with beside:
+    part(location, partial(answer, row))

@@ -1,0 +1,143 @@
+"""Explore: all test examples in a gallery, filtered by class and by what the model says."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
+from dashboard.parts.controls.downloads import export_slice
+from dashboard.parts.controls.saved_slices import saved
+from dashboard.parts.controls.selected_examples import select, selection
+from dashboard.parts.controls.slice_filters import filters
+from dashboard.parts.gallery.cards import test_cards
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.layout.build_progress import building, unpredicted
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.read.studies import examples, open_study, slice_rows, what_it_shows
+from dashboard.slice_parameters import MOST_PICKED, PARAMETERS, rows_text
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
+
+PER_PAGE = {LARGE: 120, SMALL: 960}
+SIDE = {LARGE: 112, SMALL: 56}
+
+study = open_study()
+location = read_location(study)
+algorithm = location.algorithm
+kind = f"{what_it_shows(study)}s"
+
+if not study.has_data:
+    building(f"The test {kind} appear here first", lambda study: study.has_data, algorithm)
+    st.stop()
+
+found = examples(study, "test", algorithm)
+rows = slice_rows(study, found, location)
+
+
+def open_example(here: Location, test: str) -> None:
+    """Explain a test example, in the same slice; what is selected stays so on the way back."""
+    chosen = {"selected": rows_text(here.selected)} if here.selected else {}
+    st.switch_page(EXPLAIN, query_params=here.parameters(test=test, **chosen))
+
+
+# --- title, count, filters ---------------------------------------------------------------------
+
+st.html(
+    f'<div class="dl-title"><h1>Test {kind}</h1>'
+    f"<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>"
+)
+filters(study, location, found)
+if location.slice.only is not None:
+    st.button(
+        f"Only the {len(location.slice.only):,} picked",
+        icon=":material/close:",
+        key="unpick",
+        help="Leave this filter out",
+        on_click=go,
+        kwargs={"only": None, "page": None},
+    )
+
+if not found.has_predictions and location.method is not None:
+    unpredicted(study)
+elif not found.has_predictions:
+    building(
+        "Predictions appear as soon as they are made",
+        lambda study: has_predictions(study, algorithm),
+        algorithm,
+    )
+
+
+def size_control(size: str, first: int) -> None:
+    """How large thumbnails are; what is first on the page stays on it."""
+
+    def changed() -> None:
+        chosen = st.session_state["size"]
+        page = first // PER_PAGE[chosen] + 1
+        go(size=chosen if chosen != LARGE else None, page=page if page > 1 else None)
+
+    st.session_state["size"] = size
+    st.segmented_control(
+        "Thumbnails",
+        list(SIZES),
+        format_func=SIZES.__getitem__,
+        key="size",
+        required=True,
+        on_change=changed,
+        label_visibility="collapsed",
+    )
+
+
+# --- the gallery, with what is selected in it --------------------------------------------------
+
+
+def cards_of_slice(study: StudyReader, here: Location) -> None:
+    """The toolbar, the cards and the pages: what turning a page or selecting paints anew."""
+    per_page = PER_PAGE[here.size]
+    pages = -(-len(rows) // per_page)
+    page = max(1, min(here.page, pages))
+    first = (page - 1) * per_page
+    on_page = rows[first : first + per_page]
+    with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+        selection(here, found, rows, on_page, kind)
+        st.space("stretch")
+        if study.dataset.display == "image":
+            size_control(here.size, first)
+        saved(study, here, found)
+        chosen = np.array(here.selected, dtype=np.int64)
+        what = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
+        export_slice(study, found, chosen if len(chosen) else rows, what, here)
+    if not len(rows):
+        notice(f"No {kind} are like this", f"Nothing here has {location.slice.words()}.")
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            nothing = dict.fromkeys((*PARAMETERS, "page"))
+            st.button("Show all", key="show_all", on_click=go, kwargs=nothing)
+        return
+    gallery(
+        study,
+        "test",
+        [Group(f"Test {kind}", test_cards(found, on_page, here))],
+        SIDE[here.size],
+        "gallery",
+        lambda row: open_example(here, str(found.table["id"].iloc[row])),
+        selected=here.selected,
+        most=MOST_PICKED,
+        on_select=select,
+    )
+    with st.container(
+        horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"
+    ):
+        if pages > 1:
+            key = f"page_{page}"  # The pager takes its page from its default: each has its own.
+            st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
+        st.text_input(
+            "Open by id or row number",
+            placeholder=str(found.table["id"].iloc[rows[0]]),
+            key="open",
+            on_change=lambda: open_example(here, st.session_state["open"].strip() or "0"),
+            width=220,
+        )
+
+
+part(location, cards_of_slice)

@@ -1,0 +1,61 @@
+"""Jobs: the study's long work, how far it is, how it ended; it goes on when this page is closed."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_title import title
+from dashboard.read.studies import open_study
+from engine.running.jobs.queue import Job, jobs, resume, submit
+from engine.store.errors import DataloupeError
+from engine.study.progress import stage_progress
+
+SECONDS = 1.0
+SHOWN = 50
+
+study = open_study()
+st.html(title("Jobs", "long work, one at a time; it goes on when this page is closed"))
+
+listed = jobs(study.root, newest=SHOWN)
+building = any(job.active and job.kind == "build" for job in listed)
+if not building and not all(step.complete for step in stage_progress(study)):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Build what is missing", icon=":material/construction:", key="build"):
+            submit(study, "build", {})
+            st.rerun()
+        st.html('<p class="dl-aside">Some stages of this study are not computed yet.</p>')
+
+
+def order(job: Job) -> tuple[int, int]:
+    """What runs, then what waits in its order, then what has ended, the latest first."""
+    if job.active:
+        return ("running", "waiting").index(job.status), job.id
+    return 2, -job.id
+
+
+@st.fragment(run_every=SECONDS if any(job.active for job in listed) else None)
+def watch() -> None:
+    """The jobs, as long as one is under way anew every second."""
+    try:
+        resume(study.root)
+        now = jobs(study.root, newest=SHOWN)
+        for job in sorted(now, key=order):
+            job_card(study, job)
+    except DataloupeError as error:
+        notice("The jobs cannot be shown", str(error), kind="error")
+        return
+    if any(job.active for job in listed) and not any(job.active for job in now):
+        st.rerun()
+
+
+if listed:
+    watch()
+else:
+    notice(
+        "No jobs yet",
+        "Work that takes long, such as training models again to verify a prediction, is started on "
+        "the pages that need it and stands here: how far it is, how long it still takes, and its "
+        "log. You can close the browser meanwhile.",
+    )

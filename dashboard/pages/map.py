@@ -1,0 +1,270 @@
+"""Map: all training and test examples in the plane, near where they do the same to predictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
+from dashboard.names import plain, short
+from dashboard.parts.charts.scatter_map import (
+    COLOURS,
+    MOST_DRAWN,
+    NAMES,
+    Selection,
+    drawn_rows,
+    layers,
+    scatter,
+    selection_of,
+)
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.gallery.cards import test_cards, weight_cards
+from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.layout.blocks import aside
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, matching, open_study, weights, what_it_shows
+from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
+from engine.study.live_and_maps import has_map, read_map
+from engine.study.methods import ranked_methods
+from engine.study.reader import StudyReader
+from engine.study.removal_sets import parse_examples
+
+SIDE = 84
+SHOWN = 48
+KIND_NAMES: dict[MapKind, str] = {"umap": "UMAP", "pca": "PCA"}
+
+study = open_study()
+location = read_location(study)
+algorithm, method = location.algorithm, location.method
+kind = what_it_shows(study)
+
+
+def parameter(name: str, options: tuple[Any, ...], problems: list[str]) -> Any:
+    """A parameter of the address that is one of some options."""
+    asked = st.query_params.get(name, options[0])
+    if asked not in options:
+        problems.append(f"{name} is one of {', '.join(options)}, not “{short(asked)}”.")
+        return options[0]
+    return asked
+
+
+problems: list[str] = []
+drawn: MapKind = parameter("kind", MAP_KINDS, problems)
+if (
+    not study.has_data
+    or method is None
+    or not all(has_map(study, algorithm, method, one) for one in MAP_KINDS)
+):
+    st.html(title("Map", "not drawn yet"))
+    building(
+        "The map is drawn last, when everything else is computed",
+        lambda study: any(
+            has_map(study, algorithm, one, "pca") and has_map(study, algorithm, one, "umap")
+            for one in (ranked_methods(study, algorithm) if study.has_data else [])
+            if method in (None, one)
+        ),
+        algorithm,
+    )
+    st.stop()
+
+both: dict[Split, Any] = {split: examples(study, split, algorithm) for split in SPLITS}
+colours = tuple(COLOURS) if both["test"].has_predictions else ("class",)
+by: str = parameter("colour", colours, problems)
+STATE = f"map selection {location.study} {algorithm}"
+
+
+def selected() -> Selection:
+    """What is selected: kept for this visitor, whatever the chart does."""
+    found: Selection = st.session_state.get(STATE, {"train": [], "test": []})
+    return found
+
+
+def select(found: Selection) -> None:
+    """Callback: select these, and nothing else."""
+    st.session_state[STATE] = found
+
+
+def chart_selected() -> None:
+    """Callback of the chart: a lasso, a box or a click."""
+    points = st.session_state[chart_key()].selection.points
+    if points:
+        select(selection_of(points))
+
+
+def chart_key() -> str:
+    """The chart begins anew where it shows something else."""
+    return f"map {method} {drawn} {by}"
+
+
+def looked_at() -> tuple[Split, int] | None:
+    """The point that the address names; the training example where it names two."""
+    for split in SPLITS:
+        asked = location.train if split == "train" else location.test
+        row = None if asked is None else both[split].row_of(asked)
+        if row is not None:
+            return split, int(row)
+    return None
+
+
+def controls() -> None:
+    """What is drawn, and how it is coloured."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="map_bar"):
+        kinds: dict[str, str] = {kind: KIND_NAMES[kind] for kind in MAP_KINDS}
+        choice("Drawn by", kinds, drawn, "kind", MAP_KINDS[0])
+        shown = {colour: COLOURS[colour] for colour in colours}
+        choice("Coloured by", shown, by, "colour", colours[0])
+        if (ring := looked_at()) is not None:
+            split, row = ring
+            st.button(
+                f"Without the ring around {NAMES[split]} {kind} {plain(both[split].ids[row])}",
+                icon=":material/close:",
+                key="unring",
+                on_click=go,
+                kwargs={"train": None, "test": None},
+            )
+
+
+def without_mouse() -> None:
+    """The same selection by controls that need no mouse."""
+    with (
+        st.popover("Select", icon=":material/check_box:", width="content"),
+        st.form("select_on_map", border=False),
+    ):
+        label = st.selectbox(
+            "All of a class", both["train"].classes, index=None, placeholder="None", key="map_class"
+        )
+        which = st.multiselect(
+            "Of", list(SPLITS), ["train"], format_func=NAMES.__getitem__, key="map_of"
+        )
+        st.text_area(f"Or training {kind}s by ids or row numbers", key="map_ids", max_chars=20_000)
+        st.form_submit_button("Select", on_click=select_chosen)
+    if label is None and not which:
+        aside("Choose train, test or both.")
+
+
+def select_chosen() -> None:
+    """Callback of that form."""
+    found: Selection = {"train": [], "test": []}
+    label = st.session_state["map_class"]
+    if label is not None:
+        for split in st.session_state["map_of"]:
+            found[split] = matching(both[split], {"label": label}).tolist()
+    asked = parse_examples(study, st.session_state["map_ids"])
+    found["train"] = np.union1d(found["train"], asked.rows).astype(int).tolist()
+    if asked.unknown:
+        named = ", ".join(short(word) for word in asked.unknown[:5])
+        st.session_state["map_told"] = f"No training {kind} is called {named}; left out."
+    select(found)
+
+
+def galleries(here: Location, chosen: Selection) -> None:
+    """The selected examples; those of the training set can be asked about."""
+    rows = {split: np.array(chosen[split], np.int64) for split in SPLITS}
+    weight = weights(study, algorithm, str(method))
+    trains = rows["train"][np.argsort(-weight.total[rows["train"]], kind="stable")]
+    cards_of: dict[Split, list[Card]] = {
+        "train": weight_cards(both["train"], trains[:SHOWN], weight, here),
+        "test": test_cards(both["test"], rows["test"][:SHOWN], here),
+    }
+    for split, cards in cards_of.items():
+        if not len(rows[split]):
+            continue
+        number = len(rows[split])
+        more = f", of which {SHOWN} are shown" if number > SHOWN else ""
+        gallery(
+            study,
+            split,
+            [
+                Group(
+                    f"Selected {NAMES[split]} {kind}s",
+                    [replace(card, score=None, bar=None) for card in cards],
+                    title=f"Selected {NAMES[split]} {kind}s",
+                    words=f"{number:,}{more}.",
+                )
+            ],
+            SIDE,
+            f"map_{split}",
+            open_test if split == "test" else open_train,
+        )
+
+
+def open_test(row: int) -> None:
+    """Explain a test example."""
+    st.switch_page(EXPLAIN, query_params=location.parameters(test=str(both["test"].ids[row])))
+
+
+def open_train(row: int) -> None:
+    """Look at a training example."""
+    st.switch_page(TRAINING, query_params=location.parameters(train=str(both["train"].ids[row])))
+
+
+def answer(study: StudyReader, here: Location) -> None:
+    """The chart, and what is selected in it."""
+    chosen, ring = selected(), looked_at()
+    sizes: dict[Split, int] = {split: study.dataset.rows(split) for split in SPLITS}
+    keep_drawn: Selection = {split: list(chosen[split]) for split in SPLITS}
+    if ring is not None:
+        keep_drawn[ring[0]].insert(0, ring[1])
+    rows = drawn_rows(sizes, keep_drawn)
+    count = {split: len(found) for split, found in rows.items()}
+    numbers = {split: len(chosen[split]) for split in SPLITS}
+    with st.container(horizontal=True, vertical_alignment="center", key="map_selection"):
+        without_mouse()
+        st.html(
+            f'<div class="dl-where" role="status"><b>{numbers["train"]:,}</b> training and '
+            f"<b>{numbers['test']:,}</b> test {kind}s selected</div>",
+            width="content",
+        )
+        nothing: Selection = {"train": [], "test": []}
+        if any(numbers.values()):
+            st.button("Clear", key="map_clear", on_click=select, args=(nothing,))
+        ask_about(
+            study,
+            np.array(chosen["train"], np.int64),
+            f"{numbers['train']:,} selected on the map",
+            here,
+            f"What if these {numbers['train']:,} were removed?",
+        )
+    if told := st.session_state.pop("map_told", None):
+        warning([told])
+    words = (
+        f"Circles are {count['train']:,} training, diamonds {count['test']:,} test {kind}s. "
+        "Draw around some, or click one."
+    )
+    if sum(sizes.values()) > MOST_DRAWN:
+        words += f" Drawn are {sum(count.values()):,} of {sum(sizes.values()):,}, evenly spread."
+    aside(words)
+    place = read_map(study, drawn, algorithm, method)
+    figure = scatter(place, both, layers(both, rows, by), chosen, ring)
+    st.plotly_chart(
+        figure,
+        key=chart_key(),
+        on_select=chart_selected,
+        selection_mode=("points", "box", "lasso"),
+        config={"displaylogo": False, "scrollZoom": True},
+        alt=f"{KIND_NAMES[drawn]} map of the attribution space, coloured by "
+        f"{COLOURS[by].lower()}. {words}",
+    )
+    galleries(here, chosen)
+
+
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(title("Map", f"{kind}s that do the same to predictions lie together"))
+    st.space("stretch")
+    trust_badge(badge(study, algorithm, method))
+    copy_link("copy")
+if problems:
+    warning(["This link says something that cannot be here.", *problems])
+if looked_at() is None and (location.train or location.test):
+    warning([f"There is no such {kind} here: “{short(location.train or location.test)}”."])
+controls()
+part(location, answer)

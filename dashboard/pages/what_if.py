@@ -1,0 +1,120 @@
+"""What if: remove training examples, see what predictions would become, and prove it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.location import UNLEARN, read_location
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.earlier_requests import AskedBefore, asked_before
+from dashboard.parts.removal.predicted_effect import (
+    affected,
+    effect_by_class,
+    headline,
+    removed_gallery,
+)
+from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_choice
+from dashboard.parts.removal.verify_by_retraining import told, verify_button
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import (
+    badge,
+    counterfactual,
+    examples,
+    kept_verifications,
+    open_study,
+    what_it_shows,
+)
+from engine.applications.verification import Verification
+from engine.study.methods import has_scores
+from engine.study.removal_sets import RemovalSet
+
+ASKING = Asking("What if these {} were removed?", "What if …", ":material/content_cut:")
+
+study = open_study()
+location = read_location(study)
+algorithm, method = location.algorithm, location.method
+kind = what_it_shows(study)
+
+if not study.has_data or method is None:
+    st.html(title("What if", "some training data were removed"))
+    building(
+        "What removal would do can be asked as soon as there are scores",
+        lambda study: study.has_data and has_scores(study, algorithm),
+        algorithm,
+    )
+    st.stop()
+
+training = examples(study, "train", algorithm)
+
+
+def others(kept: list[Verification], here: RemovalSet | None) -> None:
+    """Every verification, newest first; each opens its own set."""
+    heading("All verifications")
+    if not kept:
+        aside("None yet. Each is kept here, and all together are judged on the page Quality.")
+        return
+    asked_before(study, kept, in_words, here)
+
+
+def in_words(one: Verification) -> AskedBefore:
+    """A verification, to open again."""
+    flips = sum(outcome.flipped for outcome in one.outcomes)
+    words = (
+        f"{one.created[:16].replace('T', ' ')} · without {len(one.removed):,} · "
+        f"{one.seeds} models · {flips:,} of {len(one.outcomes):,} flip"
+    )
+    chosen = f"{len(one.removed):,} that were verified {one.created[:10]}"
+    return AskedBefore(one.id, one.removed, words, chosen)
+
+
+# --- what is removed ---------------------------------------------------------------------------
+
+chosen = asked_set(study)
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(title("What if", chosen.words if chosen else "some training data were removed"))
+    st.space("stretch")
+    if chosen is not None:
+        st.page_link(
+            UNLEARN,
+            label="Forget these",
+            icon=":material/ink_eraser:",
+            query_params=location.parameters(set=chosen.key),
+        )
+    trust_badge(badge(study, algorithm, method))
+    copy_link("copy")
+if chosen is None:
+    removal_choice(study, location, training, kind, ASKING)
+    others(kept_verifications(study, algorithm), None)
+    notice(
+        "Which training data?",
+        "Choose above. The answer is a sum of scores: it takes no training, and retraining can "
+        "prove it.",
+    )
+    st.stop()
+with st.expander("Choose other training data", icon=":material/content_cut:"):
+    removal_choice(study, location, training, kind, ASKING)
+
+# --- what it would do --------------------------------------------------------------------------
+
+found = counterfactual(study, algorithm, method, chosen)
+headline(study, found, kind)
+left, right = st.columns(2, gap="large")
+with left:
+    removed_gallery(study, chosen, location, kind)
+with right:
+    effect_by_class(found)
+affected(study, found, location, kind)
+
+# --- proof -------------------------------------------------------------------------------------
+
+heading("Verify: retrain without them")
+verify_button(study, algorithm, method, chosen.rows, f"{len(chosen.rows):,} training {kind}s")
+kept = kept_verifications(study, algorithm)
+mine = [one for one in kept if one.removed == chosen.rows.tolist() and one.method == method]
+for one in mine[::-1]:
+    told(one)
+others(kept, chosen)
