@@ -4,13 +4,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-portable lint docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dataloupe demo
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What must not depend on the processor, as one without AVX-512 computes it.
+test-portable: $(VENV)/.dev
+	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+		$(BIN)/python -m pytest -m determinism -n 2 --dist loadfile --ignore tests/browser
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -27,15 +27,20 @@ from engine.cli.main import main
 from engine.store import layout
 from engine.study.triage import Triage
 from tests.builders.calibrated_study import give_units
+from tests.builders.copies import copy_of
 
 SURELY = Measured(1, 1, 1)
 
 
 @pytest.fixture(scope="module")
-def copy(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A built study that tests may verify in."""
-    root = tmp_path_factory.mktemp("brittle") / "copy"
-    return give_units(Study.open(shutil.copytree(small_study.root, root)))
+def calibrated(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return give_units(copy_of(small_study, tmp_path_factory.mktemp("brittle") / "calibrated"))
+
+
+@pytest.fixture
+def copy(calibrated: Study, tmp_path: Path) -> Study:
+    """A built study that a test may verify in."""
+    return copy_of(calibrated, tmp_path / "copy")
 
 
 def planted(
@@ -202,13 +207,23 @@ def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def proven(copy: Study) -> tuple[Study, Supports, list[int]]:
+def shared_proven(
+    calibrated: Study, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Study, Supports, list[int]]:
     """A study in which the two most brittle predictions are verified by one seed."""
-    found = find(copy, at_most=20)
+    study = copy_of(calibrated, tmp_path_factory.mktemp("brittle") / "proven")
+    found = find(study, at_most=20)
     tests = found.ranked[:2].tolist()
     assert len(tests) == 2
-    verify_brittle(copy, found, tests, seeds=1, workers=0)
-    return copy, found, tests
+    verify_brittle(study, found, tests, seeds=1, workers=0)
+    return study, found, tests
+
+
+@pytest.fixture
+def proven(shared_proven: tuple, tmp_path: Path) -> tuple[Study, Supports, list[int]]:
+    """A copy of it."""
+    study, found, tests = shared_proven
+    return copy_of(study, tmp_path / "proven"), found, tests
 
 
 def test_a_verification_belongs_to_its_removal_set(proven: tuple) -> None:
@@ -245,8 +260,8 @@ def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
 
 
 @pytest.fixture(scope="module")
-def table(proven: tuple) -> pa.Table:
-    study, found, tests = proven
+def table(shared_proven: tuple) -> pa.Table:
+    study, found, tests = shared_proven
     notes = Triage(tags=["=cmd()", "look; at"], notes=["+1", "plain"])
     flags = {"label": np.arange(60) == tests[0]}
     return brittle_table(study, found, study.verifications(), flags, {tests[0]: notes})

@@ -32,6 +32,7 @@ from engine.store import layout
 from engine.store.errors import DataError, DataloupeError, SpecError, StoreError, UploadError
 from engine.study.names import resolve_algorithm
 from engine.study.uploads import ENOUGH
+from tests.builders.copies import copy_of
 from tests.builders.hostile_uploads import fitting_weights, mlp_shapes, safetensors
 from tests.builders.planted_shortcut import carries, write_planted
 
@@ -45,12 +46,10 @@ def silent(done: int, total: int, what: str) -> None:
 # --- an upload is an algorithm -------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def copied(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+@pytest.fixture
+def copied(small_study: Study, tmp_path: Path) -> Study:
     """The small study, to write into."""
-    root = tmp_path_factory.mktemp("compare") / "study"
-    shutil.copytree(small_study.root, root)
-    return Study.open(root)
+    return copy_of(small_study, tmp_path / "copied")
 
 
 def test_the_study_s_own_models_uploaded_have_its_own_scores(copied: Study) -> None:
@@ -106,8 +105,6 @@ def test_the_command_line_compares_files(
     assert "is a pickle" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path / "none")]) == 2
     assert main(["compare", str(copied.root), "--algorithms", "mlp", "mlp"]) == 2
-    for upload in copied.uploads:
-        delete(copied, upload)
 
 
 STEPS = (
@@ -208,18 +205,25 @@ def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict[str, np.ndarray]]:
-    """Two algorithms, one of which sees a patch. Some fifteen seconds."""
+def shared_planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, str]:
+    """Two algorithms, one of which sees a patch, and their comparison. Some fifteen seconds."""
     study = write_planted(tmp_path_factory.mktemp("planted") / "case", 1500, 400)
     study.build(workers=0)
+    return study, run_job(study, {"a": "sees", "b": "covered"}, silent)["comparison"]
+
+
+@pytest.fixture
+def planted(
+    shared_planted: tuple[Study, str], tmp_path: Path
+) -> tuple[Study, dict[str, np.ndarray]]:
+    """A copy of it, and who carries the patch."""
+    study = copy_of(shared_planted[0], tmp_path / "case")
     return study, carries(study)
 
 
 @pytest.fixture(scope="module")
-def comparison(planted: tuple[Study, dict[str, np.ndarray]]) -> dict[str, Any]:
-    study, _ = planted
-    found = run_job(study, {"a": "sees", "b": "covered"}, silent)["comparison"]
-    return read_comparison(study, found)
+def comparison(shared_planted: tuple[Study, str]) -> dict[str, Any]:
+    return read_comparison(*shared_planted)
 
 
 def test_the_shortcut_is_the_strongest_direction(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from scipy.sparse import csr_array
 
@@ -201,22 +201,22 @@ def test_what_cannot_be_removed(small_study: Study, removed: list[int | str], wo
 # --- kept sets ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def copy_of(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+@pytest.fixture
+def copy(small_study: Study, tmp_path: Path) -> Study:
     """A study whose folder can be written; what was computed is the small study's."""
-    root = tmp_path_factory.mktemp("kept")
     for part in small_study.root.iterdir():
-        (root / part.name).symlink_to(part)
-    return Study.open(root)
+        (tmp_path / part.name).symlink_to(part)
+    return Study.open(tmp_path)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # sets do not meet
 @given(rows=some.sets(some.integers(0, 299), min_size=1, max_size=40))
-def test_a_kept_set_is_found_again(copy_of: Study, rows: set[int]) -> None:
-    kept = keep_set(copy_of, rows, "  chosen\n by   hand ")
-    found = removal_set(copy_of, kept.key)
+def test_a_kept_set_is_found_again(copy: Study, rows: set[int]) -> None:
+    kept = keep_set(copy, rows, "  chosen\n by   hand ")
+    found = removal_set(copy, kept.key)
     assert found.rows.tolist() == sorted(rows)
     assert (found.words, found.key) == ("chosen by hand", kept.key)
-    assert keep_set(copy_of, sorted(rows), "chosen by hand").key == kept.key
+    assert keep_set(copy, sorted(rows), "chosen by hand").key == kept.key
 
 
 @pytest.mark.parametrize("key", ["", "../../study", "0" * 16, "G" * 16, "0" * 17])
@@ -225,17 +225,17 @@ def test_a_key_from_an_address_is_not_trusted(small_study: Study, key: str) -> N
         removal_set(small_study, key)
 
 
-def test_a_set_of_other_data_is_refused(copy_of: Study) -> None:
-    kept = keep_set(copy_of, [1, 2], "two")
-    path = layout.removal_set_file(copy_of.root, kept.key)
+def test_a_set_of_other_data_is_refused(copy: Study) -> None:
+    kept = keep_set(copy, [1, 2], "two")
+    path = layout.removal_set_file(copy.root, kept.key)
     content = json.loads(path.read_text())
     body = {"words": "two", "runs": content["runs"], "data": "other"}
     store.write_json(path, body, "other")
     with pytest.raises(DataloupeError, match="other data"):
-        removal_set(copy_of, kept.key)
+        removal_set(copy, kept.key)
     store.write_json(path, {"words": "two"}, "other")
     with pytest.raises(DataloupeError, match="no whole removal set"):
-        removal_set(copy_of, kept.key)
+        removal_set(copy, kept.key)
 
 
 def test_ids_are_read_from_text(small_study: Study) -> None:

@@ -30,6 +30,7 @@ from engine.attribution.scores.sparse import SparseScores
 from engine.build.build import build_data
 from engine.store.layout import DATAMODEL, HYBRID, TRAK
 from engine.study.score_matrices import read_score_matrix
+from tests.builders.copies import copy_of
 
 N_TRAIN, N_TEST, MASKS = 100, 30, 250
 GROUP, TESTS = 12, 8
@@ -127,7 +128,7 @@ def test_two_banks_of_one_algorithm_are_not_told_apart() -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Three algorithms with banks made elsewhere: two alike, and one with a planted dependence."""
     folder: Path = tmp_path_factory.mktemp("halves")
     study = Study.create(folder / "study", SPEC)
@@ -140,6 +141,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         study.import_bank(folder / name, algorithm=name, output="margin")
     study.build(workers=0)
     return Study.open(study.root)
+
+
+@pytest.fixture
+def study(built: Study, tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(built, tmp_path / "study")
 
 
 def compared(study: Study, a: str, b: str, method: str) -> dict[str, Any]:

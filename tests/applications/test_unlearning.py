@@ -41,20 +41,29 @@ from engine.tasks import load_task, margin
 from engine.training.outputs import read_batch
 from engine.training.weights import load_weights
 from tests.build.test_build import change
+from tests.builders.copies import copy_of
 
 FORGET = tuple(range(3, 60, 4))
 N = 4
 
 
 @pytest.fixture(scope="module")
-def study(own_study: Study) -> Study:
-    return own_study
+def with_audit(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Audit]:
+    """A study with an audit: two methods, judged with few models."""
+    study = copy_of(small_study, tmp_path_factory.mktemp("audited") / "study")
+    methods = ["matching", "ascent"]
+    return study, audit(study, FORGET, methods=methods, models=N, budget=0.2, workers=0)
+
+
+@pytest.fixture
+def study(with_audit: tuple[Study, Audit], tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(with_audit[0], tmp_path / "study")
 
 
 @pytest.fixture(scope="module")
-def audited(study: Study) -> Audit:
-    """Two methods, judged with few models."""
-    return audit(study, FORGET, methods=["matching", "ascent"], models=N, budget=0.2, workers=0)
+def audited(with_audit: tuple[Study, Audit]) -> Audit:
+    return with_audit[1]
 
 
 # --- what is foretold -----------------------------------------------------------------------------
@@ -93,12 +102,10 @@ def test_margins_without_torch_are_those_of_the_task() -> None:
     np.testing.assert_allclose(margins(logits, labels), wanted)
 
 
-@pytest.fixture(scope="module")
-def with_logits(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+@pytest.fixture
+def with_logits(study: Study) -> Study:
     """The study, with a bank that keeps logits."""
-    root = tmp_path_factory.mktemp("logits") / "study"
-    shutil.copytree(study.root, root)
-    own = change(root, "masks = 15", "masks = 15\nlogits = true")
+    own = change(study.root, "masks = 15", "masks = 15\nlogits = true")
     own.build(workers=0, rebuild="bank")
     return own
 

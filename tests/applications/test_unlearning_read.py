@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from engine.attribution.evaluation.quality import Measured
 from engine.attribution.softmax import margins
 from engine.running.jobs.kinds import kind
 from engine.store import layout
+from tests.builders.copies import copy_of
 
 FORGET = tuple(range(3, 60, 4))
 N = 4
@@ -43,14 +45,22 @@ def quiet(done: int, total: int, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(own_study: Study) -> Study:
-    return own_study
+def with_audit(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Audit]:
+    """A study with an audit: two methods, judged with few models."""
+    study = copy_of(small_study, tmp_path_factory.mktemp("audited") / "study")
+    methods = ["ascent", "finetune"]
+    return study, audit(study, FORGET, methods=methods, models=N, budget=0.2, workers=0)
+
+
+@pytest.fixture
+def study(with_audit: tuple[Study, Audit], tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(with_audit[0], tmp_path / "study")
 
 
 @pytest.fixture(scope="module")
-def audited(study: Study) -> Audit:
-    """Two methods, judged with few models."""
-    return audit(study, FORGET, methods=["ascent", "finetune"], models=N, budget=0.2, workers=0)
+def audited(with_audit: tuple[Study, Audit]) -> Audit:
+    return with_audit[1]
 
 
 # --- what is foretold -----------------------------------------------------------------------------
@@ -102,7 +112,6 @@ def test_audits_of_another_version_are_left_out(study: Study, audited: Audit) ->
     path = layout.unlearning_audit_file(study.root, "mlp", "0" * 16)
     store.write_json(path, {**audited.to_dict(), "code": 1}, "0" * 16)
     assert [one.id for one in read_audits(study)] == [audited.id]
-    path.unlink()
 
 
 def measured(mean: float, reach: float = 0.1) -> Measured:
@@ -212,6 +221,7 @@ def test_every_method_has_words() -> None:
 
 
 def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) -> None:
+    kind("foretell").work(study, kind("foretell").checked(study, {"forget": list(FORGET)}), quiet)
     script = (
         "import sys\n"
         "from engine import Study\n"

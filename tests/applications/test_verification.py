@@ -34,22 +34,28 @@ from engine.training.outputs import evaluate
 from engine.training.trainer import train
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
+from tests.builders.copies import copy_of
 
 
 @pytest.fixture
 def copy(small_study: Study, tmp_path: Path) -> Study:
     """A built study that a test may change."""
-    return Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+    return copy_of(small_study, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
-def verified(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def shared_verified(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study with one verification: the strongest supporters of test example 7 removed."""
-    root = tmp_path_factory.mktemp("verified") / "study"
-    study = give_units(Study.open(shutil.copytree(small_study.root, root)))
+    study = give_units(copy_of(small_study, tmp_path_factory.mktemp("verified") / "study"))
     removed = find_influences(study, 7, 15)[0]
     verify(study, removed.tolist(), tests=[7, 3], seeds=3, control=True, workers=0)
     return study
+
+
+@pytest.fixture
+def verified(shared_verified: Study, tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(shared_verified, tmp_path / "verified")
 
 
 # --- retraining -----------------------------------------------------------------------------------
@@ -144,7 +150,6 @@ def test_the_same_question_is_kept_once_and_another_beside_it(verified: Study) -
     assert again.id == first.id
     fewer = verified.verify(first.removed, tests=[7], seeds=2)
     assert {one.id for one in verified.verifications()} == {first.id, fewer.id}
-    layout.verification_file(verified.root, "mlp", fewer.id).unlink()
 
 
 def test_predicted_and_actual_changes_are_collected(verified: Study) -> None:

@@ -23,13 +23,14 @@ from tests.applications.test_live import (
     turned,
 )
 from tests.browser.chromium import PHONE, server, settled
+from tests.builders.copies import copy_of
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def live_url(small_study: Study) -> Iterator[str]:
-    with server(small_study.root) as url:
+def live_url(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(copy_of(small_study, tmp_path_factory.mktemp("live") / "study").root) as url:
         yield url
 
 

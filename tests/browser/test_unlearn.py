@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 WAIT = 180_000
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def own_url(own_study: Study) -> Iterator[str]:
     with server(own_study.root) as url:
         yield url

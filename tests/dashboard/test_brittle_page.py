@@ -19,19 +19,25 @@ from engine.store import layout
 from engine.study.triage import triage
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
+from tests.builders.copies import copy_of
 from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
 
 
 @pytest.fixture(scope="module")
-def study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    root = tmp_path_factory.mktemp("page") / "study"
-    return give_units(Study.open(shutil.copytree(small_study.root, root)))
+def calibrated(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return give_units(copy_of(small_study, tmp_path_factory.mktemp("page") / "study"))
+
+
+@pytest.fixture
+def study(calibrated: Study, tmp_path: Path) -> Study:
+    """A copy of it: nothing is verified, tagged or queued."""
+    return copy_of(calibrated, tmp_path / "study")
 
 
 @pytest.fixture(scope="module")
-def found(study: Study) -> Supports:
-    return find(study)
+def found(calibrated: Study) -> Supports:
+    return find(calibrated)
 
 
 @pytest.fixture
@@ -181,7 +187,7 @@ def test_before_the_scores_the_build_is_shown(visit: Any, tmp_path: Path) -> Non
 def test_checkpoints_alone_are_predicted_and_not_verified(
     visit: Any, study: Study, tmp_path: Path
 ) -> None:
-    copy = Study.open(shutil.copytree(study.root, tmp_path / "copy"))
+    copy = copy_of(study, tmp_path / "copy")
     names = []
     for number in range(2):
         shutil.copy(

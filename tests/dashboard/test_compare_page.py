@@ -32,6 +32,7 @@ from engine.store import layout
 from engine.store.errors import DataloupeError, UploadError
 from engine.study.rankings import find_influences
 from engine.study.uploads import write_upload
+from tests.builders.copies import copy_of
 from tests.builders.page_contents import cards, words
 
 NAME = "<b>Mine</b> | other"
@@ -65,8 +66,8 @@ def quiet(done: int, total: int, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The small study with a changed model uploaded, compared and tested. Only read it."""
+def shared_compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The small study with a changed model uploaded, compared and tested."""
     root = tmp_path_factory.mktemp("compared") / "study"
     shutil.copytree(small_study.root, root)
     study = Study.open(root)
@@ -83,6 +84,12 @@ def compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> St
     for names in (None, ["patch"]):
         run_hypothesis(study, {"comparison": found, "names": names, "rows": [0, 1, 2]}, quiet)
     return study
+
+
+@pytest.fixture
+def compared(shared_compared: Study, tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(shared_compared, tmp_path / "compared")
 
 
 def the_upload(study: Study) -> str:
@@ -271,8 +278,7 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
 
 
 def test_noise_is_said_to_be_noise(page: Any, compared: Study, tmp_path: Path) -> None:
-    shutil.copytree(compared.root, tmp_path / "study")
-    study = Study.open(tmp_path / "study")
+    study = compared
     path = layout.comparison_file(study.root, the_comparison(study))
     about = store.read_json(path)
     for number, p in enumerate((0.001, 0.5)):
@@ -326,8 +332,7 @@ def test_one_example_under_both(page: Any, compared: Study) -> None:
 
 
 def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path: Path) -> None:
-    shutil.copytree(compared.root, tmp_path / "study")
-    study = Study.open(tmp_path / "study")
+    study = compared
     app = page(study, b=the_upload(study), pane="hypothesis")
     before = words(app)
     assert before.count("<figure>") == 3  # the direction's test examples
@@ -419,8 +424,7 @@ def test_an_upload_cannot_be_retrained(compared: Study) -> None:
 
 
 def test_deleting_takes_the_notes_along(compared: Study, tmp_path: Path) -> None:
-    shutil.copytree(compared.root, tmp_path / "study")
-    study = Study.open(tmp_path / "study")
+    study = compared
     keep_note(study, the_comparison(study), "b", 1, "n", "")
     delete(study, the_upload(study))
     assert list((study.root / "comparisons").iterdir()) == []

@@ -17,9 +17,9 @@ from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
 
 
-@pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return write_study(tmp_path_factory.mktemp("studies") / "map", n_train=60, n_test=24)
+@pytest.fixture
+def complete(tmp_path: Path) -> Study:
+    return write_study(tmp_path / "map", n_train=60, n_test=24)
 
 
 def figure(app: AppTest) -> dict[str, Any]:

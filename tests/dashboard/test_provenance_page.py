@@ -13,11 +13,15 @@ from engine import store
 from engine.api import Study
 from engine.attribution.datamodels.run_bank import BankImport
 from engine.store import layout
+from tests.builders.copies import copy_of
 from tests.builders.page_contents import words
 from tests.builders.synthetic_study import write_study
 
 
-def test_provenance_tells_what_was_fingerprint_what(visit: Any, complete_study: Study) -> None:
+def test_provenance_tells_what_was_made_from_what(
+    visit: Any, complete_study: Study, tmp_path: Path
+) -> None:
+    complete_study = copy_of(complete_study, tmp_path / "copy")
     store.write_tensors(
         layout.checkpoint_file(complete_study.root, "cnn", 0),
         {"w": np.zeros(2, np.float32)},

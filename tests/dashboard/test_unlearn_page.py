@@ -23,13 +23,12 @@ from tests.builders.synthetic_study import write_study
 FORGET = list(range(2, 40, 3))
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    root = tmp_path_factory.mktemp("studies") / "measured"
-    return write_quality(write_study(root, n_train=80, n_test=24))
+@pytest.fixture
+def measured(tmp_path: Path) -> Study:
+    return write_quality(write_study(tmp_path / "measured", n_train=80, n_test=24))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def audited(measured: Study) -> Audit:
     return write_audit(measured, FORGET)
 

@@ -18,15 +18,14 @@ from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    root = tmp_path_factory.mktemp("studies") / "whatif"
-    return write_quality(write_study(root, n_train=60, n_test=24))
+@pytest.fixture
+def measured(tmp_path: Path) -> Study:
+    return write_quality(write_study(tmp_path / "measured", n_train=60, n_test=24))
 
 
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return write_study(tmp_path_factory.mktemp("studies") / "raw", n_train=60, n_test=24)
+@pytest.fixture
+def raw(tmp_path: Path) -> Study:
+    return write_study(tmp_path / "raw", n_train=60, n_test=24)
 
 
 def test_a_class_is_chosen_and_answered(visit: Any, measured: Study) -> None:

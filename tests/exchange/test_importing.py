@@ -272,6 +272,7 @@ def test_examples_in_another_order_and_opposite_signs_are_suspected(
             assert "in 100% of cases, the strongest opposer in 0%; 10% would be chance." in note
 
 
+@pytest.mark.determinism
 def test_the_same_files_give_the_same_bytes(study: Study, tmp_path: Path) -> None:
     path = saved(tmp_path / "own.npy", PLANTED)
     study.import_scores("npy", path)

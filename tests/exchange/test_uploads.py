@@ -30,7 +30,7 @@ from engine.store.errors import DataloupeError, StoreError, UploadError
 from engine.study.doctor import examine
 from engine.study.names import resolve_algorithm
 from engine.study.run_banks import wants_bank
-from engine.study.uploads import read_uploads
+from engine.study.uploads import read_uploads, write_upload
 from tests.builders.hostile_uploads import (
     Attack,
     fitting_weights,
@@ -406,7 +406,7 @@ def test_a_broken_record_hides_that_upload_alone(study: Study, worker: KeptWorke
     other = accept(study, [named(variant(2))], worker=worker)
     layout.upload_file(study.root, one.id).write_text("{")
     assert list(study.uploads) == [other.id]
-    layout.upload_file(study.root, one.id).unlink()
+    write_upload(study.root, one)  # so that it can be deleted with its files
 
 
 # --- the quick report ----------------------------------------------------------------------------

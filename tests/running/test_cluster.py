@@ -36,6 +36,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
         nodes.shutdown()
 
 
+@pytest.mark.determinism
 def test_a_node_that_dies_loses_and_repeats_nothing(
     two_nodes: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_no_jobs_start_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     run_jobs(square, [], 2, ignore)
 
 
+@pytest.mark.determinism
 def test_workers_compute_with_the_threads_asked_for_in_other_processes() -> None:
     found: list[tuple[int, set[int]]] = []
     run_jobs(threads_of_libraries, [0], 1, lambda _, result: found.append(result), threads=1)
@@ -104,6 +105,7 @@ assert threads_of_libraries(0)[1] == {{cores}}, threads_of_libraries(0)
 """
 
 
+@pytest.mark.determinism
 def test_a_job_in_this_process_limits_every_library_and_gives_all_threads_back() -> None:
     """In a process of its own: what this one has loaded, and with which limits, is unknown."""
     script = IN_PROCESS.format(tests=str(Path(__file__).parents[2]))

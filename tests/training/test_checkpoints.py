@@ -64,6 +64,7 @@ def test_a_round_trip_is_exact(path: Path):
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.determinism
 def test_loaded_weights_say_the_same_bytes_as_trained_ones(path: Path):
     """A resumed build evaluates the file, an undisturbed one the model in memory."""
     task = load_task("image-classification")

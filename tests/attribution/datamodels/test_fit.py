@@ -165,6 +165,7 @@ def test_prediction_is_bias_and_the_weights_of_what_is_there():
     np.testing.assert_array_equal(found.nonzeros, (found.rows(np.arange(5)) != 0).sum(1))
 
 
+@pytest.mark.determinism
 def test_targets_do_not_depend_on_each_other(monkeypatch):
     masks, outputs, _ = runs(targets=7)
     together, _ = fitted(masks, outputs)
@@ -175,12 +176,14 @@ def test_targets_do_not_depend_on_each_other(monkeypatch):
     np.testing.assert_allclose(together.values, apart.values, atol=1e-5)
 
 
+@pytest.mark.determinism
 def test_the_same_call_gives_the_same_bytes():
     masks, outputs, _ = runs()
     one, two = (fitted(masks, outputs, threads=2)[0] for _ in range(2))
     assert one.values.tobytes() == two.values.tobytes()
 
 
+@pytest.mark.determinism
 def test_torch_gives_what_numba_gives(monkeypatch):
     masks, outputs, _ = runs(m=100, n=140, noise=1.0)
     here, _ = fitted(masks, outputs)

@@ -44,6 +44,7 @@ def test_points_beyond_the_most_stand_amid_their_own() -> None:
     assert (member[laid_out][nearest] == member[others]).mean() > 0.95
 
 
+@pytest.mark.determinism
 def test_same_seed_same_bytes() -> None:
     rows, _ = clusters(200)
     assert umap(rows, 1).tobytes() == umap(rows, 1).tobytes() != umap(rows, 2).tobytes()

@@ -144,6 +144,7 @@ def test_recall_counts_only_what_is_there_to_find():
     assert recall_at_k(found, TopK(empty, zero, empty, zero)) == 1
 
 
+@pytest.mark.determinism
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_index_is_the_same_bytes_each_time_and_survives_them(kind):
     rng = np.random.default_rng(0)
