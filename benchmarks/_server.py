@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._report import say
+from engine.api import Study
 from engine.running.launch import _start, _stop
-from engine.store import fingerprint
-from engine.study.reader import Study
+from engine.store import fingerprint_of
 from tests.builders.synthetic_study import write_study
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def large_study() -> Study:
         "engine/data/thumbnails.py",
     )
     code = [(ROOT / name).read_text() for name in names]
-    root = CACHE / fingerprint(N_TRAIN, N_TEST, TOP_K, WRONG, code)
+    root = CACHE / fingerprint_of(N_TRAIN, N_TEST, TOP_K, WRONG, code)
     if not root.exists():
         say(f"writing a study of {N_TRAIN:,} + {N_TEST:,} pictures to {root}")
         shutil.rmtree(CACHE, ignore_errors=True)

@@ -6,9 +6,9 @@ import shutil
 
 from benchmarks._report import say
 from benchmarks._server import ROOT
+from engine.api import Study
 from engine.data.templates import spec_from_template
 from engine.store.errors import StaleError
-from engine.study.reader import Study
 
 
 def built(name: str, spec: str) -> Study:

@@ -28,13 +28,15 @@ import numpy as np
 from benchmarks._report import report, say
 from benchmarks.workload import CNN, ENCODING, MLP, Workload, data, task, untrained
 from engine import store
-from engine.attribution.datamodels.bank import draw_mask, pack
+from engine.api import Study
+from engine.attribution.datamodels.run_bank import draw_mask, pack
 from engine.build.run import Run
 from engine.build.stages import bank as bank_stage
 from engine.build.stages import data as data_stage
 from engine.running.processes import run_jobs
+from engine.store import layout
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.run_banks import wanted_runs
 
 ALPHA = 0.5
 RESUMED = 1000
@@ -118,7 +120,7 @@ def compare(study: Study, workload: Workload, rounds: int, runs: int) -> dict[st
             name: round(median["plain"] / median[name], 2) for name in ("workers_1", "workers_2")
         },
         "overhead_ms_a_run": round(1000 * (median["workers_1"] - median["bare"]), 1),
-        "bytes_a_run": study.run_file(workload.name, 0, 0).stat().st_size,
+        "bytes_a_run": layout.run_file(study.root, workload.name, 0, 0).stat().st_size,
         "rounds": rounds,
         "runs_a_round": runs,
     }
@@ -126,7 +128,7 @@ def compare(study: Study, workload: Workload, rounds: int, runs: int) -> dict[st
 
 def fill(study: Study, algorithm: str, workers: int, runs: int) -> float:
     """Seconds a run of the bank stage, once every worker is at work."""
-    for path in study.bank_folder(algorithm).glob("*"):
+    for path in layout.bank_folder(study.root, algorithm).glob("*"):
         path.unlink()
     study = with_masks(study, runs + workers)
     moments: list[float] = []
@@ -231,15 +233,15 @@ def resume(study: Study) -> dict[str, Any]:
     algorithm, n_train, n_test = "mlp", study.dataset.n_train, study.dataset.n_test
     generator = np.random.default_rng(0)
     study = with_masks(study, RESUMED)
-    for mask, seed in study.subset_runs:
+    for mask, seed in wanted_runs(study):
         outputs = generator.standard_normal(n_train + n_test, np.float32)
         shard = {
             "mask": pack(draw_mask(study.spec.seed, mask, n_train, ALPHA)),
             "train": outputs[:n_train],
             "test": outputs[n_train:],
         }
-        made_from = bank_stage.run_made_from(study, algorithm, mask, seed)
-        store.write_tensors(study.run_file(algorithm, mask, seed), shard, made_from)
+        fingerprint = bank_stage.run_fingerprint(study, algorithm, mask, seed)
+        store.write_tensors(layout.run_file(study.root, algorithm, mask, seed), shard, fingerprint)
     checking, reading = [], []
     for _ in range(5):
         start = time.perf_counter()

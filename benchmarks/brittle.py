@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks._report import report, say
 from benchmarks._study import built
+from engine.api import Study
 from engine.applications.brittle.supports import AGREE, SURE, Supports, find, verify_brittle
 from engine.applications.verification import (
     Outcome,
@@ -35,7 +36,6 @@ from engine.applications.verification.verifying import Request
 from engine.attribution.evaluation.quality import Measured, share
 from engine.build.retraining import removal_of
 from engine.data.templates import spec_from_template
-from engine.study.reader import Study
 
 RUNS = 100
 PREDICTIONS = 30

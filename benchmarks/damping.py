@@ -1,4 +1,4 @@
-"""Which λ suits which road: LDS on the validation masks, for choosing defaults by.
+"""Which λ suits which solver: LDS on the validation masks, for choosing defaults by.
 
 python -m benchmarks.damping --json [--save]
 """
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks._report import report, say
-from benchmarks.lds import THREADS, Mean, default_road, memory_bytes, out_to_loss
+from benchmarks.lds import THREADS, Mean, default_solver, memory_bytes, out_to_loss
 from benchmarks.workload import CNN, MLP, Workload, batches_of, checkpoint, prepare_all, task, truth
 from engine.attribution.evaluation.lds import lds
-from engine.attribution.trak.attribute import example_weights, gram, primal_projection, test_factors
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.kernel import Kernel, first_examples, make_kernel, solve
+from engine.attribution.trak.dual import solve
+from engine.attribution.trak.kernel import Kernel, first_examples, make_kernel
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.primal import gram, primal_projection, test_factors
 from engine.attribution.trak.projection import features
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 from engine.store.spec import TrakSpec
 
 if TYPE_CHECKING:
@@ -30,39 +32,39 @@ CHECKPOINTS = 5
 
 
 def by_damping(
-    road: Road, model: nn.Module, number: int, q: Tensor
+    solver: Solver, model: nn.Module, number: int, q: Tensor
 ) -> Iterator[tuple[float, Tensor]]:
     """(λ, scores `[n_test, n_train]`) of one checkpoint; features are computed once."""
     output = task().model_output
     train, test = batches_of("train"), batches_of("test")
-    if road.kind == "primal":
-        projection = primal_projection(model, output, first_examples(train), road, number)
+    if solver.kind == "primal":
+        projection = primal_projection(model, output, first_examples(train), solver, number)
         phi, phi_test = (
             torch.cat(list(features(model, output, batches(), projection)))
             for batches in (train, test)
         )
-        matrix = gram([phi], road, q)
+        matrix = gram([phi], solver, q)
         for damping in DAMPINGS:
             yield damping, test_factors(matrix, phi_test, damping) @ phi.T
     else:
         plan = plan_gradients(model, output, first_examples(train))
-        kernel = make_kernel(model, output, train, test, plan, road.width, number, memory_bytes())
+        kernel = make_kernel(model, output, train, test, plan, solver.width, number, memory_bytes())
         for damping in DAMPINGS:
             copy = Kernel(kernel.train.clone(), kernel.test.clone())
-            yield damping, solve(copy, damping, example_weights(q, road))
+            yield damping, solve(copy, damping, example_weights(q, solver))
 
 
 def table(workload: Workload, spec: TrakSpec) -> dict[str, dict[str, float]]:
     """`{λ: {1: lds, 5: lds}}` on the validation masks."""
-    road = default_road(workload, spec)
+    solver = default_solver(workload, spec)
     masks, margins = truth(workload, "validation")
-    say(f"{workload.name}: {road.kind}")
-    means = {damping: Mean(road.tempering) for damping in DAMPINGS}
+    say(f"{workload.name}: {solver.kind}")
+    means = {damping: Mean(solver.tempering) for damping in DAMPINGS}
     found: dict[str, dict[str, float]] = {f"{damping:g}": {} for damping in DAMPINGS}
     for number in range(CHECKPOINTS):
         model = checkpoint(workload, number)
         q = out_to_loss(model)
-        for damping, scores in by_damping(road, model, number, torch.from_numpy(q)):
+        for damping, scores in by_damping(solver, model, number, torch.from_numpy(q)):
             tau = means[damping].add(scores.numpy(), q)
             if number + 1 in (1, CHECKPOINTS):
                 found[f"{damping:g}"][str(number + 1)] = round(lds(tau, masks, margins).mean, 4)
@@ -70,14 +72,14 @@ def table(workload: Workload, spec: TrakSpec) -> dict[str, dict[str, float]]:
 
 
 def measure() -> dict[str, Any]:
-    """λ by road and workload."""
+    """λ by solver and workload."""
     prepare_all()
     torch.set_num_threads(THREADS)
     return {
-        road: {workload.name: table(workload, spec) for workload in (CNN, MLP)}
-        for road, spec in {
+        solver: {workload.name: table(workload, spec) for workload in (CNN, MLP)}
+        for solver, spec in {
             "dual": TrakSpec(),
-            "primal": TrakSpec(road="primal"),
+            "primal": TrakSpec(solver="primal"),
         }.items()
     }
 

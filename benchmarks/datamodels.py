@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks._report import report, say
-from benchmarks.lds import Mean, attribute, default_road, out_to_loss
+from benchmarks.lds import Mean, attribute, default_solver, out_to_loss
 from benchmarks.workload import (
     CACHE,
     CNN,
@@ -39,11 +39,11 @@ from benchmarks.workload import (
     truth,
 )
 from engine import store
-from engine.attribution.datamodels import prior
+from engine.attribution.datamodels import hybrid
 from engine.attribution.datamodels.fit import fit_datamodels
 from engine.attribution.evaluation.calibration import NINETY
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 from engine.store.spec import TrakSpec
 
 CODE = 2
@@ -63,26 +63,26 @@ CHOSEN_BY = 128
 
 def attributions(workload: Workload, counts: set[int]) -> dict[int, np.ndarray]:
     """τ `[n_test, n_train]` of the first so many checkpoints; kept in `.bench/` by checkpoint."""
-    road = default_road(workload, TrakSpec())
-    mean, found = Mean(road.tempering), {}
+    solver = default_solver(workload, TrakSpec())
+    mean, found = Mean(solver.tempering), {}
     for number in range(max(counts)):
-        shard = _of_checkpoint(workload, road, number)
+        shard = _of_checkpoint(workload, solver, number)
         tau = mean.add(shard["scores"], shard["out_to_loss"])
         if number + 1 in counts:
             found[number + 1] = tau
     return found
 
 
-def _of_checkpoint(workload: Workload, road: Road, number: int) -> dict[str, np.ndarray]:
+def _of_checkpoint(workload: Workload, solver: Solver, number: int) -> dict[str, np.ndarray]:
     trained = checkpoint_file(workload, number).stem
     path = CACHE / workload.name / "trak" / f"{trained}.safetensors"
-    made_from = store.fingerprint("trak", repr(road), trained)
+    fingerprint = store.fingerprint_of("trak", repr(solver), trained)
     if not path.exists():
         model = checkpoint(workload, number)
         q = out_to_loss(model)
-        scores = attribute(road, model, number, torch.from_numpy(q)).numpy()
-        store.write_tensors(path, {"scores": scores, "out_to_loss": q}, made_from)
-    return store.read_tensors(path, made_from)
+        scores = attribute(solver, model, number, torch.from_numpy(q)).numpy()
+        store.write_tensors(path, {"scores": scores, "out_to_loss": q}, fingerprint)
+    return store.read_tensors(path, fingerprint)
 
 
 # --- the methods ---------------------------------------------------------------------------------
@@ -93,38 +93,40 @@ def single(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray
     return truth(replace(workload, seeds=1), purpose)
 
 
-def hybrid(
+def fit_and_predict(
     workload: Workload, tau: np.ndarray, runs: int
-) -> tuple[np.ndarray, prior.Settings, float]:
+) -> tuple[np.ndarray, hybrid.Settings, float]:
     """(predicted outputs of the test masks, settings, coverage); kept in `.bench/`."""
-    made_from = store.fingerprint("hybrid", CODE, workload.name, runs, float(np.abs(tau).sum()))
-    path = CACHE / workload.name / "hybrid" / f"{made_from}.safetensors"
+    fingerprint = store.fingerprint_of(
+        "hybrid", CODE, workload.name, runs, float(np.abs(tau).sum())
+    )
+    path = CACHE / workload.name / "hybrid" / f"{fingerprint}.safetensors"
     if not path.exists():
-        predicted, settings, coverage = _fit_hybrid(workload, tau, runs)
+        predicted, settings, coverage = _fit(workload, tau, runs)
         about = {"settings": asdict(settings), "coverage": coverage}
-        store.write_tensors(path, {"predicted": predicted}, made_from, about)
-    found = store.read_made_by(path)
-    settings = prior.Settings(**found["settings"])
+        store.write_tensors(path, {"predicted": predicted}, fingerprint, about)
+    found = store.read_metadata(path)
+    settings = hybrid.Settings(**found["settings"])
     return store.read_tensors(path)["predicted"], settings, found["coverage"]
 
 
-def _fit_hybrid(
+def _fit(
     workload: Workload, tau: np.ndarray, runs: int
-) -> tuple[np.ndarray, prior.Settings, float]:
+) -> tuple[np.ndarray, hybrid.Settings, float]:
     masks, outputs = (array[:runs] for array in single(workload, "fit"))
     validation = single(workload, "validation")
     test_masks, test_outputs = single(workload, "test")
     some = np.linspace(0, len(tau) - 1, CHOSEN_BY).astype(int)
     of = torch.from_numpy
-    settings, _ = prior.choose(
+    settings, _ = hybrid.choose(
         of(tau[some]),
         of(masks),
         of(outputs[:, some].copy()),
         of(validation[0]),
         of(validation[1][:, some].copy()),
     )
-    tau_in_units = of(tau) * prior.output_units(of(tau), of(masks), of(outputs), settings.ridge)
-    found = prior.fit(tau_in_units, of(masks), of(outputs), settings, of(test_masks))
+    tau_in_units = of(tau) * hybrid.output_units(of(tau), of(masks), of(outputs), settings.ridge)
+    found = hybrid.fit(tau_in_units, of(masks), of(outputs), settings, of(test_masks))
     off = (torch.from_numpy(test_outputs.T.copy()) - found.predicted).abs()
     coverage = float((off < NINETY * found.deviation).float().mean())
     return found.predicted.numpy(), settings, coverage
@@ -155,7 +157,7 @@ def ridge(workload: Workload, runs: int) -> np.ndarray:
 
     actual = np.ascontiguousarray(validation[1].T)
     best = max(
-        prior.NOISES, key=lambda penalty: spearman(predict(validation[0], penalty), actual).mean()
+        hybrid.NOISES, key=lambda penalty: spearman(predict(validation[0], penalty), actual).mean()
     )
     return predict(test_masks, best)
 
@@ -168,7 +170,7 @@ def judged(workload: Workload, predicted: np.ndarray) -> dict[str, float]:
 
 def compare(workload: Workload, tau: np.ndarray, runs: int) -> dict[str, Any]:
     """All methods with so many runs."""
-    predicted, settings, coverage = hybrid(workload, tau, runs)
+    predicted, settings, coverage = fit_and_predict(workload, tau, runs)
     drawn = truth(workload, "test")[0].T.astype(np.float32)
     found = {
         "hybrid": judged(workload, predicted),
@@ -198,7 +200,7 @@ def seconds(workload: Workload) -> dict[str, float]:
     model = checkpoint(workload, 0)
     start = time.process_time()
     q = torch.from_numpy(out_to_loss(model))
-    attribute(default_road(workload, TrakSpec()), model, 0, q)
+    attribute(default_solver(workload, TrakSpec()), model, 0, q)
     timed["checkpoint"] += time.process_time() - start
     return {name: round(value, 2) for name, value in timed.items()}
 
@@ -217,7 +219,7 @@ def at_equal_compute(
         entry: dict[str, Any] = {
             "runs": runs,
             "checkpoints": own,
-            "hybrid": judged(workload, hybrid(workload, taus[own], runs)[0]),
+            "hybrid": judged(workload, fit_and_predict(workload, taus[own], runs)[0]),
             "trak": judged(workload, taus[trained] @ drawn),
             "trak_checkpoints_bought": checkpoints,
             "trak_checkpoints_trained": trained,

@@ -9,7 +9,6 @@ checkpoints. What rivals take minutes for is kept in `.bench/` with the seconds 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -39,17 +38,14 @@ from benchmarks.workload import (
 )
 from engine import store
 from engine.attribution.evaluation.lds import lds
-from engine.attribution.scores import combine
-from engine.attribution.trak.attribute import (
-    attribute_dual,
-    choose_road,
-    gram,
-    primal_projection,
-    test_factors,
-)
+from engine.attribution.scores.factors import combine
+from engine.attribution.trak.choose_solver import choose_solver
+from engine.attribution.trak.dual import attribute_dual
 from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.primal import gram, primal_projection, test_factors
 from engine.attribution.trak.projection import features
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
+from engine.build.solver import AUTO_MEMORY_BYTES
 from engine.store.spec import TrakSpec
 from engine.training.outputs import evaluate
 
@@ -68,29 +64,29 @@ RIVALS_CHECKPOINTS = {"cnn": (1, 5), "mlp": (1,)}
 # --- ours ----------------------------------------------------------------------------------------
 
 
-def default_road(workload: Workload, spec: TrakSpec) -> Road:
-    """The road that a build of this workload takes on this machine."""
+def default_solver(workload: Workload, spec: TrakSpec) -> Solver:
+    """The solver that a build of this workload takes on this machine."""
     n_train, n_test = (len(arrays["label"]) for arrays in (data().train, data().test))
     model, batch = checkpoint(workload, 0), next(batches_of("train", 8)())
-    return choose_road(model, task().model_output, batch, n_train, n_test, spec, memory_bytes())
+    return choose_solver(model, task().model_output, batch, n_train, n_test, spec, memory_bytes())
 
 
 def memory_bytes() -> int:
-    """Half of the machine's memory: `trak.memory_gib = "auto"` with one worker."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    """What `trak.memory_gib = "auto"` stands for."""
+    return AUTO_MEMORY_BYTES
 
 
-def attribute(road: Road, model: nn.Module, number: int, q: Tensor) -> Tensor:
+def attribute(solver: Solver, model: nn.Module, number: int, q: Tensor) -> Tensor:
     """Scores `[n_test, n_train]` of one checkpoint, as a build computes them, not yet times Q."""
     output = task().model_output
     train, test = batches_of("train"), batches_of("test")
-    if road.kind != "primal":
-        return attribute_dual(model, output, train, test, road, number, memory_bytes(), q)
-    projection = primal_projection(model, output, first_examples(train), road, number)
+    if solver.kind != "primal":
+        return attribute_dual(model, output, train, test, solver, number, memory_bytes(), q)
+    projection = primal_projection(model, output, first_examples(train), solver, number)
     phi, phi_test = (
         torch.cat(list(features(model, output, batches(), projection))) for batches in (train, test)
     )
-    return test_factors(gram([phi], road, q), phi_test, road.damping) @ phi.T
+    return test_factors(gram([phi], solver, q), phi_test, solver.damping) @ phi.T
 
 
 # --- scoring -------------------------------------------------------------------------------------
@@ -147,9 +143,9 @@ def curve(
     return found
 
 
-def ours(road: Road, model: nn.Module, number: int, q: np.ndarray) -> tuple[np.ndarray, float]:
+def ours(solver: Solver, model: nn.Module, number: int, q: np.ndarray) -> tuple[np.ndarray, float]:
     """`attribute`, timed."""
-    return _timed(lambda: attribute(road, model, number, torch.from_numpy(q)))
+    return _timed(lambda: attribute(solver, model, number, torch.from_numpy(q)))
 
 
 def theirs(
@@ -158,11 +154,11 @@ def theirs(
     """A rival, timed; or what it gave and took before, from `.bench/`."""
     trained = checkpoint_file(workload, number).stem
     path = CACHE / workload.name / name / f"{trained}.safetensors"
-    made_from = store.fingerprint(name, RIVALS[name].settings, trained)
+    fingerprint = store.fingerprint_of(name, RIVALS[name].settings, trained)
     if not path.exists():
         scores, seconds = _timed(lambda: RIVALS[name].scores(model, number))
-        store.write_tensors(path, {"scores": scores}, made_from, {"seconds": seconds})
-    return store.read_tensors(path, made_from)["scores"], store.read_made_by(path)["seconds"]
+        store.write_tensors(path, {"scores": scores}, fingerprint, {"seconds": seconds})
+    return store.read_tensors(path, fingerprint)["scores"], store.read_metadata(path)["seconds"]
 
 
 def _timed(method: Callable[[], Tensor]) -> tuple[np.ndarray, float]:
@@ -179,18 +175,18 @@ def measure() -> dict[str, Any]:
     settings: dict[str, Any] = {name: rival.settings for name, rival in RIVALS.items()}
     for workload in (CNN, MLP):
         counts = CHECKPOINTS[workload.name]
-        roads = {
-            "default": default_road(workload, TrakSpec()),
-            "primal": default_road(workload, TrakSpec(road="primal")),
+        solvers = {
+            "default": default_solver(workload, TrakSpec()),
+            "primal": default_solver(workload, TrakSpec(solver="primal")),
         }
-        settings[workload.name] = {name: asdict(road) for name, road in roads.items()}
-        say(f"{workload.name}: ours, {roads['default'].kind}")
+        settings[workload.name] = {name: asdict(solver) for name, solver in solvers.items()}
+        say(f"{workload.name}: ours, {solvers['default'].kind}")
         results[workload.name] = curve(
-            workload, counts, partial(ours, roads["default"]), roads["default"].tempering
+            workload, counts, partial(ours, solvers["default"]), solvers["default"].tempering
         )
         say(f"{workload.name}: ours, primal")
         results.setdefault("primal", {})[workload.name] = curve(
-            workload, counts, partial(ours, roads["primal"]), roads["primal"].tempering
+            workload, counts, partial(ours, solvers["primal"]), solvers["primal"].tempering
         )
         for name, rival in RIVALS.items():
             say(f"{workload.name}: {name}")

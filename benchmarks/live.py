@@ -23,10 +23,12 @@ from playwright.sync_api import FilePayload
 from benchmarks._report import report, say
 from benchmarks._server import serving
 from benchmarks._study import demo
-from dashboard.live import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
+from dashboard.read.live_queries import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
+from engine.api import Study
 from engine.applications.live import Question, ask
 from engine.running.kept_worker import KeptWorker
-from engine.study.reader import Study
+from engine.study.examples import read_arrays
+from engine.study.live_and_maps import read_live
 from tests.browser.chromium import DESKTOP, chromium, settled
 
 FIRSTS = 3
@@ -38,7 +40,7 @@ PHOTO = 4000, 3000
 def measure() -> dict[str, Any]:
     study = demo()
     (algorithm,) = study.spec.algorithms
-    live = study.live(algorithm)
+    live = read_live(study, algorithm)
     questions = [Question(study.root, algorithm, content) for content in contents(study, QUERIES)]
     firsts = []
     for _ in range(FIRSTS):
@@ -73,7 +75,7 @@ def measure() -> dict[str, Any]:
         "scoring_checkpoints": live.checkpoints,
         "predicting_checkpoints": study.checkpoints(algorithm),
         "n_train": study.dataset.n_train,
-        "road": study.badge(algorithm).road,
+        "solver": study.badge(algorithm).solver,
         "queries": QUERIES,
         "threads": THREADS,
     }
@@ -81,7 +83,7 @@ def measure() -> dict[str, Any]:
 
 def contents(study: Study, count: int) -> list[bytes]:
     """Files as a reader would give them: every other one a test picture, a photo."""
-    pixels = study.arrays("test")[0]["input"]
+    pixels = read_arrays(study, "test")[0]["input"]
     files = []
     for number in range(count):
         picture = Image.fromarray(np.array(pixels[number, 0]))

@@ -22,14 +22,15 @@ import numpy as np
 
 from benchmarks._report import report, say
 from benchmarks.scaling import memory_mib
+from engine.api import Study
 from engine.applications.modeldiff.comparison import compare, read_comparison, side
 from engine.applications.modeldiff.hypothesis import try_all
 from engine.applications.modeldiff.mean_scores import scores_of_checkpoints
 from engine.applications.modeldiff.residuals import Attributions, directions, residuals
 from engine.applications.modeldiff.significance import LEVEL, Null, p_values, split_checkpoints
-from engine.attribution.scores import DenseScores, FactorScores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores
 from engine.store import read_tensors, write_tensors
-from engine.study.reader import Study
 
 K = 5
 CHECKPOINTS, SPLITS = 10, 20

@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from benchmarks._report import report, say
 from benchmarks._server import N_TEST, N_TRAIN, Server, large_study, serving
-from engine.study.reader import Study
+from engine.api import Study
+from engine.study.rankings import find_influences, read_top_of_training, read_totals
 from tests.browser.chromium import DESKTOP, chromium
 
 STARTS = 5
@@ -104,7 +105,7 @@ def _start(browser: Browser, study: Study) -> float:
     """Seconds from the start of the server's process to the first page with its pictures."""
     context = _context(browser)
     page = context.new_page()
-    totals = study.totals()
+    totals = read_totals(study)
     weight = totals["train_support"] - totals["train_oppose"]
     heaviest = np.argsort(-weight, kind="stable")[:22]
     start = time.perf_counter()
@@ -172,9 +173,9 @@ class Session:
         times = []
         for row in range(CLICKS):
             self._open(f"explain?test={row}", _explained(study, row))
-            train = int(study.influences(row, K)[0][0])
+            train = int(find_influences(study, row, K)[0][0])
             card = self.page.locator("section[data-sign=support] a.card").first
-            top = study.top_of_training(train)
+            top = read_top_of_training(study, train)
             sides = (top[f"{sign}_index"][:K] for sign in ("support", "oppose"))
             # Some example helps or hurts fewer than K: the rest of its row is −1.
             alike = study.neighbours("train", train, K)[0]
@@ -205,7 +206,7 @@ class Session:
 
 
 def _explained(study: Study, row: int) -> str:
-    support, _, oppose, _ = study.influences(row, K)
+    support, _, oppose, _ = find_influences(study, row, K)
     return _wanted(support, oppose)
 
 

@@ -24,12 +24,13 @@ import numpy as np
 from benchmarks._report import report, say
 from benchmarks._study import built
 from benchmarks.workload import MLP
+from engine.api import Study
 from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import PARTS, Audit
 from engine.applications.unlearning.klom import Klom
 from engine.applications.unlearning.settings import BUDGET, GRIDS
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.score_matrices import read_score_matrix
 
 SIZES = (10, 50, 250)
 MODELS = 50
@@ -109,7 +110,7 @@ def random_rows(study: Study) -> np.ndarray:
 
 def direction_rows(study: Study) -> np.ndarray:
     """Training rows, those first that lie farthest along the first principal direction."""
-    scores = study.score_matrix(method=TRAK).rows(np.arange(study.dataset.n_test))
+    scores = read_score_matrix(study, method=TRAK).rows(np.arange(study.dataset.n_test))
     lengths = np.linalg.norm(scores, axis=1, keepdims=True)
     scores = scores / np.where(lengths > 0, lengths, 1)
     first = np.linalg.eigh(scores @ scores.T)[1][:, -1] @ scores

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks._report import report, say
 from benchmarks._study import demo
+from engine.api import Study
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.build.build import build_data, writing
 from engine.build.run import Run
@@ -27,9 +28,9 @@ from engine.data.templates import spec_from_template
 from engine.exchange.uploads.keeping import Given, accept, trial_worker
 from engine.exchange.uploads.report import Request, quick_report
 from engine.running.jobs import queue
+from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.records import Progress
-from engine.study.reader import Study
 from tests.builders.hostile_uploads import fitting_weights, make_corpus, mlp_shapes
 
 SPEC = """\
@@ -101,11 +102,11 @@ def until_directions() -> dict[str, Any]:
         agreement = worker.call(quick_report, request, HUNG_SECONDS).agreement
         reported = time.perf_counter()
         number = queue.submit(study, "compare", {"a": against, "b": upload.id})
-        while queue.job(study, number).active:
+        while queue.job(study.root, number).active:
             time.sleep(0.05)
         compared = time.perf_counter()
         worker.end()
-        found = read_comparison(study, queue.job(study, number).result["comparison"])
+        found = read_comparison(study, queue.job(study.root, number).result["comparison"])
         return {
             "upload_to_directions_s": round(compared - start, 1),
             "of_which": {
@@ -129,7 +130,7 @@ def train_augmented(root: Path) -> Path:
     build_data(study)
     with writing(study):
         checkpoints.run(Run(study, "cpu", 0, silent), algorithm)
-    return study.checkpoint_file(algorithm, 0)
+    return layout.checkpoint_file(study.root, algorithm, 0)
 
 
 def silent(progress: Progress) -> None:

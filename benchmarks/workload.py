@@ -28,7 +28,7 @@ from engine.tasks import Task, load_task
 if TYPE_CHECKING:
     import torch
 
-    from engine.tasks import Batch
+    from engine.attribution.trak.plan import Batch
 
 CACHE = Path(__file__).resolve().parents[1] / ".bench"
 CODE = 1
@@ -208,7 +208,7 @@ def train(job: Model) -> None:
     from engine.training.outputs import evaluate
     from engine.training.weights import save_weights
 
-    seed = int(store.fingerprint("benchmark", job.half, job.seed)[:7], 16)
+    seed = int(store.fingerprint_of("benchmark", job.half, job.seed)[:7], 16)
     subset = None if job.half is None else np.flatnonzero(mask(job.half))
     model = untrained(job.workload, seed)
     recipe = job.workload.recipe
@@ -241,6 +241,8 @@ def _runs(workload: Workload, half: int) -> list[Model]:
 
 def _path(job: Model) -> Path:
     recipe = job.workload.recipe.model_dump(exclude_unset=True)
-    made_from = store.fingerprint(CODE, data().fingerprint, ENCODING, recipe, job.half, job.seed)
+    fingerprint = store.fingerprint_of(
+        CODE, data().fingerprint, ENCODING, recipe, job.half, job.seed
+    )
     kind = "checkpoints" if job.half is None else "runs"
-    return CACHE / job.workload.name / kind / f"{made_from}.safetensors"
+    return CACHE / job.workload.name / kind / f"{fingerprint}.safetensors"

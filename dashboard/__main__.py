@@ -16,12 +16,12 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import login
-from dashboard.components.notice import notice
-from dashboard.data import STUDY_VARIABLE
-from dashboard.live import MEGABYTES
+from dashboard.parts.layout.messages import notice
+from dashboard.read.live_queries import MEGABYTES
+from dashboard.read.studies import STUDY_VARIABLE
 from dashboard.routes import routes
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 HERE = Path(__file__).parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -70,7 +70,7 @@ def warn_if_open(address: str) -> None:
 def largest_upload(root: Path) -> int:
     """The largest file that some page takes, in MiB: models as study.toml says, or pictures."""
     with contextlib.suppress(DataloupeError):  # the pages say what is wrong with it
-        return max(MEGABYTES, Study.open(root).spec.uploads.max_mib)
+        return max(MEGABYTES, StudyReader.open(root).spec.uploads.max_mib)
     return MEGABYTES
 
 

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.components.context import context
-from dashboard.components.notice import notice
-from dashboard.data import open_study
 from dashboard.location import (
     BRITTLE,
     COMPARE,
@@ -26,7 +23,10 @@ from dashboard.location import (
     announce,
     read_location,
 )
-from dashboard.login import sign_in
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.sign_in import sign_in
+from dashboard.parts.layout.study_header import context
+from dashboard.read.studies import open_study
 from engine.store.errors import DataloupeError
 
 HERE = Path(__file__).parent

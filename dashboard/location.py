@@ -13,8 +13,11 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.slices import NEED_SCORES, Slice, read_rows, read_slice
-from engine.study.reader import Study
+from dashboard.slice_parameters import NEED_SCORES, Slice, read_rows, read_slice
+from engine.study.methods import ranked_methods
+from engine.study.models import has_predictions
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"
@@ -98,15 +101,15 @@ class Location:
         return {name: str(value) for name, value in (found | changes).items()}
 
 
-def read_location(study: Study) -> Location:
+def read_location(study: StudyReader) -> Location:
     """Read the URL and check it against the study. Nothing in it is trusted or dropped silently."""
     asked = st.query_params.to_dict()
     problems: list[str] = []
 
-    algorithm = asked.get("algorithm", study.algorithm())
+    algorithm = asked.get("algorithm", resolve_algorithm(study))
     if algorithm not in study.algorithms:
         problems.append(f"This study has no learning algorithm “{_short(algorithm)}”.")
-        algorithm = study.algorithm()
+        algorithm = resolve_algorithm(study)
 
     if not study.has_data:
         return Location(
@@ -125,7 +128,7 @@ def read_location(study: Study) -> Location:
             problems=(),
         )
 
-    methods = study.methods(algorithm)
+    methods = ranked_methods(study, algorithm)
     method = asked.get("method")
     if method is not None and method not in methods:
         if methods:
@@ -144,7 +147,7 @@ def read_location(study: Study) -> Location:
         size = LARGE
     dataset = study.dataset
     slice = read_slice(asked, dataset.classes, dataset.n_test, problems)
-    if not study.has_predictions(algorithm):
+    if not has_predictions(study, algorithm):
         slice = replace(slice, predicted=None, result=None, margin=None, sort=None)
     if slice.sort in NEED_SCORES and method is None:
         slice = replace(slice, sort=None)
@@ -178,7 +181,7 @@ def read_location(study: Study) -> Location:
     )
 
 
-def largest_k_of(study: Study) -> int:
+def largest_k_of(study: StudyReader) -> int:
     """The most training examples a side can show."""
     return max(1, min(MAX_K, study.dataset.n_train))
 

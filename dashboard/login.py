@@ -21,9 +21,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
-
-from dashboard.components.notice import notice
 from engine.store.errors import DataloupeError
 
 
@@ -102,26 +99,3 @@ def picture_key(fingerprint: str) -> str:
     if login is None:
         return fingerprint
     return hmac.new(login.secret.encode(), fingerprint.encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def sign_in() -> None:
-    """Show who is signed in; without that, offer it and end the page."""
-    login = configured()
-    if login is None:
-        return
-    user = st.user.to_dict()
-    if not user.get("is_logged_in"):
-        notice("Sign in", "This study is shown to people who are signed in.")
-        with st.container(horizontal=True, horizontal_alignment="center"):
-            for provider in login.providers or (None,):
-                words = "Sign in" if provider is None else f"Sign in with {provider}"
-                st.button(words, type="primary", on_click=st.login, args=(provider,))
-        st.stop()
-    name = str(user.get("name") or user.get("email") or "someone")
-    if not login.allows(user):
-        notice("This study is not shared with you", f"You are signed in as {name}.", kind="error")
-        with st.container(horizontal=True, horizontal_alignment="center"):
-            st.button("Sign out", on_click=st.logout)
-        st.stop()
-    with st.popover(name, icon=":material/person:", width="content"):
-        st.button("Sign out", on_click=st.logout)

@@ -18,12 +18,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from dashboard import sheets
 from dashboard.login import picture_key
+from dashboard.read import sprite_sheets
 from engine import store
 from engine.running.launch import TOKEN_VARIABLE
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.store.layout import Layout, Split
+from engine.store.layout import Split
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -35,15 +36,16 @@ ROWS = re.compile(r"\d{1,9}(-\d{1,9}){0,63}", re.ASCII)
 
 def routes(root: Path) -> list[BaseRoute]:
     """The routes for the study in `root`."""
-    files = Layout(root)
 
     def dataset(request: Request) -> tuple[Split, str, int]:
         """The split asked for, the data's fingerprint and the side of a thumbnail, if the address
         is of these data."""
         split = request.path_params["split"]
         try:
-            status = files.dataset_file.stat()
-            fingerprint, cell = _dataset(files.dataset_file, status.st_mtime_ns, status.st_size)
+            status = layout.dataset_file(root).stat()
+            fingerprint, cell = _dataset(
+                layout.dataset_file(root), status.st_mtime_ns, status.st_size
+            )
         except (OSError, DataloupeError) as error:
             raise HTTPException(404) from error
         if split not in ("train", "test") or request.path_params["key"] != picture_key(fingerprint):
@@ -54,7 +56,7 @@ def routes(root: Path) -> list[BaseRoute]:
     async def stored(request: Request) -> Response:
         split, _, _ = dataset(request)
         try:
-            content = files.sprite_file(split, request.path_params["sheet"]).read_bytes()
+            content = layout.sprite_file(root, split, request.path_params["sheet"]).read_bytes()
         except OSError as error:
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
@@ -66,9 +68,9 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404)
         rows = tuple(map(int, text.split("-")))
         try:
-            content = sheets.gathered(root, fingerprint, split, rows, cell).result()
+            content = sprite_sheets.gathered(root, fingerprint, split, rows, cell).result()
         except (OSError, DataloupeError) as error:
-            sheets.gathered.cache_clear()  # what is missing now may be mended later
+            sprite_sheets.gathered.cache_clear()  # what is missing now may be mended later
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 

@@ -10,6 +10,7 @@
 Importing this package does not import torch.
 """
 
+from engine.api import Study
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store.errors import (
     CheckpointError,
@@ -23,7 +24,6 @@ from engine.store.errors import (
     UploadError,
 )
 from engine.store.records import Badge, Dataset, Explanation, Influence, Progress
-from engine.study.reader import Study
 
 __version__ = "0.1.0"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,17 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard.data import STUDY_VARIABLE
+from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
+from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
 from tests.builders.sentences import SPEC, sentences
 from tests.builders.synthetic_study import write_study
+from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
+__all__ = ["pytest_fixture_setup", "pytest_runtest_teardown"]  # hooks
 torch.set_num_threads(1)
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
@@ -64,11 +66,10 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study
 
 
-@pytest.fixture(scope="module")
-def own_study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A copy of it that the tests of one file may write into."""
-    root = tmp_path_factory.mktemp("studies") / "own"
-    return Study.open(shutil.copytree(small_study.root, root))
+@pytest.fixture
+def own_study(small_study: Study, tmp_path: Path) -> Study:
+    """A copy of it that a test may write into."""
+    return copy_of(small_study, tmp_path / "own")
 
 
 @pytest.fixture(scope="session")

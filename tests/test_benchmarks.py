@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import lds as lds_benchmark
 from benchmarks import rivals, workload
-from engine.attribution.trak.exact import dense_gradients
 from engine.store.spec import AlgorithmSpec
+from tests.builders.exact_gradients import dense_gradients
 
 RESULTS = Path(workload.__file__).parent / "results"
 
@@ -93,10 +93,10 @@ def test_scores_are_a_product_of_means(tiny):
     np.testing.assert_allclose(lds_benchmark.Mean(power=0).add(parts[0], qs[0]), parts[0])
 
 
-def test_curve_scores_our_default_road(tiny):
-    road = lds_benchmark.default_road(tiny, lds_benchmark.TrakSpec())
-    assert road.kind == "dual-exact"
-    found = lds_benchmark.curve(tiny, (1, 2), partial(lds_benchmark.ours, road), 0.5)
+def test_curve_scores_our_default_solver(tiny):
+    solver = lds_benchmark.default_solver(tiny, lds_benchmark.TrakSpec())
+    assert solver.kind == "dual-exact"
+    found = lds_benchmark.curve(tiny, (1, 2), partial(lds_benchmark.ours, solver), 0.5)
     assert list(found) == ["1", "2"]
     for entry in found.values():
         assert set(entry) == {"lds", "low", "high", "seconds"}
@@ -104,10 +104,10 @@ def test_curve_scores_our_default_road(tiny):
         assert entry["seconds"] >= 0
 
 
-def test_the_two_roads_agree_where_nothing_is_projected(tiny):
-    spec = lds_benchmark.TrakSpec(road="primal", damping=0.5)
-    primal = lds_benchmark.default_road(tiny, spec)
-    dual = lds_benchmark.default_road(tiny, lds_benchmark.TrakSpec())
+def test_the_two_solvers_agree_where_nothing_is_projected(tiny):
+    spec = lds_benchmark.TrakSpec(solver="primal", damping=0.5)
+    primal = lds_benchmark.default_solver(tiny, spec)
+    dual = lds_benchmark.default_solver(tiny, lds_benchmark.TrakSpec())
     model = workload.checkpoint(tiny, 0)
     phi = dense_gradients(model, workload.task().model_output, next(workload.batches_of("train")()))
     per_feature = 0.5 * phi.square().sum().item() / phi.shape[1]

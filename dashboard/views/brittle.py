@@ -10,7 +10,24 @@ from urllib.parse import urlencode
 import numpy as np
 import streamlit as st
 
-from dashboard.brittle import (
+from dashboard.location import EXPLAIN, Location, go, keep, read_location
+from dashboard.names import short
+from dashboard.parts.charts.logit_gap_curve import lead_curve
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.tags_and_notes import triage_panel
+from dashboard.parts.gallery.cards import influence_cards, test_cards
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.jobs.support_verification import progress, verify_button, verify_first
+from dashboard.parts.layout.blocks import aside
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice, warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, open_study, what_it_shows
+from dashboard.read.supports import (
     MOST_SHOWN,
     brittle,
     matching,
@@ -18,32 +35,18 @@ from dashboard.brittle import (
     supports,
     verifications,
 )
-from dashboard.components.ask_about import ask_about
-from dashboard.components.badge import trust_badge
-from dashboard.components.blocks import aside
-from dashboard.components.brittle_jobs import progress, verify_button, verify_first
-from dashboard.components.building import building
-from dashboard.components.cards import influence_cards, test_cards
-from dashboard.components.copy_link import copy_link
-from dashboard.components.gallery import Card, Group, gallery
-from dashboard.components.lead_curve import lead_curve
-from dashboard.components.notice import notice, warning
-from dashboard.components.part import part
-from dashboard.components.subject import subject
-from dashboard.components.title import short, title
-from dashboard.components.triage import triage_panel
-from dashboard.data import badge, examples, open_study, what_it_shows
-from dashboard.location import EXPLAIN, Location, go, keep, read_location
-from dashboard.slices import position_in_slice
+from dashboard.slice_parameters import position_in_slice
 from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AGREE, AT_MOST, verified
 from engine.applications.brittle.table import STATUSES, Format, as_bytes
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
-from engine.attribution.evaluation.verdict import number
 from engine.build.retraining import check_recipe, has_recipe
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.store.text import number
+from engine.study.methods import has_scores
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
 
 FILES: tuple[tuple[str, Format, str], ...] = (
     ("CSV", "csv", "text/csv"),
@@ -60,10 +63,10 @@ location = read_location(study)
 algorithm, method = location.algorithm, location.method
 kind = f"{what_it_shows(study)}s"
 
-if method is None or not study.has_predictions(algorithm):
+if method is None or not has_predictions(study, algorithm):
     building(
         "Brittle predictions appear here as soon as they are scored",
-        lambda study: study.has_scores(algorithm) and study.has_predictions(algorithm),
+        lambda study: has_scores(study, algorithm) and has_predictions(study, algorithm),
         algorithm,
     )
     st.stop()
@@ -183,7 +186,7 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
     return cards
 
 
-def listed(places: np.ndarray, study: Study, here: Location) -> None:
+def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
     """The cards, a page at a time."""
     pages = max(1, -(-len(places) // PER_PAGE))
     page = max(1, min(here.page, pages))
@@ -249,7 +252,7 @@ def proof(row: int, one: Verification | None) -> str:
     )
 
 
-def detail(row: int, study: Study, here: Location) -> None:
+def detail(row: int, study: StudyReader, here: Location) -> None:
     """The curve with its slider, the removal set as pictures, the proof, tags and notes."""
     now = read_asked(study)
     size = int(found.size[row])

@@ -8,7 +8,25 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard.compare import (
+from dashboard.location import Location, go, read_location
+from dashboard.names import plain, short
+from dashboard.parts.compare.comparison_download import comparison_export
+from dashboard.parts.compare.distinguishing_directions import directions
+from dashboard.parts.compare.hypothesis_test import hypothesis
+from dashboard.parts.compare.quick_report import quick_report
+from dashboard.parts.compare.side_by_side import side_by_side
+from dashboard.parts.compare.upload_form import upload_form
+from dashboard.parts.compare.upload_list import checkpoints_words, upload_list
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.jobs.job_panel import job_panel
+from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice, warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.read.comparisons import (
     EXAMPLE,
     FOUND,
     HYPOTHESIS,
@@ -20,30 +38,15 @@ from dashboard.compare import (
     name_of,
     read_asked,
 )
-from dashboard.components.blocks import aside, heading
-from dashboard.components.building import building
-from dashboard.components.choice import choice
-from dashboard.components.comparison_export import comparison_export
-from dashboard.components.copy_link import copy_link
-from dashboard.components.directions import directions
-from dashboard.components.enqueue import job_button, refusal
-from dashboard.components.hypothesis import hypothesis
-from dashboard.components.job_panel import job_panel
-from dashboard.components.notice import notice, warning
-from dashboard.components.part import part
-from dashboard.components.quick_report import quick_report
-from dashboard.components.side_by_side import side_by_side
-from dashboard.components.title import plain, short, title
-from dashboard.components.upload_form import upload_form
-from dashboard.components.upload_list import checkpoints_words, upload_list
-from dashboard.data import examples, open_study
-from dashboard.location import Location, go, read_location
-from dashboard.uploads import report
+from dashboard.read.studies import examples, open_study
+from dashboard.read.upload_trials import report
 from engine.exchange.uploads.keeping import expire
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.methods import method_title
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
 from engine.study.uploads import ENOUGH
 
 KIND = "compare"
@@ -84,7 +87,7 @@ def choose(a: str, b: str) -> None:
                 st.selectbox(
                     f"Scores of {key.upper()}",
                     methods,
-                    format_func=partial(study.method_title, value),
+                    format_func=partial(method_title, study, value),
                     key=f"by_{key}",
                     on_change=chosen_scores,
                     args=(key, b if key == "a" else a),
@@ -131,7 +134,9 @@ def latest(wanted: Asked) -> Job | None:
         return given["a"], given["b"], given.get("method_a", TRAK), given.get("method_b", TRAK)
 
     both = wanted.a, wanted.b, wanted.method_a, wanted.method_b
-    found = (one for one in jobs(study, newest=100) if one.kind == KIND and compared(one) == both)
+    found = (
+        one for one in jobs(study.root, newest=100) if one.kind == KIND and compared(one) == both
+    )
     return next(found, None)
 
 
@@ -174,7 +179,7 @@ def quick(a: str, b: str) -> None:
     if upload is None:
         return
     against = a if upload.id == b else b
-    if against in uploads and not study.has_predictions(against):
+    if against in uploads and not has_predictions(study, against):
         aside(f"{short(name_of(study, against))} has no predictions yet to stand beside.")
         return
     heading(f"{short(upload.name)} at a glance")
@@ -188,7 +193,7 @@ def quick(a: str, b: str) -> None:
     quick_report(study, found, upload.name, name_of(study, against), tests, location)
 
 
-def panes(study: Study, here: Location) -> None:
+def panes(study: StudyReader, here: Location) -> None:
     """What was found, in parts."""
     now: Asked = read_asked(study)
     about = comparison_of(study, now)

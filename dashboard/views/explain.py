@@ -9,30 +9,6 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.components.answer import (
-    Influences,
-    answer_gallery,
-    influence_groups,
-    similar_group,
-)
-from dashboard.components.ask_about import ask_about
-from dashboard.components.badge import trust_badge
-from dashboard.components.building import building, unpredicted
-from dashboard.components.cards import test_cards
-from dashboard.components.copy_link import copy_link
-from dashboard.components.export import export
-from dashboard.components.gallery import Group, gallery
-from dashboard.components.likeness import (
-    compared,
-    show_switch,
-    wait_for_similarity,
-)
-from dashboard.components.notice import notice
-from dashboard.components.part import part
-from dashboard.components.sides import sides
-from dashboard.components.subject import subject
-from dashboard.components.title import short, title
-from dashboard.data import badge, examples, open_study, slice_rows, what_it_shows
 from dashboard.location import (
     EXPLORE,
     INFLUENTIAL,
@@ -42,8 +18,37 @@ from dashboard.location import (
     largest_k_of,
     read_location,
 )
-from dashboard.slices import position_in_slice
-from engine.study.reader import Study
+from dashboard.names import short
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.downloads import export
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.gallery.cards import test_cards
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.explanation import (
+    Influences,
+    answer_gallery,
+    influence_groups,
+    similar_group,
+)
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.gallery.similar_examples import (
+    compared,
+    show_switch,
+    wait_for_similarity,
+)
+from dashboard.parts.layout.build_progress import building, unpredicted
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, open_study, slice_rows, what_it_shows
+from dashboard.slice_parameters import position_in_slice
+from engine.study.counterfactuals import predict_removal
+from engine.study.methods import has_scores
+from engine.study.neighbours import find_neighbours, read_similarity
+from engine.study.rankings import find_influences, read_top, read_totals
+from engine.study.reader import StudyReader
 
 SIDE = 112
 MISTAKES = 24
@@ -148,7 +153,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 # --- what speaks for and against its true label, painted anew for another k ---------------------
 
 
-def answer(row: int, study: Study, here: Location) -> None:
+def answer(row: int, study: StudyReader, here: Location) -> None:
     """The training examples that are asked for, with the controls that ask."""
     label, test = str(example["label"]), str(example["id"])
     wants = here.show
@@ -164,7 +169,7 @@ def answer(row: int, study: Study, here: Location) -> None:
     if wants != SIMILAR and method is None:
         building(
             "Supporting and opposing training data appear here as soon as they are scored",
-            lambda study: study.has_scores(algorithm),
+            lambda study: has_scores(study, algorithm),
             algorithm,
         )
         return
@@ -174,26 +179,26 @@ def answer(row: int, study: Study, here: Location) -> None:
     training = examples(study, "train")
     groups: list[Group] = []
     if wants != SIMILAR and method is not None:
-        totals = study.totals(algorithm, method)
-        found_rows = study.influences(row, here.k, algorithm, method)
+        totals = read_totals(study, algorithm, method)
+        found_rows = find_influences(study, row, here.k, algorithm, method)
         influences = Influences(
             *found_rows,
             support_total=float(totals["test_support"][row]),
             oppose_total=float(totals["test_oppose"][row]),
             slope=badge(study, algorithm, method).slope,
-            without_support=study.removal(row, found_rows[1], algorithm, method),
-            without_oppose=study.removal(row, found_rows[3], algorithm, method),
+            without_support=predict_removal(study, row, found_rows[1], algorithm, method),
+            without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
         )
         # Scores that were imported may stand without a prediction.
         predicted = label if "predicted" not in example else str(example["predicted"])
         groups += influence_groups(training, influences, label, predicted, here, test)
     if wants != INFLUENTIAL:
-        similarity = study.similarity(algorithm)
-        found_alike = study.neighbours("test", row, here.k, algorithm)
+        similarity = read_similarity(study, algorithm)
+        found_alike = find_neighbours(study, "test", row, here.k, algorithm)
         groups.append(similar_group(training, *found_alike, similarity, label, here, test))
         if method is not None:
-            nearest, _ = study.neighbours("test", row, similarity.stored, algorithm)
-            top = study.top(algorithm, method)
+            nearest, _ = find_neighbours(study, "test", row, similarity.stored, algorithm)
+            top = read_top(study, algorithm, method)
             strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
             groups = compared(groups, nearest, *strongest)
     answer_gallery(study, training, groups, kind, here, test)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard.components.building import building, unpredicted
-from dashboard.components.cards import test_cards
-from dashboard.components.export import export_slice
-from dashboard.components.filters import filters
-from dashboard.components.gallery import Group, gallery
-from dashboard.components.notice import notice
-from dashboard.components.part import part
-from dashboard.components.saved import saved
-from dashboard.components.selection import select, selection
-from dashboard.data import examples, open_study, slice_rows, what_it_shows
 from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
-from dashboard.slices import MOST_PICKED, PARAMETERS, rows_text
-from engine.study.reader import Study
+from dashboard.parts.controls.downloads import export_slice
+from dashboard.parts.controls.saved_slices import saved
+from dashboard.parts.controls.selected_examples import select, selection
+from dashboard.parts.controls.slice_filters import filters
+from dashboard.parts.gallery.cards import test_cards
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.layout.build_progress import building, unpredicted
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.read.studies import examples, open_study, slice_rows, what_it_shows
+from dashboard.slice_parameters import MOST_PICKED, PARAMETERS, rows_text
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
 
 PER_PAGE = {LARGE: 120, SMALL: 960}
 SIDE = {LARGE: 112, SMALL: 56}
@@ -63,7 +64,7 @@ if not found.has_predictions and location.method is not None:
 elif not found.has_predictions:
     building(
         "Predictions appear as soon as they are made",
-        lambda study: study.has_predictions(algorithm),
+        lambda study: has_predictions(study, algorithm),
         algorithm,
     )
 
@@ -91,7 +92,7 @@ def size_control(size: str, first: int) -> None:
 # --- the gallery, with what is selected in it --------------------------------------------------
 
 
-def cards_of_slice(study: Study, here: Location) -> None:
+def cards_of_slice(study: StudyReader, here: Location) -> None:
     """The toolbar, the cards and the pages: what turning a page or selecting paints anew."""
     per_page = PER_PAGE[here.size]
     pages = -(-len(rows) // per_page)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.components.job_card import job_card
-from dashboard.components.notice import notice
-from dashboard.components.title import title
-from dashboard.data import open_study
+from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_title import title
+from dashboard.read.studies import open_study
 from engine.running.jobs.queue import Job, jobs, resume, submit
 from engine.store.errors import DataloupeError
+from engine.study.progress import stage_progress
 
 SECONDS = 1.0
 SHOWN = 50
@@ -17,9 +18,9 @@ SHOWN = 50
 study = open_study()
 st.html(title("Jobs", "long work, one at a time; it goes on when this page is closed"))
 
-listed = jobs(study, newest=SHOWN)
+listed = jobs(study.root, newest=SHOWN)
 building = any(job.active and job.kind == "build" for job in listed)
-if not building and not all(step.complete for step in study.progress()):
+if not building and not all(step.complete for step in stage_progress(study)):
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Build what is missing", icon=":material/construction:", key="build"):
             submit(study, "build", {})
@@ -38,8 +39,8 @@ def order(job: Job) -> tuple[int, int]:
 def watch() -> None:
     """The jobs, as long as one is under way anew every second."""
     try:
-        resume(study)
-        now = jobs(study, newest=SHOWN)
+        resume(study.root)
+        now = jobs(study.root, newest=SHOWN)
         for job in sorted(now, key=order):
             job_card(study, job)
     except DataloupeError as error:

@@ -9,33 +9,36 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.components.answer import (
+from dashboard.location import INFLUENTIAL, SIMILAR, read_location
+from dashboard.names import short
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.controls.live_answer_download import answer_export
+from dashboard.parts.gallery.example_header import SIDE as SUBJECT_SIDE
+from dashboard.parts.gallery.example_header import odds, probabilities
+from dashboard.parts.gallery.explanation import (
     Influences,
     answer_gallery,
     influence_groups,
     similar_group,
 )
-from dashboard.components.answer_export import answer_export
-from dashboard.components.badge import trust_badge
-from dashboard.components.building import building
-from dashboard.components.gallery import Group, thumbnail_side
-from dashboard.components.likeness import (
+from dashboard.parts.gallery.gallery import Group, thumbnail_side
+from dashboard.parts.gallery.similar_examples import (
     compared,
     show_switch,
     wait_for_similarity,
 )
-from dashboard.components.notice import notice
-from dashboard.components.sides import sides
-from dashboard.components.subject import SIDE as SUBJECT_SIDE
-from dashboard.components.subject import odds, probabilities
-from dashboard.components.title import short, title
-from dashboard.data import badge, examples, open_study
-from dashboard.live import MEGABYTES, ask, warm_up
-from dashboard.location import INFLUENTIAL, SIMILAR, read_location
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.live_queries import MEGABYTES, ask, warm_up
+from dashboard.read.studies import badge, examples, open_study
 from engine.applications.live import KEPT, Answer
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
+from engine.study.live_and_maps import has_live, read_live
+from engine.study.neighbours import read_similarity
 
 SIDE = 112
 LONGEST_TEXT = 20_000
@@ -129,14 +132,14 @@ def subject(answer: Answer, classes: list[str]) -> None:
 # --- is there anything to ask? -----------------------------------------------------------------
 
 st.html(title(f"Ask about your own {kind}", "what supports and opposes its prediction"))
-if not study.has_live(algorithm):
+if not has_live(study, algorithm):
     building(
         "Live queries work as soon as they are prepared",
-        lambda study: study.has_live(algorithm),
+        lambda study: has_live(study, algorithm),
         algorithm,
     )
     st.stop()
-live = study.live(algorithm)
+live = read_live(study, algorithm)
 if not live.checkpoints:
     notice("This study takes no live queries", f"No checkpoint is kept for them: {live.reason}.")
     st.stop()
@@ -219,7 +222,7 @@ with right:
         groups += influence_groups(training, influences, label, predicted, location)
     if wants != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
-        similarity = study.similarity(algorithm)
+        similarity = read_similarity(study, algorithm)
         alike = answer.similar[:k], answer.similarities[:k]
         groups.append(similar_group(training, *alike, similarity, label, location))
         stored = similarity.stored

@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.components.ask_about import ask_about
-from dashboard.components.badge import trust_badge
-from dashboard.components.blocks import aside
-from dashboard.components.building import building
-from dashboard.components.cards import test_cards, weight_cards
-from dashboard.components.choice import choice
-from dashboard.components.copy_link import copy_link
-from dashboard.components.gallery import Card, Group, gallery
-from dashboard.components.notice import warning
-from dashboard.components.part import part
-from dashboard.components.scatter_map import (
+from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
+from dashboard.names import plain, short
+from dashboard.parts.charts.scatter_map import (
     COLOURS,
     MOST_DRAWN,
     NAMES,
@@ -28,11 +20,22 @@ from dashboard.components.scatter_map import (
     scatter,
     selection_of,
 )
-from dashboard.components.title import plain, short, title
-from dashboard.data import badge, examples, matching, open_study, weights, what_it_shows
-from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.gallery.cards import test_cards, weight_cards
+from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.layout.blocks import aside
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, matching, open_study, weights, what_it_shows
 from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
-from engine.study.reader import Study
+from engine.study.live_and_maps import has_map, read_map
+from engine.study.methods import ranked_methods
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import parse_examples
 
 SIDE = 84
@@ -59,14 +62,14 @@ drawn: MapKind = parameter("kind", MAP_KINDS, problems)
 if (
     not study.has_data
     or method is None
-    or not all(study.has_map(algorithm, method, one) for one in MAP_KINDS)
+    or not all(has_map(study, algorithm, method, one) for one in MAP_KINDS)
 ):
     st.html(title("Map", "not drawn yet"))
     building(
         "The map is drawn last, when everything else is computed",
         lambda study: any(
-            study.has_map(algorithm, one, "pca") and study.has_map(algorithm, one, "umap")
-            for one in (study.methods(algorithm) if study.has_data else [])
+            has_map(study, algorithm, one, "pca") and has_map(study, algorithm, one, "umap")
+            for one in (ranked_methods(study, algorithm) if study.has_data else [])
             if method in (None, one)
         ),
         algorithm,
@@ -204,7 +207,7 @@ def open_train(row: int) -> None:
     st.switch_page(TRAINING, query_params=location.parameters(train=str(both["train"].ids[row])))
 
 
-def answer(study: Study, here: Location) -> None:
+def answer(study: StudyReader, here: Location) -> None:
     """The chart, and what is selected in it."""
     chosen, ring = selected(), looked_at()
     sizes: dict[Split, int] = {split: study.dataset.rows(split) for split in SPLITS}
@@ -240,7 +243,7 @@ def answer(study: Study, here: Location) -> None:
     if sum(sizes.values()) > MOST_DRAWN:
         words += f" Drawn are {sum(count.values()):,} of {sum(sizes.values()):,}, evenly spread."
     aside(words)
-    place = study.map(drawn, algorithm, method)
+    place = read_map(study, drawn, algorithm, method)
     figure = scatter(place, both, layers(both, rows, by), chosen, ring)
     st.plotly_chart(
         figure,

@@ -7,19 +7,21 @@ from html import escape
 import numpy as np
 import streamlit as st
 
-from dashboard.components.badge import link_to_quality, trust_in_full
-from dashboard.components.blocks import figures, heading
-from dashboard.components.building import building
-from dashboard.components.cards import weight_cards
-from dashboard.components.confusion import confusion
-from dashboard.components.gallery import Group, gallery
-from dashboard.components.guide import guide
-from dashboard.components.histogram import Series, histogram
-from dashboard.components.part import part
-from dashboard.components.title import title
-from dashboard.data import badge, examples, open_study, weights, what_it_shows
 from dashboard.location import EXPLAIN, EXPLORE, TRAINING, read_location
-from dashboard.slices import Slice
+from dashboard.parts.charts.confusion_matrix import confusion
+from dashboard.parts.charts.histogram import Series, histogram
+from dashboard.parts.gallery.cards import weight_cards
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.layout.blocks import figures, heading
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.first_visit_guide import guide
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.trust.trust_badge import link_to_quality, trust_in_full
+from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
+from dashboard.slice_parameters import Slice
+from engine.study.methods import has_scores
+from engine.study.models import has_predictions
 
 SIDE = 112
 HEAVIEST = 22
@@ -74,7 +76,7 @@ if method is None:
         if predicted
         else "Accuracy and mistakes appear as soon as the checkpoints have spoken",
         lambda study: (
-            study.has_scores(algorithm) or (not predicted and study.has_predictions(algorithm))
+            has_scores(study, algorithm) or (not predicted and has_predictions(study, algorithm))
         ),
         algorithm,
     )

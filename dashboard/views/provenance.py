@@ -10,12 +10,17 @@ from importlib.metadata import version
 
 import streamlit as st
 
-from dashboard.components.blocks import facts, heading, table
-from dashboard.components.title import short, title
-from dashboard.data import examined, files_stamp, open_study, stage_files
 from dashboard.location import read_location
+from dashboard.names import short
+from dashboard.parts.layout.blocks import facts, heading, table
+from dashboard.parts.layout.page_title import title
+from dashboard.read.studies import examined, files_stamp, open_study, stage_files
 from engine import store
-from engine.cli.progress import TITLES
+from engine.store import layout
+from engine.study.methods import imported_methods
+from engine.study.progress import stage_progress
+from engine.study.run_banks import finished_runs, read_bank_import, wanted_runs
+from engine.study.stage_titles import TITLES
 
 OUTPUTS = {
     "margin": "margin: logit of the label − logsumexp of the others",
@@ -47,7 +52,9 @@ st.html(title("Provenance", "what all of this was made from, and whether it is w
 # --- what was made, and whether it is whole ----------------------------------------------------
 
 heading("What each stage made")
-progress = {step.stage: step for step in study.progress() if step.algorithm in (None, algorithm)}
+progress = {
+    step.stage: step for step in stage_progress(study) if step.algorithm in (None, algorithm)
+}
 rows = []
 for stage, step in progress.items():
     files = stage_files(study, stage, algorithm)
@@ -120,14 +127,16 @@ with left:
     )
 with right:
     heading("The spec: study.toml")
-    st.code(study.spec_file.read_text(encoding="utf-8"), language=None, wrap_lines=True)
+    st.code(
+        layout.spec_file(study.root).read_text(encoding="utf-8"), language=None, wrap_lines=True
+    )
 
 heading(f"Checkpoints of {algorithm}")
 made = []
 for checkpoint in range(study.checkpoints(algorithm)):
-    path = study.checkpoint_file(algorithm, checkpoint)
+    path = layout.checkpoint_file(study.root, algorithm, checkpoint)
     if path.exists():
-        by = store.read_made_by(path)
+        by = store.read_metadata(path)
         versions = ", ".join(
             f"{name} {by[name]}" for name in ("dataloupe", "torch", "numpy") if name in by
         )
@@ -139,7 +148,7 @@ if made:
 else:
     st.html('<p class="dl-aside">None is trained yet.</p>')
 
-bank, runs = study.bank_import(algorithm), study.spec.subset_runs
+bank, runs = read_bank_import(study, algorithm), study.spec.subset_runs
 if bank is not None:
     heading("Run bank, imported")
     facts(
@@ -151,9 +160,9 @@ if bank is not None:
             "Notes": " ".join(bank.notes) or "None",
         }
     )
-elif study.subset_runs:
+elif wanted_runs(study):
     heading(f"Run bank of {algorithm}")
-    finished, wanted = len(study.finished_runs(algorithm)), len(study.subset_runs)
+    finished, wanted = len(finished_runs(study, algorithm)), len(wanted_runs(study))
     facts(
         {
             "Runs": f"{finished:,} of {wanted:,}: {runs.masks:,} masks, α {runs.alpha:g}, "
@@ -162,7 +171,7 @@ elif study.subset_runs:
         }
     )
 
-imports = study.imports(algorithm)
+imports = imported_methods(study, algorithm)
 if imports:
     heading("Imported scores")
     table(

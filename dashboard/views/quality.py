@@ -5,22 +5,27 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard.components.agreement import POINTS, agreement, show
-from dashboard.components.blocks import aside, facts, figures, heading, table
-from dashboard.components.building import building
-from dashboard.components.copy_link import copy_link
-from dashboard.components.curves import Line, curves
-from dashboard.components.histogram import Series, histogram
-from dashboard.components.intervals import Bar, intervals
-from dashboard.components.notice import warning
-from dashboard.components.title import short, title
-from dashboard.components.unmeasured import unmeasured
-from dashboard.components.verdict import verdict_list
-from dashboard.components.verifying import verified
-from dashboard.data import badge, examples, kept_verifications, lds_of_each, open_study
 from dashboard.location import EXPLAIN, go, read_location
+from dashboard.names import short
+from dashboard.parts.charts.histogram import Series, histogram
+from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.charts.line_chart import Line, curves
+from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement, show
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.layout.blocks import aside, facts, figures, heading, table
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import warning
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.verify_by_retraining import verified
+from dashboard.parts.trust.how_to_measure import unmeasured
+from dashboard.parts.trust.verdict_list import verdict_list
+from dashboard.read.studies import badge, examples, kept_verifications, lds_of_each, open_study
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
-from engine.attribution.evaluation.verdict import chance, few_runs, number, verdict
+from engine.attribution.evaluation.verdict import chance, few_runs, verdict
+from engine.store.text import number
+from engine.study.methods import has_scores, read_quality
+from engine.study.progress import stage_progress
+from engine.study.trust import read_predicted_and_actual
 
 BINS = 32
 CLASSES_SHOWN = 24
@@ -35,14 +40,15 @@ if method is None:
     st.html(title("Quality", "there are no scores to trust yet"))
     building(
         "How good the scores are stands here when they are made and judged",
-        lambda study: study.has_data and study.has_scores(algorithm),
+        lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
     st.stop()
 
-quality = study.quality(algorithm)
+quality = read_quality(study, algorithm)
 bank = next(
-    (step for step in study.progress() if (step.stage, step.algorithm) == ("bank", algorithm)), None
+    (step for step in stage_progress(study) if (step.stage, step.algorithm) == ("bank", algorithm)),
+    None,
 )
 name = badge(study, algorithm, method).method
 
@@ -53,7 +59,7 @@ if quality is None:
     else:
         building(
             "How good the scores are stands here when the subset runs are done",
-            lambda study: study.quality(algorithm) is not None,
+            lambda study: read_quality(study, algorithm) is not None,
             algorithm,
         )
     st.stop()
@@ -136,7 +142,7 @@ def predicted_against_actual(
     of_each: np.ndarray, quality: Quality, measured: MethodQuality
 ) -> None:
     """The points of all test examples or of one, with the controls that choose."""
-    outputs = study.predicted_and_actual(algorithm, method)
+    outputs = read_predicted_and_actual(study, algorithm, method)
     if location.test is not None and row is None:
         warning([f"There is no test example “{short(location.test)}”; all are shown."])
     with st.container(horizontal=True, vertical_alignment="bottom"):

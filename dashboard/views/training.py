@@ -8,27 +8,32 @@ from html import escape
 import numpy as np
 import streamlit as st
 
-from dashboard.components.badge import trust_badge
-from dashboard.components.building import building
-from dashboard.components.cards import (
+from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
+from dashboard.names import plain, short
+from dashboard.parts.charts.influence_rank import standing
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.gallery.cards import (
     influence_cards,
     influenced_cards,
     signed,
     similar_cards,
     weight_cards,
 )
-from dashboard.components.copy_link import copy_link
-from dashboard.components.gallery import Group, gallery
-from dashboard.components.likeness import conflict_words, similar_words, with_conflicts
-from dashboard.components.notice import notice
-from dashboard.components.part import part
-from dashboard.components.sides import sides
-from dashboard.components.standing import standing
-from dashboard.components.subject import subject
-from dashboard.components.title import plain, short, title
-from dashboard.data import badge, examples, open_study, weights, what_it_shows
-from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
-from engine.study.reader import Study
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.gallery.similar_examples import conflict_words, similar_words, with_conflicts
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
+from engine.study.methods import has_scores
+from engine.study.neighbours import find_neighbours, has_neighbours, read_similarity
+from engine.study.rankings import read_top_of_training
+from engine.study.reader import StudyReader
+from engine.study.training_datamodels import has_training_datamodels, read_training_datamodel
 
 SIDE = 112
 HEAVIEST = 24
@@ -67,17 +72,17 @@ def open_by_name() -> None:
     )
 
 
-def similar_training(row: int, label: str, study: Study, here: Location) -> None:
+def similar_training(row: int, label: str, study: StudyReader, here: Location) -> None:
     """The training examples most like one, with those of another label marked."""
-    if not study.has_neighbours(algorithm):
+    if not has_neighbours(study, algorithm):
         aside(f"Similar training {kind}s appear here after `dataloupe build {study.root}`.")
         return
-    similarity = study.similarity(algorithm)
+    similarity = read_similarity(study, algorithm)
     if not similarity.checkpoints:
         aside(f"Which training {kind}s are similar is not known: {similarity.reason}.")
         return
     k = min(here.k, similarity.stored)
-    found = study.neighbours("train", row, k, algorithm)
+    found = find_neighbours(study, "train", row, k, algorithm)
     cards = with_conflicts(similar_cards(training, *found, here), label)
     group = Group(
         "Similar training examples",
@@ -90,9 +95,9 @@ def similar_training(row: int, label: str, study: Study, here: Location) -> None
     gallery(study, "train", [group], SIDE, "similar", show)
 
 
-def own_datamodel(row: int, study: Study, here: Location) -> None:
+def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
     """What the model says of this training example itself, and whose doing that is."""
-    found = study.training_datamodel(row, algorithm)
+    found = read_training_datamodel(study, row, algorithm)
     helping, hurting = found.strongest(here.k, 1), found.strongest(here.k, -1)
     largest = max(float(np.abs(weights).max(initial=0)) for _, weights in (helping, hurting)) or 1.0
     memorised = signed(found.itself, max(abs(found.itself), largest))
@@ -177,12 +182,12 @@ with st.container(horizontal=True, vertical_alignment="center"):
 # --- whom it helps and hurts, painted anew for another k ----------------------------------------
 
 
-def answer(row: int, study: Study, here: Location) -> None:
+def answer(row: int, study: StudyReader, here: Location) -> None:
     """The test predictions that it helps and hurts, then the training data like it."""
     if method is None:
         building(
             "The predictions it helps and hurts appear here as soon as they are scored",
-            lambda study: study.has_scores(algorithm),
+            lambda study: has_scores(study, algorithm),
             algorithm,
         )
         similar_training(row, str(example["label"]), study, here)
@@ -190,7 +195,7 @@ def answer(row: int, study: Study, here: Location) -> None:
 
     trust = badge(study, algorithm, method)
     units = " Numbers are changes of that margin." if trust.calibrated else ""
-    top = study.top_of_training(row, algorithm, method)
+    top = read_top_of_training(study, row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
         trust_badge(trust)
@@ -238,7 +243,7 @@ def answer(row: int, study: Study, here: Location) -> None:
         ),
     )
     similar_training(row, str(example["label"]), study, here)
-    if study.has_training_datamodels(algorithm):
+    if has_training_datamodels(study, algorithm):
         own_datamodel(row, study, here)
 
 

@@ -6,24 +6,28 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard.components.asked_before import AskedBefore, asked_before
-from dashboard.components.audit_view import audit_view, which_audit, which_method
-from dashboard.components.badge import trust_badge
-from dashboard.components.blocks import aside, heading
-from dashboard.components.building import building
-from dashboard.components.choice import choice
-from dashboard.components.copy_link import copy_link
-from dashboard.components.effect import affected, effect_by_class, headline, removed_gallery
-from dashboard.components.forgetting import before_after, foretold_margins
-from dashboard.components.notice import notice, warning
-from dashboard.components.part import part
-from dashboard.components.removal_choice import Asking, asked_set, removal_choice
-from dashboard.components.title import title
-from dashboard.components.unlearn_form import audit_form
-from dashboard.components.unlearned_model import unlearned_model
-from dashboard.data import badge, counterfactual, examples, open_study, what_it_shows
 from dashboard.location import WHAT_IF, Location, read_location
-from dashboard.unlearn import (
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice, warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.earlier_requests import AskedBefore, asked_before
+from dashboard.parts.removal.predicted_effect import (
+    affected,
+    effect_by_class,
+    headline,
+    removed_gallery,
+)
+from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_choice
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.parts.unlearn.audit_form import audit_form
+from dashboard.parts.unlearn.audit_results import audit_view, which_audit, which_method
+from dashboard.parts.unlearn.forget_set_margins import before_after, foretold_margins
+from dashboard.parts.unlearn.unlearned_model import unlearned_model
+from dashboard.read.audits import (
     AUDIT,
     BEFORE,
     EFFECT,
@@ -35,14 +39,16 @@ from dashboard.unlearn import (
     read_asked,
     title_of,
 )
+from dashboard.read.studies import badge, counterfactual, examples, open_study, what_it_shows
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.checks import check_scores
 from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
 from engine.applications.unlearning.rows import forget_set
-from engine.attribution.evaluation.verdict import number
 from engine.build.retraining import Removal, check_recipe
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.store.text import number
+from engine.study.methods import has_scores
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
 ASKING = Asking("Forget these {}", "Forget …", ":material/ink_eraser:")
@@ -56,7 +62,7 @@ if not study.has_data or method is None:
     st.html(title("Unlearn", "make a model forget training data"))
     building(
         "What forgetting would do can be asked as soon as there are scores",
-        lambda study: study.has_data and study.has_scores(algorithm),
+        lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
     st.stop()
@@ -138,7 +144,7 @@ def no_audit() -> None:
     )
 
 
-def panes(chosen: RemovalSet, removed: Removal, study: Study, here: Location) -> None:
+def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Location) -> None:
     """One of the parts."""
     kept = audits_of(study, here.algorithm, removed)
     now = read_asked(kept)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.components.asked_before import AskedBefore, asked_before
-from dashboard.components.badge import trust_badge
-from dashboard.components.blocks import aside, heading
-from dashboard.components.building import building
-from dashboard.components.copy_link import copy_link
-from dashboard.components.effect import affected, effect_by_class, headline, removed_gallery
-from dashboard.components.notice import notice
-from dashboard.components.removal_choice import Asking, asked_set, removal_choice
-from dashboard.components.title import title
-from dashboard.components.verifying import told, verify_button
-from dashboard.data import (
+from dashboard.location import UNLEARN, read_location
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.earlier_requests import AskedBefore, asked_before
+from dashboard.parts.removal.predicted_effect import (
+    affected,
+    effect_by_class,
+    headline,
+    removed_gallery,
+)
+from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_choice
+from dashboard.parts.removal.verify_by_retraining import told, verify_button
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import (
     badge,
     counterfactual,
     examples,
@@ -22,8 +28,8 @@ from dashboard.data import (
     open_study,
     what_it_shows,
 )
-from dashboard.location import UNLEARN, read_location
 from engine.applications.verification import Verification
+from engine.study.methods import has_scores
 from engine.study.removal_sets import RemovalSet
 
 ASKING = Asking("What if these {} were removed?", "What if …", ":material/content_cut:")
@@ -37,7 +43,7 @@ if not study.has_data or method is None:
     st.html(title("What if", "some training data were removed"))
     building(
         "What removal would do can be asked as soon as there are scores",
-        lambda study: study.has_data and study.has_scores(algorithm),
+        lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
     st.stop()

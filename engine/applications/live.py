@@ -17,24 +17,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import combine, top_k_among
+from engine.attribution.scores.factors import combine
+from engine.attribution.scores.top_k import top_k_among
 from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.attribution.softmax import softmax
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.live import trace_shards
-from engine.build.stages.trak import stored_road
+from engine.build.models import load_checkpoint
+from engine.store import layout
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import validate_options
-from engine.study.reader import Study
+from engine.study.live_and_maps import read_live, trace_shards
+from engine.study.models import checkpoint_seed
+from engine.study.neighbours import read_embeddings, read_similarity
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Accepted, Encoded, load_task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.trak.gradients import Plan
-    from engine.attribution.trak.live import Tracer, Traces
-    from engine.attribution.trak.solver import Road
+    from engine.attribution.trak.new_examples import Tracer, Traces
+    from engine.attribution.trak.plan import Plan
+    from engine.attribution.trak.solver import Solver
     from engine.tasks import Task
 
 MODEL_BYTES = 2**29
@@ -170,7 +174,7 @@ class Kept:
 
     tracer: Tracer
     plan: Plan
-    solver: np.ndarray
+    inverse: np.ndarray
     shards: Sequence[Traces]
 
 
@@ -185,11 +189,11 @@ class Loaded:
         similarity: What the neighbours stage says; its index, where there is one.
     """
 
-    study: Study
+    study: StudyReader
     algorithm: str
     task: Task
     options: Any
-    road: Road
+    solver: Solver
     models: list[nn.Module]
     checkpoints: list[Kept]
     out_to_loss: np.ndarray
@@ -204,19 +208,19 @@ class Loaded:
 
     def scores(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """Attributions of the example's label to every training example, `[1, n_train]`."""
-        from engine.attribution.trak.live import dual_scores, primal_scores
+        from engine.attribution.trak.new_examples import dual_scores, primal_scores
         from engine.training.outputs import read_batch
 
         batch = read_batch(self.task, arrays, slice(0, 1), self.study.dataset.encoding, "cpu")
         total = np.zeros((1, self.study.dataset.n_train), np.float32)
         for kept in self.checkpoints:
             example = kept.tracer.trace(batch)
-            if self.road.kind == "primal":
-                total += primal_scores(kept.solver, kept.shards, example)
+            if self.solver.kind == "primal":
+                total += primal_scores(kept.inverse, kept.shards, example)
             else:
-                total += dual_scores(kept.solver, kept.shards, example, kept.plan)
+                total += dual_scores(kept.inverse, kept.shards, example, kept.plan)
         scores = combine(total, len(self.checkpoints), self.out_to_loss)
-        threshold = np.float32(self.road.soft_threshold) * scores.std()
+        threshold = np.float32(self.solver.soft_threshold) * scores.std()
         scores -= np.clip(scores, -threshold, threshold)
         return scores
 
@@ -226,7 +230,7 @@ class Loaded:
         parts = [part for part in embeddings[:used] if part is not None]
         if not parts:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        training = self.study.embeddings("train", used, self.algorithm)
+        training = read_embeddings(self.study, "train", used, self.algorithm)
         k = min(KEPT, training.shape[0])
         candidates = candidates_for(k, self.similarity)
         query = Embeddings(parts).rows(range(1))
@@ -241,53 +245,63 @@ def load(root: Path, algorithm: str) -> Loaded:
     Raises:
         DataloupeError: The study keeps nothing for live queries. StoreError: It is not built.
     """
-    study = Study.open(root)
-    live = study.live(algorithm)
+    study = StudyReader.open(root)
+    live = read_live(study, algorithm)
     if not live.checkpoints:
         raise DataloupeError(f"{root} keeps no checkpoint for live queries: {live.reason}.")
-    study.similarity(algorithm)
-    decided = [study.dataset_file, study.live_file(algorithm), study.similarity_file(algorithm)]
+    read_similarity(study, algorithm)
+    decided = [
+        layout.dataset_file(study.root),
+        layout.live_file(study.root, algorithm),
+        layout.similarity_file(study.root, algorithm),
+    ]
     stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in decided)
     return _loaded(root, algorithm, stamps)
 
 
 @functools.lru_cache(maxsize=1)
 def _loaded(root: Path, algorithm: str, stamps: tuple[tuple[int, int], ...]) -> Loaded:
-    study = Study.open(root)
+    study = StudyReader.open(root)
     task = load_task(study.dataset.task)
-    similarity = store.read_json(study.similarity_file(algorithm))
-    live, road = study.live(algorithm), stored_road(study, algorithm)
-    weights = study.checkpoint_file(algorithm, 0).stat().st_size
+    similarity = store.read_json(layout.similarity_file(study.root, algorithm))
+    live, solver = read_live(study, algorithm), stored_solver(study, algorithm)
+    weights = layout.checkpoint_file(study.root, algorithm, 0).stat().st_size
     fitting = max(live.checkpoints, similarity["checkpoints"], MODEL_BYTES // weights)
     count = min(study.checkpoints(algorithm), fitting)
     models = [load_checkpoint(study, algorithm, m, "cpu") for m in range(count)]
     index = None
     if similarity["checkpoints"]:
-        stored = store.read_tensors(study.neighbours_index_file(algorithm))
+        stored = store.read_tensors(layout.neighbours_index_file(study.root, algorithm))
         index = index_from_array(stored["index"])
     return Loaded(
         study=study,
         algorithm=algorithm,
         task=task,
-        options=validate_options(task.options, study.spec.task, study.spec_file),
-        road=road,
+        options=validate_options(task.options, study.spec.task, layout.spec_file(study.root)),
+        solver=solver,
         models=models,
-        checkpoints=[_kept(study, algorithm, m, road, models[m]) for m in range(live.checkpoints)],
-        out_to_loss=np.array(store.read_tensors(study.weighting_file(algorithm))["out_to_loss"]),
+        checkpoints=[
+            _kept(study, algorithm, m, solver, models[m]) for m in range(live.checkpoints)
+        ],
+        out_to_loss=np.array(
+            store.read_tensors(layout.weighting_file(study.root, algorithm))["out_to_loss"]
+        ),
         similarity=similarity,
         index=index,
     )
 
 
-def _kept(study: Study, algorithm: str, checkpoint: int, road: Road, model: nn.Module) -> Kept:
-    from engine.attribution.trak.live import make_tracer, plan_from_json
+def _kept(
+    study: StudyReader, algorithm: str, checkpoint: int, solver: Solver, model: nn.Module
+) -> Kept:
+    from engine.attribution.trak.new_examples import make_tracer, plan_from_json
 
-    path = study.live_solver_file(algorithm, checkpoint)
-    plan = plan_from_json(store.read_made_by(path)["plan"])
+    path = layout.live_inverse_file(study.root, algorithm, checkpoint)
+    plan = plan_from_json(store.read_metadata(path)["plan"])
     output = load_task(study.dataset.task).model_output
     return Kept(
-        tracer=make_tracer(model, output, plan, road, study.seed(checkpoint)),
+        tracer=make_tracer(model, output, plan, solver, checkpoint_seed(study, checkpoint)),
         plan=plan,
-        solver=store.read_tensors(path)["solver"],
+        inverse=store.read_tensors(path)["inverse"],
         shards=trace_shards(study, algorithm, checkpoint),
     )

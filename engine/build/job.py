@@ -8,12 +8,14 @@ from engine.build.stages import stages_of
 from engine.running.progress import Report
 from engine.store.errors import SpecError
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.progress import stage_progress
+from engine.study.reader import StudyReader
+from engine.study.stage_titles import TITLES
 
 _DEFAULTS: dict[str, Any] = {"device": "auto", "workers": None, "rebuild": None}
 
 
-def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+def check(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
     """`device`, `workers` and `rebuild`, as `engine.build.build` has them."""
     if unknown := sorted(parameters.keys() - _DEFAULTS.keys()):
         raise SpecError(f"A build takes {', '.join(_DEFAULTS)}, not {unknown[0]!r}.")
@@ -31,12 +33,12 @@ def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def run(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+def run(study: StudyReader, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
     """Build it; progress is that of all stages together."""
-    from engine.cli.progress import TITLES
+    from engine.build.build import build
 
     several = len(study.spec.algorithms) > 1
-    steps = {(step.stage, step.algorithm): step for step in study.progress()}
+    steps = {(step.stage, step.algorithm): step for step in stage_progress(study)}
 
     def show(step: Progress) -> None:
         steps[step.stage, step.algorithm] = step
@@ -44,5 +46,5 @@ def run(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, A
         suffix = f" · {step.algorithm}" if several and step.algorithm else ""
         report(done, sum(one.total for one in steps.values()), TITLES[step.stage] + suffix)
 
-    study.build(**parameters, on_progress=show)
+    build(study, **parameters, on_progress=show)
     return {}

@@ -29,17 +29,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import fault
-from engine.build.stages.checkpoints import (
-    initial_model,
-    outputs_made_from,
-    recipe_made_from,
-    untrained_model,
-    versions,
-)
+from engine.attribution.datamodels.run_bank import fault
+from engine.build.models import initial_model, untrained_model, versions
+from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
 from engine.running import processes
+from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.lock import locked
+from engine.study.models import checkpoint_seed
+from engine.study.names import resolve_row
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Job:
     device: str
 
 
-def removal_of(study: Study, examples: Iterable[int | str]) -> Removal:
+def removal_of(study: StudyReader, examples: Iterable[int | str]) -> Removal:
     """The training rows of rows or ids, ascending, each once.
 
     Raises:
@@ -111,8 +111,8 @@ def removal_of(study: Study, examples: Iterable[int | str]) -> Removal:
 
     def row_of(example: int | str) -> int:
         if isinstance(example, str):
-            return by_id[example] if example in by_id else study.row("train", example)
-        return study.row("train", int(example))
+            return by_id[example] if example in by_id else resolve_row(study, "train", example)
+        return resolve_row(study, "train", int(example))
 
     rows = tuple(sorted({row_of(example) for example in examples}))
     if not rows:
@@ -134,7 +134,7 @@ def removal_of(study: Study, examples: Iterable[int | str]) -> Removal:
     return rows
 
 
-def check_recipe(study: Study, algorithm: str) -> None:
+def check_recipe(study: StudyReader, algorithm: str) -> None:
     """Refuse to retrain an algorithm that says only where its weights are.
 
     Raises:
@@ -150,18 +150,18 @@ def check_recipe(study: Study, algorithm: str) -> None:
         raise SpecError(
             f"algorithms.{algorithm} has only `weights`, so removal can be predicted but not "
             "verified by retraining. Add the recipe that made them (epochs, batch_size, optimizer, "
-            f"learning_rate, ...) under [algorithms.{algorithm}] in {study.spec_file}."
+            f"learning_rate, ...) under [algorithms.{algorithm}] in {layout.spec_file(study.root)}."
         )
 
 
-def has_recipe(study: Study, algorithm: str) -> bool:
+def has_recipe(study: StudyReader, algorithm: str) -> bool:
     """Whether models of the algorithm can be trained, not only read."""
     spec = study.algorithms[algorithm]
     return not spec.weights or "epochs" in spec.model_fields_set
 
 
 def retrain(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     removals: Sequence[Removal],
     seeds: int,
@@ -195,7 +195,7 @@ def retrain(
 
 
 def train_missing(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     models: Sequence[RetrainedModel],
     device: str = "auto",
@@ -230,11 +230,11 @@ def train_missing(
         report(job.model, done, len(models))
 
     jobs = [Job(study.root, algorithm, model, device) for model in missing]
-    with study.locked():
+    with locked(study):
         processes.run_jobs(train_model, jobs, workers, count)
 
 
-def is_trained(study: Study, algorithm: str, model: RetrainedModel) -> bool:
+def is_trained(study: StudyReader, algorithm: str, model: RetrainedModel) -> bool:
     """Whether the store holds all that must be known of a model."""
     if model.weights and not weights_file(study, algorithm, model.seed).exists():
         return False
@@ -245,58 +245,61 @@ def is_trained(study: Study, algorithm: str, model: RetrainedModel) -> bool:
     return path.exists() and bool(np.isin(model.rows, _logit_rows(path)).all())
 
 
-def retrained(study: Study, algorithm: str, removed: Removal, seed: int) -> Outputs:
+def retrained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Outputs:
     """Outputs of a model; `removed` is empty for one that was trained with all data.
 
     Raises:
         StoreError: It is not trained yet, or its shard is broken.
     """
     if _is_checkpoint(study, algorithm, removed, seed):
-        path = study.outputs_file(algorithm, seed, "test")
-        outputs = store.read_tensors(path, outputs_made_from(study, algorithm, seed))
+        path = layout.outputs_file(study.root, algorithm, seed, "test")
+        outputs = store.read_tensors(path, outputs_fingerprint(study, algorithm, seed))
         predicted = outputs["logits"].argmax(axis=1).astype(np.int32)
         return Outputs(outputs["output"], predicted)
     path = model_file(study, algorithm, removed, seed)
-    shard = store.read_tensors(path, retrained_made_from(study, algorithm, removed))
+    shard = store.read_tensors(path, retrained_fingerprint(study, algorithm, removed))
     return Outputs(shard["margin"], shard["predicted"])
 
 
-def retrained_made_from(study: Study, algorithm: str, removed: Removal) -> str:
+def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) -> str:
     """Fingerprint of the models without `removed`: data, recipe, and who is left out."""
-    recipe = recipe_made_from(study, algorithm)
-    return store.fingerprint("retrained", CODE, recipe, study.spec.seed, list(removed))
+    recipe = recipe_fingerprint(study, algorithm)
+    return store.fingerprint_of("retrained", CODE, recipe, study.spec.seed, list(removed))
 
 
-def model_file(study: Study, algorithm: str, removed: Removal, seed: int) -> Path:
+def model_file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
     """Shard of a retrained model: `margin`, `predicted`, `removed` and, where an audit needed them,
     `rows`, `train_logits` `[rows, classes]` and `test_logits` `[n_test, classes]`."""
-    made_from = retrained_made_from(study, algorithm, removed)
-    return study.retrained_file(algorithm, made_from, seed)
+    fingerprint = retrained_fingerprint(study, algorithm, removed)
+    return layout.retrained_file(study.root, algorithm, fingerprint, seed)
 
 
-def is_checkpoint(study: Study, algorithm: str, seed: int) -> bool:
+def is_checkpoint(study: StudyReader, algorithm: str, seed: int) -> bool:
     """Whether the weights of this model, trained with all data, are a checkpoint of the study."""
-    return seed < study.checkpoints(algorithm) and study.checkpoint_file(algorithm, seed).exists()
+    return (
+        seed < study.checkpoints(algorithm)
+        and layout.checkpoint_file(study.root, algorithm, seed).exists()
+    )
 
 
-def weights_file(study: Study, algorithm: str, seed: int) -> Path:
+def weights_file(study: StudyReader, algorithm: str, seed: int) -> Path:
     """Weights of a model trained with all data: a checkpoint of the study where there is one."""
     if is_checkpoint(study, algorithm, seed):
-        return study.checkpoint_file(algorithm, seed)
+        return layout.checkpoint_file(study.root, algorithm, seed)
     return _own_weights_file(study, algorithm, seed)
 
 
-def _own_weights_file(study: Study, algorithm: str, seed: int) -> Path:
-    made_from = retrained_made_from(study, algorithm, NOTHING)
-    return study.retrained_weights_file(algorithm, made_from, seed)
+def _own_weights_file(study: StudyReader, algorithm: str, seed: int) -> Path:
+    fingerprint = retrained_fingerprint(study, algorithm, NOTHING)
+    return layout.retrained_weights_file(study.root, algorithm, fingerprint, seed)
 
 
-def _is_checkpoint(study: Study, algorithm: str, removed: Removal, seed: int) -> bool:
+def _is_checkpoint(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> bool:
     """Whether the model is a checkpoint that the study itself trained, with this seed."""
     spec = study.spec.algorithms[algorithm]
     if removed or spec.weights or seed >= spec.checkpoints:
         return False
-    return study.outputs_file(algorithm, seed, "test").exists()
+    return layout.outputs_file(study.root, algorithm, seed, "test").exists()
 
 
 def _logit_rows(path: Path) -> np.ndarray:
@@ -308,12 +311,12 @@ def train_model(job: Job) -> None:
     """Worker: train one model and keep what must be known of it."""
     from engine.training.outputs import evaluate
 
-    study, model = Study.open(job.root), job.model
+    study, model = StudyReader.open(job.root), job.model
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    made_from = retrained_made_from(study, job.algorithm, model.removed)
-    made_by = {"seed": study.seed(model.seed), "device": job.device, **versions()}
-    trained = _trained(study, job, made_by)
-    outputs = evaluate(task, trained, study.stacked_arrays("test"), encoding, 512, job.device)
+    fingerprint = retrained_fingerprint(study, job.algorithm, model.removed)
+    metadata = {"seed": checkpoint_seed(study, model.seed), "device": job.device, **versions()}
+    trained = _trained(study, job, metadata)
+    outputs = evaluate(task, trained, read_stacked_arrays(study, "test"), encoding, 512, job.device)
     tensors = {
         "margin": outputs["output"],
         "predicted": outputs["logits"].argmax(axis=1).astype(np.int32),
@@ -324,7 +327,7 @@ def train_model(job: Job) -> None:
         rows = np.array(model.rows, np.int64)
         if path.exists():
             rows = np.union1d(rows, _logit_rows(path))
-        some = {name: array[rows] for name, array in study.stacked_arrays("train").items()}
+        some = {name: array[rows] for name, array in read_stacked_arrays(study, "train").items()}
         logits = evaluate(task, trained, some, encoding, 512, job.device)["logits"]
         tensors |= {"rows": rows, "train_logits": logits, "test_logits": outputs["logits"]}
     for name in ("margin", "train_logits"):
@@ -335,10 +338,10 @@ def train_model(job: Job) -> None:
                 f"on the {split} split. Try another removal set, a lower learning_rate, or a "
                 "longer warmup."
             )
-    store.write_tensors(path, tensors, made_from, made_by)
+    store.write_tensors(path, tensors, fingerprint, metadata)
 
 
-def _trained(study: Study, job: Job, made_by: Mapping[str, Any]) -> torch.nn.Module:
+def _trained(study: StudyReader, job: Job, metadata: Mapping[str, Any]) -> torch.nn.Module:
     """Train the model of a job. One trained with all data keeps its weights, and is read if it is
     there."""
     from engine.training.weights import load_weights, save_weights
@@ -351,12 +354,12 @@ def _trained(study: Study, job: Job, made_by: Mapping[str, Any]) -> torch.nn.Mod
         return kept
     trained = model_without(study, algorithm, model.removed, model.seed, job.device)
     if not model.removed:
-        save_weights(path, trained, path.parent.name, made_by)
+        save_weights(path, trained, path.parent.name, metadata)
     return trained
 
 
 def model_without(
-    study: Study, algorithm: str, removed: Removal, seed: int, device: str
+    study: StudyReader, algorithm: str, removed: Removal, seed: int, device: str
 ) -> torch.nn.Module:
     """Train model number `seed` on all data but `removed`; in eval mode.
 
@@ -365,11 +368,11 @@ def model_without(
     """
     from engine.training.trainer import train
 
-    spec, number = study.spec.algorithms[algorithm], study.seed(seed)
+    spec, number = study.spec.algorithms[algorithm], checkpoint_seed(study, seed)
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
     kept = np.setdiff1d(np.arange(study.dataset.n_train), removed)
     model = initial_model(study, spec, number)
-    arrays, subset = study.stacked_arrays("train"), kept if removed else None
+    arrays, subset = read_stacked_arrays(study, "train"), kept if removed else None
     try:
         return train(task, model, arrays, encoding, spec, number, device, subset)
     except DataloupeError as error:

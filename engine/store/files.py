@@ -30,7 +30,7 @@ from engine.store.errors import DataloupeError, StaleError, StoreError
 
 FINGERPRINT_KEY = "dataloupe.fingerprint"
 CHECKSUM_KEY = "dataloupe.checksum"
-MADE_BY_KEY = "dataloupe.made_by"
+METADATA_KEY = "dataloupe.metadata"
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -49,7 +49,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100 * 2**20
 
 
-def fingerprint(*parts: Any) -> str:
+def fingerprint_of(*parts: Any) -> str:
     """Return 16 hex digits that stand for `parts` (anything JSON can hold; keys are sorted)."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -116,16 +116,16 @@ def remove_leftovers(folder: Path) -> None:
 def write_tensors(
     path: Path,
     tensors: Mapping[str, np.ndarray],
-    made_from: str,
-    made_by: Mapping[str, Any] | None = None,
+    fingerprint: str,
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Write arrays as one safetensors shard.
 
     Args:
         path: The shard's final name.
         tensors: Name to array; any dtype of the safetensors format.
-        made_from: Fingerprint of everything the arrays depend on.
-        made_by: What a person wants to know of the making (JSON; part of the header, so it must
+        fingerprint: Fingerprint of everything the arrays depend on.
+        metadata: What a person wants to know of the making (JSON; part of the header, so it must
             be the same whenever the arrays are, or two builds would not be byte-identical).
     """
     arrays: dict[str, np.ndarray] = {}
@@ -145,7 +145,7 @@ def write_tensors(
         }
         offset += array.nbytes
         digest.update(_bytes_of(array))
-    header = _header(entries, digest.hexdigest(), made_from, made_by)
+    header = _header(entries, digest.hexdigest(), fingerprint, metadata)
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(header)
         for array in arrays.values():
@@ -153,14 +153,16 @@ def write_tensors(
 
 
 def _header(
-    entries: Mapping[str, Any], checksum: str, made_from: str, made_by: Mapping[str, Any] | None
+    entries: Mapping[str, Any], checksum: str, fingerprint: str, metadata: Mapping[str, Any] | None
 ) -> bytes:
-    metadata = {
-        FINGERPRINT_KEY: made_from,
+    header_metadata = {
+        FINGERPRINT_KEY: fingerprint,
         CHECKSUM_KEY: checksum,
-        MADE_BY_KEY: json.dumps(made_by or {}, sort_keys=True),
+        METADATA_KEY: json.dumps(metadata or {}, sort_keys=True),
     }
-    header = json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode()
+    header = json.dumps(
+        {"__metadata__": header_metadata, **entries}, separators=(",", ":")
+    ).encode()
     header += b" " * (-len(header) % 64)
     return struct.pack("<Q", len(header)) + header
 
@@ -188,7 +190,7 @@ class MatrixFile:
 
 @contextlib.contextmanager
 def filling_matrix(
-    path: Path, name: str, shape: tuple[int, int], made_from: str
+    path: Path, name: str, shape: tuple[int, int], fingerprint: str
 ) -> Iterator[MatrixFile]:
     """Write a shard with one float32 matrix, which may be larger than memory, a block at a time.
 
@@ -196,11 +198,11 @@ def filling_matrix(
         path: The shard's final name; it is there once the `with` block has ended without an error.
         name: Of the tensor.
         shape: Of the matrix; all of it must be written.
-        made_from: As for `write_tensors`.
+        fingerprint: As for `write_tensors`.
     """
     size = 4 * shape[0] * shape[1]
     entries = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}}
-    unknown = _header(entries, "0" * hashlib.sha256().digest_size * 2, made_from, None)
+    unknown = _header(entries, "0" * hashlib.sha256().digest_size * 2, fingerprint, None)
     with atomic(path) as temporary, temporary.open("w+b") as file:
         file.write(unknown)
         file.truncate(len(unknown) + size)
@@ -208,7 +210,7 @@ def filling_matrix(
         file.seek(len(unknown))
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        file.write(_header(entries, checksum, made_from, None))
+        file.write(_header(entries, checksum, fingerprint, None))
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
@@ -251,21 +253,21 @@ def broken(path: Path, why: str) -> StoreError:
 
 
 def read_tensors(
-    path: Path, made_from: str | None = None, verify: bool = False
+    path: Path, fingerprint: str | None = None, verify: bool = False
 ) -> dict[str, np.ndarray]:
     """Memory-map a shard: name to read-only array. Costs no memory until it is read.
 
     Args:
         path: The shard.
-        made_from: The fingerprint it must carry; None takes any.
+        fingerprint: The fingerprint it must carry; None takes any.
         verify: Also read it all and compare its checksum.
 
     Raises:
         StoreError: Missing or broken. StaleError: Another fingerprint.
     """
     entries, metadata, start = read_header(path)
-    if made_from is not None:
-        check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), made_from)
+    if fingerprint is not None:
+        check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), fingerprint)
     arrays: dict[str, np.ndarray] = {}
     digest = hashlib.sha256()
     for name, entry in sorted(entries.items()):
@@ -284,22 +286,22 @@ def read_tensors(
     return arrays
 
 
-def is_there(path: Path, made_from: str) -> bool:
+def is_there(path: Path, fingerprint: str) -> bool:
     """Whether a shard is there. Raises as `read_tensors` if it is and does not fit."""
     if path.exists():
-        read_tensors(path, made_from)
+        read_tensors(path, fingerprint)
         return True
     return False
 
 
-def tensors_made_from(path: Path) -> str:
+def tensors_fingerprint(path: Path) -> str:
     """The fingerprint that a shard carries. Raises as `read_header`."""
     return read_header(path)[1].get(FINGERPRINT_KEY, "")
 
 
-def read_made_by(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """What a shard says of its own making."""
-    return dict(json.loads(read_header(path)[1].get(MADE_BY_KEY, "{}")))
+    return dict(json.loads(read_header(path)[1].get(METADATA_KEY, "{}")))
 
 
 def check_fingerprint(path: Path, found: str, wanted: str) -> None:
@@ -315,11 +317,11 @@ def check_fingerprint(path: Path, found: str, wanted: str) -> None:
 # --- tables ------------------------------------------------------------------------------------
 
 
-def write_table(path: Path, table: pa.Table, made_from: str) -> None:
+def write_table(path: Path, table: pa.Table, fingerprint: str) -> None:
     """Write a Parquet table with page checksums; fingerprint and checksum lie in its metadata."""
     metadata = {
         **(table.schema.metadata or {}),
-        FINGERPRINT_KEY: made_from,
+        FINGERPRINT_KEY: fingerprint,
         CHECKSUM_KEY: _table_digest(table),
     }
     table = table.replace_schema_metadata(metadata)
@@ -329,7 +331,7 @@ def write_table(path: Path, table: pa.Table, made_from: str) -> None:
 
 def read_table(
     path: Path,
-    made_from: str | None = None,
+    fingerprint: str | None = None,
     columns: list[str] | None = None,
     verify: bool = False,
 ) -> pa.Table:
@@ -337,7 +339,7 @@ def read_table(
 
     Args:
         path: The table.
-        made_from: The fingerprint it must carry; None takes any.
+        fingerprint: The fingerprint it must carry; None takes any.
         columns: Read only these.
         verify: Also compare its checksum, which covers names and types of columns too; this
             needs all columns.
@@ -352,8 +354,8 @@ def read_table(
         raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError, AttributeError) as error:
         raise broken(path, "it is no whole Parquet table of a study") from error
-    if made_from is not None:
-        check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), made_from)
+    if fingerprint is not None:
+        check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), fingerprint)
     if verify and metadata.get(CHECKSUM_KEY) != _table_digest(table):
         raise broken(path, "its content does not match its checksum")
     return table
@@ -373,25 +375,25 @@ def _table_digest(table: pa.Table) -> str:
 # --- what people read --------------------------------------------------------------------------
 
 
-def write_json(path: Path, content: Mapping[str, Any], made_from: str) -> None:
+def write_json(path: Path, content: Mapping[str, Any], fingerprint: str) -> None:
     """Write indented JSON that carries its fingerprint and a checksum of its content."""
     body = {
         key: value for key, value in content.items() if key not in (FINGERPRINT_KEY, CHECKSUM_KEY)
     }
-    body = {FINGERPRINT_KEY: made_from, CHECKSUM_KEY: fingerprint(body), **body}
+    body = {FINGERPRINT_KEY: fingerprint, CHECKSUM_KEY: fingerprint_of(body), **body}
     with atomic(path) as temporary:
         temporary.write_text(
             json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
 
-def json_made_from(path: Path) -> str:
+def json_fingerprint(path: Path) -> str:
     """The fingerprint that a JSON file carries. Raises as `read_json`."""
     read_json(path)
     return str(json.loads(path.read_text(encoding="utf-8"))[FINGERPRINT_KEY])
 
 
-def read_json(path: Path, made_from: str | None = None) -> dict[str, Any]:
+def read_json(path: Path, fingerprint: str | None = None) -> dict[str, Any]:
     """Read what `write_json` wrote.
 
     Raises:
@@ -404,8 +406,8 @@ def read_json(path: Path, made_from: str | None = None) -> dict[str, Any]:
         raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise broken(path, "it is no whole JSON file of a study") from error
-    if checksum != fingerprint(content):
+    if checksum != fingerprint_of(content):
         raise broken(path, "its content does not match its checksum")
-    if made_from is not None:
-        check_fingerprint(path, found, made_from)
+    if fingerprint is not None:
+        check_fingerprint(path, found, fingerprint)
     return dict(content)

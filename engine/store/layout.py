@@ -19,13 +19,13 @@ algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index o
 algorithms/NAME/neighbours/{split}-00000.safetensors  nearest training examples, in row shards
 algorithms/NAME/neighbours/similarity.json   what likeness is the mean over, measured recall
 algorithms/NAME/tuning/tuning.json           settings of TRAK that validation runs decided
-algorithms/NAME/trak/road.json               how attributions are computed, and why so
-algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual roads)
+algorithms/NAME/trak/solver.json               how attributions are computed, and why so
+algorithms/NAME/trak/dual/000.safetensors    one checkpoint's scores (dual solvers)
 algorithms/NAME/trak/features/000/00000.safetensors   train features in row shards (primal)
 algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
 algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
 algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
-algorithms/NAME/live/000/solver.safetensors  solves for examples from outside
+algorithms/NAME/live/000/inverse.safetensors  solves for examples from outside
 algorithms/NAME/live/000/00000.safetensors   traces of training examples in row shards (dual)
 algorithms/NAME/live/live.json               how many checkpoints are kept so, and why
 algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
@@ -48,7 +48,7 @@ algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the
 algorithms/NAME/retrained/HASH/0.safetensors outputs of one model without a removal set (HASH)
 algorithms/NAME/retrained/HASH/0-weights.safetensors   its weights, if trained with all data
 algorithms/NAME/verifications/0123456789abcdef.json   a removal, predicted and retrained
-algorithms/NAME/unlearning/unlearned/HASH/0.safetensors    logits of a model after unlearning
+algorithms/NAME/unlearning/unlearned/HASH/0.safetensors    logits of a model that unlearned it
 algorithms/NAME/unlearning/changes/0123456789abcdef.safetensors   what should change in logits
 algorithms/NAME/unlearning/searches/0123456789abcdef.json  hyper-parameters that did best
 algorithms/NAME/unlearning/audits/0123456789abcdef.json    how near the oracles methods came
@@ -69,15 +69,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from engine.store.files import fingerprint
+from engine.store.files import fingerprint_of
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 MapKind = Literal["umap", "pca"]
 MAP_KINDS: tuple[MapKind, MapKind] = ("umap", "pca")
-FORMAT = 2
+FORMAT = 3
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe.
-1 had 256 thumbnails to a sheet."""
+1 had 256 thumbnails to a sheet; 2 had other names of files and of keys."""
 ROWS_PER_SHARD = 4096
 TRAK = "trak"
 """The method that every study has. Other methods are found in the folder `methods`."""
@@ -87,320 +87,385 @@ OWN_METHODS = (TRAK, DATAMODEL, HYBRID)
 """Names that scores made elsewhere cannot have."""
 
 
-class Layout:
-    """Where a study keeps what.
-
-    Attributes:
-        root: The study's folder.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @property
-    def spec_file(self) -> Path:
-        return self.root / "study.toml"
-
-    @property
-    def format_file(self) -> Path:
-        return self.root / "store.json"
-
-    @property
-    def dataset_file(self) -> Path:
-        return self.root / "data" / "dataset.json"
-
-    @property
-    def data_begun_file(self) -> Path:
-        return self.root / "data" / "begun.json"
-
-    def is_of_people(self, path: Path) -> bool:
-        """Whether a person made what a file holds, so that no build can make it again."""
-        folder = path.relative_to(self.root).parts[0]
-        note = folder == "comparisons" and "." in path.stem
-        return note or folder in ("slices", "sets", "triage", "uploads")
-
-    def slice_file(self, name: str) -> Path:
-        return self.root / "slices" / f"{fingerprint('slice', name)}.json"
-
-    def slice_files(self) -> list[Path]:
-        """The files of all saved slices."""
-        return sorted((self.root / "slices").glob("[!.]*.json"))
-
-    @property
-    def jobs_folder(self) -> Path:
-        return self.root / "jobs"
-
-    @property
-    def jobs_file(self) -> Path:
-        return self.jobs_folder / "jobs.sqlite"
-
-    def job_log_file(self, number: int) -> Path:
-        return self.jobs_folder / f"{number:05d}.log"
-
-    @property
-    def runner_log_file(self) -> Path:
-        return self.jobs_folder / "runner.log"
+def spec_file(root: Path) -> Path:
+    return root / "study.toml"
 
-    @property
-    def runner_lock_file(self) -> Path:
-        return self.jobs_folder / "runner.lock"
 
-    def removal_set_file(self, key: str) -> Path:
-        return self.root / "sets" / f"{key}.json"
+def format_file(root: Path) -> Path:
+    return root / "store.json"
 
-    def removal_set_files(self) -> list[Path]:
-        """The files of all removal sets, written last first."""
-        files = (self.root / "sets").glob("????????????????.json")
-        return sorted(files, key=lambda path: (-path.stat().st_mtime_ns, path.name))
 
-    def table_file(self, split: Split, shard: int) -> Path:
-        return self.root / "data" / split / f"{shard:05d}.parquet"
+def dataset_file(root: Path) -> Path:
+    return root / "data" / "dataset.json"
 
-    def arrays_file(self, split: Split, shard: int) -> Path:
-        return self.root / "data" / split / f"{shard:05d}.safetensors"
 
-    def sprite_file(self, split: Split, sheet: int) -> Path:
-        return self.root / "data" / split / f"{sheet:05d}.webp"
+def data_begun_file(root: Path) -> Path:
+    return root / "data" / "begun.json"
 
-    def algorithm_folder(self, algorithm: str) -> Path:
-        return self.root / "algorithms" / algorithm
 
-    def checkpoint_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.algorithm_folder(algorithm) / "checkpoints" / f"{checkpoint:03d}.safetensors"
+def is_of_people(root: Path, path: Path) -> bool:
+    """Whether a person made what a file holds, so that no build can make it again."""
+    folder = path.relative_to(root).parts[0]
+    note = folder == "comparisons" and "." in path.stem
+    return note or folder in ("slices", "sets", "triage", "uploads")
 
-    def outputs_file(self, algorithm: str, checkpoint: int, split: Split) -> Path:
-        folder = self.algorithm_folder(algorithm) / "outputs"
-        return folder / f"{checkpoint:03d}-{split}.safetensors"
 
-    def predictions_file(self, algorithm: str, split: Split) -> Path:
-        return self.algorithm_folder(algorithm) / "predictions" / f"{split}.parquet"
+def slice_file(root: Path, name: str) -> Path:
+    return root / "slices" / f"{fingerprint_of('slice', name)}.json"
 
-    def stage_folders(self, stage: str, algorithm: str) -> list[Path]:
-        """The folders that hold what a stage of the build makes, and nothing else."""
-        folder = self.algorithm_folder(algorithm)
-        return {
-            "data": [self.root / "data"],
-            "checkpoints": [folder / "checkpoints", folder / "outputs"],
-            "predictions": [folder / "predictions"],
-            "neighbours": [self.neighbours_folder(algorithm)],
-            "trak": [self.trak_folder(algorithm)],
-            "live": [self.live_folder(algorithm)],
-            "search": [folder / "search"],
-            "bank": [self.bank_folder(algorithm)],
-            "tuning": [self.tuning_file(algorithm).parent],
-            "datamodels": [
-                of(algorithm, method)
-                for method in (DATAMODEL, HYBRID)
-                for of in (self.method_folder, self.search_folder)
-            ],
-            "quality": [self.quality_folder(algorithm)],
-            "map": [folder / "maps"],
-        }[stage]
 
-    def neighbours_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "neighbours"
+def slice_files(root: Path) -> list[Path]:
+    """The files of all saved slices."""
+    return sorted((root / "slices").glob("[!.]*.json"))
 
-    def neighbours_index_file(self, algorithm: str) -> Path:
-        return self.neighbours_folder(algorithm) / "index.safetensors"
 
-    def neighbours_file(self, algorithm: str, split: Split, shard: int) -> Path:
-        return self.neighbours_folder(algorithm) / f"{split}-{shard:05d}.safetensors"
+def jobs_folder(root: Path) -> Path:
+    return root / "jobs"
 
-    def similarity_file(self, algorithm: str) -> Path:
-        return self.neighbours_folder(algorithm) / "similarity.json"
 
-    def trak_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "trak"
+def jobs_file(root: Path) -> Path:
+    return jobs_folder(root) / "jobs.sqlite"
 
-    def road_file(self, algorithm: str) -> Path:
-        return self.trak_folder(algorithm) / "road.json"
 
-    def dual_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.trak_folder(algorithm) / "dual" / f"{checkpoint:03d}.safetensors"
+def job_log_file(root: Path, number: int) -> Path:
+    return jobs_folder(root) / f"{number:05d}.log"
 
-    def features_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
-        folder = self.trak_folder(algorithm) / "features" / f"{checkpoint:03d}"
-        return folder / f"{shard:05d}.safetensors"
 
-    def factors_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.trak_folder(algorithm) / "factors" / f"{checkpoint:03d}.safetensors"
+def runner_log_file(root: Path) -> Path:
+    return jobs_folder(root) / "runner.log"
 
-    def scores_file(self, algorithm: str, shard: int) -> Path:
-        return self.trak_folder(algorithm) / "scores" / f"{shard:05d}.safetensors"
 
-    def weighting_file(self, algorithm: str) -> Path:
-        return self.trak_folder(algorithm) / "weighting.safetensors"
+def runner_lock_file(root: Path) -> Path:
+    return jobs_folder(root) / "runner.lock"
 
-    def live_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "live"
 
-    def live_solver_file(self, algorithm: str, checkpoint: int) -> Path:
-        return self.live_folder(algorithm) / f"{checkpoint:03d}" / "solver.safetensors"
+def removal_set_file(root: Path, key: str) -> Path:
+    return root / "sets" / f"{key}.json"
 
-    def live_traces_file(self, algorithm: str, checkpoint: int, shard: int) -> Path:
-        return self.live_folder(algorithm) / f"{checkpoint:03d}" / f"{shard:05d}.safetensors"
 
-    def live_file(self, algorithm: str) -> Path:
-        return self.live_folder(algorithm) / "live.json"
+def removal_set_files(root: Path) -> list[Path]:
+    """The files of all removal sets, written last first."""
+    files = (root / "sets").glob("????????????????.json")
+    return sorted(files, key=lambda path: (-path.stat().st_mtime_ns, path.name))
 
-    def method_folder(self, algorithm: str, method: str) -> Path:
-        return self.algorithm_folder(algorithm) / "methods" / method
 
-    def method_file(self, algorithm: str, method: str) -> Path:
-        return self.method_folder(algorithm, method) / "method.json"
+def table_file(root: Path, split: Split, shard: int) -> Path:
+    return root / "data" / split / f"{shard:05d}.parquet"
 
-    def method_scores_file(self, algorithm: str, method: str, shard: int) -> Path:
-        folder = self.method_folder(algorithm, method) / "scores"
-        return folder / f"{shard:05d}.safetensors"
 
-    def tuning_file(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "tuning" / "tuning.json"
+def arrays_file(root: Path, split: Split, shard: int) -> Path:
+    return root / "data" / split / f"{shard:05d}.safetensors"
 
-    def fit_file(self, algorithm: str, method: str, shard: int) -> Path:
-        return self.method_folder(algorithm, method) / "fit" / f"{shard:05d}.safetensors"
 
-    def training_datamodels_file(self, algorithm: str, shard: int) -> Path:
-        return self.method_folder(algorithm, DATAMODEL) / "training" / f"{shard:05d}.safetensors"
+def sprite_file(root: Path, split: Split, sheet: int) -> Path:
+    return root / "data" / split / f"{sheet:05d}.webp"
 
-    def intervals_file(self, algorithm: str, method: str, shard: int) -> Path:
-        folder = self.method_folder(algorithm, method) / "intervals"
-        return folder / f"{shard:05d}.safetensors"
 
-    def search_folder(self, algorithm: str, method: str) -> Path:
-        return self.algorithm_folder(algorithm) / "search" / method
+def algorithm_folder(root: Path, algorithm: str) -> Path:
+    return root / "algorithms" / algorithm
 
-    def top_test_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "top" / "test.safetensors"
 
-    def top_train_file(self, algorithm: str, method: str, shard: int) -> Path:
-        return self.search_folder(algorithm, method) / "top" / f"train-{shard:05d}.safetensors"
+def checkpoint_file(root: Path, algorithm: str, checkpoint: int) -> Path:
+    return algorithm_folder(root, algorithm) / "checkpoints" / f"{checkpoint:03d}.safetensors"
 
-    def totals_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "totals.safetensors"
 
-    def test_vectors_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "vectors" / "test.safetensors"
+def outputs_file(root: Path, algorithm: str, checkpoint: int, split: Split) -> Path:
+    folder = algorithm_folder(root, algorithm) / "outputs"
+    return folder / f"{checkpoint:03d}-{split}.safetensors"
 
-    def train_vectors_file(self, algorithm: str, method: str, shard: int) -> Path:
-        folder = self.search_folder(algorithm, method) / "vectors"
-        return folder / f"train-{shard:05d}.safetensors"
 
-    def index_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "index.safetensors"
+def predictions_file(root: Path, algorithm: str, split: Split) -> Path:
+    return algorithm_folder(root, algorithm) / "predictions" / f"{split}.parquet"
 
-    def search_file(self, algorithm: str, method: str) -> Path:
-        return self.search_folder(algorithm, method) / "search.json"
 
-    def map_file(self, algorithm: str, method: str, kind: MapKind) -> Path:
-        return self.algorithm_folder(algorithm) / "maps" / f"{method}-{kind}.safetensors"
+def stage_folders(root: Path, stage: str, algorithm: str) -> list[Path]:
+    """The folders that hold what a stage of the build makes, and nothing else."""
+    folder = algorithm_folder(root, algorithm)
+    return {
+        "data": [root / "data"],
+        "checkpoints": [folder / "checkpoints", folder / "outputs"],
+        "predictions": [folder / "predictions"],
+        "neighbours": [neighbours_folder(root, algorithm)],
+        "trak": [trak_folder(root, algorithm)],
+        "live": [live_folder(root, algorithm)],
+        "search": [folder / "search"],
+        "bank": [bank_folder(root, algorithm)],
+        "tuning": [tuning_file(root, algorithm).parent],
+        "datamodels": [
+            of(root, algorithm, method)
+            for method in (DATAMODEL, HYBRID)
+            for of in (method_folder, search_folder)
+        ],
+        "quality": [quality_folder(root, algorithm)],
+        "map": [folder / "maps"],
+    }[stage]
 
-    def quality_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "quality"
 
-    def quality_file(self, algorithm: str) -> Path:
-        return self.quality_folder(algorithm) / "quality.json"
+def neighbours_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "neighbours"
 
-    def predicted_file(self, algorithm: str, method: str) -> Path:
-        return self.quality_folder(algorithm) / f"{method}.safetensors"
 
-    def bank_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "bank"
+def neighbours_index_file(root: Path, algorithm: str) -> Path:
+    return neighbours_folder(root, algorithm) / "index.safetensors"
 
-    def run_file(self, algorithm: str, mask: int, seed: int) -> Path:
-        return self.bank_folder(algorithm) / f"{mask:05d}-{seed}.safetensors"
 
-    def bank_import_file(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "imported-bank" / "bank.json"
+def neighbours_file(root: Path, algorithm: str, split: Split, shard: int) -> Path:
+    return neighbours_folder(root, algorithm) / f"{split}-{shard:05d}.safetensors"
 
-    def imported_runs_file(self, algorithm: str, fingerprint: str, shard: int) -> Path:
-        name = f"{fingerprint}-{shard:05d}.safetensors"
-        return self.bank_import_file(algorithm).parent / name
 
-    def retrained_file(self, algorithm: str, made_from: str, seed: int) -> Path:
-        folder = self.algorithm_folder(algorithm) / "retrained" / made_from
-        return folder / f"{seed}.safetensors"
+def similarity_file(root: Path, algorithm: str) -> Path:
+    return neighbours_folder(root, algorithm) / "similarity.json"
 
-    def retrained_weights_file(self, algorithm: str, made_from: str, seed: int) -> Path:
-        folder = self.algorithm_folder(algorithm) / "retrained" / made_from
-        return folder / f"{seed}-weights.safetensors"
 
-    def verification_file(self, algorithm: str, name: str) -> Path:
-        return self.algorithm_folder(algorithm) / "verifications" / f"{name}.json"
+def trak_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "trak"
 
-    def verification_files(self, algorithm: str) -> list[Path]:
-        """The files of all verifications."""
-        return sorted((self.algorithm_folder(algorithm) / "verifications").glob("[!.]*.json"))
 
-    def unlearning_folder(self, algorithm: str) -> Path:
-        return self.algorithm_folder(algorithm) / "unlearning"
+def solver_file(root: Path, algorithm: str) -> Path:
+    return trak_folder(root, algorithm) / "solver.json"
 
-    def unlearned_file(self, algorithm: str, made_from: str, seed: int) -> Path:
-        folder = self.unlearning_folder(algorithm) / "unlearned" / made_from
-        return folder / f"{seed}.safetensors"
 
-    def logit_changes_file(self, algorithm: str, made_from: str) -> Path:
-        return self.unlearning_folder(algorithm) / "changes" / f"{made_from}.safetensors"
+def dual_file(root: Path, algorithm: str, checkpoint: int) -> Path:
+    return trak_folder(root, algorithm) / "dual" / f"{checkpoint:03d}.safetensors"
 
-    def unlearning_search_file(self, algorithm: str, made_from: str) -> Path:
-        return self.unlearning_folder(algorithm) / "searches" / f"{made_from}.json"
 
-    def unlearning_audit_file(self, algorithm: str, name: str) -> Path:
-        return self.unlearning_folder(algorithm) / "audits" / f"{name}.json"
+def features_file(root: Path, algorithm: str, checkpoint: int, shard: int) -> Path:
+    folder = trak_folder(root, algorithm) / "features" / f"{checkpoint:03d}"
+    return folder / f"{shard:05d}.safetensors"
 
-    def unlearning_audit_files(self, algorithm: str) -> list[Path]:
-        """The files of all audits."""
-        return sorted((self.unlearning_folder(algorithm) / "audits").glob("[!.]*.json"))
 
-    def unlearned_model_file(self, algorithm: str, name: str) -> Path:
-        """A model that unlearned; its certificate has the suffix .json."""
-        folder = self.unlearning_folder(algorithm) / "models"
-        return folder / f"unlearned-{name}.safetensors"
+def factors_file(root: Path, algorithm: str, checkpoint: int) -> Path:
+    return trak_folder(root, algorithm) / "factors" / f"{checkpoint:03d}.safetensors"
 
-    def triage_file(self, name: str) -> Path:
-        return self.root / "triage" / f"{name}.json"
 
-    def triage_files(self) -> list[Path]:
-        """The files of all changes of tags and notes."""
-        return sorted((self.root / "triage").glob("[!.]*.json"))
+def scores_file(root: Path, algorithm: str, shard: int) -> Path:
+    return trak_folder(root, algorithm) / "scores" / f"{shard:05d}.safetensors"
 
-    @property
-    def uploads_folder(self) -> Path:
-        return self.root / "uploads"
 
-    def upload_file(self, upload: str) -> Path:
-        return self.uploads_folder / f"{upload}.json"
+def weighting_file(root: Path, algorithm: str) -> Path:
+    return trak_folder(root, algorithm) / "weighting.safetensors"
 
-    def upload_files(self) -> list[Path]:
-        """The files that say what each upload is."""
-        return sorted(self.uploads_folder.glob("upload-*.json"))
 
-    def uploaded_weights_file(self, sha256: str) -> Path:
-        return self.uploads_folder / "files" / f"{sha256}.safetensors"
+def live_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "live"
 
-    def uploaded_weights_files(self) -> list[Path]:
-        """All uploaded checkpoints."""
-        return sorted((self.uploads_folder / "files").glob("[!.]*.safetensors"))
 
-    def comparison_file(self, comparison: str) -> Path:
-        return self.root / "comparisons" / f"{comparison}.json"
+def live_inverse_file(root: Path, algorithm: str, checkpoint: int) -> Path:
+    return live_folder(root, algorithm) / f"{checkpoint:03d}" / "inverse.safetensors"
 
-    def comparison_files(self) -> list[Path]:
-        """The files that say what each comparison found."""
-        return sorted((self.root / "comparisons").glob("????????????????.json"))
 
-    def comparison_arrays_file(self, comparison: str) -> Path:
-        return self.root / "comparisons" / f"{comparison}.safetensors"
+def live_traces_file(root: Path, algorithm: str, checkpoint: int, shard: int) -> Path:
+    return live_folder(root, algorithm) / f"{checkpoint:03d}" / f"{shard:05d}.safetensors"
 
-    def direction_note_file(self, comparison: str, key: str, number: int) -> Path:
-        return self.root / "comparisons" / f"{comparison}.{key}{number}.json"
 
-    def direction_note_files(self, comparison: str) -> list[Path]:
-        """The names and notes of a comparison's directions."""
-        return sorted((self.root / "comparisons").glob(f"{comparison}.[ab]*.json"))
+def live_file(root: Path, algorithm: str) -> Path:
+    return live_folder(root, algorithm) / "live.json"
 
-    def hypothesis_file(self, comparison: str, name: str) -> Path:
-        return self.root / "comparisons" / f"{comparison}-{name}.json"
 
-    def hypothesis_files(self, comparison: str) -> list[Path]:
-        """The tests of hypotheses about a comparison."""
-        return sorted((self.root / "comparisons").glob(f"{comparison}-*.json"))
+def method_folder(root: Path, algorithm: str, method: str) -> Path:
+    return algorithm_folder(root, algorithm) / "methods" / method
+
+
+def method_file(root: Path, algorithm: str, method: str) -> Path:
+    return method_folder(root, algorithm, method) / "method.json"
+
+
+def method_scores_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
+    folder = method_folder(root, algorithm, method) / "scores"
+    return folder / f"{shard:05d}.safetensors"
+
+
+def tuning_file(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "tuning" / "tuning.json"
+
+
+def fit_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
+    return method_folder(root, algorithm, method) / "fit" / f"{shard:05d}.safetensors"
+
+
+def training_datamodels_file(root: Path, algorithm: str, shard: int) -> Path:
+    return method_folder(root, algorithm, DATAMODEL) / "training" / f"{shard:05d}.safetensors"
+
+
+def intervals_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
+    folder = method_folder(root, algorithm, method) / "intervals"
+    return folder / f"{shard:05d}.safetensors"
+
+
+def search_folder(root: Path, algorithm: str, method: str) -> Path:
+    return algorithm_folder(root, algorithm) / "search" / method
+
+
+def top_test_file(root: Path, algorithm: str, method: str) -> Path:
+    return search_folder(root, algorithm, method) / "top" / "test.safetensors"
+
+
+def top_train_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
+    return search_folder(root, algorithm, method) / "top" / f"train-{shard:05d}.safetensors"
+
+
+def totals_file(root: Path, algorithm: str, method: str) -> Path:
+    return search_folder(root, algorithm, method) / "totals.safetensors"
+
+
+def test_vectors_file(root: Path, algorithm: str, method: str) -> Path:
+    return search_folder(root, algorithm, method) / "vectors" / "test.safetensors"
+
+
+def train_vectors_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
+    folder = search_folder(root, algorithm, method) / "vectors"
+    return folder / f"train-{shard:05d}.safetensors"
+
+
+def index_file(root: Path, algorithm: str, method: str) -> Path:
+    return search_folder(root, algorithm, method) / "index.safetensors"
+
+
+def search_file(root: Path, algorithm: str, method: str) -> Path:
+    return search_folder(root, algorithm, method) / "search.json"
+
+
+def map_file(root: Path, algorithm: str, method: str, kind: MapKind) -> Path:
+    return algorithm_folder(root, algorithm) / "maps" / f"{method}-{kind}.safetensors"
+
+
+def quality_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "quality"
+
+
+def quality_file(root: Path, algorithm: str) -> Path:
+    return quality_folder(root, algorithm) / "quality.json"
+
+
+def predicted_file(root: Path, algorithm: str, method: str) -> Path:
+    return quality_folder(root, algorithm) / f"{method}.safetensors"
+
+
+def bank_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "bank"
+
+
+def run_file(root: Path, algorithm: str, mask: int, seed: int) -> Path:
+    return bank_folder(root, algorithm) / f"{mask:05d}-{seed}.safetensors"
+
+
+def bank_import_file(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "imported-bank" / "bank.json"
+
+
+def imported_runs_file(root: Path, algorithm: str, fingerprint: str, shard: int) -> Path:
+    name = f"{fingerprint}-{shard:05d}.safetensors"
+    return bank_import_file(root, algorithm).parent / name
+
+
+def retrained_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
+    folder = algorithm_folder(root, algorithm) / "retrained" / fingerprint
+    return folder / f"{seed}.safetensors"
+
+
+def retrained_weights_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
+    folder = algorithm_folder(root, algorithm) / "retrained" / fingerprint
+    return folder / f"{seed}-weights.safetensors"
+
+
+def verification_file(root: Path, algorithm: str, name: str) -> Path:
+    return algorithm_folder(root, algorithm) / "verifications" / f"{name}.json"
+
+
+def verification_files(root: Path, algorithm: str) -> list[Path]:
+    """The files of all verifications."""
+    return sorted((algorithm_folder(root, algorithm) / "verifications").glob("[!.]*.json"))
+
+
+def unlearning_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "unlearning"
+
+
+def unlearned_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
+    folder = unlearning_folder(root, algorithm) / "unlearned" / fingerprint
+    return folder / f"{seed}.safetensors"
+
+
+def logit_changes_file(root: Path, algorithm: str, fingerprint: str) -> Path:
+    return unlearning_folder(root, algorithm) / "changes" / f"{fingerprint}.safetensors"
+
+
+def unlearning_search_file(root: Path, algorithm: str, fingerprint: str) -> Path:
+    return unlearning_folder(root, algorithm) / "searches" / f"{fingerprint}.json"
+
+
+def unlearning_audit_file(root: Path, algorithm: str, name: str) -> Path:
+    return unlearning_folder(root, algorithm) / "audits" / f"{name}.json"
+
+
+def unlearning_audit_files(root: Path, algorithm: str) -> list[Path]:
+    """The files of all audits."""
+    return sorted((unlearning_folder(root, algorithm) / "audits").glob("[!.]*.json"))
+
+
+def unlearned_model_file(root: Path, algorithm: str, name: str) -> Path:
+    """A model that unlearned; its certificate has the suffix .json."""
+    folder = unlearning_folder(root, algorithm) / "models"
+    return folder / f"unlearned-{name}.safetensors"
+
+
+def triage_file(root: Path, name: str) -> Path:
+    return root / "triage" / f"{name}.json"
+
+
+def triage_files(root: Path) -> list[Path]:
+    """The files of all changes of tags and notes."""
+    return sorted((root / "triage").glob("[!.]*.json"))
+
+
+def uploads_folder(root: Path) -> Path:
+    return root / "uploads"
+
+
+def upload_file(root: Path, upload: str) -> Path:
+    return uploads_folder(root) / f"{upload}.json"
+
+
+def upload_files(root: Path) -> list[Path]:
+    """The files that say what each upload is."""
+    return sorted(uploads_folder(root).glob("upload-*.json"))
+
+
+def uploaded_weights_file(root: Path, sha256: str) -> Path:
+    return uploads_folder(root) / "files" / f"{sha256}.safetensors"
+
+
+def uploaded_weights_files(root: Path) -> list[Path]:
+    """All uploaded checkpoints."""
+    return sorted((uploads_folder(root) / "files").glob("[!.]*.safetensors"))
+
+
+def comparison_file(root: Path, comparison: str) -> Path:
+    return root / "comparisons" / f"{comparison}.json"
+
+
+def comparison_files(root: Path) -> list[Path]:
+    """The files that say what each comparison found."""
+    return sorted((root / "comparisons").glob("????????????????.json"))
+
+
+def comparison_arrays_file(root: Path, comparison: str) -> Path:
+    return root / "comparisons" / f"{comparison}.safetensors"
+
+
+def direction_note_file(root: Path, comparison: str, key: str, number: int) -> Path:
+    return root / "comparisons" / f"{comparison}.{key}{number}.json"
+
+
+def direction_note_files(root: Path, comparison: str) -> list[Path]:
+    """The names and notes of a comparison's directions."""
+    return sorted((root / "comparisons").glob(f"{comparison}.[ab]*.json"))
+
+
+def hypothesis_file(root: Path, comparison: str, name: str) -> Path:
+    return root / "comparisons" / f"{comparison}-{name}.json"
+
+
+def hypothesis_files(root: Path, comparison: str) -> list[Path]:
+    """The tests of hypotheses about a comparison."""
+    return sorted((root / "comparisons").glob(f"{comparison}-*.json"))

@@ -59,7 +59,7 @@ class Badge:
         reason: Why these scores are computed this way, or where they come from; one sentence.
         index: Kind of the search index.
         recall: Of the search index against exact top-k, and the k it was measured at.
-        road: How TRAK was computed; None for scores that are none of ours.
+        solver: How TRAK was computed; None for scores that are none of ours.
         checkpoints: Models attributed; None where that is not known.
         wanted: How many more of them would do, where an upload has so few that it is indicative.
         features: Width of the gradient features (None: exact, not projected, or not known).
@@ -77,7 +77,7 @@ class Badge:
     index: str
     recall: float
     recall_at: int
-    road: str | None = None
+    solver: str | None = None
     checkpoints: int | None = None
     wanted: int = 0
     features: int | None = None
@@ -98,12 +98,12 @@ class Badge:
         return self.slope is not None
 
     def __str__(self) -> str:
-        parts = [self.method if self.road is None else f"{self.method} ({self.road})"]
+        parts = [self.method if self.solver is None else f"{self.method} ({self.solver})"]
         if self.checkpoints is not None:
             parts.append(f"{self.checkpoints} checkpoints")
         if self.runs is not None:
             parts.append(f"{self.runs:,} subset runs")
-        if self.road is not None:
+        if self.solver is not None:
             exact = self.features is None
             parts.append("exact gradients" if exact else f"{self.features:,} features")
             parts.append(f"λ {self.damping:g}")

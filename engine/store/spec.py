@@ -119,7 +119,7 @@ class TrakSpec(_Strict):
     that did best on its validation runs, else the defaults that did well on our workloads.
     """
 
-    road: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
+    solver: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
     """`dual-*` solve with the n × n after-kernel; `primal` with proj_dim × proj_dim."""
     proj_dim: Annotated[int, Field(ge=8, le=262_144)] = 4096
     """Features per checkpoint in the primal."""
@@ -134,7 +134,8 @@ class TrakSpec(_Strict):
     soft_threshold: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Scores are shrunk towards 0 by this, in units of each test example's score deviation."""
     memory_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """The most memory attribution may take; `auto` is half of what is free."""
+    """The most memory that attributing one checkpoint may take; `auto` is 4 GiB on every machine,
+    so that the same spec gives the same scores everywhere."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
 
     @property
@@ -284,6 +285,10 @@ def _say(
     return "\n".join(f"{found} {' or '.join(what)}." for found, what in said.items())
 
 
+_RENAMED = {"trak.road": "trak.solver"}
+"""Keys of older study.toml files, and what they are called today."""
+
+
 def _explain(
     detail: Any, where: str, text: str, table: list[str], model: type[BaseModel]
 ) -> tuple[str, str]:
@@ -294,6 +299,8 @@ def _explain(
     place = f"{where}:{line}:" if line else f"{where}:"
     if detail["type"] == "extra_forbidden":
         allowed = _allowed_keys(keys[len(table) : -1], model)
+        if key in _RENAMED:
+            return f"{place} {key!r} has a new name;", f"write {_RENAMED[key]!r}"
         close = difflib.get_close_matches(keys[-1], allowed, n=1)
         hint = f"did you mean {close[0]!r}" if close else f"allowed: {', '.join(allowed)}"
         return f"{place} unknown key {key!r};", hint

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import store
+from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import SPLITS
-from engine.study.reader import Study
+from engine.study.methods import imported_methods
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Report:
     summary: str
 
 
-def examine(study: Study, repair: bool = False) -> Report:
+def examine(study: StudyReader, repair: bool = False) -> Report:
     """Read every file of the study and compare it with its checksum.
 
     Args:
@@ -35,7 +37,7 @@ def examine(study: Study, repair: bool = False) -> Report:
         ".json": store.read_json,
         ".webp": lambda path: _check_digest(path, sheets.get(path)),
     }
-    checks_of = dict.fromkeys(study.uploaded_weights_files(), _check_upload)
+    checks_of = dict.fromkeys(layout.uploaded_weights_files(study.root), _check_upload)
     imports = _imports(study)
     broken: list[str] = []
     removed: set[Path] = set()
@@ -56,7 +58,7 @@ def examine(study: Study, repair: bool = False) -> Report:
                     f"{path} is broken. It was imported, so only importing it again mends it."
                 )
                 removed |= {path, about}  # without it the rest is nothing
-            elif study.is_of_people(path) and path not in checks_of:
+            elif layout.is_of_people(study.root, path) and path not in checks_of:
                 broken.append(
                     f"{path} is broken. People made what it held, so no build makes it again; "
                     f"--repair sets it aside as {path.name}.broken."
@@ -67,7 +69,7 @@ def examine(study: Study, repair: bool = False) -> Report:
                 removed.add(path)
     if repair:
         for path in removed:
-            if study.is_of_people(path):
+            if layout.is_of_people(study.root, path):
                 path.rename(path.with_name(f"{path.name}.broken"))
             else:
                 path.unlink(missing_ok=True)
@@ -87,27 +89,27 @@ def examine(study: Study, repair: bool = False) -> Report:
     return Report(broken, summary)
 
 
-def _imports(study: Study) -> dict[Path, Path]:
+def _imports(study: StudyReader) -> dict[Path, Path]:
     """Folder of all that was imported, scores and banks → the file that says what it is."""
     found = {}
     for algorithm in study.spec.algorithms:
-        bank = study.bank_import_file(algorithm)
+        bank = layout.bank_import_file(study.root, algorithm)
         found[bank.parent] = bank
         with contextlib.suppress(StoreError):  # examined, and named, by itself
-            for method in study.imports(algorithm):
-                about = study.method_file(algorithm, method)
+            for method in imported_methods(study, algorithm):
+                about = layout.method_file(study.root, algorithm, method)
                 found[about.parent] = about
     return found
 
 
-def _sheet_digests(study: Study) -> dict[Path, str]:
+def _sheet_digests(study: StudyReader) -> dict[Path, str]:
     """SHA-256 of every sprite sheet, as the arrays of the same rows say."""
     digests = {}
     for split in SPLITS:
-        folder = study.arrays_file(split, 0).parent
+        folder = layout.arrays_file(study.root, split, 0).parent
         for arrays in folder.glob("*.safetensors"):
             with contextlib.suppress(StoreError):  # examined, and named, by itself
-                for name, digest in store.read_made_by(arrays).get("sheets", {}).items():
+                for name, digest in store.read_metadata(arrays).get("sheets", {}).items():
                     digests[folder / name] = digest
     return digests
 

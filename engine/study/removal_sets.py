@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.study.reader import Study
+from engine.study.names import resolve_training_rows
+from engine.study.reader import StudyReader
 
 LONGEST_WORDS = 200
 HEADS = ("id", "ids", "row", "train_id")
@@ -43,17 +45,17 @@ class RemovalSet:
     words: str
 
 
-def keep_set(study: Study, examples: Iterable[int | str], words: str) -> RemovalSet:
+def keep_set(study: StudyReader, examples: Iterable[int | str], words: str) -> RemovalSet:
     """Keep a set of training examples, rows or ids.
 
     Raises:
         DataloupeError: One does not exist, they are none or all, or the folder cannot be written.
     """
-    rows = study.training_rows(examples)
+    rows = resolve_training_rows(study, examples)
     words = " ".join(words.split())[:LONGEST_WORDS]
     data = study.dataset.fingerprint
-    key = store.fingerprint("removal set", data, rows.tolist(), words)
-    path = study.removal_set_file(key)
+    key = store.fingerprint_of("removal set", data, rows.tolist(), words)
+    path = layout.removal_set_file(study.root, key)
     if not path.exists():
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         runs = [[int(run[0]), int(run[-1])] for run in np.split(rows, ends)]
@@ -62,14 +64,14 @@ def keep_set(study: Study, examples: Iterable[int | str], words: str) -> Removal
     return RemovalSet(key, rows, words)
 
 
-def removal_set(study: Study, key: str) -> RemovalSet:
+def removal_set(study: StudyReader, key: str) -> RemovalSet:
     """The set of this key, as it stands in an address: nothing in it is trusted.
 
     Raises:
         DataloupeError: There is no such set, or it belongs to other data.
         StoreError: Its file is broken.
     """
-    path = study.removal_set_file(key) if _KEY.fullmatch(key) else None
+    path = layout.removal_set_file(study.root, key) if _KEY.fullmatch(key) else None
     if path is None or not path.exists():
         raise DataloupeError(f"This study keeps no removal set “{key[:40]}”.")
     content = store.read_json(path)
@@ -82,13 +84,13 @@ def removal_set(study: Study, key: str) -> RemovalSet:
         raise DataloupeError(
             f"The removal set {key} was chosen in other data than this study has now."
         )
-    return RemovalSet(key, study.training_rows(np.concatenate(runs).tolist()), words)
+    return RemovalSet(key, resolve_training_rows(study, np.concatenate(runs).tolist()), words)
 
 
-def kept_sets(study: Study, most: int) -> list[RemovalSet]:
+def kept_sets(study: StudyReader, most: int) -> list[RemovalSet]:
     """The sets kept last, newest first; those of other data, and broken ones, are left out."""
     found = []
-    for path in study.removal_set_files()[:most]:
+    for path in layout.removal_set_files(study.root)[:most]:
         with contextlib.suppress(DataloupeError):
             found.append(removal_set(study, path.stem))
     return found
@@ -109,7 +111,7 @@ class Named:
     repeated: int
 
 
-def parse_examples(study: Study, text: str) -> Named:
+def parse_examples(study: StudyReader, text: str) -> Named:
     """Training examples that a text names.
 
     Ids or row numbers, with commas, semicolons or white space between them. An id that holds such
@@ -123,7 +125,7 @@ def parse_examples(study: Study, text: str) -> Named:
     return _named(study, ids, words)
 
 
-def parse_table(study: Study, content: bytes) -> Named:
+def parse_table(study: StudyReader, content: bytes) -> Named:
     """Training examples that a CSV file lists in its first column: ids or row numbers.
 
     Raises:
@@ -132,11 +134,11 @@ def parse_table(study: Study, content: bytes) -> Named:
     return _named(study, _ids(study), _first_column(content, "The file"))
 
 
-def _ids(study: Study) -> dict[str, int]:
+def _ids(study: StudyReader) -> dict[str, int]:
     return {str(id_): row for row, id_ in enumerate(study.table("train")["id"])}
 
 
-def _named(study: Study, ids: dict[str, int], words: Iterable[str]) -> Named:
+def _named(study: StudyReader, ids: dict[str, int], words: Iterable[str]) -> Named:
     n_train = study.dataset.n_train
     rows: list[int] = []
     unknown: list[str] = []
@@ -162,7 +164,7 @@ def _first_column(content: bytes, name: str) -> list[str]:
     return cells[1:] if cells and cells[0].lower() in HEADS else cells
 
 
-def read_examples(study: Study, text: str) -> np.ndarray:
+def read_examples(study: StudyReader, text: str) -> np.ndarray:
     """Training rows that a text names, or that a file of this name lists (a CSV's first column).
 
     Raises:
@@ -174,9 +176,9 @@ def read_examples(study: Study, text: str) -> np.ndarray:
             content = path.read_bytes()
         except OSError as error:
             raise DataloupeError(f"{path} cannot be read: {error.strerror}.") from error
-        return study.training_rows(_first_column(content, str(path)))
+        return resolve_training_rows(study, _first_column(content, str(path)))
     named = parse_examples(study, text)
-    return study.training_rows([*named.rows.tolist(), *named.unknown])
+    return resolve_training_rows(study, [*named.rows.tolist(), *named.unknown])
 
 
 def _is_file(path: Path) -> bool:

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine import store
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.text import one_line
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 LONGEST_NAME = 80
 MOST_SLICES = 200
@@ -36,10 +37,10 @@ class SavedSlice:
     data: str
 
 
-def saved_slices(study: Study) -> tuple[list[SavedSlice], list[str]]:
+def saved_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
     """(the slices by name, what is wrong with the files that are broken)."""
     found, problems = [], []
-    for path in study.slice_files():
+    for path in layout.slice_files(study.root):
         try:
             content = store.read_json(path)
             parameters = {str(key): str(value) for key, value in content["parameters"].items()}
@@ -49,7 +50,7 @@ def saved_slices(study: Study) -> tuple[list[SavedSlice], list[str]]:
     return sorted(found, key=lambda one: one.name.casefold()), problems
 
 
-def save_slice(study: Study, name: str, parameters: Mapping[str, str]) -> SavedSlice:
+def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> SavedSlice:
     """Keep a slice of the study's data under a name; surrounding space does not count.
 
     Raises:
@@ -57,12 +58,12 @@ def save_slice(study: Study, name: str, parameters: Mapping[str, str]) -> SavedS
             cannot be written.
     """
     name = one_line(name, LONGEST_NAME, "A slice's name")
-    path = study.slice_file(name)
+    path = layout.slice_file(study.root, name)
     if path.exists():
         raise DataloupeError(
             f"There is a slice “{name}” already. Choose another name, or delete that one first."
         )
-    if len(study.slice_files()) >= MOST_SLICES:
+    if len(layout.slice_files(study.root)) >= MOST_SLICES:
         raise DataloupeError(f"A study keeps {MOST_SLICES} slices. Delete one first.")
     saved = SavedSlice(name, dict(parameters), study.dataset.fingerprint)
     with store.writing_to(path.parent):
@@ -70,13 +71,13 @@ def save_slice(study: Study, name: str, parameters: Mapping[str, str]) -> SavedS
     return saved
 
 
-def delete_slice(study: Study, name: str) -> None:
+def delete_slice(study: StudyReader, name: str) -> None:
     """Remove a saved slice; one that is gone already is no error.
 
     Raises:
         DataloupeError: The study's folder cannot be written.
     """
-    path = study.slice_file(name)
+    path = layout.slice_file(study.root, name)
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

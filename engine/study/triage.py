@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from engine import store
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.text import one_line
-from engine.study.reader import Study
+from engine.study.names import resolve_algorithm, resolve_row
+from engine.study.reader import StudyReader
 
 Action = Literal["tag", "untag", "note", "undo"]
 LONGEST_TAG = 40
@@ -63,7 +65,7 @@ class Triage:
     last: Change | None = None
 
 
-def tag(study: Study, algorithm: str, test: int, name: str) -> Change | None:
+def tag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
     """Put a tag on a prediction; None where it is on already.
 
     Raises:
@@ -74,13 +76,13 @@ def tag(study: Study, algorithm: str, test: int, name: str) -> Change | None:
     return None if name in standing.tags else _write(study, algorithm, test, "tag", name)
 
 
-def untag(study: Study, algorithm: str, test: int, name: str) -> Change | None:
+def untag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
     """Take a tag off; None where it is off already. Raises as `tag`."""
     standing = triage(study, algorithm).get(test, Triage())
     return _write(study, algorithm, test, "untag", name) if name in standing.tags else None
 
 
-def note(study: Study, algorithm: str, test: int, text: str) -> Change:
+def note(study: StudyReader, algorithm: str, test: int, text: str) -> Change:
     """Add a note to a prediction. Raises as `tag`."""
     text = text.strip()
     if not text or len(text) > LONGEST_NOTE:
@@ -88,7 +90,7 @@ def note(study: Study, algorithm: str, test: int, text: str) -> Change:
     return _write(study, algorithm, test, "note", text)
 
 
-def undo(study: Study, algorithm: str, test: int) -> Change | None:
+def undo(study: StudyReader, algorithm: str, test: int) -> Change | None:
     """Take back the newest change that stands, whoever made it; returns it, None for none."""
     standing = triage(study, algorithm).get(test)
     if standing is None or standing.last is None:
@@ -97,16 +99,16 @@ def undo(study: Study, algorithm: str, test: int) -> Change | None:
     return standing.last
 
 
-def triage(study: Study, algorithm: str) -> dict[int, Triage]:
+def triage(study: StudyReader, algorithm: str) -> dict[int, Triage]:
     """Tags and notes of every prediction that has any, or had."""
     return replay(changes(study, algorithm))
 
 
-def changes(study: Study, algorithm: str) -> list[Change]:
+def changes(study: StudyReader, algorithm: str) -> list[Change]:
     """All changes for the study's data, oldest first. A file that is no whole change is left out:
     `dataloupe doctor` names it."""
     found = []
-    for path in study.triage_files():
+    for path in layout.triage_files(study.root):
         try:
             found.append(Change(**store.read_json(path)))
         except (StoreError, TypeError):
@@ -137,11 +139,11 @@ def replay(changes: Iterable[Change]) -> dict[int, Triage]:
     return found
 
 
-def _write(study: Study, algorithm: str, test: int, action: Action, value: str) -> Change:
-    algorithm, test = study.algorithm(algorithm), study.row("test", int(test))
+def _write(study: StudyReader, algorithm: str, test: int, action: Action, value: str) -> Change:
+    algorithm, test = resolve_algorithm(study, algorithm), resolve_row(study, "test", int(test))
     name, data = secrets.token_hex(8), study.dataset.fingerprint
     change = Change(name, time.time_ns(), algorithm, test, action, value, data)
-    path = study.triage_file(name)
+    path = layout.triage_file(study.root, name)
     with store.writing_to(path.parent):
         store.write_json(path, asdict(change), data)
     return change

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import store
+from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.layout import Layout
 from engine.store.spec import AlgorithmSpec
 
 ENOUGH = 5
@@ -86,7 +86,7 @@ class Upload:
 
 def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) -> str:
     """The same for the same files, in any order, as the same architecture."""
-    return f"upload-{store.fingerprint('upload', sorted(digests), architecture, options)[:12]}"
+    return f"upload-{store.fingerprint_of('upload', sorted(digests), architecture, options)[:12]}"
 
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
@@ -99,9 +99,11 @@ def preprocessing_of(encoding: dict[str, Any]) -> str:
     return f"{kind} pictures of {height} × {width}, pixels / 255, minus {mean}, divided by {std}."
 
 
-def write_upload(layout: Layout, upload: Upload) -> None:
+def write_upload(root: Path, upload: Upload) -> None:
     """Write, or write again, what an upload is."""
-    store.write_json(layout.upload_file(upload.id), asdict(upload), made_from=upload.dataset)
+    store.write_json(
+        layout.upload_file(root, upload.id), asdict(upload), fingerprint=upload.dataset
+    )
 
 
 def read_upload(path: Path) -> Upload:
@@ -121,10 +123,10 @@ def _read_upload(path: Path, changed: int, size: int) -> Upload:
     return Upload(files=files, **content)
 
 
-def read_uploads(layout: Layout) -> dict[str, Upload]:
+def read_uploads(root: Path) -> dict[str, Upload]:
     """All uploads of a study, newest first. What is broken is left out: `doctor` names it."""
     found = []
-    for path in layout.upload_files():
+    for path in layout.upload_files(root):
         with contextlib.suppress(StoreError):
             found.append(read_upload(path))
     return {u.id: u for u in sorted(found, key=lambda u: (u.when, u.id), reverse=True)}

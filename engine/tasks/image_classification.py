@@ -19,7 +19,7 @@ from engine.tasks import Accepted, Encoded, Task, margin
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from engine.tasks import Batch
+    from engine.attribution.trak.plan import Batch
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Statistic = float | list[float] | Literal["auto"]

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from engine.tasks import Batch
+    from engine.attribution.trak.plan import Batch
 
 
 def margin(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from engine.tasks import Accepted, Encoded, Task, margin
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from engine.tasks import Batch
+    from engine.attribution.trak.plan import Batch
 
 PADDING, UNKNOWN = 0, 1
 _SPECIAL = ["<padding>", "<unknown>"]

@@ -13,7 +13,7 @@ from engine.models.classifier import Classifier
 from engine.tasks import Task
 
 if TYPE_CHECKING:
-    from engine.tasks import Batch
+    from engine.attribution.trak.plan import Batch
 
 
 def read_batch(

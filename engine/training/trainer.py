@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.store import fingerprint
+from engine.store import fingerprint_of
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task
@@ -125,7 +125,7 @@ def _optimizer(model: nn.Module, recipe: AlgorithmSpec) -> torch.optim.Optimizer
 
 def _generator(purpose: str, seed: int) -> torch.Generator:
     """A CPU generator: what it draws is the same on every device."""
-    return torch.Generator().manual_seed(int(fingerprint(purpose, seed), 16) >> 1)
+    return torch.Generator().manual_seed(int(fingerprint_of(purpose, seed), 16) >> 1)
 
 
 @contextlib.contextmanager

@@ -27,10 +27,10 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 def save_weights(
-    path: Path, model: nn.Module, made_from: str, made_by: Mapping[str, Any] | None = None
+    path: Path, model: nn.Module, fingerprint: str, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model's state dict as a shard."""
-    store.write_tensors(path, as_arrays(model), made_from, made_by)
+    store.write_tensors(path, as_arrays(model), fingerprint, metadata)
 
 
 def as_arrays(model: nn.Module) -> dict[str, np.ndarray]:

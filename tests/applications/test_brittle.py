@@ -24,17 +24,23 @@ from engine.applications.brittle.table import COLUMNS, as_bytes, as_csv, brittle
 from engine.applications.verification import verify
 from engine.attribution.evaluation.quality import Measured
 from engine.cli.main import main
+from engine.store import layout
 from engine.study.triage import Triage
 from tests.builders.calibrated_study import give_units
+from tests.builders.copies import copy_of
 
 SURELY = Measured(1, 1, 1)
 
 
 @pytest.fixture(scope="module")
-def copy(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A built study that tests may verify in."""
-    root = tmp_path_factory.mktemp("brittle") / "copy"
-    return give_units(Study.open(shutil.copytree(small_study.root, root)))
+def calibrated(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return give_units(copy_of(small_study, tmp_path_factory.mktemp("brittle") / "calibrated"))
+
+
+@pytest.fixture
+def copy(calibrated: Study, tmp_path: Path) -> Study:
+    """A built study that a test may verify in."""
+    return copy_of(calibrated, tmp_path / "copy")
 
 
 def planted(
@@ -144,7 +150,8 @@ def test_leads_are_those_of_the_checkpoints(small_study: Study) -> None:
     found, said = find(small_study), small_study.predictions("test")
     assert ((found.lead > 0) == said["correct"]).mean() > 0.95
     logits = [
-        store.read_tensors(small_study.outputs_file("mlp", m, "test"))["logits"] for m in (0, 1)
+        store.read_tensors(layout.outputs_file(small_study.root, "mlp", m, "test"))["logits"]
+        for m in (0, 1)
     ]
     label = small_study.dataset.classes.index(small_study.table("test")["label"].iloc[7])
     each = [one[7, label] - np.delete(one[7], label).max() for one in logits]
@@ -184,7 +191,7 @@ def test_at_most_is_checked(small_study: Study, at_most: int) -> None:
 
 def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path) -> None:
     bare = Study.open(shutil.copytree(copy.root, tmp_path / "bare"))
-    shutil.rmtree(bare.quality_folder("mlp"))
+    shutil.rmtree(layout.quality_folder(bare.root, "mlp"))
     found = find(bare, method="trak")
     assert not found.calibrated
     assert not len(found.ranked)
@@ -200,13 +207,23 @@ def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def proven(copy: Study) -> tuple[Study, Supports, list[int]]:
+def shared_proven(
+    calibrated: Study, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Study, Supports, list[int]]:
     """A study in which the two most brittle predictions are verified by one seed."""
-    found = find(copy, at_most=20)
+    study = copy_of(calibrated, tmp_path_factory.mktemp("brittle") / "proven")
+    found = find(study, at_most=20)
     tests = found.ranked[:2].tolist()
     assert len(tests) == 2
-    verify_brittle(copy, found, tests, seeds=1, workers=0)
-    return copy, found, tests
+    verify_brittle(study, found, tests, seeds=1, workers=0)
+    return study, found, tests
+
+
+@pytest.fixture
+def proven(shared_proven: tuple, tmp_path: Path) -> tuple[Study, Supports, list[int]]:
+    """A copy of it."""
+    study, found, tests = shared_proven
+    return copy_of(study, tmp_path / "proven"), found, tests
 
 
 def test_a_verification_belongs_to_its_removal_set(proven: tuple) -> None:
@@ -243,8 +260,8 @@ def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
 
 
 @pytest.fixture(scope="module")
-def table(proven: tuple) -> pa.Table:
-    study, found, tests = proven
+def table(shared_proven: tuple) -> pa.Table:
+    study, found, tests = shared_proven
     notes = Triage(tags=["=cmd()", "look; at"], notes=["+1", "plain"])
     flags = {"label": np.arange(60) == tests[0]}
     return brittle_table(study, found, study.verifications(), flags, {tests[0]: notes})
@@ -326,7 +343,7 @@ def test_the_command_line_lists_verifies_and_exports(
     arguments = ["brittle", str(study.root), "--verify", "2", "--seeds", "1", "--workers", "0"]
     out = tmp_path / "brittle.csv"
     assert main([*arguments, "--out", str(out)]) == 0
-    assert "are said to flip without at most 20" in capsys.readouterr().out
+    assert "are predicted to flip when at most 20" in capsys.readouterr().out
     found = pd.read_csv(out)
     assert found["row"].tolist()[:2] == tests
     assert set(found["status"][:2]) <= {"verified", "refuted"}

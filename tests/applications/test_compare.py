@@ -28,8 +28,11 @@ from engine.applications.modeldiff.report_file import as_html
 from engine.cli.main import main
 from engine.data.templates import case_names
 from engine.exchange.uploads.keeping import accept_files, delete, trial_worker
+from engine.store import layout
 from engine.store.errors import DataError, DataloupeError, SpecError, StoreError, UploadError
+from engine.study.names import resolve_algorithm
 from engine.study.uploads import ENOUGH
+from tests.builders.copies import copy_of
 from tests.builders.hostile_uploads import fitting_weights, mlp_shapes, safetensors
 from tests.builders.planted_shortcut import carries, write_planted
 
@@ -43,16 +46,14 @@ def silent(done: int, total: int, what: str) -> None:
 # --- an upload is an algorithm -------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def copied(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+@pytest.fixture
+def copied(small_study: Study, tmp_path: Path) -> Study:
     """The small study, to write into."""
-    root = tmp_path_factory.mktemp("compare") / "study"
-    shutil.copytree(small_study.root, root)
-    return Study.open(root)
+    return copy_of(small_study, tmp_path / "copied")
 
 
 def test_the_study_s_own_models_uploaded_have_its_own_scores(copied: Study) -> None:
-    own = [copied.checkpoint_file("mlp", number) for number in range(2)]
+    own = [layout.checkpoint_file(copied.root, "mlp", number) for number in range(2)]
     upload = copied.upload(*own, name="the same").id
     steps: list[tuple[int, int, str]] = []
     found = run_job(
@@ -78,16 +79,16 @@ def test_the_study_s_own_models_uploaded_have_its_own_scores(copied: Study) -> N
     copied.build(workers=0)  # a build takes no notice of uploads
     delete(copied, upload)
     with pytest.raises(DataloupeError, match="no algorithm"):
-        copied.algorithm(upload)
-    assert not copied.algorithm_folder(upload).exists()
-    assert not copied.comparison_files()
+        resolve_algorithm(copied, upload)
+    assert not layout.algorithm_folder(copied.root, upload).exists()
+    assert not layout.comparison_files(copied.root)
 
 
 def test_the_command_line_compares_files(
     copied: Study, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.safetensors"
-    shutil.copy(copied.checkpoint_file("mlp", 1), path)
+    shutil.copy(layout.checkpoint_file(copied.root, "mlp", 1), path)
     command = ["compare", str(copied.root), "--with", str(path), "--arch", "mlp", "--workers", "0"]
     assert main(command) == 0
     said = capsys.readouterr().out
@@ -104,8 +105,6 @@ def test_the_command_line_compares_files(
     assert "is a pickle" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path / "none")]) == 2
     assert main(["compare", str(copied.root), "--algorithms", "mlp", "mlp"]) == 2
-    for upload in copied.uploads:
-        delete(copied, upload)
 
 
 STEPS = (
@@ -120,7 +119,7 @@ STEPS = (
 
 @pytest.mark.parametrize("step", STEPS)
 def test_an_upload_deleted_while_it_is_compared_leaves_nothing(copied: Study, step: str) -> None:
-    files = [copied.checkpoint_file("mlp", number) for number in range(2)]
+    files = [layout.checkpoint_file(copied.root, "mlp", number) for number in range(2)]
     upload = copied.upload(*files, name="<b>mine</b>")
     before = {path for path in copied.root.rglob("*") if upload.id not in str(path)}
     seen: list[str] = []
@@ -133,14 +132,14 @@ def test_an_upload_deleted_while_it_is_compared_leaves_nothing(copied: Study, st
     with pytest.raises(UploadError, match=r"“<b>mine</b>” was deleted meanwhile"):
         run_job(copied, {"a": "mlp", "b": upload.id, "workers": 0}, delete_then)
     assert seen[-1] == step  # and no longer work was done for nothing
-    assert not copied.comparison_files()
-    assert not copied.uploaded_weights_files()
+    assert not layout.comparison_files(copied.root)
+    assert not layout.uploaded_weights_files(copied.root)
     left = {path for path in copied.root.rglob("*") if path.is_file()} - before
     assert not left
 
 
 def test_an_upload_deleted_while_a_hypothesis_is_tested(copied: Study) -> None:
-    upload = copied.upload(copied.checkpoint_file("mlp", 1), name="mine")
+    upload = copied.upload(layout.checkpoint_file(copied.root, "mlp", 1), name="mine")
     found = run_job(copied, {"a": "mlp", "b": upload.id, "workers": 0}, silent)["comparison"]
 
     def delete_then(done: int, total: int, what: str) -> None:
@@ -149,7 +148,7 @@ def test_an_upload_deleted_while_a_hypothesis_is_tested(copied: Study) -> None:
 
     with pytest.raises(UploadError, match="was deleted meanwhile"):
         run_hypothesis(copied, {"comparison": found, "names": ["blur"]}, delete_then)
-    assert not copied.hypothesis_files(found)
+    assert not layout.hypothesis_files(copied.root, found)
 
 
 def test_what_cannot_be_compared_is_refused(copied: Study, study_folder: Path) -> None:
@@ -175,7 +174,7 @@ def test_any_two_methods_are_compared(copied: Study) -> None:
 def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_path: Path) -> None:
     shutil.copytree(text_study.root, tmp_path / "study")
     study = Study.open(tmp_path / "study")
-    upload = study.upload(study.checkpoint_file("words", 0), name="half of it")
+    upload = study.upload(layout.checkpoint_file(study.root, "words", 0), name="half of it")
     assert upload.architecture == "embedding-bag"
     assert upload.preprocessing == "token ids of the study's own vocabulary."
     about = study.compare("words", upload.id, workers=0)
@@ -184,7 +183,7 @@ def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_pat
     with pytest.raises(DataloupeError, match="of pictures, and this study has none"):
         run_hypothesis(study, {"comparison": about["id"]}, silent)
     worker = trial_worker(study)
-    weights = store.read_tensors(study.checkpoint_file("words", 0))
+    weights = store.read_tensors(layout.checkpoint_file(study.root, "words", 0))
     for name, change, says in (
         ("vocabulary", lambda value: value[:-1], r"is \[\d+, \d+\] where embedding-bag has"),
         ("picture", lambda value: np.zeros((3, 3), np.float32), "does not fit: "),
@@ -206,18 +205,25 @@ def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict[str, np.ndarray]]:
-    """Two algorithms, one of which sees a patch. Some fifteen seconds."""
+def shared_planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, str]:
+    """Two algorithms, one of which sees a patch, and their comparison. Some fifteen seconds."""
     study = write_planted(tmp_path_factory.mktemp("planted") / "case", 1500, 400)
     study.build(workers=0)
+    return study, run_job(study, {"a": "sees", "b": "covered"}, silent)["comparison"]
+
+
+@pytest.fixture
+def planted(
+    shared_planted: tuple[Study, str], tmp_path: Path
+) -> tuple[Study, dict[str, np.ndarray]]:
+    """A copy of it, and who carries the patch."""
+    study = copy_of(shared_planted[0], tmp_path / "case")
     return study, carries(study)
 
 
 @pytest.fixture(scope="module")
-def comparison(planted: tuple[Study, dict[str, np.ndarray]]) -> dict[str, Any]:
-    study, _ = planted
-    found = run_job(study, {"a": "sees", "b": "covered"}, silent)["comparison"]
-    return read_comparison(study, found)
+def comparison(shared_planted: tuple[Study, str]) -> dict[str, Any]:
+    return read_comparison(*shared_planted)
 
 
 def test_the_shortcut_is_the_strongest_direction(
@@ -241,12 +247,14 @@ def test_what_was_found_is_kept_and_not_found_twice(
     planted: tuple[Study, dict[str, np.ndarray]], comparison: dict[str, Any]
 ) -> None:
     study, _ = planted
-    arrays = store.read_tensors(study.comparison_arrays_file(comparison["id"]), verify=True)
+    arrays = store.read_tensors(
+        layout.comparison_arrays_file(study.root, comparison["id"]), verify=True
+    )
     assert arrays["a_weights"].shape == (5, study.dataset.n_train)
     assert arrays["b_projections"].shape == (study.dataset.n_test, 5)
-    before = study.comparison_file(comparison["id"]).stat().st_mtime_ns
+    before = layout.comparison_file(study.root, comparison["id"]).stat().st_mtime_ns
     assert run_job(study, {"a": "sees", "b": "covered"}, silent)["comparison"] == comparison["id"]
-    assert study.comparison_file(comparison["id"]).stat().st_mtime_ns == before
+    assert layout.comparison_file(study.root, comparison["id"]).stat().st_mtime_ns == before
 
 
 def test_trying_all_ranks_the_patch_first(planted: tuple[Study, dict[str, np.ndarray]]) -> None:
@@ -278,10 +286,12 @@ def test_a_hypothesis_is_a_job_whose_result_is_kept(
         "options": {"texture": {"texture": base64.b64encode(buffer.getvalue()).decode()}},
     }
     name = run_hypothesis(study, asked, silent)["hypothesis"]
-    kept = store.read_json(study.hypothesis_file(comparison["id"], name))
+    kept = store.read_json(layout.hypothesis_file(study.root, comparison["id"], name))
     assert {one["name"] for one in kept["tested"]} == {"texture", "blur"}
-    assert study.hypothesis_files(comparison["id"])
-    assert study.comparison_files() == [study.comparison_file(comparison["id"])]
+    assert layout.hypothesis_files(study.root, comparison["id"])
+    assert layout.comparison_files(study.root) == [
+        layout.comparison_file(study.root, comparison["id"])
+    ]
     for wrong in ({"comparison": "../../study"}, {**asked, "names": ["melt"]}):
         with pytest.raises(DataloupeError):
             check_hypothesis(study, wrong)

@@ -13,6 +13,7 @@ from engine import Study
 from engine.applications.brittle.data_issues import RULES, doubtful_labels, flags, same_inputs
 from engine.data import asset
 from engine.store.layout import TRAK
+from engine.study.names import resolve_method
 
 COPIED, BRIGHTENED, MISLABELLED = (3, 4), (5, 6), (10, 11, 12, 13)
 """Test rows with planted faults: a training picture, a darker one, a wrong label."""
@@ -115,7 +116,7 @@ def test_doubt_needs_eight_of_ten_of_one_other_label() -> None:
 
 
 def test_texts_have_leaks_and_no_pictures(text_study: Study) -> None:
-    found = flags(text_study, "words", text_study.method("words"))
+    found = flags(text_study, "words", resolve_method(text_study, "words"))
     train = set(text_study.table("train")["text"])
     wanted = text_study.table("test")["text"].isin(train).to_numpy()
     np.testing.assert_array_equal(found["leak"], wanted)

@@ -25,10 +25,12 @@ from engine.applications.modeldiff.significance import (
     split_masks,
 )
 from engine.attribution.datamodels.fit import fit_datamodels
-from engine.attribution.scores import DenseScores
-from engine.attribution.sparse_scores import SparseRows, SparseScores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.sparse import SparseScores
 from engine.build.build import build_data
 from engine.store.layout import DATAMODEL, HYBRID, TRAK
+from engine.study.score_matrices import read_score_matrix
+from tests.builders.copies import copy_of
 
 N_TRAIN, N_TEST, MASKS = 100, 30, 250
 GROUP, TESTS = 12, 8
@@ -100,7 +102,7 @@ def lasso(bank: tuple[np.ndarray, np.ndarray], rows: tuple[int, ...]) -> SparseS
     chosen = list(rows)
     masks, outputs = (array[chosen] for array in bank)
     found = fit_datamodels(masks, outputs, HELD_OUT[chosen])
-    return SparseScores([SparseRows(found.indptr, found.indices, found.values)], N_TRAIN)
+    return SparseScores([found.weights])
 
 
 HELD_OUT = np.arange(MASKS) % 4 == 3
@@ -126,7 +128,7 @@ def test_two_banks_of_one_algorithm_are_not_told_apart() -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Three algorithms with banks made elsewhere: two alike, and one with a planted dependence."""
     folder: Path = tmp_path_factory.mktemp("halves")
     study = Study.create(folder / "study", SPEC)
@@ -139,6 +141,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         study.import_bank(folder / name, algorithm=name, output="margin")
     study.build(workers=0)
     return Study.open(study.root)
+
+
+@pytest.fixture
+def study(built: Study, tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(built, tmp_path / "study")
 
 
 def compared(study: Study, a: str, b: str, method: str) -> dict[str, Any]:
@@ -169,7 +177,7 @@ def test_halves_are_what_the_stage_would_fit_to_them(study: Study) -> None:
     everything = Half((0, 1, 2, 3, 4), tuple(range(len(fitted))))
     each = np.eye(N_TRAIN, dtype=np.float32)  # Directions are found of scores before the threshold.
     for method, tolerance in ((TRAK, 1e-5), (DATAMODEL, 1e-6), (HYBRID, 1e-4)):
-        own = study.score_matrix("one", method).matmat(each)
+        own = read_score_matrix(study, "one", method).matmat(each)
         runs = runs_of(study, "one", method)
         found = scores_of(study, "one", method, everything, runs).matmat(each)
         np.testing.assert_allclose(found, own, atol=tolerance * np.abs(own).max())

@@ -1,4 +1,4 @@
-"""KLoM: what the definition says, by another road."""
+"""KLoM: what the definition says, by another solver."""
 
 from __future__ import annotations
 

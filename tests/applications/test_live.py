@@ -1,4 +1,4 @@
-"""Live queries: the study's own scores for the study's own examples, on every road."""
+"""Live queries: the study's own scores for the study's own examples, with every solver."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from PIL import Image
 
 from engine import DataError, DataloupeError, StoreError, Study, store
 from engine.applications.live import Question, ask, load
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.live import plan_as_json, plan_from_json
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.new_examples import plan_as_json, plan_from_json
 from engine.build.stages import live as live_stage
+from engine.store import layout
+from engine.study.examples import read_arrays
+from engine.study.live_and_maps import read_live
+from engine.study.models import read_probabilities
 from engine.tasks.image_classification import Options, accept
 from engine.training.outputs import read_batch
 from tests.conftest import SMALL_STUDY
 
 ROADS = {
     "dual-exact": "",
-    "dual-wide": '[trak]\nroad = "dual-wide"\nwidth = 256\nsoft_threshold = 0.5\n',
-    "primal": '[trak]\nroad = "primal"\nproj_dim = 64\n',
+    "dual-wide": '[trak]\nsolver = "dual-wide"\nwidth = 256\nsoft_threshold = 0.5\n',
+    "primal": '[trak]\nsolver = "primal"\nproj_dim = 64\n',
     "plain": '[trak]\ncurvature = "plain"\n',
 }
 
 
-def spec_of(road: str) -> str:
+def spec_of(solver: str) -> str:
     text = SMALL_STUDY.replace("checkpoints = 2", "checkpoints = 3")
     text = text.replace("[subset_runs]\nmasks = 5\n", "")
-    if road == "dual-wide":  # with convolutions, norms and a linear head
+    if solver == "dual-wide":  # with convolutions, norms and a linear head
         text = text.replace('"mlp"', '"resnet-small"').replace("{ widths = [32] }", "{}")
         text = text.replace("epochs = 4", "epochs = 2")
-    return f"{text}\n{ROADS[road]}\n[live]\ncheckpoints = 2\n"
+    return f"{text}\n{ROADS[solver]}\n[live]\ncheckpoints = 2\n"
 
 
 @pytest.fixture(scope="module", params=ROADS)
@@ -53,33 +57,35 @@ def png(pixels: np.ndarray, mode: str | None = None, format: str = "PNG", **opti
 
 
 def pixels_of(study: Study, row: int) -> np.ndarray:
-    return np.array(study.arrays("test")[0]["input"][row, 0])
+    return np.array(read_arrays(study, "test")[0]["input"][row, 0])
 
 
 def restricted_scores(study: Study, row: int, checkpoints: int) -> np.ndarray:
     """The stored scores of a test example, over the first checkpoints alone."""
-    mean_q = store.read_tensors(study.weighting_file("mlp"))["out_to_loss"]
+    mean_q = store.read_tensors(layout.weighting_file(study.root, "mlp"))["out_to_loss"]
     parts = []
     for m in range(checkpoints):
-        if study.dual_file("mlp", m).exists():
-            parts.append(store.read_tensors(study.dual_file("mlp", m))["scores"][row])
+        if layout.dual_file(study.root, "mlp", m).exists():
+            parts.append(store.read_tensors(layout.dual_file(study.root, "mlp", m))["scores"][row])
         else:
-            features = store.read_tensors(study.features_file("mlp", m, 0))["features"]
-            factors = store.read_tensors(study.factors_file("mlp", m))["factors"]
+            features = store.read_tensors(layout.features_file(study.root, "mlp", m, 0))["features"]
+            factors = store.read_tensors(layout.factors_file(study.root, "mlp", m))["factors"]
             parts.append(features @ factors[row])
     scores = mean_q * np.mean(parts, axis=0)
-    threshold = store.read_json(study.road_file("mlp"))["soft_threshold"] * scores.std()
+    threshold = (
+        store.read_json(layout.solver_file(study.root, "mlp"))["soft_threshold"] * scores.std()
+    )
     return np.sign(scores) * np.maximum(np.abs(scores) - threshold, 0)
 
 
 def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
-    labels = study.arrays("test")[0]["label"]
+    labels = read_arrays(study, "test")[0]["label"]
     for row in range(0, 60, 7):
         question = Question(study.root, "mlp", png(pixels_of(study, row)), int(labels[row]))
         answer = ask(question)
         wanted = restricted_scores(study, row, 2)
         # What a soft threshold leaves of a score may be no larger than its rounding.
-        shrunk = store.read_json(study.road_file("mlp"))["soft_threshold"] > 0
+        shrunk = store.read_json(layout.solver_file(study.root, "mlp"))["soft_threshold"] > 0
         tiny = (1e-4 if shrunk else 1e-5) * abs(wanted).max()
         for sign, rows, scores in (
             (1, answer.support, answer.support_scores),
@@ -99,7 +105,9 @@ def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> 
     predictions = study.predictions("test")
     for row in (0, 33):
         answer = ask(Question(study.root, "mlp", png(pixels_of(study, row))))
-        np.testing.assert_allclose(answer.probabilities, study.probabilities("test", row), 1e-4)
+        np.testing.assert_allclose(
+            answer.probabilities, read_probabilities(study, "test", row), 1e-4
+        )
         assert answer.predicting == 3
         assert study.dataset.classes[answer.predicted] == predictions["predicted"][row]
         assert answer.label == answer.predicted
@@ -127,7 +135,7 @@ def test_another_class_is_explained_when_it_is_asked_for(study: Study) -> None:
 
 def test_a_plan_survives_json(small_study: Study) -> None:
     loaded = load(small_study.root, "mlp")
-    arrays = {name: array[:8] for name, array in small_study.arrays("train")[0].items()}
+    arrays = {name: array[:8] for name, array in read_arrays(small_study, "train")[0].items()}
     batch = read_batch(loaded.task, arrays, slice(0, 8), small_study.dataset.encoding, "cpu")
     plan = plan_gradients(loaded.models[0], loaded.task.model_output, batch)
     again = plan_from_json(json.loads(json.dumps(plan_as_json(plan), sort_keys=True)))
@@ -142,10 +150,10 @@ def test_a_plan_survives_json(small_study: Study) -> None:
 def test_as_many_checkpoints_as_are_quickly_read(
     small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = small_study.live()
+    live = read_live(small_study)
     assert live.checkpoints == 2
-    files = [small_study.live_solver_file("mlp", m) for m in range(2)]
-    files += [small_study.live_traces_file("mlp", m, 0) for m in range(2)]
+    files = [layout.live_inverse_file(small_study.root, "mlp", m) for m in range(2)]
+    files += [layout.live_traces_file(small_study.root, "mlp", m, 0) for m in range(2)]
     kept = sum(tensor.nbytes for file in files for tensor in store.read_tensors(file).values())
     assert live.kept_bytes == pytest.approx(kept, rel=0.05)
     monkeypatch.setattr(live_stage, "COMFORTABLE_BYTES", live.read_bytes // 2)
@@ -164,14 +172,16 @@ def copy(small_study: Study, tmp_path: Path) -> Study:
 
 
 def rewrite(study: Study, old: str, new: str) -> Study:
-    study.spec_file.write_text(study.spec_file.read_text().replace(old, new))
+    layout.spec_file(study.root).write_text(
+        layout.spec_file(study.root).read_text().replace(old, new)
+    )
     return Study.open(study.root)
 
 
 def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     study = rewrite(copy, "[search]", "[live]\ncheckpoints = 0\n\n[search]")
     study.build(workers=0)
-    assert not study.live_solver_file("mlp", 0).exists()
+    assert not layout.live_inverse_file(study.root, "mlp", 0).exists()
     with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: study\.toml asks"):
         ask(Question(study.root, "mlp", png(pixels_of(study, 0))))
     assert all(step.complete for step in study.progress())
@@ -183,7 +193,7 @@ def test_a_study_that_is_built_anew_is_loaded_anew(copy: Study) -> None:
     rewrite(copy, "epochs = 4", "epochs = 3").build(workers=0, rebuild="checkpoints")
     after = ask(question)
     assert not np.allclose(before.probabilities, after.probabilities)
-    copy.live_file("mlp").unlink()
+    layout.live_file(copy.root, "mlp").unlink()
     with pytest.raises(StoreError, match="is missing"):
         ask(question)
 
@@ -191,11 +201,11 @@ def test_a_study_that_is_built_anew_is_loaded_anew(copy: Study) -> None:
 def test_features_of_another_device_are_not_mixed(tmp_path: Path) -> None:
     study = Study.create(tmp_path / "primal", spec_of("primal").replace("= 300", "= 60"))
     study.build(workers=0)
-    shutil.rmtree(study.live_folder("mlp"))
-    path = study.features_file("mlp", 0, 0)
-    made_from = store.read_header(path)[1][store.FINGERPRINT_KEY]
+    shutil.rmtree(layout.live_folder(study.root, "mlp"))
+    path = layout.features_file(study.root, "mlp", 0, 0)
+    fingerprint = store.read_header(path)[1][store.FINGERPRINT_KEY]
     other = {"features": store.read_tensors(path)["features"][:, ::-1]}
-    store.write_tensors(path, other, made_from)
+    store.write_tensors(path, other, fingerprint)
     with pytest.raises(StoreError, match="--rebuild trak"):
         study.build(workers=0)
 
@@ -300,7 +310,7 @@ def test_the_study_s_own_rule_is_kept(small_study: Study) -> None:
 
 def test_a_text_is_answered_and_said_what_the_model_does_not_know(text_study: Study) -> None:
     text = text_study.table("test")["text"][0]
-    label = int(text_study.arrays("test")[0]["label"][0])
+    label = int(read_arrays(text_study, "test")[0]["label"][0])
     answer = ask(Question(text_study.root, "words", text, label))
     scores = text_study.scores([0])[0]
     assert answer.scoring == 2 == text_study.checkpoints("words")

@@ -20,7 +20,7 @@ from engine.applications.unlearning.bank_changes import bank_logits, class_score
 from engine.applications.unlearning.certificate import write_unlearned
 from engine.applications.unlearning.judging import membership
 from engine.applications.unlearning.logit_changes import (
-    changes_made_from,
+    changes_fingerprint,
     foretell,
     predicted_changes,
     units,
@@ -31,12 +31,15 @@ from engine.applications.unlearning.rows import labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.validation import validation_set
-from engine.attribution.scores import DenseScores
+from engine.attribution.scores.dense import DenseScores
 from engine.attribution.softmax import margins
+from engine.build.models import load_checkpoint
 from engine.build.retraining import FIRST_ORACLE, model_without
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.cli.main import main
 from engine.running.jobs.kinds import kind
+from engine.store import layout
+from engine.study.examples import read_stacked_arrays
+from engine.study.score_matrices import read_score_matrix
 from engine.tasks import load_task, margin
 from engine.training.outputs import read_batch
 from engine.training.weights import load_weights
@@ -66,10 +69,10 @@ def test_what_is_foretold_of_the_margins_is_what_the_scores_sum_to(study: Study)
         study,
         "mlp",
         FORGET,
-        {"test": study.stacked_arrays("test")},
+        {"test": read_stacked_arrays(study, "test")},
         lambda model, batch: task.model_output(model, batch)[:, None],
     )["test"][:, 0]
-    scores = study.score_matrix("mlp", "trak").rows(np.arange(60))[:, list(FORGET)]
+    scores = read_score_matrix(study, "mlp", "trak").rows(np.arange(60))[:, list(FORGET)]
     wanted = -(scores * units(study, "mlp")[list(FORGET)]).sum(axis=1)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
@@ -141,7 +144,7 @@ def test_a_bank_without_logits_says_what_to_set(study: Study) -> None:
 
 
 def examples(study: Study, rows: np.ndarray, **goals: torch.Tensor) -> Examples:
-    task, arrays = load_task("image-classification"), study.stacked_arrays("train")
+    task, arrays = load_task("image-classification"), read_stacked_arrays(study, "train")
     return Examples(read_batch(task, arrays, rows, study.dataset.encoding, "cpu"), **goals)
 
 
@@ -261,9 +264,9 @@ def test_predicted_changes_are_taken_as_they_are_where_that_is_no_worse() -> Non
 def test_what_was_foretold_of_other_rows_is_not_taken_for_these(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = changes_made_from(study, FORGET, FORGET, "mlp")
+    before = changes_fingerprint(study, FORGET, FORGET, "mlp")
     monkeypatch.setattr(rows_module, "MOST_LEARNED", 20)
-    assert changes_made_from(Study.open(study.root), FORGET, FORGET, "mlp") != before
+    assert changes_fingerprint(Study.open(study.root), FORGET, FORGET, "mlp") != before
 
 
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:
@@ -295,7 +298,7 @@ def test_the_audit_judges_each_method_beside_the_floor(audited: Audit) -> None:
 
 def test_an_audit_is_kept_and_asked_again_costs_nothing(study: Study, audited: Audit) -> None:
     assert Audit.from_dict(json.loads(json.dumps(audited.to_dict()))) == audited
-    folder = study.unlearning_folder("mlp")
+    folder = layout.unlearning_folder(study.root, "mlp")
     files = {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*")
@@ -409,7 +412,7 @@ def test_without_a_recipe_a_model_can_be_made_but_not_audited(
 ) -> None:
     root = tmp_path / "study"
     shutil.copytree(small_study.root, root)
-    weights = small_study.checkpoint_file("mlp", 0)
+    weights = layout.checkpoint_file(small_study.root, "mlp", 0)
     shutil.copy(weights, root / "mine.safetensors")
     recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
     own = change(root, recipe, 'weights = ["mine.safetensors"]')
@@ -435,8 +438,8 @@ def test_the_benchmark_has_its_figures(study: Study) -> None:
     assert set(found["table"]["random 5"]) == {"floor", *GRIDS}
     json.dumps(found)
     chosen = direction_rows(study)[:20]
-    strongest = study.score_matrix().rows(np.arange(60))[:, chosen]
-    assert np.abs(strongest).mean() > np.abs(study.score_matrix().rows(np.arange(60))).mean()
+    strongest = read_score_matrix(study).rows(np.arange(60))[:, chosen]
+    assert np.abs(strongest).mean() > np.abs(read_score_matrix(study).rows(np.arange(60))).mean()
 
 
 def test_every_method_has_something_to_try() -> None:

@@ -28,6 +28,7 @@ from engine.applications.unlearning.settings import GRIDS, TITLES, UNCHANGED
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.softmax import margins
 from engine.running.jobs.kinds import kind
+from engine.store import layout
 
 FORGET = tuple(range(3, 60, 4))
 N = 4
@@ -62,7 +63,7 @@ def test_margins_are_foretold_by_a_job_and_read_without_it(study: Study) -> None
     table = study.predictions("train", "mlp")["margin"].to_numpy()
     np.testing.assert_allclose(found.before, table[list(FORGET)], rtol=1e-4, atol=1e-4)
     change = predicted_changes(study, FORGET, FORGET, "mlp").forget
-    files = [study.outputs_file("mlp", number, "train") for number in range(2)]
+    files = [layout.outputs_file(study.root, "mlp", number, "train") for number in range(2)]
     logits = np.stack([store.read_tensors(file)["logits"][list(FORGET)] for file in files])
     wanted = margins(logits + change, labels_of(study, np.array(FORGET))).mean(axis=0)
     np.testing.assert_allclose(found.after, wanted)
@@ -84,7 +85,9 @@ def test_what_forgotten_examples_were_and_became(study: Study, audited: Audit) -
     tests = margins(kept.test, labels_of(study))
     assert membership(found.oracle, tests) == pytest.approx(audited.membership)
     assert np.abs(found.unlearned - found.before).mean() > 0.01
-    checkpoints = [store.read_tensors(study.outputs_file("mlp", n, "train")) for n in (0, 1)]
+    checkpoints = [
+        store.read_tensors(layout.outputs_file(study.root, "mlp", n, "train")) for n in (0, 1)
+    ]
     own = margins(checkpoints[1]["logits"][list(FORGET)], labels_of(study, np.array(FORGET)))
     np.testing.assert_allclose(found.before[1], own, rtol=1e-4, atol=1e-4)
     p = probability(np.array([[0.0, 800.0], [0.0, -800.0]]))
@@ -92,7 +95,7 @@ def test_what_forgotten_examples_were_and_became(study: Study, audited: Audit) -
 
 
 def test_audits_of_another_version_are_left_out(study: Study, audited: Audit) -> None:
-    path = study.unlearning_audit_file("mlp", "0" * 16)
+    path = layout.unlearning_audit_file(study.root, "mlp", "0" * 16)
     store.write_json(path, {**audited.to_dict(), "code": 1}, "0" * 16)
     assert [one.id for one in read_audits(study)] == [audited.id]
     path.unlink()
@@ -236,7 +239,9 @@ def test_a_job_writes_a_model_of_the_audit_once(study: Study, audited: Audit) ->
     certificate = json.loads(path.with_suffix(".json").read_text())
     assert certificate["file"] == path.name
     assert certificate["model_sha256"] == store.file_digest(path)
-    assert certificate["original_sha256"] == store.file_digest(study.checkpoint_file("mlp", 0))
+    assert certificate["original_sha256"] == store.file_digest(
+        layout.checkpoint_file(study.root, "mlp", 0)
+    )
     assert certificate["audit"]["id"] == audited.id
     assert certificate["hyper"] == audited.of("ascent").hyper
     before = path.stat().st_mtime_ns

@@ -19,27 +19,39 @@ from engine.applications.verification.outcomes import mean_change
 from engine.attribution.evaluation.quality import share
 from engine.build.retraining import NOTHING, removal_of, retrain, retrained
 from engine.models import build_model
+from engine.store import layout
+from engine.study.counterfactuals import predict_removal
+from engine.study.examples import read_stacked_arrays
+from engine.study.lock import locked
+from engine.study.models import checkpoint_seed
+from engine.study.rankings import find_influences
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
 from engine.training.trainer import train
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
+from tests.builders.copies import copy_of
 
 
 @pytest.fixture
 def copy(small_study: Study, tmp_path: Path) -> Study:
     """A built study that a test may change."""
-    return Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
+    return copy_of(small_study, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
-def verified(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def shared_verified(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study with one verification: the strongest supporters of test example 7 removed."""
-    root = tmp_path_factory.mktemp("verified") / "study"
-    study = give_units(Study.open(shutil.copytree(small_study.root, root)))
-    removed = study.influences(7, 15)[0]
+    study = give_units(copy_of(small_study, tmp_path_factory.mktemp("verified") / "study"))
+    removed = find_influences(study, 7, 15)[0]
     verify(study, removed.tolist(), tests=[7, 3], seeds=3, control=True, workers=0)
     return study
+
+
+@pytest.fixture
+def verified(shared_verified: Study, tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(shared_verified, tmp_path / "verified")
 
 
 # --- retraining -----------------------------------------------------------------------------------
@@ -51,10 +63,12 @@ def test_a_model_is_the_recipe_without_the_removed_rows(copy: Study) -> None:
     retrain(copy, "mlp", [removed], 2, workers=0)
     spec, encoding = copy.spec.algorithms["mlp"], copy.dataset.encoding
     task = load_task("image-classification")
-    arrays = {split: copy.stacked_arrays(split) for split in ("train", "test")}
-    model = build_model("mlp", spec.architecture_options, encoding, 10, copy.seed(1))
+    arrays = {split: read_stacked_arrays(copy, split) for split in ("train", "test")}
+    model = build_model("mlp", spec.architecture_options, encoding, 10, checkpoint_seed(copy, 1))
     subset = np.setdiff1d(np.arange(300), removed)
-    model = train(task, model, arrays["train"], encoding, spec, copy.seed(1), "cpu", subset)
+    model = train(
+        task, model, arrays["train"], encoding, spec, checkpoint_seed(copy, 1), "cpu", subset
+    )
     wanted = evaluate(task, model, arrays["test"], encoding, 512, "cpu")
     found = retrained(copy, "mlp", removed, 1)
     np.testing.assert_array_equal(found.margin, wanted["output"])
@@ -65,7 +79,7 @@ def test_models_with_all_data_are_the_checkpoints_as_far_as_there_are_any(copy: 
     told: list[tuple[int, int]] = []
     retrain(copy, "mlp", [NOTHING], 3, workers=0, on_done=lambda _, *step: told.append(step))
     assert told == [(2, 3), (3, 3)]
-    outputs = store.read_tensors(copy.outputs_file("mlp", 1, "test"))
+    outputs = store.read_tensors(layout.outputs_file(copy.root, "mlp", 1, "test"))
     np.testing.assert_array_equal(retrained(copy, "mlp", NOTHING, 1).margin, outputs["output"])
     third = retrained(copy, "mlp", NOTHING, 2)
     more = change(copy.root, "checkpoints = 2", "checkpoints = 3")
@@ -111,7 +125,7 @@ def test_the_outcome_is_that_of_the_models(verified: Study) -> None:
     right = verified.predictions("test")["correct"].iloc[7]
     flips = [(name == outcome.label) != right for name in outcome.classes_without]
     assert outcome.flips.mean == np.mean(flips)
-    assert outcome.predicted == verified.removal(7, verified.influences(7, 15)[1])
+    assert outcome.predicted == predict_removal(verified, 7, find_influences(verified, 7, 15)[1])
     assert found.of(4) is None
 
 
@@ -132,7 +146,6 @@ def test_the_same_question_is_kept_once_and_another_beside_it(verified: Study) -
     assert again.id == first.id
     fewer = verified.verify(first.removed, tests=[7], seeds=2)
     assert {one.id for one in verified.verifications()} == {first.id, fewer.id}
-    verified.verification_file("mlp", fewer.id).unlink()
 
 
 def test_predicted_and_actual_changes_are_collected(verified: Study) -> None:
@@ -189,7 +202,7 @@ def test_a_whole_class_is_not_removed(small_study: Study) -> None:
 
 
 def test_checkpoints_without_a_recipe_say_what_to_add(small_study: Study, copy: Study) -> None:
-    shutil.copy(small_study.checkpoint_file("mlp", 0), copy.root / "0.safetensors")
+    shutil.copy(layout.checkpoint_file(small_study.root, "mlp", 0), copy.root / "0.safetensors")
     recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
     study = change(copy.root, recipe, 'weights = ["0.safetensors"]')
     with pytest.raises(SpecError, match=r"not verified by retraining\. Add the recipe .*epochs"):
@@ -201,7 +214,7 @@ def test_checkpoints_without_a_recipe_say_what_to_add(small_study: Study, copy: 
 
 
 def test_a_study_that_is_being_built_is_left_alone(copy: Study) -> None:
-    with copy.locked(), pytest.raises(StoreError, match="by another process"):
+    with locked(copy), pytest.raises(StoreError, match="by another process"):
         verify(Study.open(copy.root), [1], tests=[0], seeds=1, workers=0)
 
 

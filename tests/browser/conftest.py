@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from engine.study.reader import Study
+from engine.api import Study
 from tests.browser.chromium import DESKTOP, EXECUTABLE, chromium, server
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study

@@ -14,12 +14,16 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser
 
-from dashboard.compare import EXAMPLE, FOUND, HYPOTHESIS
+from dashboard.read.comparisons import EXAMPLE, FOUND, HYPOTHESIS
+from engine.api import Study
 from engine.applications.brittle.supports import find
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.unlearning.audit_record import read_audits
 from engine.applications.unlearning.method_verdict import best, method_verdict
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.examples import read_thumbnail
+from engine.study.names import resolve_row
+from engine.study.rankings import find_influences
 from engine.study.removal_sets import keep_set, kept_sets
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
 
@@ -36,9 +40,9 @@ def addresses(root: Path) -> dict[str, str]:
     predictions = study.predictions("test")
     mistakes = predictions[~predictions["correct"]]["margin"]
     mistake = study.table("test")["id"].iloc[mistakes.idxmax()]
-    explained = study.row("test", str(mistake))
-    opposer = study.table("train")["id"].iloc[study.influences(explained, 1)[2][0]]
-    supporters = study.influences(explained, 40)[0]
+    explained = resolve_row(study, "test", str(mistake))
+    opposer = study.table("train")["id"].iloc[find_influences(study, explained, 1)[2][0]]
+    supporters = find_influences(study, explained, 40)[0]
     removed = keep_set(study, supporters, f"40 strongest supporters of {mistake}").key
     return {
         "overview": "",
@@ -62,7 +66,7 @@ def compare_addresses(study: Study) -> dict[str, str]:
     found = {}
     for upload in study.uploads:
         found["compare-upload"] = f"compare?b={upload}"
-    for path in study.comparison_files():
+    for path in layout.comparison_files(study.root):
         about = read_comparison(study, path.stem)
         a, b = (about[key]["algorithm"] for key in ("a", "b"))
         by = f"by_a={about['a']['method']}&by_b={about['b']['method']}"
@@ -97,7 +101,7 @@ def unlearn_address(study: Study, removed: str) -> str:
 def own_picture(study: Study) -> bytes:
     """What is dropped into Live: a test picture, enlarged."""
     file = io.BytesIO()
-    study.thumbnail("test", 0).resize((112, 112)).save(file, "PNG")
+    read_thumbnail(study, "test", 0).resize((112, 112)).save(file, "PNG")
     return file.getvalue()
 
 

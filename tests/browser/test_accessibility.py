@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from engine.api import Study
 from engine.applications.unlearning.audit_record import read_audits
-from engine.study.reader import Study
 from engine.study.removal_sets import keep_set
 from tests.browser.chromium import DESKTOP, settled
 from tests.builders.synthetic_audit import write_audit

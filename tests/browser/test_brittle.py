@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from engine.api import Study
 from engine.applications.brittle.supports import find
-from engine.study.reader import Study
 from engine.study.triage import triage
 from tests.browser.chromium import DESKTOP, server, settled
 from tests.builders.calibrated_study import give_units

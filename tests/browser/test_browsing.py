@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from engine.study.reader import Study
+from engine.api import Study
+from engine.study.rankings import find_influences, read_top_of_training
 from tests.browser.chromium import PHONE, server, settled
 from tests.builders.synthetic_study import CLASSES, write_predictions, write_scores, write_study
 
@@ -44,7 +45,7 @@ def test_from_the_gallery_to_an_explanation_and_back_by_url(
     expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
     expect(page.get_by_role("heading", name="Opposing")).to_be_visible()
     row = int(wanted.index[0])
-    support, _, oppose, _ = study.influences(row, 12)
+    support, _, oppose, _ = find_influences(study, row, 12)
     for sign, rows in (("support", support), ("oppose", oppose)):
         shown = page.locator(f"section[data-sign={sign}] .card")
         expect(shown).to_have_count(12)
@@ -73,12 +74,12 @@ def test_from_an_explanation_to_a_training_picture_and_back(
     page.goto(f"{url}/explain?test=test-5&k=6")
     expect(page.locator("section[data-sign=support] a.card")).to_have_count(6)
     explained = shown_on(page)
-    train = int(study.influences(5, 6)[2][0])
+    train = int(find_influences(study, 5, 6)[2][0])
     page.locator("section[data-sign=oppose] a.card").first.click()
     expect(page.get_by_role("heading", name=f"Training picture train-{train}")).to_be_visible()
     expect(page.get_by_role("heading", name="Helps most")).to_be_visible()
     assert f"train=train-{train}" in page.url
-    top = study.top_of_training(train)
+    top = read_top_of_training(study, train)
     for sign in ("support", "oppose"):
         shown = page.locator(f"section[data-sign={sign}] a.card")
         expect(shown).to_have_count(6)
@@ -162,7 +163,7 @@ def test_an_explanation_is_downloaded(desktop: BrowserContext, study: Study, url
     with page.expect_download() as download:
         page.get_by_role("button", name="JSON").click()
     taken = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
-    assert [one["row"] for one in taken["supporting"]] == list(study.influences(5, 4)[0])
+    assert [one["row"] for one in taken["supporting"]] == list(find_influences(study, 5, 4)[0])
 
 
 def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
@@ -185,7 +186,7 @@ def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
     sheets.clear()
     page.goto(f"{url}/explain?test=test-5")
     settled(page)
-    support, _, oppose, _ = study.influences(5, 12)
+    support, _, oppose, _ = find_influences(study, 5, 12)
     gathered = ["-".join(map(str, rows)) for rows in (support, oppose)]
     assert sorted(s.rpartition("/of/")[2] for s in sheets if "/of/" in s) == sorted(
         f"{rows}.webp" for rows in gathered

@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from engine import store
+from engine.api import Study
 from engine.exchange.uploads.keeping import delete
-from engine.study.reader import Study
+from engine.store import layout
 from tests.browser.chromium import server, settled, sideways
 from tests.browser.test_accessibility import serious_findings
 from tests.builders.hostile_uploads import GOOD_NAME, fitting_weights, make_corpus, mlp_shapes
@@ -58,7 +59,7 @@ def changed(study: Study, checkpoint: int) -> bytes:
     """A checkpoint of the study's own, with noise on it."""
     rng = np.random.default_rng(checkpoint)
     path = study.root / "changed.safetensors"
-    weights = store.read_tensors(study.checkpoint_file("mlp", checkpoint))
+    weights = store.read_tensors(layout.checkpoint_file(study.root, "mlp", checkpoint))
     noisy = {
         name: np.array(value) + np.float32(0.1) * rng.standard_normal(value.shape, np.float32)
         for name, value in weights.items()
@@ -153,7 +154,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     page.get_by_role("button", name=re.compile("Delete .* for everyone")).click()
     expect(page.get_by_text(re.compile("is deleted, with all"))).to_be_visible()
     assert not plain.uploads
-    assert not plain.comparison_files()
+    assert not layout.comparison_files(plain.root)
 
 
 def test_a_lasso_in_direction_space_shows_what_it_holds(
@@ -218,7 +219,7 @@ def test_hostile_files_through_the_browser(
         expect(told, attack.name).to_contain_text(re.compile(attack.says))
     assert len(attacks) >= 20
     assert not canary.exists()
-    assert not plain.uploaded_weights_files()
+    assert not layout.uploaded_weights_files(plain.root)
     assert page.locator("[data-testid=stException]").count() == 0
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from engine.api import Study
 from engine.running.jobs.queue import job, jobs, submit
 from engine.running.launch import _start
-from engine.study.reader import Study
 from tests.browser.chromium import DESKTOP, server
 from tests.builders.job_processes import ended, processes_of, until
 
@@ -46,8 +46,8 @@ def test_close_the_tab_and_come_back(
     expect(page.get_by_text(re.compile("about .* left"))).to_be_visible()
     seen = progress(page)
     page.close()
-    before = job(idle_study, number).done
-    until(lambda: job(idle_study, number).done > before + 3)
+    before = job(idle_study.root, number).done
+    until(lambda: job(idle_study.root, number).done > before + 3)
 
     contexts = [browser.new_context(viewport=DESKTOP) for _ in range(3)]
     pages = [context.new_page() for context in contexts]
@@ -55,12 +55,12 @@ def test_close_the_tab_and_come_back(
         one.goto(f"{jobs_url}/jobs")
         expect(one.get_by_role("progressbar")).to_be_visible()
         assert progress(one) >= seen
-        assert abs(progress(one) - job(idle_study, number).done / 2) <= 10
+        assert abs(progress(one) - job(idle_study.root, number).done / 2) <= 10
     pages[0].get_by_role("button", name="Cancel").click()
     for one in pages:
         expect(one.get_by_text("Cancelled")).to_be_visible()
         expect(one.get_by_role("button", name="Retry")).to_be_visible()
-    assert job(idle_study, number).status == "cancelled"
+    assert job(idle_study.root, number).status == "cancelled"
     assert processes_of(idle_study, number) == []
     for context in contexts:
         context.close()
@@ -78,13 +78,13 @@ def test_the_server_is_killed_and_restarted(
     expect(page.get_by_role("progressbar")).to_be_visible()
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    before = job(idle_study, number).done
-    until(lambda: job(idle_study, number).done > before)
+    before = job(idle_study.root, number).done
+    until(lambda: job(idle_study.root, number).done > before)
     with server(idle_study.root) as url:
         page.goto(f"{url}/jobs")
         expect(page.get_by_text("Done")).to_be_visible(timeout=60_000)
-    found = job(idle_study, number)
-    assert (found.done, found.attempt, len(jobs(idle_study))) == (40, 1, 1)
+    found = job(idle_study.root, number)
+    assert (found.done, found.attempt, len(jobs(idle_study.root))) == (40, 1, 1)
 
 
 def test_build_from_the_page(

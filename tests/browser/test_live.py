@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from engine.api import Study
 from engine.applications.live import Question, ask
-from engine.study.reader import Study
 from tests.applications.test_live import (
     animation,
     header_of_100_megapixels,
@@ -23,13 +23,14 @@ from tests.applications.test_live import (
     turned,
 )
 from tests.browser.chromium import PHONE, server, settled
+from tests.builders.copies import copy_of
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def live_url(small_study: Study) -> Iterator[str]:
-    with server(small_study.root) as url:
+def live_url(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(copy_of(small_study, tmp_path_factory.mktemp("live") / "study").root) as url:
         yield url
 
 

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from engine.study.reader import Study
+from engine.api import Study
 from tests.browser.chromium import server
 from tests.browser.provider import CLIENT, provider
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from engine.study.reader import Study
+from engine.api import Study
+from engine.study.trust import read_lds_of_each
 from tests.browser.chromium import settled
 
 pytestmark = pytest.mark.browser
@@ -48,7 +49,7 @@ def test_from_the_badge_to_the_figures_and_back(
     titles = [one.title for one in quality.methods.values()]
     shown = page.get_by_role("list", name="LDS of every method").locator(".dl-name")
     expect(shown).to_have_text([re.compile(re.escape(title)) for title in titles])
-    each = study.lds_of_each()
+    each = read_lds_of_each(study)
     expect(page.get_by_text("A point is one of 40 held-out masks")).to_contain_text(
         f"{each[5]:.2f}".replace("-", "−")
     )
@@ -87,7 +88,7 @@ def test_one_example_is_chosen_by_name(desktop: BrowserContext, study: Study, ur
     page.goto(f"{url}/quality")
     plot(page)
     page.get_by_role("button", name="Worst").click()
-    worst = f"test-{int(np.argmin(study.lds_of_each()))}"
+    worst = f"test-{int(np.argmin(read_lds_of_each(study)))}"
     expect(page.get_by_role("button", name=f"Explain {worst}")).to_be_visible()
     assert f"test={worst}" in page.url
     page.get_by_label("Test example, by id or row number").fill("9")

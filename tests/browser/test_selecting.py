@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from engine.study.reader import Study
+from engine.api import Study
 from engine.study.slices import saved_slices
 from tests.browser.chromium import server, settled
 from tests.builders.synthetic_study import write_study

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from engine.api import Study
 from engine.applications.unlearning.audit_record import read_audits
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.study.reader import Study
+from engine.build.models import load_checkpoint
+from engine.store import layout
 from engine.training.weights import load_weights
 from tests.browser.chromium import server, sideways
 from tests.browser.test_accessibility import serious_findings
@@ -104,7 +105,7 @@ def test_from_a_forget_set_to_a_certified_model(
     assert certificate["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     assert [one["row"] for one in certificate["forgotten"]] == audited.forget
     assert certificate["audit"]["id"] == audited.id
-    original = own_study.checkpoint_file("mlp", certificate["checkpoint"]).read_bytes()
+    original = layout.checkpoint_file(own_study.root, "mlp", certificate["checkpoint"]).read_bytes()
     assert certificate["original_sha256"] == hashlib.sha256(original).hexdigest()
     load_weights(model, load_checkpoint(own_study, "mlp", 0, "cpu"))  # it fits the architecture
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from engine.study.reader import Study
+from engine.api import Study
 from tests.browser.chromium import server, settled, sideways
 from tests.conftest import SMALL_STUDY
 

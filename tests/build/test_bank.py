@@ -1,5 +1,4 @@
-"""The run bank: seeded runs that a plain training loop confirms, that survive killed workers, and
-that are there once however the bank grew."""
+"""The run bank: runs equal plain training, survive killed workers, and are reused as it grows."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,15 @@ from engine import (
     Study,
     store,
 )
-from engine.attribution.datamodels import bank
+from engine.attribution.datamodels import run_bank
+from engine.build.build import writing
+from engine.build.run import Run
+from engine.build.stages import bank as stage
 from engine.models import build_model
+from engine.store import layout
+from engine.store.spec import Part
+from engine.study.examples import read_stacked_arrays
+from engine.study.run_banks import finished_runs, has_bank, run_seed
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
 from engine.training.trainer import train
@@ -37,7 +44,7 @@ from tests.conftest import SMALL_STUDY
 
 @pytest.fixture
 def copy(small_study: Study, tmp_path: Path) -> Study:
-    """A built study that a test may change."""
+    """A copy of the built study that a test may change."""
     return Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
 
 
@@ -50,23 +57,31 @@ def study_with(tmp_path: Path, small_study: Study, text: str) -> Study:
     return Study.open(root)
 
 
-# --- what a run is ------------------------------------------------------------------------------
+def train_bank(
+    study: Study, workers: int, report: Callable[[Progress], None] = lambda step: None
+) -> None:
+    """The stage of the bank alone."""
+    with writing(study):
+        stage.run(Run(study, "cpu", workers, report), "mlp")
 
 
-def test_a_run_is_the_recipe_on_its_mask(small_study: Study) -> None:
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def test_a_run_equals_training_on_its_mask(small_study: Study) -> None:
     found, spec = small_study.bank(), small_study.spec.algorithms["mlp"]
     task, encoding = load_task("image-classification"), small_study.dataset.encoding
-    arrays = {split: small_study.stacked_arrays(split) for split in ("train", "test")}
-    seed = small_study.run_seed(3, 0)
+    arrays = {split: read_stacked_arrays(small_study, split) for split in ("train", "test")}
+    seed = run_seed(small_study, 3, 0)
     model = build_model("mlp", spec.architecture_options, encoding, 10, seed)
     subset = np.flatnonzero(found.masks[3])
     model = train(task, model, arrays["train"], encoding, spec, seed, "cpu", subset)
     for split, outputs in (("train", found.train), ("test", found.test)):
-        wanted = evaluate(task, model, arrays[split], encoding, 512, "cpu")["output"]
-        np.testing.assert_array_equal(outputs[3], wanted)
+        expected = evaluate(task, model, arrays[split], encoding, 512, "cpu")["output"]
+        np.testing.assert_array_equal(outputs[3], expected)
 
 
-def test_a_bank_has_a_row_a_mask(small_study: Study) -> None:
+def test_a_bank_has_one_row_per_mask(small_study: Study) -> None:
     found = small_study.bank()
     assert (found.masks.shape, found.masks.dtype) == ((15, 300), np.dtype(bool))
     assert (found.train.shape, found.test.shape) == ((15, 300), (15, 60))
@@ -77,33 +92,33 @@ def test_a_bank_has_a_row_a_mask(small_study: Study) -> None:
     assert small_study.bank(train=False).train is None
 
 
-def test_models_are_surer_of_what_they_were_trained_on(small_study: Study) -> None:
+def test_margins_are_higher_on_training_examples_in_the_mask(small_study: Study) -> None:
     found = small_study.bank()
     assert found.train[found.masks].mean() > found.train[~found.masks].mean() + 0.1
 
 
-def test_masks_follow_from_seed_and_number_and_nest_in_alpha() -> None:
-    half = bank.draw_mask(3, 17, 1000, 0.5)
-    np.testing.assert_array_equal(half, bank.draw_mask(3, 17, 1000, 0.5))
+def test_masks_depend_on_seed_and_number_only_and_nest_in_alpha() -> None:
+    half = run_bank.draw_mask(3, 17, 1000, 0.5)
+    np.testing.assert_array_equal(half, run_bank.draw_mask(3, 17, 1000, 0.5))
     assert half.sum() == 500
-    assert 150 < (half & bank.draw_mask(3, 18, 1000, 0.5)).sum() < 350
-    assert 150 < (half & bank.draw_mask(4, 17, 1000, 0.5)).sum() < 350
-    assert not (bank.draw_mask(3, 17, 1000, 0.2) & ~half).any()
-    # These bits are in other people's studies: they must never change.
-    assert np.flatnonzero(bank.draw_mask(0, 0, 16, 0.25)).tolist() == [2, 3, 11, 13]
+    assert 150 < (half & run_bank.draw_mask(3, 18, 1000, 0.5)).sum() < 350
+    assert 150 < (half & run_bank.draw_mask(4, 17, 1000, 0.5)).sum() < 350
+    assert not (run_bank.draw_mask(3, 17, 1000, 0.2) & ~half).any()
+    # Existing studies hold masks drawn this way, so these bits must never change.
+    assert np.flatnonzero(run_bank.draw_mask(0, 0, 16, 0.25)).tolist() == [2, 3, 11, 13]
 
 
 @pytest.mark.parametrize("n", [1, 8, 13])
-def test_bits_of_a_mask_come_back(n: int) -> None:
+def test_packed_masks_are_unpacked_unchanged(n: int) -> None:
     masks = np.random.default_rng(0).random((4, n)) < 0.5
-    assert bank.pack(masks).shape == (4, -(-n // 8))
-    np.testing.assert_array_equal(bank.unpack(bank.pack(masks), n), masks)
+    assert run_bank.pack(masks).shape == (4, -(-n // 8))
+    np.testing.assert_array_equal(run_bank.unpack(run_bank.pack(masks), n), masks)
 
 
-def test_a_mask_keeps_its_part_when_the_bank_grows() -> None:
-    def numbers(m: int, part: bank.Part) -> list[int]:
+def test_masks_keep_their_part_when_the_bank_grows() -> None:
+    def numbers(m: int, part: Part) -> list[int]:
         rows = np.arange(m, dtype=np.float32)[:, None]
-        whole = bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
+        whole = run_bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
         return whole.part(part).numbers.tolist()
 
     assert numbers(10, "fit") == [0, 1, 2, 5, 6, 7]
@@ -112,11 +127,11 @@ def test_a_mask_keeps_its_part_when_the_bank_grows() -> None:
     assert numbers(12, "test") == [4, 9]
 
 
-def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Path) -> None:
+def test_logits_and_weights_are_stored_on_request(small_study: Study, tmp_path: Path) -> None:
     text = SMALL_STUDY + "logits = true\nweights = true\n"
     study = study_with(tmp_path, small_study, text)
     study.build(workers=0)
-    shard = store.read_tensors(study.run_file("mlp", 2, 0))
+    shard = store.read_tensors(layout.run_file(study.root, "mlp", 2, 0))
     np.testing.assert_array_equal(shard["test"], small_study.bank().test[2])
     weights = {
         name.removeprefix("weights."): torch.from_numpy(np.array(array))
@@ -128,29 +143,29 @@ def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Pa
     model.load_state_dict(weights, strict=True)
     task = load_task("image-classification")
     for split in ("train", "test"):
-        found = evaluate(task, model, study.stacked_arrays(split), encoding, 512, "cpu")
+        found = evaluate(task, model, read_stacked_arrays(study, split), encoding, 512, "cpu")
         np.testing.assert_array_equal(shard[f"{split}_logits"], found["logits"])
         np.testing.assert_array_equal(shard[split], found["output"])
 
 
-# --- growing, changing ----------------------------------------------------------------------------
+# --- growing and changing -------------------------------------------------------------------------
 
 
-def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
-    old = {path: path.stat().st_mtime_ns for path in copy.bank_folder("mlp").iterdir()}
+def test_a_growing_bank_trains_only_missing_runs(copy: Study) -> None:
+    old = {path: path.stat().st_mtime_ns for path in layout.bank_folder(copy.root, "mlp").iterdir()}
     before = copy.bank()
     study = change(copy.root, "masks = 15", "masks = 17\nseeds = 2")
     with pytest.raises(StoreError, match=r"has 15 of 34 runs so far"):
         study.bank()
-    assert not study.has_bank("mlp")
-    study.build(workers=2)
-    assert study.has_bank("mlp")
+    assert not has_bank(study, "mlp")
+    study.build(workers=0)
+    assert has_bank(study, "mlp")
     assert {path: path.stat().st_mtime_ns for path in old} == old
-    assert len(list(study.bank_folder("mlp").iterdir())) == 34
+    assert len(list(layout.bank_folder(study.root, "mlp").iterdir())) == 34
     after = study.bank()
     np.testing.assert_array_equal(after.seeds, 2)
     np.testing.assert_array_equal(after.masks[:15], before.masks)
-    second = store.read_tensors(study.run_file("mlp", 2, 1))
+    second = store.read_tensors(layout.run_file(study.root, "mlp", 2, 1))
     assert not np.array_equal(second["test"], before.test[2])
     np.testing.assert_allclose(after.test[2], (before.test[2] + second["test"]) / 2, rtol=1e-6)
     change(copy.root, "masks = 17\nseeds = 2", "masks = 15").build(workers=0)
@@ -161,23 +176,21 @@ def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
     ("old", "new"),
     [("masks = 15", "masks = 15\nalpha = 0.4"), ("masks = 15", "masks = 15\nlogits = true")],
 )
-def test_a_changed_bank_is_refused_and_made_again_on_request(
-    copy: Study, old: str, new: str
-) -> None:
+def test_a_changed_bank_is_refused_and_rebuilt_on_request(copy: Study, old: str, new: str) -> None:
     before = contents(copy.root)
     study = change(copy.root, old, new)
     with pytest.raises(StaleError, match="--rebuild bank"):
         study.build(workers=0)
     study.build(workers=0, rebuild="bank")
-    assert study.has_bank("mlp")
+    assert has_bank(study, "mlp")
     change(copy.root, new, old).build(workers=0, rebuild="bank")
     assert contents(copy.root) == before
 
 
-def test_another_studys_runs_are_refused(copy: Study, study_folder: Path) -> None:
+def test_runs_of_another_study_are_refused(copy: Study, study_folder: Path) -> None:
     other = change(study_folder, "train_limit = 300", "train_limit = 299")
     other.build(workers=0)
-    shutil.copy(other.run_file("mlp", 1, 0), copy.run_file("mlp", 1, 0))
+    shutil.copy(layout.run_file(other.root, "mlp", 1, 0), layout.run_file(copy.root, "mlp", 1, 0))
     with pytest.raises(StaleError, match=r"00001-0.* made from another spec, other data"):
         copy.build(workers=0)
 
@@ -189,10 +202,10 @@ def test_algorithms_share_masks_and_seeds(small_study: Study, tmp_path: Path) ->
     study.build(workers=0)
     first, second = study.bank("mlp"), study.bank("slow")
     np.testing.assert_array_equal(first.masks, second.masks)
-    np.testing.assert_array_equal(first.test, second.test)  # the recipe is the same, too
+    np.testing.assert_array_equal(first.test, second.test)  # both algorithms have the same recipe
 
 
-# --- what cannot be -----------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -205,7 +218,7 @@ def test_algorithms_share_masks_and_seeds(small_study: Study, tmp_path: Path) ->
         ("mask = 10", "unknown key 'subset_runs.mask'; did you mean 'masks'"),
     ],
 )
-def test_a_wrong_table_is_named_by_key(study_folder: Path, line: str, words: str) -> None:
+def test_an_invalid_setting_is_named(study_folder: Path, line: str, words: str) -> None:
     with pytest.raises(SpecError) as caught:
         change(study_folder, "masks = 15", line)
     assert words in str(caught.value)
@@ -213,16 +226,16 @@ def test_a_wrong_table_is_named_by_key(study_folder: Path, line: str, words: str
 
 
 @pytest.mark.parametrize(("alpha", "words"), [(0.004, "leaves 1 of 300"), (0.999, "leaves none")])
-def test_a_subset_of_one_or_of_all_is_refused(copy: Study, alpha: float, words: str) -> None:
+def test_masks_of_one_or_of_all_examples_are_refused(copy: Study, alpha: float, words: str) -> None:
     study = change(copy.root, "masks = 15", f"masks = 15\nalpha = {alpha}")
     with pytest.raises(DataError, match=words):
         study.build(workers=0, rebuild="bank")
 
 
-def test_weights_without_their_recipe_are_refused_before_anything_is_built(
+def test_weights_without_a_recipe_are_refused_before_anything_is_built(
     small_study: Study, study_folder: Path
 ) -> None:
-    shutil.copy(small_study.checkpoint_file("mlp", 0), study_folder / "0.safetensors")
+    shutil.copy(layout.checkpoint_file(small_study.root, "mlp", 0), study_folder / "0.safetensors")
     recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
     study = change(study_folder, recipe, 'weights = ["0.safetensors"]')
     with pytest.raises(SpecError, match=r"only `weights`\. Add the recipe .*masks = 0"):
@@ -230,22 +243,19 @@ def test_weights_without_their_recipe_are_refused_before_anything_is_built(
     assert not study.has_data
     study = change(study_folder, "weights =", "epochs = 1\nweights =")
     study.build(workers=0)
-    assert study.has_bank("mlp")
+    assert has_bank(study, "mlp")
 
 
-def test_a_run_that_diverges_is_named(copy: Study) -> None:
+def test_the_error_names_a_run_that_diverges(copy: Study) -> None:
     study = change(copy.root, "learning_rate = 0.05", "learning_rate = 1000.0")
-    shutil.rmtree(copy.bank_folder("mlp"))
-    from engine.build.run import Run
-    from engine.build.stages import bank as stage
-
+    shutil.rmtree(layout.bank_folder(copy.root, "mlp"))
     with pytest.raises(DataloupeError, match=r"^Subset run 00000-0 of mlp: Training diverged"):
-        stage.run(Run(study, "cpu", 0, lambda progress: None), "mlp")
+        train_bank(study, workers=0)
 
 
-def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
+def test_without_a_bank_the_error_says_what_to_add(copy: Study) -> None:
     study = change(copy.root, "masks = 15", "masks = 0")
-    assert not study.has_bank("mlp")
+    assert not has_bank(study, "mlp")
     assert "bank" not in {step.stage for step in study.progress()}
     with pytest.raises(StoreError, match=r"no run bank of mlp: set `masks` under \[subset_runs\]"):
         study.bank()
@@ -258,8 +268,8 @@ def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
         (lambda outputs: outputs.fill(0.5), "all its 60 outputs are the same"),
     ],
 )
-def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words: str) -> None:
-    path = copy.run_file("mlp", 4, 0)
+def test_unusable_outputs_are_refused_by_file_name(copy: Study, spoil, words: str) -> None:
+    path = layout.run_file(copy.root, "mlp", 4, 0)
     shard = {name: np.array(array) for name, array in store.read_tensors(path).items()}
     spoil(shard["test"])
     store.write_tensors(path, shard, "")
@@ -267,25 +277,26 @@ def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words:
         copy.bank()
 
 
-# --- workers that die ---------------------------------------------------------------------------
+# --- killed workers -----------------------------------------------------------------------------
 
 
-def test_workers_killed_twenty_times_lose_and_repeat_nothing(
+@pytest.mark.determinism
+def test_killing_workers_twenty_times_loses_and_repeats_no_run(
     small_study: Study, tmp_path: Path
 ) -> None:
-    text = SMALL_STUDY.replace("masks = 15", "masks = 40\nseeds = 2")
+    text = SMALL_STUDY.replace("masks = 15", "masks = 60\nseeds = 2")
     undisturbed = study_with(tmp_path / "a", small_study, text)
-    undisturbed.build(workers=2)
+    train_bank(undisturbed, workers=0)
     study = study_with(tmp_path / "b", small_study, text)
     moments, killed, done = random.Random(0), 0, threading.Event()
-    others = set(children_of(os.getpid()))  # such as the driver of a browser for other tests
+    others = set(children_of(os.getpid()))  # such as the browser driver of other tests
 
     def kill_workers() -> None:
         nonlocal killed
         while killed < 20 and not done.is_set():
-            before = len(study.finished_runs("mlp"))
-            while len(study.finished_runs("mlp")) == before and not done.wait(0.005):
-                pass  # a worker starts in a second and trains in a twentieth of one
+            before = len(finished_runs(study, "mlp"))
+            while len(finished_runs(study, "mlp")) == before and not done.wait(0.005):
+                pass  # a worker takes a second to start and a twentieth of one to train
             time.sleep(moments.uniform(0.0, 0.1))
             if workers := sorted(set(children_of(os.getpid())) - others):
                 os.kill(moments.choice(workers), signal.SIGKILL)
@@ -294,19 +305,19 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     seen: list[int] = []
 
     def note(step: Progress) -> None:
-        if step.stage == "bank":
-            seen.append(step.done)
+        seen.append(step.done)
 
     killer = threading.Thread(target=kill_workers)
     killer.start()
     try:
-        while not study.has_bank("mlp"):
+        while not has_bank(study, "mlp"):
             seen.clear()
-            with contextlib.suppress(DataloupeError):  # one run's workers were killed three times
-                study.build(workers=2, on_progress=note)
+            with contextlib.suppress(DataloupeError):  # the workers of one run died three times
+                train_bank(study, workers=2, report=note)
             assert seen == list(range(seen[0], seen[0] + len(seen)))
     finally:
         done.set()
         killer.join()
     assert killed == 20
+    train_bank(study, workers=0)  # clears what workers left that died
     assert contents(study.root) == contents(undisturbed.root)

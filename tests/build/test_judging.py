@@ -1,4 +1,4 @@
-"""The bank's validation runs choose, its test runs judge: a small study built to the end."""
+"""Validation runs choose settings, test runs evaluate methods: a small study built completely."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from scipy import stats
 
 from engine import Study, store
 from engine.attribution.datamodels.fit import fit_datamodels
-from engine.attribution.datamodels.prior import Settings, fit, output_units
+from engine.attribution.datamodels.hybrid import Settings, fit, output_units
 from engine.build.method_files import write_method
 from engine.cli.main import main
+from engine.store import layout
 from engine.store.errors import StoreError
+from engine.study.methods import ranked_methods
+from engine.study.names import resolve_algorithm
+from engine.study.training_datamodels import read_training_datamodel
+from engine.study.trust import read_predicted_and_actual
 
 BANK = "masks = 20"
 
@@ -32,7 +37,7 @@ def build(folder: Path, more: str = "") -> Study:
 
 @pytest.fixture(scope="module")
 def judged(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The small study with a bank, all settings of TRAK left to it, and a method made elsewhere."""
+    """The small study with tuned TRAK settings, a larger bank, and an additional random method."""
     folder = tmp_path_factory.mktemp("judged") / "study"
     shutil.copytree(
         small_study.root,
@@ -52,7 +57,7 @@ def lds_of(scores: np.ndarray, masks: np.ndarray, outputs: np.ndarray) -> float:
     return float(np.mean(found))
 
 
-def test_every_method_is_judged_by_the_test_runs(judged: Study) -> None:
+def test_every_method_is_evaluated_on_the_test_runs(judged: Study) -> None:
     quality = judged.quality()
     assert quality is not None
     assert quality.masks == {"fit": 12, "validation": 4, "test": 4}
@@ -70,7 +75,7 @@ def test_every_method_is_judged_by_the_test_runs(judged: Study) -> None:
     }
 
 
-def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None:
+def test_the_method_with_the_best_validation_lds_comes_first(judged: Study) -> None:
     quality = judged.quality()
     assert quality is not None
     validation = judged.bank().part("validation")
@@ -82,12 +87,12 @@ def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None
         (name for name, one in quality.methods.items() if not one.baseline),
         key=lambda name: quality.methods[name].validation_lds or 0,
     )
-    assert quality.preferred == judged.methods()[0] == best
+    assert quality.preferred == ranked_methods(judged, resolve_algorithm(judged))[0] == best
     assert judged.badge(method="trak").lds == quality.methods["trak"].lds.mean
 
 
-def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -> None:
-    about = store.read_json(judged.method_file("mlp", "hybrid"))
+def test_the_hybrid_is_fitted_to_fit_and_validation_runs(judged: Study) -> None:
+    about = store.read_json(layout.method_file(judged.root, "mlp", "hybrid"))
     seen, test = judged.bank().part("fit", "validation"), judged.bank().part("test")
     settings = Settings(about["ridge"], about["flat"], about["noise"], about["width"])
     tau = torch.from_numpy(judged.scores(range(60), method="trak"))
@@ -97,7 +102,7 @@ def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -
     np.testing.assert_allclose(
         judged.scores(range(60), method="hybrid"), found.weights, rtol=1e-4, atol=1e-6
     )
-    shown = judged.predicted_and_actual(method="hybrid")
+    shown = read_predicted_and_actual(judged, method="hybrid")
     np.testing.assert_allclose(shown["predicted"], found.predicted, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(shown["actual"], test.test.T)
     quality = judged.quality()
@@ -107,15 +112,15 @@ def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -
     assert judged.badge(method="hybrid").runs == 16
 
 
-def test_the_settings_are_those_that_did_best_on_validation(judged: Study) -> None:
-    tuning = store.read_json(judged.tuning_file("mlp"))
-    road = store.read_json(judged.road_file("mlp"))
+def test_the_settings_with_the_best_validation_lds_are_used(judged: Study) -> None:
+    tuning = store.read_json(layout.tuning_file(judged.root, "mlp"))
+    solver = store.read_json(layout.solver_file(judged.root, "mlp"))
     best = max(tuning["trials"], key=lambda trial: trial["lds"])
     for name, value in tuning["settings"].items():
-        assert road[name] == value == best[name]
+        assert solver[name] == value == best[name]
 
 
-def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> None:
+def test_the_checkpoint_curve_ends_at_the_lds_of_the_method(judged: Study) -> None:
     quality = judged.quality()
     assert quality is not None
     if judged.badge(method="trak").soft_threshold == 0:
@@ -124,13 +129,13 @@ def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> No
         assert last.lds.mean == pytest.approx(quality.methods["trak"].lds.mean, abs=1e-3)
 
 
-def test_datamodels_of_training_examples_come_on_request(
+def test_datamodels_of_training_examples_are_fitted_on_request(
     judged: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
 ) -> None:
     root = tmp_path / "study"
     shutil.copytree(judged.root, root)
     with pytest.raises(StoreError, match="training_targets = true"):
-        judged.training_datamodel(3)
+        read_training_datamodel(judged, 3)
     spec = (root / "study.toml").read_text()
     (root / "study.toml").write_text(spec.replace(BANK, f"{BANK}\ntraining_targets = true"))
     study = Study.open(root)
@@ -139,7 +144,7 @@ def test_datamodels_of_training_examples_come_on_request(
     both = bank.part("fit", "validation")
     held_out = np.isin(both.numbers, bank.part("validation").numbers)
     wanted = fit_datamodels(both.masks, both.train[:, [3]], held_out).rows(np.array([0]))[0]
-    found = study.training_datamodel(3)
+    found = read_training_datamodel(study, 3)
     assert found.itself == pytest.approx(wanted[3])
     np.testing.assert_array_equal(found.weights, np.delete(wanted, 3)[np.delete(wanted, 3) != 0])
     rows, weights = found.strongest(5, -1)
@@ -149,9 +154,9 @@ def test_datamodels_of_training_examples_come_on_request(
     np.testing.assert_array_equal(weights, wanted[rows])
 
     assert main(["explain", str(root), "--train", "3", "--k", "5", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [one["row"] for one in told["hurting"]] == list(rows)
-    assert told["itself"] == found.itself
+    printed = json.loads(capsys.readouterr().out)
+    assert [one["row"] for one in printed["hurting"]] == list(rows)
+    assert printed["itself"] == found.itself
     app = visit(study, "training", train="3")
     assert not app.exception
     assert any("What its own prediction hangs on" in html.proto.body for html in app.get("html"))
@@ -160,21 +165,21 @@ def test_datamodels_of_training_examples_come_on_request(
     assert [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))] == kept
 
 
-def test_fixed_settings_need_no_bank_first(study_folder: Path) -> None:
+def test_fixed_settings_are_not_tuned(study_folder: Path) -> None:
     fixed = "\n[trak]\ndamping = 1.5\ntempering = 0.5\nsoft_threshold = 0\n"
     study = build(study_folder, fixed)
-    assert not study.tuning_file("mlp").exists()
+    assert not layout.tuning_file(study.root, "mlp").exists()
     assert study.quality() is not None
 
 
-def test_a_bank_that_grows_is_judged_anew(judged: Study, tmp_path: Path) -> None:
+def test_methods_are_evaluated_again_after_the_bank_grows(judged: Study, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(judged.root, tmp_path / "copy"))
     spec = folder / "study.toml"
     spec.write_text(spec.read_text().replace("masks = 20", "masks = 25"))
     study = Study.open(folder)
-    before = study.run_file("mlp", 3, 0).stat().st_mtime_ns
+    before = layout.run_file(study.root, "mlp", 3, 0).stat().st_mtime_ns
     study.build(workers=0)
     quality = study.quality()
     assert quality is not None
     assert quality.masks["test"] == 5
-    assert study.run_file("mlp", 3, 0).stat().st_mtime_ns == before
+    assert layout.run_file(study.root, "mlp", 3, 0).stat().st_mtime_ns == before

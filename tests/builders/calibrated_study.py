@@ -10,14 +10,16 @@ from engine import Study, store
 from engine.attribution.evaluation.calibration import calibrate
 from engine.attribution.evaluation.quality import Calibration, Measured
 from engine.build.stages.quality import predict
+from engine.store import layout
 from engine.store.layout import TRAK
+from engine.study.score_matrices import read_score_matrix
 
 
 def give_units(study: Study, algorithm: str = "mlp") -> Study:
     """Write into the study that its TRAK scores are the default and calibrated, by all its runs."""
     bank, quality = study.bank(algorithm), study.quality(algorithm)
     assert quality is not None
-    predicted = predict(study.score_matrix(algorithm, TRAK), bank.masks)
+    predicted = predict(read_score_matrix(study, algorithm, TRAK), bank.masks)
     found = calibrate(predicted, np.ascontiguousarray(bank.test.T))
     assert found is not None
     assert found.slope > 0
@@ -27,6 +29,6 @@ def give_units(study: Study, algorithm: str = "mlp") -> Study:
         methods[TRAK], lds=Measured(0.2, 0.1, 0.3), calibration=Calibration(slope, 0.2)
     )
     changed = replace(quality, methods=methods, preferred=TRAK)
-    path = study.quality_file(algorithm)
-    store.write_json(path, changed.to_dict(), store.json_made_from(path))
+    path = layout.quality_file(study.root, algorithm)
+    store.write_json(path, changed.to_dict(), store.json_fingerprint(path))
     return study

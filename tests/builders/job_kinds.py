@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.running.jobs.kinds import Kind, Report
+from engine.api import Study
+from engine.running.jobs.kinds import Kind
 from engine.running.processes import run_jobs
+from engine.running.progress import Report
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
 
 CHECK = "tests.builders.job_kinds:check"
 TEST_KINDS = {

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engine.api import Study
 from engine.running.jobs.database import home
 from engine.running.jobs.process_tree import end_all, processes
 from engine.running.jobs.queue import Job, job
-from engine.store.layout import Layout
-from engine.study.reader import Study
 
 SECONDS = 60.0
 """So long anything may take on a machine that does other things."""
@@ -27,16 +26,16 @@ def until(true: Callable[[], Any]) -> None:
 
 
 def ended(study: Study, number: int) -> Job:
-    until(lambda: not job(study, number).active)
-    return job(study, number)
+    until(lambda: not job(study.root, number).active)
+    return job(study.root, number)
 
 
 def under_way(study: Study, number: int, done: int = 0) -> None:
-    until(lambda: job(study, number).total > 0 and job(study, number).done >= done)
+    until(lambda: job(study.root, number).total > 0 and job(study.root, number).done >= done)
 
 
 def processes_of(study: Study, number: int) -> list[int]:
-    return processes(f"{home(study)}:{number}")
+    return processes(f"{home(study.root)}:{number}")
 
 
 def runners(root: Path) -> list[int]:
@@ -77,4 +76,4 @@ def end_everything(root: Path) -> None:
     for runner in runners(root):
         os.kill(runner, signal.SIGKILL)
     for number in range(1, 20):
-        end_all(f"{home(Layout(root))}:{number}")
+        end_all(f"{home(root)}:{number}")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.api import Study
 from engine.applications.case_studies.shortcut import CARRIES
 from engine.data.templates import spec_from_template
 from engine.store.layout import SPLITS
-from engine.study.reader import Study
 
 
 def write_planted(

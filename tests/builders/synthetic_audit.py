@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
+from engine.api import Study
 from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.cost import retraining_cost
@@ -21,7 +22,6 @@ from engine.applications.unlearning.rows import Rows, forget_set, labels_of, row
 from engine.applications.unlearning.settings import UNCHANGED, Hyper
 from engine.applications.unlearning.unlearned import unlearned_file
 from engine.build.retraining import weights_file
-from engine.study.reader import Study
 
 NEAR = {UNCHANGED: 0.0, "scrub": 0.8, "finetune": 0.15, "both": 0.55}
 """Methods, and how far each moves the originals toward the oracles."""

@@ -12,6 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from engine import store
+from engine.api import Study
 from engine.attribution.evaluation.lds import spearman
 from engine.attribution.evaluation.quality import (
     Calibration,
@@ -20,8 +21,8 @@ from engine.attribution.evaluation.quality import (
     Point,
     Quality,
 )
+from engine.store import layout
 from engine.store.layout import TRAK
-from engine.study.reader import Study
 from tests.builders.synthetic_study import write_scores
 
 ALPHA = 0.5
@@ -90,7 +91,7 @@ def write_quality(
         if method.deviates:
             outputs["deviation"] = np.broadcast_to(deviation, actual.shape)
         if not method.baseline:
-            path = study.predicted_file(algorithm, name)
+            path = layout.predicted_file(study.root, algorithm, name)
             arrays = {key: array.astype(np.float32) for key, array in outputs.items()}
             store.write_tensors(path, arrays, "synthetic")
         found[name] = _measure(method, outputs, labels)
@@ -120,7 +121,7 @@ def write_quality(
         if TRAK in methods
         else [],
     )
-    store.write_json(study.quality_file(algorithm), quality.to_dict(), "synthetic")
+    store.write_json(layout.quality_file(study.root, algorithm), quality.to_dict(), "synthetic")
     return Study.open(study.root)
 
 
@@ -128,7 +129,7 @@ def _write_method(
     study: Study, algorithm: str, name: str, method: Method, generator: np.random.Generator
 ) -> None:
     badge = {"method": method.title, "reason": f"Synthetic scores: {method.settings}.", "runs": 120}
-    store.write_json(study.method_file(algorithm, name), {"badge": badge}, "synthetic")
+    store.write_json(layout.method_file(study.root, algorithm, name), {"badge": badge}, "synthetic")
     write_scores(study, algorithm, 20, generator, name)
 
 

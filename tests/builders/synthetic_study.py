@@ -20,9 +20,11 @@ import pyarrow as pa
 from PIL import Image
 
 from engine import store
+from engine.api import Study
 from engine.data import SPRITES_PER_SHEET, sprite_sheet
+from engine.store import layout
 from engine.store.layout import FORMAT, MAP_KINDS, ROWS_PER_SHARD, SPLITS, TRAK, Split
-from engine.study.reader import Study
+from engine.study.examples import shard_count
 
 Stage = Literal["spec", "data", "predictions", "complete"]
 STAGES: tuple[Stage, ...] = ("spec", "data", "predictions", "complete")
@@ -79,8 +81,10 @@ def write_data(
     files: Sequence[str] = ("",),
 ) -> None:
     """The data stage: tables and, for pictures, sprite sheets."""
-    made_from = store.fingerprint("synthetic", n_train, n_test, list(classes), display, cell, seed)
-    store.write_json(study.format_file, {"format": FORMAT}, made_from)
+    fingerprint = store.fingerprint_of(
+        "synthetic", n_train, n_test, list(classes), display, cell, seed
+    )
+    store.write_json(layout.format_file(study.root), {"format": FORMAT}, fingerprint)
     sizes: dict[Split, int] = {"train": n_train, "test": n_test}
     for split, rows in sizes.items():
         generator = np.random.default_rng([seed, rows, split == "test"])
@@ -94,13 +98,13 @@ def write_data(
         table = pa.table(columns)
         for shard in range(-(-rows // ROWS_PER_SHARD)):
             part = table.slice(shard * ROWS_PER_SHARD, ROWS_PER_SHARD)
-            store.write_table(study.table_file(split, shard), part, made_from)
+            store.write_table(layout.table_file(study.root, split, shard), part, fingerprint)
         if display == "image":
             for sheet, pictures in enumerate(_sheets(labels, cell, generator)):
-                with store.atomic(study.sprite_file(split, sheet)) as temporary:
+                with store.atomic(layout.sprite_file(study.root, split, sheet)) as temporary:
                     temporary.write_bytes(sprite_sheet(pictures, cell))
     dataset = {
-        "fingerprint": made_from,
+        "fingerprint": fingerprint,
         "source": "synthetic",
         "task": study.spec.task.name,
         "display": display,
@@ -111,7 +115,7 @@ def write_data(
         "cell": cell if display == "image" else 0,
         "warnings": [],
     }
-    store.write_json(study.dataset_file, dataset, made_from)
+    store.write_json(layout.dataset_file(study.root), dataset, fingerprint)
 
 
 def _sentence(label: str, generator: np.random.Generator) -> str:
@@ -159,11 +163,11 @@ def write_predictions(
             "confidence": pa.array(confidence.astype(np.float32)),
             "margin": pa.array(margin.astype(np.float32)),
         }
-        path = study.predictions_file(algorithm, split)
+        path = layout.predictions_file(study.root, algorithm, split)
         store.write_table(path, pa.table(columns), "synthetic")
         logits = _logits(columns["predicted"].to_pylist(), confidence, study.dataset.classes)
         for checkpoint in range(study.checkpoints(algorithm)):
-            path = study.outputs_file(algorithm, checkpoint, split)
+            path = layout.outputs_file(study.root, algorithm, checkpoint, split)
             store.write_tensors(path, {"logits": logits}, "synthetic")
 
 
@@ -189,16 +193,16 @@ def write_neighbours(study: Study, algorithm: str, k: int) -> None:
             drawn = _sample(members[label], len(labels["train"]), k + 1, generator)
             index[row] = drawn[drawn != (row if split == "train" else -1)][:k]
         similarity = np.sort(generator.uniform(0.7, 1, index.shape).astype(np.float32))[:, ::-1]
-        for shard in range(study.shards(split)):
+        for shard in range(shard_count(study, split)):
             rows = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
             store.write_tensors(
-                study.neighbours_file(algorithm, split, shard),
+                layout.neighbours_file(study.root, algorithm, split, shard),
                 {"index": index[rows], "similarity": similarity[rows]},
                 "synthetic",
             )
     about = {"checkpoints": study.checkpoints(algorithm), "reason": "synthetic"}
     about |= {"kind": "flat", "recall": 1.0, "recall_at": k, "candidates": k}
-    store.write_json(study.similarity_file(algorithm), about, "synthetic")
+    store.write_json(layout.similarity_file(study.root, algorithm), about, "synthetic")
 
 
 def write_scores(
@@ -227,18 +231,20 @@ def write_scores(
     for sign in ("support", "oppose"):
         sizes = np.sort(generator.gamma(1.2, 0.01, size=(dataset.n_test, k)).astype(np.float32))
         top[f"{sign}_score"] = sizes[:, ::-1] * (1 if sign == "support" else -1)
-    store.write_tensors(study.top_test_file(algorithm, method), top, "synthetic")
-    for shard in range(study.shards("train")):
+    store.write_tensors(layout.top_test_file(study.root, algorithm, method), top, "synthetic")
+    for shard in range(shard_count(study, "train")):
         rows = min(ROWS_PER_SHARD, dataset.n_train - shard * ROWS_PER_SHARD)
         store.write_tensors(
-            study.top_train_file(algorithm, method, shard),
+            layout.top_train_file(study.root, algorithm, method, shard),
             _reverse(rows, dataset.n_test, k, generator),
             "synthetic",
         )
     store.write_tensors(
-        study.totals_file(algorithm, method), _totals(top, study, algorithm, method), "synthetic"
+        layout.totals_file(study.root, algorithm, method),
+        _totals(top, study, algorithm, method),
+        "synthetic",
     )
-    road = {
+    solver = {
         "kind": "dual-wide",
         "width": 32_768,
         "proj_dim": 32_768,
@@ -249,14 +255,14 @@ def write_scores(
         "reason": "Synthetic scores: nothing was trained.",
     }
     if method == TRAK:
-        store.write_json(study.road_file(algorithm), road, "synthetic")
+        store.write_json(layout.solver_file(study.root, algorithm), solver, "synthetic")
     search = {
         "kind": "flat",
         "recall": 1.0,
         "recall_at": k,
         "checkpoints": study.checkpoints(algorithm),
     }
-    store.write_json(study.search_file(algorithm, method), search, "synthetic")
+    store.write_json(layout.search_file(study.root, algorithm, method), search, "synthetic")
     write_map(study, algorithm, method)
 
 
@@ -275,17 +281,19 @@ def write_map(study: Study, algorithm: str, method: str = TRAK) -> None:
         vectors[split] = generator.normal(0.05, 0.1, (len(codes), 8)).astype(np.float32)
         vectors[split][np.arange(len(codes)), codes % 8] += 0.4
     for kind in MAP_KINDS:
-        store.write_tensors(study.map_file(algorithm, method, kind), place, "synthetic")
-    for shard in range(study.shards("test")):
+        store.write_tensors(
+            layout.map_file(study.root, algorithm, method, kind), place, "synthetic"
+        )
+    for shard in range(shard_count(study, "test")):
         mine = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
         tau = vectors["test"][mine] @ vectors["train"].T / 10
-        path = study.scores_file(algorithm, shard)
+        path = layout.scores_file(study.root, algorithm, shard)
         if method != TRAK:
-            path = study.method_scores_file(algorithm, method, shard)
+            path = layout.method_scores_file(study.root, algorithm, method, shard)
         store.write_tensors(path, {"scores": tau}, "synthetic")
     if method == TRAK:
         ones = {"out_to_loss": np.ones(dataset.n_train, np.float32)}
-        store.write_tensors(study.weighting_file(algorithm), ones, "synthetic")
+        store.write_tensors(layout.weighting_file(study.root, algorithm), ones, "synthetic")
 
 
 def _sample(
@@ -306,8 +314,10 @@ def _totals(
     for sign in ("support", "oppose"):
         found[f"test_{sign}"] = 2 * top[f"{sign}_score"].sum(axis=1)
         shards = [
-            store.read_tensors(study.top_train_file(algorithm, method, shard))[f"{sign}_score"]
-            for shard in range(study.shards("train"))
+            store.read_tensors(layout.top_train_file(study.root, algorithm, method, shard))[
+                f"{sign}_score"
+            ]
+            for shard in range(shard_count(study, "train"))
         ]
         found[f"train_{sign}"] = 2 * np.concatenate(shards).sum(axis=1)
     return found

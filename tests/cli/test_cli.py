@@ -12,6 +12,7 @@ import torch
 from engine import Study
 from engine.attribution.evaluation.quality import Quality
 from engine.cli.main import main
+from engine.store import layout
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
 
@@ -57,8 +58,7 @@ def test_explain_in_words_and_as_json(small_study: Study, capsys) -> None:
         assert word in out
 
 
-def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys) -> None:
     study = write_quality(write_study(tmp_path / "study", n_test=60))
     code, out, _ = run(capsys, "evaluate", study.root, "--json")
     assert code == 0
@@ -84,17 +84,17 @@ def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys, monkeypatch) -> N
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, capsys, runs: str, told: str) -> None:
     study = write_study(tmp_path / "study")
-    study.spec_file.write_text(study.spec_file.read_text() + runs)
+    layout.spec_file(study.root).write_text(layout.spec_file(study.root).read_text() + runs)
     code, _, err = run(capsys, "evaluate", study.root)
     assert code == 2
     assert err.count("\n") == 1
-    assert told.format(spec=study.spec_file, root=study.root) in err
+    assert told.format(spec=layout.spec_file(study.root), root=study.root) in err
 
 
 def test_doctor_says_what_is_broken(small_study: Study, tmp_path: Path, capsys) -> None:
     assert run(capsys, "doctor", small_study.root)[0] == 0
     copy = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    path = copy.dual_file("mlp", 1)
+    path = layout.dual_file(copy.root, "mlp", 1)
     path.write_bytes(path.read_bytes()[:-4])
     code, out, _ = run(capsys, "doctor", copy.root)
     assert code == 2
@@ -103,19 +103,35 @@ def test_doctor_says_what_is_broken(small_study: Study, tmp_path: Path, capsys) 
     assert not path.exists()
 
 
-def test_convert_writes_safetensors_beside_the_file(tmp_path: Path, capsys) -> None:
-    torch.save({"state_dict": {"weight": torch.ones(2, 2)}}, tmp_path / "model.pt")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            {"weight": torch.ones(30, 50), "bias": torch.ones(30)},
+            "2 tensors with 1,530 values.",
+        ),
+        (
+            {"model": {"state_dict": {"weight": torch.ones(2, 2)}}},
+            "1 tensor with 4 values found under model.state_dict.",
+        ),
+        (torch.ones(1), "1 tensor with 1 value."),
+    ],
+)
+def test_convert_says_in_plain_text_what_it_wrote(
+    tmp_path: Path, capsys, content: object, words: str
+) -> None:
+    torch.save(content, tmp_path / "model.pt")
     code, out, _ = run(capsys, "convert", tmp_path / "model.pt")
     assert code == 0
+    assert out == f"Wrote {tmp_path / 'model.safetensors'}: {words}\n"
     assert (tmp_path / "model.safetensors").exists()
-    assert out
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["build", "nowhere"], "is no folder"),
-        (["serve", "nowhere"], "is no folder"),
+        (["build", "nowhere"], "is not a folder"),
+        (["serve", "nowhere"], "is not a folder"),
         (["explain", "{study}", "--test", "999"], "rows are 0 to 59"),
         (["explain", "{study}", "--test", "nobody"], "nobody"),
         (["explain", "{study}", "--test", "0", "--k", "0"], "k must be"),

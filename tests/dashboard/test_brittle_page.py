@@ -11,26 +11,33 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.components.lead_curve import lead_curve
+from dashboard.parts.charts.logit_gap_curve import lead_curve
 from engine import Study
 from engine.applications.brittle.supports import Supports, find, verify_brittle
 from engine.running.jobs.queue import jobs
+from engine.store import layout
 from engine.study.triage import triage
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
+from tests.builders.copies import copy_of
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import cards, words
 
 
 @pytest.fixture(scope="module")
-def study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    root = tmp_path_factory.mktemp("page") / "study"
-    return give_units(Study.open(shutil.copytree(small_study.root, root)))
+def calibrated(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return give_units(copy_of(small_study, tmp_path_factory.mktemp("page") / "study"))
+
+
+@pytest.fixture
+def study(calibrated: Study, tmp_path: Path) -> Study:
+    """A copy of it: nothing is verified, tagged or queued."""
+    return copy_of(calibrated, tmp_path / "study")
 
 
 @pytest.fixture(scope="module")
-def found(study: Study) -> Supports:
-    return find(study)
+def found(calibrated: Study) -> Supports:
+    return find(calibrated)
 
 
 @pytest.fixture
@@ -140,15 +147,15 @@ def test_verify_puts_a_job_into_the_queue(
     row = int(found.ranked[0])
     app = visit(study, "brittle", test=id_of(study, row))
     app.button(key="verify").click().run()
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert (job.kind, job.parameters["tests"], job.parameters["seeds"]) == ("brittle", [row], 5)
     app.run()
     (cancel,) = [button for button in app.button if button.label == "Cancel"]
     cancel.click().run()
-    assert jobs(study)[0].status == "cancelled"
+    assert jobs(study.root)[0].status == "cancelled"
     app.number_input(key="first").set_value(2)
     app.button(key="verify_first").click().run()
-    assert jobs(study)[0].parameters["tests"] == found.ranked[:2].tolist()
+    assert jobs(study.root)[0].parameters["tests"] == found.ranked[:2].tolist()
 
 
 def test_a_verified_prediction_says_what_came(visit: Any, study: Study, found: Supports) -> None:
@@ -180,10 +187,12 @@ def test_before_the_scores_the_build_is_shown(visit: Any, tmp_path: Path) -> Non
 def test_checkpoints_alone_are_predicted_and_not_verified(
     visit: Any, study: Study, tmp_path: Path
 ) -> None:
-    copy = Study.open(shutil.copytree(study.root, tmp_path / "copy"))
+    copy = copy_of(study, tmp_path / "copy")
     names = []
     for number in range(2):
-        shutil.copy(copy.checkpoint_file("mlp", number), copy.root / f"{number}.safetensors")
+        shutil.copy(
+            layout.checkpoint_file(copy.root, "mlp", number), copy.root / f"{number}.safetensors"
+        )
         names.append(f"{number}.safetensors")
     recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
     app = visit(change(copy.root, recipe, f"weights = {json.dumps(names)}"), "brittle")
@@ -207,7 +216,7 @@ def test_the_curve_is_told_to_those_who_cannot_see() -> None:
 def test_exports_open_in_pandas(study: Study, found: Supports) -> None:
     import io
 
-    from dashboard.brittle import brittle
+    from dashboard.read.supports import brittle
     from engine.applications.brittle.table import as_bytes
 
     table, told = brittle(study, found)

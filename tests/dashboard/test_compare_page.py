@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import dashboard.uploads
+import dashboard.read.upload_trials
 from dashboard.__main__ import largest_upload
 from engine import Study, store
 from engine.applications.modeldiff.job import run_hypothesis, run_job
@@ -28,9 +28,12 @@ from engine.exchange.uploads.keeping import delete, trial_worker
 from engine.running.jobs import queue
 from engine.running.jobs.queue import jobs
 from engine.running.kept_worker import KeptWorker
+from engine.store import layout
 from engine.store.errors import DataloupeError, UploadError
+from engine.study.rankings import find_influences
 from engine.study.uploads import write_upload
-from tests.dashboard.test_dashboard import cards, words
+from tests.builders.copies import copy_of
+from tests.builders.page_contents import cards, words
 
 NAME = "<b>Mine</b> | other"
 
@@ -46,7 +49,7 @@ def worker(small_study: Study) -> Iterator[KeptWorker]:
 @pytest.fixture
 def page(visit: Any, worker: KeptWorker, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The page, in a server whose jobs are rows only: no runner is started for them."""
-    monkeypatch.setattr(dashboard.uploads, "_worker", lambda study: worker)
+    monkeypatch.setattr(dashboard.read.upload_trials, "_worker", lambda study: worker)
     monkeypatch.setattr(queue, "start_runner", lambda study: None)
     return lambda study, **parameters: visit(study, "compare", **parameters)
 
@@ -63,12 +66,12 @@ def quiet(done: int, total: int, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The small study with a changed model uploaded, compared and tested. Only read it."""
+def shared_compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The small study with a changed model uploaded, compared and tested."""
     root = tmp_path_factory.mktemp("compared") / "study"
     shutil.copytree(small_study.root, root)
     study = Study.open(root)
-    weights = store.read_tensors(study.checkpoint_file("mlp", 0))
+    weights = store.read_tensors(layout.checkpoint_file(study.root, "mlp", 0))
     rng = np.random.default_rng(0)
     changed = {
         k: v + np.float32(0.05) * rng.standard_normal(v.shape, np.float32)
@@ -83,13 +86,19 @@ def compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> St
     return study
 
 
+@pytest.fixture
+def compared(shared_compared: Study, tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(shared_compared, tmp_path / "compared")
+
+
 def the_upload(study: Study) -> str:
     (upload,) = study.uploads
     return upload
 
 
 def the_comparison(study: Study) -> str:
-    (path,) = study.comparison_files()
+    (path,) = layout.comparison_files(study.root)
     return path.stem
 
 
@@ -125,7 +134,7 @@ def test_before_the_data_are_read_it_says_so(visit: Any, idle_study: Study) -> N
 
 
 def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study) -> None:
-    content = fresh.checkpoint_file("mlp", 1).read_bytes()
+    content = layout.checkpoint_file(fresh.root, "mlp", 1).read_bytes()
     app = page(fresh)
     app.text_input(key="upload_name_0").input("Second <i>")
     give(app, content)
@@ -136,7 +145,7 @@ def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study
     assert "Second &lt;i&gt; at a glance" in shown
     assert "1 checkpoint, indicative: 4 more would do" in shown
     assert f"<code>{upload.files[0].sha256[:16]}</code>" in shown
-    logits = store.read_tensors(fresh.outputs_file("mlp", 1, "test"))["logits"]
+    logits = store.read_tensors(layout.outputs_file(fresh.root, "mlp", 1, "test"))["logits"]
     classes = np.array(fresh.dataset.classes)
     labels = fresh.table("test")["label"].to_numpy()
     said = classes[np.asarray(logits).argmax(axis=1)]
@@ -144,9 +153,9 @@ def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study
     theirs = fresh.predictions("test", "mlp")["predicted"].to_numpy()
     assert f"{(said != theirs).sum()} of 60 differ" in shown
     assert {card["row"] for card in cards(app)} == set(np.flatnonzero(said != theirs))
-    assert jobs(fresh) == []
+    assert jobs(fresh.root) == []
     app.button(key="compare").click().run()
-    (job,) = jobs(fresh)
+    (job,) = jobs(fresh.root)
     assert (job.kind, job.parameters["a"], job.parameters["b"]) == ("compare", "mlp", upload.id)
     assert job.title == "Compare mlp and Second <i>"
     assert "Waiting" in words(app)
@@ -158,10 +167,10 @@ def test_what_is_refused_is_said_in_one_line(page: Any, fresh: Study) -> None:
     assert "&lt;img src=x&gt;" in words(app)
     assert words(app).count('data-kind="wrong"') == 1
     assert not fresh.uploads
-    assert not fresh.uploaded_weights_files()
+    assert not layout.uploaded_weights_files(fresh.root)
     # What the browser sent is let go: the next attempt begins with no file.
     assert not app.file_uploader(key="checkpoints_1").value
-    good = fresh.checkpoint_file("mlp", 0).read_bytes()
+    good = layout.checkpoint_file(fresh.root, "mlp", 0).read_bytes()
     app.file_uploader(key="checkpoints_1").set_value(
         [(f"{n}.safetensors", good, "application/octet-stream") for n in range(2)]
     ).run()
@@ -170,7 +179,7 @@ def test_what_is_refused_is_said_in_one_line(page: Any, fresh: Study) -> None:
 
 
 def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -> None:
-    upload = fresh.upload(fresh.checkpoint_file("mlp", 0)).id
+    upload = fresh.upload(layout.checkpoint_file(fresh.root, "mlp", 0)).id
     app = page(fresh)
     app.text_input(key=f"name-{upload}").input("Better").run()
     app.button(key=f"rename-{upload}").click().run()
@@ -186,17 +195,19 @@ def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -
 
 
 def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> None:
-    upload = fresh.upload(fresh.checkpoint_file("mlp", 0))
-    spec = fresh.spec_file.read_text()
-    fresh.spec_file.write_text(spec.replace("[uploads]", "[uploads]\nkeep_days = 7"))
+    upload = fresh.upload(layout.checkpoint_file(fresh.root, "mlp", 0))
+    spec = layout.spec_file(fresh.root).read_text()
+    layout.spec_file(fresh.root).write_text(spec.replace("[uploads]", "[uploads]\nkeep_days = 7"))
     page(fresh)
     assert list(fresh.uploads) == [upload.id]
-    write_upload(fresh, replace(upload, when=(datetime.now(UTC) - timedelta(days=8)).isoformat()))
+    write_upload(
+        fresh.root, replace(upload, when=(datetime.now(UTC) - timedelta(days=8)).isoformat())
+    )
     shown = words(page(fresh))
     assert "Uploads are deleted after 7 days." in shown
     assert "Which model shall be compared?" in shown
     assert not fresh.uploads
-    assert not fresh.uploaded_weights_files()
+    assert not layout.uploaded_weights_files(fresh.root)
 
 
 def test_an_address_that_cannot_be_is_said(page: Any, compared: Study) -> None:
@@ -208,7 +219,7 @@ def test_an_address_that_cannot_be_is_said(page: Any, compared: Study) -> None:
 
 def test_the_server_takes_what_the_study_says(compared: Study, tmp_path: Path) -> None:
     assert largest_upload(compared.root) == compared.spec.uploads.max_mib
-    assert largest_upload(tmp_path) == dashboard.live.MEGABYTES
+    assert largest_upload(tmp_path) == dashboard.read.live_queries.MEGABYTES
 
 
 # --- what was found ------------------------------------------------------------------------------
@@ -216,7 +227,7 @@ def test_the_server_takes_what_the_study_says(compared: Study, tmp_path: Path) -
 
 def test_directions_both_ways(page: Any, compared: Study) -> None:
     upload = the_upload(compared)
-    about = store.read_json(compared.comparison_file(the_comparison(compared)))
+    about = store.read_json(layout.comparison_file(compared.root, the_comparison(compared)))
     for side in ("a", "b"):
         app = page(compared, a="mlp", b=upload, side=side, direction="2")
         found = about["directions"][side][1]
@@ -236,12 +247,12 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
 def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> None:
     """Datamodels and imported scores beside TRAK; the other side goes along where it has them."""
     for name in ("mlp", "second"):
-        folder = fresh.algorithm_folder(name)
+        folder = layout.algorithm_folder(fresh.root, name)
         if name == "second":  # the same models under another name
             spec = (fresh.root / "study.toml").read_text()
             again = spec[spec.index("[algorithms.mlp]") : spec.index("[search]")]
             (fresh.root / "study.toml").write_text(spec + again.replace("mlp]", "second]"))
-            shutil.copytree(fresh.algorithm_folder("mlp"), folder)
+            shutil.copytree(layout.algorithm_folder(fresh.root, "mlp"), folder)
     study = Study.open(fresh.root)
     app = page(study, a="mlp", b="second")
     assert app.selectbox(key="by_a").value == app.selectbox(key="by_b").value == "trak"
@@ -250,7 +261,7 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
     assert app.selectbox(key="by_b").value == "datamodel"
     assert "Two methods are chosen" not in words(app)
     app.button(key="compare").click().run()
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert [job.parameters[f"method_{key}"] for key in ("a", "b")] == 2 * ["datamodel"]
     assert "compare" not in [button.key for button in app.button]
     app = page(study, a="mlp", b="second")  # by TRAK nothing is under way
@@ -267,9 +278,8 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
 
 
 def test_noise_is_said_to_be_noise(page: Any, compared: Study, tmp_path: Path) -> None:
-    shutil.copytree(compared.root, tmp_path / "study")
-    study = Study.open(tmp_path / "study")
-    path = study.comparison_file(the_comparison(study))
+    study = compared
+    path = layout.comparison_file(study.root, the_comparison(study))
     about = store.read_json(path)
     for number, p in enumerate((0.001, 0.5)):
         about["directions"]["a"][number]["p"] = p
@@ -310,7 +320,7 @@ def test_one_example_under_both(page: Any, compared: Study) -> None:
     upload = the_upload(compared)
     app = page(compared, b=upload, pane="example", test="test-3", k="6")
     for gallery, place in ((0, 0), (1, 2)):
-        rows = [compared.influences(3, 6, one)[place].tolist() for one in ("mlp", upload)]
+        rows = [find_influences(compared, 3, 6, one)[place].tolist() for one in ("mlp", upload)]
         assert [[c["row"] for c in cards(app, g, gallery)] for g in (0, 1)] == rows
         shared = set(rows[0]) & set(rows[1])
         tagged = {c["row"] for g in (0, 1) for c in cards(app, g, gallery) if "tag" in c}
@@ -322,8 +332,7 @@ def test_one_example_under_both(page: Any, compared: Study) -> None:
 
 
 def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path: Path) -> None:
-    shutil.copytree(compared.root, tmp_path / "study")
-    study = Study.open(tmp_path / "study")
+    study = compared
     app = page(study, b=the_upload(study), pane="hypothesis")
     before = words(app)
     assert before.count("<figure>") == 3  # the direction's test examples
@@ -335,7 +344,7 @@ def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path:
     assert words(app) != before
     app.button(key="measure").click().run()
     assert not app.exception
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert job.parameters["names"] == ["patch"]
     assert job.parameters["options"]["patch"]["size"] == 0.4
     assert job.parameters["intensities"] == [0.333, 0.667, 1.0]
@@ -415,8 +424,7 @@ def test_an_upload_cannot_be_retrained(compared: Study) -> None:
 
 
 def test_deleting_takes_the_notes_along(compared: Study, tmp_path: Path) -> None:
-    shutil.copytree(compared.root, tmp_path / "study")
-    study = Study.open(tmp_path / "study")
+    study = compared
     keep_note(study, the_comparison(study), "b", 1, "n", "")
     delete(study, the_upload(study))
     assert list((study.root / "comparisons").iterdir()) == []

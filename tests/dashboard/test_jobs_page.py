@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.job_card import duration, facts_of
+from dashboard.parts.jobs.job_card import duration, facts_of
+from engine.api import Study
 from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.queue import cancel, job, jobs, submit
-from engine.study.reader import Study
+from engine.store import layout
+from tests.builders.hostile_names import HOSTILE
 from tests.builders.job_processes import ended, under_way
+from tests.builders.page_contents import words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, words
 
 
 @pytest.fixture
@@ -29,12 +31,12 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 def write(study: Study, **values: Any) -> int:
     """Put a job into the queue as it would stand there."""
-    row = {"home": home(study), "kind": "build", "title": "Build", "parameters": "{}"}
+    row = {"home": home(study.root), "kind": "build", "title": "Build", "parameters": "{}"}
     row |= {"submitted": time.time() - 300, **values}
-    with connected(study, create=True) as connection:
+    with connected(study.root, create=True) as connection:
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(row.values()))
-    return jobs(study)[0].id
+    return jobs(study.root)[0].id
 
 
 def running(**values: Any) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def keys(app: AppTest) -> list[str]:
 def test_no_jobs_yet(visit: Any, written: Study) -> None:
     shown = words(visit(written, "jobs"))
     assert "No jobs yet" in shown
-    assert not written.jobs_file.exists()
+    assert not layout.jobs_file(written.root).exists()
 
 
 def test_every_status_says_what_there_is_to_know(visit: Any, written: Study) -> None:
@@ -87,13 +89,13 @@ def test_cancel_and_retry(visit: Any, written: Study) -> None:
     write(written, title="Runs", **running())
     app = visit(written, "jobs")
     app.button(key="cancel-1").click().run()
-    assert job(written, 1).status == "cancelled"
+    assert job(written.root, 1).status == "cancelled"
     app.button(key="cancel-2").click().run()
-    assert job(written, 2).cancelling
+    assert job(written.root, 2).cancelling
     assert app.button(key="cancel-2").disabled
     assert app.button(key="cancel-2").label == "Stopping…"
     app.button(key="retry-1").click().run()
-    assert [one.status for one in jobs(written)] == ["waiting", "running", "cancelled"]
+    assert [one.status for one in jobs(written.root)] == ["waiting", "running", "cancelled"]
     assert not app.exception
 
 
@@ -101,7 +103,7 @@ def test_what_is_missing_can_be_built(visit: Any, tmp_path: Path, written: Study
     unbuilt = write_study(tmp_path / "unbuilt", stage="data")
     app = visit(unbuilt, "jobs")
     app.button(key="build").click().run()
-    (submitted,) = jobs(unbuilt)
+    (submitted,) = jobs(unbuilt.root)
     assert (submitted.kind, submitted.status) == ("build", "waiting")
     assert "build" not in keys(app)
 
@@ -118,9 +120,9 @@ def test_what_jobs_say_is_text(visit: Any, written: Study, text: str) -> None:
 
 def test_a_broken_queue_is_named_and_other_pages_go_on(visit: Any, written: Study) -> None:
     write(written)
-    written.jobs_file.write_bytes(b"no database" * 1000)
+    layout.jobs_file(written.root).write_bytes(b"no database" * 1000)
     for name in ("jobs.sqlite-wal", "jobs.sqlite-shm"):
-        written.jobs_file.with_name(name).unlink(missing_ok=True)
+        layout.jobs_file(written.root).with_name(name).unlink(missing_ok=True)
     assert "jobs.sqlite is broken" in words(visit(written, "jobs"))
     assert "jobs.sqlite" not in words(visit(written, "explore"))
 
@@ -137,8 +139,8 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
     def page(root: str, number: int) -> None:
         import streamlit as st
 
-        from dashboard.components.job_panel import job_panel
-        from engine.study.reader import Study
+        from dashboard.parts.jobs.job_panel import job_panel
+        from engine.api import Study
 
         job_panel(Study.open(root), number, lambda job: st.session_state.update(gave=job.result))
         st.text("all of the page")
@@ -161,9 +163,9 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
 
 def test_opening_the_dashboard_starts_what_waits(visit: Any, idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 400, "seconds": 0.2})
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
     ended(idle_study, number)
-    with connected(idle_study) as connection:  # as if the machine had gone down just now
+    with connected(idle_study.root) as connection:  # as if the machine had gone down just now
         connection.execute("UPDATE jobs SET status = 'waiting', cancelling = 0")
         connection.execute('UPDATE jobs SET parameters = \'{"steps": 1, "seconds": 0}\'')
     visit(idle_study, "jobs")
@@ -183,14 +185,14 @@ def test_words_for_time() -> None:
 
 def test_a_job_started_again_says_so(written: Study) -> None:
     write(written, **running(attempt=2))
-    assert "started again after an interruption" in facts_of(jobs(written)[0], time.time())
+    assert "started again after an interruption" in facts_of(jobs(written.root)[0], time.time())
 
 
 def test_the_database_outlives_a_reader_that_was_killed(written: Study) -> None:
     write(written)
-    reader = sqlite3.connect(written.jobs_file)
+    reader = sqlite3.connect(layout.jobs_file(written.root))
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM jobs").fetchall()
     assert write(written) == 2
     reader.close()
-    assert len(jobs(written)) == 2
+    assert len(jobs(written.root)) == 2

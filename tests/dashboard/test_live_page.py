@@ -15,22 +15,25 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-import dashboard.live
+import dashboard.read.live_queries
 from dashboard.__main__ import server_config
-from dashboard.data import STUDY_VARIABLE
+from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study, store
 from engine.applications.live import Question, ask
 from engine.running.kept_worker import KeptWorker
+from engine.store import layout
+from engine.study.rankings import find_influences
 from tests.applications.test_live import photo, pixels_of, png
+from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import APP, cards, group_words, words
+from tests.conftest import APP
 from tests.running.test_kept_worker import hang
 
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[KeptWorker]:
     """One worker for all tests here: it takes seconds to load."""
-    kept = KeptWorker(1, dashboard.live.MEMORY_BYTES, 600, 60)
+    kept = KeptWorker(1, dashboard.read.live_queries.MEMORY_BYTES, 600, 60)
     yield kept
     kept.end()
 
@@ -38,7 +41,7 @@ def worker() -> Iterator[KeptWorker]:
 @pytest.fixture
 def visit(monkeypatch: pytest.MonkeyPatch, worker: KeptWorker) -> Any:
     st.cache_resource.clear()
-    monkeypatch.setattr(dashboard.live, "_worker", lambda: worker)
+    monkeypatch.setattr(dashboard.read.live_queries, "_worker", lambda: worker)
 
     def open_page(study: Study, **parameters: str) -> AppTest:
         monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
@@ -158,7 +161,7 @@ def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study
 
 
 def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:
-    from dashboard.components.answer_export import answer_as_json
+    from dashboard.parts.controls.live_answer_download import answer_as_json
 
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
@@ -175,8 +178,8 @@ def test_a_hanging_worker_is_said_and_replaced(
     visit: Any, small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = visit(small_study)
-    monkeypatch.setattr(dashboard.live, "answer", hang)
-    monkeypatch.setattr(dashboard.live, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(dashboard.read.live_queries, "answer", hang)
+    monkeypatch.setattr(dashboard.read.live_queries, "ANSWER_SECONDS", 0.3)
     give(app, png(pixels_of(small_study, 6)))
     assert "took longer than 0 seconds and was stopped" in words(app)
     monkeypatch.undo()
@@ -204,8 +207,11 @@ def test_a_study_that_keeps_nothing_says_why(
     visit: Any, small_study: Study, tmp_path: Path
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    found = store.read_json(study.live_file("mlp")) | {"checkpoints": 0, "reason": "it is <b>huge"}
-    store.write_json(study.live_file("mlp"), found, "")
+    found = store.read_json(layout.live_file(study.root, "mlp")) | {
+        "checkpoints": 0,
+        "reason": "it is <b>huge",
+    }
+    store.write_json(layout.live_file(study.root, "mlp"), found, "")
     shown = words(visit(study))
     assert "takes no live queries" in shown
     assert "it is &lt;b&gt;huge" in shown
@@ -216,7 +222,7 @@ def test_a_model_without_embeddings_is_answered_without_likeness(
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
     about = {"checkpoints": 0, "reason": "the architecture has no method `embed`"}
-    store.write_json(study.similarity_file("mlp"), about, "")
+    store.write_json(layout.similarity_file(study.root, "mlp"), about, "")
     content = png(pixels_of(study, 5))
     assert len(cards(give(visit(study), content))) == 12
     shown = words(give(visit(study, show="both"), content))
@@ -224,7 +230,11 @@ def test_a_model_without_embeddings_is_answered_without_likeness(
 
 
 def test_the_server_takes_as_much_as_the_page_and_no_more() -> None:
-    assert server_config("127.0.0.1", 1)["server.maxUploadSize"] == dashboard.live.MEGABYTES == 20
+    assert (
+        server_config("127.0.0.1", 1)["server.maxUploadSize"]
+        == dashboard.read.live_queries.MEGABYTES
+        == 20
+    )
 
 
 def test_the_page_s_process_needs_no_torch(small_study: Study, tmp_path: Path) -> None:
@@ -248,4 +258,4 @@ def test_scores_of_the_page_are_those_of_the_study(visit: Any, small_study: Stud
     """With all checkpoints live, a test picture's own supporters are those of Explain."""
     row = int(np.flatnonzero(small_study.predictions("test")["correct"])[0])
     app = give(visit(small_study), png(pixels_of(small_study, row)))
-    assert [card["row"] for card in cards(app)] == list(small_study.influences(row, 12)[0])
+    assert [card["row"] for card in cards(app)] == list(find_influences(small_study, row, 12)[0])

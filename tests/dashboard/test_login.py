@@ -13,8 +13,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard import login
-from dashboard.data import STUDY_VARIABLE
 from dashboard.login import Login
+from dashboard.read.studies import STUDY_VARIABLE
 from engine.store.errors import DataloupeError
 from tests.builders.synthetic_study import write_study
 

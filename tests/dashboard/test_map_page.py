@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.scatter_map import MOST_DRAWN, drawn_rows, selection_of
-from engine.study.reader import Study
+from dashboard.parts.charts.scatter_map import MOST_DRAWN, drawn_rows, selection_of
+from engine.api import Study
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, words
 
 
-@pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return write_study(tmp_path_factory.mktemp("studies") / "map", n_train=60, n_test=24)
+@pytest.fixture
+def complete(tmp_path: Path) -> Study:
+    return write_study(tmp_path / "map", n_train=60, n_test=24)
 
 
 def figure(app: AppTest) -> dict[str, Any]:

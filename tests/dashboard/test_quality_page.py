@@ -15,16 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as some
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components.agreement import POINTS, agreement
-from dashboard.components.cards import amount
-from dashboard.components.curves import Line, curves
-from dashboard.components.intervals import Bar, intervals
+from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.charts.line_chart import Line, curves
+from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement
+from dashboard.parts.gallery.cards import amount
+from engine.api import Study
 from engine.attribution.evaluation.quality import Measured
+from engine.store import layout
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.counterfactuals import predict_removal
+from engine.study.rankings import find_influences, read_top_of_training
+from engine.study.trust import read_lds_of_each, read_predicted_and_actual
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import CLASSES, write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, group_words, words
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +101,10 @@ def test_without_subset_runs_it_says_what_to_add_and_what_it_costs(
         "[subset_runs]\nmasks = 200",
         f"dataloupe build {study.root}",
     ]
-    spec = study.spec_file.read_text()
-    study.spec_file.write_text(spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]'))
+    spec = layout.spec_file(study.root).read_text()
+    layout.spec_file(study.root).write_text(
+        spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]')
+    )
     shown = words(visit(Study.open(study.root), "quality"))
     assert "give the recipe that made them" in shown
     assert "times what the" not in shown
@@ -107,7 +114,9 @@ def test_while_subset_runs_are_trained_it_shows_how_far_they_are(
     visit: Any, tmp_path: Path
 ) -> None:
     study = write_study(tmp_path / "s")
-    study.spec_file.write_text(study.spec_file.read_text() + "[subset_runs]\nmasks = 20\n")
+    layout.spec_file(study.root).write_text(
+        layout.spec_file(study.root).read_text() + "[subset_runs]\nmasks = 20\n"
+    )
     app = visit(study, "quality")
     assert "when the subset runs are done" in words(app)
     assert "0 of 20" in words(app)
@@ -120,27 +129,27 @@ def test_while_subset_runs_are_trained_it_shows_how_far_they_are(
 def test_scores_made_elsewhere_alone(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     write_quality(study, methods=("datamodel", "embedding"))
-    shutil.rmtree(study.trak_folder("cnn"))
-    shutil.rmtree(study.search_folder("cnn", TRAK))
+    shutil.rmtree(layout.trak_folder(study.root, "cnn"))
+    shutil.rmtree(layout.search_folder(study.root, "cnn", TRAK))
     shown = words(visit(study, "quality"))
     assert "how far scores by Datamodel can be trusted" in shown
     assert "LDS with more checkpoints" not in shown
     assert "the scores were made elsewhere" in shown
-    shutil.rmtree(study.quality_folder("cnn"))
+    shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     shown = words(visit(study, "quality"))
     assert "Scores by Datamodel were made elsewhere and come without proof" in shown
 
 
 def test_a_method_that_came_after_the_measuring(visit: Any, tmp_path: Path) -> None:
     study = write_quality(write_study(tmp_path / "s"))
-    before = study.quality_file("cnn").read_bytes()
-    shutil.rmtree(study.quality_folder("cnn"))
+    before = layout.quality_file(study.root, "cnn").read_bytes()
+    shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     write_quality(study, methods=(TRAK,))
     shown = words(visit(study, "quality", method="hybrid"))
     assert "TRAK + runs was not there when quality was measured" in shown
     assert "until then trust TRAK more" in shown
     assert "do not trust" not in shown
-    study.quality_file("cnn").write_bytes(before)
+    layout.quality_file(study.root, "cnn").write_bytes(before)
     assert "was not there" not in words(visit(study, "quality", method="hybrid"))
 
 
@@ -163,7 +172,7 @@ def test_few_runs_and_chance_are_said(visit: Any, tmp_path: Path) -> None:
 def test_points_of_all_examples_have_their_means_taken_out(visit: Any, measured: Study) -> None:
     app = visit(measured, "quality")
     assert "48 test examples in one of 40 held-out masks." in words(app)
-    outputs = measured.predicted_and_actual()
+    outputs = read_predicted_and_actual(measured)
     made = agreement(outputs, [str(row) for row in range(48)], "margin", None).data[1]
     assert len(made.x) == 48 * 40
     wanted = outputs["actual"] - outputs["actual"].mean(axis=1, keepdims=True)
@@ -191,7 +200,7 @@ def test_many_points_are_sampled_alike_each_time() -> None:
 
 def test_one_example_stands_in_the_url_and_leads_to_explain(visit: Any, measured: Study) -> None:
     app = visit(measured, "quality", test="test-7")
-    each = measured.lds_of_each()
+    each = read_lds_of_each(measured)
     assert f"rank correlation is {each[7]:.2f}".replace("-", "−") in words(app)
     points = figure(app)["data"][1]
     assert points["text"] == ["test-7"] * 40
@@ -214,7 +223,7 @@ def test_an_example_that_does_not_exist_is_told(visit: Any, measured: Study) -> 
 
 def test_without_stored_outputs_the_rest_is_shown(visit: Any, tmp_path: Path) -> None:
     study = write_quality(write_study(tmp_path / "s"))
-    study.predicted_file("cnn", "hybrid").unlink()
+    layout.predicted_file(study.root, "cnn", "hybrid").unlink()
     app = visit(study, "quality")
     assert "LDS of each class" in words(app)
     assert not app.get("plotly_chart")
@@ -243,11 +252,11 @@ def test_the_badge_says_how_good_scores_are_and_leads_to_quality(
 
 def test_calibrated_scores_are_shown_as_changes_of_the_margin(visit: Any, measured: Study) -> None:
     app = visit(measured, "explain", test="test-1", k="5")
-    _, scores, _, oppose_scores = measured.influences(1, 5)
+    _, scores, _, oppose_scores = find_influences(measured, 1, 5)
     card = cards(app, 0)[0]
     assert float(card["score"]) == pytest.approx(4 * scores[0], rel=0.01)
     assert "of margin (score +" in card["hint"]
-    change = measured.removal(1, scores)
+    change = predict_removal(measured, 1, scores)
     assert change is not None
     assert change.mean == pytest.approx(-4 * scores.sum(), rel=1e-5)
     said = (
@@ -258,7 +267,7 @@ def test_calibrated_scores_are_shown_as_changes_of_the_margin(visit: Any, measur
     assert f"margin +{-4 * oppose_scores.sum():.2f} ±" in opposing
 
     training = visit(measured, "training", train="train-3")
-    top = measured.top_of_training(3)["support_score"]
+    top = read_top_of_training(measured, 3)["support_score"]
     assert float(cards(training, 0)[0]["score"]) == pytest.approx(4 * top[0], rel=0.01)
     assert "Numbers are changes of that margin" in group_words(training)[0]
 
@@ -270,7 +279,7 @@ def test_uncalibrated_scores_stay_as_they_are(visit: Any, tmp_path: Path) -> Non
     app = visit(study, "explain", test="test-1", method=TRAK)
     assert cards(app) == before
     assert "Removing" not in "".join(group_words(app))
-    assert study.removal(1, np.ones(3), method=TRAK) is None
+    assert predict_removal(study, 1, np.ones(3), method=TRAK) is None
 
 
 # --- pieces ------------------------------------------------------------------------------------

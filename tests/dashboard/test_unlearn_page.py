@@ -8,26 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.api import Study
 from engine.applications.unlearning.audit_record import Audit
 from engine.running.jobs.kinds import KINDS, Kind
 from engine.running.jobs.queue import jobs
-from engine.study.reader import Study
+from engine.store import layout
 from engine.study.removal_sets import keep_set
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_audit import NEAR, write_audit
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, words
 
 FORGET = list(range(2, 40, 3))
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    root = tmp_path_factory.mktemp("studies") / "measured"
-    return write_quality(write_study(root, n_train=80, n_test=24))
+@pytest.fixture
+def measured(tmp_path: Path) -> Study:
+    return write_quality(write_study(tmp_path / "measured", n_train=80, n_test=24))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def audited(measured: Study) -> Audit:
     return write_audit(measured, FORGET)
 
@@ -76,7 +77,7 @@ def test_a_principal_direction(visit: Any, raw: Study) -> None:
 def write_vectors(study: Study, along: np.ndarray) -> None:
     from engine import store
 
-    path = study.train_vectors_file("cnn", "trak", 0)
+    path = layout.train_vectors_file(study.root, "cnn", "trak", 0)
     store.write_tensors(path, {"vectors": along}, "synthetic")
 
 
@@ -143,8 +144,8 @@ def test_the_effect_stands_before_anything_runs(visit: Any, measured: Study) -> 
     assert "Predicted effect by class" in shown
     assert f"<dd>{len(found.lost)}<small>margins fall below 0" in shown
     assert len(cards(app)) == 3
-    assert app.button(key="foretell")
-    assert not jobs(measured)
+    assert app.button(key="predict")
+    assert not jobs(measured.root)
 
 
 def test_what_is_foretold_of_the_forgotten(visit: Any, small_study: Study, tmp_path: Path) -> None:
@@ -154,8 +155,8 @@ def test_what_is_foretold_of_the_forgotten(visit: Any, small_study: Study, tmp_p
 
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "s"))
     key = keep_set(study, FORGET, "some").key
-    asked = kind("foretell").checked(study, {"forget": FORGET})
-    kind("foretell").work(study, asked, lambda done, total, what: None)
+    asked = kind("predict").checked(study, {"forget": FORGET})
+    kind("predict").work(study, asked, lambda done, total, what: None)
     app = visit(study, "unlearn", set=key)
     (first, *_) = cards(app, 0, gallery=1)
     assert "→" in first["note"]
@@ -184,7 +185,7 @@ def test_the_form_says_what_it_costs_and_starts(visit: Any, raw: Study, idle: li
     assert "No optimiser state is needed" in shown
     app.number_input(key="unlearn_models").set_value(24)  # and clicks before that is painted
     app.button(key="unlearn").click().run()
-    (job,) = jobs(raw)
+    (job,) = jobs(raw.root)
     assert job.parameters["forget"] == FORGET
     assert (job.parameters["models"], job.parameters["methods"]) == (24, ["finetune"])
     assert job.parameters["budget"] == 0.05
@@ -208,7 +209,7 @@ def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -
     from tests.builders.synthetic_audit import write
 
     number = submit(raw, "unlearn", {"forget": FORGET, "models": 20})
-    cancel(raw, number)
+    cancel(raw.root, number)
     forget = tuple(FORGET)
     for place in range(7):
         path = oracle_file(raw, "cnn", forget, place)
@@ -218,7 +219,7 @@ def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -
     assert "Cancelled" in words(app)
     assert "7 are there already, and none is trained twice" in words(app)
     app.button(key=f"retry-{number}").click().run()
-    assert [one.status for one in jobs(raw)] == ["waiting", "cancelled"]
+    assert [one.status for one in jobs(raw.root)] == ["waiting", "cancelled"]
 
 
 def test_an_audit_is_read(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
@@ -267,7 +268,7 @@ def test_all_audits_are_listed_and_open(visit: Any, measured: Study, audited: Au
 # --- the model ------------------------------------------------------------------------------------
 
 
-def test_a_model_is_made_by_a_job_and_then_downloaded(
+def test_a_model_is_metadata_a_job_and_then_downloaded(
     visit: Any, small_study: Study, tmp_path: Path, idle: list[Any]
 ) -> None:
     import shutil
@@ -280,7 +281,7 @@ def test_a_model_is_made_by_a_job_and_then_downloaded(
     app = visit(study, "unlearn", set=key, pane="model")
     app.selectbox(key="model_method").select("ascent").run()
     app.button(key="certify").click().run()
-    (job,) = jobs(study)
+    (job,) = jobs(study.root)
     assert job.parameters["method"] == "ascent"
     assert "Unlearn checkpoint 0 by Gradient ascent" in words(app)
     done = kind("certify").work(study, job.parameters, lambda done, total, what: None)
@@ -294,8 +295,10 @@ def test_without_a_recipe_it_can_be_foretold_and_made_but_not_audited(
     visit: Any, tmp_path: Path
 ) -> None:
     study = write_study(tmp_path / "s", n_train=60)
-    spec = study.spec_file.read_text()
-    study.spec_file.write_text(spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]'))
+    spec = layout.spec_file(study.root).read_text()
+    layout.spec_file(study.root).write_text(
+        spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]')
+    )
     key = keep_set(study, [1, 2, 3], "three").key
     app = visit(Study.open(study.root), "unlearn", set=key)
     assert "Predicted effect by class" in words(app)
@@ -334,5 +337,5 @@ def test_hostile_names(visit: Any, tmp_path: Path) -> None:
 
 
 def test_kinds_of_jobs_are_there() -> None:
-    assert isinstance(KINDS["foretell"], Kind)
+    assert isinstance(KINDS["predict"], Kind)
     assert isinstance(KINDS["certify"], Kind)

@@ -8,23 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.api import Study
 from engine.running.jobs.queue import jobs
-from engine.study.reader import Study
+from engine.store import layout
 from engine.study.removal_sets import keep_set
+from tests.builders.hostile_names import HOSTILE
+from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
-from tests.dashboard.test_dashboard import HOSTILE, cards, words
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    root = tmp_path_factory.mktemp("studies") / "whatif"
-    return write_quality(write_study(root, n_train=60, n_test=24))
+@pytest.fixture
+def measured(tmp_path: Path) -> Study:
+    return write_quality(write_study(tmp_path / "measured", n_train=60, n_test=24))
 
 
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return write_study(tmp_path_factory.mktemp("studies") / "raw", n_train=60, n_test=24)
+@pytest.fixture
+def raw(tmp_path: Path) -> Study:
+    return write_study(tmp_path / "raw", n_train=60, n_test=24)
 
 
 def test_a_class_is_chosen_and_answered(visit: Any, measured: Study) -> None:
@@ -92,8 +93,10 @@ def test_sets_that_cannot_be(visit: Any, raw: Study) -> None:
 
 def test_without_a_recipe_it_says_what_to_add(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
-    spec = study.spec_file.read_text()
-    study.spec_file.write_text(spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]'))
+    spec = layout.spec_file(study.root).read_text()
+    layout.spec_file(study.root).write_text(
+        spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]')
+    )
     kept = keep_set(study, [1, 2, 3], "three")
     app = visit(Study.open(study.root), "what_if", set=kept.key)
     assert "Predicted effect by class" in words(app)
@@ -109,7 +112,7 @@ def test_who_types_a_number_and_clicks_at_once_gets_that_many(
     app = visit(study, "what_if", set=keep_set(study, [1, 2, 3], "three").key)
     app.number_input(key="seeds").set_value(2)
     app.button(key="verify").click().run()
-    (job,) = jobs(study, active=True)
+    (job,) = jobs(study.root, active=True)
     assert (job.kind, job.parameters["seeds"]) == ("verify", 2)
 
 

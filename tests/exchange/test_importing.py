@@ -16,12 +16,17 @@ from safetensors import safe_open
 from streamlit.testing.v1 import AppTest
 
 from engine import DataloupeError, ImportingError, StoreError, Study, store
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of
+from engine.build.batches import batches_of
+from engine.build.models import load_checkpoint
 from engine.cli.main import main
 from engine.exchange.importing import KINDS, methods
 from engine.exchange.importing.source import Blocks
+from engine.store import layout
 from engine.study.doctor import examine
+from engine.study.methods import imported_methods, ranked_methods, scored_methods
+from engine.study.names import resolve_algorithm
+from engine.study.rankings import read_top, read_top_of_training
+from engine.study.score_matrices import read_score_matrix
 from tests.builders.files_of_other_tools import saved, write_kronfluence, write_traker
 
 if TYPE_CHECKING:
@@ -110,9 +115,9 @@ def test_traker_itself(small_study: Study, tmp_path: Path, visit: Any) -> None:
     own = run_traker(small_study, tmp_path / "save_dir")
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "study"))
     study.import_scores("traker", tmp_path / "save_dir")
-    assert {"trak", "traker"} <= set(study.methods())
+    assert {"trak", "traker"} <= set(ranked_methods(study, resolve_algorithm(study)))
     np.testing.assert_array_equal(
-        study.score_matrix(method="traker").rows(np.arange(N_TEST)), own.T
+        read_score_matrix(study, method="traker").rows(np.arange(N_TEST)), own.T
     )
     for test in (0, 17, 59):
         app = visit(study, "explain", test=f"test-{test}", method="traker", k="10")
@@ -223,8 +228,11 @@ def test_every_kind_becomes_a_method(study: Study, tmp_path: Path) -> None:
         assert [one.row for one in explanation.supporting] == order[:4].tolist()
         assert [one.row for one in explanation.opposing] == order[::-1][:4].tolist()
         assert explanation.predicted is None
-        assert study.top_of_training(2, method=kind)["support_index"][0] == PLANTED[:, 2].argmax()
-    assert study.methods() == sorted(KINDS)
+        assert (
+            read_top_of_training(study, 2, method=kind)["support_index"][0]
+            == PLANTED[:, 2].argmax()
+        )
+    assert ranked_methods(study, resolve_algorithm(study)) == sorted(KINDS)
 
 
 def test_a_study_is_read_before_it_is_imported_into(study_folder: Path, tmp_path: Path) -> None:
@@ -232,16 +240,16 @@ def test_a_study_is_read_before_it_is_imported_into(study_folder: Path, tmp_path
     assert not study.has_data
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
     assert study.has_data
-    assert Study.open(study_folder).methods() == ["npy"]
+    assert ranked_methods(Study.open(study_folder), "mlp") == ["npy"]
 
 
 def test_nothing_unknown_is_claimed(study: Study, tmp_path: Path) -> None:
     study.import_scores("traker", write_traker(tmp_path / "save_dir", PLANTED))
     badge = study.badge()
     assert str(badge) == "traker, imported · LDS not measured · uncalibrated"
-    assert (badge.road, badge.checkpoints, badge.damping, badge.lds) == (None, None, None, None)
+    assert (badge.solver, badge.checkpoints, badge.damping, badge.lds) == (None, None, None, None)
     assert "JL dimension 16" in badge.reason
-    (about,) = study.imports().values()
+    (about,) = imported_methods(study, resolve_algorithm(study)).values()
     mmap = tmp_path / "save_dir" / "scores" / "test.mmap"
     assert about.files == {"test.mmap": store.file_digest(mmap)}
     assert (about.shape, about.rows) == ([N_TRAIN, N_TEST], "train")
@@ -264,6 +272,7 @@ def test_examples_in_another_order_and_opposite_signs_are_suspected(
             assert "in 100% of cases, the strongest opposer in 0%; 10% would be chance." in note
 
 
+@pytest.mark.determinism
 def test_the_same_files_give_the_same_bytes(study: Study, tmp_path: Path) -> None:
     path = saved(tmp_path / "own.npy", PLANTED)
     study.import_scores("npy", path)
@@ -285,15 +294,15 @@ def test_many_shards_and_blocks(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the file lies and the study is cut, every score finds its place."""
-    for module in ("engine.study.reader", "engine.build.method_files"):
+    for module in ("engine.study.reader", "engine.study.examples", "engine.build.method_files"):
         monkeypatch.setattr(f"{module}.ROWS_PER_SHARD", 32)
     monkeypatch.setattr(Blocks.read, "__defaults__", (40_000,))
     for later in ("rank_and_index", "_plausibility"):
         monkeypatch.setattr(methods, later, lambda *_: None)
     for name, array in {"rows": PLANTED, "columns": PLANTED.T.copy()}.items():
         study.import_scores("npy", saved(tmp_path / f"{name}.npy", array), name=name)
-        assert study.method_scores_file("mlp", name, 1).exists()
-        found = study.score_matrix("mlp", name).rows(np.arange(N_TEST))
+        assert layout.method_scores_file(study.root, "mlp", name, 1).exists()
+        found = read_score_matrix(study, "mlp", name).rows(np.arange(N_TEST))
         np.testing.assert_array_equal(found, PLANTED)
 
 
@@ -309,7 +318,7 @@ def test_a_name_is_not_taken_twice(study: Study, tmp_path: Path) -> None:
     study.import_scores("npy", other, name="npy", replace=True)
     np.testing.assert_array_equal(study.scores([0])[0], 2 * PLANTED[0])
     np.testing.assert_allclose(
-        study.top()["support_score"][0], 2 * np.sort(PLANTED[0])[::-1][:20], rtol=1e-6
+        read_top(study)["support_score"][0], 2 * np.sort(PLANTED[0])[::-1][:20], rtol=1e-6
     )
 
 
@@ -347,9 +356,9 @@ def test_an_import_that_was_stopped_goes_on(
         patch.setattr(methods, "rank_and_index", stopped)
         with pytest.raises(KeyboardInterrupt):
             study.import_scores("npy", path)
-    assert study.methods() == []
+    assert ranked_methods(study, resolve_algorithm(study)) == []
     assert study.import_scores("npy", path).was_there
-    assert study.methods() == ["npy"]
+    assert ranked_methods(study, resolve_algorithm(study)) == ["npy"]
 
 
 def test_a_build_ranks_what_an_import_left(small_study: Study, tmp_path: Path) -> None:
@@ -357,26 +366,28 @@ def test_a_build_ranks_what_an_import_left(small_study: Study, tmp_path: Path) -
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
     study.build(workers=0)  # judges it too
     before = files_of(study)
-    shutil.rmtree(study.search_folder("mlp", "npy"))
+    shutil.rmtree(layout.search_folder(study.root, "mlp", "npy"))
     study.build(workers=0)
     assert files_of(study) == before
 
 
 def test_scores_of_other_data_stop_a_build(study: Study, tmp_path: Path) -> None:
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
-    text = study.spec_file.read_text().replace("test_limit = 60", "test_limit = 50")
-    study.spec_file.write_text(text)
+    text = layout.spec_file(study.root).read_text().replace("test_limit = 60", "test_limit = 50")
+    layout.spec_file(study.root).write_text(text)
     changed = Study.open(study.root)
-    with pytest.raises(StoreError, match=r"'npy' of mlp belong to other data.*--remove npy"):
+    with pytest.raises(
+        StoreError, match=r"'npy' of mlp were made for different data.*--remove npy"
+    ):
         changed.build(workers=0, rebuild="data")
     methods.remove_import(changed, "npy")
-    assert changed.scored_methods("mlp") == []
+    assert scored_methods(changed, "mlp") == []
 
 
 def test_doctor_says_that_only_an_import_mends_it(study: Study, tmp_path: Path) -> None:
     path = saved(tmp_path / "own.npy", PLANTED)
     study.import_scores("npy", path)
-    shard = study.method_scores_file("mlp", "npy", 0)
+    shard = layout.method_scores_file(study.root, "mlp", "npy", 0)
     content = bytearray(shard.read_bytes())
     content[-5] ^= 1
     shard.write_bytes(content)
@@ -384,7 +395,7 @@ def test_doctor_says_that_only_an_import_mends_it(study: Study, tmp_path: Path) 
     assert report.broken == [
         f"{shard} is broken. It was imported, so only importing it again mends it."
     ]
-    assert study.methods() == []
+    assert ranked_methods(study, resolve_algorithm(study)) == []
     study.import_scores("npy", path)
     np.testing.assert_array_equal(study.scores([0])[0], PLANTED[0])
 
@@ -398,7 +409,10 @@ def test_the_command_line(study: Study, tmp_path: Path, capsys: Any) -> None:
     assert code == 0
     assert "[300 training, 60 test] examples; it is transposed" in out
     assert "strongest supporter has the label of its test example in" in out
-    assert f"Method t of mlp is imported. Look at it: dataloupe serve {study.root}" in out
+    assert (
+        f"Method t of mlp is imported. To open the dashboard, run: dataloupe serve {study.root}"
+        in out
+    )
     code, out, _ = run(capsys, "methods", study.root)
     assert code == 0
     assert "t by traker, imported" in " ".join(out.split())
@@ -409,7 +423,7 @@ def test_the_command_line(study: Study, tmp_path: Path, capsys: Any) -> None:
     assert code == 2
     assert err == f"dataloupe: {tmp_path / 'none.npy'} cannot be read: No such file or directory.\n"
     assert run(capsys, "methods", study.root, "--remove", "t")[0] == 0
-    assert study.methods() == []
+    assert ranked_methods(study, resolve_algorithm(study)) == []
     code, _, err = run(capsys, "methods", study.root, "--remove", "t")
     assert code == 2
     assert err == "dataloupe: mlp has no imported scores 't'; imported are: none.\n"
@@ -435,6 +449,6 @@ def test_pages_show_imported_scores_without_predictions(
     assert "no model of this study has predicted anything yet" in words(app)
     assert "Imported from test.mmap" in words(visit(study, "overview"))
     app = visit(study, "provenance")
-    (about,) = study.imports().values()
+    (about,) = imported_methods(study, resolve_algorithm(study)).values()
     assert about.files["test.mmap"][:16] in words(app)
     assert "300 × 60, a row for each train example" in words(app)

@@ -14,8 +14,11 @@ from engine import Study, store
 from engine.build.build import build
 from engine.cli.main import main
 from engine.exchange.importing import banks as importing
+from engine.store import layout
 from engine.store.errors import ImportingError, SpecError, StoreError
 from engine.study.doctor import examine
+from engine.study.examples import read_arrays
+from engine.study.run_banks import has_bank
 from tests.build.test_build import change, contents
 
 M, N_TRAIN, N_TEST = 24, 300, 60
@@ -35,7 +38,9 @@ def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory
 def files(study_with_runs: Study) -> dict[str, np.ndarray]:
     """The published layout."""
     runs = study_with_runs.bank()
-    shards = [store.read_tensors(study_with_runs.run_file("mlp", k, 0)) for k in range(M)]
+    shards = [
+        store.read_tensors(layout.run_file(study_with_runs.root, "mlp", k, 0)) for k in range(M)
+    ]
     files = {"train_masks_50pct": runs.masks}
     for split in ("train", "test"):
         logits = np.stack([shard[f"{split}_logits"] for shard in shards])
@@ -45,7 +50,7 @@ def files(study_with_runs: Study) -> dict[str, np.ndarray]:
 
 def max_margins(study: Study, split: Any, logits: np.ndarray) -> np.ndarray:
     """logit_y − the largest other, float16, by a plain loop."""
-    labels = np.concatenate([shard["label"] for shard in study.arrays(split)])
+    labels = np.concatenate([shard["label"] for shard in read_arrays(study, split)])
     found = np.empty(logits.shape[:2], np.float16)
     for run, of_run in enumerate(logits):
         for row, of_row in enumerate(of_run):
@@ -91,7 +96,9 @@ def test_the_published_layout_arrives_as_it_is(
 def test_logits_become_our_margin(
     copy: Study, study_with_runs: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    shards = [store.read_tensors(study_with_runs.run_file("mlp", k, 0)) for k in range(M)]
+    shards = [
+        store.read_tensors(layout.run_file(study_with_runs.root, "mlp", k, 0)) for k in range(M)
+    ]
     logits = {
         f"{s}_logits": np.stack([one[f"{s}_logits"] for one in shards]) for s in ("train", "test")
     }
@@ -161,26 +168,26 @@ def test_nothing_is_trained_where_a_bank_was_imported(
     assert quality.masks == {"fit": 15, "validation": 5, "test": 4}
     study = change(copy.root, "masks = 0", "masks = 15")
     study.build(workers=0)
-    assert not study.bank_folder("mlp").exists()
-    assert study.has_bank("mlp")
+    assert not layout.bank_folder(study.root, "mlp").exists()
+    assert has_bank(study, "mlp")
     step = next(step for step in study.progress() if step.stage == "bank")
     assert step.complete
     other = change(copy.root, "train_limit = 300", "train_limit = 299")
-    with pytest.raises(StoreError, match="run bank of mlp belongs to other data"):
+    with pytest.raises(StoreError, match="run bank of mlp was made for different data"):
         other.build(workers=0, rebuild="data")
 
 
 def test_weights_alone_can_have_an_imported_bank(
     small_study: Study, study_folder: Path, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    shutil.copy(small_study.checkpoint_file("mlp", 0), study_folder / "0.safetensors")
+    shutil.copy(layout.checkpoint_file(small_study.root, "mlp", 0), study_folder / "0.safetensors")
     recipe = "epochs = 4\nlearning_rate = 0.05\nbatch_size = 64\ncheckpoints = 2"
     study = change(study_folder, recipe, 'weights = ["0.safetensors"]')
     with pytest.raises(SpecError, match="dataloupe import bank"):
         study.build(workers=0)
     study.import_bank(saved(tmp_path / "bank", files))
     build(study, workers=0)
-    assert study.has_bank("mlp")
+    assert has_bank(study, "mlp")
 
 
 def test_another_bank_takes_the_place_only_on_request_and_whole(
@@ -200,7 +207,7 @@ def test_another_bank_takes_the_place_only_on_request_and_whole(
     assert contents(copy.root) == before
     saved(folder, files)
     assert copy.import_bank(folder, runs=20, replace=True).runs == 20
-    assert len(list(copy.bank_import_file("mlp").parent.glob("*.safetensors"))) == 1
+    assert len(list(layout.bank_import_file(copy.root, "mlp").parent.glob("*.safetensors"))) == 1
     assert len(copy.bank()) == 20
 
 
@@ -208,11 +215,11 @@ def test_doctor_says_that_only_importing_again_mends_it(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     about = copy.import_bank(saved(tmp_path / "bank", files))
-    path = copy.imported_runs_file("mlp", about.fingerprint, 0)
+    path = layout.imported_runs_file(copy.root, "mlp", about.fingerprint, 0)
     path.write_bytes(path.read_bytes()[:-100])
     (finding,) = examine(copy, repair=True).broken
     assert "only importing it again mends it" in finding
-    assert not copy.has_bank("mlp")
+    assert not has_bank(copy, "mlp")
 
 
 # --- what cannot be ------------------------------------------------------------------------------
@@ -321,4 +328,4 @@ def test_a_file_that_is_cut_short_is_named(
 
 def test_runs_of_our_own_need_no_import(copy: Study, small_study: Study) -> None:
     with pytest.raises(ImportingError, match="need no import: copy them"):
-        copy.import_bank(small_study.bank_folder("mlp"))
+        copy.import_bank(layout.bank_folder(small_study.root, "mlp"))

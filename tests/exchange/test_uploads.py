@@ -25,9 +25,12 @@ from engine.exchange.uploads.keeping import Given, accept, delete, expire, renam
 from engine.exchange.uploads.report import Request, quick_report
 from engine.exchange.uploads.room import incoming, used_bytes
 from engine.running.kept_worker import KeptWorker
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError, UploadError
 from engine.study.doctor import examine
-from engine.study.uploads import read_uploads
+from engine.study.names import resolve_algorithm
+from engine.study.run_banks import wants_bank
+from engine.study.uploads import read_uploads, write_upload
 from tests.builders.hostile_uploads import (
     Attack,
     fitting_weights,
@@ -223,15 +226,15 @@ def test_an_upload_is_kept_under_its_digest_with_what_is_known_of_it(
     name = "../<b>best\0.safetensors"
     upload = accept(study, [named(name=name)], name=" Mine\n", who="ann@x.org", worker=worker)
     (file,) = upload.files
-    path = study.uploaded_weights_file(file.sha256)
+    path = layout.uploaded_weights_file(study.root, file.sha256)
     assert path.read_bytes() == GOOD
     assert store.file_digest(path) == file.sha256
     assert (upload.name, upload.who, file.name) == ("Mine", "ann@x.org", "<b>best.safetensors")
     assert "28 × 28" in upload.preprocessing
-    assert read_uploads(study)[upload.id] == upload
-    assert study.algorithm(upload.id) == upload.id
+    assert read_uploads(study.root)[upload.id] == upload
+    assert resolve_algorithm(study, upload.id) == upload.id
     assert study.checkpoints(upload.id) == 1
-    assert not study.wants_bank(upload.id)
+    assert not wants_bank(study, upload.id)
     assert upload.indicative
     assert upload.wanted == 4
 
@@ -334,14 +337,14 @@ def test_of_many_uploads_at_once_as_many_are_kept_as_there_is_room_for(
     assert said.count("kept") == fit == len(study.uploads)
     assert used_bytes(study) == fit * len(GOOD)
     assert all(re.match(r"kept|No room: uploads take [\d,]+ of 1 MiB", one) for one in said)
-    assert not list(study.uploads_folder.glob(".incoming-*"))
+    assert not list(layout.uploads_folder(study.root).glob(".incoming-*"))
 
 
 def test_what_arrives_counts_and_what_was_left_behind_does_not(
     study: Study, worker: KeptWorker
 ) -> None:
     bounded_study = bounded(study, quota_mib=1)
-    left_behind = study.uploads_folder / ".incoming-killed"
+    left_behind = layout.uploads_folder(study.root) / ".incoming-killed"
     left_behind.mkdir()
     for name, size in (("alive", 0), ("0.safetensors", 2**20)):
         (left_behind / name).write_bytes(bytes(size))
@@ -375,15 +378,15 @@ def test_uploads_are_renamed_and_deleted_and_share_files(study: Study, worker: K
     assert study.uploads[one.id].name == "<i>best</i>"
     with pytest.raises(UploadError, match="empty"):
         rename(study, one.id, " \n")
-    computed = study.outputs_file(one.id, 0, "test")
+    computed = layout.outputs_file(study.root, one.id, 0, "test")
     store.write_tensors(computed, {"logits": np.zeros(1, np.float32)}, "x")
     delete(study, one.id)
     assert not computed.exists()
-    assert [path.stem for path in study.uploaded_weights_files()] == sorted(
+    assert [path.stem for path in layout.uploaded_weights_files(study.root)] == sorted(
         file.sha256 for file in both.files
     )
     delete(study, both.id)
-    assert not study.uploaded_weights_files()
+    assert not layout.uploaded_weights_files(study.root)
     with pytest.raises(UploadError, match="no upload"):
         delete(study, both.id)
 
@@ -401,9 +404,9 @@ def test_uploads_expire(study: Study, worker: KeptWorker) -> None:
 def test_a_broken_record_hides_that_upload_alone(study: Study, worker: KeptWorker) -> None:
     one = accept(study, [named(variant(1))], worker=worker)
     other = accept(study, [named(variant(2))], worker=worker)
-    study.upload_file(one.id).write_text("{")
+    layout.upload_file(study.root, one.id).write_text("{")
     assert list(study.uploads) == [other.id]
-    study.upload_file(one.id).unlink()
+    write_upload(study.root, one)  # so that it can be deleted with its files
 
 
 # --- the quick report ----------------------------------------------------------------------------
@@ -414,7 +417,9 @@ def test_a_quick_report_agrees_with_what_the_model_says(small_study: Study, tmp_
     root = tmp_path / "copy"
     shutil.copytree(small_study.root, root)
     study = Study.open(root)
-    content = [study.checkpoint_file("mlp", number).read_bytes() for number in range(2)]
+    content = [
+        layout.checkpoint_file(study.root, "mlp", number).read_bytes() for number in range(2)
+    ]
     upload = accept(study, [named(c, f"{n}.safetensors") for n, c in enumerate(content)])
     worker = trial_worker(study)
     report = worker.call(quick_report, Request(root, upload.id, "mlp"), 60)
@@ -425,7 +430,7 @@ def test_a_quick_report_agrees_with_what_the_model_says(small_study: Study, tmp_
     lone = accept(study, [named(content[0])], worker=worker)
     report = worker.call(quick_report, Request(root, lone.id, "mlp"), 60)
     worker.end()
-    logits = store.read_tensors(study.outputs_file("mlp", 0, "test"))["logits"]
+    logits = store.read_tensors(layout.outputs_file(study.root, "mlp", 0, "test"))["logits"]
     predicted = np.array(study.dataset.classes)[logits.argmax(axis=1)]
     differ = predicted != truth["predicted"].to_numpy()
     assert report.accuracy == (predicted == study.table("test")["label"]).mean()
@@ -440,6 +445,6 @@ def test_a_quick_report_agrees_with_what_the_model_says(small_study: Study, tmp_
 def test_doctor_finds_an_uploaded_file_that_changed(study: Study, worker: KeptWorker) -> None:
     upload = accept(study, [named()], worker=worker)
     assert not examine(study).broken
-    path = study.uploaded_weights_file(upload.files[0].sha256)
+    path = layout.uploaded_weights_file(study.root, upload.files[0].sha256)
     path.write_bytes(GOOD[:-1] + b"\1")
     assert "no longer what was uploaded" in examine(study).broken[0]

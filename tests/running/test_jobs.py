@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.api import Study
 from engine.cli.main import main
 from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.process_tree import MARK, carries, end_all, processes
 from engine.running.jobs.queue import cancel, job, jobs, log, resume, retry, seconds_left, submit
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.study.reader import Study
 from tests.builders.job_processes import (
     SECONDS,
     ended,
@@ -39,12 +40,12 @@ from tests.builders.job_processes import (
 
 
 def test_jobs_run_in_order_one_at_a_time_and_say_what_they_gave(idle_study: Study) -> None:
-    assert jobs(idle_study) == []
+    assert jobs(idle_study.root) == []
     numbers = [
         submit(idle_study, "count", {"steps": n, "name": n}, f"Count to {n}") for n in (3, 2)
     ]
     first, second = (ended(idle_study, number) for number in numbers)
-    assert [one.id for one in jobs(idle_study)] == [2, 1]
+    assert [one.id for one in jobs(idle_study.root)] == [2, 1]
     assert (first.status, first.title, first.result) == ("done", "Count to 3", {"counted": 3})
     assert (first.done, first.total, first.what, first.attempt) == (3, 3, "counted 3", 1)
     assert first.submitted <= first.started <= first.ended <= second.started <= second.ended
@@ -58,16 +59,16 @@ def test_one_line_says_why_a_job_failed_and_its_log_says_more(idle_study: Study)
     assert (refused.status, refused.error) == ("failed", "The data do not fit: put them right.")
     assert stumbled.status == "failed"
     assert "ZeroDivisionError: division by zero" in stumbled.error
-    assert "Traceback" in log(idle_study, stumbled.id)
+    assert "Traceback" in log(idle_study.root, stumbled.id)
     assert (talked.status, talked.title) == ("done", "Test: talk")
-    assert log(idle_study, talked.id).endswith("good morning <b>\nfrom a child\n")
+    assert log(idle_study.root, talked.id).endswith("good morning <b>\nfrom a child\n")
 
 
 def test_the_build_is_a_job_like_any_other(study_folder: Path) -> None:
     study = Study.open(study_folder)
     number = submit(study, "build", {"device": "cpu", "workers": 0})
-    until(lambda: not job(study, number).active)
-    found = job(study, number)
+    until(lambda: not job(study.root, number).active)
+    found = job(study.root, number)
     assert (found.status, found.error) == ("done", "")
     assert found.done == found.total > 20
     assert all(step.complete for step in study.progress())
@@ -99,9 +100,9 @@ def test_what_was_there_before_is_no_speed(idle_study: Study) -> None:
         (marks / str(mark)).touch()
     number = submit(idle_study, "count", {"steps": 200, "seconds": 0.5, "name": "there"})
     under_way(idle_study, number, done=93)
-    found = job(idle_study, number)
+    found = job(idle_study.root, number)
     assert found.seconds_left > 0.4 * (200 - found.done)  # at 0.5 s each, less what has passed
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
     assert ended(idle_study, number).seconds_left is None
 
 
@@ -110,7 +111,7 @@ def test_what_was_there_before_is_no_speed(idle_study: Study) -> None:
 
 def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
     for kind, parameters, message in (
-        ("nothing", {}, "no kind of job 'nothing'; there are build"),
+        ("nothing", {}, "no job kind 'nothing'; kinds are build"),
         ("count", {"wrong": 1}, "takes no 'wrong'"),
         ("count", {"steps": float("nan")}, "plain JSON"),
         ("count", {"steps": object()}, "plain JSON"),
@@ -122,8 +123,8 @@ def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
     ):
         with pytest.raises(DataloupeError, match=message):
             submit(idle_study, kind, parameters)
-    assert jobs(idle_study) == []
-    assert not idle_study.jobs_file.exists()
+    assert jobs(idle_study.root) == []
+    assert not layout.jobs_file(idle_study.root).exists()
 
 
 def test_the_same_work_is_not_put_in_twice(idle_study: Study) -> None:
@@ -132,11 +133,11 @@ def test_the_same_work_is_not_put_in_twice(idle_study: Study) -> None:
     assert submit(idle_study, "count", {"seconds": 61.0}) == number + 1
     under_way(idle_study, number)
     assert submit(idle_study, "count", {"seconds": 60.0}) == number
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
     again = retry(idle_study, number)  # what is being stopped is no longer the same work
     assert again == number + 2
     for one in (again, number + 1):
-        cancel(idle_study, one)
+        cancel(idle_study.root, one)
     assert {ended(idle_study, one).status for one in (number, number + 1, again)} == {"cancelled"}
 
 
@@ -145,7 +146,7 @@ def test_many_submit_at_once(idle_study: Study) -> None:
         numbers = list(
             pool.map(lambda n: submit(idle_study, "count", {"steps": 1, "name": n % 4}), range(16))
         )
-    assert len(set(numbers)) == len(jobs(idle_study))
+    assert len(set(numbers)) == len(jobs(idle_study.root))
     assert {ended(idle_study, number).status for number in numbers} == {"done"}
     assert sorted(path.name for path in (idle_study.root / "marks").iterdir()) == [
         "0",
@@ -156,18 +157,20 @@ def test_many_submit_at_once(idle_study: Study) -> None:
 
 
 def test_no_such_job(idle_study: Study) -> None:
-    for act in (job, log, cancel, retry):
+    for act in (job, log, cancel):
         with pytest.raises(DataloupeError, match="has no job 7"):
-            act(idle_study, 7)
+            act(idle_study.root, 7)
+    with pytest.raises(DataloupeError, match="has no job 7"):
+        retry(idle_study, 7)
 
 
 def test_a_broken_or_foreign_database_is_named(idle_study: Study) -> None:
-    idle_study.jobs_file.parent.mkdir()
-    idle_study.jobs_file.write_bytes(b"no database" * 1000)
+    layout.jobs_file(idle_study.root).parent.mkdir()
+    layout.jobs_file(idle_study.root).write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match=r"jobs.sqlite is broken .*Remove it"):
-        jobs(idle_study)
-    idle_study.jobs_file.unlink()
-    connection = sqlite3.connect(idle_study.jobs_file)
+        jobs(idle_study.root)
+    layout.jobs_file(idle_study.root).unlink()
+    connection = sqlite3.connect(layout.jobs_file(idle_study.root))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StoreError, match="another version of Dataloupe"):
@@ -187,21 +190,21 @@ def test_cancelling_ends_every_process(idle_study: Study) -> None:
     number = submit(idle_study, "stubborn", {})
     until(lambda: len(processes_of(idle_study, number)) == 5)
     waiting = submit(idle_study, "count", {})
-    cancel(idle_study, waiting)
-    assert job(idle_study, waiting).status == "cancelled"
-    assert job(idle_study, waiting).started is None
-    cancel(idle_study, number)
-    assert job(idle_study, number).cancelling
+    cancel(idle_study.root, waiting)
+    assert job(idle_study.root, waiting).status == "cancelled"
+    assert job(idle_study.root, waiting).started is None
+    cancel(idle_study.root, number)
+    assert job(idle_study.root, number).cancelling
     assert ended(idle_study, number).status == "cancelled"
     assert processes_of(idle_study, number) == []
-    cancel(idle_study, number)
-    assert job(idle_study, number).status == "cancelled"
+    cancel(idle_study.root, number)
+    assert job(idle_study.root, number).status == "cancelled"
 
 
 def test_cancelling_ends_the_workers_of_a_pool(idle_study: Study) -> None:
     number = submit(idle_study, "pooled", {"seconds": 600.0})
     until(lambda: len(processes_of(idle_study, number)) == 3)
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
     assert ended(idle_study, number).status == "cancelled"
     assert processes_of(idle_study, number) == []
 
@@ -220,7 +223,7 @@ def test_a_process_without_the_mark_is_never_touched() -> None:
 def test_a_job_that_is_killed_from_outside_fails_with_one_line(idle_study: Study) -> None:
     number = submit(idle_study, "pooled", {"seconds": 600.0})
     until(lambda: len(processes_of(idle_study, number)) == 3)
-    with connected(idle_study) as connection:
+    with connected(idle_study.root) as connection:
         (pid,) = connection.execute("SELECT pid FROM jobs").fetchone()
     kill(pid)
     found = ended(idle_study, number)
@@ -238,9 +241,9 @@ def test_a_job_goes_on_while_its_runner_is_killed_and_replaced(idle_study: Study
     number = submit(idle_study, "count", {"steps": 12, "seconds": 0.25})
     under_way(idle_study, number, done=2)
     kill_runner(idle_study)
-    before = job(idle_study, number).done
-    until(lambda: job(idle_study, number).done > before)
-    resume(idle_study)
+    before = job(idle_study.root, number).done
+    until(lambda: job(idle_study.root, number).done > before)
+    resume(idle_study.root)
     found = ended(idle_study, number)
     assert (found.status, found.done, found.attempt) == ("done", 12, 1)
     assert len({path.read_text() for path in (idle_study.root / "marks" / "").rglob("?")}) == 1
@@ -250,7 +253,7 @@ def test_a_job_whose_runner_was_killed_can_be_cancelled(idle_study: Study) -> No
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number)
     kill_runner(idle_study)
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
     assert ended(idle_study, number).status == "cancelled"
     assert processes_of(idle_study, number) == []
 
@@ -263,18 +266,18 @@ def test_a_job_that_is_killed_with_its_runner_goes_on_from_there(
     kill_runner(idle_study)
     for pid in processes_of(idle_study, number):
         kill(pid)
-    assert job(idle_study, number).status == "running"
-    resume(idle_study)
+    assert job(idle_study.root, number).status == "running"
+    resume(idle_study.root)
     found = ended(idle_study, number)
     assert (found.status, found.done, found.attempt) == ("done", 8, 2)
     assert len({path.read_text() for path in (idle_study.root / "marks").rglob("?")}) == 2
-    assert log(idle_study, number).count("Test: count, start") == 2
+    assert log(idle_study.root, number).count("Test: count, start") == 2
 
 
 def test_work_that_keeps_killing_its_runner_is_given_up(idle_study: Study) -> None:
     number = submit(idle_study, "start_again", {})
-    until(lambda: (resume(idle_study), not job(idle_study, number).active)[1])
-    found = job(idle_study, number)
+    until(lambda: (resume(idle_study.root), not job(idle_study.root, number).active)[1])
+    found = job(idle_study.root, number)
     assert (found.status, found.attempt) == ("failed", 3)
     assert "interrupted 3 times" in found.error
 
@@ -283,9 +286,9 @@ def test_a_runner_that_is_told_to_end_puts_its_job_back(idle_study: Study) -> No
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number)
     os.kill(runners(idle_study.root)[0], signal.SIGTERM)
-    until(lambda: job(idle_study, number).status == "waiting")
+    until(lambda: job(idle_study.root, number).status == "waiting")
     assert processes_of(idle_study, number) == []
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
 
 
 def test_two_runners_are_one(idle_study: Study) -> None:
@@ -294,8 +297,11 @@ def test_two_runners_are_one(idle_study: Study) -> None:
     command = [sys.executable, "-m", "engine.running.jobs.runner", str(idle_study.root)]
     second = subprocess.run(command, env=os.environ, timeout=SECONDS, check=False)
     assert second.returncode == 0
-    assert (job(idle_study, number).status, job(idle_study, number).attempt) == ("running", 1)
-    cancel(idle_study, number)
+    assert (job(idle_study.root, number).status, job(idle_study.root, number).attempt) == (
+        "running",
+        1,
+    )
+    cancel(idle_study.root, number)
     assert ended(idle_study, number).status == "cancelled"
 
 
@@ -303,15 +309,15 @@ def test_a_study_that_is_moved_while_it_works(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     waiting = submit(idle_study, "count", {"steps": 1})
     under_way(idle_study, number, done=1)
-    mark, (runner,) = f"{home(idle_study)}:{number}", runners(idle_study.root)
+    mark, (runner,) = f"{home(idle_study.root)}:{number}", runners(idle_study.root)
     moved = Study(idle_study.root.rename(idle_study.root.with_name("moved")), idle_study.spec)
     until(lambda: not carries(runner, "") and stat(runner) == "Z")
     assert processes(mark) == []
-    found = job(moved, number)
+    found = job(moved.root, number)
     assert found.status == "failed"
     assert "was moved or removed while this job ran" in found.error
-    resume(moved)
-    assert "moved or copied" in job(moved, waiting).error
+    resume(moved.root)
+    assert "moved or copied" in job(moved.root, waiting).error
     assert ended(moved, retry(moved, waiting)).status == "done"
     assert not idle_study.root.exists()
 
@@ -319,7 +325,7 @@ def test_a_study_that_is_moved_while_it_works(idle_study: Study) -> None:
 def test_a_study_that_is_removed_while_it_works(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number, done=1)
-    mark, (runner,) = f"{home(idle_study)}:{number}", runners(idle_study.root)
+    mark, (runner,) = f"{home(idle_study.root)}:{number}", runners(idle_study.root)
     idle_study.root.rename(idle_study.root.with_name("trash"))
     shutil.rmtree(idle_study.root.with_name("trash"))
     until(lambda: stat(runner) == "Z")
@@ -330,12 +336,12 @@ def test_a_copy_of_a_study_does_not_do_its_work_again(idle_study: Study) -> None
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number)
     copy = Study.open(shutil.copytree(idle_study.root, idle_study.root.with_name("moved")))
-    resume(copy)
-    assert job(copy, number).status == "failed"
-    assert "moved or copied" in job(copy, number).error
-    assert job(idle_study, number).status == "running"
+    resume(copy.root)
+    assert job(copy.root, number).status == "failed"
+    assert "moved or copied" in job(copy.root, number).error
+    assert job(idle_study.root, number).status == "running"
     assert runners(copy.root) == []
-    cancel(idle_study, number)
+    cancel(idle_study.root, number)
     assert ended(idle_study, number).status == "cancelled"
 
 
@@ -351,7 +357,8 @@ def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str])
     counted = submit(idle_study, "count", {"steps": 4, "seconds": 0.1}, "Count [sheep]")
     code, out, _ = run("--wait", counted)
     assert code == 0
-    assert "4/4" in out
+    assert "Count [sheep]: started." in out
+    assert "Count [sheep]: finished after" in out
     refused = submit(idle_study, "refuse", {})
     assert run("--wait", refused)[::2] == (2, "dataloupe: The data do not fit: put them right.\n")
     assert "put them right" in run("--log", refused)[1]
@@ -373,6 +380,6 @@ def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str])
 
 
 def test_listing_starts_nothing(idle_study: Study) -> None:
-    assert queue.jobs(idle_study) == []
+    assert queue.jobs(idle_study.root) == []
     assert main(["jobs", str(idle_study.root)]) == 0
     assert not (idle_study.root / "jobs").exists()

@@ -17,13 +17,15 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dashboard import sheets
-from dashboard.data import gathered_url
+from dashboard.read import sprite_sheets
+from dashboard.read.studies import gathered_url
 from dashboard.routes import routes
+from engine.api import Study
 from engine.data import crop
 from engine.running import launch
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.examples import read_thumbnail
 from tests.builders.synthetic_study import write_study
 
 
@@ -53,7 +55,7 @@ def test_sprites_are_files_that_a_browser_keeps(study: Study, port: int) -> None
     assert status == 200
     assert headers["content-type"] == "image/webp"
     assert "immutable" in headers["cache-control"]
-    assert body == study.sprite_file("test", 0).read_bytes()
+    assert body == layout.sprite_file(study.root, "test", 0).read_bytes()
 
 
 def test_a_sheet_of_any_rows_is_gathered(study: Study, port: int) -> None:
@@ -65,7 +67,7 @@ def test_a_sheet_of_any_rows_is_gathered(study: Study, port: int) -> None:
     with Image.open(io.BytesIO(body)) as sheet:
         for place, row in enumerate((7, 0, 3)):
             np.testing.assert_array_equal(
-                crop(sheet, place, study.dataset.cell), study.thumbnail("test", row)
+                crop(sheet, place, study.dataset.cell), read_thumbnail(study, "test", row)
             )
 
 
@@ -75,11 +77,11 @@ def test_a_sheet_is_begun_before_it_is_asked_for_and_a_missing_one_is_tried_agai
     study = write_study(tmp_path / "study")
     address = gathered_url(study, "test", (7, 0, 3))
     app = TestClient(Starlette(routes=routes(study.root)))
-    made = sheets.gathered.cache_info()
+    made = sprite_sheets.gathered.cache_info()
     assert app.get(address).status_code == 200
-    assert sheets.gathered.cache_info().misses == made.misses
+    assert sprite_sheets.gathered.cache_info().misses == made.misses
 
-    file = study.sprite_file("train", 0)
+    file = layout.sprite_file(study.root, "train", 0)
     content = file.read_bytes()
     file.unlink()
     address = gathered_url(study, "train", (1, 2))
@@ -159,7 +161,7 @@ def test_a_port_that_another_server_took_first_is_left_to_it(
     [
         ("127.0.0.1", 0, "does not exist"),
         ("127.0.0.1", 70_000, "does not exist"),
-        ("no.such.host.invalid", 8600, "no address"),
+        ("no.such.host.invalid", 8600, "not an address"),
     ],
 )
 def test_impossible_places(study: Study, address: str, port: int, message: str) -> None:

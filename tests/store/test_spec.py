@@ -44,6 +44,12 @@ def test_a_small_spec_is_enough(tmp_path: Path) -> None:
         ('source = "fashion-mnist"', "", 3, ["'data.source' is missing"]),
         ("[algorithms.cnn]", '[algorithms."a b"]', 6, ["'a b'", "letters, digits"]),
         ('name = "Test"', 'name = "Test"\nseed = -1', 2, ["seed", "-1"]),
+        (
+            "[algorithms.cnn]",
+            '[trak]\nroad = "primal"\n\n[algorithms.cnn]',
+            7,
+            ["'trak.road' has a new name", "write 'trak.solver'"],
+        ),
     ],
 )
 def test_errors_name_line_key_and_what_is_allowed(tmp_path, old, new, line, words) -> None:

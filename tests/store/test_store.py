@@ -43,7 +43,7 @@ def test_shards_are_ordinary_safetensors(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     store.write_tensors(path, {"x": x, "empty": np.empty((0, 4), np.float32)}, "made", {"seed": 1})
     np.testing.assert_array_equal(load_file(path)["x"], x)
-    assert store.read_made_by(path) == {"seed": 1}
+    assert store.read_metadata(path) == {"seed": 1}
 
 
 def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
 )
 def test_fingerprints_differ_when_their_parts_do(a, b) -> None:
     same = repr(a) == repr(b)
-    assert (store.fingerprint(a) == store.fingerprint(b)) == same
+    assert (store.fingerprint_of(a) == store.fingerprint_of(b)) == same
 
 
 def test_fingerprint_ignores_the_order_of_keys() -> None:
-    assert store.fingerprint({"a": 1, "b": 2}) == store.fingerprint({"b": 2, "a": 1})
+    assert store.fingerprint_of({"a": 1, "b": 2}) == store.fingerprint_of({"b": 2, "a": 1})
 
 
 def test_a_matrix_filled_in_blocks_is_the_file_that_one_write_gives(tmp_path: Path):

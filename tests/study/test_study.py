@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 
 import engine
 from engine import DataloupeError, SpecError, StoreError, Study
+from engine.store import layout
 from engine.store.sharded_rows import ShardedRows
+from engine.study.examples import read_stacked_arrays, read_thumbnail
+from engine.study.models import read_probabilities
+from engine.study.rankings import find_influences, read_top, read_top_of_training, read_totals
 
 
 def test_explain_gives_the_largest_scores_of_both_signs(small_study: Study) -> None:
@@ -28,11 +32,11 @@ def test_explain_gives_the_largest_scores_of_both_signs(small_study: Study) -> N
 
 
 def test_beyond_the_stored_k_the_index_answers(small_study: Study) -> None:
-    assert small_study.top()["support_index"].shape[1] == 20
+    assert read_top(small_study)["support_index"].shape[1] == 20
     scores = small_study.scores(range(10))
     hits = 0
     for test in range(10):
-        rows, found, *_ = small_study.influences(test, 60)
+        rows, found, *_ = find_influences(small_study, test, 60)
         assert (np.diff(found) <= 0).all()
         np.testing.assert_allclose(found, scores[test, rows], rtol=1e-5)
         hits += len(set(rows) & set(np.argsort(-scores[test])[:60]))
@@ -40,21 +44,21 @@ def test_beyond_the_stored_k_the_index_answers(small_study: Study) -> None:
 
 
 def test_all_training_examples_can_be_asked_for(small_study: Study) -> None:
-    support, _, oppose, _ = small_study.influences(0, 10_000)
+    support, _, oppose, _ = find_influences(small_study, 0, 10_000)
     assert sorted([*support, *oppose]) == list(range(300))
 
 
 def test_every_training_example_knows_whom_it_helps_and_hurts(small_study: Study) -> None:
     scores = small_study.scores(range(60))
     for train in (0, 17, 299):
-        top = small_study.top_of_training(train)
+        top = read_top_of_training(small_study, train)
         assert top["support_index"][0] == scores[:, train].argmax()
         assert top["oppose_index"][0] == scores[:, train].argmin()
 
 
 def test_totals_are_sums_over_the_whole_score_matrix(small_study: Study) -> None:
     scores = small_study.scores(range(60)).astype(np.float64)
-    totals = small_study.totals()
+    totals = read_totals(small_study)
     for sign, part in (("support", np.maximum(scores, 0)), ("oppose", np.minimum(scores, 0))):
         np.testing.assert_allclose(totals[f"test_{sign}"], part.sum(axis=1), rtol=1e-5)
         np.testing.assert_allclose(totals[f"train_{sign}"], part.sum(axis=0), rtol=1e-5)
@@ -71,8 +75,10 @@ def test_an_explanation_names_its_example_and_is_json(small_study: Study) -> Non
 
 
 def test_the_thumbnail_is_the_picture(small_study: Study) -> None:
-    pixels = small_study.stacked_arrays("test")["input"][5, 0]
-    np.testing.assert_array_equal(np.asarray(small_study.thumbnail("test", 5).convert("L")), pixels)
+    pixels = read_stacked_arrays(small_study, "test")["input"][5, 0]
+    np.testing.assert_array_equal(
+        np.asarray(read_thumbnail(small_study, "test", 5).convert("L")), pixels
+    )
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
@@ -91,7 +97,7 @@ def test_confidence_and_margin_are_those_of_the_checkpoints(small_study: Study) 
     from engine import store
 
     outputs = [
-        store.read_tensors(small_study.outputs_file("mlp", checkpoint, "test"))
+        store.read_tensors(layout.outputs_file(small_study.root, "mlp", checkpoint, "test"))
         for checkpoint in range(2)
     ]
     probabilities = np.mean(
@@ -100,7 +106,7 @@ def test_confidence_and_margin_are_those_of_the_checkpoints(small_study: Study) 
     predictions = small_study.predictions("test")
     np.testing.assert_allclose(predictions["confidence"], probabilities.max(1), rtol=1e-5)
     for row in (0, 33):
-        found = small_study.probabilities("test", row)
+        found = read_probabilities(small_study, "test", row)
         np.testing.assert_allclose(found, probabilities[row], rtol=1e-5)
         assert small_study.dataset.classes[found.argmax()] == predictions["predicted"][row]
     margins = np.mean([o["output"] for o in outputs], axis=0)
@@ -125,7 +131,7 @@ def test_wrong_questions_get_a_clear_line(small_study: Study, call, words: str) 
 
 
 def test_opening_what_is_no_study(tmp_path: Path, study_folder: Path) -> None:
-    with pytest.raises(SpecError, match="no folder"):
+    with pytest.raises(SpecError, match="not a folder"):
         Study.open(tmp_path / "nothing")
     with pytest.raises(SpecError, match=r"study\.toml does not exist"):
         Study.open(tmp_path)

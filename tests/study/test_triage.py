@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import DataloupeError, Study, store
+from engine.store import layout
 from engine.study.triage import Change, changes, note, replay, tag, triage, undo, untag
 from tests.builders.synthetic_study import write_study
 
@@ -71,9 +72,9 @@ def test_many_at_once_lose_nothing(study: Study) -> None:
 def test_changes_of_other_data_and_broken_ones_do_not_count(study: Study) -> None:
     tag(study, "cnn", 1, "a")
     other = tag(study, "cnn", 1, "b")
-    path = study.triage_file(other.id)
+    path = layout.triage_file(study.root, other.id)
     store.write_json(path, {**vars(other), "data": "of another"}, "")
-    study.triage_file("broken").write_text("{")
+    layout.triage_file(study.root, "broken").write_text("{")
     assert [change.value for change in changes(study, "cnn")] == ["a"]
 
 
@@ -83,7 +84,7 @@ def test_no_proper_tag(study: Study, name: str) -> None:
         tag(study, "cnn", 1, name)
     with pytest.raises(DataloupeError, match="A note has 1 to 2,000 characters"):
         note(study, "cnn", 1, "x" * 2001)
-    assert not study.triage_files()
+    assert not layout.triage_files(study.root)
 
 
 ACTIONS = st.lists(st.tuples(st.sampled_from(["tag", "untag", "note"]), st.sampled_from("abc")))

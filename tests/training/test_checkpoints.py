@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.models import build_model
-from engine.store import FINGERPRINT_KEY, read_header, read_made_by
+from engine.store import FINGERPRINT_KEY, read_header, read_metadata
 from engine.store.errors import CheckpointError
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
@@ -54,7 +54,7 @@ def test_a_round_trip_is_exact(path: Path):
     model = model_of(0).to(memory_format=torch.channels_last)
     save_weights(path, model, "0123", {"seed": 0})
     assert read_header(path)[1][FINGERPRINT_KEY] == "0123"
-    assert read_made_by(path) == {"seed": 0}
+    assert read_metadata(path) == {"seed": 0}
     loaded = model_of(1)
     assert not same(loaded, model)
     load_weights(path, loaded)
@@ -64,6 +64,7 @@ def test_a_round_trip_is_exact(path: Path):
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.determinism
 def test_loaded_weights_say_the_same_bytes_as_trained_ones(path: Path):
     """A resumed build evaluates the file, an undisturbed one the model in memory."""
     task = load_task("image-classification")

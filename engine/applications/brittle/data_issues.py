@@ -11,9 +11,14 @@ from typing import Literal
 
 import numpy as np
 
-from engine.attribution.scores import ranges
+from engine.store import layout
 from engine.store.layout import SPLITS, Split
-from engine.study.reader import Study
+from engine.store.rows import ranges
+from engine.study.examples import read_arrays, read_stacked_arrays, shard_count
+from engine.study.models import read_predictions
+from engine.study.neighbours import has_neighbours, read_similarity
+from engine.study.rankings import read_top, read_totals
+from engine.study.reader import StudyReader
 
 Flag = Literal["label", "training-label", "leak", "near-copy", "lone-support"]
 
@@ -36,14 +41,14 @@ RULES: Mapping[Flag, str] = {
 }
 
 
-def flags(study: Study, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
+def flags(study: StudyReader, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
     """Which test examples each rule holds for: bool `[n_test]`. Rules that need what the study
     lacks (similar examples, pictures) hold for none."""
-    said = study.predictions("test", algorithm)
+    said = read_predictions(study, "test", algorithm)
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
     none = np.zeros(len(said), dtype=bool)
     found: dict[Flag, np.ndarray] = dict.fromkeys(RULES, none)
-    if study.has_neighbours(algorithm) and study.similarity(algorithm).checkpoints:
+    if has_neighbours(study, algorithm) and read_similarity(study, algorithm).checkpoints:
         near = nearest(study, algorithm, "test")
         predicted = said["predicted"].to_numpy()
         agree = (labels["train"][near] == predicted[:, None]).sum(axis=1) >= AGREE
@@ -55,17 +60,20 @@ def flags(study: Study, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
             found["near-copy"] = near_copies(study, near)
     found["leak"] = np.array([bool(rows) for rows in same_inputs(study)], dtype=bool)
     found["near-copy"] = found["near-copy"] & ~found["leak"]
-    top, totals = study.top(algorithm, method), study.totals(algorithm, method)
+    top, totals = read_top(study, algorithm, method), read_totals(study, algorithm, method)
     strongest = np.maximum(top["support_score"][:, 0], 0)
     found["lone-support"] = (strongest > 0) & (strongest >= LONE * totals["test_support"])
     return found
 
 
-def nearest(study: Study, algorithm: str, split: Split) -> np.ndarray:
+def nearest(study: StudyReader, algorithm: str, split: Split) -> np.ndarray:
     """The most similar training rows of every example, `[n, NEIGHBOURS]` or fewer."""
     from engine import store
 
-    files = [study.neighbours_file(algorithm, split, n) for n in range(study.shards(split))]
+    files = [
+        layout.neighbours_file(study.root, algorithm, split, n)
+        for n in range(shard_count(study, split))
+    ]
     parts = [store.read_tensors(file)["index"][:, :NEIGHBOURS] for file in files]
     rows: np.ndarray = np.concatenate(parts)
     return rows
@@ -83,9 +91,11 @@ def doubtful_labels(labels: np.ndarray, near: np.ndarray) -> np.ndarray:
     return doubtful
 
 
-def influenced_by(study: Study, algorithm: str, method: str, marked: np.ndarray) -> np.ndarray:
+def influenced_by(
+    study: StudyReader, algorithm: str, method: str, marked: np.ndarray
+) -> np.ndarray:
     """Whether a marked training example is among the strongest of either sign: bool `[n_test]`."""
-    top = study.top(algorithm, method)
+    top = read_top(study, algorithm, method)
     found = np.zeros(study.dataset.n_test, dtype=bool)
     for sign in ("support", "oppose"):
         index = top[f"{sign}_index"][:, :LOOKED_AT]
@@ -93,7 +103,7 @@ def influenced_by(study: Study, algorithm: str, method: str, marked: np.ndarray)
     return found
 
 
-def same_inputs(study: Study) -> list[list[int]]:
+def same_inputs(study: StudyReader) -> list[list[int]]:
     """For every test example the training rows with exactly its input, whatever their labels."""
     rows: dict[bytes, list[int]] = {}
     for row, digest in enumerate(_digests(study, "train")):
@@ -101,10 +111,10 @@ def same_inputs(study: Study) -> list[list[int]]:
     return [rows.get(digest, []) for digest in _digests(study, "test")]
 
 
-def _digests(study: Study, split: Split) -> list[bytes]:
+def _digests(study: StudyReader, split: Split) -> list[bytes]:
     """A digest of every example's input: all its arrays but the label."""
     found = []
-    for shard in study.arrays(split):
+    for shard in read_arrays(study, split):
         inputs = [np.asarray(shard[name]) for name in sorted(shard) if name != "label"]
         for row in range(len(inputs[0])):
             digest = hashlib.blake2b(digest_size=16)
@@ -114,9 +124,9 @@ def _digests(study: Study, split: Split) -> list[bytes]:
     return found
 
 
-def near_copies(study: Study, near: np.ndarray) -> np.ndarray:
+def near_copies(study: StudyReader, near: np.ndarray) -> np.ndarray:
     """Whether pixels correlate by `ALIKE` with one of its most similar pictures: bool `[n]`."""
-    own, training = (study.stacked_arrays(split)["input"] for split in ("test", "train"))
+    own, training = (read_stacked_arrays(study, split)["input"] for split in ("test", "train"))
     found = np.zeros(len(near), dtype=bool)
     for block in ranges(range(len(near)), 256):
         rows = np.arange(block.start, block.stop)

@@ -33,11 +33,19 @@ from engine.applications.verification.record import Verification
 from engine.applications.verification.verifying import Request, check, request_of, verify_all
 from engine.attribution.evaluation.effects import removals
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
-from engine.attribution.scores import ranges, top_k_among
+from engine.attribution.scores.top_k import top_k_among
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.store.rows import ranges
+from engine.study.methods import read_quality
+from engine.study.models import read_predictions
+from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.rankings import read_top
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
+from engine.study.trust import read_predicted_and_actual
 
 AT_MOST = 20
 MOST = 1000
@@ -137,9 +145,12 @@ class Supports:
 
     def flip_rate(self, tests: np.ndarray) -> np.ndarray:
         """Predicted share of retrained models that flip, without the first 1 to K: `[t, K]`."""
+        from scipy.special import ndtr
+
         deviation = np.hypot(self.reach(tests) / TWO_SIDED_95, self.lead_deviation[tests, None])
         towards = np.where(self.right[tests], -1, 1)[:, None]
-        return _normal(towards * self.after(tests) / np.maximum(deviation, 1e-12))
+        below: np.ndarray = ndtr(towards * self.after(tests) / np.maximum(deviation, 1e-12))
+        return below
 
     def removal(self, test: int, size: int | None = None) -> np.ndarray:
         """Training rows to remove, strongest first: as many as said, or the support estimate."""
@@ -163,7 +174,10 @@ class Supports:
 
 
 def find(
-    study: Study, algorithm: str | None = None, method: str | None = None, at_most: int = AT_MOST
+    study: StudyReader,
+    algorithm: str | None = None,
+    method: str | None = None,
+    at_most: int = AT_MOST,
 ) -> Supports:
     """Estimate the support of every test example.
 
@@ -175,11 +189,11 @@ def find(
         DataloupeError: No such algorithm or method, or `at_most` is not from 1 to `MOST`.
         StoreError: Scores or predictions are not built yet.
     """
-    algorithm = study.algorithm(algorithm)
-    method = study.method(algorithm, method)
+    algorithm = resolve_algorithm(study, algorithm)
+    method = resolve_method(study, algorithm, method)
     if not 1 <= at_most <= MOST:
         raise DataloupeError(f"at most must be from 1 to {MOST:,} examples, not {at_most:,}.")
-    right = study.predictions("test", algorithm)["correct"].to_numpy(dtype=bool)
+    right = read_predictions(study, "test", algorithm)["correct"].to_numpy(dtype=bool)
     each = leads(study, algorithm)
     checkpoints = len(each)
     index, score = _strongest(study, algorithm, method, min(at_most, study.dataset.n_train), right)
@@ -198,18 +212,18 @@ def find(
         score=score,
         units=_units(study, algorithm, method),
         n_train=study.dataset.n_train,
-        scores=store.json_made_from(study.search_file(algorithm, method)),
+        scores=store.json_fingerprint(layout.search_file(study.root, algorithm, method)),
     )
 
 
-def leads(study: Study, algorithm: str) -> np.ndarray:
+def leads(study: StudyReader, algorithm: str) -> np.ndarray:
     """Logit of the true label less the largest other: float64 `[checkpoints, n_test]`."""
     number = {name: place for place, name in enumerate(study.dataset.classes)}
     labels = study.table("test")["label"].map(number).to_numpy(dtype=np.int64)
     rows = np.arange(len(labels))
     found = np.empty((study.checkpoints(algorithm), len(labels)))
     for checkpoint, row in enumerate(found):
-        path = study.outputs_file(algorithm, checkpoint, "test")
+        path = layout.outputs_file(study.root, algorithm, checkpoint, "test")
         logits = np.array(store.read_tensors(path)["logits"], np.float64)
         own = logits[rows, labels]
         logits[rows, labels] = -np.inf
@@ -217,12 +231,12 @@ def leads(study: Study, algorithm: str) -> np.ndarray:
     return found
 
 
-def _units(study: Study, algorithm: str, method: str) -> Units | None:
-    quality = study.quality(algorithm)
+def _units(study: StudyReader, algorithm: str, method: str) -> Units | None:
+    quality = read_quality(study, algorithm)
     measured = None if quality is None else quality.methods.get(method)
     if quality is None or measured is None or measured.units is None:
         return None
-    outputs = study.predicted_and_actual(algorithm, method)
+    outputs = read_predicted_and_actual(study, algorithm, method)
     variances = np.empty(len(outputs["actual"]))
     for block in ranges(range(len(variances)), 4096):
         rows = slice(block.start, block.stop)
@@ -232,10 +246,10 @@ def _units(study: Study, algorithm: str, method: str) -> Units | None:
 
 
 def _strongest(
-    study: Study, algorithm: str, method: str, k: int, right: np.ndarray
+    study: StudyReader, algorithm: str, method: str, k: int, right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Supporters of right predictions, opposers of wrong ones: rows and scores `[n, k]`."""
-    top = study.top(algorithm, method)
+    top = read_top(study, algorithm, method)
     if k > top["support_index"].shape[1]:
         top = _look_through(study, algorithm, method, k)
     index = np.where(right[:, None], top["support_index"][:, :k], top["oppose_index"][:, :k])
@@ -243,9 +257,9 @@ def _strongest(
     return index, score
 
 
-def _look_through(study: Study, algorithm: str, method: str, k: int) -> dict[str, np.ndarray]:
+def _look_through(study: StudyReader, algorithm: str, method: str, k: int) -> dict[str, np.ndarray]:
     """Top-k of both signs where more are wanted than are stored, in blocks of test rows."""
-    scores = study.score_matrix(algorithm, method)
+    scores = read_score_matrix(study, algorithm, method)
     # A score, its key in 8 bytes, one of each sign, and what sorting takes.
     step = max(1, _BLOCK_BYTES // (32 * scores.n_train))
     everyone = np.arange(scores.n_train)
@@ -256,7 +270,7 @@ def _look_through(study: Study, algorithm: str, method: str, k: int) -> dict[str
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _leave_every_class_one(study: Study, index: np.ndarray, score: np.ndarray) -> None:
+def _leave_every_class_one(study: StudyReader, index: np.ndarray, score: np.ndarray) -> None:
     """End removal sets before they hold all of a class, in place."""
     labels = np.unique(study.table("train")["label"].to_numpy(), return_inverse=True)[1]
     sizes = np.bincount(labels)
@@ -267,22 +281,11 @@ def _leave_every_class_one(study: Study, index: np.ndarray, score: np.ndarray) -
     index[ended], score[ended] = -1, 0
 
 
-def _normal(x: np.ndarray) -> np.ndarray:
-    """Distribution function of the standard normal, to 1e-7 (Abramowitz and Stegun 26.2.17)."""
-    t = 1 / (1 + 0.2316419 * np.abs(x))
-    series = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    upper = np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * series
-    below: np.ndarray = np.where(x >= 0, 1 - upper, upper)
-    return below
-
-
 # --- verifying ----------------------------------------------------------------------------------
 
 
 def verify_brittle(
-    study: Study,
+    study: StudyReader,
     supports: Supports,
     tests: Iterable[int],
     *,
@@ -308,7 +311,7 @@ def verify_brittle(
     )
 
 
-def requests(study: Study, supports: Supports, tests: Iterable[int]) -> list[Request]:
+def requests(study: StudyReader, supports: Supports, tests: Iterable[int]) -> list[Request]:
     """The removal sets of predictions said to flip. Raises as `verify_brittle`."""
     found = []
     for test in tests:
@@ -321,20 +324,20 @@ def requests(study: Study, supports: Supports, tests: Iterable[int]) -> list[Req
     return found
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `verify_brittle`."""
     defaults: dict[str, Any] = {"tests": [], "at_most": AT_MOST, "seeds": 5, "algorithm": None}
     defaults |= {"method": None, "device": "auto", "workers": None}
-    request = complete(defaults, parameters)
-    algorithm, method = check(study, request["algorithm"], request["method"], request["seeds"])
-    tests = [study.row("test", test) for test in request["tests"]]
+    asked = complete(defaults, parameters)
+    algorithm, method = check(study, asked["algorithm"], asked["method"], asked["seeds"])
+    tests = [resolve_row(study, "test", test) for test in asked["tests"]]
     if not tests:
         raise DataloupeError("No predictions are named to verify.")
-    requests(study, find(study, algorithm, method, request["at_most"]), tests)
-    return request | {"tests": tests, "algorithm": algorithm, "method": method}
+    requests(study, find(study, algorithm, method, asked["at_most"]), tests)
+    return asked | {"tests": tests, "algorithm": algorithm, "method": method}
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: verify predictions by their removal sets.
 
     Args:

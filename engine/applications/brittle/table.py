@@ -23,9 +23,11 @@ from engine.applications.brittle.data_issues import Flag
 from engine.applications.brittle.supports import Supports, verified
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
-from engine.store.csv_cells import harmless
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.store.text import harmless
+from engine.study.models import read_predictions
+from engine.study.reader import StudyReader
 from engine.study.triage import Triage
 
 Format = Literal["csv", "json", "parquet"]
@@ -73,7 +75,7 @@ COLUMNS = pa.schema(
 
 
 def brittle_table(
-    study: Study,
+    study: StudyReader,
     supports: Supports,
     verifications: Sequence[Verification] = (),
     flags: dict[Flag, np.ndarray] | None = None,
@@ -88,7 +90,7 @@ def brittle_table(
     """
     rows = supports.ranked if rows is None else np.asarray(rows, np.int64)
     test, train = study.table("test"), study.table("train")
-    said = study.predictions("test", supports.algorithm)
+    said = read_predictions(study, "test", supports.algorithm)
     ids = train["id"].astype(str).to_numpy()
     removals = [supports.removal(int(row)).tolist() for row in rows]
     sizes = supports.size[rows]
@@ -164,7 +166,7 @@ def status_of(flips: bool, flipped: bool | None) -> Status:
     return "predicted" if flipped is None else "verified" if flipped else "refuted"
 
 
-def other_classes(study: Study, supports: Supports) -> np.ndarray:
+def other_classes(study: StudyReader, supports: Supports) -> np.ndarray:
     """The class that each prediction would flip to: the runner-up of a right one, the true label of
     a wrong one; object `[n_test]`."""
     classes = np.array(study.dataset.classes, dtype=object)
@@ -173,7 +175,7 @@ def other_classes(study: Study, supports: Supports) -> np.ndarray:
     own = np.array([number[label] for label in labels])
     total = np.zeros((len(labels), len(classes)))
     for checkpoint in range(supports.checkpoints):
-        path = study.outputs_file(supports.algorithm, checkpoint, "test")
+        path = layout.outputs_file(study.root, supports.algorithm, checkpoint, "test")
         total += store.read_tensors(path)["logits"]
     total[np.arange(len(own)), own] = -np.inf
     other: np.ndarray = np.where(supports.right, classes[total.argmax(axis=1)], labels)

@@ -24,8 +24,11 @@ from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.job import run_hypothesis, run_job
 from engine.data.templates import spec_from_template
 from engine.running.progress import Report
+from engine.store import layout
 from engine.store.errors import SpecError
-from engine.study.reader import Study
+from engine.study.creation import create_study
+from engine.study.models import read_predictions
+from engine.study.reader import StudyReader
 
 PICTURES = 300
 """Test pictures that transformations are tried on."""
@@ -80,7 +83,7 @@ class Outcome:
     planted: list[float]
 
 
-def open_case(name: str, root: Path) -> Study:
+def open_case(name: str, root: Path) -> StudyReader:
     """The study of a case, perhaps not built; made in `root` where there is none.
 
     Raises:
@@ -90,15 +93,15 @@ def open_case(name: str, root: Path) -> Study:
         raise SpecError(f"There is no case study {name!r}; there are {', '.join(CASES)}.")
     spec = spec_from_template(f"case-{name}")
     if not (root / "study.toml").exists():
-        return Study.create(root, spec)
-    study = Study.open(root)
+        return create_study(root, spec)
+    study = StudyReader.open(root)
     if study.spec.name != tomllib.loads(spec)["name"]:
         raise SpecError(f"{root} holds another study, {study.spec.name!r}; name another folder.")
     return study
 
 
 def run(
-    study: Study,
+    study: StudyReader,
     name: str,
     device: str = "auto",
     workers: int | None = None,
@@ -119,16 +122,16 @@ def run(
         "rows": _rows(study, case),
     }
     tested = run_hypothesis(study, asked, report)["hypothesis"]
-    kept = store.read_json(study.hypothesis_file(comparison["id"], tested))
+    kept = store.read_json(layout.hypothesis_file(study.root, comparison["id"], tested))
     return Outcome(
-        {one: float(study.predictions("test", one)["correct"].mean()) for one in (a, b)},
+        {one: float(read_predictions(study, "test", one)["correct"].mean()) for one in (a, b)},
         comparison,
         kept["tested"],
         _planted(study, case, comparison),
     )
 
 
-def _rows(study: Study, case: CaseStudy) -> list[int]:
+def _rows(study: StudyReader, case: CaseStudy) -> list[int]:
     """Test pictures that do not carry what was planted: the first of them."""
     rows = np.arange(study.dataset.n_test)
     if case.planted:
@@ -136,7 +139,7 @@ def _rows(study: Study, case: CaseStudy) -> list[int]:
     return [int(row) for row in rows[:PICTURES]]
 
 
-def _planted(study: Study, case: CaseStudy, comparison: dict[str, Any]) -> list[float]:
+def _planted(study: StudyReader, case: CaseStudy, comparison: dict[str, Any]) -> list[float]:
     if case.planted is None:
         return []
     carries = study.table("train")[case.planted].to_numpy(bool)

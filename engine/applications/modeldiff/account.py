@@ -10,7 +10,8 @@ import numpy as np
 
 from engine.applications.modeldiff.residuals import Directions
 from engine.applications.modeldiff.significance import LEVEL
-from engine.study.reader import Study
+from engine.study.models import has_predictions, read_predictions
+from engine.study.reader import StudyReader
 
 SHOWN = 50
 """Training rows of each sign, and the most test rows of the subpopulation."""
@@ -68,7 +69,12 @@ class Account:
 
 
 def accounts(
-    study: Study, found: Directions, p: np.ndarray, own: str, other: str, names: tuple[str, str]
+    study: StudyReader,
+    found: Directions,
+    p: np.ndarray,
+    own: str,
+    other: str,
+    names: tuple[str, str],
 ) -> list[Account]:
     """Say what each direction is.
 
@@ -81,9 +87,9 @@ def accounts(
     """
     labels = {split: study.table(split)["label"].to_numpy() for split in ("train", "test")}  # type: ignore[arg-type]
     right = {
-        name: study.predictions("test", name)["correct"].to_numpy()
+        name: read_predictions(study, "test", name)["correct"].to_numpy()
         for name in (own, other)
-        if study.has_predictions(name)
+        if has_predictions(study, name)
     }
     n_tests = max(1, min(SHOWN, round(_SHARE * study.dataset.n_test)))
     result = []

@@ -21,12 +21,16 @@ from engine.applications.modeldiff.halves import (
 )
 from engine.applications.modeldiff.residuals import Directions, Residuals, directions, residuals
 from engine.applications.modeldiff.significance import LEVEL, Null, p_values
-from engine.attribution.datamodels.bank import RunBank
-from engine.build.stages.search import scores_are
+from engine.attribution.datamodels.run_bank import RunBank
+from engine.build.stages.search import method_fingerprint
 from engine.running.progress import Report
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, TRAK
-from engine.study.reader import Study
+from engine.study.methods import method_title, scored_methods
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
 from engine.study.uploads import ENOUGH
 
 CODE = 2
@@ -47,14 +51,14 @@ class Side:
     checkpoints: int
 
 
-def side(study: Study, algorithm: str, method: str | None = None) -> Side:
+def side(study: StudyReader, algorithm: str, method: str | None = None) -> Side:
     """An algorithm with scores.
 
     Raises:
         DataloupeError: There is no such algorithm or method. StoreError: It has no scores yet.
     """
-    algorithm = study.algorithm(algorithm)
-    scored = study.scored_methods(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
+    scored = scored_methods(study, algorithm)
     if not scored:
         raise StoreError(
             f"{algorithm} has no scores yet. `dataloupe build {study.root}` makes those of "
@@ -67,17 +71,19 @@ def side(study: Study, algorithm: str, method: str | None = None) -> Side:
         )
     upload = study.uploads.get(algorithm)
     name = algorithm if upload is None else upload.name
-    title = study.method_title(algorithm, method)
+    title = method_title(study, algorithm, method)
     return Side(algorithm, method, name, title, study.checkpoints(algorithm))
 
 
-def comparison_id(study: Study, a: Side, b: Side, k: int) -> str:
+def comparison_id(study: StudyReader, a: Side, b: Side, k: int) -> str:
     """The same for the same scores, whenever they are compared."""
-    sides = [[s.algorithm, s.method, scores_are(study, s.algorithm, s.method)] for s in (a, b)]
-    return store.fingerprint("comparison", CODE, sides, k)
+    sides = [
+        [s.algorithm, s.method, method_fingerprint(study, s.algorithm, s.method)] for s in (a, b)
+    ]
+    return store.fingerprint_of("comparison", CODE, sides, k)
 
 
-def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = None) -> str:
+def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | None = None) -> str:
     """Find the k strongest distinguishing directions both ways; return the comparison's id.
 
     Args:
@@ -87,9 +93,9 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
     if a.algorithm == b.algorithm and a.method == b.method:
         raise DataloupeError(f"{a.algorithm} cannot be compared with itself; take another.")
     comparison = comparison_id(study, a, b, k)
-    if study.comparison_file(comparison).exists():
+    if layout.comparison_file(study.root, comparison).exists():
         return comparison
-    scores_a, scores_b = (study.score_matrix(s.algorithm, s.method) for s in (a, b))
+    scores_a, scores_b = (read_score_matrix(study, s.algorithm, s.method) for s in (a, b))
     halved, runs = _halved(study, a, b)
     total = 2 + len(halved)
     report(0, total, "Comparing attributions")
@@ -131,20 +137,20 @@ def compare(study: Study, a: Side, b: Side, k: int = 5, report: Report | None = 
         "wanted": max(0, ENOUGH - fewest),
         "directions": {key: [one.to_dict() for one in found] for key, found in described.items()},
     }
-    store.write_tensors(study.comparison_arrays_file(comparison), arrays, comparison)
-    store.write_json(study.comparison_file(comparison), content, comparison)
+    store.write_tensors(layout.comparison_arrays_file(study.root, comparison), arrays, comparison)
+    store.write_json(layout.comparison_file(study.root, comparison), content, comparison)
     report(total, total, "Done")
     return comparison
 
 
-def read_comparison(study: Study, comparison: str) -> dict[str, Any]:
+def read_comparison(study: StudyReader, comparison: str) -> dict[str, Any]:
     """What `compare` wrote. Raises StoreError where there is none."""
     if not re.fullmatch("[0-9a-f]{16}", comparison):
         raise StoreError(f"{study.root} has no comparison {comparison!r}.")
-    return store.read_json(study.comparison_file(comparison))
+    return store.read_json(layout.comparison_file(study.root, comparison))
 
 
-def _halved(study: Study, a: Side, b: Side) -> tuple[list[Halved], dict[str, RunBank | None]]:
+def _halved(study: StudyReader, a: Side, b: Side) -> tuple[list[Halved], dict[str, RunBank | None]]:
     """Ways to split each of the two, none where they are not compared by one method; and the runs
     of either, read once for all of them."""
     if a.method != b.method:

@@ -20,7 +20,8 @@ from engine.applications.modeldiff.transformations import TRANSFORMATIONS, appli
 from engine.attribution.evaluation.quality import Measured
 from engine.running.progress import Report
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 OUTPUTS = ("probability", "margin")
@@ -74,7 +75,7 @@ class Tested:
 
 
 def measure(
-    study: Study,
+    study: StudyReader,
     a: str,
     b: str,
     name: str,
@@ -92,7 +93,7 @@ def measure(
 
 
 def try_all(
-    study: Study,
+    study: StudyReader,
     a: str,
     b: str,
     intensities: Sequence[float] = INTENSITIES,
@@ -119,7 +120,7 @@ def _silent(done: int, total: int, what: str) -> None:
 
 
 def _test(
-    study: Study,
+    study: StudyReader,
     a: str,
     b: str,
     tried: Mapping[str, Mapping[str, Any]],
@@ -127,14 +128,14 @@ def _test(
     rows: Sequence[int] | None,
     report: Report,
 ) -> list[Tested]:
-    from engine.build.stages.checkpoints import load_checkpoint
+    from engine.build.models import load_checkpoint
 
     if study.dataset.display != "image":
         raise DataloupeError("Transformations are of pictures, and this study has none.")
     chosen = np.arange(study.dataset.n_test) if rows is None else np.asarray(rows)
     if not len(chosen) or len(intensities) < 1:
         raise DataloupeError("A hypothesis is tested on at least one picture and one intensity.")
-    arrays = {n: np.asarray(v[chosen]) for n, v in study.stacked_arrays("test").items()}
+    arrays = {n: np.asarray(v[chosen]) for n, v in read_stacked_arrays(study, "test").items()}
     models = {
         algorithm: [
             load_checkpoint(study, algorithm, m, "cpu") for m in range(study.checkpoints(algorithm))
@@ -182,7 +183,7 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outputs(
-    study: Study, models: Sequence[Any], arrays: dict[str, np.ndarray]
+    study: StudyReader, models: Sequence[Any], arrays: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """`probability` of the true label and `margin`, `[checkpoints, n]`."""
     from engine.training.outputs import evaluate

@@ -24,9 +24,11 @@ from engine.build.stages import checkpoints, predictions, search, trak
 from engine.exchange.uploads.keeping import forget
 from engine.running.processes import default_workers, pick_device
 from engine.running.progress import Report
+from engine.store import layout
 from engine.store.errors import DataloupeError, UploadError
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 _STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
     "checkpoints": ("Running the uploaded models", checkpoints.run),
@@ -36,7 +38,7 @@ _STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
 }
 
 
-def check_job(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters of `run_job`, complete.
 
     Raises:
@@ -45,7 +47,7 @@ def check_job(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"directions": 5, "device": "auto", "workers": None}
     found |= {key: value for key, value in parameters.items() if value is not None}
     for key in ("a", "b"):
-        found[key] = study.algorithm(parameters.get(key))
+        found[key] = resolve_algorithm(study, parameters.get(key))
         if found[key] not in study.uploads:
             found[f"method_{key}"] = side(study, found[key], found.get(f"method_{key}")).method
     if found["a"] == found["b"] and found.get("method_a") == found.get("method_b"):
@@ -53,7 +55,7 @@ def check_job(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def run_job(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
     """Compare two algorithms; compute first what an uploaded one lacks.
 
     Args:
@@ -67,7 +69,7 @@ def run_job(study: Study, parameters: dict[str, Any], report: Report) -> dict[st
     Raises:
         DataloupeError: There is no such algorithm, or it has no scores.
     """
-    a, b = study.algorithm(parameters["a"]), study.algorithm(parameters["b"])
+    a, b = resolve_algorithm(study, parameters["a"]), resolve_algorithm(study, parameters["b"])
     device, workers = parameters.get("device"), parameters.get("workers")
     with _unless_deleted(study, (a, b), report) as told:
         for algorithm in (a, b):
@@ -83,7 +85,7 @@ def run_job(study: Study, parameters: dict[str, Any], report: Report) -> dict[st
 
 @contextlib.contextmanager
 def _unless_deleted(
-    study: Study, algorithms: Sequence[str], report: Report, *made: Path
+    study: StudyReader, algorithms: Sequence[str], report: Report, *made: Path
 ) -> Iterator[Report]:
     """Work on algorithms some of which are uploads, which anybody can delete meanwhile.
 
@@ -96,7 +98,7 @@ def _unless_deleted(
     names = {one: study.uploads[one].name for one in algorithms if one in study.uploads}
 
     def gone() -> list[str]:
-        return [upload for upload in names if not study.upload_file(upload).exists()]
+        return [upload for upload in names if not layout.upload_file(study.root, upload).exists()]
 
     def told(done: int, total: int, what: str) -> None:
         if gone():
@@ -123,7 +125,7 @@ def _deleted(name: str) -> UploadError:
 
 
 def compute(
-    study: Study,
+    study: StudyReader,
     upload: str,
     report: Report,
     device: str | None = None,
@@ -141,7 +143,7 @@ def compute(
             stage(Run(study, device, workers, say), upload)
 
 
-def check_hypothesis(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
+def check_hypothesis(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters of `run_hypothesis`, complete. Raises DataloupeError where they cannot be."""
     read_comparison(study, parameters["comparison"])
     found: dict[str, Any] = {
@@ -158,7 +160,9 @@ def check_hypothesis(study: Study, parameters: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def run_hypothesis(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+def run_hypothesis(
+    study: StudyReader, parameters: dict[str, Any], report: Report
+) -> dict[str, Any]:
     """Transform test pictures and keep what that does to both algorithms, with the comparison.
 
     Args:
@@ -170,8 +174,8 @@ def run_hypothesis(study: Study, parameters: dict[str, Any], report: Report) -> 
         `hypothesis`, its name, for `study.hypothesis_file(comparison, name)`.
     """
     parameters = check_hypothesis(study, parameters)
-    name = store.fingerprint("hypothesis", parameters)
-    path = study.hypothesis_file(parameters["comparison"], name)
+    name = store.fingerprint_of("hypothesis", parameters)
+    path = layout.hypothesis_file(study.root, parameters["comparison"], name)
     if path.exists():
         return {"hypothesis": name}
     about = read_comparison(study, parameters["comparison"])

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import DenseScores, FactorScores, Scores
-from engine.study.reader import Study
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.matrix import Scores
+from engine.store import layout
+from engine.study.examples import shard_count
+from engine.study.reader import StudyReader
 
 MOST_BYTES = 2**29
 """Means of whole matrices are held in memory up to here."""
@@ -49,10 +53,12 @@ class MeanScores:
 
 
 def scores_of_checkpoints(
-    study: Study, algorithm: str, checkpoints: Sequence[int]
+    study: StudyReader, algorithm: str, checkpoints: Sequence[int]
 ) -> MeanScores | DenseScores:
     """TRAK by these checkpoints alone, weighted as the scores of all of them are."""
-    weights = np.array(store.read_tensors(study.weighting_file(algorithm))["out_to_loss"])
+    weights = np.array(
+        store.read_tensors(layout.weighting_file(study.root, algorithm))["out_to_loss"]
+    )
     parts = [_of_one(study, algorithm, checkpoint) for checkpoint in checkpoints]
     mean = MeanScores(parts, weights)
     if 4 * mean.n_test * mean.n_train > MOST_BYTES:
@@ -60,13 +66,13 @@ def scores_of_checkpoints(
     return DenseScores([mean.rows(np.arange(mean.n_test))])
 
 
-def _of_one(study: Study, algorithm: str, checkpoint: int) -> Scores:
-    if store.read_json(study.road_file(algorithm))["kind"] != "primal":
-        path = study.dual_file(algorithm, checkpoint)
+def _of_one(study: StudyReader, algorithm: str, checkpoint: int) -> Scores:
+    if store.read_json(layout.solver_file(study.root, algorithm))["kind"] != "primal":
+        path = layout.dual_file(study.root, algorithm, checkpoint)
         return DenseScores([store.read_tensors(path)["scores"]])
-    shards = range(study.shards("train"))
-    files = [study.features_file(algorithm, checkpoint, shard) for shard in shards]
-    factors = store.read_tensors(study.factors_file(algorithm, checkpoint))["factors"]
+    shards = range(shard_count(study, "train"))
+    files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+    factors = store.read_tensors(layout.factors_file(study.root, algorithm, checkpoint))["factors"]
     features = [store.read_tensors(file)["features"] for file in files]
     ones = np.ones(study.dataset.n_train, np.float32)
     return FactorScores([features], [factors], ones)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from engine import store
 from engine.applications.modeldiff.comparison import read_comparison
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.text import one_line
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 LONGEST_NAME = 80
 LONGEST_NOTE = 2000
@@ -29,7 +30,9 @@ class Note:
     note: str
 
 
-def keep_note(study: Study, comparison: str, key: str, number: int, name: str, note: str) -> None:
+def keep_note(
+    study: StudyReader, comparison: str, key: str, number: int, name: str, note: str
+) -> None:
     """Name and note a direction; both empty: forget what was said of it.
 
     Args:
@@ -46,7 +49,7 @@ def keep_note(study: Study, comparison: str, key: str, number: int, name: str, n
     note = unicodedata.normalize("NFC", note).strip()
     if len(note) > LONGEST_NOTE:
         raise DataloupeError(f"A note has up to {LONGEST_NOTE:,} characters.")
-    path = study.direction_note_file(comparison, key, number)
+    path = layout.direction_note_file(study.root, comparison, key, number)
     with store.writing_to(path.parent):
         if not name and not note:
             path.unlink(missing_ok=True)
@@ -54,10 +57,10 @@ def keep_note(study: Study, comparison: str, key: str, number: int, name: str, n
             store.write_json(path, {"name": name, "note": note}, comparison)
 
 
-def notes(study: Study, comparison: str) -> dict[tuple[str, int], Note]:
+def notes(study: StudyReader, comparison: str) -> dict[tuple[str, int], Note]:
     """By (side, number). What is broken is left out: `doctor` names it."""
     found = {}
-    for path in study.direction_note_files(comparison):
+    for path in layout.direction_note_files(study.root, comparison):
         place = path.name.split(".")[1]
         with contextlib.suppress(StoreError, KeyError, ValueError):
             content = store.read_json(path)

@@ -41,7 +41,7 @@ from engine.applications.unlearning.method_jobs import (
 from engine.applications.unlearning.oracles import (
     oracle_logits,
     oracles,
-    oracles_made_from,
+    oracles_fingerprint,
     originals,
 )
 from engine.applications.unlearning.rows import forget_set, rows_of
@@ -52,16 +52,16 @@ from engine.applications.unlearning.validation import validation_set
 from engine.build.retraining import (
     Removal,
     RetrainedModel,
-    retrained_made_from,
+    retrained_fingerprint,
     train_missing,
 )
 from engine.running import processes
 from engine.running.progress import Report
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
 def audit(
-    study: Study,
+    study: StudyReader,
     forget: Iterable[int | str],
     *,
     methods: Sequence[str] = ("matching",),
@@ -152,7 +152,7 @@ def audit(
 
 
 def _audit(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     forget: Removal,
     oracles: ClassLogits,
@@ -171,13 +171,13 @@ def _audit(
         before = original_logits(study, algorithm, forget, forget, models, device)
         changes = predicted_changes(study, forget, forget, algorithm, device, source)
         correlation, error = agreement(before, oracles, changes, rows)
-    made_from = oracles_made_from(study, algorithm, forget, forget)
+    fingerprint = oracles_fingerprint(study, algorithm, forget, forget)
     names = [one.method for one in found]
     chosen = [one.hyper for one in found]
     request = [models, budget, direction, source, names, chosen]
     ids = study.table("train")["id"]
     return Audit(
-        id=store.fingerprint("audit", CODE, made_from, request),
+        id=store.fingerprint_of("audit", CODE, fingerprint, request),
         algorithm=algorithm,
         forget=list(forget),
         forget_ids=[str(ids.iloc[row]) for row in forget],
@@ -193,7 +193,7 @@ def _audit(
         error=error,
         methods=list(found),
         budget=budget,
-        made_from=retrained_made_from(study, algorithm, forget),
+        fingerprint=retrained_fingerprint(study, algorithm, forget),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=device,
     )

@@ -12,10 +12,10 @@ from engine.applications.unlearning.rows import forget_set
 from engine.applications.unlearning.settings import BUDGET
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `audit`."""
     defaults: dict[str, Any] = {"forget": [], "methods": ["matching"]}
     defaults |= {"models": MODELS_DEFAULT, "budget": BUDGET, "algorithm": None}
@@ -32,7 +32,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return request | {"forget": list(forget_set(study, request["forget"])), "algorithm": algorithm}
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """Run an audit; `parameters` are the arguments of `audit`. The result names it."""
     found = audit(study, report=report, **parameters)
     return {

@@ -10,7 +10,9 @@ from engine import store
 from engine.applications.unlearning.bank_changes import Source
 from engine.applications.unlearning.klom import Direction, Klom
 from engine.attribution.evaluation.quality import Measured
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 CODE = 3
 """Raised whenever the same models would be judged otherwise."""
@@ -48,7 +50,7 @@ class MethodAudit:
         cost_share: Cost for one model, as a share of a retraining.
         once_share: Cost of the predicted changes, once for all models, as a share of a retraining.
             The search is not counted, and neither are the oracles that oracle matching needs.
-        made_from: Fingerprint of the models that unlearned.
+        fingerprint: Fingerprint of the models that unlearned.
     """
 
     method: str
@@ -59,7 +61,7 @@ class MethodAudit:
     membership: float
     cost_share: float
     once_share: float
-    made_from: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Audit:
             correlation and root mean squared error; None if no method needed predictions.
         methods: In the order of the request.
         budget: Share of a retraining that each method could take.
-        made_from: Fingerprint of the oracles.
+        fingerprint: Fingerprint of the oracles.
         created, device: When (UTC), and on which device.
     """
 
@@ -97,7 +99,7 @@ class Audit:
     error: dict[str, float] | None
     methods: list[MethodAudit]
     budget: float
-    made_from: str
+    fingerprint: str
     created: str
     device: str
 
@@ -128,18 +130,20 @@ def _judged(content: Mapping[str, Any]) -> Judged:
     return Judged(**{**content, **{name: _klom(content[name]) for name in ("klom", "at_half")}})
 
 
-def read_audits(study: Study, algorithm: str | None = None) -> list[Audit]:
+def read_audits(study: StudyReader, algorithm: str | None = None) -> list[Audit]:
     """All audits in the study, oldest first. Raises StoreError for a broken file.
 
     Those that an older Dataloupe judged otherwise are left out. Repeating them trains nothing.
     """
-    files = study.unlearning_audit_files(study.algorithm(algorithm))
+    files = layout.unlearning_audit_files(study.root, resolve_algorithm(study, algorithm))
     kept = [store.read_json(path) for path in files]
     found = [Audit.from_dict(one) for one in kept if one.pop("code", None) == CODE]
     return sorted(found, key=lambda one: (one.created, one.id))
 
 
-def keep_audit(study: Study, audit: Audit) -> None:
+def keep_audit(study: StudyReader, audit: Audit) -> None:
     """Write an audit into the study."""
     content = {"code": CODE, **audit.to_dict()}
-    store.write_json(study.unlearning_audit_file(audit.algorithm, audit.id), content, audit.id)
+    store.write_json(
+        layout.unlearning_audit_file(study.root, audit.algorithm, audit.id), content, audit.id
+    )

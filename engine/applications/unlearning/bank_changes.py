@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import mean_of_seeds
+from engine.attribution.datamodels.run_bank import mean_of_seeds
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_road
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, SPLITS, Split
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
+from engine.study.run_banks import has_bank, read_bank, read_bank_import
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Task, load_task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak.gradients import Output
-    from engine.tasks import Batch
+    from engine.attribution.trak.plan import Batch, Output
 
 Source = Literal["trak", "datamodel", "hybrid"]
 SOURCES: tuple[Source, ...] = ("trak", "datamodel", "hybrid")
@@ -36,7 +40,7 @@ _BLOCK = 64
 _CLASS = "requested class"
 
 
-def check_source(study: Study, algorithm: str, source: str) -> None:
+def check_source(study: StudyReader, algorithm: str, source: str) -> None:
     """Refuse a source by which the study cannot predict class logits.
 
     Raises:
@@ -46,22 +50,23 @@ def check_source(study: Study, algorithm: str, source: str) -> None:
         raise DataloupeError(f"Changes are predicted by {', '.join(SOURCES)}, not by {source!r}.")
     if source == "trak":
         return
-    if study.bank_import(algorithm) or not study.spec.subset_runs.logits:
+    if read_bank_import(study, algorithm) or not study.spec.subset_runs.logits:
         raise StoreError(
             f"To predict class logits by {source}, the run bank of {algorithm} must keep them: "
-            f"set logits = true under [subset_runs] in {study.spec_file} and build it again."
+            f"set logits = true under [subset_runs] in {layout.spec_file(study.root)} and build "
+            "it again."
         )
-    if not study.has_bank(algorithm):
+    if not has_bank(study, algorithm):
         raise StoreError(
             f"The run bank of {algorithm} is incomplete. `dataloupe build {study.root}` "
             "finishes it."
         )
     if source == "hybrid":
-        if not study.method_file(algorithm, HYBRID).exists():
+        if not layout.method_file(study.root, algorithm, HYBRID).exists():
             raise StoreError(
                 f"{algorithm} has no hybrid yet. `dataloupe build {study.root}` makes it."
             )
-        if stored_road(study, algorithm).kind == "primal":
+        if stored_solver(study, algorithm).kind == "primal":
             raise DataloupeError(
                 "The hybrid of class logits needs a dual solver, and this study has the primal "
                 "one: predict by trak or datamodel."
@@ -69,7 +74,7 @@ def check_source(study: Study, algorithm: str, source: str) -> None:
 
 
 def foretell_by_bank(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     source: Source,
     removed: Removal,
@@ -85,7 +90,10 @@ def foretell_by_bank(
         rows: Of `split`, ascending.
         units: Factors that turn TRAK scores into changes of the output, `[n_train]`.
     """
-    bank, logits = study.bank(algorithm, train=False), bank_logits(study, algorithm, split, rows)
+    bank, logits = (
+        read_bank(study, algorithm, train=False),
+        bank_logits(study, algorithm, split, rows),
+    )
     both = bank.part("fit", "validation")
     places = np.searchsorted(bank.numbers, both.numbers)
     outputs = logits[places].reshape(len(places), -1)
@@ -103,46 +111,46 @@ def foretell_by_bank(
         return change.reshape(len(rows), classes)
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
-    kept = store.read_json(study.method_file(algorithm, HYBRID))
-    settings = prior.Settings(*(float(kept[name]) for name in ("ridge", "flat", "noise", "width")))
+    kept = store.read_json(layout.method_file(study.root, algorithm, HYBRID))
+    settings = hybrid.Settings(*(float(kept[name]) for name in ("ridge", "flat", "noise", "width")))
     masks, unit = torch.from_numpy(both.masks), torch.from_numpy(units)
     leaving = torch.zeros(study.dataset.n_train).index_fill(0, torch.tensor(removed), -1)
     blocks = []
     for block in np.array_split(np.arange(len(rows)), len(rows) // _BLOCK + 1):
         tau = class_scores(study, algorithm, split, rows[block], device) * unit
         actual = torch.from_numpy(logits[places][:, block].reshape(len(places), -1))
-        mean, _ = prior.change_deviation(tau, masks, actual, settings, leaving)
+        mean, _ = hybrid.change_deviation(tau, masks, actual, settings, leaving)
         blocks.append(mean.numpy().reshape(len(block), classes))
     return np.concatenate(blocks)
 
 
-def bank_logits(study: Study, algorithm: str, split: Split, rows: np.ndarray) -> np.ndarray:
+def bank_logits(study: StudyReader, algorithm: str, split: Split, rows: np.ndarray) -> np.ndarray:
     """Logits of the subset runs, mean over seeds: float32 `[masks, k, classes]`."""
     assert split in SPLITS
     runs = study.spec.subset_runs
     found = []
     for mask in range(runs.masks):
-        files = [study.run_file(algorithm, mask, seed) for seed in range(runs.seeds)]
+        files = [layout.run_file(study.root, algorithm, mask, seed) for seed in range(runs.seeds)]
         shards = [store.read_tensors(file) for file in files]
         found.append(mean_of_seeds(shard[f"{split}_logits"][rows] for shard in shards))
     return np.stack(found)
 
 
 def class_scores(
-    study: Study, algorithm: str, split: Split, rows: np.ndarray, device: str
+    study: StudyReader, algorithm: str, split: Split, rows: np.ndarray, device: str
 ) -> torch.Tensor:
     """TRAK of every class logit of some examples: `[k · classes, n_train]`, classes innermost."""
     import torch
 
-    from engine.attribution.trak.attribute import attribute_dual
+    from engine.attribution.trak.dual import attribute_dual
     from engine.attribution.trak.kernel import NO_LIMIT
     from engine.training.outputs import read_batch
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
-    arrays, size = study.stacked_arrays(split), study.spec.trak.batch_size
+    solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
+    arrays, size = read_stacked_arrays(study, split), study.spec.trak.batch_size
     classes = len(study.dataset.classes)
 
     def requested() -> Iterator[Batch]:
@@ -156,9 +164,9 @@ def class_scores(
     for checkpoint in range(total):
         model = load_checkpoint(study, algorithm, checkpoint, device)
         q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
-        train, seed = batches_of(study, "train", device, size), study.seed(checkpoint)
-        scores += attribute_dual(model, output, train, requested, road, seed, NO_LIMIT, q).cpu()
-    return scores / total * torch.from_numpy(mean_out_to_loss(study, algorithm, total, road))
+        train, seed = batches_of(study, "train", device, size), checkpoint_seed(study, checkpoint)
+        scores += attribute_dual(model, output, train, requested, solver, seed, NO_LIMIT, q).cpu()
+    return scores / total * torch.from_numpy(mean_out_to_loss(study, algorithm, total, solver))
 
 
 def class_logit_or_output(task: Task) -> Output:

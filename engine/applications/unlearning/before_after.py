@@ -17,7 +17,8 @@ from engine.applications.unlearning.rows import labels_of
 from engine.applications.unlearning.settings import UNCHANGED
 from engine.attribution.softmax import margins
 from engine.build.retraining import FIRST_ORACLE
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BeforeAfter:
     oracle: np.ndarray
 
 
-def read_before_after(study: Study, audit: Audit, method: str) -> BeforeAfter:
+def read_before_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
     """Read the margins of an audit's models.
 
     Raises:
@@ -52,8 +53,10 @@ def read_before_after(study: Study, audit: Audit, method: str) -> BeforeAfter:
         return margins(read_train_logits(files, rows), labels)
 
     def unlearned_by(name: str) -> np.ndarray:
-        made_from = audit.of(name).made_from
-        return margins_in([study.unlearned_file(algorithm, made_from, seed) for seed in numbers])
+        fingerprint = audit.of(name).fingerprint
+        return margins_in(
+            [layout.unlearned_file(study.root, algorithm, fingerprint, seed) for seed in numbers]
+        )
 
     return BeforeAfter(
         rows=rows,
@@ -61,7 +64,9 @@ def read_before_after(study: Study, audit: Audit, method: str) -> BeforeAfter:
         unlearned=unlearned_by(method),
         oracle=margins_in(
             [
-                study.retrained_file(algorithm, audit.made_from, FIRST_ORACLE + number)
+                layout.retrained_file(
+                    study.root, algorithm, audit.fingerprint, FIRST_ORACLE + number
+                )
                 for number in numbers
             ]
         ),

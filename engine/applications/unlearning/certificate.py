@@ -18,26 +18,29 @@ from engine import store
 from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import Source, check_source
 from engine.applications.unlearning.checks import check_methods, check_scores
-from engine.applications.unlearning.logit_changes import changes_made_from
+from engine.applications.unlearning.logit_changes import changes_fingerprint
 from engine.applications.unlearning.method_jobs import method_job
-from engine.applications.unlearning.oracles import oracles_made_from
+from engine.applications.unlearning.oracles import oracles_fingerprint
 from engine.applications.unlearning.rows import forget_set
 from engine.applications.unlearning.settings import BUDGET, GRIDS, Hyper
 from engine.applications.unlearning.unlearned import unlearn
 from engine.build.retraining import is_checkpoint, weights_file
-from engine.build.stages.checkpoints import checkpoint_made_from
+from engine.build.stages.checkpoints import checkpoint_fingerprint
 from engine.running import processes
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.models import checkpoint_seed
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same request would give another model or certificate."""
 
 
 def write_unlearned(
-    study: Study,
+    study: StudyReader,
     forget: Iterable[int | str],
     out: Path,
     *,
@@ -63,7 +66,7 @@ def write_unlearned(
     """
     from engine.training.weights import save_weights
 
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     check_methods([method], budget)
     check_scores(study, algorithm)
     if out.suffix != ".safetensors":
@@ -86,20 +89,20 @@ def write_unlearned(
         "source": source,
         "hyper": asdict(hyper),
         "checkpoint": checkpoint,
-        "seed": study.seed(checkpoint),
+        "seed": checkpoint_seed(study, checkpoint),
         "budget": budget,
         "example_gradients": cost.gradients,
         "example_forwards": cost.forwards,
         "original_sha256": store.file_digest(weights_file(study, algorithm, checkpoint)),
         "audit": None if audited is None else audited.to_dict(),
     }
-    made_from = store.fingerprint("unlearned model", CODE, certificate)
+    fingerprint = store.fingerprint_of("unlearned model", CODE, certificate)
     with store.writing_to(out):
-        save_weights(out, model, made_from, {"method": method})
+        save_weights(out, model, fingerprint, {"method": method})
         certificate["model_sha256"] = store.file_digest(out)
         certificate["file"] = out.name
         certificate["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        store.write_json(out.with_suffix(".json"), certificate, made_from)
+        store.write_json(out.with_suffix(".json"), certificate, fingerprint)
     return certificate
 
 
@@ -108,7 +111,7 @@ def _check_oracles(method: str, audited: Audit | None) -> None:
         raise DataloupeError("Oracle matching needs oracles: run an audit first.")
 
 
-def _check_checkpoint(study: Study, algorithm: str, checkpoint: int) -> None:
+def _check_checkpoint(study: StudyReader, algorithm: str, checkpoint: int) -> None:
     if not weights_file(study, algorithm, checkpoint).exists():
         raise DataloupeError(f"{algorithm} has no checkpoint {checkpoint} to unlearn from.")
 
@@ -116,7 +119,7 @@ def _check_checkpoint(study: Study, algorithm: str, checkpoint: int) -> None:
 # --- the job ------------------------------------------------------------------------------------
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `write_unlearned`.
 
     With an audit, the forget set, the budget and the source are those of the audit.
@@ -124,7 +127,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"forget": [], "method": "matching", "budget": BUDGET}
     defaults |= {"algorithm": None, "source": "trak", "checkpoint": 0, "audit": None}
     request = complete(defaults | {"device": "auto"}, parameters)
-    algorithm = study.algorithm(request["algorithm"])
+    algorithm = resolve_algorithm(study, request["algorithm"])
     audited = _audit(study, algorithm, request["audit"], request["method"])
     if audited is not None:
         request |= {"forget": audited.forget, "budget": audited.budget, "source": audited.source}
@@ -136,7 +139,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return request | {"forget": list(forget_set(study, request["forget"])), "algorithm": algorithm}
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: write the model into the study, unless it is there."""
     path = certified_file(study, parameters)
     if not path.with_suffix(".json").exists():
@@ -150,25 +153,25 @@ def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict
     return {"model": path.name}
 
 
-def certified_file(study: Study, parameters: Mapping[str, Any]) -> Path:
+def certified_file(study: StudyReader, parameters: Mapping[str, Any]) -> Path:
     """File of a checked job's model. It is complete once its certificate is there."""
     algorithm, checkpoint = parameters["algorithm"], parameters["checkpoint"]
     forget, method, source = tuple(parameters["forget"]), parameters["method"], parameters["source"]
     own = is_checkpoint(study, algorithm, checkpoint)
-    name = store.fingerprint(
+    name = store.fingerprint_of(
         "certified",
         CODE,
-        oracles_made_from(study, algorithm, forget, forget),
+        oracles_fingerprint(study, algorithm, forget, forget),
         [method, parameters["budget"], checkpoint, parameters["audit"]],
-        checkpoint_made_from(study, algorithm, checkpoint) if own else None,
-        changes_made_from(study, forget, forget, algorithm, source)
+        checkpoint_fingerprint(study, algorithm, checkpoint) if own else None,
+        changes_fingerprint(study, forget, forget, algorithm, source)
         if method == "matching"
         else None,
     )
-    return study.unlearned_model_file(algorithm, name)
+    return layout.unlearned_model_file(study.root, algorithm, name)
 
 
-def _audit(study: Study, algorithm: str, name: str | None, method: str) -> Audit | None:
+def _audit(study: StudyReader, algorithm: str, name: str | None, method: str) -> Audit | None:
     """The audit with this id. Raises DataloupeError if there is none that includes the method."""
     if name is None:
         return None

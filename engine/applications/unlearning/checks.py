@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from engine.applications.unlearning.bank_changes import check_source
 from engine.applications.unlearning.settings import GRIDS
 from engine.build.retraining import check_recipe
+from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.study.reader import Study
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 MODELS_DEFAULT = 50
 FEWEST, MOST = 4, 1000
 
 
 def check_audit(
-    study: Study,
+    study: StudyReader,
     algorithm: str | None,
     methods: Sequence[str],
     models: int,
@@ -23,7 +25,7 @@ def check_audit(
     source: str = "trak",
 ) -> str:
     """The name of the algorithm, if it can be audited in this way. Raises as `audit`."""
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     check_methods(methods, budget)
     if not FEWEST <= models <= MOST:
         raise DataloupeError(f"An audit takes {FEWEST} to {MOST:,} models, not {models:,}.")
@@ -47,9 +49,9 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
         )
 
 
-def check_scores(study: Study, algorithm: str) -> None:
+def check_scores(study: StudyReader, algorithm: str) -> None:
     """Refuse a study without TRAK scores, which cannot predict. Raises StoreError."""
-    if not study.weighting_file(algorithm).exists():
+    if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "
             "them."

@@ -12,7 +12,7 @@ from engine.applications.unlearning.settings import GRIDS, UNCHANGED
 from engine.applications.unlearning.settings_search import MODELS
 from engine.applications.unlearning.validation import validation_set
 from engine.build.retraining import Removal, is_trained
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class AuditCost:
         return self.missing + self.unlearning
 
 
-def retraining_cost(study: Study, algorithm: str) -> int:
+def retraining_cost(study: StudyReader, algorithm: str) -> int:
     """Example-gradients of training a model."""
     return study.spec.algorithms[algorithm].epochs * study.dataset.n_train
 
 
 def audit_cost(
-    study: Study,
+    study: StudyReader,
     forget: Removal,
     methods: Sequence[str],
     models: int,

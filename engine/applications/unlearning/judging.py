@@ -20,23 +20,23 @@ from engine.applications.unlearning.settings import Cost
 from engine.applications.unlearning.unlearned import (
     Unlearning,
     unlearned_file,
-    unlearned_made_from,
+    unlearned_fingerprint,
 )
 from engine.attribution.softmax import margins
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 _FAR = 1e6
 """Margin, either way, of a model that diverged."""
 
 
-def margins_by_part(study: Study, logits: ClassLogits, rows: Rows) -> dict[Part, np.ndarray]:
+def margins_by_part(study: StudyReader, logits: ClassLogits, rows: Rows) -> dict[Part, np.ndarray]:
     """Margins float64 `[N, n]` on each part of the examples."""
     return {
         part: margins(some, labels) for part, (some, labels) in _parts(study, logits, rows).items()
     }
 
 
-def _accuracies(study: Study, logits: ClassLogits, rows: Rows) -> dict[Part, float]:
+def _accuracies(study: StudyReader, logits: ClassLogits, rows: Rows) -> dict[Part, float]:
     return {
         part: float((some.argmax(axis=2) == labels).mean())
         for part, (some, labels) in _parts(study, logits, rows).items()
@@ -44,7 +44,7 @@ def _accuracies(study: Study, logits: ClassLogits, rows: Rows) -> dict[Part, flo
 
 
 def _parts(
-    study: Study, logits: ClassLogits, rows: Rows
+    study: StudyReader, logits: ClassLogits, rows: Rows
 ) -> dict[Part, tuple[np.ndarray, np.ndarray]]:
     """Part → (logits `[N, n, classes]`, class numbers `[n]`)."""
     return {
@@ -66,7 +66,7 @@ def membership(forget: np.ndarray, test: np.ndarray) -> float:
 
 
 def judge_method(
-    study: Study,
+    study: StudyReader,
     jobs: Sequence[Unlearning],
     oracles: ClassLogits,
     rows: Rows,
@@ -109,7 +109,7 @@ def judge_method(
         membership=membership(ours["forget"], ours["test"]),
         cost_share=cost.share(retraining),
         once_share=once / retraining,
-        made_from=unlearned_made_from(study, job),
+        fingerprint=unlearned_fingerprint(study, job),
     )
 
 

@@ -17,30 +17,30 @@ import numpy as np
 from engine import store
 from engine.applications.unlearning.bank_changes import Source, check_source, foretell_by_bank
 from engine.applications.unlearning.rows import rows_of
-from engine.attribution.search.vector_index import evenly_spread
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.stages.bank import bank_made_from
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_made_from
-from engine.build.stages.live import live_checkpoint_made_from
-from engine.build.stages.trak import (
-    batches_of,
-    mean_out_to_loss,
-    scores_made_from,
-    stored_out_to_loss,
-    stored_road,
-)
+from engine.build.stages.bank import bank_fingerprint
+from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
+from engine.build.stages.live import live_checkpoint_fingerprint
+from engine.build.stages.trak import scores_fingerprint
+from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
-from engine.study.reader import Study
+from engine.store.rows import evenly_spread
+from engine.study.examples import read_stacked_arrays, shard_count
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
+from engine.study.run_banks import read_bank
+from engine.study.score_matrices import read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak.forgetting import Logits
-    from engine.attribution.trak.solver import Road
+    from engine.attribution.trak.removal_direction import Logits
+    from engine.attribution.trak.solver import Solver
 
 CODE = 1
 """Raised whenever other changes would be predicted for the same forget set."""
@@ -64,7 +64,7 @@ class LogitChanges:
 
 
 def predicted_changes(
-    study: Study,
+    study: StudyReader,
     forget: Removal,
     removed: Removal,
     algorithm: str,
@@ -84,62 +84,67 @@ def predicted_changes(
     Raises:
         StoreError: The study has no TRAK scores yet.
     """
-    if not study.weighting_file(algorithm).exists():
+    if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} to predict from. `dataloupe build "
             f"{study.root}` makes them."
         )
     check_source(study, algorithm, source)
-    made_from = changes_made_from(study, forget, removed, algorithm, source)
-    path = study.logit_changes_file(algorithm, made_from)
+    fingerprint = changes_fingerprint(study, forget, removed, algorithm, source)
+    path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
         if source == "trak":
             found = _compute(study, forget, removed, algorithm, device, on_done)
         else:
             found = _by_bank(study, forget, removed, algorithm, source, device)
-        store.write_tensors(path, found, made_from)
-    found = store.read_tensors(path, made_from)
+        store.write_tensors(path, found, fingerprint)
+    found = store.read_tensors(path, fingerprint)
     return LogitChanges(found["forget_change"], found["retain_change"], found["test_change"], path)
 
 
-def changes_made_from(
-    study: Study, forget: Removal, removed: Removal, algorithm: str, source: Source = "trak"
+def changes_fingerprint(
+    study: StudyReader, forget: Removal, removed: Removal, algorithm: str, source: Source = "trak"
 ) -> str:
     """Fingerprint of the predicted changes."""
-    has_units = study.method_file(algorithm, HYBRID).exists()
-    return store.fingerprint(
+    has_units = layout.method_file(study.root, algorithm, HYBRID).exists()
+    return store.fingerprint_of(
         "logit changes",
         CODE,
-        scores_made_from(study, algorithm),
-        datamodel_made_from(study, algorithm, HYBRID) if has_units else None,
+        scores_fingerprint(study, algorithm),
+        datamodel_fingerprint(study, algorithm, HYBRID) if has_units else None,
         list(removed),
         rows_of(study, forget).learned.tolist(),
-        [source, bank_made_from(study, algorithm) if source != "trak" else None],
+        [source, bank_fingerprint(study, algorithm) if source != "trak" else None],
     )
 
 
 def _compute(
-    study: Study,
+    study: StudyReader,
     forget: Removal,
     removed: Removal,
     algorithm: str,
     device: str,
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
-    arrays = study.stacked_arrays("train")
+    arrays = read_stacked_arrays(study, "train")
     rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
     parts: dict[str, Mapping[str, np.ndarray]] = {
         name: {key: np.asarray(array[some]) for key, array in arrays.items()}
         for name, some in rows.items()
     }
-    parts["test"] = study.stacked_arrays("test")
+    parts["test"] = read_stacked_arrays(study, "test")
     predict = load_task(study.dataset.task).predict
     found = foretell(study, algorithm, removed, parts, predict, device, on_done)
     return {f"{name}_change": change for name, change in found.items()}
 
 
 def _by_bank(
-    study: Study, forget: Removal, removed: Removal, algorithm: str, source: Source, device: str
+    study: StudyReader,
+    forget: Removal,
+    removed: Removal,
+    algorithm: str,
+    source: Source,
+    device: str,
 ) -> dict[str, np.ndarray]:
     rows: dict[str, tuple[Split, np.ndarray]] = {
         "forget": ("train", np.array(removed, np.int64)),
@@ -156,7 +161,7 @@ def _by_bank(
 
 
 def foretell(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     removed: Removal,
     parts: Mapping[str, Mapping[str, np.ndarray]],
@@ -175,19 +180,19 @@ def foretell(
     """
     import torch
 
-    from engine.attribution.trak.forgetting import derivative, direction
+    from engine.attribution.trak.removal_direction import derivative, direction
     from engine.training.outputs import batches
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    road, total = stored_road(study, algorithm), study.checkpoints(algorithm)
+    solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
     size, rows = study.spec.trak.batch_size, list(removed)
-    weighing = mean_out_to_loss(study, algorithm, total, road) * units(study, algorithm)
+    weighing = mean_out_to_loss(study, algorithm, total, solver) * units(study, algorithm)
     weights = torch.zeros(study.dataset.n_train)
     weights[rows] = torch.from_numpy(weighing[rows])
     sums: dict[str, np.ndarray] = {}
     for checkpoint in range(total):
         model = load_checkpoint(study, algorithm, checkpoint, device)
-        u = _coefficients(study, algorithm, checkpoint, model, road, weights, device)
+        u = _coefficients(study, algorithm, checkpoint, model, solver, weights, device)
         train = batches_of(study, "train", device, size)
         along = direction(model, task.model_output, train, u)
         for name, part in parts.items():
@@ -200,71 +205,71 @@ def foretell(
 
 
 def _coefficients(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     checkpoint: int,
     model: nn.Module,
-    road: Road,
+    solver: Solver,
     weights: torch.Tensor,
     device: str,
 ) -> torch.Tensor:
     """u of `engine.attribution.trak.forgetting`, from the study's files where it has them."""
     import torch
 
-    from engine.attribution.trak.attribute import gram
-    from engine.attribution.trak.forgetting import dual_coefficients, primal_coefficients
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import NO_LIMIT, first_examples
-    from engine.attribution.trak.live import dual_solver
+    from engine.attribution.trak.make_plan import plan_gradients
+    from engine.attribution.trak.new_examples import dual_inverse
+    from engine.attribution.trak.primal import gram
+    from engine.attribution.trak.removal_direction import dual_coefficients, primal_coefficients
 
     q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
-    if road.kind == "primal":
-        shards = range(study.shards("train"))
-        files = [study.features_file(algorithm, checkpoint, shard) for shard in shards]
+    if solver.kind == "primal":
+        shards = range(shard_count(study, "train"))
+        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
 
         def blocks() -> Iterator[torch.Tensor]:
             return (torch.from_numpy(np.array(store.read_tensors(f)["features"])) for f in files)
 
-        return primal_coefficients(blocks, gram(blocks(), road, q), road, q, weights)
-    path = study.live_solver_file(algorithm, checkpoint)
+        return primal_coefficients(blocks, gram(blocks(), solver, q), solver, q, weights)
+    path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     if path.exists():
-        kept = store.read_tensors(path, live_checkpoint_made_from(study, algorithm, checkpoint))
+        kept = store.read_tensors(path, live_checkpoint_fingerprint(study, algorithm, checkpoint))
         rows = torch.nonzero(weights)[:, 0]
-        solver = torch.from_numpy(kept["solver"][rows.numpy()])
-        return dual_coefficients(solver, weights[rows])
-    output, seed = load_task(study.dataset.task).model_output, study.seed(checkpoint)
+        inverse = torch.from_numpy(kept["inverse"][rows.numpy()])
+        return dual_coefficients(inverse, weights[rows])
+    output, seed = load_task(study.dataset.task).model_output, checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
-    solved = dual_solver(model, output, train, plan, road, seed, NO_LIMIT, q)
+    solved = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)
     return dual_coefficients(solved.cpu(), weights)
 
 
-def units(study: Study, algorithm: str) -> np.ndarray:
+def units(study: StudyReader, algorithm: str) -> np.ndarray:
     """Factors that turn TRAK scores into changes of the output, one for each training example.
 
-    Estimated from the run bank (`engine.attribution.datamodels.prior`) where there is one; else 1.
+    Estimated from the run bank (`engine.attribution.datamodels.hybrid`) where there is one; else 1.
     """
-    path = study.method_file(algorithm, HYBRID)
+    path = layout.method_file(study.root, algorithm, HYBRID)
     if not path.exists():
         return np.ones(study.dataset.n_train, np.float32)
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
-    bank = study.bank(algorithm, train=False).part("fit", "validation")
-    scores = study.score_matrix(algorithm, TRAK)
+    bank = read_bank(study, algorithm, train=False).part("fit", "validation")
+    scores = read_score_matrix(study, algorithm, TRAK)
     rows = evenly_spread(scores.n_test, MOST_FOR_UNITS)
     ridge = float(store.read_json(path)["ridge"])
     tau, masks, outputs = (
         torch.from_numpy(np.ascontiguousarray(array))
         for array in (scores.rows(rows), bank.masks, bank.test[:, rows])
     )
-    found: np.ndarray = prior.output_units(tau, masks, outputs, ridge).numpy()
+    found: np.ndarray = hybrid.output_units(tau, masks, outputs, ridge).numpy()
     return found
 
 
 def cost_of_changes(
-    study: Study, algorithm: str, forget: Removal, removed: Removal, source: Source = "trak"
+    study: StudyReader, algorithm: str, forget: Removal, removed: Removal, source: Source = "trak"
 ) -> int:
     """Example-gradients that `predicted_changes` takes, once for all models, on top of the build.
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from engine import store
 from engine.store.errors import StoreError
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -39,25 +40,27 @@ class ClassLogits:
 
 
 def class_logits(
-    study: Study, model: torch.nn.Module, rows: np.ndarray, device: str
+    study: StudyReader, model: torch.nn.Module, rows: np.ndarray, device: str
 ) -> dict[str, np.ndarray]:
     """One model's shard for `read_logits`: logits of training rows and of all test examples."""
     return {
         "rows": rows,
         "train_logits": train_logits(study, model, rows, device),
-        "test_logits": _logits(study, model, study.stacked_arrays("test"), device),
+        "test_logits": _logits(study, model, read_stacked_arrays(study, "test"), device),
     }
 
 
-def train_logits(study: Study, model: torch.nn.Module, rows: np.ndarray, device: str) -> np.ndarray:
+def train_logits(
+    study: StudyReader, model: torch.nn.Module, rows: np.ndarray, device: str
+) -> np.ndarray:
     """One model's logits of training rows, float32 `[k, classes]`."""
-    arrays = study.stacked_arrays("train")
+    arrays = read_stacked_arrays(study, "train")
     some = {name: np.asarray(array[rows]) for name, array in arrays.items()}
     return _logits(study, model, some, device)
 
 
 def _logits(
-    study: Study, model: torch.nn.Module, arrays: dict[str, np.ndarray], device: str
+    study: StudyReader, model: torch.nn.Module, arrays: dict[str, np.ndarray], device: str
 ) -> np.ndarray:
     from engine.training.outputs import evaluate
 

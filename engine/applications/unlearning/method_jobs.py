@@ -12,16 +12,17 @@ from engine.applications.unlearning.bank_changes import Source
 from engine.applications.unlearning.cost import retraining_cost
 from engine.applications.unlearning.logit_changes import predicted_changes
 from engine.applications.unlearning.logits import ClassLogits, read_logits
-from engine.applications.unlearning.oracles import oracle_logits, oracles_made_from, rows_for
+from engine.applications.unlearning.oracles import oracle_logits, oracles_fingerprint, rows_for
 from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import BUDGET, UNCHANGED, Hyper
 from engine.applications.unlearning.unlearned import Unlearning, unlearned_file
 from engine.build.retraining import Removal
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 
 def method_job(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     forget: Removal,
     removed: Removal,
@@ -50,7 +51,7 @@ def method_job(
 
 
 def unchanged_originals(
-    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
+    study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
 ) -> list[Unlearning]:
     """Jobs that keep the class logits of the first originals as they are."""
     job = method_job(study, algorithm, forget, removed, UNCHANGED, BUDGET, device, models)
@@ -58,7 +59,7 @@ def unchanged_originals(
 
 
 def original_logits(
-    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
+    study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
 ) -> ClassLogits:
     """Class logits of the first originals, once the jobs of `unchanged_originals` are done."""
     jobs = unchanged_originals(study, algorithm, forget, removed, models, device)
@@ -67,14 +68,14 @@ def original_logits(
 
 
 def _actual_changes(
-    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
+    study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
 ) -> Path:
     """File with what actually changes in the logits that methods learn from: the oracles' mean less
     the originals'."""
-    made_from = store.fingerprint(
-        "real changes", oracles_made_from(study, algorithm, forget, removed), models
+    fingerprint = store.fingerprint_of(
+        "real changes", oracles_fingerprint(study, algorithm, forget, removed), models
     )
-    path = study.logit_changes_file(algorithm, made_from)
+    path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
         after = oracle_logits(study, algorithm, forget, removed, models)
         before = original_logits(study, algorithm, forget, removed, models, device)
@@ -83,5 +84,5 @@ def _actual_changes(
             f"{name}_change": after.of(part).mean(axis=0) - before.of(part).mean(axis=0)
             for name, part in parts.items()
         }
-        store.write_tensors(path, changes, made_from)
+        store.write_tensors(path, changes, fingerprint)
     return path

@@ -33,7 +33,7 @@ from engine.store.errors import DataloupeError
 from engine.tasks import Task
 
 if TYPE_CHECKING:
-    from engine.tasks import Batch
+    from engine.attribution.trak.plan import Batch
 
 BATCH = 64
 MOMENTUM = 0.9

@@ -20,9 +20,9 @@ from engine.build.retraining import (
     Removal,
     RetrainedModel,
     model_file,
-    retrained_made_from,
+    retrained_fingerprint,
 )
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 CODE = 2
 """Raised whenever oracles of the same forget set would have other logits."""
@@ -33,31 +33,37 @@ def originals(models: int) -> list[RetrainedModel]:
     return [RetrainedModel(NOTHING, seed, weights=True) for seed in range(models)]
 
 
-def oracles(study: Study, forget: Removal, removed: Removal, models: int) -> list[RetrainedModel]:
+def oracles(
+    study: StudyReader, forget: Removal, removed: Removal, models: int
+) -> list[RetrainedModel]:
     """The first models trained without `removed`: the forget set, or its validation set."""
     rows = tuple(rows_for(study, forget, removed).tolist())
     return [RetrainedModel(removed, FIRST_ORACLE + number, rows) for number in range(models)]
 
 
-def oracle_file(study: Study, algorithm: str, removed: Removal, number: int) -> Path:
+def oracle_file(study: StudyReader, algorithm: str, removed: Removal, number: int) -> Path:
     """Shard of oracle `number`, from 0."""
     return model_file(study, algorithm, removed, FIRST_ORACLE + number)
 
 
 def oracle_logits(
-    study: Study, algorithm: str, forget: Removal, removed: Removal, models: int
+    study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int
 ) -> ClassLogits:
     """Class logits of the first oracles. Raises StoreError where one is missing or broken."""
     files = [oracle_file(study, algorithm, removed, number) for number in range(models)]
     return read_logits(files, rows_for(study, forget, removed))
 
 
-def rows_for(study: Study, forget: Removal, removed: Removal) -> np.ndarray:
+def rows_for(study: StudyReader, forget: Removal, removed: Removal) -> np.ndarray:
     """Training rows whose class logits are kept of models without `removed`, ascending int64."""
     return np.union1d(rows_of(study, forget).all, np.array(removed, np.int64))
 
 
-def oracles_made_from(study: Study, algorithm: str, forget: Removal, removed: Removal) -> str:
+def oracles_fingerprint(
+    study: StudyReader, algorithm: str, forget: Removal, removed: Removal
+) -> str:
     """Fingerprint of the oracles without `removed`, and of the rows whose logits are kept."""
     rows = rows_for(study, forget, removed).tolist()
-    return store.fingerprint("oracle", CODE, retrained_made_from(study, algorithm, removed), rows)
+    return store.fingerprint_of(
+        "oracle", CODE, retrained_fingerprint(study, algorithm, removed), rows
+    )

@@ -14,15 +14,17 @@ import numpy as np
 from engine import store
 from engine.applications.unlearning.bank_changes import Source, check_source
 from engine.applications.unlearning.checks import check_scores
-from engine.applications.unlearning.logit_changes import changes_made_from, predicted_changes
+from engine.applications.unlearning.logit_changes import changes_fingerprint, predicted_changes
 from engine.applications.unlearning.rows import forget_set, labels_of
 from engine.attribution.softmax import margins
 from engine.build.retraining import Removal
 from engine.running import processes
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
+from engine.store import layout
 from engine.store.layout import HYBRID
-from engine.study.reader import Study
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -43,37 +45,39 @@ class Foretold:
 
 
 def foretold(
-    study: Study, algorithm: str, removed: Removal, source: Source = "trak"
+    study: StudyReader, algorithm: str, removed: Removal, source: Source = "trak"
 ) -> Foretold | None:
     """The predictions for this forget set; None until the job has made them."""
-    made_from = changes_made_from(study, removed, removed, algorithm, source)
-    path = study.logit_changes_file(algorithm, made_from)
+    fingerprint = changes_fingerprint(study, removed, removed, algorithm, source)
+    path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
         return None
-    change = store.read_tensors(path, made_from)["forget_change"]
+    change = store.read_tensors(path, fingerprint)["forget_change"]
     rows = np.array(removed, np.int64)
     labels, total = labels_of(study, rows), study.checkpoints(algorithm)
     ends = np.zeros((2, len(rows)))
     for checkpoint in range(total):
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
+        outputs = store.read_tensors(
+            layout.outputs_file(study.root, algorithm, checkpoint, "train")
+        )
         logits = outputs["logits"][rows]
         ends += [margins(logits, labels) / total, margins(logits + change, labels) / total]
-    calibrated = study.method_file(algorithm, HYBRID).exists()
+    calibrated = layout.method_file(study.root, algorithm, HYBRID).exists()
     return Foretold(rows, ends[0], ends[1], calibrated)
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `predicted_changes`."""
     defaults: dict[str, Any] = {"forget": [], "algorithm": None}
     defaults |= {"source": "trak", "device": "auto"}
     request = complete(defaults, parameters)
-    algorithm = study.algorithm(request["algorithm"])
+    algorithm = resolve_algorithm(study, request["algorithm"])
     check_scores(study, algorithm)
     check_source(study, algorithm, request["source"])
     return request | {"forget": list(forget_set(study, request["forget"])), "algorithm": algorithm}
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A job of the queue: make the predictions and keep them."""
     removed = tuple(parameters["forget"])
     predicted_changes(

@@ -15,7 +15,8 @@ import numpy as np
 from engine import store
 from engine.build.retraining import Removal, removal_of
 from engine.store.layout import Split
-from engine.study.reader import Study
+from engine.study.names import resolve_training_rows
+from engine.study.reader import StudyReader
 
 MOST_LEARNED = 1000
 """Retain examples that methods learn from."""
@@ -51,17 +52,17 @@ class Rows:
         return np.unique(np.concatenate([self.forget, self.learned, self.audited, self.tuning]))
 
 
-def forget_set(study: Study, examples: Iterable[int | str]) -> Removal:
+def forget_set(study: StudyReader, examples: Iterable[int | str]) -> Removal:
     """Rows of the training examples to forget, given by row or id; an example named twice counts
     once. Raises as `engine.build.retraining.removal_of`."""
-    return removal_of(study, study.training_rows(examples).tolist())
+    return removal_of(study, resolve_training_rows(study, examples).tolist())
 
 
 @lru_cache(maxsize=16)
-def rows_of(study: Study, forget: Removal) -> Rows:
+def rows_of(study: StudyReader, forget: Removal) -> Rows:
     """The rows of a forget set, always the same ones. Callers share them: never change them."""
     n_train = study.dataset.n_train
-    seed = int(store.fingerprint("unlearning rows", study.spec.seed, list(forget))[:15], 16)
+    seed = int(store.fingerprint_of("unlearning rows", study.spec.seed, list(forget))[:15], 16)
     retain = np.setdiff1d(np.arange(n_train), forget)
     first, second = (
         retain[np.argsort(np.random.PCG64([seed, purpose]).random_raw(len(retain)), kind="stable")]
@@ -77,7 +78,7 @@ def rows_of(study: Study, forget: Removal) -> Rows:
     return Rows(*(np.sort(part) for part in parts))
 
 
-def labels_of(study: Study, rows: np.ndarray | None = None) -> np.ndarray:
+def labels_of(study: StudyReader, rows: np.ndarray | None = None) -> np.ndarray:
     """Class numbers of training rows, or of all test examples for None: int64."""
     split: Split = "test" if rows is None else "train"
     place = {name: number for number, name in enumerate(study.dataset.classes)}

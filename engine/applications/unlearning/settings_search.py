@@ -21,11 +21,12 @@ from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.unlearned import (
     Unlearning,
     unlearn,
-    unlearned_made_from,
+    unlearned_fingerprint,
 )
 from engine.attribution.softmax import margins
 from engine.running import processes
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 MODELS = 12
 """Originals, and oracles of the validation set, that settings are chosen with."""
@@ -80,7 +81,7 @@ class Trial:
 
 
 def search(
-    study: Study,
+    study: StudyReader,
     template: Unlearning,
     grid: Sequence[Hyper] | None = None,
     models: int = MODELS,
@@ -97,14 +98,14 @@ def search(
     """
     grid = GRIDS[template.method] if grid is None else grid
     plain = replace(template, hyper=Hyper(), seed=0)
-    key = store.fingerprint(
+    key = store.fingerprint_of(
         "unlearning search",
         CODE,
-        unlearned_made_from(study, plain),
+        unlearned_fingerprint(study, plain),
         models,
         list(map(asdict, grid)),
     )
-    path = study.unlearning_search_file(template.algorithm, key)
+    path = layout.unlearning_search_file(study.root, template.algorithm, key)
     if not path.exists():
         found: dict[Hyper, Divergences] = {}
 
@@ -140,7 +141,7 @@ def choose(trials: Sequence[tuple[Hyper, Divergences]]) -> Hyper:
 def judge(trial: Trial) -> Divergences:
     """Worker: how far models are from the oracles of the validation set."""
     job = trial.unlearning
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     rows = rows_for(study, job.forget, job.removed)
     removed, tuning = np.array(job.removed, np.int64), rows_of(study, job.forget).tuning
     found = []

@@ -11,13 +11,17 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.logits import class_logits
-from engine.applications.unlearning.oracles import oracles_made_from, rows_for
+from engine.applications.unlearning.oracles import oracles_fingerprint, rows_for
 from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import Cost, Hyper
+from engine.build.models import untrained_model, versions
 from engine.build.retraining import Removal, weights_file
-from engine.build.stages.checkpoints import untrained_model, versions
 from engine.running import processes
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.examples import read_stacked_arrays
+from engine.study.lock import locked
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -53,24 +57,26 @@ class Unlearning:
     device: str
 
 
-def unlearned_made_from(study: Study, job: Unlearning) -> str:
+def unlearned_fingerprint(study: StudyReader, job: Unlearning) -> str:
     """Fingerprint of the models that unlearned by one method."""
-    return store.fingerprint(
+    return store.fingerprint_of(
         "unlearned",
         CODE,
-        oracles_made_from(study, job.algorithm, job.forget, job.removed),
+        oracles_fingerprint(study, job.algorithm, job.forget, job.removed),
         [job.method, asdict(job.hyper), job.budget],
         None if job.changes is None else job.changes.stem,
     )
 
 
-def unlearned_file(study: Study, job: Unlearning) -> Path:
+def unlearned_file(study: StudyReader, job: Unlearning) -> Path:
     """Shard of a model that unlearned: its class logits, and its `cost`."""
-    return study.unlearned_file(job.algorithm, unlearned_made_from(study, job), job.seed)
+    return layout.unlearned_file(
+        study.root, job.algorithm, unlearned_fingerprint(study, job), job.seed
+    )
 
 
 def unlearn_models(
-    study: Study,
+    study: StudyReader,
     jobs: Sequence[Unlearning],
     workers: int | None,
     on_done: Callable[[int, int], None],
@@ -88,13 +94,13 @@ def unlearn_models(
         done += 1
         on_done(done, len(jobs))
 
-    with study.locked():
+    with locked(study):
         processes.run_jobs(keep_unlearned, missing, workers, count)
 
 
 def keep_unlearned(job: Unlearning) -> None:
     """Worker: unlearn, and keep the model's class logits and what it cost."""
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     model, cost = unlearn(study, job)
     path = unlearned_file(study, job)
     tensors = class_logits(study, model, rows_for(study, job.forget, job.removed), job.device)
@@ -102,7 +108,7 @@ def keep_unlearned(job: Unlearning) -> None:
     store.write_tensors(path, tensors, path.parent.name, {"device": job.device, **versions()})
 
 
-def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
+def unlearn(study: StudyReader, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
     """(the model that unlearned, in eval mode, what it cost)."""
     import torch
 
@@ -110,7 +116,7 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
     from engine.training.outputs import read_batch
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = study.stacked_arrays("train")
+    arrays = read_stacked_arrays(study, "train")
     changes = {} if job.changes is None else store.read_tensors(job.changes, job.changes.stem)
 
     def examples(rows: np.ndarray, name: str) -> Examples:
@@ -127,14 +133,14 @@ def unlearn(study: Study, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
         examples(np.array(job.removed, np.int64), "forget"),
         examples(rows_of(study, job.forget).learned, "retain"),
         job.budget,
-        study.seed(job.seed),
+        checkpoint_seed(study, job.seed),
         job.hyper,
     )
     cost = METHODS[job.method](setup)
     return model.eval(), cost
 
 
-def original(study: Study, algorithm: str, seed: int, device: str) -> torch.nn.Module:
+def original(study: StudyReader, algorithm: str, seed: int, device: str) -> torch.nn.Module:
     """A model trained with all data, in eval mode."""
     from engine.training.weights import load_weights
 

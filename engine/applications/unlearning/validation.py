@@ -14,10 +14,11 @@ from functools import lru_cache
 import numpy as np
 
 from engine.applications.unlearning.rows import labels_of, rows_of
-from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.store.rows import evenly_spread
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
 
 MOST_TESTS = 500
 """Test examples whose scores decide similarity."""
@@ -26,7 +27,7 @@ _TOGETHER = 256
 
 
 @lru_cache(maxsize=16)
-def validation_set(study: Study, algorithm: str, forget: Removal) -> Removal:
+def validation_set(study: StudyReader, algorithm: str, forget: Removal) -> Removal:
     """As many examples as the forget set has, ascending, but at most a quarter of the retain set.
 
     None is used for learning, tuning or auditing, and every class keeps at least one example.
@@ -49,11 +50,11 @@ def validation_set(study: Study, algorithm: str, forget: Removal) -> Removal:
 
 
 def _similarities(
-    study: Study, algorithm: str, forget: np.ndarray, others: np.ndarray
+    study: StudyReader, algorithm: str, forget: np.ndarray, others: np.ndarray
 ) -> Iterator[np.ndarray]:
     """For each example to forget, its cosine with each of the others."""
     tests = evenly_spread(study.dataset.n_test, MOST_TESTS)
-    scores = study.score_matrix(algorithm, TRAK).rows(tests)
+    scores = read_score_matrix(study, algorithm, TRAK).rows(tests)
     scores /= np.linalg.norm(scores, axis=0).clip(np.finfo(np.float32).tiny)
     theirs = scores[:, others]
     for first in range(0, len(forget), _TOGETHER):

@@ -6,10 +6,10 @@ import numpy as np
 
 from engine.build.retraining import Removal
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
-def control_of(study: Study, removed: Removal) -> Removal:
+def control_of(study: StudyReader, removed: Removal) -> Removal:
     """The same number of other training examples of each class: random, but always the same ones.
 
     Raises:

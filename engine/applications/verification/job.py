@@ -8,10 +8,10 @@ from typing import Any
 from engine.applications.verification.verifying import check, request_of, verify
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 
-def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `verify`."""
     defaults: dict[str, Any] = {"removed": [], "tests": [], "seeds": 5, "algorithm": None}
     defaults |= {"method": None, "control": False, "device": "auto", "workers": None}
@@ -26,7 +26,7 @@ def check_job(study: Study, parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_job(study: Study, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """Verify a removal; `parameters` are the arguments of `verify`. The result names it."""
     found = verify(study, report=report, **parameters)
     return {

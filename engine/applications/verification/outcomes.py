@@ -10,7 +10,10 @@ import numpy as np
 from engine.applications.verification.record import Outcome
 from engine.attribution.evaluation.quality import Measured, share
 from engine.build.retraining import NOTHING, Removal, retrained
-from engine.study.reader import Study
+from engine.study.counterfactuals import predict_removal
+from engine.study.models import read_predictions
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
 
 _T_95 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -20,7 +23,7 @@ _T_95 = (
 
 
 def outcomes_of(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str | None,
     removed: Removal,
@@ -34,7 +37,7 @@ def outcomes_of(
         [retrained(study, algorithm, removal, seed) for seed in range(seeds)]
         for removal in (NOTHING, removed)
     )
-    table, predictions = study.table("test"), study.predictions("test", algorithm)
+    table, predictions = study.table("test"), read_predictions(study, "test", algorithm)
     classes = np.array(study.dataset.classes, dtype=object)
     predicted = predicted_changes(study, algorithm, method, removed, tests)
     found = []
@@ -69,15 +72,17 @@ def outcomes_of(
 
 
 def predicted_changes(
-    study: Study, algorithm: str, method: str | None, removed: Removal, tests: Sequence[int]
+    study: StudyReader, algorithm: str, method: str | None, removed: Removal, tests: Sequence[int]
 ) -> list[Measured | None]:
     """Predicted change of each test example's margin without `removed`, from the scores."""
     if method is None:
         return [None] * len(tests)
     candidates = np.tile(np.array(removed, np.int64), (len(tests), 1))
-    scores = study.score_matrix(algorithm, method).pairs(np.array(tests, np.int64), candidates)
+    scores = read_score_matrix(study, algorithm, method).pairs(
+        np.array(tests, np.int64), candidates
+    )
     return [
-        study.removal(int(test), row, algorithm, method)
+        predict_removal(study, int(test), row, algorithm, method)
         for test, row in zip(tests, scores, strict=True)
     ]
 

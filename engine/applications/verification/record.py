@@ -8,7 +8,8 @@ from typing import Any
 
 from engine import store
 from engine.attribution.evaluation.quality import Measured
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Verification:
             without a control.
         control: Outcomes of removing those.
         created: When, UTC.
-        made_from: Fingerprint of the models without the removal set.
+        fingerprint: Fingerprint of the models without the removal set.
         scores: Fingerprint of the scores that made the predictions.
         device, versions: Of the training of the last model.
     """
@@ -81,7 +82,7 @@ class Verification:
     control_removed: list[int]
     control: list[Outcome]
     created: str
-    made_from: str
+    fingerprint: str
     scores: str | None
     device: str
     versions: dict[str, str]
@@ -118,8 +119,8 @@ def _outcome(content: Mapping[str, Any]) -> Outcome:
     )
 
 
-def read_verifications(study: Study, algorithm: str) -> list[Verification]:
+def read_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All verifications in the study, oldest first. Raises StoreError for a broken file."""
-    files = study.verification_files(algorithm)
+    files = layout.verification_files(study.root, algorithm)
     found = [Verification.from_dict(store.read_json(path)) for path in files]
     return sorted(found, key=lambda one: (one.created, one.id))

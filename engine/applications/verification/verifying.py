@@ -26,11 +26,15 @@ from engine.build.retraining import (
     model_file,
     removal_of,
     retrain,
-    retrained_made_from,
+    retrained_fingerprint,
 )
 from engine.running.progress import Report
+from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.reader import Study
+from engine.study.methods import ranked_methods
+from engine.study.models import has_predictions
+from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same models would give another verification."""
@@ -51,7 +55,7 @@ class Request:
 
 
 def verify(
-    study: Study,
+    study: StudyReader,
     removed: Iterable[int | str],
     *,
     tests: Iterable[int | str] = (),
@@ -99,14 +103,16 @@ def verify(
     return found
 
 
-def request_of(study: Study, removed: Iterable[int | str], tests: Iterable[int | str]) -> Request:
+def request_of(
+    study: StudyReader, removed: Iterable[int | str], tests: Iterable[int | str]
+) -> Request:
     """A checked request for a removal set and test examples. Raises as `verify`."""
-    rows = tuple(dict.fromkeys(study.row("test", test) for test in tests))
+    rows = tuple(dict.fromkeys(resolve_row(study, "test", test) for test in tests))
     return Request(removal_of(study, removed), rows)
 
 
 def verify_all(
-    study: Study,
+    study: StudyReader,
     requests: Sequence[Request],
     *,
     seeds: int = 5,
@@ -143,25 +149,25 @@ def verify_all(
 
 
 def check(
-    study: Study, algorithm: str | None, method: str | None, seeds: int
+    study: StudyReader, algorithm: str | None, method: str | None, seeds: int
 ) -> tuple[str, str | None]:
     """(algorithm, method), by name, if removals can be verified for them. Raises as `verify`."""
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     if not 1 <= seeds <= MOST_SEEDS:
         raise DataloupeError(f"seeds must be from 1 to {MOST_SEEDS}, not {seeds}.")
     check_recipe(study, algorithm)
-    if not study.has_predictions(algorithm):
+    if not has_predictions(study, algorithm):
         raise DataloupeError(
             f"{study.root} has no predictions of {algorithm} yet. `dataloupe build {study.root}` "
             "makes them."
         )
-    if method is not None or study.methods(algorithm):
-        method = study.method(algorithm, method)
+    if method is not None or ranked_methods(study, algorithm):
+        method = resolve_method(study, algorithm, method)
     return algorithm, method
 
 
 def _all_trained(
-    study: Study, algorithm: str, request: Request, control: Removal, seeds: int
+    study: StudyReader, algorithm: str, request: Request, control: Removal, seeds: int
 ) -> bool:
     removals = [NOTHING, request.removed, *([control] if control else [])]
     return all(
@@ -172,7 +178,7 @@ def _all_trained(
 
 
 def _verification(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     method: str | None,
     request: Request,
@@ -180,12 +186,16 @@ def _verification(
     seeds: int,
 ) -> Verification:
     """Read the models, and keep the verification."""
-    scores = None if method is None else store.json_made_from(study.search_file(algorithm, method))
-    made_from = retrained_made_from(study, algorithm, request.removed)
-    parts = [made_from, method, scores, list(request.tests), seeds, list(control)]
-    name = store.fingerprint("verification", CODE, algorithm, *parts)
+    scores = (
+        None
+        if method is None
+        else store.json_fingerprint(layout.search_file(study.root, algorithm, method))
+    )
+    fingerprint = retrained_fingerprint(study, algorithm, request.removed)
+    parts = [fingerprint, method, scores, list(request.tests), seeds, list(control)]
+    name = store.fingerprint_of("verification", CODE, algorithm, *parts)
     ids = study.table("train")["id"].to_numpy()
-    made_by = _made_by(study, algorithm, request.removed, seeds)
+    metadata = _metadata(study, algorithm, request.removed, seeds)
     found = Verification(
         id=name,
         algorithm=algorithm,
@@ -199,14 +209,16 @@ def _verification(
         if control
         else [],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        made_from=made_from,
+        fingerprint=fingerprint,
         scores=scores,
-        device=made_by.pop("device"),
-        versions={name: str(value) for name, value in made_by.items() if name != "seed"},
+        device=metadata.pop("device"),
+        versions={name: str(value) for name, value in metadata.items() if name != "seed"},
     )
-    store.write_json(study.verification_file(algorithm, name), found.to_dict(), made_from)
+    store.write_json(
+        layout.verification_file(study.root, algorithm, name), found.to_dict(), fingerprint
+    )
     return found
 
 
-def _made_by(study: Study, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
-    return store.read_made_by(model_file(study, algorithm, removed, seeds - 1))
+def _metadata(study: StudyReader, algorithm: str, removed: Removal, seeds: int) -> dict[str, Any]:
+    return store.read_metadata(model_file(study, algorithm, removed, seeds - 1))

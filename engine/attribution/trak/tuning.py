@@ -1,8 +1,8 @@
-"""Choose TRAK's settings by how well they foretell validation runs, with one checkpoint.
+"""Choose TRAK's settings by LDS on the validation runs, with one checkpoint.
 
-Three settings in turn, each with the best of the ones before: the tempering t of the out-to-loss
-gradient, the damping λ, and the soft threshold (TRAK, arXiv 2303.14186, section 3). Along each LDS
-is flat around its best, so a few values are enough, and more would only fit noise.
+Three settings are tried in turn, each with the best values of those before: the tempering t of the
+out-to-loss gradient, the damping λ, and the soft threshold (TRAK, arXiv 2303.14186, section 3). LDS
+is flat around the best value of each, so a few values are enough; more would only fit noise.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import torch
 from torch import Tensor
 
 from engine.attribution.evaluation.lds import spearman
-from engine.attribution.trak.attribute import example_weights, gram, temper, test_factors
-from engine.attribution.trak.kernel import Kernel, solve
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.dual import solve
+from engine.attribution.trak.kernel import Kernel
+from engine.attribution.trak.linear_system import example_weights, temper
+from engine.attribution.trak.primal import gram, test_factors
+from engine.attribution.trak.solver import Solver
 
 TEMPERINGS = (0.25, 0.5, 0.75, 1.0)
 DAMPINGS = (0.3, 0.75, 1.5, 3.0, 6.0)
 SOFT_THRESHOLDS = (0.0, 0.25, 0.5, 1.0)
 """In standard deviations of each test example's scores."""
 
-Attribute = Callable[[Road], Tensor]
-"""Scores `[n_test, n_train]` of one checkpoint by a road's tempering and damping, not times Q."""
+Attribute = Callable[[Solver], Tensor]
+"""Scores `[n_test, n_train]` of one checkpoint with a solver's tempering and damping, before
+multiplication by Q."""
 
 
 @dataclass(frozen=True)
@@ -40,71 +43,72 @@ class Trial:
 
 
 def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
-    """For the dual roads: one kernel serves every tempering and damping.
+    """For the dual solvers: one kernel serves every tempering and damping.
 
     Args:
-        kernel: From `make_kernel`; it stays as it is.
+        kernel: From `make_kernel`; it is not changed.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
     """
 
-    def attribute(road: Road) -> Tensor:
+    def attribute(solver: Solver) -> Tensor:
         copy = Kernel(kernel.train.clone(), kernel.test.clone())
-        return solve(copy, road.damping, example_weights(out_to_loss, road))
+        return solve(copy, solver.damping, example_weights(out_to_loss, solver))
 
     return attribute
 
 
 def attribute_by_features(train: Tensor, test: Tensor, out_to_loss: Tensor) -> Attribute:
-    """For the primal: one pass of features, `[n_train, p]` and `[n_test, p]`, serves all."""
+    """For the primal: features `[n_train, p]` and `[n_test, p]` serve every setting."""
 
-    def attribute(road: Road) -> Tensor:
-        return test_factors(gram([train], road, out_to_loss), test, road.damping) @ train.T
+    def attribute(solver: Solver) -> Tensor:
+        return test_factors(gram([train], solver, out_to_loss), test, solver.damping) @ train.T
 
     return attribute
 
 
 def tune(
     attribute: Attribute,
-    road: Road,
+    solver: Solver,
     out_to_loss: Tensor,
     masks: np.ndarray,
     outputs: np.ndarray,
     temperings: Sequence[float] = TEMPERINGS,
     dampings: Sequence[float] = DAMPINGS,
     soft_thresholds: Sequence[float] = SOFT_THRESHOLDS,
-) -> tuple[Road, list[Trial]]:
-    """Return the road with the settings that did best, and all that was tried.
+) -> tuple[Solver, list[Trial]]:
+    """Return the solver with the best settings, and all settings that were tried.
 
     Args:
-        attribute: How this checkpoint attributes.
-        road: With the settings that are kept unless others do better.
+        attribute: Computes the scores of this checkpoint.
+        solver: With the settings to start from; they stay unless others have a higher LDS.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
         masks: Of the validation runs, bool `[m, n_train]`.
         outputs: Of the validation runs, `[m, n_test]`.
-        temperings: To try; empty leaves the road's. The others likewise.
+        temperings: Values to try; none keeps the solver's.
+        dampings, soft_thresholds: Likewise.
     """
     drawn = torch.from_numpy(masks.T.astype(np.float32)).to(out_to_loss)
     actual = np.ascontiguousarray(outputs.T)
     trials: list[Trial] = []
     raw: dict[tuple[float, float], Tensor] = {}
 
-    def measure(candidate: Road) -> float:
+    def measure(candidate: Solver) -> float:
         key = candidate.tempering, candidate.damping
         if key not in raw:
-            raw.clear()  # the scores of one setting at a time are enough
+            raw.clear()  # one setting's scores at a time, to save memory
             raw[key] = attribute(candidate) * temper(out_to_loss, candidate)
         predicted = (soft_threshold(raw[key], candidate.soft_threshold) @ drawn).cpu().numpy()
         lds = float(spearman(predicted, actual).mean())
         trials.append(Trial(candidate.damping, candidate.tempering, candidate.soft_threshold, lds))
         return lds
 
-    best = measure(road)
+    best = measure(solver)
     for name, values in (
         ("tempering", temperings),
         ("damping", dampings),
         ("soft_threshold", soft_thresholds),
     ):
-        start = road
+        start = solver
         for value in values:
             changed: dict[str, Any] = {name: value}
             candidate = replace(start, **changed)
@@ -112,12 +116,12 @@ def tune(
                 continue
             lds = measure(candidate)
             if lds > best:
-                best, road = lds, candidate
-    return road, trials
+                best, solver = lds, candidate
+    return solver, trials
 
 
 def soft_threshold(scores: Tensor, threshold: float) -> Tensor:
-    """Shrink each row towards 0 by `threshold` of its standard deviations."""
+    """Shrink each row toward 0 by `threshold` times its standard deviation."""
     if threshold == 0:
         return scores
     size = threshold * scores.std(dim=1, correction=0, keepdim=True)

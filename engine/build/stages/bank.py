@@ -1,8 +1,8 @@
-"""Train the subset runs: each a model on a random part of the training set, and what it says.
+"""Train the run bank: models on random subsets of the training set, and their outputs.
 
-One run is one shard: mask and outputs on both splits, and on request all logits and the weights.
-How many masks and seeds there are is no part of a run's fingerprint, so a bank grows by what is
-missing.
+Each run is one shard in `bank/`, with its mask and its outputs on both splits, and on request all
+logits and the weights. The numbers of masks and seeds are not part of a run's fingerprint, so a
+bank that grows keeps its existing runs.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import draw_mask, fault, pack
+from engine.attribution.datamodels.run_bank import draw_mask, fault, pack
+from engine.build.models import initial_model, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import initial_model, recipe_made_from, versions
+from engine.build.stages.checkpoints import recipe_fingerprint
+from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.reader import StudyReader
+from engine.study.run_banks import finished_runs, read_bank_import, run_seed, wanted_runs
 from engine.tasks import load_task
 
 CODE = 1
-"""Raised whenever the same spec would draw other masks or record other outputs."""
+"""Increment when the same spec would draw other masks or record other outputs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One subset run."""
+    """Train one subset run."""
 
     root: Path
     algorithm: str
@@ -38,79 +42,79 @@ class Job:
     device: str
 
 
-def check_recipe(study: Study, algorithm: str) -> None:
-    """Refuse a bank of an algorithm that says only where its weights are.
+def check_recipe(study: StudyReader, algorithm: str) -> None:
+    """Check that the algorithm has the training recipe that a run bank needs.
 
     Raises:
-        SpecError: Saying what to add.
+        SpecError: The algorithm has only `weights`, and no bank was imported for it.
     """
     spec = study.spec.algorithms[algorithm]
-    if study.bank_import_file(algorithm).exists():
+    if layout.bank_import_file(study.root, algorithm).exists():
         return
-    if study.subset_runs and spec.weights and "epochs" not in spec.model_fields_set:
+    if wanted_runs(study) and spec.weights and "epochs" not in spec.model_fields_set:
         raise SpecError(
             f"[subset_runs] trains models, but algorithms.{algorithm} has only `weights`. Add the "
-            "recipe that made them (epochs, batch_size, optimizer, learning_rate, ...), import a "
-            "bank (`dataloupe import bank`), or set subset_runs.masks = 0."
+            "recipe that trained them (epochs, batch_size, optimizer, learning_rate, ...), import "
+            "a bank (`dataloupe import bank`), or set subset_runs.masks = 0."
         )
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Train every missing subset run of an algorithm, unless its bank was made elsewhere.
+    """Train an algorithm's missing subset runs, unless its bank was imported.
 
     Raises:
-        StoreError: The imported bank belongs to other data.
+        StoreError: The imported bank was made for a different dataset.
     """
     study = run.study
-    if about := study.bank_import(algorithm):
+    if about := read_bank_import(study, algorithm):
         if about.dataset != study.dataset.fingerprint:
             raise StoreError(
-                f"The imported run bank of {algorithm} belongs to other data than {study.root} has "
-                f"now. Import it again with --replace, or remove "
-                f"{study.bank_import_file(algorithm).parent}."
+                f"The imported run bank of {algorithm} was made for different data than "
+                f"{study.root} has now. Import it again with --replace, or remove "
+                f"{layout.bank_import_file(study.root, algorithm).parent}."
             )
         run.report(Progress("bank", algorithm, 1, 1))
         return
-    wanted, there = study.subset_runs, study.finished_runs(algorithm)
+    wanted, there = wanted_runs(study), finished_runs(study, algorithm)
     if not wanted:
         return
     _check(study, algorithm, sorted(there))
     jobs = [Job(study.root, algorithm, *one, run.device) for one in wanted if one not in there]
-    run.finish("bank", algorithm, train_run, jobs, len(wanted))
+    run.run_remaining("bank", algorithm, train_run, jobs, len(wanted))
 
 
-def _check(study: Study, algorithm: str, runs: Sequence[tuple[int, int]]) -> None:
-    """Raise for all runs of another spec at once: there may be thousands to remove."""
+def _check(study: StudyReader, algorithm: str, runs: Sequence[tuple[int, int]]) -> None:
+    """Raise one StaleError for all stale runs: there may be thousands to remove."""
     stale = []
     for mask, seed in runs:
-        path = study.run_file(algorithm, mask, seed)
+        path = layout.run_file(study.root, algorithm, mask, seed)
         try:
-            store.read_tensors(path, run_made_from(study, algorithm, mask, seed))
+            store.read_tensors(path, run_fingerprint(study, algorithm, mask, seed))
         except StaleError as error:
             stale.append(error)
     if stale:
         raise StaleError(str(stale[0]), *(path for error in stale for path in error.paths))
 
 
-def run_made_from(study: Study, algorithm: str, mask: int, seed: int) -> str:
+def run_fingerprint(study: StudyReader, algorithm: str, mask: int, seed: int) -> str:
     """Fingerprint of one subset run: data, recipe, mask and seed."""
     runs = study.spec.subset_runs
-    return store.fingerprint(
+    return store.fingerprint_of(
         "subset run",
         CODE,
-        recipe_made_from(study, algorithm),
+        recipe_fingerprint(study, algorithm),
         [study.spec.seed, mask, runs.alpha],
-        study.run_seed(mask, seed),
+        run_seed(study, mask, seed),
         [runs.logits, runs.weights],
     )
 
 
-def bank_made_from(study: Study, algorithm: str) -> str:
-    """Fingerprint of the whole bank, for what is computed from it."""
-    if about := study.bank_import(algorithm):
+def bank_fingerprint(study: StudyReader, algorithm: str) -> str:
+    """Fingerprint of the whole bank, for the stages that use it."""
+    if about := read_bank_import(study, algorithm):
         return about.fingerprint
-    runs = [run_made_from(study, algorithm, *one) for one in study.subset_runs]
-    return store.fingerprint("bank", CODE, runs)
+    runs = [run_fingerprint(study, algorithm, *one) for one in wanted_runs(study)]
+    return store.fingerprint_of("bank", CODE, runs)
 
 
 def train_run(job: Job) -> None:
@@ -119,13 +123,13 @@ def train_run(job: Job) -> None:
     from engine.training.trainer import train
     from engine.training.weights import as_arrays
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     spec, runs = study.spec.algorithms[job.algorithm], study.spec.subset_runs
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = {split: study.stacked_arrays(split) for split in SPLITS}
+    arrays = {split: read_stacked_arrays(study, split) for split in SPLITS}
     name = f"Subset run {job.mask:05d}-{job.seed} of {job.algorithm}"
     mask = draw_mask(study.spec.seed, job.mask, study.dataset.n_train, runs.alpha)
-    seed, subset = study.run_seed(job.mask, job.seed), np.flatnonzero(mask)
+    seed, subset = run_seed(study, job.mask, job.seed), np.flatnonzero(mask)
     model = initial_model(study, spec, seed)
     try:
         model = train(task, model, arrays["train"], encoding, spec, seed, job.device, subset)
@@ -145,8 +149,8 @@ def train_run(job: Job) -> None:
     if runs.weights:
         shard |= {f"weights.{key}": array for key, array in as_arrays(model).items()}
     store.write_tensors(
-        study.run_file(job.algorithm, job.mask, job.seed),
+        layout.run_file(study.root, job.algorithm, job.mask, job.seed),
         shard,
-        run_made_from(study, job.algorithm, job.mask, job.seed),
+        run_fingerprint(study, job.algorithm, job.mask, job.seed),
         {"seed": seed, "device": job.device, **versions()},
     )

@@ -1,4 +1,8 @@
-"""Read, check and encode the dataset: row shards of arrays, tables and thumbnails."""
+"""Read, check and encode the dataset, in `data/`.
+
+For each split the stage writes row shards of arrays, tables and thumbnail sheets. `dataset.json`,
+written last, describes the dataset and holds its fingerprint.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +17,39 @@ import pyarrow as pa
 from engine import store
 from engine.build.run import Run
 from engine.data.thumbnails import SPRITES_PER_SHEET, sprite_sheet
+from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Dataset, Progress
 from engine.store.spec import validate_options
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
 
 CODE = 1
-"""Raised whenever the same source would be encoded differently."""
+"""Increment when the same source would be encoded differently."""
 
 
 def run(run: Run) -> None:
-    """Encode what is missing of both splits, then write what the dataset is."""
+    """Encode the missing shards of both splits, then describe the dataset."""
     study = run.study
-    made_from = data_made_from(study)
+    fingerprint = data_fingerprint(study)
     if study.has_data:
-        store.read_json(study.dataset_file, made_from)
+        store.read_json(layout.dataset_file(study.root), fingerprint)
         dataset = study.dataset
         if all(_first_missing(study, s, dataset.rows(s), dataset.cell) is None for s in SPLITS):
             run.report(Progress("data", None, 1, 1))
             return
     run.report(Progress("data", None, 0, 1))
-    # The Hugging Face library takes seconds to import; a built study does not need it.
+    # The Hugging Face library takes seconds to import, and a built study does not need it.
     from engine.build.encoding import dataset_fingerprint, encode_split
     from engine.data.raw import raw_fingerprints
     from engine.data.sources import load_source
 
     task = load_task(study.spec.task.name)
-    options = validate_options(task.options, study.spec.task, study.spec_file)
+    options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
     source = load_source(study.spec.data, study.root, allow_code=True)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
@@ -53,7 +58,7 @@ def run(run: Run) -> None:
             split: raw_fingerprints(rows, ROWS_PER_SHARD, source.classes, encoding)
             for split, rows in zip(SPLITS, (source.train, source.test), strict=True)
         }
-        _drop_changed(study, raw, made_from)
+        _drop_changed(study, raw, fingerprint)
     written: list[Path] = []
     contents: dict[str, list[tuple[dict[str, np.ndarray], list[str]]]] = {}
     for split in SPLITS:
@@ -62,18 +67,20 @@ def run(run: Run) -> None:
         first = _first_missing(study, split, len(rows), cell)
         start = len(rows) if first is None else first * ROWS_PER_SHARD
         for shard in encode_split(rows, task, options, encoding, ROWS_PER_SHARD, start):
-            written.append(_write_shard(study, split, shard, source.classes, cell, made_from))
+            written.append(_write_shard(study, split, shard, source.classes, cell, fingerprint))
         contents[split] = [
             (
-                store.read_tensors(study.arrays_file(split, shard), made_from),
-                store.read_table(study.table_file(split, shard), made_from)["id"].to_pylist(),
+                store.read_tensors(layout.arrays_file(study.root, split, shard), fingerprint),
+                store.read_table(layout.table_file(study.root, split, shard), fingerprint)[
+                    "id"
+                ].to_pylist(),
             )
             for shard in shards
         ]
-    fingerprint = dataset_fingerprint(contents, source.classes, encoding)
-    _refuse_changed(study, fingerprint, written)
+    content_fingerprint = dataset_fingerprint(contents, source.classes, encoding)
+    _refuse_changed(study, content_fingerprint, written)
     dataset = Dataset(
-        fingerprint=fingerprint,
+        fingerprint=content_fingerprint,
         source=source.description,
         task=task.name,
         display=task.display,
@@ -84,81 +91,86 @@ def run(run: Run) -> None:
         cell=cell,
         warnings=list(source.warnings),
     )
-    store.write_json(study.dataset_file, asdict(dataset), made_from)
-    study.data_begun_file.unlink(missing_ok=True)
+    store.write_json(layout.dataset_file(study.root), asdict(dataset), fingerprint)
+    layout.data_begun_file(study.root).unlink(missing_ok=True)
     run.report(Progress("data", None, 1, 1))
 
 
-def _drop_changed(study: Study, raw: Mapping[Split, list[str]], made_from: str) -> None:
-    """Of a data stage that was interrupted, remove the shards whose rows changed meanwhile; and
-    note what the source holds, before anything is written."""
-    path = study.data_begun_file
-    before = store.read_json(path, made_from)["raw"] if path.exists() else {}
+def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], fingerprint: str) -> None:
+    """Remove an interrupted stage's shards whose source rows have changed since.
+
+    Also record the source's fingerprints before anything is written.
+    """
+    path = layout.data_begun_file(study.root)
+    before = store.read_json(path, fingerprint)["raw"] if path.exists() else {}
     for split in SPLITS:
         known = dict(enumerate(before.get(split, [])))
         for shard, found in enumerate(raw[split]):
             if known.get(shard) != found:
-                study.arrays_file(split, shard).unlink(missing_ok=True)
-    store.write_json(path, {"raw": raw}, made_from)
+                layout.arrays_file(study.root, split, shard).unlink(missing_ok=True)
+    store.write_json(path, {"raw": raw}, fingerprint)
 
 
-def _refuse_changed(study: Study, fingerprint: str, written: Sequence[Path]) -> None:
-    """Of a whole dataset some shards were lost, and read again: are they what they were?
+def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path]) -> None:
+    """Check that shards which were lost and read again have not changed.
 
     Raises:
-        DataError: They are not, and were removed again: all else was made from what they were.
+        DataError: They have changed. They are removed, as all other files depend on the old data.
     """
     if study.has_data and study.dataset.fingerprint != fingerprint:
         for path in written:
             path.unlink()
         raise DataError(
-            f"{study.spec.data.source} is not what it was when {study.root} read it, and the two "
-            "are never mixed. Put it back as it was, or run `dataloupe build "
-            f"{study.root} --rebuild data`, which reads all of it anew."
+            f"{study.spec.data.source} has changed since {study.root} read it, and old and new "
+            "data are never mixed. Restore the source, or run `dataloupe build "
+            f"{study.root} --rebuild data`, which reads all data again."
         )
 
 
-def data_made_from(study: Study) -> str:
-    """Fingerprint of the request for data. What was found is in `Dataset.fingerprint`."""
-    return store.fingerprint(
+def data_fingerprint(study: StudyReader) -> str:
+    """Fingerprint of the spec's [data] and [task]; `Dataset.fingerprint` is that of the content."""
+    return store.fingerprint_of(
         "data", CODE, study.spec.data.model_dump(), study.spec.task.model_dump()
     )
 
 
-def _first_missing(study: Study, split: Split, rows: int, cell: int) -> int | None:
-    """The first shard that lacks a file; None if none does."""
+def _first_missing(study: StudyReader, split: Split, rows: int, cell: int) -> int | None:
+    """Number of the first shard with a missing file; None if no file is missing."""
     for shard, start in enumerate(range(0, rows, ROWS_PER_SHARD)):
         last = min(start + ROWS_PER_SHARD, rows) - 1
         sheets = range(start // SPRITES_PER_SHEET, last // SPRITES_PER_SHEET + 1) if cell else ()
-        files = [study.arrays_file(split, shard), study.table_file(split, shard)]
-        files += [study.sprite_file(split, sheet) for sheet in sheets]
+        files = [
+            layout.arrays_file(study.root, split, shard),
+            layout.table_file(study.root, split, shard),
+        ]
+        files += [layout.sprite_file(study.root, split, sheet) for sheet in sheets]
         if not all(file.exists() for file in files):
             return shard
     return None
 
 
 def _write_shard(
-    study: Study,
+    study: StudyReader,
     split: Split,
     shard: EncodedShard,
     classes: Sequence[str],
     cell: int,
-    made_from: str,
+    fingerprint: str,
 ) -> Path:
-    """Write it; the file of its arrays, which is written last."""
+    """Write a shard's files, the arrays last; return the path of the arrays."""
     number = shard.start // ROWS_PER_SHARD
     thumbnails = shard.thumbnails or []
     sheets = {}
     for first in range(0, len(thumbnails), SPRITES_PER_SHEET):
-        path = study.sprite_file(split, (shard.start + first) // SPRITES_PER_SHEET)
+        path = layout.sprite_file(study.root, split, (shard.start + first) // SPRITES_PER_SHEET)
         with store.atomic(path) as temporary:
             temporary.write_bytes(sprite_sheet(thumbnails[first : first + SPRITES_PER_SHEET], cell))
         sheets[path.name] = store.file_digest(path)
     labels = [classes[label] for label in shard.arrays["label"]]
     columns = {"id": shard.ids, "label": labels, **shard.columns}
-    store.write_table(study.table_file(split, number), pa.table(columns), made_from)
-    # A picture has no room for a checksum, so the arrays of the same rows carry it.
-    made_by = {"sheets": sheets}
-    path = study.arrays_file(split, number)
-    store.write_tensors(path, shard.arrays, made_from, made_by)
+    store.write_table(layout.table_file(study.root, split, number), pa.table(columns), fingerprint)
+    # A sprite sheet cannot hold its own checksum, so the arrays of the same rows do.
+    metadata = {"sheets": sheets}
+    path = layout.arrays_file(study.root, split, number)
+    store.write_tensors(path, shard.arrays, fingerprint, metadata)
     return path

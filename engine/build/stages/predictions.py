@@ -1,4 +1,7 @@
-"""What an algorithm's checkpoints say together of every example."""
+"""Average the checkpoints' outputs into one prediction per example (`predictions/{split}.parquet`).
+
+Mean probabilities give the predicted class and the confidence; the mean output is the margin.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,36 @@ import pyarrow as pa
 from engine import store
 from engine.attribution.softmax import softmax
 from engine.build.run import Run
-from engine.build.stages.checkpoints import outputs_made_from
+from engine.build.stages.checkpoints import outputs_fingerprint
+from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 CODE = 1
-"""Raised whenever the same outputs would be averaged differently."""
+"""Increment when the same outputs would be averaged differently."""
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Average the checkpoints on both splits, unless that is done."""
+    """Average the checkpoints' outputs on both splits where that is not done yet."""
     for split in SPLITS:
         _average(run.study, algorithm, split)
     run.report(Progress("predictions", algorithm, 1, 1))
 
 
-def _average(study: Study, algorithm: str, split: Split) -> None:
-    """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
+def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     total = study.checkpoints(algorithm)
-    path = study.predictions_file(algorithm, split)
-    made_from = store.fingerprint(
-        "predictions", CODE, [outputs_made_from(study, algorithm, m) for m in range(total)]
+    path = layout.predictions_file(study.root, algorithm, split)
+    fingerprint = store.fingerprint_of(
+        "predictions", CODE, [outputs_fingerprint(study, algorithm, m) for m in range(total)]
     )
     if path.exists():
-        store.read_table(path, made_from, columns=[])
+        store.read_table(path, fingerprint, columns=[])
         return
     probabilities: np.ndarray | float = 0.0
     margin: np.ndarray | float = 0.0
     for checkpoint in range(total):
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, split))
+        outputs = store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
         probabilities = probabilities + softmax(outputs["logits"]) / total
         margin = margin + outputs["output"].astype(np.float64) / total
     assert isinstance(probabilities, np.ndarray)
@@ -49,4 +52,4 @@ def _average(study: Study, algorithm: str, split: Split) -> None:
         "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
         "margin": pa.array(np.asarray(margin, dtype=np.float32)),
     }
-    store.write_table(path, pa.table(columns), made_from)
+    store.write_table(path, pa.table(columns), fingerprint)

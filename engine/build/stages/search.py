@@ -1,4 +1,9 @@
-"""Rank and index: exact top-k and sums of both signs, and the FAISS index with its recall."""
+"""Rank and index every method's scores for search, in `search/METHOD/`.
+
+From the scores of all examples the stage computes the exact top-k of both signs for every test and
+training example (`top/`), sums of both signs (`totals`), low-rank vectors (`vectors/`), and a FAISS
+index over them with its measured recall.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +14,37 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import RowShards, Scores, TopK, Totals, merge, top_k
+from engine.attribution.scores.matrix import Scores
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.scores.top_k import TopK, merge, top_k
+from engine.attribution.scores.totals import Totals
+from engine.attribution.search.attribution_space import attribution_space
 from engine.attribution.search.vector_index import (
-    attribution_space,
     build_index,
     choose_index,
-    evenly_spread,
     index_to_array,
     measure_recall,
 )
 from engine.build.run import Run
-from engine.build.stages.trak import scores_made_from
+from engine.build.stages.trak import scores_fingerprint
+from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, TRAK
-from engine.study.reader import Study
+from engine.store.rows import evenly_spread
+from engine.study.examples import shard_count
+from engine.study.methods import scored_methods
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
 
 CODE = 1
-"""Raised whenever the same scores would be ranked or indexed differently."""
+"""Increment when the same scores would be ranked or indexed differently."""
 
 RECALL_QUERIES = 200
-"""Test examples that recall is measured on, evenly spread."""
+"""Number of test examples to measure recall on, evenly spread."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method's scores of an algorithm to rank and index."""
+    """Rank and index one method's scores of an algorithm."""
 
     root: Path
     algorithm: str
@@ -40,82 +52,84 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Rank and index the scores of every method that has some, unless that is done."""
-    methods = run.study.scored_methods(algorithm)
+    """Rank and index the scores of every method where that is not done yet."""
+    methods = scored_methods(run.study, algorithm)
     jobs = [
         Job(run.study.root, algorithm, method)
         for method in methods
         if not _is_done(run.study, algorithm, method)
     ]
-    run.finish("search", algorithm, rank_and_index, jobs, len(methods))
+    run.run_remaining("search", algorithm, rank_and_index, jobs, len(methods))
 
 
-def _is_done(study: Study, algorithm: str, method: str) -> bool:
-    """Whether all files are there. Raises StaleError where they were made from other scores."""
-    done = study.search_file(algorithm, method)
-    if done.exists():
-        store.read_json(done, search_made_from(study, algorithm, method))
+def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
+    """Whether all files exist. Raises StaleError if they were made from other scores."""
+    summary = layout.search_file(study.root, algorithm, method)
+    if summary.exists():
+        store.read_json(summary, search_fingerprint(study, algorithm, method))
     files = [
-        done,
-        study.index_file(algorithm, method),
-        study.top_test_file(algorithm, method),
-        study.test_vectors_file(algorithm, method),
-        study.totals_file(algorithm, method),
+        summary,
+        layout.index_file(study.root, algorithm, method),
+        layout.top_test_file(study.root, algorithm, method),
+        layout.test_vectors_file(study.root, algorithm, method),
+        layout.totals_file(study.root, algorithm, method),
     ]
-    for shard in range(study.shards("train")):
+    for shard in range(shard_count(study, "train")):
         files += [
-            study.top_train_file(algorithm, method, shard),
-            study.train_vectors_file(algorithm, method, shard),
+            layout.top_train_file(study.root, algorithm, method, shard),
+            layout.train_vectors_file(study.root, algorithm, method, shard),
         ]
     return all(path.exists() for path in files)
 
 
-def search_made_from(study: Study, algorithm: str, method: str) -> str:
+def search_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of the ranking and the index."""
-    scores = scores_are(study, algorithm, method)
-    return store.fingerprint("search", CODE, scores, study.spec.search.model_dump())
+    scores = method_fingerprint(study, algorithm, method)
+    return store.fingerprint_of("search", CODE, scores, study.spec.search.model_dump())
 
 
-def scores_are(study: Study, algorithm: str, method: str) -> str:
-    """Fingerprint of a method's scores."""
+def method_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
+    """Fingerprint of a method's scores, TRAK or another."""
     if method == TRAK:
-        return scores_made_from(study, algorithm)
-    return store.json_made_from(study.method_file(algorithm, method))
+        return scores_fingerprint(study, algorithm)
+    return store.json_fingerprint(layout.method_file(study.root, algorithm, method))
 
 
 def rank_and_index(job: Job) -> None:
-    """Worker: write the top-k shards, the vectors, the index and last what was measured of it."""
-    study = Study.open(job.root)
+    """Worker: write the top-k shards, the vectors, the index and, last, the summary."""
+    study = StudyReader.open(job.root)
     algorithm, method = job.algorithm, job.method
-    scores = study.score_matrix(algorithm, method)
-    made_from = search_made_from(study, algorithm, method)
-    truth = _rank(study, algorithm, method, scores, made_from)
+    scores = read_score_matrix(study, algorithm, method)
+    fingerprint = search_fingerprint(study, algorithm, method)
+    truth = _rank(study, algorithm, method, scores, fingerprint)
     spec = study.spec.search
     space = attribution_space(scores, spec.rank, seed=study.spec.seed)
     queries = space.test_vectors()
     store.write_tensors(
-        study.test_vectors_file(algorithm, method),
+        layout.test_vectors_file(study.root, algorithm, method),
         {"vectors": queries, "singular_values": space.singular_values},
-        made_from,
+        fingerprint,
     )
     vectors = []
     for shard, trains in enumerate(_row_ranges(study.dataset.n_train)):
-        path = study.train_vectors_file(algorithm, method, shard)
-        store.write_tensors(path, {"vectors": space.train_vectors(scores, trains)}, made_from)
+        path = layout.train_vectors_file(study.root, algorithm, method, shard)
+        store.write_tensors(path, {"vectors": space.train_vectors(scores, trains)}, fingerprint)
         vectors.append(store.read_tensors(path)["vectors"])
     kind, reason = choose_index(study.dataset.n_train, queries.shape[1])
     if spec.index != "auto":
-        kind, reason = spec.index, "study.toml asks for it"
+        kind, reason = spec.index, "set in study.toml"
     index = build_index(RowShards.of(vectors), kind, seed=study.spec.seed)
     tests = evenly_spread(scores.n_test, RECALL_QUERIES)
     sample = TopK(**{name: array[tests] for name, array in asdict(truth).items()})
-    # An inverted file is told here how many clusters to search, so it is stored after.
+    # This sets how many clusters an inverted file searches, so the index is stored afterwards.
     recall = measure_recall(index, queries[tests], partial(scores.pairs, tests), sample)
     store.write_tensors(
-        study.index_file(algorithm, method), {"index": index_to_array(index)}, made_from
+        layout.index_file(study.root, algorithm, method),
+        {"index": index_to_array(index)},
+        fingerprint,
     )
     store.write_json(
-        study.search_file(algorithm, method),
+        layout.search_file(study.root, algorithm, method),
         {
             "checkpoints": study.checkpoints(algorithm),
             "kind": kind,
@@ -127,7 +141,7 @@ def rank_and_index(job: Job) -> None:
             "recall_queries": recall.queries,
             "recall_by_candidates": {str(n): value for n, value in recall.table.items()},
         },
-        made_from,
+        fingerprint,
     )
 
 
@@ -137,18 +151,22 @@ def _row_ranges(rows: int) -> list[range]:
     ]
 
 
-def _rank(study: Study, algorithm: str, method: str, scores: Scores, made_from: str) -> TopK:
-    """Write the exact top-k and the sums of both sides; return the top-k of the test examples."""
+def _rank(
+    study: StudyReader, algorithm: str, method: str, scores: Scores, fingerprint: str
+) -> TopK:
+    """Write the exact top-k and the sums of both signs; return the top-k of the test examples."""
     k = study.spec.search.top_k
     best: TopK | None = None
     totals = Totals.zeros(scores.n_test, scores.n_train)
     for shard, trains in enumerate(_row_ranges(scores.n_train)):
         of_tests, of_trains = top_k(scores, k, trains, totals=totals)
-        path = study.top_train_file(algorithm, method, shard)
-        store.write_tensors(path, vars(of_trains), made_from)
+        path = layout.top_train_file(study.root, algorithm, method, shard)
+        store.write_tensors(path, vars(of_trains), fingerprint)
         best = of_tests if best is None else merge([best, of_tests])
     assert best is not None
-    store.write_tensors(study.top_test_file(algorithm, method), vars(best), made_from)
+    store.write_tensors(
+        layout.top_test_file(study.root, algorithm, method), vars(best), fingerprint
+    )
     sums = {name: array.astype(np.float32) for name, array in vars(totals).items()}
-    store.write_tensors(study.totals_file(algorithm, method), sums, made_from)
+    store.write_tensors(layout.totals_file(study.root, algorithm, method), sums, fingerprint)
     return best

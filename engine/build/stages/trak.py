@@ -1,48 +1,47 @@
-"""Attribute every test prediction to the training data: TRAK, checkpoint by checkpoint.
+"""Attribute every test prediction to the training data with TRAK, in `trak/`.
 
-On a dual road a checkpoint's scores are one shard; the mean over checkpoints, weighted by the mean
-out-to-loss gradient, is then written in shards of test rows. On the primal road a checkpoint's
-training features are row shards and its solved test features one shard; scores are products of
-the two, taken where they are needed and never stored.
+With a dual solver, the scores of each checkpoint are one shard; their mean over checkpoints, times
+the mean out-to-loss gradient, is then written in shards of test rows. With the primal solver, each
+checkpoint gets row shards of training features and one shard of solved test features; scores are
+products of the two, computed on demand and never stored.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import combine
-from engine.attribution.trak.solver import Road
+from engine.attribution.scores.factors import combine
+from engine.attribution.trak.solver import Solver
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import (
-    checkpoint_made_from,
-    load_checkpoint,
-    outputs_made_from,
-    versions,
-)
+from engine.build.solver import limit_workers, memory_per_worker, plan_solver, tuned_settings
+from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
+from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
-from engine.study.reader import Study
+from engine.study.examples import shard_count
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.scores import Scores
-    from engine.tasks import Batch
+    from engine.attribution.scores.matrix import Scores
 
 CODE = 2
-"""Raised whenever the same checkpoints would get other scores."""
+"""Increment when the same checkpoints would give other scores."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint to attribute with."""
+    """Attribute with one checkpoint."""
 
     root: Path
     algorithm: str
@@ -52,247 +51,203 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Make what is missing of an algorithm's scores."""
+    """Compute an algorithm's missing scores or factors."""
     study = run.study
     total = study.checkpoints(algorithm)
     memory = memory_per_worker(run)
-    road = _road(run, algorithm, memory)
+    solver = _solver(run, algorithm, memory)
     jobs = []
     for checkpoint in range(total):
-        path = result_file(study, algorithm, checkpoint, road)
-        made_from = attribution_made_from(study, algorithm, checkpoint, road)
-        there = store.is_there(path, made_from)
-        if not (there and _features_are_whole(study, algorithm, checkpoint, road)):
+        path = result_file(study, algorithm, checkpoint, solver)
+        fingerprint = attribution_fingerprint(study, algorithm, checkpoint, solver)
+        exists = store.is_there(path, fingerprint)
+        if not (exists and _has_all_features(study, algorithm, checkpoint, solver)):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    run.finish("trak", algorithm, attribute_checkpoint, jobs, total)
-    _combine(study, algorithm, road)
+    limit_workers(run, solver).run_remaining("trak", algorithm, attribute_checkpoint, jobs, total)
+    _combine(study, algorithm, solver)
 
 
-# --- which road --------------------------------------------------------------------------------
+# --- the solver ----------------------------------------------------------------------------------
 
 
-def _road(run: Run, algorithm: str, memory_bytes: int) -> Road:
-    """The road in the store, or the one that fits best now, which is then kept."""
+def _solver(run: Run, algorithm: str, memory_bytes: int) -> Solver:
+    """The stored solver, or a newly chosen one, which is then stored."""
     study = run.study
-    path = study.road_file(algorithm)
-    made_from = road_made_from(study, algorithm)
+    path = layout.solver_file(study.root, algorithm)
+    fingerprint = solver_fingerprint(study, algorithm)
     if path.exists():
-        store.read_json(path, made_from)
-        return stored_road(study, algorithm)
-    road = plan_road(study, algorithm, memory_bytes)
-    road = replace(road, **tuned_settings(study, algorithm))
-    store.write_json(path, asdict(road), made_from)
-    return road
+        store.read_json(path, fingerprint)
+        return stored_solver(study, algorithm)
+    solver = plan_solver(study, algorithm, memory_bytes)
+    solver = replace(solver, **tuned_settings(study, algorithm))
+    store.write_json(path, asdict(solver), fingerprint)
+    return solver
 
 
-def tuned_settings(study: Study, algorithm: str) -> dict[str, Any]:
-    """Settings of the road that validation runs decided. An upload has no runs of its own, and is
-    to be compared: it takes those of the study's first algorithm."""
-    if algorithm in study.uploads:
-        algorithm = study.algorithm()
-    if not study.is_tuned(algorithm):
-        return {}
-    return dict(store.read_json(study.tuning_file(algorithm))["settings"])
+def solver_fingerprint(study: StudyReader, algorithm: str) -> str:
+    """Fingerprint of the choice of solver, which is made on the first checkpoint.
 
-
-def plan_road(study: Study, algorithm: str, memory_bytes: int) -> Road:
-    """The road that fits best, with the settings of study.toml or the defaults."""
-    from engine.attribution.trak.attribute import choose_road
-
-    model = load_checkpoint(study, algorithm, 0, "cpu")
-    batch = next(batches_of(study, "train", "cpu", 8)())
-    n_train, n_test = study.dataset.n_train, study.dataset.n_test
-    task, spec = load_task(study.dataset.task), study.spec.trak
-    return choose_road(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
-
-
-def stored_road(study: Study, algorithm: str) -> Road:
-    """The road that the study's scores took."""
-    stored = store.read_json(study.road_file(algorithm))
-    return Road(**{field.name: stored[field.name] for field in fields(Road)})
-
-
-def memory_per_worker(run: Run) -> int:
-    """Bytes that one job may take. `auto` is half of the machine's memory, not of what is free
-    just now, so that two builds of one spec on one machine take the same road."""
-    gib = run.study.spec.trak.memory_gib
-    if gib == "auto":
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    else:
-        total = int(gib * 2**30)
-    return total // max(1, run.workers)
-
-
-def road_made_from(study: Study, algorithm: str) -> str:
-    """Fingerprint of the choice of road, for the first checkpoint as for all. How much memory
-    there was is no part of it: a study that moves to a smaller machine keeps its road."""
+    It does not include the amount of memory: a study that moves to a smaller machine keeps its
+    solver.
+    """
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
-    first = checkpoint_made_from(study, algorithm, 0)
-    return store.fingerprint("road", CODE, spec, first, tuned_settings(study, algorithm))
+    first = checkpoint_fingerprint(study, algorithm, 0)
+    return store.fingerprint_of("solver", CODE, spec, first, tuned_settings(study, algorithm))
 
 
-def attribution_made_from(study: Study, algorithm: str, checkpoint: int, road: Road) -> str:
+def attribution_fingerprint(
+    study: StudyReader, algorithm: str, checkpoint: int, solver: Solver
+) -> str:
     """Fingerprint of one checkpoint's scores or factors."""
-    outputs_are = outputs_made_from(study, algorithm, checkpoint)
-    road_is = {**asdict(road), "reason": "", "soft_threshold": 0.0}
-    return store.fingerprint("trak", CODE, outputs_are, road_is, study.seed(checkpoint))
+    outputs = outputs_fingerprint(study, algorithm, checkpoint)
+    settings = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
+    return store.fingerprint_of("trak", CODE, outputs, settings, checkpoint_seed(study, checkpoint))
 
 
-def scores_made_from(study: Study, algorithm: str) -> str:
-    """Fingerprint of the scores of all checkpoints together."""
-    road = stored_road(study, algorithm)
+def scores_fingerprint(study: StudyReader, algorithm: str) -> str:
+    """Fingerprint of the scores averaged over all checkpoints."""
+    solver = stored_solver(study, algorithm)
     checkpoints = range(study.checkpoints(algorithm))
-    return store.fingerprint(
+    return store.fingerprint_of(
         "scores",
         CODE,
-        [attribution_made_from(study, algorithm, m, road) for m in checkpoints],
-        [outputs_made_from(study, algorithm, m) for m in checkpoints],
-        road.soft_threshold,
+        [attribution_fingerprint(study, algorithm, m, solver) for m in checkpoints],
+        [outputs_fingerprint(study, algorithm, m) for m in checkpoints],
+        solver.soft_threshold,
     )
 
 
 # --- one checkpoint ----------------------------------------------------------------------------
 
 
-def result_file(study: Study, algorithm: str, checkpoint: int, road: Road) -> Path:
-    """The shard that is written last for a checkpoint."""
-    if road.kind == "primal":
-        return study.factors_file(algorithm, checkpoint)
-    return study.dual_file(algorithm, checkpoint)
+def result_file(study: StudyReader, algorithm: str, checkpoint: int, solver: Solver) -> Path:
+    """The last file written for a checkpoint."""
+    if solver.kind == "primal":
+        return layout.factors_file(study.root, algorithm, checkpoint)
+    return layout.dual_file(study.root, algorithm, checkpoint)
 
 
-def _features_are_whole(study: Study, algorithm: str, checkpoint: int, road: Road) -> bool:
-    if road.kind != "primal":
+def _has_all_features(study: StudyReader, algorithm: str, checkpoint: int, solver: Solver) -> bool:
+    if solver.kind != "primal":
         return True
-    shards = range(study.shards("train"))
-    return all(study.features_file(algorithm, checkpoint, shard).exists() for shard in shards)
-
-
-def batches_of(
-    study: Study, split: str, device: str, batch_size: int, start: int = 0, stop: int | None = None
-) -> Callable[[], Iterator[Batch]]:
-    """Prepared batches of a split's rows, as often as they are asked for."""
-    from engine.training.outputs import batches
-
-    assert split in ("train", "test")
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = study.stacked_arrays("train" if split == "train" else "test")
-    return lambda: batches(task, arrays, encoding, batch_size, device, start, stop)
+    shards = range(shard_count(study, "train"))
+    return all(
+        layout.features_file(study.root, algorithm, checkpoint, shard).exists() for shard in shards
+    )
 
 
 def attribute_checkpoint(job: Job) -> None:
-    """Worker: the scores of one checkpoint (dual), or its features and factors (primal)."""
-    study = Study.open(job.root)
-    road = stored_road(study, job.algorithm)
+    """Worker: compute one checkpoint's scores (dual), or its features and factors (primal)."""
+    study = StudyReader.open(job.root)
+    solver = stored_solver(study, job.algorithm)
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
-    made_from = attribution_made_from(study, job.algorithm, job.checkpoint, road)
-    made_by = {"device": job.device, **asdict(road), **versions()}
-    attribute = _attribute_primal if road.kind == "primal" else _attribute_dual
-    attribute(study, job, model, road, made_from, made_by)
+    fingerprint = attribution_fingerprint(study, job.algorithm, job.checkpoint, solver)
+    metadata = {"device": job.device, **asdict(solver), **versions()}
+    attribute = _attribute_primal if solver.kind == "primal" else _attribute_dual
+    attribute(study, job, model, solver, fingerprint, metadata)
 
 
 def _attribute_dual(
-    study: Study, job: Job, model: nn.Module, road: Road, made_from: str, made_by: dict[str, Any]
+    study: StudyReader,
+    job: Job,
+    model: nn.Module,
+    solver: Solver,
+    fingerprint: str,
+    metadata: dict[str, Any],
 ) -> None:
     import torch
 
-    from engine.attribution.trak.attribute import attribute_dual
+    from engine.attribution.trak.dual import attribute_dual
 
     task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
-    seed = study.seed(job.checkpoint)
+    seed = checkpoint_seed(study, job.checkpoint)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
-    scores = attribute_dual(model, task.model_output, train, test, road, seed, job.memory_bytes, q)
-    path = study.dual_file(job.algorithm, job.checkpoint)
-    store.write_tensors(path, {"scores": scores.cpu().numpy()}, made_from, made_by)
+    scores = attribute_dual(
+        model, task.model_output, train, test, solver, seed, job.memory_bytes, q
+    )
+    path = layout.dual_file(study.root, job.algorithm, job.checkpoint)
+    store.write_tensors(path, {"scores": scores.cpu().numpy()}, fingerprint, metadata)
 
 
 def _attribute_primal(
-    study: Study, job: Job, model: nn.Module, road: Road, made_from: str, made_by: dict[str, Any]
+    study: StudyReader,
+    job: Job,
+    model: nn.Module,
+    solver: Solver,
+    fingerprint: str,
+    metadata: dict[str, Any],
 ) -> None:
-    """Row shards of training features, then the factors, read back from the shards: so a build
-    that was interrupted sums in the same order as one that was not."""
+    """Write row shards of training features, then the factors.
+
+    The factors are computed from the stored shards, so that an interrupted build sums in the same
+    order as an uninterrupted one.
+    """
     import torch
 
-    from engine.attribution.trak.attribute import gram, primal_projection, test_factors
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import gram, primal_projection, test_factors
     from engine.attribution.trak.projection import features
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     first = first_examples(batches_of(study, "train", job.device, size))
-    projection = primal_projection(model, output, first, road, study.seed(job.checkpoint))
+    projection = primal_projection(
+        model, output, first, solver, checkpoint_seed(study, job.checkpoint)
+    )
     paths = []
-    for shard in range(study.shards("train")):
-        path = study.features_file(job.algorithm, job.checkpoint, shard)
+    for shard in range(shard_count(study, "train")):
+        path = layout.features_file(study.root, job.algorithm, job.checkpoint, shard)
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
             blocks = list(features(model, output, rows(), projection))
             tensors = {"features": torch.cat(blocks).cpu().numpy()}
-            store.write_tensors(path, tensors, made_from, made_by)
+            store.write_tensors(path, tensors, fingerprint, metadata)
         paths.append(path)
     stored = (
-        torch.from_numpy(np.array(store.read_tensors(path, made_from)["features"]))
+        torch.from_numpy(np.array(store.read_tensors(path, fingerprint)["features"]))
         for path in paths
     )
     tests = batches_of(study, "test", job.device, size)
     test_features = torch.cat(list(features(model, output, tests(), projection))).cpu()
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
-    factors = test_factors(gram(stored, road, q), test_features, road.damping)
-    path = study.factors_file(job.algorithm, job.checkpoint)
-    store.write_tensors(path, {"factors": factors.numpy()}, made_from, made_by)
-
-
-def stored_out_to_loss(study: Study, algorithm: str, checkpoint: int) -> np.ndarray:
-    """Q of every training example at a checkpoint, `[n_train]`."""
-    path = study.outputs_file(algorithm, checkpoint, "train")
-    return np.array(store.read_tensors(path)["out_to_loss"])
+    factors = test_factors(gram(stored, solver, q), test_features, solver.damping)
+    path = layout.factors_file(study.root, job.algorithm, job.checkpoint)
+    store.write_tensors(path, {"factors": factors.numpy()}, fingerprint, metadata)
 
 
 # --- all checkpoints ---------------------------------------------------------------------------
 
 
-def _combine(study: Study, algorithm: str, road: Road) -> None:
-    """Write what all checkpoints have in common: Q̄, the soft threshold, and (dual) the scores."""
-    made_from = scores_made_from(study, algorithm)
-    path = study.weighting_file(algorithm)
+def _combine(study: StudyReader, algorithm: str, solver: Solver) -> None:
+    """Write the mean out-to-loss gradient, the soft threshold and, for a dual, the mean scores."""
+    fingerprint = scores_fingerprint(study, algorithm)
+    path = layout.weighting_file(study.root, algorithm)
     scores_files = []
-    if road.kind != "primal":
-        scores_files = [study.scores_file(algorithm, n) for n in range(study.shards("test"))]
+    if solver.kind != "primal":
+        scores_files = [
+            layout.scores_file(study.root, algorithm, n) for n in range(shard_count(study, "test"))
+        ]
     if path.exists():
-        store.read_tensors(path, made_from)
+        store.read_tensors(path, fingerprint)
         if all(file.exists() for file in scores_files):
             return
     checkpoints = range(study.checkpoints(algorithm))
-    out_to_loss = mean_out_to_loss(study, algorithm, len(checkpoints), road)
+    out_to_loss = mean_out_to_loss(study, algorithm, len(checkpoints), solver)
     for shard, file in enumerate(scores_files):
         tests = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
         total = np.zeros((), np.float32)
         for checkpoint in checkpoints:
-            dual = store.read_tensors(study.dual_file(algorithm, checkpoint))
+            dual = store.read_tensors(layout.dual_file(study.root, algorithm, checkpoint))
             total = total + dual["scores"][tests]
         scores = combine(total, len(checkpoints), out_to_loss)
-        store.write_tensors(file, {"scores": scores}, made_from)
+        store.write_tensors(file, {"scores": scores}, fingerprint)
     weighting = {"out_to_loss": out_to_loss}
-    store.write_tensors(path, weighting, made_from)
-    if road.soft_threshold > 0:
-        deviations = score_deviations(study.score_matrix(algorithm))
-        weighting["threshold"] = np.float32(road.soft_threshold) * deviations
-        store.write_tensors(path, weighting, made_from)
-
-
-def mean_out_to_loss(study: Study, algorithm: str, checkpoints: int, road: Road) -> np.ndarray:
-    """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
-    import torch
-
-    from engine.attribution.trak.attribute import temper
-
-    mean = np.zeros(study.dataset.n_train, np.float32)
-    for checkpoint in range(checkpoints):
-        outputs = store.read_tensors(study.outputs_file(algorithm, checkpoint, "train"))
-        mean += outputs["out_to_loss"] / np.float32(checkpoints)
-    tempered: np.ndarray = temper(torch.from_numpy(mean), road).numpy()
-    return tempered
+    store.write_tensors(path, weighting, fingerprint)
+    if solver.soft_threshold > 0:
+        deviations = score_deviations(read_score_matrix(study, algorithm))
+        weighting["threshold"] = np.float32(solver.soft_threshold) * deviations
+        store.write_tensors(path, weighting, fingerprint)
 
 
 def score_deviations(scores: Scores) -> np.ndarray:

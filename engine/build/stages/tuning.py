@@ -1,4 +1,8 @@
-"""Choose TRAK's `auto` settings on the validation runs of the bank, with the first checkpoint."""
+"""Choose TRAK's `auto` settings by their LDS on the run bank's validation runs.
+
+The stage tries settings with the first checkpoint only. It writes the best, and all trials, to
+`tuning/tuning.json`.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +12,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
+from engine.build.batches import batches_of, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.run import Run
-from engine.build.stages.bank import bank_made_from
-from engine.build.stages.checkpoints import load_checkpoint, outputs_made_from
-from engine.build.stages.trak import batches_of, memory_per_worker, plan_road, stored_out_to_loss
+from engine.build.solver import memory_per_worker, plan_solver
+from engine.build.stages.bank import bank_fingerprint
+from engine.build.stages.checkpoints import outputs_fingerprint
+from engine.store import layout
 from engine.store.layout import TRAK
-from engine.study.reader import Study
+from engine.study.models import checkpoint_seed
+from engine.study.reader import StudyReader
+from engine.study.run_banks import is_tuned, read_bank
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak.solver import Road
+    from engine.attribution.trak.solver import Solver
     from engine.attribution.trak.tuning import Attribute
 
 CODE = 1
-"""Raised whenever the same runs would choose other settings."""
+"""Increment when the same runs would choose other settings."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One algorithm's settings to choose."""
+    """Choose one algorithm's settings."""
 
     root: Path
     algorithm: str
@@ -38,41 +47,41 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Choose the settings, unless that is done. When a bank has grown, they are chosen anew."""
+    """Choose the settings, unless they were chosen on the current bank."""
     study = run.study
-    if not study.is_tuned(algorithm):
+    if not is_tuned(study, algorithm):
         return
-    path = study.tuning_file(algorithm)
-    done = path.exists() and store.read_json(path)["bank"] == bank_made_from(study, algorithm)
+    path = layout.tuning_file(study.root, algorithm)
+    done = path.exists() and store.read_json(path)["bank"] == bank_fingerprint(study, algorithm)
     if done:
-        store.read_json(path, tuning_made_from(study, algorithm))
+        store.read_json(path, tuning_fingerprint(study, algorithm))
     jobs = [] if done else [Job(study.root, algorithm, run.device, memory_per_worker(run))]
-    run.finish("tuning", algorithm, choose_settings, jobs, total=1)
+    run.run_remaining("tuning", algorithm, choose_settings, jobs, total=1)
 
 
-def tuning_made_from(study: Study, algorithm: str) -> str:
-    """Fingerprint of the choice: checkpoint, spec and bank."""
+def tuning_fingerprint(study: StudyReader, algorithm: str) -> str:
+    """Fingerprint of the chosen settings: first checkpoint, spec and bank."""
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
-    first = outputs_made_from(study, algorithm, 0)
-    return store.fingerprint("tuning", CODE, spec, first, bank_made_from(study, algorithm))
+    first = outputs_fingerprint(study, algorithm, 0)
+    return store.fingerprint_of("tuning", CODE, spec, first, bank_fingerprint(study, algorithm))
 
 
 def choose_settings(job: Job) -> None:
-    """Worker: try the settings and keep the best, with all that was tried."""
+    """Worker: try all settings, then write the best and the trials."""
     import torch
 
     from engine.attribution.trak.tuning import DAMPINGS, SOFT_THRESHOLDS, TEMPERINGS, tune
 
-    study = Study.open(job.root)
+    study = StudyReader.open(job.root)
     model = load_checkpoint(study, job.algorithm, 0, job.device)
-    road = plan_road(study, job.algorithm, job.memory_bytes)
+    solver = plan_solver(study, job.algorithm, job.memory_bytes)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, 0)).to(job.device)
-    validation = study.bank(job.algorithm, train=False).part("validation")
-    attribute = _by_features if road.kind == "primal" else _by_kernel
+    validation = read_bank(study, job.algorithm, train=False).part("validation")
+    attribute = _by_features if solver.kind == "primal" else _by_kernel
     tunable = study.spec.trak.tunable
-    road, trials = tune(
-        attribute(study, job, model, road, q),
-        road,
+    solver, trials = tune(
+        attribute(study, job, model, solver, q),
+        solver,
         q,
         validation.masks,
         validation.test,
@@ -81,55 +90,55 @@ def choose_settings(job: Job) -> None:
         soft_thresholds=SOFT_THRESHOLDS if "soft_threshold" in tunable else (),
     )
     content: dict[str, Any] = {
-        "settings": {name: getattr(road, name) for name in tunable},
-        "bank": bank_made_from(study, job.algorithm),
+        "settings": {name: getattr(solver, name) for name in tunable},
+        "bank": bank_fingerprint(study, job.algorithm),
         "masks": len(validation),
         "trials": [asdict(trial) for trial in trials],
     }
-    _remove_other_scores(study, job.algorithm, content["settings"])
-    made_from = tuning_made_from(study, job.algorithm)
-    store.write_json(study.tuning_file(job.algorithm), content, made_from)
+    _remove_stale_scores(study, job.algorithm, content["settings"])
+    fingerprint = tuning_fingerprint(study, job.algorithm)
+    store.write_json(layout.tuning_file(study.root, job.algorithm), content, fingerprint)
 
 
-def _remove_other_scores(study: Study, algorithm: str, settings: dict[str, float]) -> None:
-    """Scores with settings that a smaller bank chose give way, without being asked about."""
-    path = study.road_file(algorithm)
+def _remove_stale_scores(study: StudyReader, algorithm: str, settings: dict[str, float]) -> None:
+    """Remove scores that used other settings, which were chosen on a smaller bank."""
+    path = layout.solver_file(study.root, algorithm)
     if path.exists():
-        road = store.read_json(path)
-        if any(road[name] != value for name, value in settings.items()):
-            for folder in study.stage_folders("trak", algorithm):
+        solver = store.read_json(path)
+        if any(solver[name] != value for name, value in settings.items()):
+            for folder in layout.stage_folders(study.root, "trak", algorithm):
                 shutil.rmtree(folder)
-            shutil.rmtree(study.search_folder(algorithm, TRAK), ignore_errors=True)
+            shutil.rmtree(layout.search_folder(study.root, algorithm, TRAK), ignore_errors=True)
 
 
 def _by_kernel(
-    study: Study, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+    study: StudyReader, job: Job, model: nn.Module, solver: Solver, out_to_loss: torch.Tensor
 ) -> Attribute:
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, make_kernel
+    from engine.attribution.trak.make_plan import plan_gradients
     from engine.attribution.trak.tuning import attribute_by_kernel
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     plan = plan_gradients(model, output, first_examples(train))
-    seed = study.seed(0)
-    kernel = make_kernel(model, output, train, test, plan, road.width, seed, job.memory_bytes)
+    seed = checkpoint_seed(study, 0)
+    kernel = make_kernel(model, output, train, test, plan, solver.width, seed, job.memory_bytes)
     return attribute_by_kernel(kernel, out_to_loss)
 
 
 def _by_features(
-    study: Study, job: Job, model: nn.Module, road: Road, out_to_loss: torch.Tensor
+    study: StudyReader, job: Job, model: nn.Module, solver: Solver, out_to_loss: torch.Tensor
 ) -> Attribute:
     import torch
 
-    from engine.attribution.trak.attribute import primal_projection
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import primal_projection
     from engine.attribution.trak.projection import features
     from engine.attribution.trak.tuning import attribute_by_features
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
     first = first_examples(splits[0])
-    projection = primal_projection(model, output, first, road, study.seed(0))
+    projection = primal_projection(model, output, first, solver, checkpoint_seed(study, 0))
     train, test = (torch.cat(list(features(model, output, s(), projection))) for s in splits)
     return attribute_by_features(train, test, out_to_loss)

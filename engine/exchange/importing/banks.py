@@ -21,14 +21,19 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import BankImport, fault, gather, pack, unpack
+from engine.attribution.datamodels.run_bank import BankImport, fault, gather, pack, unpack
 from engine.attribution.evaluation.lds import spearman
 from engine.build.build import build_data, writing
+from engine.store import layout
 from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
 from engine.store.spec import FEWEST_MASKS, Output
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.models import has_predictions, read_predictions
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
+from engine.study.run_banks import read_bank_import
 
 CODE = 1
 """Raised whenever the same files would give another bank."""
@@ -71,7 +76,7 @@ class _Runs:
 
 
 def import_bank(
-    study: Study,
+    study: StudyReader,
     folder: str | Path,
     algorithm: str | None = None,
     output: Output = "max-margin",
@@ -95,39 +100,44 @@ def import_bank(
         DataloupeError: No such algorithm; and what reading the data raises.
     """
     folder, report = Path(folder), on_progress or (lambda progress: None)
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     if runs is not None and runs < 1:
         raise ImportingError(f"runs must be 1 or more, not {runs}.")
     build_data(study, report)
     found = _read(study, folder, output, runs)
     files = {path.name: store.file_digest(path) for path in found.files}
-    made_from = store.fingerprint(
+    fingerprint = store.fingerprint_of(
         "bank", CODE, files, found.output, found.rows.tolist(), study.dataset.fingerprint
     )
     with writing(study):
-        before = study.bank_import(algorithm)
-        if before and before.fingerprint == made_from:
+        before = read_bank_import(study, algorithm)
+        if before and before.fingerprint == fingerprint:
             return before
         if before and not replace:
             raise ImportingError(f"{algorithm} has another imported run bank: add --replace.")
         try:
-            about = _write(study, algorithm, folder, found, files, made_from, report)
+            about = _write(study, algorithm, folder, found, files, fingerprint, report)
             notes = [*about.notes, *_plausibility(study, algorithm, about, folder)]
             about = dataclasses.replace(about, notes=notes)
-            store.write_json(study.bank_import_file(algorithm), asdict(about), made_from)
+            store.write_json(
+                layout.bank_import_file(study.root, algorithm), asdict(about), fingerprint
+            )
         finally:
             _sweep(study, algorithm)
     return about
 
 
-def _sweep(study: Study, algorithm: str) -> None:
+def _sweep(study: StudyReader, algorithm: str) -> None:
     """Remove shards that are not of the bank that is there: refused, replaced, or interrupted."""
-    about = study.bank_import(algorithm)
-    folder = study.bank_import_file(algorithm).parent
+    about = read_bank_import(study, algorithm)
+    folder = layout.bank_import_file(study.root, algorithm).parent
     if about is None:
         shutil.rmtree(folder, ignore_errors=True)
         return
-    kept = {study.imported_runs_file(algorithm, about.fingerprint, n) for n in range(about.shards)}
+    kept = {
+        layout.imported_runs_file(study.root, algorithm, about.fingerprint, n)
+        for n in range(about.shards)
+    }
     for path in folder.glob("*.safetensors"):
         if path not in kept:
             path.unlink()
@@ -136,7 +146,7 @@ def _sweep(study: Study, algorithm: str) -> None:
 # --- what is in the folder -----------------------------------------------------------------------
 
 
-def _read(study: Study, folder: Path, output: Output, limit: int | None) -> _Runs:
+def _read(study: StudyReader, folder: Path, output: Output, limit: int | None) -> _Runs:
     if not folder.is_dir():
         raise ImportingError(f"{folder} is no folder; a run bank is a folder of .npy files.")
     masks_file = _only(folder, MASKS)
@@ -273,22 +283,22 @@ def _finished(path: Path, n_runs: int, notes: list[str]) -> np.ndarray:
 
 
 def _write(
-    study: Study,
+    study: StudyReader,
     algorithm: str,
     folder: Path,
     found: _Runs,
     files: dict[str, str],
-    made_from: str,
+    fingerprint: str,
     report: Callable[[Progress], None],
 ) -> BankImport:
     """Write the shards, checking every number; return what the bank is."""
-    labels = {split: study.stacked_arrays(split)["label"][:] for split in SPLITS}
+    labels = {split: read_stacked_arrays(study, split)["label"][:] for split in SPLITS}
     numbers: dict[bytes, int] = {}
     constant = np.ones(study.dataset.n_test, dtype=bool)
     chosen, total = 0, len(found.rows)
     size = max(1, _SHARD_BYTES // (4 * (study.dataset.n_train + study.dataset.n_test)))
     about = BankImport(
-        fingerprint=made_from,
+        fingerprint=fingerprint,
         folder=folder.resolve().name,
         files=files,
         output=found.output,
@@ -315,7 +325,9 @@ def _write(
         constant &= (tensors["test"] == first).all(axis=0)
         chosen += int(masks.sum())
         store.write_tensors(
-            study.imported_runs_file(algorithm, about.fingerprint, shard), tensors, made_from
+            layout.imported_runs_file(study.root, algorithm, about.fingerprint, shard),
+            tensors,
+            fingerprint,
         )
         report(Progress("import", algorithm, shard * size + len(rows), total))
     if len(numbers) < FEWEST_MASKS:
@@ -374,7 +386,7 @@ def _margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 # --- does it belong here? ------------------------------------------------------------------------
 
 
-def _plausibility(study: Study, algorithm: str, about: BankImport, folder: Path) -> list[str]:
+def _plausibility(study: StudyReader, algorithm: str, about: BankImport, folder: Path) -> list[str]:
     """Whether these can be runs on the study's examples, in the study's order: notes say how sure.
 
     Shapes cannot tell that. But models agree on which test examples are hard, and every model is
@@ -382,12 +394,12 @@ def _plausibility(study: Study, algorithm: str, about: BankImport, folder: Path)
     """
     notes = []
     shards = [
-        store.read_tensors(study.imported_runs_file(algorithm, about.fingerprint, n))
+        store.read_tensors(layout.imported_runs_file(study.root, algorithm, about.fingerprint, n))
         for n in range(about.shards)
     ]
-    if study.has_predictions(algorithm):
+    if has_predictions(study, algorithm):
         outputs = gather(about, shards, study.dataset.n_train, train=False).test.mean(axis=0)
-        margins = study.predictions("test", algorithm)["margin"].to_numpy()
+        margins = read_predictions(study, "test", algorithm)["margin"].to_numpy()
         agreement = float(spearman(outputs[None], margins[None])[0])
         if agreement < max(0.1, 3 / np.sqrt(len(margins))):
             raise ImportingError(

@@ -20,11 +20,15 @@ from engine.build.method_files import remove_method, write_method_in_blocks
 from engine.build.stages.search import Job, rank_and_index
 from engine.exchange.importing import KINDS
 from engine.exchange.importing.source import Blocks, Rows, oriented
+from engine.store import layout
 from engine.store.errors import ImportingError
 from engine.store.layout import OWN_METHODS, SPLITS
 from engine.store.records import Import, Progress
 from engine.store.spec import checked_name
-from engine.study.reader import Study
+from engine.study.methods import has_scores, imported_methods
+from engine.study.names import resolve_algorithm
+from engine.study.rankings import read_top
+from engine.study.reader import StudyReader
 
 CODE = 1
 """Raised whenever the same files would give other scores."""
@@ -50,7 +54,7 @@ class Imported:
 
 
 def import_scores(
-    study: Study,
+    study: StudyReader,
     kind: str,
     path: str | Path,
     name: str | None = None,
@@ -83,7 +87,7 @@ def import_scores(
     report = on_progress or (lambda progress: None)
     if kind not in KINDS:
         raise ImportingError(f"There is no kind {kind!r} of scores; kinds are {', '.join(KINDS)}.")
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     method = _method_name(name or kind)
     source = KINDS[kind].read(Path(path), array)
     build_data(study, report)
@@ -98,9 +102,9 @@ def import_scores(
         settings=dict(source.settings),
         dataset=dataset.fingerprint,
     )
-    made_from = store.fingerprint("import", CODE, asdict(about))
+    fingerprint = store.fingerprint_of("import", CODE, asdict(about))
     with writing(study):
-        was_there = _is_there(study, algorithm, method, made_from, replace)
+        was_there = _is_there(study, algorithm, method, fingerprint, replace)
         if not was_there:
             write_method_in_blocks(
                 study,
@@ -108,10 +112,10 @@ def import_scores(
                 method,
                 _checked(blocks, negate, algorithm, report),
                 _badge(about, method, kind),
-                made_from,
+                fingerprint,
                 {"import": asdict(about)},
             )
-        if not study.has_scores(algorithm, method):
+        if not has_scores(study, algorithm, method):
             report(Progress("search", algorithm, 0, 1))
             rank_and_index(Job(study.root, algorithm, method))
         report(Progress("search", algorithm, 1, 1))
@@ -119,15 +123,15 @@ def import_scores(
     return Imported(algorithm, method, was_there, tuple(filter(None, notes)))
 
 
-def remove_import(study: Study, method: str, algorithm: str | None = None) -> None:
+def remove_import(study: StudyReader, method: str, algorithm: str | None = None) -> None:
     """Remove imported scores and what was made of them.
 
     Raises:
         ImportingError: The algorithm has no imported scores of this name.
     """
-    algorithm = study.algorithm(algorithm)
+    algorithm = resolve_algorithm(study, algorithm)
     with writing(study):
-        imports = study.imports(algorithm)
+        imports = imported_methods(study, algorithm)
         if method not in imports:
             known = ", ".join(imports) or "none"
             raise ImportingError(
@@ -146,11 +150,13 @@ def _method_name(name: str) -> str:
     return name
 
 
-def _is_there(study: Study, algorithm: str, method: str, made_from: str, replace: bool) -> bool:
+def _is_there(
+    study: StudyReader, algorithm: str, method: str, fingerprint: str, replace: bool
+) -> bool:
     """Whether these very scores are there. Other ones must be allowed to be replaced."""
-    if not study.method_file(algorithm, method).exists():
+    if not layout.method_file(study.root, algorithm, method).exists():
         return False
-    if store.json_made_from(study.method_file(algorithm, method)) == made_from:
+    if store.json_fingerprint(layout.method_file(study.root, algorithm, method)) == fingerprint:
         return True
     if not replace:
         raise ImportingError(
@@ -177,11 +183,11 @@ def _checked(
         )
 
 
-def _plausibility(study: Study, algorithm: str, method: str) -> str:
+def _plausibility(study: StudyReader, algorithm: str, method: str) -> str:
     """Whether strong scores go with labels. A shape cannot tell whether the tool saw the examples
     in the study's order, or whether its positive scores support; this mostly does."""
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
-    top = study.top(algorithm, method)
+    top = read_top(study, algorithm, method)
     shares = {}
     for sign in ("support", "oppose"):
         strongest = top[f"{sign}_index"][:, 0]

@@ -25,8 +25,9 @@ from engine.exchange.uploads.match import Architecture
 from engine.exchange.uploads.room import incoming, locked, remove_left_behind
 from engine.exchange.uploads.trial import Trial, try_out
 from engine.running.kept_worker import KeptWorker
+from engine.store import layout
 from engine.store.errors import StoreError, UploadError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 from engine.study.uploads import Upload, UploadedFile, preprocessing_of, upload_id, write_upload
 
 _CHUNK = 2**20
@@ -47,7 +48,7 @@ class Given:
 
 
 def accept(
-    study: Study,
+    study: StudyReader,
     given: Sequence[Given],
     name: str = "",
     who: str = "",
@@ -110,15 +111,15 @@ def accept(
             if upload.id in study.uploads:
                 return study.uploads[upload.id]
             for file, path in zip(files, paths, strict=True):
-                target = study.uploaded_weights_file(file.sha256)
+                target = layout.uploaded_weights_file(study.root, file.sha256)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
-            write_upload(study, upload)
+            write_upload(study.root, upload)
     return upload
 
 
 def accept_files(
-    study: Study,
+    study: StudyReader,
     files: Sequence[Path],
     name: str = "",
     architecture: str | None = None,
@@ -135,7 +136,7 @@ def accept_files(
         return accept(study, given, name, architecture=architecture, worker=worker)
 
 
-def find(study: Study, upload: str) -> Upload:
+def find(study: StudyReader, upload: str) -> Upload:
     """An upload by its id. Raises UploadError where there is none."""
     uploads = study.uploads
     if upload not in uploads:
@@ -144,25 +145,25 @@ def find(study: Study, upload: str) -> Upload:
     return uploads[upload]
 
 
-def rename(study: Study, upload: str, name: str) -> Upload:
+def rename(study: StudyReader, upload: str, name: str) -> Upload:
     """Call an upload something else."""
     if not _text(name):
         raise UploadError("An upload's name cannot be empty.")
     with locked(study):
         renamed = replace(find(study, upload), name=_text(name))
-        write_upload(study, renamed)
+        write_upload(study.root, renamed)
     return renamed
 
 
-def delete(study: Study, upload: str) -> None:
+def delete(study: StudyReader, upload: str) -> None:
     """Remove an upload, its files that no other upload has, and all that was computed of it."""
     with locked(study):
         _delete(study, find(study, upload))
 
 
-def expire(study: Study, now: datetime | None = None) -> list[Upload]:
+def expire(study: StudyReader, now: datetime | None = None) -> list[Upload]:
     """Remove uploads that are older than `keep_days`, and what interrupted uploads left."""
-    if study.uploads_folder.exists():
+    if layout.uploads_folder(study.root).exists():
         with locked(study):
             remove_left_behind(study)
     now = now or datetime.now(UTC)
@@ -178,28 +179,28 @@ def expire(study: Study, now: datetime | None = None) -> list[Upload]:
     return old
 
 
-def forget(study: Study, upload: str) -> None:
+def forget(study: StudyReader, upload: str) -> None:
     """Remove all that was computed of an upload, by its id."""
-    shutil.rmtree(study.algorithm_folder(upload), ignore_errors=True)
-    for path in study.comparison_files():
+    shutil.rmtree(layout.algorithm_folder(study.root, upload), ignore_errors=True)
+    for path in layout.comparison_files(study.root):
         about = store.read_json(path)
         if upload in (about["a"]["algorithm"], about["b"]["algorithm"]):
             for kept in (
-                *study.hypothesis_files(path.stem),
-                *study.direction_note_files(path.stem),
+                *layout.hypothesis_files(study.root, path.stem),
+                *layout.direction_note_files(study.root, path.stem),
             ):
                 kept.unlink(missing_ok=True)
-            study.comparison_arrays_file(path.stem).unlink(missing_ok=True)
+            layout.comparison_arrays_file(study.root, path.stem).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
 
-def _delete(study: Study, upload: Upload) -> None:
-    study.upload_file(upload.id).unlink(missing_ok=True)
+def _delete(study: StudyReader, upload: Upload) -> None:
+    layout.upload_file(study.root, upload.id).unlink(missing_ok=True)
     forget(study, upload.id)
     still = {file.sha256 for other in study.uploads.values() for file in other.files}
     for file in upload.files:
         if file.sha256 not in still:
-            study.uploaded_weights_file(file.sha256).unlink(missing_ok=True)
+            layout.uploaded_weights_file(study.root, file.sha256).unlink(missing_ok=True)
 
 
 def _size(given: Given, max_bytes: int) -> int:
@@ -232,7 +233,7 @@ def _check_each_once(files: Sequence[UploadedFile]) -> None:
         seen[file.sha256] = file.name
 
 
-def _try(study: Study, trial: Trial, worker: KeptWorker | None) -> Architecture:
+def _try(study: StudyReader, trial: Trial, worker: KeptWorker | None) -> Architecture:
     """Whatever goes wrong there is one line here."""
     own = worker or trial_worker(study)
     try:
@@ -246,7 +247,7 @@ def _try(study: Study, trial: Trial, worker: KeptWorker | None) -> Architecture:
             own.end()
 
 
-def trial_worker(study: Study) -> KeptWorker:
+def trial_worker(study: StudyReader) -> KeptWorker:
     """A worker for strangers' models, as bounded as study.toml says. End it when done."""
     memory = study.spec.uploads.memory_mib * 2**20
     return KeptWorker(threads=1, memory_bytes=memory, idle_seconds=60, waiting_seconds=60)

@@ -15,7 +15,10 @@ import numpy as np
 from engine.attribution.softmax import softmax
 from engine.exchange.uploads.match import Architecture
 from engine.exchange.uploads.trial import load, logits_of, write_no_file
-from engine.study.reader import Study
+from engine.store import layout
+from engine.study.models import has_predictions, read_predictions
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
 
 MOST_DIFFERENCES = 1000
 
@@ -69,12 +72,12 @@ def quick_report(request: Request) -> QuickReport:
         UploadError: It is gone, or no longer loads.
     """
     write_no_file()
-    study = Study.open(request.root)
-    upload = study.uploads[study.algorithm(request.upload)]
+    study = StudyReader.open(request.root)
+    upload = study.uploads[resolve_algorithm(study, request.upload)]
     architecture = Architecture(upload.architecture, upload.architecture_options)
     probabilities = np.zeros((study.dataset.n_test, len(study.dataset.classes)))
     for file in upload.files:
-        path = study.uploaded_weights_file(file.sha256)
+        path = layout.uploaded_weights_file(study.root, file.sha256)
         model = load(study, path, file.name, architecture)
         logits = logits_of(study, model, slice(0, study.dataset.n_test))
         probabilities += softmax(logits) / len(upload.files)
@@ -88,11 +91,11 @@ def quick_report(request: Request) -> QuickReport:
         "by_class": _by_class(predicted == labels, labels, study.dataset.classes),
         "against": request.against,
     }
-    against = study.algorithm(request.against)
-    if not study.has_predictions(against):
+    against = resolve_algorithm(study, request.against)
+    if not has_predictions(study, against):
         found |= dict.fromkeys(("their_accuracy", "their_by_class", "agreement"))
         return QuickReport(**found, differing=0, rows=[], predicted=[], their_predicted=[])
-    theirs = study.predictions("test", against)
+    theirs = read_predictions(study, "test", against)
     their_predicted = theirs["predicted"].to_numpy()
     right = theirs["correct"].to_numpy()
     differ = np.flatnonzero(predicted != their_predicted)

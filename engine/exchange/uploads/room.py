@@ -9,21 +9,22 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from engine.store import layout
 from engine.store.errors import UploadError
-from engine.study.reader import Study
+from engine.study.reader import StudyReader
 
 _INCOMING = ".incoming-"
 _ALIVE = "alive"
 """Locked by whoever fills the folder it lies in; so what nobody locks was left behind."""
 
 
-def used_bytes(study: Study) -> int:
+def used_bytes(study: StudyReader) -> int:
     """Bytes of all files that are kept."""
-    return _sizes(study.uploaded_weights_files())
+    return _sizes(layout.uploaded_weights_files(study.root))
 
 
 @contextlib.contextmanager
-def incoming(study: Study, sizes: Sequence[int]) -> Iterator[list[Path]]:
+def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
     """Files of these sizes to write over, in a folder of their own; gone at the end unless moved.
 
     Raises:
@@ -32,7 +33,7 @@ def incoming(study: Study, sizes: Sequence[int]) -> Iterator[list[Path]]:
     with locked(study):
         remove_left_behind(study)
         _check_quota(study, sum(sizes))
-        folder = Path(tempfile.mkdtemp(dir=study.uploads_folder, prefix=_INCOMING))
+        folder = Path(tempfile.mkdtemp(dir=layout.uploads_folder(study.root), prefix=_INCOMING))
         alive = (folder / _ALIVE).open("w")
         fcntl.flock(alive, fcntl.LOCK_EX)
         paths = [folder / f"{number}.safetensors" for number in range(len(sizes))]
@@ -46,9 +47,9 @@ def incoming(study: Study, sizes: Sequence[int]) -> Iterator[list[Path]]:
         alive.close()
 
 
-def remove_left_behind(study: Study) -> None:
+def remove_left_behind(study: StudyReader) -> None:
     """Remove what interrupted uploads left. Only while `locked`."""
-    for folder in study.uploads_folder.glob(f"{_INCOMING}*"):
+    for folder in layout.uploads_folder(study.root).glob(f"{_INCOMING}*"):
         done_with = contextlib.suppress(FileNotFoundError, BlockingIOError)  # or being filled
         with done_with, (folder / _ALIVE).open() as alive:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,17 +57,17 @@ def remove_left_behind(study: Study) -> None:
 
 
 @contextlib.contextmanager
-def locked(study: Study) -> Iterator[None]:
+def locked(study: StudyReader) -> Iterator[None]:
     """One at a time changes the list of uploads. A build need not wait, nor be waited for."""
-    study.uploads_folder.mkdir(exist_ok=True)
-    with (study.uploads_folder / ".lock").open("w") as file:
+    layout.uploads_folder(study.root).mkdir(exist_ok=True)
+    with (layout.uploads_folder(study.root) / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _check_quota(study: Study, more: int) -> None:
+def _check_quota(study: StudyReader, more: int) -> None:
     used = used_bytes(study)
-    arriving = _sizes(study.uploads_folder.glob(f"{_INCOMING}*/*"))
+    arriving = _sizes(layout.uploads_folder(study.root).glob(f"{_INCOMING}*/*"))
     quota = study.spec.uploads.quota_mib * 2**20
     if used + arriving + more > quota:
         others = f", others that arrive just now {_mib(arriving)}" if arriving else ""

@@ -17,7 +17,8 @@ import numpy as np
 from engine.exchange.uploads.header import read_header
 from engine.exchange.uploads.match import Architecture, match
 from engine.store.errors import CheckpointError, UploadError
-from engine.study.reader import Study
+from engine.study.examples import read_stacked_arrays
+from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def try_out(trial: Trial) -> Architecture:
             architectures.
     """
     write_no_file()
-    study = Study.open(trial.root)
+    study = StudyReader.open(trial.root)
     found: list[tuple[str, Architecture]] = []
     for path, name in trial.files:
         limit = study.spec.uploads.max_mib * 2**20
@@ -68,7 +69,7 @@ def try_out(trial: Trial) -> Architecture:
     return found[0][1]
 
 
-def load(study: Study, path: Path, name: str, architecture: Architecture) -> torch.nn.Module:
+def load(study: StudyReader, path: Path, name: str, architecture: Architecture) -> torch.nn.Module:
     """An uploaded checkpoint as a model in eval mode.
 
     Raises:
@@ -95,16 +96,16 @@ def write_no_file() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def logits_of(study: Study, model: torch.nn.Module, rows: slice) -> np.ndarray:
+def logits_of(study: StudyReader, model: torch.nn.Module, rows: slice) -> np.ndarray:
     """Logits of some test examples, float32 `[rows, n_classes]`."""
     from engine.training.outputs import evaluate
 
-    task, arrays = load_task(study.dataset.task), study.stacked_arrays("test")
+    task, arrays = load_task(study.dataset.task), read_stacked_arrays(study, "test")
     some = {name: np.asarray(array[rows]) for name, array in arrays.items()}
     return evaluate(task, model, some, study.dataset.encoding, 512, "cpu")["logits"]
 
 
-def _check_outputs(study: Study, model: torch.nn.Module, name: str) -> None:
+def _check_outputs(study: StudyReader, model: torch.nn.Module, name: str) -> None:
     logits = logits_of(study, model, slice(0, min(EXAMPLES, study.dataset.n_test)))
     if not np.isfinite(logits).all():
         raise UploadError(

@@ -17,6 +17,8 @@ from engine.attribution.evaluation.quality import (
     Point,
     Quality,
 )
+from engine.store import layout
+from engine.study.trust import read_lds_of_each
 
 LDS = Measured(0.31, 0.25, 0.37)
 QUALITY = Quality(
@@ -44,13 +46,13 @@ QUALITY = Quality(
 
 def test_it_survives_the_store(tmp_path: Path) -> None:
     path = tmp_path / "quality.json"
-    store.write_json(path, QUALITY.to_dict(), made_from="")
+    store.write_json(path, QUALITY.to_dict(), fingerprint="")
     assert Quality.from_dict(store.read_json(path)) == QUALITY
 
 
 def test_the_badge_carries_it(small_study: Study, tmp_path: Path) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    store.write_json(study.quality_file("mlp"), QUALITY.to_dict(), made_from="")
+    store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     badge = study.badge()
     assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 12.5)
     assert "LDS 0.310 [0.250, 0.370] · calibrated" in str(badge)
@@ -72,12 +74,12 @@ def test_it_is_parsed_once_and_read_anew_when_the_file_changes(
     small_study: Study, tmp_path: Path
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
-    store.write_json(study.quality_file("mlp"), QUALITY.to_dict(), made_from="")
+    store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     assert study.quality() is Study.open(study.root).quality()
     changed = replace(QUALITY, seeds=12)
-    store.write_json(study.quality_file("mlp"), changed.to_dict(), made_from="")
+    store.write_json(layout.quality_file(study.root, "mlp"), changed.to_dict(), fingerprint="")
     assert study.quality() == changed
-    study.quality_file("mlp").unlink()
+    layout.quality_file(study.root, "mlp").unlink()
     assert study.quality() is None
 
 
@@ -86,6 +88,6 @@ def test_lds_of_each_test_example(small_study: Study, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     outputs = {name: generator.normal(size=(60, 12)) for name in ("predicted", "actual")}
     found = {name: array.astype(np.float32) for name, array in outputs.items()}
-    store.write_tensors(study.predicted_file("mlp", "trak"), found, "planted")
+    store.write_tensors(layout.predicted_file(study.root, "mlp", "trak"), found, "planted")
     wanted = [spearmanr(*pair)[0] for pair in zip(*found.values(), strict=True)]
-    np.testing.assert_allclose(study.lds_of_each(), wanted, atol=1e-12)
+    np.testing.assert_allclose(read_lds_of_each(study), wanted, atol=1e-12)

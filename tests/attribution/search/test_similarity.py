@@ -19,6 +19,8 @@ from engine.attribution.search.similarity import (
     nearest_of_all,
 )
 from engine.attribution.search.vector_index import build_index
+from engine.store import layout
+from engine.study.neighbours import read_similarity
 
 
 def mean_cosines(queries: list[np.ndarray], examples: list[np.ndarray]) -> np.ndarray:
@@ -111,7 +113,7 @@ def test_as_many_checkpoints_as_fit() -> None:
 
 def stored_embeddings(study: Study, split: str) -> list[np.ndarray]:
     assert split in ("train", "test")
-    files = [study.outputs_file("mlp", m, split) for m in range(2)]
+    files = [layout.outputs_file(study.root, "mlp", m, split) for m in range(2)]
     return [np.array(store.read_tensors(file)["embeddings"]) for file in files]
 
 
@@ -123,8 +125,8 @@ def test_a_study_stores_the_nearest_of_every_example(small_study: Study, split: 
     )
     if split == "train":
         np.fill_diagonal(truth, -2)
-    assert small_study.similarity().checkpoints == 2
-    assert small_study.similarity().stored == 100
+    assert read_similarity(small_study).checkpoints == 2
+    assert read_similarity(small_study).stored == 100
     for row in (0, 17, 59):
         for k in (7, 160):  # read, and searched for
             rows, alike = small_study.neighbours(split, row, k)
@@ -143,13 +145,13 @@ def test_neighbours_of_other_checkpoints_are_refused(
 ) -> None:
     shutil.copytree(small_study.root, study_folder, dirs_exist_ok=True)
     study = Study.open(study_folder)
-    shard = study.neighbours_file("mlp", "test", 0)
-    study.similarity_file("mlp").unlink()
-    study.neighbours_index_file("mlp").unlink()
+    shard = layout.neighbours_file(study.root, "mlp", "test", 0)
+    layout.similarity_file(study.root, "mlp").unlink()
+    layout.neighbours_index_file(study.root, "mlp").unlink()
     store.write_tensors(shard, dict(store.read_tensors(shard)), "another spec")
     with pytest.raises(StaleError, match=r"test-00000.*--rebuild neighbours`"):
         study.build(workers=0)
-    assert not study.neighbours_index_file("mlp").exists()
+    assert not layout.neighbours_index_file(study.root, "mlp").exists()
 
 
 ARCHITECTURE = """
@@ -175,7 +177,7 @@ def test_a_model_without_embed_says_so(
         study.neighbours("test", 0, 5)
     study.build(workers=0)
     sys.modules.pop("own_architecture")
-    assert study.similarity().checkpoints == 0
+    assert read_similarity(study).checkpoints == 0
     with pytest.raises(DataloupeError, match="has no method `embed`"):
         study.neighbours("test", 0, 5)
     assert all(step.complete for step in study.progress())

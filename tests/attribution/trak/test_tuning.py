@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 
 from engine.attribution.trak.kernel import Kernel
-from engine.attribution.trak.solver import Road
+from engine.attribution.trak.solver import Solver
 from engine.attribution.trak.tuning import attribute_by_features, attribute_by_kernel, tune
 
-ROAD = Road("dual-wide", 20, 20, 1.5, "", 0.5, "gauss-newton")
+ROAD = Solver("dual-wide", 20, 20, 1.5, "", 0.5, "gauss-newton")
 GENERATOR = np.random.default_rng(0)
 TRAIN, TEST = (GENERATOR.normal(size=(n, 20)).astype(np.float32) for n in (60, 12))
 Q = GENERATOR.uniform(0.01, 1, size=60).astype(np.float32)
@@ -48,17 +48,17 @@ def test_every_trial_is_the_formula_s_lds_and_the_best_is_taken() -> None:
     kernel = Kernel(train, torch.from_numpy(TRAIN @ TEST.T))
     kept = kernel.train.clone()
     attribute = attribute_by_kernel(kernel, torch.from_numpy(Q))
-    road, trials = tune(attribute, ROAD, torch.from_numpy(Q), MASKS, outputs)
+    solver, trials = tune(attribute, ROAD, torch.from_numpy(Q), MASKS, outputs)
     for trial in trials:
         tau = scores(trial.tempering, trial.damping, trial.soft_threshold, per=60)
         assert abs(trial.lds - lds_of(tau, outputs)) < 0.01
     best = max(trials, key=lambda trial: trial.lds)
-    assert (road.tempering, road.damping, road.soft_threshold) == (
+    assert (solver.tempering, solver.damping, solver.soft_threshold) == (
         best.tempering,
         best.damping,
         best.soft_threshold,
     )
-    assert (road.tempering, road.damping) == (1.0, 6.0)
+    assert (solver.tempering, solver.damping) == (1.0, 6.0)
     assert len(trials) == 1 + 3 + 4 + 3
     assert torch.equal(kernel.train, kept)
 
@@ -66,19 +66,19 @@ def test_every_trial_is_the_formula_s_lds_and_the_best_is_taken() -> None:
 def test_the_primal_is_tuned_alike() -> None:
     outputs = outputs_of(0.25, 0.3, 0.0, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
-    road, trials = tune(attribute, ROAD, torch.from_numpy(Q), MASKS, outputs)
+    solver, trials = tune(attribute, ROAD, torch.from_numpy(Q), MASKS, outputs)
     for trial in trials:
         tau = scores(trial.tempering, trial.damping, trial.soft_threshold, per=20)
         assert abs(trial.lds - lds_of(tau, outputs)) < 0.01
-    assert road.tempering == 0.25
-    assert road.damping == 0.3
+    assert solver.tempering == 0.25
+    assert solver.damping == 0.3
 
 
 def test_what_is_fixed_stays() -> None:
     outputs = outputs_of(1.0, 6.0, 0.5, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
-    road, trials = tune(
+    solver, trials = tune(
         attribute, ROAD, torch.from_numpy(Q), MASKS, outputs, dampings=(), soft_thresholds=()
     )
     assert {trial.damping for trial in trials} == {ROAD.damping}
-    assert road == replace(ROAD, tempering=road.tempering)
+    assert solver == replace(ROAD, tempering=solver.tempering)

@@ -1,0 +1,1 @@
+"""Charts, in plain HTML or Plotly."""

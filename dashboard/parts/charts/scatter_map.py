@@ -1,0 +1,177 @@
+"""The scatter of a map: train and test points overlaid, with what is selected in focus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.read.studies import Examples
+from engine.store.layout import SPLITS, Split
+
+MOST_DRAWN = 20_000
+"""More points than this are sampled: each is sent to the browser."""
+NEED_GRAPHICS = 2_000
+"""More points than this are drawn by WebGL; fewer as SVG, which asks for no graphics card."""
+HEIGHT = 620
+COLOURS = {"class": "Class", "result": "Right or wrong", "margin": "Margin"}
+PALETTE = (
+    *("#3a86c8", "#d1711a", "#3d9a50", "#b5569f", "#8a7433"),
+    *("#20979c", "#c4504c", "#7a6fc7", "#2f7d5b", "#e05d8c"),
+)
+"""Told from each other by people with colour-blindness, on light and dark ground (3:1 and more)."""
+OTHERS = "#87919a"
+RING = "#e0218a"
+SYMBOLS: dict[Split, str] = {"train": "circle", "test": "diamond"}
+NAMES: dict[Split, str] = {"train": "training", "test": "test"}
+
+Selection = dict[Split, list[int]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Points drawn as one: one split, one colour."""
+
+    split: Split
+    name: str
+    rows: np.ndarray
+    colour: str | None
+
+
+def drawn_rows(sizes: dict[Split, int], keep: Selection) -> dict[Split, np.ndarray]:
+    """Rows of each split that are drawn: all, or a fixed sample and what is to be kept."""
+    total = sum(sizes.values())
+    rows = {}
+    for split, n in sizes.items():
+        share = min(n, max(1, MOST_DRAWN * n // max(1, total)))
+        sample = np.linspace(0, n - 1, share if total > MOST_DRAWN else n).astype(np.int64)
+        rows[split] = np.union1d(sample, np.array(keep[split][:MOST_DRAWN], np.int64))
+    return rows
+
+
+def layers(examples: dict[Split, Examples], rows: dict[Split, np.ndarray], by: str) -> list[Layer]:
+    """The points of both splits in their colours."""
+    found = []
+    for split in SPLITS:
+        one, mine = examples[split], rows[split]
+        if by == "margin":
+            found.append(Layer(split, NAMES[split], mine, None))
+        elif by == "result":
+            right = one.table["correct"].to_numpy(dtype=bool)[mine]
+            found.append(Layer(split, f"{NAMES[split]}, right", mine[right], PALETTE[0]))
+            found.append(Layer(split, f"{NAMES[split]}, wrong", mine[~right], PALETTE[1]))
+        else:
+            codes = one.codes["label"][mine]
+            for place, label in enumerate(one.classes[: len(PALETTE)]):
+                name = f"{_cut(label)}, {NAMES[split]}"
+                found.append(Layer(split, name, mine[codes == place], PALETTE[place]))
+            beyond = mine[codes >= len(PALETTE)]
+            found.append(Layer(split, f"other classes, {NAMES[split]}", beyond, OTHERS))
+    return [layer for layer in found if len(layer.rows)]
+
+
+def scatter(
+    place: dict[str, np.ndarray],
+    examples: dict[Split, Examples],
+    shown: list[Layer],
+    selected: Selection,
+    ring: tuple[Split, int] | None,
+) -> go.Figure:
+    """The figure.
+
+    Args:
+        place: `train`, `test` `[n, 2]`.
+        shown: Of `layers`.
+        selected: Rows; where there are any, all other points are grey.
+        ring: The point to mark.
+    """
+    count = sum(len(layer.rows) for layer in shown)
+    kind = go.Scattergl if count > NEED_GRAPHICS else go.Scatter
+    some = any(selected.values())
+    figure = go.Figure()
+    for layer in shown:
+        one = examples[layer.split]
+        at = place[layer.split][layer.rows]
+        marker: dict[str, object] = {
+            "symbol": SYMBOLS[layer.split],
+            "size": 5 if layer.split == "train" else 8,
+            "color": layer.colour,
+            "opacity": 0.75,
+        }
+        if layer.colour is None:
+            margins = one.table["margin"].to_numpy()[layer.rows]
+            marker |= {"color": margins.tolist(), "coloraxis": "coloraxis"}
+        picked = np.flatnonzero(np.isin(layer.rows, selected[layer.split])).tolist()
+        labels = one.table["label"].iloc[layer.rows].astype(str)
+        figure.add_trace(
+            kind(
+                x=at[:, 0],
+                y=at[:, 1],
+                mode="markers",
+                name=layer.name,
+                marker=marker,
+                customdata=[[layer.split, int(row)] for row in layer.rows],
+                text=[
+                    f"{_plain(id_)}<br>{_plain(label)}"
+                    for id_, label in zip(one.ids[layer.rows], labels, strict=True)
+                ],
+                hovertemplate="%{text}<extra>" + NAMES[layer.split] + "</extra>",
+                selectedpoints=picked if some else None,
+                unselected={"marker": {"color": OTHERS, "opacity": 0.2}},
+            )
+        )
+    if ring is not None:
+        x, y = place[ring[0]][ring[1]]
+        figure.add_trace(
+            go.Scatter(
+                x=[x],
+                y=[y],
+                mode="markers",
+                name="looked at",
+                marker={
+                    "symbol": "circle-open",
+                    "size": 22,
+                    "color": RING,
+                    "line": {"width": 3},
+                },
+                hoverinfo="skip",
+            )
+        )
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        dragmode="lasso",
+        hovermode="closest",
+        uirevision="map",
+        xaxis={"visible": False},
+        yaxis={"visible": False, "scaleanchor": "x"},
+        legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
+        coloraxis={
+            "colorscale": [[0, "#c05a00"], [0.5, "#a8b0b6"], [1, "#1d67ad"]],
+            "cmid": 0,
+            "colorbar": {"title": "Margin", "thickness": 12},
+        },
+    )
+    return figure
+
+
+def selection_of(points: list[dict[str, object]]) -> Selection:
+    """Rows of both splits among the points that plotly says are selected."""
+    found: Selection = {"train": [], "test": []}
+    for point in points:
+        data = point.get("customdata")
+        if isinstance(data, dict):  # a row of a list comes back from the browser as a mapping
+            data = [data.get("0"), data.get("1")]
+        if isinstance(data, list) and len(data) == 2 and data[0] in SPLITS:
+            found[data[0]].append(int(data[1]))
+    return {split: sorted(set(rows)) for split, rows in found.items()}
+
+
+def _plain(text: object) -> str:
+    """Plotly takes `<b>` for markup."""
+    return _cut(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"

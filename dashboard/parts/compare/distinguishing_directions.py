@@ -1,0 +1,273 @@
+"""The distinguishing directions of a comparison: all as bars, one in full."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import EXPLAIN, TRAINING, Location, go, keep
+from dashboard.names import plain, short
+from dashboard.parts.compare.direction_space import direction_space
+from dashboard.parts.gallery.cards import test_cards, training_card
+from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.layout.blocks import aside, figures, heading
+from dashboard.read.comparisons import OTHER, Asked, judged
+from dashboard.read.studies import Examples, examples, makeup
+from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
+from engine.applications.modeldiff.report_file import attributed_by
+from engine.store.errors import DataloupeError
+from engine.study.reader import StudyReader
+
+SIDE = 84
+SHOWN = 18
+_TOLD = "note_told"
+
+
+def directions(study: StudyReader, about: dict[str, Any], asked: Asked, location: Location) -> None:
+    """Choose a side and a direction, and look at it."""
+    names = {key: short(about[key]["name"]) for key in ("a", "b")}
+    said = notes(study, about["id"])
+    st.session_state["side"] = asked.key
+    st.segmented_control(
+        "Whose directions",
+        ["a", "b"],
+        format_func=lambda key: f"What {plain(names[key])} does, not {plain(names[OTHER[key]])}",
+        key="side",
+        required=True,
+        on_change=keep,
+        args=("side", "a", ("direction",)),
+    )
+    found = about["directions"][asked.key]
+    if not found:
+        aside("There is no direction along which they differ.")
+        return
+    number = min(asked.number, len(found) - 1)
+    st.html(bars(about, asked.key, number, said))
+    aside(f"{attributed_by(about)} {about['significance']}")
+    st.session_state["direction"] = str(number + 1)
+    st.segmented_control(
+        "Direction",
+        [str(place + 1) for place in range(len(found))],
+        format_func=lambda shown: _label(said.get((asked.key, int(shown) - 1)), shown),
+        key="direction",
+        required=True,
+        on_change=keep,
+        args=("direction", "1"),
+    )
+    one(study, about, asked.key, number, location)
+    note_form(study, about["id"], asked.key, number, said.get((asked.key, number)))
+    direction_space(study, about, asked.key, number, location)
+
+
+def _label(note: Note | None, number: str) -> str:
+    return f"{number} · {plain(note.name)}" if note and note.name else number
+
+
+def bars(about: dict[str, Any], key: str, number: int, said: dict[tuple[str, int], Note]) -> str:
+    """HTML: the shares of both algorithms' variance along each direction, and how it is judged."""
+    names = about[key]["name"], about[OTHER[key]]["name"]
+    found = about["directions"][key]
+    most = max(max(one["own_variance"], one["other_variance"]) for one in found) or 1.0
+    entries = []
+    for place, one in enumerate(found):
+        kind, words = judged(one)
+        note = said.get((key, place))
+        title = f"Direction {place + 1}" + (f" · {note.name}" if note and note.name else "")
+        pairs = "".join(
+            f'<div class="dl-pair" data-kind="{side}"><span>{escape(short(name))}</span>'
+            f'<span class="dl-track"><i style="width:{100 * value / most:.1f}%"></i></span>'
+            f"<span>{value:.1%}</span></div>"
+            for side, name, value in (
+                ("own", names[0], one["own_variance"]),
+                ("other", names[1], one["other_variance"]),
+            )
+        )
+        current = ' aria-current="true"' if place == number else ""
+        entries.append(
+            f'<li data-judged="{kind}"{current}><div class="dl-name">{escape(title)} '
+            f'<span class="dl-tag">{words}</span></div>{pairs}</li>'
+        )
+    return (
+        '<ol class="dl-pairs" role="list" aria-label="Share of the variance of attributions along '
+        f'each direction">{"".join(entries)}</ol>'
+    )
+
+
+def one(
+    study: StudyReader, about: dict[str, Any], key: str, number: int, location: Location
+) -> None:
+    """One direction: what the numbers say, its training examples, its test examples."""
+    found = about["directions"][key][number]
+    own, other = about[key], about[OTHER[key]]
+    heading(f"Direction {number + 1}")
+    st.html(f'<p class="dl-says">{escape(found["reading"])}</p>')
+    shown = {
+        "Found again": (
+            f"{found['stability']:.2f}",
+            "median cosine among resampled test examples; 1 is always",
+        )
+    }
+    for side, accuracy in ((own, found["own_accuracy"]), (other, found["other_accuracy"])):
+        if accuracy is not None:
+            words = f"on the {len(found['tests']):,} test examples below"
+            shown[f"{short(side['name'])} is right"] = f"{accuracy:.0%}", words
+    figures(shown)
+    training = examples(study, "train")
+    kind = "picture" if study.dataset.display == "image" else "example"
+    gallery(
+        study,
+        "train",
+        [
+            _weighted(training, found, "positive", "support", location, kind),
+            _weighted(training, found, "negative", "oppose", location, kind),
+        ],
+        SIDE,
+        "direction_training",
+        lambda row: st.switch_page(
+            TRAINING, query_params=location.parameters(train=str(training.ids[row]))
+        ),
+    )
+    tests = examples(study, "test", own["algorithm"])
+    beside = examples(study, "test", other["algorithm"])
+    rows = np.array(found["tests"][: 2 * SHOWN], np.int64)
+    group = Group(
+        "Test examples that project most",
+        _projected(tests, beside, rows, found["projections"], (own, other), location),
+        title="Where it shows",
+        words=f"Test {kind}s that project furthest; the number says how far, and to which side.",
+        sign="similar",
+        makeup=makeup(tests, np.array(found["tests"], np.int64)),
+    )
+    gallery(
+        study,
+        "test",
+        [group],
+        SIDE,
+        "direction_tests",
+        lambda row: st.switch_page(
+            EXPLAIN,
+            query_params=location.parameters(
+                test=str(tests.ids[row]), algorithm=own["algorithm"], method=own["method"]
+            ),
+        ),
+    )
+
+
+def _weighted(
+    training: Examples,
+    found: dict[str, Any],
+    sign: str,
+    colour: Any,
+    location: Location,
+    kind: str,
+) -> Group:
+    rows = np.array(found[sign], np.int64)
+    weights = np.array(found[f"{sign}_weights"])
+    largest = max(
+        (abs(weight) for s in ("positive", "negative") for weight in found[f"{s}_weights"]),
+        default=1.0,
+    )
+    return Group(
+        f"Training examples with {sign} weights",
+        [
+            replace(
+                training_card(
+                    int(row),
+                    training.table.iloc[row].to_dict(),
+                    f"weight {weight:+z.3f}",
+                    location,
+                    {},
+                ),
+                score=f"{weight:+z.3f}".replace("-", "−"),
+                bar=abs(float(weight)) / largest,
+            )
+            for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
+        ],
+        title=f"{sign.capitalize()} weights",
+        words=f"Training {kind}s at this end, heaviest first; classes of the {len(rows)} heaviest.",
+        sign=colour,
+        makeup=makeup(training, rows),
+        empty="None at this end.",
+    )
+
+
+def _projected(
+    tests: Examples,
+    beside: Examples,
+    rows: np.ndarray,
+    projections: list[float],
+    sides: tuple[dict[str, Any], dict[str, Any]],
+    location: Location,
+) -> list[Card]:
+    """Cards that say what both predict."""
+    largest = max(map(abs, projections), default=1.0) or 1.0
+    cards = []
+    for card, along in zip(test_cards(tests, rows, location), projections, strict=False):
+        if tests.has_predictions and beside.has_predictions:
+            said = [str(one.table["predicted"].iloc[card.row]) for one in (tests, beside)]
+            right = [predicted == card.name for predicted in said]
+            marks = [
+                "✓" if ok else f"✕ {predicted}" for ok, predicted in zip(right, said, strict=True)
+            ]
+            told = [f"{s['name']} {p}" for s, p in zip(sides, said, strict=True)]
+            card = replace(
+                card,
+                note=" / ".join(marks) if len(set(said)) > 1 else f"both {marks[0]}",
+                aside="",
+                wrong=not all(right),
+                hint=f"{card.name}: predicted by {' and by '.join(told)}",
+            )
+        words = f"{along:+z.2f}".replace("-", "−")
+        cards.append(replace(card, score=words, bar=abs(along) / largest))
+    return cards
+
+
+# --- name and note -------------------------------------------------------------------------------
+
+
+def note_form(
+    study: StudyReader, comparison: str, key: str, number: int, note: Note | None
+) -> None:
+    """Name this direction, and note what it may be: kept with the comparison, for everyone."""
+    place = f"{comparison}_{key}{number}"
+    with st.form(f"note_{place}", border=False):
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            st.text_input(
+                "Name of this direction",
+                value=note.name if note else "",
+                max_chars=LONGEST_NAME,
+                key=f"direction_name_{place}",
+                placeholder="What it is about",
+                width=300,
+            )
+            st.form_submit_button(
+                "Keep name and note",
+                icon=":material/edit_note:",
+                on_click=_keep,
+                args=(study, comparison, key, number),
+            )
+        st.text_area(
+            "Note",
+            value=note.note if note else "",
+            max_chars=LONGEST_NOTE,
+            key=f"direction_note_{place}",
+            height=90,
+        )
+    if told := st.session_state.pop(_TOLD, None):
+        st.html(f'<p class="dl-result" data-kind="{told[0]}" role="status">{escape(told[1])}</p>')
+
+
+def _keep(study: StudyReader, comparison: str, key: str, number: int) -> None:
+    place = f"{comparison}_{key}{number}"
+    name, note = (st.session_state[f"direction_{part}_{place}"] for part in ("name", "note"))
+    try:
+        keep_note(study, comparison, key, number, name, note)
+    except DataloupeError as error:
+        st.session_state[_TOLD] = "wrong", str(error)
+    else:
+        st.session_state[_TOLD] = "good", "Kept with the comparison."
+    go()

@@ -1,0 +1,317 @@
+"""Test a hypothesis: change test pictures, look at them, and measure what that does to both."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from dashboard.names import short
+from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.jobs.job_panel import job_panel
+from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.layout.blocks import aside, heading, table
+from dashboard.read.comparisons import hypotheses
+from dashboard.read.upload_trials import texture
+from engine.applications.modeldiff.hypothesis import INTENSITIES
+from engine.applications.modeldiff.significance import LEVEL
+from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
+from engine.attribution.evaluation.quality import Measured
+from engine.running.jobs.queue import Job, jobs
+from engine.store.errors import DataloupeError
+from engine.store.rows import evenly_spread
+from engine.store.text import number
+from engine.study.examples import read_stacked_arrays
+from engine.study.reader import StudyReader
+
+KIND = "hypothesis"
+STRIP = 8
+SIDE = 84
+TEXTURE_MIB = 5
+MOST_PICTURES = 2_000
+"""That a hypothesis is tested on; of more, so many evenly spread ones."""
+WORDS = {
+    "row": "Down from the top",
+    "column": "In from the left",
+    "size": "Size",
+    "spacing": "Spacing",
+    "kind": "Pattern",
+    "colour": "Colour",
+    "darker": "Darker",
+}
+
+
+def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, Any] | None) -> None:
+    """Choose a transformation, see it, measure it.
+
+    Args:
+        direction: The one that is looked at: its test examples are the strip.
+    """
+    if study.dataset.display != "image":
+        aside("Transformations are of pictures, and this study has texts.")
+        return
+    channels, height, width = study.dataset.encoding["shape"]
+    names = applicable(channels)
+    left, right = st.columns([0.36, 0.64], gap="large")
+    with left:
+        name = st.selectbox(
+            "Transformation",
+            names,
+            format_func=lambda one: TRANSFORMATIONS[one].title,
+            key="transformation",
+        )
+        intensity = st.slider("Intensity", 0.0, 1.0, 1.0, 0.05, key="intensity")
+        options, sent = _options(study, name, (channels, height, width))
+    with right:
+        rows = direction["tests"][:STRIP] if direction else list(range(STRIP))
+        rows = [row for row in rows if row < study.dataset.n_test]
+        try:
+            st.html(strip(study, name, intensity, options, rows))
+        except DataloupeError as error:
+            aside(str(error))
+        which = f"They show direction {direction['number'] + 1}. " if direction else ""
+        aside(
+            f"Above as they are, below changed. {which}The average treatment effect (ATE) is the "
+            "mean change of the true label's probability and of its margin."
+        )
+        tests = evenly_spread(study.dataset.n_test, MOST_PICTURES).tolist()
+        every = None if len(tests) == study.dataset.n_test else tests
+        common = {"comparison": about["id"], "rows": every}
+        one = {"names": [name], "options": {name: sent} if sent else {}}
+        title = TRANSFORMATIONS[name].title
+        with st.container(horizontal=True):
+            job_button(
+                "Measure it on A and B",
+                study,
+                KIND,
+                common | one | {"intensities": _intensities(intensity)},
+                f"Test the hypothesis: {title}",
+                icon=":material/science:",
+                type="primary",
+                key="measure",
+                disabled=intensity == 0,
+            )
+            job_button(
+                "Try all",
+                study,
+                KIND,
+                common | ({"options": {name: sent}} if sent else {}),
+                "Try all transformations",
+                icon=":material/playlist_play:",
+                key="try_all",
+                help="Every transformation at three intensities, ranked by how differently it acts",
+            )
+        if told := refusal(KIND):
+            st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(told)}</p>')
+        running = _latest(study, about["id"])
+        if running is not None and running.status != "done":
+            job_panel(study, running.id)
+    results(study, about)
+
+
+def _intensities(chosen: float) -> list[float]:
+    """A third, two thirds and all of what is chosen: does more of it do more?"""
+    return [round(chosen * share, 3) for share in (1 / 3, 2 / 3, 1.0)]
+
+
+def _options(
+    study: StudyReader, name: str, shape: tuple[int, int, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Widgets for the options; (as `apply` takes them, as a job takes them)."""
+    options: dict[str, Any] = {}
+    sent: dict[str, Any] = {}
+    for option, default in TRANSFORMATIONS[name].options.items():
+        key, words = f"option_{name}_{option}", WORDS.get(option, option.capitalize())
+        if option == "texture":
+            file = st.file_uploader(
+                "A picture of your own as the texture",
+                type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
+                max_upload_size=TEXTURE_MIB,
+                key=key,
+            )
+            if file is not None and file.size <= TEXTURE_MIB * 2**20:
+                try:
+                    options[option] = texture(file.getvalue(), shape, study)
+                    sent[option] = base64.b64encode(file.getvalue()).decode()
+                except DataloupeError as error:
+                    st.html(
+                        f'<p class="dl-result" data-kind="wrong" role="alert">'
+                        f"{escape(str(error))}</p>"
+                    )
+            continue
+        if option == "colour":
+            chosen = st.color_picker(words, "#{:02x}{:02x}{:02x}".format(*default), key=key)
+            value: Any = [int(chosen[at : at + 2], 16) for at in (1, 3, 5)]
+        elif option == "kind":
+            value = st.segmented_control(
+                words, ["chequered", "plain"], default=default, required=True, key=key
+            )
+        elif isinstance(default, bool):
+            value = st.toggle(words, default, key=key)
+        elif isinstance(default, float):
+            value = st.slider(words, 0.0, 1.0, default, 0.02, key=key)
+        else:  # a seed is none of the reader's business
+            continue
+        options[option] = value
+        if value != (list(default) if isinstance(default, tuple) else default):
+            sent[option] = value
+    return options, sent
+
+
+def strip(
+    study: StudyReader, name: str, intensity: float, options: Mapping[str, Any], rows: list[int]
+) -> str:
+    """HTML of some test pictures, and under each what the transformation makes of it."""
+    before = np.asarray(read_stacked_arrays(study, "test")["input"][np.array(rows, np.int64)])
+    after = apply(name, before, intensity, options)
+    table_ = study.table("test")
+    items = []
+    for row, one, other in zip(rows, before, after, strict=True):
+        label = escape(short(table_["label"].iloc[row]))
+        items.append(
+            f'<figure><img src="{picture(one)}" alt="{label}, as it is">'
+            f'<img src="{picture(other)}" alt="{label}, changed">'
+            f"<figcaption>{label}</figcaption></figure>"
+        )
+    return f'<div class="dl-strip">{"".join(items)}</div>'
+
+
+def picture(pixels: np.ndarray) -> str:
+    """A picture `[channels, height, width]` uint8 as a data URI."""
+    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(shown)).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _latest(study: StudyReader, comparison: str) -> Job | None:
+    """The newest test of this comparison."""
+    return next(
+        (
+            one
+            for one in jobs(study.root, newest=50)
+            if one.kind == KIND and one.parameters["comparison"] == comparison
+        ),
+        None,
+    )
+
+
+# --- what was found ------------------------------------------------------------------------------
+
+
+def results(study: StudyReader, about: dict[str, Any]) -> None:
+    """Everything that was measured, the newest first."""
+    kept = hypotheses(study, about["id"])
+    heading("What was measured")
+    if not kept:
+        aside("Nothing yet.")
+        return
+    shown = st.selectbox(
+        "Test",
+        kept,
+        format_func=lambda one: _title(one),
+        key="shown_hypothesis",
+        label_visibility="collapsed",
+    )
+    tested = shown["tested"]
+    names = short(about["a"]["name"]), short(about["b"]["name"])
+    if len(tested) > 1:
+        _ranked(tested, names)
+    else:
+        _in_full(tested[0], names)
+
+
+def _title(one: dict[str, Any]) -> str:
+    tested = one["tested"]
+    name = (
+        TRANSFORMATIONS[tested[0]["name"]].title
+        if len(tested) == 1
+        else f"All {len(tested)}, ranked"
+    )
+    return f"{name} · {one['when'][:16].replace('T', ' ')} UTC"
+
+
+def sentence(tested: dict[str, Any], names: tuple[str, str]) -> str:
+    """What a test says, at the intensity where the algorithms differ most."""
+    effects, adjusted = tested["effects"], tested["adjusted"]
+    place = min(range(len(effects)), key=lambda at: (adjusted[at], -effects[at]["intensity"]))
+    effect = effects[place]
+    ates = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
+    said = (
+        f"At intensity {effect['intensity']:g} it changes the true label's probability by "
+        f"{ates[0]} in {names[0]} and by {ates[1]} in {names[1]}"
+    )
+    if adjusted[place] < LEVEL:
+        return f"{said}: it acts differently on them (p = {adjusted[place]:.2g})."
+    return f"{said}: no more different than chance (p = {adjusted[place]:.2g})."
+
+
+def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
+    st.html(f'<p class="dl-says">{escape(sentence(tested, names))}</p>')
+    for output, heading_ in (
+        ("probability", "Change of the true label's probability"),
+        ("margin", "Change of the margin"),
+    ):
+        bars = [
+            Bar(
+                f"{label}, intensity {effect['intensity']:g}",
+                Measured(**effect[key][output]),
+                baseline=key == "difference",
+            )
+            for effect in tested["effects"]
+            for key, label in (("a", names[0]), ("b", names[1]), ("difference", "A less B"))
+        ]
+        st.html(f'<h3 class="dl-heading">{heading_}</h3>' + intervals(bars, heading_, changes=True))
+    counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])
+    alone = " One checkpoint says nothing of chance in training."
+    aside(
+        f"{tested['pictures']:,} test pictures, {counts} checkpoints; 95 % intervals over both."
+        + (alone if 1 in tested["checkpoints"] else "")
+    )
+
+
+def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
+    """A table: how much at least each acts differently, p after correction for all."""
+    rows = []
+    for one in tested:
+        effects, adjusted = one["effects"], one["adjusted"]
+        place = int(np.argmin(adjusted))
+        effect = effects[place]
+        said = [
+            f"{number(effect[key]['probability']['mean'], 3)} "
+            f"({number(effect[key]['probability']['low'], 3)} to "
+            f"{number(effect[key]['probability']['high'], 3)})"
+            for key in ("a", "b", "difference")
+        ]
+        verdict = "differs" if adjusted[place] < LEVEL else "as chance"
+        rows.append(
+            [
+                TRANSFORMATIONS[one["name"]].title,
+                verdict,
+                number(one["strength"], 3),
+                f"{effect['intensity']:g}",
+                *said,
+                f"{adjusted[place]:.2g}",
+            ]
+        )
+    heads = (
+        "Transformation",
+        "Verdict",
+        "At least",
+        "Intensity",
+        f"ATE of {names[0]}",
+        f"ATE of {names[1]}",
+        "Difference",
+        "p",
+    )
+    table("Transformations, those first that act most differently", heads, rows)
+    aside(
+        f"On {tested[0]['pictures']:,} test pictures, {len(INTENSITIES)} intensities each; p by "
+        "Holm over all of them. “At least”: the end nearest to 0 of the difference's interval."
+    )

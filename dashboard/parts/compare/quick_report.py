@@ -1,0 +1,104 @@
+"""The quick report of an upload: how good it is, and where it and the study's model differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import escape
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import EXPLAIN, Location
+from dashboard.names import short
+from dashboard.parts.gallery.cards import test_cards
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.layout.blocks import aside, figures, heading
+from dashboard.read.studies import Examples
+from engine.exchange.uploads.report import QuickReport
+from engine.study.reader import StudyReader
+
+SIDE = 84
+SHOWN = 36
+
+
+def quick_report(
+    study: StudyReader,
+    found: QuickReport,
+    name: str,
+    against: str,
+    tests: Examples,
+    location: Location,
+) -> None:
+    """Show it.
+
+    Args:
+        name: Of the upload.
+        against: What to call the algorithm it stands beside.
+        tests: With that algorithm's predictions, where it has any.
+    """
+    n = study.dataset.n_test
+    of = f"1 checkpoint{'s' * (found.checkpoints > 1)}".replace("1", f"{found.checkpoints:,}", 1)
+    shown = {f"Accuracy of {short(name)}": (f"{found.accuracy:.1%}", f"mean of {of}")}
+    if found.their_accuracy is not None and found.agreement is not None:
+        shown[f"Accuracy of {short(against)}"] = f"{found.their_accuracy:.1%}", "on the same"
+        shown["Agreement"] = f"{found.agreement:.1%}", f"{found.differing:,} of {n:,} differ"
+    figures(shown)
+    heading("Accuracy by class")
+    st.html(_by_class(found, name, against))
+    if found.their_by_class is None:
+        aside(f"{short(against)} has no predictions yet to compare these with.")
+        return
+    rows = np.array(found.rows[:SHOWN], np.int64)
+    cards = [
+        replace(
+            card,
+            note=f"{short(against)}: {theirs}",
+            aside="",
+            tag=mine,
+            mark="both" if mine == card.name else "alone",
+            hint=f"{card.hint}; {name} predicts {mine}",
+            wrong=theirs != card.name,
+        )
+        for card, mine, theirs in zip(
+            test_cards(tests, rows, location), found.predicted, found.their_predicted, strict=False
+        )
+    ]
+    more = f"the {SHOWN} surest of {found.differing:,}; " if found.differing > SHOWN else ""
+    group = Group(
+        "Test examples that they predict differently",
+        cards,
+        title="Where they differ",
+        words=f"{more}in the frame what {short(name)} says.",
+        empty="They predict every test example alike.",
+    )
+    gallery(
+        study,
+        "test",
+        [group],
+        SIDE,
+        "differing",
+        lambda row: st.switch_page(
+            EXPLAIN, query_params=location.parameters(test=str(tests.ids[row]))
+        ),
+    )
+
+
+def _by_class(found: QuickReport, name: str, against: str) -> str:
+    """Two bars a class, in HTML; the class that changes most comes first."""
+    theirs = found.their_by_class or {}
+    order = sorted(found.by_class, key=lambda one: -abs(found.by_class[one] - theirs.get(one, 0)))
+    entries = "".join(
+        f'<li><div class="dl-name">{escape(short(label))}</div>'
+        f"{_bar(found.by_class[label], name, 'own')}"
+        f"{_bar(theirs[label], against, 'other') if label in theirs else ''}</li>"
+        for label in order
+    )
+    return f'<ol class="dl-pairs" role="list" aria-label="Accuracy by class">{entries}</ol>'
+
+
+def _bar(value: float, name: str, kind: str) -> str:
+    return (
+        f'<div class="dl-pair" data-kind="{kind}"><span>{escape(short(name))}</span>'
+        f'<span class="dl-track"><i style="width:{100 * value:.1f}%"></i></span>'
+        f"<span>{value:.1%}</span></div>"
+    )

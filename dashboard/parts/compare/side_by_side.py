@@ -1,0 +1,118 @@
+"""One test example under two algorithms: what supports and opposes it, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import TRAINING, Location, go, largest_k_of
+from dashboard.names import short
+from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.gallery.cards import influence_cards
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples
+from engine.study.rankings import find_influences
+from engine.study.reader import StudyReader
+
+SIDE = 84
+
+
+def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) -> None:
+    """Show the test example that the address names, or the one that projects most."""
+    tests = {key: examples(study, "test", about[key]["algorithm"]) for key in ("a", "b")}
+    row = None if location.test is None else tests["a"].row_of(location.test)
+    if location.test is not None and row is None:
+        aside(f"There is no test example “{short(location.test)}” here.")
+    if row is None:
+        first = next(iter(about["directions"]["a"] or about["directions"]["b"]), None)
+        row = first["tests"][0] if first else 0
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        _choice(tests["a"].ids[row], row, len(tests["a"].table))
+        sides(location.k, largest_k_of(study))
+    columns = st.columns(2, gap="large")
+    for column, key in zip(columns, ("a", "b"), strict=True):
+        algorithm = about[key]["algorithm"]
+        with column:
+            heading(f"{'AB'['ab'.index(key)]}: {short(about[key]['name'])}")
+            trust_badge(badge(study, algorithm, about[key]["method"]))
+            subject(study, algorithm, "test", row, tests[key].table.iloc[row].to_dict())
+    found = {
+        key: find_influences(study, row, location.k, about[key]["algorithm"], about[key]["method"])
+        for key in ("a", "b")
+    }
+    for place, sign, title in ((0, "support", "Supporting"), (2, "oppose", "Opposing")):
+        _beside(study, about, found, place, sign, title, str(tests["a"].ids[row]), location)
+
+
+def _beside(
+    study: StudyReader,
+    about: dict[str, Any],
+    found: Mapping[str, tuple[np.ndarray, ...]],
+    place: int,
+    sign: Any,
+    title: str,
+    test: str,
+    location: Location,
+) -> None:
+    """One sign's training examples of both; those that both have are marked."""
+    training = examples(study, "train")
+    rows = {key: found[key][place].tolist() for key in found}
+    shared = set(rows["a"]) & set(rows["b"])
+    fewest = min(len(rows["a"]), len(rows["b"]))
+    words = escape(f"{len(shared):,} of {fewest:,} {title.lower()} examples are the same for both.")
+    st.html(f'<p class="dl-says" role="status">{words}</p>')
+    groups = []
+    for key in ("a", "b"):
+        scores = found[key][place + 1]
+        largest = float(np.abs(np.concatenate([found[key][1], found[key][3]])).max(initial=0))
+        cards = influence_cards(training, found[key][place], scores, largest or 1.0, location, test)
+        name = short(about[key]["name"])
+        groups.append(
+            Group(
+                f"{title} training examples of {name}",
+                [
+                    replace(card, tag="in both", mark="both") if card.row in shared else card
+                    for card in cards
+                ],
+                title=f"{title} in {name}",
+                sign=sign,
+                empty="None.",
+            )
+        )
+    gallery(
+        study,
+        "train",
+        groups,
+        SIDE,
+        f"beside_{sign}",
+        lambda row: st.switch_page(
+            TRAINING, query_params=location.parameters(test=test, train=str(training.ids[row]))
+        ),
+    )
+
+
+def _choice(id_: str, row: int, count: int) -> None:
+    """Which test example, by id or row; and its neighbours."""
+    st.session_state["compared_test"] = str(id_)
+    st.text_input(
+        "Test example, by id or row",
+        key="compared_test",
+        on_change=lambda: go(test=st.session_state["compared_test"].strip() or None),
+        width=260,
+    )
+    for name, other in (("Previous", row - 1), ("Next", row + 1)):
+        st.button(
+            name,
+            key=f"{name.lower()}_compared",
+            disabled=not 0 <= other < count,
+            on_click=go,
+            kwargs={"test": str(other)},
+        )

@@ -1,0 +1,117 @@
+"""What people have uploaded: which files, how large, who, when; rename one, delete one."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from dashboard.location import go
+from dashboard.names import plain
+from dashboard.parts.layout.blocks import aside
+from engine.exchange.uploads.keeping import delete, rename
+from engine.exchange.uploads.room import used_bytes
+from engine.store.errors import DataloupeError
+from engine.study.reader import StudyReader
+from engine.study.uploads import Upload
+
+MIB = 2**20
+SHOWN_FILES = 8
+_TOLD = "uploads_told"
+
+
+def upload_list(study: StudyReader) -> None:
+    """All uploads, newest first, and how much room they take."""
+    used, quota = used_bytes(study) / MIB, study.spec.uploads.quota_mib
+    uploads = study.uploads
+    if told := st.session_state.pop(_TOLD, None):
+        kind, words = told
+        st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{escape(words)}</p>')
+    for upload in uploads.values():
+        _entry(study, upload)
+    count = f"{len(uploads):,} upload{'s' if len(uploads) != 1 else ''}"
+    aside(f"{count} of everyone who sees this study; {used:,.1f} of {quota:,} MiB used.")
+
+
+def checkpoints_words(upload: Upload) -> str:
+    """How many checkpoints there are, and how many more would do."""
+    count = len(upload.files)
+    words = f"{count:,} checkpoint{'s' if count != 1 else ''}"
+    return f"{words}, indicative: {upload.wanted:,} more would do" if upload.indicative else words
+
+
+def _entry(study: StudyReader, upload: Upload) -> None:
+    asked = st.session_state.get("deleting_upload") == upload.id
+    with st.container(border=True, key=f"entry-{upload.id}", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.html(f'<div class="dl-job"><b>{escape(upload.name)}</b></div>', width="stretch")
+            st.button(
+                "Look",
+                key=f"look-{upload.id}",
+                icon=":material/visibility:",
+                help=f"Compare {plain(upload.name)} with the study's model",
+                on_click=_look,
+                args=(study, upload),
+            )
+            with st.popover("Rename", icon=":material/edit:", width="content"):
+                st.text_input("New name", value=upload.name, key=f"name-{upload.id}", max_chars=100)
+                st.button("Save", key=f"rename-{upload.id}", on_click=_rename, args=(study, upload))
+            st.button(
+                f"Delete {plain(upload.name)} for everyone" if asked else "Delete",
+                key=f"delete-{upload.id}",
+                icon=":material/delete:",
+                on_click=_delete if asked else _ask,
+                args=(study, upload),
+            )
+        by = f" by {upload.who}" if upload.who else ""
+        options = ", ".join(f"{k} = {v}" for k, v in upload.architecture_options.items())
+        architecture = f"{upload.architecture} ({options})" if options else upload.architecture
+        facts = [
+            architecture,
+            checkpoints_words(upload),
+            f"{upload.size / MIB:,.2f} MiB",
+            f"{upload.when[:16].replace('T', ' ')} UTC{by}",
+        ]
+        spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+        files = "".join(
+            f"<li>{escape(file.name)} <code>{file.sha256[:16]}</code></li>"
+            for file in upload.files[:SHOWN_FILES]
+        )
+        more = len(upload.files) - SHOWN_FILES
+        files += f"<li>and {more:,} more</li>" if more > 0 else ""
+        st.html(
+            f'<div class="dl-job-body"><div class="dl-job-facts">{spans}</div>'
+            f'<ul class="dl-list" aria-label="Files and the start of their SHA-256">{files}</ul>'
+            "</div>"
+        )
+
+
+def _look(study: StudyReader, upload: Upload) -> None:
+    first = next(iter(study.spec.algorithms))
+    go(a=first, b=upload.id, direction=None, side=None, pane=None)
+
+
+def _rename(study: StudyReader, upload: Upload) -> None:
+    try:
+        rename(study, upload.id, st.session_state[f"name-{upload.id}"])
+    except DataloupeError as error:
+        st.session_state[_TOLD] = "wrong", str(error)
+
+
+def _ask(study: StudyReader, upload: Upload) -> None:
+    st.session_state["deleting_upload"] = upload.id
+
+
+def _delete(study: StudyReader, upload: Upload) -> None:
+    st.session_state.pop("deleting_upload", None)
+    try:
+        delete(study, upload.id)
+    except DataloupeError as error:
+        st.session_state[_TOLD] = "wrong", str(error)
+        return
+    st.session_state[_TOLD] = (
+        "good",
+        f"“{upload.name}” is deleted, with all that was computed of it.",
+    )
+    gone = [key for key in ("a", "b", "algorithm") if st.query_params.get(key) == upload.id]
+    go(**dict.fromkeys([*gone, "direction", "side", "test"]))

@@ -1,0 +1,1 @@
+"""Controls that choose what is shown, and buttons that take it away."""

@@ -1,0 +1,132 @@
+"""What is shown, to take away: an explanation as JSON, CSV and the Python that gives it again, a
+slice as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import Location
+from dashboard.read.studies import Examples
+from engine.store.records import Explanation
+from engine.store.text import harmless
+from engine.study.explanations import explain
+from engine.study.reader import StudyReader
+
+
+def export(study: StudyReader, row: int, id_: str, k: int, algorithm: str, method: str) -> None:
+    """A button that opens the ways out. Files are made when they are asked for."""
+
+    def explanation() -> Explanation:
+        return explain(study, row, k, algorithm, method)
+
+    with st.popover("Export", icon=":material/download:", width="content"):
+        with st.container(horizontal=True):
+            st.download_button(
+                "JSON",
+                lambda: as_json(explanation(), study.dataset.fingerprint),
+                file_name=f"explain-{row}.json",
+                mime="application/json",
+                on_click="ignore",
+                key="json",
+            )
+            st.download_button(
+                "CSV",
+                lambda: as_csv(explanation()),
+                file_name=f"explain-{row}.csv",
+                mime="text/csv",
+                on_click="ignore",
+                key="csv",
+            )
+        st.code(snippet(study, id_, k, algorithm, method), language=None, wrap_lines=True)
+
+
+def export_slice(
+    study: StudyReader, examples: Examples, rows: np.ndarray, what: str, location: Location
+) -> None:
+    """A button that opens the ways out for these examples, with all that is known of each."""
+    with (
+        st.popover(f"Export {what}", icon=":material/download:", width="content"),
+        st.container(horizontal=True),
+    ):
+        st.download_button(
+            "JSON",
+            lambda: rows_as_json(examples, rows, location, study.dataset.fingerprint),
+            file_name="slice.json",
+            mime="application/json",
+            on_click="ignore",
+            key="slice_json",
+        )
+        st.download_button(
+            "CSV",
+            lambda: rows_as_csv(examples, rows),
+            file_name="slice.csv",
+            mime="text/csv",
+            on_click="ignore",
+            key="slice_csv",
+        )
+
+
+def rows_as_json(examples: Examples, rows: np.ndarray, location: Location, fingerprint: str) -> str:
+    """The examples, with the fingerprint of their data, the algorithm and the slice."""
+    content = {
+        "data_fingerprint": fingerprint,
+        "algorithm": location.algorithm,
+        "slice": location.slice.parameters(),
+        "examples": [{"row": int(row), **one} for row, one in _records(examples, rows)],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def rows_as_csv(examples: Examples, rows: np.ndarray) -> str:
+    """One line an example: `row`, then the columns of its table."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["row", *map(harmless, examples.table.columns)])
+    for row, one in _records(examples, rows):
+        writer.writerow([row, *(harmless(v) if isinstance(v, str) else v for v in one.values())])
+    return file.getvalue()
+
+
+def _records(examples: Examples, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row with its columns, in values that JSON has."""
+    table = examples.table.iloc[rows]
+    columns = {str(name): table[name].tolist() for name in table.columns}
+    for place, row in enumerate(rows):
+        yield int(row), {name: values[place] for name, values in columns.items()}
+
+
+def as_json(explanation: Explanation, fingerprint: str) -> str:
+    """All that the view shows, with the fingerprint of the data it is about."""
+    content = {"data_fingerprint": fingerprint, **explanation.to_dict()}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_csv(explanation: Explanation) -> str:
+    """One line a training example, strongest first, supporting before opposing."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["test_row", "test_id", "side", "rank", "train_row", "id", "label", "score"])
+    sides = {"supporting": explanation.supporting, "opposing": explanation.opposing}
+    for side, influences in sides.items():
+        for rank, one in enumerate(influences, start=1):
+            told = [explanation.row, harmless(explanation.id), side, rank]
+            writer.writerow([*told, one.row, harmless(one.id), harmless(one.label), one.score])
+    return file.getvalue()
+
+
+def snippet(study: StudyReader, id_: str, k: int, algorithm: str, method: str) -> str:
+    """Python that gives the same explanation."""
+    return (
+        "from engine import Study\n\n"
+        f"study = StudyReader.open({str(study.root)!r})\n"
+        f"explanation = study.explain({id_!r}, {k}, {algorithm!r}, {method!r})\n"
+        "for influence in explanation.supporting + explanation.opposing:\n"
+        '    print(f"{influence.score:+.5f}  {influence.id}  {influence.label}")\n'
+    )

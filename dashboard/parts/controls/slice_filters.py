@@ -1,0 +1,163 @@
+"""The filters of the slice, each with its counts, and the order it is shown in."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import Location, go, keep
+from dashboard.parts.controls.segmented_choice import choice
+from dashboard.read.studies import Examples, counts, matching, mix_ups
+from dashboard.slice_parameters import LONGEST_SEARCH, NEED_SCORES, SORTS, margin_text
+from engine.study.reader import StudyReader
+
+ANY = "Any"
+MOST_PAIRS = 100
+LONGEST = 60
+
+
+def filters(study: StudyReader, location: Location, examples: Examples) -> None:
+    """Show the filters; what they choose is in the URL, and so in the next run's `location`."""
+    chosen = location.slice
+    scored = location.method is not None
+    with st.container(horizontal=True, vertical_alignment="top", key="filters"):
+        _class_filter("True class", "label", chosen.label, location, examples)
+        if examples.has_predictions:
+            _class_filter("Predicted class", "predicted", chosen.predicted, location, examples)
+            _pair_filter(location, examples)
+            _result_filter(location, examples)
+            _margin_filter(location, examples)
+        _search(location, examples)
+        if not examples.has_predictions:
+            return
+        orders = [name for name in SORTS if name not in NEED_SCORES or scored]
+        st.session_state["sort"] = chosen.sort or ANY
+        st.selectbox(
+            "Order",
+            [ANY, *orders],
+            format_func=lambda name: SORTS.get(name, "As in the data"),
+            key="sort",
+            on_change=keep,
+            args=("sort", ANY, ("page",)),
+            width=190,
+        )
+
+
+def _class_filter(
+    title: str, column: str, value: str | None, location: Location, examples: Examples
+) -> None:
+    found = counts(examples, column, location.slice.filters())
+    of = counts(examples, column, {})
+    words = {
+        name: with_count(name, int(some), int(all_))
+        for name, some, all_ in zip(examples.classes, found, of, strict=True)
+    }
+    st.session_state[column] = value
+    st.selectbox(
+        title,
+        examples.classes,
+        index=None,
+        placeholder=with_count("Any class", int(found.sum()), int(of.sum())),
+        format_func=words.__getitem__,
+        key=column,
+        on_change=keep,
+        args=(column, None, ("page",)),
+        width=230,
+    )
+
+
+def _pair_filter(location: Location, examples: Examples) -> None:
+    """One class taken for another: both class filters at once."""
+    chosen, classes = location.slice, examples.classes
+    found = {pair[:2]: pair[2] for pair in mix_ups(examples, chosen.filters())}
+    of = {pair[:2]: pair[2] for pair in mix_ups(examples, {})}
+    pairs = list(found)[:MOST_PAIRS]
+    here = None
+    if chosen.label is not None and chosen.predicted not in (None, chosen.label):
+        here = classes.index(chosen.label), classes.index(str(chosen.predicted))
+        pairs = pairs if here in pairs else [here, *pairs]
+
+    def words(pair: tuple[int, int]) -> str:
+        names = " → ".join(_cut(classes[place], LONGEST // 2) for place in pair)
+        return with_count(names, found.get(pair, 0), of.get(pair, 0))
+
+    def changed() -> None:
+        pair = st.session_state["pair"]
+        label, predicted = (None, None) if pair is None else (classes[place] for place in pair)
+        go(label=label, predicted=predicted, page=None)
+
+    st.session_state["pair"] = here
+    st.selectbox(
+        "Mix-up",
+        pairs,
+        index=None,
+        placeholder=with_count("Any", sum(found.values()), sum(of.values())),
+        format_func=words,
+        key="pair",
+        on_change=changed,
+        width=230,
+    )
+
+
+def _result_filter(location: Location, examples: Examples) -> None:
+    found = counts(examples, "correct", location.slice.filters())
+    of = counts(examples, "correct", {})
+    words = {
+        ANY: with_count("Any", int(found.sum()), int(of.sum())),
+        "correct": with_count("Correct", int(found[1]), int(of[1])),
+        "wrong": with_count("Wrong", int(found[0]), int(of[0])),
+    }
+    choice("Prediction", words, location.slice.result or ANY, "result", ANY, resets=("page",))
+
+
+def _margin_filter(location: Location, examples: Examples) -> None:
+    margins = examples.table["margin"].to_numpy()
+    ends = float(np.floor(margins.min())), float(np.ceil(margins.max()))
+    if ends[0] == ends[1]:
+        ends = ends[0], ends[1] + 1
+    least, largest = np.clip(location.slice.margin or ends, *ends)
+    st.session_state["margins"] = float(least), float(largest)
+
+    def changed() -> None:
+        chosen = st.session_state["margins"]
+        go(margin=None if chosen == ends else margin_text(chosen), page=None)
+
+    st.slider(
+        with_count("Margin", *_left("margin", location, examples)),
+        *ends,
+        step=0.1,
+        key="margins",
+        on_change=changed,
+        format="%.1f",
+        width=230,
+    )
+
+
+def _search(location: Location, examples: Examples) -> None:
+    st.session_state["id"] = location.slice.id or ""
+    st.text_input(
+        with_count("Search by id", *_left("id", location, examples)),
+        placeholder=str(examples.ids[0]),
+        key="id",
+        max_chars=LONGEST_SEARCH,
+        on_change=keep,
+        args=("id", "", ("page",)),
+        width=190,
+    )
+
+
+def _left(name: str, location: Location, examples: Examples) -> tuple[int, int]:
+    """(rows that this filter leaves of those that the others leave, those)."""
+    chosen = location.slice.filters()
+    others = {other: value for other, value in chosen.items() if other != name}
+    return len(matching(examples, chosen)), len(matching(examples, others))
+
+
+def with_count(name: str, some: int, of: int) -> str:
+    """`Coat (47 / 412)`, or `Coat (412)` where nothing is left out."""
+    numbers = f"{some:,}" if some == of else f"{some:,} / {of:,}"
+    return f"{_cut(name, LONGEST)} ({numbers})"
+
+
+def _cut(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"

@@ -1,0 +1,89 @@
+"""Tags and notes of one prediction, with undo. Everyone who sees the study has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import streamlit as st
+
+from dashboard.names import plain
+from dashboard.read.supports import triaged
+from engine.store.errors import DataloupeError
+from engine.study.reader import StudyReader
+from engine.study.triage import LONGEST_NOTE, LONGEST_TAG, Triage, note, tag, undo, untag
+
+WORDS = {"tag": "the tag “{}”", "untag": "taking the tag “{}” off", "note": "the note “{}”"}
+
+
+def triage_panel(study: StudyReader, algorithm: str, row: int) -> None:
+    """Show them, and what adds, takes off and takes back."""
+    standing = triaged(study, algorithm).get(row, Triage())
+    with st.container(key="triage"):
+        st.html('<h3 class="dl-heading">Tags and notes</h3>')
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            for name in standing.tags:
+                st.button(
+                    plain(name),
+                    icon=":material/close:",
+                    key=f"untag {name}",
+                    help="Take this tag off",
+                    on_click=_do,
+                    args=(untag, study, algorithm, row, name),
+                )
+            st.text_input(
+                "Add a tag",
+                key=f"new_tag_{row}",
+                max_chars=LONGEST_TAG,
+                placeholder="mislabelled",
+                on_change=_add,
+                args=(tag, f"new_tag_{row}", study, algorithm, row),
+                width=200,
+            )
+            st.text_input(
+                "Add a note",
+                key=f"new_note_{row}",
+                max_chars=LONGEST_NOTE,
+                on_change=_add,
+                args=(note, f"new_note_{row}", study, algorithm, row),
+                width=360,
+            )
+            last = standing.last
+            st.button(
+                "Undo",
+                icon=":material/undo:",
+                key="undo",
+                disabled=last is None,
+                help=None if last is None else f"Take back {_words(last.action, last.value)}",
+                on_click=_do,
+                args=(undo, study, algorithm, row),
+            )
+        if standing.notes:
+            entries = "".join(f"<li>{escape(words)}</li>" for words in standing.notes)
+            st.html(f'<ul class="dl-list dl-notes" aria-label="Notes">{entries}</ul>')
+        if "triage_told" in st.session_state:
+            words = escape(st.session_state.pop("triage_told"))
+            st.html(f'<p class="dl-result" data-kind="wrong" role="status">{words}</p>')
+
+
+def _words(action: str, value: str) -> str:
+    cut = value if len(value) <= 40 else value[:39] + "…"
+    return plain(WORDS[action].format(cut))
+
+
+def _add(
+    action: Callable[..., object], key: str, study: StudyReader, algorithm: str, row: int
+) -> None:
+    """Callback of a field: do it with what was typed, and empty the field."""
+    text = st.session_state[key]
+    st.session_state[key] = ""
+    if text.strip():
+        _do(action, study, algorithm, row, text)
+
+
+def _do(action: Callable[..., object], *arguments: object) -> None:
+    """Callback: make a change; what is wrong with it is told on the page."""
+    try:
+        action(*arguments)
+    except DataloupeError as error:
+        st.session_state["triage_told"] = str(error)

@@ -1,0 +1,1 @@
+"""Examples as cards, and what explains a prediction."""

@@ -1,0 +1,155 @@
+"""What an example shows on its card: a test example its prediction, an influence its score, a
+training example its weight in the whole study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+
+from dashboard.location import Location
+from dashboard.parts.gallery.gallery import Card
+from dashboard.read.studies import Examples, Weights
+
+
+def test_cards(found: Examples, rows: np.ndarray, location: Location) -> list[Card]:
+    """Cards of test examples; each leads to its explanation in the same slice."""
+    shown = found.table.iloc[rows]
+    return [
+        _test_card(int(row), example, found.has_predictions, location)
+        for row, example in zip(rows, shown.to_dict("records"), strict=True)
+    ]
+
+
+def _test_card(
+    row: int, example: dict[Hashable, Any], predictions: bool, location: Location
+) -> Card:
+    id_, label = str(example["id"]), str(example["label"])
+    href = "explain?" + urlencode(location.parameters(test=id_))
+    text = str(example["text"]) if "text" in example else None
+    if not predictions:
+        return Card(row, label, "", f"{id_}: {label}", href=href, text=text)
+    predicted, correct = str(example["predicted"]), bool(example["correct"])
+    confidence = f"{float(example['confidence']):.0%}"
+    note = "✓ correct" if correct else f"✕ {predicted}"
+    verdict = "correct" if correct else "wrong"
+    hint = f"{id_}: {label}, predicted {predicted} ({verdict}, confidence {confidence})"
+    return Card(row, label, note, hint, confidence, not correct, href, text)
+
+
+def influence_cards(
+    training: Examples,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    largest: float,
+    location: Location,
+    test: str | None,
+    slope: float | None = None,
+) -> list[Card]:
+    """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
+
+    Each leads to the training example's own view, which leads back to `test` if it is one.
+
+    Args:
+        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
+    """
+    shown = training.table.iloc[rows]
+    back = {} if test is None else {"test": test}
+    cards = []
+    for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
+        shown_score, told = amount(score, largest, slope)
+        words = f"{'supports' if score > 0 else 'opposes'} with {told}"
+        card = training_card(int(row), example, words, location, back)
+        cards.append(replace(card, score=shown_score, bar=abs(float(score)) / largest))
+    return cards
+
+
+def training_card(
+    row: int, example: dict[Hashable, Any], words: str, location: Location, back: dict[str, str]
+) -> Card:
+    """A training example's card, which leads to its own view; `words` say what it is here for."""
+    id_, label = str(example["id"]), str(example["label"])
+    return Card(
+        row,
+        label,
+        id_,
+        f"Training example {id_}: {label}, {words}",
+        href="training?" + urlencode(location.parameters(**back, train=id_)),
+        text=str(example["text"]) if "text" in example else None,
+    )
+
+
+def similar_cards(
+    training: Examples,
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    location: Location,
+    test: str | None = None,
+) -> list[Card]:
+    """Cards of training examples with how alike the model sees each and the example in question.
+
+    Each leads to the training example's own view, which leads back to `test` if there is one.
+    """
+    shown = training.table.iloc[rows]
+    back = {} if test is None else {"test": test}
+    cards = []
+    for row, alike, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
+        words = f"{alike:z.3f}".replace("-", "−")
+        card = training_card(int(row), example, f"similarity {words}", location, back)
+        cards.append(replace(card, score=words, bar=max(0.0, float(alike))))
+    return cards
+
+
+def influenced_cards(
+    found: Examples,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    largest: float,
+    location: Location,
+    slope: float | None = None,
+) -> list[Card]:
+    """Cards of test examples with what one training example does to each; they lead to Explain."""
+    cards = []
+    for card, score in zip(test_cards(found, rows, location), scores, strict=True):
+        shown, told = amount(score, largest, slope)
+        does = "helped" if score > 0 else "hurt"
+        hint = f"{card.hint}; {does} with {told}"
+        cards.append(replace(card, hint=hint, score=shown, bar=abs(float(score)) / largest))
+    return cards
+
+
+def weight_cards(
+    training: Examples, rows: np.ndarray, weights: Weights, location: Location
+) -> list[Card]:
+    """Cards of training examples with the sum of their influence, both signs counted as weight."""
+    largest = float(weights.total[rows].max(initial=0)) or 1.0
+    cards = []
+    for row, example in zip(rows, training.table.iloc[rows].to_dict("records"), strict=True):
+        weight = float(weights.total[row])
+        helps, hurts = (signed(sums[row], largest) for sums in (weights.support, weights.oppose))
+        words = f"{helps} helping and {hurts} hurting in all"
+        card = training_card(int(row), example, words, location, {})
+        score = signed(weight, largest).removeprefix("+")
+        cards.append(replace(card, score=score, bar=weight / largest))
+    return cards
+
+
+def amount(score: float, largest: float, slope: float | None) -> tuple[str, str]:
+    """(what a card shows of a score, what it says when pointed at): calibrated where it can be."""
+    raw = signed(score, largest)
+    if slope is None:
+        return raw, raw
+    margin = signed(slope * score, slope * largest)
+    return margin, f"{margin} of margin (score {raw})"
+
+
+def signed(score: float, largest: float) -> str:
+    """A score with its sign and as many decimals as tell `largest` in three digits."""
+    if not 1e-5 <= largest < 1e5:
+        return f"{score:+.2e}".replace("-", "−")
+    decimals = max(0, 2 - math.floor(math.log10(largest)))
+    return f"{score:+z.{decimals}f}".replace("-", "−")

@@ -1,0 +1,114 @@
+"""The example that a page is about: large, with its label, what the model says, how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from html import escape
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard.parts.gallery.gallery import thumbnail_side
+from dashboard.read.studies import sprite_url
+from engine.data import SPRITES_PER_SHEET, thumbnail_box
+from engine.data.thumbnails import COLUMNS
+from engine.store.layout import Split
+from engine.study.models import read_probabilities
+from engine.study.reader import StudyReader
+
+SIDE = 252
+LARGE_ODDS = 1000.0
+EVEN_ODDS = 1.1
+LIKELIEST = 4
+
+
+def subject(
+    study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
+) -> None:
+    """Show one example. Without predictions yet, only what the data say."""
+    text = study.dataset.display == "text"
+    shown = _text(example) if text else _picture(study, split, row, example)
+    shown += _facts(split, row, example)
+    if "predicted" in example:
+        found = read_probabilities(study, split, row, algorithm)
+        shown += probabilities(study.dataset.classes, found, str(example["label"]))
+    st.html(f'<div class="dl-subject">{shown}</div>')
+
+
+def probabilities(classes: list[str], found: np.ndarray, label: str) -> str:
+    """HTML of the likeliest classes, and of the label wherever it stands, with their bars."""
+    order = np.argsort(-found, kind="stable")
+    shown = [int(place) for place in order[:LIKELIEST]]
+    if label in classes and classes.index(label) not in shown:
+        shown[-1] = classes.index(label)
+    entries = "".join(
+        f'<li data-label="{str(classes[place] == label).lower()}">'
+        f"<span>{_clamped(classes[place])}</span><span>{found[place]:.1%}</span>"
+        f'<div class="dl-track"><i style="width:{100 * found[place]:.1f}%"></i></div></li>'
+        for place in shown
+    )
+    return f'<ol class="dl-probabilities" aria-label="Class probabilities">{entries}</ol>'
+
+
+def odds(margin: float, label: str = "the true label") -> str:
+    """The margin log p/(1 − p) of a label, in words."""
+    ratio = math.exp(min(abs(margin), 50.0))
+    if ratio < EVEN_ODDS:
+        return f"even odds for {label}"
+    amount = f"over {LARGE_ODDS:,.0f}" if ratio >= LARGE_ODDS else f"about {_rounded(ratio)}"
+    side = "for" if margin > 0 else "against"
+    return f"odds of {amount} to 1 {side} {label}"
+
+
+def _rounded(ratio: float) -> str:
+    return f"{ratio:.1f}".removesuffix(".0") if ratio < 10 else f"{ratio:.0f}"
+
+
+def _picture(study: StudyReader, split: Split, row: int, example: dict[Hashable, Any]) -> str:
+    side = thumbnail_side(study.dataset.cell, SIDE)
+    sheet, position = divmod(row, SPRITES_PER_SHEET)
+    left, top, _, _ = thumbnail_box(position, 1)
+    columns, rows = COLUMNS, thumbnail_box(_last_position(study, split, sheet), 1)[3]
+    # In percent of what lies beside the picture, so that it can shrink with the page.
+    across, down = (100 * at / max(1, of - 1) for at, of in ((left, columns), (top, rows)))
+    style = (
+        f"width:{side}px;background-image:url('{sprite_url(study, split, sheet)}');"
+        f"background-size:{100 * columns}% auto;background-position:{across:.4f}% {down:.4f}%"
+    )
+    kind = "Test" if split == "test" else "Training"
+    name = escape(f"{kind} picture {example['id']}, labelled {example['label']}", quote=True)
+    return f'<div class="dl-picture" role="img" aria-label="{name}" style="{style}"></div>'
+
+
+def _last_position(study: StudyReader, split: Split, sheet: int) -> int:
+    """The last filled cell of a sheet, which ends with that cell's row."""
+    return min(SPRITES_PER_SHEET, study.dataset.rows(split) - sheet * SPRITES_PER_SHEET) - 1
+
+
+def _text(example: dict[Hashable, Any]) -> str:
+    return f"<blockquote>{escape(str(example.get('text', '')))}</blockquote>"
+
+
+def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
+    facts = [("True label" if split == "test" else "Label", _clamped(example["label"]))]
+    verdict = ""
+    if "predicted" in example:
+        correct = bool(example["correct"])
+        word = "✓ Predicted correctly" if correct else "✕ Predicted wrongly"
+        verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
+        margin = float(example["margin"])
+        facts += [
+            ("Predicted", _clamped(example["predicted"])),
+            ("Confidence", f"{float(example['confidence']):.1%}<small>in its prediction</small>"),
+            ("Margin", f"{margin:+z.2f}".replace("-", "−") + f"<small>{odds(margin)}</small>"),
+        ]
+    facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
+    entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts)
+    return f'{verdict}<dl class="dl-facts">{entries}</dl>'
+
+
+def _clamped(text: object) -> str:
+    words = escape(str(text), quote=True)
+    return f'<span class="dl-clamp" title="{words}">{words}</span>'

@@ -1,0 +1,171 @@
+"""The galleries that answer for a prediction: what supports it, opposes it, and is similar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import BOTH, TRAINING, Location
+from dashboard.names import short
+from dashboard.parts.gallery.cards import influence_cards, similar_cards
+from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.gallery.similar_examples import overlap_words, similar_words
+from dashboard.parts.layout.blocks import aside
+from dashboard.read.studies import Examples, makeup, share
+from engine.attribution.evaluation.quality import Measured
+from engine.store.records import Similarity
+from engine.store.text import number
+from engine.study.neighbours import read_similarity
+from engine.study.reader import StudyReader
+
+SIDE = 112
+"""Of a picture, in pixels."""
+
+
+@dataclass(frozen=True)
+class Influences:
+    """The strongest influences on one prediction, strongest first.
+
+    Attributes:
+        support, oppose: Training rows.
+        support_scores, oppose_scores: Their scores.
+        support_total, oppose_total: Sums of the scores of each sign over all training examples.
+        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
+        without_support, without_oppose: What removing all of these would do to the margin.
+    """
+
+    support: np.ndarray
+    support_scores: np.ndarray
+    oppose: np.ndarray
+    oppose_scores: np.ndarray
+    support_total: float
+    oppose_total: float
+    slope: float | None = None
+    without_support: Measured | None = None
+    without_oppose: Measured | None = None
+
+
+def influence_groups(
+    training: Examples,
+    found: Influences,
+    label: str,
+    predicted: str,
+    location: Location,
+    test: str | None = None,
+) -> list[Group]:
+    """Supporting and opposing training examples.
+
+    Args:
+        label: The class whose margin is explained.
+        predicted: The class that the model says.
+        test: The explained example, where it is one of the study's: cards lead back to it.
+    """
+    sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
+    largest, slope = float(sizes.max(initial=0)), found.slope
+
+    def cards(rows: np.ndarray, scores: np.ndarray) -> list[Card]:
+        return influence_cards(training, rows, scores, largest, location, test, slope)
+
+    right = label == predicted
+    which = "“" if test is None else "the true label, “"
+    if right:
+        away = "away from that"
+    else:
+        away = f"to the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
+    return [
+        Group(
+            "Supporting training examples",
+            cards(found.support, found.support_scores),
+            title="Supporting",
+            words=f"Trained the model towards {which}{short(label)}”. "
+            f"{share(training, found.support, label)} are labelled so."
+            + without_words(len(found.support), found.without_support),
+            sign="support",
+            makeup=makeup(training, found.support),
+            shares=_shares(found.support_scores, found.support_total),
+            whole="all supporting influence",
+            empty="No training example supports this prediction.",
+        ),
+        Group(
+            "Opposing training examples",
+            cards(found.oppose, found.oppose_scores),
+            title="Opposing",
+            words=f"Pulled it {away}. {share(training, found.oppose, predicted)} are labelled "
+            f"“{short(predicted)}”." + without_words(len(found.oppose), found.without_oppose),
+            sign="oppose",
+            makeup=makeup(training, found.oppose),
+            shares=_shares(found.oppose_scores, found.oppose_total),
+            whole="all opposing influence",
+            empty="No training example opposes this prediction.",
+        ),
+    ]
+
+
+def answer_gallery(
+    study: StudyReader,
+    training: Examples,
+    groups: list[Group],
+    kind: str,
+    location: Location,
+    test: str | None = None,
+) -> None:
+    """Show these groups, and where both orders are shown what they have in common.
+
+    Args:
+        groups: Of `influence_groups`, `similar_group`, or both in this order.
+        kind: `picture` or `text`.
+        test: The explained example, where it is one of the study's; the training view leads back.
+    """
+    if location.show == BOTH:
+        influential = [card for group in groups[:2] for card in group.cards]
+        similarity = read_similarity(study, location.algorithm)
+        aside(overlap_words(influential, groups[2].cards, similarity, kind))
+    back = {} if test is None else {"test": test}
+    gallery(
+        study,
+        "train",
+        groups,
+        SIDE,
+        "influences",
+        lambda row: st.switch_page(
+            TRAINING,
+            query_params=location.parameters(**back, train=str(training.table["id"].iloc[row])),
+        ),
+    )
+
+
+def without_words(count: int, change: Measured | None) -> str:
+    """What removing `count` examples would do, where it is known; begins with a space."""
+    if change is None or not count:
+        return ""
+    of, reach = ("it" if count == 1 else f"these {count}"), (change.high - change.low) / 2
+    sign = "+" if change.mean > 0 else ""
+    return f" Removing {of}: margin {sign}{number(change.mean)} ± {number(reach)}, on average."
+
+
+def _shares(scores: np.ndarray, total: float) -> list[float]:
+    """Parts of this prediction's sum of influence of one sign."""
+    return (scores / total).tolist() if total else []
+
+
+def similar_group(
+    training: Examples,
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    similarity: Similarity,
+    label: str,
+    location: Location,
+    test: str | None = None,
+) -> Group:
+    """The training examples that the model sees as most alike; `label` is what they may share."""
+    labelled = f"{share(training, rows, label)} are labelled “{short(label)}”."
+    return Group(
+        "Similar training examples",
+        similar_cards(training, rows, similarities, location, test),
+        title="Similar",
+        words=similar_words(similarity, len(rows), labelled),
+        sign="similar",
+        makeup=makeup(training, rows),
+    )

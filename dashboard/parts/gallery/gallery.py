@@ -1,0 +1,187 @@
+"""The gallery: pictures from sprite sheets, or texts, in a grid for mouse and arrow keys.
+
+A card opens by a click or Enter. Where cards can be selected, the box in the corner, Space, Shift
+with a click or an arrow key, and Ctrl+A do it; Escape selects none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import streamlit as st
+
+from dashboard.read.studies import gathered_url, sprite_url
+from engine.data import SPRITES_PER_SHEET
+from engine.data.thumbnails import COLUMNS
+from engine.store.layout import Split
+from engine.study.reader import StudyReader
+
+EXCERPT = 240
+CAPTIONED = 80
+"""Thumbnails of a smaller side than this have no words under them."""
+LARGE_SIDE = 224
+"""Of the picture that appears beside a card under the mouse."""
+_HERE = Path(__file__).parent
+_KEY = "gallery"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One example in a gallery.
+
+    Attributes:
+        row: Of its split.
+        name: First line: its label.
+        note: Second line.
+        hint: All of it as one sentence: shown beside the card under the mouse, and what a screen
+            reader says after the lines.
+        aside: At the end of the second line, never cut short.
+        wrong: Whether the note says that a prediction is wrong.
+        href: Where it leads; None where it leads nowhere.
+        text: The example itself where it is text.
+        score: Of an influence, with its sign.
+        bar: Length of the score's bar, 0 to 1.
+        tag: A few words in a frame: how it stands in another order than the gallery's.
+        mark: Draws the eye to the tag: `both` orders have it, or this one `alone`.
+    """
+
+    row: int
+    name: str
+    note: str
+    hint: str
+    aside: str = ""
+    wrong: bool = False
+    href: str | None = None
+    text: str | None = None
+    score: str | None = None
+    bar: float | None = None
+    tag: str | None = None
+    mark: Literal["both", "alone"] | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cards under one heading.
+
+    Attributes:
+        name: For screen readers.
+        title: Heading; None shows none.
+        words: What the heading means.
+        sign: Colours and marks the group as supporting, opposing or similar.
+        empty: Said in place of cards where there are none.
+        makeup: (label, how many of the cards have it), drawn as one bar.
+        shares: Part of the whole that each card is of, in order; drawn as they add up.
+        whole: What the shares are shares of.
+    """
+
+    name: str
+    cards: Sequence[Card]
+    title: str | None = None
+    words: str = ""
+    sign: Literal["support", "oppose", "similar"] | None = None
+    empty: str = "Nothing here."
+    makeup: Sequence[tuple[str, int]] = ()
+    shares: Sequence[float] = ()
+    whole: str = ""
+
+
+def thumbnail_side(cell: int, wanted: int) -> int:
+    """Side in CSS pixels of a thumbnail, at most `wanted` if it can: whole multiples stay sharp."""
+    return cell * max(1, wanted // cell) if cell else wanted
+
+
+def gallery(
+    study: StudyReader,
+    split: Split,
+    groups: Sequence[Group],
+    side: int,
+    key: str,
+    on_open: Callable[[int], None] | None = None,
+    selected: Sequence[int] = (),
+    most: int = 0,
+    on_select: Callable[[list[int]], None] | None = None,
+) -> None:
+    """Show groups of cards side by side.
+
+    Args:
+        on_open: Called with the row of a clicked card.
+        selected: Rows that are selected, on this page or not.
+        most: How many can be selected.
+        on_select: Called with all selected rows when they change; None: cards cannot be selected.
+    """
+    text = study.dataset.display == "text"
+    compact = side < CAPTIONED and not text
+
+    def item(card: Card) -> dict[str, Any]:
+        if compact:
+            return {name: getattr(card, name) for name in ("row", "hint", "wrong", "href")}
+        found = {name: value for name, value in vars(card).items() if value not in (None, "")}
+        return found | ({"text": (card.text or "")[:EXCERPT]} if text else {})
+
+    def opened() -> None:
+        row = st.session_state[key].opened
+        if on_open is not None and isinstance(row, int | float):
+            on_open(int(row))
+
+    def chosen() -> None:
+        change = st.session_state[key].selected
+        if on_select is not None and change is not None:
+            st.session_state[f"{key}_change"] = change["number"]
+            on_select([int(row) for row in change["rows"]])
+
+    _component()(
+        key=key,
+        data={
+            "selectable": on_select is not None,
+            "selected": list(selected),
+            "most": most,
+            # Changes that the page made after this one are newer than what we know of.
+            "change": st.session_state.get(f"{key}_change", 0),
+            "side": thumbnail_side(study.dataset.cell, side),
+            "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
+            "large": thumbnail_side(study.dataset.cell, LARGE_SIDE),
+            "compact": compact,
+            "text": text,
+            "sheets": None if text else sprite_url(study, split),
+            "perSheet": SPRITES_PER_SHEET,
+            "columns": COLUMNS,
+            "groups": [
+                {
+                    "name": group.name,
+                    "title": group.title,
+                    "words": group.words,
+                    "sign": group.sign,
+                    "empty": group.empty,
+                    "makeup": group.makeup,
+                    "shares": group.shares,
+                    "whole": group.whole,
+                    "sheets": None if text else _own_sheets(study, split, group),
+                    "items": [item(card) for card in group.cards],
+                }
+                for group in groups
+            ],
+        },
+        on_opened_change=opened,
+        on_selected_change=chosen,
+    )
+
+
+def _own_sheets(study: StudyReader, split: Split, group: Group) -> list[str] | None:
+    """Sheets of just these cards, in their order; None where the stored ones are about as few."""
+    rows = tuple(card.row for card in group.cards)
+    sheets = [rows[at : at + SPRITES_PER_SHEET] for at in range(0, len(rows), SPRITES_PER_SHEET)]
+    if len({row // SPRITES_PER_SHEET for row in rows}) <= len(sheets) + 1:
+        return None
+    return [gathered_url(study, split, sheet) for sheet in sheets]
+
+
+def _component() -> Any:
+    return st.components.v2.component(
+        "dataloupe_gallery",
+        html='<div class="gallery"></div>\n',
+        css=(_HERE / "gallery.css").read_text(encoding="utf-8"),
+        js=(_HERE / "gallery.js").read_text(encoding="utf-8"),
+    )

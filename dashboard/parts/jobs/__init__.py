@@ -1,0 +1,1 @@
+"""Long work: how it is started, and how far it is."""

@@ -1,0 +1,123 @@
+"""One job: how far it is, what it does, how it ended, its log, and what can be done about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from html import escape
+
+import streamlit as st
+
+from engine.running.jobs.queue import Job, cancel, log, retry
+from engine.store.errors import DataloupeError
+from engine.study.reader import StudyReader
+
+LOG_LINES = 200
+MOST_LINES = 12
+"""A longer log scrolls."""
+WORDS = {
+    "waiting": ("○", "Waiting"),
+    "running": ("●", "Running"),
+    "done": ("✓", "Done"),
+    "failed": ("✕", "Failed"),
+    "cancelled": ("–", "Cancelled"),
+}
+
+
+def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
+    """Show a job, with buttons to stop it or to do it again."""
+    with st.container(border=True, key=f"job-{job.id}", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            st.html(_head(job))
+            if job.active:
+                stop = st.button(
+                    "Stopping…" if job.cancelling else "Cancel",
+                    key=f"cancel-{job.id}",
+                    icon=":material/stop_circle:",
+                    disabled=job.cancelling,
+                    help="Ends it and all its processes. What is finished is kept.",
+                )
+                if stop:
+                    _act(lambda: cancel(study.root, job.id))
+            elif job.status != "done":
+                again = st.button(
+                    "Retry",
+                    key=f"retry-{job.id}",
+                    icon=":material/replay:",
+                    help="Does the same once more; what is finished is not done again.",
+                )
+                if again:
+                    _act(lambda: retry(study, job.id))
+        st.html(_body(job, time.time()))
+        if with_log and job.started is not None:
+            opened = st.expander("Log", key=f"log-{job.id}", on_change="rerun", type="compact")
+            if opened.open:
+                lines = log(study.root, job.id).splitlines()[-LOG_LINES:]
+                text = "\n".join(lines) or "It has printed nothing."
+                with opened.container(height=280 if len(lines) > MOST_LINES else "content"):
+                    st.code(text, language=None, wrap_lines=True)
+
+
+def _act(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except DataloupeError as error:
+        st.toast(str(error))
+    else:
+        st.rerun()
+
+
+def _head(job: Job) -> str:
+    mark, word = WORDS[job.status]
+    return (
+        f'<div class="dl-job" data-status="{job.status}"><b>{escape(job.title)}</b>'
+        f'<span class="dl-tag"><i aria-hidden="true">{mark}</i> {word}</span></div>'
+    )
+
+
+def _body(job: Job, now: float) -> str:
+    bar = ""
+    if job.active and job.total:
+        share = 100 * min(1.0, job.done / job.total)
+        bar = (
+            f'<div class="dl-track" role="progressbar" aria-label="{escape(job.title)}" '
+            f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{share:.0f}">'
+            f'<i style="width:{share:.1f}%"></i></div>'
+        )
+    facts = "".join(f"<span>{escape(fact)}</span>" for fact in facts_of(job, now))
+    error = f'<p class="dl-job-error">{escape(job.error)}</p>' if job.error else ""
+    return f'<div class="dl-job-body">{bar}<div class="dl-job-facts">{facts}</div>{error}</div>'
+
+
+def facts_of(job: Job, now: float) -> list[str]:
+    """What is to be said of a job beside its title and status, in the order it is shown."""
+    facts = []
+    if job.status == "waiting":
+        facts.append(f"waiting for {duration(now - job.submitted)}")
+    if job.status == "running":
+        facts.append(job.what or "starting")
+    if job.total and job.status != "done":
+        facts.append(f"{job.done:,} of {job.total:,}")
+    if job.seconds_left is not None:
+        facts.append(f"about {duration(job.seconds_left)} left")
+    if job.status == "running" and job.started is not None:
+        facts.append(f"running for {duration(now - job.started)}")
+    if job.ended is not None:
+        if job.started is not None:
+            facts.append(f"took {duration(job.ended - job.started)}")
+        facts.append(f"{datetime.fromtimestamp(job.ended, UTC):%Y-%m-%d %H:%M} UTC")
+    if job.attempt > 1:
+        facts.append("started again after an interruption")
+    return facts
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

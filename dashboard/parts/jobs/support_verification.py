@@ -1,0 +1,116 @@
+"""Verification from the page: buttons that put it into the queue, and how far it is."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+import streamlit as st
+
+from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.jobs.submit_button import enqueue, refusal, tell
+from dashboard.read.studies import open_study
+from engine.applications.brittle.supports import Supports
+from engine.running.jobs.queue import Job, job, jobs
+from engine.store import layout
+from engine.study.reader import StudyReader
+
+KIND = "brittle"
+MOST_AT_ONCE = 200
+SEEDS = 5
+SECONDS = 2.0
+
+
+def verify_button(study: StudyReader, found: Supports, row: int) -> None:
+    """Retrain without the removal set of one prediction."""
+    clicked = st.button(
+        "Verify",
+        icon=":material/science:",
+        key="verify",
+        help=f"Retrain {SEEDS} models without its removal set",
+    )
+    if clicked:
+        _submit(study, found, [row], SEEDS)
+        st.rerun()  # all of the page: how far it is stands above this part
+
+
+def verify_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
+    """Retrain for the first of the list as it is filtered."""
+    most = min(len(rows), MOST_AT_ONCE)
+    with st.popover("Verify the first …", icon=":material/science:", width="content"):
+        if not most:
+            st.html('<p class="dl-aside">None is listed.</p>')
+            return
+        with st.container(horizontal=True):
+            first = st.number_input("Predictions", 1, most, min(10, most), key="first", width=150)
+            seeds = st.number_input("Models for each", 1, 20, SEEDS, key="seeds", width=150)
+        st.html(f'<p class="dl-aside">At most {first * seeds:,} models are trained.</p>')
+        st.button(
+            "Verify",
+            key="verify_first",
+            on_click=_submit_first,
+            args=(study, found, rows),
+        )
+
+
+def progress(study: StudyReader) -> None:
+    """How far the verifications are that wait or run, whoever asked for them; looks by itself.
+
+    When one more prediction is verified, or a job has ended, the page is painted anew.
+    """
+    if told := refusal(KIND):
+        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
+    active = _active(study)
+    if not active:
+        return
+    seen = (
+        len(layout.verification_files(study.root, active[0].parameters["algorithm"])),
+        _numbers(active),
+    )
+
+    @st.fragment(run_every=SECONDS)
+    def watch() -> None:
+        study = open_study()
+        now = _active(study)
+        algorithm = active[0].parameters["algorithm"]
+        if (len(layout.verification_files(study.root, algorithm)), _numbers(now)) != seen:
+            _tell_of_failures(study, _numbers(active) - _numbers(now))
+            st.rerun()
+        for one in now:
+            job_card(study, one, with_log=False)
+
+    watch()
+
+
+def _active(study: StudyReader) -> list[Job]:
+    return [one for one in jobs(study.root, active=True) if one.kind == KIND]
+
+
+def _numbers(some: list[Job]) -> set[int]:
+    return {one.id for one in some}
+
+
+def _tell_of_failures(study: StudyReader, ended: set[int]) -> None:
+    for number in sorted(ended):
+        one = job(study.root, number)
+        if one.status == "failed":
+            tell(KIND, f"{one.title} failed: {one.error}")
+
+
+def _submit_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
+    """Callback: as many as the fields say now, which may be newer than what was painted."""
+    first, seeds = (int(st.session_state[name]) for name in ("first", "seeds"))
+    _submit(study, found, [int(row) for row in rows[:first]], seeds)
+
+
+def _submit(study: StudyReader, found: Supports, rows: list[int], seeds: int) -> None:
+    """Put it into the queue; what is wrong with it is told on the page."""
+    parameters = {
+        "tests": rows,
+        "seeds": seeds,
+        "at_most": found.at_most,
+        "algorithm": found.algorithm,
+        "method": found.method,
+    }
+    what = f"test example {rows[0]}" if len(rows) == 1 else f"{len(rows)} predictions"
+    enqueue(study, KIND, parameters, f"Verify {what}")

@@ -1,0 +1,1 @@
+"""What frames a page: headings, messages, what is still being built."""

@@ -1,0 +1,80 @@
+"""What a page shows while its part of the study is still being built; it looks again by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import streamlit as st
+
+from dashboard.location import COMPARE
+from dashboard.names import short
+from dashboard.parts.layout.messages import notice
+from dashboard.read.studies import open_study
+from engine.store.records import Progress
+from engine.study.names import resolve_algorithm
+from engine.study.progress import stage_progress
+from engine.study.reader import StudyReader
+from engine.study.stage_titles import TITLES
+
+SECONDS = 1.5
+
+
+def building(title: str, ready: Callable[[StudyReader], bool], algorithm: str) -> None:
+    """Show how far the build is; when the study is `ready`, show the page itself."""
+    study = open_study()
+    if algorithm in study.uploads:
+        notice(
+            title,
+            f"“{short(study.uploads[algorithm].name)}” was uploaded. Its predictions and scores "
+            "are computed when it is compared: start that on the page Compare. Similar examples, "
+            "maps and live queries are of the study's own algorithms only.",
+        )
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            st.page_link(
+                COMPARE,
+                label="Compare it",
+                icon=":material/difference:",
+                query_params={"a": resolve_algorithm(study), "b": algorithm},
+            )
+        return
+
+    @st.fragment(run_every=SECONDS)
+    def watch() -> None:
+        study = open_study()
+        if ready(study):
+            st.rerun()
+        steps = [step for step in stage_progress(study) if step.algorithm in (None, algorithm)]
+        st.html(_panel(title, steps, study))
+
+    watch()
+
+
+def unpredicted(study: StudyReader) -> None:
+    """Say why imported scores stand here without predictions."""
+    st.html(
+        '<p class="dl-aside">The scores are imported and no model of this study has predicted '
+        f"anything yet; <code>dataloupe build {escape(str(study.root))}</code> trains one.</p>"
+    )
+
+
+def _panel(title: str, steps: list[Progress], study: StudyReader) -> str:
+    current = next((step for step in steps if not step.complete), None)
+    entries = "".join(_entry(step, step is current) for step in steps)
+    return (
+        f'<div class="dl-building" role="status"><h2>{escape(title)}</h2><ol>{entries}</ol>'
+        "<p>This page fills itself. If no build is running, start one: "
+        f"<code>dataloupe build {escape(str(study.root))}</code></p></div>"
+    )
+
+
+def _entry(step: Progress, current: bool) -> str:
+    state = "done" if step.complete else "working" if current else "waiting"
+    mark = {"done": "✓", "working": "●", "waiting": "○"}[state]
+    count = f"{step.done:,} of {step.total:,}" if step.total > 1 else state
+    share = 100 * step.done / max(1, step.total)
+    track = f'<div class="dl-track"><i style="width:{share:.0f}%"></i></div>' if current else ""
+    return (
+        f'<li data-state="{state}"><span aria-hidden="true">{mark}</span>'
+        f"<span>{escape(TITLES[step.stage])}</span><span>{count}</span>{track}</li>"
+    )

@@ -1,0 +1,68 @@
+"""The line at the top of every page: which study, data, learning algorithm and method."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from dashboard.location import Location, go, keep
+from dashboard.parts.layout.messages import warning
+from dashboard.parts.layout.running_job import working
+from dashboard.read.studies import badge
+from engine.study.methods import ranked_methods
+from engine.study.reader import StudyReader
+
+
+def context(study: StudyReader, location: Location) -> None:
+    """Show what is looked at, and warn where a link says something else."""
+    facts = [f"<strong>{escape(study.spec.name)}</strong>"]
+    if study.has_data:
+        dataset = study.dataset
+        facts += [
+            f"<span>{dataset.n_train:,} training examples</span>",
+            f"<span>{dataset.n_test:,} test examples</span>",
+            f"<span>{len(dataset.classes):,} classes</span>",
+        ]
+    algorithms = {name: name for name in study.spec.algorithms}
+    algorithms |= {id_: one.name for id_, one in study.uploads.items()}
+    if len(algorithms) == 1:
+        facts.append(f"<span>learning algorithm {escape(location.algorithm)}</span>")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(f'<div class="dl-context">{"".join(facts)}</div>')
+        if len(algorithms) > 1:
+            st.session_state["algorithm"] = location.algorithm
+            st.selectbox(
+                "Learning algorithm",
+                list(algorithms),
+                format_func=algorithms.__getitem__,
+                key="algorithm",
+                on_change=keep,
+                args=("algorithm", None, ("method",)),
+                label_visibility="collapsed",
+                width=220,
+            )
+        methods = ranked_methods(study, location.algorithm) if study.has_data else []
+        if len(methods) > 1:
+            st.session_state["method"] = location.method
+            st.selectbox(
+                "Method",
+                methods,
+                format_func=lambda name: badge(study, location.algorithm, name).method,
+                key="method",
+                on_change=keep,
+                args=("method",),
+                label_visibility="collapsed",
+                width=220,
+            )
+        working(study)
+    if location.problems:
+        warning(["This link says something that cannot be here.", *location.problems])
+    if location.foreign is not None:
+        warning(
+            [
+                "This link was made for other data, so what it shows here may differ: it carries "
+                f"the fingerprint {location.foreign[:16]}, this study's data {location.study}."
+            ]
+        )
+        st.button("Use it here anyway", on_click=go, kwargs={"study": location.study})

@@ -1,0 +1,1 @@
+"""Training examples to leave out, and what that does."""

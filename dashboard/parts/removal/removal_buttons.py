@@ -1,0 +1,41 @@
+"""The ways to What if and Unlearn: buttons that keep some training examples as a set and ask about
+it there."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import UNLEARN, WHAT_IF, Location
+from dashboard.parts.layout.messages import warning
+from engine.store.errors import DataloupeError
+from engine.study.reader import StudyReader
+from engine.study.removal_sets import keep_set
+
+
+def ask_about(
+    study: StudyReader, rows: np.ndarray, words: str, location: Location, what_if: str
+) -> None:
+    """Ask what removing these training rows would do, or forget them.
+
+    Args:
+        words: How the rows were chosen.
+        what_if: What the button to What if says.
+    """
+    ways = (
+        (what_if, ":material/content_cut:", "what_if", WHAT_IF),
+        ("Forget these", ":material/ink_eraser:", "forget", UNLEARN),
+    )
+    with st.container(horizontal=True, width="content"):
+        clicked = [
+            page
+            for label, icon, key, page in ways
+            if st.button(label, icon=icon, key=key, disabled=not len(rows))
+        ]
+    if clicked:
+        try:
+            kept = keep_set(study, rows.tolist(), words)
+        except DataloupeError as error:
+            warning([str(error)])
+            return
+        st.switch_page(clicked[0], query_params=location.parameters(set=kept.key))

@@ -1,0 +1,311 @@
+"""Ways to choose training examples to remove or forget: by class, filter, supporters, at random, by
+a principal direction, by ids, or a set that was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import MAP, Location, go
+from dashboard.names import short
+from dashboard.parts.layout.messages import warning
+from dashboard.read.studies import Examples, directions, examples, matching, weights
+from engine.store.errors import DataloupeError
+from engine.study.rankings import find_influences
+from engine.study.reader import StudyReader
+from engine.study.removal_sets import (
+    LONGEST_WORDS,
+    Named,
+    RemovalSet,
+    keep_set,
+    kept_sets,
+    parse_examples,
+    parse_table,
+    removal_set,
+)
+
+CLASS, FILTER, SUPPORTERS, AT_RANDOM, DIRECTION, IDS, KEPT = (
+    "class",
+    "filter",
+    "supporters",
+    "random",
+    "direction",
+    "ids",
+    "kept",
+)
+WAYS = {
+    CLASS: "A class",
+    FILTER: "A filter",
+    SUPPORTERS: "Supporters",
+    AT_RANDOM: "At random",
+    DIRECTION: "A direction",
+    IDS: "Ids",
+    KEPT: "A kept set",
+}
+INFLUENCE, RANDOM = "influence", "random"
+ORDERS = {INFLUENCE: "Most influential first", RANDOM: "At random"}
+LONGEST_LIST = 200_000
+LARGEST_MIB = 5
+MOST_KEPT = 100
+_TOLD = "removal_told"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What the button says.
+
+    Attributes:
+        label: With `{}` for how many.
+        nothing: While nothing is chosen.
+        icon: Of it.
+    """
+
+    label: str
+    nothing: str
+    icon: str
+
+
+def asked_set(study: StudyReader) -> RemovalSet | None:
+    """The set in the address; None where there is none, or it cannot be, which is said."""
+    key = st.query_params.get("set")
+    if key is None:
+        return None
+    try:
+        return removal_set(study, key)
+    except DataloupeError as error:
+        warning([str(error)])
+        return None
+
+
+def removal_choice(
+    study: StudyReader, location: Location, training: Examples, kind: str, asking: Asking
+) -> None:
+    """Controls that choose a set; the button keeps it and asks about it."""
+    found = None
+    if location.method is not None:
+        found = directions(study, location.algorithm, location.method)
+    ways = [way for way in WAYS if way != DIRECTION or found is not None]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        way = st.segmented_control(
+            "Choose by", ways, format_func=WAYS.__getitem__, default=CLASS, required=True, key="by"
+        )
+        st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
+    forms: dict[str, Callable[[], tuple[np.ndarray, str]]] = {
+        CLASS: lambda: _by_class(study, location, training),
+        FILTER: lambda: _by_filter(study, location, training, kind),
+        SUPPORTERS: lambda: _by_supporters(study, location, kind),
+        AT_RANDOM: lambda: _at_random(len(training.table), kind),
+        DIRECTION: lambda: _by_direction(found, kind),
+        IDS: lambda: _by_ids(study, kind),
+        KEPT: lambda: _kept(study),
+    }
+    rows, words = forms[way]()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if way != KEPT:
+            st.text_input(
+                "Name of the set",
+                key="set_name",
+                max_chars=LONGEST_WORDS,
+                placeholder=short(words) or "How it was chosen",
+                width=300,
+            )
+        st.button(
+            asking.label.format(f"{len(rows):,}") if len(rows) else asking.nothing,
+            icon=asking.icon,
+            key="ask",
+            disabled=not len(rows),
+            on_click=_ask,
+            args=(study, rows, words, way != KEPT),
+        )
+    if told := st.session_state.pop(_TOLD, None):
+        warning([told])
+
+
+def open_set(study: StudyReader, rows: list[int], words: str) -> None:
+    """Callback: ask about these rows on this page."""
+    try:
+        go(set=keep_set(study, rows, words).key)
+    except DataloupeError as error:
+        st.session_state[_TOLD] = str(error)
+
+
+def _ask(study: StudyReader, rows: np.ndarray, words: str, nameable: bool) -> None:
+    name = st.session_state.get("set_name", "").strip() if nameable else ""
+    open_set(study, rows.tolist(), name or words)
+    st.session_state["set_name"] = ""  # the next set is another
+
+
+def _by_class(study: StudyReader, location: Location, training: Examples) -> tuple[np.ndarray, str]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        label = st.selectbox("Class", training.classes, key="removed_class", width=230)
+        members = matching(training, {"label": label})
+        return _some(study, location, members, f"labelled {label}")
+
+
+def _by_filter(
+    study: StudyReader, location: Location, training: Examples, kind: str
+) -> tuple[np.ndarray, str]:
+    filters: dict[str, object] = {}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        label = st.selectbox(
+            "Label", training.classes, index=None, placeholder="Any", key="f_label", width=200
+        )
+        if label is not None:
+            filters["label"] = label
+        if training.has_predictions:
+            predicted = st.selectbox(
+                "Predicted", training.classes, index=None, placeholder="Any", key="f_to", width=200
+            )
+            if predicted is not None:
+                filters["predicted"] = predicted
+            margins = training.table["margin"].to_numpy()
+            ends = float(np.floor(margins.min())), float(np.ceil(margins.max()))
+            ends = ends if ends[0] < ends[1] else (ends[0], ends[0] + 1)
+            chosen = st.slider("Margin", *ends, ends, step=0.1, key="f_margin", width=230)
+            if chosen != ends:
+                filters["margin"] = chosen
+        part = st.text_input("Id contains", key="f_id", max_chars=200, width=180).strip()
+        if part:
+            filters["id"] = part
+        rows = matching(training, filters) if filters else np.empty(0, np.int64)
+        words = ", ".join(_told(name, value) for name, value in filters.items())
+        if not filters:
+            st.html(f'<p class="dl-aside">Narrow it down: all {kind}s cannot be removed.</p>')
+            return rows, ""
+        return _some(study, location, rows, words)
+
+
+def _told(name: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{name} {value[0]:g} to {value[1]:g}"
+    return f"{name} {value}"
+
+
+def _some(
+    study: StudyReader, location: Location, members: np.ndarray, words: str
+) -> tuple[np.ndarray, str]:
+    """How many of the members, and which."""
+    if not len(members):
+        st.html('<p class="dl-aside">No training example is like this.</p>')
+        return members, ""
+    number = st.number_input(
+        f"How many of {len(members):,}", 1, len(members), min(50, len(members)), width=150
+    )
+    orders = [INFLUENCE, RANDOM] if location.method is not None else [RANDOM]
+    order = st.selectbox("Which", orders, format_func=ORDERS.__getitem__, key="which", width=210)
+    if order == INFLUENCE and location.method is not None:
+        total = weights(study, location.algorithm, location.method).total[members]
+        chosen = members[np.argsort(-total, kind="stable")[:number]]
+        return np.sort(chosen), f"{number:,} most influential of {len(members):,} {words}"
+    seed = st.number_input("Seed", 0, 10**6, 0, key="random_seed", width=110)
+    drawn = np.random.default_rng(int(seed)).permutation(members)[:number]
+    return np.sort(drawn), f"{number:,} random of {len(members):,} {words} (seed {seed})"
+
+
+def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[np.ndarray, str]:
+    tests = examples(study, "test", location.algorithm)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        asked = st.text_input(
+            f"Test {kind}, by id or row number",
+            value=location.test or "",
+            placeholder=str(tests.ids[0]),
+            key="supporters_of",
+            width=230,
+        ).strip()
+        most = min(500, study.dataset.n_train - 1)
+        k = st.number_input("Strongest supporters", 1, most, min(12, most), width=180)
+    row = tests.row_of(asked) if asked else None
+    if row is None or location.method is None:
+        if asked:
+            warning([f"There is no test {kind} “{asked[:60]}”."])
+        return np.empty(0, np.int64), ""
+    rows = find_influences(study, row, int(k), location.algorithm, location.method)[0]
+    words = f"{len(rows):,} strongest supporters of test {kind} {tests.ids[row]}"
+    return np.sort(rows.astype(np.int64)), words
+
+
+def _at_random(n_train: int, kind: str) -> tuple[np.ndarray, str]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        number = st.number_input(
+            f"How many of {n_train:,}", 1, n_train - 1, _some_of(n_train), width=150
+        )
+        seed = st.number_input("Seed", 0, 10**6, 0, key="random_seed", width=110)
+    drawn = np.random.default_rng(int(seed)).permutation(n_train)[: int(number)]
+    return np.sort(drawn), f"{number:,} random training {kind}s (seed {seed})"
+
+
+def _some_of(n_train: int) -> int:
+    return max(1, min(50, n_train // 10))
+
+
+def _by_direction(found: np.ndarray | None, kind: str) -> tuple[np.ndarray, str]:
+    assert found is not None
+    n_train, most = found.shape
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        place = st.number_input("Principal direction", 1, most, 1, key="direction_of", width=160)
+        end = st.segmented_control(
+            "End", ["positive", "negative"], default="positive", required=True, key="direction_end"
+        )
+        number = st.number_input("How many", 1, n_train - 1, _some_of(n_train), width=130)
+    along = found[:, int(place) - 1] * (1 if end == "positive" else -1)
+    rows = np.argsort(-along, kind="stable")[: int(number)]
+    words = f"{number:,} {kind}s at the {end} end of principal direction {place}"
+    return np.sort(rows), words
+
+
+def _kept(study: StudyReader) -> tuple[np.ndarray, str]:
+    kept = kept_sets(study, MOST_KEPT)
+    if not kept:
+        st.html('<p class="dl-aside">No set is kept yet: each that is asked about is.</p>')
+        return np.empty(0, np.int64), ""
+    named = {one.key: one for one in kept}
+    key = st.selectbox(
+        "Kept sets, newest first",
+        list(named),
+        format_func=lambda key: f"{short(named[key].words)} ({len(named[key].rows):,})",
+        key="kept_set",
+    )
+    return named[key].rows, named[key].words
+
+
+def _by_ids(study: StudyReader, kind: str) -> tuple[np.ndarray, str]:
+    text = st.text_area(
+        f"Ids or row numbers of training {kind}s, with commas, spaces or lines between",
+        key="pasted_ids",
+        max_chars=LONGEST_LIST,
+    )
+    file = st.file_uploader(
+        "Or a CSV file with them in its first column",
+        type=["csv", "txt"],
+        max_upload_size=LARGEST_MIB,
+        key="ids_file",
+    )
+    named = parse_examples(study, text)
+    words = f"{len(named.rows):,} named one by one"
+    if file is not None:
+        try:
+            named = parse_table(study, file.getvalue())
+        except DataloupeError as error:
+            warning([str(error)])
+            return np.empty(0, np.int64), ""
+        words = f"{len(named.rows):,} listed in {file.name}"
+    _tell(named, kind, asked=bool(text.strip() or file))
+    return named.rows, words
+
+
+def _tell(named: Named, kind: str, asked: bool) -> None:
+    """What in a list could not be taken as it stands."""
+    lines = []
+    if named.unknown:
+        some = ", ".join(word[:40] for word in named.unknown[:8])
+        more = f" and {len(named.unknown) - 8:,} others" if len(named.unknown) > 8 else ""
+        lines.append(f"No training {kind} is called {some}{more}; left out.")
+    if named.repeated:
+        lines.append(f"{named.repeated:,} of the names repeat others; each {kind} counts once.")
+    if asked and not len(named.rows) and not named.unknown:
+        lines.append(f"This names no training {kind}.")
+    if lines:
+        warning(lines)

@@ -1,0 +1,194 @@
+"""Verify a removal by retraining: the button, how far it is, and predicted beside actual."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from dashboard.parts.charts.predicted_vs_actual import BLUE, add_diagonal
+from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.jobs.submit_button import job_button, refusal, tell
+from dashboard.parts.layout.blocks import aside, table
+from dashboard.read.studies import open_study
+from engine.applications.verification import Verification, agreement, predicted_and_actual
+from engine.build.retraining import check_recipe
+from engine.running.jobs.queue import Job, job, jobs
+from engine.store.errors import DataloupeError
+from engine.store.rows import evenly_spread
+from engine.store.text import number
+from engine.study.reader import StudyReader
+
+KIND = "verify"
+SEEDS = 5
+MOST_TESTS = 2_000
+"""Test examples that a verification tells of; of more, so many evenly spread ones."""
+MOST_DRAWN = 2_000
+"""Points of a chart."""
+SECONDS = 2.0
+HEIGHT = 420
+
+
+def verify_button(
+    study: StudyReader, algorithm: str, method: str, rows: np.ndarray, words: str
+) -> None:
+    """Retrain with and without these training rows; or say what to add first."""
+    try:
+        check_recipe(study, algorithm)
+    except DataloupeError as error:
+        aside(str(error))
+        return
+    tests = evenly_spread(study.dataset.n_test, MOST_TESTS).tolist()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        seeds = st.number_input("Models with and without", 1, 20, SEEDS, key="seeds", width=190)
+        parameters = {
+            "removed": rows.tolist(),
+            "tests": tests,
+            "seeds": int(seeds),
+            "algorithm": algorithm,
+            "method": method,
+        }
+        job_button(
+            "Verify by retraining",
+            study,
+            KIND,
+            parameters,
+            f"Verify without {words}",
+            icon=":material/science:",
+            key="verify",
+        )
+    if told := refusal(KIND):
+        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
+    _progress(study, algorithm)
+
+
+def _active(study: StudyReader) -> list[Job]:
+    return [one for one in jobs(study.root, active=True) if one.kind == KIND]
+
+
+def _progress(study: StudyReader, algorithm: str) -> None:
+    """How far verifications are that wait or run; when one ends the page is painted anew."""
+    active = _active(study)
+    if not active:
+        return
+    seen = {one.id for one in active}
+
+    @st.fragment(run_every=SECONDS)
+    def watch() -> None:
+        study = open_study()
+        now = _active(study)
+        for ended in sorted(seen - {one.id for one in now}):
+            found = job(study.root, ended)
+            if found.status == "failed":
+                tell(KIND, f"{found.title} failed: {found.error}")
+        if {one.id for one in now} != seen:
+            st.rerun()
+        for one in now:
+            job_card(study, one, with_log=False)
+
+    watch()
+
+
+# --- predicted beside actual -------------------------------------------------------------------
+
+
+def told(one: Verification) -> None:
+    """What a verification found: flips, a scatter of all test examples, means by class."""
+    flipped = sum(outcome.flipped for outcome in one.outcomes)
+    by_luck = sum(outcome.flips_with.mean > 0.5 for outcome in one.outcomes)
+    known = [outcome for outcome in one.outcomes if outcome.predicted is not None]
+    predicted = np.array([outcome.predicted.mean for outcome in known if outcome.predicted])
+    actual = np.array([outcome.change for outcome in known])
+    words = (
+        f"{one.seeds} models with and {one.seeds} without, {one.created[:10]}: "
+        f"{flipped:,} of {len(one.outcomes):,} predictions flip in most of the models without; "
+        f"{by_luck:,} do in most of those with all data."
+    )
+    found = agreement(predicted, actual)
+    if found is not None:
+        words += f" Slope {number(found[0])}, correlation {number(found[1])}."
+    aside(words)
+    if len(known):
+        ids = [outcome.id for outcome in known]
+        change_scatter(predicted, actual, ids, f"predicted_actual_{one.id}", words)
+    table("Mean change of the margin by class", ("Class", "Predicted", "Actual"), by_class(one))
+
+
+def verified(proofs: list[Verification]) -> None:
+    """How far predicted changes came true, over all verifications of one method."""
+    found = predicted_and_actual(proofs)
+    count = len(found["predicted"])
+    if not count:
+        aside(
+            "No removal that these scores foretold in margins was verified yet. Verify some on the "
+            "pages What if and Brittle: here it shows how far predicted changes came true."
+        )
+        return
+    words = f"{count:,} predictions in {len(proofs):,} verifications."
+    judged = agreement(found["predicted"], found["actual"])
+    if judged is not None:
+        words += (
+            f" An actual change is {number(judged[0])} of the predicted one (slope through 0), "
+            f"their correlation {number(judged[1])}."
+        )
+    words += " On the dashed line it came out as predicted."
+    if count > MOST_DRAWN:
+        words += f" Drawn are {MOST_DRAWN:,}, evenly spread."
+    aside(words)
+    rows = evenly_spread(count, MOST_DRAWN)
+    tests, removed = found["test"][rows].tolist(), found["removed"][rows].tolist()
+    names = [f"test row {test}, without {n:,}" for test, n in zip(tests, removed, strict=True)]
+    change_scatter(found["predicted"][rows], found["actual"][rows], names, "verified", words)
+
+
+def by_class(one: Verification) -> list[list[str]]:
+    """Rows of class, mean predicted and mean actual change."""
+    rows = []
+    for label in sorted({outcome.label for outcome in one.outcomes}):
+        mine = [outcome for outcome in one.outcomes if outcome.label == label]
+        means = [outcome.predicted.mean for outcome in mine if outcome.predicted is not None]
+        predicted = number(float(np.mean(means))) if means else "–"
+        rows.append([label, predicted, number(float(np.mean([one.change for one in mine])))])
+    return rows
+
+
+def change_scatter(
+    predicted: np.ndarray,
+    actual: np.ndarray,
+    names: list[str],
+    key: str,
+    words: str,
+    axes: tuple[str, str] = ("Predicted change of the margin", "Actual change of the margin"),
+) -> None:
+    """Predicted against actual changes, or what `axes` names, with the line on which they agree."""
+    figure = go.Figure()
+    ends = add_diagonal(figure, np.concatenate([predicted, actual]))
+    figure.add_trace(
+        go.Scatter(
+            x=predicted,
+            y=actual,
+            mode="markers",
+            marker={"color": BLUE, "size": 6},
+            opacity=0.5,
+            text=names,
+            hovertemplate=f"%{{text}}<br>{axes[0]} %{{x:.2f}}<br>{axes[1]} %{{y:.2f}}"
+            "<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        showlegend=False,
+        hovermode="closest",
+        dragmode=False,
+        xaxis={"title": axes[0], "range": ends, "zeroline": False},
+        yaxis={"title": axes[1], "zeroline": False},
+    )
+    st.plotly_chart(
+        figure,
+        key=key,
+        config={"displayModeBar": False, "scrollZoom": False},
+        alt=f"{axes[0]} against {axes[1].lower()}, {len(actual):,} points. {words}",
+    )

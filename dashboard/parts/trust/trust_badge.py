@@ -1,0 +1,100 @@
+"""The trust badge: how the scores beside it were made and how good they are."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from dashboard.location import QUALITY
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.verdict import interval
+from engine.store.records import Badge
+
+ROADS = {
+    "dual-exact": "Exact gradients, solved in the dual (n × n)",
+    "dual-wide": "Wide factorised gradient features, solved in the dual (n × n)",
+    "primal": "Factorised gradient features, solved in the primal",
+}
+
+
+def trust_badge(badge: Badge) -> None:
+    """A button with the badge in one line, which opens it in full and leads to Quality."""
+    with st.popover(_line(badge), icon=_icon(badge), width="content", wrap=True):
+        st.html(trust_in_full(badge))
+        link_to_quality()
+
+
+def link_to_quality() -> None:
+    """A link to all that was measured. The query goes along, so that one step back returns."""
+    query = st.query_params.to_dict()
+    words = "How far can these scores be trusted?"
+    st.page_link(QUALITY, label=words, icon=":material/arrow_forward:", query_params=query)
+
+
+def _line(badge: Badge) -> str:
+    """How good the scores are; or, until that is known, how they were made."""
+    parts = [badge.method]
+    if badge.lds is None or badge.lds_low is None or badge.lds_high is None:
+        if badge.checkpoints is not None:
+            parts.append(f"{badge.checkpoints} checkpoint{'s' if badge.checkpoints != 1 else ''}")
+        if badge.wanted:
+            parts.append("indicative")
+        if badge.runs is not None:
+            parts.append(f"{badge.runs:,} subset runs")
+        parts.append("quality not measured")
+    else:
+        parts.append(f"LDS {interval(Measured(badge.lds, badge.lds_low, badge.lds_high))}")
+        if badge.lds_low <= 0:
+            parts.append("no better than chance")
+        else:
+            parts.append("calibrated" if badge.calibrated else "uncalibrated")
+    return " · ".join(parts)
+
+
+def _icon(badge: Badge) -> str:
+    if badge.lds is None or badge.lds_low is None:
+        return ":material/info:"
+    return ":material/verified_user:" if badge.lds_low > 0 else ":material/gpp_bad:"
+
+
+def trust_in_full(badge: Badge) -> str:
+    """Everything the badge knows, as HTML."""
+    quality = (
+        "Not measured: it takes models trained on random subsets. Trust the order, less the "
+        "numbers."
+        if badge.lds is None
+        else f"{badge.lds:.3f} ({badge.lds_low:.3f} to {badge.lds_high:.3f}): rank correlation of "
+        "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
+    )
+    units = (
+        f"Calibrated: times {badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), "
+        "a score is a change of the margin, on average. That explains "
+        f"{badge.r_squared:.0%} of how held-out outcomes differ."
+        if badge.slope is not None
+        else "Uncalibrated: compare scores of one prediction with each other, not with other "
+        "predictions."
+    )
+    rows = {"Method": badge.method}
+    if badge.solver is None:
+        rows["Made"] = badge.reason
+    else:
+        rows["Solver"] = f"{ROADS.get(badge.solver, badge.solver)}. {badge.reason}"
+    if badge.checkpoints is not None:
+        more = f"; indicative, {badge.wanted:,} more would do" if badge.wanted else ""
+        rows["Checkpoints"] = f"{badge.checkpoints:,}{more}"
+    if badge.runs is not None:
+        rows["Subset runs"] = f"{badge.runs:,} that it was fitted on"
+    if badge.solver is not None:
+        exact = badge.features is None
+        rows["Features"] = "Exact" if exact else f"{badge.features:,} per checkpoint"
+        rows["Damping λ"] = f"{badge.damping:g} × mean diagonal"
+        none = badge.soft_threshold == 0
+        rows["Soft threshold"] = "None" if none else f"{badge.soft_threshold:g}"
+    rows |= {
+        "Quality (LDS)": quality,
+        "Units": units,
+        "Search": f"{badge.index.upper()} index, recall@{badge.recall_at} {badge.recall:.3f}",
+    }
+    entries = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
+    return f'<dl class="dl-trust">{entries}</dl>'

@@ -1,0 +1,158 @@
+"""What the address of Unlearn says, and what its parts read of audits, jobs and models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.read.studies import Stamp, stamp_of
+from engine.applications.unlearning.audit_record import Audit, read_audits
+from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
+from engine.applications.unlearning.before_after import BeforeAfter, read_before_after
+from engine.applications.unlearning.method_verdict import best
+from engine.applications.unlearning.predicted_effect import Foretold, foretold
+from engine.applications.unlearning.settings import TITLES
+from engine.build.retraining import Removal, retrained_fingerprint
+from engine.running.jobs.queue import Job, jobs
+from engine.store import layout
+from engine.store.errors import DataloupeError
+from engine.study.reader import StudyReader
+
+EFFECT, AUDIT, BEFORE, MODEL = "effect", "audit", "before", "model"
+PANES = {
+    EFFECT: "Predicted effect",
+    AUDIT: "Unlearn and audit",
+    BEFORE: "Before and after",
+    MODEL: "The model",
+}
+ON = {"forget": "Forgotten", "retain": "Kept", "test": "Test"}
+"""Parts that an audit judges on."""
+RECENT_JOBS = 200
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the address says, checked.
+
+    Attributes:
+        pane: One of PANES.
+        part: One of ON.
+        audit: The audit that is read; None where there is none of this set.
+        method: Of the audit, that is read closely.
+        problems: What in the address could not be, for the reader.
+    """
+
+    pane: str
+    part: str
+    audit: Audit | None
+    method: str | None
+    problems: tuple[str, ...]
+
+
+def read_asked(audits: list[Audit]) -> Asked:
+    """Read and check the address.
+
+    Args:
+        audits: Of the set that is asked about, oldest first.
+    """
+    problems: list[str] = []
+    asked = st.query_params
+    pane = asked.get("pane", AUDIT if audits else EFFECT)
+    if pane not in PANES:
+        problems.append(f"This page shows {', '.join(PANES)}, not “{pane[:40]}”.")
+        pane = EFFECT
+    part = asked.get("on", "forget")
+    if part not in ON:
+        problems.append(f"An audit judges on {', '.join(ON)}, not on “{part[:40]}”.")
+        part = "forget"
+    audit, wanted = (audits[-1] if audits else None), asked.get("audit")
+    if wanted is not None:
+        found = next((one for one in audits if one.id == wanted), None)
+        if found is None:
+            problems.append(f"There is no audit “{wanted[:40]}” of these examples.")
+        audit = found or audit
+    method = None if audit is None else best(audit)
+    by = asked.get("unlearned_by")
+    if audit is not None and by is not None:
+        if by in [one.method for one in audit.methods]:
+            method = by
+        else:
+            problems.append(f"This audit is not of a method “{by[:40]}”.")
+    return Asked(pane, part, audit, method, tuple(problems))
+
+
+def title_of(method: str) -> str:
+    """What people call a method."""
+    return TITLES[method][0] if method in TITLES else method
+
+
+def audits(study: StudyReader, algorithm: str) -> list[Audit]:
+    """All audits of an algorithm, oldest first. Raises StoreError for a broken one."""
+    files = layout.unlearning_audit_files(study.root, algorithm)
+    stamps = tuple((path.name, stamp_of(path)) for path in files)
+    return _audits(str(study.root), algorithm, stamps, study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _audits(
+    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
+) -> list[Audit]:
+    return read_audits(_study, algorithm)
+
+
+def audits_of(study: StudyReader, algorithm: str, removed: Removal) -> list[Audit]:
+    """Those of one forget set, by the recipe as it is now."""
+    found = [one for one in audits(study, algorithm) if one.forget == list(removed)]
+    if not found:
+        return []
+    fingerprint = retrained_fingerprint(study, algorithm, removed)
+    return [one for one in found if one.fingerprint == fingerprint]
+
+
+def what_is_foretold(study: StudyReader, algorithm: str, removed: Removal) -> Foretold | None:
+    """What is predicted for the examples to forget; None until a job has done it."""
+    return foretold(study, algorithm, removed)
+
+
+def before_and_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
+    """Outputs of the models of an audit on the examples to forget."""
+    return _before_and_after(str(study.root), audit.id, method, study, audit)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Reading what the models said…")
+def _before_and_after(
+    root: str, audit: str, method: str, _study: StudyReader, _audit: Audit
+) -> BeforeAfter:
+    return read_before_after(_study, _audit, method)
+
+
+def sources(study: StudyReader, algorithm: str) -> list[Source]:
+    """What this study can foretell class logits by."""
+    found = []
+    for source in SOURCES:
+        try:
+            check_source(study, algorithm, source)
+        except DataloupeError:
+            continue
+        found.append(source)
+    return found
+
+
+def latest_job(study: StudyReader, kind: str, algorithm: str, removed: Removal) -> Job | None:
+    """The newest job of a kind about this forget set."""
+    about = {"forget": list(removed), "algorithm": algorithm}
+    return next(
+        (
+            one
+            for one in jobs(study.root, newest=RECENT_JOBS)
+            if one.kind == kind and all(one.parameters[key] == about[key] for key in about)
+        ),
+        None,
+    )
+
+
+def content_of(path: Path) -> bytes:
+    """Of a file that is downloaded, read when it is asked for."""
+    return path.read_bytes()

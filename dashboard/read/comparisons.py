@@ -1,0 +1,145 @@
+"""What the address of Compare says, and what its parts read of comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import streamlit as st
+
+from dashboard.names import short
+from dashboard.read.studies import stamp_of
+from engine import store
+from engine.applications.modeldiff.comparison import comparison_id, read_comparison, side
+from engine.applications.modeldiff.significance import LEVEL
+from engine.store import layout
+from engine.store.errors import DataloupeError, StoreError
+from engine.store.layout import TRAK
+from engine.study.methods import scored_methods
+from engine.study.reader import StudyReader
+
+Key = Literal["a", "b"]
+"""`a`: what A does and B does not; `b`: the reverse."""
+OTHER: dict[str, Key] = {"a": "b", "b": "a"}
+DIRECTIONS = 5
+FOUND, HYPOTHESIS, EXAMPLE = "directions", "hypothesis", "example"
+PANES = {
+    FOUND: "Directions",
+    HYPOTHESIS: "Hypothesis",
+    EXAMPLE: "One example",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the address says, checked.
+
+    Attributes:
+        a, b: The algorithms; b is None where the study has no second.
+        method_a, method_b: By which scores either is compared.
+        pane: One of PANES.
+        key: Which side's directions.
+        number: Of the direction, from 0.
+        problems: What in the address could not be, for the reader.
+    """
+
+    a: str
+    b: str | None
+    method_a: str
+    method_b: str
+    pane: str
+    key: Key
+    number: int
+    problems: tuple[str, ...]
+
+
+def read_asked(study: StudyReader) -> Asked:
+    """Read and check the address."""
+    problems: list[str] = []
+    names = list(study.algorithms)
+
+    def algorithm(key: str, default: str | None) -> str | None:
+        asked = st.query_params.get(key)
+        if asked is None or asked in names:
+            return asked or default
+        problems.append(f"This study has no learning algorithm “{asked[:60]}”.")
+        return default
+
+    a = algorithm("a", names[0]) or names[0]
+    # What is newest of the others is what somebody has come to compare.
+    others = [*study.uploads, *(name for name in study.spec.algorithms if name != a)]
+    b = algorithm("b", next((name for name in others if name != a), None))
+    if a == b:
+        problems.append("An algorithm cannot be compared with itself.")
+        b = next((name for name in others if name != a), None)
+
+    def method(key: str, algorithm: str) -> str:
+        there, asked = methods_of(study, algorithm), st.query_params.get(f"by_{key}")
+        if asked is None or asked in there:
+            return asked or there[0]
+        name = name_of(study, algorithm)
+        problems.append(f"{short(name)} has no scores by the method “{asked[:60]}”.")
+        return there[0]
+
+    pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")
+    number = st.query_params.get("direction", "1")
+    return Asked(
+        a=a,
+        b=b,
+        method_a=method("a", a),
+        method_b=TRAK if b is None else method("b", b),
+        pane=pane if pane in PANES else FOUND,
+        key="b" if key == "b" else "a",
+        number=int(number) - 1 if number.isascii() and number.isdigit() and number != "0" else 0,
+        problems=tuple(problems),
+    )
+
+
+def name_of(study: StudyReader, algorithm: str) -> str:
+    """What to call an algorithm."""
+    upload = study.uploads.get(algorithm)
+    return algorithm if upload is None else upload.name
+
+
+def methods_of(study: StudyReader, algorithm: str) -> list[str]:
+    """By which scores an algorithm can be compared, the default first."""
+    return scored_methods(study, algorithm) or [TRAK]  # what an upload gets when it is compared
+
+
+def comparison_of(study: StudyReader, asked: Asked) -> dict[str, Any] | None:
+    """What was found between the scores of two algorithms as they are now; None if nothing yet."""
+    if asked.b is None:
+        return None
+    try:
+        a, b = side(study, asked.a, asked.method_a), side(study, asked.b, asked.method_b)
+        found = comparison_id(study, a, b, DIRECTIONS)
+    except DataloupeError:  # one has no scores yet
+        return None
+    stamp = stamp_of(layout.comparison_file(study.root, found))
+    return None if stamp is None else _comparison(str(study.root), found, stamp, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _comparison(root: str, comparison: str, stamp: object, _study: StudyReader) -> dict[str, Any]:
+    return read_comparison(_study, comparison)
+
+
+def hypotheses(study: StudyReader, comparison: str) -> list[dict[str, Any]]:
+    """The tests of hypotheses about a comparison, newest first; broken ones are left out."""
+    found = []
+    for path in layout.hypothesis_files(study.root, comparison):
+        try:
+            found.append({"file": path.stem, **store.read_json(path)})
+        except StoreError:
+            continue
+    return sorted(found, key=lambda one: str(one["when"]), reverse=True)
+
+
+def judged(direction: dict[str, Any]) -> tuple[str, str]:
+    """(kind for the style, words): whether a direction is more than chance in training."""
+    p = direction["p"]
+    if p is None:
+        return "unknown", "not judged"
+    if p < LEVEL:
+        return "told", f"more than chance (p = {p:.2g})"
+    return "chance", "no more than chance"

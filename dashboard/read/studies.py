@@ -1,0 +1,415 @@
+"""What the pages read: the open study and its tables, kept in memory while their files last.
+
+Caches are keyed by the time and size of the files they come from, so a study that is built,
+rebuilt or removed while a page is open is seen as it is. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dashboard.location import Location
+from dashboard.login import picture_key
+from dashboard.read.sprite_sheets import gathered
+from dashboard.slice_parameters import NEED_SCORES
+from engine import store
+from engine.applications.verification import Verification, read_verifications
+from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.store import layout
+from engine.store.errors import SpecError
+from engine.store.layout import Split
+from engine.store.records import Badge
+from engine.study.counterfactuals import predict_counterfactual
+from engine.study.doctor import Report, examine
+from engine.study.methods import ranked_methods
+from engine.study.models import has_predictions, read_predictions
+from engine.study.rankings import read_principal_directions, read_top, read_totals
+from engine.study.reader import StudyReader
+from engine.study.removal_sets import RemovalSet
+from engine.study.slices import SavedSlice, saved_slices
+from engine.study.trust import read_badge, read_lds_of_each
+
+STUDY_VARIABLE = "DATALOUPE_STUDY"
+"""Environment variable with the folder of the study to show."""
+
+DIRECTIONS = 10
+"""Principal directions of the attributions that can be chosen by."""
+
+Stamp = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split's examples and, for test examples, what the model says of them.
+
+    Attributes:
+        table: `id`, `label`, the task's columns and, once they are built, `predicted`, `correct`,
+            `confidence`, `margin`. Shared between sessions: never change it.
+        ids: Index of the ids, to find a row.
+        codes: The columns that hold class names, `label` and `predicted`, as places in the
+            study's classes: int64 `[n]`.
+    """
+
+    table: pd.DataFrame
+    ids: pd.Index[str]
+    classes: list[str]
+    codes: dict[str, np.ndarray]
+
+    @property
+    def has_predictions(self) -> bool:
+        return "predicted" in self.table
+
+    def row_of(self, example: str) -> int | None:
+        """Row of an id or a row number; None where there is no such example."""
+        place = int(self.ids.get_indexer_for(pd.Index([example]))[0])
+        if place >= 0:
+            return place
+        if example.isascii() and example.isdigit() and int(example) < len(self.table):
+            return int(example)
+        return None
+
+
+def open_study() -> StudyReader:
+    """The study that this server shows.
+
+    Raises:
+        SpecError, StoreError: It is gone, or no study.
+    """
+    root = os.environ.get(STUDY_VARIABLE)
+    if not root:
+        raise SpecError("No study was named. Start the dashboard with `dataloupe serve STUDY`.")
+    study = StudyReader.open(root)
+    stamps = [stamp_of(layout.spec_file(study.root)), stamp_of(layout.dataset_file(study.root))]
+    for algorithm in study.algorithms:
+        methods = ranked_methods(study, algorithm)
+        stamps += [
+            stamp_of(layout.search_file(study.root, algorithm, method)) for method in methods
+        ]
+    return _kept(root, tuple(stamps), study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _kept(root: str, stamps: tuple[Stamp, ...], _study: StudyReader) -> StudyReader:
+    """The study opened first for these files, with the search indexes it has read since."""
+    return _study
+
+
+def examples(study: StudyReader, split: Split, algorithm: str | None = None) -> Examples:
+    """A split's table, with the predictions of `algorithm` where they are built."""
+    predicted = None
+    if algorithm is not None and has_predictions(study, algorithm):
+        predicted = stamp_of(layout.predictions_file(study.root, algorithm, split))
+    stamps = stamp_of(layout.dataset_file(study.root)), predicted
+    return _examples(str(study.root), split, algorithm, stamps, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _examples(
+    root: str, split: Split, algorithm: str | None, stamps: tuple[Stamp, Stamp], _study: StudyReader
+) -> Examples:
+    table = _study.table(split)
+    if stamps[1] is not None:
+        table = pd.concat([table, read_predictions(_study, split, algorithm)], axis=1)
+    places = pd.Index(_study.dataset.classes)
+    codes = {
+        column: places.get_indexer(pd.Index(table[column])).astype(np.int64)
+        for column in ("label", "predicted")
+        if column in table
+    }
+    return Examples(table, pd.Index(table["id"].astype(str)), _study.dataset.classes, codes)
+
+
+def kept_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
+    """The saved slices, and what is wrong with broken ones."""
+    stamps = tuple((path.name, stamp_of(path)) for path in layout.slice_files(study.root))
+    return _kept_slices(str(study.root), stamps, study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _kept_slices(
+    root: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
+) -> tuple[list[SavedSlice], list[str]]:
+    return saved_slices(_study)
+
+
+def badge(study: StudyReader, algorithm: str, method: str) -> Badge:
+    """The badge of a method's scores."""
+    files = [
+        layout.search_file(study.root, algorithm, method),
+        layout.solver_file(study.root, algorithm),
+    ]
+    files += [
+        layout.method_file(study.root, algorithm, method),
+        layout.quality_file(study.root, algorithm),
+    ]
+    return _badge(str(study.root), algorithm, method, tuple(map(stamp_of, files)), study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _badge(
+    root: str, algorithm: str, method: str, stamps: tuple[Stamp, ...], _study: StudyReader
+) -> Badge:
+    return read_badge(_study, algorithm, method)
+
+
+def counterfactual(
+    study: StudyReader, algorithm: str, method: str, removed: RemovalSet
+) -> Counterfactual:
+    """What removing a kept set would do."""
+    files = [
+        layout.search_file(study.root, algorithm, method),
+        layout.quality_file(study.root, algorithm),
+    ]
+    stamps = (
+        *map(stamp_of, files),
+        stamp_of(layout.predictions_file(study.root, algorithm, "test")),
+    )
+    return _counterfactual(str(study.root), algorithm, method, removed.key, stamps, study, removed)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _counterfactual(
+    root: str,
+    algorithm: str,
+    method: str,
+    key: str,
+    stamps: tuple[Stamp, ...],
+    _study: StudyReader,
+    _removed: RemovalSet,
+) -> Counterfactual:
+    return predict_counterfactual(_study, _removed.rows.tolist(), algorithm, method)
+
+
+def kept_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
+    """All verifications, oldest first. Raises StoreError for a broken one."""
+    stamps = tuple(
+        (path.name, stamp_of(path)) for path in layout.verification_files(study.root, algorithm)
+    )
+    return _kept_verifications(str(study.root), algorithm, stamps, study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _kept_verifications(
+    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
+) -> list[Verification]:
+    return read_verifications(_study, algorithm)
+
+
+def lds_of_each(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
+    """LDS of every test example `[n_test]`; None where predicted outputs are not stored."""
+    stamp = stamp_of(layout.predicted_file(study.root, algorithm, method))
+    if stamp is None:
+        return None
+    return _lds_of_each(str(study.root), algorithm, method, stamp, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _lds_of_each(
+    root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader
+) -> np.ndarray:
+    return read_lds_of_each(_study, algorithm, method)
+
+
+def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
+    """Rows (ascending) that pass all filters: a column's value, or its least and largest; `id`
+    is a part of the id, `only` the rows themselves."""
+    keep = np.ones(len(examples.table), dtype=bool)
+    for name, value in filters.items():
+        keep &= _passes(examples, name, value)
+    return np.flatnonzero(keep)
+
+
+def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
+    if name == "only":
+        found = np.zeros(len(examples.table), dtype=bool)
+        found[list(value)] = True
+    elif name == "id":
+        found = examples.ids.str.contains(value, case=False, regex=False)
+    elif name in examples.codes:
+        found = examples.codes[name] == examples.classes.index(value)
+    else:
+        values = examples.table[name].to_numpy()
+        inside = isinstance(value, tuple)
+        found = (values >= value[0]) & (values <= value[1]) if inside else values == value
+    return np.asarray(found, dtype=bool)
+
+
+def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np.ndarray:
+    """Rows of the slice in its order; equals stay in the order of the data."""
+    rows = matching(examples, location.slice.filters())
+    sort = location.slice.sort
+    if sort is None:
+        return rows
+    if sort in NEED_SCORES:
+        keys = -np.abs(
+            read_top(study, location.algorithm, location.method)[f"{sort}_score"][rows, 0]
+        )
+    else:
+        keys = examples.table[sort.removeprefix("-")].to_numpy()[rows]
+        keys = -keys if sort.startswith("-") else keys
+    return rows[np.argsort(keys, kind="stable")]
+
+
+def counts(examples: Examples, column: str, filters: dict[str, Any]) -> np.ndarray:
+    """How many rows each value of `column` would leave under the other filters: int64, for every
+    class, or for (wrong, correct)."""
+    others = {name: value for name, value in filters.items() if name != column}
+    rows = matching(examples, others)
+    if column in examples.codes:
+        return np.bincount(examples.codes[column][rows], minlength=len(examples.classes))
+    return np.bincount(examples.table[column].to_numpy(dtype=np.int64)[rows], minlength=2)
+
+
+def mix_ups(examples: Examples, filters: dict[str, Any]) -> list[tuple[int, int, int]]:
+    """(true class, class predicted in its place, how often) under all filters but those of the
+    two classes, most frequent first."""
+    others = {name: value for name, value in filters.items() if name not in examples.codes}
+    rows = matching(examples, others)
+    label, predicted = (examples.codes[name][rows] for name in ("label", "predicted"))
+    wrong = label != predicted
+    n = len(examples.classes)
+    pairs, numbers = np.unique(label[wrong] * n + predicted[wrong], return_counts=True)
+    order = np.argsort(-numbers, kind="stable")
+    return [(*divmod(int(pairs[place]), n), int(numbers[place])) for place in order]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each training example matters to all test predictions together.
+
+    Attributes:
+        support, oppose: Sums of its scores of each sign `[n_train]`.
+        total: Sum of their sizes.
+        order: Training rows, heaviest first.
+    """
+
+    support: np.ndarray
+    oppose: np.ndarray
+    total: np.ndarray
+    order: np.ndarray
+
+    def scaled(self, slope: float) -> Weights:
+        """The same in other units."""
+        sums = slope * self.support, slope * self.oppose, slope * self.total
+        return Weights(*sums, self.order)
+
+
+def weights(study: StudyReader, algorithm: str, method: str) -> Weights:
+    """The weights of the training examples."""
+    stamp = stamp_of(layout.totals_file(study.root, algorithm, method))
+    return _weights(str(study.root), algorithm, method, stamp, study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _weights(root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader) -> Weights:
+    totals = read_totals(_study, algorithm, method)
+    support, oppose = np.array(totals["train_support"]), np.array(totals["train_oppose"])
+    total = support - oppose
+    return Weights(support, oppose, total, np.argsort(-total, kind="stable"))
+
+
+def directions(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
+    """Training examples along the first principal directions of a method's attributions,
+    `[n_train, DIRECTIONS]` or fewer; None where they are not stored."""
+    stamp = stamp_of(layout.train_vectors_file(study.root, algorithm, method, 0))
+    if stamp is None:
+        return None
+    return _directions(str(study.root), algorithm, method, stamp, study)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _directions(
+    root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader
+) -> np.ndarray | None:
+    return read_principal_directions(_study, DIRECTIONS, algorithm, method)
+
+
+def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:
+    """(label, how many of these rows have it), most frequent first; beyond `most` they are one."""
+    found = examples.table["label"].iloc[rows].value_counts()
+    named = [(str(label), int(number)) for label, number in found.iloc[:most].items()]
+    others = int(found.iloc[most:].sum())
+    return [*named, ("others", others)] if others else named
+
+
+def share(examples: Examples, rows: np.ndarray, label: str) -> str:
+    """How many of these rows have the label, in words: `7 of 10`."""
+    return f"{(examples.table['label'].iloc[rows] == label).sum()} of {len(rows)}"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a study: its size in bytes, and when it changed, in seconds since 1970."""
+
+    path: Path
+    size: int
+    changed: float
+
+
+def stage_files(study: StudyReader, stage: str, algorithm: str) -> list[StoredFile]:
+    """What a stage has made so far."""
+    found = []
+    for folder in layout.stage_folders(study.root, stage, algorithm):
+        for path in sorted(folder.rglob("*")):
+            stamp = None if path.name.startswith(".") or path.is_dir() else stamp_of(path)
+            if stamp is not None:
+                found.append(StoredFile(path, stamp[1], stamp[0] / 1e9))
+    return found
+
+
+def files_stamp(study: StudyReader) -> str:
+    """Stands for names, sizes and times of all files of the study except those of its jobs."""
+    paths = sorted(
+        path
+        for path in study.root.rglob("*")
+        if not path.name.startswith(".")
+        and layout.jobs_folder(study.root) not in (path, *path.parents)
+    )
+    return store.fingerprint_of([(str(path), stamp_of(path)) for path in paths])
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def examined(_study: StudyReader, stamp: str) -> Report:
+    """What reading every file of the study found, as long as no file changes."""
+    return examine(_study)
+
+
+def what_it_shows(study: StudyReader) -> str:
+    """What to call an example of the study: picture or text."""
+    return "picture" if study.spec.task.name.startswith("image") else "text"
+
+
+def sprite_url(study: StudyReader, split: Split, sheet: int | None = None) -> str:
+    """Where the browser finds a sprite sheet; the address changes whenever the pictures do.
+
+    Without a number, `{}` stands in its place.
+    """
+    return f"{_sprites(study, split)}/{'{}' if sheet is None else sheet}.webp"
+
+
+def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str:
+    """Where the browser finds one sheet of these rows, in their order. Making it begins now."""
+    gathered(study.root, study.dataset.fingerprint, split, rows, study.dataset.cell)
+    return f"{_sprites(study, split)}/of/{'-'.join(map(str, rows))}.webp"
+
+
+def _sprites(study: StudyReader, split: Split) -> str:
+    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    prefix = f"/{base}" if base else ""
+    return f"{prefix}/dataloupe/sprites/{picture_key(study.dataset.fingerprint)}/{split}"
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Time and size of a file, which tell its states apart; None where it is missing."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size

@@ -1,0 +1,183 @@
+"""What the page Brittle reads, kept in memory while its files last, and what its address says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import streamlit as st
+
+from engine.applications.brittle.data_issues import RULES, Flag, flags
+from engine.applications.brittle.supports import AT_MOST, Supports, find
+from engine.applications.brittle.table import STATUSES, brittle_table
+from engine.applications.verification import Verification, read_verifications
+from engine.store import layout
+from engine.study.reader import StudyReader
+from engine.study.triage import Triage, triage
+
+MOST_SHOWN = 100
+"""The most that a removal set may have on the page."""
+
+Stamps = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the address asks of the page, beside what every page has.
+
+    Attributes:
+        at_most: K.
+        status, flag, tag, label: Filters; None for any.
+        k: How many are removed in the view of one prediction; None: its support estimate.
+        problems: What cannot be, in words.
+    """
+
+    at_most: int
+    status: str | None
+    flag: Flag | None
+    tag: str | None
+    label: str | None
+    k: int | None
+    problems: tuple[str, ...]
+
+
+def read_asked(study: StudyReader) -> Asked:
+    """Check the address; nothing in it is trusted or dropped silently."""
+    asked, problems = st.query_params.to_dict(), []
+
+    def number(name: str, default: int | None, most: int) -> int | None:
+        text = asked.get(name)
+        if text is None or (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+            return default if text is None else int(text)
+        problems.append(f"{name} must be 1 to {most:,}, not “{text[:60]}”.")
+        return default
+
+    def one_of(name: str, known: Iterable[str]) -> str | None:
+        value = asked.get(name)
+        if value is None or value in known:
+            return value
+        problems.append(f"There is no {name} “{value[:60]}” here.")
+        return None
+
+    at_most = number("at_most", AT_MOST, MOST_SHOWN) or AT_MOST
+    flag = next((name for name in RULES if name == one_of("flag", RULES)), None)
+    return Asked(
+        at_most=at_most,
+        status=one_of("status", STATUSES),
+        flag=flag,
+        tag=asked.get("tag"),
+        label=one_of("label", study.dataset.classes),
+        k=number("removed", None, MOST_SHOWN),
+        problems=tuple(problems),
+    )
+
+
+def supports(study: StudyReader, algorithm: str, method: str, at_most: int) -> Supports:
+    """Support estimates of every test example."""
+    files = [
+        layout.predictions_file(study.root, algorithm, "test"),
+        layout.search_file(study.root, algorithm, method),
+        layout.quality_file(study.root, algorithm),
+    ]
+    return _supports(str(study.root), algorithm, method, at_most, stamps(files), study)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Estimating supports …")
+def _supports(
+    root: str, algorithm: str, method: str, at_most: int, stamps: Stamps, _study: StudyReader
+) -> Supports:
+    return find(_study, algorithm, method, at_most)
+
+
+def flagged(study: StudyReader, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
+    """Which test examples each rule holds for."""
+    files = [layout.dataset_file(study.root), layout.search_file(study.root, algorithm, method)]
+    files.append(layout.similarity_file(study.root, algorithm))
+    return _flagged(str(study.root), algorithm, method, stamps(files), study)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Looking for leaks and wrong labels …")
+def _flagged(
+    root: str, algorithm: str, method: str, stamps: Stamps, _study: StudyReader
+) -> dict[Flag, np.ndarray]:
+    return flags(_study, algorithm, method)
+
+
+def verifications(study: StudyReader, algorithm: str) -> list[Verification]:
+    """All that are kept."""
+    found = stamps(layout.verification_files(study.root, algorithm))
+    return _verifications(str(study.root), algorithm, found, study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _verifications(
+    root: str, algorithm: str, stamps: Stamps, _study: StudyReader
+) -> list[Verification]:
+    return read_verifications(_study, algorithm)
+
+
+def triaged(study: StudyReader, algorithm: str) -> dict[int, Triage]:
+    """Tags and notes. Shared between sessions: never change them."""
+    return _triaged(str(study.root), algorithm, stamps(layout.triage_files(study.root)), study)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _triaged(root: str, algorithm: str, stamps: Stamps, _study: StudyReader) -> dict[int, Triage]:
+    return triage(_study, algorithm)
+
+
+def brittle(study: StudyReader, found: Supports) -> tuple[pa.Table, pd.DataFrame]:
+    """The table of all predictions said to flip, ranked, as files and as pages have it."""
+    files = stamps(
+        [*layout.verification_files(study.root, found.algorithm), *layout.triage_files(study.root)]
+    )
+    return _brittle(str(study.root), found.scores, found.method, found.at_most, files, study, found)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _brittle(
+    root: str,
+    scores: str,
+    method: str,
+    at_most: int,
+    stamps: Stamps,
+    _study: StudyReader,
+    _found: Supports,
+) -> tuple[pa.Table, pd.DataFrame]:
+    table = brittle_table(
+        _study,
+        _found,
+        verifications(_study, _found.algorithm),
+        flagged(_study, _found.algorithm, _found.method) if len(_found.ranked) else {},
+        triaged(_study, _found.algorithm),
+    )
+    return table, table.to_pandas()
+
+
+def matching(table: pd.DataFrame, asked: Asked) -> np.ndarray:
+    """Places in the table that pass all filters, ascending."""
+    keep = np.ones(len(table), dtype=bool)
+    for name in ("status", "label"):
+        value = getattr(asked, name)
+        if value is not None:
+            keep &= (table[name] == value).to_numpy()
+    for column, value in (("flags", asked.flag), ("tags", asked.tag)):
+        if value is not None:
+            keep &= np.array([value in values for values in table[column]], dtype=bool)
+    return np.flatnonzero(keep)
+
+
+def stamps(files: Iterable[Path]) -> Stamps:
+    """Names, times and sizes of those files that are there."""
+    found = []
+    for path in files:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        found.append((path.name, status.st_mtime_ns, status.st_size))
+    return tuple(found)

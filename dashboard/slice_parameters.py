@@ -1,0 +1,195 @@
+"""A slice: which test examples are looked at, and in which order. It is data, never a query.
+
+It stands in the URL as parameters, and a saved slice is these parameters with a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+RESULTS = {"correct": True, "wrong": False}
+SORTS = {
+    "margin": "Lowest margin",
+    "-margin": "Highest margin",
+    "confidence": "Least confident",
+    "support": "Strongest supporter",
+    "oppose": "Strongest opposer",
+}
+"""Orders of a slice other than the data's."""
+NEED_SCORES = ("support", "oppose")
+MOST_PICKED = 500
+"""Examples that can be picked one by one, so that they fit into an address."""
+LONGEST_SEARCH = 200
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which test examples are looked at, and in which order. None leaves a column free.
+
+    Attributes:
+        margin: Least and largest margin, both included.
+        id: What an id contains; capitals do not matter.
+        only: Rows picked one by one, ascending.
+        sort: One of SORTS; None is the order of the data.
+    """
+
+    label: str | None = None
+    predicted: str | None = None
+    result: str | None = None
+    margin: tuple[float, float] | None = None
+    id: str | None = None
+    only: tuple[int, ...] | None = None
+    sort: str | None = None
+
+    def filters(self) -> dict[str, Any]:
+        """What narrows the slice: filter → value. See `dashboard.read.studies.matching`."""
+        wanted = {
+            "label": self.label,
+            "predicted": self.predicted,
+            "correct": None if self.result is None else RESULTS[self.result],
+            "margin": self.margin,
+            "id": self.id,
+            "only": self.only,
+        }
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def parameters(self) -> dict[str, str]:
+        """As they stand in the URL."""
+        found = {
+            "label": self.label,
+            "predicted": self.predicted,
+            "result": self.result,
+            "margin": None if self.margin is None else margin_text(self.margin),
+            "id": self.id,
+            "only": None if self.only is None else rows_text(self.only),
+            "sort": self.sort,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def words(self) -> str:
+        """As a person would say it; empty for all examples."""
+        parts = []
+        if self.label is not None:
+            parts.append(f"true class {self.label}")
+        if self.predicted is not None:
+            parts.append(f"predicted {self.predicted}")
+        if self.result is not None:
+            parts.append(self.result)
+        if self.margin is not None:
+            least, largest = (f"{end:g}".replace("-", "−") for end in self.margin)
+            parts.append(f"margin {least} to {largest}")
+        if self.id is not None:
+            parts.append(f"an id with “{self.id}”")
+        if self.only is not None:
+            parts.append(f"{len(self.only):,} picked")
+        return ", ".join(parts)
+
+
+PARAMETERS = ("label", "predicted", "result", "margin", "id", "only", "sort")
+"""The URL's parameters of a slice."""
+
+
+def read_slice(
+    asked: Mapping[str, str], classes: Sequence[str], rows: int, problems: list[str]
+) -> Slice:
+    """Check a slice's parameters against the data; what cannot be is told in `problems`.
+
+    Args:
+        rows: Number of test examples.
+    """
+
+    def known_class(name: str) -> str | None:
+        value = asked.get(name)
+        if value is not None and value not in classes:
+            problems.append(f"This study has no class “{_short(value)}”; that filter is left out.")
+            return None
+        return value
+
+    result = asked.get("result")
+    if result is not None and result not in RESULTS:
+        problems.append(f"A result is correct or wrong, not “{_short(result)}”.")
+        result = None
+    sort = asked.get("sort")
+    if sort is not None and sort not in SORTS:
+        problems.append(f"Nothing can be sorted by “{_short(sort)}”.")
+        sort = None
+    margin = None
+    if "margin" in asked:
+        margin = _margin(asked["margin"])
+        if margin is None:
+            said = _short(asked["margin"])
+            problems.append(f"A margin is two numbers, as in -2..3, not “{said}”.")
+    only = read_rows("only", asked, rows, problems)
+    search = asked.get("id", "").strip()[:LONGEST_SEARCH] or None
+    return Slice(known_class("label"), known_class("predicted"), result, margin, search, only, sort)
+
+
+def read_rows(
+    name: str, asked: Mapping[str, str], rows: int, problems: list[str]
+) -> tuple[int, ...] | None:
+    """The rows that a parameter such as `0-4,17` names, ascending; None where it is not there."""
+    if name not in asked:
+        return None
+    found: set[int] = set()
+    for part in asked[name].split(","):
+        first, _, last = part.partition("-")
+        ends = [first, last or first]
+        fits = all(end.isascii() and end.isdigit() and len(end) <= 9 for end in ends)
+        if fits and int(ends[0]) <= int(ends[1]) < rows:
+            found.update(range(int(ends[0]), min(int(ends[1]), int(ends[0]) + MOST_PICKED) + 1))
+        else:
+            said = _short(part)
+            problems.append(f"{name} takes rows 0 to {rows - 1:,}, as in 0-4,17, not “{said}”.")
+            break
+    if len(found) > MOST_PICKED:
+        problems.append(f"At most {MOST_PICKED} can be picked one by one; the first are.")
+    return tuple(sorted(found)[:MOST_PICKED]) or None
+
+
+def rows_text(rows: Sequence[int] | np.ndarray) -> str:
+    """Rows as they stand in the URL: `0-4,17`."""
+    numbers = np.unique(np.asarray(rows, dtype=np.int64))
+    if not len(numbers):
+        return ""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | None, int | None]:
+    """(place from 1 of `row` among `rows`, the row before it, the row after it).
+
+    `rows` may be in any order. A row that is not among them has its neighbours by number.
+    """
+    found = np.flatnonzero(rows == row)
+    if len(found):
+        place = int(found[0])
+        before = int(rows[place - 1]) if place > 0 else None
+        after = int(rows[place + 1]) if place + 1 < len(rows) else None
+        return place + 1, before, after
+    smaller, larger = rows[rows < row], rows[rows > row]
+    return None, _or_none(smaller.max, smaller), _or_none(larger.min, larger)
+
+
+def margin_text(margin: tuple[float, float]) -> str:
+    """A range of margins as it stands in the URL."""
+    return f"{margin[0]:g}..{margin[1]:g}"
+
+
+def _margin(text: str) -> tuple[float, float] | None:
+    try:
+        least, largest = (float(end) for end in text.split(".."))
+    except ValueError:
+        return None
+    return (least, largest) if -1e6 <= least <= largest <= 1e6 else None
+
+
+def _or_none(extreme: Callable[[], Any], rows: np.ndarray) -> int | None:
+    return int(extreme()) if len(rows) else None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "…"

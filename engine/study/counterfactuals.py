@@ -1,0 +1,110 @@
+"""What removing training examples would do to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.attribution.evaluation.quality import Measured
+from engine.study.examples import read_columns
+from engine.study.methods import read_quality
+from engine.study.models import has_predictions, read_predictions
+from engine.study.names import resolve_algorithm, resolve_method, resolve_training_rows
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
+from engine.study.trust import read_predicted_and_actual
+
+
+def predict_removal(
+    study: StudyReader,
+    test: int,
+    scores: np.ndarray,
+    algorithm: str | None = None,
+    method: str | None = None,
+) -> Measured | None:
+    """How a test example's margin would change without some training examples, on average.
+
+    Args:
+        scores: Those examples' scores for it, as `influences` gives them.
+
+    Returns:
+        With its 95 % interval (`engine.attribution.evaluation.effects`); None where scores are
+        not calibrated.
+    """
+    from engine.attribution.evaluation.effects import removal
+
+    algorithm = resolve_algorithm(study, algorithm)
+    method = resolve_method(study, algorithm, method)
+    quality = read_quality(study, algorithm)
+    slope = _slope(study, algorithm, method)
+    if quality is None or slope is None:
+        return None
+    outputs = read_predicted_and_actual(study, algorithm, method)
+    residuals = outputs["actual"][test] - outputs["predicted"][test]
+    return removal(scores, slope, residuals, study.dataset.n_train, quality.alpha)
+
+
+def _slope(study: StudyReader, algorithm: str, method: str) -> Measured | None:
+    """Change of the margin for a score of 1; None where scores are not calibrated."""
+    quality = read_quality(study, algorithm)
+    measured = None if quality is None else quality.methods.get(method)
+    return None if measured is None or measured.units is None else measured.units.slope
+
+
+def predict_counterfactual(
+    study: StudyReader,
+    removed: Iterable[int | str],
+    algorithm: str | None = None,
+    method: str | None = None,
+) -> Counterfactual:
+    """What removing training examples would do to every test prediction, on average.
+
+    Args:
+        removed: Rows or ids of training examples, in any order.
+
+    Raises:
+        DataloupeError: There is no such example, or none or all are removed.
+        StoreError: There are no scores yet.
+    """
+    from engine.attribution.evaluation.counterfactual import Counterfactual
+    from engine.attribution.evaluation.effects import changes
+
+    algorithm = resolve_algorithm(study, algorithm)
+    method = resolve_method(study, algorithm, method)
+    rows = resolve_training_rows(study, removed)
+    totals = read_score_matrix(study, algorithm, method).sums(rows)
+    labels = read_columns(study, "test", ["label"])["label"].to_pandas().to_numpy()
+    members = {str(label): labels == label for label in sorted(set(labels))}
+    quality, slope = read_quality(study, algorithm), _slope(study, algorithm, method)
+    low = high = None
+    if quality is None or slope is None:
+        change = -totals
+        means = {label: float(change[mine].mean()) for label, mine in members.items()}
+        by_class = {label: Measured(mean, mean, mean) for label, mean in means.items()}
+    else:
+        outputs = read_predicted_and_actual(study, algorithm, method)
+        residuals = outputs["actual"] - outputs["predicted"]
+        n_train, alpha = study.dataset.n_train, quality.alpha
+        variances = residuals.var(axis=1, dtype=np.float64, ddof=1)
+        found = changes(totals, len(rows), slope, variances, n_train, alpha)
+        change, low, high = found.change, found.change - found.reach, found.change + found.reach
+        by_class = {label: found.mean(mine) for label, mine in members.items()}
+    trained = read_columns(study, "train", ["label"])["label"].to_pandas().to_numpy()
+    kept = set(np.delete(trained, rows))
+    before = None
+    if has_predictions(study, algorithm):
+        before = read_predictions(study, "test", algorithm)["margin"].to_numpy(np.float64)
+    return Counterfactual(
+        algorithm=algorithm,
+        method=method,
+        removed=rows,
+        calibrated=slope is not None,
+        change=change,
+        low=low,
+        high=high,
+        before=before,
+        by_class=by_class,
+        emptied=sorted(str(label) for label in set(trained) - kept),
+    )

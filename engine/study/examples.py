@@ -1,0 +1,56 @@
+"""The examples of a study: arrays, table columns and thumbnails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine import store
+from engine.store import layout
+from engine.store.layout import ROWS_PER_SHARD, Split
+from engine.store.sharded_rows import ShardedRows
+from engine.study.reader import StudyReader, read_table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def shard_count(study: StudyReader, split: Split) -> int:
+    """Number of row shards of a split."""
+    return -(-study.dataset.rows(split) // ROWS_PER_SHARD)
+
+
+def read_arrays(
+    study: StudyReader, split: Split, verify: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """Memory-mapped arrays of a split, one dict a row shard."""
+    return [
+        store.read_tensors(layout.arrays_file(study.root, split, shard), verify=verify)
+        for shard in range(shard_count(study, split))
+    ]
+
+
+def read_columns(study: StudyReader, split: Split, columns: list[str]) -> pa.Table:
+    """Some columns of a split's table."""
+    return read_table(study.root, split, study.dataset.rows(split), columns)
+
+
+def read_thumbnail(study: StudyReader, split: Split, row: int) -> Image:
+    """One example's thumbnail, cut from its sprite sheet."""
+    from PIL import Image
+
+    from engine.data.thumbnails import SPRITES_PER_SHEET, crop
+
+    sheet_number, position = divmod(row, SPRITES_PER_SHEET)
+    with Image.open(layout.sprite_file(study.root, split, sheet_number)) as sheet:
+        return crop(sheet, position, study.dataset.cell)
+
+
+def read_stacked_arrays(study: StudyReader, split: Split) -> dict[str, Any]:
+    """The arrays of a whole split, read from disk only where they are indexed by rows."""
+    shards = read_arrays(study, split)
+    if len(shards) == 1:
+        return shards[0]
+    return {name: ShardedRows([shard[name] for shard in shards]) for name in shards[0]}

@@ -1,0 +1,65 @@
+"""One prediction and the training examples that support and oppose it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.store.errors import DataloupeError
+from engine.store.records import Explanation
+from engine.study.models import has_predictions, read_predictions
+from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.rankings import find_influences, name_influences
+from engine.study.reader import StudyReader
+from engine.study.trust import read_badge
+
+
+def explain(
+    study: StudyReader,
+    test: int | str,
+    k: int = 10,
+    algorithm: str | None = None,
+    method: str | None = None,
+) -> Explanation:
+    """Explain one test prediction by its k strongest training examples of each sign.
+
+    Raises:
+        DataloupeError: No such example, algorithm or method, or k is not positive.
+        StoreError: The scores are not built yet.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    if k < 1:
+        raise DataloupeError(f"k must be at least 1, not {k}.")
+    method = resolve_method(study, algorithm, method)
+    row = resolve_row(study, "test", test)
+    example = study.table("test").iloc[row]
+    support, support_scores, oppose, oppose_scores = find_influences(
+        study, row, k, algorithm, method
+    )
+    supporting, opposing = name_influences(
+        study, (support, support_scores), (oppose, oppose_scores)
+    )
+    return Explanation(
+        study=study.spec.name,
+        algorithm=algorithm,
+        method=method,
+        row=row,
+        id=str(example["id"]),
+        label=str(example["label"]),
+        **_prediction(study, row, algorithm),
+        supporting=supporting,
+        opposing=opposing,
+        badge=read_badge(study, algorithm, method),
+    )
+
+
+def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
+    """What the model says of a test example: None wherever it has not been asked."""
+    if not has_predictions(study, algorithm):
+        return dict.fromkeys(("predicted", "correct", "confidence", "margin"))
+    said = read_predictions(study, "test", algorithm).iloc[row]
+    return {
+        "predicted": str(said["predicted"]),
+        "correct": bool(said["correct"]),
+        "confidence": float(said["confidence"]),
+        "margin": float(said["margin"]),
+    }

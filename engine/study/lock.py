@@ -1,0 +1,24 @@
+"""One writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+
+from engine.store.errors import StoreError
+from engine.study.reader import StudyReader
+
+
+@contextlib.contextmanager
+def locked(study: StudyReader) -> Iterator[None]:
+    """Hold the study for writing; only one process can."""
+    with (study.root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{study.root} is being built, or retrained for, by another process. Wait for "
+                "it, or stop it first."
+            ) from error
+        yield

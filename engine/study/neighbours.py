@@ -1,0 +1,86 @@
+"""Which training examples the model sees as most like an example."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine import store
+from engine.attribution.search.similarity import Embeddings
+from engine.store import layout
+from engine.store.errors import DataloupeError
+from engine.store.layout import ROWS_PER_SHARD, Split
+from engine.store.records import Similarity
+from engine.study.names import resolve_algorithm
+from engine.study.rankings import read_faiss_index
+from engine.study.reader import StudyReader
+
+
+def has_neighbours(study: StudyReader, algorithm: str) -> bool:
+    """Whether it is known which training examples are alike, or why it cannot be."""
+    return layout.similarity_file(study.root, algorithm).exists()
+
+
+def read_similarity(study: StudyReader, algorithm: str | None = None) -> Similarity:
+    """What likeness is measured by. Raises StoreError before it is built."""
+    found = store.read_json(layout.similarity_file(study.root, resolve_algorithm(study, algorithm)))
+    if not found["checkpoints"]:
+        return Similarity(0, found["reason"])
+    return Similarity(
+        checkpoints=found["checkpoints"],
+        reason=found["reason"],
+        stored=found["recall_at"],
+        index=found["kind"],
+        recall=found["recall"],
+    )
+
+
+def read_embeddings(
+    study: StudyReader, split: Split, checkpoints: int, algorithm: str | None = None
+) -> Embeddings:
+    """The embeddings of a split at the first `checkpoints` models, memory-mapped."""
+    from engine.attribution.search.similarity import Embeddings
+
+    algorithm = resolve_algorithm(study, algorithm)
+    files = [layout.outputs_file(study.root, algorithm, m, split) for m in range(checkpoints)]
+    return Embeddings([store.read_tensors(file)["embeddings"] for file in files])
+
+
+def find_neighbours(
+    study: StudyReader, split: Split, row: int, k: int, algorithm: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k training rows that the model sees as most like one example, itself left out.
+
+    Returns (rows, similarities), most similar first: mean cosines of the embeddings. Up to
+    the stored k they are read; beyond it they come from the FAISS index, re-ranked exactly.
+
+    Raises:
+        DataloupeError: The model gives no embeddings. StoreError: They are not built yet.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    similarity = read_similarity(study, algorithm)
+    if not similarity.checkpoints:
+        raise DataloupeError(f"{algorithm} has no neighbours: {similarity.reason}.")
+    k = min(k, study.dataset.n_train - (split == "train"))
+    path = layout.neighbours_file(study.root, algorithm, split, row // ROWS_PER_SHARD)
+    found = {name: part[row % ROWS_PER_SHARD] for name, part in store.read_tensors(path).items()}
+    if k > len(found["index"]):
+        found = _nearest(study, split, row, k, algorithm)
+    rows, similarities = found["index"][:k], found["similarity"][:k]
+    return rows[rows >= 0], similarities[rows >= 0]
+
+
+def _nearest(
+    study: StudyReader, split: Split, row: int, k: int, algorithm: str
+) -> dict[str, np.ndarray]:
+    from engine.attribution.search.similarity import nearest
+    from engine.attribution.search.vector_index import candidates_for
+
+    measured = store.read_json(layout.similarity_file(study.root, algorithm))
+    used, at = measured["checkpoints"], np.array([row])
+    queries = read_embeddings(study, split, used, algorithm).rows(at)
+    candidates = candidates_for(k, measured)
+    index = read_faiss_index(layout.neighbours_index_file(study.root, algorithm))
+    itself = at if split == "train" else None
+    training = read_embeddings(study, "train", used, algorithm)
+    found = nearest(index, training, queries, k, candidates, itself)
+    return {name: part[0] for name, part in vars(found).items()}

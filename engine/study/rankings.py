@@ -1,0 +1,152 @@
+"""The strongest training examples of a prediction, and the reverse."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import store
+from engine.store import layout
+from engine.store.layout import ROWS_PER_SHARD
+from engine.store.records import Influence
+from engine.study.examples import shard_count
+from engine.study.names import resolve_algorithm, resolve_method
+from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
+
+
+def read_top(
+    study: StudyReader, algorithm: str | None = None, method: str | None = None
+) -> dict[str, np.ndarray]:
+    """Stored top-k of both signs for every test example, memory-mapped.
+
+    `support_index`, `oppose_index` int32 `[n_test, k]` (training rows, strongest first, -1
+    where there is no further example of that sign); `support_score`, `oppose_score` float32.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    return store.read_tensors(
+        layout.top_test_file(study.root, algorithm, resolve_method(study, algorithm, method))
+    )
+
+
+def read_top_of_training(
+    study: StudyReader, row: int, algorithm: str | None = None, method: str | None = None
+) -> dict[str, np.ndarray]:
+    """The reverse for one training row: the test rows it supports and opposes most, `[k]`."""
+    algorithm = resolve_algorithm(study, algorithm)
+    method = resolve_method(study, algorithm, method)
+    shard = store.read_tensors(
+        layout.top_train_file(study.root, algorithm, method, row // ROWS_PER_SHARD)
+    )
+    return {name: array[row % ROWS_PER_SHARD] for name, array in shard.items()}
+
+
+def read_principal_directions(
+    study: StudyReader, most: int, algorithm: str | None = None, method: str | None = None
+) -> np.ndarray | None:
+    """Training examples along the first principal directions of the attributions, rows of which
+    count alike however large their scores.
+
+    Returns:
+        float32 `[n_train, d]`, d ≤ `most`, strongest direction first, each turned so that its
+        entries sum to a positive number; None where the attribution space is not stored.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    method = resolve_method(study, algorithm, method)
+    files = [
+        layout.train_vectors_file(study.root, algorithm, method, n)
+        for n in range(shard_count(study, "train"))
+    ]
+    if not all(file.exists() for file in files):
+        return None
+    shards = [store.read_tensors(file)["vectors"][:, :most] for file in files]
+    found: np.ndarray = np.concatenate(shards)
+    return found * np.where(found.sum(axis=0) < 0, np.float32(-1), np.float32(1))
+
+
+def read_totals(
+    study: StudyReader, algorithm: str | None = None, method: str | None = None
+) -> dict[str, np.ndarray]:
+    """Sums of scores, positive and negative apart, float32, memory-mapped.
+
+    `train_support`, `train_oppose` `[n_train]`: of each training example over all test
+    predictions; `test_support`, `test_oppose` `[n_test]`: of each prediction over all training
+    examples.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    return store.read_tensors(
+        layout.totals_file(study.root, algorithm, resolve_method(study, algorithm, method))
+    )
+
+
+def find_influences(
+    study: StudyReader, test: int, k: int, algorithm: str | None = None, method: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The k strongest training rows of both signs for one test row.
+
+    Returns (support rows, support scores, oppose rows, oppose scores), strongest first. Up to
+    the stored k they are exact; beyond it they come from the FAISS index, re-ranked exactly.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    method = resolve_method(study, algorithm, method)
+    top = read_top(study, algorithm, method)
+    k = min(k, study.dataset.n_train)
+    if k > top["support_index"].shape[1]:
+        top = _search(study, test, k, algorithm, method)
+        test = 0
+    parts = []
+    for sign in ("support", "oppose"):
+        rows, scores = top[f"{sign}_index"][test, :k], top[f"{sign}_score"][test, :k]
+        parts += [rows[rows >= 0], scores[rows >= 0]]
+    return parts[0], parts[1], parts[2], parts[3]
+
+
+def read_index(study: StudyReader, algorithm: str, method: str) -> Any:
+    """The FAISS index over the training examples' vectors, kept once it is read."""
+    return read_faiss_index(layout.index_file(study.root, algorithm, method))
+
+
+def read_faiss_index(path: Path) -> Any:
+    """A FAISS index, kept in memory for as long as its file stays the same."""
+    status = path.stat()
+    return _read_faiss_index(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_faiss_index(path: Path, changed: int, size: int) -> Any:
+    from engine.attribution.search.vector_index import index_from_array
+
+    return index_from_array(store.read_tensors(path)["index"])
+
+
+def _search(
+    study: StudyReader, test: int, k: int, algorithm: str, method: str
+) -> dict[str, np.ndarray]:
+    from engine.attribution.search.vector_index import candidates_for, search
+
+    scores = read_score_matrix(study, algorithm, method)
+    tests = np.array([test])
+    vectors = store.read_tensors(layout.test_vectors_file(study.root, algorithm, method))["vectors"]
+    measured = store.read_json(layout.search_file(study.root, algorithm, method))
+    candidates = candidates_for(k, measured)
+    index = read_index(study, algorithm, method)
+    return vars(search(index, vectors[tests], partial(scores.pairs, tests), k, candidates))
+
+
+def name_influences(
+    study: StudyReader, *sides: tuple[np.ndarray, np.ndarray]
+) -> list[list[Influence]]:
+    """Training rows and their scores, with ids and labels: a list for each side."""
+    table = study.table("train")
+    return [
+        [
+            Influence(int(row), str(id_), str(label), float(score))
+            for row, id_, label, score in zip(
+                rows, table["id"].iloc[rows], table["label"].iloc[rows], scores, strict=True
+            )
+        ]
+        for rows, scores in sides
+    ]

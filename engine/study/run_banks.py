@@ -1,0 +1,123 @@
+"""The run bank of an algorithm, put together from its shards."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine import store
+from engine.attribution.datamodels import run_bank
+from engine.attribution.datamodels.run_bank import BankImport, RunBank
+from engine.store import layout
+from engine.store.errors import StoreError
+from engine.store.layout import SPLITS
+from engine.study.names import resolve_algorithm
+from engine.study.reader import StudyReader
+
+
+def wants_bank(study: StudyReader, algorithm: str) -> bool:
+    """Whether the algorithm has a run bank, or will have when the build is done."""
+    if layout.bank_import_file(study.root, algorithm).exists():
+        return True
+    return bool(wanted_runs(study)) and algorithm in study.spec.algorithms
+
+
+def is_tuned(study: StudyReader, algorithm: str) -> bool:
+    """Whether validation runs decide settings of TRAK."""
+    return bool(wants_bank(study, algorithm) and study.spec.trak.tunable)
+
+
+def wanted_runs(study: StudyReader) -> list[tuple[int, int]]:
+    """(mask, seed) of every subset run that the spec asks for."""
+    runs = study.spec.subset_runs
+    return [(mask, seed) for mask in range(runs.masks) for seed in range(runs.seeds)]
+
+
+def run_seed(study: StudyReader, mask: int, seed: int) -> int:
+    """Seed of a subset run's training; the same for all algorithms."""
+    return int(store.fingerprint_of("subset run", study.spec.seed, mask, seed)[:7], 16)
+
+
+def finished_runs(study: StudyReader, algorithm: str) -> set[tuple[int, int]]:
+    """(mask, seed) of those subset runs that are there."""
+    folder = layout.bank_folder(study.root, algorithm)
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return {
+        run
+        for run in wanted_runs(study)
+        if layout.run_file(study.root, algorithm, *run).name in names
+    }
+
+
+def read_bank_import(study: StudyReader, algorithm: str | None = None) -> BankImport | None:
+    """Where the algorithm's run bank came from; None where this study trains it."""
+    path = layout.bank_import_file(study.root, resolve_algorithm(study, algorithm))
+    return BankImport(**store.read_json(path)) if path.exists() else None
+
+
+def has_bank(study: StudyReader, algorithm: str) -> bool:
+    """Whether there is a run bank, whole: an imported one, or the one the spec asks for."""
+    if layout.bank_import_file(study.root, algorithm).exists():
+        return True
+    wanted = wanted_runs(study)
+    return bool(wanted) and len(finished_runs(study, algorithm)) == len(wanted)
+
+
+def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = True) -> RunBank:
+    """The run bank: masks, and what models trained on them say.
+
+    Args:
+        train: Also read the outputs on training examples, the larger part.
+
+    Raises:
+        StoreError: There is none, some runs are not finished yet, or one cannot be used.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    if about := read_bank_import(study, algorithm):
+        files = [
+            layout.imported_runs_file(study.root, algorithm, about.fingerprint, n)
+            for n in range(about.shards)
+        ]
+        return run_bank.gather(about, map(store.read_tensors, files), study.dataset.n_train, train)
+    _check_that_bank_is_whole(study, algorithm)
+    n_train, runs = study.dataset.n_train, study.spec.subset_runs
+    masks = np.empty((runs.masks, n_train), dtype=bool)
+    outputs = {
+        split: np.empty((runs.masks, study.dataset.rows(split)), np.float32)
+        for split in SPLITS
+        if train or split == "test"
+    }
+    for mask in range(runs.masks):
+        shards = [_read_run(study, algorithm, mask, seed) for seed in range(runs.seeds)]
+        masks[mask] = run_bank.unpack(shards[0]["mask"], n_train)
+        for split, rows in outputs.items():
+            rows[mask] = run_bank.mean_of_seeds(shard[split] for shard in shards)
+    return RunBank(
+        masks=masks,
+        train=outputs.get("train"),
+        test=outputs["test"],
+        seeds=np.full(runs.masks, runs.seeds),
+        numbers=np.arange(runs.masks),
+    )
+
+
+def _check_that_bank_is_whole(study: StudyReader, algorithm: str) -> None:
+    wanted, found = len(wanted_runs(study)), len(finished_runs(study, algorithm))
+    if not wanted:
+        raise StoreError(
+            f"{study.root} has no run bank of {algorithm}: set `masks` under [subset_runs] in "
+            f"study.toml, then `dataloupe build {study.root}`; or `dataloupe import bank`."
+        )
+    if found < wanted:
+        raise StoreError(
+            f"The run bank of {algorithm} has {found} of {wanted} runs so far. "
+            f"`dataloupe build {study.root}` makes the others."
+        )
+
+
+def _read_run(study: StudyReader, algorithm: str, mask: int, seed: int) -> dict[str, np.ndarray]:
+    path = layout.run_file(study.root, algorithm, mask, seed)
+    shard = store.read_tensors(path)
+    for split in SPLITS:
+        if fault := run_bank.fault(shard[split]):
+            raise store.broken(path, f"{fault} on the {split} split")
+    return shard

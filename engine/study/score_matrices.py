@@ -1,0 +1,90 @@
+"""The attributions of a study as objects that compute any part of `[n_test, n_train]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine import store
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.matrix import Scores
+from engine.attribution.trak.solver import Solver
+from engine.store import layout
+from engine.store.layout import TRAK
+from engine.study.examples import shard_count
+from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.reader import StudyReader
+
+if TYPE_CHECKING:
+    pass
+
+
+def read_score_matrix(
+    study: StudyReader, algorithm: str | None = None, method: str = TRAK
+) -> Scores:
+    """The attributions as an object that computes any part of `[n_test, n_train]`."""
+    from engine.attribution.scores.dense import DenseScores
+
+    algorithm = resolve_algorithm(study, algorithm)
+    if method != TRAK:
+        shards = range(shard_count(study, "test"))
+        files = [
+            layout.method_scores_file(study.root, algorithm, method, shard) for shard in shards
+        ]
+        stored = [store.read_tensors(file) for file in files]
+        if "indptr" in stored[0]:
+            from engine.attribution.scores.sparse import SparseScores, from_stored
+
+            return SparseScores([from_stored(shard, study.dataset.n_train) for shard in stored])
+        return DenseScores([shard["scores"] for shard in stored])
+    weighting = store.read_tensors(layout.weighting_file(study.root, algorithm))
+    if store.read_json(layout.solver_file(study.root, algorithm))["kind"] == "primal":
+        checkpoints = study.checkpoints(algorithm)
+        return read_factor_scores(study, algorithm, checkpoints, **weighting)
+    files = [
+        layout.scores_file(study.root, algorithm, shard)
+        for shard in range(shard_count(study, "test"))
+    ]
+    return DenseScores([store.read_tensors(f)["scores"] for f in files], weighting.get("threshold"))
+
+
+def read_factor_scores(
+    study: StudyReader,
+    algorithm: str,
+    checkpoints: int,
+    out_to_loss: np.ndarray,
+    threshold: np.ndarray | None = None,
+) -> FactorScores:
+    """TRAK by its first checkpoints, with the primal solver. See `FactorScores` for the arrays."""
+    from engine.attribution.scores.factors import FactorScores
+
+    first, shards = range(checkpoints), range(shard_count(study, "train"))
+    features = [[layout.features_file(study.root, algorithm, m, n) for n in shards] for m in first]
+    factors = [layout.factors_file(study.root, algorithm, m) for m in first]
+    return FactorScores(
+        features=[[store.read_tensors(f)["features"] for f in files] for files in features],
+        factors=[store.read_tensors(f)["factors"] for f in factors],
+        out_to_loss=out_to_loss,
+        threshold=threshold,
+    )
+
+
+def score_rows(
+    study: StudyReader,
+    tests: Sequence[int] | np.ndarray,
+    algorithm: str | None = None,
+    method: str | None = None,
+) -> np.ndarray:
+    """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
+    algorithm = resolve_algorithm(study, algorithm)
+    rows = np.array([resolve_row(study, "test", int(test)) for test in tests], dtype=np.int64)
+    return read_score_matrix(study, algorithm, resolve_method(study, algorithm, method)).rows(rows)
+
+
+def stored_solver(study: StudyReader, algorithm: str) -> Solver:
+    """The solver that the study's scores took."""
+    stored = store.read_json(layout.solver_file(study.root, algorithm))
+    return Solver(**{field.name: stored[field.name] for field in fields(Solver)})

@@ -1,0 +1,111 @@
+"""How far the scores of a method can be trusted: its measured quality and its badge."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine import store
+from engine.attribution.evaluation.quality import Quality
+from engine.store import layout
+from engine.store.errors import StoreError
+from engine.store.layout import TRAK
+from engine.store.records import Badge
+from engine.study.methods import method_title, read_quality
+from engine.study.names import resolve_algorithm, resolve_method
+from engine.study.progress import stage_progress
+from engine.study.reader import StudyReader
+
+
+def read_badge(
+    study: StudyReader, algorithm: str | None = None, method: str | None = None
+) -> Badge:
+    """How the scores were made and how good they are."""
+    algorithm = resolve_algorithm(study, algorithm)
+    method = resolve_method(study, algorithm, method)
+    search = store.read_json(layout.search_file(study.root, algorithm, method))
+    found = {
+        "index": search["kind"],
+        "recall": search["recall"],
+        "recall_at": search["recall_at"],
+    }
+    quality = read_quality(study, algorithm)
+    if quality is not None and method in quality.methods:
+        measured = quality.methods[method]
+        found |= {
+            "lds": measured.lds.mean,
+            "lds_low": measured.lds.low,
+            "lds_high": measured.lds.high,
+        }
+        if measured.units is not None:
+            found |= {
+                "slope": measured.units.slope.mean,
+                "slope_low": measured.units.slope.low,
+                "slope_high": measured.units.slope.high,
+                "r_squared": measured.units.r_squared,
+            }
+    if method != TRAK:
+        return Badge(
+            **store.read_json(layout.method_file(study.root, algorithm, method))["badge"], **found
+        )
+    solver = store.read_json(layout.solver_file(study.root, algorithm))
+    return Badge(
+        method=method_title(study, algorithm, method),
+        solver=solver["kind"],
+        checkpoints=search["checkpoints"],
+        wanted=study.uploads[algorithm].wanted if algorithm in study.uploads else 0,
+        features=None if solver["kind"] == "dual-exact" else solver["proj_dim"],
+        damping=solver["damping"],
+        soft_threshold=solver.get("soft_threshold", 0.0),
+        reason=solver["reason"],
+        **found,
+    )
+
+
+def require_quality(study: StudyReader, algorithm: str | None = None) -> Quality:
+    """How far each method can be trusted.
+
+    Raises:
+        StoreError: It is not measured, with what is missing for it.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    quality = read_quality(study, algorithm)
+    if quality is not None:
+        return quality
+    build = f"`dataloupe build {study.root}`"
+    steps = {step.stage: step for step in stage_progress(study) if step.algorithm == algorithm}
+    runs = steps.get("bank")
+    if runs is None:
+        raise StoreError(
+            f"How far scores of {algorithm} can be trusted is measured on models trained on "
+            "random parts of the data, and there are none: add `[subset_runs]` with "
+            f"`masks = 200` to {layout.spec_file(study.root)}, then {build}."
+        )
+    if not runs.complete:
+        raise StoreError(
+            f"Scores of {algorithm} are measured when all subset runs are there: so far "
+            f"{runs.done:,} of {runs.total:,} are. {build} makes the others."
+        )
+    raise StoreError(f"Scores of {algorithm} are not measured yet. {build} does it.")
+
+
+def read_predicted_and_actual(
+    study: StudyReader, algorithm: str | None = None, method: str | None = None
+) -> dict[str, np.ndarray]:
+    """What a method predicts of the test runs, memory-mapped float32 `[n_test, runs]`.
+
+    `predicted`: calibrated outputs, `actual`: the runs' outputs, and, where the method gives
+    intervals, `deviation`: the standard deviation it states for each.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    path = layout.predicted_file(study.root, algorithm, resolve_method(study, algorithm, method))
+    return store.read_tensors(path)
+
+
+def read_lds_of_each(
+    study: StudyReader, algorithm: str | None = None, method: str | None = None
+) -> np.ndarray:
+    """LDS of every test example by itself, on the test runs: float64 `[n_test]`."""
+    from engine.attribution.evaluation.lds import spearman
+
+    outputs = read_predicted_and_actual(study, algorithm, method)
+    return spearman(outputs["predicted"], outputs["actual"])

@@ -1,0 +1,39 @@
+"""What a page of the dashboard shows, read from its AppTest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+
+def words(app: AppTest) -> str:
+    """All of our own HTML on the page, without the style sheet."""
+    return "\n".join(part.value for part in app.html if not part.value.startswith("<style"))
+
+
+def cards(app: AppTest, group: int = 0, gallery: int = 0) -> list[dict[str, Any]]:
+    """What a gallery of the page shows."""
+    galleries = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
+    found = [gallery for gallery in galleries if "groups" in gallery]
+    items: list[dict[str, Any]] = found[gallery]["groups"][group]["items"]
+    return items
+
+
+def group_words(app: AppTest) -> list[str]:
+    galleries = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
+    gallery = next(gallery for gallery in galleries if "groups" in gallery)
+    return [group["words"] for group in gallery["groups"]]
+
+
+def component_of(app: AppTest, name: str) -> list[dict[str, Any]]:
+    """The data of the page's components that have this entry."""
+    found = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
+    return [data for data in found if name in data]
+
+
+def component(app: AppTest, name: str) -> dict[str, Any]:
+    """The data of the page's component that has this entry."""
+    (data,) = component_of(app, name)
+    return data

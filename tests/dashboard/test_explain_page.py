@@ -1,0 +1,214 @@
+"""The page Explain in every state."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from dashboard.parts.controls.downloads import as_csv, as_json
+from dashboard.parts.gallery.cards import signed
+from dashboard.parts.gallery.example_header import odds, probabilities
+from engine.api import Study
+from engine.store.records import Influence
+from engine.study.models import read_probabilities
+from engine.study.names import resolve_row
+from engine.study.rankings import find_influences, read_totals
+from tests.builders.page_contents import cards, component, group_words, words
+
+
+def example(study: Study, correct: bool) -> str:
+    return f"test-{int(np.flatnonzero(study.predictions('test')['correct'] == correct)[0])}"
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bool) -> None:
+    test = example(complete_study, correct)
+    app = visit(complete_study, "explain", test=test)
+    row = resolve_row(complete_study, "test", test)
+    support, support_scores, oppose, _ = find_influences(complete_study, row, 12)
+    assert [card["row"] for card in cards(app, 0)] == list(support)
+    assert [card["row"] for card in cards(app, 1)] == list(oppose)
+    assert all(card["score"].startswith("+") for card in cards(app, 0))
+    assert all(card["score"].startswith("−") for card in cards(app, 1))
+    assert cards(app, 0)[0]["name"] == complete_study.table("train")["label"][support[0]]
+    bars = [card["bar"] for side in (0, 1) for card in cards(app, side)]
+    assert max(bars) == pytest.approx(1)
+    assert bars[1] == pytest.approx(float(support_scores[1]) * bars[0] / float(support_scores[0]))
+    towards, away = group_words(app)
+    label, predicted = (
+        complete_study.table("test")["label"][row],
+        complete_study.predictions("test")["predicted"][row],
+    )
+    assert f"true label, “{label}”" in towards
+    assert f"Why “{predicted}”?" in words(app)
+    if correct:
+        assert "Predicted correctly" in words(app)
+        assert "away from that" in away
+    else:
+        assert "Predicted wrongly" in words(app)
+        assert f"to the wrong “{predicted}”" in away
+
+
+def test_the_badge_stands_beside_the_scores(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "explain", test="test-1")
+    shown = words(app)
+    for told in ("TRAK", "32,768 per checkpoint", "Not measured", "Uncalibrated", "recall@20"):
+        assert told in shown
+
+
+def test_k_changes_both_sides_and_the_url(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "explain", test="test-1", k="5")
+    assert [len(cards(app, side)) for side in (0, 1)] == [5, 5]
+    app.number_input(key="k").set_value(7).run()
+    assert [len(cards(app, side)) for side in (0, 1)] == [7, 7]
+    assert app.query_params["k"] == "7"
+    app.number_input(key="k").set_value(12).run()
+    assert "k" not in app.query_params
+
+
+def test_previous_and_next_stay_in_the_slice(visit: Any, complete_study: Study) -> None:
+    wrong = np.flatnonzero(~complete_study.predictions("test")["correct"])
+    app = visit(complete_study, "explain", test=f"test-{wrong[0]}", result="wrong")
+    assert app.button(key="previous").disabled
+    app.button(key="next").click().run()
+    assert app.query_params["test"] == f"test-{wrong[1]}"
+    assert f"<b>2</b> of {len(wrong)}" in words(app)
+    app.button(key="previous").click().run()
+    assert app.query_params["test"] == f"test-{wrong[0]}"
+    right = np.flatnonzero(complete_study.predictions("test")["correct"])
+    outside = visit(complete_study, "explain", test=f"test-{right[0]}", result="wrong")
+    assert f"<b>not one</b> of {len(wrong)}" in words(outside)
+
+
+def test_the_link_is_complete(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "explain", test="test-3", result="wrong", k="4")
+    wanted = {
+        "study": complete_study.dataset.fingerprint[:8],
+        "algorithm": "cnn",
+        "result": "wrong",
+    }
+    wanted |= {"method": "trak", "k": "4", "test": "test-3"}
+    assert dict(app.query_params) == wanted
+
+
+def test_without_an_example_explain_offers_mistakes(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "explain")
+    assert "Which test picture shall be explained?" in words(app)
+    margins = complete_study.predictions("test")["margin"].to_numpy()
+    shown = [margins[card["row"]] for card in cards(app)]
+    assert shown == sorted(shown)
+    assert all(card["wrong"] for card in cards(app))
+
+
+def test_cards_of_an_explanation_lead_to_the_training_view(
+    visit: Any, complete_study: Study
+) -> None:
+    app = visit(complete_study, "explain", test="test-1", result="wrong")
+    card = cards(app, 0)[0]
+    assert card["href"].startswith("training?")
+    asked = parse_qs(urlparse(card["href"]).query)
+    assert asked["train"] == [f"train-{card['row']}"]
+    assert asked["test"] == ["test-1"]
+    assert asked["result"] == ["wrong"]
+
+
+def test_the_likeliest_classes_stand_with_their_probabilities(
+    visit: Any, complete_study: Study
+) -> None:
+    shown = words(visit(complete_study, "explain", test="test-1"))
+    found = read_probabilities(complete_study, "test", 1)
+    assert found.sum() == pytest.approx(1, abs=1e-6)
+    assert f"<span>{found.max():.1%}</span>" in shown
+    assert shown.count("<li data-label=") == 4
+
+
+def test_the_label_is_shown_however_unlikely() -> None:
+    html = probabilities(list("abcdef"), np.array([0.4, 0.3, 0.2, 0.06, 0.03, 0.01]), "f")
+    assert html.count("<li") == 4
+    assert '<li data-label="true"><span><span class="dl-clamp" title="f">' in html
+    assert "1.0%" in html
+
+
+def test_each_side_says_what_it_is_made_of(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "explain", test="test-1")
+    rows, scores, _, oppose_scores = find_influences(complete_study, 1, 12)
+    labels = complete_study.table("train")["label"].iloc[rows]
+    support, oppose = component(app, "groups")["groups"]
+    assert sum(number for _, number in support["makeup"]) == 12
+    label, number = support["makeup"][0]
+    assert number == (labels == label).sum() == labels.value_counts().iloc[0]
+    totals = read_totals(complete_study)
+    assert sum(support["shares"]) == pytest.approx(scores.sum() / totals["test_support"][1])
+    assert sum(oppose["shares"]) == pytest.approx(oppose_scores.sum() / totals["test_oppose"][1])
+
+
+def test_an_explanation_can_be_taken_away(visit: Any, complete_study: Study) -> None:
+    explanation = complete_study.explain("test-1", k=5)
+    taken = json.loads(as_json(explanation, "f00d"))
+    assert taken["data_fingerprint"] == "f00d"
+    assert [one["row"] for one in taken["supporting"]] == list(
+        find_influences(complete_study, 1, 5)[0]
+    )
+    lines = list(csv.DictReader(io.StringIO(as_csv(explanation))))
+    assert [float(line["score"]) for line in lines] == [
+        one.score for one in explanation.supporting + explanation.opposing
+    ]
+    app = visit(complete_study, "explain", test="test-1", k="5")
+    assert [button.proto.label for button in app.get("download_button")] == ["JSON", "CSV"]
+    scope: dict[str, Any] = {}
+    exec(app.code[0].value, scope)
+    assert scope["explanation"] == explanation
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_the_csv_is_a_formula(complete_study: Study, start: str) -> None:
+    evil = f"{start}cmd|'/c calc'!A1"
+    influence = Influence(1, evil, evil, -0.5)
+    explanation = replace(complete_study.explain(0, k=1), id=evil, opposing=[influence])
+    line = list(csv.DictReader(io.StringIO(as_csv(explanation))))[-1]
+    assert line["id"] == line["label"] == line["test_id"] == f"'{evil}"
+    assert line["score"] == "-0.5"  # A number is one.
+
+
+def test_an_example_that_does_not_exist(visit: Any, complete_study: Study) -> None:
+    for test in ("nobody", "40", "-1", "<b>x</b>", "9" * 400, "²"):
+        app = visit(complete_study, "explain", test=test)
+        assert "There is no test picture" in words(app)
+        assert "<b>x</b>" not in words(app)
+        assert app.button(key="back").label == "Go to Explore"
+
+
+def test_an_example_by_its_row_number(visit: Any, complete_study: Study) -> None:
+    assert "test-7" in words(visit(complete_study, "explain", test="7"))
+
+
+@given(some.floats(-60, 60))
+def test_odds_are_true(margin: float) -> None:
+    said = odds(margin)
+    if "even" in said:
+        assert abs(margin) < 0.1
+    else:
+        assert ("for the" in said) == (margin > 0)
+        if "over" in said:
+            assert math.exp(abs(margin)) >= 1000
+        else:
+            number = float(said.split("about ")[1].split(" to")[0])
+            assert number == pytest.approx(math.exp(abs(margin)), rel=0.06)
+
+
+@given(some.floats(1e-12, 1e9), some.floats(-1, 1))
+def test_scores_keep_sign_and_three_digits(largest: float, part: float) -> None:
+    score = part * largest
+    said = signed(score, largest)
+    assert said[0] in "+−"
+    assert float(said.replace("−", "-")) == pytest.approx(score, abs=0.006 * largest)

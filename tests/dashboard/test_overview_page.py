@@ -1,0 +1,129 @@
+"""The page Overview in every state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from dashboard.parts.charts.confusion_matrix import confusion_counts, most_mistaken
+from dashboard.read.studies import Examples, mix_ups
+from engine.api import Study
+from engine.study.rankings import read_totals
+from tests.builders.page_contents import cards, component, words
+from tests.builders.synthetic_study import CLASSES, write_study
+
+
+def test_overview_counts_and_links_every_confusion(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "overview", result="wrong")
+    table = complete_study.table("test").join(complete_study.predictions("test"))
+    rows = component(app, "rows")["rows"]
+    for label, cells in zip(CLASSES, rows, strict=True):
+        for predicted, cell in zip(CLASSES, cells, strict=True):
+            both = (table["label"] == label) & (table["predicted"] == predicted)
+            assert cell["count"] == both.sum()
+            if not cell["count"]:
+                continue
+            asked = parse_qs(urlparse(cell["href"]).query)
+            assert (asked["label"], asked["predicted"]) == ([label], [predicted])
+            assert "result" not in asked
+    assert f"{table['correct'].mean():.1%}" in words(app)
+    assert f"{(~table['correct']).sum()}<small>test pictures" in words(app)
+
+
+def test_overview_shows_what_weighs_most_and_the_badge_in_full(
+    visit: Any, complete_study: Study
+) -> None:
+    app = visit(complete_study, "overview")
+    totals = read_totals(complete_study)
+    weight = totals["train_support"] - totals["train_oppose"]
+    shown = cards(app)
+    assert [card["row"] for card in shown] == list(np.argsort(-weight, kind="stable")[:22])
+    assert shown[0]["href"].startswith("training?")
+    assert shown[0]["bar"] == 1
+    for told in ("32,768 per checkpoint", "Not measured", "recall@20", "gave no warning"):
+        assert told in words(app)
+
+
+def test_overview_leads_to_the_mistakes(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "overview")
+    (button,) = [b for b in app.button if "mistakes" in b.label]
+    button.click().run()
+    wrong = np.flatnonzero(~complete_study.predictions("test")["correct"])
+    assert [card["row"] for card in cards(app)] == list(wrong)
+    app = visit(complete_study, "overview")
+    (button,) = [b for b in app.button if "most confident" in b.label]
+    button.click().run()
+    worst = complete_study.predictions("test")["margin"].iloc[wrong].idxmin()
+    assert app.query_params["test"] == f"test-{worst}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "told", "absent"),
+    [
+        ("spec", "nothing is computed yet", "Test accuracy"),
+        ("data", "the checkpoints have spoken", "Test accuracy"),
+        ("predictions", "as soon as it is scored", "Most influential"),
+    ],
+)
+def test_overview_of_a_study_that_is_still_built(
+    visit: Any, tmp_path: Path, stage: Any, told: str, absent: str
+) -> None:
+    app = visit(write_study(tmp_path / "s", stage=stage), "overview")
+    assert told in words(app)
+    assert absent not in words(app)
+
+
+@given(some.lists(some.tuples(some.integers(0, 4), some.integers(0, 4)), min_size=1))
+def test_confusions_are_counted(pairs: list[tuple[int, int]]) -> None:
+    label, predicted = np.array(pairs).T
+    codes = {"label": label, "predicted": predicted}
+    found = Examples(pd.DataFrame(index=range(len(pairs))), pd.Index([]), list("abcde"), codes)
+    counts = confusion_counts(found)
+    assert all(counts[a, b] == pairs.count((a, b)) for a in range(5) for b in range(5))
+    listed = mix_ups(found, {})
+    assert {one[:2] for one in listed} == {(a, b) for a, b in pairs if a != b}
+    assert [number for *_, number in listed] == sorted(
+        (counts[one[:2]] for one in listed), reverse=True
+    )
+    mistaken = most_mistaken(found)
+    assert {one[0] for one in mistaken} == {a for a, b in pairs if a != b}
+    for place, wrong, of in mistaken:
+        assert of == sum(a == place for a, _ in pairs)
+        assert wrong == sum(a == place != b for a, b in pairs)
+    assert [wrong / of for _, wrong, of in mistaken] == sorted(
+        (wrong / of for _, wrong, of in mistaken), reverse=True
+    )
+
+
+def test_mix_ups_among_a_thousand_classes(visit: Any, tmp_path: Path) -> None:
+    classes = [f"class {n}" for n in range(1000)]
+    study = write_study(tmp_path / "s", n_test=400, classes=classes, wrong=0.5)
+    table = study.table("test").join(study.predictions("test"))
+    wrong = table[~table["correct"]]
+    app = visit(study, "overview")
+    pairs, mistaken = component(app, "lists")["lists"]
+    number = len(wrong.groupby(["label", "predicted"]))
+    assert pairs["title"] == f"Most frequent mix-ups (24 / {number})"
+    for cell in pairs["cells"]:
+        asked = parse_qs(urlparse(cell["href"]).query)
+        both = (wrong["label"] == asked["label"][0]) & (wrong["predicted"] == asked["predicted"][0])
+        assert cell["count"] == both.sum() > 0
+    for cell in mistaken["cells"]:
+        asked = parse_qs(urlparse(cell["href"]).query)
+        assert asked["result"] == ["wrong"]
+        assert cell["count"] == (wrong["label"] == asked["label"][0]).sum() > 0
+    label = wrong["label"].iloc[0]
+    app.selectbox(key="confused").select_index(classes.index(label)).run()
+    (pairs,) = component(app, "lists")["lists"]
+    concerned = wrong[(wrong["label"] == label) | (wrong["predicted"] == label)]
+    assert sum(cell["count"] for cell in pairs["cells"]) == len(concerned)
+    explore = visit(study, result="wrong")
+    assert len(explore.selectbox(key="label").options) == 1000
+    assert len(explore.selectbox(key="pair").options) == min(number, 100)
