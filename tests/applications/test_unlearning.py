@@ -44,20 +44,29 @@ from engine.tasks import load_task, margin
 from engine.training.outputs import read_batch
 from engine.training.weights import load_weights
 from tests.build.test_build import change
+from tests.builders.copies import copy_of
 
 FORGET = tuple(range(3, 60, 4))
 N = 4
 
 
 @pytest.fixture(scope="module")
-def study(own_study: Study) -> Study:
-    return own_study
+def with_audit(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Audit]:
+    """A study with an audit: two methods, judged with few models."""
+    study = copy_of(small_study, tmp_path_factory.mktemp("audited") / "study")
+    methods = ["matching", "ascent"]
+    return study, audit(study, FORGET, methods=methods, models=N, budget=0.2, workers=0)
+
+
+@pytest.fixture
+def study(with_audit: tuple[Study, Audit], tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(with_audit[0], tmp_path / "study")
 
 
 @pytest.fixture(scope="module")
-def audited(study: Study) -> Audit:
-    """Two methods, judged with few models."""
-    return audit(study, FORGET, methods=["matching", "ascent"], models=N, budget=0.2, workers=0)
+def audited(with_audit: tuple[Study, Audit]) -> Audit:
+    return with_audit[1]
 
 
 # --- what is foretold -----------------------------------------------------------------------------
@@ -96,12 +105,10 @@ def test_margins_without_torch_are_those_of_the_task() -> None:
     np.testing.assert_allclose(margins(logits, labels), wanted)
 
 
-@pytest.fixture(scope="module")
-def with_logits(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+@pytest.fixture
+def with_logits(study: Study) -> Study:
     """The study, with a bank that keeps logits."""
-    root = tmp_path_factory.mktemp("logits") / "study"
-    shutil.copytree(study.root, root)
-    own = change(root, "masks = 15", "masks = 15\nlogits = true")
+    own = change(study.root, "masks = 15", "masks = 15\nlogits = true")
     own.build(workers=0, rebuild="bank")
     return own
 
@@ -220,7 +227,7 @@ def test_what_chooses_is_like_what_is_forgotten(
     scores = ways[:, np.arange(300) % 2] + rng.normal(0, 0.5, (60, 300))
     scores *= rng.lognormal(size=300)  # how strong an example is does not matter
     dense = DenseScores([scores.astype(np.float32)])
-    monkeypatch.setattr(Study, "score_matrix", lambda *_: dense)
+    monkeypatch.setattr(validation, "read_score_matrix", lambda *_: dense)
     found = validation_set(Study.open(study.root), "mlp", tuple(forget))
     assert len(found) == len(forget)
     assert {row % 2 for row in found} == {forget.start}
@@ -238,7 +245,7 @@ def test_what_chooses_leaves_every_class_an_example(
     scores = rng.standard_normal((60, 300))
     scores[:, [*forget, *lone]] = rng.standard_normal((60, 1))
     dense = DenseScores([scores.astype(np.float32)])
-    monkeypatch.setattr(Study, "score_matrix", lambda *_: dense)
+    monkeypatch.setattr(validation, "read_score_matrix", lambda *_: dense)
     monkeypatch.setattr(validation, "labels_of", lambda study, rows: labels[rows])
     found = validation_set(Study.open(study.root), "mlp", forget)
     assert len(found) == 150 // 4
@@ -272,10 +279,10 @@ def test_what_was_foretold_of_other_rows_is_not_taken_for_these(
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:
     model = model_without(study, "mlp", FORGET, FIRST_ORACLE + 1, "cpu")
     task, rows = load_task("image-classification"), rows_of(study, FORGET)
-    found = store.read_tensors(oracle_file(study, "mlp", FORGET, 1))["train_logits"]
+    said = store.read_tensors(oracle_file(study, "mlp", FORGET, 1))["train_logits"]
     with torch.no_grad():
         wanted = task.predict(model, examples(study, rows.all).batch)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(said, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_audit_judges_each_method_beside_the_floor(audited: Audit) -> None:

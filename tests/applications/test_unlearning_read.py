@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from engine.attribution.evaluation.quality import Measured
 from engine.attribution.softmax import margins
 from engine.running.jobs.kinds import kind
 from engine.store import layout
+from tests.builders.copies import copy_of
 
 FORGET = tuple(range(3, 60, 4))
 N = 4
@@ -39,14 +41,22 @@ def quiet(done: int, total: int, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(own_study: Study) -> Study:
-    return own_study
+def with_audit(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Audit]:
+    """A study with an audit: two methods, judged with few models."""
+    study = copy_of(small_study, tmp_path_factory.mktemp("audited") / "study")
+    methods = ["ascent", "finetune"]
+    return study, audit(study, FORGET, methods=methods, models=N, budget=0.2, workers=0)
+
+
+@pytest.fixture
+def study(with_audit: tuple[Study, Audit], tmp_path: Path) -> Study:
+    """A copy of it."""
+    return copy_of(with_audit[0], tmp_path / "study")
 
 
 @pytest.fixture(scope="module")
-def audited(study: Study) -> Audit:
-    """Two methods, judged with few models."""
-    return audit(study, FORGET, methods=["ascent", "finetune"], models=N, budget=0.2, workers=0)
+def audited(with_audit: tuple[Study, Audit]) -> Audit:
+    return with_audit[1]
 
 
 # --- what is foretold -----------------------------------------------------------------------------
@@ -54,9 +64,9 @@ def audited(study: Study) -> Audit:
 
 def test_margins_are_foretold_by_a_job_and_read_without_it(study: Study) -> None:
     assert foretold(study, "mlp", FORGET) is None
-    asked = kind("foretell").checked(study, {"forget": ["train-3", *FORGET]})
+    asked = kind("predict").checked(study, {"forget": ["train-3", *FORGET]})
     assert asked["forget"] == list(FORGET)
-    kind("foretell").work(study, asked, quiet)
+    kind("predict").work(study, asked, quiet)
     found = foretold(study, "mlp", FORGET)
     assert found is not None
     assert found.calibrated
@@ -79,10 +89,10 @@ def test_what_forgotten_examples_were_and_became(study: Study, audited: Audit) -
     for one in (found.before, found.unlearned, found.oracle):
         assert one.shape == (N, len(FORGET))
     files = [oracle_file(study, "mlp", FORGET, number) for number in range(N)]
-    kept = read_logits(files, rows_of(study, FORGET).all)
-    logits, labels = kept.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
+    said = read_logits(files, rows_of(study, FORGET).all)
+    logits, labels = said.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
     np.testing.assert_allclose(found.oracle, margins(logits, labels))
-    tests = margins(kept.test, labels_of(study))
+    tests = margins(said.test, labels_of(study))
     assert membership(found.oracle, tests) == pytest.approx(audited.membership)
     assert np.abs(found.unlearned - found.before).mean() > 0.01
     checkpoints = [
@@ -98,7 +108,6 @@ def test_audits_of_another_version_are_left_out(study: Study, audited: Audit) ->
     path = layout.unlearning_audit_file(study.root, "mlp", "0" * 16)
     store.write_json(path, {**audited.to_dict(), "code": 1}, "0" * 16)
     assert [one.id for one in read_audits(study)] == [audited.id]
-    path.unlink()
 
 
 def measured(mean: float, reach: float = 0.1) -> Measured:
@@ -208,14 +217,14 @@ def test_every_method_has_words() -> None:
 
 
 def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) -> None:
+    kind("predict").work(study, kind("predict").checked(study, {"forget": list(FORGET)}), quiet)
     script = (
         "import sys\n"
-        "from engine.study.reader import Study\n"
+        "from engine import Study\n"
         "from engine.applications.unlearning.audit_record import read_audits\n"
         "from engine.applications.unlearning.certificate import certified_file, check_job\n"
         "from engine.applications.unlearning.predicted_effect import foretold\n"
-        "from engine.applications.unlearning.before_after import read_before_after\n"
-        "from engine.applications.unlearning.cost import audit_cost\n"
+        "        "
         f"study, rows = Study.open({str(study.root)!r}), {FORGET!r}\n"
         "assert foretold(study, 'mlp', rows) is not None\n"
         "(audit,) = read_audits(study)\n"
