@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,10 @@ def test_opening_a_study_does_not_import_torch() -> None:
         "assert 'torch' not in sys.modules and 'streamlit' not in sys.modules, 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_no_html_or_css_in_the_engine() -> None:
+    """Pages lie in assets/, where templates escape what they are filled with."""
+    markup = re.compile(r"</[a-z]|<(div|span|table|style|html|body|img)\b|[;{] ?(color|font-size):")
+    for path in sorted((ROOT / "engine").rglob("*.py")):
+        assert not markup.search(path.read_text()), path

@@ -131,26 +131,27 @@ def test_a_log_file_fills_while_a_build_runs(study_folder: Path, tmp_path: Path)
 OWN_CODE = """\
 import datasets
 import numpy as np
+from PIL import Image
 from torch import nn
 
 
 def data():
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["dark", "light"])
+    )
     rng = np.random.default_rng(0)
+
     def split(n):
         labels = rng.integers(2, size=n)
-        pictures = rng.integers(0, 100, (n, 4, 4), dtype=np.uint8) + 100 * labels[:, None, None]
-        rows = {"image": [p.astype(np.uint8).tolist() for p in pictures], "label": labels}
-        return datasets.Dataset.from_dict(
-            rows, datasets.Features(
-                image=datasets.Array2D((4, 4), "uint8"),
-                label=datasets.ClassLabel(names=["dark", "light"]),
-            )
-        )
+        grays = rng.integers(0, 100, (n, 8, 8)) + 100 * labels[:, None, None]
+        pictures = [Image.fromarray(gray.astype(np.uint8)) for gray in grays]
+        return datasets.Dataset.from_dict({"image": pictures, "label": labels}, features)
+
     return datasets.DatasetDict(train=split(60), test=split(20))
 
 
 def net(encoding, n_classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, n_classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
 """
 
 
@@ -173,7 +174,7 @@ def test_own_code_is_found_in_the_current_folder(tmp_path: Path) -> None:
         assert run("jobs", study.root, "--retry", 1, cwd=tmp_path).returncode == 0
         waited = run("jobs", study.root, "--wait", 2, cwd=tmp_path)
         assert (waited.returncode, waited.stderr) == (0, "")
-        again = run("build", study.root, "--workers", 1, "--rebuild", "checkpoints", cwd=tmp_path)
+        again = run("build", study.root, "--workers", 1, "--rebuild", "live", cwd=tmp_path)
         assert (again.returncode, again.stderr) == (0, "")
     finally:
         end_everything(study.root)
