@@ -58,9 +58,9 @@ def audited(study: Study) -> Audit:
 
 def test_margins_are_foretold_by_a_job_and_read_without_it(study: Study) -> None:
     assert foretold(study, "mlp", FORGET) is None
-    asked = kind("foretell").checked(study, {"forget": ["train-3", *FORGET]})
+    asked = kind("predict").checked(study, {"forget": ["train-3", *FORGET]})
     assert asked["forget"] == list(FORGET)
-    kind("foretell").work(study, asked, quiet)
+    kind("predict").work(study, asked, quiet)
     found = foretold(study, "mlp", FORGET)
     assert found is not None
     assert found.calibrated

@@ -156,8 +156,8 @@ def test_what_is_foretold_of_the_forgotten(visit: Any, small_study: Study, tmp_p
 
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "s"))
     key = keep_set(study, FORGET, "some").key
-    asked = kind("foretell").checked(study, {"forget": FORGET})
-    kind("foretell").work(study, asked, lambda done, total, what: None)
+    asked = kind("predict").checked(study, {"forget": FORGET})
+    kind("predict").work(study, asked, lambda done, total, what: None)
     app = visit(study, "unlearn", set=key)
     (first, *_) = cards(app, 0, gallery=1)
     assert "→" in first["note"]
@@ -337,5 +337,5 @@ def test_hostile_names(visit: Any, tmp_path: Path) -> None:
 
 
 def test_kinds_of_jobs_are_there() -> None:
-    assert isinstance(KINDS["foretell"], Kind)
+    assert isinstance(KINDS["predict"], Kind)
     assert isinstance(KINDS["certify"], Kind)

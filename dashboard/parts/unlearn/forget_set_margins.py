@@ -29,7 +29,7 @@ from engine.study.reader import StudyReader
 SIDE = 112
 SHOWN = 36
 MOST_DRAWN = 2_000
-KIND = "foretell"
+KIND = "predict"
 
 
 # --- foretold -----------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def foretold_margins(study: StudyReader, removed: Removal, location: Location, k
 
 
 def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> None:
-    job = latest_job(study, "foretell", algorithm, removed)
+    job = latest_job(study, KIND, algorithm, removed)
     if job is not None and job.status != "done":
         job_panel(study, job.id)
         if job.active:
