@@ -280,19 +280,19 @@ def test_a_newer_store_is_refused(copy: Study) -> None:
         Study.open(copy.root)
 
 
-def test_an_older_store_names_what_to_rebuild_and_keeps_the_rest(copy: Study) -> None:
+def test_an_older_store_is_refused(copy: Study) -> None:
     from engine import store
 
-    whole, stamps = (
-        contents(copy.root),
-        {
-            path: path.stat().st_mtime_ns
-            for path in (copy.root / "algorithms").rglob("*.safetensors")
-        },
-    )
     store.write_json(layout.format_file(copy.root), {"format": 1}, "")
-    with pytest.raises(StoreError, match=r"Remove .*data and .*store.json"):
+    with pytest.raises(StoreError, match=r"older Dataloupe .* Build it again into another folder"):
         Study.open(copy.root)
+
+
+def test_a_removed_data_folder_is_rebuilt_and_the_rest_is_kept(copy: Study) -> None:
+    whole = contents(copy.root)
+    stamps = {
+        path: path.stat().st_mtime_ns for path in (copy.root / "algorithms").rglob("*.safetensors")
+    }
     shutil.rmtree(layout.dataset_file(copy.root).parent)
     layout.format_file(copy.root).unlink()
     Study.open(copy.root).build(workers=0)

@@ -1,5 +1,7 @@
-"""Files as other tools leave them, written by hand. `test_importing.py` holds the layouts against
-the tools themselves, where they are installed."""
+"""Write score files in the formats of traker and kronfluence, without those tools.
+
+`test_importing.py` compares the formats with the tools' own files where the tools are installed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from engine.exchange.importing import kronfluence
 
 
 def saved(path: Path, array: Any) -> Path:
-    """`array` in the format of `.npy`, whatever the file is called."""
+    """Write `array` in `.npy` format under any file name, and return the path."""
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=True)
     return path
@@ -24,11 +26,11 @@ def saved(path: Path, array: Any) -> Path:
 def write_traker(
     folder: Path, scores: np.ndarray, experiment: str = "test", final: int = 1
 ) -> Path:
-    """A save_dir of traker 0.3.2 with one experiment; `scores` are `[n_test, n_train]`."""
+    """Write a save_dir of traker 0.3.2 with one experiment; `scores` are `[n_test, n_train]`."""
     (folder / "scores").mkdir(parents=True)
     saved(folder / "scores" / f"{experiment}.mmap", scores.T.copy())
-    said = {"JL dimension": 16, "JL matrix type": "normal", "train set size": scores.shape[1]}
-    (folder / "metadata.json").write_text(json.dumps(said))
+    metadata = {"JL dimension": 16, "JL matrix type": "normal", "train set size": scores.shape[1]}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
     experiments = {
         experiment: {
             "num_targets": scores.shape[0],
@@ -42,7 +44,7 @@ def write_traker(
 
 
 def write_kronfluence(folder: Path, **modules: np.ndarray) -> Path:
-    """A folder of scores of kronfluence 1.0.1, `[n_test, n_train]` each."""
+    """Write a scores folder of kronfluence 1.0.1 with one matrix `[n_test, n_train]` per module."""
     folder.mkdir(parents=True)
     tensors = {name: torch.from_numpy(scores) for name, scores in modules.items()}
     save_file(tensors, folder / kronfluence.FILE, metadata={"damping_factor": "1e-08"})

@@ -1,4 +1,7 @@
-"""Jobs that do nothing but behave in some way; `tests/site` brings them into the processes."""
+"""Job kinds for tests: they count, sleep, print, fail, ignore signals or kill their runner.
+
+`tests/site` registers them in the runner's and the jobs' processes.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,26 @@ from engine.store.errors import DataloupeError
 CHECK = "tests.builders.job_kinds:check"
 TEST_KINDS = {
     name: Kind(f"Test: {name}", CHECK, f"tests.builders.job_kinds:{name}")
-    for name in ("count", "stubborn", "pooled", "refuse", "stumble", "start_again", "talk")
+    for name in (
+        "count",
+        "ignore_sigterm",
+        "sleep_in_pool",
+        "refuse",
+        "crash",
+        "kill_runner",
+        "print_lines",
+    )
 }
 
 
 def check(study: Study, parameters: dict[str, Any]) -> dict[str, Any]:
     if "wrong" in parameters:
-        raise DataloupeError("This kind takes no 'wrong'.")
+        raise DataloupeError("This kind does not take 'wrong'.")
     return {"steps": 3, "seconds": 0.0} | parameters
 
 
 def count(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Count on from where it was, as work does whose shards are there."""
+    """Create one mark file per step, continuing after existing marks."""
     marks = study.root / "marks" / str(parameters.get("name", ""))
     marks.mkdir(parents=True, exist_ok=True)
     steps = parameters["steps"]
@@ -42,8 +53,8 @@ def count(study: Study, parameters: dict[str, Any], report: Report) -> dict[str,
     return {"counted": steps}
 
 
-def stubborn(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Neither it nor its children, which lead sessions of their own, listen to SIGTERM."""
+def ignore_sigterm(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Sleep and ignore SIGTERM, as do its children and grandchildren, some in new sessions."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     nested = (
@@ -56,8 +67,8 @@ def stubborn(study: Study, parameters: dict[str, Any], report: Report) -> dict[s
     return {}
 
 
-def pooled(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Work in processes of engine.running.processes."""
+def sleep_in_pool(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Sleep in worker processes of engine.running.processes."""
     report(0, 8, "working")
     done: list[float] = []
 
@@ -70,15 +81,17 @@ def pooled(study: Study, parameters: dict[str, Any], report: Report) -> dict[str
 
 
 def refuse(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    raise DataloupeError("The data do not fit:\n  put them right.")
+    """Fail with an error for the user that spans two lines."""
+    raise DataloupeError("The data do not fit:\n  correct them.")
 
 
-def stumble(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+def crash(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Fail with an unexpected exception."""
     return {"never": 1 / 0}
 
 
-def start_again(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Take what watches over it along, each time."""
+def kill_runner(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Kill the runner, then the job itself."""
     parent = os.getppid()
     assert b"engine.running.jobs.runner" in Path(f"/proc/{parent}/cmdline").read_bytes()
     os.kill(parent, signal.SIGKILL)
@@ -86,7 +99,8 @@ def start_again(study: Study, parameters: dict[str, Any], report: Report) -> dic
     return {}
 
 
-def talk(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+def print_lines(study: Study, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Print a line, and another from a child process."""
     print("good morning <b>", flush=True)
     subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
     return {"study": str(Path(study.root).name)}

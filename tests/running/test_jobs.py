@@ -1,4 +1,4 @@
-"""The queue: all is done once and in order, nothing outlives a cancel, no death is silent."""
+"""The job queue: jobs run once and in order, cancels end all processes, crashes are reported."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from tests.builders.job_processes import (
     until,
 )
 
-# --- what a job says ----------------------------------------------------------------------------
+# --- progress and results -----------------------------------------------------------------------
 
 
-def test_jobs_run_in_order_one_at_a_time_and_say_what_they_gave(idle_study: Study) -> None:
+def test_jobs_run_one_at_a_time_in_order_and_report_results(idle_study: Study) -> None:
     assert jobs(idle_study.root) == []
     numbers = [
         submit(idle_study, "count", {"steps": n, "name": n}, f"Count to {n}") for n in (3, 2)
@@ -53,18 +53,18 @@ def test_jobs_run_in_order_one_at_a_time_and_say_what_they_gave(idle_study: Stud
     assert len(runners(idle_study.root)) == 1
 
 
-def test_one_line_says_why_a_job_failed_and_its_log_says_more(idle_study: Study) -> None:
-    numbers = [submit(idle_study, kind, {}) for kind in ("refuse", "stumble", "talk")]
-    refused, stumbled, talked = (ended(idle_study, number) for number in numbers)
-    assert (refused.status, refused.error) == ("failed", "The data do not fit: put them right.")
-    assert stumbled.status == "failed"
-    assert "ZeroDivisionError: division by zero" in stumbled.error
-    assert "Traceback" in log(idle_study.root, stumbled.id)
-    assert (talked.status, talked.title) == ("done", "Test: talk")
-    assert log(idle_study.root, talked.id).endswith("good morning <b>\nfrom a child\n")
+def test_a_failed_job_has_a_one_line_error_and_a_full_log(idle_study: Study) -> None:
+    numbers = [submit(idle_study, kind, {}) for kind in ("refuse", "crash", "print_lines")]
+    refused, crashed, printed = (ended(idle_study, number) for number in numbers)
+    assert (refused.status, refused.error) == ("failed", "The data do not fit: correct them.")
+    assert crashed.status == "failed"
+    assert "ZeroDivisionError: division by zero" in crashed.error
+    assert "Traceback" in log(idle_study.root, crashed.id)
+    assert (printed.status, printed.title) == ("done", "Test: print_lines")
+    assert log(idle_study.root, printed.id).endswith("good morning <b>\nfrom a child\n")
 
 
-def test_the_build_is_a_job_like_any_other(study_folder: Path) -> None:
+def test_a_build_runs_as_a_job(study_folder: Path) -> None:
     study = Study.open(study_folder)
     number = submit(study, "build", {"device": "cpu", "workers": 0})
     until(lambda: not job(study.root, number).active)
@@ -80,7 +80,7 @@ def test_the_build_is_a_job_like_any_other(study_folder: Path) -> None:
     each=st.floats(1e-3, 1e3),
     since=st.floats(0, 10),
 )
-def test_time_left_is_that_of_the_pieces_left(
+def test_time_left_is_proportional_to_the_steps_left(
     done: int, left: int, each: float, since: float
 ) -> None:
     found = seconds_left(done, left, done * each, since)
@@ -88,12 +88,12 @@ def test_time_left_is_that_of_the_pieces_left(
     assert found == pytest.approx(max(0.0, left * each - since), rel=1e-6, abs=1e-6)
 
 
-def test_time_left_is_unknown_until_something_is_done() -> None:
+def test_time_left_is_unknown_until_a_step_is_done() -> None:
     assert seconds_left(0, 10, 5.0, 1.0) is None
     assert seconds_left(1, 10, 0.0, 1.0) is None
 
 
-def test_what_was_there_before_is_no_speed(idle_study: Study) -> None:
+def test_steps_done_by_an_earlier_attempt_do_not_count_as_speed(idle_study: Study) -> None:
     marks = idle_study.root / "marks" / "there"
     marks.mkdir(parents=True)
     for mark in range(90):
@@ -101,18 +101,18 @@ def test_what_was_there_before_is_no_speed(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 200, "seconds": 0.5, "name": "there"})
     under_way(idle_study, number, done=93)
     found = job(idle_study.root, number)
-    assert found.seconds_left > 0.4 * (200 - found.done)  # at 0.5 s each, less what has passed
+    assert found.seconds_left > 0.4 * (200 - found.done)  # 0.5 s each, less the time since
     cancel(idle_study.root, number)
     assert ended(idle_study, number).seconds_left is None
 
 
-# --- what is not taken --------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------
 
 
-def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
+def test_invalid_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
     for kind, parameters, message in (
         ("nothing", {}, "no job kind 'nothing'; kinds are build"),
-        ("count", {"wrong": 1}, "takes no 'wrong'"),
+        ("count", {"wrong": 1}, "does not take 'wrong'"),
         ("count", {"steps": float("nan")}, "plain JSON"),
         ("count", {"steps": object()}, "plain JSON"),
         ("build", {"speed": 1}, "A build takes device, workers, rebuild, not 'speed'"),
@@ -127,21 +127,21 @@ def test_parameters_are_refused_before_anything_runs(idle_study: Study) -> None:
     assert not layout.jobs_file(idle_study.root).exists()
 
 
-def test_the_same_work_is_not_put_in_twice(idle_study: Study) -> None:
+def test_the_same_work_is_not_queued_twice(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"seconds": 60.0})
     assert submit(idle_study, "count", {"seconds": 60.0, "steps": 3}) == number
     assert submit(idle_study, "count", {"seconds": 61.0}) == number + 1
     under_way(idle_study, number)
     assert submit(idle_study, "count", {"seconds": 60.0}) == number
     cancel(idle_study.root, number)
-    again = retry(idle_study, number)  # what is being stopped is no longer the same work
+    again = retry(idle_study, number)  # a job that is being cancelled does not count as a duplicate
     assert again == number + 2
     for one in (again, number + 1):
         cancel(idle_study.root, one)
     assert {ended(idle_study, one).status for one in (number, number + 1, again)} == {"cancelled"}
 
 
-def test_many_submit_at_once(idle_study: Study) -> None:
+def test_concurrent_submissions_run_once_each(idle_study: Study) -> None:
     with ThreadPoolExecutor(8) as pool:
         numbers = list(
             pool.map(lambda n: submit(idle_study, "count", {"steps": 1, "name": n % 4}), range(16))
@@ -156,15 +156,15 @@ def test_many_submit_at_once(idle_study: Study) -> None:
     ]
 
 
-def test_no_such_job(idle_study: Study) -> None:
-    for act in (job, log, cancel):
+def test_an_unknown_job_number_is_refused(idle_study: Study) -> None:
+    for function in (job, log, cancel):
         with pytest.raises(DataloupeError, match="has no job 7"):
-            act(idle_study.root, 7)
+            function(idle_study.root, 7)
     with pytest.raises(DataloupeError, match="has no job 7"):
         retry(idle_study, 7)
 
 
-def test_a_broken_or_foreign_database_is_named(idle_study: Study) -> None:
+def test_the_error_names_a_broken_database_or_one_of_another_version(idle_study: Study) -> None:
     layout.jobs_file(idle_study.root).parent.mkdir()
     layout.jobs_file(idle_study.root).write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match=r"jobs.sqlite is broken .*Remove it"):
@@ -177,17 +177,17 @@ def test_a_broken_or_foreign_database_is_named(idle_study: Study) -> None:
         submit(idle_study, "count", {})
 
 
-def test_a_folder_that_cannot_be_written_is_named(idle_study: Study, monkeypatch) -> None:
+def test_the_error_names_a_database_that_cannot_be_created(idle_study: Study) -> None:
     (idle_study.root / "jobs").write_text("in the way")
-    with pytest.raises(StoreError, match=r"jobs.sqlite cannot be made"):
+    with pytest.raises(StoreError, match=r"jobs.sqlite cannot be created"):
         submit(idle_study, "count", {})
 
 
-# --- ending -------------------------------------------------------------------------------------
+# --- ending jobs --------------------------------------------------------------------------------
 
 
 def test_cancelling_ends_every_process(idle_study: Study) -> None:
-    number = submit(idle_study, "stubborn", {})
+    number = submit(idle_study, "ignore_sigterm", {})
     until(lambda: len(processes_of(idle_study, number)) == 5)
     waiting = submit(idle_study, "count", {})
     cancel(idle_study.root, waiting)
@@ -202,14 +202,14 @@ def test_cancelling_ends_every_process(idle_study: Study) -> None:
 
 
 def test_cancelling_ends_the_workers_of_a_pool(idle_study: Study) -> None:
-    number = submit(idle_study, "pooled", {"seconds": 600.0})
+    number = submit(idle_study, "sleep_in_pool", {"seconds": 600.0})
     until(lambda: len(processes_of(idle_study, number)) == 3)
     cancel(idle_study.root, number)
     assert ended(idle_study, number).status == "cancelled"
     assert processes_of(idle_study, number) == []
 
 
-def test_a_process_without_the_mark_is_never_touched() -> None:
+def test_processes_without_the_mark_are_not_killed() -> None:
     ours = subprocess.Popen(["sleep", "600"], env={MARK: "here:1"})
     other = subprocess.Popen(["sleep", "600"], env={MARK: "here:11"})
     end_all("here:1")
@@ -220,8 +220,8 @@ def test_a_process_without_the_mark_is_never_touched() -> None:
     other.wait()
 
 
-def test_a_job_that_is_killed_from_outside_fails_with_one_line(idle_study: Study) -> None:
-    number = submit(idle_study, "pooled", {"seconds": 600.0})
+def test_a_killed_job_fails_with_one_line(idle_study: Study) -> None:
+    number = submit(idle_study, "sleep_in_pool", {"seconds": 600.0})
     until(lambda: len(processes_of(idle_study, number)) == 3)
     with connected(idle_study.root) as connection:
         (pid,) = connection.execute("SELECT pid FROM jobs").fetchone()
@@ -234,10 +234,10 @@ def test_a_job_that_is_killed_from_outside_fails_with_one_line(idle_study: Study
     assert ended(idle_study, submit(idle_study, "count", {})).status == "done"
 
 
-# --- deaths and moves ---------------------------------------------------------------------------
+# --- crashes and moves --------------------------------------------------------------------------
 
 
-def test_a_job_goes_on_while_its_runner_is_killed_and_replaced(idle_study: Study) -> None:
+def test_a_job_continues_while_its_runner_is_killed_and_replaced(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 12, "seconds": 0.25})
     under_way(idle_study, number, done=2)
     kill_runner(idle_study)
@@ -258,9 +258,7 @@ def test_a_job_whose_runner_was_killed_can_be_cancelled(idle_study: Study) -> No
     assert processes_of(idle_study, number) == []
 
 
-def test_a_job_that_is_killed_with_its_runner_goes_on_from_there(
-    idle_study: Study,
-) -> None:
+def test_a_job_killed_with_its_runner_resumes(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 8, "seconds": 0.25})
     under_way(idle_study, number, done=3)
     kill_runner(idle_study)
@@ -274,15 +272,15 @@ def test_a_job_that_is_killed_with_its_runner_goes_on_from_there(
     assert log(idle_study.root, number).count("Test: count, start") == 2
 
 
-def test_work_that_keeps_killing_its_runner_is_given_up(idle_study: Study) -> None:
-    number = submit(idle_study, "start_again", {})
+def test_a_job_that_keeps_killing_its_runner_fails(idle_study: Study) -> None:
+    number = submit(idle_study, "kill_runner", {})
     until(lambda: (resume(idle_study.root), not job(idle_study.root, number).active)[1])
     found = job(idle_study.root, number)
     assert (found.status, found.attempt) == ("failed", 3)
     assert "interrupted 3 times" in found.error
 
 
-def test_a_runner_that_is_told_to_end_puts_its_job_back(idle_study: Study) -> None:
+def test_a_terminated_runner_puts_its_job_back(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number)
     os.kill(runners(idle_study.root)[0], signal.SIGTERM)
@@ -291,7 +289,7 @@ def test_a_runner_that_is_told_to_end_puts_its_job_back(idle_study: Study) -> No
     cancel(idle_study.root, number)
 
 
-def test_two_runners_are_one(idle_study: Study) -> None:
+def test_a_second_runner_exits_at_once(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number)
     command = [sys.executable, "-m", "engine.running.jobs.runner", str(idle_study.root)]
@@ -305,7 +303,7 @@ def test_two_runners_are_one(idle_study: Study) -> None:
     assert ended(idle_study, number).status == "cancelled"
 
 
-def test_a_study_that_is_moved_while_it_works(idle_study: Study) -> None:
+def test_moving_a_study_ends_its_job(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     waiting = submit(idle_study, "count", {"steps": 1})
     under_way(idle_study, number, done=1)
@@ -315,14 +313,14 @@ def test_a_study_that_is_moved_while_it_works(idle_study: Study) -> None:
     assert processes(mark) == []
     found = job(moved.root, number)
     assert found.status == "failed"
-    assert "was moved or removed while this job ran" in found.error
+    assert "was moved or removed while this job was running" in found.error
     resume(moved.root)
     assert "moved or copied" in job(moved.root, waiting).error
     assert ended(moved, retry(moved, waiting)).status == "done"
     assert not idle_study.root.exists()
 
 
-def test_a_study_that_is_removed_while_it_works(idle_study: Study) -> None:
+def test_removing_a_study_ends_its_job(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number, done=1)
     mark, (runner,) = f"{home(idle_study.root)}:{number}", runners(idle_study.root)
@@ -332,7 +330,7 @@ def test_a_study_that_is_removed_while_it_works(idle_study: Study) -> None:
     assert processes(mark) == []
 
 
-def test_a_copy_of_a_study_does_not_do_its_work_again(idle_study: Study) -> None:
+def test_a_copied_study_does_not_run_its_jobs_again(idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 1000, "seconds": 0.25})
     under_way(idle_study, number)
     copy = Study.open(shutil.copytree(idle_study.root, idle_study.root.with_name("moved")))
@@ -348,7 +346,7 @@ def test_a_copy_of_a_study_does_not_do_its_work_again(idle_study: Study) -> None
 # --- the command line ---------------------------------------------------------------------------
 
 
-def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_on_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main(["jobs", str(idle_study.root), *map(str, arguments)])
         captured = capsys.readouterr()
@@ -360,8 +358,8 @@ def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str])
     assert "Count [sheep]: started." in out
     assert "Count [sheep]: finished after" in out
     refused = submit(idle_study, "refuse", {})
-    assert run("--wait", refused)[::2] == (2, "dataloupe: The data do not fit: put them right.\n")
-    assert "put them right" in run("--log", refused)[1]
+    assert run("--wait", refused)[::2] == (2, "dataloupe: The data do not fit: correct them.\n")
+    assert "correct them" in run("--log", refused)[1]
     code, out, _ = run()
     assert code == 0
     assert "Count [sheep]" in out
@@ -374,12 +372,12 @@ def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str])
     assert run("--wait", again)[::2] == (2, f"dataloupe: Job {again} was cancelled.\n")
     assert "job 4" in run("--retry", refused)[1]
     assert ended(idle_study, 4).status == "failed"
-    code, _, told = run("--cancel", 99)
+    code, _, printed = run("--cancel", 99)
     assert code == 2
-    assert "has no job 99" in told
+    assert "has no job 99" in printed
 
 
-def test_listing_starts_nothing(idle_study: Study) -> None:
+def test_listing_jobs_creates_nothing(idle_study: Study) -> None:
     assert queue.jobs(idle_study.root) == []
     assert main(["jobs", str(idle_study.root)]) == 0
     assert not (idle_study.root / "jobs").exists()

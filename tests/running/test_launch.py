@@ -1,4 +1,4 @@
-"""The server as a process: it answers, says why it cannot start, and never outlives its parent."""
+"""The server process: it responds, reports why it cannot start, and never outlives its parent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def port(study: Study) -> Iterator[int]:
-    """A server that runs while this file's tests do."""
+    """The port of a server that runs for all tests of this file."""
     url = launch.launch(study.root, open_browser=False)
     yield int(url.rsplit(":", 1)[1])
     launch._stop(launch._children.pop())
@@ -45,11 +45,11 @@ def port(study: Study) -> Iterator[int]:
 def get(port: int, path: str) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", path)
-    answer = connection.getresponse()
-    return answer.status, dict(answer.getheaders()), answer.read()
+    response = connection.getresponse()
+    return response.status, dict(response.getheaders()), response.read()
 
 
-def test_sprites_are_files_that_a_browser_keeps(study: Study, port: int) -> None:
+def test_sprite_sheets_are_served_with_immutable_caching(study: Study, port: int) -> None:
     data = study.dataset.fingerprint
     status, headers, body = get(port, f"/dataloupe/sprites/{data}/test/0.webp")
     assert status == 200
@@ -58,7 +58,7 @@ def test_sprites_are_files_that_a_browser_keeps(study: Study, port: int) -> None
     assert body == layout.sprite_file(study.root, "test", 0).read_bytes()
 
 
-def test_a_sheet_of_any_rows_is_gathered(study: Study, port: int) -> None:
+def test_a_sheet_of_chosen_rows_is_served(study: Study, port: int) -> None:
     data = study.dataset.fingerprint
     status, headers, body = get(port, f"/dataloupe/sprites/{data}/test/of/7-0-3.webp")
     assert status == 200
@@ -71,7 +71,7 @@ def test_a_sheet_of_any_rows_is_gathered(study: Study, port: int) -> None:
             )
 
 
-def test_a_sheet_is_begun_before_it_is_asked_for_and_a_missing_one_is_tried_again(
+def test_a_sheet_is_prepared_before_its_request_and_a_failed_one_is_tried_again(
     tmp_path: Path,
 ) -> None:
     study = write_study(tmp_path / "study")
@@ -108,40 +108,40 @@ def test_a_sheet_is_begun_before_it_is_asked_for_and_a_missing_one_is_tried_agai
         "/dataloupe/fonts/missing.woff2",
     ],
 )
-def test_nothing_else_is_served(study: Study, port: int, path: str) -> None:
+def test_no_other_files_are_served(study: Study, port: int, path: str) -> None:
     status, headers, _ = get(port, path.format(data=study.dataset.fingerprint))
-    # What is no address of ours is the page itself, which then says that there is no such page.
+    # An address without a route gets the app, which then reports that there is no such page.
     assert status in (400, 404) or headers["content-type"].startswith("text/html")
 
 
-def test_fonts_are_ours(port: int) -> None:
+def test_fonts_are_served(port: int) -> None:
     status, headers, _ = get(port, "/dataloupe/fonts/inter-latin.woff2")
     assert status == 200
     assert "font" in headers["content-type"]
 
 
-def test_a_port_in_use_is_named(study: Study, port: int) -> None:
+def test_the_error_names_a_port_in_use(study: Study, port: int) -> None:
     with pytest.raises(DataloupeError, match=rf"Port {port} .*in use.*--port"):
         launch.serve(study.root, port=port, open_browser=False)
 
 
-def test_a_server_that_finds_its_port_taken_ends_in_one_line(study: Study, port: int) -> None:
+def test_a_server_whose_port_is_taken_exits_with_one_line(study: Study, port: int) -> None:
     command = [sys.executable, "-m", "dashboard", str(study.root), "--port", str(port)]
     with subprocess.Popen(
         [*command, "--end-with-input"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
         assert child.stderr is not None
-        said = child.stderr.read().strip().splitlines()
+        lines = child.stderr.read().strip().splitlines()
     assert child.returncode == 1
-    assert len(said) == 1
-    assert f"Port {port} is not available" in said[0]
+    assert len(lines) == 1
+    assert f"Port {port} is not available" in lines[0]
 
 
-def test_without_a_port_the_next_free_one_is_taken(port: int) -> None:
+def test_the_default_port_is_a_free_one(port: int) -> None:
     assert launch._free_port("127.0.0.1") != port
 
 
-def test_a_port_that_another_server_took_first_is_left_to_it(
+def test_launch_tries_another_port_if_a_server_takes_the_first(
     study: Study, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, believed_free = launch._free_port, [port]
@@ -164,12 +164,14 @@ def test_a_port_that_another_server_took_first_is_left_to_it(
         ("no.such.host.invalid", 8600, "not an address"),
     ],
 )
-def test_impossible_places(study: Study, address: str, port: int, message: str) -> None:
+def test_an_impossible_address_or_port_is_refused(
+    study: Study, address: str, port: int, message: str
+) -> None:
     with pytest.raises(DataloupeError, match=message):
         launch.launch(study.root, port=port, address=address, open_browser=False)
 
 
-def test_the_server_ends_with_its_parent(study: Study) -> None:
+def test_the_server_exits_with_its_parent(study: Study) -> None:
     script = (
         "import sys; from engine.running.launch import launch;"
         f"print(launch({str(study.root)!r}, open_browser=False), flush=True);"
@@ -193,6 +195,6 @@ def test_the_server_ends_with_its_parent(study: Study) -> None:
     pytest.fail("The server outlived the process that launched it.")
 
 
-def test_the_engine_starts_no_streamlit(tmp_path: Path) -> None:
+def test_the_engine_does_not_import_streamlit(tmp_path: Path) -> None:
     script = "import sys, engine.running.launch; assert 'streamlit' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)

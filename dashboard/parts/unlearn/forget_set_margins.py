@@ -63,7 +63,7 @@ def foretold_margins(study: StudyReader, removed: Removal, location: Location, k
 
 
 def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> None:
-    job = latest_job(study, "predict", algorithm, removed)
+    job = latest_job(study, KIND, algorithm, removed)
     if job is not None and job.status != "done":
         job_panel(study, job.id)
         if job.active:
