@@ -386,16 +386,16 @@ BAD_TABLES: dict[str, tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any
         texts(3, label=["a", "b", "b"], key=["p", "q", "p"]),
         texts(1, label=["a"], key=["z"]),
         {"id": "key"},
-        "'p' is given twice: row 0 of the training split and row 2 of the training split",
+        "'p' occurs twice: row 0 of the training split and row 2 of the training split",
     ),
     "across": (
         texts(2, label=["a", "b"], key=[1, 2]),
         None,
         {"id": "key"},
-        "'1' is given twice: row 0 of the training split and row 0 of the test split",
+        "'1' occurs twice: row 0 of the training split and row 0 of the test split",
     ),
     "no id": (texts(2, label=["a", "b"], key=["p", None]), None, {"id": "key"}, "Row 1 .* no id"),
-    "odd id": (texts(2, label=["a", "b"], key=[[1], [2]]), None, {"id": "key"}, "is no id"),
+    "odd id": (texts(2, label=["a", "b"], key=[[1], [2]]), None, {"id": "key"}, "ids are texts"),
     "split": (texts(2, label=["a", "b"]), None, {"test": "dev"}, "'dev'; it has test.parquet, tr"),
 }
 
@@ -457,17 +457,17 @@ def test_folders_without_pictures_say_how_it_should_be(tmp_path: Path) -> None:
 
 
 NPZ: dict[str, tuple[dict[str, np.ndarray], str]] = {
-    "object": ({"train_label": np.array([{}, {}])}, "Python objects are not taken"),
+    "object": ({"train_label": np.array([{}, {}])}, "Python objects are not accepted"),
     "nan": ({"train_input": np.full((2, 4, 4), np.nan)}, "input of train, row 0, holds NaN"),
     "nan label": ({"train_label": np.array([0.0, np.nan])}, "label of train, row 1, holds NaN"),
     "lengths": ({"train_label": np.arange(3)}, "2 of input, 3 of label"),
     "shape": ({"train_input": np.zeros((2, 4), np.uint8)}, r"has shape \[2, 4\]"),
     "channels": ({"train_input": np.zeros((2, 5, 4, 7), np.uint8)}, "has shape"),
-    "normalised": ({"train_input": np.full((2, 4, 4), -0.3)}, "before any normalisation"),
-    "too large": ({"train_input": np.full((2, 4, 4), 300)}, "no pixels"),
+    "normalized": ({"train_input": np.full((2, 4, 4), -0.3)}, "before any normalization"),
+    "too large": ({"train_input": np.full((2, 4, 4), 300)}, "not pixels"),
     "labels": ({"train_label": np.zeros((2, 5))}, r"labels of train have shape \[2, 5\]"),
     "empty": ({"train_input": np.zeros((0, 4, 4)), "train_label": np.zeros(0)}, "is empty"),
-    "twice": ({"train_id": np.array([4, 4]), "test_id": np.array([5, 6])}, "'4' is given twice"),
+    "twice": ({"train_id": np.array([4, 4]), "test_id": np.array([5, 6])}, "'4' occurs twice"),
 }
 
 

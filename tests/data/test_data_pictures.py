@@ -215,7 +215,7 @@ def test_colour(contents: tuple[Image.Image, ...], color: Any, channels: int) ->
 
 def test_a_coloured_test_picture_after_grey_training_is_refused() -> None:
     encoding = plan_encoding(rows_of(saved(GREY)), Options(), ["a", "b"])
-    with pytest.raises(DataError, match=r"'test-0': the picture is in colour.*Set color"):
+    with pytest.raises(DataError, match=r"'test-0': the picture is in color.*Set color"):
         encode([{"input": saved(COLOR), "label": 0, "id": "test-0"}], Options(), encoding)
 
 

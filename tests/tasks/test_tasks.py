@@ -211,7 +211,7 @@ def test_the_vocabulary_is_that_of_the_training_texts() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("?!", "the text '[?]!' holds no word"), (None, "nothing was found"), (3, "int was found")],
+    [("?!", "the text '[?]!' has no words"), (None, "nothing was found"), (3, "int was found")],
 )
 def test_a_bad_text_names_its_example(text: Any, message: str) -> None:
     encoding = {"vocabulary": ["<padding>", "<unknown>"], "max_tokens": 3}

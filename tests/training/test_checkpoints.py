@@ -172,7 +172,7 @@ def test_missing_and_empty_files_and_folders(path: Path, tmp_path: Path):
     assert "No such file" in refusal(path)
     assert "Is a directory" in refusal(tmp_path)
     path.touch()
-    assert "no safetensors file" in refusal(path)
+    assert "not a safetensors file" in refusal(path)
 
 
 @pytest.mark.parametrize(

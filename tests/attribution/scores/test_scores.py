@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.attribution.scores import blocks, dense, factors
+from engine.attribution.scores import top_k as top_k_module
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores, combine
 from engine.attribution.scores.top_k import TopK, merge, top_k
-from engine.attribution.scores.top_k import top_k as strongest
 from engine.attribution.scores.totals import Totals
 from engine.store import read_tensors, write_tensors
 from engine.store.errors import StoreError
@@ -233,7 +233,7 @@ def test_temporaries_are_bounded(monkeypatch, solver):
             super().__init__()
             used.append(self)
 
-    for user in (dense, factors, strongest):
+    for user in (dense, factors, top_k_module):
         monkeypatch.setattr(user, "Workspace", Counting)
     rng = np.random.default_rng(0)
     phi, g = rng.random((3000, 20), dtype="f4"), rng.random((300, 20), dtype="f4")

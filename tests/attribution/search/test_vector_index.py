@@ -161,7 +161,7 @@ def test_an_index_is_the_same_bytes_each_time_and_survives_them(kind):
 
 def test_broken_bytes_are_refused():
     array = index_to_array(build_index(RowShards.of([np.ones((5, 3), "f4")]), "flat", 0))
-    with pytest.raises(StoreError, match="no whole FAISS index"):
+    with pytest.raises(StoreError, match="not a complete FAISS index"):
         index_from_array(array[:-9])
 
 
