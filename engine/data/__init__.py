@@ -1,14 +1,16 @@
-"""Datasets → tensors, and what to show of an example.
+"""Data: from a source to two checked splits, and how an example looks.
 
-    sources     a spec's `[data]` → two checked splits (`load_source`)
-    readers     files, folders, arrays, hub names → rows
+    sources     `[data]` of study.toml → two checked splits (`load_source`)
+    readers     files, folders, arrays, Hugging Face names → rows
     labels      labels of any kind → one list of classes
-    pictures    a picture's bytes → 8-bit grey or RGB, safely
-    thumbnails  sprite sheets, and where a thumbnail lies on its sheet
-    assets      what Dataloupe ships: the embedded dataset and the specs
+    raw         fingerprints of a source's rows
+    pictures    a picture's bytes → 8-bit grayscale or RGB, safely
+    thumbnails  sprite sheets, and where a thumbnail is on its sheet
+    templates   the specs that Dataloupe ships
+    assets      the files that Dataloupe ships
 
-`sources` and `readers` are imported from their own files, and only where data are read: the Hugging
-Face library takes two seconds to import, which a dashboard should not wait for.
+Import `sources` and `readers` only where data are read: the Hugging Face library takes two seconds
+to import, and the dashboard should not wait for it.
 """
 
 from engine.data.assets import asset

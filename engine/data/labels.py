@@ -1,4 +1,4 @@
-"""Labels of any kind → row numbers of one list of class names, the same for both splits."""
+"""Labels of any kind → numbers of the classes in one list, the same for both splits."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from engine.store.errors import DataError
 def read_labels(
     train: datasets.Dataset, test: datasets.Dataset, column: str
 ) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Bring the labels of both splits to one mapping.
+    """Map the labels of both splits to the same class numbers.
 
-    Names come from a `ClassLabel` feature of the training split, in its order; without one they are
-    the training split's distinct values, sorted (numbers by value).
+    Class names come from a `ClassLabel` feature of the training split, in its order. Without one
+    they are the distinct values of the training split, sorted (numbers by value).
+
+    Args:
+        train, test: The splits.
+        column: The column of labels in both.
 
     Returns:
-        Training labels, test labels (int64 `[rows]`), class names, and warnings.
+        (training labels, test labels, class names, warnings). Labels are int64 `[rows]`.
 
     Raises:
-        DataError: A label is missing, out of range or of a type that is no class; there is one
-            class only; the test split has a class that the training split lacks.
+        DataError: A label is missing, out of range or not a class; there is only one class; or the
+            test split has a class that the training split lacks.
     """
     train_values = _values(train, column, "training")
     test_values = _values(test, column, "test")
@@ -41,7 +45,7 @@ def read_labels(
         shown = ", ".join(str(name) for name in sorted(known, key=_order)[:20])
         raise DataError(
             f"Row {unknown} of the test split has class {str(test_values[unknown])!r}, of which "
-            f"the training split has no example (it has {shown}). Remove such rows, or mend the "
+            f"the training split has no example (it has {shown}). Remove such rows or correct the "
             "labels."
         )
     if len(known) < 2:
@@ -68,7 +72,7 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 
 def _values(rows: datasets.Dataset, column: str, split: str) -> list[Any]:
-    """Labels as class names (`ClassLabel`), texts or whole numbers; none missing."""
+    """Labels as class names (`ClassLabel`), texts or whole numbers, none of them missing."""
     feature = rows.features[column]
     labels: pa.ChunkedArray = rows.select_columns([column]).with_format("arrow")[:][column]
     if labels.null_count:
@@ -94,11 +98,11 @@ def _values(rows: datasets.Dataset, column: str, split: str) -> list[Any]:
         wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0) | (numbers % 1 != 0))
         if len(wrong):
             raise DataError(
-                f"Row {wrong[0]} of the {split} split has label {numbers[wrong[0]]}; numbers of "
-                "classes are whole and not negative."
+                f"Row {wrong[0]} of the {split} split has label {numbers[wrong[0]]}; a class must "
+                "be a whole number that is not negative."
             )
         return [int(number) for number in numbers]
     raise DataError(
-        f"Column {column!r} of the {split} split holds {kind}, which is no class: texts, whole "
-        "numbers or a ClassLabel are. Name the right column as `label` under [data]."
+        f"Column {column!r} of the {split} split holds {kind}; classes are texts, whole numbers or "
+        "a ClassLabel. Name the right column as `label` under [data]."
     )

@@ -1,8 +1,8 @@
-"""A picture's bytes → 8-bit grey or RGB, whatever it was, without trusting the file.
+"""A picture's bytes → 8-bit grayscale or RGB, without trusting the file.
 
-Pillow opens only the formats listed here (its PostScript reader would start Ghostscript), a header
-that promises too many pixels is refused before anything is decoded, and whatever a decoder raises
-on a damaged file becomes one line that names the example.
+Pillow opens only the formats listed here (its PostScript reader would start Ghostscript). A header
+with too many pixels is refused before anything is decoded. Whatever a decoder raises for a damaged
+file becomes one line that names the example.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ SUFFIXES = frozenset(
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused: decoded, one would take 200 MB and more."""
+"""Larger pictures are refused: decoding one would take 200 MB or more."""
 
-_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+_GRAYSCALE = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 _ORIENTATION = 0x0112
 
 
 def read_picture(content: Any, where: str, at_least: int | None = None) -> Image.Image:
-    """Decode a picture to mode `L` (if it has no colour) or `RGB`, upright.
+    """Decode a picture to mode `L` (grayscale) or `RGB`, upright.
 
-    Alpha is laid over white; 16-bit grey keeps its upper 8 bits; palettes, CMYK and the like become
-    RGB; of an animation the first frame is taken; an EXIF orientation is applied.
+    Transparent parts become white; 16-bit grayscale keeps its upper 8 bits; palettes, CMYK and
+    others become RGB; only the first frame of an animation is used; an EXIF orientation is applied.
 
     Args:
-        content: A value of a Hugging Face image column that is not decoded: `{"bytes", "path"}`.
+        content: A value of an undecoded Hugging Face image column: `{"bytes", "path"}`.
         where: Names the example in errors.
-        at_least: Sides in pixels that are enough; a larger JPEG is shrunk by 2, 4 or 8 while it is
-            decoded, which for a phone's photos is several times as fast. None decodes in full.
+        at_least: Length of the sides that is enough, in pixels. A larger JPEG is reduced by 2, 4 or
+            8 while it is decoded, which is several times as fast for photos of a phone. None
+            decodes in full.
 
     Raises:
-        DataError: Missing, damaged, too large, or no picture.
+        DataError: The picture is missing, damaged or too large, or the file is not a picture.
     """
     picture = _open(content, where)
     try:
@@ -57,9 +58,9 @@ def read_picture(content: Any, where: str, at_least: int | None = None) -> Image
 
 
 def read_header(content: Any, where: str) -> tuple[tuple[int, int], bool]:
-    """Read (width, height) as `read_picture` would give them, and whether the picture is grey.
+    """Read ((width, height), whether it is grayscale) as `read_picture` would decode it.
 
-    Decodes nothing, so it is some ten times faster. Raises DataError like `read_picture`.
+    Only the header is read, which is about ten times as fast. Raises DataError like `read_picture`.
     """
     picture = _open(content, where)
     width, height = picture.size
@@ -67,27 +68,27 @@ def read_header(content: Any, where: str) -> tuple[tuple[int, int], bool]:
         orientation = picture.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # as in read_picture
         raise DataError(f"{where}: {_named(content)} is damaged ({error}).") from error
-    if orientation in (5, 6, 7, 8):  # it lies on a side
+    if orientation in (5, 6, 7, 8):  # rotated by 90°
         width, height = height, width
-    return (width, height), picture.mode in _GREY
+    return (width, height), picture.mode in _GRAYSCALE
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What a picture's header says.
+    """What a picture's header tells.
 
     Attributes:
         size: (width, height) as `read_picture` would give it.
-        grey: Whether it has no colour.
-        mode: Pillow's name for its kind of pixels.
+        grayscale: Whether it has no color.
+        mode: Pillow's name for the kind of pixels.
         animated: Whether it has more than one frame.
-        turned: Whether its EXIF orientation turns or mirrors it.
-        sixteen_bits: Whether its grey values have more than 8 bits.
+        turned: Whether its EXIF orientation rotates or mirrors it.
+        sixteen_bits: Whether its gray values have more than 8 bits.
         transparent: Whether it may have transparent parts.
     """
 
     size: tuple[int, int]
-    grey: bool
+    grayscale: bool
     mode: str
     animated: bool
     turned: bool
@@ -97,12 +98,12 @@ class Looks:
 
 def examine(content: Any, where: str) -> Looks:
     """Read a picture's header without decoding it. Raises DataError like `read_picture`."""
-    size, grey = read_header(content, where)
+    size, grayscale = read_header(content, where)
     picture = _open(content, where)
     try:
         return Looks(
             size=size,
-            grey=grey,
+            grayscale=grayscale,
             mode=picture.mode,
             animated=bool(getattr(picture, "is_animated", False)),
             turned=picture.getexif().get(_ORIENTATION, 1) not in (0, 1),
@@ -156,7 +157,7 @@ def _named(content: Mapping[str, Any]) -> str:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    grey = picture.mode in _GREY
+    grayscale = picture.mode in _GRAYSCALE
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 0xFFFF:
@@ -167,4 +168,4 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("L" if grey else "RGB")
+    return picture.convert("L" if grayscale else "RGB")

@@ -1,4 +1,4 @@
-"""What a source holds before anything of it is decoded, as fingerprints: what of it has changed?"""
+"""Fingerprints of a source's rows before anything is decoded, which show what has changed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _ROWS_AT_ONCE = 1024
 def raw_fingerprints(
     rows: datasets.Dataset, rows_per_shard: int, classes: Sequence[str], encoding: Mapping[str, Any]
 ) -> list[str]:
-    """16 hex digits for each shard of a split, which change with any of its rows and their order.
+    """A fingerprint (16 hex digits) of each shard of a split, which changes with any row or order.
 
-    Of pictures in files of their own the size and the time of change count, not the content.
+    For pictures in files of their own, the size and the time of the last change count, not the
+    content.
 
     Args:
         rows: `Source.train` or `Source.test`.
-        rows_per_shard: A multiple of 1024, or of all rows.
-        classes, encoding: What labels and arrays mean; they are part of every fingerprint.
+        rows_per_shard: A multiple of 1024, or at least the number of rows.
+        classes, encoding: Meaning of labels and arrays; they are part of every fingerprint.
     """
     head = json.dumps([list(classes), dict(encoding)], sort_keys=True).encode()
     digests = [hashlib.sha256(head) for _ in range(-(-len(rows) // rows_per_shard))]
@@ -46,6 +47,6 @@ def raw_fingerprints(
 def _state(path: str | None) -> str:
     file = None if path is None else Path(path)
     if file is None or not file.is_absolute() or not file.exists():
-        return "-"  # in the table, or missing, which encoding says
+        return "-"  # in the table, or missing: then encoding raises the error
     state = file.stat()
     return f"{state.st_size} {state.st_mtime_ns}"

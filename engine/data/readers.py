@@ -1,8 +1,7 @@
-"""Files, folders, arrays, hub names and functions → rows of the training and the test split.
+"""Files, folders, arrays, Hugging Face names and functions → rows of the training and test split.
 
-Everything ends as a Hugging Face `Dataset`, memory-mapped where it is large. Local files never
-touch the network: only a source that is no path and reads like `owner/name` is looked for on the
-hub.
+Everything becomes a Hugging Face `Dataset`, memory-mapped where it is large. Local files never use
+the network: only a source of the form `owner/name` that is not a path is looked up on the hub.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ EMBEDDED = "fashion-mnist"
 
 @dataclass(frozen=True)
 class Rows:
-    """A split as its source has it; relative paths in it start from `folder`."""
+    """A split as its source has it; relative paths in it start at `folder`."""
 
     table: datasets.Dataset
     folder: Path
@@ -53,7 +52,7 @@ def read_splits(spec: DataSpec, base: Path, allow_code: bool, scratch: Path) -> 
         scratch: An empty folder; files that cannot be memory-mapped are converted into it.
 
     Raises:
-        DataError: Says what was looked for and where.
+        DataError: What was not found, and where it was expected.
     """
     if spec.source.startswith("python:"):
         return _read_function(spec, base, allow_code)
@@ -90,7 +89,7 @@ def _read_parquet(files: list[Path], scratch: Path) -> datasets.Dataset:
 
 
 def _read_csv(files: list[Path], scratch: Path) -> datasets.Dataset:
-    # Only an empty cell is missing: "NA" and "None" are names that classes have.
+    # Only an empty cell counts as missing: "NA" and "None" may be names of classes.
     return datasets.Dataset.from_csv(
         [str(file) for file in files],
         cache_dir=str(scratch),
@@ -134,7 +133,7 @@ def _read_files(files: list[Path], scratch: Path) -> Rows:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars, and no log lines: what goes wrong becomes one DataError."""
+    """No progress bars and no log lines: any error becomes one DataError."""
     were_disabled, verbosity = are_progress_bars_disabled(), get_verbosity()
     disable_progress_bars()
     set_verbosity(CRITICAL)
@@ -147,14 +146,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _read_single_file(path: Path, spec: DataSpec, scratch: Path) -> tuple[Rows, Rows]:
-    """One file with both splits, told apart by its column `split`."""
+    """One file with both splits; its column `split` separates them."""
     if path.suffix not in _READERS:
         known = ", ".join([*_READERS, ".npz"])
         raise DataError(f"{path} is of no known format; take one of {known}, or a folder.")
     rows = _read_files([path], scratch)
     if "split" not in rows.table.column_names:
         raise DataError(
-            f"{path} has no column `split` that tells training from test rows (columns: "
+            f"{path} has no column `split` that separates training from test rows (columns: "
             f"{', '.join(rows.table.column_names)}). Add it, or give a folder with "
             f"{spec.train}{path.suffix} and {spec.test}{path.suffix}."
         )
@@ -183,7 +182,7 @@ def _no_split(where: Path | str, name: str, found: Sequence[str]) -> DataError:
 
 
 def _read_folder(folder: Path, split: str, scratch: Path) -> Rows:
-    """Files of a split (as people, the hub and `save_to_disk` lay them), else pictures by class."""
+    """Files of a split (as people, the hub and `save_to_disk` arrange them), or class folders."""
     for suffix in _READERS:
         files = [
             *folder.glob(f"{split}{suffix}"),
@@ -200,7 +199,7 @@ def _read_folder(folder: Path, split: str, scratch: Path) -> Rows:
 
 
 def _read_pictures(folder: Path) -> Rows:
-    """One subfolder a class; pictures may lie deeper. Rows are sorted by path."""
+    """One subfolder for each class; pictures may be deeper. Rows are sorted by path."""
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     classes = [name for name in classes if not name.startswith(".")]
     files: list[str] = []
@@ -238,7 +237,7 @@ def _read_npz(path: Path, spec: DataSpec) -> tuple[Rows, Rows]:
     except Exception as error:  # zipfile, zlib and NumPy each raise their own
         raise DataError(
             f"{path} cannot be read as .npz ({error}). Save plain arrays with numpy.savez; "
-            "arrays of Python objects are not taken."
+            "arrays of Python objects are not accepted."
         ) from error
     return _from_arrays(path, spec.train, arrays), _from_arrays(path, spec.test, arrays)
 
@@ -258,7 +257,7 @@ def _from_arrays(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> Ro
     lengths = {column: len(array) if array.ndim else 0 for column, array in columns.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{count} of {column}" for column, count in lengths.items())
-        raise DataError(f"{path}: the arrays of {split} are not of one length: {shown}.")
+        raise DataError(f"{path}: the arrays of {split} differ in length: {shown}.")
     for column in columns:
         if np.issubdtype(columns[column].dtype, np.floating):
             _refuse_nan(path, split, column, columns[column])
@@ -288,7 +287,7 @@ def _refuse_nan(path: Path, split: str, column: str, array: np.ndarray) -> None:
 
 
 def _as_pixels(path: Path, split: str, array: np.ndarray) -> np.ndarray:
-    """Pictures in any usual layout → uint8 [rows, height, width] or [rows, height, width, 3|4]."""
+    """Pictures in any common layout → uint8 [rows, height, width] or [rows, height, width, 3|4]."""
     where = f"{path}: input of {split}"
     if array.ndim == 4 and array.shape[3] not in (1, 3, 4) and array.shape[1] in (1, 3, 4):
         array = array.transpose(0, 2, 3, 1)
@@ -308,8 +307,8 @@ def _as_pixels(path: Path, split: str, array: np.ndarray) -> np.ndarray:
             and (rounded <= 255).all()
         ):
             raise DataError(
-                f"{where} are {array.dtype} values that are no pixels; give uint8 (0 to 255), "
-                "or the same divided by 255, before any normalisation."
+                f"{where} has {array.dtype} values that are not pixels; give uint8 (0 to 255), "
+                "or the same divided by 255, before any normalization."
             )
         array = rounded.astype(np.uint8)
     return array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
@@ -330,7 +329,7 @@ def _read_hub(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
     except Exception as error:  # network, access and format errors of three libraries
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"{spec.source!r} is no path in {base}, and the Hugging Face hub could not give it: "
+            f"{spec.source!r} is not a path in {base}, and the Hugging Face hub could not give it: "
             f"{reason[0]}"
         ) from error
     return _named_splits(splits, spec, base)
@@ -339,7 +338,7 @@ def _read_hub(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
 def _read_function(spec: DataSpec, base: Path, allow_code: bool) -> tuple[Rows, Rows]:
     if not allow_code:
         raise DataError(
-            f"source = {spec.source!r} would run code, which only the command line does: "
+            f"source = {spec.source!r} would run code, which only the command line may do: "
             "`dataloupe build`."
         )
     _, _, rest = spec.source.partition(":")

@@ -1,9 +1,9 @@
-"""A spec's `[data]` → two splits whose columns are named, whose labels agree, whose ids are unique.
+"""`[data]` of study.toml → two checked splits with named columns, common classes and unique ids.
 
     source = load_source(spec.data, base=study_folder)
     source.train[0]   # {"input": ..., "label": 3, "id": "train-0", ...}
 
-Pictures stay undecoded (`{"bytes", "path"}`): the task decodes them, one chunk at a time.
+Pictures stay undecoded (`{"bytes", "path"}`): the task decodes them, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset, checked.
+    """A checked dataset.
 
     Attributes:
-        train: Columns `input`, `label` (int64), `id` (text), then the rest of the source's.
-        test: The same columns where it has them.
-        classes: Class names; `label` counts in it.
+        train: Columns `input`, `label` (int64), `id` (text), then all other columns of the source.
+        test: The same columns, as far as it has them.
+        classes: Class names by label.
         description: One line for people.
-        warnings: What is allowed but should be known.
+        warnings: What is allowed, but should be known.
     """
 
     train: datasets.Dataset
@@ -49,21 +49,21 @@ class Source:
 def load_source(
     spec: DataSpec, base: Path, allow_code: bool = False, scratch: Path | None = None
 ) -> Source:
-    """Read and check a dataset. Pictures are looked at only when they are encoded.
+    """Read and check a dataset. Pictures are checked only when they are encoded.
 
     Args:
         spec: `[data]` of the study.
         base: The study's folder; relative paths start there.
-        allow_code: Run `python:module:function`. For the command line only, never for a server.
-        scratch: Folder for the memory-mapped copy of files that cannot be mapped as they are
-            (Parquet, CSV, JSON); None is the system's own. The copy goes with the process.
+        allow_code: Run `python:module:function`. Only for the command line, never for a server.
+        scratch: Folder for a memory-mapped copy of files that cannot be mapped directly (Parquet,
+            CSV, JSON); None is the system's temporary folder. The copy ends with the process.
 
     Raises:
         DataError: One line: what is wrong, in which row or file, what to do.
     """
     with tempfile.TemporaryDirectory(prefix="dataloupe-", dir=scratch) as folder:
-        # What is mapped stays readable after the folder is gone, so not even a killed process
-        # leaves files behind.
+        # Mapped files stay readable after the folder is deleted, so even a killed process leaves
+        # no files behind.
         train, test = read_splits(spec, base, allow_code, Path(folder))
         train, test = _limited(train, spec.train_limit), _limited(test, spec.test_limit)
         for rows, split in ((train, spec.train), (test, spec.test)):
@@ -112,7 +112,7 @@ def _label_column(table: datasets.Dataset, spec: DataSpec) -> str:
 
 
 def _input_column(table: datasets.Dataset, spec: DataSpec, label: str) -> str:
-    """Pictures first: a column of them, then of their files' names, then of texts."""
+    """A column of pictures if there is one, else of names of picture files, else of texts."""
     if spec.input != "auto":
         return spec.input
     others = {
@@ -208,7 +208,7 @@ def _ids(table: datasets.Dataset, split: str, column: str | None) -> list[str]:
         return list(pc.cast(ids, pa.string()).to_pylist())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f"Column {column!r} holds {ids.type}, which is no id; texts and whole numbers are."
+            f"Column {column!r} holds {ids.type}; ids are texts or whole numbers."
         ) from error
 
 
@@ -218,7 +218,7 @@ def _refuse_duplicates(train: Sequence[str], test: Sequence[str]) -> None:
         for row, id_ in enumerate(ids):
             place = f"row {row} of the {split} split"
             if id_ in seen:
-                raise DataError(f"The id {id_!r} is given twice: {seen[id_]} and {place}.")
+                raise DataError(f"The id {id_!r} occurs twice: {seen[id_]} and {place}.")
             seen[id_] = place
 
 
@@ -230,7 +230,7 @@ def _named(
     labels: np.ndarray,
     ids: Sequence[str],
 ) -> datasets.Dataset:
-    """`input`, `label`, `id`, then the rest; a clashing name of those becomes `original_...`."""
+    """`input`, `label`, `id`, then all others; other columns of these names get `original_`."""
     rest = [name for name in table.column_names if name not in (input_, label, id_)]
     table = table.select_columns([input_, *rest])
     clashing = {name: f"original_{name}" for name in rest if name in ("input", "label", "id")}

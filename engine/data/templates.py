@@ -1,4 +1,4 @@
-"""The specs that ship in assets/specs, to start a study from."""
+"""The study.toml templates in assets/specs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from engine.data import asset
+from engine.data.assets import asset
 from engine.store.errors import SpecError
 
 
@@ -21,12 +21,12 @@ def case_names() -> list[str]:
 
 
 def spec_from_template(name: str, source: str | None = None) -> str:
-    """Return the text of a shipped study.toml, with `source` in place of its own if given.
+    """Return the text of a template, with `source` in place of its own if given.
 
-    A path is made absolute, so that the study's folder can lie anywhere.
+    A path is made absolute, so that the study's folder can be anywhere.
 
     Raises:
-        SpecError: No such template, or it needs a source and none is given.
+        SpecError: There is no such template, or it needs a source and none is given.
     """
     if name not in template_names():
         raise SpecError(f"There is no template {name!r}; there are {', '.join(template_names())}.")

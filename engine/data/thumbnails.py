@@ -1,10 +1,10 @@
-"""Sprite sheets: 64 thumbnails in one lossless picture, and where each lies.
+"""Sprite sheets: 64 thumbnails in one lossless picture, and where each of them is.
 
 A browser fetches one sheet instead of 64 files and cuts it up itself. Stored sheets hold
-neighbouring rows; a sheet of any rows, as the training pictures that matter to a prediction, is
-gathered from them when it is asked for. Thumbnails keep every pixel of small pictures; a thumbnail
-that does not fill its square cell lies in its middle, and the rest of the cell is transparent, so
-the sheet alone says how large each thumbnail is.
+consecutive rows. A sheet of any other rows, such as the training pictures that support a
+prediction, is put together from them when needed. Small pictures keep every pixel. A thumbnail that
+does not fill its square cell is centered in it, and the rest of the cell is transparent: so the
+sheet alone tells how large each thumbnail is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_SIDE = 96
 
 
 def thumbnail(picture: Image.Image, cell: int) -> Image.Image:
-    """Return the picture itself if it fits a cell, else shrunk to it with its proportions kept."""
+    """Return the picture itself if it fits a cell, else reduced to fit, in proportion."""
     if max(picture.size) <= cell:
         return picture
     small = picture.copy()
@@ -35,19 +35,20 @@ def thumbnail(picture: Image.Image, cell: int) -> Image.Image:
 
 
 def thumbnail_box(position: int, cell: int) -> tuple[int, int, int, int]:
-    """Where cell `position` (row by row) of a sheet lies: (left, top, right, bottom), pixels."""
+    """The box of cell `position` (row by row) on a sheet: (left, top, right, bottom) in pixels."""
     row, column = divmod(position, COLUMNS)
     return column * cell, row * cell, (column + 1) * cell, (row + 1) * cell
 
 
 def sprite_sheet(thumbnails: Sequence[Image.Image], cell: int) -> bytes:
-    """Lay up to 64 thumbnails out row by row; return the sheet as lossless WebP.
+    """Arrange up to 64 thumbnails row by row; return the sheet as lossless WebP.
 
-    The same thumbnails give the same bytes. A last, unfilled sheet ends with its last row. (WebP at
-    its fastest: on photos of 96 pixels a quarter smaller than PNG, made eight times as fast.)
+    The same thumbnails give the same bytes. A sheet with fewer thumbnails ends with their last row.
+    (WebP at its fastest setting: for photos of 96 pixels a quarter smaller than PNG, and eight
+    times as fast.)
 
     Raises:
-        DataError: Too many thumbnails, or one larger than the cell.
+        DataError: There are none or too many thumbnails, or one is larger than the cell.
     """
     if not 0 < len(thumbnails) <= SPRITES_PER_SHEET:
         raise DataError(
@@ -70,7 +71,11 @@ def sprite_sheet(thumbnails: Sequence[Image.Image], cell: int) -> bytes:
 
 
 def crop(sheet: Image.Image, position: int, cell: int) -> Image.Image:
-    """Cut a thumbnail out of its sheet, without the transparent rest of its cell; mode `RGB`."""
+    """Cut a thumbnail out of its sheet, without the transparent rest of its cell; mode `RGB`.
+
+    Raises:
+        DataError: The sheet has no thumbnail there.
+    """
     box = thumbnail_box(position, cell)
     if box[3] > sheet.height:
         raise DataError(f"Cell {position} is below the sprite sheet's end.")
@@ -84,14 +89,15 @@ def crop(sheet: Image.Image, position: int, cell: int) -> Image.Image:
 
 
 def gathered_sheet(sheet_file: Callable[[int], Path], rows: Sequence[int], cell: int) -> bytes:
-    """A sheet of any rows, in their order, cut from stored ones; each is read once.
+    """A sheet of any rows, in their order, from stored sheets; each of those is read once.
 
     Args:
-        sheet_file: Where the stored sheet of that number is.
-        rows: 1 to 64 of them.
+        sheet_file: Path of the stored sheet of a given number.
+        rows: 1 to 64 rows.
+        cell: Side of a cell in pixels.
 
     Raises:
-        DataError: Too many rows, or one that no sheet holds.
+        DataError: There are too many rows, or no sheet holds one of them.
         OSError: A sheet is missing or damaged.
     """
     places = defaultdict(list)

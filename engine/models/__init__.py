@@ -1,12 +1,12 @@
-"""Architectures: the registry of the built-in ones, and how any of them becomes a model.
+"""Architectures: the registry of built-in ones, and how a model is built from any of them.
 
-An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Module`. `encoding` is
-what the task planned (`shape` = [channels, height, width] for pictures; `vocabulary`, whose token 0
-is padding, for text). The module maps a batch of inputs to logits `[batch, n_classes]`.
+An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Module`. The task plans
+the `encoding` (`shape` = [channels, height, width] for pictures; `vocabulary`, whose token 0 is
+padding, for text). The module maps a batch of inputs to logits `[batch, n_classes]`.
 
-A new architecture is one file beside this one and one line in `ARCHITECTURES`. The file may also
+A new architecture is one file in this folder and one line in `ARCHITECTURES`. The file may also
 have a function `options_of(shapes)`, which guesses the options from the shapes of weights, so that
-uploaded ones are recognised. Importing this module does not import torch.
+uploaded weights are recognized. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ def build_model(
 ) -> torch.nn.Module:
     """Build a model on the CPU, in eval mode, with weights drawn from `seed` alone.
 
-    The model is tried on a batch of two empty inputs, so what is returned is known to take this
-    encoding and to give `n_classes` logits. Global random state is left as it was.
+    The model is run on a batch of two empty inputs, so the returned model is known to take this
+    encoding and to give `n_classes` logits. The global random state does not change.
 
     Args:
         architecture: A name in `ARCHITECTURES`, `timm:NAME`, or `python:module:function`.
         options: Keyword arguments of the architecture.
-        encoding: The task's encoding, as kept in the store.
+        encoding: The task's encoding, as the store keeps it.
         n_classes: Number of logits.
         seed: Fixes the initial weights.
 
     Raises:
-        SpecError: No such architecture or option, a bad value, or inputs it cannot take.
+        SpecError: There is no such architecture or option, a value is not allowed, or the model
+            cannot take these inputs.
     """
     import torch
 
@@ -85,10 +86,10 @@ def state_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes of an architecture's weights.
 
-    A built-in is built without memory for its weights, however large the options make it.
+    A built-in architecture takes no memory for its weights here, however large its options.
 
     Raises:
-        SpecError: As `build_model`.
+        SpecError: As in `build_model`.
     """
     import torch
 
@@ -108,9 +109,9 @@ def state_shapes(
 def guess_options(
     architecture: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Any] | None:
-    """The options of a built-in that weights of these shapes may have; None where none fit.
+    """The options of a built-in architecture that weights of these shapes may belong to, or None.
 
-    A guess: whoever takes it compares `state_shapes`.
+    This is a guess: compare the shapes with those of `state_shapes`.
     """
     module_name = ARCHITECTURES[architecture].partition(":")[0]
     guess = getattr(importlib.import_module(module_name), "options_of", None)
@@ -190,7 +191,7 @@ def _try_out(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpecError(
             f"architecture {architecture!r} cannot take {what} (channels, height, width), "
-            f"perhaps too small for it: {reason}"
+            f"which may be too small for it: {reason}"
             if "shape" in encoding
             else f"architecture {architecture!r} cannot take {what}: {reason}"
         ) from error

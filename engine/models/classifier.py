@@ -11,7 +11,7 @@ from engine.store.errors import SpecError
 
 
 class Classifier(nn.Module):
-    """A trunk that embeds an input and a head that reads logits off the embedding.
+    """A trunk that embeds an input, and a head that maps the embedding to logits.
 
     Attributes:
         trunk: Inputs → `[batch, d]`.
@@ -54,7 +54,7 @@ def convolution(
 
 
 def picture_shape(encoding: dict[str, Any]) -> tuple[int, int, int]:
-    """Return (channels, height, width), or raise SpecError where inputs are no pictures."""
+    """Return (channels, height, width), or raise SpecError if inputs are not pictures."""
     if "shape" not in encoding:
         raise SpecError("this architecture is for pictures; for text take 'embedding-bag'.")
     channels, height, width = encoding["shape"]

@@ -1,4 +1,4 @@
-"""`embedding-bag`: the mean of the token embeddings, then linear layers, for text."""
+"""`embedding-bag`: for text, the mean of the token embeddings, then linear layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PADDING = 0
 class MeanEmbedding(nn.Module):
     """Mean embedding of a text's tokens: `[batch, tokens]` int64 → `[batch, width]`.
 
-    Padding does not count; a text of padding alone gives zeros.
+    Padding does not count; a text that is all padding gives zeros.
     """
 
     def __init__(self, n_tokens: int, width: int) -> None:
@@ -47,6 +47,9 @@ def embedding_bag(
         n_classes: Number of logits.
         width: Dimensions of a token's embedding.
         hidden: Units between the embedding and the logits.
+
+    Raises:
+        SpecError: The encoding has no vocabulary.
     """
     if "vocabulary" not in encoding:
         raise SpecError("'embedding-bag' is for text; for pictures take 'resnet-small' or 'mlp'.")
@@ -56,6 +59,6 @@ def embedding_bag(
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The options that weights of these shapes were made with."""
+    """The options of weights with these shapes."""
     hidden, width = shapes["trunk.1.weight"]
     return {"width": width, "hidden": hidden}

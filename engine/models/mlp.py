@@ -1,4 +1,4 @@
-"""`mlp`: linear layers and ReLUs on flattened pictures."""
+"""`mlp`: linear layers with ReLUs on flattened pictures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def mlp(
     *,
     widths: Annotated[list[Width], Field(max_length=64)] = [256, 128],  # noqa: B006
 ) -> nn.Module:
-    """By default 784-256-128-10 on Fashion-MNIST: 235,146 parameters.
+    """By default 784-256-128-10 on Fashion-MNIST, which has 235,146 parameters.
 
     Args:
         encoding: With `shape`.
         n_classes: Number of logits.
-        widths: Units of each hidden layer; none makes a linear model.
+        widths: Units of each hidden layer; an empty list makes a linear model.
     """
     channels, height, width = picture_shape(encoding)
     sizes = [channels * height * width, *widths]
@@ -37,6 +37,6 @@ def mlp(
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The widths that weights of these shapes were made with."""
+    """The widths of weights with these shapes."""
     layers = sum(name.startswith("trunk.") and name.endswith(".weight") for name in shapes)
     return {"widths": [shapes[f"trunk.{2 * layer + 1}.weight"][0] for layer in range(layers)]}

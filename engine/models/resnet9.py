@@ -17,7 +17,7 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 class ScaledGlobalMaximum(nn.Module):
     """.2 × the maximum over the picture: `[batch, c, h, w]` → `[batch, c]`.
 
-    The reference scales the logits by .2; before a head without bias that is the same.
+    The reference scales the logits by .2. With a head without bias that is the same.
     """
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ def resnet9(
     """Nine layers, 2.3 M parameters for 3 × 32 × 32 and 10 classes.
 
     Args:
-        encoding: With `shape`; pictures of 11 × 11 and more.
+        encoding: With `shape`; pictures of at least 11 × 11 pixels.
         n_classes: Number of logits.
         widths: Channels of the three stages.
     """
@@ -54,5 +54,5 @@ def resnet9(
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The widths that weights of these shapes were made with."""
+    """The widths of weights with these shapes."""
     return {"widths": [shapes[f"trunk.{stage}.0.weight"][0] for stage in (0, 1, 3)]}

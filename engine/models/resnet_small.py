@@ -26,12 +26,12 @@ def resnet_small(
     *,
     width: Annotated[int, Field(ge=1, le=1024)] = 16,
 ) -> nn.Module:
-    """Five stages, two of them residual; 116,602 parameters for 1 × 28 × 28 and 10 classes.
+    """Five stages, two of them residual: 116,602 parameters for 1 × 28 × 28 and 10 classes.
 
     Args:
-        encoding: With `shape`; pictures of 7 × 7 and more.
+        encoding: With `shape`; pictures of at least 7 × 7 pixels.
         n_classes: Number of logits.
-        width: Channels of the first stage; the later ones have two and four times as many.
+        width: Channels of the first stage; later ones have two and four times as many.
     """
     channels, _, _ = picture_shape(encoding)
     narrow, wide = 2 * width, 4 * width
@@ -49,5 +49,5 @@ def resnet_small(
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The width that weights of these shapes were made with."""
+    """The width of weights with these shapes."""
     return {"width": shapes["trunk.0.0.weight"][0]}

@@ -1,4 +1,4 @@
-"""`timm:NAME`: any architecture of the timm package, where it is installed."""
+"""`timm:NAME`: any architecture of the timm package, if it is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from engine.store.errors import SpecError
 def timm_model(encoding: dict[str, Any], n_classes: int, *, name: str, **options: Any) -> nn.Module:
     """Build timm's `name` with random weights; `options` go to `timm.create_model`.
 
-    The module is timm's own and its weights keep timm's names, so checkpoints fit.
+    The weights keep timm's names, so that checkpoints made with timm fit.
+
+    Raises:
+        SpecError: timm is not installed, has no such architecture, or an option is not allowed.
     """
     try:
         import timm
@@ -28,9 +31,7 @@ def timm_model(encoding: dict[str, Any], n_classes: int, *, name: str, **options
     channels, _, _ = picture_shape(encoding)
     fixed = {"pretrained": False, "num_classes": n_classes, "in_chans": channels}
     if taken := sorted(fixed.keys() & options.keys()):
-        raise SpecError(
-            f"option {taken[0]!r} of 'timm:{name}' follows from the study; leave it out."
-        )
+        raise SpecError(f"option {taken[0]!r} of 'timm:{name}' is set by the study; leave it out.")
     model: nn.Module = timm.create_model(name, **fixed, **options)
 
     def embed(inputs: torch.Tensor) -> torch.Tensor:

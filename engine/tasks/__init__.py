@@ -1,8 +1,8 @@
-"""What is attributed. A task is one file beside this one and one line in `TASKS`.
+"""Tasks: what is attributed. A task is one file in this folder and one line in `TASKS`.
 
-A task says how rows become tensors, what a model's training loss is, and which scalar of the model
-(the *model output* f) is traced back to the training data. Everything else in Dataloupe (training,
-gradients, scores, search, dashboard) works through this seam and knows no modality.
+A task defines how rows become tensors, the training loss, and the scalar of the model (the *model
+output* f) that is attributed to the training data. Everything else in Dataloupe (training,
+gradients, scores, search, dashboard) uses this interface and knows nothing about modalities.
 
 Importing this module does not import torch; `load_task` does, through the task's own file.
 """
@@ -35,13 +35,13 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """A chunk of rows, encoded.
+    """An encoded chunk of rows.
 
     Attributes:
-        arrays: Name → array `[rows, ...]` of what the model is fed (unnormalised pixels, token
-            ids, labels); one dtype and row shape for the whole dataset.
+        arrays: Name → array `[rows, ...]` of what the model gets (unnormalized pixels, token ids,
+            labels); dtype and row shape are the same for the whole dataset.
         columns: Name → list of `rows` values to show and filter by (`text`, `caption`, ...).
-        thumbnails: One picture a row, or None where the task has no pictures to show.
+        thumbnails: One picture per row, or None if the task has no pictures.
     """
 
     arrays: dict[str, np.ndarray]
@@ -51,12 +51,13 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Accepted:
-    """An example from outside the dataset, made ready for `encode`.
+    """An example from outside the dataset, ready for `encode`.
 
     Attributes:
-        row: With `input`, `label` (0, since it has none) and `id`.
-        options: The study's own, loosened where they would refuse what can be made to fit.
-        notes: What had to be done to it, one sentence each, for the person who gave it.
+        row: With `input`, `label` (0, because it has none) and `id`.
+        options: The study's options, relaxed where they would refuse an example that can be
+            converted.
+        notes: What was done to the example, one sentence each, for the person who gave it.
     """
 
     row: dict[str, Any]
@@ -66,29 +67,29 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Task:
-    """Functions that make up a task. None of them keeps state.
+    """The functions of a task. None of them keeps state.
 
     Attributes:
         name: As in study.toml.
-        display: How the dashboard shows an example: its picture or its text.
+        display: Whether the dashboard shows an example's picture or its text.
         options: Pydantic model of the task's own keys in `[task]`.
-        plan_encoding: (training rows, options, class names) → JSON-able description of the
-            encoding (picture shape, mean and std, vocabulary, ...), chosen on the training
-            split only and kept in the store. `rows` is a Hugging Face `Dataset` whose columns
-            are already named `input`, `label`, `id` (the task's `columns` names).
+        plan_encoding: (training rows, options, class names) → description of the encoding as JSON
+            (picture shape, mean and std, vocabulary, ...). It is determined on the training split
+            only and kept in the store. The rows are a Hugging Face `Dataset` with the columns
+            `input`, `label` and `id`.
         encode: (rows of one chunk as dicts, options, encoding) → `Encoded`. Raises `DataError`
-            naming the row for anything it cannot use.
-        accept: (a file's bytes or a text, options, encoding) → `Accepted`. What is given comes
-            from a stranger. Raises `DataError` for what is no example at all.
-        input_shape: encoding → shape of one model input, without the batch.
-        prepare: (raw batch, encoding) → batch as the model takes it (float, normalised).
-        augment: (prepared batch, names of augmentations, generator) → batch; same shapes.
+            with the row's id for anything it cannot use.
+        accept: (a file's bytes or a text, options, encoding) → `Accepted`. The input is not
+            trusted. Raises `DataError` if it is not an example.
+        input_shape: encoding → shape of one model input, without the batch dimension.
+        prepare: (raw batch, encoding) → batch as the model takes it (float, normalized).
+        augment: (prepared batch, names of augmentations, generator) → batch of the same shapes.
         loss: (model, prepared batch, label smoothing) → `[batch]` training losses.
         predict: (model, prepared batch) → `[batch, classes]` scores (logits).
         model_output: (model, prepared batch) → `[batch]` f, differentiable. Row i must depend
             on example i alone.
-        out_to_loss: `[batch]` model outputs → `[batch]` Q = |dloss/df|, so that a positive score
-            supports.
+        out_to_loss: `[batch]` model outputs → `[batch]` Q = |dloss/df|, so that training examples
+            with a positive score are supporting.
     """
 
     name: str

@@ -14,6 +14,7 @@ from torch.nn import functional
 from engine.data.pictures import examine, read_header, read_picture
 from engine.data.thumbnails import MAX_SIDE, thumbnail
 from engine.store.errors import DataError, SpecError
+from engine.store.rows import evenly_spread
 from engine.tasks import Accepted, Encoded, Task, margin
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 Statistic = float | list[float] | Literal["auto"]
 
 OUTSIDE = "yours"
-"""Id of an example that is not of the dataset."""
+"""Id of an example from outside the dataset."""
 _ROWS_FOR_STATISTICS = 10_000
 _CROP_PADDING = 4
 
@@ -36,38 +37,43 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     image_size: Side | tuple[Side, Side] | None = None
-    """Side, or [height, width], that pictures are resized to; none: all must have one size."""
+    """Side, or [height, width], to which pictures are resized; None: all must have one size."""
     resize: Literal["squash", "crop", "pad"] = "squash"
     """`squash` changes proportions, `crop` keeps the middle, `pad` adds black borders."""
     color: Literal["keep", "grey", "rgb"] = "keep"
-    """`keep` is grey if every training picture is, else RGB."""
+    """`keep` is grayscale if every training picture is, else RGB."""
     mean: Statistic = "auto"
-    """Subtracted from pixels in 0…1: one number, one a channel, or from the training pictures."""
+    """Subtracted from pixels in 0…1: one number, one per channel, or measured on the training
+    pictures (`auto`)."""
     std: Statistic = "auto"
-    """Divides what is left."""
+    """Divides the result; given like `mean`."""
 
 
 def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:
-    """Choose shape, normalisation and thumbnail size on the training pictures.
+    """Determine shape, normalization and thumbnail size from the training pictures.
 
     Returns:
-        `shape` [channels, height, width]; `mean` and `std`, one a channel; `cell`, the longest
-        side of a thumbnail.
+        `shape` [channels, height, width]; `mean` and `std` of each channel; `cell`, the longest
+        side of a thumbnail in pixels.
+
+    Raises:
+        DataError: A picture cannot be read, or sizes differ and no `image_size` is set.
+        SpecError: `mean` or `std` does not fit.
     """
     sizes: dict[tuple[int, int], str] = {}
-    all_grey = True
+    all_grayscale = True
     for chunk in rows.select_columns(["input", "id"]).iter(256):
         for content, id_ in zip(chunk["input"], chunk["id"], strict=True):
-            size, grey = read_header(content, f"example {id_!r}")
+            size, grayscale = read_header(content, f"example {id_!r}")
             sizes.setdefault(size, id_)
-            all_grey &= grey
+            all_grayscale &= grayscale
     if options.image_size is None:
         height, width = _only_size(sizes)
     elif isinstance(options.image_size, int):
         height = width = options.image_size
     else:
         height, width = options.image_size
-    channels = 1 if options.color == "grey" or (options.color == "keep" and all_grey) else 3
+    channels = 1 if options.color == "grey" or (options.color == "keep" and all_grayscale) else 3
     encoding: dict[str, Any] = {
         "shape": [channels, height, width],
         "cell": min(MAX_SIDE, max(max(size) for size in sizes)),
@@ -90,11 +96,11 @@ def _only_size(sizes: dict[tuple[int, int], str]) -> tuple[int, int]:
 def _statistics(
     rows: Dataset, options: Options, encoding: dict[str, Any]
 ) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, from counts of pixel values (so exactly)."""
+    """Mean and standard deviation of each channel, exactly, from counts of pixel values."""
     channels = encoding["shape"][0]
     measured = None
     if options.mean == "auto" or options.std == "auto":
-        chosen = np.linspace(0, len(rows) - 1, min(len(rows), _ROWS_FOR_STATISTICS)).astype(int)
+        chosen = evenly_spread(len(rows), _ROWS_FOR_STATISTICS)
         counts = np.zeros((channels, 256), np.int64)
         for low in range(0, len(chosen), 64):
             examples = [rows[int(row)] for row in chosen[low : low + 64]]
@@ -108,7 +114,7 @@ def _statistics(
         measured = (
             mean,
             np.maximum(np.sqrt(variance), 1 / 255),
-        )  # one flat grey must not divide by 0
+        )  # pictures of a single gray must not divide by 0
     given = (options.mean, options.std)
     found = [
         measured[i].round(6).tolist()
@@ -134,7 +140,7 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     """Decode pictures to uint8 `input` [rows, channels, height, width] and int64 `label` [rows]."""
     channels, height, width = encoding["shape"]
     pictures = np.empty((len(rows), channels, height, width), np.uint8)
-    # Twice the size that is wanted, so that nothing is seen of the decoder's coarser shrinking.
+    # Twice the size needed, so that the decoder's coarser resizing does not show.
     enough = None if options.image_size is None else 2 * max(height, width, encoding["cell"])
     thumbnails = []
     for row, target in zip(rows, pictures, strict=True):
@@ -153,7 +159,7 @@ def _in_channels(picture: Image.Image, channels: int, options: Options, where: s
         return picture if picture.mode == "RGB" else picture.convert("RGB")
     if picture.mode != "L" and options.color == "keep":
         raise DataError(
-            f"{where}: the picture is in colour, and all training pictures are grey. "
+            f"{where}: the picture is in color, and all training pictures are grayscale. "
             'Set color = "rgb" or "grey" under [task].'
         )
     return picture.convert("L")
@@ -177,10 +183,10 @@ def _in_size(
 
 
 def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
-    """A picture file of any size and colour: made to fit, and said how.
+    """Take a picture file of any size and color, convert it, and say how it was converted.
 
-    A study whose pictures all have one size has no rule for others: their proportions are kept,
-    with black borders.
+    A study whose pictures all have one size has no rule for other sizes: such pictures keep their
+    proportions and get black borders.
     """
     if not isinstance(content, bytes) or not content:
         raise DataError("The file is empty.")
@@ -192,22 +198,22 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
         changes |= {"image_size": (height, width), "resize": "pad"}
     notes = []
     if looks.animated:
-        notes.append("It is animated; only its first frame is looked at.")
+        notes.append("It is animated; only its first frame is used.")
     if looks.turned:
-        notes.append("It was turned upright, as its EXIF data say.")
+        notes.append("It was rotated as its EXIF data say.")
     if looks.mode == "CMYK":
-        notes.append("Its CMYK colours were turned into RGB.")
+        notes.append("Its CMYK colors were converted to RGB.")
     if looks.sixteen_bits:
         notes.append("Only the upper 8 of its 16 bits are used.")
     if looks.transparent:
-        notes.append("Its transparent parts were laid over white.")
-    if channels == 1 and not looks.grey:
-        notes.append("Its colours were dropped: the model knows grey pictures only.")
+        notes.append("Its transparent parts were filled with white.")
+    if channels == 1 and not looks.grayscale:
+        notes.append("Its colors were removed: the model takes grayscale pictures only.")
     if looks.size != (width, height):
         smaller = min(looks.size) < min(width, height)
         notes.append(
             f"It has {looks.size[0]:,} × {looks.size[1]:,} pixels and was "
-            f"{'enlarged' if smaller else 'brought'} to the {width} × {height} that the model sees."
+            f"{'enlarged' if smaller else 'resized'} to the {width} × {height} that the model sees."
         )
     return Accepted(row, options.model_copy(update=changes), notes)
 
@@ -230,8 +236,11 @@ def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
 def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
     """Change each picture at random, in the order of `names`.
 
-    `flip` mirrors half of them, `crop` moves each by up to 4 pixels over reflected borders,
-    `cutout` blanks a square of a quarter of the side (the mean, after normalisation).
+    `flip` mirrors half of them, `crop` shifts each by up to 4 pixels over reflected borders,
+    `cutout` replaces a square with a quarter of the side by 0 (the mean, after normalization).
+
+    Raises:
+        SpecError: There is no augmentation of that name.
     """
     pictures = batch["input"]
     for name in names:
@@ -251,7 +260,7 @@ def _flip(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def _crop(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     b, _, h, w = pictures.shape
-    padding = min(_CROP_PADDING, h - 1, w - 1)  # a reflection is shorter than the side
+    padding = min(_CROP_PADDING, h - 1, w - 1)  # reflection allows less than a side
     padded = functional.pad(pictures, [padding] * 4, mode="reflect")
     top, left = (_randint(2 * padding + 1, b, generator, pictures).view(b, 1, 1) for _ in range(2))
     rows = top + torch.arange(h, device=pictures.device).view(1, h, 1)
@@ -274,7 +283,7 @@ def _cutout(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _randint(high: int, n: int, generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
-    """Draw where the generator lives, so that every device sees the same numbers."""
+    """Draw on the generator's device, so that every device gets the same numbers."""
     return torch.randint(high, (n,), generator=generator, device=generator.device).to(like.device)
 
 

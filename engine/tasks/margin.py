@@ -1,6 +1,6 @@
-"""The model output of every classification task, and what goes with it.
+"""The margin, which is the model output of every classification task, and its loss.
 
-f(z; θ) = logit_y − logsumexp of the other logits = log p_y / (1 − p_y)
+f(z; θ) = logit_y − logsumexp of the other logits = log (p_y / (1 − p_y))
 
 (TRAK, Park et al. 2023, section 3.2). The cross entropy is softplus(−f), so |dloss/df| = 1 − p_y.
 """
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def margin(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Margins `[batch]` of logits `[batch, classes]` at labels `[batch]` (int64).
 
-    Stable where log p − log(1 − p) is not: p never appears, so a sure model gives no infinity.
-    Works under torch.func.vmap.
+    Numerically stable: p is never computed, so a confident model does not give infinity, as
+    log p − log(1 − p) would. Works under torch.func.vmap.
     """
     is_label = torch.arange(logits.shape[-1], device=logits.device) == label.unsqueeze(-1)
     own = logits.gather(-1, label.unsqueeze(-1)).squeeze(-1)
@@ -28,19 +28,19 @@ def margin(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 
 def margin_to_loss(margins: torch.Tensor) -> torch.Tensor:
-    """Q `[batch]` = |d cross entropy / d margin| = 1 − p_y, of margins `[batch]`."""
+    """Q = |d cross entropy / d margin| = 1 − p_y `[batch]`, from margins `[batch]`."""
     return torch.sigmoid(-margins)
 
 
 def predict(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits `[batch, classes]`."""
+    """Logits `[batch, classes]` of a prepared batch."""
     logits = model(batch["input"])
     assert isinstance(logits, torch.Tensor)
     return logits
 
 
 def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.Tensor:
-    """Cross entropies `[batch]`."""
+    """Cross entropies `[batch]` of a prepared batch."""
     return functional.cross_entropy(
         predict(model, batch), batch["label"], reduction="none", label_smoothing=label_smoothing
     )

@@ -30,26 +30,29 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 128
-    """Words that are read of each text; the rest is left out."""
+    """The most words that are read of each text; the rest is ignored."""
     max_vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """How many of the most frequent words of the training texts are told apart."""
+    """How many of the most frequent words of the training texts the vocabulary has."""
 
 
 def words(text: str) -> list[str]:
     """Split a text into lower-case words.
 
-    A word is a run of letters and digits of any script, with inner apostrophes ("don't");
-    everything else separates words.
+    A word is a run of letters and digits of any script, with inner apostrophes ("don't").
+    Everything else separates words.
     """
     return _WORD.findall(text.lower())
 
 
 def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:
-    """Build the vocabulary of the training texts, by frequency and then by alphabet.
+    """Build the vocabulary of the training texts, sorted by frequency, then alphabetically.
 
     Returns:
-        `vocabulary`: padding, unknown, then the words, each at the place of its token id;
-        `max_tokens`: tokens a text, at most as many as the longest training text has.
+        `vocabulary`: padding, unknown, then the words; a word's position is its token id.
+        `max_tokens`: tokens per text, at most as many as the longest training text has.
+
+    Raises:
+        DataError: A row has no text, or a text without words.
     """
     counts: Counter[str] = Counter()
     longest = 1
@@ -71,7 +74,7 @@ def _words_of(text: Any, id_: str) -> list[str]:
         )
     found_words = words(text)
     if not found_words:
-        raise DataError(f"example {id_!r}: the text {text[:40]!r} holds no word. Remove the row.")
+        raise DataError(f"example {id_!r}: the text {text[:40]!r} has no words. Remove the row.")
     return found_words
 
 
@@ -87,11 +90,11 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
 
 
 def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
-    """Any text with a word in it; said is what of it the model cannot see."""
+    """Take any text with a word in it, and say which words the model does not see."""
     text = content if isinstance(content, str) else content.decode("utf-8", errors="replace")
     found = words(text)
     if not found:
-        raise DataError("The text holds no word: write some.")
+        raise DataError("The text has no words: write some.")
     read = found[: encoding["max_tokens"]]
     known = set(encoding["vocabulary"])
     unknown = list(dict.fromkeys(word for word in read if word not in known))
@@ -101,7 +104,7 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
     if unknown:
         few = ", ".join(f"“{word[:30]}”" for word in unknown[:5])
         rest = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
-        notes.append(f"No training text that the model saw has {few}{rest}.")
+        notes.append(f"The vocabulary of the training texts lacks {few}{rest}.")
     return Accepted({"input": text, "label": 0, "id": "yours"}, options, notes)
 
 
@@ -111,12 +114,12 @@ def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
 
 
 def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
-    """Token ids go to the model as they are."""
+    """Return the batch as it is: the model takes token ids."""
     return batch
 
 
 def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
-    """Refuse any name: there are no augmentations of texts."""
+    """Raise SpecError for any name: there are no augmentations for text."""
     if names:
         raise SpecError(f"augmentations: {names[0]!r} is not known; text classification has none.")
     return batch

@@ -1,1 +1,1 @@
-"""Learning algorithms: a training set in, a model out."""
+"""Training: the learning algorithm, checkpoints, and outputs of trained models."""

@@ -1,4 +1,4 @@
-"""Prepared batches of a dataset, and what a trained model says of them."""
+"""Prepared batches of a dataset, and the outputs of a trained model on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_batch(
 ) -> Batch:
     """Copy `rows` of the (often memory-mapped) arrays to `device` and prepare them for the model.
 
-    Pictures come out channels_last on a CPU, where that makes convolutions faster.
+    On a CPU, pictures are channels_last in memory, which makes convolutions faster.
     """
     raw = {name: torch.from_numpy(np.array(array[rows])) for name, array in arrays.items()}
     batch = task.prepare({name: tensor.to(device) for name, tensor in raw.items()}, encoding)
@@ -33,7 +33,7 @@ def read_batch(
 
 
 def in_fast_layout(tensor: torch.Tensor) -> torch.Tensor:
-    """Pictures `[b, c, h, w]` on a CPU in channels_last memory; anything else as it is."""
+    """Pictures `[b, c, h, w]` on a CPU in channels_last memory; any other tensor as it is."""
     if tensor.ndim == 4 and tensor.device.type == "cpu":
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor
@@ -50,7 +50,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield rows `start` to `stop` (the end where None) as prepared batches, in order.
 
-    The last batch may be smaller. Only one batch at a time is read from memory-mapped arrays.
+    The last batch may be smaller. Memory-mapped arrays are read one batch at a time.
     """
     n = min(len(array) for array in arrays.values())
     stop = n if stop is None else min(stop, n)
@@ -60,7 +60,7 @@ def batches(
 
 
 class _OneForward(nn.Module):
-    """A model that remembers its last answer, so that several questions cost one forward pass."""
+    """A model that keeps its last output, so that several functions share one forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

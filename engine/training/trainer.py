@@ -1,4 +1,4 @@
-"""The learning algorithm: one loop that turns a training set into a model."""
+"""The training loop of a learning algorithm: training set in, model out."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ def train(
     """Train `model` in place and return it in eval mode.
 
     The same model, data, recipe, seed, device and number of threads give the same bytes. Every
-    epoch is a fresh shuffle; its last partial batch is dropped.
+    epoch shuffles the examples anew and drops the last partial batch.
 
     Args:
         task: How rows become batches and what the loss is.
         model: With its initial weights.
         arrays: Raw arrays of the training set, `[n, ...]` each.
         encoding: The task's encoding.
-        recipe: Optimiser, schedule, epochs, augmentations.
+        recipe: Optimizer, schedule, epochs, augmentations.
         seed: Fixes the order of examples, the augmentations and any dropout.
         device: `cpu` or `cuda`.
-        subset: Row numbers to train on; None takes all. Where they are fewer than a batch, they
-            make one smaller batch.
+        subset: Row numbers to train on; None takes all. If they are fewer than a batch, they make
+            one smaller batch.
         on_epoch: Called after each epoch with (epochs done, mean loss of the epoch).
 
     Raises:
-        DataError: Fewer than two examples. DataloupeError: Training diverged.
+        DataError: There are fewer than two examples.
+        DataloupeError: Training diverged.
     """
     n = min(len(array) for array in arrays.values())
     rows = np.arange(n) if subset is None else np.asarray(subset)
@@ -90,10 +91,10 @@ def train(
 
 
 def learning_rate(recipe: AlgorithmSpec, step: int, n_steps: int) -> float:
-    """Return the rate of step `step` (from 0): a linear warm-up, then the schedule.
+    """The learning rate of step `step` (from 0): a linear warm-up, then the schedule.
 
-    It is 0 just before the first and (but for `constant`) just after the last step, so every step
-    learns something.
+    It is 0 just before the first step and, except for `constant`, just after the last one, so no
+    step has a rate of 0.
     """
     n_warm = recipe.warmup * n_steps
     if step + 1 <= n_warm:
@@ -124,13 +125,13 @@ def _optimizer(model: nn.Module, recipe: AlgorithmSpec) -> torch.optim.Optimizer
 
 
 def _generator(purpose: str, seed: int) -> torch.Generator:
-    """A CPU generator: what it draws is the same on every device."""
+    """A generator on the CPU, which draws the same for every device."""
     return torch.Generator().manual_seed(int(fingerprint_of(purpose, seed), 16) >> 1)
 
 
 @contextlib.contextmanager
 def _reproducible(seed: int, device: str) -> Iterator[None]:
-    """Seed the global generators (dropout draws from them) and ask cuDNN for one fixed answer."""
+    """Seed the global generators, which dropout draws from, and make cuDNN deterministic."""
     cuda = device.startswith("cuda")
     with (
         torch.random.fork_rng(devices=None if cuda else []),

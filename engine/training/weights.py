@@ -1,7 +1,7 @@
-"""Checkpoints: weights in safetensors files, written for the store and read from anywhere.
+"""Weights of models in safetensors files: written to the store, read from anywhere.
 
-A file of weights is not trusted: everything its header says is checked against the architecture
-before a single tensor is read.
+Files of weights are not trusted: everything in the header is checked against the architecture
+before any tensor is read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_HEADER = 16 * 2**20
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _INTEGERS = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 _PREFIXES = ("module.", "_orig_mod.")
-"""What `DataParallel` and `torch.compile` put before every name."""
+"""Prefixes that `DataParallel` and `torch.compile` add to every name."""
 
 
 def save_weights(
@@ -34,7 +34,7 @@ def save_weights(
 
 
 def as_arrays(model: nn.Module) -> dict[str, np.ndarray]:
-    """A model's state dict for a shard. bfloat16, which numpy lacks, becomes float32."""
+    """A model's state dict as arrays. bfloat16, which NumPy lacks, becomes float32."""
     state = model.state_dict()
     return {
         name: (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
@@ -45,11 +45,12 @@ def as_arrays(model: nn.Module) -> dict[str, np.ndarray]:
 def load_weights(path: Path, model: nn.Module) -> None:
     """Fill `model` with the weights of a safetensors file, whoever wrote it.
 
-    Names and shapes must be exactly those of the model; float16, bfloat16 and float64 become the
-    model's dtype. Either everything is loaded or the model stays as it was.
+    Names and shapes must be exactly those of the model; float16, bfloat16 and float64 are converted
+    to the model's dtype. If anything is wrong, the model does not change.
 
     Raises:
-        CheckpointError: No safetensors file, cut short, of another architecture, or not finite.
+        CheckpointError: The file is not a safetensors file, is truncated or belongs to another
+            architecture, or a weight is not finite.
     """
     wanted = model.state_dict()
     _check_prefix(path)
@@ -59,7 +60,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
             state = {name: file.get_tensor(name).to(wanted[name].dtype) for name in wanted}
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path} is no whole safetensors file ({error}). Copy it again, or convert the "
+            f"{path} is not a complete safetensors file ({error}). Copy it again, or convert the "
             "original with `dataloupe convert`."
         ) from error
     for name, tensor in state.items():
@@ -72,21 +73,21 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def _check_prefix(path: Path) -> None:
-    """Refuse, before any parsing, what cannot be safetensors."""
+    """Refuse files that cannot be safetensors, before anything is parsed."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    # a header's length may begin with a pickle's first byte, so look where the header is, too
+    # The length of the header may start with the first byte of a pickle: check the header too.
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[8:9] != b"{"):
         raise CheckpointError(
             f"{path} is a pickle (a .pt file) under another name. "
             "`dataloupe convert FILE` makes safetensors of it."
         )
     if len(start) < 9 or start[8:9] != b"{":
-        raise CheckpointError(f"{path} is no safetensors file.")
+        raise CheckpointError(f"{path} is not a safetensors file.")
     (length,) = struct.unpack("<Q", start[:8])
     if length > min(size - 8, _MAX_HEADER):
         raise CheckpointError(
@@ -110,8 +111,8 @@ def _check_entries(path: Path, file: Any, wanted: Mapping[str, torch.Tensor]) ->
             wrong.append(f"{name!r} is {dtype}, the architecture has {tensor.dtype}")
     if wrong:
         raise CheckpointError(
-            f"{path} does not fit: {_first(wrong)}. Are architecture_options, the number of "
-            "classes and the picture's channels those it was trained with?"
+            f"{path} does not fit: {_first(wrong)}. Do architecture_options, the number of "
+            "classes and the channels of the pictures match the training?"
         )
 
 
@@ -121,14 +122,14 @@ def _misfit(missing: list[str], unexpected: list[str]) -> str:
         parts.append(f"the architecture's {_first([repr(name) for name in missing])} missing")
     if unexpected:
         parts.append(f"{_first([repr(name) for name in unexpected])} unexpected")
-    advice = "Is this another architecture, or are architecture_options others?"
+    advice = "Check architecture and architecture_options."
     if unexpected and {bare_name(name) for name in unexpected} == set(missing):
-        advice = "The names only carry a wrapper's prefix: `dataloupe convert FILE` removes it."
+        advice = "The names only have a wrapper's prefix: `dataloupe convert FILE` removes it."
     return f"{'; '.join(parts)}. {advice}"
 
 
 def bare_name(name: str) -> str:
-    """A tensor's name without the prefixes of wrappers."""
+    """A tensor's name without the prefixes that wrappers add."""
     while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), ""):
         name = name.removeprefix(prefix)
     return name

@@ -261,17 +261,17 @@ def test_what_is_no_picture_gets_one_clear_line(
 
 
 ACCEPTED = {
-    "photo": (png(photo(640, 480)), ["colours were dropped", "640 × 480 pixels and was brought"]),
-    "1×1": (png(photo(1, 1)), ["colours were dropped", "1 × 1 pixels and was enlarged"]),
-    "animated": (animation(), ["only its first frame", "colours", "40 × 40"]),
-    "turned": (turned(), ["turned upright", "colours", "30 × 60"]),
-    "CMYK": (png(photo(28, 28), "CMYK", "JPEG"), ["CMYK colours", "colours were dropped"]),
+    "photo": (png(photo(640, 480)), ["colors were removed", "640 × 480 pixels and was resized"]),
+    "1×1": (png(photo(1, 1)), ["colors were removed", "1 × 1 pixels and was enlarged"]),
+    "animated": (animation(), ["only its first frame", "colors", "40 × 40"]),
+    "turned": (turned(), ["rotated as its EXIF", "colors", "30 × 60"]),
+    "CMYK": (png(photo(28, 28), "CMYK", "JPEG"), ["CMYK colors", "colors were removed"]),
     "16 bits": (
         png(np.arange(784, dtype=np.uint16).reshape(28, 28) * 80),
         ["upper 8 of its 16 bits"],
     ),
-    "transparent": (png(photo(28, 28), "RGBA"), ["laid over white", "colours"]),
-    "palette": (png(photo(28, 28), "P"), ["colours were dropped"]),
+    "transparent": (png(photo(28, 28), "RGBA"), ["filled with white", "colors"]),
+    "palette": (png(photo(28, 28), "P"), ["colors were removed"]),
     "black and white": (png(photo(28, 28), "1"), []),
 }
 
@@ -323,5 +323,5 @@ def test_a_text_is_answered_and_said_what_the_model_does_not_know(text_study: St
     strange = ask(Question(text_study.root, "words", "my sister praised Zanzibar " * 5))
     assert "first 6 of 20 words" in strange.notes[0]
     assert "“zanzibar”" in strange.notes[1]
-    with pytest.raises(DataError, match="holds no word"):
+    with pytest.raises(DataError, match="has no words"):
         ask(Question(text_study.root, "words", " …!? "))

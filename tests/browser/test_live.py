@@ -111,9 +111,9 @@ def test_each_bad_picture_gets_one_clear_line(page: Page) -> None:
 STRANGE = {
     "1×1": (png(photo(1, 1)), "was enlarged"),
     "animated": (animation(), "only its first frame"),
-    "CMYK": (png(photo(28, 28), "CMYK", "JPEG"), "CMYK colours"),
+    "CMYK": (png(photo(28, 28), "CMYK", "JPEG"), "CMYK colors"),
     "16 bits": (png(np.arange(784, dtype=np.uint16).reshape(28, 28)), "upper 8 of its 16 bits"),
-    "turned": (turned(), "turned upright"),
+    "turned": (turned(), "rotated as its EXIF"),
 }
 
 

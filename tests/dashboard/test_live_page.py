@@ -134,7 +134,7 @@ def test_what_cannot_be_used_gets_one_clear_line(
 
 def test_what_was_done_to_the_picture_is_said(visit: Any, small_study: Study) -> None:
     app = give(visit(small_study), png(photo(640, 480)), "photo.png")
-    assert "640 × 480 pixels and was brought to the 28 × 28" in words(app)
+    assert "640 × 480 pixels and was resized to the 28 × 28" in words(app)
 
 
 KEPT_OF_A_QUESTION = ("live_given", "live_asked", "live_answer")
@@ -194,7 +194,7 @@ def test_a_text_is_asked_in_a_box(visit: Any, text_study: Study) -> None:
     assert "“zeppelin”" in words(app)
     assert "my sister praised the zeppelin" in words(app)
     app.text_area(key="own_text").input("…").run()
-    assert "The text holds no word: write some." in words(app)
+    assert "The text has no words: write some." in words(app)
 
 
 def test_a_study_built_before_live_queries_waits_for_them(visit: Any, tmp_path: Path) -> None:

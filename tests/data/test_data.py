@@ -1,4 +1,4 @@
-"""Reading: every format gives the same data; every bad input gives its line."""
+"""Reading data: every format gives the same dataset; bad input is refused in one line."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_encoded_pixels_are_the_pictures(pictures: dict[str, Split], tmp_path: P
     np.testing.assert_allclose(encoding["std"], pixels.std((0, 1, 2)), atol=1e-6)
 
 
-def test_shards_go_on_where_they_were(pictures: dict[str, Split], tmp_path: Path) -> None:
+def test_encoding_resumes_at_the_missing_shard(pictures: dict[str, Split], tmp_path: Path) -> None:
     source = read(write_csv(tmp_path, pictures), tmp_path)
     task = load_task("image-classification")
     options = task.options()
@@ -239,18 +239,18 @@ def test_functions_run_only_where_code_is_allowed(
             load_source(DataSpec(source=f"python:{name}"), tmp_path, allow_code=True)
 
 
-def test_hub_names_are_asked_for_and_nothing_else_is(
+def test_only_hub_names_are_looked_up_on_the_hub(
     pictures: dict[str, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    looked_up = []
 
     def load_dataset(*names: object) -> datasets.DatasetDict:
-        asked.append(names)
+        looked_up.append(names)
         return datasets.DatasetDict({s: as_dataset(content) for s, content in pictures.items()})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = read("owner/pets", tmp_path, config="small")
-    assert asked == [("owner/pets", "small")]
+    assert looked_up == [("owner/pets", "small")]
     assert fingerprint_of(source) == fingerprint_of(
         read(write_parquet(tmp_path, pictures), tmp_path)
     )
@@ -258,7 +258,7 @@ def test_hub_names_are_asked_for_and_nothing_else_is(
     for path in ("/nowhere/at/all", "nowhere", "here/photos", "my/photos.csv", "../owner/pets"):
         with pytest.raises(DataError, match="does not exist"):
             read(path, tmp_path)
-    assert len(asked) == 1
+    assert len(looked_up) == 1
 
 
 def test_an_unreachable_hub_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_splits_that_order_their_classes_differently_agree(tmp_path: Path) -> No
     assert source.test["label"][:] == [0, 1]
 
 
-def test_csv_keeps_words_that_pandas_takes_for_nothing(tmp_path: Path) -> None:
+def test_csv_keeps_words_that_pandas_takes_for_missing(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"{split}.csv").write_text("text,label\nhello,NA\nworld,None\n")
     assert read(str(tmp_path), tmp_path).classes == ["NA", "None"]
@@ -386,22 +386,22 @@ BAD_TABLES: dict[str, tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any
         texts(3, label=["a", "b", "b"], key=["p", "q", "p"]),
         texts(1, label=["a"], key=["z"]),
         {"id": "key"},
-        "'p' is given twice: row 0 of the training split and row 2 of the training split",
+        "'p' occurs twice: row 0 of the training split and row 2 of the training split",
     ),
     "across": (
         texts(2, label=["a", "b"], key=[1, 2]),
         None,
         {"id": "key"},
-        "'1' is given twice: row 0 of the training split and row 0 of the test split",
+        "'1' occurs twice: row 0 of the training split and row 0 of the test split",
     ),
     "no id": (texts(2, label=["a", "b"], key=["p", None]), None, {"id": "key"}, "Row 1 .* no id"),
-    "odd id": (texts(2, label=["a", "b"], key=[[1], [2]]), None, {"id": "key"}, "is no id"),
+    "odd id": (texts(2, label=["a", "b"], key=[[1], [2]]), None, {"id": "key"}, "ids are texts"),
     "split": (texts(2, label=["a", "b"]), None, {"test": "dev"}, "'dev'; it has test.parquet, tr"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_TABLES)
-def test_a_bad_table_gets_its_line(name: str, tmp_path: Path) -> None:
+def test_a_bad_table_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     train, test, spec, message = BAD_TABLES[name]
     with pytest.raises(DataError, match=message) as error:
         read(write_tables(tmp_path, train, test), tmp_path, **spec)
@@ -450,29 +450,29 @@ def test_a_single_file_needs_a_column_of_splits(tmp_path: Path) -> None:
         read("data.txt", tmp_path)
 
 
-def test_folders_without_pictures_say_how_it_should_be(tmp_path: Path) -> None:
+def test_the_error_for_folders_without_pictures_shows_the_layout(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").mkdir(parents=True)
     with pytest.raises(DataError, match=r"holds no pictures\. It should have one subfolder"):
         read(str(tmp_path), tmp_path)
 
 
 NPZ: dict[str, tuple[dict[str, np.ndarray], str]] = {
-    "object": ({"train_label": np.array([{}, {}])}, "Python objects are not taken"),
+    "object": ({"train_label": np.array([{}, {}])}, "Python objects are not accepted"),
     "nan": ({"train_input": np.full((2, 4, 4), np.nan)}, "input of train, row 0, holds NaN"),
     "nan label": ({"train_label": np.array([0.0, np.nan])}, "label of train, row 1, holds NaN"),
     "lengths": ({"train_label": np.arange(3)}, "2 of input, 3 of label"),
     "shape": ({"train_input": np.zeros((2, 4), np.uint8)}, r"has shape \[2, 4\]"),
     "channels": ({"train_input": np.zeros((2, 5, 4, 7), np.uint8)}, "has shape"),
-    "normalised": ({"train_input": np.full((2, 4, 4), -0.3)}, "before any normalisation"),
-    "too large": ({"train_input": np.full((2, 4, 4), 300)}, "no pixels"),
+    "normalized": ({"train_input": np.full((2, 4, 4), -0.3)}, "before any normalization"),
+    "too large": ({"train_input": np.full((2, 4, 4), 300)}, "not pixels"),
     "labels": ({"train_label": np.zeros((2, 5))}, r"labels of train have shape \[2, 5\]"),
     "empty": ({"train_input": np.zeros((0, 4, 4)), "train_label": np.zeros(0)}, "is empty"),
-    "twice": ({"train_id": np.array([4, 4]), "test_id": np.array([5, 6])}, "'4' is given twice"),
+    "twice": ({"train_id": np.array([4, 4]), "test_id": np.array([5, 6])}, "'4' occurs twice"),
 }
 
 
 @pytest.mark.parametrize("name", NPZ)
-def test_a_bad_npz_gets_its_line(name: str, tmp_path: Path) -> None:
+def test_a_bad_npz_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     change, message = NPZ[name]
     pixels = np.zeros((2, 4, 4), np.uint8)
     good = {"train_input": pixels, "test_input": pixels}
@@ -484,7 +484,7 @@ def test_a_bad_npz_gets_its_line(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_array_names_those_there_are(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_array_names_the_existing_ones(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", train_input=np.zeros((2, 4, 4), np.uint8), y_train=np.arange(2))
     with pytest.raises(DataError, match=r"no array 'test_input' .* it has train_input, y_train"):
         read("a.npz", tmp_path)

@@ -1,4 +1,4 @@
-"""Pictures of every kind become 8-bit grey or RGB; thumbnails come out of their sheet unchanged."""
+"""Pictures of every kind become 8-bit grayscale or RGB; thumbnails survive their sheets."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def pixels_of(content: dict[str, Any]) -> np.ndarray:
 # --- kinds of pictures ----------------------------------------------------------------------------
 
 
-def test_grey_and_colour_keep_every_pixel() -> None:
+def test_grayscale_and_color_keep_every_pixel() -> None:
     for kind in ("PNG", "BMP", "TIFF", "PPM"):
         np.testing.assert_array_equal(pixels_of(saved(GREY, kind)), GREY)
         np.testing.assert_array_equal(pixels_of(saved(COLOR, kind)), COLOR)
 
 
-def test_alpha_lies_over_white() -> None:
+def test_transparent_parts_become_white() -> None:
     rgba = noise(5, 4, 4)
     rgba[0, 0, 3], rgba[0, 1, 3] = 0, 255
     alpha = rgba[..., 3:] / 255
@@ -67,7 +67,7 @@ def test_alpha_lies_over_white() -> None:
     assert pixels_of(saved(grey)).shape == (5, 4)
 
 
-def test_transparent_colours_and_palettes() -> None:
+def test_transparent_colors_and_palettes() -> None:
     palette = Image.new("P", (4, 5), 1)
     palette.putpalette([9, 8, 7, 1, 2, 3])
     assert pixels_of(saved(palette))[0, 0].tolist() == [1, 2, 3]
@@ -86,7 +86,7 @@ def test_cmyk_16_bits_and_1_bit() -> None:
     np.testing.assert_array_equal(pixels_of(saved(bits)), np.asarray(bits.convert("L")))
 
 
-def test_exif_turns_the_picture_and_its_size() -> None:
+def test_exif_rotates_the_picture_and_its_size() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side: turn by 90 degrees clockwise
     content = saved(COLOR, exif=exif)
@@ -103,13 +103,13 @@ def test_an_animation_gives_its_first_frame() -> None:
 
 
 @pytest.mark.parametrize("picture", [GREY, COLOR, COLOR.convert("P"), GREY.convert("LA")])
-def test_headers_say_what_decoding_gives(picture: Image.Image) -> None:
+def test_headers_agree_with_decoding(picture: Image.Image) -> None:
     content = saved(picture)
     decoded = read_picture(content, "x")
     assert read_header(content, "x") == (decoded.size, decoded.mode == "L")
 
 
-def test_large_jpegs_are_shrunk_as_they_are_decoded() -> None:
+def test_large_jpegs_are_reduced_while_they_are_decoded() -> None:
     picture = Image.effect_mandelbrot((640, 480), (-2, -1, 1, 1), 50)
     content = saved(picture, "JPEG")
     assert read_picture(content, "x").size == (640, 480)
@@ -149,7 +149,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_bad_picture_gets_its_line(name: str) -> None:
+def test_a_bad_picture_is_refused_in_one_line(name: str) -> None:
     content, message = BAD[name]
     with pytest.raises(DataError, match=f"^example 'train-3': .*{message}") as error:
         read_picture(content, "example 'train-3'")
@@ -201,7 +201,7 @@ def rows_of(*contents: dict[str, Any]) -> datasets.Dataset:
         ((GREY, GREY), "rgb", 3),
     ],
 )
-def test_colour(contents: tuple[Image.Image, ...], color: Any, channels: int) -> None:
+def test_color(contents: tuple[Image.Image, ...], color: Any, channels: int) -> None:
     rows = rows_of(*map(saved, contents))
     options = Options(color=color)
     encoding = plan_encoding(rows, options, ["a", "b"])
@@ -213,9 +213,9 @@ def test_colour(contents: tuple[Image.Image, ...], color: Any, channels: int) ->
     np.testing.assert_array_equal(encoded.arrays["input"][0], expected)
 
 
-def test_a_coloured_test_picture_after_grey_training_is_refused() -> None:
+def test_a_color_test_picture_after_grayscale_training_is_refused() -> None:
     encoding = plan_encoding(rows_of(saved(GREY)), Options(), ["a", "b"])
-    with pytest.raises(DataError, match=r"'test-0': the picture is in colour.*Set color"):
+    with pytest.raises(DataError, match=r"'test-0': the picture is in color.*Set color"):
         encode([{"input": saved(COLOR), "label": 0, "id": "test-0"}], Options(), encoding)
 
 
@@ -252,12 +252,12 @@ def test_resizing(resize: Any) -> None:
         ({"std": 0.0}, r"task.std = 0.0: it divides"),
     ],
 )
-def test_normalisation_that_cannot_be(options: dict[str, Any], message: str) -> None:
+def test_impossible_normalization_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         plan_encoding(rows_of(saved(GREY)), Options(**options), ["a", "b"])
 
 
-def test_one_flat_grey_has_a_deviation_to_divide_by() -> None:
+def test_pictures_of_one_gray_have_a_positive_deviation() -> None:
     encoding = plan_encoding(rows_of(saved(Image.new("L", (2, 2), 51))), Options(), ["a", "b"])
     assert encoding["mean"] == [0.2]
     assert encoding["std"] == [round(1 / 255, 6)]
@@ -307,7 +307,7 @@ def test_a_full_sheet_of_full_cells_has_no_alpha() -> None:
         np.testing.assert_array_equal(last, thumbnails[-1].convert("RGB"))
 
 
-def test_a_thumbnail_lies_in_the_middle_of_its_cell() -> None:
+def test_a_thumbnail_is_centered_in_its_cell() -> None:
     with Image.open(io.BytesIO(sprite_sheet([Image.new("L", (4, 2))] * 2, 8))) as sheet:
         assert sheet.crop(thumbnail_box(1, 8)).getbbox() == (2, 3, 6, 5)
 
@@ -336,7 +336,7 @@ def test_a_gathered_sheet_holds_any_rows_in_their_order(
             np.testing.assert_array_equal(crop(sheet, place, 6), numbered(row).convert("RGB"))
 
 
-def test_a_gathered_sheet_refuses_rows_that_are_not_there(three_sheets: Path) -> None:
+def test_a_gathered_sheet_refuses_missing_rows(three_sheets: Path) -> None:
     stored = partial(sheet_path, three_sheets)
     for row in (130, 136, 191):  # beside the last one, below it, and far below
         with pytest.raises(DataError):
@@ -366,7 +366,7 @@ def three_sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_thumbnails_keep_small_pictures_and_shrink_large_ones() -> None:
+def test_thumbnails_keep_small_pictures_and_reduce_large_ones() -> None:
     assert thumbnail(GREY, 5) is GREY
     assert thumbnail(Image.new("RGB", (300, 100)), 96).size == (96, 32)
 

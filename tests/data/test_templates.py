@@ -1,4 +1,4 @@
-"""The shipped specs, also with the parts that they offer as comments."""
+"""The shipped specs, with and without their commented parts."""
 
 from __future__ import annotations
 

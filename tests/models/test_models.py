@@ -1,4 +1,4 @@
-"""Architectures: the sizes the design names, seeded weights, and errors that say what to change."""
+"""Architectures: their sizes, seeded weights, and errors that say what to change."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_resnet_small_is_the_networks_of_the_design():
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_the_head_reads_logits_off_the_embedding(architecture: str):
+def test_the_head_maps_the_embedding_to_logits(architecture: str):
     model = build_model(architecture, {}, encoding_of(architecture), 3, 0)
     inputs = (
         torch.tensor([[2, 4, 0], [3, 0, 0]])
@@ -135,7 +135,7 @@ def test_models_come_in_eval_mode():
         ("python:mine:mine", {"depth": 1}, GREY, ["'depth'", "it takes bias."]),
     ],
 )
-def test_mistakes_are_named(
+def test_errors_name_the_mistake(
     architecture: str,
     options: dict[str, object],
     encoding: dict[str, object],
@@ -175,8 +175,8 @@ def test_timm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
         build_model("timm:resnet18", {}, GREY, 10, 0)
 
 
-def test_timm_is_asked_for_random_weights(monkeypatch: pytest.MonkeyPatch):
-    asked: dict[str, object] = {}
+def test_timm_models_get_random_weights(monkeypatch: pytest.MonkeyPatch):
+    given: dict[str, object] = {}
 
     class Tiny(nn.Module):
         def __init__(self, channels: int, n_classes: int) -> None:
@@ -194,14 +194,14 @@ def test_timm_is_asked_for_random_weights(monkeypatch: pytest.MonkeyPatch):
             return self.forward_head(self.forward_features(x))
 
     def create_model(name: str, **options: object) -> nn.Module:
-        asked.update(options, name=name)
+        given.update(options, name=name)
         return Tiny(options["in_chans"], options["num_classes"])
 
     timm = types.ModuleType("timm")
     timm.create_model, timm.list_models = create_model, lambda: ["tiny"]
     monkeypatch.setitem(sys.modules, "timm", timm)
     model = build_model("timm:tiny", {"drop_rate": 0.1}, COLOUR, 5, 0)
-    assert asked == {
+    assert given == {
         "name": "tiny",
         "pretrained": False,
         "num_classes": 5,

@@ -61,7 +61,7 @@ def test_out_to_loss_is_the_slope_of_the_loss(case: tuple[torch.Tensor, torch.Te
     torch.testing.assert_close(functional.softplus(-margins).sum(), losses, atol=1e-9, rtol=1e-9)
 
 
-def test_a_sure_model_has_a_finite_margin() -> None:
+def test_a_confident_model_has_a_finite_margin() -> None:
     logits = torch.tensor([[1e4, 0.0, 0.0], [-1e4, 0.0, 0.0]])
     labels = torch.tensor([0, 0])
     expected = torch.tensor([1e4, -1e4]) - math.log(2)
@@ -92,7 +92,7 @@ def test_loss_and_model_output_go_through_the_model() -> None:
 # --- pictures as the model takes them -------------------------------------------------------------
 
 
-def test_prepare_normalises_each_channel() -> None:
+def test_prepare_normalizes_each_channel() -> None:
     raw = torch.arange(2 * 3 * 2 * 2, dtype=torch.uint8).view(2, 3, 2, 2)
     encoding = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 1.0, 2.0]}
     found = prepare({"input": raw, "label": torch.tensor([0, 1])}, encoding)
@@ -211,7 +211,7 @@ def test_the_vocabulary_is_that_of_the_training_texts() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("?!", "the text '[?]!' holds no word"), (None, "nothing was found"), (3, "int was found")],
+    [("?!", "the text '[?]!' has no words"), (None, "nothing was found"), (3, "int was found")],
 )
 def test_a_bad_text_names_its_example(text: Any, message: str) -> None:
     encoding = {"vocabulary": ["<padding>", "<unknown>"], "max_tokens": 3}

@@ -1,4 +1,4 @@
-"""Weights: exact round trips, other tools' files, and hostile or foreign files refused by name."""
+"""Weights: exact round trips, files of other tools, and hostile or foreign files refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_round_trip_is_exact(path: Path):
 
 
 @pytest.mark.determinism
-def test_loaded_weights_say_the_same_bytes_as_trained_ones(path: Path):
+def test_loaded_weights_give_the_same_outputs_as_trained_ones(path: Path):
     """A resumed build evaluates the file, an undisturbed one the model in memory."""
     task = load_task("image-classification")
     rng = np.random.default_rng(0)
@@ -123,7 +123,7 @@ def test_another_width_names_shapes_and_options(path: Path):
     assert "architecture_options" in text
 
 
-def test_one_tensor_too_few_and_one_too_many(path: Path):
+def test_a_missing_and_an_unexpected_tensor(path: Path):
     state = model_of().state_dict()
     save_file({name: tensor for name, tensor in state.items() if name != "head.bias"}, path)
     assert "'head.bias' missing" in refusal(path)
@@ -173,7 +173,7 @@ def test_missing_and_empty_files_and_folders(path: Path, tmp_path: Path):
     assert "No such file" in refusal(path)
     assert "Is a directory" in refusal(tmp_path)
     path.touch()
-    assert "no safetensors file" in refusal(path)
+    assert "not a safetensors file" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def edited(path: Path, **changes: object) -> None:
         {"dtype": "F16"},
     ],
 )
-def test_headers_that_lie(changes: dict[str, object], path: Path):
+def test_false_headers(changes: dict[str, object], path: Path):
     save_file(model_of().state_dict(), path)
     edited(path, **changes)
     refusal(path)
@@ -231,7 +231,9 @@ def test_headers_that_lie(changes: dict[str, object], path: Path):
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_cut_and_damaged_files_are_refused_or_load_whole(data: st.DataObject, tmp_path: Path):
+def test_truncated_and_damaged_files_are_refused_or_load_completely(
+    data: st.DataObject, tmp_path: Path
+):
     """Never another exception, whatever the bytes."""
     path = tmp_path / "damaged.safetensors"
     save_weights(path, model_of(), "")

@@ -1,4 +1,4 @@
-"""The trainer against a loop written out with torch's own parts; outputs against the model."""
+"""The trainer against a plain torch loop; outputs against the model."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_one_batch_of_everything_is_full_batch_descent(
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "resnet-small"])
-def test_it_learns(architecture: str, arrays: dict[str, np.ndarray]):
+def test_training_reduces_the_loss(architecture: str, arrays: dict[str, np.ndarray]):
     losses: list[tuple[int, float]] = []
     model = train(
         TASK,
@@ -142,7 +142,7 @@ def test_dropout_is_seeded(arrays: dict[str, np.ndarray]):
     assert not same(first, run(1))
 
 
-def test_a_subset_is_all_that_is_seen(arrays: dict[str, np.ndarray]):
+def test_only_the_subset_is_trained_on(arrays: dict[str, np.ndarray]):
     subset = np.array([5, 1, 60, 33, 8, 40])
     alone = {name: array[subset] for name, array in arrays.items()}
     # fewer than a batch: one smaller batch an epoch, so the order is of no importance
@@ -184,7 +184,7 @@ def test_divergence_names_the_learning_rate(arrays: dict[str, np.ndarray]):
         train(TASK, fresh(), arrays, ENCODING, spec, 0, "cpu")
 
 
-def test_divergence_at_the_very_last_step_is_seen(arrays: dict[str, np.ndarray]):
+def test_divergence_at_the_very_last_step_is_noticed(arrays: dict[str, np.ndarray]):
     model = fresh()
     with torch.no_grad():
         model.head.bias.fill_(3e38)  # the loss is finite, the weights after the step are not
@@ -226,7 +226,7 @@ def test_the_rate_of_the_design():
 
 @pytest.mark.parametrize("architecture", ["mlp", "resnet-small"])
 @pytest.mark.parametrize("batch_size", [1, 32, 100])
-def test_outputs_are_the_models_own(
+def test_outputs_equal_those_of_the_model(
     architecture: str, batch_size: int, arrays: dict[str, np.ndarray]
 ):
     model = fresh(architecture)
@@ -245,7 +245,7 @@ def test_outputs_are_the_models_own(
     np.testing.assert_allclose(found["out_to_loss"], 1 - p, atol=1e-5)
 
 
-def test_outputs_cost_one_forward_pass_a_batch(arrays: dict[str, np.ndarray]):
+def test_outputs_take_one_forward_pass_per_batch(arrays: dict[str, np.ndarray]):
     model = fresh()
     calls: list[int] = []
     model.trunk.register_forward_hook(lambda *_: calls.append(1))

@@ -26,7 +26,7 @@ from engine.attribution.search.vector_index import build_index
 from engine.store.rows import evenly_spread, ranges
 
 DIRECTIONS = 64
-NEIGHBOURS = 15
+NEIGHBORS = 15
 MOST_POINTS = 60_000
 """At most this many points are laid out. Further ones are placed amid their nearest."""
 
@@ -75,11 +75,11 @@ def umap(rows: np.ndarray, seed: int, most: int = MOST_POINTS) -> np.ndarray:
         Coordinates, float32 `[n, 2]`.
     """
     n = len(rows)
-    if n <= NEIGHBOURS + 1:
+    if n <= NEIGHBORS + 1:
         return pca(rows)
     laid_out = evenly_spread(n, min(n, most))
     mine = np.ascontiguousarray(rows[laid_out])
-    index, distance = _nearest(mine, mine, NEIGHBOURS + 1)
+    index, distance = _nearest(mine, mine, NEIGHBORS + 1)
     index, distance = _without_itself(index, distance)
     heads, tails, weights = _edges(index, _memberships(distance))
     place = pca(mine).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Datamodels: the lasso path against scikit-learn, planted truths, and what must be refused."""
+"""Datamodels: the lasso path against scikit-learn, planted weights, and refused input."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_all_weights_are_zero_at_lambda_max_and_one_is_not_just_below(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_columns_that_are_the_same_share_a_weight_between_them(solver):
+def test_equal_columns_share_a_weight(solver):
     masks, outputs, _ = runs()
     doubled = np.hstack([masks, masks[:, :10]])
     every = np.arange(outputs.shape[1])
@@ -99,7 +99,7 @@ def test_columns_that_are_the_same_share_a_weight_between_them(solver):
     st.floats(0.05, 0.99),
     st.integers(0, 2**31),
 )
-def test_no_condition_of_optimality_is_broken(m, n, alpha, ratio, seed):
+def test_the_optimality_conditions_hold(m, n, alpha, ratio, seed):
     """|g_j| ≤ λ, and g_j = λ sign(w_j) where w_j ≠ 0, from the definitions; whatever the masks."""
     masks, outputs, _ = runs(m, n, 3, alpha, nonzeros=1, seed=seed)
     columns, _, _ = standardize(masks)
@@ -156,7 +156,7 @@ def test_planted_sparse_truth_is_recovered():
     assert (found.r2 > 0.95).all()
 
 
-def test_prediction_is_bias_and_the_weights_of_what_is_there():
+def test_prediction_is_bias_plus_the_weights_in_the_mask():
     masks, outputs, _ = runs()
     found, _ = fitted(masks, outputs)
     wanted = masks @ found.rows(np.arange(5)).T + found.bias
@@ -184,7 +184,7 @@ def test_the_same_call_gives_the_same_bytes():
 
 
 @pytest.mark.determinism
-def test_torch_gives_what_numba_gives(monkeypatch):
+def test_torch_agrees_with_numba(monkeypatch):
     masks, outputs, _ = runs(m=100, n=140, noise=1.0)
     here, _ = fitted(masks, outputs)
     monkeypatch.setattr(
@@ -207,7 +207,7 @@ def test_a_constant_target_is_its_bias():
     assert (np.delete(found.nonzeros, 2) > 0).all()
 
 
-def test_an_example_in_all_runs_or_in_none_has_no_weight():
+def test_an_example_in_all_masks_or_in_none_has_no_weight():
     masks, outputs, _ = runs()
     masks[:, 0], masks[:, 1] = True, False
     found, _ = fitted(masks, outputs)
@@ -225,7 +225,7 @@ def test_an_example_in_all_runs_or_in_none_has_no_weight():
         (lambda m, y, h: (m, y, h & False), "160 runs to fit and 0 held out"),
     ],
 )
-def test_unfit_input_is_refused(change, message):
+def test_bad_input_is_refused(change, message):
     masks, outputs, _ = runs()
     with pytest.raises(DataError, match=message):
         fit_datamodels(*change(masks, outputs, np.arange(160) % 4 == 3))

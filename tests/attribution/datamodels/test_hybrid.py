@@ -63,7 +63,7 @@ def test_it_is_bayesian_linear_regression() -> None:
         assert (predicted - outputs[:, row]).abs().mean() < 3 * outputs[:, row].std()
 
 
-def test_without_runs_to_learn_from_it_is_trak_and_with_many_the_truth() -> None:
+def test_with_uninformative_runs_it_is_trak_and_with_many_runs_the_truth() -> None:
     tau, masks, outputs = problem(m=2000, n=40, t=3)
     stiff = fit(tau, masks, outputs, replace(SETTINGS, noise=1e6))
     torch.testing.assert_close(stiff.weights, tau, rtol=1e-3, atol=1e-3)
@@ -85,7 +85,7 @@ def test_without_attributions_it_is_ridge_regression() -> None:
     torch.testing.assert_close(found.weights.double(), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_a_few_runs_beat_the_attributions_alone_and_settings_are_chosen_by_it() -> None:
+def test_a_few_runs_improve_on_trak_and_the_best_settings_are_chosen() -> None:
     tau, masks, outputs = problem(m=400, n=300, t=20)
     fitted, validation, test = (slice(0, 100), slice(100, 200), slice(200, 400))
     settings, trials = choose(
@@ -156,7 +156,7 @@ def test_units_do_not_depend_on_the_scale_of_an_output_or_on_constant_ones() -> 
 # --- removals, bad input -------------------------------------------------------------------------
 
 
-def test_the_change_of_a_removal_carries_its_deviation() -> None:
+def test_the_change_of_a_removal_has_a_standard_deviation() -> None:
     tau, masks, outputs = problem(m=60, n=30, t=2)
     change = torch.zeros(30)
     change[[3, 5]] = -1

@@ -1,4 +1,4 @@
-"""Slopes to output units: planted ones are found, and their interval holds them."""
+"""Calibration: planted slopes are found, and their intervals hold them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_planted_slope_is_found_whatever_the_levels() -> None:
     assert found.r_squared == pytest.approx(line.rvalue**2, abs=1e-6)
 
 
-def test_the_interval_covers_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     found = [calibrate(*planted(seed, noise=20), resamples=100) for seed in range(60)]
     inside = [one is not None and one.low < 7 < one.high for one in found]
     assert 0.85 <= np.mean(inside) <= 1

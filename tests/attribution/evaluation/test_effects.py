@@ -1,4 +1,4 @@
-"""What removal would do, against a planted linear world."""
+"""The predicted effect of removals, against a planted linear model."""
 
 from __future__ import annotations
 

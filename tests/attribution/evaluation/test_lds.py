@@ -1,4 +1,4 @@
-"""LDS: Spearman against scipy, the interval against repeated draws, and what it must refuse."""
+"""LDS: Spearman against SciPy, the interval against repeated draws, and refused input."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def linear_world(n_test=40, n_train=60, m=50, noise=0.0, common=0.0, seed=0):
 
 @settings(max_examples=60, deadline=None)
 @given(tied, st.integers(0, 2**31))
-def test_spearman_is_scipys(a, seed):
+def test_spearman_equals_scipy(a, seed):
     b = np.random.default_rng(seed).integers(-3, 4, size=a.shape).astype(float)
     for row_a, row_b, found in zip(a, b, spearman(a, b), strict=True):
         if np.ptp(row_a) == 0 or np.ptp(row_b) == 0:
@@ -37,7 +37,7 @@ def test_spearman_is_scipys(a, seed):
             assert found == pytest.approx(stats.spearmanr(row_a, row_b).statistic, abs=1e-12)
 
 
-def test_score_is_the_mean_of_scipys_over_tests():
+def test_lds_is_the_mean_of_scipys_correlation_over_test_examples():
     scores, masks, outputs = linear_world(noise=5.0)
     found = lds(scores, masks, outputs)
     wanted = [
@@ -57,7 +57,7 @@ def test_a_perfect_predictor_scores_one_and_its_negative_minus_one():
     assert lds(-scores, masks, outputs).mean == pytest.approx(-1, abs=1e-3)
 
 
-def test_shuffled_scores_score_about_zero():
+def test_shuffled_scores_have_an_lds_of_about_zero():
     scores, masks, outputs = linear_world(n_test=200, m=100)
     shuffled = np.random.default_rng(1).permuted(scores, axis=1)
     found = lds(shuffled, masks, outputs)
@@ -79,20 +79,20 @@ def test_interval_is_as_wide_as_the_score_varies(noise, common):
     worlds = [linear_world(30, 60, 40, noise, common, seed) for seed in range(80)]
     draws = [lds(*world, resamples=200) for world in worlds]
     spread = np.std([draw.mean for draw in draws])
-    said = np.mean([(draw.high - draw.low) / (2 * 1.96) for draw in draws])
-    assert 0.8 < said / spread < 1.9
+    stated = np.mean([(draw.high - draw.low) / (2 * 1.96) for draw in draws])
+    assert 0.8 < stated / spread < 1.9
     truth = np.mean([draw.mean for draw in draws])
     assert np.mean([draw.low < truth < draw.high for draw in draws]) > 0.85
 
 
-def test_interval_counts_the_runs_as_well_as_the_tests():
+def test_the_interval_depends_on_runs_as_well_as_test_examples():
     """All tests alike: resampling tests alone would give an interval of no width."""
     scores, masks, outputs = linear_world(n_test=1, m=20, noise=8.0)
     found = lds(np.repeat(scores, 50, axis=0), masks, np.repeat(outputs, 50, axis=1))
     assert found.high - found.low > 0.1
 
 
-def test_interval_is_the_bootstraps_drawn_one_by_one():
+def test_the_interval_equals_a_bootstrap_drawn_one_by_one():
     scores, masks, outputs = linear_world(n_test=8, m=12, noise=8.0)
     outputs = outputs.round()  # ties
     found = lds(scores, masks, outputs, confidence=0.5, resamples=40, seed=3)
@@ -111,7 +111,7 @@ def test_interval_is_the_bootstraps_drawn_one_by_one():
     np.testing.assert_allclose([found.low, found.high], wanted, atol=1e-4)
 
 
-def test_with_few_runs_the_interval_lies_as_far_above_as_below():
+def test_with_few_runs_the_interval_is_symmetric():
     """Runs drawn twice tie, so resamples alone lie below the score."""
     draws = [lds(*linear_world(100, 20, 60, 4.0, 0.0, seed)) for seed in range(20)]
     middle = np.mean([(draw.low + draw.high) / 2 for draw in draws])
@@ -136,6 +136,6 @@ def test_the_same_seed_gives_the_same_interval():
         (lambda s, m, o: (s, m, np.where(o > 0, o, np.inf)), "outputs of the subset runs hold NaN"),
     ],
 )
-def test_unfit_input_is_refused(change, message):
+def test_bad_input_is_refused(change, message):
     with pytest.raises(DataError, match=message):
         lds(*change(*linear_world()))

@@ -1,4 +1,4 @@
-"""How far scores can be trusted: what is stored of it, and what follows from it."""
+"""Quality of scores: how it is stored, and what follows from it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ QUALITY = Quality(
 )
 
 
-def test_it_survives_the_store(tmp_path: Path) -> None:
+def test_quality_round_trips_through_the_store(tmp_path: Path) -> None:
     path = tmp_path / "quality.json"
     store.write_json(path, QUALITY.to_dict(), fingerprint="")
     assert Quality.from_dict(store.read_json(path)) == QUALITY
 
 
-def test_the_badge_carries_it(small_study: Study, tmp_path: Path) -> None:
+def test_the_badge_shows_the_quality(small_study: Study, tmp_path: Path) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
     store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     badge = study.badge()
@@ -70,7 +70,7 @@ def test_scores_have_no_unit_where_chance_could_explain_them() -> None:
         assert replace(method, **changes).units is None
 
 
-def test_it_is_parsed_once_and_read_anew_when_the_file_changes(
+def test_quality_is_parsed_once_and_again_when_the_file_changes(
     small_study: Study, tmp_path: Path
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))

@@ -1,4 +1,4 @@
-"""The words on how far scores can be trusted follow from the figures, rule by rule."""
+"""The verdict on scores follows from the measurements, rule by rule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from scipy import stats
 
 from engine.attribution.evaluation.quality import Calibration, Measured, MethodQuality, Quality
 from engine.attribution.evaluation.verdict import Verdict, chance, ordered, verdict
-from engine.store.text import number
 
 
 def around(mean: float, reach: float = 0.05) -> Measured:
@@ -48,12 +47,7 @@ def answers(found: Verdict) -> list[str]:
     return [use.answer for use in found.uses]
 
 
-def test_what_rounds_to_nothing_has_no_sign() -> None:
-    assert number(-0.0001, 3) == number(0.0001, 3) == "0.000"
-    assert (number(-0.0006, 3), number(-2.5, 1)) == ("−0.001", "−2.5")
-
-
-def test_good_calibrated_scores_may_be_read_as_amounts() -> None:
+def test_good_calibrated_scores_can_be_read_as_amounts() -> None:
     found = judged()
     assert found.grade == "Good"
     assert "0.40 (0.35 to 0.45)" in found.summary
@@ -65,16 +59,16 @@ def test_good_calibrated_scores_may_be_read_as_amounts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "grade", "leads"),
+    ("mean", "grade", "answer"),
     [(0.06, "Weak", "care"), (0.2, "Fair", "yes"), (0.45, "Good", "yes"), (0.7, "Strong", "yes")],
 )
-def test_grades(mean: float, grade: str, leads: str) -> None:
+def test_grades(mean: float, grade: str, answer: str) -> None:
     found = judged(lds=around(mean))
     assert found.grade == grade
-    assert answers(found)[:2] == [leads, leads]
+    assert answers(found)[:2] == [answer, answer]
 
 
-def test_an_interval_that_holds_0_means_do_not_use() -> None:
+def test_an_interval_with_0_means_do_not_use() -> None:
     found = judged(lds=Measured(0.1, -0.02, 0.22), coverage=0.9)
     assert found.grade == "Do not use"
     assert "0.10 (−0.02 to 0.22), holds 0" in found.summary
@@ -83,30 +77,30 @@ def test_an_interval_that_holds_0_means_do_not_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calibration", "amounts", "compare", "told"),
+    ("calibration", "amounts", "compare", "reason"),
     [
         (Calibration(around(12.0, 1.0), 0.1), "care", "yes", "one retraining may well differ"),
         (Calibration(around(1.0, 2.0), 0.1), "no", "no", "no slope holds"),
         (None, "no", "no", "no slope holds"),
     ],
 )
-def test_units(calibration: Calibration | None, amounts: str, compare: str, told: str) -> None:
+def test_units(calibration: Calibration | None, amounts: str, compare: str, reason: str) -> None:
     found = judged(calibration=calibration)
     assert answers(found)[2:4] == [amounts, compare]
-    assert told in found.uses[2].why
+    assert reason in found.uses[2].why
 
 
 @pytest.mark.parametrize(
-    ("coverage", "answer", "told"),
+    ("coverage", "answer", "reason"),
     [(0.7, "no", "too narrow"), (0.9, "yes", "90%"), (0.99, "care", "wider")],
 )
-def test_intervals(coverage: float, answer: str, told: str) -> None:
+def test_intervals(coverage: float, answer: str, reason: str) -> None:
     use = judged(coverage=coverage).uses[4]
     assert use.answer == answer
-    assert told in use.why
+    assert reason in use.why
 
 
-def test_classes_that_are_not_foretold_are_named() -> None:
+def test_classes_with_poor_predictions_are_named() -> None:
     classes = {f"class {n}": around(0.02) for n in range(7)}
     found = judged(by_class=METHOD.by_class | classes)
     (caution,) = found.cautions
@@ -115,7 +109,7 @@ def test_classes_that_are_not_foretold_are_named() -> None:
     assert answers(found)[3] == "care"
 
 
-def test_few_runs_are_said() -> None:
+def test_few_runs_are_reported() -> None:
     assert "Few runs: 40" in judged(lds=around(0.4, 0.15)).cautions[0]
     few = replace(QUALITY, masks={"fit": 30, "validation": 10, "test": 10}, seeds=1)
     cautions = verdict(few, "trak").cautions
@@ -158,7 +152,7 @@ def test_share_of_pairs_in_the_right_order(wanted: float) -> None:
     assert ordered(wanted) == pytest.approx(pairs[np.triu_indices(4_000, 1)].mean(), abs=0.02)
 
 
-def test_test_examples_that_are_not_foretold_are_counted() -> None:
+def test_test_examples_with_poor_predictions_are_counted() -> None:
     of_each = np.array([0.9, 0.5, 0.27, 0.26, 0.1, -0.3])
     (caution,) = judged(of_each).cautions
     assert caution.startswith("For 3 of 6 test examples the correlation over 40 held-out masks")

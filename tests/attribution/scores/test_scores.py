@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.attribution.scores import blocks, dense, factors
+from engine.attribution.scores import top_k as top_k_module
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores, combine
 from engine.attribution.scores.top_k import TopK, merge, top_k
-from engine.attribution.scores.top_k import top_k as strongest
 from engine.attribution.scores.totals import Totals
 from engine.store import read_tensors, write_tensors
 from engine.store.errors import StoreError
@@ -109,7 +109,7 @@ def test_combine_is_a_product_of_means():
     np.testing.assert_array_equal(combine(total, 2, q), [[0.5, 0.5]])
 
 
-def test_parts_that_do_not_belong_together_are_refused():
+def test_shards_that_do_not_fit_together_are_refused():
     phi, g, q = np.zeros((5, 3), "f4"), np.zeros((2, 4), "f4"), np.zeros(5, "f4")
     with pytest.raises(StoreError, match="do not belong together"):
         FactorScores([[phi]], [g], q).rows(np.array([0]))
@@ -233,7 +233,7 @@ def test_temporaries_are_bounded(monkeypatch, solver):
             super().__init__()
             used.append(self)
 
-    for user in (dense, factors, strongest):
+    for user in (dense, factors, top_k_module):
         monkeypatch.setattr(user, "Workspace", Counting)
     rng = np.random.default_rng(0)
     phi, g = rng.random((3000, 20), dtype="f4"), rng.random((300, 20), dtype="f4")
@@ -246,7 +246,7 @@ def test_temporaries_are_bounded(monkeypatch, solver):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_pages_of_mapped_shards_are_given_back(tmp_path):
+def test_pages_of_mapped_shards_are_released(tmp_path):
     """A pass over 64 MiB of mapped features leaves under 16 MiB of them in this process."""
 
     def mapped():

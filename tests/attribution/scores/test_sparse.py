@@ -1,4 +1,4 @@
-"""Sparse scores answer as the dense matrix they stand for."""
+"""Sparse scores against the dense matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from engine.attribution.scores.top_k import top_k
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
-def test_they_are_the_dense_matrix(n_test: int, n_train: int, density: float, seed: int) -> None:
+def test_sparse_scores_equal_the_dense_matrix(
+    n_test: int, n_train: int, density: float, seed: int
+) -> None:
     random = np.random.default_rng(seed)
     tau = random.normal(size=(n_test, n_train)).astype(np.float32)
     tau[random.random(tau.shape) > density] = 0

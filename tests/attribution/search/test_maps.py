@@ -1,4 +1,4 @@
-"""Maps of the attribution space: their shape, their bytes, and their stage."""
+"""Maps of the attribution space: their layout, their bytes, and their stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clusters(n: int, seed: int = 0, spread: float = 0.25) -> tuple[np.ndarray, n
     return comparable_rows(middles[member] + spread * rng.normal(size=(n, 12))), member
 
 
-def test_neighbours_stay_neighbours() -> None:
+def test_neighbors_stay_neighbors() -> None:
     rows, member = clusters(400)
     place = umap(rows, seed=0)
     assert trustworthiness(rows, place, n_neighbors=15, metric="cosine") > 0.9
@@ -34,7 +34,7 @@ def test_neighbours_stay_neighbours() -> None:
     assert (member[distance.argmin(axis=1)] == member).mean() > 0.99
 
 
-def test_points_beyond_the_most_stand_amid_their_own() -> None:
+def test_points_beyond_the_limit_are_placed_amid_their_neighbors() -> None:
     rows, member = clusters(400)
     place = umap(rows, seed=0, most=100)
     assert np.isfinite(place).all()

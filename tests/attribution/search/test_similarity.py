@@ -1,4 +1,4 @@
-"""Nearest neighbours by embeddings, against float64 cosines of all pairs."""
+"""Nearest neighbors by embeddings, against float64 cosines of all pairs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_nearest_are_found_in_order(kind) -> None:
     assert (np.diff(found.similarity, axis=1) <= 0).all()
 
 
-def test_an_example_is_not_its_own_neighbour_and_equals_keep_the_order_of_the_data() -> None:
+def test_an_example_is_not_its_own_neighbor_and_ties_keep_the_order_of_the_data() -> None:
     examples = embeddings_of(40, 3)
     for part in examples:
         part[[5, 9, 30]] = part[5]  # duplicates
@@ -83,7 +83,7 @@ def test_an_example_is_not_its_own_neighbour_and_equals_keep_the_order_of_the_da
     np.testing.assert_allclose(found.similarity[[5, 9, 30], :2], 1, atol=1e-6)
 
 
-def test_more_than_there_are_is_minus_one() -> None:
+def test_missing_neighbors_are_minus_one() -> None:
     embeddings = Embeddings(embeddings_of(4, 3))
     index = build_index(embeddings, "flat", seed=0)
     found = nearest(index, embeddings, embeddings.rows(range(4)), 6, 6, exclude=np.arange(4))
@@ -135,14 +135,12 @@ def test_a_study_stores_the_nearest_of_every_example(small_study: Study, split: 
             np.testing.assert_allclose(alike, np.sort(truth[row])[::-1][:k], atol=1e-6)
 
 
-def test_all_training_examples_can_be_asked_for(small_study: Study) -> None:
+def test_all_training_examples_can_be_requested(small_study: Study) -> None:
     rows, _ = small_study.neighbours("train", 17, 10_000)
     assert sorted([17, *rows]) == list(range(300))
 
 
-def test_neighbours_of_other_checkpoints_are_refused(
-    study_folder: Path, small_study: Study
-) -> None:
+def test_neighbors_of_other_checkpoints_are_refused(study_folder: Path, small_study: Study) -> None:
     shutil.copytree(small_study.root, study_folder, dirs_exist_ok=True)
     study = Study.open(study_folder)
     shard = layout.neighbours_file(study.root, "mlp", "test", 0)

@@ -1,4 +1,4 @@
-"""The attribution space, the index over it, and how both signs are found."""
+"""The attribution space, its index, and queries of both signs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_truncation_is_about_as_good_as_the_best():
     assert np.linalg.norm(space.test_vectors() @ train.parts[0].T - scaled) < 1.03 * best
 
 
-def test_factors_and_dense_span_one_space():
+def test_factors_and_dense_scores_span_the_same_space():
     rng = np.random.default_rng(0)
     phi, g = rng.standard_normal((N_TRAIN, 8), dtype="f4"), rng.random((N_TEST, 8), dtype="f4")
     q = rng.random(N_TRAIN, dtype="f4")
@@ -81,7 +81,7 @@ def test_seed_decides_everything():
     assert first.left.tobytes() == again.left.tobytes() != other.left.tobytes()
 
 
-def test_scores_of_zero_do_no_harm():
+def test_scores_of_zero_are_handled():
     space, train = vectors_of(DenseScores([np.zeros((4, 10), np.float32)]), 3)
     assert np.isfinite(space.test_vectors()).all()
     assert np.isfinite(train.parts[0]).all()
@@ -125,7 +125,7 @@ def test_flat_of_full_rank_finds_all_of_both_signs_with_few_candidates():
     assert (found.oppose_score < 0).all()
 
 
-def test_an_inverted_file_that_finds_too_few_says_so_with_minus_one():
+def test_an_inverted_file_that_finds_too_few_returns_minus_one():
     tau = planted(4)
     space, train = vectors_of(DenseScores([tau]), 4)
     index = build_index(train, "ivf", 0)
@@ -136,7 +136,7 @@ def test_an_inverted_file_that_finds_too_few_says_so_with_minus_one():
     assert (found.support_score[found.support_index < 0] == 0).all()
 
 
-def test_recall_counts_only_what_is_there_to_find():
+def test_recall_counts_only_existing_scores():
     empty, zero = np.full((1, 2), -1, np.int32), np.zeros((1, 2), np.float32)
     truth = TopK(np.array([[4, 7]], np.int32), zero, np.array([[2, -1]], np.int32), zero)
     found = TopK(np.array([[7, 1]], np.int32), zero, empty, zero)
@@ -146,7 +146,7 @@ def test_recall_counts_only_what_is_there_to_find():
 
 @pytest.mark.determinism
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_index_is_the_same_bytes_each_time_and_survives_them(kind):
+def test_an_index_is_reproducible_and_round_trips_through_bytes(kind):
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((N_TRAIN, 12), dtype=np.float32)
     first, again = (
@@ -173,7 +173,7 @@ def test_tiny_sets_can_be_indexed(kind, n):
     assert build_index(RowShards.of([vectors]), kind, 0).ntotal == n
 
 
-def test_choice_of_index_goes_by_size():
+def test_the_index_is_chosen_by_size():
     assert choose_index(5_000, 512)[0] == "flat"
     assert choose_index(1_280_000, 512)[0] == "sq"
     kind, why = choose_index(50_000_000, 512)

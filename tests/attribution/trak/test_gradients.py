@@ -1,4 +1,4 @@
-"""Tapped per-example gradients equal torch.func's, whatever the layer."""
+"""Per-example gradients equal those of torch.func for every kind of layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Projected features keep inner products, without bias, for every kind of layer."""
+"""Projected features give unbiased inner products for every kind of layer."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_shares_use_the_width_and_fit_the_blocks(blocks, width):
 
 @MODELS
 @pytest.mark.parametrize(("width", "proj_dim"), [(150, None), (150, 64), (10_000, None)])
-def test_honest_projections_pass_the_check(make, width, proj_dim):
+def test_correct_projections_pass_the_check(make, width, proj_dim):
     torch.manual_seed(0)
     model, batch = make()
     for seed in range(10):

@@ -1,4 +1,4 @@
-"""What removal does to every class logit: sums of scores, and closed forms of a linear model."""
+"""The effect of removal on every class logit, against sums of scores and closed forms."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def weights_of(n: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("make", [mlp, cnn])
 @pytest.mark.parametrize("curvature", ["gauss-newton", "plain"])
-def test_it_is_the_sum_of_the_scores_of_each_class_logit(make, curvature) -> None:
+def test_the_derivative_is_the_sum_of_the_scores_of_each_class_logit(make, curvature) -> None:
     torch.manual_seed(0)
     model, shape = make(), (5,) if make is mlp else (1, 8, 8)
     train, test = batches(N, *shape), batches(M, *shape, seed=1)
@@ -57,10 +57,10 @@ def test_it_is_the_sum_of_the_scores_of_each_class_logit(make, curvature) -> Non
         def output(model: nn.Module, batch: dict[str, Tensor], c: int = c) -> Tensor:
             return margin(model, batch) if "y" in batch else model(batch["x"])[:, c]
 
-        def asked() -> Iterator[dict[str, Tensor]]:
+        def one_test() -> Iterator[dict[str, Tensor]]:
             return ({"x": batch["x"]} for batch in test())
 
-        scores = attribute_dual(model, output, train, asked, solver, 0, GIB, q)
+        scores = attribute_dual(model, output, train, one_test, solver, 0, GIB, q)
         wanted = scores[:, FORGET] @ q[FORGET]
         torch.testing.assert_close(found[:, c], wanted, rtol=1e-3, atol=1e-4)
 
@@ -83,7 +83,7 @@ def test_both_solvers_agree_where_nothing_is_projected() -> None:
     torch.testing.assert_close(solved, wanted, rtol=2e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
-def test_a_linear_model_is_foretold_exactly() -> None:
+def test_a_linear_model_is_predicted_exactly() -> None:
     """Ridge regression retrained without F: w − (XᵀX + λ)⁻¹ X_Fᵀ (I − H_F)⁻¹ r_F."""
     generator = torch.Generator().manual_seed(2)
     x, y = torch.randn(N, 5, generator=generator), torch.randn(N, generator=generator)

@@ -1,4 +1,4 @@
-"""TRAK of one checkpoint against closed forms and the dense path."""
+"""TRAK of one checkpoint, by each solver, against closed forms and exact gradients."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_weights_give_the_gauss_newton_step():
     close(factors @ a.float().T, wanted.float(), 1e-3)
 
 
-def test_out_to_loss_gradients_that_are_all_one_weigh_nothing():
+def test_out_to_loss_gradients_of_one_change_nothing():
     torch.manual_seed(0)
     model, train, test = mlp(), batches(N, 5), batches(M, 5, seed=1)
     solver = solver_to("dual-exact")

@@ -42,7 +42,7 @@ def outputs_of(tempering: float, damping: float, threshold: float, per: int) -> 
     return (signal / signal.std() + 0.1 * GENERATOR.normal(size=signal.shape)).astype(np.float32)
 
 
-def test_every_trial_is_the_formula_s_lds_and_the_best_is_taken() -> None:
+def test_every_trial_has_the_lds_of_the_formula_and_the_best_is_taken() -> None:
     outputs = outputs_of(1.0, 6.0, 0.5, per=60)
     train = torch.from_numpy(np.triu(TRAIN @ TRAIN.T))
     kernel = Kernel(train, torch.from_numpy(TRAIN @ TEST.T))
@@ -63,7 +63,7 @@ def test_every_trial_is_the_formula_s_lds_and_the_best_is_taken() -> None:
     assert torch.equal(kernel.train, kept)
 
 
-def test_the_primal_is_tuned_alike() -> None:
+def test_the_primal_is_tuned_like_the_dual() -> None:
     outputs = outputs_of(0.25, 0.3, 0.0, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
     solver, trials = tune(attribute, ROAD, torch.from_numpy(Q), MASKS, outputs)
@@ -74,7 +74,7 @@ def test_the_primal_is_tuned_alike() -> None:
     assert solver.damping == 0.3
 
 
-def test_what_is_fixed_stays() -> None:
+def test_fixed_settings_stay() -> None:
     outputs = outputs_of(1.0, 6.0, 0.5, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
     solver, trials = tune(
