@@ -33,7 +33,7 @@ from engine.store.errors import DataloupeError
 from engine.study.counterfactuals import predict_removal
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions, read_predictions
-from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
@@ -222,8 +222,8 @@ def verify(
 
 def ask(study: StudyReader, removed: Iterable[int | str], tests: Iterable[int | str]) -> Question:
     """Check a removal set and the test examples asked about. Raises as `verify`."""
-    rows = tuple(dict.fromkeys(resolve_row(study, "test", test) for test in tests))
-    return Question(removal_of(study, removed), rows)
+    rows = resolve_rows(study, "test", list(tests)).tolist()
+    return Question(removal_of(study, removed), tuple(dict.fromkeys(rows)))
 
 
 def verify_all(

@@ -22,6 +22,7 @@ from engine.data.labels import read_labels
 from engine.data.pictures import SUFFIXES
 from engine.data.readers import Rows, read_splits
 from engine.store.errors import DataError
+from engine.store.records import default_id
 from engine.store.spec import DataSpec
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
@@ -199,7 +200,7 @@ def _column(table: datasets.Dataset, name: str) -> pa.ChunkedArray:
 
 def _ids(table: datasets.Dataset, split: str, column: str | None) -> list[str]:
     if column is None:
-        return [f"{split}-{row}" for row in range(len(table))]
+        return [default_id(split, row) for row in range(len(table))]
     ids = _column(table, column)
     if ids.null_count:
         row = ids.is_null().to_pylist().index(True)

@@ -20,6 +20,18 @@ class DataError(DataloupeError):
     """The dataset cannot be used as it is."""
 
 
+class UnknownName(DataloupeError):
+    """A person named something that the study does not have.
+
+    Attributes:
+        hint: The names most like it, as a question to follow a sentence; empty where none is alike.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 class CheckpointError(DataloupeError):
     """A file of weights cannot be used with the architecture it is meant for."""
 

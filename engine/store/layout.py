@@ -67,9 +67,11 @@ comparisons/0123456789abcdef.a0.json         name and note of a direction: its f
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
+from engine.store.cache import list_names
 from engine.store.files import fingerprint_of
 
 Split = Literal["train", "test"]
@@ -189,7 +191,7 @@ def stage_folders(root: Path, stage: str, algorithm: str) -> list[Path]:
         "neighbours": [neighbours_folder(root, algorithm)],
         "trak": [trak_folder(root, algorithm)],
         "live": [live_folder(root, algorithm)],
-        "search": [folder / "search"],
+        "search": [searches_folder(root, algorithm)],
         "bank": [bank_folder(root, algorithm)],
         "tuning": [tuning_file(root, algorithm).parent],
         "datamodels": [
@@ -263,8 +265,12 @@ def live_file(root: Path, algorithm: str) -> Path:
     return live_folder(root, algorithm) / "live.json"
 
 
+def methods_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "methods"
+
+
 def method_folder(root: Path, algorithm: str, method: str) -> Path:
-    return algorithm_folder(root, algorithm) / "methods" / method
+    return methods_folder(root, algorithm) / method
 
 
 def method_file(root: Path, algorithm: str, method: str) -> Path:
@@ -293,8 +299,12 @@ def intervals_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
     return folder / f"{shard:05d}.safetensors"
 
 
+def searches_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "search"
+
+
 def search_folder(root: Path, algorithm: str, method: str) -> Path:
-    return algorithm_folder(root, algorithm) / "search" / method
+    return searches_folder(root, algorithm) / method
 
 
 def top_test_file(root: Path, algorithm: str, method: str) -> Path:
@@ -434,7 +444,8 @@ def upload_file(root: Path, upload: str) -> Path:
 
 def upload_files(root: Path) -> list[Path]:
     """The files that say what each upload is."""
-    return sorted(uploads_folder(root).glob("upload-*.json"))
+    folder = uploads_folder(root)
+    return [folder / name for name in list_names(folder) if fnmatch(name, "upload-*.json")]
 
 
 def uploaded_weights_file(root: Path, sha256: str) -> Path:

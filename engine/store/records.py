@@ -10,6 +10,11 @@ import numpy as np
 from engine.store.layout import Split
 
 
+def default_id(split: str, row: int) -> str:
+    """The id of an example whose source gives it none."""
+    return f"{split}-{row}"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What dataset.json says.

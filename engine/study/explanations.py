@@ -9,7 +9,7 @@ from engine.store.records import (
     Explanation,
 )
 from engine.study.models import has_predictions, read_predictions
-from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
 from engine.study.rankings import find_influences, name_influences
 from engine.study.reader import StudyReader
 from engine.study.trust import read_badge
@@ -33,7 +33,7 @@ def explain(
         raise DataloupeError(f"k must be at least 1, not {k}.")
     method = resolve_method(study, algorithm, method)
     row = resolve_row(study, "test", test)
-    example = study.table("test").iloc[row]
+    (example,) = read_names(study, "test").slice(row, 1).to_pylist()
     support, support_scores, oppose, oppose_scores = find_influences(
         study, row, k, algorithm, method
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
 from engine import store
 from engine.attribution.evaluation.quality import Quality
 from engine.store import layout
+from engine.store.cache import FileCache, list_names
 from engine.store.layout import (
     TRAK,
 )
@@ -16,11 +14,15 @@ from engine.store.records import (
 )
 from engine.study.reader import StudyReader
 
+_QUALITIES: FileCache[Quality] = FileCache(most=64)
+
 
 def scored_methods(study: StudyReader, algorithm: str) -> list[str]:
     """Methods whose scores are there, ranked or not; TRAK first."""
-    folder = layout.algorithm_folder(study.root, algorithm) / "methods"
-    others = sorted(path.parent.name for path in folder.glob("*/method.json"))
+    folder = layout.methods_folder(study.root, algorithm)
+    others = [
+        n for n in list_names(folder) if layout.method_file(study.root, algorithm, n).exists()
+    ]
     return [*([TRAK] if layout.weighting_file(study.root, algorithm).exists() else []), *others]
 
 
@@ -37,8 +39,8 @@ def imported_methods(study: StudyReader, algorithm: str) -> dict[str, Import]:
 
 def ranked_methods(study: StudyReader, algorithm: str) -> list[str]:
     """Methods whose scores can be shown, the default first."""
-    ranked = (layout.algorithm_folder(study.root, algorithm) / "search").glob("*/search.json")
-    names = [path.parent.name for path in ranked]
+    folder = layout.searches_folder(study.root, algorithm)
+    names = [n for n in list_names(folder) if layout.search_file(study.root, algorithm, n).exists()]
     whole = [n for n in names if n == TRAK or layout.method_file(study.root, algorithm, n).exists()]
     quality = read_quality(study, algorithm)
     first = TRAK if quality is None else quality.preferred
@@ -67,14 +69,6 @@ def read_quality(study: StudyReader, algorithm: str) -> Quality | None:
     Shared between callers: never change it.
     """
     path = layout.quality_file(study.root, algorithm)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    return _read_quality(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _read_quality(path: Path, changed: int, size: int) -> Quality:
-    """Parsed once for each state of the file, as every page asks for it several times."""
-    return Quality.from_dict(store.read_json(path))
+    return _QUALITIES.get(path, lambda: Quality.from_dict(store.read_json(path)))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.layout import (
     ROWS_PER_SHARD,
 )
@@ -17,9 +19,11 @@ from engine.store.records import (
     Influence,
 )
 from engine.study.examples import shard_count
-from engine.study.names import resolve_algorithm, resolve_method
+from engine.study.names import read_names, resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
+
+_INDEXES: FileCache[Any] = FileCache(most=8)
 
 
 def read_top(
@@ -115,15 +119,9 @@ def read_index(study: StudyReader, algorithm: str, method: str) -> Any:
 
 def read_faiss_index(path: Path) -> Any:
     """A FAISS index, kept in memory for as long as its file stays the same."""
-    status = path.stat()
-    return _read_faiss_index(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read_faiss_index(path: Path, changed: int, size: int) -> Any:
     from engine.attribution.search.vector_index import index_from_array
 
-    return index_from_array(store.read_tensors(path)["index"])
+    return _INDEXES.get(path, lambda: index_from_array(store.read_tensors(path)["index"]))
 
 
 def _search(
@@ -144,13 +142,14 @@ def name_influences(
     study: StudyReader, *sides: tuple[np.ndarray, np.ndarray]
 ) -> list[list[Influence]]:
     """Training rows and their scores, with ids and labels: a list for each side."""
-    table = study.table("train")
-    return [
-        [
-            Influence(int(row), str(id_), str(label), float(score))
-            for row, id_, label, score in zip(
-                rows, table["id"].iloc[rows], table["label"].iloc[rows], scores, strict=True
-            )
-        ]
-        for rows, scores in sides
-    ]
+    table = read_names(study, "train")
+    found = []
+    for rows, scores in sides:
+        named = table.take(pa.array(rows, pa.int64())).to_pylist()
+        found.append(
+            [
+                Influence(int(row), str(one["id"]), str(one["label"]), float(score))
+                for row, one, score in zip(rows, named, scores, strict=True)
+            ]
+        )
+    return found

@@ -6,7 +6,6 @@ functions that take a reader and read one kind of result; `engine.api.Study` add
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import FileCache, read_cached_table
 from engine.store.errors import SpecError, StoreError
 from engine.store.layout import (
     FORMAT,
@@ -28,6 +28,9 @@ from engine.study.uploads import Upload, read_uploads
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_DATASETS: FileCache[Dataset] = FileCache(most=16)
 
 
 class StudyReader:
@@ -72,10 +75,11 @@ class StudyReader:
     def has_data(self) -> bool:
         return layout.dataset_file(self.root).exists()
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
-        """What the data are. Raises StoreError before the data stage is built."""
-        return Dataset(**store.read_json(layout.dataset_file(self.root)))
+        """What the data are now. Raises StoreError before the data stage is built."""
+        path = layout.dataset_file(self.root)
+        return _DATASETS.get(path, lambda: Dataset(**store.read_json(path)))
 
     def table(self, split: Split) -> pd.DataFrame:
         """`id`, `label` (class name) and whatever the task shows; one row an example."""
@@ -102,5 +106,5 @@ class StudyReader:
 def read_table(root: Path, split: Split, rows: int, columns: list[str] | None = None) -> pa.Table:
     """Columns of a split's table, all for None; its shards are read in order."""
     shards = range(-(-rows // ROWS_PER_SHARD))
-    parts = [store.read_table(layout.table_file(root, split, n), columns=columns) for n in shards]
+    parts = [read_cached_table(layout.table_file(root, split, n), columns) for n in shards]
     return pa.concat_tables(parts, promote_options="permissive")

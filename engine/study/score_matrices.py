@@ -13,7 +13,7 @@ from engine.store.layout import (
     TRAK,
 )
 from engine.study.examples import shard_count
-from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.reader import StudyReader
 
 
@@ -74,5 +74,5 @@ def score_rows(
 ) -> np.ndarray:
     """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
     algorithm = resolve_algorithm(study, algorithm)
-    rows = np.array([resolve_row(study, "test", int(test)) for test in tests], dtype=np.int64)
+    rows = resolve_rows(study, "test", tests)
     return read_score_matrix(study, algorithm, resolve_method(study, algorithm, method)).rows(rows)

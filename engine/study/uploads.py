@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.errors import StoreError
 from engine.store.spec import AlgorithmSpec
 
@@ -84,6 +84,9 @@ class Upload:
         )
 
 
+_UPLOADS: FileCache[Upload] = FileCache(most=256)
+
+
 def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) -> str:
     """The same for the same files, in any order, as the same architecture."""
     return f"upload-{store.fingerprint_of('upload', sorted(digests), architecture, options)[:12]}"
@@ -108,16 +111,10 @@ def write_upload(root: Path, upload: Upload) -> None:
 
 def read_upload(path: Path) -> Upload:
     """Read what `write_upload` wrote. Raises StoreError where it is not whole."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:  # deleted just now
-        raise StoreError(f"{path} is missing.") from error
-    return _read_upload(path, status.st_mtime_ns, status.st_size)
+    return _UPLOADS.get(path, lambda: _read_upload(path))
 
 
-@lru_cache(maxsize=256)
-def _read_upload(path: Path, changed: int, size: int) -> Upload:
-    """Parsed once for each state of the file, as pages ask for it often."""
+def _read_upload(path: Path) -> Upload:
     content = store.read_json(path)
     files = tuple(UploadedFile(**file) for file in content.pop("files"))
     return Upload(files=files, **content)

@@ -172,7 +172,7 @@ def test_the_queue_can_run_it(copy: Study) -> None:
     ("removed", "options", "words"),
     [
         ([], {}, "removal set is empty"),
-        (["train-999"], {}, "train has no example with id 'train-999'"),
+        (["train-999"], {}, "no training example 'train-999'"),
         ([300], {}, "rows are 0 to 299"),
         ([-1], {}, "rows are 0 to 299"),
         (range(300), {}, "all 300 training examples"),

@@ -9,13 +9,14 @@ where its own do.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
 from engine.applications.unlearning.requests import labels_of, rows_of
 from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
+from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.layout import TRAK
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
@@ -26,12 +27,20 @@ _TOGETHER = 256
 """Examples to forget whose likeness to all others is held in memory at once."""
 
 
-@lru_cache(maxsize=16)
+_SETS: FileCache[Removal] = FileCache(most=16)
+
+
 def validation_set(study: StudyReader, algorithm: str, asked: Removal) -> Removal:
     """As many others as are to be forgotten, ascending, or a quarter of all where those are more.
 
     None is learnt from, audited or checked, and every class keeps one of its examples.
     """
+    scores = layout.weighting_file(study.root, algorithm)  # written last of the scores
+    key = study.dataset.fingerprint, study.spec.seed, asked
+    return _SETS.get(scores, lambda: _validation_set(study, algorithm, asked), key)
+
+
+def _validation_set(study: StudyReader, algorithm: str, asked: Removal) -> Removal:
     others = rows_of(study, asked).others
     labels = labels_of(study, np.arange(study.dataset.n_train))
     left = np.bincount(labels)

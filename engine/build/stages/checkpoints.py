@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from engine import store
 from engine.build.run import Run
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.errors import SpecError
 from engine.store.layout import SPLITS
 from engine.store.spec import AlgorithmSpec
@@ -80,11 +80,13 @@ def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) 
     )
 
 
-@functools.lru_cache(maxsize=1024)
+_DIGESTS: FileCache[str] = FileCache(most=1024)
+
+
 def _digest(path: Path) -> str:
     if not path.is_file():
         raise SpecError(f"{path}, which study.toml names as weights, does not exist.")
-    return store.file_digest(path)
+    return _DIGESTS.get(path, lambda: store.file_digest(path))
 
 
 def outputs_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
