@@ -1,10 +1,10 @@
-# Two commands set everything up: `make demo` and `make test`.
+# Two commands set everything up: `make demo` and `make test`. `make docs` builds the documentation into site/.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dataloupe demo
@@ -17,25 +17,37 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.bench
 	for name in featurise lds scaling datamodels lasso bank page sessions live brittle modeldiff uploads \
 		unlearning; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
 
 # torch goes first: with it in place, no other package pulls in another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "== Installing into $(VENV), once, in a few minutes. First PyTorch: about 200 MB, or some GB with CUDA"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
+	@echo "== Now the other packages: about 60, 0.8 GB on disk"
 	$(PIP) -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
+	@echo "== Installing the tools for tests: about 90 packages more, 1 GB on disk"
 	$(PIP) -e ".[dev]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	@echo "== Installing the tools for the documentation: about 25 small packages"
+	$(PIP) -e ".[docs]"
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.dev
+	@echo "== Installing what the benchmarks compare with"
 	$(PIP) -e ".[bench]"
 	$(PIP) --no-deps kronfluence
 	touch $@
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ from benchmarks._report import report, say
 from benchmarks.workload import CNN, ENCODING, MLP, Workload, data, task, untrained
 from engine import store
 from engine.api import Study
-from engine.attribution.datamodels.bank import draw_mask, pack
+from engine.attribution.datamodels.run_bank import draw_mask, pack
 from engine.build.run import Run
 from engine.build.stages import bank as bank_stage
 from engine.build.stages import data as data_stage

@@ -13,9 +13,11 @@ from benchmarks._report import report, say
 from benchmarks.lds import THREADS, Mean, default_solver, memory_bytes, out_to_loss
 from benchmarks.workload import CNN, MLP, Workload, batches_of, checkpoint, prepare_all, task, truth
 from engine.attribution.evaluation.lds import lds
-from engine.attribution.trak.attribute import example_weights, gram, primal_projection, test_factors
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.kernel import Kernel, first_examples, make_kernel, solve
+from engine.attribution.trak.dual import solve
+from engine.attribution.trak.kernel import Kernel, first_examples, make_kernel
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.primal import gram, primal_projection, test_factors
 from engine.attribution.trak.projection import features
 from engine.attribution.trak.solver import Solver
 from engine.store.spec import TrakSpec

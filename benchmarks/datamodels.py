@@ -39,7 +39,7 @@ from benchmarks.workload import (
     truth,
 )
 from engine import store
-from engine.attribution.datamodels import prior
+from engine.attribution.datamodels import hybrid
 from engine.attribution.datamodels.fit import fit_datamodels
 from engine.attribution.evaluation.calibration import NINETY
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
@@ -93,40 +93,40 @@ def single(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray
     return truth(replace(workload, seeds=1), purpose)
 
 
-def hybrid(
+def fit_and_predict(
     workload: Workload, tau: np.ndarray, runs: int
-) -> tuple[np.ndarray, prior.Settings, float]:
+) -> tuple[np.ndarray, hybrid.Settings, float]:
     """(predicted outputs of the test masks, settings, coverage); kept in `.bench/`."""
     fingerprint = store.fingerprint_of(
         "hybrid", CODE, workload.name, runs, float(np.abs(tau).sum())
     )
     path = CACHE / workload.name / "hybrid" / f"{fingerprint}.safetensors"
     if not path.exists():
-        predicted, settings, coverage = _fit_hybrid(workload, tau, runs)
+        predicted, settings, coverage = _fit(workload, tau, runs)
         about = {"settings": asdict(settings), "coverage": coverage}
         store.write_tensors(path, {"predicted": predicted}, fingerprint, about)
     found = store.read_metadata(path)
-    settings = prior.Settings(**found["settings"])
+    settings = hybrid.Settings(**found["settings"])
     return store.read_tensors(path)["predicted"], settings, found["coverage"]
 
 
-def _fit_hybrid(
+def _fit(
     workload: Workload, tau: np.ndarray, runs: int
-) -> tuple[np.ndarray, prior.Settings, float]:
+) -> tuple[np.ndarray, hybrid.Settings, float]:
     masks, outputs = (array[:runs] for array in single(workload, "fit"))
     validation = single(workload, "validation")
     test_masks, test_outputs = single(workload, "test")
     some = np.linspace(0, len(tau) - 1, CHOSEN_BY).astype(int)
     of = torch.from_numpy
-    settings, _ = prior.choose(
+    settings, _ = hybrid.choose(
         of(tau[some]),
         of(masks),
         of(outputs[:, some].copy()),
         of(validation[0]),
         of(validation[1][:, some].copy()),
     )
-    tau_in_units = of(tau) * prior.output_units(of(tau), of(masks), of(outputs), settings.ridge)
-    found = prior.fit(tau_in_units, of(masks), of(outputs), settings, of(test_masks))
+    tau_in_units = of(tau) * hybrid.output_units(of(tau), of(masks), of(outputs), settings.ridge)
+    found = hybrid.fit(tau_in_units, of(masks), of(outputs), settings, of(test_masks))
     off = (torch.from_numpy(test_outputs.T.copy()) - found.predicted).abs()
     coverage = float((off < NINETY * found.deviation).float().mean())
     return found.predicted.numpy(), settings, coverage
@@ -157,7 +157,7 @@ def ridge(workload: Workload, runs: int) -> np.ndarray:
 
     actual = np.ascontiguousarray(validation[1].T)
     best = max(
-        prior.NOISES, key=lambda penalty: spearman(predict(validation[0], penalty), actual).mean()
+        hybrid.NOISES, key=lambda penalty: spearman(predict(validation[0], penalty), actual).mean()
     )
     return predict(test_masks, best)
 
@@ -170,7 +170,7 @@ def judged(workload: Workload, predicted: np.ndarray) -> dict[str, float]:
 
 def compare(workload: Workload, tau: np.ndarray, runs: int) -> dict[str, Any]:
     """All methods with so many runs."""
-    predicted, settings, coverage = hybrid(workload, tau, runs)
+    predicted, settings, coverage = fit_and_predict(workload, tau, runs)
     drawn = truth(workload, "test")[0].T.astype(np.float32)
     found = {
         "hybrid": judged(workload, predicted),
@@ -219,7 +219,7 @@ def at_equal_compute(
         entry: dict[str, Any] = {
             "runs": runs,
             "checkpoints": own,
-            "hybrid": judged(workload, hybrid(workload, taus[own], runs)[0]),
+            "hybrid": judged(workload, fit_and_predict(workload, taus[own], runs)[0]),
             "trak": judged(workload, taus[trained] @ drawn),
             "trak_checkpoints_bought": checkpoints,
             "trak_checkpoints_trained": trained,

@@ -22,8 +22,9 @@ import torch
 from benchmarks._report import report
 from benchmarks.rivals import BATCH_SIZE, PROJ_DIM, make_traker
 from benchmarks.workload import CNN, N_CLASSES, batches_of, checkpoint, task
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.projection import make_projection, project
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.make_projection import make_projection
+from engine.attribution.trak.projection import project
 from engine.models import build_model
 from engine.store.spec import TrakSpec
 from engine.training.outputs import in_fast_layout, to_device

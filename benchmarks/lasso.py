@@ -26,7 +26,7 @@ from sklearn.linear_model import Lasso, lasso_path
 
 from benchmarks._report import report, say
 from engine.attribution.datamodels.fit import Datamodels, fit_datamodels
-from engine.attribution.datamodels.lasso import standardise
+from engine.attribution.datamodels.lasso import standardize
 
 N_TRAIN, RUNS, HELD_OUT, TARGETS, LAMBDAS = 5_000, 2_000, 400, 1_000, 20
 NONZEROS, NOISE = 100, 1.0
@@ -66,11 +66,11 @@ class ScikitLearn:
     """The same, one target at a time. Masks are standardised once, outside of the timing."""
 
     def __init__(self, masks: np.ndarray, held_out: np.ndarray) -> None:
-        part, mean, scale = standardise(masks[~held_out])
+        part, mean, scale = standardize(masks[~held_out])
         self._held_out = held_out
         self._part = np.asfortranarray(part.T, dtype=np.float64)
         self._checked = (masks[held_out] - mean) * scale
-        everything, _, self.scale = standardise(masks)
+        everything, _, self.scale = standardize(masks)
         self._all = np.asfortranarray(everything.T, dtype=np.float64)
 
     def fit(self, output: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ checkpoints. What rivals take minutes for is kept in `.bench/` with the seconds 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -39,17 +38,14 @@ from benchmarks.workload import (
 )
 from engine import store
 from engine.attribution.evaluation.lds import lds
-from engine.attribution.scores import combine
-from engine.attribution.trak.attribute import (
-    attribute_dual,
-    choose_solver,
-    gram,
-    primal_projection,
-    test_factors,
-)
+from engine.attribution.scores.factors import combine
+from engine.attribution.trak.choose_solver import choose_solver
+from engine.attribution.trak.dual import attribute_dual
 from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.primal import gram, primal_projection, test_factors
 from engine.attribution.trak.projection import features
 from engine.attribution.trak.solver import Solver
+from engine.build.solver import AUTO_MEMORY_BYTES
 from engine.store.spec import TrakSpec
 from engine.training.outputs import evaluate
 
@@ -76,8 +72,8 @@ def default_solver(workload: Workload, spec: TrakSpec) -> Solver:
 
 
 def memory_bytes() -> int:
-    """Half of the machine's memory: `trak.memory_gib = "auto"` with one worker."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    """What `trak.memory_gib = "auto"` stands for."""
+    return AUTO_MEMORY_BYTES
 
 
 def attribute(solver: Solver, model: nn.Module, number: int, q: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ from engine.applications.modeldiff.hypothesis import try_all
 from engine.applications.modeldiff.mean_scores import scores_of_checkpoints
 from engine.applications.modeldiff.residuals import Attributions, directions, residuals
 from engine.applications.modeldiff.significance import LEVEL, Null, p_values, split_checkpoints
-from engine.attribution.scores import DenseScores, FactorScores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores
 from engine.store import read_tensors, write_tensors
 
 K = 5

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.workload import batches_of, data, task
-from engine.attribution.trak.gradients import per_example_gradients, plan_gradients
+from engine.attribution.trak.gradients import per_example_gradients
+from engine.attribution.trak.make_plan import plan_gradients
 from engine.tasks.margin import margin
 
 if TYPE_CHECKING:

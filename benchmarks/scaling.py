@@ -24,9 +24,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import report, say
-from engine.attribution.scores import FactorScores, RowShards, TopK, merge, ranges, top_k
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.scores.top_k import TopK, merge, top_k
 from engine.attribution.search import vector_index
+from engine.attribution.search.attribution_space import attribution_space
 from engine.store import read_tensors, write_tensors
+from engine.store.rows import ranges
 
 SIZES = (5_000, 50_000, 500_000)
 ROUNDS = 3
@@ -176,7 +180,7 @@ def search_table(scores: FactorScores) -> dict[str, Any]:
     truth, _ = top_k(scores, K)
     exact_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    space = vector_index.attribution_space(scores, RANK, seed=0)
+    space = attribution_space(scores, RANK, seed=0)
     vectors = RowShards.of([space.train_vectors(scores, range(scores.n_train))])
     space_seconds = time.perf_counter() - start
     tests = np.sort(np.random.default_rng(0).choice(N_TEST, QUERIES, replace=False))

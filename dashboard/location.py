@@ -19,19 +19,19 @@ from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
-OVERVIEW = "views/overview.py"
-EXPLORE = "views/explore.py"
-EXPLAIN = "views/explain.py"
-TRAINING = "views/training.py"
-BRITTLE = "views/brittle.py"
-COMPARE = "views/compare.py"
-LIVE = "views/live.py"
-MAP = "views/map.py"
-WHAT_IF = "views/what_if.py"
-UNLEARN = "views/unlearn.py"
-QUALITY = "views/quality.py"
-JOBS = "views/jobs.py"
-PROVENANCE = "views/provenance.py"
+OVERVIEW = "pages/overview.py"
+EXPLORE = "pages/explore.py"
+EXPLAIN = "pages/explain.py"
+TRAINING = "pages/training.py"
+BRITTLE = "pages/brittle.py"
+COMPARE = "pages/compare.py"
+LIVE = "pages/live.py"
+MAP = "pages/map.py"
+WHAT_IF = "pages/what_if.py"
+UNLEARN = "pages/unlearn.py"
+QUALITY = "pages/quality.py"
+JOBS = "pages/jobs.py"
+PROVENANCE = "pages/provenance.py"
 DEFAULT_K = 12
 MAX_K = 500
 LARGE, SMALL = "large", "small"

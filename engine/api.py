@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from engine.attribution.datamodels.bank import BankImport, RunBank
+from engine.attribution.datamodels.run_bank import BankImport, RunBank
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.quality import Quality
 from engine.store.layout import Split

@@ -102,7 +102,7 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
         if "_" in view:
             app.run()  # Only then is it known that its address is another than its file's name.
         if view != "overview":
-            app.switch_page(f"views/{view}.py")
+            app.switch_page(f"pages/{view}.py")
         app.run()
         assert not app.exception
         return app

@@ -12,9 +12,8 @@ import torch
 
 from benchmarks import lds as lds_benchmark
 from benchmarks import rivals, workload
-from engine.attribution.trak.exact import dense_gradients
-from engine.store import layout
 from engine.store.spec import AlgorithmSpec
+from tests.builders.exact_gradients import dense_gradients
 
 RESULTS = Path(workload.__file__).parent / "results"
 
@@ -77,12 +76,8 @@ def test_another_recipe_is_another_checkpoint(tiny):
     longer = workload.Workload(
         "tiny", tiny.recipe.model_copy(update={"epochs": 3}), checkpoints=1, seeds=1
     )
-    assert layout.checkpoint_file(workload.root, tiny, 0) != layout.checkpoint_file(
-        workload.root, longer, 0
-    )
-    assert layout.checkpoint_file(workload.root, tiny, 0) != layout.checkpoint_file(
-        workload.root, tiny, 1
-    )
+    assert workload.checkpoint_file(tiny, 0) != workload.checkpoint_file(longer, 0)
+    assert workload.checkpoint_file(tiny, 0) != workload.checkpoint_file(tiny, 1)
 
 
 def test_scores_are_a_product_of_means(tiny):

@@ -17,28 +17,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import combine, top_k_among
+from engine.attribution.scores.factors import combine
+from engine.attribution.scores.top_k import top_k_among
 from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.attribution.softmax import softmax
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.live import trace_shards
-from engine.build.stages.trak import stored_solver
+from engine.build.models import load_checkpoint
 from engine.store import layout
 from engine.store.cache import Stamp, stamp_of
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import validate_options
-from engine.study.live_and_maps import read_live
+from engine.study.live_and_maps import read_live, trace_shards
 from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Accepted, Encoded, load_task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.trak.gradients import Plan
-    from engine.attribution.trak.live import Tracer, Traces
+    from engine.attribution.trak.new_examples import Tracer, Traces
+    from engine.attribution.trak.plan import Plan
     from engine.attribution.trak.solver import Solver
     from engine.tasks import Task
 
@@ -209,7 +209,7 @@ class Loaded:
 
     def scores(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """Attributions of the example's label to every training example, `[1, n_train]`."""
-        from engine.attribution.trak.live import dual_scores, primal_scores
+        from engine.attribution.trak.new_examples import dual_scores, primal_scores
         from engine.training.outputs import read_batch
 
         batch = read_batch(self.task, arrays, slice(0, 1), self.study.dataset.encoding, "cpu")
@@ -300,7 +300,7 @@ def _loaded(root: Path, algorithm: str, stamps: tuple[Stamp | None, ...]) -> Loa
 def _kept(
     study: StudyReader, algorithm: str, checkpoint: int, solver: Solver, model: nn.Module
 ) -> Kept:
-    from engine.attribution.trak.live import make_tracer, plan_from_json
+    from engine.attribution.trak.new_examples import make_tracer, plan_from_json
 
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     plan = plan_from_json(store.read_metadata(path)["plan"])

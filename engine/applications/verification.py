@@ -45,12 +45,6 @@ MOST_SEEDS = 100
 Report = Callable[[int, int, str], None]
 """Called with (done, total, what is being done)."""
 
-_T_95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-)
-"""Two-sided 95 % quantiles of Student's t with 1, 2, … degrees of freedom."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -509,9 +503,10 @@ def predicted_changes(
 
 def mean_change(changes: np.ndarray) -> tuple[float, float | None, float | None]:
     """(mean, low, high) of changes `[seeds]`: a 95 % interval by Student's t, None for one seed."""
+    from scipy.special import stdtrit
+
     mean, free = float(np.mean(changes)), len(changes) - 1
     if free == 0:
         return mean, None, None
-    quantile = _T_95[free - 1] if free <= len(_T_95) else 1.96 * (1 + 1.25 / free)
-    reach = quantile * float(np.std(changes, ddof=1)) / math.sqrt(len(changes))
+    reach = float(stdtrit(free, 0.975)) * float(np.std(changes, ddof=1)) / math.sqrt(len(changes))
     return mean, mean - reach, mean + reach

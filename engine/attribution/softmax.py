@@ -1,4 +1,4 @@
-"""From logits to probabilities, without torch."""
+"""Probabilities and margins from logits, without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Logits of the labels less the logsumexp of the others, as `engine.tasks.margin`.
+    """Logit of each label minus the logsumexp of the others, as in `engine.tasks.margin`.
 
     Args:
         logits: `[..., n, classes]`.

@@ -1,1 +1,1 @@
-"""The build: stages that make the missing files of a study."""
+"""The build: stages that compute a study's missing files."""

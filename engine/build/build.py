@@ -1,8 +1,8 @@
-"""Build a study: run every stage that has something missing.
+"""Build a study: run every stage that has missing files.
 
-Present files are complete (see `engine.store`), so a build that was interrupted, by Ctrl-C or by a
-power cut, goes on where it was. Files that were made from another spec are refused by name, or
-removed and made again when asked (`rebuild`).
+A file that exists is complete (see `engine.store`), so a build that was interrupted, by Ctrl-C or a
+power cut, resumes where it stopped. Files made from another spec are refused by name, or removed
+and recomputed on request (`rebuild`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from engine.study.lock import locked
 from engine.study.methods import imported_methods
 from engine.study.reader import StudyReader
 
-_OF_AN_ALGORITHM = {
+_ALGORITHM_STAGES = {
     "checkpoints": checkpoints,
     "predictions": predictions,
     "neighbours": neighbours,
@@ -63,22 +63,23 @@ def build(
     on_progress: Callable[[Progress], None] | None = None,
     ray: str | None = None,
 ) -> None:
-    """Compute everything that study.toml asks for and that is not there yet.
+    """Compute everything that study.toml requests and that does not exist yet.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
-        workers: Worker processes; None: as many as the device can feed, 0: none, work here.
-        rebuild: Make this stage again, and of the later ones what no longer fits.
-        on_progress: Called with a stage's progress after each finished piece of work.
-        ray: Address of a Ray cluster whose nodes do the work (see
-        `engine.running.cluster.connect`); None:
-            this machine does.
+        workers: Number of worker processes; None: as many as the device can feed; 0: run in this
+            process.
+        rebuild: A stage to recompute. Later stages are recomputed where their files no longer
+            match.
+        on_progress: Called with a stage's progress after each finished job.
+        ray: Address of a Ray cluster that runs the jobs (see `engine.running.cluster.connect`);
+            None: this machine.
 
     Raises:
-        SpecError, DataError, CheckpointError: What the user gave cannot be used.
-        StaleError: Files there were made from another spec; nothing was changed.
+        SpecError, DataError, CheckpointError: The user's spec, data or weights are invalid.
+        StaleError: Existing files were made from another spec; nothing was changed.
         StoreError: A file is broken, the disk is full, or another build is running.
-        InterruptedBuild: Ctrl-C. What is finished is kept.
+        InterruptedBuild: Ctrl-C. Finished work is kept.
     """
     stages = stages_of(study)
     if rebuild is not None and rebuild not in stages:
@@ -95,9 +96,8 @@ def build(
         workers = default_workers(device) if workers is None else workers
         _build(Run(study, device, workers, report), rebuild)
     else:
-        study = StudyReader(
-            study.root.resolve(), study.spec
-        )  # nodes have working folders of their own
+        # The nodes of a cluster run in other working directories, so the path must be absolute.
+        study = StudyReader(study.root.resolve(), study.spec)
         with connect(ray, study.root, device, workers) as cluster:
             workers = default_workers(cluster.device) if workers is None else workers
             _build(Run(study, cluster.device, workers, report, cluster), rebuild)
@@ -106,24 +106,24 @@ def build(
 def _build(run: Run, rebuild: str | None) -> None:
     study = run.study
     stages = stages_of(study)
-    replacing = stages[stages.index(rebuild) + 1 :] if rebuild else ()
+    replaceable = stages[stages.index(rebuild) + 1 :] if rebuild else ()
     with writing(study):
         if rebuild:
             _remove(study, rebuild)
-        _run_stage(run, "data", data.run, replacing)
+        _run_stage(run, "data", data.run, replaceable)
         _check_imports(study)
         for group in stage_groups(study)[1:]:
             for algorithm in study.spec.algorithms:
                 for stage in group:
-                    function = partial(_OF_AN_ALGORITHM[stage].run, algorithm=algorithm)
-                    _run_stage(run, stage, function, replacing)
+                    function = partial(_ALGORITHM_STAGES[stage].run, algorithm=algorithm)
+                    _run_stage(run, stage, function, replaceable)
         store.remove_leftovers(study.root)  # of workers that died
 
 
 def build_data(study: StudyReader, on_progress: Callable[[Progress], None] | None = None) -> None:
-    """Read, check and encode the dataset, and nothing else: all that imported scores need.
+    """Run the data stage only, which is all that an import needs.
 
-    Args and errors as for `build`.
+    Takes and raises the same as `build`.
     """
     run = Run(study, "cpu", 0, on_progress or (lambda progress: None))
     with writing(study):
@@ -132,7 +132,7 @@ def build_data(study: StudyReader, on_progress: Callable[[Progress], None] | Non
 
 @contextlib.contextmanager
 def writing(study: StudyReader) -> Iterator[None]:
-    """Hold the study for writing, mark its format, and clear what a killed process left."""
+    """Lock the study for writing, record its format, and remove leftovers of killed processes."""
     with locked(study):
         store.remove_leftovers(study.root)
         if not layout.format_file(study.root).exists():
@@ -141,33 +141,32 @@ def writing(study: StudyReader) -> Iterator[None]:
 
 
 def _run_stage(
-    run: Run, stage: str, function: Callable[[Run], None], replacing: Sequence[str]
+    run: Run, stage: str, function: Callable[[Run], None], replaceable: Sequence[str]
 ) -> None:
-    """Run a stage; of the stages in `replacing`, files that no longer fit are made again."""
+    """Run a stage. Stale files are removed and recomputed if the stage is in `replaceable`."""
     while True:
         try:
             return function(run)
         except StaleError as error:
-            if stage in replacing:
+            if stage in replaceable:
                 for path in error.paths:
                     path.unlink()
                 continue
             raise StaleError(
-                f"{error} Put study.toml back as it was, or run `dataloupe build "
-                f"{run.study.root} --rebuild {stage}`: it makes this stage again, and of the later "
-                "ones what no longer fits.",
+                f"{error} Undo the change, or run `dataloupe build {run.study.root} --rebuild "
+                f"{stage}`, which recomputes this stage and the later ones that depend on it.",
                 *error.paths,
             ) from error
 
 
 def _check_imports(study: StudyReader) -> None:
-    """Refuse imported scores that belong to other data: they cannot be made again here."""
+    """Refuse imported scores of another dataset: a build cannot recompute them."""
     for algorithm in study.spec.algorithms:
         for method, about in imported_methods(study, algorithm).items():
             if about.dataset != study.dataset.fingerprint:
                 raise StoreError(
-                    f"The imported scores {method!r} of {algorithm} belong to other data than "
-                    f"{study.root} has now. Import them again with --replace, or remove them: "
+                    f"The imported scores {method!r} of {algorithm} were made for different data "
+                    f"than {study.root} has now. Import them again with --replace, or remove them: "
                     f"dataloupe methods {study.root} --remove {method} --algorithm {algorithm}"
                 )
 

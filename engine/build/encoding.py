@@ -1,4 +1,4 @@
-"""Rows → shards of arrays, columns and thumbnails; and the fingerprint of what came out."""
+"""Encode rows into shards of arrays, columns and thumbnails; fingerprint the encoded dataset."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from engine.tasks import Task
 
 _ROWS_AT_ONCE = 64
-"""Rows whose undecoded pictures are held at once; a photo is some megabytes."""
+"""Rows whose undecoded pictures are in memory at once; a photo takes several megabytes."""
 
 
 @dataclass(frozen=True)
 class EncodedShard:
-    """Rows `start` to `start + len(ids)` of a split, encoded.
+    """The encoded rows `start` to `start + len(ids)` of a split.
 
     Attributes:
-        arrays: Name → array `[rows, ...]`: what the model is fed (see `tasks.Encoded`).
-        ids: One unique id a row.
-        columns: What the task shows, then every other plain column of the source; never `id`,
-            `label` or `input`.
-        thumbnails: One picture a row, or None where the task shows text.
+        arrays: Name → array `[rows, ...]`, the model's inputs (see `tasks.Encoded`).
+        ids: One unique id per row.
+        columns: Columns that the task displays, then every other plain column of the source; never
+            `id`, `label` or `input`.
+        thumbnails: One picture per row, or None if the task displays text.
     """
 
     start: int
@@ -49,16 +49,16 @@ def encode_split(
     rows_per_shard: int = 4096,
     first: int = 0,
 ) -> Iterator[EncodedShard]:
-    """Encode a split of a `Source`, shard by shard; memory holds one shard and a few rows.
+    """Encode a split of a `Source` shard by shard. Memory holds one shard and a few rows.
 
     Args:
         rows: `Source.train` or `Source.test`.
-        options: The task's own, validated.
-        encoding: What the task's `plan_encoding` chose on the training split.
-        first: Row to begin with, to go on after shards that are there already.
+        options: The task's validated options.
+        encoding: The result of the task's `plan_encoding` on the training split.
+        first: First row to encode; the shards before it already exist.
 
     Raises:
-        DataError: Names the example that cannot be encoded.
+        DataError: An example cannot be encoded; the message names it.
     """
     plain = _plain_columns(rows)
     for start in range(first, len(rows), rows_per_shard):
@@ -75,7 +75,7 @@ def encode_split(
             ]
             encoded = task.encode(examples, options, encoding)
             for name, part in encoded.arrays.items():
-                # One array a shard, filled in place: joining parts would hold them twice.
+                # One array per shard, filled in place: concatenating would need twice the memory.
                 whole = arrays.setdefault(
                     name, np.empty((stop - start, *part.shape[1:]), part.dtype)
                 )
@@ -89,7 +89,7 @@ def encode_split(
 
 
 def _plain_columns(rows: datasets.Dataset) -> list[str]:
-    """Columns of numbers, truth values, texts and times: what a table can show and filter by."""
+    """Columns of numbers, booleans, strings and times, which a table can show and filter by."""
     from datasets import ClassLabel, Value
 
     return [
@@ -106,14 +106,17 @@ def dataset_fingerprint(
     classes: Sequence[str],
     encoding: Mapping[str, Any],
 ) -> str:
-    """Return 16 hex digits that stand for the encoded content of a dataset.
+    """Return a fingerprint of the encoded content of a dataset, 16 hex digits.
 
-    Two datasets have one fingerprint if and only if their arrays (labels among them), ids, classes
-    and encoding are equal in value and order. How rows were cut into shards, where they came from
-    and which columns are shown beside them does not matter.
+    Two datasets have the same fingerprint if and only if their arrays (including labels), ids,
+    classes and encoding are equal in value and order. The shard size, the source and the displayed
+    columns do not matter.
 
     Args:
         splits: Name → the split's shards in order, as (arrays, ids).
+
+    Raises:
+        DataError: Shards of one array differ in dtype or shape, or from the number of ids.
     """
     digest = hashlib.sha256(json.dumps([list(classes), encoding], sort_keys=True).encode())
     for split in sorted(splits):

@@ -10,6 +10,7 @@ from engine.store.errors import SpecError
 from engine.store.records import Progress
 from engine.study.progress import stage_progress
 from engine.study.reader import StudyReader
+from engine.study.stage_titles import TITLES
 
 _DEFAULTS: dict[str, Any] = {"device": "auto", "workers": None, "rebuild": None}
 
@@ -35,7 +36,6 @@ def check(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
 def run(study: StudyReader, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
     """Build it; progress is that of all stages together."""
     from engine.build.build import build
-    from engine.cli.progress import TITLES
 
     several = len(study.spec.algorithms) > 1
     steps = {(step.stage, step.algorithm): step for step in stage_progress(study)}

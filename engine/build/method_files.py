@@ -1,6 +1,7 @@
-"""Scores of a method other than TRAK: shards of test rows, and what they are.
+"""Write, replace and remove the stored scores of attribution methods other than TRAK.
 
-`method.json` is written last: a method that has one is whole.
+Scores are stored in shards of test rows. `method.json` is written last, so a method that has one is
+complete.
 """
 
 from __future__ import annotations
@@ -8,42 +9,46 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine import store
-from engine.attribution.sparse_scores import SparseRows
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def write_method(
     study: StudyReader,
     algorithm: str,
     method: str,
-    rows: Callable[[slice], np.ndarray | SparseRows],
+    rows: Callable[[slice], np.ndarray | csr_array],
     badge: Mapping[str, Any],
     fingerprint: str,
     details: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
-    """Write what is missing of a method's scores; they are ranked by the `search` stage.
+    """Write the missing shards of a method's scores. The `search` stage then ranks them.
 
     Args:
-        study: With its data built.
-        algorithm: Whose predictions are attributed.
-        method: Its name in the store and in links.
-        rows: Gives the scores of some test examples, `[rows, n_train]`, all dense or all sparse;
-            asked for in order, and only for shards that are not there yet.
-        badge: What `Badge` should say: `method` (its name for people), `reason`, and what else of
-            its attributes is known.
+        study: A study with its data built.
+        algorithm: The algorithm whose predictions are attributed.
+        method: The method's name in the store and in links.
+        rows: Returns the scores of a slice of test examples, `[rows, n_train]`, either always dense
+            or always sparse. It is called in order, and only for missing shards.
+        badge: Values for `Badge`: `method` (display name), `reason`, and any other known
+            attributes.
         fingerprint: Fingerprint of everything the scores depend on.
-        details: Gives more to keep beside the badge, once all scores are written.
+        details: Returns more values to store next to the badge. Called after all scores are
+            written.
 
     Raises:
-        StaleError: Scores made from something else lie there.
+        StaleError: The existing scores have another fingerprint.
+        ValueError: `rows` returned an array of the wrong shape.
     """
     about = layout.method_file(study.root, algorithm, method)
     if about.exists():
@@ -56,16 +61,18 @@ def write_method(
         first = shard * ROWS_PER_SHARD
         tests = slice(first, min(first + ROWS_PER_SHARD, study.dataset.n_test))
         scores = rows(tests)
-        if isinstance(scores, SparseRows):
-            store.write_tensors(path, vars(scores), fingerprint)
-            continue
         wanted = (tests.stop - tests.start, study.dataset.n_train)
         if scores.shape != wanted:
-            raise ValueError(f"scores are {scores.shape}, not {wanted}")
+            raise ValueError(f"scores have shape {scores.shape}, expected {wanted}")
+        if not isinstance(scores, np.ndarray):
+            from engine.attribution.scores.sparse import to_stored
+
+            store.write_tensors(path, to_stored(scores), fingerprint)
+            continue
         dense = np.ascontiguousarray(scores, dtype=np.float32)
         store.write_tensors(path, {"scores": dense}, fingerprint)
     if not about.exists():
-        _write_about(study, algorithm, method, badge, fingerprint, details())
+        _write_method_file(study, algorithm, method, badge, fingerprint, details())
 
 
 def write_method_in_blocks(
@@ -77,14 +84,15 @@ def write_method_in_blocks(
     fingerprint: str,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a method's scores from blocks in any order, in place of what the method had.
+    """Write a method's scores from blocks in any order, replacing its previous scores.
 
-    No more than a block is held in memory. An error in `blocks` leaves everything as it was.
+    At most one block is held in memory. If `blocks` raises, the previous scores remain.
 
     Args:
         study, algorithm, method, badge, fingerprint: As for `write_method`.
-        details: More to keep beside the badge.
-        blocks: (test rows, training rows, their scores); together every score once.
+        blocks: (test rows, training rows, scores `[test rows, training rows]`). Together they must
+            hold every score exactly once.
+        details: More values to store next to the badge.
     """
     n_test, n_train = study.dataset.n_test, study.dataset.n_train
     with ExitStack() as shards:
@@ -102,23 +110,23 @@ def write_method_in_blocks(
                 if first < last:
                     mine = block[first - tests.start : last - tests.start]
                     file.write(first - start, trains.start, mine)
-        forget_method(study, algorithm, method)
-    _write_about(study, algorithm, method, badge, fingerprint, details)
+        unlist_method(study, algorithm, method)
+    _write_method_file(study, algorithm, method, badge, fingerprint, details)
 
 
-def forget_method(study: StudyReader, algorithm: str, method: str) -> None:
-    """Take a method out of the study's lists. Its scores are left, to be replaced or removed."""
+def unlist_method(study: StudyReader, algorithm: str, method: str) -> None:
+    """Remove a method's entry and ranking, but keep its scores on disk."""
     shutil.rmtree(layout.search_folder(study.root, algorithm, method), ignore_errors=True)
     layout.method_file(study.root, algorithm, method).unlink(missing_ok=True)
 
 
 def remove_method(study: StudyReader, algorithm: str, method: str) -> None:
-    """Remove a method's scores and all that was made of them."""
-    forget_method(study, algorithm, method)
+    """Remove a method's scores and everything computed from them."""
+    unlist_method(study, algorithm, method)
     shutil.rmtree(layout.method_folder(study.root, algorithm, method), ignore_errors=True)
 
 
-def _write_about(
+def _write_method_file(
     study: StudyReader,
     algorithm: str,
     method: str,
@@ -126,5 +134,5 @@ def _write_about(
     fingerprint: str,
     details: Mapping[str, Any] | None,
 ) -> None:
-    about = layout.method_file(study.root, algorithm, method)
-    store.write_json(about, {"badge": dict(badge), **(details or {})}, fingerprint)
+    path = layout.method_file(study.root, algorithm, method)
+    store.write_json(path, {"badge": dict(badge), **(details or {})}, fingerprint)

@@ -15,13 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import fault
-from engine.build.stages.checkpoints import (
-    initial_model,
-    outputs_fingerprint,
-    recipe_fingerprint,
-    versions,
-)
+from engine.attribution.datamodels.run_bank import fault
+from engine.build.models import initial_model, versions
+from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError

@@ -1,4 +1,4 @@
-"""What every stage of a build is given."""
+"""The run of a build that every stage receives: where jobs run, and where progress is reported."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ class Run:
 
     Attributes:
         device: `cpu` or `cuda`.
-        workers: Processes that work side by side on a machine, one thread each; 0 works in this
-            process.
-        report: Called after each finished piece of work.
-        cluster: Where jobs run if not on this machine.
+        workers: Worker processes on each machine, one thread each; 0 runs jobs in this process.
+        report: Called with a stage's progress after each finished job.
+        cluster: The cluster that runs the jobs; None: this machine.
     """
 
     study: StudyReader
@@ -33,7 +32,7 @@ class Run:
     report: Callable[[Progress], None]
     cluster: Cluster | None = None
 
-    def finish(
+    def run_remaining(
         self,
         stage: str,
         algorithm: str,
@@ -41,7 +40,7 @@ class Run:
         jobs: Sequence[Job],
         total: int,
     ) -> None:
-        """Run the jobs that a stage has left of `total`, and report at once and after each."""
+        """Run the remaining `jobs` of a stage's `total`. Report now and after each job."""
         done = total - len(jobs)
         self.report(Progress(stage, algorithm, done, total))
 
@@ -58,8 +57,10 @@ class Run:
         jobs: Sequence[Job],
         on_done: Callable[[Job, Result], None],
     ) -> None:
-        """Run `function` on every job, wherever this build's jobs run; see
-        `engine.running.processes`."""
+        """Run `function` on every job, in worker processes or on the cluster.
+
+        See `engine.running.processes`.
+        """
         if self.cluster is None:
             processes.run_jobs(function, jobs, self.workers, on_done)
         else:

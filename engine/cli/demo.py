@@ -1,4 +1,4 @@
-"""The demo: build the embedded study and show it while it grows."""
+"""The demo: build the embedded study and open its dashboard while it grows."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def demo(
     port: int | None = None,
     open_browser: bool = True,
 ) -> int:
-    """Build the demo study in `root` (going on where it was) and serve it until Ctrl-C.
+    """Build the demo study in `root`, or continue it, and serve it until Ctrl-C.
 
-    The dashboard opens as soon as there are pictures to show; what is still being computed is said
-    on its pages, and they fill themselves.
+    The dashboard opens as soon as there are pictures to show. Its pages say what is still being
+    computed, and fill in as the build goes on.
     """
     if not (root / "study.toml").exists():
         Study.create(root, spec_from_template("fashion-mnist"))
@@ -37,10 +37,11 @@ def demo(
             progress.update(step)
             if url is None and study.has_data:
                 url = launch(root, address=address, port=port, open_browser=open_browser)
-                progress.say(f"The dashboard is open at {url} and fills while this goes on.")
+                progress.say(f"The dashboard is open at {url} and fills in as the build goes on.")
 
         study.build(device, workers, on_progress=show)
-    print(f"Built in {time.monotonic() - started:.0f} s. {url} shows it until you press Ctrl-C.")
+    took = time.monotonic() - started
+    print(f"Built in {took:.0f} s. The dashboard stays open at {url} until you press Ctrl-C.")
     try:
         while True:
             time.sleep(3600)

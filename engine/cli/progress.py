@@ -1,8 +1,9 @@
-"""Progress in the terminal: of a build, and of a job of the queue."""
+"""Progress of long work: bars in a terminal, plain lines in a file or a pipe."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
@@ -17,46 +18,40 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from engine.cli.printing import console, is_terminal
 from engine.store.records import Progress
 from engine.study.reader import StudyReader
+from engine.study.stage_titles import TITLES
 
-TITLES = {
-    "data": "Read and check the data",
-    "import": "Import",
-    "checkpoints": "Train checkpoints",
-    "predictions": "Predict",
-    "neighbours": "Find similar training data",
-    "trak": "Attribute predictions to training data",
-    "search": "Rank and index",
-    "live": "Prepare live queries",
-    "bank": "Train on random subsets",
-    "tuning": "Choose settings on validation runs",
-    "datamodels": "Fit datamodels",
-    "quality": "Judge by test runs",
-    "map": "Draw maps",
-}
+SECONDS_BETWEEN_LINES = 60.0
+"""Between two plain lines of the same work."""
 
 
 class BuildProgress:
-    """A line for every stage of a build, with counts and times; `update` moves them.
+    """The progress of a build, stage by stage; `update` moves it.
 
     Args:
-        console: Where it is shown; None: standard output.
+        shown: Where it is shown; None: standard output.
     """
 
-    def __init__(self, study: StudyReader, console: Console | None = None) -> None:
+    def __init__(self, study: StudyReader, shown: Console | None = None) -> None:
         self._several = len(study.spec.algorithms) > 1
-        self._rich = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self._lines: dict[tuple[str, str | None], TaskID] = {}
+        self._console = shown or console()
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._lines: dict[str, _PlainLines] = {}
+        if is_terminal(self._console):
+            self._bars = RichProgress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
 
     def __enter__(self) -> BuildProgress:
-        self._rich.start()
+        if self._bars is not None:
+            self._bars.start()
         return self
 
     def __exit__(
@@ -65,34 +60,88 @@ class BuildProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._rich.stop()
+        if self._bars is not None:
+            self._bars.stop()
 
     def update(self, progress: Progress) -> None:
         """Show how far a stage is."""
-        key = (progress.stage, progress.algorithm)
-        if key not in self._lines:
-            suffix = f" · {progress.algorithm}" if self._several and progress.algorithm else ""
-            self._lines[key] = self._rich.add_task(TITLES[progress.stage] + suffix, total=None)
-        self._rich.update(self._lines[key], completed=progress.done, total=progress.total)
+        suffix = f" · {progress.algorithm}" if self._several and progress.algorithm else ""
+        title = TITLES[progress.stage] + suffix
+        if self._bars is not None:
+            if title not in self._tasks:
+                self._tasks[title] = self._bars.add_task(title, total=None)
+            self._bars.update(self._tasks[title], completed=progress.done, total=progress.total)
+        elif progress.complete:
+            self._lines.setdefault(title, _PlainLines(self._console, title)).end()
+        else:
+            if title not in self._lines or self._lines[title].ended:
+                self._lines[title] = _PlainLines(self._console, title)
+            self._lines[title].update(progress.done, progress.total)
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._rich.console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def job_progress(
-    title: str, console: Console | None = None
+    title: str, shown: Console | None = None
 ) -> Iterator[Callable[[int, int, str], None]]:
-    """A line for one job, with the time that is left; called with (done, total, what).
+    """The progress of one job, with the time that is left; called with (done, total, what).
 
     Args:
-        console: Where it is shown; None: standard output.
+        shown: Where it is shown; None: standard output.
     """
+    shown = shown or console()
+    if not is_terminal(shown):
+        lines = _PlainLines(shown, title)
+        lines.update(0, 0)
+        yield lines.update
+        lines.end()
+        return
     words = TextColumn("{task.description} · {task.fields[what]}", markup=False)
     columns = words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with RichProgress(*columns, console=console) as shown:
-        line = shown.add_task(title, total=None, what="waiting")
-        yield lambda done, total, what: shown.update(
-            line, completed=done, total=total or None, what=what or "waiting"
+    with RichProgress(*columns, console=shown) as bars:
+        task = bars.add_task(title, total=None, what="waiting")
+        yield lambda done, total, what: bars.update(
+            task, completed=done, total=total or None, what=what or "waiting"
         )
+
+
+class _PlainLines:
+    """One piece of work in plain lines: when it starts, once a minute, and when it ends."""
+
+    def __init__(self, shown: Console, title: str) -> None:
+        self._console = shown
+        self._title = title
+        self._started = time.monotonic()
+        self._printed: float | None = None
+        self.ended = False
+
+    def update(self, done: int, total: int, what: str = "") -> None:
+        now = time.monotonic()
+        if self._printed is None:
+            self._print("started" + (f", {done:,} of {total:,} done before." if done else "."))
+        elif now - self._printed >= SECONDS_BETWEEN_LINES:
+            count = f"{done:,} of {total:,}" if total else ""
+            state = ", ".join(part for part in (what, count) if part) or "working"
+            self._print(f"{state} after {_duration(now - self._started)}.")
+
+    def end(self) -> None:
+        """Say that it is done, once. Work that never said it started took no time."""
+        if not self.ended:
+            took = "" if self._printed is None else f" after {_duration(self._age())}"
+            self._print(f"finished{took}.")
+        self.ended = True
+
+    def _age(self) -> float:
+        return time.monotonic() - self._started
+
+    def _print(self, words: str) -> None:
+        self._printed = time.monotonic()
+        self._console.print(f"{self._title}: {words}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

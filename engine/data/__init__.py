@@ -3,7 +3,6 @@
     sources     a spec's `[data]` → two checked splits (`load_source`)
     readers     files, folders, arrays, hub names → rows
     labels      labels of any kind → one list of classes
-    encode      splits → shards of arrays, columns and thumbnails; the dataset's fingerprint
     pictures    a picture's bytes → 8-bit grey or RGB, safely
     thumbnails  sprite sheets, and where a thumbnail lies on its sheet
     assets      what Dataloupe ships: the embedded dataset and the specs
@@ -12,17 +11,13 @@
 Face library takes two seconds to import, which a dashboard should not wait for.
 """
 
-from engine.build.encoding import EncodedShard, dataset_fingerprint, encode_split
 from engine.data.assets import asset
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop, sprite_sheet, thumbnail_box
 
 __all__ = [
     "SPRITES_PER_SHEET",
-    "EncodedShard",
     "asset",
     "crop",
-    "dataset_fingerprint",
-    "encode_split",
     "sprite_sheet",
     "thumbnail_box",
 ]

@@ -1,1 +1,1 @@
-"""Where work runs: worker processes, a Ray cluster, and the queue of jobs."""
+"""Where work runs: worker processes, a Ray cluster, the job queue, and the dashboard's server."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.running.processes import WORKERS_ON_GPU, Death, answer, environment, refusal
+from engine.running.processes import WORKERS_ON_GPU, Death, answer, refusal, worker_environment
+from engine.running.threads import limited
 from engine.store.errors import SpecError
 
 _THREADS = 1
@@ -114,11 +115,12 @@ class RayPool:
     def start(self, message: bytes) -> Any:
         import ray
 
+        variables = {**worker_environment(_THREADS), "PYTHONPATH": _our_modules()}
         remote = ray.remote(
             num_cpus=_THREADS,
             num_gpus=1 / WORKERS_ON_GPU if self.cluster.device == "cuda" else 0,
             max_retries=0,
-            runtime_env={"env_vars": {**environment(_THREADS), "PYTHONPATH": _our_modules()}},
+            runtime_env={"env_vars": variables},
         )(_answer_on_node)
         reference = remote.remote(message, str(self.cluster.folder))
         self._pending.append(reference)
@@ -152,8 +154,6 @@ def _read(reference: Any) -> bytes | Death:
 
 def _answer_on_node(message: bytes, folder: str) -> bytes:
     """Worker: one job, on whichever node Ray chose."""
-    import torch
-
     if not Path(folder).is_dir():
         return refusal(
             SpecError(
@@ -161,8 +161,8 @@ def _answer_on_node(message: bytes, folder: str) -> bytes:
                 "lie in a file system that all nodes share, under the same path."
             )
         )
-    torch.set_num_threads(_THREADS)
-    return answer(message)
+    with limited(_THREADS):
+        return answer(message)
 
 
 def _our_modules() -> str:

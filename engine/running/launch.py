@@ -1,4 +1,4 @@
-"""Start the dashboard's server as a process of its own; the engine never imports it."""
+"""Start the dashboard's server as a separate process. The engine never imports the dashboard."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FIRST_PORT = 8501
 PORTS_TO_TRY = 100
 STARTUP_SECONDS = 60.0
 TOKEN_VARIABLE = "DATALOUPE_SERVER"
-"""Holds what a server is asked for, to tell it from another that took its port first."""
+"""Holds a random token by which to recognize the server: another may have taken its port first."""
 
 _children: list[subprocess.Popen[bytes]] = []
-"""Servers of this process. Each ends when its standard input closes, so it never outlives us."""
+"""Servers of this process. Each exits when its standard input closes, so none outlives us."""
 
 
 def serve(
@@ -35,12 +35,12 @@ def serve(
     """Serve a study's dashboard until Ctrl-C; return the exit code.
 
     Raises:
-        DataloupeError: The port is in use, the address is none of this machine's, or the server
-            does not come up.
+        DataloupeError: The port is in use, the address does not belong to this machine, or the
+            server does not start.
     """
     child, url = _start(Path(root), address, port)
     try:
-        print(f"The dashboard of {root} is at {url}. Ctrl-C stops it.", flush=True)
+        print(f"The dashboard of {root} is running at {url}. Press Ctrl-C to stop it.", flush=True)
         if open_browser:
             webbrowser.open(url)
         return child.wait()
@@ -56,9 +56,9 @@ def launch(
     open_browser: bool = True,
     address: str = "127.0.0.1",
 ) -> str:
-    """Serve a study's dashboard in the background; return its address once it answers.
+    """Serve a study's dashboard in the background and return its URL once it responds.
 
-    The server ends with this process, however this process ends. Raises as `serve`.
+    The server exits with this process, however that ends. Raises the same as `serve`.
     """
     child, url = _start(Path(root), address, port)
     _children.append(child)
@@ -77,7 +77,7 @@ def _start(root: Path, address: str, port: int | None) -> tuple[subprocess.Popen
         except DataloupeError:
             if _is_free(address, free):
                 raise
-            # Another server was quicker to take the port: there are more.
+            # Another server took the port first: try the next one.
 
 
 def _start_at(root: Path, address: str, port: int) -> tuple[subprocess.Popen[bytes], str]:
@@ -88,10 +88,10 @@ def _start_at(root: Path, address: str, port: int) -> tuple[subprocess.Popen[byt
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env={**os.environ, TOKEN_VARIABLE: token},
-        start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server.
+        start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server
     )
     try:
-        _wait_until_it_answers(child, address, port, token)
+        _wait_until_ready(child, address, port, token)
     except BaseException:
         _stop(child)
         raise
@@ -119,8 +119,8 @@ def _free_port(address: str) -> int:
             return port
     last = FIRST_PORT + PORTS_TO_TRY - 1
     raise DataloupeError(
-        f"No free port from {FIRST_PORT} to {last} at {address}. Stop a server, or choose a port "
-        "with --port."
+        f"All ports from {FIRST_PORT} to {last} at {address} are in use. Stop a server, or choose "
+        "a port with --port."
     )
 
 
@@ -131,7 +131,7 @@ def _is_free(address: str, port: int) -> bool:
 
 
 def _checked_port(address: str, port: int) -> int:
-    """Return the port if a server can listen there, else say why not."""
+    """Return the port if a server can listen on it. Raises DataloupeError if not."""
     if not 1 <= port <= 65535:
         raise DataloupeError(f"Port {port} does not exist: ports are 1 to 65535.")
     try:
@@ -142,15 +142,17 @@ def _checked_port(address: str, port: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except socket.gaierror as error:
-        raise DataloupeError(f"{address!r} is no address of this machine.") from error
+        raise DataloupeError(
+            f"{address!r} is not an address of this machine. Choose another with --address."
+        ) from error
     except PermissionError as error:
         raise DataloupeError(
-            f"Port {port} needs more rights than you have; choose one above 1023 with --port."
+            f"You do not have permission to use port {port}. Choose one above 1023 with --port."
         ) from error
     except OSError as error:
         raise DataloupeError(
             f"Port {port} at {address} is in use ({error.strerror}). Choose another with --port, "
-            "or leave it out to take the first free one."
+            "or omit --port to use the first free one."
         ) from error
     return port
 
@@ -159,28 +161,29 @@ def _checked_port(address: str, port: int) -> int:
 
 
 def _reachable(address: str) -> str:
-    """The address to open in a browser for an address to listen at."""
+    """The address that a browser can open for an address that the server listens on."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
 
 
-def _wait_until_it_answers(
-    child: subprocess.Popen[bytes], address: str, port: int, token: str
-) -> None:
+def _wait_until_ready(child: subprocess.Popen[bytes], address: str, port: int, token: str) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise DataloupeError(
-                f"The dashboard's server ended at once (exit code {child.returncode}); what it "
-                "printed above says why."
+                f"The dashboard's server failed to start (exit code {child.returncode}). See its "
+                "output above for the reason."
             )
-        if _answers(_reachable(address), port, token):
+        if _responds(_reachable(address), port, token):
             return
         time.sleep(0.05)
-    raise DataloupeError(f"The dashboard did not answer within {STARTUP_SECONDS:.0f} seconds.")
+    raise DataloupeError(
+        f"The dashboard did not respond within {STARTUP_SECONDS:.0f} seconds. Try again, perhaps "
+        "when the machine is less busy."
+    )
 
 
-def _answers(host: str, port: int, token: str) -> bool:
-    """Whether the server with this token answers there, and not another one."""
+def _responds(host: str, port: int, token: str) -> bool:
+    """Whether the server with this token, and not another one, responds at this address."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", f"/dataloupe/server/{token}")

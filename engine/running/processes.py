@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Literal, Protocol, TypeVar
 
+from engine.running.threads import environment, limited
 from engine.store.errors import DataloupeError, InterruptedBuild, SpecError
 
 Job = TypeVar("Job")
@@ -109,22 +110,9 @@ def _run_here(
     on_done: Callable[[Job, Result], None],
     threads: int,
 ) -> None:
-    with _torch_threads(threads):
+    with limited(threads):
         for job in jobs:
             on_done(job, function(job))
-
-
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """The number of threads changes the order of sums, so it is that of a worker here too."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- in workers: the parent's side --------------------------------------------------------------
@@ -275,7 +263,7 @@ def start_worker(
     ours, theirs = Pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
-        env={**os.environ, **environment(threads)},
+        env={**os.environ, **worker_environment(threads)},
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
         start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
@@ -284,11 +272,10 @@ def start_worker(
     return process, ours
 
 
-def environment(threads: int) -> dict[str, str]:
-    """What a worker's process must be started with."""
+def worker_environment(threads: int) -> dict[str, str]:
+    """Variables that a worker's process is started with."""
     return {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+        **environment(threads),
         # glibc: keep freed activations instead of giving them back and faulting them in again
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),

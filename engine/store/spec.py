@@ -134,7 +134,8 @@ class TrakSpec(_Strict):
     soft_threshold: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Scores are shrunk towards 0 by this, in units of each test example's score deviation."""
     memory_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """The most memory attribution may take; `auto` is half of what is free."""
+    """The most memory that attributing one checkpoint may take; `auto` is 4 GiB on every machine,
+    so that the same spec gives the same scores everywhere."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
 
     @property
@@ -284,7 +285,7 @@ def _say(
     return "\n".join(f"{found} {' or '.join(what)}." for found, what in said.items())
 
 
-_RENAMED = {"trak.road": "trak.solver"}
+_RENAMED = {"trak.solver": "trak.solver"}
 """Keys of older study.toml files, and what they are called today."""
 
 

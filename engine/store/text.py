@@ -1,4 +1,4 @@
-"""Names and tags that people type: one line, of limited length."""
+"""Text that people type or read: names and tags, numbers, spreadsheet cells."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import unicodedata
 
 from engine.store.errors import DataloupeError
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a text cell for a formula."""
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
 def one_line(text: str, longest: int, what: str, may_be_empty: bool = False) -> str:
-    """The text in normal form, without surrounding space.
+    """The text in Unicode normal form C, without surrounding space.
 
     Args:
-        longest: Characters it may have.
-        what: It is, as the error begins: `A tag`.
+        text: What a person typed.
+        longest: The most characters it may have.
+        what: What it is, as the error begins: `A tag`.
+        may_be_empty: Whether an empty text is allowed.
 
     Raises:
-        DataloupeError: Empty, too long, or more than a line.
+        DataloupeError: The text is empty, too long, or more than one line.
     """
     text = unicodedata.normalize("NFC", text).strip()
     controls = any(unicodedata.category(character) in _CONTROLS for character in text)
@@ -25,3 +29,13 @@ def one_line(text: str, longest: int, what: str, may_be_empty: bool = False) -> 
         least = "up" if may_be_empty else "1"
         raise DataloupeError(f"{what} has {least} to {longest} characters in one line.")
     return text
+
+
+def number(value: float, decimals: int = 2) -> str:
+    """A number with a proper minus sign, and none for what rounds to 0."""
+    return f"{value:z.{decimals}f}".replace("-", "−")
+
+
+def harmless(text: str) -> str:
+    """The text so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text

@@ -9,10 +9,7 @@ import pyarrow as pa
 
 from engine import store
 from engine.store import layout
-from engine.store.layout import (
-    ROWS_PER_SHARD,
-    Split,
-)
+from engine.store.layout import ROWS_PER_SHARD, Split
 from engine.store.sharded_rows import ShardedRows
 from engine.study.reader import StudyReader, read_table
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.store.errors import DataloupeError
-from engine.store.records import (
-    Explanation,
-)
+from engine.store.records import Explanation
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
 from engine.study.rankings import find_influences, name_influences

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from engine import store
 from engine.store import layout
-from engine.store.layout import (
-    MapKind,
-)
-from engine.store.records import (
-    Live,
-)
+from engine.store.layout import MapKind
+from engine.store.records import Live
+from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
+
+if TYPE_CHECKING:
+    pass
 
 
 def has_live(study: StudyReader, algorithm: str) -> bool:
@@ -47,3 +51,20 @@ def read_map(
     return store.read_tensors(
         layout.map_file(study.root, algorithm, resolve_method(study, algorithm, method), kind)
     )
+
+
+def traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
+    """Where the traces of a dual's training examples are; the primal has its features."""
+    if stored_solver(study, algorithm).kind == "primal":
+        return []
+    shards = range(shard_count(study, "train"))
+    return [layout.live_traces_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+
+
+def trace_shards(study: StudyReader, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
+    """Memory-mapped traces of the training examples at a kept checkpoint."""
+    files = traces_files(study, algorithm, checkpoint)
+    if not files:
+        shards = range(shard_count(study, "train"))
+        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+    return [store.read_tensors(file) for file in files]

@@ -6,12 +6,8 @@ from engine import store
 from engine.attribution.evaluation.quality import Quality
 from engine.store import layout
 from engine.store.cache import FileCache, list_names
-from engine.store.layout import (
-    TRAK,
-)
-from engine.store.records import (
-    Import,
-)
+from engine.store.layout import TRAK
+from engine.store.records import Import
 from engine.study.reader import StudyReader
 
 _QUALITIES: FileCache[Quality] = FileCache(most=64)

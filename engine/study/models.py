@@ -10,10 +10,7 @@ import numpy as np
 from engine import store
 from engine.attribution.softmax import softmax
 from engine.store import layout
-from engine.store.layout import (
-    SPLITS,
-    Split,
-)
+from engine.store.layout import SPLITS, Split
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 

@@ -8,13 +8,8 @@ from engine import store
 from engine.attribution.search.similarity import Embeddings
 from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.store.layout import (
-    ROWS_PER_SHARD,
-    Split,
-)
-from engine.store.records import (
-    Similarity,
-)
+from engine.store.layout import ROWS_PER_SHARD, Split
+from engine.store.records import Similarity
 from engine.study.names import resolve_algorithm
 from engine.study.rankings import read_faiss_index
 from engine.study.reader import StudyReader

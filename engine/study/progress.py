@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from engine.store import layout
-from engine.store.layout import (
-    DATAMODEL,
-    HYBRID,
-    MAP_KINDS,
-    TRAK,
-)
-from engine.store.records import (
-    Progress,
-)
+from engine.store.layout import DATAMODEL, HYBRID, MAP_KINDS, TRAK
+from engine.store.records import Progress
 from engine.study.live_and_maps import has_live
 from engine.study.methods import has_scores, scored_methods
 from engine.study.models import has_predictions

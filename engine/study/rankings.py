@@ -12,12 +12,8 @@ import pyarrow as pa
 from engine import store
 from engine.store import layout
 from engine.store.cache import FileCache
-from engine.store.layout import (
-    ROWS_PER_SHARD,
-)
-from engine.store.records import (
-    Influence,
-)
+from engine.store.layout import ROWS_PER_SHARD
+from engine.store.records import Influence
 from engine.study.examples import shard_count
 from engine.study.names import read_names, resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader

@@ -15,14 +15,8 @@ from engine import store
 from engine.store import layout
 from engine.store.cache import FileCache, read_cached_table
 from engine.store.errors import SpecError, StoreError
-from engine.store.layout import (
-    FORMAT,
-    ROWS_PER_SHARD,
-    Split,
-)
-from engine.store.records import (
-    Dataset,
-)
+from engine.store.layout import FORMAT, ROWS_PER_SHARD, Split
+from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec, StudySpec, load_spec
 from engine.study.uploads import Upload, read_uploads
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels import bank
-from engine.attribution.datamodels.bank import BankImport, RunBank
+from engine.attribution.datamodels import run_bank
+from engine.attribution.datamodels.run_bank import BankImport, RunBank
 from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.layout import (
-    SPLITS,
-)
+from engine.store.layout import SPLITS
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -79,7 +77,7 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
             layout.imported_runs_file(study.root, algorithm, about.fingerprint, n)
             for n in range(about.shards)
         ]
-        return bank.gather(about, map(store.read_tensors, files), study.dataset.n_train, train)
+        return run_bank.gather(about, map(store.read_tensors, files), study.dataset.n_train, train)
     _check_that_bank_is_whole(study, algorithm)
     n_train, runs = study.dataset.n_train, study.spec.subset_runs
     masks = np.empty((runs.masks, n_train), dtype=bool)
@@ -90,9 +88,9 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
     }
     for mask in range(runs.masks):
         shards = [_read_run(study, algorithm, mask, seed) for seed in range(runs.seeds)]
-        masks[mask] = bank.unpack(shards[0]["mask"], n_train)
+        masks[mask] = run_bank.unpack(shards[0]["mask"], n_train)
         for split, rows in outputs.items():
-            rows[mask] = bank.mean_of_seeds(shard[split] for shard in shards)
+            rows[mask] = run_bank.mean_of_seeds(shard[split] for shard in shards)
     return RunBank(
         masks=masks,
         train=outputs.get("train"),
@@ -120,6 +118,6 @@ def _read_run(study: StudyReader, algorithm: str, mask: int, seed: int) -> dict[
     path = layout.run_file(study.root, algorithm, mask, seed)
     shard = store.read_tensors(path)
     for split in SPLITS:
-        if fault := bank.fault(shard[split]):
+        if fault := run_bank.fault(shard[split]):
             raise store.broken(path, f"{fault} on the {split} split")
     return shard

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import FactorScores, Scores
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.matrix import Scores
+from engine.attribution.trak.solver import Solver
 from engine.store import layout
-from engine.store.layout import (
-    TRAK,
-)
+from engine.store.layout import TRAK
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.reader import StudyReader
+
+if TYPE_CHECKING:
+    pass
 
 
 def read_score_matrix(
     study: StudyReader, algorithm: str | None = None, method: str = TRAK
 ) -> Scores:
     """The attributions as an object that computes any part of `[n_test, n_train]`."""
-    from engine.attribution.scores import DenseScores
-    from engine.attribution.sparse_scores import SparseRows, SparseScores
+    from engine.attribution.scores.dense import DenseScores
 
     algorithm = resolve_algorithm(study, algorithm)
     if method != TRAK:
@@ -32,7 +36,9 @@ def read_score_matrix(
         ]
         stored = [store.read_tensors(file) for file in files]
         if "indptr" in stored[0]:
-            return SparseScores([SparseRows(**shard) for shard in stored], study.dataset.n_train)
+            from engine.attribution.scores.sparse import SparseScores, from_stored
+
+            return SparseScores([from_stored(shard, study.dataset.n_train) for shard in stored])
         return DenseScores([shard["scores"] for shard in stored])
     weighting = store.read_tensors(layout.weighting_file(study.root, algorithm))
     if store.read_json(layout.solver_file(study.root, algorithm))["kind"] == "primal":
@@ -53,7 +59,7 @@ def read_factor_scores(
     threshold: np.ndarray | None = None,
 ) -> FactorScores:
     """TRAK by its first checkpoints, with the primal solver. See `FactorScores` for the arrays."""
-    from engine.attribution.scores import FactorScores
+    from engine.attribution.scores.factors import FactorScores
 
     first, shards = range(checkpoints), range(shard_count(study, "train"))
     features = [[layout.features_file(study.root, algorithm, m, n) for n in shards] for m in first]
@@ -76,3 +82,9 @@ def score_rows(
     algorithm = resolve_algorithm(study, algorithm)
     rows = resolve_rows(study, "test", tests)
     return read_score_matrix(study, algorithm, resolve_method(study, algorithm, method)).rows(rows)
+
+
+def stored_solver(study: StudyReader, algorithm: str) -> Solver:
+    """The solver that the study's scores took."""
+    stored = store.read_json(layout.solver_file(study.root, algorithm))
+    return Solver(**{field.name: stored[field.name] for field in fields(Solver)})

@@ -7,12 +7,8 @@ import numpy as np
 from engine import store
 from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.layout import (
-    ROWS_PER_SHARD,
-)
-from engine.store.records import (
-    TrainingDatamodel,
-)
+from engine.store.layout import ROWS_PER_SHARD
+from engine.store.records import TrainingDatamodel
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_row
 from engine.study.reader import StudyReader

@@ -8,12 +8,8 @@ from engine import store
 from engine.attribution.evaluation.quality import Quality
 from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.layout import (
-    TRAK,
-)
-from engine.store.records import (
-    Badge,
-)
+from engine.store.layout import TRAK
+from engine.store.records import Badge
 from engine.study.methods import method_title, read_quality
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.progress import stage_progress

@@ -328,7 +328,7 @@ def test_the_command_line_lists_verifies_and_exports(
     arguments = ["brittle", str(study.root), "--verify", "2", "--seeds", "1", "--workers", "0"]
     out = tmp_path / "brittle.csv"
     assert main([*arguments, "--out", str(out)]) == 0
-    assert "are said to flip without at most 20" in capsys.readouterr().out
+    assert "are predicted to flip when at most 20" in capsys.readouterr().out
     found = pd.read_csv(out)
     assert found["row"].tolist()[:2] == tests
     assert set(found["status"][:2]) <= {"verified", "refuted"}

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from scipy.sparse import csr_array
 
 from engine import DataloupeError, Study, store
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.effects import changes, removal
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.scores import DenseScores, FactorScores
-from engine.attribution.sparse_scores import SparseRows, SparseScores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.sparse import SparseScores
 from engine.cli.main import main
 from engine.store import layout
 from engine.study.counterfactuals import predict_removal
@@ -59,7 +61,7 @@ def test_sums_are_those_of_the_dense_matrix(threshold: bool, rows: set[int]) -> 
     factors, tau = both_forms(threshold)
     chosen = np.array(sorted(rows), dtype=np.int64)
     dense = DenseScores([tau[:11], tau[11:]])
-    sparse = SparseScores([SparseRows.of(tau[:11]), SparseRows.of(tau[11:])], N_TRAIN)
+    sparse = SparseScores([csr_array(tau[:11]), csr_array(tau[11:])])
     truth = tau[:, chosen].astype(np.float64).sum(axis=1)
     for scores in (factors, dense, sparse):
         np.testing.assert_allclose(scores.sums(chosen), truth, atol=1e-4)
@@ -284,6 +286,6 @@ def test_command(small_study: Study, capsys: pytest.CaptureFixture[str]) -> None
     assert found["removed"] == [1, 2, 3]
     assert len(found["change"]) == 60
     assert main(["whatif", str(small_study.root), "--remove", "1 2", "--method", "trak"]) == 0
-    assert "Without 2 training examples" in capsys.readouterr().out
+    assert "Predicted without 2 training examples" in capsys.readouterr().out
     assert main(["whatif", str(small_study.root), "--remove", "nobody"]) == 2
     assert "nobody" in capsys.readouterr().err

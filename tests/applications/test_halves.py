@@ -25,8 +25,8 @@ from engine.applications.modeldiff.significance import (
     split_masks,
 )
 from engine.attribution.datamodels.fit import fit_datamodels
-from engine.attribution.scores import DenseScores
-from engine.attribution.sparse_scores import SparseRows, SparseScores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.sparse import SparseScores
 from engine.build.build import build_data
 from engine.store.layout import DATAMODEL, HYBRID, TRAK
 from engine.study.score_matrices import read_score_matrix
@@ -101,7 +101,7 @@ def lasso(bank: tuple[np.ndarray, np.ndarray], rows: tuple[int, ...]) -> SparseS
     chosen = list(rows)
     masks, outputs = (array[chosen] for array in bank)
     found = fit_datamodels(masks, outputs, HELD_OUT[chosen])
-    return SparseScores([SparseRows(found.indptr, found.indices, found.values)], N_TRAIN)
+    return SparseScores([found.weights])
 
 
 HELD_OUT = np.arange(MASKS) % 4 == 3

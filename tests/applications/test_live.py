@@ -13,8 +13,8 @@ from PIL import Image
 
 from engine import DataError, DataloupeError, StoreError, Study, store
 from engine.applications.live import Question, ask, load
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.live import plan_as_json, plan_from_json
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.new_examples import plan_as_json, plan_from_json
 from engine.build.stages import live as live_stage
 from engine.store import layout
 from engine.study.examples import read_arrays
@@ -26,8 +26,8 @@ from tests.conftest import SMALL_STUDY
 
 ROADS = {
     "dual-exact": "",
-    "dual-wide": '[trak]\nroad = "dual-wide"\nwidth = 256\nsoft_threshold = 0.5\n',
-    "primal": '[trak]\nroad = "primal"\nproj_dim = 64\n',
+    "dual-wide": '[trak]\nsolver = "dual-wide"\nwidth = 256\nsoft_threshold = 0.5\n',
+    "primal": '[trak]\nsolver = "primal"\nproj_dim = 64\n',
     "plain": '[trak]\ncurvature = "plain"\n',
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
@@ -17,9 +16,9 @@ from engine.applications.modeldiff.significance import (
     holm,
     p_values,
     split_checkpoints,
-    student_tail,
 )
-from engine.attribution.scores import DenseScores, FactorScores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores
 
 
 def pair(n_test: int = 60, n_train: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -151,12 +150,6 @@ def test_an_own_direction_is_found_and_what_is_shared_is_not() -> None:
 
 
 # --- significance --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 5, 9, 30])
-@pytest.mark.parametrize("t", [-2.0, 0.0, 0.7, 3.0, 12.0])
-def test_student_s_tail(t: float, degrees: int) -> None:
-    assert student_tail(t, degrees) == pytest.approx(scipy.stats.t.sf(t, degrees), abs=1e-9)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

@@ -28,10 +28,10 @@ from engine.applications.unlearning.requests import labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.validation import validation_set
-from engine.attribution.scores import DenseScores
+from engine.attribution.scores.dense import DenseScores
 from engine.attribution.softmax import margins
+from engine.build.models import load_checkpoint
 from engine.build.retraining import model_without
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.cli.main import main
 from engine.running.jobs.kinds import kind
 from engine.store import layout
@@ -217,7 +217,7 @@ def test_what_chooses_is_like_what_is_forgotten(
     scores = ways[:, np.arange(300) % 2] + rng.normal(0, 0.5, (60, 300))
     scores *= rng.lognormal(size=300)  # how strong an example is does not matter
     dense = DenseScores([scores.astype(np.float32)])
-    monkeypatch.setattr(Study, "score_matrix", lambda *_: dense)
+    monkeypatch.setattr(validation, "read_score_matrix", lambda *_: dense)
     found = validation_set(Study.open(study.root), "mlp", tuple(forget))
     assert len(found) == len(forget)
     assert {row % 2 for row in found} == {forget.start}
@@ -235,7 +235,7 @@ def test_what_chooses_leaves_every_class_an_example(
     scores = rng.standard_normal((60, 300))
     scores[:, [*forget, *lone]] = rng.standard_normal((60, 1))
     dense = DenseScores([scores.astype(np.float32)])
-    monkeypatch.setattr(Study, "score_matrix", lambda *_: dense)
+    monkeypatch.setattr(validation, "read_score_matrix", lambda *_: dense)
     monkeypatch.setattr(validation, "labels_of", lambda study, rows: labels[rows])
     found = validation_set(Study.open(study.root), "mlp", forget)
     assert len(found) == 150 // 4

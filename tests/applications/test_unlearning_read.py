@@ -214,7 +214,7 @@ def test_every_method_has_words() -> None:
 def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) -> None:
     script = (
         "import sys\n"
-        "from engine.study.reader import Study\n"
+        "from engine import Study\n"
         "from engine.applications.unlearning.audit import read_audits\n"
         "from engine.applications.unlearning.certificate import certified_file, check_job\n"
         "from engine.applications.unlearning.predicted_effect import foretold\n"

@@ -91,7 +91,7 @@ def test_a_study_that_goes_away_and_comes_back_while_it_is_open(
         study.root.rename(tmp_path / "elsewhere")
         page.get_by_role("button", name="Next page").click()  # Only a part is painted anew.
         expect(page.get_by_text("cannot be shown as it is").first).to_be_visible()
-        expect(page.get_by_text("is no folder").first).to_be_visible()
+        expect(page.get_by_text("is not a folder").first).to_be_visible()
 
         write_study(tmp_path / "study", n_test=30, seed=9)  # Another study in its place.
         page.reload()

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine.api import Study
 from engine.applications.unlearning.audit import read_audits
-from engine.build.stages.checkpoints import load_checkpoint
+from engine.build.models import load_checkpoint
 from engine.store import layout
 from engine.training.weights import load_weights
 from tests.browser.chromium import server, sideways

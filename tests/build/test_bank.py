@@ -1,5 +1,4 @@
-"""The run bank: seeded runs that a plain training loop confirms, that survive killed workers, and
-that are there once however the bank grew."""
+"""The run bank: runs equal plain training, survive killed workers, and are reused as it grows."""
 
 from __future__ import annotations
 
@@ -26,9 +25,10 @@ from engine import (
     Study,
     store,
 )
-from engine.attribution.datamodels import bank
+from engine.attribution.datamodels import run_bank
 from engine.models import build_model
 from engine.store import layout
+from engine.store.spec import Part
 from engine.study.examples import read_stacked_arrays
 from engine.study.run_banks import finished_runs, has_bank, run_seed
 from engine.tasks import load_task
@@ -40,7 +40,7 @@ from tests.conftest import SMALL_STUDY
 
 @pytest.fixture
 def copy(small_study: Study, tmp_path: Path) -> Study:
-    """A built study that a test may change."""
+    """A copy of the built study that a test may change."""
     return Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
 
 
@@ -53,10 +53,10 @@ def study_with(tmp_path: Path, small_study: Study, text: str) -> Study:
     return Study.open(root)
 
 
-# --- what a run is ------------------------------------------------------------------------------
+# --- runs ---------------------------------------------------------------------------------------
 
 
-def test_a_run_is_the_recipe_on_its_mask(small_study: Study) -> None:
+def test_a_run_equals_training_on_its_mask(small_study: Study) -> None:
     found, spec = small_study.bank(), small_study.spec.algorithms["mlp"]
     task, encoding = load_task("image-classification"), small_study.dataset.encoding
     arrays = {split: read_stacked_arrays(small_study, split) for split in ("train", "test")}
@@ -65,11 +65,11 @@ def test_a_run_is_the_recipe_on_its_mask(small_study: Study) -> None:
     subset = np.flatnonzero(found.masks[3])
     model = train(task, model, arrays["train"], encoding, spec, seed, "cpu", subset)
     for split, outputs in (("train", found.train), ("test", found.test)):
-        wanted = evaluate(task, model, arrays[split], encoding, 512, "cpu")["output"]
-        np.testing.assert_array_equal(outputs[3], wanted)
+        expected = evaluate(task, model, arrays[split], encoding, 512, "cpu")["output"]
+        np.testing.assert_array_equal(outputs[3], expected)
 
 
-def test_a_bank_has_a_row_a_mask(small_study: Study) -> None:
+def test_a_bank_has_one_row_per_mask(small_study: Study) -> None:
     found = small_study.bank()
     assert (found.masks.shape, found.masks.dtype) == ((15, 300), np.dtype(bool))
     assert (found.train.shape, found.test.shape) == ((15, 300), (15, 60))
@@ -80,33 +80,33 @@ def test_a_bank_has_a_row_a_mask(small_study: Study) -> None:
     assert small_study.bank(train=False).train is None
 
 
-def test_models_are_surer_of_what_they_were_trained_on(small_study: Study) -> None:
+def test_margins_are_higher_on_training_examples_in_the_mask(small_study: Study) -> None:
     found = small_study.bank()
     assert found.train[found.masks].mean() > found.train[~found.masks].mean() + 0.1
 
 
-def test_masks_follow_from_seed_and_number_and_nest_in_alpha() -> None:
-    half = bank.draw_mask(3, 17, 1000, 0.5)
-    np.testing.assert_array_equal(half, bank.draw_mask(3, 17, 1000, 0.5))
+def test_masks_depend_on_seed_and_number_only_and_nest_in_alpha() -> None:
+    half = run_bank.draw_mask(3, 17, 1000, 0.5)
+    np.testing.assert_array_equal(half, run_bank.draw_mask(3, 17, 1000, 0.5))
     assert half.sum() == 500
-    assert 150 < (half & bank.draw_mask(3, 18, 1000, 0.5)).sum() < 350
-    assert 150 < (half & bank.draw_mask(4, 17, 1000, 0.5)).sum() < 350
-    assert not (bank.draw_mask(3, 17, 1000, 0.2) & ~half).any()
-    # These bits are in other people's studies: they must never change.
-    assert np.flatnonzero(bank.draw_mask(0, 0, 16, 0.25)).tolist() == [2, 3, 11, 13]
+    assert 150 < (half & run_bank.draw_mask(3, 18, 1000, 0.5)).sum() < 350
+    assert 150 < (half & run_bank.draw_mask(4, 17, 1000, 0.5)).sum() < 350
+    assert not (run_bank.draw_mask(3, 17, 1000, 0.2) & ~half).any()
+    # Existing studies hold masks drawn this way, so these bits must never change.
+    assert np.flatnonzero(run_bank.draw_mask(0, 0, 16, 0.25)).tolist() == [2, 3, 11, 13]
 
 
 @pytest.mark.parametrize("n", [1, 8, 13])
-def test_bits_of_a_mask_come_back(n: int) -> None:
+def test_packed_masks_are_unpacked_unchanged(n: int) -> None:
     masks = np.random.default_rng(0).random((4, n)) < 0.5
-    assert bank.pack(masks).shape == (4, -(-n // 8))
-    np.testing.assert_array_equal(bank.unpack(bank.pack(masks), n), masks)
+    assert run_bank.pack(masks).shape == (4, -(-n // 8))
+    np.testing.assert_array_equal(run_bank.unpack(run_bank.pack(masks), n), masks)
 
 
-def test_a_mask_keeps_its_part_when_the_bank_grows() -> None:
-    def numbers(m: int, part: bank.Part) -> list[int]:
+def test_masks_keep_their_part_when_the_bank_grows() -> None:
+    def numbers(m: int, part: Part) -> list[int]:
         rows = np.arange(m, dtype=np.float32)[:, None]
-        whole = bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
+        whole = run_bank.RunBank(rows > 0, rows, rows, np.ones(m), np.arange(m))
         return whole.part(part).numbers.tolist()
 
     assert numbers(10, "fit") == [0, 1, 2, 5, 6, 7]
@@ -115,7 +115,7 @@ def test_a_mask_keeps_its_part_when_the_bank_grows() -> None:
     assert numbers(12, "test") == [4, 9]
 
 
-def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Path) -> None:
+def test_logits_and_weights_are_stored_on_request(small_study: Study, tmp_path: Path) -> None:
     text = SMALL_STUDY + "logits = true\nweights = true\n"
     study = study_with(tmp_path, small_study, text)
     study.build(workers=0)
@@ -136,10 +136,10 @@ def test_logits_and_weights_are_kept_on_request(small_study: Study, tmp_path: Pa
         np.testing.assert_array_equal(shard[split], found["output"])
 
 
-# --- growing, changing ----------------------------------------------------------------------------
+# --- growing and changing -------------------------------------------------------------------------
 
 
-def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
+def test_a_growing_bank_trains_only_missing_runs(copy: Study) -> None:
     old = {path: path.stat().st_mtime_ns for path in layout.bank_folder(copy.root, "mlp").iterdir()}
     before = copy.bank()
     study = change(copy.root, "masks = 15", "masks = 17\nseeds = 2")
@@ -164,9 +164,7 @@ def test_a_bank_grows_by_what_is_missing(copy: Study) -> None:
     ("old", "new"),
     [("masks = 15", "masks = 15\nalpha = 0.4"), ("masks = 15", "masks = 15\nlogits = true")],
 )
-def test_a_changed_bank_is_refused_and_made_again_on_request(
-    copy: Study, old: str, new: str
-) -> None:
+def test_a_changed_bank_is_refused_and_rebuilt_on_request(copy: Study, old: str, new: str) -> None:
     before = contents(copy.root)
     study = change(copy.root, old, new)
     with pytest.raises(StaleError, match="--rebuild bank"):
@@ -177,7 +175,7 @@ def test_a_changed_bank_is_refused_and_made_again_on_request(
     assert contents(copy.root) == before
 
 
-def test_another_studys_runs_are_refused(copy: Study, study_folder: Path) -> None:
+def test_runs_of_another_study_are_refused(copy: Study, study_folder: Path) -> None:
     other = change(study_folder, "train_limit = 300", "train_limit = 299")
     other.build(workers=0)
     shutil.copy(layout.run_file(other.root, "mlp", 1, 0), layout.run_file(copy.root, "mlp", 1, 0))
@@ -192,10 +190,10 @@ def test_algorithms_share_masks_and_seeds(small_study: Study, tmp_path: Path) ->
     study.build(workers=0)
     first, second = study.bank("mlp"), study.bank("slow")
     np.testing.assert_array_equal(first.masks, second.masks)
-    np.testing.assert_array_equal(first.test, second.test)  # the recipe is the same, too
+    np.testing.assert_array_equal(first.test, second.test)  # both algorithms have the same recipe
 
 
-# --- what cannot be -----------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -208,7 +206,7 @@ def test_algorithms_share_masks_and_seeds(small_study: Study, tmp_path: Path) ->
         ("mask = 10", "unknown key 'subset_runs.mask'; did you mean 'masks'"),
     ],
 )
-def test_a_wrong_table_is_named_by_key(study_folder: Path, line: str, words: str) -> None:
+def test_an_invalid_setting_is_named(study_folder: Path, line: str, words: str) -> None:
     with pytest.raises(SpecError) as caught:
         change(study_folder, "masks = 15", line)
     assert words in str(caught.value)
@@ -216,13 +214,13 @@ def test_a_wrong_table_is_named_by_key(study_folder: Path, line: str, words: str
 
 
 @pytest.mark.parametrize(("alpha", "words"), [(0.004, "leaves 1 of 300"), (0.999, "leaves none")])
-def test_a_subset_of_one_or_of_all_is_refused(copy: Study, alpha: float, words: str) -> None:
+def test_masks_of_one_or_of_all_examples_are_refused(copy: Study, alpha: float, words: str) -> None:
     study = change(copy.root, "masks = 15", f"masks = 15\nalpha = {alpha}")
     with pytest.raises(DataError, match=words):
         study.build(workers=0, rebuild="bank")
 
 
-def test_weights_without_their_recipe_are_refused_before_anything_is_built(
+def test_weights_without_a_recipe_are_refused_before_anything_is_built(
     small_study: Study, study_folder: Path
 ) -> None:
     shutil.copy(layout.checkpoint_file(small_study.root, "mlp", 0), study_folder / "0.safetensors")
@@ -236,7 +234,7 @@ def test_weights_without_their_recipe_are_refused_before_anything_is_built(
     assert has_bank(study, "mlp")
 
 
-def test_a_run_that_diverges_is_named(copy: Study) -> None:
+def test_the_error_names_a_run_that_diverges(copy: Study) -> None:
     study = change(copy.root, "learning_rate = 0.05", "learning_rate = 1000.0")
     shutil.rmtree(layout.bank_folder(copy.root, "mlp"))
     from engine.build.run import Run
@@ -246,7 +244,7 @@ def test_a_run_that_diverges_is_named(copy: Study) -> None:
         stage.run(Run(study, "cpu", 0, lambda progress: None), "mlp")
 
 
-def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
+def test_without_a_bank_the_error_says_what_to_add(copy: Study) -> None:
     study = change(copy.root, "masks = 15", "masks = 0")
     assert not has_bank(study, "mlp")
     assert "bank" not in {step.stage for step in study.progress()}
@@ -261,7 +259,7 @@ def test_a_study_without_a_bank_says_what_to_add(copy: Study) -> None:
         (lambda outputs: outputs.fill(0.5), "all its 60 outputs are the same"),
     ],
 )
-def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words: str) -> None:
+def test_unusable_outputs_are_refused_by_file_name(copy: Study, spoil, words: str) -> None:
     path = layout.run_file(copy.root, "mlp", 4, 0)
     shard = {name: np.array(array) for name, array in store.read_tensors(path).items()}
     spoil(shard["test"])
@@ -270,10 +268,10 @@ def test_outputs_that_say_nothing_are_refused_by_file(copy: Study, spoil, words:
         copy.bank()
 
 
-# --- workers that die ---------------------------------------------------------------------------
+# --- killed workers -----------------------------------------------------------------------------
 
 
-def test_workers_killed_twenty_times_lose_and_repeat_nothing(
+def test_killing_workers_twenty_times_loses_and_repeats_no_run(
     small_study: Study, tmp_path: Path
 ) -> None:
     text = SMALL_STUDY.replace("masks = 15", "masks = 40\nseeds = 2")
@@ -281,14 +279,14 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     undisturbed.build(workers=2)
     study = study_with(tmp_path / "b", small_study, text)
     moments, killed, done = random.Random(0), 0, threading.Event()
-    others = set(children_of(os.getpid()))  # such as the driver of a browser for other tests
+    others = set(children_of(os.getpid()))  # such as the browser driver of other tests
 
     def kill_workers() -> None:
         nonlocal killed
         while killed < 20 and not done.is_set():
             before = len(finished_runs(study, "mlp"))
             while len(finished_runs(study, "mlp")) == before and not done.wait(0.005):
-                pass  # a worker starts in a second and trains in a twentieth of one
+                pass  # a worker takes a second to start and a twentieth of one to train
             time.sleep(moments.uniform(0.0, 0.1))
             if workers := sorted(set(children_of(os.getpid())) - others):
                 os.kill(moments.choice(workers), signal.SIGKILL)
@@ -305,7 +303,7 @@ def test_workers_killed_twenty_times_lose_and_repeat_nothing(
     try:
         while not has_bank(study, "mlp"):
             seen.clear()
-            with contextlib.suppress(DataloupeError):  # one run's workers were killed three times
+            with contextlib.suppress(DataloupeError):  # the workers of one run died three times
                 study.build(workers=2, on_progress=note)
             assert seen == list(range(seen[0], seen[0] + len(seen)))
     finally:

@@ -1,4 +1,4 @@
-"""Builds: the same bytes however they were interrupted, and nothing mixed that does not belong."""
+"""Builds give the same bytes however they are interrupted, and never mix files of two specs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def contents(root: Path) -> dict[str, str]:
 
 
 def change(root: Path, old: str, new: str) -> Study:
+    """Replace a part of study.toml, and open the study again."""
     spec = root / "study.toml"
     text = spec.read_text()
     assert old in text
@@ -43,7 +44,7 @@ def change(root: Path, old: str, new: str) -> Study:
 
 @pytest.fixture
 def copy(small_study: Study, tmp_path: Path) -> Study:
-    """A built study that a test may break."""
+    """A copy of the built study that a test may break."""
     return Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
 
 
@@ -56,13 +57,13 @@ def test_two_builds_give_the_same_bytes(small_study: Study, study_folder: Path) 
 
 
 @pytest.mark.parametrize(("solver", "kills"), [("auto", 10), ("primal", 5)])
-def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
+def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(
     small_study: Study, study_folder: Path, tmp_path: Path, solver: str, kills: int
 ) -> None:
     undisturbed = small_study.root
     if solver == "primal":
         spec = study_folder / "study.toml"
-        spec.write_text(spec.read_text() + '\n[trak]\nroad = "primal"\nproj_dim = 64\n')
+        spec.write_text(spec.read_text() + '\n[trak]\nsolver = "primal"\nproj_dim = 64\n')
         undisturbed = shutil.copytree(study_folder, tmp_path / "undisturbed")
         Study.open(undisturbed).build(workers=0)
     command = [
@@ -78,7 +79,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
     for _ in range(kills):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            # Start-up takes a second or two, a whole build some five.
+            # Startup takes a second or two, a whole build about five.
             child.wait(timeout=moments.uniform(1.0, 6.0))
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
@@ -87,7 +88,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(
     assert contents(study_folder) == contents(undisturbed)
 
 
-def test_a_built_study_is_not_built_again(copy: Study) -> None:
+def test_a_complete_study_is_not_rebuilt(copy: Study) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.root.rglob("*") if path.is_file()}
     copy.build(workers=0)
     assert all(
@@ -106,7 +107,7 @@ def test_a_built_study_is_not_built_again(copy: Study) -> None:
         ("top_k = 20", "top_k = 10", "search"),
     ],
 )
-def test_a_changed_spec_is_refused_with_the_way_out(
+def test_a_changed_spec_is_refused_with_the_stage_to_rebuild(
     copy: Study, old: str, new: str, stage: str
 ) -> None:
     before = contents(copy.root)
@@ -117,7 +118,7 @@ def test_a_changed_spec_is_refused_with_the_way_out(
     assert contents(copy.root) == before
 
 
-def test_rebuild_of_an_early_stage_reaches_the_last(copy: Study, study_folder: Path) -> None:
+def test_rebuilding_a_stage_updates_all_later_ones(copy: Study, study_folder: Path) -> None:
     study = change(copy.root, "epochs = 4", "epochs = 3")
     study.build(workers=0, rebuild="checkpoints")
     other = change(study_folder, "epochs = 4", "epochs = 3")
@@ -125,7 +126,7 @@ def test_rebuild_of_an_early_stage_reaches_the_last(copy: Study, study_folder: P
     assert contents(copy.root) == contents(other.root)
 
 
-def test_rebuild_of_the_last_stage_leaves_the_others(copy: Study) -> None:
+def test_rebuilding_a_stage_keeps_earlier_ones(copy: Study) -> None:
     study = change(copy.root, "top_k = 20", "top_k = 10")
     checkpoints = layout.checkpoint_file(copy.root, "mlp", 0).stat().st_mtime_ns
     study.build(workers=0, rebuild="search")
@@ -135,7 +136,7 @@ def test_rebuild_of_the_last_stage_leaves_the_others(copy: Study) -> None:
         study.build(workers=0, rebuild="all")
 
 
-def test_more_checkpoints_reuse_those_that_are_there(copy: Study) -> None:
+def test_adding_checkpoints_reuses_existing_ones(copy: Study) -> None:
     scored = layout.dual_file(copy.root, "mlp", 0)
     before = [
         layout.checkpoint_file(copy.root, "mlp", 0).stat().st_mtime_ns,
@@ -152,7 +153,7 @@ def test_more_checkpoints_reuse_those_that_are_there(copy: Study) -> None:
     ] == before
 
 
-def test_ctrl_c_keeps_what_is_finished(study_folder: Path) -> None:
+def test_ctrl_c_keeps_finished_work(study_folder: Path) -> None:
     study = Study.open(study_folder)
 
     def stop_after_the_first_checkpoint(step: Progress) -> None:
@@ -173,12 +174,12 @@ def test_only_one_process_builds_a_study(copy: Study) -> None:
 # --- broken files ------------------------------------------------------------------------------
 
 
-def damaged(path: Path, damage: str) -> None:
+def spoil(path: Path, damage: str) -> None:
     content = bytearray(path.read_bytes())
     if damage == "cut":
         content = content[: len(content) // 2]
     else:
-        # Parquet's footer has parts that mean nothing; its first pages have not.
+        # Parquet's footer has parts that no reader uses; its first pages have none.
         content[60 if path.suffix == ".parquet" else len(content) * 9 // 10] ^= 0x10
     path.write_bytes(content)
 
@@ -188,26 +189,26 @@ def test_doctor_names_the_one_broken_file(copy: Study, damage: str) -> None:
     for name in made_files(copy.root):
         path = copy.root / name
         whole = path.read_bytes()
-        damaged(path, damage)
+        spoil(path, damage)
         (finding,) = examine(copy).broken
         assert str(path) in finding
         path.write_bytes(whole)
     assert examine(copy).broken == []
 
 
-def test_build_mends_what_doctor_removes(small_study: Study, copy: Study) -> None:
+def test_a_build_replaces_files_that_doctor_removed(small_study: Study, copy: Study) -> None:
     for name in made_files(copy.root):
-        damaged(copy.root / name, "altered")
+        spoil(copy.root / name, "altered")
     examine(copy, repair=True)
     Study.open(copy.root).build(workers=0)
     assert contents(copy.root) == contents(small_study.root)
     assert examine(copy).broken == []
 
 
-def test_what_people_made_is_set_aside_and_not_removed(copy: Study) -> None:
+def test_doctor_sets_user_made_files_aside_instead_of_removing_them(copy: Study) -> None:
     kept = keep_set(copy, [1, 2, 3], "three that I know")
     path = next((copy.root / "sets").glob("*.json"))
-    damaged(path, "cut")
+    spoil(path, "cut")
     (finding,) = examine(copy).broken
     assert "People made what it held" in finding
     content = path.read_bytes()
@@ -219,11 +220,11 @@ def test_what_people_made_is_set_aside_and_not_removed(copy: Study) -> None:
 
 
 def made_files(root: Path) -> list[str]:
-    """What stages make: all but the lock, the spec and the store's format."""
+    """Files that stages write: all but the lock, the spec and the store's format."""
     return [name for name in contents(root) if "/" in name]
 
 
-def test_one_removed_file_is_made_again_and_only_that(small_study: Study, copy: Study) -> None:
+def test_any_single_removed_file_is_restored(small_study: Study, copy: Study) -> None:
     whole = contents(small_study.root)
     for name in made_files(copy.root):
         (copy.root / name).unlink()
@@ -256,7 +257,7 @@ def test_a_newer_store_is_refused(copy: Study) -> None:
         Study.open(copy.root)
 
 
-def test_an_older_store_says_what_to_make_again_and_keeps_the_rest(copy: Study) -> None:
+def test_an_older_store_names_what_to_rebuild_and_keeps_the_rest(copy: Study) -> None:
     from engine import store
 
     whole, stamps = (
@@ -276,12 +277,10 @@ def test_an_older_store_says_what_to_make_again_and_keeps_the_rest(copy: Study) 
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
-# --- other ways through ------------------------------------------------------------------------
+# --- variants ----------------------------------------------------------------------------------
 
 
-def test_the_users_own_checkpoints_take_the_place_of_training(
-    small_study: Study, study_folder: Path
-) -> None:
+def test_the_users_checkpoints_replace_training(small_study: Study, study_folder: Path) -> None:
     for checkpoint in range(2):
         shutil.copy(
             layout.checkpoint_file(small_study.root, "mlp", checkpoint),
@@ -301,14 +300,14 @@ def test_the_users_own_checkpoints_take_the_place_of_training(
 def test_the_primal_solver_agrees_with_the_dual(study_folder: Path) -> None:
     spec = study_folder / "study.toml"
     narrow = spec.read_text().replace("widths = [32]", "widths = [4]")
-    # 3,190 parameters: features as wide as that are the gradients themselves. λ is relative to
-    # the mean diagonal, which is that of an n × n matrix here and of a p × p matrix there.
+    # The model has 3,190 parameters, so features of that width are the gradients themselves. λ is
+    # relative to the mean diagonal: of an n × n matrix for the dual, of a p × p one for the primal.
     solvers = {"dual-exact": 3.0, "primal": 3.0 * 3190 / 300}
     scores = []
     for solver, damping in solvers.items():
         study = Study.create(
             study_folder / solver,
-            f'{narrow}\n[trak]\nroad = "{solver}"\ndamping = {damping}\nproj_dim = 4096\n',
+            f'{narrow}\n[trak]\nsolver = "{solver}"\ndamping = {damping}\nproj_dim = 4096\n',
         )
         study.build(workers=0)
         assert study.badge(method="trak").solver == solver
@@ -332,7 +331,7 @@ def test_the_soft_threshold_shrinks_every_score(study_folder: Path) -> None:
     np.testing.assert_allclose(shrunk, expected, atol=1e-6 * np.abs(plain).max())
 
 
-def test_a_worker_leaves_with_its_build(study_folder: Path) -> None:
+def test_workers_end_with_their_build(study_folder: Path) -> None:
     spec = study_folder / "study.toml"
     spec.write_text(spec.read_text().replace("epochs = 4", "epochs = 100000"))
     command = [

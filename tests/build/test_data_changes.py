@@ -1,4 +1,4 @@
-"""A source that changes under a data stage: changed rows are read again, and never mixed."""
+"""A source that changes during the data stage: changed rows are read again and never mixed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = ROWS_PER_SHARD + 500
 
 
 def write_source(folder: Path, changed: int | None = None) -> Study:
-    """A study of two shards of sentences, one of which may say something else."""
+    """Write a study of two shards of sentences, with one sentence changed if requested."""
     (folder / "sentences").mkdir(parents=True, exist_ok=True)
     train = sentences(ROWS, 0)
     if changed is not None:
@@ -39,7 +39,7 @@ def write_source(folder: Path, changed: int | None = None) -> Study:
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study whose data stage ended after the first shard."""
+    """A study whose data stage stopped after the first shard."""
     real, calls = data._write_shard, []
 
     def once(*args: Any) -> Path:
@@ -59,7 +59,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("changed", "kept"), [(None, True), (10, False), (ROWS - 1, True)])
-def test_what_changed_meanwhile_is_read_again_and_nothing_else(
+def test_only_changed_shards_are_read_again(
     interrupted: Path, tmp_path: Path, changed: int | None, kept: bool
 ) -> None:
     first = layout.arrays_file(Study.open(interrupted).root, "train", 0)
@@ -77,14 +77,14 @@ def test_a_lost_shard_is_not_read_from_a_changed_source(tmp_path: Path) -> None:
     build_data(study)
     before = contents(study.root)
     layout.arrays_file(study.root, "train", 1).unlink()
-    with pytest.raises(DataError, match=r"not what it was .* --rebuild data"):
+    with pytest.raises(DataError, match=r"has changed since .* --rebuild data"):
         build_data(write_source(study.root, changed=ROWS - 1))
     assert not layout.arrays_file(study.root, "train", 1).exists()
     build_data(write_source(study.root))
     assert contents(study.root) == before
 
 
-def test_pictures_in_files_count_by_their_state(tmp_path: Path) -> None:
+def test_a_changed_picture_file_changes_the_raw_fingerprint(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for number in range(4):

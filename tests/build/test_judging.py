@@ -1,4 +1,4 @@
-"""The bank's validation runs choose, its test runs judge: a small study built to the end."""
+"""Validation runs choose settings, test runs evaluate methods: a small study built completely."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy import stats
 
 from engine import Study, store
 from engine.attribution.datamodels.fit import fit_datamodels
-from engine.attribution.datamodels.prior import Settings, fit, output_units
+from engine.attribution.datamodels.hybrid import Settings, fit, output_units
 from engine.build.method_files import write_method
 from engine.cli.main import main
 from engine.store import layout
@@ -37,7 +37,7 @@ def build(folder: Path, more: str = "") -> Study:
 
 @pytest.fixture(scope="module")
 def judged(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The small study with a bank, all settings of TRAK left to it, and a method made elsewhere."""
+    """The small study with tuned TRAK settings, a larger bank, and an additional random method."""
     folder = tmp_path_factory.mktemp("judged") / "study"
     shutil.copytree(
         small_study.root,
@@ -57,7 +57,7 @@ def lds_of(scores: np.ndarray, masks: np.ndarray, outputs: np.ndarray) -> float:
     return float(np.mean(found))
 
 
-def test_every_method_is_judged_by_the_test_runs(judged: Study) -> None:
+def test_every_method_is_evaluated_on_the_test_runs(judged: Study) -> None:
     quality = judged.quality()
     assert quality is not None
     assert quality.masks == {"fit": 12, "validation": 4, "test": 4}
@@ -75,7 +75,7 @@ def test_every_method_is_judged_by_the_test_runs(judged: Study) -> None:
     }
 
 
-def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None:
+def test_the_method_with_the_best_validation_lds_comes_first(judged: Study) -> None:
     quality = judged.quality()
     assert quality is not None
     validation = judged.bank().part("validation")
@@ -91,7 +91,7 @@ def test_validation_prefers_and_the_preferred_comes_first(judged: Study) -> None
     assert judged.badge(method="trak").lds == quality.methods["trak"].lds.mean
 
 
-def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -> None:
+def test_the_hybrid_is_fitted_to_fit_and_validation_runs(judged: Study) -> None:
     about = store.read_json(layout.method_file(judged.root, "mlp", "hybrid"))
     seen, test = judged.bank().part("fit", "validation"), judged.bank().part("test")
     settings = Settings(about["ridge"], about["flat"], about["noise"], about["width"])
@@ -112,7 +112,7 @@ def test_the_hybrid_is_trak_in_the_light_of_the_runs_it_may_see(judged: Study) -
     assert judged.badge(method="hybrid").runs == 16
 
 
-def test_the_settings_are_those_that_did_best_on_validation(judged: Study) -> None:
+def test_the_settings_with_the_best_validation_lds_are_used(judged: Study) -> None:
     tuning = store.read_json(layout.tuning_file(judged.root, "mlp"))
     solver = store.read_json(layout.solver_file(judged.root, "mlp"))
     best = max(tuning["trials"], key=lambda trial: trial["lds"])
@@ -120,7 +120,7 @@ def test_the_settings_are_those_that_did_best_on_validation(judged: Study) -> No
         assert solver[name] == value == best[name]
 
 
-def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> None:
+def test_the_checkpoint_curve_ends_at_the_lds_of_the_method(judged: Study) -> None:
     quality = judged.quality()
     assert quality is not None
     if judged.badge(method="trak").soft_threshold == 0:
@@ -129,7 +129,7 @@ def test_all_checkpoints_of_the_curve_are_the_method_itself(judged: Study) -> No
         assert last.lds.mean == pytest.approx(quality.methods["trak"].lds.mean, abs=1e-3)
 
 
-def test_datamodels_of_training_examples_come_on_request(
+def test_datamodels_of_training_examples_are_fitted_on_request(
     judged: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
 ) -> None:
     root = tmp_path / "study"
@@ -154,9 +154,9 @@ def test_datamodels_of_training_examples_come_on_request(
     np.testing.assert_array_equal(weights, wanted[rows])
 
     assert main(["explain", str(root), "--train", "3", "--k", "5", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [one["row"] for one in told["hurting"]] == list(rows)
-    assert told["itself"] == found.itself
+    printed = json.loads(capsys.readouterr().out)
+    assert [one["row"] for one in printed["hurting"]] == list(rows)
+    assert printed["itself"] == found.itself
     app = visit(study, "training", train="3")
     assert not app.exception
     assert any("What its own prediction hangs on" in html.proto.body for html in app.get("html"))
@@ -165,14 +165,14 @@ def test_datamodels_of_training_examples_come_on_request(
     assert [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))] == kept
 
 
-def test_fixed_settings_need_no_bank_first(study_folder: Path) -> None:
+def test_fixed_settings_are_not_tuned(study_folder: Path) -> None:
     fixed = "\n[trak]\ndamping = 1.5\ntempering = 0.5\nsoft_threshold = 0\n"
     study = build(study_folder, fixed)
     assert not layout.tuning_file(study.root, "mlp").exists()
     assert study.quality() is not None
 
 
-def test_a_bank_that_grows_is_judged_anew(judged: Study, tmp_path: Path) -> None:
+def test_methods_are_evaluated_again_after_the_bank_grows(judged: Study, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(judged.root, tmp_path / "copy"))
     spec = folder / "study.toml"
     spec.write_text(spec.read_text().replace("masks = 20", "masks = 25"))

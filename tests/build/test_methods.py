@@ -1,4 +1,4 @@
-"""Methods other than TRAK: stored, ranked, explained and shown beside it."""
+"""Methods other than TRAK are stored, ranked, explained and shown like TRAK."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import streamlit as st
+from scipy.sparse import csr_array
 from streamlit.testing.v1 import AppTest
 
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import DataloupeError, StaleError, Study
-from engine.attribution.sparse_scores import SparseRows
 from engine.build.method_files import write_method
 from engine.store import layout
 from engine.study.methods import ranked_methods, scored_methods
@@ -37,7 +37,7 @@ def study(small_study: Study, tmp_path: Path) -> Study:
     return copy
 
 
-def test_a_build_ranks_every_method_and_trak_stays_the_default(study: Study) -> None:
+def test_a_build_ranks_every_method_and_the_preferred_is_the_default(study: Study) -> None:
     quality = study.quality()
     assert quality is not None
     assert set(ranked_methods(study, resolve_algorithm(study))) == {
@@ -61,7 +61,7 @@ def test_a_build_ranks_every_method_and_trak_stays_the_default(study: Study) -> 
     assert study.explain(7, k=6, method="trak").badge.method == "TRAK"
 
 
-def test_the_index_answers_for_its_own_method(study: Study) -> None:
+def test_each_method_has_its_own_index(study: Study) -> None:
     rows, *_ = find_influences(study, 4, 100, method="planted")
     assert len(set(rows) & set(np.argsort(-PLANTED[4])[:100])) >= 95
 
@@ -69,16 +69,14 @@ def test_the_index_answers_for_its_own_method(study: Study) -> None:
 def test_sparse_scores_are_ranked_like_dense_ones(study: Study) -> None:
     sparse = np.where(np.abs(PLANTED) > 1.5, PLANTED, 0)
     badge = {"method": "Sparse", "reason": "Mostly zero."}
-    write_method(
-        study, "mlp", "sparse", lambda tests: SparseRows.of(sparse[tests]), badge, "sparse"
-    )
+    write_method(study, "mlp", "sparse", lambda tests: csr_array(sparse[tests]), badge, "sparse")
     study.build(workers=0)
     np.testing.assert_array_equal(study.scores([1, 2], method="sparse"), sparse[[1, 2]])
     supporting = study.explain(1, k=300, method="sparse").supporting
     assert {one.row for one in supporting} == set(np.flatnonzero(sparse[1] > 0))
 
 
-def test_an_unknown_method_is_named_with_the_known(study: Study) -> None:
+def test_the_error_for_an_unknown_method_lists_the_known_ones(study: Study) -> None:
     with pytest.raises(
         DataloupeError,
         match=r"method 'ouija'; it has trak|it has datamodel|it has hybrid|it has planted",
@@ -86,14 +84,14 @@ def test_an_unknown_method_is_named_with_the_known(study: Study) -> None:
         study.explain(0, method="ouija")
 
 
-def test_other_scores_under_the_same_name_are_refused(study: Study) -> None:
+def test_different_scores_under_the_same_name_are_refused(study: Study) -> None:
     before = layout.method_file(study.root, "mlp", "planted").read_bytes()
     with pytest.raises(StaleError):
         plant(study, fingerprint="something else")
     assert layout.method_file(study.root, "mlp", "planted").read_bytes() == before
 
 
-def test_scores_that_were_cut_short_are_completed(study: Study) -> None:
+def test_missing_score_shards_are_written_again(study: Study) -> None:
     shard = layout.method_scores_file(study.root, "mlp", "planted", 0)
     before = shard.read_bytes()
     shard.unlink()
@@ -104,14 +102,14 @@ def test_scores_that_were_cut_short_are_completed(study: Study) -> None:
     assert "planted" in scored_methods(study, "mlp")
 
 
-def test_the_page_switches_methods_and_says_so_in_the_link(
+def test_switching_the_method_on_the_page_changes_the_link(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     st.cache_resource.clear()
     monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
     app = AppTest.from_file(str(APP), default_timeout=30)
     app.query_params["test"] = "test-7"
-    app.switch_page("views/explain.py").run()
+    app.switch_page("pages/explain.py").run()
     assert app.query_params["method"] == ranked_methods(study, resolve_algorithm(study))[0]
     app.selectbox(key="method").select("planted").run()
     assert not app.exception

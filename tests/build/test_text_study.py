@@ -1,4 +1,4 @@
-"""The task seam holds: texts go from sentences to Explain through their own task file alone."""
+"""A study of texts works from its data to explanations, with only its own task file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from engine import Study
 from tests.builders.sentences import BAD, GOOD
 
 
-def test_sentences_are_learnt_and_shown(text_study: Study) -> None:
+def test_the_model_learns_sentences_and_the_table_shows_them(text_study: Study) -> None:
     assert text_study.dataset.display == "text"
     assert text_study.predictions("test")["correct"].mean() > 0.9
     assert text_study.table("test")["text"][0]
 
 
-def test_supporters_share_the_label_and_the_word_that_decides(text_study: Study) -> None:
+def test_supporting_examples_share_the_label_and_the_decisive_verb(text_study: Study) -> None:
     train, test = text_study.table("train")["text"], text_study.table("test")["text"]
     same_label = same_verb = 0
     for row in range(40):
@@ -22,4 +22,4 @@ def test_supporters_share_the_label_and_the_word_that_decides(text_study: Study)
             same_label += influence.label == explanation.label
             same_verb += verb in train[influence.row].split()
     assert same_label >= 0.85 * 200
-    assert same_verb >= 0.35 * 200  # a quarter of the examples of a label have its verb
+    assert same_verb >= 0.35 * 200  # by chance, a quarter of a label's examples share the verb

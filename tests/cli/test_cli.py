@@ -58,8 +58,7 @@ def test_explain_in_words_and_as_json(small_study: Study, capsys) -> None:
         assert word in out
 
 
-def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys) -> None:
     study = write_quality(write_study(tmp_path / "study", n_test=60))
     code, out, _ = run(capsys, "evaluate", study.root, "--json")
     assert code == 0
@@ -104,19 +103,35 @@ def test_doctor_says_what_is_broken(small_study: Study, tmp_path: Path, capsys) 
     assert not path.exists()
 
 
-def test_convert_writes_safetensors_beside_the_file(tmp_path: Path, capsys) -> None:
-    torch.save({"state_dict": {"weight": torch.ones(2, 2)}}, tmp_path / "model.pt")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            {"weight": torch.ones(30, 50), "bias": torch.ones(30)},
+            "2 tensors with 1,530 values.",
+        ),
+        (
+            {"model": {"state_dict": {"weight": torch.ones(2, 2)}}},
+            "1 tensor with 4 values found under model.state_dict.",
+        ),
+        (torch.ones(1), "1 tensor with 1 value."),
+    ],
+)
+def test_convert_says_in_plain_text_what_it_wrote(
+    tmp_path: Path, capsys, content: object, words: str
+) -> None:
+    torch.save(content, tmp_path / "model.pt")
     code, out, _ = run(capsys, "convert", tmp_path / "model.pt")
     assert code == 0
+    assert out == f"Wrote {tmp_path / 'model.safetensors'}: {words}\n"
     assert (tmp_path / "model.safetensors").exists()
-    assert out
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["build", "nowhere"], "is no folder"),
-        (["serve", "nowhere"], "is no folder"),
+        (["build", "nowhere"], "is not a folder"),
+        (["serve", "nowhere"], "is not a folder"),
         (["explain", "{study}", "--test", "999"], "rows are 0 to 59"),
         (["explain", "{study}", "--test", "nobody"], "nobody"),
         (["explain", "{study}", "--test", "0", "--k", "0"], "k must be"),

@@ -56,7 +56,7 @@ def test_a_study_that_is_gone_gets_a_message(visit: Any, tmp_path: Path) -> None
     app.run()
     assert not app.exception
     assert "cannot be shown" in words(app)
-    assert "is no folder" in words(app)
+    assert "is not a folder" in words(app)
 
 
 def test_a_link_to_an_example_that_a_rebuild_took_away(visit: Any, tmp_path: Path) -> None:

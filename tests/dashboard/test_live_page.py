@@ -48,7 +48,7 @@ def visit(monkeypatch: pytest.MonkeyPatch, worker: KeptWorker) -> Any:
         app = AppTest.from_file(str(APP), default_timeout=180)
         for name, value in parameters.items():
             app.query_params[name] = value
-        app.switch_page("views/live.py").run()
+        app.switch_page("pages/live.py").run()
         assert not app.exception
         return app
 
@@ -152,8 +152,8 @@ def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study
     app = give(visit(small_study), png(pixels_of(small_study, 5)))
     shown = [card["row"] for card in cards(app)]
     app.query_params["train"] = "train-3"
-    app.switch_page("views/training.py").run()
-    app.switch_page("views/live.py").run()
+    app.switch_page("pages/training.py").run()
+    app.switch_page("pages/live.py").run()
     assert [card["row"] for card in cards(app)] == shown
     app.button(key="forget").click().run()
     assert "Which picture shall be explained?" in words(app)
@@ -246,7 +246,7 @@ os.environ['{STUDY_VARIABLE}'] = {str(small_study.root)!r}
 from pathlib import Path
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file({str(APP)!r}, default_timeout=180)
-app.switch_page("views/live.py").run()
+app.switch_page("pages/live.py").run()
 app.file_uploader(key="own_picture").upload("a.png", Path({str(picture)!r}).read_bytes(), "").run()
 assert not app.exception and any("dl-own" in part.value for part in app.html)
 assert "torch" not in sys.modules, "torch was imported"

@@ -119,7 +119,7 @@ def test_a_page_shows_nothing_before_one_is_signed_in(
     app = AppTest.from_file(str(APP), default_timeout=30)
     app.query_params["test"] = "test-0"
     for view in ("overview", "explore", "explain", "training", "provenance"):
-        app.switch_page(f"views/{view}.py").run()
+        app.switch_page(f"pages/{view}.py").run()
         assert not app.exception
         assert "Very private" not in "".join(part.value for part in app.html)
         assert [button.label for button in app.button] == ["Sign in with one", "Sign in with two"]

@@ -11,7 +11,7 @@ import pytest
 
 from engine import store
 from engine.api import Study
-from engine.attribution.datamodels.bank import BankImport
+from engine.attribution.datamodels.run_bank import BankImport
 from engine.store import layout
 from tests.builders.page_contents import words
 from tests.builders.synthetic_study import write_study

@@ -22,7 +22,7 @@ app.query_params["test"] = "test-0"
 app.run()
 app.query_params["train"] = "train-0"
 for view, components in (("explore", 1), ("explain", 2), ("training", 3)):
-    app.switch_page(f"views/{{view}}.py").run()
+    app.switch_page(f"pages/{{view}}.py").run()
     assert not app.exception and len(app.get("bidi_component")) == components
 import dashboard.__main__, dashboard.routes
 assert "torch" not in sys.modules, "torch was imported"

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.data import asset, dataset_fingerprint, encode_split
+from engine.build.encoding import dataset_fingerprint, encode_split
+from engine.data import asset
 from engine.data.sources import Source, load_source
 from engine.store.errors import DataError
 from engine.store.spec import DataSpec, load_spec

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from streamlit.testing.v1 import AppTest
 
 from engine import DataloupeError, ImportingError, StoreError, Study, store
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of
+from engine.build.batches import batches_of
+from engine.build.models import load_checkpoint
 from engine.cli.main import main
 from engine.exchange.importing import KINDS, methods
 from engine.exchange.importing.source import Blocks
@@ -240,7 +240,7 @@ def test_a_study_is_read_before_it_is_imported_into(study_folder: Path, tmp_path
     assert not study.has_data
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
     assert study.has_data
-    assert Study.open(study_folder).methods() == ["npy"]
+    assert ranked_methods(Study.open(study_folder), "mlp") == ["npy"]
 
 
 def test_nothing_unknown_is_claimed(study: Study, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_many_shards_and_blocks(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the file lies and the study is cut, every score finds its place."""
-    for module in ("engine.study.reader", "engine.build.method_files"):
+    for module in ("engine.study.reader", "engine.study.examples", "engine.build.method_files"):
         monkeypatch.setattr(f"{module}.ROWS_PER_SHARD", 32)
     monkeypatch.setattr(Blocks.read, "__defaults__", (40_000,))
     for later in ("rank_and_index", "_plausibility"):
@@ -375,7 +375,9 @@ def test_scores_of_other_data_stop_a_build(study: Study, tmp_path: Path) -> None
     text = layout.spec_file(study.root).read_text().replace("test_limit = 60", "test_limit = 50")
     layout.spec_file(study.root).write_text(text)
     changed = Study.open(study.root)
-    with pytest.raises(StoreError, match=r"'npy' of mlp belong to other data.*--remove npy"):
+    with pytest.raises(
+        StoreError, match=r"'npy' of mlp were made for different data.*--remove npy"
+    ):
         changed.build(workers=0, rebuild="data")
     methods.remove_import(changed, "npy")
     assert scored_methods(changed, "mlp") == []
@@ -406,7 +408,10 @@ def test_the_command_line(study: Study, tmp_path: Path, capsys: Any) -> None:
     assert code == 0
     assert "[300 training, 60 test] examples; it is transposed" in out
     assert "strongest supporter has the label of its test example in" in out
-    assert f"Method t of mlp is imported. Look at it: dataloupe serve {study.root}" in out
+    assert (
+        f"Method t of mlp is imported. To open the dashboard, run: dataloupe serve {study.root}"
+        in out
+    )
     code, out, _ = run(capsys, "methods", study.root)
     assert code == 0
     assert "t by traker, imported" in " ".join(out.split())

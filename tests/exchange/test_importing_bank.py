@@ -173,7 +173,7 @@ def test_nothing_is_trained_where_a_bank_was_imported(
     step = next(step for step in study.progress() if step.stage == "bank")
     assert step.complete
     other = change(copy.root, "train_limit = 300", "train_limit = 299")
-    with pytest.raises(StoreError, match="run bank of mlp belongs to other data"):
+    with pytest.raises(StoreError, match="run bank of mlp was made for different data"):
         other.build(workers=0, rebuild="data")
 
 

@@ -16,6 +16,7 @@ from engine import Progress, SpecError, Study
 from engine.running import cluster
 from tests.build.test_build import contents
 from tests.conftest import SMALL_STUDY
+from tests.running.test_processes import threads_of_libraries
 
 BANK = SMALL_STUDY.replace("epochs = 4", "epochs = 40").replace("masks = 5", "masks = 12")
 
@@ -81,6 +82,12 @@ def test_a_node_that_does_not_see_the_study_says_so(tmp_path: Path) -> None:
     failure, _ = pickle.loads(cluster._answer_on_node(b"", str(tmp_path / "elsewhere")))
     assert isinstance(failure, SpecError)
     assert "does not see" in str(failure)
+
+
+def test_a_node_computes_with_one_thread(tmp_path: Path) -> None:
+    message = pickle.dumps((threads_of_libraries, 0))
+    failure, (_, threads) = pickle.loads(cluster._answer_on_node(message, str(tmp_path)))
+    assert (failure, threads) == (None, {1})
 
 
 def test_nodes_are_told_of_modules_that_are_not_installed(

@@ -357,7 +357,8 @@ def test_the_command_line(idle_study: Study, capsys: pytest.CaptureFixture[str])
     counted = submit(idle_study, "count", {"steps": 4, "seconds": 0.1}, "Count [sheep]")
     code, out, _ = run("--wait", counted)
     assert code == 0
-    assert "4/4" in out
+    assert "Count [sheep]: started." in out
+    assert "Count [sheep]: finished after" in out
     refused = submit(idle_study, "refuse", {})
     assert run("--wait", refused)[::2] == (2, "dataloupe: The data do not fit: put them right.\n")
     assert "put them right" in run("--log", refused)[1]

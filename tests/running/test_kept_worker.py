@@ -20,6 +20,7 @@ from tests.running.test_processes import (
     divide_by_zero,
     fail_at_two,
     square,
+    threads_of_libraries,
 )
 
 
@@ -59,6 +60,12 @@ def test_a_kept_worker_is_started_late_and_answers_again_and_again(kept: KeptWor
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         kept.call(divide_by_zero, 1, 30)
     assert kept.pid == first
+
+
+def test_a_kept_worker_computes_with_the_threads_it_is_given() -> None:
+    kept = KeptWorker(threads=1, memory_bytes=2**32, idle_seconds=60, waiting_seconds=30)
+    assert kept.call(threads_of_libraries, 0, 60)[1] == {1}
+    kept.end()
 
 
 def test_a_kept_worker_that_hangs_is_ended_and_replaced(kept: KeptWorker) -> None:

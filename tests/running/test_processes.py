@@ -35,10 +35,15 @@ def answer_with_a_lock(number: int) -> object:
     return threading.Lock()
 
 
-def threads_of_torch(_: int) -> tuple[int, int]:
+def threads_of_libraries(_: int) -> tuple[int, set[int]]:
+    """The process, and the sizes of all pools of threads in it, one that loads only now too."""
+    import faiss  # noqa: F401
+    import scipy.linalg  # noqa: F401
     import torch
+    from threadpoolctl import threadpool_info
 
-    return os.getpid(), torch.get_num_threads()
+    pools = {pool["num_threads"] for pool in threadpool_info()}
+    return os.getpid(), {torch.get_num_threads(), *pools}
 
 
 def die_the_first_time(marker: Path) -> str:
@@ -75,11 +80,37 @@ def test_no_jobs_start_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_workers_compute_with_the_threads_asked_for_in_other_processes() -> None:
-    found: list[tuple[int, int]] = []
-    run_jobs(threads_of_torch, [0], 1, lambda _, result: found.append(result), threads=1)
-    run_jobs(threads_of_torch, [0], 0, lambda _, result: found.append(result), threads=2)
-    assert [threads for _, threads in found] == [1, 2]
+    found: list[tuple[int, set[int]]] = []
+    run_jobs(threads_of_libraries, [0], 1, lambda _, result: found.append(result), threads=1)
+    run_jobs(threads_of_libraries, [0], 0, lambda _, result: found.append(result), threads=2)
+    assert [threads for _, threads in found] == [{1}, {2}]
     assert found[0][0] != os.getpid() == found[1][0]
+
+
+IN_PROCESS = """
+import os, sys
+for name in list(os.environ):
+    if name.endswith("_NUM_THREADS"):
+        del os.environ[name]
+sys.path.insert(0, {tests!r})
+import numpy, torch
+from engine.running.processes import run_jobs
+from tests.running.test_processes import threads_of_libraries
+
+cores = torch.get_num_threads()
+run_jobs(threads_of_libraries, [0], 0, lambda _, found: print(found[1]), threads=1)
+assert not [name for name in os.environ if name.endswith("_NUM_THREADS")]
+assert threads_of_libraries(0)[1] == {{cores}}, threads_of_libraries(0)
+"""
+
+
+def test_a_job_in_this_process_limits_every_library_and_gives_all_threads_back() -> None:
+    """In a process of its own: what this one has loaded, and with which limits, is unknown."""
+    script = IN_PROCESS.format(tests=str(Path(__file__).parents[2]))
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (found.stdout, found.stderr) == ("{1}\n", "")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import number
+from engine.store.text import number
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import interval, number
+from engine.attribution.evaluation.verdict import interval
+from engine.store.text import number
 
 STYLES = 6
 """How many looks a point can have; style.css has them."""

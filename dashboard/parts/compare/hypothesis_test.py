@@ -23,10 +23,10 @@ from engine.applications.modeldiff.hypothesis import INTENSITIES
 from engine.applications.modeldiff.significance import LEVEL
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import number
-from engine.attribution.search.vector_index import evenly_spread
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
+from engine.store.rows import evenly_spread
+from engine.store.text import number
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 

@@ -14,8 +14,8 @@ import streamlit as st
 
 from dashboard.location import Location
 from dashboard.read.studies import Examples
-from engine.store.csv_cells import harmless
 from engine.store.records import Explanation
+from engine.store.text import harmless
 from engine.study.explanations import explain
 from engine.study.reader import StudyReader
 

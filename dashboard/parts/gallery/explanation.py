@@ -15,8 +15,8 @@ from dashboard.parts.gallery.similar_examples import overlap_words, similar_word
 from dashboard.parts.layout.blocks import aside
 from dashboard.read.studies import Examples, makeup, share
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import number
 from engine.store.records import Similarity
+from engine.store.text import number
 from engine.study.neighbours import read_similarity
 from engine.study.reader import StudyReader
 

@@ -11,11 +11,11 @@ from dashboard.location import COMPARE
 from dashboard.names import short
 from dashboard.parts.layout.messages import notice
 from dashboard.read.studies import open_study
-from engine.cli.progress import TITLES
 from engine.store.records import Progress
 from engine.study.names import resolve_algorithm
 from engine.study.progress import stage_progress
 from engine.study.reader import StudyReader
+from engine.study.stage_titles import TITLES
 
 SECONDS = 1.5
 

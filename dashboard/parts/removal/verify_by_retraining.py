@@ -14,11 +14,11 @@ from dashboard.parts.jobs.submit_button import job_button, refusal, tell
 from dashboard.parts.layout.blocks import aside, table
 from dashboard.read.studies import open_study
 from engine.applications.verification import Verification, agreement, predicted_and_actual
-from engine.attribution.evaluation.verdict import number
-from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import check_recipe
 from engine.running.jobs.queue import Job, job, jobs
 from engine.store.errors import DataloupeError
+from engine.store.rows import evenly_spread
+from engine.store.text import number
 from engine.study.reader import StudyReader
 
 KIND = "verify"

@@ -15,7 +15,7 @@ from engine.applications.unlearning.audit import NOTHING, PARTS, Audit, Judged, 
 from engine.applications.unlearning.reading import GRADES, harms, reading
 from engine.applications.unlearning.settings import TITLES
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import number
+from engine.store.text import number
 
 GOOD = ("good", "idle")
 LOOKS = {method: place % STYLES for place, method in enumerate(["matching", *TITLES])}

@@ -22,8 +22,8 @@ from dashboard.read.audits import before_and_after, latest_job, title_of, what_i
 from dashboard.read.studies import Examples, examples
 from engine.applications.unlearning.audit import Audit
 from engine.applications.unlearning.forgotten import probability
-from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
+from engine.store.rows import evenly_spread
 from engine.study.reader import StudyReader
 
 SIDE = 112

@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from engine.attribution.scores import ranges
 from engine.store import layout
 from engine.store.layout import SPLITS, Split
+from engine.store.rows import ranges
 from engine.study.examples import read_arrays, read_stacked_arrays, shard_count
 from engine.study.models import read_predictions
 from engine.study.neighbours import has_neighbours, read_similarity

@@ -39,9 +39,10 @@ from engine.applications.verification import (
 )
 from engine.attribution.evaluation.effects import removals
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
-from engine.attribution.scores import ranges, top_k_among
+from engine.attribution.scores.top_k import top_k_among
 from engine.store import layout
 from engine.store.errors import DataloupeError
+from engine.store.rows import ranges
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
@@ -148,9 +149,12 @@ class Supports:
 
     def flip_rate(self, tests: np.ndarray) -> np.ndarray:
         """Predicted share of retrained models that flip, without the first 1 to K: `[t, K]`."""
+        from scipy.special import ndtr
+
         deviation = np.hypot(self.reach(tests) / TWO_SIDED_95, self.lead_deviation[tests, None])
         towards = np.where(self.right[tests], -1, 1)[:, None]
-        return _normal(towards * self.after(tests) / np.maximum(deviation, 1e-12))
+        below: np.ndarray = ndtr(towards * self.after(tests) / np.maximum(deviation, 1e-12))
+        return below
 
     def removal(self, test: int, size: int | None = None) -> np.ndarray:
         """Training rows to remove, strongest first: as many as said, or the support estimate."""
@@ -279,17 +283,6 @@ def _leave_every_class_one(study: StudyReader, index: np.ndarray, score: np.ndar
         members = (labels[index] == label) & (index >= 0)
         ended |= np.cumsum(members, axis=1) >= sizes[label]
     index[ended], score[ended] = -1, 0
-
-
-def _normal(x: np.ndarray) -> np.ndarray:
-    """Distribution function of the standard normal, to 1e-7 (Abramowitz and Stegun 26.2.17)."""
-    t = 1 / (1 + 0.2316419 * np.abs(x))
-    series = t * (
-        0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
-    )
-    upper = np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * series
-    below: np.ndarray = np.where(x >= 0, 1 - upper, upper)
-    return below
 
 
 # --- verifying ----------------------------------------------------------------------------------

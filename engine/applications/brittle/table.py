@@ -24,8 +24,8 @@ from engine.applications.brittle.supports import Supports, verified
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.store import layout
-from engine.store.csv_cells import harmless
 from engine.store.errors import DataloupeError
+from engine.store.text import harmless
 from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
 from engine.study.triage import Triage

@@ -22,8 +22,8 @@ from engine.applications.modeldiff.halves import (
 )
 from engine.applications.modeldiff.residuals import Directions, Residuals, directions, residuals
 from engine.applications.modeldiff.significance import LEVEL, Null, p_values
-from engine.attribution.datamodels.bank import RunBank
-from engine.build.stages.search import scores_are
+from engine.attribution.datamodels.run_bank import RunBank
+from engine.build.stages.search import method_fingerprint
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, TRAK
@@ -69,7 +69,9 @@ def side(study: StudyReader, algorithm: str, method: str | None = None) -> Side:
 
 def comparison_id(study: StudyReader, a: Side, b: Side, k: int) -> str:
     """The same for the same scores, whenever they are compared."""
-    sides = [[s.algorithm, s.method, scores_are(study, s.algorithm, s.method)] for s in (a, b)]
+    sides = [
+        [s.algorithm, s.method, method_fingerprint(study, s.algorithm, s.method)] for s in (a, b)
+    ]
     return store.fingerprint_of("comparison", CODE, sides, k)
 
 

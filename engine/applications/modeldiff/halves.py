@@ -22,14 +22,15 @@ from engine.applications.modeldiff.significance import (
     split_checkpoints,
     split_masks,
 )
-from engine.attribution.datamodels.bank import RunBank
-from engine.attribution.scores import DenseScores, Scores
-from engine.attribution.search.vector_index import evenly_spread
-from engine.attribution.sparse_scores import SparseRows, SparseScores
+from engine.attribution.datamodels.run_bank import RunBank
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.matrix import Scores
+from engine.attribution.scores.sparse import SparseScores
 from engine.build.stages.datamodels import MOST_FOR_UNITS
 from engine.running.processes import default_workers
 from engine.store import layout
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
+from engine.store.rows import evenly_spread
 from engine.store.spec import PARTS
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
@@ -149,18 +150,18 @@ def _datamodel(study: StudyReader, half: Half, runs: RunBank) -> Scores:
 
     rows, threads = list(half.masks), default_workers("cpu")
     found = fit_datamodels(runs.masks[rows], runs.test[rows], runs.held_out[rows], threads=threads)
-    return SparseScores(
-        [SparseRows(found.indptr, found.indices, found.values)], study.dataset.n_train
-    )
+    return SparseScores([found.weights])
 
 
 def _hybrid(study: StudyReader, algorithm: str, half: Half, runs: RunBank) -> Scores:
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     about = store.read_json(layout.method_file(study.root, algorithm, HYBRID))
-    settings = prior.Settings(**{name: about[name] for name in ("ridge", "flat", "noise", "width")})
+    settings = hybrid.Settings(
+        **{name: about[name] for name in ("ridge", "flat", "noise", "width")}
+    )
     rows = list(half.masks)
     masks, outputs = (torch.from_numpy(array[rows]) for array in (runs.masks, runs.test))
     mean = scores_of_checkpoints(study, algorithm, half.checkpoints)
@@ -173,11 +174,11 @@ def _hybrid(study: StudyReader, algorithm: str, half: Half, runs: RunBank) -> Sc
 
     shape = study.dataset.n_test, study.dataset.n_train
     spread = evenly_spread(shape[0], MOST_FOR_UNITS)
-    units = prior.output_units(trak(spread), masks, outputs[:, spread], settings.ridge)
+    units = hybrid.output_units(trak(spread), masks, outputs[:, spread], settings.ridge)
     # A file without a name: dense, perhaps larger than memory, and gone with its last reader.
     with tempfile.TemporaryFile(dir=study.root) as file:
         weights = np.memmap(file, np.float32, "w+", shape=shape)
     for tests in np.array_split(np.arange(shape[0]), -(-shape[0] // ROWS_PER_SHARD)):
-        found = prior.fit(trak(tests) * units, masks, outputs[:, tests], settings)
+        found = hybrid.fit(trak(tests) * units, masks, outputs[:, tests], settings)
         weights[tests] = found.weights.numpy()
     return DenseScores([weights])

@@ -128,7 +128,7 @@ def _test(
     rows: Sequence[int] | None,
     report: Report,
 ) -> list[Tested]:
-    from engine.build.stages.checkpoints import load_checkpoint
+    from engine.build.models import load_checkpoint
 
     if study.dataset.display != "image":
         raise DataloupeError("Transformations are of pictures, and this study has none.")

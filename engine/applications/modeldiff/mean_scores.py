@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import DenseScores, FactorScores, Scores
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.matrix import Scores
 from engine.store import layout
 from engine.study.examples import shard_count
 from engine.study.reader import StudyReader

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from engine.attribution.scores import ranges
+from engine.store.rows import ranges
 
 _OVERSAMPLING = 16
 _ROWS_BYTES = 2**31
@@ -32,7 +32,7 @@ _RESAMPLES = 40
 
 
 class Attributions(Protocol):
-    """What of `engine.attribution.scores.Scores` is needed here."""
+    """What of `engine.attribution.scores.matrix.Scores` is needed here."""
 
     @property
     def n_test(self) -> int: ...

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import mean_of_seeds
+from engine.attribution.datamodels.run_bank import mean_of_seeds
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
-from engine.build.stages.checkpoints import load_checkpoint
-from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_solver
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, SPLITS, Split
@@ -24,13 +24,14 @@ from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
+from engine.study.score_matrices import stored_solver
 from engine.tasks import Task, load_task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak.gradients import Output
+    from engine.attribution.trak.plan import Output
     from engine.tasks import Batch
 
 Source = Literal["trak", "datamodel", "hybrid"]
@@ -109,17 +110,17 @@ def foretell_by_bank(
         return change.reshape(len(rows), classes)
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     kept = store.read_json(layout.method_file(study.root, algorithm, HYBRID))
-    settings = prior.Settings(*(float(kept[name]) for name in ("ridge", "flat", "noise", "width")))
+    settings = hybrid.Settings(*(float(kept[name]) for name in ("ridge", "flat", "noise", "width")))
     masks, unit = torch.from_numpy(both.masks), torch.from_numpy(units)
     leaving = torch.zeros(study.dataset.n_train).index_fill(0, torch.tensor(removed), -1)
     blocks = []
     for block in np.array_split(np.arange(len(rows)), len(rows) // _BLOCK + 1):
         tau = class_scores(study, algorithm, split, rows[block], device) * unit
         told = torch.from_numpy(logits[places][:, block].reshape(len(places), -1))
-        mean, _ = prior.change_deviation(tau, masks, told, settings, leaving)
+        mean, _ = hybrid.change_deviation(tau, masks, told, settings, leaving)
         blocks.append(mean.numpy().reshape(len(block), classes))
     return np.concatenate(blocks)
 
@@ -142,7 +143,7 @@ def class_scores(
     """TRAK of every class logit of some examples: `[k · classes, n_train]`, classes innermost."""
     import torch
 
-    from engine.attribution.trak.attribute import attribute_dual
+    from engine.attribution.trak.dual import attribute_dual
     from engine.training.outputs import read_batch
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding

@@ -17,34 +17,29 @@ import numpy as np
 from engine import store
 from engine.applications.unlearning.bank_changes import Source, check_source, foretell_by_bank
 from engine.applications.unlearning.requests import rows_of
-from engine.attribution.search.vector_index import evenly_spread
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
 from engine.build.stages.bank import bank_fingerprint
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
 from engine.build.stages.live import live_checkpoint_fingerprint
-from engine.build.stages.trak import (
-    batches_of,
-    mean_out_to_loss,
-    scores_fingerprint,
-    stored_out_to_loss,
-    stored_solver,
-)
+from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
+from engine.store.rows import evenly_spread
 from engine.study.examples import read_stacked_arrays, shard_count
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
-from engine.study.score_matrices import read_score_matrix
+from engine.study.score_matrices import read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak.forgetting import Logits
+    from engine.attribution.trak.removal_direction import Logits
     from engine.attribution.trak.solver import Solver
 
 CODE = 1
@@ -185,7 +180,7 @@ def foretell(
     """
     import torch
 
-    from engine.attribution.trak.forgetting import derivative, direction
+    from engine.attribution.trak.removal_direction import derivative, direction
     from engine.training.outputs import batches
 
     task, encoding = load_task(study.dataset.task), study.dataset.encoding
@@ -218,14 +213,14 @@ def _coefficients(
     weights: torch.Tensor,
     device: str,
 ) -> torch.Tensor:
-    """u of `engine.attribution.trak.forgetting`, by what the study keeps where it keeps it."""
+    """u of `engine.attribution.trak.removal_direction`, from what the study keeps if it does."""
     import torch
 
-    from engine.attribution.trak.attribute import gram
-    from engine.attribution.trak.forgetting import dual_coefficients, primal_coefficients
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import dual_inverse
+    from engine.attribution.trak.make_plan import plan_gradients
+    from engine.attribution.trak.new_examples import dual_inverse
+    from engine.attribution.trak.primal import gram
+    from engine.attribution.trak.removal_direction import dual_coefficients, primal_coefficients
 
     q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
     if solver.kind == "primal":
@@ -255,14 +250,14 @@ _NO_LIMIT = 2**62
 def units(study: StudyReader, algorithm: str) -> np.ndarray:
     """What each training example's TRAK scores are multiplied by to be changes of the output.
 
-    From the run bank (`engine.attribution.datamodels.prior`), where there is one; else 1.
+    From the run bank (`engine.attribution.datamodels.hybrid`), where there is one; else 1.
     """
     path = layout.method_file(study.root, algorithm, HYBRID)
     if not path.exists():
         return np.ones(study.dataset.n_train, np.float32)
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     bank = read_bank(study, algorithm, train=False).part("fit", "validation")
     scores = read_score_matrix(study, algorithm, TRAK)
@@ -272,7 +267,7 @@ def units(study: StudyReader, algorithm: str) -> np.ndarray:
         torch.from_numpy(np.ascontiguousarray(array))
         for array in (scores.rows(rows), bank.masks, bank.test[:, rows])
     )
-    found: np.ndarray = prior.output_units(tau, masks, outputs, ridge).numpy()
+    found: np.ndarray = hybrid.output_units(tau, masks, outputs, ridge).numpy()
     return found
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.requests import rows_of
-from engine.attribution.datamodels.bank import fault
+from engine.attribution.datamodels.run_bank import fault
+from engine.build.models import load_checkpoint, untrained_model, versions
 from engine.build.retraining import NOTHING, Removal, model_without, retrained_fingerprint
-from engine.build.stages.checkpoints import load_checkpoint, untrained_model, versions
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError

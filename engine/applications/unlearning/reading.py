@@ -12,7 +12,7 @@ from typing import Literal
 
 from engine.applications.unlearning.audit import NOTHING, PARTS, Audit, MethodAudit, Part
 from engine.applications.unlearning.settings import TITLES
-from engine.attribution.evaluation.verdict import number
+from engine.store.text import number
 
 Grade = Literal["good", "part", "harm", "no", "idle"]
 GRADES: dict[Grade, str] = {

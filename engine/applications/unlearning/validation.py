@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from engine.applications.unlearning.requests import labels_of, rows_of
-from engine.attribution.search.vector_index import evenly_spread
 from engine.build.retraining import Removal
 from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.layout import TRAK
+from engine.store.rows import evenly_spread
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 

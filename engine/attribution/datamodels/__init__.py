@@ -1,1 +1,1 @@
-"""Datamodels: sparse linear maps from training subsets to outputs, alone and with TRAK as prior."""
+"""Datamodels: sparse linear maps from training subsets to outputs, with or without a TRAK prior."""

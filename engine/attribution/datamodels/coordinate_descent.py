@@ -1,8 +1,8 @@
-"""Compiled loops of the lasso on the CPU (numba). `engine.attribution.datamodels.lasso` says what
-they solve.
+"""Compiled loops of the lasso on the CPU (numba). The problem is described in
+`engine.attribution.datamodels.lasso`.
 
-All arrays are C-contiguous. Each process compiles them once, on the first call: about two seconds
-(numba could keep the result on disk, but as pickles, and it fails where it may write nowhere).
+All arrays are C-contiguous. Each process compiles the loops on the first call, in about two
+seconds. (Numba's cache on disk consists of pickles, and fails where no folder can be written.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BYTES = np.uint64(0x0101010101010101)
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
 def _count(word: np.uint64) -> np.uint64:
-    """Bits set in a word, in a form that compilers turn into vector instructions."""
+    """Number of set bits in a word, in a form that compilers turn into vector instructions."""
     word = word - ((word >> np.uint64(1)) & _ONES)
     word = (word & _TWOS) + ((word >> np.uint64(2)) & _TWOS)
     word = (word + (word >> np.uint64(4))) & _FOURS
@@ -41,30 +41,30 @@ def descend(
     known: np.ndarray,
     gram: np.ndarray,
 ) -> None:
-    """Minimise over one target's working set.
+    """Minimize over one target's working set.
 
-    A column's correlations with the others are counted from the masks' bits the first time that its
-    weight changes, and kept: so no `[n, n]` matrix is ever needed.
+    The correlations of a column with the others are counted from the bits of the masks when its
+    weight first changes, and kept. So no `[n, n]` matrix is ever needed.
 
     Args:
-        bits: Masks by column, packed, `[n, words]` uint64.
-        mean: Share of the runs that have each example `[n]` float64.
-        scale: 1 / standard deviation of each column of the masks `[n]` float64.
-        columns: The standardised masks by column `[n, m]` float32.
+        bits: Packed masks by column, `[n, words]` uint64.
+        mean: Share of the runs whose mask has each example, `[n]` float64.
+        scale: 1 / standard deviation of each column of the masks, `[n]` float64.
+        columns: The standardized masks by column, `[n, m]` float32.
         penalty: λ.
-        tolerance: Largest step of a sweep that ends the descent.
+        tolerance: The descent ends when no step of a sweep is larger.
         most_sweeps: The most passes over the working set.
-        gradient: X̃ᵀr / m `[n]` float32.
+        gradient: X̃ᵀr / m, `[n]` float32.
         weights: `[n]` float32, changed in place.
         residual: `[m]` float32, changed in place.
-        members: Columns of the working set `[w]`.
-        known: How many entries of each row of `gram` are there already, `[w]`; kept up to date.
-        gram: Correlations of the working set, `[w, w]` or larger, float32; filled in as needed.
+        members: Columns of the working set, `[w]`.
+        known: How many entries of each row of `gram` are computed, `[w]`; kept up to date.
+        gram: Correlations within the working set, `[w, w]` or larger, float32; filled in as needed.
     """
     count, m = len(members), len(residual)
     q = gradient[members]
     w = weights[members]
-    packed, mean, scale = bits[members], mean[members], scale[members]  # side by side in memory
+    packed, mean, scale = bits[members], mean[members], scale[members]  # contiguous in memory
     words, share = packed.shape[1], 1 / m
     everything = True
     for _ in range(most_sweeps):
@@ -97,7 +97,7 @@ def descend(
         elif everything:
             break
         else:
-            everything = True  # what was left out may have come to matter
+            everything = True  # weights at zero may no longer be optimal
     for a in range(count):
         j = members[a]
         step = w[a] - weights[j]
@@ -109,7 +109,7 @@ def descend(
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def joining(gradient: np.ndarray, bound: np.float32, inside: np.ndarray) -> np.ndarray:
-    """Columns with |g_j| above a bound that are not inside `[n]` bool yet; marks them there."""
+    """Columns with |g_j| above a bound that are not in `inside` `[n]` yet; marks them there."""
     found = np.flatnonzero((np.abs(gradient) > bound) & ~inside)
     inside[found] = True
     return found
@@ -117,7 +117,7 @@ def joining(gradient: np.ndarray, bound: np.float32, inside: np.ndarray) -> np.n
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def grown(gram: np.ndarray, known: np.ndarray, size: int) -> np.ndarray:
-    """A larger `gram`, with what is known of it. Most rows never are, and take no memory."""
+    """A larger copy of `gram`. Only known entries are copied, so unused rows take no memory."""
     larger = np.empty((size, size), np.float32)
     for a in range(len(known)):
         for b in range(known[a]):
@@ -129,9 +129,16 @@ def grown(gram: np.ndarray, known: np.ndarray, size: int) -> np.ndarray:
 def violations(
     gradient: np.ndarray, weights: np.ndarray, targets: np.ndarray, penalty: np.ndarray
 ) -> np.ndarray:
-    """How far from optimal some targets are: the largest violation of |g_j| ≤ λ where w_j = 0 and
-    of g_j = λ sign(w_j) elsewhere, `[len(targets)]` float32 of `[t, n]`, `[t, n]`, the targets'
-    numbers and their λ."""
+    """How far from optimal each target is: `[len(targets)]` float32.
+
+    That is the largest violation of |g_j| ≤ λ where w_j = 0, and of g_j = λ sign(w_j) elsewhere.
+
+    Args:
+        gradient: g `[t, n]`.
+        weights: w `[t, n]`.
+        targets: Rows to look at.
+        penalty: λ of each of them, `[len(targets)]`.
+    """
     result = np.zeros(len(targets), np.float32)
     for place in range(len(targets)):
         t, bound = targets[place], penalty[place]

@@ -2,14 +2,13 @@
 
     f(x; model trained on S) ≈ bias_x + Σ_{i in S} w_xi
 
-(Ilyas et al. 2022, Datamodels, section 2). Weights come from a lasso path on part of the runs, λ is
-chosen for each target on the others, and all runs then give the weights at that λ. Everything is
-in units of the output and of raw masks: w_xi is what having example i adds to the output of x.
+(Ilyas et al. 2022, Datamodels, section 2). A lasso path is fitted to part of the runs, λ is chosen
+for each target on the others, and the weights are then fitted to all runs at that λ. Everything is
+in units of the output and of raw masks: w_xi is what training example i adds to the output of x.
 
-One call fits all targets, in blocks; its memory is that of `engine.attribution.datamodels.lasso`
-for the runs
-and one block, whatever the number of targets. Importing this module imports neither torch nor
-numba.
+One call fits all targets in blocks. Its memory is that of `engine.attribution.datamodels.lasso` for
+the runs and one block, however many targets there are. Importing this module imports neither torch
+nor numba.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from engine.attribution.datamodels.lasso import (
     PATH_TOLERANCE,
@@ -28,32 +28,34 @@ from engine.attribution.datamodels.lasso import (
 from engine.store.errors import DataError
 
 BLOCK_BYTES = 2**24
-"""A float32 array of a block's targets by training examples; never dependent on the machine, since
-another block size rounds differently."""
+"""Size of a float32 array of a block's targets by training examples. It must not depend on the
+machine, because another block size rounds differently."""
 _MOST_TARGETS = 512
 LEAST_RUNS = 3
 DIAGNOSTICS = ("penalty", "penalty_max", "r2", "correlation", "gap")
-"""Fields of `Datamodels` that say how each target came out, `[t]` float32."""
+"""Fields of `Datamodels` that describe the fit of each target, `[t]` float32."""
 
 
 @dataclass(frozen=True)
 class Datamodels:
-    """Weights of t targets on n training examples, by rows (CSR), and how they were come by.
+    """Sparse weights of t targets on n training examples, and how well they fit.
 
     Attributes:
-        indptr: Row x is at indptr[x] : indptr[x + 1] of the next two, `[t + 1]` int64.
+        indptr: The entries of row x are at indptr[x] : indptr[x + 1] of the next two arrays,
+            `[t + 1]` int64.
         indices: Training examples, ascending within a row, `[nnz]` int32.
         values: Their weights, `[nnz]` float32.
-        bias: `[t]` float32: the output predicted of a model trained on nothing.
+        bias: `[t]` float32: the predicted output of a model trained on no example.
         n_train: n.
-        penalty: λ of each target, in units of its output (masks standardised), `[t]` float32.
-        penalty_max: The least λ at which all of a target's weights are 0, on the runs that were
-            not held out, `[t]` float32.
-        r2: R² on the held-out runs that chose λ (so a little too good), before the refit, `[t]`
-            float32; 0 is what the mean output explains.
-        correlation: Pearson's, there too, `[t]` float32; 0 where either side is constant.
-        gap: Duality gap of the refit, relative to the objective at w = 0, `[t]` float32: a bound on
-            how far from optimal the solver stopped.
+        penalty: λ of each target, in units of its output (masks standardized), `[t]` float32.
+        penalty_max: The smallest λ at which all weights of the target are 0, on the runs that
+            were not held out, `[t]` float32.
+        r2: R² before the refit on the held-out runs, which also chose λ (so slightly too high),
+            `[t]` float32. The mean output has R² = 0.
+        correlation: Pearson's correlation on the same runs, `[t]` float32; 0 where the prediction
+            or the output is constant.
+        gap: Duality gap of the refit, relative to the objective at w = 0, `[t]` float32: an upper
+            bound on how far from optimal the solution is.
     """
 
     indptr: np.ndarray
@@ -69,19 +71,22 @@ class Datamodels:
 
     @property
     def nonzeros(self) -> np.ndarray:
-        """How many weights of each target are not zero, `[t]`."""
+        """Number of nonzero weights of each target, `[t]`."""
         return np.diff(self.indptr)
+
+    @property
+    def weights(self) -> csr_array:
+        """The weights as a sparse matrix `[t, n]` float32."""
+        shape = len(self.bias), self.n_train
+        return csr_array((self.values, self.indices, self.indptr), shape=shape)
 
     def rows(self, targets: np.ndarray) -> np.ndarray:
         """Weights of some targets on all training examples: `[len(targets), n]` float32."""
-        found = np.zeros((len(targets), self.n_train), np.float32)
-        for row, target in zip(found, targets, strict=True):
-            inside = slice(self.indptr[target], self.indptr[target + 1])
-            row[self.indices[inside]] = self.values[inside]
+        found: np.ndarray = self.weights[targets].toarray()
         return found
 
     def predict(self, masks: np.ndarray) -> np.ndarray:
-        """Outputs of models trained on masks `[m, n]`: `[m, t]` float32."""
+        """Predicted outputs of models trained on masks `[m, n]` bool: `[m, t]` float32."""
         inputs = masks.astype(np.float32)
         outputs = np.empty((len(masks), len(self.bias)), np.float32)
         for block in _blocks(len(self.bias), self.n_train):
@@ -103,15 +108,15 @@ def fit_datamodels(
     """Fit a datamodel to each target.
 
     Args:
-        masks: Which training examples each run had, `[m, n]` bool.
+        masks: Which training examples each run was trained on, `[m, n]` bool.
         outputs: Model outputs of the runs, `[m, t]`.
         held_out: The runs that choose λ, `[m]` bool; three or more, and three or more others.
         lambdas: Steps of the path, from a target's λ_max down by equal factors.
-        lambda_min_ratio: The last step over λ_max.
-        patience: A target's path ends when so many steps have not lessened its error on the
-            held-out runs; None goes to the end.
-        device: `cpu` descends by coordinates (numba), any other by proximal gradients (torch).
-        threads: Targets worked on at once on the CPU.
+        lambda_min_ratio: Last λ of the path over λ_max.
+        patience: A target's path ends after this many steps without a smaller error on the
+            held-out runs; None follows it to the end.
+        device: `cpu` uses coordinate descent (numba), any other device proximal gradients (torch).
+        threads: Number of targets fitted at once on the CPU.
 
     Raises:
         DataError: Shapes do not fit, values are not finite, or there are too few runs.
@@ -136,7 +141,7 @@ def _check(masks: np.ndarray, outputs: np.ndarray, held_out: np.ndarray) -> None
         )
     if held_out.dtype != bool or held_out.shape != (m,):
         raise DataError(
-            f"held_out {list(held_out.shape)} must say of each of {m} runs True or not."
+            f"held_out {list(held_out.shape)} {held_out.dtype} must be [{m}] bool, one per run."
         )
     out, left = int(held_out.sum()), int((~held_out).sum())
     if min(out, left) < LEAST_RUNS:
@@ -163,13 +168,13 @@ def _fit_block(
     ratios: np.ndarray,
     patience: int,
 ) -> Datamodels:
-    """One block of targets: λ is chosen by the error on the runs held out from `on_part`."""
+    """Fit one block of targets; λ is chosen by the error on runs that `on_part` has not seen."""
     y = np.ascontiguousarray(outputs.T, dtype=np.float32)
     mean, actual = y[:, ~held_out].mean(axis=1), y[:, held_out]
     penalty_max = on_part.begin(y[:, ~held_out] - mean[:, None])
     scale = on_part.scale.astype(np.float32)
     inputs = (masks[held_out] - on_part.mean).T.astype(np.float32)
-    least = np.full(len(y), np.inf)
+    smallest = np.full(len(y), np.inf)
     best = np.zeros(len(y), int)
     weights = np.zeros((len(y), masks.shape[1]), np.float32)
     predicted = np.zeros_like(actual)
@@ -177,12 +182,12 @@ def _fit_block(
     for step, ratio in enumerate(ratios):
         on_part.solve(ratio * penalty_max[left], left)
         raw = on_part.weights(left) * scale
-        foretold = mean[left, None] + raw @ inputs
-        error = ((foretold - actual[left]) ** 2).mean(axis=1)
-        better = error < least[left]
+        predictions = mean[left, None] + raw @ inputs
+        error = ((predictions - actual[left]) ** 2).mean(axis=1)
+        better = error < smallest[left]
         rows = left[better]
-        least[rows], best[rows] = error[better], step
-        weights[rows], predicted[rows] = raw[better], foretold[better]
+        smallest[rows], best[rows] = error[better], step
+        weights[rows], predicted[rows] = raw[better], predictions[better]
         left = left[step - best[left] < patience]
         if not len(left):
             break

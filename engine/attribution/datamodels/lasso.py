@@ -2,21 +2,21 @@
 
 For each target y (the outputs of one test example over m subset runs), over weights w and a bias b:
 
-    minimise  1/(2m) ‖X̃w + b − y‖² + λ‖w‖₁,    X̃ = the masks, each column with mean 0, variance 1
+    minimize  1/(2m) ‖X̃w + b − y‖² + λ‖w‖₁,    X̃ = the masks, each column with mean 0, variance 1
 
-(Ilyas et al. 2022, Datamodels, equation 3, on standardised masks). The bias is not penalised, so y
-counts by its differences from its mean. At λ_max = max_j |X̃ᵀ(y − ȳ)|_j / m and above, all w are 0.
-Each step down the path starts from the one before. What targets share is one product of residuals
-with the masks a step; what is each target's own is small, since few weights are not zero:
+(Ilyas et al. 2022, Datamodels, equation 3, on standardized masks). The bias is not penalized, so y
+can be centered first. For λ ≥ λ_max = max_j |X̃ᵀ(y − ȳ)|_j / m, all weights are 0. Each step down
+the path starts from the solution before. The targets share one product of residuals with the masks
+per step; the work for each target alone is small, because few weights are not zero:
 
 * `CoordinateDescent` (CPU): coordinate descent over each target's working set, targets in parallel,
-  repeated until the product shows that no condition of optimality is broken outside of it. What
-  joins a working set is foretold by the sequential strong rule (Tibshirani et al. 2012).
+  repeated until the shared product shows that the optimality conditions hold outside the set too.
+  The sequential strong rule (Tibshirani et al. 2012) predicts which columns join a working set.
 * `ProximalGradient` (torch, any device): FISTA (Beck & Teboulle 2009) with restarts (O'Donoghue &
-  Candès 2015), all targets in step, so that all work is products of matrices.
+  Candès 2015). All targets advance together, so that all work is matrix products.
 
-Both hold the masks as float32 `[m, n]` and three float32 arrays `[t, n]` for a block of t targets;
-coordinate descent also the correlations within each target's working set.
+Both hold the masks as float32 `[m, n]` and three float32 arrays `[t, n]` for a block of t targets.
+Coordinate descent also holds the correlations within each target's working set.
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOLERANCE = 5e-6
-"""Violation of the conditions of optimality that is let pass, relative to λ_max."""
+"""Largest accepted violation of the optimality conditions, relative to λ_max."""
 PATH_TOLERANCE = 1e-4
-"""The same on the way down a path, which only chooses λ."""
+"""The same along a path, which only serves to choose λ."""
 _MOST_ROUNDS = 100
 _MOST_SWEEPS = 10_000
 _MOST_STEPS = 20_000
 _STEPS_BETWEEN_CHECKS = 10
 
 
-def standardise(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """X̃ᵀ `[n, m]` float32 of masks `[m, n]`, the columns' means `[n]` and 1 / standard deviation
-    `[n]` float64. An example that was in all runs or in none has zeros, and scale 0."""
+def standardize(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Standardize the columns of masks `[m, n]` bool.
+
+    Returns:
+        X̃ᵀ `[n, m]` float32, and of each column the mean and 1 / standard deviation, `[n]` float64.
+        An example in all masks or in none has a row of zeros and scale 0.
+    """
     mean = masks.mean(axis=0, dtype=np.float64)
     deviation = np.sqrt(mean * (1 - mean))
     scale = np.divide(1, deviation, out=np.zeros_like(mean), where=deviation > 0)
@@ -52,35 +56,35 @@ def standardise(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Solver(Protocol):
-    """Goes down the path with the targets of one block.
+    """Solves the lasso along the path for the targets of one block.
 
     Attributes:
-        mean: Share of the runs that had each example, `[n]` float64.
-        scale: Weights times this are weights of the raw masks, `[n]` float64.
+        mean: Share of the runs whose mask has each example, `[n]` float64.
+        scale: Factor from weights of standardized masks to weights of raw masks, `[n]` float64.
     """
 
     mean: np.ndarray
     scale: np.ndarray
 
     def begin(self, outputs: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        """Take in a block of targets.
+        """Start on a block of targets.
 
         Args:
-            outputs: `[t, m]` float32, the mean of each row taken off.
-            weights: Where to start, in units of the standardised masks, `[t, n]`; None: at 0.
+            outputs: `[t, m]` float32, each row with mean 0.
+            weights: Where to start, for standardized masks, `[t, n]`; None starts at 0.
 
         Returns:
             λ_max `[t]` float32.
         """
 
     def solve(self, penalty: np.ndarray, targets: np.ndarray) -> None:
-        """Minimise for some targets of the block, each at its own λ `[len(targets)]`."""
+        """Minimize for some targets of the block, each at its own λ `[len(targets)]`."""
 
     def weights(self, targets: np.ndarray) -> np.ndarray:
-        """`[len(targets), n]` float32, in units of the standardised masks."""
+        """The current weights for standardized masks, `[len(targets), n]` float32."""
 
     def gap(self, penalty: np.ndarray) -> np.ndarray:
-        """Duality gap of every target at λ = `penalty` `[t]`, relative to what w = 0 leaves."""
+        """Duality gap of each target at λ = `penalty` `[t]`, relative to the objective at w = 0."""
 
 
 def duality_gap(
@@ -90,7 +94,7 @@ def duality_gap(
     weights: np.ndarray,
     penalty: np.ndarray,
 ) -> np.ndarray:
-    """How far above its least value the objective is at most, over ½ mean y²; `[t]` float64.
+    """Upper bound on how far the objective is above its minimum, over ½ mean y²; `[t]` float64.
 
     Args:
         outputs: Targets `[t, m]`, mean 0.
@@ -117,7 +121,7 @@ def duality_gap(
 
 
 class _WorkingSet:
-    """The columns that one target's descent looks at, and their correlations. Only ever grows."""
+    """The columns in which one target descends, and their correlations. It only ever grows."""
 
     def __init__(self, n: int) -> None:
         self.inside = np.zeros(n, bool)
@@ -126,7 +130,7 @@ class _WorkingSet:
         self.gram = np.zeros((0, 0), np.float32)
 
     def add(self, gradient: np.ndarray, bound: np.float32) -> None:
-        """The columns whose gradient is above the bound."""
+        """Add the columns whose gradient is above the bound."""
         from engine.attribution.datamodels.coordinate_descent import grown, joining
 
         new = joining(gradient, bound, self.inside)
@@ -143,15 +147,15 @@ class CoordinateDescent:
 
     Args:
         masks: `[m, n]` bool.
-        threads: Targets that are worked on at once. (How many threads the products take is the
-            process's affair.)
-        tolerance: Violation that is let pass, relative to λ_max.
+        threads: Number of targets solved at once. (Matrix products take as many threads as the
+            process allows.)
+        tolerance: Largest accepted violation of the optimality conditions, relative to λ_max.
     """
 
     def __init__(self, masks: np.ndarray, threads: int = 1, tolerance: float = TOLERANCE) -> None:
         m, n = masks.shape
         self._tolerance = tolerance
-        self._columns, self.mean, self.scale = standardise(masks)
+        self._columns, self.mean, self.scale = standardize(masks)
         bits = np.zeros((n, -(-m // 64) * 8), np.uint8)
         bits[:, : -(-m // 8)] = np.packbits(masks, axis=0).T
         self._bits = bits.view(np.uint64)
@@ -249,7 +253,7 @@ class ProximalGradient:
         import torch
 
         self._tolerance = tolerance
-        columns, self.mean, self.scale = standardise(masks)
+        columns, self.mean, self.scale = standardize(masks)
         self._columns = torch.from_numpy(columns).to(device)
         self._curvature = self._largest_eigenvalue()
 

@@ -1,8 +1,8 @@
-"""From scores to output units: how far outputs really move for a predicted change of 1.
+"""Calibration: how far outputs change for a predicted change of 1.
 
-Scores predict an order; their unit is arbitrary. Over subset runs, within each test example, one
-slope turns predicted changes of the output into actual ones, so that "remove these 12" reads as a
-change of the margin.
+Scores predict an order; their unit is arbitrary. One slope, fitted to the subset runs of all test
+examples, turns predicted changes of the output into actual ones. Then the effect of removing some
+examples is a change of the margin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from engine.store.errors import DataError
 
 NINETY = 1.6449
-"""Deviations of a normal distribution that 90 % lie within."""
+"""90 % of a normal distribution lie within this many standard deviations of its mean."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Slope:
     """Least-squares slope of actual on predicted changes.
 
     Attributes:
-        low, high: Ends of the bootstrap interval of `slope`.
+        slope: Actual change for a predicted change of 1.
+        low, high: Bootstrap interval of `slope`.
         r_squared: Share of the variance of the actual changes that `slope` × predicted explains.
     """
 
@@ -42,14 +43,14 @@ def calibrate(
     """Fit one slope to all test examples; None where the predictions do not vary.
 
     Args:
-        predicted: What a method predicts of each run, in its own unit, `[n_test, m]`.
-        actual: What the runs say, `[n_test, m]`.
+        predicted: A method's predicted outputs of the runs, in its own unit, `[n_test, m]`.
+        actual: The outputs of the runs, `[n_test, m]`.
         confidence: Of the interval.
-        resamples: Of the bootstrap, which draws test examples and runs anew.
+        resamples: Of the bootstrap, which resamples both test examples and runs.
         seed: Of the bootstrap.
 
     Raises:
-        DataError: Shapes differ, fewer than three runs, or values that are not finite.
+        DataError: Shapes differ, there are fewer than three runs, or values are not finite.
     """
     if predicted.shape != actual.shape or predicted.shape[1] < 3:
         raise DataError(
@@ -70,7 +71,7 @@ def calibrate(
     runs = generator.multinomial(m, np.full(m, 1 / m), size=resamples).T.astype(np.float64)
     tests = generator.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
     drawn_p, drawn_a = p @ runs, a @ runs
-    # Sums of squares and products about the mean of the runs that were drawn.
+    # Sums of squares and products about the mean of the resampled runs.
     products = (p * a) @ runs - drawn_p * drawn_a / m
     squares = (p * p) @ runs - drawn_p**2 / m
     above, below = np.einsum("rn,nr->r", tests, products), np.einsum("rn,nr->r", tests, squares)

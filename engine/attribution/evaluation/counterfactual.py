@@ -1,10 +1,10 @@
-"""What removing any set of training examples would do to every test prediction.
+"""The predicted effect of removing any set of training examples on every test prediction.
 
     found = study.counterfactual(["train-17", "train-99"])
     found.change, found.by_class["Coat"]
 
-The answer is a sum of columns of the score matrix, so it takes no training; retraining
-(`engine.applications.verification`) says how far it is true.
+It is a sum of columns of the score matrix, so it needs no training. Retraining
+(`engine.applications.verification`) tells how accurate it is.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from engine.attribution.evaluation.quality import Measured
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """A removal and what it is predicted to do.
+    """A removal and its predicted effect.
 
     Attributes:
+        algorithm, method: Whose scores were summed.
         removed: Training rows, ascending int64 `[k]`.
-        calibrated: Whether changes are in the unit of the margin. If not they are sums of scores,
-            which order changes but give no size, so nothing has an interval and nothing flips.
-        change: Of every test example, float64 `[n_test]`.
-        low, high: Ends of its 95 % interval; None where scores are uncalibrated.
-        before: Margins as the checkpoints have them, float64 `[n_test]`; None without predictions.
-        by_class: Label → mean change over its test examples. Uncalibrated ones have no interval:
-            its ends are the mean.
-        emptied: Classes of which no training example would be left. No score can foretell that.
+        calibrated: Whether changes are in the unit of the margin. Otherwise they are sums of
+            scores, which order changes but give no size: there are no intervals and no flips.
+        change: Predicted change of every test example, float64 `[n_test]`.
+        low, high: Its 95 % interval; None where scores are not calibrated.
+        before: Margins of the checkpoints, float64 `[n_test]`; None without predictions.
+        by_class: Label → mean change over its test examples. Without calibration there is no
+            interval, and both ends are the mean.
+        emptied: Classes that would have no training example left. Scores cannot predict that.
     """
 
     algorithm: str
@@ -46,7 +47,7 @@ class Counterfactual:
 
     @property
     def after(self) -> np.ndarray | None:
-        """Predicted margins `[n_test]`; None where there is no unit to add in."""
+        """Predicted margins `[n_test]`; None where scores are not calibrated."""
         if self.before is None or not self.calibrated:
             return None
         after: np.ndarray = self.before + self.change
@@ -70,7 +71,8 @@ class Counterfactual:
         return rows[np.argsort(-np.abs(self.change[rows]), kind="stable")]
 
     def strongest(self, sign: int, most: int) -> np.ndarray:
-        """Test rows whose margins rise (`sign` 1) or fall (−1) most, strongest first."""
+        """At most `most` test rows whose margins rise (`sign` 1) or fall (−1) most, strongest
+        first."""
         order = np.argsort(-sign * self.change, kind="stable")[:most]
         return order[sign * self.change[order] > 0]
 

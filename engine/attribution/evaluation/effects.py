@@ -1,4 +1,4 @@
-"""What removing training examples would do to outputs, as far as calibrated scores can say."""
+"""The predicted effect of removing training examples on outputs, with its error."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 
 TARGETED = 0.35
-"""Standard deviation, relative to the predicted change, of what retraining without the strongest
-supporters did (docs/quality.md says where it was measured)."""
+"""Standard deviation of the actual change, relative to the predicted one, when models were
+retrained without the strongest supporting examples (measured as described in docs/quality.md)."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes of outputs that one removal is expected to make, with what they may be off by.
+    """Predicted changes of outputs from one removal, and their errors.
 
-    The three errors are half-widths of 95 % intervals, float64 of one shape.
+    All are float64 of the same shape. The three errors are half-widths of 95 % intervals.
 
     Attributes:
-        change: Expected change of each output.
-        of_slope: By the slope, which all outputs share: it has the sign of the score.
-        of_scores: By the scores themselves.
-        of_targeting: Because examples are not removed at random.
+        change: Predicted change of each output.
+        of_slope: Error of the slope, which all outputs share; it has the sign of the score.
+        of_scores: Error of the scores themselves.
+        of_targeting: Error because examples are not removed at random.
     """
 
     change: np.ndarray
@@ -40,8 +40,8 @@ class Changes:
     def mean(self, members: np.ndarray) -> Measured:
         """Mean change over some of the outputs, with its 95 % interval.
 
-        Errors of the scores are averaged out; what all outputs share, the slope and how far effects
-        add up, is not.
+        Errors of the scores average out. Errors that all outputs share do not: those of the slope,
+        and those from effects that do not add up.
 
         Args:
             members: Mask or rows; at least one.
@@ -66,25 +66,27 @@ def changes(
     alpha: float,
     targeted: float = TARGETED,
 ) -> Changes:
-    """Changes of the expected outputs of test examples when training examples are removed.
+    """Predicted changes of the expected outputs of test examples when training examples are
+    removed.
 
-    An output is taken for linear in who is trained on, Σ_i β_i over the training set, with
-    β_i = slope · score_i + e_i. Over random masks of a share α the errors sum to a variance of
-    α(1 − α) Σ_i e_i², so the residuals of held-out runs give the mean e_i², and removing k
-    examples adds k of them to the variance that the slope's interval brings.
+    The output is modeled as linear in the training set, Σ_i β_i over its examples, with
+    β_i = slope · score_i + e_i. Over random masks with a share α of the examples, the errors sum to
+    a variance of α(1 − α) Σ_i e_i². So the residuals of held-out runs give the mean e_i², and
+    removing k examples adds k times that to the variance from the slope's interval.
 
-    But examples are removed because they are alike and score high, from all of the data, not at
-    random from half of it: so effects do not quite add up, and no held-out run shows how far. What
-    they were off by where it was tried is added, relative to the change. It is by far the most.
+    But examples are not removed at random from half of the data. They are removed from all of it
+    because they are similar and have high scores. So effects do not quite add up, and no held-out
+    run shows by how much. `targeted` adds the relative error that was measured; it is by far the
+    largest of the three.
 
     Args:
-        totals: Sums of the scores of the removed examples; of any shape.
-        counts: How many they are.
+        totals: Sums of the scores of the removed examples, of any shape.
+        counts: Number of removed examples.
         slope: Change of the output for a score of 1.
-        variances: Of actual less predicted outputs on the test runs; two or more.
-        n_train: Training examples in all.
+        variances: Variance of actual minus predicted outputs over the test runs (two or more).
+        n_train: Number of training examples.
         alpha: Share of them in a run.
-        targeted: Relative error of a removal that is not random; 0 for one that is.
+        targeted: Relative error of a removal that is not random; 0 for a random one.
     """
     totals = np.asarray(totals, np.float64)
     change = -slope.mean * totals
@@ -105,11 +107,11 @@ def removal(
     alpha: float,
     targeted: float = TARGETED,
 ) -> Measured:
-    """`changes` of one test example: its change with its 95 % interval.
+    """`changes` of one test example: its change with a 95 % interval.
 
     Args:
-        scores: Of the examples removed `[k]`.
-        residuals: Of this test example `[runs]`; two or more.
+        scores: Scores of the removed examples, `[k]`.
+        residuals: Actual minus predicted outputs of this test example, `[runs]`; two or more.
         slope, n_train, alpha, targeted: As for `changes`.
     """
     total = np.array([np.sum(scores, dtype=np.float64)])
@@ -127,14 +129,15 @@ def removals(
     alpha: float,
     targeted: float = TARGETED,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`removal` of the first 1, 2, … of many test examples' scores.
+    """`changes` of many test examples after removing their first 1, 2, … examples.
 
     Args:
-        scores: In the order of removal `[n, k]`.
-        variances: Of each test example's residuals `[n]`.
+        scores: Scores in the order of removal, `[n, k]`.
+        slope, n_train, alpha, targeted: As for `changes`.
+        variances: Variance of each test example's residuals, `[n]`.
 
     Returns:
-        Changes, and how far their 95 % intervals reach to both sides: float64 `[n, k]`.
+        Changes and the half-widths of their 95 % intervals, both float64 `[n, k]`.
     """
     totals = np.cumsum(scores, axis=1, dtype=np.float64)
     counts = np.arange(1, scores.shape[1] + 1)

@@ -1,7 +1,8 @@
-"""The linear datamodeling score: do attributions foretell what models trained on subsets say?
+"""The linear datamodeling score (LDS): how well attributions predict the outputs of models that
+were trained on subsets.
 
 For a test example x and m subset runs, LDS(x) is Spearman's rank correlation over the runs between
-the predicted output Σ_{i in subset} τ(x)_i and the actual one; the score of a method is the mean
+the predicted output Σ_{i in subset} τ(x)_i and the actual output. The LDS of a method is the mean
 over test examples (Park et al. 2023, TRAK, section 2).
 """
 
@@ -23,10 +24,9 @@ class Lds:
 
     Attributes:
         mean: Mean over test examples.
-        low: Lower end of the bootstrap interval of `mean`.
-        high: Upper end.
-        per_test: `[n_test]`.
-        n_runs: Subset runs that it was measured on.
+        low, high: Bootstrap interval of `mean`.
+        per_test: LDS of each test example, float64 `[n_test]`.
+        n_runs: Number of subset runs it was measured on.
     """
 
     mean: float
@@ -44,20 +44,20 @@ def lds(
     resamples: int = 500,
     seed: int = 0,
 ) -> Lds:
-    """Score attributions on subset runs that no choice was made on.
+    """LDS of attributions on subset runs that were not used to choose anything.
 
     Args:
         scores: τ `[n_test, n_train]`.
-        masks: Which training examples each run had: `[m, n_train]`, bool.
-        outputs: Model outputs of the runs `[m, n_test]`; several seeds of a mask averaged before.
+        masks: Which training examples each run was trained on, bool `[m, n_train]`.
+        outputs: Model outputs of the runs, `[m, n_test]`, already averaged over seeds of a mask.
         confidence: Of the interval.
-        resamples: Of the bootstrap, which draws test examples *and* runs anew. Where noise is each
-            (test, run) pair's own, the interval is wider than it need be (Owen 2007, The pigeonhole
-            bootstrap); it is never much too narrow.
+        resamples: Of the bootstrap, which resamples test examples *and* runs. Where noise is
+            independent for each (test, run) pair the interval is wider than necessary, but it is
+            never much too narrow (Owen 2007, The pigeonhole bootstrap).
         seed: Of the bootstrap.
 
     Raises:
-        DataError: Shapes do not fit, fewer than three runs, or values that are not finite.
+        DataError: Shapes do not fit, there are fewer than three runs, or values are not finite.
     """
     m, n_train = masks.shape
     if outputs.shape != (m, len(scores)) or scores.shape[1] != n_train:
@@ -76,9 +76,9 @@ def lds_of_predictions(
     resamples: int = 500,
     seed: int = 0,
 ) -> Lds:
-    """Score what a method predicts of subset runs, `[n_test, m]`, by what they say, `[n_test, m]`.
+    """LDS of predicted outputs `[n_test, m]`, given the actual outputs `[n_test, m]`.
 
-    Only the order of each row's predictions counts. The rest is as for `lds`.
+    Only the order within each row of predictions counts. All else is as for `lds`.
     """
     m = predicted.shape[1]
     if m < _LEAST_RUNS:
@@ -90,39 +90,29 @@ def lds_of_predictions(
     per_test = spearman(predicted, actual)
     mean = float(per_test.mean())
     means = _bootstrap(predicted, actual, resamples, np.random.default_rng(seed))
-    # A run that is drawn twice ties with itself, which lowers every resample's rank correlation.
+    # A run that is drawn twice ties with itself, which lowers the correlation of every resample.
     means += mean - means.mean()
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).clip(-1, 1)
     return Lds(mean, float(low), float(high), per_test, m)
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each row of `a` with the same row of `b`: `[n]` of `[n, m]`.
+    """Spearman's correlation of each row of `a` with the same row of `b`: float64 `[n]`.
 
-    Ties share their mean rank. A constant row says nothing: its correlation is 0.
+    Ties share their mean rank. The correlation with a constant row is 0.
+
+    Args:
+        a, b: `[n, m]`.
     """
-    return _correlation(ranks(a), ranks(b), np.ones((a.shape[1], 1)))[:, 0]
+    from scipy.stats import rankdata  # takes a second to import, and most readers never rank
 
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks within each row, from 1, float64 `[n, m]`; ties share their mean."""
-    n, m = values.shape
-    order = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=1)
-    position = np.arange(m)
-    rises = ordered[:, 1:] != ordered[:, :-1]
-    edge = np.ones((n, 1), dtype=bool)
-    first = np.maximum.accumulate(np.where(np.hstack([edge, rises]), position, 0), axis=1)
-    last = np.where(np.hstack([rises, edge]), position, m)
-    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
-    result = np.empty((n, m))
-    np.put_along_axis(result, order, (first + last) / 2 + 1, axis=1)
-    return result
+    both = rankdata(a, axis=1), rankdata(b, axis=1)
+    return _correlation(*both, np.ones((a.shape[1], 1)))[:, 0]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's correlation `[n, r]` of ranks `[n, m]` or `[n, m, r]`, where run j of resample r
-    is there counts[j, r] times."""
+    """Pearson's correlation `[n, r]` of ranks `[n, m]` or `[n, m, r]`, where run j occurs
+    counts[j, r] times in resample r."""
     a, b = (values[..., None] if values.ndim == 2 else values for values in (a, b))
     total = counts.sum(axis=0)
     middle = (total + 1) / 2  # the mean of ranks 1…total, whatever the ties
@@ -138,10 +128,11 @@ def _correlation(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray
 def _bootstrap(
     predicted: np.ndarray, actual: np.ndarray, resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Means `[resamples]` of the score with test examples and runs drawn with replacement.
+    """Mean LDS of each resample `[resamples]`, with test examples and runs drawn with replacement.
 
-    Rank among drawn runs = runs below + half of the runs that tie + 1/2: so one comparison of all
-    pairs of runs, times how often each was drawn, gives the ranks of every resample at once.
+    A run's rank among the drawn runs is the number of runs below it, plus half of the runs that
+    tie, plus 1/2. So one comparison of all pairs of runs, times how often each was drawn, gives the
+    ranks of all resamples at once.
     """
     n, m = predicted.shape
     runs = generator.multinomial(m, np.full(m, 1 / m), size=resamples).T.astype(np.float32)
@@ -158,7 +149,7 @@ def _bootstrap(
 
 
 def _below(values: np.ndarray) -> np.ndarray:
-    """`[n, m, m]`: 1 where run j lies below run i, 1/2 where they tie."""
+    """`[n, m, m]`: 1 where run j is below run i, 1/2 where they tie, else 0."""
     own, other = values[:, :, None], values[:, None, :]
     below: np.ndarray = (other < own).astype(np.float32)
     below += np.float32(0.5) * (other == own)

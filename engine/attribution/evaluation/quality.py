@@ -1,4 +1,5 @@
-"""How far scores can be trusted: what was measured on subset runs that no choice was made on."""
+"""How far scores can be trusted: measurements on subset runs that were not used to choose
+anything."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ TWO_SIDED_95 = 1.96
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure with its 95 % interval."""
+    """A measured value with its 95 % interval."""
 
     mean: float
     low: float
@@ -20,27 +21,28 @@ class Measured:
 
 
 def share(found: int, of: int) -> Measured:
-    """A share with its 95 % interval by Wilson (1927), which holds for few trials too.
+    """The share `found` / `of` with its 95 % interval by Wilson (1927), which holds for few trials.
 
     Raises:
-        ValueError: There are no trials, or more were found than there are.
+        ValueError: `of` is 0, or `found` is not between 0 and `of`.
     """
     if not 0 <= found <= of or of == 0:
-        raise ValueError(f"{found} of {of} is no share")
+        raise ValueError(f"{found} of {of} is not a share")
     z, mean = TWO_SIDED_95, found / of
     middle = (mean + z * z / (2 * of)) / (1 + z * z / of)
     reach = z * math.sqrt(mean * (1 - mean) / of + (z / (2 * of)) ** 2) / (1 + z * z / of)
-    # At the ends rounding would put the interval beside the share itself.
+    # At 0 and 1, rounding could leave the share outside of its own interval.
     return Measured(mean, min(mean, middle - reach), max(mean, middle + reach))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Actual change of the margin for a predicted change of 1, over the test runs.
+    """The relation of actual to predicted changes of the output, over the test runs.
 
     Attributes:
-        r_squared: Share of the variance of the outputs, each test example's mean taken out, that
-            the calibrated prediction explains.
+        slope: Actual change for a predicted change of 1.
+        r_squared: Share of the variance of the outputs within test examples that the calibrated
+            prediction explains.
     """
 
     slope: Measured
@@ -49,19 +51,19 @@ class Calibration:
 
 @dataclass(frozen=True)
 class MethodQuality:
-    """What was measured of one method.
+    """The measurements of one method.
 
     Attributes:
         title: Its name for people.
         settings: How it was computed, in a few words.
-        baseline: Whether it is there to compare with only, and cannot be looked at.
+        baseline: Whether it is for comparison only; the study does not keep its scores.
         lds: On the test runs.
-        validation_lds: On the validation runs, fitted without them: what the choice between
-            methods goes by; None for scores that were made elsewhere.
+        validation_lds: On the validation runs, fitted without them; the preferred method is the
+            one where it is highest. None for imported scores.
         by_class: LDS over the test examples of each class.
-        calibration: None where the scores predict nothing.
+        calibration: None where the predictions do not vary.
         coverage: Share of the test outcomes inside the method's own 90 % intervals; None for a
-            method that has none.
+            method without intervals.
     """
 
     title: str
@@ -75,12 +77,12 @@ class MethodQuality:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the whole interval of the LDS lies above that of shuffled scores, 0."""
+        """Whether the whole interval of the LDS is above 0, the LDS of shuffled scores."""
         return self.lds.low > 0
 
     @property
     def units(self) -> Calibration | None:
-        """What turns a score into a change of the margin; None where nothing should."""
+        """What turns scores into changes of the output; None where the evidence is too weak."""
         found = self.calibration
         if found is None or not self.beats_chance:
             return None
@@ -89,7 +91,7 @@ class MethodQuality:
 
 @dataclass(frozen=True)
 class Point:
-    """LDS on the test runs of one method with so many checkpoints or runs."""
+    """LDS of one method on the test runs, with n checkpoints or n runs."""
 
     method: str
     n: int
@@ -98,17 +100,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Quality:
-    """What `quality.json` says.
+    """The content of `quality.json`.
 
     Attributes:
-        masks: Of the run bank: `fit`, `validation` and `test`.
-        seeds: Runs of each mask.
+        masks: Number of masks in each part of the run bank: `fit`, `validation` and `test`.
+        seeds: Number of runs of each mask.
         alpha: Share of the training examples in a mask.
-        output: Name of the output that was predicted, such as `margin`.
-        preferred: The method that validation prefers: the default everywhere.
+        output: Name of the model output, such as `margin`.
+        preferred: The method with the best LDS on the validation runs, the default everywhere.
         methods: By name, best LDS first.
         checkpoints: LDS by number of checkpoints.
-        runs: LDS by number of runs fitted on.
+        runs: LDS by number of runs that a method was fitted to.
         tuning: Settings of TRAK that were tried on validation runs: `damping`, `tempering`,
             `soft_threshold`, `lds`; empty where study.toml fixes them.
     """

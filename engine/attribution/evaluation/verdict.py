@@ -1,8 +1,8 @@
-"""What scores can and cannot be used for, in words that follow from what was measured.
+"""What scores can and cannot be used for, by rules that follow from the measurements.
 
-The rules are few and stand in docs/quality.md too. The LDS says how well sums of scores order the
-outcomes of training on random parts of the data; calibration says how far they are amounts.
-Neither was measured on the removal of single examples, and the words do not pretend so.
+docs/quality.md lists the rules. LDS measures how well sums of scores order the outcomes of training
+on random parts of the data. Calibration measures whether they are amounts. Neither is measured on
+the removal of single examples, and the texts do not claim so.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Literal
 import numpy as np
 
 from engine.attribution.evaluation.quality import Measured, MethodQuality, Quality
+from engine.store.text import number
 
 Answer = Literal["yes", "care", "no"]
 
 FAIR, GOOD, STRONG = 0.1, 0.3, 0.6
-"""Least mean LDS of each grade."""
+"""Lowest mean LDS of each grade."""
 MUCH_EXPLAINED = 0.25
-"""Least R² at which a calibrated score is more than a rough amount."""
+"""R² from which a calibrated score is more than a rough amount."""
 WIDE = 0.2
 FEW_RUNS = 20
-"""An interval this wide, or fewer test masks than this, calls for more runs."""
+"""An interval wider than `WIDE`, or fewer test masks than this, calls for more runs."""
 HONEST = (0.85, 0.95)
-"""What honest 90 % intervals may cover."""
+"""Coverage in which 90 % intervals count as honest."""
 ONE_SIDED_95 = 1.645
 NAMED = 5
 
 
 @dataclass(frozen=True)
 class Use:
-    """Something that scores may be wanted for."""
+    """A possible use of scores, and whether they are good enough for it."""
 
     what: str
     answer: Answer
@@ -41,11 +42,12 @@ class Use:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one method's scores are good for.
+    """What one method's scores can be used for.
 
     Attributes:
-        grade: One word or three.
-        summary: One sentence.
+        grade: One to three words.
+        summary: One or two sentences.
+        uses: Possible uses, each with a judgment.
         cautions: What else to know, most important first.
     """
 
@@ -59,11 +61,13 @@ def verdict(quality: Quality, method: str, of_each: np.ndarray | None = None) ->
     """Judge a method that was measured.
 
     Args:
-        of_each: LDS of every test example `[n_test]`, where it is known.
+        quality: The measurements.
+        method: Its name in `quality.methods`.
+        of_each: LDS of every test example `[n_test]`, if known.
     """
     measured = quality.methods[method]
     grade, summary = _grade(measured, quality)
-    uses = [_leads(measured), _sums(measured), _amounts(measured, quality), _compare(measured)]
+    uses = [_find(measured), _sums(measured), _amounts(measured, quality), _compare(measured)]
     if measured.coverage is not None:
         uses.append(_intervals(measured.coverage))
     uses.append(
@@ -81,13 +85,13 @@ def chance(runs: int) -> float:
     """The rank correlation that shuffled scores of one test example exceed once in 20 times.
 
     Args:
-        runs: How many outcomes are correlated; at least 2.
+        runs: Number of outcomes that are correlated; at least 2.
     """
     return min(1.0, ONE_SIDED_95 / math.sqrt(runs - 1))
 
 
 def ordered(correlation: float) -> float:
-    """Share of pairs that are put in the right order at this rank correlation (Spearman's).
+    """Share of pairs of outcomes in the right order, at this rank correlation (Spearman's).
 
     Exact for bivariate normal values: Pearson's r = 2 sin(π ρ / 6), and pairs agree with
     probability 1/2 + arcsin(r) / π (Kruskal 1958, Ordinal measures of association).
@@ -96,22 +100,17 @@ def ordered(correlation: float) -> float:
 
 
 def few_runs(quality: Quality, method: str) -> bool:
-    """Whether more runs would tell much more of this method."""
+    """Whether more runs would narrow this method's interval much."""
     lds = quality.methods[method].lds
     return lds.high - lds.low > WIDE or quality.masks["test"] < FEW_RUNS
 
 
 def interval(measured: Measured, decimals: int = 2) -> str:
-    """A figure with its interval, as people write it."""
+    """A measured value with its interval, for people: `0.40 (0.35 to 0.45)`."""
     mean, low, high = (
         number(end, decimals) for end in (measured.mean, measured.low, measured.high)
     )
     return f"{mean} ({low} to {high})"
-
-
-def number(value: float, decimals: int = 2) -> str:
-    """A number with a proper minus sign, which what rounds to 0 has not."""
-    return f"{value:z.{decimals}f}".replace("-", "−")
 
 
 def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:
@@ -135,21 +134,23 @@ def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:
     )
 
 
-def _leads(measured: MethodQuality) -> Use:
+def _find(measured: MethodQuality) -> Use:
     what = "Find training examples to look at"
     if not measured.beats_chance:
-        return Use(what, "no", "Their order may be chance.")
+        return Use(what, "no", "Their order may be due to chance.")
     if measured.lds.mean < FAIR:
-        return Use(what, "care", "Many of the first examples will have done nothing. Take many.")
-    return Use(what, "yes", "The strongest ones are leads: look at them before you believe one.")
+        return Use(what, "care", "Many of the top examples will have had no effect. Look at many.")
+    return Use(
+        what, "yes", "The strongest ones are candidates: look at them before you believe one."
+    )
 
 
 def _sums(measured: MethodQuality) -> Use:
     what = "Sum scores over many examples, such as a class or a source"
     if not measured.beats_chance:
-        return Use(what, "no", "Sums are what was measured, and they foretell nothing.")
+        return Use(what, "no", "Sums are what was measured, and they predict nothing.")
     if measured.lds.mean < FAIR:
-        return Use(what, "care", "Sums are what was measured, and they foretell little.")
+        return Use(what, "care", "Sums are what was measured, and they predict little.")
     return Use(
         what,
         "yes",
@@ -163,7 +164,7 @@ def _amounts(measured: MethodQuality, quality: Quality) -> Use:
     units = measured.units
     if units is None:
         why = "no slope holds on the held-out runs"
-        why = why if measured.beats_chance else "they may be chance"
+        why = why if measured.beats_chance else "they may be due to chance"
         return Use(what, "no", f"They have no unit: {why}.")
     slope = f"{units.slope.mean:.3g} ({units.slope.low:.3g} to {units.slope.high:.3g})"
     why = (
@@ -180,7 +181,7 @@ def _compare(measured: MethodQuality) -> Use:
     if measured.units is None:
         return Use(what, "no", "LDS is measured within each prediction, and there is no unit.")
     if _untrusted(measured):
-        return Use(what, "care", "One slope fits them all, but not every class is foretold.")
+        return Use(what, "care", "One slope fits them all, but not every class is predicted.")
     return Use(what, "yes", "One slope fits them all, so they share a unit.")
 
 
@@ -190,7 +191,7 @@ def _intervals(coverage: float) -> Use:
     if coverage < HONEST[0]:
         return Use(what, "no", f"{found}: they are too narrow.")
     if coverage > HONEST[1]:
-        return Use(what, "care", f"{found}: they are wider than need be.")
+        return Use(what, "care", f"{found}: they are wider than necessary.")
     return Use(what, "yes", f"{found}.")
 
 
@@ -204,7 +205,7 @@ def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list
     if few_runs(quality, method):
         found.append(
             f"Few runs: {runs:,} held-out masks leave a wide interval. Raise masks under "
-            "[subset_runs] in study.toml; the runs that are there are reused."
+            "[subset_runs] in study.toml; existing runs are reused."
         )
     if measured.beats_chance and (classes := _untrusted(measured)):
         named = ", ".join(f"“{_short(label)}”" for label in classes[:NAMED])
@@ -231,8 +232,8 @@ def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list
         found.append(f"The plain baseline “{rival.title}” does as well: {interval(rival.lds)}.")
     if quality.seeds == 1:
         found.append(
-            "Each mask was trained on once, so the luck of a single run is in the outcomes: LDS "
-            "and R² come out lower than the scores deserve."
+            "Each mask was trained on once, so the outcomes include the randomness of a single "
+            "run: LDS and R² come out lower than the scores deserve."
         )
     return found
 

@@ -1,1 +1,1 @@
-"""Search over the attribution space: FAISS indexes, similarity and maps."""
+"""Search: the attribution space and its FAISS index, nearest neighbors, and maps."""

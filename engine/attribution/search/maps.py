@@ -1,15 +1,15 @@
-"""Maps: the attribution space in two dimensions, train and test together.
+"""Maps: the attribution space in two dimensions, training and test examples together.
 
-A training example lies near those that do the same to predictions, a test example near those that
-the same training examples support, and near these. Both are rows of the factors of τ ≈ U S Vᵀ
-(`engine.attribution.search.vector_index`), with √S on either side, so that their products are
-scores. Only the first
-directions are taken, and all rows are brought to one length: the tail differs between the two
-sides, and with it each would have its own kind for neighbours (on the demo 9 % of a test example's
-15 nearest are test examples by all 512 directions, 16.5 % by the first 64; a fair share is 16.7 %).
+A training example is placed near those with the same effects on predictions; a test example near
+those that the same training examples support, and near these training examples. Both are rows of
+the factors of τ ≈ U S Vᵀ (`engine.attribution.search.attribution_space`) with √S on either side, so
+that their products are scores. Only the first directions are used, and all rows are scaled to
+length 1. The other directions differ between the two sides: with them, the neighbors of an example
+would be mostly of its own kind. (In the demo, test examples make up 9 % of a test example's 15
+nearest by all 512 directions and 16.5 % by the first 64; their share of all examples is 16.7 %.)
 
 UMAP is our own: umap-learn takes 15 s to import and 45 s to compile for a first map of 6,000
-points, and brings scikit-learn and SciPy (165 MB), for what numba and FAISS, which are here, do.
+points, and needs scikit-learn, for what numba and FAISS already offer.
 
 Importing this module imports neither torch, FAISS nor numba.
 """
@@ -21,56 +21,58 @@ from functools import cache
 
 import numpy as np
 
-from engine.attribution.scores import RowShards, ranges
-from engine.attribution.search.vector_index import build_index, evenly_spread
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.search.vector_index import build_index
+from engine.store.rows import evenly_spread, ranges
 
 DIRECTIONS = 64
 NEIGHBOURS = 15
 MOST_POINTS = 60_000
-"""More than this many are not laid out themselves: the others stand amid their nearest."""
+"""At most this many points are laid out. Further ones are placed amid their nearest."""
 
 _A, _B = 1.5769434, 0.8950609
-"""The curve 1 / (1 + a d^2b) of how near is near, for UMAP's `min_dist` of 0.1."""
+"""The curve 1 / (1 + a d^2b) that turns distances into memberships, for UMAP's `min_dist` 0.1."""
 _FAR = 5
-"""Points that each point is pushed from for each that it is pulled to."""
+"""Negative samples: points that a point is pushed from for each one it is pulled to."""
 _AMID = 5
 _ROWS = 4096
 
 
-def common_footing(vectors: np.ndarray) -> np.ndarray:
-    """The first directions of attribution vectors, rows of length 1: float32 `[n, d]`.
+def comparable_rows(vectors: np.ndarray) -> np.ndarray:
+    """The first `DIRECTIONS` of attribution vectors, rows scaled to length 1: float32 `[n, d]`.
 
     Args:
-        vectors: Test vectors U√S, or train vectors V√S, `[n, r]`, strongest direction first.
+        vectors: Test vectors U√S or train vectors V√S, `[n, r]`, strongest direction first.
     """
     rows = np.array(vectors[:, :DIRECTIONS], np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(lengths > 0, lengths, np.float32(1))  # what no score touches stays in 0
+    rows /= np.where(lengths > 0, lengths, np.float32(1))  # a row of zeros stays zero
     return rows
 
 
 def pca(rows: np.ndarray) -> np.ndarray:
     """The first two principal components of rows `[n, d]`, float32 `[n, 2]`."""
-    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
+    centered = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    _, vectors = np.linalg.eigh(centered.T @ centered)
     axes = vectors[:, ::-1][:, :2]
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])] < 0, -1, 1)
     found = np.zeros((len(rows), 2), np.float32)
-    found[:, : axes.shape[1]] = centred @ axes
+    found[:, : axes.shape[1]] = centered @ axes
     return found
 
 
 def umap(rows: np.ndarray, seed: int, most: int = MOST_POINTS) -> np.ndarray:
-    """UMAP (McInnes, Healy and Melville, 2018) of rows of length 1 by their cosines.
+    """UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) of rows of length 1, by cosine.
 
     The same rows and seed give the same bytes.
 
     Args:
         rows: `[n, d]` float32.
-        most: Points to lay out at most.
+        seed: Of the layout.
+        most: The most points to lay out.
 
     Returns:
-        float32 `[n, 2]`.
+        Coordinates, float32 `[n, 2]`.
     """
     n = len(rows)
     if n <= NEIGHBOURS + 1:
@@ -81,7 +83,7 @@ def umap(rows: np.ndarray, seed: int, most: int = MOST_POINTS) -> np.ndarray:
     index, distance = _without_itself(index, distance)
     heads, tails, weights = _edges(index, _memberships(distance))
     place = pca(mine).astype(np.float64)
-    # Equal rows begin in one point and could never part.
+    # Equal rows start at the same point and could never separate.
     place = 10 * place / (np.abs(place).max() or 1.0)
     place += np.random.default_rng(seed).normal(scale=1e-4, size=place.shape)
     epochs = 500 if len(mine) <= 10_000 else 200
@@ -97,7 +99,7 @@ def umap(rows: np.ndarray, seed: int, most: int = MOST_POINTS) -> np.ndarray:
 
 
 def _nearest(rows: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, distances 1 − cosine) of the k nearest of each query, nearest first `[t, k]`."""
+    """(rows, distances 1 − cosine) of the k nearest of each query, nearest first, `[t, k]`."""
     index = build_index(RowShards.of([rows]), "flat", seed=0)
     found = [
         index.search(np.ascontiguousarray(queries[part.start : part.stop]), k)
@@ -108,7 +110,7 @@ def _nearest(rows: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray,
 
 
 def _without_itself(index: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leave each row out of its own neighbours, or its last where equals took its place."""
+    """Drop each row from its own neighbors, or its last neighbor if equal rows displaced it."""
     itself = index == np.arange(len(index))[:, None]
     itself[~itself.any(axis=1), -1] = True
     shape = len(index), index.shape[1] - 1
@@ -116,7 +118,7 @@ def _without_itself(index: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray
 
 
 def _memberships(distance: np.ndarray) -> np.ndarray:
-    """How much each neighbour is one, `[n, k]`: exp(−(d − nearest) / σ), which sum to log₂ k."""
+    """Membership of each neighbor `[n, k]`: exp(−(d − nearest) / σ); each row sums to log₂ k."""
     nearest = np.where(distance > 0, distance, np.inf).min(axis=1, keepdims=True)
     beyond = np.maximum(distance - np.where(np.isfinite(nearest), nearest, 0), 0)
     low, high = np.zeros((len(distance), 1)), np.full((len(distance), 1), np.inf)
@@ -141,24 +143,24 @@ def _edges(index: np.ndarray, membership: np.ndarray) -> tuple[np.ndarray, np.nd
     order = np.argsort(keys, kind="stable")
     keys, weights = keys[order], weights[order]
     first = np.flatnonzero(np.diff(keys, prepend=-1) != 0)
-    # A pair is there once or twice: as a neighbour of one, of the other, or both.
+    # A pair occurs once or twice: as a neighbor of one, of the other, or of both.
     doubt = np.multiply.reduceat(1 - weights, first)
     heads, tails = np.divmod(keys[first], n)
     return heads, tails, 1 - doubt
 
 
 def _epochs_per_pull(weights: np.ndarray, epochs: int) -> np.ndarray:
-    """Epochs between two pulls along each edge; infinite for those too weak for any."""
+    """Epochs between two pulls along each edge; infinite for edges too weak for any."""
     pulls = epochs * weights / weights.max()
     return np.where(pulls >= 1, epochs / np.maximum(pulls, 1), np.inf)
 
 
 @cache
 def _layout() -> Callable[..., None]:
-    """Stochastic gradient descent on the layout, compiled: one thread, one order."""
+    """Compiled stochastic gradient descent on the layout: one thread, so one order."""
     import numba
 
-    @numba.njit(cache=True)  # type: ignore[untyped-decorator]
+    @numba.njit  # type: ignore[untyped-decorator]
     def layout(
         place: np.ndarray,
         heads: np.ndarray,
@@ -187,7 +189,7 @@ def _layout() -> Callable[..., None]:
                         place[tail, axis] -= step
                 pull_at[edge] += between[edge]
                 for _ in range(int((epoch - push_at[edge]) / (between[edge] / _FAR))):
-                    # xorshift64: numba has no generator that is the same in every version.
+                    # xorshift64: no generator of numba is the same in every version.
                     state ^= state << np.uint64(13)
                     state ^= state >> np.uint64(7)
                     state ^= state << np.uint64(17)

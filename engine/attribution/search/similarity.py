@@ -1,12 +1,13 @@
-"""Which training examples a model sees as alike: nearest neighbours of its embeddings.
+"""Which training examples a model sees as similar: nearest neighbors of its embeddings.
 
-Likeness of two examples is the mean over checkpoints of the cosine between their embeddings (the
-features in front of the model's head). Checkpoints begin from different random weights, so their
-embeddings have no axes in common and must not be averaged; their cosines can be. Brought to length
-1 and laid side by side, the embeddings of all checkpoints have exactly that mean as their inner
-product, so one FAISS index answers it. Several checkpoints are worth it: on DESIGN's CNN the ten
-nearest of one checkpoint are to 18 % those of another, of five checkpoints to 42 % those of five
-others, and the label is that of the query in 90.5 % (ten checkpoints) instead of 87.1 % (one).
+The similarity of two examples is the cosine between their embeddings (the input of the model's
+head), averaged over checkpoints. Checkpoints start from different random weights, so their
+embeddings have no axes in common: embeddings must not be averaged, but cosines can be. Embeddings
+of length 1, concatenated over checkpoints, have exactly that average as their inner product, so one
+FAISS index serves all checkpoints. Using several is worth it. On DESIGN's CNN, 18 % of the ten
+nearest neighbors by one checkpoint are also those by another; 42 % of those by five checkpoints are
+those by five others. Neighbors have the label of the query in 90.5 % (ten checkpoints) instead of
+87.1 % (one).
 
 Importing this module imports neither torch nor FAISS.
 """
@@ -19,32 +20,38 @@ from typing import Any
 
 import numpy as np
 
-from engine.attribution.scores import ranges
 from engine.attribution.search.vector_index import GOAL, Kind
+from engine.store.rows import ranges
 
 MAX_DIMENSIONS = 2048
-"""Checkpoints are taken as long as their embeddings together have no more dimensions."""
+"""As many checkpoints are used as have at most this many dimensions together."""
 MAX_NUMBERS = 2**30
-"""Nor, over all training examples, more numbers than these: the index keeps them in memory."""
+"""Likewise for the numbers over all training examples, which the index keeps in memory."""
 FLAT_LIMIT = 100_000
-"""Beyond so many training examples, queries are compared with those of near clusters only."""
+"""With more training examples, queries are compared with those in near clusters only."""
 
 _QUERIES = 256
 _ROWS = 8192
 
 
 def checkpoints_to_use(width: int, checkpoints: int, n_train: int) -> int:
-    """How many of the checkpoints, from the first, are laid side by side; at least one."""
+    """How many checkpoints to use, counted from the first; at least one.
+
+    Args:
+        width: Dimensions of the embeddings of one checkpoint.
+        checkpoints: How many there are.
+        n_train: Number of training examples.
+    """
     fitting = min(MAX_DIMENSIONS, MAX_NUMBERS // n_train) // width
     return max(1, min(checkpoints, fitting))
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of n examples at several checkpoints, read as rows of length 1.
+    """Embeddings of n examples at several checkpoints, concatenated to rows of length 1.
 
     Attributes:
-        parts: For each checkpoint `[n, d]` float32, memory-mapped as a rule.
+        parts: For each checkpoint `[n, d]` float32, usually memory-mapped.
     """
 
     parts: Sequence[np.ndarray]
@@ -58,7 +65,7 @@ class Embeddings:
         return self._fill([part[rows.start : rows.stop] for part in self.parts], out)
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy any rows to `out` `[len(rows), width]`."""
+        """Copy rows in any order to `out` `[len(rows), width]`."""
         return self._fill([part[rows] for part in self.parts], out)
 
     def _fill(self, found: list[np.ndarray], out: np.ndarray) -> np.ndarray:
@@ -66,7 +73,7 @@ class Embeddings:
         for part in found:
             mine = out[:, column : column + part.shape[1]]
             lengths = np.linalg.norm(part, axis=1, keepdims=True) * np.sqrt(len(found))
-            # An embedding of zeros is like nothing; it stays zero.
+            # An embedding of zeros has no direction; it stays zero.
             np.divide(part, np.maximum(lengths, np.finfo(np.float32).tiny), out=mine)
             column += part.shape[1]
         return out
@@ -79,11 +86,11 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest examples of each query, nearest first; of equals the smaller row.
+    """The nearest examples of each query, nearest first; ties are ordered by row.
 
     Attributes:
-        index: Rows `[t, k]` int32; −1 where there is no further one.
-        similarity: Mean cosines `[t, k]` float32; 0 under −1.
+        index: Rows `[t, k]` int32; −1 where there are fewer than k.
+        similarity: Mean cosines `[t, k]` float32; 0 where the row is −1.
     """
 
     index: np.ndarray
@@ -91,7 +98,7 @@ class Neighbours:
 
 
 def choose_kind(n_train: int) -> tuple[Kind, str]:
-    """Pick a kind of index for embeddings, and say why."""
+    """Choose the kind of index for embeddings; return it with the reason, for people."""
     if n_train <= FLAT_LIMIT:
         return "flat", f"{n_train:,} training examples are few enough to compare with all of them"
     return "ivf", f"of {n_train:,} training examples only near clusters are compared"
@@ -105,15 +112,15 @@ def nearest(
     candidates: int,
     exclude: np.ndarray | None = None,
 ) -> Neighbours:
-    """Find the k examples most like each query.
+    """Find the k examples most similar to each query.
 
     Args:
-        index: Of `engine.attribution.search.vector_index.build_index` over `embeddings`.
-        embeddings: Of the examples that are searched; decide order and similarity exactly.
-        queries: Rows of length 1 as `Embeddings` gives them `[t, width]`.
+        index: From `engine.attribution.search.vector_index.build_index` over `embeddings`.
+        embeddings: Of the examples to search; they give the exact order and similarity.
+        queries: Rows of length 1 as `Embeddings` gives them, `[t, width]`.
         k: How many.
-        candidates: How many the index hands over for each query, at least k.
-        exclude: For each query a row that does not count, such as itself `[t]`.
+        candidates: How many the index returns for each query, at least k.
+        exclude: For each query a row to leave out, such as the query itself, `[t]`.
     """
     wanted = min(candidates + (exclude is not None), index.ntotal)
     found = np.full((len(queries), k), -1, np.int32)
@@ -121,7 +128,7 @@ def nearest(
     for part in ranges(range(len(queries)), _QUERIES):
         _, rows = index.search(queries[part.start : part.stop], wanted)
         for query, mine in zip(part, rows, strict=True):
-            # An inverted file that ran out of clusters fills up with -1.
+            # An inverted file that has no more vectors fills up with -1.
             mine = mine[(mine >= 0) & (mine != (-1 if exclude is None else exclude[query]))]
             alike = embeddings.rows(mine) @ queries[query]
             order = np.lexsort((mine, -alike))[:k]
@@ -131,7 +138,7 @@ def nearest(
 
 
 def nearest_of_all(embeddings: Embeddings, queries: np.ndarray, k: int) -> Neighbours:
-    """What `nearest` approximates, by comparison with every example; memory stays bounded."""
+    """The exact result that `nearest` approximates: compares with every example, in blocks."""
     best = Neighbours(np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), "f4"))
     for block in ranges(range(embeddings.shape[0]), _ROWS):
         rows = np.tile(np.arange(block.start, block.stop, dtype=np.int32), (len(queries), 1))
@@ -145,11 +152,11 @@ def nearest_of_all(embeddings: Embeddings, queries: np.ndarray, k: int) -> Neigh
 
 @dataclass(frozen=True)
 class Recall:
-    """How much an index misses.
+    """How many neighbors an index finds.
 
     Attributes:
-        candidates: The fewest that reach `GOAL` at k; if none does, the most that were tried.
-        recall: Share of the true nearest k that is found with so many.
+        candidates: The smallest number that reaches `GOAL` at k; if none does, the largest tried.
+        recall: Share of the true k nearest that is found with that many candidates.
     """
 
     candidates: int
@@ -157,9 +164,15 @@ class Recall:
 
 
 def measure_recall(index: Any, embeddings: Embeddings, queries: np.ndarray, k: int) -> Recall:
-    """Find the fewest candidates, from k up by doubling, that reach `GOAL` on these queries.
+    """Find the smallest number of candidates, from k up by doubling, that reaches `GOAL`.
 
     An inverted file that does not reach it is set to search twice as many clusters, and so on.
+
+    Args:
+        index: From `build_index` over `embeddings`.
+        embeddings: Of the examples to search.
+        queries: A sample, as for `nearest`.
+        k: How many neighbors.
     """
     truth = nearest_of_all(embeddings, queries, k).index
     while True:

@@ -1,9 +1,9 @@
-"""Search in attribution space: a low-rank factorisation of τ, indexed by FAISS, re-ranked exactly.
+"""Search in attribution space: a FAISS index of train vectors, with exact re-ranking.
 
-τ ≈ Σ over r directions of (test vector)·(train vector): one inner-product search with a test
-example's vector q and with −q finds the candidates that support and oppose it. Their exact scores
-then decide the order, so the index can only miss an example, never misrank one; how many it misses
-is measured (`measure_recall`) and shown.
+A score is about (test vector)·(train vector), see `attribution_space`. An inner-product search with
+a test example's vector q and with −q finds candidates that support and oppose it. Their exact
+scores decide the order, so the index can miss an example but never misrank one. `measure_recall`
+measures how many it misses.
 
 Importing this module imports neither torch nor FAISS.
 """
@@ -17,120 +17,30 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from engine.attribution.scores import WORKING_BYTES, RowShards, Scores, TopK, ranges, top_k_among
+from engine.attribution.scores.top_k import TopK, top_k_among
 from engine.store.errors import StoreError
+from engine.store.rows import ranges
 
 Kind = Literal["flat", "ivf", "sq", "pq"]
 Exact = Callable[[np.ndarray], np.ndarray]
-"""Exact scores of candidates: training rows `[t, c]` → `[t, c]`."""
+"""Computes exact scores of candidates: training rows `[t, c]` → `[t, c]`."""
 
 GOAL = 0.99
-"""The recall that `measure_recall` looks for."""
+"""The recall that `measure_recall` aims for."""
 
-_OVERSAMPLING = 16
 _TRAINING_ROWS = 64
 """Vectors for each centroid of k-means."""
 _ADD_ROWS = 65_536
 
 
-# --- the attribution space ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AttributionSpace:
-    """A truncated singular value decomposition of τ whose rows were brought to one length.
-
-    Attributes:
-        left: U `[n_test, r]` float32, orthonormal columns.
-        singular_values: S `[r]` float32, largest first, all positive.
-        row_norms: Lengths of the rows of τ that were divided out `[n_test]` float32 (estimates).
-    """
-
-    left: np.ndarray
-    singular_values: np.ndarray
-    row_norms: np.ndarray
-
-    def test_vectors(self) -> np.ndarray:
-        """U·√S `[n_test, r]`. Its product with a train vector is τ over the row's length."""
-        vectors: np.ndarray = self.left * np.sqrt(self.singular_values)
-        return vectors
-
-    def train_vectors(self, scores: Scores, trains: range) -> np.ndarray:
-        """V·√S of some training rows, `[len(trains), r]`."""
-        weights = self.left / (self.row_norms[:, None] * np.sqrt(self.singular_values))
-        return scores.rmatmat(weights, trains)
-
-
-def attribution_space(
-    scores: Scores,
-    rank: int,
-    seed: int,
-    power_iterations: int = 2,
-    memory_bytes: int = WORKING_BYTES,
-) -> AttributionSpace:
-    """Randomised SVD of τ, from products with thin matrices only.
-
-    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithms 4.4 and
-    5.1, on the side of the test examples, so that nothing of size n_train is ever held. Rows of τ
-    are brought to one length first: a top-k does not depend on it, and without it the few test
-    examples with large scores would take all directions.
-
-    Args:
-        scores: τ.
-        rank: Directions to keep; at most min(n_test, n_train) are.
-        seed: Of the random test matrix.
-        power_iterations: Products with ττᵀ. Each sharpens the spectrum for two passes over τ.
-        memory_bytes: Bound on temporaries other than those of `[n_test, rank]`.
-    """
-    rng = np.random.default_rng(seed)
-    rank = min(rank, scores.n_test, scores.n_train)
-    width = min(rank + _OVERSAMPLING, scores.n_test)
-    row_norms = _estimated_row_norms(scores, rng)
-    step = max(1, memory_bytes // (8 * width))
-    basis = rng.standard_normal((scores.n_test, width), dtype=np.float32)
-    for _ in range(power_iterations):
-        image = np.zeros_like(basis)
-        for trains in ranges(range(scores.n_train), step):
-            image += scores.matmat(scores.rmatmat(basis / row_norms, trains), trains)
-        basis = np.linalg.qr(image / row_norms)[0]
-    small = np.zeros((width, width))
-    for trains in ranges(range(scores.n_train), step):
-        projected = scores.rmatmat(basis / row_norms, trains)
-        small += projected.T @ projected
-    eigenvalues, vectors = np.linalg.eigh(small)
-    vectors = vectors[:, ::-1][:, :rank]
-    left = basis @ vectors.astype(np.float32)
-    strongest = np.abs(left).argmax(axis=0)
-    left *= np.sign(left[strongest, np.arange(rank)])  # a SVD is free in its signs; we are not
-    singular_values = np.sqrt(np.maximum(eigenvalues[::-1][:rank], 0)).astype(np.float32)
-    # S only shares each direction's weight between test and train vectors; their product does not
-    # depend on it. So tiny values, which float32 does not resolve, may be raised.
-    floor = max(float(singular_values[0]) * 1e-4, 1e-18)
-    return AttributionSpace(left, np.maximum(singular_values, floor), row_norms[:, 0])
-
-
-def _estimated_row_norms(scores: Scores, rng: np.random.Generator) -> np.ndarray:
-    """Row lengths of τ to some ten per cent, `[n_test, 1]`: random signs s have E(τs)² = ‖τ‖²."""
-    total = np.zeros((scores.n_test, 1))
-    probes = 64
-    for trains in ranges(range(scores.n_train), _ADD_ROWS):
-        signs = rng.integers(0, 2, (len(trains), probes)).astype(np.float32) * 2 - 1
-        total += (scores.matmat(signs, trains) ** 2).mean(axis=1, keepdims=True)
-    norms = np.sqrt(total).astype(np.float32)
-    return np.where(norms > 0, norms, np.float32(1))
-
-
-# --- the index ---------------------------------------------------------------------------------
-
-
 def choose_index(n_train: int, rank: int) -> tuple[Kind, str]:
-    """Pick a kind of index, and say why in words that stand in the badge.
+    """Choose the kind of index; return it with the reason, for people.
 
     Measured on TRAK scores of 50,000 CIFAR-10 pictures (rank 256, top 100 of both signs, 1,600
-    candidates): `sq` finds what `flat` does (.990) in a quarter of the memory and two thirds of
-    the time; `pq` .994 with 6,400 candidates in a sixteenth. `ivf` is not picked: lengths of train
-    vectors differ too much for clusters to tell where large products are (rank 512: .80 with an
-    eighth of the clusters searched, .88 with a quarter).
+    candidates): `sq` has the recall of `flat` (.990) in a quarter of the memory and two thirds of
+    the time; `pq` has .994 with 6,400 candidates in a sixteenth of the memory. `ivf` is not chosen:
+    lengths of train vectors differ too much for clusters to show where products are large (rank
+    512: .80 with an eighth of the clusters searched, .88 with a quarter).
     """
     if n_train <= 100_000:
         return "flat", f"{n_train:,} training examples are few enough to compare with all of them"
@@ -140,16 +50,16 @@ def choose_index(n_train: int, rank: int) -> tuple[Kind, str]:
 
 
 class Vectors(Protocol):
-    """Vectors `[n, r]` that are read a few rows at a time, as float32."""
+    """Vectors `[n, r]` that are read as float32, some rows at a time."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     def read(self, rows: range, out: np.ndarray) -> np.ndarray:
-        """Copy consecutive rows to `out`, and return it."""
+        """Copy consecutive rows to `out` and return it."""
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Copy any rows to `out`, and return it."""
+        """Copy rows in any order to `out` and return it."""
 
 
 def build_index(vectors: Vectors, kind: Kind, seed: int) -> Any:
@@ -157,10 +67,10 @@ def build_index(vectors: Vectors, kind: Kind, seed: int) -> Any:
 
     Args:
         vectors: `[n_train, r]`, at least 2; row i gets id i.
-        kind: `flat` compares with all vectors; `sq` and `pq` do too, but keep one byte a dimension
-            and one byte every 4 (product quantisation); `ivf` compares with the vectors of the
-            nearest k-means clusters only.
-        seed: Of k-means and of the rows that it and the quantisers are trained on.
+        kind: `flat` compares a query with all vectors. So do `sq` and `pq`, which keep one byte
+            per dimension (scalar quantization) or per 4 dimensions (product quantization). `ivf`
+            compares only with vectors of the nearest k-means clusters.
+        seed: Of k-means and of the rows that it and the quantizers are trained on.
 
     Returns:
         A `faiss.Index`. The same vectors, kind and seed give the same bytes.
@@ -176,7 +86,7 @@ def build_index(vectors: Vectors, kind: Kind, seed: int) -> Any:
         index: Any = faiss.index_factory(rank, factory[kind], faiss.METRIC_INNER_PRODUCT)
         if kind == "pq":
             index.pq.cp.seed = seed
-            index.do_polysemous_training = False  # for Hamming search, which we do not use; slow
+            index.do_polysemous_training = False  # slow, and only needed for Hamming search
         if kind == "ivf":
             index.cp.seed = seed
             index.nprobe = max(1, lists // 8)
@@ -190,7 +100,7 @@ def build_index(vectors: Vectors, kind: Kind, seed: int) -> Any:
 
 
 def index_to_array(index: Any) -> np.ndarray:
-    """The bytes of an index, uint8, to be stored as any tensor is."""
+    """An index as bytes, uint8 `[size]`, which can be stored like any tensor."""
     import faiss
 
     array: np.ndarray = faiss.serialize_index(index)
@@ -198,22 +108,22 @@ def index_to_array(index: Any) -> np.ndarray:
 
 
 def index_from_array(array: np.ndarray) -> Any:
-    """Read what `index_to_array` gave.
+    """The index that `index_to_array` wrote.
 
     Raises:
-        StoreError: These are not the bytes of an index.
+        StoreError: The bytes are not those of an index.
     """
     import faiss
 
     try:
         return faiss.deserialize_index(np.ascontiguousarray(array))
     except RuntimeError as error:
-        raise StoreError("The search index is no whole FAISS index.") from error
+        raise StoreError("The search index is not a complete FAISS index.") from error
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """FAISS sums in the order its threads finish; one thread has one order."""
+    """FAISS adds up in the order in which its threads finish; one thread has only one order."""
     import faiss
 
     before = faiss.omp_get_max_threads()
@@ -228,16 +138,15 @@ def _one_thread() -> Iterator[None]:
 
 
 def search(index: Any, queries: np.ndarray, exact: Exact, k: int, candidates: int) -> TopK:
-    """Find the k training examples that support and oppose each query most.
+    """Find the k training examples that support and the k that oppose each query most.
 
-    One search of the index, with the queries and their negatives, gives `candidates` of each
-    sign; their exact scores decide.
+    One search of the index, with the queries and their negatives, gives `candidates` of each sign.
+    Their exact scores decide which are returned.
 
     Args:
-        index: Of `build_index`.
-        queries: Test vectors, or `live_queries`, `[t, r]`.
-        exact: Gives exact scores; for stored test examples `partial(scores.pairs, tests)`, for
-            live ones a look-up in their rows.
+        index: From `build_index`.
+        queries: Test vectors `[t, r]`.
+        exact: Computes exact scores, such as `partial(scores.pairs, tests)`.
         k: How many of each sign.
         candidates: How many of each sign are re-ranked, at least k.
     """
@@ -245,7 +154,7 @@ def search(index: Any, queries: np.ndarray, exact: Exact, k: int, candidates: in
     both = np.concatenate([queries, -queries]).astype(np.float32, copy=False)
     _, found = index.search(both, candidates)
     found = np.concatenate(np.split(found, 2), axis=1)
-    # An inverted file that ran out of lists fills up with -1.
+    # An inverted file that has no more vectors fills up with -1.
     scores = np.where(found < 0, np.float32(0), exact(np.maximum(found, 0)))
     support = top_k_among(scores[:, :candidates], found[:, :candidates], k)
     oppose = top_k_among(scores[:, candidates:], found[:, candidates:], k)
@@ -254,47 +163,21 @@ def search(index: Any, queries: np.ndarray, exact: Exact, k: int, candidates: in
     )
 
 
-def live_queries(
-    rows: np.ndarray, train_vectors: RowShards, singular_values: np.ndarray
-) -> np.ndarray:
-    """Vectors of test examples that are not in the store, from their scores.
-
-    Args:
-        rows: τ of the new examples `[t, n_train]`.
-        train_vectors: V·√S `[n_train, r]`.
-        singular_values: S `[r]`.
-
-    Returns:
-        rows · V·S^(−1/2), `[t, r]` float32.
-    """
-    n, rank = train_vectors.shape
-    out: np.ndarray = np.zeros((len(rows), rank), np.float32)
-    for part in ranges(range(n), _ADD_ROWS):
-        vectors = train_vectors.read(part, np.empty((len(part), rank), np.float32))
-        out += rows[:, part.start : part.stop] @ vectors
-    out /= singular_values
-    return out
-
-
-def evenly_spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of n rows, from the first to the last, ascending int64: a fixed sample."""
-    return np.unique(np.linspace(0, n - 1, most).astype(np.int64))
-
-
 def candidates_for(k: int, measured: Mapping[str, Any]) -> int:
-    """How many candidates to re-rank for the best k: as many for each as the measure needed.
+    """How many candidates to re-rank for the top k: in proportion to the measurement.
 
     Args:
-        measured: `candidates`, and `recall_at`, the k that they were measured at.
+        k: How many of each sign are wanted.
+        measured: With `candidates`, and `recall_at`, the k for which they were measured.
     """
     return int(-(-k * measured["candidates"] // measured["recall_at"]))
 
 
-# --- how much the index misses -----------------------------------------------------------------
+# --- recall ------------------------------------------------------------------------------------
 
 
 def recall_at_k(found: TopK, truth: TopK) -> float:
-    """Share of the true top-k of both signs that was found. 1 where there is nothing to find."""
+    """Share of the true top-k of both signs that was found; 1 if there is nothing to find."""
     hits = total = 0
     for mine, true in (
         (found.support_index, truth.support_index),
@@ -308,14 +191,14 @@ def recall_at_k(found: TopK, truth: TopK) -> float:
 
 @dataclass(frozen=True)
 class Recall:
-    """What was measured, and the number of candidates that follows from it.
+    """The measured recall, and the number of candidates that follows from it.
 
     Attributes:
-        candidates: The fewest that reach `GOAL`; if none does, the most that were tried.
-        recall: Recall at k of that many.
-        k: Of the measure.
-        queries: Test examples it was measured on.
-        table: Candidates → recall, of the index as it is left.
+        candidates: The smallest number that reaches `GOAL`; if none does, the largest tried.
+        recall: Recall at k with that many candidates.
+        k: How many of each sign were looked for.
+        queries: Number of test examples it was measured on.
+        table: Number of candidates → recall, for the index as it was left.
     """
 
     candidates: int
@@ -328,17 +211,17 @@ class Recall:
 def measure_recall(
     index: Any, queries: np.ndarray, exact: Exact, truth: TopK, most_candidates: int = 16_384
 ) -> Recall:
-    """Find the fewest candidates, from k up by doubling, whose recall at k reaches `GOAL`.
+    """Find the smallest number of candidates, from k up by doubling, whose recall reaches `GOAL`.
 
-    An `ivf` index that does not reach it is set to search twice as many clusters, and so on; the
-    number that is right for the data is stored with the index.
+    An `ivf` index that does not reach it is set to search twice as many clusters, and so on. The
+    number of clusters is stored with the index.
 
     Args:
-        index: Of `build_index`.
-        queries: Test vectors of a sample of test examples `[t, r]`.
-        exact: Their exact scores, as for `search`.
+        index: From `build_index`.
+        queries: Test vectors of a sample of test examples, `[t, r]`.
+        exact: Computes their exact scores, as for `search`.
         truth: Their exact top-k.
-        most_candidates: Try at most so many (fewer where there are fewer vectors).
+        most_candidates: The largest number to try (at most the number of vectors).
     """
     k = truth.support_index.shape[1]
     most = min(max(most_candidates, k), index.ntotal)

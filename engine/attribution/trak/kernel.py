@@ -1,10 +1,10 @@
-"""The dual of TRAK: solve with the n × n after-kernel K = ΦΦᵀ instead of the projected gradients.
+"""The after-kernel K = ΦΦᵀ of one checkpoint, which TRAK's dual solves with.
 
     Φ (ΦᵀΦ + λI)⁻¹ φ(x) = (K + λI)⁻¹ k(x)
 
-For a linear layer that is applied once to an example the kernel of two examples is
-(g·g′)(a·a′), so K costs a few matrix products and no gradient is ever formed. What else a model has
-comes in as features: exactly where the width allows, projected where it does not.
+For a linear layer that is applied once to an example, the kernel of two examples is (g·g′)(a·a′):
+K then costs a few matrix products, and no gradient is ever formed. The gradients of all other
+parameters enter as features, exactly where the width allows and projected where it does not.
 """
 
 from __future__ import annotations
@@ -15,29 +15,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.gradients import (
-    PROOF_EXAMPLES,
-    Batch,
-    Output,
-    Plan,
-    backward,
-    head,
-    layers_of,
-)
-from engine.attribution.trak.projection import (
-    check_finite,
-    check_projection,
-    make_projection,
-    project,
-    split,
-)
-from engine.store.errors import DataloupeError
+from engine.attribution.trak.backward import backward
+from engine.attribution.trak.make_plan import PROOF_EXAMPLES
+from engine.attribution.trak.make_projection import make_projection, split
+from engine.attribution.trak.plan import Batch, Output, Plan, head, layers_of
+from engine.attribution.trak.projection import check_finite, check_projection, project
 
 Batches = Callable[[], Iterator[Batch]]
-"""Prepared batches; every call starts from the first."""
+"""A function that yields prepared batches, from the first one at every call."""
 
 _ROWS = 1024
-"""Rows and columns of a block of the kernel; only blocks on and above the diagonal are made."""
+"""Rows and columns of a block of the kernel; only blocks on or above the diagonal are computed."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +33,8 @@ class Kernel:
     """The after-kernel of one checkpoint.
 
     Attributes:
-        train: K `[n_train, n_train]`; only its upper triangle is filled in.
-        test: k `[n_train, n_test]`.
+        train: K `[n_train, n_train]` float32; only the upper triangle is filled in.
+        test: k `[n_train, n_test]` float32.
     """
 
     train: Tensor
@@ -54,7 +42,7 @@ class Kernel:
 
 
 def outer_layers(plan: Plan, model: nn.Module) -> tuple[str, ...]:
-    """Linear layers whose exact kernel is (g·g′)(a·a′): applied once, weights not tied."""
+    """Linear layers whose exact kernel is (g·g′)(a·a′): applied once, weights not shared."""
     owners: dict[str, int] = {}
     for names in plan.layers.values():
         for name in (names.weight, names.bias):
@@ -72,7 +60,7 @@ def outer_layers(plan: Plan, model: nn.Module) -> tuple[str, ...]:
 
 
 def feature_parameters(plan: Plan, model: nn.Module) -> list[str]:
-    """Parameters that `outer_layers` leave for features."""
+    """Parameters outside `outer_layers`, whose gradients become features."""
     outer = [plan.layers[path] for path in outer_layers(plan, model)]
     covered = {name for names in outer for name in (names.weight, names.bias)}
     return [name for name in plan.shapes if name not in covered]
@@ -85,7 +73,7 @@ def _weight(plan: Plan, path: str) -> str:
 
 
 def kernel_bytes(plan: Plan, model: nn.Module, n_train: int, n_test: int, width: int) -> int:
-    """Least memory `make_kernel` and `solve` need: kernels, their factor, and the widest block."""
+    """Bytes that `make_kernel` and `dual.solve` need at least: kernels, factor, widest block."""
     outer = sum(sum(plan.shapes[_weight(plan, path)]) for path in outer_layers(plan, model))
     names = feature_parameters(plan, model)
     widest = max((min(width, plan.shapes[name].numel()) for name in names), default=0)
@@ -103,7 +91,7 @@ def make_kernel(
     seed: int,
     memory_bytes: int,
 ) -> Kernel:
-    """Compute K and k of one checkpoint, in several passes over the data if memory asks for it.
+    """Compute K and k of one checkpoint, in several passes over the data if memory is short.
 
     Args:
         model: In eval mode.
@@ -111,10 +99,13 @@ def make_kernel(
         train: Training examples.
         test: Test examples.
         plan: From `plan_gradients`.
-        width: Features for all parameters outside `outer_layers`; as many as there are
-            parameters is exact.
-        seed: The checkpoint's own.
-        memory_bytes: Bound on what this takes; features are cut into passes to fit.
+        width: Features for all parameters outside `outer_layers`; exact if it is at least the
+            number of those parameters.
+        seed: Of the projection; different for each checkpoint.
+        memory_bytes: Memory limit; features are computed in as many passes as it takes.
+
+    Raises:
+        CheckpointError, DataloupeError: Gradients are zero or not finite.
     """
     n_train, n_test = count(train), count(test)
     n = n_train + n_test
@@ -148,12 +139,12 @@ def make_kernel(
 
 
 def count(batches: Batches) -> int:
-    """How many examples there are."""
+    """Number of examples."""
     return sum(len(next(iter(batch.values()))) for batch in batches())
 
 
 def first_examples(batches: Batches) -> Batch:
-    """The first `PROOF_EXAMPLES` examples, whatever the batch size: plans must not depend on it."""
+    """The first `PROOF_EXAMPLES` examples, so that plans do not depend on the batch size."""
     collected: list[Batch] = []
     found = 0
     for batch in batches():
@@ -222,58 +213,3 @@ def _add_features(kernel: Tensor, cross: Tensor, features: Tensor) -> None:
     for i, j in _upper_blocks(n):
         kernel[i, j].addmm_(features[i], features[j].T)
     cross.addmm_(features[:n], features[n:].T)
-
-
-def solve(kernel: Kernel, damping: float, weights: Tensor | None = None) -> Tensor:
-    """(K W + λ · mean diag(K W) · I)⁻¹ k in float32 by Cholesky: scores `[n_test, n_train]`.
-
-    With W = diag(weights) this is Φ (ΦᵀWΦ + λI)⁻¹ φ(x), a Gauss-Newton step in which each training
-    example counts by the curvature of its loss; without weights it is TRAK's. The kernel is used
-    up.
-
-    Args:
-        kernel: From `make_kernel`.
-        damping: λ.
-        weights: Positive, `[n_train]`.
-
-    Raises:
-        DataloupeError: The damped kernel is not positive definite.
-    """
-    root = None if weights is None else weights.sqrt()
-    factor = factorise(kernel.train, damping, root)
-    if root is not None:
-        kernel.test.mul_(root[:, None])
-    scores = torch.cholesky_solve(kernel.test, factor).mT.contiguous()
-    return scores if root is None else scores.div_(root)
-
-
-def factorise(kernel: Tensor, damping: float, root: Tensor | None = None) -> Tensor:
-    """Lower Cholesky factor of √W K √W + λ · mean diag · I; `root` is √W's diagonal.
-
-    Only the upper triangle of the kernel counts, and it is used up.
-
-    Raises:
-        DataloupeError: The damped kernel is not positive definite.
-    """
-    if root is not None:
-        kernel.mul_(root).mul_(root[:, None])
-    damp(kernel, damping)
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(kernel.mT)  # lower of the transpose = upper
-    if failed:
-        raise singular(damping, f"the kernel of {len(kernel)} training examples")
-    return factor
-
-
-def damp(matrix: Tensor, damping: float) -> None:
-    """Add damping · mean diagonal to the diagonal, in place."""
-    diagonal = matrix.diagonal()
-    diagonal += damping * diagonal.mean()
-
-
-def singular(damping: float, what: str) -> DataloupeError:
-    """The error for a Cholesky factorisation that failed."""
-    return DataloupeError(
-        f"With damping {damping:g}, {what} is not positive definite in float32. "
-        "Raise `trak.damping`, or leave it at its default."
-    )

@@ -1,8 +1,8 @@
-"""Choose TRAK's settings by how well they foretell validation runs, with one checkpoint.
+"""Choose TRAK's settings by LDS on the validation runs, with one checkpoint.
 
-Three settings in turn, each with the best of the ones before: the tempering t of the out-to-loss
-gradient, the damping λ, and the soft threshold (TRAK, arXiv 2303.14186, section 3). Along each LDS
-is flat around its best, so a few values are enough, and more would only fit noise.
+Three settings are tried in turn, each with the best values of those before: the tempering t of the
+out-to-loss gradient, the damping λ, and the soft threshold (TRAK, arXiv 2303.14186, section 3). LDS
+is flat around the best value of each, so a few values are enough; more would only fit noise.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from engine.attribution.evaluation.lds import spearman
-from engine.attribution.trak.attribute import example_weights, gram, temper, test_factors
-from engine.attribution.trak.kernel import Kernel, solve
+from engine.attribution.trak.dual import solve
+from engine.attribution.trak.kernel import Kernel
+from engine.attribution.trak.linear_system import example_weights, temper
+from engine.attribution.trak.primal import gram, test_factors
 from engine.attribution.trak.solver import Solver
 
 TEMPERINGS = (0.25, 0.5, 0.75, 1.0)
@@ -26,7 +28,8 @@ SOFT_THRESHOLDS = (0.0, 0.25, 0.5, 1.0)
 """In standard deviations of each test example's scores."""
 
 Attribute = Callable[[Solver], Tensor]
-"""Scores `[n_test, n_train]` of one checkpoint by a solver's tempering and damping, not times Q."""
+"""Scores `[n_test, n_train]` of one checkpoint with a solver's tempering and damping, before
+multiplication by Q."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
     """For the dual solvers: one kernel serves every tempering and damping.
 
     Args:
-        kernel: From `make_kernel`; it stays as it is.
+        kernel: From `make_kernel`; it is not changed.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
     """
 
@@ -55,7 +58,7 @@ def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
 
 
 def attribute_by_features(train: Tensor, test: Tensor, out_to_loss: Tensor) -> Attribute:
-    """For the primal: one pass of features, `[n_train, p]` and `[n_test, p]`, serves all."""
+    """For the primal: features `[n_train, p]` and `[n_test, p]` serve every setting."""
 
     def attribute(solver: Solver) -> Tensor:
         return test_factors(gram([train], solver, out_to_loss), test, solver.damping) @ train.T
@@ -73,15 +76,16 @@ def tune(
     dampings: Sequence[float] = DAMPINGS,
     soft_thresholds: Sequence[float] = SOFT_THRESHOLDS,
 ) -> tuple[Solver, list[Trial]]:
-    """Return the solver with the settings that did best, and all that was tried.
+    """Return the solver with the best settings, and all settings that were tried.
 
     Args:
-        attribute: How this checkpoint attributes.
-        solver: With the settings that are kept unless others do better.
+        attribute: Computes the scores of this checkpoint.
+        solver: With the settings to start from; they stay unless others have a higher LDS.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
         masks: Of the validation runs, bool `[m, n_train]`.
         outputs: Of the validation runs, `[m, n_test]`.
-        temperings: To try; empty leaves the solver's. The others likewise.
+        temperings: Values to try; none keeps the solver's.
+        dampings, soft_thresholds: Likewise.
     """
     drawn = torch.from_numpy(masks.T.astype(np.float32)).to(out_to_loss)
     actual = np.ascontiguousarray(outputs.T)
@@ -91,7 +95,7 @@ def tune(
     def measure(candidate: Solver) -> float:
         key = candidate.tempering, candidate.damping
         if key not in raw:
-            raw.clear()  # the scores of one setting at a time are enough
+            raw.clear()  # one setting's scores at a time, to save memory
             raw[key] = attribute(candidate) * temper(out_to_loss, candidate)
         predicted = (soft_threshold(raw[key], candidate.soft_threshold) @ drawn).cpu().numpy()
         lds = float(spearman(predicted, actual).mean())
@@ -117,7 +121,7 @@ def tune(
 
 
 def soft_threshold(scores: Tensor, threshold: float) -> Tensor:
-    """Shrink each row towards 0 by `threshold` of its standard deviations."""
+    """Shrink each row toward 0 by `threshold` times its standard deviation."""
     if threshold == 0:
         return scores
     size = threshold * scores.std(dim=1, correction=0, keepdim=True)

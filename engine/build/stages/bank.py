@@ -1,8 +1,8 @@
-"""Train the subset runs: each a model on a random part of the training set, and what it says.
+"""Train the run bank: models on random subsets of the training set, and their outputs.
 
-One run is one shard: mask and outputs on both splits, and on request all logits and the weights.
-How many masks and seeds there are is no part of a run's fingerprint, so a bank grows by what is
-missing.
+Each run is one shard in `bank/`, with its mask and its outputs on both splits, and on request all
+logits and the weights. The numbers of masks and seeds are not part of a run's fingerprint, so a
+bank that grows keeps its existing runs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import draw_mask, fault, pack
+from engine.attribution.datamodels.run_bank import draw_mask, fault, pack
+from engine.build.models import initial_model, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import initial_model, recipe_fingerprint, versions
+from engine.build.stages.checkpoints import recipe_fingerprint
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.store.layout import SPLITS
@@ -27,12 +28,12 @@ from engine.study.run_banks import finished_runs, read_bank_import, run_seed, wa
 from engine.tasks import load_task
 
 CODE = 1
-"""Raised whenever the same spec would draw other masks or record other outputs."""
+"""Increment when the same spec would draw other masks or record other outputs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One subset run."""
+    """Train one subset run."""
 
     root: Path
     algorithm: str
@@ -42,10 +43,10 @@ class Job:
 
 
 def check_recipe(study: StudyReader, algorithm: str) -> None:
-    """Refuse a bank of an algorithm that says only where its weights are.
+    """Check that the algorithm has the training recipe that a run bank needs.
 
     Raises:
-        SpecError: Saying what to add.
+        SpecError: The algorithm has only `weights`, and no bank was imported for it.
     """
     spec = study.spec.algorithms[algorithm]
     if layout.bank_import_file(study.root, algorithm).exists():
@@ -53,23 +54,23 @@ def check_recipe(study: StudyReader, algorithm: str) -> None:
     if wanted_runs(study) and spec.weights and "epochs" not in spec.model_fields_set:
         raise SpecError(
             f"[subset_runs] trains models, but algorithms.{algorithm} has only `weights`. Add the "
-            "recipe that made them (epochs, batch_size, optimizer, learning_rate, ...), import a "
-            "bank (`dataloupe import bank`), or set subset_runs.masks = 0."
+            "recipe that trained them (epochs, batch_size, optimizer, learning_rate, ...), import "
+            "a bank (`dataloupe import bank`), or set subset_runs.masks = 0."
         )
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Train every missing subset run of an algorithm, unless its bank was made elsewhere.
+    """Train an algorithm's missing subset runs, unless its bank was imported.
 
     Raises:
-        StoreError: The imported bank belongs to other data.
+        StoreError: The imported bank was made for a different dataset.
     """
     study = run.study
     if about := read_bank_import(study, algorithm):
         if about.dataset != study.dataset.fingerprint:
             raise StoreError(
-                f"The imported run bank of {algorithm} belongs to other data than {study.root} has "
-                f"now. Import it again with --replace, or remove "
+                f"The imported run bank of {algorithm} was made for different data than "
+                f"{study.root} has now. Import it again with --replace, or remove "
                 f"{layout.bank_import_file(study.root, algorithm).parent}."
             )
         run.report(Progress("bank", algorithm, 1, 1))
@@ -79,11 +80,11 @@ def run(run: Run, algorithm: str) -> None:
         return
     _check(study, algorithm, sorted(there))
     jobs = [Job(study.root, algorithm, *one, run.device) for one in wanted if one not in there]
-    run.finish("bank", algorithm, train_run, jobs, len(wanted))
+    run.run_remaining("bank", algorithm, train_run, jobs, len(wanted))
 
 
 def _check(study: StudyReader, algorithm: str, runs: Sequence[tuple[int, int]]) -> None:
-    """Raise for all runs of another spec at once: there may be thousands to remove."""
+    """Raise one StaleError for all stale runs: there may be thousands to remove."""
     stale = []
     for mask, seed in runs:
         path = layout.run_file(study.root, algorithm, mask, seed)
@@ -109,7 +110,7 @@ def run_fingerprint(study: StudyReader, algorithm: str, mask: int, seed: int) ->
 
 
 def bank_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the whole bank, for what is computed from it."""
+    """Fingerprint of the whole bank, for the stages that use it."""
     if about := read_bank_import(study, algorithm):
         return about.fingerprint
     runs = [run_fingerprint(study, algorithm, *one) for one in wanted_runs(study)]

@@ -1,35 +1,33 @@
-"""Train the checkpoints (or take in the user's own) and record what each says of every example."""
+"""Train the checkpoints, or copy the user's, and record their outputs on every example.
+
+Weights go to `checkpoints/`. Logits, model outputs, out-to-loss gradients and embeddings of both
+splits go to `outputs/`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from engine import store
+from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.run import Run
 from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import SpecError
 from engine.store.layout import SPLITS
-from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, user_file
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
-if TYPE_CHECKING:
-    import torch
-
 CODE = 1
-"""Raised whenever the same spec would train other models or record other outputs."""
+"""Increment when the same spec would train other models or record other outputs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint to make and evaluate."""
+    """Make and evaluate one checkpoint."""
 
     root: Path
     algorithm: str
@@ -38,26 +36,26 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Make every missing checkpoint and its outputs."""
+    """Make missing checkpoints and their outputs."""
     study = run.study
     total = study.checkpoints(algorithm)
     jobs = []
     for checkpoint in range(total):
-        weights_are = checkpoint_fingerprint(study, algorithm, checkpoint)
-        outputs_are = outputs_fingerprint(study, algorithm, checkpoint)
-        files = {layout.checkpoint_file(study.root, algorithm, checkpoint): weights_are}
+        weights = checkpoint_fingerprint(study, algorithm, checkpoint)
+        outputs = outputs_fingerprint(study, algorithm, checkpoint)
+        files = {layout.checkpoint_file(study.root, algorithm, checkpoint): weights}
         files |= {
-            layout.outputs_file(study.root, algorithm, checkpoint, s): outputs_are for s in SPLITS
+            layout.outputs_file(study.root, algorithm, checkpoint, s): outputs for s in SPLITS
         }
-        # All are looked at, so that one of another spec is refused whatever else is missing.
-        there = [store.is_there(path, fingerprint) for path, fingerprint in files.items()]
-        if not all(there):
+        # Check every file, so that a stale one is refused even if another is missing.
+        exists = [store.is_there(path, fingerprint) for path, fingerprint in files.items()]
+        if not all(exists):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device))
-    run.finish("checkpoints", algorithm, make_checkpoint, jobs, total)
+    run.run_remaining("checkpoints", algorithm, make_checkpoint, jobs, total)
 
 
 def recipe_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of a learning algorithm on the study's data: what all its models share."""
+    """Fingerprint of a learning algorithm on the study's data, common to all its models."""
     spec = study.algorithms[algorithm]
     recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
     start = spec.initial_weights
@@ -85,19 +83,22 @@ _DIGESTS: FileCache[str] = FileCache(most=1024)
 
 def _digest(path: Path) -> str:
     if not path.is_file():
-        raise SpecError(f"{path}, which study.toml names as weights, does not exist.")
+        raise SpecError(
+            f"{path} does not exist, but study.toml lists it as weights. Correct the path, or put "
+            "the file there."
+        )
     return _DIGESTS.get(path, lambda: store.file_digest(path))
 
 
 def outputs_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
-    """Fingerprint of what one checkpoint says."""
+    """Fingerprint of one checkpoint's outputs."""
     return store.fingerprint_of(
         "outputs", CODE, checkpoint_fingerprint(study, algorithm, checkpoint)
     )
 
 
 def make_checkpoint(job: Job) -> None:
-    """Worker: train or load one model, keep its weights, then record its outputs."""
+    """Worker: train or load one model, store its weights, then record its outputs."""
     from engine.training.outputs import evaluate
     from engine.training.trainer import train
     from engine.training.weights import load_weights, save_weights
@@ -136,43 +137,3 @@ def make_checkpoint(job: Job) -> None:
             outputs_fingerprint(study, job.algorithm, job.checkpoint),
             {"device": job.device, **versions()},
         )
-
-
-def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
-    """The architecture of an algorithm, with seeded random weights."""
-    from engine.models import build_model
-
-    dataset = study.dataset
-    return build_model(
-        spec.architecture, spec.architecture_options, dataset.encoding, len(dataset.classes), seed
-    )
-
-
-def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
-    """What training starts from: the user's initial weights, or seeded random ones."""
-    from engine.training.weights import load_weights
-
-    model = untrained_model(study, spec, seed)
-    if spec.initial_weights:
-        load_weights(user_file(study, spec.initial_weights), model)
-    return model
-
-
-def load_checkpoint(
-    study: StudyReader, algorithm: str, checkpoint: int, device: str
-) -> torch.nn.Module:
-    """A trained checkpoint of the study, in eval mode on `device`."""
-    from engine.training.weights import load_weights
-
-    model = untrained_model(study, study.algorithms[algorithm], seed=0)
-    load_weights(layout.checkpoint_file(study.root, algorithm, checkpoint), model)
-    return model.to(device).eval()
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a result's bytes."""
-    import torch
-
-    import engine
-
-    return {"dataloupe": engine.__version__, "torch": torch.__version__, "numpy": np.__version__}

@@ -1,4 +1,8 @@
-"""Read, check and encode the dataset: row shards of arrays, tables and thumbnails."""
+"""Read, check and encode the dataset, in `data/`.
+
+For each split the stage writes row shards of arrays, tables and thumbnail sheets. `dataset.json`,
+written last, describes the dataset and holds its fingerprint.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,11 @@ if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
 
 CODE = 1
-"""Raised whenever the same source would be encoded differently."""
+"""Increment when the same source would be encoded differently."""
 
 
 def run(run: Run) -> None:
-    """Encode what is missing of both splits, then write what the dataset is."""
+    """Encode the missing shards of both splits, then describe the dataset."""
     study = run.study
     fingerprint = data_fingerprint(study)
     if study.has_data:
@@ -39,7 +43,7 @@ def run(run: Run) -> None:
             run.report(Progress("data", None, 1, 1))
             return
     run.report(Progress("data", None, 0, 1))
-    # The Hugging Face library takes seconds to import; a built study does not need it.
+    # The Hugging Face library takes seconds to import, and a built study does not need it.
     from engine.build.encoding import dataset_fingerprint, encode_split
     from engine.data.raw import raw_fingerprints
     from engine.data.sources import load_source
@@ -93,8 +97,10 @@ def run(run: Run) -> None:
 
 
 def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], fingerprint: str) -> None:
-    """Of a data stage that was interrupted, remove the shards whose rows changed meanwhile; and
-    note what the source holds, before anything is written."""
+    """Remove an interrupted stage's shards whose source rows have changed since.
+
+    Also record the source's fingerprints before anything is written.
+    """
     path = layout.data_begun_file(study.root)
     before = store.read_json(path, fingerprint)["raw"] if path.exists() else {}
     for split in SPLITS:
@@ -106,30 +112,30 @@ def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], fingerprin
 
 
 def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path]) -> None:
-    """Of a whole dataset some shards were lost, and read again: are they what they were?
+    """Check that shards which were lost and read again have not changed.
 
     Raises:
-        DataError: They are not, and were removed again: all else was made from what they were.
+        DataError: They have changed. They are removed, as all other files depend on the old data.
     """
     if study.has_data and study.dataset.fingerprint != fingerprint:
         for path in written:
             path.unlink()
         raise DataError(
-            f"{study.spec.data.source} is not what it was when {study.root} read it, and the two "
-            "are never mixed. Put it back as it was, or run `dataloupe build "
-            f"{study.root} --rebuild data`, which reads all of it anew."
+            f"{study.spec.data.source} has changed since {study.root} read it, and old and new "
+            "data are never mixed. Restore the source, or run `dataloupe build "
+            f"{study.root} --rebuild data`, which reads all data again."
         )
 
 
 def data_fingerprint(study: StudyReader) -> str:
-    """Fingerprint of the request for data. What was found is in `Dataset.fingerprint`."""
+    """Fingerprint of the spec's [data] and [task]; `Dataset.fingerprint` is that of the content."""
     return store.fingerprint_of(
         "data", CODE, study.spec.data.model_dump(), study.spec.task.model_dump()
     )
 
 
 def _first_missing(study: StudyReader, split: Split, rows: int, cell: int) -> int | None:
-    """The first shard that lacks a file; None if none does."""
+    """Number of the first shard with a missing file; None if no file is missing."""
     for shard, start in enumerate(range(0, rows, ROWS_PER_SHARD)):
         last = min(start + ROWS_PER_SHARD, rows) - 1
         sheets = range(start // SPRITES_PER_SHEET, last // SPRITES_PER_SHEET + 1) if cell else ()
@@ -151,7 +157,7 @@ def _write_shard(
     cell: int,
     fingerprint: str,
 ) -> Path:
-    """Write it; the file of its arrays, which is written last."""
+    """Write a shard's files, the arrays last; return the path of the arrays."""
     number = shard.start // ROWS_PER_SHARD
     thumbnails = shard.thumbnails or []
     sheets = {}
@@ -163,7 +169,7 @@ def _write_shard(
     labels = [classes[label] for label in shard.arrays["label"]]
     columns = {"id": shard.ids, "label": labels, **shard.columns}
     store.write_table(layout.table_file(study.root, split, number), pa.table(columns), fingerprint)
-    # A picture has no room for a checksum, so the arrays of the same rows carry it.
+    # A sprite sheet cannot hold its own checksum, so the arrays of the same rows do.
     metadata = {"sheets": sheets}
     path = layout.arrays_file(study.root, split, number)
     store.write_tensors(path, shard.arrays, fingerprint, metadata)

@@ -1,8 +1,10 @@
-"""Datamodels of every test prediction: a lasso on the run bank, and the hybrid whose prior is TRAK;
-on request also a lasso for what is said of every training example.
+"""Fit datamodels of every test output to the run bank: a lasso, and a hybrid with TRAK as hybrid.
 
-Settings are chosen on the validation runs with what was fitted to the fit runs alone; then both
-are fitted to fit and validation runs together. Test runs are never looked at.
+Scores, fit diagnostics and prediction intervals go to `methods/datamodel/` and `methods/hybrid/`;
+on request, lasso datamodels of the training examples' outputs go to `methods/datamodel/training/`.
+
+Hyperparameters are chosen on the validation runs after fitting to the fit runs; the final fit uses
+both. Test runs are never used.
 """
 
 from __future__ import annotations
@@ -11,14 +13,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import RunBank
-from engine.attribution.search.vector_index import evenly_spread
-from engine.attribution.sparse_scores import SparseRows
+from engine.attribution.datamodels.run_bank import RunBank
 from engine.build.method_files import write_method
 from engine.build.run import Run
 from engine.build.stages import search
@@ -27,23 +27,27 @@ from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
 from engine.study.score_matrices import read_score_matrix
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 CODE = 2
-"""Raised whenever the same runs would give other weights."""
+"""Increment when the same runs would give other weights."""
 
 MOST_TARGETS = 128
-"""Settings are chosen by so many test examples, evenly spread."""
+"""Number of test examples to choose hyperparameters on, evenly spread."""
 MOST_FOR_UNITS = 1024
-"""The units of attributions are learnt from so many, since more say more."""
+"""Number of test examples to fit the scale of TRAK's scores on, evenly spread."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One kind of datamodel to fit."""
+    """Fit one kind of datamodel."""
 
     root: Path
     algorithm: str
@@ -52,21 +56,21 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Fit what is missing. When a bank has grown, or TRAK has changed, it is fitted anew."""
+    """Fit missing datamodels, and refit those whose run bank or TRAK prior has changed."""
     study = run.study
     jobs = []
     for method in _FITS:
         path = layout.method_file(study.root, algorithm, method)
         fingerprint = datamodel_fingerprint(study, algorithm, method)
-        is_ours = path.exists() and store.json_fingerprint(path) == fingerprint
-        if is_ours and all(file.exists() for file in _files_of(study, algorithm, method)):
+        is_current = path.exists() and store.json_fingerprint(path) == fingerprint
+        if is_current and all(file.exists() for file in _files_of(study, algorithm, method)):
             continue
         if path.exists():
             for folder in (layout.search_folder, layout.method_folder):
                 shutil.rmtree(folder(study.root, algorithm, method), ignore_errors=True)
         jobs.append(Job(study.root, algorithm, method, run.device))
     wanted = len(_FITS) + int(study.spec.subset_runs.training_targets)
-    run.finish("datamodels", algorithm, fit, jobs, wanted)
+    run.run_remaining("datamodels", algorithm, fit, jobs, wanted)
     if study.spec.subset_runs.training_targets:
         fingerprint = datamodel_fingerprint(study, algorithm, DATAMODEL)
         paths = [
@@ -75,22 +79,22 @@ def run(run: Run, algorithm: str) -> None:
         ]
         done = all(store.is_there(path, fingerprint) for path in paths)
         job = Job(study.root, algorithm, DATAMODEL, run.device)
-        run.finish("datamodels", algorithm, fit_training, [] if done else [job], wanted)
+        run.run_remaining("datamodels", algorithm, fit_training, [] if done else [job], wanted)
     search.run(run, algorithm)
 
 
 def _files_of(study: StudyReader, algorithm: str, method: str) -> list[Path]:
-    """Scores, and what a fit leaves beside them."""
-    beside = layout.fit_file if method == DATAMODEL else layout.intervals_file
+    """The files of a method's scores, and of its fit diagnostics or intervals."""
+    extra_file = layout.fit_file if method == DATAMODEL else layout.intervals_file
     return [
         file(study.root, algorithm, method, shard)
-        for file in (layout.method_scores_file, beside)
+        for file in (layout.method_scores_file, extra_file)
         for shard in range(shard_count(study, "test"))
     ]
 
 
 def datamodel_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
-    """Fingerprint of one kind of datamodel: the bank, and TRAK where that is its prior."""
+    """Fingerprint of one kind of datamodel: the run bank, and TRAK's scores for the hybrid."""
     trak = scores_fingerprint(study, algorithm) if method == HYBRID else None
     return store.fingerprint_of(method, CODE, bank_fingerprint(study, algorithm), trak)
 
@@ -102,7 +106,7 @@ def fit(job: Job) -> None:
 
 
 def fit_training(job: Job) -> None:
-    """Worker: fit what is missing of the datamodels of training examples."""
+    """Worker: fit the missing datamodels of training examples."""
     from engine.attribution.datamodels.fit import DIAGNOSTICS, fit_datamodels
 
     study = StudyReader.open(job.root)
@@ -110,9 +114,9 @@ def fit_training(job: Job) -> None:
     bank = read_bank(study, job.algorithm)
     if bank.train is None:
         raise DataError(
-            "subset_runs.training_targets asks for datamodels of training examples, but the "
-            f"imported run bank of {job.algorithm} has no outputs on them: import one that has, "
-            "or leave training_targets out."
+            "subset_runs.training_targets requests datamodels of training examples, but the "
+            f"imported run bank of {job.algorithm} has no outputs on them. Import a bank that has "
+            "them, or remove training_targets."
         )
     both = bank.part("fit", "validation")
     outputs = cast(np.ndarray, both.train)
@@ -136,23 +140,23 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
         for n in range(shard_count(study, "test"))
     ]
 
-    def rows(tests: slice) -> SparseRows:
+    def rows(tests: slice) -> csr_array:
         found = fit_datamodels(both.masks, both.test[:, tests], both.held_out, device=job.device)
         arrays = {name: getattr(found, name) for name in ("bias", *DIAGNOSTICS)}
         store.write_tensors(fits[tests.start // ROWS_PER_SHARD], arrays, fingerprint)
-        return SparseRows(found.indptr, found.indices, found.values)
+        return found.weights
 
     def details() -> dict[str, Any]:
-        # λ was chosen by these runs, so their correlation flatters a little; the order of methods
-        # is not in doubt where it does.
+        # λ was chosen on these same runs, so the correlation is slightly optimistic: too little to
+        # change the order of the methods.
         found = np.concatenate([store.read_tensors(path)["correlation"] for path in fits])
-        words = f"{int(both.seeds.sum()):,} runs, lasso, λ of each prediction"
-        return {"settings": words, "validation_lds": float(found.mean())}
+        settings = f"{int(both.seeds.sum()):,} runs, lasso, λ per prediction"
+        return {"settings": settings, "validation_lds": float(found.mean())}
 
     badge = {
         "method": "Datamodel",
         "reason": "A sparse linear map from the training set to the output, fitted to subset runs "
-        "alone. A score is a change of the margin.",
+        "only. A score is a change in margin.",
         "runs": int(both.seeds.sum()),
     }
     write_method(study, job.algorithm, DATAMODEL, rows, badge, fingerprint, details)
@@ -161,11 +165,11 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
 def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     fingerprint = datamodel_fingerprint(study, job.algorithm, HYBRID)
     trak = read_score_matrix(study, job.algorithm, TRAK)
-    chosen_by, units_by = (
+    targets, unit_targets = (
         evenly_spread(trak.n_test, most) for most in (MOST_TARGETS, MOST_FOR_UNITS)
     )
 
@@ -173,23 +177,26 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         return torch.from_numpy(np.ascontiguousarray(array)).to(job.device)
 
     fitted, validation = bank.part("fit"), bank.part("validation")
-    settings, trials = prior.choose(
-        on_device(trak.rows(chosen_by)),
+    settings, trials = hybrid.choose(
+        on_device(trak.rows(targets)),
         on_device(fitted.masks),
-        on_device(fitted.test[:, chosen_by]),
+        on_device(fitted.test[:, targets]),
         on_device(validation.masks),
-        on_device(validation.test[:, chosen_by]),
+        on_device(validation.test[:, targets]),
     )
     both = bank.part("fit", "validation")
-    masks, judged = on_device(both.masks), on_device(bank.part("test").masks)
-    units = prior.output_units(
-        on_device(trak.rows(units_by)), masks, on_device(both.test[:, units_by]), settings.ridge
+    masks, test_masks = on_device(both.masks), on_device(bank.part("test").masks)
+    units = hybrid.output_units(
+        on_device(trak.rows(unit_targets)),
+        masks,
+        on_device(both.test[:, unit_targets]),
+        settings.ridge,
     )
 
     def rows(tests: slice) -> np.ndarray:
         numbers = np.arange(tests.start, tests.stop)
         tau, outputs = on_device(trak.rows(numbers)) * units, on_device(both.test[:, tests])
-        found = prior.fit(tau, masks, outputs, settings, judged)
+        found = hybrid.fit(tau, masks, outputs, settings, test_masks)
         path = layout.intervals_file(
             study.root, job.algorithm, HYBRID, tests.start // ROWS_PER_SHARD
         )
@@ -207,8 +214,8 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         rows,
         {
             "method": "Datamodel + TRAK",
-            "reason": "A datamodel fitted to subset runs, with TRAK as its prior. "
-            "A score is a change of the margin.",
+            "reason": "A datamodel fitted to subset runs, with TRAK as its hybrid. "
+            "A score is a change in margin.",
             "checkpoints": checkpoints,
             "runs": int(both.seeds.sum()),
         },

@@ -1,52 +1,54 @@
-"""What live queries need of a few checkpoints: their inverses and training traces."""
+"""Store what live queries need, in `live/`: inverses and training features of a few checkpoints.
+
+A live query attributes the prediction for an example from outside the study. `live.json` records
+how many checkpoints are kept for that, and why.
+"""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine import store
+from engine.build.batches import batches_of, stored_out_to_loss
+from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import load_checkpoint, outputs_fingerprint, versions
-from engine.build.stages.trak import (
-    attribution_fingerprint,
-    batches_of,
-    memory_per_worker,
-    stored_out_to_loss,
-    stored_solver,
-)
+from engine.build.solver import limit_workers, memory_per_worker
+from engine.build.stages.checkpoints import outputs_fingerprint
+from engine.build.stages.trak import attribution_fingerprint
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.records import Live
 from engine.study.examples import shard_count
-from engine.study.live_and_maps import read_live
+from engine.study.live_and_maps import read_live, traces_files
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.trak.gradients import Plan
+    from engine.attribution.trak.plan import Plan
     from engine.attribution.trak.solver import Solver
 
 CODE = 1
-"""Raised whenever the same checkpoints would leave something else."""
+"""Increment when the same checkpoints would give other files."""
 
 COMFORTABLE_BYTES = 2**30
-"""What `auto` lets a query read: a fifth of a second from memory."""
+"""Most bytes that a query may read with `auto`: a fifth of a second from memory."""
 MOST_BYTES = 2**33
-"""What `auto` lets a query with one checkpoint read."""
+"""Most bytes that a query with a single checkpoint may read with `auto`."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint to keep for live queries."""
+    """Prepare one checkpoint for live queries."""
 
     root: Path
     algorithm: str
@@ -56,9 +58,9 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Keep what is missing of an algorithm's live checkpoints.
+    """Compute an algorithm's missing live files.
 
-    What belongs to other scores is replaced without being asked about: nothing is made from it.
+    Stale files are replaced without asking, because no other file depends on them.
     """
     study = run.study
     decided = layout.live_file(study.root, algorithm)
@@ -70,24 +72,27 @@ def run(run: Run, algorithm: str) -> None:
     jobs = []
     for checkpoint in range(kept.checkpoints):
         path = layout.live_inverse_file(study.root, algorithm, checkpoint)
-        fits = live_checkpoint_fingerprint(study, algorithm, checkpoint)
-        files = [path, *_traces_files(study, algorithm, checkpoint)]
-        there = [store.is_there(file, fits) for file in files]
-        if not all(there):
+        expected = live_checkpoint_fingerprint(study, algorithm, checkpoint)
+        files = [path, *traces_files(study, algorithm, checkpoint)]
+        # Check every file, so that a stale one is refused even if another is missing.
+        exists = [store.is_there(file, expected) for file in files]
+        if not all(exists):
             memory = memory_per_worker(run)
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    run.finish("live", algorithm, keep_checkpoint, jobs, max(1, kept.checkpoints))
+    if jobs:
+        run = limit_workers(run, stored_solver(study, algorithm))
+    run.run_remaining("live", algorithm, keep_checkpoint, jobs, max(1, kept.checkpoints))
     if not decided.exists():
         store.write_json(decided, asdict(kept), fingerprint)
 
 
-# --- how many ----------------------------------------------------------------------------------
+# --- the number of checkpoints -----------------------------------------------------------------
 
 
 def choose(study: StudyReader, algorithm: str) -> Live:
-    """Decide how many checkpoints are kept."""
-    from engine.attribution.trak.gradients import plan_gradients
+    """Choose how many checkpoints to keep for live queries."""
     from engine.attribution.trak.kernel import first_examples, outer_layers
+    from engine.attribution.trak.make_plan import plan_gradients
 
     solver, n = stored_solver(study, algorithm), study.dataset.n_train
     if solver.kind == "primal":
@@ -99,15 +104,15 @@ def choose(study: StudyReader, algorithm: str) -> Live:
         outer = [plan.layers[path].weight for path in outer_layers(plan, model)]
         sides = sum(sum(plan.shapes[weight]) for weight in outer if weight is not None)
         kept = read = 4 * n * (n + solver.width + sides)
-    total, asked = study.checkpoints(algorithm), study.spec.live.checkpoints
+    total, requested = study.checkpoints(algorithm), study.spec.live.checkpoints
     fitting = COMFORTABLE_BYTES // read
-    if asked != "auto":
-        count, reason = min(asked, total), "study.toml asks for it"
+    if requested != "auto":
+        count, reason = min(requested, total), "set in study.toml"
     elif read > MOST_BYTES:
         count = 0
         reason = (
             f"a query would read {_gib(read)} for each checkpoint, more than {_gib(MOST_BYTES)}; "
-            "`checkpoints = 1` under [live] of study.toml has it done all the same"
+            "set `checkpoints = 1` under [live] in study.toml to allow it"
         )
     else:
         count = min(total, max(1, fitting))
@@ -120,7 +125,7 @@ def _gib(size: int) -> str:
 
 
 def live_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the decision."""
+    """Fingerprint of the choice of how many checkpoints to keep."""
     solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
     return store.fingerprint_of(
         "live",
@@ -131,7 +136,7 @@ def live_fingerprint(study: StudyReader, algorithm: str) -> str:
 
 
 def live_checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
-    """Fingerprint of what is kept of one checkpoint."""
+    """Fingerprint of one checkpoint's live files."""
     solver = stored_solver(study, algorithm)
     attribution = attribution_fingerprint(study, algorithm, checkpoint, solver)
     return store.fingerprint_of(
@@ -142,19 +147,11 @@ def live_checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: 
 # --- one checkpoint ----------------------------------------------------------------------------
 
 
-def _traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
-    """Where the traces of a dual's training examples are; the primal has its features."""
-    if stored_solver(study, algorithm).kind == "primal":
-        return []
-    shards = range(shard_count(study, "train"))
-    return [layout.live_traces_file(study.root, algorithm, checkpoint, shard) for shard in shards]
-
-
 def keep_checkpoint(job: Job) -> None:
-    """Worker: the traces of the training examples (dual), then the inverse."""
-    from engine.attribution.trak.gradients import plan_gradients
+    """Worker: write the training features (dual only), then the inverse."""
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import plan_as_json
+    from engine.attribution.trak.make_plan import plan_gradients
+    from engine.attribution.trak.new_examples import plan_as_json
 
     study = StudyReader.open(job.root)
     solver = stored_solver(study, job.algorithm)
@@ -162,8 +159,8 @@ def keep_checkpoint(job: Job) -> None:
     fingerprint = live_checkpoint_fingerprint(study, job.algorithm, job.checkpoint)
     train = batches_of(study, "train", job.device, study.spec.trak.batch_size)
     plan = plan_gradients(model, load_task(study.dataset.task).model_output, first_examples(train))
-    keep = _primal_inverse if solver.kind == "primal" else _dual_inverse
-    inverse = keep(study, job, model, plan, solver, fingerprint)
+    compute = _primal_inverse if solver.kind == "primal" else _dual_inverse
+    inverse = compute(study, job, model, plan, solver, fingerprint)
     metadata = {"plan": plan_as_json(plan), "device": job.device, **versions()}
     path = layout.live_inverse_file(study.root, job.algorithm, job.checkpoint)
     store.write_tensors(path, {"inverse": inverse}, fingerprint, metadata)
@@ -174,12 +171,12 @@ def _dual_inverse(
 ) -> np.ndarray:
     import torch
 
-    from engine.attribution.trak.live import dual_inverse, make_tracer
+    from engine.attribution.trak.new_examples import dual_inverse, make_tracer
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
     tracer = make_tracer(model, output, plan, solver, seed)
-    for shard, path in enumerate(_traces_files(study, job.algorithm, job.checkpoint)):
+    for shard, path in enumerate(traces_files(study, job.algorithm, job.checkpoint)):
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
@@ -194,9 +191,9 @@ def _primal_inverse(
 ) -> np.ndarray:
     import torch
 
-    from engine.attribution.trak.attribute import gram
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.live import make_tracer, primal_inverse
+    from engine.attribution.trak.new_examples import make_tracer, primal_inverse
+    from engine.attribution.trak.primal import gram
 
     shards = [
         store.read_tensors(layout.features_file(study.root, job.algorithm, job.checkpoint, shard))[
@@ -207,23 +204,15 @@ def _primal_inverse(
     output = load_task(study.dataset.task).model_output
     tracer = make_tracer(model, output, plan, solver, checkpoint_seed(study, job.checkpoint))
     first = first_examples(batches_of(study, "train", job.device, 16))
-    mine = tracer.trace(first)["features"]
-    stored = np.asarray(shards[0][: len(mine)])
-    if not np.allclose(mine, stored, rtol=1e-2, atol=1e-3 * np.abs(stored).max()):
+    computed = tracer.trace(first)["features"]
+    stored = np.asarray(shards[0][: len(computed)])
+    if not np.allclose(computed, stored, rtol=1e-2, atol=1e-3 * np.abs(stored).max()):
         raise StoreError(
-            f"Checkpoint {job.checkpoint} gives other features here than where it was attributed "
-            f"(on another device?). `dataloupe build {study.root} --rebuild trak` makes both here; "
-            "`checkpoints = 0` under [live] of study.toml goes without live queries."
+            f"Checkpoint {job.checkpoint} of {job.algorithm} gives different features than those "
+            "stored by the trak stage, perhaps because it ran on another device. Run `dataloupe "
+            f"build {study.root} --rebuild trak` to recompute both here, or set `checkpoints = 0` "
+            "under [live] in study.toml to do without live queries."
         )
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     total = gram((torch.from_numpy(np.array(shard)) for shard in shards), solver, q)
     return primal_inverse(total, solver.damping).numpy()
-
-
-def trace_shards(study: StudyReader, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
-    """Memory-mapped traces of the training examples at a kept checkpoint."""
-    files = _traces_files(study, algorithm, checkpoint)
-    if not files:
-        shards = range(shard_count(study, "train"))
-        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
-    return [store.read_tensors(file) for file in files]

@@ -1,4 +1,7 @@
-"""Draw maps: where every example lies in the plane, for every method, by UMAP and by PCA."""
+"""Lay out all examples in two dimensions, by UMAP and by PCA, in `maps/METHOD-{kind}.safetensors`.
+
+Each map shows the training and test vectors of one method, which the search stage computed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.search.maps import common_footing, pca, umap
+from engine.attribution.search.maps import comparable_rows, pca, umap
 from engine.build.run import Run
 from engine.build.stages.search import search_fingerprint
 from engine.store import layout
@@ -18,12 +21,12 @@ from engine.study.methods import scored_methods
 from engine.study.reader import StudyReader
 
 CODE = 1
-"""Raised whenever the same attribution space would be drawn otherwise."""
+"""Increment when the same vectors would be laid out differently."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One map."""
+    """Compute one map."""
 
     root: Path
     algorithm: str
@@ -32,34 +35,34 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Draw what is missing.
+    """Compute missing maps.
 
-    A map of other scores is replaced without being asked about: nothing is made from it.
+    Stale maps are replaced without asking, because no other file depends on them.
     """
     study = run.study
     wanted = [(method, kind) for method in scored_methods(study, algorithm) for kind in MAP_KINDS]
     jobs = [
         Job(study.root, algorithm, method, kind)
         for method, kind in wanted
-        if not _is_drawn(study, algorithm, method, kind)
+        if not _is_current(study, algorithm, method, kind)
     ]
-    run.finish("map", algorithm, draw, jobs, total=len(wanted))
+    run.run_remaining("map", algorithm, compute_map, jobs, total=len(wanted))
 
 
-def _is_drawn(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> bool:
+def _is_current(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> bool:
     path = layout.map_file(study.root, algorithm, method, kind)
     fingerprint = map_fingerprint(study, algorithm, method, kind)
     return path.exists() and store.tensors_fingerprint(path) == fingerprint
 
 
 def map_fingerprint(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> str:
-    """Fingerprint of a map: the attribution space it shows."""
-    space = search_fingerprint(study, algorithm, method)
-    return store.fingerprint_of("map", CODE, kind, space, study.spec.seed)
+    """Fingerprint of a map: that of the vectors it shows, its kind and the seed."""
+    vectors = search_fingerprint(study, algorithm, method)
+    return store.fingerprint_of("map", CODE, kind, vectors, study.spec.seed)
 
 
-def draw(job: Job) -> None:
-    """Worker: place train and test together."""
+def compute_map(job: Job) -> None:
+    """Worker: lay out training and test examples together."""
     study, algorithm, method = StudyReader.open(job.root), job.algorithm, job.method
     train = [
         store.read_tensors(layout.train_vectors_file(study.root, algorithm, method, shard))[
@@ -68,11 +71,11 @@ def draw(job: Job) -> None:
         for shard in range(shard_count(study, "train"))
     ]
     test = store.read_tensors(layout.test_vectors_file(study.root, algorithm, method))["vectors"]
-    rows = np.concatenate([common_footing(part) for part in (*train, test)])
-    place = pca(rows) if job.kind == "pca" else umap(rows, study.spec.seed)
+    rows = np.concatenate([comparable_rows(part) for part in (*train, test)])
+    positions = pca(rows) if job.kind == "pca" else umap(rows, study.spec.seed)
     n_train = study.dataset.n_train
     store.write_tensors(
         layout.map_file(study.root, algorithm, method, job.kind),
-        {"train": place[:n_train], "test": place[n_train:]},
+        {"train": positions[:n_train], "test": positions[n_train:]},
         map_fingerprint(study, algorithm, method, job.kind),
     )

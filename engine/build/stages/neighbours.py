@@ -1,7 +1,9 @@
-"""Which training examples each example is most like: an index over embeddings, and the nearest.
+"""Find each example's nearest training examples by the cosine similarity of their embeddings.
 
-The nearest training examples are stored for every test example and for every training example
-(itself left out), in row shards. A model that gives no embeddings has none; that is then said.
+The stage reads the checkpoints' embeddings and writes to `neighbours/`: a FAISS index of the
+training embeddings, row shards with the nearest training examples of every test and training
+example (itself excluded), and `similarity.json` with the index's recall. Models without embeddings
+only get `similarity.json`, which says so.
 """
 
 from __future__ import annotations
@@ -19,34 +21,30 @@ from engine.attribution.search.similarity import (
     measure_recall,
     nearest,
 )
-from engine.attribution.search.vector_index import (
-    build_index,
-    evenly_spread,
-    index_from_array,
-    index_to_array,
-)
+from engine.attribution.search.vector_index import build_index, index_from_array, index_to_array
 from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Progress
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.neighbours import read_embeddings
 from engine.study.reader import StudyReader
 
 CODE = 1
-"""Raised whenever the same embeddings would be indexed or compared differently."""
+"""Increment when the same embeddings would be indexed or compared differently."""
 
 NEIGHBOURS = 100
-"""How many are stored for every example."""
+"""Nearest training examples to store for each example."""
 
 RECALL_QUERIES = 200
-"""Test examples that recall is measured on, evenly spread."""
+"""Number of test examples to measure recall on, evenly spread."""
 
 
 @dataclass(frozen=True)
 class IndexJob:
-    """One algorithm's training embeddings to index."""
+    """Index one algorithm's training embeddings."""
 
     root: Path
     algorithm: str
@@ -54,7 +52,7 @@ class IndexJob:
 
 @dataclass(frozen=True)
 class Job:
-    """One shard of examples whose neighbours are to be found."""
+    """Find the neighbors of one shard of examples."""
 
     root: Path
     algorithm: str
@@ -63,7 +61,7 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Make what is missing of an algorithm's index and neighbours."""
+    """Compute an algorithm's missing index and neighbor files."""
     study = run.study
     summary = layout.similarity_file(study.root, algorithm)
     fingerprint = neighbours_fingerprint(study, algorithm)
@@ -105,7 +103,7 @@ def _write_summary(
 
 
 def used_checkpoints(study: StudyReader, algorithm: str) -> int:
-    """How many checkpoints likeness is the mean over; 0 where they give no embeddings."""
+    """Number of checkpoints to average similarities over; 0 if the models have no embeddings."""
     outputs = store.read_tensors(layout.outputs_file(study.root, algorithm, 0, "train"))
     if "embeddings" not in outputs:
         return 0
@@ -114,7 +112,7 @@ def used_checkpoints(study: StudyReader, algorithm: str) -> int:
 
 
 def neighbours_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the index and of all neighbours."""
+    """Fingerprint of the index and of all neighbors."""
     used = range(used_checkpoints(study, algorithm))
     return store.fingerprint_of(
         "neighbours",
@@ -125,7 +123,7 @@ def neighbours_fingerprint(study: StudyReader, algorithm: str) -> str:
 
 
 def build(job: IndexJob) -> None:
-    """Worker: index the training embeddings and measure what the index misses."""
+    """Worker: index the training embeddings and measure the index's recall."""
     study = StudyReader.open(job.root)
     used = used_checkpoints(study, job.algorithm)
     train, test = (read_embeddings(study, split, used, job.algorithm) for split in SPLITS)
@@ -153,7 +151,7 @@ def build(job: IndexJob) -> None:
 
 
 def find(job: Job) -> None:
-    """Worker: the nearest training examples of one shard of examples."""
+    """Worker: find the nearest training examples of one shard of examples."""
     study = StudyReader.open(job.root)
     path = layout.neighbours_index_file(study.root, job.algorithm)
     metadata = store.read_metadata(path)
@@ -163,9 +161,9 @@ def find(job: Job) -> None:
     start = job.shard * ROWS_PER_SHARD
     rows = range(start, min(start + ROWS_PER_SHARD, study.dataset.rows(job.split)))
     queries = read_embeddings(study, job.split, used, job.algorithm).rows(rows)
-    itself = np.array(rows) if job.split == "train" else None
-    k = min(NEIGHBOURS, embeddings.shape[0] - (itself is not None))
-    found = nearest(index, embeddings, queries, k, metadata["candidates"], itself)
+    excluded = np.array(rows) if job.split == "train" else None
+    k = min(NEIGHBOURS, embeddings.shape[0] - (excluded is not None))
+    found = nearest(index, embeddings, queries, k, metadata["candidates"], excluded)
     store.write_tensors(
         layout.neighbours_file(study.root, job.algorithm, job.split, job.shard),
         {"index": found.index, "similarity": found.similarity},

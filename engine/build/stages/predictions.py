@@ -1,4 +1,7 @@
-"""What an algorithm's checkpoints say together of every example."""
+"""Average the checkpoints' outputs into one prediction per example (`predictions/{split}.parquet`).
+
+Mean probabilities give the predicted class and the confidence; the mean output is the margin.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,17 @@ from engine.store.records import Progress
 from engine.study.reader import StudyReader
 
 CODE = 1
-"""Raised whenever the same outputs would be averaged differently."""
+"""Increment when the same outputs would be averaged differently."""
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Average the checkpoints on both splits, unless that is done."""
+    """Average the checkpoints' outputs on both splits where that is not done yet."""
     for split in SPLITS:
         _average(run.study, algorithm, split)
     run.report(Progress("predictions", algorithm, 1, 1))
 
 
 def _average(study: StudyReader, algorithm: str, split: Split) -> None:
-    """Average the checkpoints: mean probabilities decide, mean model outputs are the margin."""
     total = study.checkpoints(algorithm)
     path = layout.predictions_file(study.root, algorithm, split)
     fingerprint = store.fingerprint_of(

@@ -1,4 +1,9 @@
-"""Judge every method's scores by the test runs of the bank, which no choice was made on."""
+"""Evaluate every method on the run bank's test runs, which were not used for any choice.
+
+`quality/quality.json` gets each method's LDS, calibration and coverage, those of baselines, and LDS
+by number of checkpoints and runs. `quality/METHOD.safetensors` gets the predicted and actual
+outputs of the test runs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import RunBank
+from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.evaluation.calibration import NINETY, calibrate
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
 from engine.attribution.evaluation.quality import (
@@ -19,31 +24,32 @@ from engine.attribution.evaluation.quality import (
     Point,
     Quality,
 )
-from engine.attribution.scores import DenseScores, Scores
-from engine.attribution.search.vector_index import evenly_spread
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.matrix import Scores
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.run import Run
 from engine.build.stages.bank import bank_fingerprint
-from engine.build.stages.checkpoints import load_checkpoint
 from engine.build.stages.datamodels import MOST_TARGETS
-from engine.build.stages.search import scores_are
-from engine.build.stages.trak import batches_of, mean_out_to_loss, stored_out_to_loss, stored_solver
+from engine.build.stages.search import method_fingerprint
 from engine.store import layout
 from engine.store.layout import HYBRID, SPLITS, TRAK
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import is_tuned, read_bank, wants_bank
-from engine.study.score_matrices import read_factor_scores, read_score_matrix
+from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 CODE = 2
-"""Raised whenever the same runs would judge otherwise."""
+"""Increment when the same runs would give another evaluation."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One algorithm's methods to judge."""
+    """Evaluate one algorithm's methods."""
 
     root: Path
     algorithm: str
@@ -51,9 +57,9 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Judge an algorithm's methods, unless that is done.
+    """Evaluate an algorithm's methods, unless that is done.
 
-    A judgement of other scores is replaced without being asked about: nothing is made from it.
+    A stale evaluation is replaced without asking, because no other file depends on it.
     """
     study = run.study
     if not wants_bank(study, algorithm):
@@ -66,50 +72,51 @@ def run(run: Run, algorithm: str) -> None:
         layout.predicted_file(study.root, algorithm, name).exists() for name in methods
     )
     jobs = [] if done else [Job(study.root, algorithm, run.device)]
-    run.finish("quality", algorithm, judge, jobs, total=1)
+    run.run_remaining("quality", algorithm, evaluate_methods, jobs, total=1)
 
 
 def quality_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the judgement: the bank, and every method's scores."""
+    """Fingerprint of the evaluation: the bank, and every method's scores."""
     methods = scored_methods(study, algorithm)
-    scores = {method: scores_are(study, algorithm, method) for method in methods}
+    scores = {method: method_fingerprint(study, algorithm, method) for method in methods}
     return store.fingerprint_of("quality", CODE, bank_fingerprint(study, algorithm), scores)
 
 
-def judge(job: Job) -> None:
-    """Worker: measure every method and the baselines; what each predicts is kept beside it."""
+def evaluate_methods(job: Job) -> None:
+    """Worker: evaluate every method and the baselines, and write the methods' predictions."""
     study, algorithm = StudyReader.open(job.root), job.algorithm
     fingerprint = quality_fingerprint(study, algorithm)
     bank = read_bank(study, algorithm, train=False)
     validation, test = bank.part("validation"), bank.part("test")
-    level = bank.part("fit", "validation").test.mean(axis=0)
+    mean_outputs = bank.part("fit", "validation").test.mean(axis=0)
     labels = study.table("test")["label"].to_numpy()
     found: dict[str, MethodQuality] = {}
     for method in scored_methods(study, algorithm):
         scores = read_score_matrix(study, algorithm, method)
-        title, settings, chosen_by = _about(study, algorithm, method)
-        if chosen_by is None:
+        title, settings, validation_lds = _describe(study, algorithm, method)
+        if validation_lds is None:
             on_validation = predict(scores, validation.masks)
-            chosen_by = float(spearman(on_validation, _rows(validation.test)).mean())
+            validation_lds = float(spearman(on_validation, _rows(validation.test)).mean())
         predicted = predict(scores, test.masks)
-        judged = _judge(title, settings, predicted, test, labels, chosen_by)
+        quality = _evaluate(title, settings, predicted, test, labels, validation_lds)
         arrays = {"actual": _rows(test.test)}
         if layout.intervals_file(study.root, algorithm, method, 0).exists():
             arrays |= _intervals(study, algorithm, method)
-            off = np.abs(arrays["predicted"] - arrays["actual"])
-            judged = replace(judged, coverage=float((off < NINETY * arrays["deviation"]).mean()))
+            error = np.abs(arrays["predicted"] - arrays["actual"])
+            coverage = float((error < NINETY * arrays["deviation"]).mean())
+            quality = replace(quality, coverage=coverage)
         else:
-            # Without a calibration the order of predictions still shows, in the scores' own unit.
-            slope = 1.0 if judged.calibration is None else judged.calibration.slope.mean
-            arrays["predicted"] = _in_output_units(predicted, slope, level)
+            # Without a calibration, predictions stay in the scores' unit: their order still counts.
+            slope = 1.0 if quality.calibration is None else quality.calibration.slope.mean
+            arrays["predicted"] = _in_output_units(predicted, slope, mean_outputs)
         store.write_tensors(
             layout.predicted_file(study.root, algorithm, method), arrays, fingerprint
         )
-        found[method] = judged
+        found[method] = quality
     preferred = max(found, key=lambda name: found[name].validation_lds or -1.0)
     for name, title, settings, predicted in baselines(study, algorithm, test.masks, job.device):
-        found[name] = _judge(title, settings, predicted, test, labels, None)
-    quality = Quality(
+        found[name] = _evaluate(title, settings, predicted, test, labels, None)
+    report = Quality(
         masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
         seeds=int(bank.seeds.min()),
         alpha=round(float(bank.masks.mean()), 3),
@@ -120,15 +127,22 @@ def judge(job: Job) -> None:
         runs=list(by_runs(study, algorithm, bank, job.device)),
         tuning=_trials(study, algorithm),
     )
-    store.write_json(layout.quality_file(study.root, algorithm), quality.to_dict(), fingerprint)
+    store.write_json(layout.quality_file(study.root, algorithm), report.to_dict(), fingerprint)
 
 
-def _about(study: StudyReader, algorithm: str, method: str) -> tuple[str, str, float | None]:
-    """(title, settings, LDS on validation runs, where the method was fitted to them since)."""
+def _describe(study: StudyReader, algorithm: str, method: str) -> tuple[str, str, float | None]:
+    """Return (title, settings, validation LDS).
+
+    The LDS is given only for methods that were fitted to the validation runs after choosing their
+    hyperparameters: it can no longer be measured on their scores.
+    """
     if method == TRAK:
         solver = stored_solver(study, algorithm)
-        words = f"{study.checkpoints(algorithm)} checkpoints, {solver.kind}, λ {solver.damping:g}, "
-        return "TRAK", f"{words}t {solver.tempering:g}, threshold {solver.soft_threshold:g}", None
+        settings = (
+            f"{study.checkpoints(algorithm)} checkpoints, {solver.kind}, λ {solver.damping:g}, "
+            f"t {solver.tempering:g}, threshold {solver.soft_threshold:g}"
+        )
+        return "TRAK", settings, None
     about = store.read_json(layout.method_file(study.root, algorithm, method))
     return about["badge"]["method"], about.get("settings", ""), about.get("validation_lds")
 
@@ -140,7 +154,7 @@ def _trials(study: StudyReader, algorithm: str) -> list[dict[str, float]]:
 
 
 def predict(scores: Scores, masks: np.ndarray) -> np.ndarray:
-    """Sum of the scores of each mask's training examples: float32 `[n_test, m]`."""
+    """Sum of the scores of each mask's training examples, float32 `[n_test, masks]`."""
     total = np.zeros((scores.n_test, len(masks)), np.float32)
     for start, block in scores.blocks():
         total += block @ masks[:, start : start + block.shape[1]].T.astype(np.float32)
@@ -148,19 +162,19 @@ def predict(scores: Scores, masks: np.ndarray) -> np.ndarray:
 
 
 def _rows(outputs: np.ndarray) -> np.ndarray:
-    """Outputs `[m, n_test]` as `[n_test, m]`, each test example's together."""
+    """Transpose outputs `[masks, n_test]` to contiguous rows `[n_test, masks]`."""
     return np.ascontiguousarray(outputs.T)
 
 
-def _in_output_units(predicted: np.ndarray, slope: float, level: np.ndarray) -> np.ndarray:
-    """Predictions `[n_test, m]` about their means, times the slope, at the outputs' level."""
+def _in_output_units(predicted: np.ndarray, slope: float, mean_outputs: np.ndarray) -> np.ndarray:
+    """Center predictions `[n_test, masks]`, scale them by the slope, and add the mean outputs."""
     changes = slope * (predicted - predicted.mean(axis=1, keepdims=True))
-    outputs: np.ndarray = (changes + level[:, None]).astype(np.float32)
+    outputs: np.ndarray = (changes + mean_outputs[:, None]).astype(np.float32)
     return outputs
 
 
 def _intervals(study: StudyReader, algorithm: str, method: str) -> dict[str, np.ndarray]:
-    """`predicted` and `deviation` `[n_test, m]` of the test runs, as the method states them."""
+    """The method's own `predicted` and `deviation` for the test runs, `[n_test, masks]` each."""
     shards = range(shard_count(study, "test"))
     stored = [
         store.read_tensors(layout.intervals_file(study.root, algorithm, method, n)) for n in shards
@@ -168,7 +182,7 @@ def _intervals(study: StudyReader, algorithm: str, method: str) -> dict[str, np.
     return {name: np.concatenate([shard[name] for shard in stored]) for name in stored[0]}
 
 
-def _judge(
+def _evaluate(
     title: str,
     settings: str,
     predicted: np.ndarray,
@@ -196,7 +210,7 @@ def _judge(
 
 def _calibration(predicted: np.ndarray, actual: np.ndarray) -> Calibration | None:
     found = calibrate(predicted, actual)
-    if found is None or found.low <= 0:  # a slope that may be 0 gives no unit
+    if found is None or found.low <= 0:  # a slope that may be 0 cannot define a unit
         return None
     return Calibration(Measured(found.slope, found.low, found.high), found.r_squared)
 
@@ -211,9 +225,10 @@ def _measured(lds: Lds) -> Measured:
 def baselines(
     study: StudyReader, algorithm: str, masks: np.ndarray, device: str
 ) -> Iterator[tuple[str, str, str, np.ndarray]]:
-    """Yield (name, title, settings, predicted outputs `[n_test, m]`) of simpler scores.
+    """Yield (name, title, settings, predicted outputs `[n_test, masks]`) of simpler methods.
 
-    Both are inner products, so the sum over a mask is taken before the product with the tests.
+    Both scores are inner products, so the sum over a mask is taken before the product with the test
+    examples.
     """
     gradients = _gradient_dot(study, algorithm, masks, device)
     yield "gradient-dot", "Gradient dot product", "1 checkpoint", gradients
@@ -226,7 +241,7 @@ def baselines(
 def _embedding_similarity(
     study: StudyReader, algorithm: str, masks: np.ndarray
 ) -> np.ndarray | None:
-    """Cosine similarity of embeddings, mean over checkpoints; None where a model has none."""
+    """Sum of cosine similarities over each mask and all checkpoints; None without embeddings."""
     total = np.zeros((study.dataset.n_test, len(masks)), np.float32)
     for checkpoint in range(study.checkpoints(algorithm)):
         units = []
@@ -244,11 +259,11 @@ def _embedding_similarity(
 
 
 def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device: str) -> np.ndarray:
-    """Q_i ∇f(z_i)·∇f(x), projected as with the primal solver, at the first checkpoint."""
+    """Sum of Q_i ∇f(z_i)·∇f(x) over each mask, with projected gradients of the first checkpoint."""
     import torch
 
-    from engine.attribution.trak.attribute import primal_projection
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import primal_projection
     from engine.attribution.trak.projection import features
 
     spec = study.spec.trak
@@ -260,24 +275,24 @@ def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device:
         model, output, first_examples(train), solver, checkpoint_seed(study, 0)
     )
     q = stored_out_to_loss(study, algorithm, 0)
-    drawn = torch.from_numpy(masks * q).to(device)
+    weights = torch.from_numpy(masks * q).to(device)
     total, row = torch.zeros((), device=device), 0
     for block in features(model, output, train(), projection):
-        total = total + drawn[:, row : row + len(block)] @ block
+        total = total + weights[:, row : row + len(block)] @ block
         row += len(block)
     predicted = [block @ total.T for block in features(model, output, test(), projection)]
     found: np.ndarray = torch.cat(predicted).cpu().numpy()
     return found
 
 
-# --- more checkpoints --------------------------------------------------------------------------
+# --- by number of checkpoints ------------------------------------------------------------------
 
 
 def by_checkpoints(study: StudyReader, algorithm: str, test: RunBank) -> Iterator[Point]:
-    """LDS of TRAK with its first 1, 2, 5, 10, 20, … checkpoints, before any soft threshold."""
-    actual, drawn = _rows(test.test), test.masks.T.astype(np.float32)
+    """Yield the LDS of TRAK with its first 1, 2, 5, 10, 20, … checkpoints, not thresholded."""
+    actual, masks = _rows(test.test), test.masks.T.astype(np.float32)
     for count in _counts(study.checkpoints(algorithm)):
-        predicted = _of_first_checkpoints(study, algorithm, count, drawn)
+        predicted = _predict_with_first(study, algorithm, count, masks)
         yield Point(TRAK, count, _measured(lds_of_predictions(predicted, actual)))
 
 
@@ -286,37 +301,42 @@ def _counts(most: int) -> list[int]:
     return [*(step for step in steps if step < most), most]
 
 
-def _of_first_checkpoints(
-    study: StudyReader, algorithm: str, count: int, drawn: np.ndarray
+def _predict_with_first(
+    study: StudyReader, algorithm: str, count: int, masks: np.ndarray
 ) -> np.ndarray:
+    """Outputs `[n_test, masks]` predicted with the first `count` checkpoints.
+
+    Args:
+        masks: Float32 `[n_train, masks]`.
+    """
     solver = stored_solver(study, algorithm)
     weight = mean_out_to_loss(study, algorithm, count, solver)
     if solver.kind == "primal":
-        return read_factor_scores(study, algorithm, count, weight).matmat(drawn)
-    total = np.zeros((study.dataset.n_test, drawn.shape[1]), np.float32)
+        return read_factor_scores(study, algorithm, count, weight).matmat(masks)
+    total = np.zeros((study.dataset.n_test, masks.shape[1]), np.float32)
     for checkpoint in range(count):
         dual = store.read_tensors(layout.dual_file(study.root, algorithm, checkpoint))["scores"]
-        total += DenseScores([dual]).matmat(drawn * weight[:, None]) / np.float32(count)
+        total += DenseScores([dual]).matmat(masks * weight[:, None]) / np.float32(count)
     return total
 
 
-# --- more runs ---------------------------------------------------------------------------------
+# --- by number of runs -------------------------------------------------------------------------
 
 
 def by_runs(study: StudyReader, algorithm: str, bank: RunBank, device: str) -> Iterator[Point]:
-    """LDS of the hybrid fitted to an eighth, a quarter, half and all of its masks, by some targets.
+    """Yield the LDS of the hybrid fitted to an eighth, a quarter, a half and all of its masks.
 
-    Its settings are those chosen with all of them.
+    It is measured on `MOST_TARGETS` test examples, with the hyperparameters chosen on all masks.
     """
     import torch
 
-    from engine.attribution.datamodels import prior
+    from engine.attribution.datamodels import hybrid
 
     path = layout.method_file(study.root, algorithm, HYBRID)
     if not path.exists():
         return
     about, test = store.read_json(path), bank.part("test")
-    settings = prior.Settings(about["ridge"], about["flat"], about["noise"])
+    settings = hybrid.Settings(about["ridge"], about["flat"], about["noise"])
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     tau = torch.from_numpy(read_score_matrix(study, algorithm, TRAK).rows(targets)).to(device)
     both = bank.part("fit", "validation")
@@ -326,8 +346,8 @@ def by_runs(study: StudyReader, algorithm: str, bank: RunBank, device: str) -> I
             continue
         masks = torch.from_numpy(both.masks[:count]).to(device)
         outputs = torch.from_numpy(both.test[:count, targets]).to(device)
-        mean = tau * prior.output_units(tau, masks, outputs, settings.ridge)
-        weights = prior.fit(mean, masks, outputs, settings).weights.cpu().numpy()
+        mean = tau * hybrid.output_units(tau, masks, outputs, settings.ridge)
+        weights = hybrid.fit(mean, masks, outputs, settings).weights.cpu().numpy()
         predicted = weights @ test.masks.T.astype(np.float32)
         measured = _measured(lds_of_predictions(predicted, test.test[:, targets].T))
         yield Point(HYBRID, int(both.seeds[:count].sum()), measured)

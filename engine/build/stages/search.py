@@ -1,4 +1,9 @@
-"""Rank and index: exact top-k and sums of both signs, and the FAISS index with its recall."""
+"""Rank and index every method's scores for search, in `search/METHOD/`.
+
+From the scores of all examples the stage computes the exact top-k of both signs for every test and
+training example (`top/`), sums of both signs (`totals`), low-rank vectors (`vectors/`), and a FAISS
+index over them with its measured recall.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import RowShards, Scores, TopK, Totals, merge, top_k
+from engine.attribution.scores.matrix import Scores
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.scores.top_k import TopK, merge, top_k
+from engine.attribution.scores.totals import Totals
+from engine.attribution.search.attribution_space import attribution_space
 from engine.attribution.search.vector_index import (
-    attribution_space,
     build_index,
     choose_index,
-    evenly_spread,
     index_to_array,
     measure_recall,
 )
@@ -22,21 +29,22 @@ from engine.build.run import Run
 from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, TRAK
+from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
 CODE = 1
-"""Raised whenever the same scores would be ranked or indexed differently."""
+"""Increment when the same scores would be ranked or indexed differently."""
 
 RECALL_QUERIES = 200
-"""Test examples that recall is measured on, evenly spread."""
+"""Number of test examples to measure recall on, evenly spread."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method's scores of an algorithm to rank and index."""
+    """Rank and index one method's scores of an algorithm."""
 
     root: Path
     algorithm: str
@@ -44,23 +52,23 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Rank and index the scores of every method that has some, unless that is done."""
+    """Rank and index the scores of every method where that is not done yet."""
     methods = scored_methods(run.study, algorithm)
     jobs = [
         Job(run.study.root, algorithm, method)
         for method in methods
         if not _is_done(run.study, algorithm, method)
     ]
-    run.finish("search", algorithm, rank_and_index, jobs, len(methods))
+    run.run_remaining("search", algorithm, rank_and_index, jobs, len(methods))
 
 
 def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
-    """Whether all files are there. Raises StaleError where they were made from other scores."""
-    done = layout.search_file(study.root, algorithm, method)
-    if done.exists():
-        store.read_json(done, search_fingerprint(study, algorithm, method))
+    """Whether all files exist. Raises StaleError if they were made from other scores."""
+    summary = layout.search_file(study.root, algorithm, method)
+    if summary.exists():
+        store.read_json(summary, search_fingerprint(study, algorithm, method))
     files = [
-        done,
+        summary,
         layout.index_file(study.root, algorithm, method),
         layout.top_test_file(study.root, algorithm, method),
         layout.test_vectors_file(study.root, algorithm, method),
@@ -76,19 +84,19 @@ def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
 
 def search_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of the ranking and the index."""
-    scores = scores_are(study, algorithm, method)
+    scores = method_fingerprint(study, algorithm, method)
     return store.fingerprint_of("search", CODE, scores, study.spec.search.model_dump())
 
 
-def scores_are(study: StudyReader, algorithm: str, method: str) -> str:
-    """Fingerprint of a method's scores."""
+def method_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
+    """Fingerprint of a method's scores, TRAK or another."""
     if method == TRAK:
         return scores_fingerprint(study, algorithm)
     return store.json_fingerprint(layout.method_file(study.root, algorithm, method))
 
 
 def rank_and_index(job: Job) -> None:
-    """Worker: write the top-k shards, the vectors, the index and last what was measured of it."""
+    """Worker: write the top-k shards, the vectors, the index and, last, the summary."""
     study = StudyReader.open(job.root)
     algorithm, method = job.algorithm, job.method
     scores = read_score_matrix(study, algorithm, method)
@@ -109,11 +117,11 @@ def rank_and_index(job: Job) -> None:
         vectors.append(store.read_tensors(path)["vectors"])
     kind, reason = choose_index(study.dataset.n_train, queries.shape[1])
     if spec.index != "auto":
-        kind, reason = spec.index, "study.toml asks for it"
+        kind, reason = spec.index, "set in study.toml"
     index = build_index(RowShards.of(vectors), kind, seed=study.spec.seed)
     tests = evenly_spread(scores.n_test, RECALL_QUERIES)
     sample = TopK(**{name: array[tests] for name, array in asdict(truth).items()})
-    # An inverted file is told here how many clusters to search, so it is stored after.
+    # This sets how many clusters an inverted file searches, so the index is stored afterwards.
     recall = measure_recall(index, queries[tests], partial(scores.pairs, tests), sample)
     store.write_tensors(
         layout.index_file(study.root, algorithm, method),
@@ -146,7 +154,7 @@ def _row_ranges(rows: int) -> list[range]:
 def _rank(
     study: StudyReader, algorithm: str, method: str, scores: Scores, fingerprint: str
 ) -> TopK:
-    """Write the exact top-k and the sums of both sides; return the top-k of the test examples."""
+    """Write the exact top-k and the sums of both signs; return the top-k of the test examples."""
     k = study.spec.search.top_k
     best: TopK | None = None
     totals = Totals.zeros(scores.n_test, scores.n_train)

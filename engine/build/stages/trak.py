@@ -1,54 +1,47 @@
-"""Attribute every test prediction to the training data: TRAK, checkpoint by checkpoint.
+"""Attribute every test prediction to the training data with TRAK, in `trak/`.
 
-On a dual solver a checkpoint's scores are one shard; the mean over checkpoints, weighted by the
-mean out-to-loss gradient, is then written in shards of test rows. On the primal solver a
-checkpoint's training features are row shards and its solved test features one shard; scores are
-products of the two, taken where they are needed and never stored.
+With a dual solver, the scores of each checkpoint are one shard; their mean over checkpoints, times
+the mean out-to-loss gradient, is then written in shards of test rows. With the primal solver, each
+checkpoint gets row shards of training features and one shard of solved test features; scores are
+products of the two, computed on demand and never stored.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine import store
-from engine.attribution.scores import combine
+from engine.attribution.scores.factors import combine
 from engine.attribution.trak.solver import Solver
+from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
-from engine.build.stages.checkpoints import (
-    checkpoint_fingerprint,
-    load_checkpoint,
-    outputs_fingerprint,
-    versions,
-)
+from engine.build.solver import limit_workers, memory_per_worker, plan_solver, tuned_settings
+from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
-from engine.study.examples import read_stacked_arrays, shard_count
+from engine.study.examples import shard_count
 from engine.study.models import checkpoint_seed
-from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
-from engine.study.run_banks import is_tuned
-from engine.study.score_matrices import read_score_matrix
+from engine.study.score_matrices import read_score_matrix, stored_solver
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.scores import Scores
-    from engine.tasks import Batch
+    from engine.attribution.scores.matrix import Scores
 
 CODE = 2
-"""Raised whenever the same checkpoints would get other scores."""
+"""Increment when the same checkpoints would give other scores."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One checkpoint to attribute with."""
+    """Attribute with one checkpoint."""
 
     root: Path
     algorithm: str
@@ -58,7 +51,7 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Make what is missing of an algorithm's scores."""
+    """Compute an algorithm's missing scores or factors."""
     study = run.study
     total = study.checkpoints(algorithm)
     memory = memory_per_worker(run)
@@ -67,18 +60,18 @@ def run(run: Run, algorithm: str) -> None:
     for checkpoint in range(total):
         path = result_file(study, algorithm, checkpoint, solver)
         fingerprint = attribution_fingerprint(study, algorithm, checkpoint, solver)
-        there = store.is_there(path, fingerprint)
-        if not (there and _features_are_whole(study, algorithm, checkpoint, solver)):
+        exists = store.is_there(path, fingerprint)
+        if not (exists and _has_all_features(study, algorithm, checkpoint, solver)):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device, memory))
-    run.finish("trak", algorithm, attribute_checkpoint, jobs, total)
+    limit_workers(run, solver).run_remaining("trak", algorithm, attribute_checkpoint, jobs, total)
     _combine(study, algorithm, solver)
 
 
-# --- which solver --------------------------------------------------------------------------------
+# --- the solver ----------------------------------------------------------------------------------
 
 
 def _solver(run: Run, algorithm: str, memory_bytes: int) -> Solver:
-    """The solver in the store, or the one that fits best now, which is then kept."""
+    """The stored solver, or a newly chosen one, which is then stored."""
     study = run.study
     path = layout.solver_file(study.root, algorithm)
     fingerprint = solver_fingerprint(study, algorithm)
@@ -91,47 +84,12 @@ def _solver(run: Run, algorithm: str, memory_bytes: int) -> Solver:
     return solver
 
 
-def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
-    """Settings of the solver that validation runs decided. An upload has no runs of its own, and is
-    to be compared: it takes those of the study's first algorithm."""
-    if algorithm in study.uploads:
-        algorithm = resolve_algorithm(study)
-    if not is_tuned(study, algorithm):
-        return {}
-    return dict(store.read_json(layout.tuning_file(study.root, algorithm))["settings"])
-
-
-def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver:
-    """The solver that fits best, with the settings of study.toml or the defaults."""
-    from engine.attribution.trak.attribute import choose_solver
-
-    model = load_checkpoint(study, algorithm, 0, "cpu")
-    batch = next(batches_of(study, "train", "cpu", 8)())
-    n_train, n_test = study.dataset.n_train, study.dataset.n_test
-    task, spec = load_task(study.dataset.task), study.spec.trak
-    return choose_solver(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
-
-
-def stored_solver(study: StudyReader, algorithm: str) -> Solver:
-    """The solver that the study's scores took."""
-    stored = store.read_json(layout.solver_file(study.root, algorithm))
-    return Solver(**{field.name: stored[field.name] for field in fields(Solver)})
-
-
-def memory_per_worker(run: Run) -> int:
-    """Bytes that one job may take. `auto` is half of the machine's memory, not of what is free
-    just now, so that two builds of one spec on one machine take the same solver."""
-    gib = run.study.spec.trak.memory_gib
-    if gib == "auto":
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    else:
-        total = int(gib * 2**30)
-    return total // max(1, run.workers)
-
-
 def solver_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the choice of solver, for the first checkpoint as for all. How much memory
-    there was is no part of it: a study that moves to a smaller machine keeps its solver."""
+    """Fingerprint of the choice of solver, which is made on the first checkpoint.
+
+    It does not include the amount of memory: a study that moves to a smaller machine keeps its
+    solver.
+    """
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
     first = checkpoint_fingerprint(study, algorithm, 0)
     return store.fingerprint_of("solver", CODE, spec, first, tuned_settings(study, algorithm))
@@ -141,15 +99,13 @@ def attribution_fingerprint(
     study: StudyReader, algorithm: str, checkpoint: int, solver: Solver
 ) -> str:
     """Fingerprint of one checkpoint's scores or factors."""
-    outputs_are = outputs_fingerprint(study, algorithm, checkpoint)
-    solver_is = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
-    return store.fingerprint_of(
-        "trak", CODE, outputs_are, solver_is, checkpoint_seed(study, checkpoint)
-    )
+    outputs = outputs_fingerprint(study, algorithm, checkpoint)
+    settings = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
+    return store.fingerprint_of("trak", CODE, outputs, settings, checkpoint_seed(study, checkpoint))
 
 
 def scores_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the scores of all checkpoints together."""
+    """Fingerprint of the scores averaged over all checkpoints."""
     solver = stored_solver(study, algorithm)
     checkpoints = range(study.checkpoints(algorithm))
     return store.fingerprint_of(
@@ -165,15 +121,13 @@ def scores_fingerprint(study: StudyReader, algorithm: str) -> str:
 
 
 def result_file(study: StudyReader, algorithm: str, checkpoint: int, solver: Solver) -> Path:
-    """The shard that is written last for a checkpoint."""
+    """The last file written for a checkpoint."""
     if solver.kind == "primal":
         return layout.factors_file(study.root, algorithm, checkpoint)
     return layout.dual_file(study.root, algorithm, checkpoint)
 
 
-def _features_are_whole(
-    study: StudyReader, algorithm: str, checkpoint: int, solver: Solver
-) -> bool:
+def _has_all_features(study: StudyReader, algorithm: str, checkpoint: int, solver: Solver) -> bool:
     if solver.kind != "primal":
         return True
     shards = range(shard_count(study, "train"))
@@ -182,25 +136,8 @@ def _features_are_whole(
     )
 
 
-def batches_of(
-    study: StudyReader,
-    split: str,
-    device: str,
-    batch_size: int,
-    start: int = 0,
-    stop: int | None = None,
-) -> Callable[[], Iterator[Batch]]:
-    """Prepared batches of a split's rows, as often as they are asked for."""
-    from engine.training.outputs import batches
-
-    assert split in ("train", "test")
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
-    arrays = read_stacked_arrays(study, "train" if split == "train" else "test")
-    return lambda: batches(task, arrays, encoding, batch_size, device, start, stop)
-
-
 def attribute_checkpoint(job: Job) -> None:
-    """Worker: the scores of one checkpoint (dual), or its features and factors (primal)."""
+    """Worker: compute one checkpoint's scores (dual), or its features and factors (primal)."""
     study = StudyReader.open(job.root)
     solver = stored_solver(study, job.algorithm)
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
@@ -220,7 +157,7 @@ def _attribute_dual(
 ) -> None:
     import torch
 
-    from engine.attribution.trak.attribute import attribute_dual
+    from engine.attribution.trak.dual import attribute_dual
 
     task, size = load_task(study.dataset.task), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
@@ -241,12 +178,15 @@ def _attribute_primal(
     fingerprint: str,
     metadata: dict[str, Any],
 ) -> None:
-    """Row shards of training features, then the factors, read back from the shards: so a build
-    that was interrupted sums in the same order as one that was not."""
+    """Write row shards of training features, then the factors.
+
+    The factors are computed from the stored shards, so that an interrupted build sums in the same
+    order as an uninterrupted one.
+    """
     import torch
 
-    from engine.attribution.trak.attribute import gram, primal_projection, test_factors
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import gram, primal_projection, test_factors
     from engine.attribution.trak.projection import features
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
@@ -276,17 +216,11 @@ def _attribute_primal(
     store.write_tensors(path, {"factors": factors.numpy()}, fingerprint, metadata)
 
 
-def stored_out_to_loss(study: StudyReader, algorithm: str, checkpoint: int) -> np.ndarray:
-    """Q of every training example at a checkpoint, `[n_train]`."""
-    path = layout.outputs_file(study.root, algorithm, checkpoint, "train")
-    return np.array(store.read_tensors(path)["out_to_loss"])
-
-
 # --- all checkpoints ---------------------------------------------------------------------------
 
 
 def _combine(study: StudyReader, algorithm: str, solver: Solver) -> None:
-    """Write what all checkpoints have in common: Q̄, the soft threshold, and (dual) the scores."""
+    """Write the mean out-to-loss gradient, the soft threshold and, for a dual, the mean scores."""
     fingerprint = scores_fingerprint(study, algorithm)
     path = layout.weighting_file(study.root, algorithm)
     scores_files = []
@@ -314,24 +248,6 @@ def _combine(study: StudyReader, algorithm: str, solver: Solver) -> None:
         deviations = score_deviations(read_score_matrix(study, algorithm))
         weighting["threshold"] = np.float32(solver.soft_threshold) * deviations
         store.write_tensors(path, weighting, fingerprint)
-
-
-def mean_out_to_loss(
-    study: StudyReader, algorithm: str, checkpoints: int, solver: Solver
-) -> np.ndarray:
-    """Q^t of the mean over the first checkpoints: what scores are multiplied by, `[n_train]`."""
-    import torch
-
-    from engine.attribution.trak.attribute import temper
-
-    mean = np.zeros(study.dataset.n_train, np.float32)
-    for checkpoint in range(checkpoints):
-        outputs = store.read_tensors(
-            layout.outputs_file(study.root, algorithm, checkpoint, "train")
-        )
-        mean += outputs["out_to_loss"] / np.float32(checkpoints)
-    tempered: np.ndarray = temper(torch.from_numpy(mean), solver).numpy()
-    return tempered
 
 
 def score_deviations(scores: Scores) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Choose TRAK's `auto` settings on the validation runs of the bank, with the first checkpoint."""
+"""Choose TRAK's `auto` settings by their LDS on the run bank's validation runs.
+
+The stage tries settings with the first checkpoint only. It writes the best, and all trials, to
+`tuning/tuning.json`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
+from engine.build.batches import batches_of, stored_out_to_loss
+from engine.build.models import load_checkpoint
 from engine.build.run import Run
+from engine.build.solver import memory_per_worker, plan_solver
 from engine.build.stages.bank import bank_fingerprint
-from engine.build.stages.checkpoints import load_checkpoint, outputs_fingerprint
-from engine.build.stages.trak import batches_of, memory_per_worker, plan_solver, stored_out_to_loss
+from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.models import checkpoint_seed
@@ -27,12 +33,12 @@ if TYPE_CHECKING:
     from engine.attribution.trak.tuning import Attribute
 
 CODE = 1
-"""Raised whenever the same runs would choose other settings."""
+"""Increment when the same runs would choose other settings."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One algorithm's settings to choose."""
+    """Choose one algorithm's settings."""
 
     root: Path
     algorithm: str
@@ -41,7 +47,7 @@ class Job:
 
 
 def run(run: Run, algorithm: str) -> None:
-    """Choose the settings, unless that is done. When a bank has grown, they are chosen anew."""
+    """Choose the settings, unless they were chosen on the current bank."""
     study = run.study
     if not is_tuned(study, algorithm):
         return
@@ -50,18 +56,18 @@ def run(run: Run, algorithm: str) -> None:
     if done:
         store.read_json(path, tuning_fingerprint(study, algorithm))
     jobs = [] if done else [Job(study.root, algorithm, run.device, memory_per_worker(run))]
-    run.finish("tuning", algorithm, choose_settings, jobs, total=1)
+    run.run_remaining("tuning", algorithm, choose_settings, jobs, total=1)
 
 
 def tuning_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the choice: checkpoint, spec and bank."""
+    """Fingerprint of the chosen settings: first checkpoint, spec and bank."""
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
     first = outputs_fingerprint(study, algorithm, 0)
     return store.fingerprint_of("tuning", CODE, spec, first, bank_fingerprint(study, algorithm))
 
 
 def choose_settings(job: Job) -> None:
-    """Worker: try the settings and keep the best, with all that was tried."""
+    """Worker: try all settings, then write the best and the trials."""
     import torch
 
     from engine.attribution.trak.tuning import DAMPINGS, SOFT_THRESHOLDS, TEMPERINGS, tune
@@ -89,13 +95,13 @@ def choose_settings(job: Job) -> None:
         "masks": len(validation),
         "trials": [asdict(trial) for trial in trials],
     }
-    _remove_other_scores(study, job.algorithm, content["settings"])
+    _remove_stale_scores(study, job.algorithm, content["settings"])
     fingerprint = tuning_fingerprint(study, job.algorithm)
     store.write_json(layout.tuning_file(study.root, job.algorithm), content, fingerprint)
 
 
-def _remove_other_scores(study: StudyReader, algorithm: str, settings: dict[str, float]) -> None:
-    """Scores with settings that a smaller bank chose give way, without being asked about."""
+def _remove_stale_scores(study: StudyReader, algorithm: str, settings: dict[str, float]) -> None:
+    """Remove scores that used other settings, which were chosen on a smaller bank."""
     path = layout.solver_file(study.root, algorithm)
     if path.exists():
         solver = store.read_json(path)
@@ -108,8 +114,8 @@ def _remove_other_scores(study: StudyReader, algorithm: str, settings: dict[str,
 def _by_kernel(
     study: StudyReader, job: Job, model: nn.Module, solver: Solver, out_to_loss: torch.Tensor
 ) -> Attribute:
-    from engine.attribution.trak.gradients import plan_gradients
     from engine.attribution.trak.kernel import first_examples, make_kernel
+    from engine.attribution.trak.make_plan import plan_gradients
     from engine.attribution.trak.tuning import attribute_by_kernel
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
@@ -125,8 +131,8 @@ def _by_features(
 ) -> Attribute:
     import torch
 
-    from engine.attribution.trak.attribute import primal_projection
     from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import primal_projection
     from engine.attribution.trak.projection import features
     from engine.attribution.trak.tuning import attribute_by_features
 

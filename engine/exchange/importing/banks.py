@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.bank import BankImport, fault, gather, pack, unpack
+from engine.attribution.datamodels.run_bank import BankImport, fault, gather, pack, unpack
 from engine.attribution.evaluation.lds import spearman
 from engine.build.build import build_data, writing
 from engine.store import layout

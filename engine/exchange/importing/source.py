@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from engine.attribution.scores import WORKING_BYTES
+from engine.attribution.scores.blocks import WORKING_BYTES
 from engine.exchange.importing.matrix import Matrix
 from engine.store.errors import ImportingError
 

@@ -1,8 +1,7 @@
-"""A job's own process: `python -m engine.running.jobs.child STUDY NUMBER ATTEMPT`, started by the
-runner.
+"""The process of one job: `python -m engine.running.jobs.child STUDY NUMBER ATTEMPT`.
 
-It says itself how far it is and how it ended, so that nothing is lost when the runner is killed. A
-process of an attempt that was given up changes nothing.
+The runner starts it. It writes its progress and its result to the database itself, so nothing is
+lost if the runner is killed. A process of an abandoned attempt changes nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from engine.store.errors import DataloupeError, InterruptedBuild, StoreError
 from engine.study.reader import StudyReader
 
 _SECONDS_BETWEEN_REPORTS = 0.25
-_LONGEST_WORDS = 200
-_STOPPED = 130
+_LONGEST_WHAT = 200
+_EXIT_INTERRUPTED = 130
 
 
 class _Attempt:
-    """One attempt at a job, and its row in the queue."""
+    """One attempt at a job, and the job's row in the queue."""
 
     def __init__(self, root: Path, number: int, attempt: int) -> None:
         self._root = root
@@ -38,7 +37,7 @@ class _Attempt:
         self._reported = 0.0
 
     def change(self, values: str, *parameters: Any) -> sqlite3.Row | None:
-        """Change the row; returns it, or None where this attempt is given up."""
+        """Update the row and return it; None if this attempt was abandoned."""
         with connected(self._root) as connection:
             row: sqlite3.Row | None = connection.execute(
                 f"UPDATE jobs SET {values} WHERE id = ? AND attempt = ? AND status = 'running' "
@@ -48,24 +47,24 @@ class _Attempt:
         return row
 
     def report(self, done: int, total: int, what: str) -> None:
-        """Say how far the job is; most of what comes too fast is left out, the last never."""
+        """Record the job's progress. Calls in quick succession are skipped, but never the last."""
         now = time.time()
         if done < total and now - self._reported < _SECONDS_BETWEEN_REPORTS:
             return
         self._reported = now
-        with contextlib.suppress(StoreError):  # a disk that is full or busy must not end the work
+        with contextlib.suppress(StoreError):  # a full or busy disk must not end the job
             self.change(
                 "done = ?1, total = ?2, what = ?3, reported = ?4, "
                 "first_done = coalesce(first_done, ?1), "
                 "first_reported = coalesce(first_reported, ?4)",
                 done,
                 total,
-                what[:_LONGEST_WORDS],
+                what[:_LONGEST_WHAT],
                 now,
             )
 
     def end(self, status: str, error: str = "", result: dict[str, Any] | None = None) -> None:
-        """Say how the job ended."""
+        """Record how the job ended."""
         self.change(
             "status = ?, ended = ?, error = ?, result = ?",
             status,
@@ -76,25 +75,25 @@ class _Attempt:
 
 
 def main(root: Path, number: int, attempt: int) -> int:
-    """Do the job; return the exit code, which the runner reads only where nothing was said."""
+    """Run the job and return the exit code, which the runner reads only if no end was recorded."""
     signal.signal(signal.SIGTERM, _interrupt)
-    own = _Attempt(root, number, attempt)
+    this_attempt = _Attempt(root, number, attempt)
     try:
-        job = own.change("pid = ?", os.getpid())
+        job = this_attempt.change("pid = ?", os.getpid())
         if job is None:
             return 0
         parameters = json.loads(job["parameters"])
-        result = kind(job["kind"]).work(StudyReader.open(root), parameters, own.report)
-        own.end("done", result=result)
+        result = kind(job["kind"]).work(StudyReader.open(root), parameters, this_attempt.report)
+        this_attempt.end("done", result=result)
     except (InterruptedBuild, KeyboardInterrupt):
-        return _STOPPED
+        return _EXIT_INTERRUPTED
     except DataloupeError as error:
         print(error, file=sys.stderr)
-        own.end("failed", str(error))
+        this_attempt.end("failed", str(error))
     except Exception as error:
         traceback.print_exc()
         what = f"{type(error).__name__}: {error}".splitlines()[0]
-        own.end("failed", f"Something unexpected happened ({what}); its log says where.")
+        this_attempt.end("failed", f"An unexpected error occurred ({what}); see the job's log.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The database of a study's jobs: one table, SQLite in WAL mode, so that readers never wait."""
+"""The database of a study's jobs: one SQLite table in WAL mode, so that readers never wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.store.errors import StoreError
 
 _VERSION = 1
 _SECONDS_TO_WAIT = 30.0
-"""For another process that writes, before it is an error."""
+"""How long to wait for another process's write before raising an error."""
 _SCHEMA = f"""
 PRAGMA journal_mode = WAL;
 CREATE TABLE jobs (
@@ -30,7 +30,7 @@ CREATE TABLE jobs (
     done INTEGER NOT NULL DEFAULT 0,
     total INTEGER NOT NULL DEFAULT 0,
     what TEXT NOT NULL DEFAULT '',
-    first_done INTEGER,          -- `done` of this attempt's first report, and its time
+    first_done INTEGER,          -- `done` at this attempt's first report, and the time of it
     first_reported REAL,
     reported REAL,
     submitted REAL NOT NULL,     -- times are seconds since 1970
@@ -44,10 +44,13 @@ PRAGMA user_version = {_VERSION};
 
 
 def home(root: Path) -> str:
-    """What tells this folder on this machine from a copy of it, or from where it was before.
+    """Identify this folder on this machine: a copied or moved study has another home.
 
-    Jobs of another home are never run by themselves: a study that was copied must not do its work
-    twice, and one that came from a stranger must not start any.
+    Jobs submitted in another home are never run automatically: a copy of a study must not repeat
+    the original's work, and a stranger's study must not start any.
+
+    Returns:
+        A fingerprint of the machine, the path and the inode; empty if the folder is gone.
     """
     with contextlib.suppress(OSError):
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
@@ -58,13 +61,14 @@ def home(root: Path) -> str:
 
 @contextlib.contextmanager
 def connected(root: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection in autocommit mode; closed at the end.
+    """Open a connection in autocommit mode, and close it at the end.
 
     Args:
-        create: Make the database if there is none.
+        create: Create the database if it does not exist.
 
     Raises:
-        StoreError: There is none, it is broken or of a newer Dataloupe, or it cannot be written.
+        StoreError: The database does not exist, is broken or of another version, or cannot be
+            written.
     """
     path = layout.jobs_file(root)
     if create and not path.exists():
@@ -81,16 +85,17 @@ def connected(root: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             raise StoreError(
-                f"{path} was made by another version of Dataloupe ({version}; this one reads "
-                f"{_VERSION}). Upgrade Dataloupe, or remove it: only the list of jobs is lost."
+                f"{path} was written by another version of Dataloupe (format {version}; this one "
+                f"reads {_VERSION}). Upgrade Dataloupe, or remove the file: only the list of jobs "
+                "is lost."
             )
         yield connection
     except sqlite3.OperationalError as error:
         raise StoreError(f"{path} cannot be read or written: {error}.") from error
     except sqlite3.DatabaseError as error:
         raise StoreError(
-            f"{path} is broken ({error}). Remove it: only the list of jobs is lost, and what they "
-            "have made is kept."
+            f"{path} is broken ({error}). Remove it: only the list of jobs is lost, and their "
+            "results are kept."
         ) from error
     finally:
         if connection is not None:
@@ -99,7 +104,7 @@ def connected(root: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing; no other process writes meanwhile."""
+    """Run statements in one transaction that blocks other writers; roll back on any exception."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -110,7 +115,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _create(path: Path) -> None:
-    """Make the database whole beside its place; of several makers the first one's counts."""
+    """Create the database under a temporary name and link it into place; the first process wins."""
     try:
         path.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="new-") as folder:
@@ -121,4 +126,4 @@ def _create(path: Path) -> None:
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(new)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"{path} cannot be made: {error}.") from error
+        raise StoreError(f"{path} cannot be created: {error}.") from error

@@ -1,15 +1,19 @@
-"""Kinds of jobs: what each runs, and what it may be asked.
+"""The registry of job kinds: which functions check a job's parameters and run it.
 
-A kind names its functions, so that a server can offer it without importing torch:
+The functions belong to packages above this one (`engine.build.build`, `engine.applications`).
+`KINDS` therefore names them by strings, `module:function`, like entry points. The queue imports
+none of these packages: a module is imported only when a job of its kind is submitted or run, so a
+server can offer every kind without importing torch.
 
     def check(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]
-        Give the parameters with all defaults filled in, as JSON can hold them, or raise a
-        DataloupeError. Called before a job is stored, in the server; imports nothing heavy.
+        Return the parameters with all defaults filled in, as JSON values, or raise a
+        DataloupeError. Runs in the server before the job is stored, so its module must import
+        nothing heavy.
 
     def run(study: StudyReader, parameters: dict[str, Any], report: Report) -> dict[str, Any]
-        Do the work, in a process of its own, and give a result that JSON can hold. What is there
-        already is not made again, as a job that was interrupted is run once more from its start.
-        `report(done, total, what)` says how far it is. On SIGTERM it is a KeyboardInterrupt.
+        Run the job in a separate process and return its result as JSON values. An interrupted job
+        is run again from the start, so `run` must skip what already exists.
+        `report(done, total, what)` records progress. SIGTERM raises KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -32,9 +36,9 @@ class Kind:
     """A kind of job.
 
     Attributes:
-        title: For people; what a job is called that has no title of its own.
-        check: `module:function`, see above.
-        run: `module:function`, see above.
+        title: Default title of its jobs.
+        check: `module:function` that checks the parameters; see the module's docstring.
+        run: `module:function` that runs the job; see the module's docstring.
     """
 
     title: str
@@ -42,14 +46,14 @@ class Kind:
     run: str
 
     def checked(self, study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The parameters, complete. Raises DataloupeError where they cannot be."""
+        """Return the parameters with defaults. Raises DataloupeError if they are invalid."""
         found: dict[str, Any] = _load(self.check)(study, parameters)
         return found
 
     def work(
         self, study: StudyReader, parameters: dict[str, Any], report: Report
     ) -> dict[str, Any]:
-        """Do the work."""
+        """Run a job with checked parameters and return its result."""
         result: dict[str, Any] = _load(self.run)(study, parameters, report)
         return result
 
@@ -71,8 +75,8 @@ KINDS: dict[str, Kind] = {
         "engine.applications.unlearning.audit:check_job",
         "engine.applications.unlearning.audit:run_job",
     ),
-    "foretell": Kind(
-        "Foretell forgetting",
+    "predict": Kind(
+        "Predict forgetting",
         "engine.applications.unlearning.predicted_effect:check_job",
         "engine.applications.unlearning.predicted_effect:run_job",
     ),
@@ -95,9 +99,9 @@ KINDS: dict[str, Kind] = {
 
 
 def kind(name: str) -> Kind:
-    """The kind of this name. Raises DataloupeError where there is none."""
+    """Return the kind with this name. Raises DataloupeError if there is none."""
     if name not in KINDS:
-        raise DataloupeError(f"There is no kind of job {name!r}; there are {', '.join(KINDS)}.")
+        raise DataloupeError(f"There is no job kind {name!r}; kinds are {', '.join(KINDS)}.")
     return KINDS[name]
 
 

@@ -1,7 +1,8 @@
-"""The processes of a job: found by a mark in their environment, and ended without exception.
+"""Find and end all processes of a job by a mark in their environment.
 
-Children inherit the mark, also those that lead sessions of their own or whose parent is gone, so
-none is missed; a process number that was given to another process since is never taken for it.
+Every child inherits the mark, even if it starts a new session or its parent has exited, so none is
+missed. A reused process number is not mistaken for a process of the job, because its environment
+lacks the mark.
 """
 
 from __future__ import annotations
@@ -16,47 +17,48 @@ from pathlib import Path
 
 MARK = "DATALOUPE_JOB"
 """Environment variable that every process of a job carries."""
-_PATIENCE = 10.0
-"""Seconds until a process that was killed must be gone."""
-_LOOKS = 20
+_KILL_SECONDS = 10.0
+"""How long to keep killing processes before giving up."""
+_READS = 20
+"""How often to read an empty environment again."""
 
 
 def processes(mark: str) -> list[int]:
-    """Process numbers that carry the mark."""
+    """Numbers of the processes that carry the mark."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in numbers if carries(pid, mark)]
 
 
 def carries(pid: int, mark: str) -> bool:
-    """Whether a process is there, is no zombie, and carries the mark."""
+    """Whether a process exists, is not a zombie, and carries the mark."""
     return f"{MARK}={mark}".encode() in _environment(pid).split(b"\0")
 
 
 def _environment(pid: int) -> bytes:
-    """A process's environment; empty if it is gone, a zombie, the kernel's or another user's."""
+    """A process's environment; empty if it is gone, a zombie, a kernel thread or another user's."""
     folder = Path(f"/proc/{pid}")
     try:
-        for _ in range(_LOOKS):
+        for _ in range(_READS):
             if found := (folder / "environ").read_bytes():
                 return found
-            (folder / "exe").readlink()  # only what runs a program has one
-            time.sleep(0.001)  # it is just being executed, and has none for a moment
+            (folder / "exe").readlink()  # fails for zombies and kernel threads
+            time.sleep(0.001)  # during execve, the environment is empty for a moment
     except OSError:
         pass
     return b""
 
 
 def ended(pid: int, mark: str, seconds: float) -> bool:
-    """Wait for a process of the job to end, at most so long; whether it has."""
+    """Wait up to `seconds` for a process of the job to end; return whether it has."""
     with _opened(pid, mark) as handle:
         return handle is None or bool(select.select([handle], [], [], seconds)[0])
 
 
 def end(pid: int, mark: str, grace: float) -> None:
-    """Ask the process that leads the job to end, then end all of the job's processes.
+    """Send SIGTERM to the job's main process and its group, then kill all processes of the job.
 
     Args:
-        grace: Seconds that it has to put things away.
+        grace: Seconds to wait for the main process to end on its own.
     """
     with _opened(pid, mark) as handle:
         if handle is not None:
@@ -67,8 +69,8 @@ def end(pid: int, mark: str, grace: float) -> None:
 
 
 def end_all(mark: str) -> None:
-    """Kill all processes that carry the mark, and those they start meanwhile."""
-    deadline = time.monotonic() + _PATIENCE
+    """Kill all processes that carry the mark, including any that they start meanwhile."""
+    deadline = time.monotonic() + _KILL_SECONDS
     while (found := processes(mark)) and time.monotonic() < deadline:
         for pid in found:
             with _opened(pid, mark) as handle, contextlib.suppress(ProcessLookupError):
@@ -79,7 +81,7 @@ def end_all(mark: str) -> None:
 
 @contextlib.contextmanager
 def _opened(pid: int, mark: str) -> Iterator[int | None]:
-    """A handle of this very process; None if it is gone or is none of the job's."""
+    """A pidfd of the process; None if it is gone or does not belong to the job."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:

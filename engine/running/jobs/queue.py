@@ -1,4 +1,4 @@
-"""The queue as everyone sees it: submit, look, cancel, read the log."""
+"""The public interface of the queue: submit, list, cancel and retry jobs, and read their logs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ ACTIVE: tuple[Status, Status] = ("waiting", "running")
 LONGEST_TITLE = 120
 LONGEST_LOG = 200_000
 _ELSEWHERE = (
-    "The study was moved or copied while this job waited or ran. What is finished is kept; start "
-    "the job again to do it here."
+    "The study was moved or copied while this job was waiting or running. Finished work is kept; "
+    "retry the job to continue here."
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of long work, as it stood when it was asked for.
+    """A snapshot of one job.
 
     Attributes:
-        parameters: All of them, defaults too.
-        cancelling: It was asked to stop and has not yet.
-        attempt: How often it was started: more than once where its runner was interrupted.
-        done, total: How far it is, in units of its own; both 0 until it says so.
-        what: It is doing now, in words.
-        submitted, started, ended: Seconds since 1970; None until then.
-        seconds_left: An estimate, from what was done since it was started; None where unknown.
+        parameters: All parameters, including defaults.
+        cancelling: A cancel was requested, but the job has not ended yet.
+        attempt: How often it was started: more than once if its runner was interrupted.
+        done, total: Progress in steps of the job; both 0 until its first report.
+        what: Description of the current step.
+        submitted, started, ended: Seconds since 1970; None if that has not happened yet.
+        seconds_left: Estimate from the progress of this attempt; None if unknown.
         error: Why it failed, in one line.
-        result: What it gave.
+        result: What `run` of its kind returned.
     """
 
     id: int
@@ -61,29 +61,29 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether it is waiting or running."""
         return self.status in ACTIVE
 
 
 def submit(study: StudyReader, kind: str, parameters: dict[str, Any], title: str = "") -> int:
-    """Put a job into the queue and see to it that it is run; return its number.
+    """Add a job to the queue, start a runner if none is running, and return the job's number.
 
-    The same work that waits or runs already is not put in twice: its number is returned.
+    If the same work is already waiting or running, that job's number is returned instead.
 
     Args:
-        kind: One of `engine.running.jobs.kinds.KINDS`.
-        parameters: As the kind takes them; what is left out gets its default.
-        title: What people see; the kind's own if empty.
+        kind: A key of `engine.running.jobs.kinds.KINDS`.
+        parameters: Parameters of the kind; missing ones get their defaults.
+        title: Title to display; the kind's title if empty.
 
     Raises:
-        DataloupeError: There is no such kind, or it cannot take the parameters.
+        DataloupeError: There is no such kind, or the parameters are invalid.
         StoreError: The study's folder cannot be written.
     """
     chosen = kind_of(kind)
     try:
         text = json.dumps(chosen.checked(study, parameters), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DataloupeError(f"Parameters of a job must be plain JSON: {error}.") from error
+        raise DataloupeError(f"The parameters of a job must be plain JSON: {error}.") from error
     title = " ".join((title or chosen.title).split())[:LONGEST_TITLE]
     here = home(study.root)
     with connected(study.root, create=True) as connection, transaction(connection):
@@ -104,17 +104,17 @@ def submit(study: StudyReader, kind: str, parameters: dict[str, Any], title: str
 
 
 def retry(study: StudyReader, number: int) -> int:
-    """Submit a job's work once more; return the new number. Raises as `submit`."""
+    """Submit a job's work again and return the new number. Raises the same as `submit`."""
     again = job(study.root, number)
     return submit(study, again.kind, again.parameters, again.title)
 
 
 def jobs(root: Path, active: bool = False, newest: int | None = None) -> list[Job]:
-    """The jobs, newest first.
+    """List jobs, newest first.
 
     Args:
-        active: Only those that wait or run.
-        newest: At most so many.
+        active: Only list jobs that are waiting or running.
+        newest: Largest number of jobs to list; None: no limit.
     """
     if not layout.jobs_file(root).exists():
         return []
@@ -127,7 +127,7 @@ def jobs(root: Path, active: bool = False, newest: int | None = None) -> list[Jo
 
 
 def job(root: Path, number: int) -> Job:
-    """One job. Raises DataloupeError where there is none of this number."""
+    """Return one job. Raises DataloupeError if there is no job with this number."""
     row = None
     if layout.jobs_file(root).exists():
         with connected(root) as connection:
@@ -138,9 +138,9 @@ def job(root: Path, number: int) -> Job:
 
 
 def cancel(root: Path, number: int) -> None:
-    """Stop a job: at once if it waits, else as soon as its processes are ended.
+    """Cancel a job: immediately if it is waiting, otherwise once its processes have ended.
 
-    One that has ended stays as it is. Raises DataloupeError where there is no such job.
+    A job that has already ended does not change. Raises DataloupeError if there is no such job.
     """
     job(root, number)
     with connected(root) as connection, transaction(connection):
@@ -155,7 +155,7 @@ def cancel(root: Path, number: int) -> None:
 
 
 def log(root: Path, number: int) -> str:
-    """What a job has printed; of a long log, its end. Raises as `job`."""
+    """Return a job's output, the last `LONGEST_LOG` bytes of it. Raises the same as `job`."""
     job(root, number)
     path = layout.job_log_file(root, number)
     if not path.exists():
@@ -167,9 +167,9 @@ def log(root: Path, number: int) -> str:
 
 
 def resume(root: Path) -> None:
-    """See to it that what waits is run: for a server that was started on a study with jobs.
+    """Start a runner if there are active jobs; a server calls this when it opens a study.
 
-    Jobs that were put in elsewhere, before the study was moved or copied here, fail and say so.
+    Jobs that were submitted before the study was moved or copied here fail with that reason.
     """
     if not jobs(root, active=True):
         return
@@ -217,11 +217,11 @@ def _seconds_left(row: sqlite3.Row, now: float) -> float | None:
 
 
 def seconds_left(done: int, left: int, took: float, since: float) -> float | None:
-    """How long `left` pieces take if they go on as the `done` ones did.
+    """Estimate the remaining time from the average time per step; None if it is unknown.
 
     Args:
-        done: Pieces done since the first report.
-        left: Pieces left at the last report.
+        done: Steps finished since the first report.
+        left: Steps left at the last report.
         took: Seconds from the first report to the last.
         since: Seconds since the last report.
     """

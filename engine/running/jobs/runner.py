@@ -1,10 +1,10 @@
 """The runner of a study's jobs: `python -m engine.running.jobs.runner STUDY`.
 
-It holds a lock, so there is one however many servers ask. A job runs in a process of its own
-(engine.running.jobs.child), which the runner watches: it ends the job's processes when that is
-asked for,
-and when the study is moved or removed; it says so where one died from outside. A runner that
-follows one that was killed goes on watching the job if that still runs, and else starts it again.
+It holds a lock, so a study has at most one, however many servers start it. Each job runs in a
+separate process (`engine.running.jobs.child`), which the runner monitors. It ends the job's
+processes on a cancel and when the study is moved or removed, and records the failure if the process
+was killed. A runner that replaces a killed one monitors the running job, or restarts it if its
+process is gone.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from engine.store import layout
 from engine.store.errors import StoreError
 
 ATTEMPTS = 3
-"""How often a job is started whose runner keeps being interrupted."""
+"""How often to start a job whose runner keeps being interrupted."""
 GRACE_SECONDS = 5.0
-"""How long a job that is asked to end may take to put things away."""
+"""How long a job may take to end after SIGTERM."""
 IDLE_SECONDS = 5.0
-"""After so long without work the runner leaves."""
+"""How long the runner waits for work before it exits."""
 TICK_SECONDS = 0.2
 _PYTHON = (sys.executable, "-P", "-m")
-"""A module of this installation, whatever lies in the working folder."""
-_OWN = ("STREAMLIT_", "DATALOUPE_")
-"""Variables of a server, which a job must not depend on."""
+"""Runs a module of this installation; -P ignores modules in the working directory."""
+_SERVER_VARIABLES = ("STREAMLIT_", "DATALOUPE_")
+"""Prefixes of a server's environment variables, which a job must not depend on."""
 
 
-# --- starting it --------------------------------------------------------------------------------
+# --- starting a runner --------------------------------------------------------------------------
 
 
 def start_runner(root: Path) -> None:
-    """Start a runner unless one lives. It belongs to no one: it outlives this process."""
+    """Start a runner unless one is running. It outlives this process."""
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(_OWN)
+        name: value for name, value in os.environ.items() if not name.startswith(_SERVER_VARIABLES)
     } | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}  # noqa: PTH100
     with _lock(root) as lock:
         if lock is None:
@@ -60,14 +60,14 @@ def start_runner(root: Path) -> None:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=[lock],  # the lock passes over, so no second one is started meanwhile
+                pass_fds=[lock],  # the runner inherits the lock, so no second one can start
             )
-    threading.Thread(target=child.wait, daemon=True).start()  # so that it leaves no zombie
+    threading.Thread(target=child.wait, daemon=True).start()  # avoids a zombie process
 
 
 @contextlib.contextmanager
 def _lock(root: Path, inherited: int | None = None) -> Iterator[int | None]:
-    """The descriptor of the lock that a runner holds; None while another one lives."""
+    """Take the runner's lock and yield its descriptor; None if another runner holds it."""
     path = layout.runner_lock_file(root)
     try:
         file = path.open("w") if inherited is None else os.fdopen(inherited, "w")
@@ -82,19 +82,19 @@ def _lock(root: Path, inherited: int | None = None) -> Iterator[int | None]:
             yield file.fileno()
 
 
-# --- being it -----------------------------------------------------------------------------------
+# --- the runner's process -----------------------------------------------------------------------
 
 
 def main(root: Path, inherited: int | None = None) -> None:
-    """Run jobs until there are none, as the only one to do so.
+    """Run jobs until there are none. Return at once if another runner holds the lock.
 
     Args:
-        inherited: Descriptor of the lock, if whoever started this process has taken it already.
+        inherited: Descriptor of the lock, if the process that started this one has taken it.
     """
     runner = Runner(root)
     signal.signal(signal.SIGTERM, runner.stop)
-    # A job may come between the last look and the end, and whoever put it in saw the lock held. So
-    # there is one more look when it is not.
+    # A job may be submitted after the last check for work, while the lock is still held, so that no
+    # runner is started for it. Therefore check once more after releasing the lock.
     while not runner.stopping and runner.is_home():
         with _lock(runner.root, inherited) as lock:
             if lock is None:
@@ -106,11 +106,11 @@ def main(root: Path, inherited: int | None = None) -> None:
 
 
 class Runner:
-    """Takes jobs in order and watches each to its end.
+    """Runs jobs in order and monitors each until it ends.
 
     Attributes:
         root: The study's folder.
-        stopping: It was asked to end.
+        stopping: Whether SIGTERM was received.
     """
 
     def __init__(self, root: Path) -> None:
@@ -119,15 +119,15 @@ class Runner:
         self._home = home(root)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Handler of SIGTERM: end the running job and leave; the next runner starts it again."""
+        """Handle SIGTERM: end the running job and exit. The next runner starts the job again."""
         self.stopping = True
 
     def is_home(self) -> bool:
-        """Whether the study is still where it was."""
+        """Whether the study's folder is still in its place."""
         return home(self.root) == self._home
 
     def has_work(self) -> bool:
-        """Whether there is a job to run, or one to look after."""
+        """Whether there is a job to run or to monitor."""
         if not self.is_home() or not layout.jobs_file(self.root).exists():
             return False
         with connected(self.root) as connection:
@@ -138,7 +138,7 @@ class Runner:
         return found is not None
 
     def run(self) -> None:
-        """Run jobs until there has been none for a while."""
+        """Run jobs until there has been none for `IDLE_SECONDS`."""
         with connected(self.root) as connection:
             self._recover(connection)
             idle_since = time.monotonic()
@@ -153,7 +153,7 @@ class Runner:
                     time.sleep(TICK_SECONDS)
 
     def _take(self, connection: sqlite3.Connection) -> sqlite3.Row | None:
-        """The job that has waited longest, now running."""
+        """Mark the job that has waited longest as running and return it; None if none waits."""
         with transaction(connection):
             row: sqlite3.Row | None = connection.execute(
                 "UPDATE jobs SET status = 'running', started = ?, attempt = attempt + 1, "
@@ -165,7 +165,7 @@ class Runner:
         return row
 
     def _recover(self, connection: sqlite3.Connection) -> None:
-        """Look after the job that a runner before this one has left running."""
+        """Monitor, restart or close the job that a previous runner left running."""
         for job in connection.execute(
             "SELECT * FROM jobs WHERE status = 'running' AND home = ?", (self._home,)
         ).fetchall():
@@ -182,8 +182,8 @@ class Runner:
                     connection,
                     job,
                     "failed",
-                    f"It was interrupted {ATTEMPTS} times, each time together with what watches "
-                    "over it. What is finished is kept; the log says how far it came.",
+                    f"It was interrupted {ATTEMPTS} times, each time together with its runner. "
+                    "Finished work is kept; see the log for how far it got.",
                 )
 
     def _start(self, connection: sqlite3.Connection, job: sqlite3.Row) -> None:
@@ -215,10 +215,10 @@ class Runner:
         pid: int,
         process: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """Wait for the job's process to end, or end it, and see that it is known how it ended.
+        """Wait for the job's process to end, or end it, and make sure that its end is recorded.
 
         Args:
-            process: None where another runner has started it.
+            process: The job's process; None if another runner started it.
         """
         mark = self._mark(job)
         moved = cancelled = False
@@ -234,8 +234,8 @@ class Runner:
                 connection,
                 job,
                 "failed",
-                f"{self.root} was moved or removed while this job ran. What is finished is "
-                "kept; start the job again where the study is now.",
+                f"{self.root} was moved or removed while this job was running. Finished work is "
+                "kept; retry the job where the study is now.",
             )
         elif cancelled or self._is_cancelled(connection, job):
             self._close(connection, job, "cancelled")
@@ -257,7 +257,7 @@ class Runner:
     def _close(
         self, connection: sqlite3.Connection, job: sqlite3.Row, status: str, error: str = ""
     ) -> None:
-        """Say how a job ended, unless its own process has said it."""
+        """Record how a job ended, unless its own process has recorded it."""
         connection.execute(
             "UPDATE jobs SET status = ?, ended = ?, error = ? WHERE id = ? AND status = 'running'",
             (status, time.time(), error, job["id"]),
@@ -268,12 +268,12 @@ class Runner:
 
 
 def _death(status: int | None) -> str:
-    how = "ended without a word" if status is None else f"ended with status {status}"
+    how = "ended unexpectedly" if status is None else f"ended with status {status}"
     if status is not None and status < 0:
         how = f"was killed by signal {-status}"
     return (
-        f"Its process {how}. If memory ran out, take fewer workers; what is finished is kept, and "
-        "starting the job again goes on from there."
+        f"Its process {how}. If memory ran out, use fewer workers. Finished work is kept, and a "
+        "retry continues from there."
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from engine.attribution.evaluation.quality import Calibration, Measured, MethodQuality, Quality
-from engine.attribution.evaluation.verdict import Verdict, chance, number, ordered, verdict
+from engine.attribution.evaluation.verdict import Verdict, chance, ordered, verdict
+from engine.store.text import number
 
 
 def around(mean: float, reach: float = 0.05) -> Measured:

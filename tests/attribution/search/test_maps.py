@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
 from engine import Study, store
-from engine.attribution.search.maps import common_footing, pca, umap
+from engine.attribution.search.maps import comparable_rows, pca, umap
 from engine.store import layout
 from engine.store.layout import MAP_KINDS, SPLITS
 from engine.study.live_and_maps import read_map
@@ -22,7 +22,7 @@ def clusters(n: int, seed: int = 0, spread: float = 0.25) -> tuple[np.ndarray, n
     rng = np.random.default_rng(seed)
     middles = rng.normal(size=(5, 12))
     member = rng.integers(5, size=n)
-    return common_footing(middles[member] + spread * rng.normal(size=(n, 12))), member
+    return comparable_rows(middles[member] + spread * rng.normal(size=(n, 12))), member
 
 
 def test_neighbours_stay_neighbours() -> None:

@@ -7,14 +7,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from engine.attribution.scores import DenseScores, FactorScores, RowShards, TopK, top_k
+from engine.attribution.scores.dense import DenseScores
+from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.scores.top_k import TopK, top_k
+from engine.attribution.search.attribution_space import attribution_space
 from engine.attribution.search.vector_index import (
-    attribution_space,
     build_index,
     choose_index,
     index_from_array,
     index_to_array,
-    live_queries,
     measure_recall,
     recall_at_k,
     search,
@@ -132,24 +134,6 @@ def test_an_inverted_file_that_finds_too_few_says_so_with_minus_one():
     found = search(index, space.test_vectors(), exact, 400, 400)
     assert (found.support_index[:, -1] == -1).all()
     assert (found.support_score[found.support_index < 0] == 0).all()
-
-
-def test_a_live_query_finds_what_its_row_says():
-    tau = planted(6)
-    space, train = vectors_of(DenseScores([tau[:-1]]), 6)
-    row = tau[-1:]
-    queries = live_queries(row, train, space.singular_values)
-    np.testing.assert_allclose(queries @ train.parts[0].T, row, atol=1e-3 * np.abs(row).max())
-    found = search(
-        build_index(train, "flat", 0),
-        queries,
-        lambda candidates: np.take_along_axis(row, candidates, axis=1),
-        k=5,
-        candidates=20,
-    )
-    order = np.argsort(-row[0], kind="stable")
-    np.testing.assert_array_equal(found.support_index[0], order[:5])
-    np.testing.assert_array_equal(found.oppose_index[0], order[::-1][:5])
 
 
 def test_recall_counts_only_what_is_there_to_find():

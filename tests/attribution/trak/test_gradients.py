@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.attribution.trak.exact import dense_gradients
-from engine.attribution.trak.gradients import per_example_gradients, plan_gradients
+from engine.attribution.trak.gradients import per_example_gradients
+from engine.attribution.trak.make_plan import plan_gradients
 from engine.store.errors import CheckpointError
+from tests.builders.exact_gradients import dense_gradients
 
 BATCH = 3
 

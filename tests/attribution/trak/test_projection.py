@@ -8,18 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.attribution.trak.exact import dense_gradients
-from engine.attribution.trak.gradients import plan_gradients
-from engine.attribution.trak.projection import (
-    _outer,
-    check_projection,
-    features,
-    make_projection,
-    project,
-    share_out,
-    split,
-)
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.make_projection import make_projection, share_out, split
+from engine.attribution.trak.projection import _outer, check_projection, features, project
 from engine.store.errors import DataloupeError
+from tests.builders.exact_gradients import dense_gradients
 
 BATCH = 4
 
@@ -138,7 +131,7 @@ def test_both_orders_of_contraction_agree(monkeypatch):
     model, batch = convolutional()
     found = []
     for copy in (-1e9, 1e9):  # what a patch costs decides the order
-        monkeypatch.setattr("engine.attribution.trak.projection._COPY", copy)
+        monkeypatch.setattr("engine.attribution.trak.make_projection._COPY", copy)
         projection = projection_of(model, batch, 300)
         early = [matrix.kernels is not None for matrix in projection.matrices.values()]
         assert any(early) == (copy > 0)

@@ -1,0 +1,391 @@
+"""Brittle: the predictions that hang on a few training examples, proven by retraining."""
+
+from __future__ import annotations
+
+from functools import partial
+from html import escape
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import EXPLAIN, Location, go, keep, read_location
+from dashboard.names import short
+from dashboard.parts.charts.logit_gap_curve import lead_curve
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.tags_and_notes import triage_panel
+from dashboard.parts.gallery.cards import influence_cards, test_cards
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.jobs.support_verification import progress, verify_button, verify_first
+from dashboard.parts.layout.blocks import aside
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import notice, warning
+from dashboard.parts.layout.page_fragment import part
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.read.studies import badge, examples, open_study, what_it_shows
+from dashboard.read.supports import (
+    MOST_SHOWN,
+    brittle,
+    matching,
+    read_asked,
+    supports,
+    verifications,
+)
+from dashboard.slice_parameters import position_in_slice
+from engine.applications.brittle.data_issues import RULES
+from engine.applications.brittle.supports import AGREE, AT_MOST, verified
+from engine.applications.brittle.table import STATUSES, Format, as_bytes
+from engine.applications.verification import Verification
+from engine.attribution.evaluation.quality import TWO_SIDED_95
+from engine.build.retraining import check_recipe, has_recipe
+from engine.store.errors import DataloupeError
+from engine.store.text import number
+from engine.study.methods import has_scores
+from engine.study.models import has_predictions
+from engine.study.reader import StudyReader
+
+FILES: tuple[tuple[str, Format, str], ...] = (
+    ("CSV", "csv", "text/csv"),
+    ("JSON", "json", "application/json"),
+    ("Parquet", "parquet", "application/vnd.apache.parquet"),
+)
+PER_PAGE = 60
+SIDE = 112
+WORDS = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
+MARKS: dict[str, Literal["both", "alone"]] = {"verified": "both", "refuted": "alone"}
+
+study = open_study()
+location = read_location(study)
+algorithm, method = location.algorithm, location.method
+kind = f"{what_it_shows(study)}s"
+
+if method is None or not has_predictions(study, algorithm):
+    building(
+        "Brittle predictions appear here as soon as they are scored",
+        lambda study: has_scores(study, algorithm) and has_predictions(study, algorithm),
+        algorithm,
+    )
+    st.stop()
+
+asked = read_asked(study)
+if asked.problems:
+    warning(["This link says something that cannot be here.", *asked.problems])
+found = supports(study, algorithm, method, asked.at_most)
+told = brittle(study, found)[1]
+test_examples = examples(study, "test", algorithm)
+chosen = None if location.test is None else test_examples.row_of(location.test)
+
+
+# --- title, filters, ways out ------------------------------------------------------------------
+
+
+def filters() -> None:
+    """What narrows the list; each is in the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
+        st.session_state["at_most"] = asked.at_most
+        st.number_input(
+            "Removing at most",
+            1,
+            MOST_SHOWN,
+            key="at_most",
+            on_change=keep,
+            args=("at_most", AT_MOST, ("page",)),
+            width=150,
+        )
+        labels = sorted(set(told["label"]))
+        tags = sorted({tag for tags in told["tags"] for tag in tags})
+        flags = [name for name in RULES if any(name in some for some in told["flags"])]
+        for name, words, options, value in (
+            ("status", "Status", [one for one in STATUSES if one in WORDS], asked.status),
+            ("label", "True class", labels, asked.label),
+            ("flag", "Flag", flags, asked.flag),
+            ("tag", "Tag", tags, asked.tag),
+        ):
+            if value is not None and value not in options:
+                options = [value, *options]
+            st.session_state[name] = value
+            st.selectbox(
+                words,
+                options,
+                index=None,
+                placeholder="Any",
+                key=name,
+                on_change=keep,
+                args=(name, None, ("page",)),
+                width=190,
+                help="\n\n".join(f"**{flag}**: {RULES[flag]}" for flag in flags) or None
+                if name == "flag"
+                else None,
+            )
+
+
+def export(number_listed: int) -> None:
+    """A button that opens the ways out for the list as it is filtered."""
+    with (
+        st.popover(f"Export {number_listed:,}", icon=":material/download:", width="content"),
+        st.container(horizontal=True),
+    ):
+        for name, format_, mime in FILES:
+            st.download_button(
+                name,
+                partial(_file, format_),
+                file_name=f"brittle.{format_}",
+                mime=mime,
+                on_click="ignore",
+                key=format_,
+            )
+
+
+def _file(format_: Format) -> bytes:
+    """As things stand when it is asked for: tags may be newer than the page."""
+    table, told = brittle(study, found)
+    return as_bytes(table.take(matching(told, asked)), format_)
+
+
+def open_example(row: int) -> None:
+    """Look at one prediction."""
+    go(test=str(test_examples.table["id"].iloc[row]), removed=None)
+
+
+# --- the list ----------------------------------------------------------------------------------
+
+
+def cards_of(places: np.ndarray, here: Location) -> list[Card]:
+    """A card says how many examples a prediction hangs on, and whether that is proven."""
+    some = told.iloc[places]
+    plain_cards = test_cards(test_examples, some["row"].to_numpy(), here)
+    cards = []
+    for card, (_, one) in zip(plain_cards, some.iterrows(), strict=True):
+        changes = f"→ {one['other']}"
+        hint = (
+            f"{card.hint}; said to become {one['other']} without {one['support']:.0f} training "
+            f"examples, {one['status']}"
+        )
+        if len(one["flags"]):
+            hint += f"; flags: {', '.join(one['flags'])}"
+        parameters = st.query_params.to_dict() | {"test": str(one["id"])}
+        parameters.pop("removed", None)
+        cards.append(
+            Card(
+                row=card.row,
+                name=str(one["predicted"]),
+                note=changes,
+                hint=hint,
+                aside=f"k {one['support']:.0f}",
+                wrong=not one["correct"],
+                href="brittle?" + urlencode(parameters),
+                text=card.text,
+                tag=WORDS[one["status"]],
+                mark=MARKS.get(one["status"]),
+            )
+        )
+    return cards
+
+
+def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
+    """The cards, a page at a time."""
+    pages = max(1, -(-len(places) // PER_PAGE))
+    page = max(1, min(here.page, pages))
+    on_page = places[(page - 1) * PER_PAGE : page * PER_PAGE]
+    group = Group("Brittle predictions", cards_of(on_page, here), empty="None is like this.")
+    gallery(study, "test", [group], SIDE, "brittle", open_example)
+    if pages > 1:
+        key = f"page_{page}"
+        st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
+
+
+# --- one prediction ----------------------------------------------------------------------------
+
+
+def verdict(row: int, size: int, after: float, reach: float) -> str:
+    """One sentence: what removing would do."""
+    example = test_examples.table.iloc[row]
+    predicted, label = escape(short(example["predicted"])), escape(short(example["label"]))
+    kinds = "supporters" if found.right[row] else "opposers"
+    is_now = f"“{predicted}”" + (", rightly" if found.right[row] else f", but it is {label}")
+    if not found.calibrated:
+        return (
+            f"Predicted {is_now}. Scores are not calibrated here, so its {kinds} are ranked, and "
+            "what their removal does is not said."
+        )
+    if found.agreement[row] < AGREE:
+        return (
+            f"Predicted {is_now}. Nothing is said of flips: only {found.agreement[row]:.0%} of the "
+            "models trained with all data agree, so it hangs on luck, not on examples."
+        )
+    if not size:
+        return (
+            f"Predicted {is_now}. Not said to flip without its strongest {found.at_most} {kinds}."
+        )
+    removed = f"{size} strongest {kinds}" if size > 1 else f"strongest {kinds[:-1]}"
+    interval_ = f"{number(after)} ({number(after - reach)} to {number(after + reach)})"
+    return (
+        f"Predicted {is_now}. Without its <b>{removed}</b> it is said to become "
+        f"{'wrong' if found.right[row] else 'right'}: lead {number(float(found.lead[row]))} → "
+        f"{interval_}."
+    )
+
+
+def proof(row: int, one: Verification | None) -> str:
+    """What retraining showed, or that nothing is proven yet."""
+    outcome = None if one is None else one.of(row)
+    if one is None or outcome is None:
+        return '<p class="dl-aside">Predicted, not verified: no model was retrained for it.</p>'
+    good = outcome.flipped
+    models = len(outcome.without)
+    flips = round(outcome.flips.mean * models)
+    words = f"{flips} of {models} retrained models flip ({outcome.flips.low:.0%} to "
+    words += f"{outcome.flips.high:.0%}); with all data {outcome.flips_with.mean:.0%} do"
+    change = f"margin changed by {number(outcome.change)}"
+    if outcome.low is not None and outcome.high is not None:
+        change += f" ({number(outcome.low)} to {number(outcome.high)})"
+    if outcome.predicted is not None:
+        change += f", predicted {number(outcome.predicted.mean)}"
+    return (
+        f'<p class="dl-result" data-kind="{"good" if good else "wrong"}" role="status">'
+        f"{'Verified' if good else 'Refuted'}: {escape(words)}.</p>"
+        f'<p class="dl-aside">{escape(change[0].upper() + change[1:])}.</p>'
+    )
+
+
+def detail(row: int, study: StudyReader, here: Location) -> None:
+    """The curve with its slider, the removal set as pictures, the proof, tags and notes."""
+    now = read_asked(study)
+    size = int(found.size[row])
+    ranked = found.removal(row, found.at_most)
+    if not len(ranked):
+        notice("Nothing to remove", "No training example pulls this prediction where it is.")
+        return
+    k = min(now.k or size or len(ranked), len(ranked))
+    one = np.array([row])
+    after, reach = found.after(one)[0, : len(ranked)], found.reach(one)[0, : len(ranked)]
+    last = max(size, 1) - 1
+    st.html(f'<p class="dl-says">{verdict(row, size, float(after[last]), float(reach[last]))}</p>')
+    if found.calibrated:
+        if len(ranked) > 1:
+            st.session_state["removed"] = k
+            st.slider(
+                "Training examples removed",
+                1,
+                len(ranked),
+                key="removed",
+                on_change=keep,
+                args=("removed", size),
+            )
+        error = TWO_SIDED_95 * float(found.lead_deviation[row]) / found.checkpoints**0.5
+        leads = np.array([found.lead[row], *after]), np.array([error, *reach])
+        st.html(lead_curve(*leads, k, size))
+    if size:
+        with st.container(horizontal=True, vertical_alignment="center", key="proof"):
+            st.html(proof(row, verified(found, verifications(study, algorithm)).get(row)))
+            if has_recipe(study, algorithm):
+                verify_button(study, found, row)
+    training = examples(study, "train")
+    scores = found.score[row, :k]
+    slope = found.units.slope.mean if found.units else None
+    largest = float(np.abs(found.score[row]).max()) or 1.0
+    test = str(test_examples.table["id"].iloc[row])
+    sign: Any = "support" if found.right[row] else "oppose"
+    group = Group(
+        "Removal set",
+        influence_cards(training, ranked[:k], scores, largest, here, test, slope),
+        title=f"The {k} removed" if k > 1 else "The one removed",
+        words="Strongest first",
+        sign=sign,
+    )
+    gallery(study, "train", [group], SIDE, "removal")
+    ask_about(
+        study,
+        ranked[:k],
+        f"{k:,} that the prediction of {test} hangs on",
+        here,
+        "What if these were removed?",
+    )
+    triage_panel(study, algorithm, row)
+
+
+def one_prediction(row: int, rows: np.ndarray) -> None:
+    """A prediction in a frame, with the way to its neighbours in the list `rows`."""
+    place, before, after = position_in_slice(rows, row)
+    with st.container(border=True, key="one"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.html(f'<h2 class="dl-heading">{escape(short(location.test))}</h2>', width="content")
+            if place is not None:
+                where = f"<b>{place:,}</b> of {len(rows):,}"
+                st.html(f'<div class="dl-where">{where}</div>', width="content")
+            st.space("stretch")
+            for name, other in (("Previous", before), ("Next", after)):
+                st.button(
+                    name,
+                    disabled=other is None,
+                    on_click=open_example,
+                    args=(other,),
+                    key=name.lower(),
+                )
+            if st.button("Explain", icon=":material/compare_arrows:", key="explain"):
+                st.switch_page(EXPLAIN, query_params=location.parameters(test=str(location.test)))
+            st.button(
+                "Close",
+                icon=":material/close:",
+                key="close",
+                on_click=go,
+                kwargs={"test": None, "removed": None},
+            )
+        side, beside = st.columns([0.24, 0.76], gap="large")
+        with side:
+            subject(study, algorithm, "test", row, test_examples.table.iloc[row].to_dict())
+            for flag in next(iter(told["flags"][told["row"] == row]), ()):
+                st.html(f'<p class="dl-aside"><b>{flag}</b>: {escape(RULES[flag])}</p>')
+        with beside:
+            part(location, partial(detail, row))
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+places = matching(told, asked)
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(
+        title(
+            "Brittle predictions",
+            f"{len(told):,} of {len(found.lead):,} are said to flip without at most "
+            f"{asked.at_most} training {kind}",
+        )
+    )
+    trust_badge(badge(study, algorithm, method))
+    copy_link("copy")
+
+progress(study)
+if chosen is None and location.test is not None:
+    warning([f"There is no test example “{short(location.test)}” here."])
+if chosen is not None:
+    one_prediction(chosen, told["row"].to_numpy(np.int64)[places])
+
+if not found.calibrated:
+    notice(
+        "Scores are not calibrated here",
+        "So training examples are ranked, but it cannot be said what removing them does. Add "
+        f"[subset_runs] with masks = 200 to study.toml, then dataloupe build {study.root}.",
+    )
+    st.stop()
+filters()
+if not len(told):
+    notice(
+        f"No prediction is said to flip without at most {asked.at_most}",
+        "Let more be removed, or choose another method above.",
+    )
+    st.stop()
+with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+    st.html(f'<div class="dl-where"><b>{len(places):,}</b> listed</div>', width="content")
+    st.space("stretch")
+    if has_recipe(study, algorithm):
+        verify_first(study, found, told["row"].to_numpy()[places])
+    export(len(places))
+try:
+    check_recipe(study, algorithm)
+except DataloupeError as error:
+    aside(f"These can be predicted and not verified: {error}")
+part(location, partial(listed, places))

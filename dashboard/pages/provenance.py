@@ -1,0 +1,192 @@
+"""Provenance: what everything shown was made from, by what and when, and whether it is whole."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import version
+
+import streamlit as st
+
+from dashboard.location import read_location
+from dashboard.names import short
+from dashboard.parts.layout.blocks import facts, heading, table
+from dashboard.parts.layout.page_title import title
+from dashboard.read.studies import examined, files_stamp, open_study, stage_files
+from engine import store
+from engine.store import layout
+from engine.study.methods import imported_methods
+from engine.study.progress import stage_progress
+from engine.study.run_banks import finished_runs, read_bank_import, wanted_runs
+from engine.study.stage_titles import TITLES
+
+OUTPUTS = {
+    "margin": "margin: logit of the label − logsumexp of the others",
+    "max-margin": "max-margin: logit of the label − the largest other (not our margin)",
+}
+PACKAGES = ("dataloupe", "numpy", "pandas", "pyarrow", "faiss-cpu", "streamlit", "torch")
+
+study = open_study()
+location = read_location(study)
+algorithm = location.algorithm
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that a person would use."""
+    for unit in ("B", "KB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} GB"
+
+
+def moment(seconds: float) -> str:
+    """A file's time, in UTC so that it means the same everywhere."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+st.html(title("Provenance", "what all of this was made from, and whether it is whole"))
+
+# --- what was made, and whether it is whole ----------------------------------------------------
+
+heading("What each stage made")
+progress = {
+    step.stage: step for step in stage_progress(study) if step.algorithm in (None, algorithm)
+}
+rows = []
+for stage, step in progress.items():
+    files = stage_files(study, stage, algorithm)
+    state = "complete" if step.complete else f"{step.done:,} of {step.total:,}"
+    newest = max((file.changed for file in files), default=None)
+    rows.append(
+        [
+            TITLES[stage],
+            state,
+            f"{len(files):,}",
+            size(sum(file.size for file in files)),
+            "–" if newest is None else moment(newest),
+        ]
+    )
+table("Stages", ["Stage", "State", "Files", "Size", "Last written"], rows)
+
+stamp = files_stamp(study)
+with st.container(horizontal=True, vertical_alignment="center"):
+    if st.button("Verify every checksum", icon=":material/verified:", key="verify"):
+        st.session_state["verified"] = stamp
+    if st.session_state.get("verified") == stamp:
+        with st.spinner("Reading every file…"):
+            report = examined(study, stamp)
+        kind = "wrong" if report.broken else "good"
+        summary = escape(report.summary)
+        st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{summary}</p>')
+    elif "verified" in st.session_state:
+        st.html('<p class="dl-aside" role="status">Files have changed since; verify again.</p>')
+    else:
+        st.html('<p class="dl-aside">Reads all files once; a large study takes a while.</p>')
+if st.session_state.get("verified") == stamp and report.broken:
+    entries = "".join(f"<li>{escape(line)}</li>" for line in report.broken)
+    st.html(f'<ul class="dl-list">{entries}</ul>')
+
+# --- what from, by what ------------------------------------------------------------------------
+
+left, right = st.columns(2, gap="large")
+with left:
+    heading("Data")
+    if study.has_data:
+        dataset = study.dataset
+        facts(
+            {
+                "Fingerprint": dataset.fingerprint,
+                "Source": dataset.source,
+                "Task": dataset.task,
+                "Classes": short(", ".join(dataset.classes)),
+                "Encoding": ", ".join(f"{key} {value}" for key, value in dataset.encoding.items()),
+                "Warnings": " ".join(dataset.warnings) or "None",
+            }
+        )
+    else:
+        st.html('<p class="dl-aside">Not read yet.</p>')
+    heading("Make it again")
+    root = shlex.quote(str(study.root))
+    verbs = ("build", "doctor", "serve")
+    # No language: the colours of comments have too little contrast.
+    st.code("\n".join(f"dataloupe {verb} {root}" for verb in verbs), language=None, wrap_lines=True)
+    st.html(
+        '<p class="dl-aside">build makes what is missing, with the same bytes for the same spec, '
+        "seed and device; doctor verifies every file and names what is broken.</p>"
+    )
+    heading("This server")
+    facts(
+        {
+            "Study": str(study.root),
+            "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+            "Packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        }
+    )
+with right:
+    heading("The spec: study.toml")
+    st.code(
+        layout.spec_file(study.root).read_text(encoding="utf-8"), language=None, wrap_lines=True
+    )
+
+heading(f"Checkpoints of {algorithm}")
+made = []
+for checkpoint in range(study.checkpoints(algorithm)):
+    path = layout.checkpoint_file(study.root, algorithm, checkpoint)
+    if path.exists():
+        by = store.read_metadata(path)
+        versions = ", ".join(
+            f"{name} {by[name]}" for name in ("dataloupe", "torch", "numpy") if name in by
+        )
+        source = str(by.get("source", f"seed {by.get('seed')}"))
+        device = str(by.get("device", "–"))
+        made.append([f"{checkpoint:03d}", source, device, versions, moment(path.stat().st_mtime)])
+if made:
+    table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], made)
+else:
+    st.html('<p class="dl-aside">None is trained yet.</p>')
+
+bank, runs = read_bank_import(study, algorithm), study.spec.subset_runs
+if bank is not None:
+    heading("Run bank, imported")
+    facts(
+        {
+            "Runs": f"{bank.runs:,} on {bank.masks:,} masks, α {bank.alpha:g}",
+            "Model output": OUTPUTS[bank.output],
+            "From": f"{bank.folder}: {', '.join(bank.files)}",
+            "SHA-256": ", ".join(digest[:16] for digest in bank.files.values()),
+            "Notes": " ".join(bank.notes) or "None",
+        }
+    )
+elif wanted_runs(study):
+    heading(f"Run bank of {algorithm}")
+    finished, wanted = len(finished_runs(study, algorithm)), len(wanted_runs(study))
+    facts(
+        {
+            "Runs": f"{finished:,} of {wanted:,}: {runs.masks:,} masks, α {runs.alpha:g}, "
+            f"{runs.seeds:,} of each",
+            "Model output": OUTPUTS["margin"],
+        }
+    )
+
+imports = imported_methods(study, algorithm)
+if imports:
+    heading("Imported scores")
+    table(
+        "Imported scores",
+        ["Method", "Made by", "File", "SHA-256", "Its matrix", "It says"],
+        [
+            [
+                name,
+                one.tool or "–",
+                ", ".join(one.files),
+                ", ".join(digest[:16] for digest in one.files.values()),
+                f"{' × '.join(f'{n:,}' for n in one.shape)}, a row for each {one.rows} example"
+                + (", signs turned round" if one.negated else ""),
+                ", ".join(f"{key} {value}" for key, value in one.settings.items()) or "–",
+            ]
+            for name, one in imports.items()
+        ],
+    )

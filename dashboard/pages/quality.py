@@ -1,0 +1,328 @@
+"""Quality: how far scores can be trusted, measured on models trained on parts of the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from dashboard.location import EXPLAIN, go, read_location
+from dashboard.names import short
+from dashboard.parts.charts.histogram import Series, histogram
+from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.charts.line_chart import Line, curves
+from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement, show
+from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.layout.blocks import aside, facts, figures, heading, table
+from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.messages import warning
+from dashboard.parts.layout.page_title import title
+from dashboard.parts.removal.verify_by_retraining import verified
+from dashboard.parts.trust.how_to_measure import unmeasured
+from dashboard.parts.trust.verdict_list import verdict_list
+from dashboard.read.studies import badge, examples, kept_verifications, lds_of_each, open_study
+from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
+from engine.attribution.evaluation.verdict import chance, few_runs, verdict
+from engine.store.text import number
+from engine.study.methods import has_scores, read_quality
+from engine.study.progress import stage_progress
+from engine.study.trust import read_predicted_and_actual
+
+BINS = 32
+CLASSES_SHOWN = 24
+
+study = open_study()
+location = read_location(study)
+algorithm, method = location.algorithm, location.method
+
+# --- nothing is measured yet -------------------------------------------------------------------
+
+if method is None:
+    st.html(title("Quality", "there are no scores to trust yet"))
+    building(
+        "How good the scores are stands here when they are made and judged",
+        lambda study: study.has_data and has_scores(study, algorithm),
+        algorithm,
+    )
+    st.stop()
+
+quality = read_quality(study, algorithm)
+bank = next(
+    (step for step in stage_progress(study) if (step.stage, step.algorithm) == ("bank", algorithm)),
+    None,
+)
+name = badge(study, algorithm, method).method
+
+if quality is None:
+    st.html(title("Quality", "not measured yet"))
+    if bank is None:
+        unmeasured(study, algorithm, name)
+    else:
+        building(
+            "How good the scores are stands here when the subset runs are done",
+            lambda study: read_quality(study, algorithm) is not None,
+            algorithm,
+        )
+    st.stop()
+
+tests = examples(study, "test", algorithm)
+row = None if location.test is None else tests.row_of(location.test)
+
+
+def id_of(row: int) -> str:
+    """Id of a test example."""
+    return str(tests.table["id"].iloc[row])
+
+
+def tag_of(one: MethodQuality, preferred: bool) -> str:
+    """What marks a method, in words."""
+    if one.baseline:
+        return "baseline"
+    chance = "" if one.beats_chance else "no better than chance"
+    return " · ".join(word for word in ("preferred" if preferred else "", chance) if word)
+
+
+def bars_of_methods(quality: Quality) -> list[Bar]:
+    """All methods, best first."""
+    return [
+        Bar(one.title, one.lds, one.settings, tag_of(one, name == quality.preferred), one.baseline)
+        for name, one in quality.methods.items()
+    ]
+
+
+def bars_of_classes(measured: MethodQuality) -> list[Bar]:
+    """The classes, worst first."""
+    worst_first = sorted(measured.by_class.items(), key=lambda item: item[1].mean)
+    return [
+        Bar(label, lds, tag="" if lds.low > 0 else "do not trust") for label, lds in worst_first
+    ]
+
+
+def lines_of(points: list[Point], quality: Quality) -> list[Line]:
+    """One line a method, which looks the same in every chart."""
+    lines = []
+    for style, (name, one) in enumerate(quality.methods.items()):
+        found = sorted((point.n, point.lds) for point in points if point.method == name)
+        if found:
+            lines.append(Line(one.title, found, style))
+    return lines
+
+
+def open_example(row: int) -> None:
+    """Explain a test example."""
+    st.switch_page(EXPLAIN, query_params=location.parameters(test=id_of(row)))
+
+
+def ask() -> None:
+    """Show the points of the test example that was typed, or of all."""
+    go(test=st.session_state["one_test"].strip() or None)
+
+
+def headline(quality: Quality, method: str) -> None:
+    """The figures that matter most."""
+    measured = quality.methods[method]
+    lds, units = measured.lds, measured.units
+    seeds = "one run each" if quality.seeds == 1 else f"{quality.seeds:,} runs each"
+    few = "few: intervals are wide" if few_runs(quality, method) else "never chosen on"
+    shown = {
+        "LDS": (number(lds.mean, 3), f"{number(lds.low, 3)} to {number(lds.high, 3)}"),
+        "Held-out masks": (f"{quality.masks['test']:,}", f"{seeds}, {few}"),
+    }
+    if units is None:
+        shown["Unit"] = ("None", "scores are uncalibrated")
+    else:
+        ends = f"{units.slope.low:.3g} to {units.slope.high:.3g}"
+        shown["Slope"] = (f"{units.slope.mean:.3g}", f"{ends}, {quality.output} for a score of 1")
+        shown["Explained"] = (f"{units.r_squared:.0%}", "of how outcomes differ (R²)")
+    if measured.coverage is not None:
+        shown["90% intervals"] = (f"{measured.coverage:.0%}", "of outcomes lie inside them")
+    figures(shown)
+
+
+def predicted_against_actual(
+    of_each: np.ndarray, quality: Quality, measured: MethodQuality
+) -> None:
+    """The points of all test examples or of one, with the controls that choose."""
+    outputs = read_predicted_and_actual(study, algorithm, method)
+    if location.test is not None and row is None:
+        warning([f"There is no test example “{short(location.test)}”; all are shown."])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.session_state["one_test"] = "" if row is None else id_of(row)
+        st.text_input(
+            "Test example, by id or row number",
+            placeholder="All of them",
+            key="one_test",
+            on_change=ask,
+            width=220,
+        )
+        for label, place in (("Best foretold", of_each.argmax()), ("Worst", of_each.argmin())):
+            st.button(label, on_click=go, kwargs={"test": id_of(int(place))}, key=label)
+        if row is not None:
+            st.button("All", on_click=go, kwargs={"test": None}, key="all")
+            if st.button(f"Explain {short(id_of(row))}", icon=":material/arrow_forward:"):
+                open_example(row)
+    count, held_out = outputs["actual"].shape
+    calibrated = measured.calibration is not None
+    if row is None:
+        sampled = f"; {POINTS:,} of them, drawn at random" if count * held_out > POINTS else ""
+        words = (
+            f"A point is one of {count:,} test examples in one of {held_out:,} held-out masks"
+            f"{sampled}. Click one to explain its example."
+        )
+    else:
+        words = (
+            f"A point is one of {held_out:,} held-out masks. Their rank correlation is "
+            f"{number(float(of_each[row]))}."
+        )
+        if "deviation" in outputs:
+            words += " Bars are the method's 90% intervals."
+    if calibrated:
+        words += " On the dashed line it came out as predicted."
+    aside(words)
+    ids = tests.table["id"].astype(str).tolist()
+    figure = agreement(outputs, ids, quality.output, row, calibrated)
+    show(figure, f"Predicted against actual {quality.output}. {words}", "agreement", open_example)
+
+
+# --- what these scores are good for ------------------------------------------------------------
+
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.html(title("Quality", f"how far scores by {short(name)} can be trusted"))
+    st.space("stretch")
+    copy_link("copy")
+
+if bank is not None and not bank.complete:
+    warning(
+        [
+            f"The run bank grows: {bank.done:,} of {bank.total:,} runs are there. These figures "
+            "are of those it had when they were measured."
+        ]
+    )
+
+measured = quality.methods.get(method)
+of_each = None if measured is None else lds_of_each(study, algorithm, method)
+if measured is None:
+    warning(
+        [
+            f"{name} was not there when quality was measured. `dataloupe build {study.root}` "
+            f"measures it; until then trust {quality.methods[quality.preferred].title} more."
+        ]
+    )
+else:
+    headline(quality, method)
+
+said, compared = st.columns(2, gap="large")
+with said:
+    heading("What these scores are good for")
+    if measured is None:
+        aside("Unknown: these scores were not measured.")
+    else:
+        st.html(verdict_list(verdict(quality, method, of_each)))
+with compared:
+    heading("LDS of every method")
+    aside(
+        f"How well sums of scores order what models trained on random {quality.alpha:.0%} parts of "
+        "the data say of a test example: 1 is perfect, 0 is chance. The thin line is the 95% "
+        "interval, over test examples and runs."
+    )
+    here = None if measured is None else measured.title
+    st.html(intervals(bars_of_methods(quality), "LDS of every method, best first", here))
+
+    if of_each is not None:
+        heading("LDS of each test example")
+        bound = chance(quality.masks["test"])
+        above = of_each > bound
+        st.html(
+            histogram(
+                "Rank correlation over the held-out masks",
+                f"Shuffled scores get above {number(bound)} once in 20 times. A single test "
+                "example's correlation is noisy: take the shape for true, not one value.",
+                [
+                    Series("above chance", of_each[above], "good"),
+                    Series("not above chance", of_each[~above], "wrong"),
+                ],
+                np.linspace(-1, 1, BINS + 1),
+                ("−1", "0", "+1"),
+            )
+        )
+
+# --- where they fail ---------------------------------------------------------------------------
+
+if measured is not None:
+    of_classes, points = st.columns([0.38, 0.62], gap="large")
+    with of_classes:
+        heading("LDS of each class")
+        bars = bars_of_classes(measured)
+        if len(bars) > CLASSES_SHOWN:
+            aside(f"The {CLASSES_SHOWN} worst of {len(bars):,} classes.")
+        st.html(intervals(bars[:CLASSES_SHOWN], "LDS of each class, worst first"))
+    with points:
+        if of_each is not None:
+            heading("Predicted against actual")
+            predicted_against_actual(of_each, quality, measured)
+
+# --- proven by retraining ----------------------------------------------------------------------
+
+heading("Verified by retraining")
+proofs = [one for one in kept_verifications(study, algorithm) if one.method == method]
+verified(proofs)
+
+# --- what would make them better ---------------------------------------------------------------
+
+by_checkpoints, by_runs = lines_of(quality.checkpoints, quality), lines_of(quality.runs, quality)
+if by_checkpoints or by_runs:
+    first, second = st.columns(2, gap="large")
+    with first:
+        if by_checkpoints:
+            st.html(
+                curves(
+                    "LDS with more checkpoints",
+                    "Where a line still rises, more checkpoints make better scores.",
+                    "checkpoints",
+                    by_checkpoints,
+                )
+            )
+    with second:
+        if by_runs:
+            st.html(
+                curves(
+                    "LDS with more subset runs",
+                    "Where a line still rises, more subset runs make better scores.",
+                    "subset runs fitted on",
+                    by_runs,
+                )
+            )
+
+# --- what it was measured with -----------------------------------------------------------------
+
+tried, with_runs = st.columns(2, gap="large")
+with with_runs:
+    heading("The run bank")
+    parts = quality.masks
+    facts(
+        {
+            "Masks": f"{sum(parts.values()):,} random parts of the training data",
+            "Each": f"{quality.alpha:.0%} of {study.dataset.n_train:,} training examples (α)",
+            "Runs of each": f"{quality.seeds:,}, outputs averaged",
+            "Fit": f"{parts['fit']:,} masks, for datamodels to be fitted on",
+            "Validation": f"{parts['validation']:,} masks, to choose settings and method on",
+            "Test": f"{parts['test']:,} masks, for the figures here and for no choice",
+            "Output": f"{quality.output} of the true label",
+        }
+    )
+with tried:
+    heading("Settings of TRAK that were tried")
+    if quality.tuning:
+        aside("On validation masks. The best is used; the figures above are of other masks.")
+        best_first = sorted(quality.tuning, key=lambda tried: -tried["lds"])
+        heads = ["Damping λ", "Tempering", "Soft threshold", "LDS, validation"]
+        keys = ("damping", "tempering", "soft_threshold")
+        table(
+            "Settings of TRAK that were tried, best first",
+            heads,
+            [
+                [*(f"{tried[key]:g}" for key in keys), number(tried["lds"], 3)]
+                for tried in best_first
+            ],
+        )
+    else:
+        aside("None: study.toml fixes them, or the scores were made elsewhere.")

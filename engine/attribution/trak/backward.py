@@ -1,0 +1,111 @@
+"""One forward and one activation-only backward pass that record each layer's input and gradient.
+
+Parameters do not require gradients while this runs, so autograd computes no weight gradient. Hooks
+on the layers record the input (a) and, during the backward pass, the gradient of the model output
+with respect to the layer's output (g). The gradient of every parameter of the layer follows from
+these two, example by example, because row i of the model output depends on example i alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.plan import Batch, Output
+
+Consumer = Callable[[str, nn.Module, Tensor, Tensor], None]
+"""Receives (layer name, layer, its input a, gradient g of the outputs at its output)."""
+
+
+class _Start(torch.autograd.Function):
+    """Makes a layer's output the start of the graph, without copying it and without a leaf.
+
+    A leaf would forbid the in-place activations that often follow.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, anchor: Tensor) -> Tensor:
+        ctx.mark_dirty(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:  # type: ignore[override]
+        return None, None
+
+
+def backward(
+    model: nn.Module,
+    output: Output,
+    batch: Batch,
+    layers: Mapping[str, nn.Module],
+    consume: Consumer,
+) -> Tensor:
+    """Run one forward and one activation-only backward pass; pass (a, g) of each layer on.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        batch: Prepared examples.
+        layers: The layers to observe, by name.
+        consume: Called once for every use of a layer, last layer first, while the gradient is
+            still in the processor's cache. It must not keep or change the tensors it receives.
+
+    Returns:
+        Model outputs `[batch]`, detached.
+    """
+    anchor = torch.zeros((), requires_grad=True)
+    handles = []
+
+    def tap(path: str) -> Callable[..., Tensor]:
+        def hook(layer: nn.Module, args: Any, kwargs: Any, result: Tensor) -> Tensor:
+            a = input_of(args, kwargs).detach()
+            if not result.requires_grad:
+                result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
+            # The hook belongs to this tensor, so a later in-place activation does not disturb it.
+            result.register_hook(lambda g: consume(path, layer, a, g))
+            return result
+
+        return hook
+
+    with frozen(model), torch.enable_grad():
+        for path, layer in layers.items():
+            handles.append(layer.register_forward_hook(tap(path), with_kwargs=True))
+        try:
+            values = output(model, _channels_last(batch))
+        finally:
+            for handle in handles:
+                handle.remove()
+        if values.requires_grad:
+            values.sum().backward()
+    return values.detach()
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within this context no parameter requires gradients; afterwards the flags are restored."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _channels_last(batch: Batch) -> Batch:
+    return {
+        name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+        for name, tensor in batch.items()
+    }
+
+
+def input_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """The input of a layer, from the arguments that a forward hook receives."""
+    value = args[0] if args else kwargs["input"]
+    assert isinstance(value, Tensor)
+    return value

@@ -1,0 +1,42 @@
+"""The weights W and the damping λ of TRAK's linear system, in its dual and its primal form."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from engine.attribution.trak.solver import Solver
+from engine.store.errors import DataloupeError
+
+_LEAST_Q = 1e-8
+
+
+def temper(out_to_loss: Tensor, solver: Solver) -> Tensor:
+    """Q^t `[n_train]`, the tempered out-to-loss gradient.
+
+    Scores are multiplied by it (with Q averaged over checkpoints), and training examples are
+    weighted by it in each checkpoint's linear system.
+    """
+    return out_to_loss.abs().clamp(min=_LEAST_Q) ** solver.tempering
+
+
+def example_weights(out_to_loss: Tensor, solver: Solver) -> Tensor | None:
+    """The diagonal of W `[n_train]`: tempered Q, scaled to mean 1 so that checkpoints with larger Q
+    do not count more. None where all training examples have the same weight (`plain`)."""
+    if solver.curvature == "plain":
+        return None
+    weights = temper(out_to_loss, solver)
+    return weights / weights.mean()
+
+
+def damp(matrix: Tensor, damping: float) -> None:
+    """Add λ = damping · mean of the diagonal to the diagonal, in place."""
+    diagonal = matrix.diagonal()
+    diagonal += damping * diagonal.mean()
+
+
+def not_positive_definite(damping: float, what: str) -> DataloupeError:
+    """The error for a Cholesky factorization that failed."""
+    return DataloupeError(
+        f"With damping {damping:g}, {what} is not positive definite in float32. "
+        "Raise `trak.damping`, or leave it at its default."
+    )

@@ -1,0 +1,241 @@
+"""Decide how each parameter's gradient is computed, and check it against autograd.
+
+A gradient is computed from its layer's input and output gradient where `layer_gradients` has a
+rule for the layer and the result agrees with autograd on a few examples. All others come from
+`torch.func`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.backward import input_of
+from engine.attribution.trak.gradients import (
+    per_example_gradients,
+    tapped_gradients,
+    untapped_gradients,
+)
+from engine.attribution.trak.layer_gradients import BATCH_NORMS, CONVOLUTIONS
+from engine.attribution.trak.plan import Batch, Layer, Output, Plan, head
+from engine.store.errors import CheckpointError
+
+_COUPLING = (*BATCH_NORMS, nn.SyncBatchNorm)
+_TAPPED = (
+    nn.Linear,
+    *CONVOLUTIONS,
+    nn.Embedding,
+    *BATCH_NORMS,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+PROOF_EXAMPLES = 16
+_PROOF_NUMBERS = 32_000_000
+"""The check against autograd holds whole gradients. It uses as many examples as fit into this many
+numbers, but at least two."""
+
+
+def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
+    """Decide how each parameter's gradient is computed and check it on a few examples.
+
+    Only parameters that require gradients are attributed. Convolution weights are stored
+    channels-last in memory, the fastest layout on CPUs; their values do not change.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        batch: Prepared examples; the first `PROOF_EXAMPLES` are used.
+
+    Raises:
+        CheckpointError: Examples of a batch influence each other, no parameter can be attributed,
+            or outputs or gradients are not finite.
+    """
+    check_uncoupled(model)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    few = head(batch, max(2, min(PROOF_EXAMPLES, _PROOF_NUMBERS // max(1, size))))
+    _check_outputs(model, output, few)
+    canonical = {
+        id(p): name for name, p in model.named_parameters() if p.requires_grad
+    }  # tied parameters have one name, the first
+    shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    if not shapes:
+        raise CheckpointError(
+            "The model has no parameter that requires gradients, so there is nothing to attribute "
+            "its outputs to."
+        )
+    holders = [
+        (path, module)
+        for path, module in model.named_modules()
+        if any(id(p) in canonical for p in module._parameters.values() if p is not None)
+    ]
+    positions, misfits = _observe(model, output, few, dict(holders))
+    layers: dict[str, Layer] = {}
+    untapped: set[str] = set()
+    for path, module in holders:
+        owned = {
+            key: canonical[id(p)]
+            for key, p in module._parameters.items()
+            if p is not None and id(p) in canonical
+        }
+        if path in positions and path not in misfits:
+            layers[path] = Layer(owned.get("weight"), owned.get("bias"), positions[path])
+        else:
+            untapped.update(owned.values())
+    plan = _with_untapped(shapes, layers, untapped)
+    wrong = _disagreeing(model, output, few, plan)
+    if wrong:  # used outside its layer's forward, such as F.linear(x, embedding.weight)
+        plan = _with_untapped(shapes, layers, {*plan.untapped, *wrong})
+    if plan.untapped:
+        plan = replace(plan, looped=_needs_loop(model, output, few, plan))
+    gradients = per_example_gradients(model, output, few, plan)
+    energies = {  # two digits, so that devices that round differently agree on the shares
+        name: float(f"{gradient.double().square().sum().item() / len(gradient):.1e}")
+        for name, gradient in gradients.items()
+    }
+    return replace(plan, energies=energies)
+
+
+def check_uncoupled(model: nn.Module) -> None:
+    """Raise CheckpointError if a layer mixes the examples of a batch or is random."""
+    for path, module in model.named_modules():
+        if isinstance(module, _COUPLING) and (module.training or module.running_mean is None):
+            why = "is in train mode" if module.training else "keeps no running statistics"
+            raise CheckpointError(
+                f"BatchNorm layer {path!r} {why}: each example's gradient would depend on the rest "
+                "of its batch. Put the model in eval mode and use track_running_stats=True."
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise CheckpointError(
+                f"Dropout layer {path!r} is in train mode: outputs would be random. "
+                "Put the model in eval mode."
+            )
+
+
+def _check_outputs(model: nn.Module, output: Output, batch: Batch) -> None:
+    """Outputs are `[batch]`, finite, and do not depend on the rest of the batch."""
+    size = len(next(iter(batch.values())))
+    with torch.no_grad():
+        together = output(model, batch)
+        alone = output(model, head(batch, 1))
+    if together.shape != (size,):
+        raise CheckpointError(
+            f"The model output has shape {tuple(together.shape)} for a batch of {size}; "
+            f"it must be one number an example, ({size},)."
+        )
+    if not (together.isfinite().all() and alone.isfinite().all()):
+        raise CheckpointError(
+            "The model output is not finite on the first examples: the weights or the data hold "
+            "NaN or infinite values."
+        )
+    scale = 1 + together.abs().max().item()
+    if (together[0] - alone[0]).abs().item() > 1e-3 * scale:
+        raise CheckpointError(
+            f"The first example's model output is {alone[0].item():.6g} alone and "
+            f"{together[0].item():.6g} in a batch of {size}: examples of a batch influence each "
+            "other, so their gradients cannot be told apart."
+        )
+
+
+def _observe(
+    model: nn.Module, output: Output, batch: Batch, holders: Mapping[str, nn.Module]
+) -> tuple[dict[str, int], set[str]]:
+    """One forward pass: (positions per example of each layer with a rule, layers where the rule
+    does not apply because input or output is not one row per example)."""
+    size = len(next(iter(batch.values())))
+    positions: dict[str, int] = {}
+    misfits: set[str] = set()
+    handles = []
+
+    def look(path: str, module: nn.Module) -> Callable[..., None]:
+        def hook(_: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+            a = input_of(args, kwargs)
+            if not isinstance(result, Tensor) or len(a) != size or len(result) != size:
+                misfits.add(path)
+            elif isinstance(module, (nn.Embedding, nn.Linear)):
+                features = 1 if isinstance(module, nn.Embedding) else a.shape[-1]
+                positions[path] = positions.get(path, 0) + a[0].numel() // features
+            elif isinstance(module, CONVOLUTIONS):
+                positions[path] = positions.get(path, 0) + result[0, 0].numel()
+            else:
+                positions[path] = 1
+
+        return hook
+
+    for path, module in holders.items():
+        if _has_rule(module):
+            handles.append(module.register_forward_hook(look(path, module), with_kwargs=True))
+    try:
+        with torch.no_grad():
+            output(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return positions, misfits
+
+
+def _has_rule(module: nn.Module) -> bool:
+    if type(module) not in _TAPPED:  # a subclass may compute something else
+        return False
+    if isinstance(module, nn.Embedding):
+        return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
+    return True
+
+
+def _with_untapped(
+    shapes: dict[str, torch.Size], layers: dict[str, Layer], untapped: set[str]
+) -> Plan:
+    """A plan in which none of the layers has a parameter of `untapped`."""
+    kept = {
+        path: Layer(
+            None if layer.weight in untapped else layer.weight,
+            None if layer.bias in untapped else layer.bias,
+            layer.positions,
+        )
+        for path, layer in layers.items()
+    }
+    kept = {path: layer for path, layer in kept.items() if layer.weight or layer.bias}
+    names = tuple(name for name in shapes if name in untapped)
+    return Plan(shapes, {}, kept, names, looped=False)
+
+
+def _disagreeing(model: nn.Module, output: Output, batch: Batch, plan: Plan) -> set[str]:
+    """Parameters whose per-example gradients by rule do not sum to the gradient by autograd.
+
+    Each example has a different weight in the sum, so that a gradient of the wrong example shows.
+    """
+    tapped = [name for name in plan.shapes if name not in plan.untapped]
+    if not tapped:
+        return set()
+    parameters = dict(model.named_parameters())
+    with torch.enable_grad():
+        values = output(model, batch)
+        weights = torch.linspace(0.5, 2.0, len(values), device=values.device)
+        total = (weights * values).sum()
+        wanted = torch.autograd.grad(total, [parameters[n] for n in tapped], allow_unused=True)
+    found = tapped_gradients(model, output, batch, plan)
+    norms = [0.0 if w is None else w.norm().item() for w in wanted]
+    floor = 1e-5 * max(norms)
+    wrong = set()
+    for name, reference, norm in zip(tapped, wanted, norms, strict=True):
+        got = torch.einsum("b,b...->...", weights, found[name])
+        error = (got if reference is None else got - reference).norm().item()
+        if not error <= 1e-3 * norm + floor:
+            wrong.add(name)
+    return wrong
+
+
+def _needs_loop(model: nn.Module, output: Output, batch: Batch, plan: Plan) -> bool:
+    looped = untapped_gradients(model, output, batch, plan.untapped, looped=True)
+    try:
+        mapped = untapped_gradients(model, output, batch, plan.untapped, looped=False)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+        return True  # vmap has no rule for some operation of this model
+    return not torch.allclose(mapped, looped, rtol=1e-3, atol=1e-3 * looped.abs().max().item())

@@ -1,0 +1,183 @@
+"""TRAK of examples that are not in the study, from stored training features and inverses.
+
+    dual:  s(x) = √W⁻¹ (√W K √W + λI)⁻¹ √W k(x)          primal:  s(x) = Φ (ΦᵀWΦ + λI)⁻¹ φ(x)
+
+Everything that does not depend on x is computed once for each checkpoint and stored:
+
+* the *inverse*: the matrix in front of k(x) or φ(x). A query reads it once. A Cholesky factor would
+  have to be copied and read twice, which takes ten times as long; λ keeps the inverse accurate.
+* the *traces* of every training example: its features and, for the dual, the input of each linear
+  layer with an exact kernel and the gradient at its output.
+
+A query then takes one forward and backward pass of the example and two matrix products, with the
+study's own solver. Scores are those of `dual.attribute_dual` and of `primal.test_factors`, before
+multiplication by Q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.backward import backward
+from engine.attribution.trak.dual import factorize
+from engine.attribution.trak.kernel import Batches, feature_parameters, make_kernel, outer_layers
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.make_projection import make_projection
+from engine.attribution.trak.plan import Batch, Layer, Output, Plan
+from engine.attribution.trak.primal import gram_factor
+from engine.attribution.trak.projection import Projection, project
+from engine.attribution.trak.solver import Solver
+
+Traces = Mapping[str, np.ndarray]
+"""Arrays by name, float32: `features` `[rows, p]`, and for each linear layer with an exact kernel
+`inputs.LAYER` `[rows, in]` and `gradients.LAYER` `[rows, out]`."""
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """Computes the traces of examples at one checkpoint.
+
+    Attributes:
+        model: In eval mode.
+        output: The task's model output.
+        outer: Linear layers with an exact kernel, by name; empty in the primal.
+        projection: Of the gradients of all other parameters; None where there are none.
+    """
+
+    model: nn.Module
+    output: Output
+    outer: Mapping[str, nn.Module]
+    projection: Projection | None
+
+    def trace(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Traces of a batch of prepared examples."""
+        found: dict[str, Tensor] = {}
+
+        def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
+            found[f"inputs.{path}"], found[f"gradients.{path}"] = a.flatten(1), g.flatten(1)
+
+        if self.outer:
+            backward(self.model, self.output, batch, self.outer, keep)
+        if self.projection is not None:
+            found["features"] = project(self.model, self.output, batch, self.projection)
+        return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+    def traces(self, batches: Iterator[Batch]) -> dict[str, np.ndarray]:
+        """Traces of several batches, joined."""
+        parts = [self.trace(batch) for batch in batches]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def make_tracer(model: nn.Module, output: Output, plan: Plan, solver: Solver, seed: int) -> Tracer:
+    """Make the tracer of one checkpoint.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output.
+        plan: The one the study was built with: another plan would draw another projection.
+        solver: The study's.
+        seed: The checkpoint's.
+    """
+    if solver.kind == "primal":
+        return Tracer(
+            model, output, {}, make_projection(plan, model, solver.width, solver.proj_dim, seed)
+        )
+    outer = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
+    chosen = set(feature_parameters(plan, model))
+    projection = None
+    if chosen:
+        projection = make_projection(plan, model, solver.width, None, seed, chosen.__contains__)
+    return Tracer(model, output, outer, projection)
+
+
+def dual_inverse(
+    model: nn.Module,
+    output: Output,
+    train: Batches,
+    plan: Plan,
+    solver: Solver,
+    seed: int,
+    memory_bytes: int,
+    out_to_loss: Tensor,
+) -> Tensor:
+    """√W⁻¹ (√W K √W + λI)⁻¹ √W `[n_train, n_train]`. Arguments as in `dual.attribute_dual`."""
+    kernel = make_kernel(
+        model, output, train, lambda: iter(()), plan, solver.width, seed, memory_bytes
+    ).train
+    weights = example_weights(out_to_loss.to(kernel), solver)
+    root = None if weights is None else weights.sqrt()
+    inverse = torch.cholesky_inverse(factorize(kernel, solver.damping, root))
+    return inverse if root is None else inverse.mul_(root).div_(root[:, None])
+
+
+def primal_inverse(gram: Tensor, damping: float) -> Tensor:
+    """(ΦᵀWΦ + λI)⁻¹ `[p, p]`, from `gram` = ΦᵀWΦ."""
+    return torch.cholesky_inverse(gram_factor(gram, damping))
+
+
+def dual_scores(
+    inverse: np.ndarray, shards: Sequence[Traces], example: Traces, plan: Plan
+) -> np.ndarray:
+    """Scores `[b, n_train]` of b examples, float32.
+
+    Args:
+        inverse: From `dual_inverse`.
+        shards: Traces of the training examples, in order.
+        example: Traces of the b examples.
+        plan: Tells which linear layers have a bias.
+    """
+    cross = np.concatenate([_kernel(shard, example, plan) for shard in shards])
+    scores: np.ndarray = (inverse @ cross).T
+    return scores
+
+
+def _kernel(shard: Traces, example: Traces, plan: Plan) -> np.ndarray:
+    """The kernel k of a shard's training examples with the examples: `[rows, b]`."""
+    rows = len(next(iter(shard.values())))
+    found = np.zeros((rows, len(next(iter(example.values())))), np.float32)
+    for name, kept in shard.items():
+        path = name.removeprefix("inputs.")
+        if name == "features":
+            found += kept @ example[name].T
+        elif path != name:
+            one = np.float32(plan.layers[path].bias is not None)
+            gradients = shard[f"gradients.{path}"] @ example[f"gradients.{path}"].T
+            found += (kept @ example[name].T + one) * gradients
+    return found
+
+
+def primal_scores(inverse: np.ndarray, shards: Sequence[Traces], example: Traces) -> np.ndarray:
+    """Scores `[b, n_train]` of b examples, float32; `inverse` is from `primal_inverse`."""
+    solved = inverse @ example["features"].T
+    return np.concatenate([shard["features"] @ solved for shard in shards]).T
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON. Its order matters, so mappings become lists of pairs."""
+    return {
+        "shapes": [[name, list(shape)] for name, shape in plan.shapes.items()],
+        "energies": list(plan.energies.items()),
+        "layers": [
+            [path, [layer.weight, layer.bias, layer.positions]]
+            for path, layer in plan.layers.items()
+        ],
+        "untapped": list(plan.untapped),
+        "looped": plan.looped,
+    }
+
+
+def plan_from_json(kept: Mapping[str, Any]) -> Plan:
+    """The plan that `plan_as_json` wrote."""
+    return Plan(
+        shapes={name: torch.Size(shape) for name, shape in kept["shapes"]},
+        energies=dict(kept["energies"]),
+        layers={path: Layer(*parts) for path, parts in kept["layers"]},
+        untapped=tuple(kept["untapped"]),
+        looped=kept["looped"],
+    )

@@ -1,0 +1,122 @@
+"""The effect of removing training examples on every output of a model at once, by TRAK.
+
+At one checkpoint, the score of training example i for an output g of example x is
+
+    τ_i(x) = Q_i φ_iᵀ (ΦᵀWΦ + λI)⁻¹ ∇g(x).
+
+So the predicted effect of removing F, −Σ_{i∈F} τ_i(x), is the derivative of g along one direction
+in parameter space, which is the same for every example and every output:
+
+    −v,   v = (ΦᵀWΦ + λI)⁻¹ Σ_{i∈F} Q_i φ_i = Φᵀu = ∇ Σ_j u_j f(z_j)
+
+One backward pass over the training examples gives v. One forward pass with derivatives gives the
+change of all class logits. No score is ever formed, however many examples and classes there are.
+u comes from the study's own kernel or features, projected or not; v and the derivative are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from engine.attribution.trak.gradients import OutputModule
+from engine.attribution.trak.kernel import Batches
+from engine.attribution.trak.linear_system import example_weights
+from engine.attribution.trak.plan import Batch, Output
+from engine.attribution.trak.primal import gram_factor
+from engine.attribution.trak.solver import Solver
+
+Logits = Callable[[nn.Module, Batch], Tensor]
+"""(model, batch) → `[batch, classes]`."""
+
+
+def dual_coefficients(inverse: Tensor, weights: Tensor) -> Tensor:
+    """u `[n_train]` with a dual solver.
+
+    Args:
+        inverse: From `engine.attribution.trak.new_examples.dual_inverse`.
+        weights: `[n_train]`: the factor of the scores (Q^t times the unit) for the examples in F,
+            0 for all others.
+    """
+    return inverse.T @ weights
+
+
+def primal_coefficients(
+    blocks: Callable[[], Iterator[Tensor]],
+    gram: Tensor,
+    solver: Solver,
+    out_to_loss: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """u `[n_train]` with the primal solver: (q − WΦ (ΦᵀWΦ + λI)⁻¹ Φᵀq) / λ, by Woodbury.
+
+    Args:
+        blocks: Stored features of the training examples `[rows, p]`, in order.
+        gram: ΦᵀWΦ `[p, p]`, from `engine.attribution.trak.primal.gram`.
+        solver: The study's.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
+        weights: As in `dual_coefficients`.
+    """
+    ridge = solver.damping * gram.diagonal().mean()
+    sizes = [len(block) for block in blocks()]
+    parts = weights.split(sizes)
+    summed = torch.stack([b.T @ q for b, q in zip(blocks(), parts, strict=True)]).sum(dim=0)
+    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, solver.damping))[:, 0]
+    pulled = torch.cat([block @ solved for block in blocks()])
+    curvature = example_weights(out_to_loss, solver)
+    return (weights - (pulled if curvature is None else curvature * pulled)) / ridge
+
+
+def direction(
+    model: nn.Module, output: Output, train: Batches, coefficients: Tensor
+) -> dict[str, Tensor]:
+    """v by parameter name: the gradient of Σ_j u_j f(z_j), in one pass over the training examples.
+
+    Args:
+        model: In eval mode.
+        output: The task's model output f.
+        train: Training examples.
+        coefficients: u `[n_train]`.
+    """
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    row = 0
+    for batch in train():
+        with torch.enable_grad():
+            values = output(model, batch)
+            u = coefficients[row : row + len(values)].to(values)
+            found = torch.autograd.grad(
+                u @ values, list(parameters.values()), materialize_grads=True
+            )
+        row += len(values)
+        for sum_, gradient in zip(total.values(), found, strict=True):
+            sum_ += gradient
+    return total
+
+
+def derivative(
+    model: nn.Module, logits: Logits, batches: Iterator[Batch], along: dict[str, Tensor]
+) -> Tensor:
+    """Derivative of every class logit along a direction of the parameters: `[n, classes]`.
+
+    Args:
+        model: In eval mode.
+        logits: Gives the class logits of a batch.
+        batches: The examples.
+        along: Direction by parameter name, from `direction`; 0 for parameters it leaves out.
+    """
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    tangents = {name: along.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
+    found = []
+    for batch in batches:
+
+        def call(swapped: dict[str, Tensor], batch: Batch = batch) -> Tensor:
+            called = OutputModule(model, logits)
+            named = {f"model.{name}": tensor for name, tensor in swapped.items()}
+            answer: Tensor = torch.func.functional_call(called, named, (batch,))
+            return answer
+
+        found.append(torch.func.jvp(call, (parameters,), (tangents,))[1].detach())
+    return torch.cat(found)

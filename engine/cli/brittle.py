@@ -1,0 +1,130 @@
+"""brittle: predictions that removing a few training examples would flip."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from engine.api import Study
+from engine.cli.arguments import Verbs, add_attribution, add_json, add_machine
+from engine.cli.printing import console, table
+
+if TYPE_CHECKING:
+    from engine.applications.brittle.supports import Supports
+
+SHOWN = 30
+"""Predictions that the terminal lists."""
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Register the verb of this file."""
+    brittle = verbs.add_parser(
+        "brittle",
+        help="list predictions that removing a few training examples would flip; verify them by "
+        "retraining",
+    )
+    brittle.add_argument("study", type=Path, help="folder of the study")
+    brittle.add_argument(
+        "--at-most",
+        type=int,
+        default=20,
+        metavar="K",
+        help="the most training examples to remove (default: %(default)s)",
+    )
+    brittle.add_argument(
+        "--verify",
+        type=int,
+        default=0,
+        metavar="N",
+        help="verify the first N predictions of the list by retraining",
+    )
+    brittle.add_argument(
+        "--seeds",
+        type=int,
+        default=5,
+        help="models to retrain for each prediction (default: %(default)s)",
+    )
+    brittle.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the whole list to a .csv, .json or .parquet"
+    )
+    add_attribution(brittle)
+    add_json(brittle)
+    add_machine(brittle)
+    brittle.set_defaults(verb=_brittle)
+
+
+def _brittle(options: argparse.Namespace) -> int:
+    from engine.applications.brittle.data_issues import flags
+    from engine.applications.brittle.supports import find, verify_brittle
+    from engine.applications.brittle.table import as_bytes, brittle_table, format_of, write
+    from engine.applications.verification import check
+    from engine.cli.progress import job_progress
+    from engine.study.triage import triage
+
+    if options.out is not None:
+        format_of(options.out)  # before any work
+    study = Study.open(options.study)
+    supports = find(study, options.algorithm, options.method, options.at_most)
+    algorithm = supports.algorithm
+    if options.verify > 0:
+        check(study, algorithm, supports.method, options.seeds)
+        # The list goes to standard output.
+        with job_progress("Retrain", console(stderr=True)) as report:
+            verify_brittle(
+                study,
+                supports,
+                supports.ranked[: options.verify].tolist(),
+                seeds=options.seeds,
+                device=options.device,
+                workers=options.workers,
+                report=report,
+            )
+    found = brittle_table(
+        study,
+        supports,
+        study.verifications(algorithm),
+        flags(study, algorithm, supports.method),
+        triage(study, algorithm),
+    )
+    if options.out is not None:
+        write(found, options.out)
+    if options.json:
+        print(as_bytes(found, "json").decode(), end="")
+        return 0
+    _print_brittle(console(), supports, found.to_pylist())
+    if options.out is not None:
+        print(f"Wrote {found.num_rows:,} predictions to {options.out}.")
+    return 0
+
+
+def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]]) -> None:
+    listed = table(
+        "id", "label", "predicted", "would be", "data support", "status", "flips", "data issues"
+    )
+    for row in rows[:SHOWN]:
+        rate = row["flip_rate"]
+        listed.add_row(
+            *(row[name] for name in ("id", "label", "predicted", "other")),
+            str(row["support"]),
+            row["status"],
+            "–" if rate is None else f"{rate:.0%} of {row['seeds']}",
+            ", ".join(row["flags"]),
+        )
+    if rows:
+        shown.print(listed)
+    if len(rows) > SHOWN:
+        shown.print(f"and {len(rows) - SHOWN:,} more; --out writes them all")
+    if supports.calibrated:
+        shown.print(
+            f"{len(rows):,} of {len(supports.lead):,} predictions are predicted to flip when "
+            f"at most {supports.at_most} training examples are removed. Only retraining proves it: "
+            "--verify N."
+        )
+    else:
+        shown.print(
+            f"Scores of {supports.method} are not calibrated, so no flip can be predicted: add "
+            "[subset_runs] with masks = 200 to study.toml and build."
+        )

@@ -1,0 +1,98 @@
+"""init, build, serve, demo: make a study and look at it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from engine.api import Study
+from engine.cli.arguments import Verbs, add_machine, add_server
+from engine.cli.progress import BuildProgress
+from engine.data.templates import spec_from_template
+from engine.store import layout
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Register the verbs of this file."""
+    init = verbs.add_parser("init", help="write a study.toml to start from")
+    init.add_argument("study", type=Path, help="folder to create")
+    init.add_argument(
+        "--template", default="fashion-mnist", help="template to start from (default: %(default)s)"
+    )
+    init.add_argument(
+        "--data", help="your dataset: a folder, a file, or a name on the Hugging Face hub"
+    )
+    init.set_defaults(verb=_init)
+
+    build = verbs.add_parser(
+        "build", help="compute everything that study.toml asks for, or continue a stopped build"
+    )
+    build.add_argument("study", type=Path, help="folder of the study")
+    add_machine(build)
+    build.add_argument(
+        "--rebuild",
+        metavar="STAGE",
+        help="recompute this stage, and any later stage that depends on it",
+    )
+    build.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on a Ray cluster: HOST:PORT of its head node, or auto; all nodes must share the "
+        "study's folder",
+    )
+    build.set_defaults(verb=_build)
+
+    serve = verbs.add_parser("serve", help="open the dashboard of a study")
+    serve.add_argument("study", type=Path, help="folder of the study")
+    add_server(serve)
+    serve.set_defaults(verb=_serve)
+
+    demo = verbs.add_parser(
+        "demo", help="build the embedded demo study and open its dashboard while it builds"
+    )
+    demo.add_argument(
+        "study",
+        type=Path,
+        nargs="?",
+        default=Path("demo"),
+        help="folder of the study (default: %(default)s)",
+    )
+    add_machine(demo)
+    add_server(demo)
+    demo.set_defaults(verb=_demo)
+
+
+def _init(options: argparse.Namespace) -> int:
+    study = Study.create(options.study, spec_from_template(options.template, options.data))
+    print(
+        f"Wrote {layout.spec_file(study.root)}. Review it, then run: dataloupe build {study.root}"
+    )
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    study = Study.open(options.study)
+    with BuildProgress(study) as progress:
+        study.build(options.device, options.workers, options.rebuild, progress.update, options.ray)
+    print(f"Built. To open the dashboard, run: dataloupe serve {study.root}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from engine.running.launch import serve
+
+    study = Study.open(options.study)
+    return serve(study.root, options.address, options.port, open_browser=not options.no_browser)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from engine.cli.demo import demo
+
+    return demo(
+        options.study,
+        device=options.device,
+        workers=options.workers,
+        address=options.address,
+        port=options.port,
+        open_browser=not options.no_browser,
+    )

@@ -1,0 +1,199 @@
+"""explain, whatif: which training examples a prediction depends on, and what removing some does."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.api import Study
+from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.cli.arguments import Verbs, add_attribution, add_json
+from engine.cli.printing import console, interval, print_json, table
+from engine.store import layout
+from engine.store.records import Explanation, Influence
+from engine.study.rankings import name_influences
+from engine.study.training_datamodels import read_training_datamodel
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Register the verbs of this file."""
+    explain = verbs.add_parser(
+        "explain", help="show which training examples a prediction depends on"
+    )
+    explain.add_argument("study", type=Path, help="folder of the study")
+    which = explain.add_mutually_exclusive_group(required=True)
+    which.add_argument("--test", metavar="ID", help="id or row number of a test example")
+    which.add_argument(
+        "--train",
+        metavar="ID",
+        help="id or row number of a training example, if the study has datamodels of those "
+        "(training_targets)",
+    )
+    explain.add_argument(
+        "--k", type=int, default=10, help="examples to show of each sign (default: %(default)s)"
+    )
+    add_attribution(explain)
+    add_json(explain)
+    explain.set_defaults(verb=_explain)
+
+    what_if = verbs.add_parser(
+        "whatif", help="predict how removing training examples would change predictions"
+    )
+    what_if.add_argument("study", type=Path, help="folder of the study")
+    what_if.add_argument(
+        "--remove",
+        required=True,
+        metavar="IDS",
+        help="ids or row numbers separated by commas, or a file that lists them",
+    )
+    what_if.add_argument(
+        "--k", type=int, default=10, help="predictions to show of each sign (default: %(default)s)"
+    )
+    add_attribution(what_if)
+    add_json(what_if)
+    what_if.set_defaults(verb=_what_if)
+
+
+# --- explain -------------------------------------------------------------------------------------
+
+
+def _explain(options: argparse.Namespace) -> int:
+    study = Study.open(options.study)
+    if options.train is not None:
+        return _explain_training(study, options)
+    explanation = study.explain(options.test, options.k, options.algorithm, options.method)
+    if options.json:
+        print_json(explanation.to_dict())
+    else:
+        _print_explanation(console(), explanation)
+    return 0
+
+
+def _explain_training(study: Study, options: argparse.Namespace) -> int:
+    found = read_training_datamodel(study, options.train, options.algorithm)
+    helping, hurting = name_influences(
+        study, *(found.strongest(options.k, sign) for sign in (1, -1))
+    )
+    example = study.table("train").iloc[found.row]
+    if options.json:
+        content = {
+            "row": found.row,
+            "id": str(example["id"]),
+            "label": str(example["label"]),
+            "itself": found.itself,
+            "bias": found.bias,
+            "correlation": found.correlation,
+            "helping": [asdict(one) for one in helping],
+            "hurting": [asdict(one) for one in hurting],
+        }
+        print_json(content)
+        return 0
+    shown = console()
+    shown.print(
+        Text.assemble(
+            (str(example["id"]), "bold"),
+            " is ",
+            (str(example["label"]), "bold"),
+            f"; training on it changes its own margin by {found.itself:+z.2f}",
+        )
+    )
+    for title, side in (
+        ("Other training examples that raise its margin", helping),
+        ("Other training examples that lower its margin", hurting),
+    ):
+        shown.print(f"\n{title}")
+        shown.print(_influence_table(side))
+    return 0
+
+
+def _print_explanation(shown: Console, explanation: Explanation) -> None:
+    example = Text.assemble((explanation.id, "bold"), " is ", (explanation.label, "bold"))
+    if explanation.predicted is None:
+        shown.print(example + Text("; no model of this study has predicted it yet"))
+    else:
+        verdict = "correct" if explanation.correct else "wrong"
+        shown.print(
+            Text.assemble(
+                example,
+                ", predicted ",
+                (explanation.predicted, "bold"),
+                f" ({verdict}, confidence {explanation.confidence:.2f}, "
+                f"margin {explanation.margin:+z.2f})",
+            )
+        )
+    for title, side in (
+        ("Supporting: pushed the model toward the true label", explanation.supporting),
+        ("Opposing: pushed the model away from the true label", explanation.opposing),
+    ):
+        shown.print(f"\n{title}")
+        shown.print(_influence_table(side))
+    shown.print(Text(f"\n{explanation.badge}", style="dim"), soft_wrap=True)
+
+
+def _influence_table(side: Sequence[Influence]) -> Table:
+    listed = table("", "id", "label", "score")
+    for rank, influence in enumerate(side, start=1):
+        listed.add_row(str(rank), influence.id, influence.label, f"{influence.score:+.4g}")
+    return listed
+
+
+# --- whatif --------------------------------------------------------------------------------------
+
+
+def _what_if(options: argparse.Namespace) -> int:
+    from engine.study.removal_sets import read_examples
+
+    study = Study.open(options.study)
+    rows = read_examples(study, options.remove)
+    found = study.counterfactual(rows, options.algorithm, options.method)
+    if options.json:
+        print_json(found.to_dict(), indent=None)
+    else:
+        _print_counterfactual(console(), study, found, options.k)
+    return 0
+
+
+def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k: int) -> None:
+    unit = "margin" if found.calibrated else "sum of scores"
+    by_class = table("class", f"mean change of the {unit}")
+    for label, mean in sorted(found.by_class.items(), key=lambda item: item[1].mean):
+        by_class.add_row(label, interval(mean) if found.calibrated else f"{mean.mean:+.4g}")
+    shown.print(f"Predicted without {len(found.removed):,} training examples:")
+    shown.print(by_class)
+    tests = study.table("test")[["id", "label"]]
+    most = table("id", "label", "before", "change", "after")
+    for row in [*found.strongest(-1, k), *found.strongest(1, k)[::-1]]:
+        ends = [None if at is None else at[row] for at in (found.before, found.after)]
+        before, after = ("–" if end is None else f"{end:+z.2f}" for end in ends)
+        id_, label = tests.iloc[row]
+        most.add_row(str(id_), str(label), before, _change(found, row), after)
+    shown.print(most)
+    if found.calibrated:
+        shown.print(
+            f"Margins predicted to fall below 0: {len(found.lost):,}. Predicted to rise above 0: "
+            f"{len(found.won):,}."
+        )
+    else:
+        shown.print(
+            "These scores are not calibrated: their order shows which predictions change most, "
+            "but their size means nothing. Subset runs give them a unit: set [subset_runs] in "
+            f"{layout.spec_file(study.root)}.",
+            soft_wrap=True,
+        )
+    if found.emptied:
+        emptied = ", ".join(found.emptied)
+        shown.print(f"No training example of {emptied} would be left: do not trust this.")
+    badge = study.badge(found.algorithm, found.method)
+    shown.print(Text(f"\n{badge}", style="dim"), soft_wrap=True)
+
+
+def _change(found: Counterfactual, row: int) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.change[row]:+.4g}"
+    return f"{found.change[row]:+z.2f} [{found.low[row]:+z.2f}, {found.high[row]:+z.2f}]"

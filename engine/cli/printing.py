@@ -1,0 +1,53 @@
+"""What the verbs print: text as it is, tables that cut nothing, JSON.
+
+Ids, labels, names and notes are other people's text. A console from here reads no markup and no
+emoji codes, so that `[subset_runs]` and `:memo:` are printed as they are written. Style a part of
+a sentence with `rich.text.Text`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from engine.attribution.evaluation.quality import Measured
+
+WIDEST = 100_000
+"""Columns of an output that is not a terminal: more than any table needs."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # as from `print`; Rich itself would exit with code 1
+
+
+def console(stderr: bool = False) -> Console:
+    """A console for standard output, or standard error."""
+    made = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not is_terminal(made):
+        made.width = WIDEST
+    return made
+
+
+def is_terminal(shown: Console) -> bool:
+    """Whether a person watches this console; in a pipe or a file nothing is drawn twice."""
+    return shown.file.isatty()
+
+
+def table(*heads: str | Column, title: str | None = None, caption: str | None = None) -> Table:
+    """An empty table. Where a terminal is too narrow, cells are folded and never cut."""
+    columns = (Column(head, overflow="fold") if isinstance(head, str) else head for head in heads)
+    return Table(*columns, title=title, caption=caption)
+
+
+def interval(figure: Measured) -> str:
+    """A figure and its interval: `0.312 [0.290, 0.334]`."""
+    return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def print_json(content: Any, indent: int | None = 2) -> None:
+    """Print JSON to standard output."""
+    print(json.dumps(content, indent=indent, ensure_ascii=False))

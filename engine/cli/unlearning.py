@@ -1,0 +1,137 @@
+"""unlearn: make a model forget training examples, and audit it against retrained models."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from engine.api import Study
+from engine.applications.unlearning.settings import GRIDS
+from engine.cli.arguments import Verbs, add_algorithm, add_json, add_machine
+from engine.cli.printing import console, interval, print_json, table
+from engine.store.errors import DataloupeError
+
+if TYPE_CHECKING:
+    from engine.applications.unlearning.audit import Audit
+    from engine.applications.unlearning.klom import Klom
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Register the verb of this file."""
+    unlearn = verbs.add_parser(
+        "unlearn", help="make a model forget training examples; audit it against retrained models"
+    )
+    unlearn.add_argument("study", type=Path, help="folder of the study")
+    unlearn.add_argument(
+        "--forget",
+        required=True,
+        metavar="IDS",
+        help="the forget set: ids or row numbers separated by commas, or a file that lists them",
+    )
+    unlearn.add_argument(
+        "--method",
+        choices=list(GRIDS),
+        default="matching",
+        help="unlearning method (default: %(default)s)",
+    )
+    unlearn.add_argument(
+        "--by",
+        choices=("trak", "datamodel", "hybrid"),
+        default="trak",
+        help="scores that matching takes its targets from; datamodel and hybrid need a run bank "
+        "with logits (default: %(default)s)",
+    )
+    unlearn.add_argument(
+        "--audit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compare N unlearned models with N oracles, retrained without the forget set; use 50 "
+        "or more for a conclusion (default: no audit)",
+    )
+    unlearn.add_argument(
+        "--budget",
+        type=float,
+        default=0.05,
+        help="cost of unlearning as a fraction of retraining (default: %(default)s)",
+    )
+    unlearn.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the unlearned first checkpoint to this .safetensors file, with a certificate "
+        "next to it as .json",
+    )
+    add_algorithm(unlearn)
+    add_json(unlearn)
+    add_machine(unlearn)
+    unlearn.set_defaults(verb=_unlearn)
+
+
+def _unlearn(options: argparse.Namespace) -> int:
+    from engine.applications.unlearning.audit import audit
+    from engine.applications.unlearning.certificate import write_unlearned
+    from engine.applications.unlearning.requests import forget_set
+    from engine.cli.progress import job_progress
+    from engine.study.removal_sets import read_examples
+
+    study = Study.open(options.study)
+    forget = forget_set(study, read_examples(study, options.forget).tolist())
+    if not options.audit and options.out is None:
+        raise DataloupeError(
+            "Nothing to do: --audit N audits N unlearned models, --out FILE writes one."
+        )
+    shared = {"budget": options.budget, "algorithm": options.algorithm, "device": options.device}
+    shared["source"] = options.by
+    found = certificate = None
+    if options.audit:
+        with job_progress("Unlearn", console(stderr=True)) as report:
+            found = audit(
+                study,
+                forget,
+                methods=[options.method],
+                models=options.audit,
+                workers=options.workers,
+                report=report,
+                **shared,
+            )
+    if options.out is not None:
+        certificate = write_unlearned(
+            study, forget, options.out, method=options.method, audited=found, **shared
+        )
+    if options.json:
+        print_json(certificate if found is None else found.to_dict())
+        return 0
+    if found is not None:
+        _print_audit(console(), found)
+    if certificate is not None:
+        print(f"Wrote {options.out} and its certificate {options.out.with_suffix('.json')}.")
+    return 0
+
+
+def _print_audit(shown: Console, found: Audit) -> None:
+    listed = table(
+        "method",
+        "forget set",
+        "retain set",
+        "test set",
+        "test accuracy",
+        "cost",
+        caption=f"KLoM, mean [95 %] / 95th percentile, between {found.models} unlearned models "
+        f"and {found.models} oracles, retrained without the {len(found.forget):,} examples of the "
+        f"forget set; capped at {found.ceiling:.1f}",
+    )
+    for one in found.methods:
+        cells = [_klom(part.klom) for part in (one.forget, one.retain, one.test)]
+        listed.add_row(one.method, *cells, f"{one.test.accuracy:.1%}", f"{one.cost_share:.1%}")
+    floor = [_klom(found.floor[part]) for part in ("forget", "retain", "test")]
+    accuracy = found.methods[0].test.oracle_accuracy
+    listed.add_row(f"floor ({found.models // 2} oracles)", *floor, f"{accuracy:.1%}", "100.0%")
+    shown.print(listed)
+
+
+def _klom(found: Klom) -> str:
+    return f"{interval(found.mean)} / {found.p95.mean:.2f}"
