@@ -266,7 +266,7 @@ def load(root: Path, algorithm: str) -> Loaded:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(root: Path, algorithm: str, stamps: tuple[Stamp | None, ...]) -> Loaded:
+def _loaded(root: Path, algorithm: str, stamps: tuple[Stamp, ...]) -> Loaded:
     study = StudyReader.open(root)
     task = load_task(study.dataset.task)
     similarity = store.read_json(layout.similarity_file(study.root, algorithm))

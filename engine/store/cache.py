@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from engine.store.files import read_table
 
-Stamp = tuple[int, int, int]
+Stamp = tuple[int, int, int] | None
+"""Time of the last change in nanoseconds, size and inode; None where the file is missing."""
 T = TypeVar("T")
 
 SETTLED_NS = 2 * 10**9
@@ -30,8 +31,8 @@ SETTLED_NS = 2 * 10**9
 MOST_TABLE_BYTES = 256 * 2**20
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """Time of the last change, size and inode of a file or folder; None where it is missing."""
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file or folder as it is now."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -39,7 +40,7 @@ def stamp_of(path: Path) -> Stamp | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def settled_stamp_of(path: Path) -> Stamp | None:
+def settled_stamp_of(path: Path) -> Stamp:
     """The stamp of a file that did not change a moment ago; None for every other."""
     stamp = stamp_of(path)
     return None if stamp is None or time.time_ns() - stamp[0] < SETTLED_NS else stamp
@@ -71,7 +72,7 @@ class FileCache(Generic[T]):
             self.keep(path, stamp, found, key)
         return found
 
-    def find(self, path: Path, stamp: Stamp | None, key: Hashable = None) -> T | None:
+    def find(self, path: Path, stamp: Stamp, key: Hashable = None) -> T | None:
         """The value kept for a file with this settled stamp."""
         with self._lock:
             kept = self._values.get((path, key))
@@ -80,7 +81,7 @@ class FileCache(Generic[T]):
             self._values.move_to_end((path, key))
             return kept[1]
 
-    def keep(self, path: Path, stamp: Stamp | None, value: T, key: Hashable = None) -> None:
+    def keep(self, path: Path, stamp: Stamp, value: T, key: Hashable = None) -> None:
         """Keep a value that was read after the file had this settled stamp; nothing for None."""
         if stamp is None:
             return
