@@ -143,7 +143,7 @@ def name_examples(study: StudyReader, split: Split, words: Iterable[str]) -> Nam
     found = find_rows(study, split, given)
     known = found[found >= 0]
     rows = np.unique(known)
-    unknown = list(dict.fromkeys(given[place] for place in np.flatnonzero(found < 0)))
+    unknown = list(dict.fromkeys(given[place].strip() for place in np.flatnonzero(found < 0)))
     hint = near_examples(study, split, unknown[0]) if unknown else ""
     return Named(rows, unknown, len(known) - len(rows), hint)
 

@@ -35,8 +35,15 @@ def nearest(word: str, names: Iterable[str] | pa.ChunkedArray, most: int = 3) ->
     if not 0 < len(word) <= LONGEST:
         return []
     some = _alike(word, names) if isinstance(names, pa.ChunkedArray) else list(names)
-    plain = {name.casefold(): name for name in reversed(some)}
-    return [plain[one] for one in difflib.get_close_matches(word.casefold(), plain, most)]
+    plain, word = {name.casefold(): name for name in reversed(some)}, word.casefold()
+    found = difflib.get_close_matches(word, plain, max(1, len(plain)))
+
+    def order(name: str) -> tuple[float, bool, str]:
+        # Of names equally like it, first those with its letters in another order.
+        ratio = difflib.SequenceMatcher(None, name, word).ratio()
+        return -ratio, sorted(name) != sorted(word), name
+
+    return [plain[name] for name in sorted(found, key=order)[:most]]
 
 
 def _alike(word: str, names: pa.ChunkedArray) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,11 +108,11 @@ def parse_examples(study: StudyReader, text: str) -> Named:
     Commas, semicolons or white space stand between them. An id that contains such characters is
     found where it fills a line.
     """
-    lines = [line.strip() for line in text.splitlines()]
+    lines = text.splitlines()
     whole = find_rows(study, "train", lines) >= 0
     words: list[str] = []
     for line, is_example in zip(lines, whole, strict=True):
-        words += [line] if is_example else re.split(r"[\s,;]+", line)
+        words += [line] if is_example else re.split(r"[\s,;]+", line.strip())
     return name_examples(study, "train", words)
 
 
@@ -127,13 +128,13 @@ def parse_table(study: StudyReader, content: bytes) -> Named:
 def _first_column(content: bytes, name: str) -> list[str]:
     """Cells of a table's first column that are not empty, without its header."""
     try:
-        lines = content.decode("utf-8-sig").splitlines()
-        delimiter = "\t" if lines and "\t" in lines[0] else ","
-        table = csv.reader(lines, delimiter=delimiter)
-        cells = [row[0].strip() for row in table if row and row[0].strip()]
+        text = content.decode("utf-8-sig")
+        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        cells = [row[0] for row in table if row and row[0].strip()]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataloupeError(f"{name} cannot be read as UTF-8 text.") from error
-    return cells[1:] if cells and cells[0].lower() in HEADERS else cells
+    return cells[1:] if cells and cells[0].strip().lower() in HEADERS else cells
 
 
 def read_examples(study: StudyReader, text: str) -> np.ndarray:
