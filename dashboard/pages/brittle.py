@@ -14,7 +14,7 @@ from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.names import short
 from dashboard.parts.charts.logit_gap_curve import lead_curve
 from dashboard.parts.controls.copy_link_button import copy_link
-from dashboard.parts.controls.tags_and_notes import triage_panel
+from dashboard.parts.controls.tags_and_notes import tags_panel
 from dashboard.parts.gallery.cards import influence_cards, test_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Card, Group, gallery
@@ -305,7 +305,7 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
         here,
         "What if these were removed?",
     )
-    triage_panel(study, algorithm, row)
+    tags_panel(study, algorithm, row)
 
 
 def one_prediction(row: int, rows: np.ndarray) -> None:

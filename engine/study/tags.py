@@ -5,7 +5,7 @@ people who work at once lose nothing, and what stands is what replaying all chan
 their time gives. An undo is a change, too.
 
     tag(study, "cnn", 17, "mislabelled")
-    triage(study, "cnn")[17].tags
+    read_tags(study, "cnn")[17].tags
     undo(study, "cnn", 17)
 """
 
@@ -51,7 +51,7 @@ class Change:
 
 
 @dataclass
-class Triage:
+class TagsAndNotes:
     """What stands of one prediction's changes.
 
     Attributes:
@@ -72,13 +72,13 @@ def tag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | No
         DataloupeError: No proper tag, or no such example. StoreError: The disk is full.
     """
     name = one_line(name, LONGEST_TAG, "A tag")
-    standing = triage(study, algorithm).get(test, Triage())
+    standing = read_tags(study, algorithm).get(test, TagsAndNotes())
     return None if name in standing.tags else _write(study, algorithm, test, "tag", name)
 
 
 def untag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
     """Take a tag off; None where it is off already. Raises as `tag`."""
-    standing = triage(study, algorithm).get(test, Triage())
+    standing = read_tags(study, algorithm).get(test, TagsAndNotes())
     return _write(study, algorithm, test, "untag", name) if name in standing.tags else None
 
 
@@ -92,14 +92,14 @@ def note(study: StudyReader, algorithm: str, test: int, text: str) -> Change:
 
 def undo(study: StudyReader, algorithm: str, test: int) -> Change | None:
     """Take back the newest change that stands, whoever made it; returns it, None for none."""
-    standing = triage(study, algorithm).get(test)
+    standing = read_tags(study, algorithm).get(test)
     if standing is None or standing.last is None:
         return None
     _write(study, algorithm, test, "undo", standing.last.id)
     return standing.last
 
 
-def triage(study: StudyReader, algorithm: str) -> dict[int, Triage]:
+def read_tags(study: StudyReader, algorithm: str) -> dict[int, TagsAndNotes]:
     """Tags and notes of every prediction that has any, or had."""
     return replay(changes(study, algorithm))
 
@@ -118,13 +118,13 @@ def changes(study: StudyReader, algorithm: str) -> list[Change]:
     return sorted(mine, key=lambda one: (one.at, one.id))
 
 
-def replay(changes: Iterable[Change]) -> dict[int, Triage]:
+def replay(changes: Iterable[Change]) -> dict[int, TagsAndNotes]:
     """What stands after changes in this order."""
     every = list(changes)
     undone = {one.value for one in every if one.action == "undo"}
-    found: dict[int, Triage] = {}
+    found: dict[int, TagsAndNotes] = {}
     for one in every:
-        standing = found.setdefault(one.test, Triage())
+        standing = found.setdefault(one.test, TagsAndNotes())
         if one.action == "undo" or one.id in undone:
             continue
         if one.action == "note":
