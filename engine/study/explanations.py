@@ -1,4 +1,4 @@
-"""One prediction and the training examples that support and oppose it."""
+"""One prediction, with the training examples that support and oppose it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def explain(
     """Explain one test prediction by its k strongest training examples of each sign.
 
     Raises:
-        DataloupeError: No such example, algorithm or method, or k is not positive.
+        UnknownName: There is no such example, algorithm or method. DataloupeError: k is below 1.
         StoreError: The scores are not built yet.
     """
     algorithm = resolve_algorithm(study, algorithm)
@@ -53,13 +53,13 @@ def explain(
 
 
 def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
-    """What the model says of a test example: None wherever it has not been asked."""
+    """The prediction of a test example; every value is None while it is not built."""
     if not has_predictions(study, algorithm):
         return dict.fromkeys(("predicted", "correct", "confidence", "margin"))
-    said = read_predictions(study, "test", algorithm).iloc[row]
+    found = read_predictions(study, "test", algorithm).iloc[row]
     return {
-        "predicted": str(said["predicted"]),
-        "correct": bool(said["correct"]),
-        "confidence": float(said["confidence"]),
-        "margin": float(said["margin"]),
+        "predicted": str(found["predicted"]),
+        "correct": bool(found["correct"]),
+        "confidence": float(found["confidence"]),
+        "margin": float(found["margin"]),
     }

@@ -47,7 +47,7 @@ def read_names(study: StudyReader, split: Split) -> pa.Table:
 def find_rows(
     study: StudyReader, split: Split, examples: Sequence[int | str] | np.ndarray
 ) -> np.ndarray:
-    """Row of each example, int64; −1 where there is none such."""
+    """Row of each example, int64; −1 if there is no such example."""
     n = study.dataset.rows(split)
     if isinstance(examples, np.ndarray) and examples.dtype.kind in "iu":
         rows = examples.astype(np.int64)
@@ -72,7 +72,7 @@ def find_rows(
 
 
 def find_row(study: StudyReader, split: Split, example: int | str) -> int | None:
-    """Row of an example; None where there is none such."""
+    """Row of an example; None if there is no such example."""
     row = int(find_rows(study, split, [example])[0])
     return row if row >= 0 else None
 
@@ -128,7 +128,7 @@ class Named:
         rows: Ascending int64 `[k]`, each once.
         unknown: Words that name none, each once.
         repeated: How many words name an example that another named before.
-        hint: The ids most like the first unknown word, as a question; empty where none is alike.
+        hint: The ids most like the first unknown word, as a question; empty if none is similar.
     """
 
     rows: np.ndarray
@@ -149,7 +149,7 @@ def name_examples(study: StudyReader, split: Split, words: Iterable[str]) -> Nam
 
 
 def near_examples(study: StudyReader, split: Split, word: str) -> str:
-    """The ids most like a word, as a question to follow a sentence; empty where none is alike."""
+    """The ids most like a word, as a question to follow a sentence; empty if none is similar."""
     return did_you_mean(word.strip(), read_names(study, split)["id"])
 
 
@@ -279,7 +279,7 @@ def resolve_upload(study: StudyReader, name: str) -> Upload:
 
 
 def _hint_of_upload(study: StudyReader, name: str) -> str:
-    """The id of the upload that people call so."""
+    """The id of the upload whose name for people this is."""
     found = [upload.id for upload in study.uploads.values() if upload.name == name]
     return f" Did you mean {found[0]!r}, which is called that?" if len(found) == 1 else ""
 
@@ -288,7 +288,7 @@ def resolve_set_key(study: StudyReader, key: str) -> str:
     """The key itself if the study keeps a removal set under it.
 
     Raises:
-        UnknownName: It keeps none such.
+        UnknownName: There is no such set.
     """
     if not (_KEY.fullmatch(key) and layout.removal_set_file(study.root, key).exists()):
         hint = did_you_mean(key, [path.stem for path in layout.removal_set_files(study.root)])

@@ -1,9 +1,9 @@
-"""The names most like one that does not exist, for the error that says so.
+"""The known names most similar to an unknown one, for error messages.
 
     did_you_mean("resnet19", ["mlp", "resnet9"])   # " Did you mean 'resnet9'?"
 
-Up to some hundred names are compared by difflib. Of more, those are compared that begin and end
-most like the word; so a table of a million ids takes a fraction of a second.
+A few hundred names are compared by difflib. From larger tables, those that begin and end most like
+the word are picked first, so a million ids take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 
 FEW = 200
 LONGEST = 200
-"""A longer word is not compared: it is a pasted text rather than a name."""
+"""A longer word is not compared: it is pasted text rather than a name."""
 _BLOCK = 2**17
 
 
 def did_you_mean(word: str, names: Iterable[str] | pa.ChunkedArray) -> str:
-    """A question to follow an error line, with a space before it; empty where no name is alike."""
+    """A question to follow an error line, with a space before it; empty if no name is similar."""
     found = [repr(name) for name in nearest(word, names)]
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""The strongest training examples of a prediction, and the reverse."""
+"""The training examples with the strongest scores for a prediction, and the reverse."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def read_top_of_training(
 def read_principal_directions(
     study: StudyReader, most: int, algorithm: str | None = None, method: str | None = None
 ) -> np.ndarray | None:
-    """Training examples along the first principal directions of the attributions, rows of which
-    count alike however large their scores.
+    """Training examples along the first principal directions of the attributions, whose rows are
+    normalized first.
 
     Returns:
         float32 `[n_train, d]`, d ≤ `most`, strongest direction first, each turned so that its
@@ -109,7 +109,7 @@ def find_influences(
 
 
 def read_index(study: StudyReader, algorithm: str, method: str) -> Any:
-    """The FAISS index over the training examples' vectors, kept once it is read."""
+    """The FAISS index over the training examples' vectors, kept in memory."""
     return read_faiss_index(layout.index_file(study.root, algorithm, method))
 
 

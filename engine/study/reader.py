@@ -1,7 +1,7 @@
 """The reader of a study: the folder that holds everything computed for one dataset.
 
-Opening a study and reading what it holds never imports torch. The other files of this room are
-functions that take a reader and read one kind of result; `engine.api.Study` adds what computes.
+Opening a study and reading its results never imports torch. The other files of this package hold
+functions that take a reader and read one kind of result; `engine.api.Study` adds the computations.
 """
 
 from __future__ import annotations
@@ -71,34 +71,34 @@ class StudyReader:
 
     @property
     def dataset(self) -> Dataset:
-        """What the data are now. Raises StoreError before the data stage is built."""
+        """Description of the data as they are now. Raises StoreError before they are built."""
         path = layout.dataset_file(self.root)
         return _DATASETS.get(path, lambda: Dataset(**store.read_json(path)))
 
     def table(self, split: Split) -> pd.DataFrame:
-        """`id`, `label` (class name) and whatever the task shows; one row an example."""
+        """`id`, `label` (class name) and the columns that the task shows; one row per example."""
         table: pd.DataFrame = read_table(self.root, split, self.dataset.rows(split)).to_pandas()
         return table
 
     @property
     def uploads(self) -> dict[str, Upload]:
-        """What people uploaded to compare, by the name it has as an algorithm; newest first."""
+        """Uploaded models by their name as an algorithm; newest first."""
         return read_uploads(self.root)
 
     @property
     def algorithms(self) -> dict[str, AlgorithmSpec]:
-        """Those of study.toml, which a build makes, then the uploaded ones."""
+        """Those of study.toml, which a build trains, then the uploaded ones."""
         uploaded = {name: upload.algorithm for name, upload in self.uploads.items()}
         return {**self.spec.algorithms, **uploaded}
 
     def checkpoints(self, algorithm: str) -> int:
-        """How many checkpoints the spec asks for."""
+        """Number of checkpoints in the spec."""
         spec = self.algorithms[algorithm]
         return len(spec.weights) or spec.checkpoints
 
 
 def read_table(root: Path, split: Split, rows: int, columns: list[str] | None = None) -> pa.Table:
-    """Columns of a split's table, all for None; its shards are read in order."""
+    """Columns of a split's table, all for None, from its shards in order."""
     shards = range(-(-rows // ROWS_PER_SHARD))
     parts = [read_cached_table(layout.table_file(root, split, n), columns) for n in shards]
     return pa.concat_tables(parts, promote_options="permissive")

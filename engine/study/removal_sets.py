@@ -94,7 +94,7 @@ def removal_set(study: StudyReader, key: str) -> RemovalSet:
 
 
 def kept_sets(study: StudyReader, most: int) -> list[RemovalSet]:
-    """The sets kept last, newest first; those of other data, and broken ones, are left out."""
+    """The most recent sets, newest first, without broken ones and those of other data."""
     found = []
     for path in layout.removal_set_files(study.root)[:most]:
         with contextlib.suppress(DataloupeError):
@@ -109,9 +109,9 @@ def parse_examples(study: StudyReader, text: str) -> Named:
     found where it fills a line.
     """
     lines = text.splitlines()
-    whole = find_rows(study, "train", lines) >= 0
+    is_one = find_rows(study, "train", lines) >= 0
     words: list[str] = []
-    for line, is_example in zip(lines, whole, strict=True):
+    for line, is_example in zip(lines, is_one, strict=True):
         words += [line] if is_example else re.split(r"[\s,;]+", line.strip())
     return name_examples(study, "train", words)
 

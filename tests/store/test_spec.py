@@ -48,7 +48,7 @@ def test_a_small_spec_is_enough(tmp_path: Path) -> None:
             "[algorithms.cnn]",
             '[trak]\nroad = "primal"\n\n[algorithms.cnn]',
             7,
-            ["'trak.solver' has a new name", "write 'trak.solver'"],
+            ["'trak.road' has a new name", "write 'trak.solver'"],
         ),
     ],
 )

@@ -229,7 +229,7 @@ def test_where_dataloupe_made_the_ids_a_number_is_short_for_one(made_ids: Study)
         assert find_row(made_ids, "test", word) is None
         assert typed_id(made_ids, "test", word) == word
     assert typed_id(made_ids, "test", " ") is None
-    assert asked_row(made_ids, "test", "test-71")[1].startswith(" Did you mean 'test-17'")
+    assert "test-17" in asked_row(made_ids, "test", "test-71")[1]
     assert asked_row(made_ids, "test", None) == (None, "")
 
 
