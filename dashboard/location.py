@@ -14,9 +14,10 @@ from typing import Any
 import streamlit as st
 
 from dashboard.slice_parameters import NEED_SCORES, Slice, read_rows, read_slice
+from engine.store.errors import UnknownName
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions
-from engine.study.names import resolve_algorithm
+from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
 
 OVERVIEW = "views/overview.py"
@@ -52,8 +53,8 @@ class Location:
         method: Of the scores shown; None before there are any.
         size: One of SIZES.
         selected: Rows of test examples that are selected in Explore, ascending.
-        test: Id or row of the explained example, unchecked.
-        train: Id or row of the training example looked at, unchecked.
+        test: The explained example: its id, or its row as #17; unchecked.
+        train: The training example looked at; unchecked.
         show: One of SHOWS.
         problems: What in the URL could not be, in words for the reader.
     """
@@ -106,10 +107,12 @@ def read_location(study: StudyReader) -> Location:
     asked = st.query_params.to_dict()
     problems: list[str] = []
 
-    algorithm = asked.get("algorithm", resolve_algorithm(study))
-    if algorithm not in study.algorithms:
-        problems.append(f"This study has no learning algorithm “{_short(algorithm)}”.")
-        algorithm = resolve_algorithm(study)
+    algorithm = resolve_algorithm(study)
+    try:
+        algorithm = resolve_algorithm(study, asked.get("algorithm"))
+    except UnknownName as error:
+        name = _short(asked["algorithm"])
+        problems.append(f"This study has no learning algorithm “{name}”.{error.hint}")
 
     if not study.has_data:
         return Location(
@@ -128,14 +131,14 @@ def read_location(study: StudyReader) -> Location:
             problems=(),
         )
 
-    methods = ranked_methods(study, algorithm)
-    method = asked.get("method")
-    if method is not None and method not in methods:
-        if methods:
-            problems.append(f"There are no scores by the method “{_short(method)}” here.")
-        method = None
-    if method is None and methods:
-        method = methods[0]
+    method = None
+    if ranked_methods(study, algorithm):
+        method = resolve_method(study, algorithm)
+        try:
+            method = resolve_method(study, algorithm, asked.get("method"))
+        except UnknownName as error:
+            name = _short(asked["method"])
+            problems.append(f"There are no scores by the method “{name}” here.{error.hint}")
 
     show = asked.get("show", INFLUENTIAL)
     if show not in SHOWS:

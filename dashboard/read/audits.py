@@ -7,7 +7,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.read.studies import Stamp, stamp_of
 from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
 from engine.applications.unlearning.before_after import BeforeAfter, read_before_after
@@ -17,6 +16,7 @@ from engine.applications.unlearning.settings import TITLES
 from engine.build.retraining import Removal, retrained_fingerprint
 from engine.running.jobs.queue import Job, jobs
 from engine.store import layout
+from engine.store.cache import Stamp, stamp_of
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 

@@ -8,14 +8,16 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard.names import short
-from dashboard.read.studies import stamp_of
 from engine import store
 from engine.applications.modeldiff.comparison import comparison_id, read_comparison, side
 from engine.applications.modeldiff.significance import LEVEL
 from engine.store import layout
-from engine.store.errors import DataloupeError, StoreError
+from engine.store.cache import stamp_of
+from engine.store.errors import DataloupeError, StoreError, UnknownName
 from engine.store.layout import TRAK
 from engine.study.methods import scored_methods
+from engine.study.names import resolve_algorithm
+from engine.study.nearest import did_you_mean
 from engine.study.reader import StudyReader
 
 Key = Literal["a", "b"]
@@ -60,10 +62,13 @@ def read_asked(study: StudyReader) -> Asked:
 
     def algorithm(key: str, default: str | None) -> str | None:
         asked = st.query_params.get(key)
-        if asked is None or asked in names:
-            return asked or default
-        problems.append(f"This study has no learning algorithm “{asked[:60]}”.")
-        return default
+        try:
+            return default if asked is None else resolve_algorithm(study, asked)
+        except UnknownName as error:
+            problems.append(
+                f"This study has no learning algorithm “{str(asked)[:60]}”.{error.hint}"
+            )
+            return default
 
     a = algorithm("a", names[0]) or names[0]
     # What is newest of the others is what somebody has come to compare.
@@ -78,7 +83,8 @@ def read_asked(study: StudyReader) -> Asked:
         if asked is None or asked in there:
             return asked or there[0]
         name = name_of(study, algorithm)
-        problems.append(f"{short(name)} has no scores by the method “{asked[:60]}”.")
+        hint = did_you_mean(asked, there)
+        problems.append(f"{short(name)} has no scores by the method “{str(asked)[:60]}”.{hint}")
         return there[0]
 
     pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")

@@ -23,6 +23,7 @@ from engine import store
 from engine.applications.verification import Verification, read_verifications
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store import layout
+from engine.store.cache import Stamp, stamp_of
 from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge
@@ -30,6 +31,7 @@ from engine.study.counterfactuals import predict_counterfactual
 from engine.study.doctor import Report, examine
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions, read_predictions
+from engine.study.names import find_row, near_examples, read_names
 from engine.study.rankings import read_principal_directions, read_top, read_totals
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
@@ -41,8 +43,6 @@ STUDY_VARIABLE = "DATALOUPE_STUDY"
 
 DIRECTIONS = 10
 """Principal directions of the attributions that can be chosen by."""
-
-Stamp = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,6 @@ class Examples:
     @property
     def has_predictions(self) -> bool:
         return "predicted" in self.table
-
-    def row_of(self, example: str) -> int | None:
-        """Row of an id or a row number; None where there is no such example."""
-        place = int(self.ids.get_indexer_for(pd.Index([example]))[0])
-        if place >= 0:
-            return place
-        if example.isascii() and example.isdigit() and int(example) < len(self.table):
-            return int(example)
-        return None
 
 
 def open_study() -> StudyReader:
@@ -99,6 +90,23 @@ def open_study() -> StudyReader:
 def _kept(root: str, stamps: tuple[Stamp, ...], _study: StudyReader) -> StudyReader:
     """The study opened first for these files, with the search indexes it has read since."""
     return _study
+
+
+def asked_row(study: StudyReader, split: Split, asked: str | None) -> tuple[int | None, str]:
+    """The row of an example that a person names, None where there is none such; and the ids most
+    like what was written, as a question to follow a sentence."""
+    if asked is None:
+        return None, ""
+    row = find_row(study, split, asked)
+    return row, "" if row is not None else near_examples(study, split, asked)
+
+
+def typed_id(study: StudyReader, split: Split, asked: str) -> str | None:
+    """The id of the example that a person names in a text field, so that the address outlives the
+    order of the rows; the text itself where there is none such, and None where it is empty."""
+    row = find_row(study, split, asked)
+    ids = read_names(study, split)["id"]
+    return asked.strip() or None if row is None else str(ids[row].as_py())
 
 
 def examples(study: StudyReader, split: Split, algorithm: str | None = None) -> Examples:
@@ -404,12 +412,3 @@ def _sprites(study: StudyReader, split: Split) -> str:
     base = str(st.get_option("server.baseUrlPath") or "").strip("/")
     prefix = f"/{base}" if base else ""
     return f"{prefix}/dataloupe/sprites/{picture_key(study.dataset.fingerprint)}/{split}"
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Time and size of a file, which tell its states apart; None where it is missing."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_size

@@ -17,7 +17,7 @@ from engine.applications.brittle.table import STATUSES, brittle_table
 from engine.applications.verification import Verification, read_verifications
 from engine.store import layout
 from engine.study.reader import StudyReader
-from engine.study.triage import Triage, triage
+from engine.study.tags import TagsAndNotes, read_tags
 
 MOST_SHOWN = 100
 """The most that a removal set may have on the page."""
@@ -120,14 +120,16 @@ def _verifications(
     return read_verifications(_study, algorithm)
 
 
-def triaged(study: StudyReader, algorithm: str) -> dict[int, Triage]:
+def read_tagged(study: StudyReader, algorithm: str) -> dict[int, TagsAndNotes]:
     """Tags and notes. Shared between sessions: never change them."""
-    return _triaged(str(study.root), algorithm, stamps(layout.triage_files(study.root)), study)
+    return _tagged(str(study.root), algorithm, stamps(layout.triage_files(study.root)), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _triaged(root: str, algorithm: str, stamps: Stamps, _study: StudyReader) -> dict[int, Triage]:
-    return triage(_study, algorithm)
+def _tagged(
+    root: str, algorithm: str, stamps: Stamps, _study: StudyReader
+) -> dict[int, TagsAndNotes]:
+    return read_tags(_study, algorithm)
 
 
 def brittle(study: StudyReader, found: Supports) -> tuple[pa.Table, pd.DataFrame]:
@@ -153,7 +155,7 @@ def _brittle(
         _found,
         verifications(_study, _found.algorithm),
         flagged(_study, _found.algorithm, _found.method) if len(_found.ranked) else {},
-        triaged(_study, _found.algorithm),
+        read_tagged(_study, _found.algorithm),
     )
     return table, table.to_pandas()
 

@@ -13,12 +13,12 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from dashboard.read.studies import stamp_of
 from engine.applications.modeldiff.transformations import texture_of
 from engine.exchange.uploads.keeping import Given, accept, trial_worker
 from engine.exchange.uploads.report import QuickReport, Request, quick_report
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
+from engine.store.cache import stamp_of
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 from engine.study.uploads import Upload

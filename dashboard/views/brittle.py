@@ -14,7 +14,7 @@ from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.names import short
 from dashboard.parts.charts.logit_gap_curve import lead_curve
 from dashboard.parts.controls.copy_link_button import copy_link
-from dashboard.parts.controls.tags_and_notes import triage_panel
+from dashboard.parts.controls.tags_and_notes import tags_panel
 from dashboard.parts.gallery.cards import influence_cards, test_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Card, Group, gallery
@@ -26,7 +26,7 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.removal.removal_buttons import ask_about
 from dashboard.parts.trust.trust_badge import trust_badge
-from dashboard.read.studies import badge, examples, open_study, what_it_shows
+from dashboard.read.studies import asked_row, badge, examples, open_study, what_it_shows
 from dashboard.read.supports import (
     MOST_SHOWN,
     brittle,
@@ -77,7 +77,7 @@ if asked.problems:
 found = supports(study, algorithm, method, asked.at_most)
 told = brittle(study, found)[1]
 test_examples = examples(study, "test", algorithm)
-chosen = None if location.test is None else test_examples.row_of(location.test)
+chosen, hint = asked_row(study, "test", location.test)
 
 
 # --- title, filters, ways out ------------------------------------------------------------------
@@ -305,15 +305,16 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
         here,
         "What if these were removed?",
     )
-    triage_panel(study, algorithm, row)
+    tags_panel(study, algorithm, row)
 
 
 def one_prediction(row: int, rows: np.ndarray) -> None:
     """A prediction in a frame, with the way to its neighbours in the list `rows`."""
     place, before, after = position_in_slice(rows, row)
+    id_ = str(test_examples.ids[row])
     with st.container(border=True, key="one"):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.html(f'<h2 class="dl-heading">{escape(short(location.test))}</h2>', width="content")
+            st.html(f'<h2 class="dl-heading">{escape(short(id_))}</h2>', width="content")
             if place is not None:
                 where = f"<b>{place:,}</b> of {len(rows):,}"
                 st.html(f'<div class="dl-where">{where}</div>', width="content")
@@ -327,7 +328,7 @@ def one_prediction(row: int, rows: np.ndarray) -> None:
                     key=name.lower(),
                 )
             if st.button("Explain", icon=":material/compare_arrows:", key="explain"):
-                st.switch_page(EXPLAIN, query_params=location.parameters(test=str(location.test)))
+                st.switch_page(EXPLAIN, query_params=location.parameters(test=id_))
             st.button(
                 "Close",
                 icon=":material/close:",
@@ -360,7 +361,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 progress(study)
 if chosen is None and location.test is not None:
-    warning([f"There is no test example “{short(location.test)}” here."])
+    warning([f"There is no test example “{short(location.test)}” here.{hint}"])
 if chosen is not None:
     one_prediction(chosen, told["row"].to_numpy(np.int64)[places])
 

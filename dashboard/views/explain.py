@@ -42,7 +42,7 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.removal.removal_buttons import ask_about
 from dashboard.parts.trust.trust_badge import trust_badge
-from dashboard.read.studies import badge, examples, open_study, slice_rows, what_it_shows
+from dashboard.read.studies import asked_row, badge, examples, open_study, slice_rows, what_it_shows
 from dashboard.slice_parameters import position_in_slice
 from engine.study.counterfactuals import predict_removal
 from engine.study.methods import has_scores
@@ -63,7 +63,7 @@ if not study.has_data:
     st.stop()
 
 found = examples(study, "test", algorithm)
-row = None if location.test is None else found.row_of(location.test)
+row, hint = asked_row(study, "test", location.test)
 
 
 def show(row: int) -> None:
@@ -96,8 +96,8 @@ if row is None:
     else:
         notice(
             f"There is no test {kind} “{short(location.test)}”",
-            f"This study has {len(found.table):,} of them, rows 0 to {len(found.table) - 1:,}. The "
-            "link may belong to another study, or the data have changed since it was made.",
+            f"This study has {len(found.table):,} of them.{hint} The link may belong to another "
+            "study, or the data have changed since it was made.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         button_to_explore("Go to Explore")

@@ -15,7 +15,7 @@ from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.build_progress import building, unpredicted
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
-from dashboard.read.studies import examples, open_study, slice_rows, what_it_shows
+from dashboard.read.studies import examples, open_study, slice_rows, typed_id, what_it_shows
 from dashboard.slice_parameters import MOST_PICKED, PARAMETERS, rows_text
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
@@ -132,10 +132,12 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
             key = f"page_{page}"  # The pager takes its page from its default: each has its own.
             st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
         st.text_input(
-            "Open by id or row number",
+            "Open by id, or row as #17",
             placeholder=str(found.table["id"].iloc[rows[0]]),
             key="open",
-            on_change=lambda: open_example(here, st.session_state["open"].strip() or "0"),
+            on_change=lambda: open_example(
+                here, typed_id(study, "test", st.session_state["open"] or "#0") or "#0"
+            ),
             width=220,
         )
 

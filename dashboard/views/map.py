@@ -31,7 +31,15 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.removal.removal_buttons import ask_about
 from dashboard.parts.trust.trust_badge import trust_badge
-from dashboard.read.studies import badge, examples, matching, open_study, weights, what_it_shows
+from dashboard.read.studies import (
+    asked_row,
+    badge,
+    examples,
+    matching,
+    open_study,
+    weights,
+    what_it_shows,
+)
 from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
 from engine.study.live_and_maps import has_map, read_map
 from engine.study.methods import ranked_methods
@@ -109,9 +117,9 @@ def looked_at() -> tuple[Split, int] | None:
     """The point that the address names; the training example where it names two."""
     for split in SPLITS:
         asked = location.train if split == "train" else location.test
-        row = None if asked is None else both[split].row_of(asked)
+        row, _ = asked_row(study, split, asked)
         if row is not None:
-            return split, int(row)
+            return split, row
     return None
 
 
@@ -145,7 +153,7 @@ def without_mouse() -> None:
         which = st.multiselect(
             "Of", list(SPLITS), ["train"], format_func=NAMES.__getitem__, key="map_of"
         )
-        st.text_area(f"Or training {kind}s by ids or row numbers", key="map_ids", max_chars=20_000)
+        st.text_area(f"Or training {kind}s by ids, or rows as #17", key="map_ids", max_chars=20_000)
         st.form_submit_button("Select", on_click=select_chosen)
     if label is None and not which:
         aside("Choose train, test or both.")
@@ -162,7 +170,9 @@ def select_chosen() -> None:
     found["train"] = np.union1d(found["train"], asked.rows).astype(int).tolist()
     if asked.unknown:
         named = ", ".join(short(word) for word in asked.unknown[:5])
-        st.session_state["map_told"] = f"No training {kind} is called {named}; left out."
+        st.session_state["map_told"] = (
+            f"No training {kind} is called {named}; left out.{asked.hint}"
+        )
     select(found)
 
 
@@ -265,6 +275,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
 if problems:
     warning(["This link says something that cannot be here.", *problems])
 if looked_at() is None and (location.train or location.test):
-    warning([f"There is no such {kind} here: “{short(location.train or location.test)}”."])
+    hint = (
+        asked_row(study, "train", location.train)[1] or asked_row(study, "test", location.test)[1]
+    )
+    warning([f"There is no such {kind} here: “{short(location.train or location.test)}”.{hint}"])
 controls()
 part(location, answer)

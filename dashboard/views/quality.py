@@ -19,7 +19,15 @@ from dashboard.parts.layout.page_title import title
 from dashboard.parts.removal.verify_by_retraining import verified
 from dashboard.parts.trust.how_to_measure import unmeasured
 from dashboard.parts.trust.verdict_list import verdict_list
-from dashboard.read.studies import badge, examples, kept_verifications, lds_of_each, open_study
+from dashboard.read.studies import (
+    asked_row,
+    badge,
+    examples,
+    kept_verifications,
+    lds_of_each,
+    open_study,
+    typed_id,
+)
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
 from engine.attribution.evaluation.verdict import chance, few_runs, verdict
 from engine.store.text import number
@@ -65,7 +73,7 @@ if quality is None:
     st.stop()
 
 tests = examples(study, "test", algorithm)
-row = None if location.test is None else tests.row_of(location.test)
+row, hint = asked_row(study, "test", location.test)
 
 
 def id_of(row: int) -> str:
@@ -114,7 +122,7 @@ def open_example(row: int) -> None:
 
 def ask() -> None:
     """Show the points of the test example that was typed, or of all."""
-    go(test=st.session_state["one_test"].strip() or None)
+    go(test=typed_id(study, "test", st.session_state["one_test"]))
 
 
 def headline(quality: Quality, method: str) -> None:
@@ -144,11 +152,11 @@ def predicted_against_actual(
     """The points of all test examples or of one, with the controls that choose."""
     outputs = read_predicted_and_actual(study, algorithm, method)
     if location.test is not None and row is None:
-        warning([f"There is no test example “{short(location.test)}”; all are shown."])
+        warning([f"There is no test example “{short(location.test)}”; all are shown.{hint}"])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.session_state["one_test"] = "" if row is None else id_of(row)
         st.text_input(
-            "Test example, by id or row number",
+            "Test example, by id, or row as #17",
             placeholder="All of them",
             key="one_test",
             on_change=ask,

@@ -28,7 +28,15 @@ from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.trust.trust_badge import trust_badge
-from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
+from dashboard.read.studies import (
+    asked_row,
+    badge,
+    examples,
+    open_study,
+    typed_id,
+    weights,
+    what_it_shows,
+)
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, has_neighbours, read_similarity
 from engine.study.rankings import read_top_of_training
@@ -48,7 +56,7 @@ if not study.has_data:
     st.stop()
 
 training = examples(study, "train", algorithm)
-row = None if location.train is None else training.row_of(location.train)
+row, hint = asked_row(study, "train", location.train)
 
 
 def show(row: int) -> None:
@@ -58,13 +66,13 @@ def show(row: int) -> None:
 
 def ask() -> None:
     """Look at the training example that was typed."""
-    go(train=st.session_state["open_training"].strip() or None)
+    go(train=typed_id(study, "train", st.session_state["open_training"]))
 
 
 def open_by_name() -> None:
-    """Any training example by its id or row."""
+    """A text field that opens any training example."""
     st.text_input(
-        "Open by id or row number",
+        "Open by id, or row as #17",
         placeholder=str(training.table["id"].iloc[0]),
         key="open_training",
         on_change=ask,
@@ -144,9 +152,8 @@ if row is None:
     else:
         notice(
             f"There is no training {kind} “{short(location.train)}”",
-            f"This study has {len(training.table):,} of them, rows 0 to "
-            f"{len(training.table) - 1:,}. The link may belong to another study, or the data have "
-            "changed since it was made.",
+            f"This study has {len(training.table):,} of them.{hint} The link may belong to another "
+            "study, or the data have changed since it was made.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         open_by_name()
@@ -165,7 +172,7 @@ if row is None:
 
 example = training.table.iloc[row].to_dict()
 tests = examples(study, "test", algorithm)
-asked = None if location.test is None else tests.row_of(location.test)
+asked, _ = asked_row(study, "test", location.test)
 came_from = None if asked is None else str(tests.table["id"].iloc[asked])
 
 with st.container(horizontal=True, vertical_alignment="center"):

@@ -38,7 +38,7 @@ from engine.store.errors import DataloupeError, SpecError, UploadError
 from engine.study.examples import read_stacked_arrays
 from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
-from engine.study.names import resolve_row
+from engine.study.names import read_names, resolve_training_rows
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
@@ -101,37 +101,21 @@ def removal_of(study: StudyReader, examples: Iterable[int | str]) -> Removal:
     """The training rows of rows or ids, ascending, each once.
 
     Raises:
-        DataloupeError: There is no such example, none is given, or too little would be left: every
-            class must keep an example.
+        UnknownName: There is no such example.
+        DataloupeError: None is given, or too little would be left: every class must keep an
+            example.
     """
-    examples = list(examples)
-    by_id: dict[str, int] = {}
-    if any(isinstance(example, str) for example in examples):
-        by_id = {str(id_): row for row, id_ in enumerate(study.table("train")["id"])}
-
-    def row_of(example: int | str) -> int:
-        if isinstance(example, str):
-            return by_id[example] if example in by_id else resolve_row(study, "train", example)
-        return resolve_row(study, "train", int(example))
-
-    rows = tuple(sorted({row_of(example) for example in examples}))
-    if not rows:
-        raise DataloupeError("The removal set is empty: name one training example or more.")
-    if len(rows) == study.dataset.n_train:
-        raise DataloupeError(
-            f"The removal set is all {len(rows):,} training examples, which leaves nothing to "
-            "train on: name fewer."
-        )
-    labels = study.table("train")["label"].to_numpy()
+    rows = resolve_training_rows(study, examples)
+    labels = read_names(study, "train")["label"].to_pandas().to_numpy()
     kept = np.ones(len(labels), dtype=bool)
-    kept[list(rows)] = False
+    kept[rows] = False
     emptied = sorted(set(labels[~kept]) - set(labels[kept]))
     if emptied:
         raise DataloupeError(
             f"The removal set holds every training example of class {emptied[0]!r}, and a model "
             "cannot learn a class it never sees: leave one at least."
         )
-    return rows
+    return tuple(rows.tolist())
 
 
 def check_recipe(study: StudyReader, algorithm: str) -> None:

@@ -62,7 +62,7 @@ def _brittle(options: argparse.Namespace) -> int:
     from engine.applications.brittle.table import as_bytes, brittle_table, format_of, write
     from engine.applications.verification.verifying import check
     from engine.cli.progress import job_progress
-    from engine.study.triage import triage
+    from engine.study.tags import read_tags
 
     if options.out is not None:
         format_of(options.out)  # before any work
@@ -87,7 +87,7 @@ def _brittle(options: argparse.Namespace) -> int:
         supports,
         study.verifications(algorithm),
         flags(study, algorithm, supports.method),
-        triage(study, algorithm),
+        read_tags(study, algorithm),
     )
     if options.out is not None:
         write(found, options.out)

@@ -28,11 +28,11 @@ def add_verbs(verbs: Verbs) -> None:
     )
     explain.add_argument("study", type=Path, help="folder of the study")
     which = explain.add_mutually_exclusive_group(required=True)
-    which.add_argument("--test", metavar="ID", help="id or row number of a test example")
+    which.add_argument("--test", metavar="ID", help="id of a test example, or its row as #17")
     which.add_argument(
         "--train",
         metavar="ID",
-        help="id or row number of a training example, if the study has datamodels of those "
+        help="id of a training example, or its row as #17, if the study has datamodels of those "
         "(training_targets)",
     )
     explain.add_argument(
@@ -50,7 +50,7 @@ def add_verbs(verbs: Verbs) -> None:
         "--remove",
         required=True,
         metavar="IDS",
-        help="ids or row numbers separated by commas, or a file that lists them",
+        help="ids, or rows as #17, separated by commas, or a file that lists them",
     )
     what_if.add_argument(
         "--k", type=int, default=10, help="predictions to show of each sign (default: %(default)s)"

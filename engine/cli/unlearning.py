@@ -29,7 +29,7 @@ def add_verbs(verbs: Verbs) -> None:
         "--forget",
         required=True,
         metavar="IDS",
-        help="the forget set: ids or row numbers separated by commas, or a file that lists them",
+        help="the forget set: ids, or rows as #17, separated by commas, or a file that lists them",
     )
     unlearn.add_argument(
         "--method",

@@ -28,6 +28,7 @@ from datasets.utils.logging import CRITICAL, get_verbosity, set_verbosity
 from PIL import Image
 
 from engine.data.assets import asset
+from engine.data.ids import cell_text, with_json_ids
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataError
 from engine.store.spec import DataSpec
@@ -63,7 +64,8 @@ def read_splits(spec: DataSpec, base: Path, allow_code: bool, scratch: Path) -> 
         return _read_npz(path, spec)
     if path.is_file():
         return _read_single_file(path, spec, scratch)
-    return _read_folder(path, spec.train, scratch), _read_folder(path, spec.test, scratch)
+    train, test = (_read_folder(path, name, scratch, spec.id) for name in (spec.train, spec.test))
+    return train, test
 
 
 def _find(source: str, base: Path) -> Path | None:
@@ -81,32 +83,34 @@ def _find(source: str, base: Path) -> Path | None:
 # --- files --------------------------------------------------------------------------------------
 
 
-def _read_parquet(files: list[Path], scratch: Path) -> datasets.Dataset:
+def _read_parquet(files: list[Path], scratch: Path, ids: str | None) -> datasets.Dataset:
     full = [str(file) for file in files if pq.read_metadata(file).num_rows]
     if not full:
         raise DataError(f"{files[0]} is empty: it has no rows.")
     return datasets.Dataset.from_parquet(full, cache_dir=str(scratch))
 
 
-def _read_csv(files: list[Path], scratch: Path) -> datasets.Dataset:
-    # Only an empty cell counts as missing: "NA" and "None" may be names of classes.
+def _read_csv(files: list[Path], scratch: Path, ids: str | None) -> datasets.Dataset:
+    # Only an empty cell is missing: "NA" and "None" are names that classes have.
     return datasets.Dataset.from_csv(
         [str(file) for file in files],
         cache_dir=str(scratch),
         keep_default_na=False,
         na_values=[""],
+        converters={ids: cell_text} if ids is not None else None,
     )
 
 
-def _read_json(files: list[Path], scratch: Path) -> datasets.Dataset:
-    return datasets.Dataset.from_json([str(file) for file in files], cache_dir=str(scratch))
+def _read_json(files: list[Path], scratch: Path, ids: str | None) -> datasets.Dataset:
+    table = datasets.Dataset.from_json([str(file) for file in files], cache_dir=str(scratch))
+    return table if ids is None else with_json_ids(table, files, ids)
 
 
-def _read_arrow(files: list[Path], scratch: Path) -> datasets.Dataset:
+def _read_arrow(files: list[Path], scratch: Path, ids: str | None) -> datasets.Dataset:
     return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
 
 
-_READERS: dict[str, Callable[[list[Path], Path], datasets.Dataset]] = {
+_READERS: dict[str, Callable[[list[Path], Path, str | None], datasets.Dataset]] = {
     ".arrow": _read_arrow,
     ".parquet": _read_parquet,
     ".csv": _read_csv,
@@ -115,14 +119,14 @@ _READERS: dict[str, Callable[[list[Path], Path], datasets.Dataset]] = {
 }
 
 
-def _read_files(files: list[Path], scratch: Path) -> Rows:
+def _read_files(files: list[Path], scratch: Path, ids: str | None) -> Rows:
     shown = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     empty = next((file for file in files if file.stat().st_size == 0), None)
     if empty is not None:
         raise DataError(f"{empty} is empty.")
     try:
         with _quiet():
-            table = _READERS[files[0].suffix](files, scratch)
+            table = _READERS[files[0].suffix](files, scratch, ids)
     except DataError:
         raise
     except Exception as error:  # readers of five formats raise what they like on a broken file
@@ -150,7 +154,7 @@ def _read_single_file(path: Path, spec: DataSpec, scratch: Path) -> tuple[Rows, 
     if path.suffix not in _READERS:
         known = ", ".join([*_READERS, ".npz"])
         raise DataError(f"{path} is of no known format; take one of {known}, or a folder.")
-    rows = _read_files([path], scratch)
+    rows = _read_files([path], scratch, spec.id)
     if "split" not in rows.table.column_names:
         raise DataError(
             f"{path} has no column `split` that separates training from test rows (columns: "
@@ -181,8 +185,8 @@ def _no_split(where: Path | str, name: str, found: Sequence[str]) -> DataError:
 # --- folders ------------------------------------------------------------------------------------
 
 
-def _read_folder(folder: Path, split: str, scratch: Path) -> Rows:
-    """Files of a split (as people, the hub and `save_to_disk` arrange them), or class folders."""
+def _read_folder(folder: Path, split: str, scratch: Path, ids: str | None) -> Rows:
+    """Files of a split (as people, the hub and `save_to_disk` lay them), else pictures by class."""
     for suffix in _READERS:
         files = [
             *folder.glob(f"{split}{suffix}"),
@@ -191,7 +195,7 @@ def _read_folder(folder: Path, split: str, scratch: Path) -> Rows:
             *folder.glob(f"{split}/[!.]*{suffix}"),
         ]
         if files:
-            return _read_files(sorted(files), scratch)
+            return _read_files(sorted(files), scratch, ids)
     if not (folder / split).is_dir():
         found = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         raise _no_split(folder, split, [*found[:8], "..."] if len(found) > 8 else found)
@@ -268,7 +272,8 @@ def _from_arrays(path: Path, split: str, arrays: Mapping[str, np.ndarray]) -> Ro
         raise DataError(f"{path}: labels of {split} have shape {list(labels.shape)}, not [rows].")
     content: dict[str, Any] = {"label": labels.tolist()}
     if "id" in columns:
-        content["id"] = columns["id"].astype(str).tolist()
+        ids = columns["id"]
+        content["id"] = ids.tolist() if ids.dtype.kind == "f" else ids.astype(str).tolist()
     if columns["input"].dtype.kind == "U":
         return Rows(
             datasets.Dataset.from_dict({"input": columns["input"].tolist(), **content}), path

@@ -16,8 +16,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from engine.data.ids import read_ids
 from engine.data.labels import read_labels
 from engine.data.pictures import SUFFIXES
 from engine.data.readers import Rows, read_splits
@@ -198,18 +198,8 @@ def _column(table: datasets.Dataset, name: str) -> pa.ChunkedArray:
 
 
 def _ids(table: datasets.Dataset, split: str, column: str | None) -> list[str]:
-    if column is None:
-        return [f"{split}-{row}" for row in range(len(table))]
-    ids = _column(table, column)
-    if ids.null_count:
-        row = ids.is_null().to_pylist().index(True)
-        raise DataError(f"Row {row} of the {split} split has no id (column {column!r}).")
-    try:
-        return list(pc.cast(ids, pa.string()).to_pylist())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(
-            f"Column {column!r} holds {ids.type}; ids are texts or whole numbers."
-        ) from error
+    ids = None if column is None else _column(table, column)
+    return read_ids(ids, split, column, len(table))
 
 
 def _refuse_duplicates(train: Sequence[str], test: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
-"""A study's files: what is written, where it lies, and what went wrong.
+"""A study's files: how they are written, where they are, and what can go wrong.
 
     from engine import store
     store.write_tensors(path, {"scores": scores}, fingerprint)
 
 `files` writes and reads them, `layout` names them, `spec` reads study.toml, `records` are
-the plain values that a study is read as, `errors` what people are told.
+the plain values that a study is read as, `errors` are the messages for people.
 """
 
 from engine.store.files import (

@@ -6,26 +6,38 @@ from pathlib import Path
 
 
 class DataloupeError(Exception):
-    """A mistake a person can mend. The command line prints it as one line and exits with 2.
+    """A mistake that a person can correct. The command line prints it as one line and exits with 2.
 
     Write the message as one sentence or two: what is wrong, where (file, row, key), what to do.
     """
 
 
 class SpecError(DataloupeError):
-    """study.toml, or an option of the command line, says something that cannot be."""
+    """study.toml or an option of the command line is not valid."""
 
 
 class DataError(DataloupeError):
     """The dataset cannot be used as it is."""
 
 
+class UnknownName(DataloupeError):
+    """A person named something that the study does not have.
+
+    Attributes:
+        hint: The names most like it, as a question to follow a sentence; empty if none is similar.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 class CheckpointError(DataloupeError):
-    """A file of weights cannot be used with the architecture it is meant for."""
+    """A file of weights does not fit the architecture it is meant for."""
 
 
 class UploadError(DataloupeError):
-    """An uploaded file is not what it must be. Nothing of it was run or kept."""
+    """An uploaded file was refused. Nothing of it was run or kept."""
 
 
 class ImportingError(DataloupeError):
@@ -33,7 +45,7 @@ class ImportingError(DataloupeError):
 
 
 class StoreError(DataloupeError):
-    """A file of the study is missing, broken, or was made by something else than it should be."""
+    """A file of the study is missing, broken, or was made from something else."""
 
 
 class StaleError(StoreError):
@@ -52,4 +64,4 @@ class StaleError(StoreError):
 
 
 class InterruptedBuild(DataloupeError):
-    """The build was stopped; what is finished is kept and the next build goes on from there."""
+    """The build was stopped; finished work is kept, and the next build continues from there."""

@@ -1,12 +1,12 @@
-"""The three formats of a study and the two promises about every file: whole, and traceable.
+"""The three formats of a study, and two guarantees for every file: complete and traceable.
 
-*Whole*: a file is written under a temporary name in its own folder, flushed to disk, then renamed.
-A file that is present is therefore complete, so an interrupted build resumes by skipping it.
+*Complete*: a file is written under a temporary name in its own folder, flushed to disk, then
+renamed. A file that exists is therefore complete, so an interrupted build resumes by skipping it.
 
-*Traceable*: every file carries the fingerprint of what made it and a checksum of its content.
-A fingerprint that does not match is refused by name; it is never mixed with other results.
+*Traceable*: every file carries the fingerprint of everything it was made from and a checksum of its
+content. A file whose fingerprint does not match is refused by name, never mixed with other results.
 
-Tensors are safetensors, tables are Parquet, what people read is JSON. Nothing is ever pickled.
+Tensors are safetensors, tables are Parquet, texts for people are JSON. Nothing is ever pickled.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def file_digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Say in one line where writing failed, for what people asked to be kept or exported."""
+    """Report in one line where writing failed, for files that people save or export."""
     try:
         yield
     except OSError as error:
@@ -72,9 +72,9 @@ def writing_to(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed onto `path`.
+    """Yield a temporary path next to `path`; on success it is fsynced and renamed onto `path`.
 
-    A failure (a full disk too) removes the temporary file and leaves what was there untouched.
+    A failure (a full disk, too) removes the temporary file and leaves the old file untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -91,7 +91,7 @@ def atomic(path: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
                 f"The disk is full: {path} could not be written. Nothing is lost; free some space "
-                "and run the same command again, which goes on from here."
+                "and run the same command again, which continues from here."
             ) from error
         raise
     except BaseException:
@@ -125,8 +125,8 @@ def write_tensors(
         path: The shard's final name.
         tensors: Name to array; any dtype of the safetensors format.
         fingerprint: Fingerprint of everything the arrays depend on.
-        metadata: What a person wants to know of the making (JSON; part of the header, so it must
-            be the same whenever the arrays are, or two builds would not be byte-identical).
+        metadata: How the arrays were made (JSON; part of the header, so it must be the same
+            whenever the arrays are, or two builds would not be byte-identical).
     """
     arrays: dict[str, np.ndarray] = {}
     entries: dict[str, Any] = {}
@@ -136,7 +136,9 @@ def write_tensors(
         array = np.asarray(tensors[name], order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if array.dtype not in _DTYPE_NAMES:
-            raise StoreError(f"{path}: tensor {name!r} is {array.dtype}, which no shard can hold.")
+            raise StoreError(
+                f"{path}: tensor {name!r} is {array.dtype}, which a shard cannot hold."
+            )
         arrays[name] = array
         entries[name] = {
             "dtype": _DTYPE_NAMES[array.dtype],
@@ -195,7 +197,7 @@ def filling_matrix(
     """Write a shard with one float32 matrix, which may be larger than memory, a block at a time.
 
     Args:
-        path: The shard's final name; it is there once the `with` block has ended without an error.
+        path: The shard's final name; it exists once the `with` block has ended without an error.
         name: Of the tensor.
         shape: Of the matrix; all of it must be written.
         fingerprint: As for `write_tensors`.
@@ -221,7 +223,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     """Read a shard's header: (tensor entries, metadata, offset of the first tensor's bytes).
 
     Raises:
-        StoreError: The file is missing, cut short, or no safetensors file.
+        StoreError: The file is missing, truncated, or not a safetensors file.
     """
     try:
         size = path.stat().st_size
@@ -240,14 +242,14 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise broken(path, "its header is damaged") from error
     if size != 8 + length + end:
-        raise broken(path, f"it has {size} bytes where its header promises {8 + length + end}")
+        raise broken(path, f"it has {size} bytes, but its header says {8 + length + end}")
     return header, metadata, 8 + length
 
 
 def broken(path: Path, why: str) -> StoreError:
-    """The error for a file that is not whole, with the way to mend it."""
+    """The error for a broken file, with the way to repair it."""
     return StoreError(
-        f"{path} is broken: {why}. `dataloupe doctor STUDY --repair` removes just this file, and "
+        f"{path} is broken: {why}. `dataloupe doctor STUDY --repair` removes only this file, and "
         "the next `dataloupe build` makes it again."
     )
 
@@ -255,7 +257,7 @@ def broken(path: Path, why: str) -> StoreError:
 def read_tensors(
     path: Path, fingerprint: str | None = None, verify: bool = False
 ) -> dict[str, np.ndarray]:
-    """Memory-map a shard: name to read-only array. Costs no memory until it is read.
+    """Memory-map a shard: name to read-only array. Takes no memory until it is read.
 
     Args:
         path: The shard.
@@ -274,7 +276,7 @@ def read_tensors(
         dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
         first, last = entry["data_offsets"]
         if last - first != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
-            raise broken(path, f"tensor {name!r} does not fill its place")
+            raise broken(path, f"the size of tensor {name!r} does not match its shape")
         if first == last:
             arrays[name] = np.empty(shape, dtype)
         else:
@@ -287,7 +289,7 @@ def read_tensors(
 
 
 def is_there(path: Path, fingerprint: str) -> bool:
-    """Whether a shard is there. Raises as `read_tensors` if it is and does not fit."""
+    """Whether a shard exists. Raises as `read_tensors` if it is broken or stale."""
     if path.exists():
         read_tensors(path, fingerprint)
         return True
@@ -300,7 +302,7 @@ def tensors_fingerprint(path: Path) -> str:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a shard says of its own making."""
+    """The metadata of a shard: how it was made."""
     return dict(json.loads(read_header(path)[1].get(METADATA_KEY, "{}")))
 
 
@@ -353,7 +355,7 @@ def read_table(
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError, AttributeError) as error:
-        raise broken(path, "it is no whole Parquet table of a study") from error
+        raise broken(path, "it is not a complete Parquet table of a study") from error
     if fingerprint is not None:
         check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), fingerprint)
     if verify and metadata.get(CHECKSUM_KEY) != _table_digest(table):
@@ -362,7 +364,7 @@ def read_table(
 
 
 def _table_digest(table: pa.Table) -> str:
-    """SHA-256 of column names, types and values; how the file lays them out does not matter."""
+    """SHA-256 of column names, types and values; the layout of the file does not matter."""
     import pandas as pd
 
     digest = hashlib.sha256(str([(field.name, str(field.type)) for field in table.schema]).encode())
@@ -372,7 +374,7 @@ def _table_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-# --- what people read --------------------------------------------------------------------------
+# --- texts for people --------------------------------------------------------------------------
 
 
 def write_json(path: Path, content: Mapping[str, Any], fingerprint: str) -> None:
@@ -405,7 +407,7 @@ def read_json(path: Path, fingerprint: str | None = None) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise broken(path, "it is no whole JSON file of a study") from error
+        raise broken(path, "it is not a complete JSON file of a study") from error
     if checksum != fingerprint_of(content):
         raise broken(path, "its content does not match its checksum")
     if fingerprint is not None:

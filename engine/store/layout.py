@@ -14,7 +14,7 @@ jobs/00001.log                               what a job has printed
 jobs/runner.log, jobs/runner.lock            of the process that runs jobs
 algorithms/NAME/checkpoints/000.safetensors  trained weights
 algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
-algorithms/NAME/predictions/{split}.parquet  what the checkpoints say together
+algorithms/NAME/predictions/{split}.parquet  predictions averaged over checkpoints
 algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index of embeddings
 algorithms/NAME/neighbours/{split}-00000.safetensors  nearest training examples, in row shards
 algorithms/NAME/neighbours/similarity.json   what likeness is the mean over, measured recall
@@ -41,7 +41,7 @@ algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train
 algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
 algorithms/NAME/maps/METHOD-umap.safetensors    where every example lies on a map
 algorithms/NAME/bank/00017-0.safetensors     subset run: mask 17, seed 0, and its outputs
-algorithms/NAME/imported-bank/bank.json      subset runs made elsewhere: what they are
+algorithms/NAME/imported-bank/bank.json      imported subset runs: their description
 algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
 algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
 algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
@@ -55,20 +55,22 @@ algorithms/NAME/unlearning/audits/0123456789abcdef.json    how near the oracles 
 algorithms/NAME/unlearning/models/unlearned-HASH.safetensors  a model to take away, and
 algorithms/NAME/unlearning/models/unlearned-HASH.json      its certificate
 triage/0123456789abcdef.json                 one change of a prediction's tags and note
-uploads/files/SHA256.safetensors             a checkpoint that somebody uploaded, as it came
+uploads/files/SHA256.safetensors             an uploaded checkpoint, unchanged
 uploads/upload-0123456789ab.json             uploaded checkpoints of one algorithm: what they are
 algorithms/upload-0123456789ab/…             what was computed of them, as of any algorithm
 comparisons/0123456789abcdef.json            a comparison of two algorithms
 comparisons/0123456789abcdef.safetensors     its directions and projections
 comparisons/0123456789abcdef-NAME.json       a test of a hypothesis about it
-comparisons/0123456789abcdef.a0.json         name and note of a direction: its first of A beside B
+comparisons/0123456789abcdef.a0.json         name and note of a direction: the first of A against B
 """
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
+from engine.store.cache import list_names
 from engine.store.files import fingerprint_of
 
 Split = Literal["train", "test"]
@@ -84,7 +86,7 @@ TRAK = "trak"
 DATAMODEL = "datamodel"
 HYBRID = "hybrid"
 OWN_METHODS = (TRAK, DATAMODEL, HYBRID)
-"""Names that scores made elsewhere cannot have."""
+"""Names that imported scores cannot have."""
 
 
 def spec_file(root: Path) -> Path:
@@ -104,7 +106,7 @@ def data_begun_file(root: Path) -> Path:
 
 
 def is_of_people(root: Path, path: Path) -> bool:
-    """Whether a person made what a file holds, so that no build can make it again."""
+    """Whether a person made a file's content, so that no build can make it again."""
     folder = path.relative_to(root).parts[0]
     note = folder == "comparisons" and "." in path.stem
     return note or folder in ("slices", "sets", "triage", "uploads")
@@ -179,7 +181,7 @@ def predictions_file(root: Path, algorithm: str, split: Split) -> Path:
 
 
 def stage_folders(root: Path, stage: str, algorithm: str) -> list[Path]:
-    """The folders that hold what a stage of the build makes, and nothing else."""
+    """The folders that hold the results of a stage of the build, and nothing else."""
     folder = algorithm_folder(root, algorithm)
     return {
         "data": [root / "data"],
@@ -188,7 +190,7 @@ def stage_folders(root: Path, stage: str, algorithm: str) -> list[Path]:
         "neighbours": [neighbours_folder(root, algorithm)],
         "trak": [trak_folder(root, algorithm)],
         "live": [live_folder(root, algorithm)],
-        "search": [folder / "search"],
+        "search": [searches_folder(root, algorithm)],
         "bank": [bank_folder(root, algorithm)],
         "tuning": [tuning_file(root, algorithm).parent],
         "datamodels": [
@@ -262,8 +264,12 @@ def live_file(root: Path, algorithm: str) -> Path:
     return live_folder(root, algorithm) / "live.json"
 
 
+def methods_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "methods"
+
+
 def method_folder(root: Path, algorithm: str, method: str) -> Path:
-    return algorithm_folder(root, algorithm) / "methods" / method
+    return methods_folder(root, algorithm) / method
 
 
 def method_file(root: Path, algorithm: str, method: str) -> Path:
@@ -292,8 +298,12 @@ def intervals_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
     return folder / f"{shard:05d}.safetensors"
 
 
+def searches_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "search"
+
+
 def search_folder(root: Path, algorithm: str, method: str) -> Path:
-    return algorithm_folder(root, algorithm) / "search" / method
+    return searches_folder(root, algorithm) / method
 
 
 def top_test_file(root: Path, algorithm: str, method: str) -> Path:
@@ -404,7 +414,7 @@ def unlearning_audit_files(root: Path, algorithm: str) -> list[Path]:
 
 
 def unlearned_model_file(root: Path, algorithm: str, name: str) -> Path:
-    """A model that unlearned; its certificate has the suffix .json."""
+    """An unlearned model; its certificate has the suffix .json."""
     folder = unlearning_folder(root, algorithm) / "models"
     return folder / f"unlearned-{name}.safetensors"
 
@@ -427,8 +437,9 @@ def upload_file(root: Path, upload: str) -> Path:
 
 
 def upload_files(root: Path) -> list[Path]:
-    """The files that say what each upload is."""
-    return sorted(uploads_folder(root).glob("upload-*.json"))
+    """The descriptions of all uploads."""
+    folder = uploads_folder(root)
+    return [folder / name for name in list_names(folder) if fnmatch(name, "upload-*.json")]
 
 
 def uploaded_weights_file(root: Path, sha256: str) -> Path:
@@ -445,7 +456,7 @@ def comparison_file(root: Path, comparison: str) -> Path:
 
 
 def comparison_files(root: Path) -> list[Path]:
-    """The files that say what each comparison found."""
+    """The results of all comparisons."""
     return sorted((root / "comparisons").glob("????????????????.json"))
 
 

@@ -1,4 +1,4 @@
-"""What a study tells of itself, as plain values: what pages, the terminal and notebooks show."""
+"""The results of a study as plain values, as pages, the command line and notebooks show them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import numpy as np
 from engine.store.layout import Split
 
 
+def default_id(split: str, row: int) -> str:
+    """The id of an example whose source gives it none."""
+    return f"{split}-{row}"
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """What dataset.json says.
+    """The content of dataset.json.
 
     Attributes:
         fingerprint: Of the encoded content, ids, labels, classes and encoding.
@@ -38,7 +43,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage of the build is."""
+    """Progress of one stage of the build."""
 
     stage: str
     algorithm: str | None
@@ -52,19 +57,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Badge:
-    """How far the scores beside it can be trusted: shown wherever a score is.
+    """How scores were computed and how good they are; shown next to every score.
 
     Attributes:
         method: Its name for people, such as `TRAK`.
-        reason: Why these scores are computed this way, or where they come from; one sentence.
+        reason: Why the scores were computed this way, or where they come from; one sentence.
         index: Kind of the search index.
-        recall: Of the search index against exact top-k, and the k it was measured at.
-        solver: How TRAK was computed; None for scores that are none of ours.
-        checkpoints: Models attributed; None where that is not known.
-        wanted: How many more of them would do, where an upload has so few that it is indicative.
+        recall: Of the search index against exact top-k, measured at k = `recall_at`.
+        solver: How TRAK was computed; None for other scores.
+        checkpoints: Number of models attributed; None if unknown.
+        wanted: How many more would be enough, if an upload has so few that it is indicative.
         features: Width of the gradient features (None: exact, not projected, or not known).
         damping: λ relative to the mean diagonal.
-        runs: Subset runs that the scores were fitted on.
+        runs: Number of subset runs that the scores were fitted on.
         lds: Linear datamodeling score; None until it is measured on held-out subset runs.
         lds_low, lds_high: Ends of its 95 % interval.
         slope: Change of the margin for a score of 1; None while scores are uncalibrated.
@@ -94,7 +99,7 @@ class Badge:
 
     @property
     def calibrated(self) -> bool:
-        """Whether a score is known as a change of the margin."""
+        """Whether scores can be read as changes of the margin."""
         return self.slope is not None
 
     def __str__(self) -> str:
@@ -117,10 +122,10 @@ class Badge:
 
 @dataclass(frozen=True)
 class Similarity:
-    """What likeness to training examples is measured by.
+    """How similarity to training examples is measured.
 
     Attributes:
-        checkpoints: How many models' embeddings it is the mean cosine of; 0 where none gives any.
+        checkpoints: Number of models whose embeddings' cosines are averaged; 0 if none has any.
         reason: Why there are none, or why the index is of its kind.
         stored: How many neighbours are stored for every example.
         index: Kind of FAISS index, and its recall against exact search.
@@ -138,12 +143,12 @@ class Import:
     """Where the scores of an imported method came from.
 
     Attributes:
-        tool: What made them; None where the user did not say.
+        tool: What made them; None if the user did not say.
         files: Name → SHA-256 of each file they were read from.
         shape: Of the matrix in the file.
-        rows: What a row of it stood for, `test` or `train`.
-        negated: Its signs were turned round.
-        settings: What the tool said of how they were made.
+        rows: What its rows are, `test` or `train` examples.
+        negated: Whether its signs were flipped.
+        settings: The tool's own settings.
         dataset: Fingerprint of the data they were imported for.
     """
 
@@ -158,13 +163,13 @@ class Import:
 
 @dataclass(frozen=True)
 class Live:
-    """Whether examples from outside can be attributed.
+    """Whether new examples can be attributed.
 
     Attributes:
-        checkpoints: How many their scores are the mean over; 0: they cannot be.
+        checkpoints: Number of checkpoints that scores are averaged over; 0: they cannot be.
         reason: Why so many.
-        kept_bytes: What is kept on disk for it.
-        read_bytes: What a query reads of it and of the study's other files.
+        kept_bytes: Size on disk of what is kept for this.
+        read_bytes: Size of what a query reads, other files of the study included.
     """
 
     checkpoints: int
@@ -185,11 +190,11 @@ class Influence:
 
 @dataclass(frozen=True)
 class TrainingDatamodel:
-    """What models say of a training example, as a sparse linear function of who is trained on.
+    """A training example's own margin as a sparse linear function of the training set.
 
     Attributes:
         row: Of the example.
-        itself: What training on it adds to its own margin: how far it is memorised.
+        itself: What training on it adds to its own margin: how much it is memorized.
         rows: Other training examples whose weight is not zero, ascending.
         weights: What training on each adds to the margin; float32.
         bias: The margin predicted of a model trained on nothing.
@@ -215,7 +220,7 @@ class TrainingDatamodel:
 class Explanation:
     """One prediction and the training examples that support and oppose its true label's margin.
 
-    What the model says (`predicted` to `margin`) is None where only scores were imported.
+    The prediction (`predicted` to `margin`) is None if only scores were imported.
     """
 
     study: str

@@ -26,12 +26,12 @@ from engine.store.errors import SpecError
 
 Part = Literal["fit", "validation", "test"]
 PARTS: tuple[Part, ...] = ("fit", "fit", "fit", "validation", "test")
-"""What mask number k is for: the entry k mod 5. A mask never changes its part when a bank grows."""
+"""The part that mask number k belongs to: the entry k mod 5. It stays when a bank grows."""
 FEWEST_MASKS = 3 * len(PARTS)
-"""Rank correlation, which chooses and judges, needs three runs."""
+"""Rank correlation, used for tuning and for the LDS, needs three runs."""
 Output = Literal["margin", "max-margin"]
 """`margin`: logit of the label − logsumexp of the others, ours; `max-margin`: − the largest other,
-as the datamodels paper has it."""
+as in the datamodels paper."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -39,12 +39,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 def checked_name(name: str) -> str:
     """The name, if a folder can be called so; raises ValueError, with what is allowed, if not."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        raise ValueError("names have up to 64 letters, digits, - and _, and begin with no sign")
+        raise ValueError(
+            "names have up to 64 letters, digits, - and _, and begin with a letter or digit"
+        )
     return name
 
 
 Name = Annotated[str, AfterValidator(checked_name)]
-"""Names become folder names, so they hold no path parts."""
+"""Names become folder names, so they contain no path separators."""
 
 
 class _Strict(BaseModel):
@@ -52,35 +54,35 @@ class _Strict(BaseModel):
 
 
 class DataSpec(_Strict):
-    """`[data]`: where examples come from and what their columns are called."""
+    """`[data]`: the source of the examples, and the names of its columns."""
 
     source: str
     """`fashion-mnist` (embedded), a folder, a .parquet/.arrow/.csv/.json file, a folder of such
-    files, a .npz file, a hub name (`owner/name`), or, on the command line's side only, an import
+    files, a .npz file, a hub name (`owner/name`), or, on the command line only, an import
     string `python:module:function` that returns a `datasets.DatasetDict`."""
     config: str | None = None
     """The configuration of a hub dataset."""
     train: str = "train"
-    """Name of the training split, as the source has it."""
+    """Name of the training split in the source."""
     test: str = "test"
     input: str = "auto"
-    """Column of pictures or texts; `auto` finds the only one that fits the task."""
+    """Column of pictures or texts; `auto` takes the only one that fits the task."""
     label: str = "auto"
     id: str | None = None
-    """Column of unique ids; none: `train-17`, `test-3` by position."""
+    """Column of unique ids, kept as text exactly as written; none: `train-17`, `test-3` by row."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first so many rows."""
+    """Use only the first rows, this many."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
 
 
 class TaskSpec(BaseModel):
-    """`[task]`: what is attributed. Keys other than `name` belong to the task itself."""
+    """`[task]`: the task whose predictions are attributed. Keys other than `name` belong to it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = "image-classification"
 
     def own_keys(self) -> dict[str, Any]:
-        """The keys that the task's own options model validates."""
+        """The keys that the task's own options model checks."""
         return dict(self.model_extra or {})
 
 
@@ -92,9 +94,9 @@ class AlgorithmSpec(_Strict):
     architecture_options: dict[str, Any] = {}
     """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
     initial_weights: str | None = None
-    """A .safetensors file to start from; none starts from a seeded random initialisation."""
+    """A .safetensors file to start from; none: a seeded random initialization."""
     weights: list[str] = []
-    """The user's own trained checkpoints (.safetensors). Given: nothing is trained."""
+    """The user's own trained checkpoints (.safetensors). If given, nothing is trained."""
     checkpoints: Annotated[int, Field(ge=1, le=10_000)] = 5
     """How many models to train on all training examples."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -105,7 +107,7 @@ class AlgorithmSpec(_Strict):
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     schedule: Literal["triangular", "cosine", "constant"] = "triangular"
-    """How the learning rate moves; each step, with `warmup` of the steps going up linearly."""
+    """Schedule of the learning rate, per step; it rises linearly for the share `warmup` of them."""
     warmup: Fraction = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentations: list[str] = []
@@ -115,8 +117,8 @@ class AlgorithmSpec(_Strict):
 class TrakSpec(_Strict):
     """`[trak]`: how attributions are computed. DESIGN section 5.
 
-    Where there is a run bank, `auto` settings of damping, tempering and soft threshold are those
-    that did best on its validation runs, else the defaults that did well on our workloads.
+    With a run bank, `auto` settings of damping, tempering and soft threshold are those with the
+    best LDS on its validation runs; without one, defaults that did well on our workloads.
     """
 
     solver: Literal["auto", "dual-exact", "dual-wide", "primal"] = "auto"
@@ -126,13 +128,13 @@ class TrakSpec(_Strict):
     width: Annotated[int, Field(ge=64, le=1_048_576)] = 32_768
     """Features per checkpoint in `dual-wide`, and before sketching in the primal."""
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """λ relative to the mean diagonal of the Gram matrix. 0 is taken only when written here."""
+    """λ relative to the mean diagonal of the Gram matrix. 0 is used only if written here."""
     tempering: Fraction | Literal["auto"] = "auto"
-    """Power t of the out-to-loss gradient Q. The TRAK paper has 1."""
+    """Power t of the out-to-loss gradient Q; 1 in the TRAK paper."""
     curvature: Literal["gauss-newton", "plain"] = "gauss-newton"
-    """Training examples count in the Gram matrix by Q^t; or alike, as in the TRAK paper."""
+    """Weights of training examples in the Gram matrix: Q^t, or equal ones as in the TRAK paper."""
     soft_threshold: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """Scores are shrunk towards 0 by this, in units of each test example's score deviation."""
+    """Scores are shrunk towards 0 by this many standard deviations of a test example's scores."""
     memory_gib: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """The most memory that attributing one checkpoint may take; `auto` is 4 GiB on every machine,
     so that the same spec gives the same scores everywhere."""
@@ -140,7 +142,7 @@ class TrakSpec(_Strict):
 
     @property
     def tunable(self) -> tuple[str, ...]:
-        """Settings that validation runs decide."""
+        """Settings that are tuned on validation runs."""
         names = ("tempering", "damping", "soft_threshold")
         return tuple(name for name in names if getattr(self, name) == "auto")
 
@@ -152,15 +154,15 @@ class SearchSpec(_Strict):
     rank: Annotated[int, Field(ge=1, le=8192)] = 512
     """Dimensions of the low-rank attribution space that is indexed."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """How many of each sign are stored for every example."""
+    """Number of influences of each sign stored per example."""
 
 
 class LiveSpec(_Strict):
-    """`[live]`: what is kept so that examples from outside can be attributed at once."""
+    """`[live]`: what is kept so that new examples can be attributed quickly."""
 
     checkpoints: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = "auto"
-    """Live scores are the mean over so many; 0: no live queries. `auto`: as many as keep what a
-    query reads within 1 GiB, but one at least, unless that alone is more than 8 GiB."""
+    """Live scores are averaged over this many; 0: no live queries. `auto`: as many as a query can
+    read within 1 GiB, but at least one, unless that alone is more than 8 GiB."""
 
 
 class SubsetRunsSpec(_Strict):
@@ -168,11 +170,11 @@ class SubsetRunsSpec(_Strict):
     bank. DESIGN section 5."""
 
     masks: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """How many random parts; 0: no bank. More may be asked for later: those there are reused."""
+    """Number of random subsets; 0: no bank. It can be raised later: finished runs are reused."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """The share of the training examples that each run is trained on."""
+    """Share of the training examples that each run is trained on."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Runs of each mask; their outputs are averaged."""
+    """Runs per mask; their outputs are averaged."""
     logits: bool = False
     """Also keep every class's logits of every example."""
     weights: bool = False
@@ -185,28 +187,28 @@ class SubsetRunsSpec(_Strict):
     def _each_part_has_a_mask(cls, masks: int) -> int:
         if 0 < masks < FEWEST_MASKS:
             raise ValueError(
-                "of every five masks three are fitted on, one chooses and one judges, which needs "
-                f"three, so take at least {FEWEST_MASKS} (some hundred are useful), or 0 for no "
-                "run bank"
+                "of every five masks three are for fitting, one is for tuning and one for testing, "
+                f"and each use needs three, so take at least {FEWEST_MASKS} (some hundred are "
+                "useful), or 0 for no run bank"
             )
         return masks
 
 
 class UploadsSpec(_Strict):
-    """`[uploads]`: what is taken of models that people upload to compare. DESIGN section 8."""
+    """`[uploads]`: limits on models that people upload to compare. DESIGN section 8."""
 
     max_mib: Annotated[int, Field(ge=1, le=65_536)] = 512
-    """The largest file."""
+    """Largest size of a file."""
     max_files: Annotated[int, Field(ge=1, le=1000)] = 32
-    """The most checkpoints of one ensemble."""
+    """Largest number of checkpoints of one upload."""
     quota_mib: Annotated[int, Field(ge=1)] = 4096
-    """The most that all uploaded files together take."""
+    """Limit on the size of all uploaded files together."""
     keep_days: Annotated[int, Field(ge=0)] = 0
-    """Uploads are removed after so many days; 0: never."""
+    """Uploads are removed after this many days; 0: never."""
     memory_mib: Annotated[int, Field(ge=256)] = 4096
-    """The most that the process which tries an upload may allocate."""
+    """Memory limit of the process that tries an upload."""
     seconds: Annotated[int, Field(ge=1)] = 120
-    """The longest that trying an upload may take."""
+    """Time limit for trying an upload."""
 
 
 class StudySpec(_Strict):
@@ -238,7 +240,7 @@ def load_spec(path: Path) -> StudySpec:
     """Read and check a study.toml.
 
     Raises:
-        SpecError: One line for each thing that is wrong, with file, key and what is allowed.
+        SpecError: One line per mistake, with file, key and what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -249,7 +251,7 @@ def load_spec(path: Path) -> StudySpec:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{path} is no valid TOML: {error}") from error
+        raise SpecError(f"{path} is not valid TOML: {error}") from error
     return parse_spec(content, str(path), text)
 
 
@@ -257,7 +259,7 @@ def validate_options(options: type[BaseModel], task: TaskSpec, where: Path) -> B
     """Check the task's own keys of `[task]` with the task's options model.
 
     Raises:
-        SpecError: One line for each key that is wrong.
+        SpecError: One line per wrong key.
     """
     try:
         return options.model_validate(task.own_keys())
@@ -277,16 +279,16 @@ def parse_spec(content: dict[str, Any], where: str, text: str = "") -> StudySpec
 def _say(
     error: ValidationError, where: str, text: str, table: list[str], model: type[BaseModel]
 ) -> str:
-    """One line for each key that is wrong; a key of two types has an error from each."""
-    said: dict[str, list[str]] = {}
+    """One line per wrong key; a key of two types has an error from each."""
+    lines: dict[str, list[str]] = {}
     for detail in error.errors():
         found, what = _explain(detail, where, text, table, model)
-        said.setdefault(found, []).append(what)
-    return "\n".join(f"{found} {' or '.join(what)}." for found, what in said.items())
+        lines.setdefault(found, []).append(what)
+    return "\n".join(f"{found} {' or '.join(what)}." for found, what in lines.items())
 
 
 _RENAMED = {"trak.road": "trak.solver"}
-"""Keys of older study.toml files, and what they are called today."""
+"""Keys of older study.toml files, and their new names."""
 
 
 def _explain(

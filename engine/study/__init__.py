@@ -1,1 +1,1 @@
-"""The reader of a study's folder. It imports no torch."""
+"""Reading a study's folder. Nothing here imports torch."""

@@ -65,7 +65,7 @@ def predict_counterfactual(
         removed: Rows or ids of training examples, in any order.
 
     Raises:
-        DataloupeError: There is no such example, or none or all are removed.
+        UnknownName: An example does not exist. DataloupeError: None or all are removed.
         StoreError: There are no scores yet.
     """
     from engine.attribution.evaluation.counterfactual import Counterfactual

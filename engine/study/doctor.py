@@ -17,7 +17,7 @@ from engine.study.reader import StudyReader
 
 @dataclass(frozen=True)
 class Report:
-    """What `examine` found: one line for each broken file, and a summary."""
+    """What `examine` found: one line per broken file, and a summary."""
 
     broken: list[str]
     summary: str
@@ -27,8 +27,8 @@ def examine(study: StudyReader, repair: bool = False) -> Report:
     """Read every file of the study and compare it with its checksum.
 
     Args:
-        repair: Also remove the broken files, so that the next build makes just them again; what
-            people made is set aside instead, as `.broken` beside its place.
+        repair: Also remove the broken files, so that the next build makes only those again. Files
+            that people made are renamed to `.broken` instead.
     """
     sheets = _sheet_digests(study)
     checks: dict[str, Callable[[Path], object]] = {
@@ -55,13 +55,13 @@ def examine(study: StudyReader, repair: bool = False) -> Report:
             )
             if about is not None:
                 broken.append(
-                    f"{path} is broken. It was imported, so only importing it again mends it."
+                    f"{path} is broken. It was imported, so only importing it again repairs it."
                 )
-                removed |= {path, about}  # without it the rest is nothing
+                removed |= {path, about}  # without it the rest is useless
             elif layout.is_of_people(study.root, path) and path not in checks_of:
                 broken.append(
-                    f"{path} is broken. People made what it held, so no build makes it again; "
-                    f"--repair sets it aside as {path.name}.broken."
+                    f"{path} is broken. A person made it, so no build makes it again; --repair "
+                    f"renames it to {path.name}.broken."
                 )
                 removed.add(path)
             else:
@@ -74,28 +74,28 @@ def examine(study: StudyReader, repair: bool = False) -> Report:
             else:
                 path.unlink(missing_ok=True)
     if not broken:
-        summary = f"{len(files)} files, all whole."
+        summary = f"{len(files)} files, all intact."
     elif repair:
         summary = (
-            f"{len(broken)} of {len(files)} files were broken and are removed, or set aside where "
-            f"people made them. `dataloupe build {study.root}` makes just the removed ones again."
+            f"{len(broken)} of {len(files)} files were broken and are removed, or renamed if a "
+            f"person made them. `dataloupe build {study.root}` makes only the removed ones again."
         )
     else:
         summary = (
             f"{len(broken)} of {len(files)} files are broken. "
-            f"`dataloupe doctor {study.root} --repair` removes them, and the next build makes just "
-            "them again."
+            f"`dataloupe doctor {study.root} --repair` removes them, and the next build makes only "
+            "those again."
         )
     return Report(broken, summary)
 
 
 def _imports(study: StudyReader) -> dict[Path, Path]:
-    """Folder of all that was imported, scores and banks → the file that says what it is."""
+    """Folder of each imported method or run bank → the file that describes it."""
     found = {}
     for algorithm in study.spec.algorithms:
         bank = layout.bank_import_file(study.root, algorithm)
         found[bank.parent] = bank
-        with contextlib.suppress(StoreError):  # examined, and named, by itself
+        with contextlib.suppress(StoreError):  # reported when that file is examined
             for method in imported_methods(study, algorithm):
                 about = layout.method_file(study.root, algorithm, method)
                 found[about.parent] = about
@@ -103,24 +103,27 @@ def _imports(study: StudyReader) -> dict[Path, Path]:
 
 
 def _sheet_digests(study: StudyReader) -> dict[Path, str]:
-    """SHA-256 of every sprite sheet, as the arrays of the same rows say."""
+    """SHA-256 of every sprite sheet, as recorded with the arrays of the same rows."""
     digests = {}
     for split in SPLITS:
         folder = layout.arrays_file(study.root, split, 0).parent
         for arrays in folder.glob("*.safetensors"):
-            with contextlib.suppress(StoreError):  # examined, and named, by itself
+            with contextlib.suppress(StoreError):  # reported when that file is examined
                 for name, digest in store.read_metadata(arrays).get("sheets", {}).items():
                     digests[folder / name] = digest
     return digests
 
 
 def _check_upload(path: Path) -> None:
-    """An uploaded file is as it came: its name is its digest."""
+    """Check that an uploaded file has not changed: its name is its digest."""
     if store.file_digest(path) != path.stem:
-        raise StoreError(f"{path} is broken: it is no longer what was uploaded. Upload it again.")
+        raise StoreError(
+            f"{path} is broken: it has changed since it was uploaded. Upload it again."
+        )
 
 
 def _check_digest(path: Path, digest: str | None) -> None:
-    """Compare; None, where the arrays are broken, passes: they and their sheets are made anew."""
+    """Compare with the digest. None passes: the arrays that hold it are broken themselves, and a
+    build makes them and their sheets again."""
     if digest is not None and store.file_digest(path) != digest:
         raise store.broken(path, "its content does not match its checksum")

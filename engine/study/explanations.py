@@ -1,4 +1,4 @@
-"""One prediction and the training examples that support and oppose it."""
+"""One prediction, with the training examples that support and oppose it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from engine.store.errors import DataloupeError
 from engine.store.records import Explanation
 from engine.study.models import has_predictions, read_predictions
-from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
 from engine.study.rankings import find_influences, name_influences
 from engine.study.reader import StudyReader
 from engine.study.trust import read_badge
@@ -23,7 +23,7 @@ def explain(
     """Explain one test prediction by its k strongest training examples of each sign.
 
     Raises:
-        DataloupeError: No such example, algorithm or method, or k is not positive.
+        UnknownName: There is no such example, algorithm or method. DataloupeError: k is below 1.
         StoreError: The scores are not built yet.
     """
     algorithm = resolve_algorithm(study, algorithm)
@@ -31,7 +31,7 @@ def explain(
         raise DataloupeError(f"k must be at least 1, not {k}.")
     method = resolve_method(study, algorithm, method)
     row = resolve_row(study, "test", test)
-    example = study.table("test").iloc[row]
+    (example,) = read_names(study, "test").slice(row, 1).to_pylist()
     support, support_scores, oppose, oppose_scores = find_influences(
         study, row, k, algorithm, method
     )
@@ -53,13 +53,13 @@ def explain(
 
 
 def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
-    """What the model says of a test example: None wherever it has not been asked."""
+    """The prediction of a test example; every value is None while it is not built."""
     if not has_predictions(study, algorithm):
         return dict.fromkeys(("predicted", "correct", "confidence", "margin"))
-    said = read_predictions(study, "test", algorithm).iloc[row]
+    found = read_predictions(study, "test", algorithm).iloc[row]
     return {
-        "predicted": str(said["predicted"]),
-        "correct": bool(said["correct"]),
-        "confidence": float(said["confidence"]),
-        "margin": float(said["margin"]),
+        "predicted": str(found["predicted"]),
+        "correct": bool(found["correct"]),
+        "confidence": float(found["confidence"]),
+        "margin": float(found["margin"]),
     }

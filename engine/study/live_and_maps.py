@@ -1,4 +1,4 @@
-"""What is kept for live queries, and the maps of the attribution space."""
+"""What a study keeps for live queries, and its maps of the attribution space."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def has_live(study: StudyReader, algorithm: str) -> bool:
-    """Whether it is decided if examples from outside can be attributed."""
+    """Whether the live stage is built, so that it is known if new examples can be attributed."""
     return layout.live_file(study.root, algorithm).exists()
 
 
 def read_live(study: StudyReader, algorithm: str | None = None) -> Live:
-    """What is kept for examples from outside. Raises StoreError before it is built."""
+    """What is kept to attribute new examples. Raises StoreError before it is built."""
     return Live(
         **store.read_json(layout.live_file(study.root, resolve_algorithm(study, algorithm)))
     )
@@ -43,7 +43,7 @@ def read_map(
     algorithm: str | None = None,
     method: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """Where every example lies in the plane: `train`, `test` float32 `[n, 2]`, memory-mapped.
+    """Position of every example in the plane: `train`, `test` float32 `[n, 2]`, memory-mapped.
 
     Raises StoreError before it is built.
     """

@@ -12,13 +12,13 @@ from engine.study.reader import StudyReader
 
 @contextlib.contextmanager
 def locked(study: StudyReader) -> Iterator[None]:
-    """Hold the study for writing; only one process can."""
+    """Lock the study for writing; only one process at a time can."""
     with (study.root / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StoreError(
-                f"{study.root} is being built, or retrained for, by another process. Wait for "
-                "it, or stop it first."
+                f"{study.root} is being built, or used for retraining, by another process. Wait "
+                "for it, or stop it first."
             ) from error
         yield

@@ -1,27 +1,29 @@
-"""The attribution methods whose scores a study has, and how good each was measured to be."""
+"""The attribution methods that a study has scores of, and their measured quality."""
 
 from __future__ import annotations
-
-from functools import lru_cache
-from pathlib import Path
 
 from engine import store
 from engine.attribution.evaluation.quality import Quality
 from engine.store import layout
+from engine.store.cache import FileCache, list_names
 from engine.store.layout import TRAK
 from engine.store.records import Import
 from engine.study.reader import StudyReader
 
+_QUALITIES: FileCache[Quality] = FileCache(most=64)
+
 
 def scored_methods(study: StudyReader, algorithm: str) -> list[str]:
-    """Methods whose scores are there, ranked or not; TRAK first."""
-    folder = layout.algorithm_folder(study.root, algorithm) / "methods"
-    others = sorted(path.parent.name for path in folder.glob("*/method.json"))
+    """Methods with stored scores, ranked or not; TRAK first."""
+    folder = layout.methods_folder(study.root, algorithm)
+    others = [
+        n for n in list_names(folder) if layout.method_file(study.root, algorithm, n).exists()
+    ]
     return [*([TRAK] if layout.weighting_file(study.root, algorithm).exists() else []), *others]
 
 
 def imported_methods(study: StudyReader, algorithm: str) -> dict[str, Import]:
-    """Methods whose scores were made elsewhere, and where they came from."""
+    """Methods whose scores were imported, and where they came from."""
     found = {}
     for method in scored_methods(study, algorithm):
         if method != TRAK:
@@ -32,23 +34,25 @@ def imported_methods(study: StudyReader, algorithm: str) -> dict[str, Import]:
 
 
 def ranked_methods(study: StudyReader, algorithm: str) -> list[str]:
-    """Methods whose scores can be shown, the default first."""
-    ranked = (layout.algorithm_folder(study.root, algorithm) / "search").glob("*/search.json")
-    names = [path.parent.name for path in ranked]
-    whole = [n for n in names if n == TRAK or layout.method_file(study.root, algorithm, n).exists()]
+    """Methods whose scores are ranked and can be shown, the default first."""
+    folder = layout.searches_folder(study.root, algorithm)
+    names = [n for n in list_names(folder) if layout.search_file(study.root, algorithm, n).exists()]
+    complete = [
+        n for n in names if n == TRAK or layout.method_file(study.root, algorithm, n).exists()
+    ]
     quality = read_quality(study, algorithm)
     first = TRAK if quality is None else quality.preferred
-    return sorted(whole, key=lambda name: (name != first, name != TRAK, name))
+    return sorted(complete, key=lambda name: (name != first, name != TRAK, name))
 
 
 def has_scores(study: StudyReader, algorithm: str, method: str | None = None) -> bool:
-    """Whether Explain can be shown: by this method, or by any."""
+    """Whether there are ranked scores by this method, or by any for None."""
     methods = ranked_methods(study, algorithm)
     return bool(methods) if method is None else method in methods
 
 
 def method_title(study: StudyReader, algorithm: str, method: str) -> str:
-    """What to call a method, ranked or not. Raises StoreError where there are no scores."""
+    """A method's name for people. Raises StoreError where there are no scores."""
     if method == TRAK:
         return "TRAK"
     title: str = store.read_json(layout.method_file(study.root, algorithm, method))["badge"][
@@ -58,19 +62,11 @@ def method_title(study: StudyReader, algorithm: str, method: str) -> str:
 
 
 def read_quality(study: StudyReader, algorithm: str) -> Quality | None:
-    """How far each method can be trusted; None until it is measured on subset runs.
+    """LDS and calibration of each method; None until they are measured on subset runs.
 
     Shared between callers: never change it.
     """
     path = layout.quality_file(study.root, algorithm)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    return _read_quality(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _read_quality(path: Path, changed: int, size: int) -> Quality:
-    """Parsed once for each state of the file, as every page asks for it several times."""
-    return Quality.from_dict(store.read_json(path))
+    return _QUALITIES.get(path, lambda: Quality.from_dict(store.read_json(path)))

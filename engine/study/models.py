@@ -1,4 +1,4 @@
-"""What the models of an algorithm predict, and the seeds that they are trained from."""
+"""What the models of an algorithm predict, and the seeds they are trained with."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 def checkpoint_seed(study: StudyReader, checkpoint: int) -> int:
-    """Seed of a checkpoint; the same for all algorithms, so that they compare in pairs."""
+    """Seed of a checkpoint; the same for all algorithms, so that they can be compared in pairs."""
     return int(store.fingerprint_of("seed", study.spec.seed, checkpoint)[:7], 16)
 
 
 def user_file(study: StudyReader, path: str) -> Path:
-    """A file that study.toml names, relative to the study's folder."""
+    """A file named in study.toml; its path is relative to the study's folder."""
     return study.root / Path(path).expanduser()
 
 
 def has_predictions(study: StudyReader, algorithm: str) -> bool:
-    """Whether the predictions of both splits are there."""
+    """Whether the predictions of both splits are built."""
     return all(layout.predictions_file(study.root, algorithm, split).exists() for split in SPLITS)
 
 
 def read_predictions(
     study: StudyReader, split: Split, algorithm: str | None = None
 ) -> pd.DataFrame:
-    """`predicted` (class name), `correct`, `confidence`, `margin`; one row an example.
+    """`predicted` (class name), `correct`, `confidence`, `margin`; one row per example.
 
     `confidence` is the mean probability of the predicted class over the checkpoints,
     `margin` the mean model output (of the true label).

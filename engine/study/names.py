@@ -1,99 +1,296 @@
-"""What a person writes (ids, rows, algorithms, methods) resolved to what a study holds."""
+"""The one place that resolves what a person writes: examples, algorithms, methods, uploads, sets.
+
+    resolve_row(study, "test", "0017")     # an id
+    resolve_row(study, "test", "#17")      # row 17, unless an example has the id #17
+    resolve_row(study, "test", 17)         # row 17, from Python
+
+Ids are text and compared as they are. A bare number stands for a row only where the ids are those
+that Dataloupe made itself (`test-17`): there `17` is short for `test-17`. What is not known is
+refused in one line with the names most like it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from engine.store.errors import DataloupeError, StoreError
+from engine.store import layout
+from engine.store.errors import DataloupeError, StoreError, UnknownName, UploadError
 from engine.store.layout import Split
+from engine.store.records import default_id
 from engine.study.examples import read_columns
-from engine.study.methods import ranked_methods
+from engine.study.methods import ranked_methods, scored_methods
+from engine.study.nearest import did_you_mean
 from engine.study.reader import StudyReader
+from engine.study.uploads import Upload
+
+_ROW = re.compile(r"#([0-9]{1,12})")
+_BARE = re.compile(r"0|[1-9][0-9]{0,11}")
+_KEY = re.compile(r"[0-9a-f]{16}")
+_SHOWN = 5
+
+
+# --- examples -----------------------------------------------------------------------------------
+
+
+def read_names(study: StudyReader, split: Split) -> pa.Table:
+    """`id` and `label` of every example, read together: who needs the one soon needs the other."""
+    return read_columns(study, split, ["id", "label"])
+
+
+def find_rows(
+    study: StudyReader, split: Split, examples: Sequence[int | str] | np.ndarray
+) -> np.ndarray:
+    """Row of each example, int64; −1 if there is no such example."""
+    n = study.dataset.rows(split)
+    if isinstance(examples, np.ndarray) and examples.dtype.kind in "iu":
+        rows = examples.astype(np.int64)
+        return np.where((rows >= 0) & (rows < n), rows, np.int64(-1))
+    found = np.full(len(examples), -1, np.int64)
+    words: dict[int, str] = {}
+    for place, example in enumerate(examples):
+        if isinstance(example, str):
+            words[place] = example
+        elif _is_row(example) and 0 <= example < n:
+            found[place] = example
+    if not words:
+        return found
+    ids = read_names(study, split)["id"]
+    found[list(words)] = _rows_of_ids(ids, list(words.values()))
+    for place in [place for place in words if found[place] < 0]:
+        word = words[place].strip()
+        found[place] = _rows_of_ids(ids, [word])[0] if word != words[place] else -1
+        if found[place] < 0:
+            found[place] = _row_of_number(ids, split, word)
+    return found
+
+
+def find_row(study: StudyReader, split: Split, example: int | str) -> int | None:
+    """Row of an example; None if there is no such example."""
+    row = int(find_rows(study, split, [example])[0])
+    return row if row >= 0 else None
 
 
 def resolve_row(study: StudyReader, split: Split, example: int | str) -> int:
-    """Turn a row number or an id into a row number.
+    """Row of an example.
 
     Raises:
-        DataloupeError: There is no such example.
+        UnknownName: There is no such example.
     """
-    rows = study.dataset.rows(split)
-    if isinstance(example, str):
-        ids = read_columns(study, split, ["id"])["id"].to_pylist()
-        if example in ids:
-            return int(ids.index(example))
-        if not example.lstrip("-").isdigit():
-            raise DataloupeError(f"{split} has no example with id {example!r} in {study.root}.")
-        example = int(example)
-    if not 0 <= example < rows:
-        raise DataloupeError(f"{split} example {example} does not exist: rows are 0 to {rows - 1}.")
-    return example
+    return int(resolve_rows(study, split, [example])[0])
+
+
+def resolve_rows(
+    study: StudyReader, split: Split, examples: Sequence[int | str] | np.ndarray
+) -> np.ndarray:
+    """Row of each example, in the order given, int64.
+
+    Raises:
+        UnknownName: One does not exist.
+    """
+    found = find_rows(study, split, examples)
+    if (found < 0).any():
+        raise _unknown(study, split, [examples[int(place)] for place in np.flatnonzero(found < 0)])
+    return found
+
+
+def resolve_training_rows(
+    study: StudyReader, examples: Iterable[int | str] | np.ndarray
+) -> np.ndarray:
+    """The rows of a removal set, ascending int64, each once.
+
+    Raises:
+        UnknownName: An example does not exist. DataloupeError: They are none or all there are.
+    """
+    given = examples if isinstance(examples, np.ndarray) else list(examples)
+    rows = np.unique(resolve_rows(study, "train", given))
+    if not len(rows):
+        raise DataloupeError("The removal set is empty: name at least one training example.")
+    if len(rows) == study.dataset.n_train:
+        raise DataloupeError(
+            f"The removal set is all {len(rows):,} training examples, which leaves nothing to "
+            "train on: name fewer."
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Named:
+    """Examples that a list of words names.
+
+    Attributes:
+        rows: Ascending int64 `[k]`, each once.
+        unknown: Words that name none, each once.
+        repeated: How many words name an example that another named before.
+        hint: The ids most like the first unknown word, as a question; empty if none is similar.
+    """
+
+    rows: np.ndarray
+    unknown: list[str]
+    repeated: int
+    hint: str
+
+
+def name_examples(study: StudyReader, split: Split, words: Iterable[str]) -> Named:
+    """The examples that words name; what names none is listed rather than refused."""
+    given = [word for word in words if word]
+    found = find_rows(study, split, given)
+    known = found[found >= 0]
+    rows = np.unique(known)
+    unknown = list(dict.fromkeys(given[place].strip() for place in np.flatnonzero(found < 0)))
+    hint = near_examples(study, split, unknown[0]) if unknown else ""
+    return Named(rows, unknown, len(known) - len(rows), hint)
+
+
+def near_examples(study: StudyReader, split: Split, word: str) -> str:
+    """The ids most like a word, as a question to follow a sentence; empty if none is similar."""
+    return did_you_mean(word.strip(), read_names(study, split)["id"])
+
+
+def _is_row(example: Any) -> bool:
+    return isinstance(example, int | np.integer) and not isinstance(example, bool)
+
+
+def _rows_of_ids(ids: pa.ChunkedArray, words: list[str]) -> np.ndarray:
+    """Row of each id, −1 where there is none."""
+    # A lone surrogate, as in a damaged address, is in no id.
+    texts = pa.array([word if _encodes(word) else None for word in words], pa.string())
+    if len(words) == 1:  # one look along the column, and no table of all ids
+        return np.array([pc.index(ids, texts[0]).as_py() if texts[0].is_valid else -1])
+    found = pc.index_in(texts, value_set=ids, skip_nulls=True)
+    rows: np.ndarray = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return rows
+
+
+def _encodes(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _row_of_number(ids: pa.ChunkedArray, split: Split, word: str) -> int:
+    """Row of `#17`, and of `17` where Dataloupe made the ids; −1 where a word is neither."""
+    if (written := _ROW.fullmatch(word)) is not None:
+        row = int(written.group(1))
+        return row if row < len(ids) else -1
+    row = int(word) if _BARE.fullmatch(word) else -1
+    made = 0 <= row < len(ids) and ids[row].as_py() == default_id(split, row)
+    return row if made else -1
+
+
+def _unknown(study: StudyReader, split: Split, examples: Sequence[int | str]) -> UnknownName:
+    last = study.dataset.rows(split) - 1
+    shown = ", ".join(_shown(example) for example in examples[:_SHOWN])
+    if len(examples) > _SHOWN:
+        shown += f" and {len(examples) - _SHOWN:,} others"
+    kind = "training" if split == "train" else "test"
+    problem = f"{study.root} has no {kind} example{'s' * (len(examples) > 1)} {shown}"
+    words = [example for example in examples if isinstance(example, str)]
+    if not words:
+        return UnknownName(f"{problem}: rows are 0 to {last}.")
+    hint = near_examples(study, split, words[0])
+    return UnknownName(f"{problem}.{hint} Give an id, or a row from #0 to #{last}.", hint)
+
+
+def _shown(example: int | str) -> str:
+    if not isinstance(example, str):
+        return str(example)
+    return repr(example if len(example) <= 40 else example[:39] + "…")
+
+
+# --- algorithms, methods, uploads, removal sets -------------------------------------------------
 
 
 def resolve_algorithm(study: StudyReader, name: str | None = None) -> str:
-    """The name itself if the study has it, or its first algorithm for None."""
+    """The name itself if the study has it, or its first algorithm for None.
+
+    Raises:
+        UnknownName: There is no such algorithm.
+    """
     if name is None:
         return next(iter(study.spec.algorithms))
-    if name not in study.algorithms:
-        known = ", ".join(study.algorithms)
-        raise DataloupeError(f"{study.root} has no algorithm {name!r}; it has {known}.")
+    known = study.algorithms
+    if name not in known:
+        hint = _hint_of_upload(study, name) or did_you_mean(name, known)
+        raise UnknownName(
+            f"{study.root} has no algorithm {name!r}; it has {', '.join(known)}.{hint}", hint
+        )
     return name
 
 
 def resolve_method(study: StudyReader, algorithm: str, name: str | None = None) -> str:
-    """The name itself if the algorithm has scores by this method, or its default for None.
+    """The name itself if the algorithm has ranked scores by this method, or its default for None.
 
     Raises:
-        DataloupeError: There is no such method. StoreError: There are no scores yet.
+        UnknownName: There is no such method. StoreError: There are no scores yet.
     """
     methods = ranked_methods(study, algorithm)
     if not methods:
         raise StoreError(
             f"{study.root} has no scores yet. `dataloupe build {study.root}` makes them."
         )
-    if name is not None and name not in methods:
-        known = ", ".join(methods)
-        raise DataloupeError(f"{algorithm} has no scores by method {name!r}; it has {known}.")
-    return name or methods[0]
+    return methods[0] if name is None else _known_method(algorithm, name, methods)
 
 
-def resolve_training_rows(study: StudyReader, examples: Iterable[int | str]) -> np.ndarray:
-    """The training rows of rows or ids, ascending int64, each once.
+def resolve_scored_method(study: StudyReader, algorithm: str, name: str | None = None) -> str:
+    """As `resolve_method`, of scores that need not be ranked.
 
     Raises:
-        DataloupeError: One does not exist, or they are none or all there are.
+        UnknownName: There is no such method. StoreError: There are no scores yet.
     """
-    examples = list(examples)
-    n_train = study.dataset.n_train
-    places: dict[str, int] = {}
-    if any(isinstance(example, str) for example in examples):
-        ids = read_columns(study, "train", ["id"])["id"].to_pylist()
-        places = {id_: row for row, id_ in reversed(list(enumerate(ids)))}
-
-    def row_of(example: int | str) -> int | None:
-        if isinstance(example, str):
-            if example in places:
-                return places[example]
-            if not (example.isascii() and example.isdigit() and len(example) <= 12):
-                return None
-        return int(example) if 0 <= int(example) < n_train else None
-
-    found = {example: row_of(example) for example in examples}
-    unknown = [str(example) for example, row in found.items() if row is None]
-    if unknown:
-        named = ", ".join(one if len(one) <= 40 else one[:39] + "…" for one in unknown[:5])
-        more = f" and {len(unknown) - 5:,} others" if len(unknown) > 5 else ""
-        raise DataloupeError(
-            f"{study.root} has no training examples {named}{more}: give ids, or rows from 0 "
-            f"to {n_train - 1}."
+    methods = scored_methods(study, algorithm)
+    if not methods:
+        raise StoreError(
+            f"{algorithm} has no scores yet. `dataloupe build {study.root}` makes those of "
+            "study.toml; an upload's are made when it is compared."
         )
-    rows = np.unique(np.array([row for row in found.values() if row is not None], np.int64))
-    if not len(rows):
-        raise DataloupeError("The removal set is empty: name at least one training example.")
-    if len(rows) == n_train:
-        raise DataloupeError(
-            f"The removal set is all {n_train:,} training examples, which leaves nothing."
-        )
-    return rows
+    return methods[0] if name is None else _known_method(algorithm, name, methods)
+
+
+def _known_method(algorithm: str, name: str, methods: list[str]) -> str:
+    if name in methods:
+        return name
+    hint = did_you_mean(name, methods)
+    raise UnknownName(
+        f"{algorithm} has no scores by method {name!r}; it has {', '.join(methods)}.{hint}", hint
+    )
+
+
+def resolve_upload(study: StudyReader, name: str) -> Upload:
+    """An upload by its id.
+
+    Raises:
+        UploadError: There is no such upload.
+    """
+    uploads = study.uploads
+    if name not in uploads:
+        hint = _hint_of_upload(study, name) or did_you_mean(name, uploads)
+        known = ", ".join(uploads) or "none"
+        raise UploadError(f"{study.root} has no upload {name!r}; it has {known}.{hint}")
+    return uploads[name]
+
+
+def _hint_of_upload(study: StudyReader, name: str) -> str:
+    """The id of the upload whose name for people this is."""
+    found = [upload.id for upload in study.uploads.values() if upload.name == name]
+    return f" Did you mean {found[0]!r}, which is called that?" if len(found) == 1 else ""
+
+
+def resolve_set_key(study: StudyReader, key: str) -> str:
+    """The key itself if the study keeps a removal set under it.
+
+    Raises:
+        UnknownName: There is no such set.
+    """
+    if not (_KEY.fullmatch(key) and layout.removal_set_file(study.root, key).exists()):
+        hint = did_you_mean(key, [path.stem for path in layout.removal_set_files(study.root)])
+        raise UnknownName(f"This study keeps no removal set “{key[:40]}”.{hint}", hint)
+    return key

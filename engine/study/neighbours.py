@@ -1,4 +1,4 @@
-"""Which training examples the model sees as most like an example."""
+"""The training examples that are most similar to an example in the model's embedding."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from engine.study.reader import StudyReader
 
 
 def has_neighbours(study: StudyReader, algorithm: str) -> bool:
-    """Whether it is known which training examples are alike, or why it cannot be."""
+    """Whether the neighbours stage is built, also where the model gives no embeddings."""
     return layout.similarity_file(study.root, algorithm).exists()
 
 
 def read_similarity(study: StudyReader, algorithm: str | None = None) -> Similarity:
-    """What likeness is measured by. Raises StoreError before it is built."""
+    """How similarity is measured. Raises StoreError before it is built."""
     found = store.read_json(layout.similarity_file(study.root, resolve_algorithm(study, algorithm)))
     if not found["checkpoints"]:
         return Similarity(0, found["reason"])
@@ -48,7 +48,7 @@ def read_embeddings(
 def find_neighbours(
     study: StudyReader, split: Split, row: int, k: int, algorithm: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k training rows that the model sees as most like one example, itself left out.
+    """The k training rows most similar to one example, without the example itself.
 
     Returns (rows, similarities), most similar first: mean cosines of the embeddings. Up to
     the stored k they are read; beyond it they come from the FAISS index, re-ranked exactly.

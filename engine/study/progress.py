@@ -1,4 +1,4 @@
-"""How far each stage of a build is, counted from the files that are there."""
+"""Progress of each stage of a build, counted from the files that exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.study.training_datamodels import has_training_datamodels
 
 
 def stage_progress(study: StudyReader) -> list[Progress]:
-    """What is built, stage by stage, counted from the files that are there."""
+    """Progress of each stage, counted from the files that exist."""
     stages = [Progress("data", None, int(study.has_data), 1)]
     for name in study.spec.algorithms:
         total = study.checkpoints(name)
@@ -46,8 +46,8 @@ def stage_progress(study: StudyReader) -> list[Progress]:
             training = study.spec.subset_runs.training_targets
             fitted += int(training and has_training_datamodels(study, name))
             stages.append(Progress("datamodels", name, fitted, 2 + int(training)))
-            judged = layout.quality_file(study.root, name).exists()
-            stages.append(Progress("quality", name, int(judged), 1))
+            measured = layout.quality_file(study.root, name).exists()
+            stages.append(Progress("quality", name, int(measured), 1))
     for name in study.spec.algorithms:
         wanted = [(m, kind) for m in scored_methods(study, name) or [TRAK] for kind in MAP_KINDS]
         drawn = sum(

@@ -1,21 +1,25 @@
-"""The strongest training examples of a prediction, and the reverse."""
+"""The training examples with the strongest scores for a prediction, and the reverse."""
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.records import Influence
 from engine.study.examples import shard_count
-from engine.study.names import resolve_algorithm, resolve_method
+from engine.study.names import read_names, resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
+
+_INDEXES: FileCache[Any] = FileCache(most=8)
 
 
 def read_top(
@@ -47,8 +51,8 @@ def read_top_of_training(
 def read_principal_directions(
     study: StudyReader, most: int, algorithm: str | None = None, method: str | None = None
 ) -> np.ndarray | None:
-    """Training examples along the first principal directions of the attributions, rows of which
-    count alike however large their scores.
+    """Training examples along the first principal directions of the attributions, whose rows are
+    normalized first.
 
     Returns:
         float32 `[n_train, d]`, d ≤ `most`, strongest direction first, each turned so that its
@@ -105,21 +109,15 @@ def find_influences(
 
 
 def read_index(study: StudyReader, algorithm: str, method: str) -> Any:
-    """The FAISS index over the training examples' vectors, kept once it is read."""
+    """The FAISS index over the training examples' vectors, kept in memory."""
     return read_faiss_index(layout.index_file(study.root, algorithm, method))
 
 
 def read_faiss_index(path: Path) -> Any:
     """A FAISS index, kept in memory for as long as its file stays the same."""
-    status = path.stat()
-    return _read_faiss_index(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read_faiss_index(path: Path, changed: int, size: int) -> Any:
     from engine.attribution.search.vector_index import index_from_array
 
-    return index_from_array(store.read_tensors(path)["index"])
+    return _INDEXES.get(path, lambda: index_from_array(store.read_tensors(path)["index"]))
 
 
 def _search(
@@ -140,13 +138,14 @@ def name_influences(
     study: StudyReader, *sides: tuple[np.ndarray, np.ndarray]
 ) -> list[list[Influence]]:
     """Training rows and their scores, with ids and labels: a list for each side."""
-    table = study.table("train")
-    return [
-        [
-            Influence(int(row), str(id_), str(label), float(score))
-            for row, id_, label, score in zip(
-                rows, table["id"].iloc[rows], table["label"].iloc[rows], scores, strict=True
-            )
-        ]
-        for rows, scores in sides
-    ]
+    table = read_names(study, "train")
+    found = []
+    for rows, scores in sides:
+        named = table.take(pa.array(rows, pa.int64())).to_pylist()
+        found.append(
+            [
+                Influence(int(row), str(one["id"]), str(one["label"]), float(score))
+                for row, one, score in zip(rows, named, scores, strict=True)
+            ]
+        )
+    return found

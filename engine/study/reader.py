@@ -1,12 +1,11 @@
 """The reader of a study: the folder that holds everything computed for one dataset.
 
-Opening a study and reading what it holds never imports torch. The other files of this room are
-functions that take a reader and read one kind of result; `engine.api.Study` adds what computes.
+Opening a study and reading its results never imports torch. The other files of this package hold
+functions that take a reader and read one kind of result; `engine.api.Study` adds the computations.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import FileCache, read_cached_table
 from engine.store.errors import SpecError, StoreError
 from engine.store.layout import FORMAT, ROWS_PER_SHARD, Split
 from engine.store.records import Dataset
@@ -22,6 +22,9 @@ from engine.study.uploads import Upload, read_uploads
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_DATASETS: FileCache[Dataset] = FileCache(most=16)
 
 
 class StudyReader:
@@ -66,35 +69,36 @@ class StudyReader:
     def has_data(self) -> bool:
         return layout.dataset_file(self.root).exists()
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
-        """What the data are. Raises StoreError before the data stage is built."""
-        return Dataset(**store.read_json(layout.dataset_file(self.root)))
+        """Description of the data as they are now. Raises StoreError before they are built."""
+        path = layout.dataset_file(self.root)
+        return _DATASETS.get(path, lambda: Dataset(**store.read_json(path)))
 
     def table(self, split: Split) -> pd.DataFrame:
-        """`id`, `label` (class name) and whatever the task shows; one row an example."""
+        """`id`, `label` (class name) and the columns that the task shows; one row per example."""
         table: pd.DataFrame = read_table(self.root, split, self.dataset.rows(split)).to_pandas()
         return table
 
     @property
     def uploads(self) -> dict[str, Upload]:
-        """What people uploaded to compare, by the name it has as an algorithm; newest first."""
+        """Uploaded models by their name as an algorithm; newest first."""
         return read_uploads(self.root)
 
     @property
     def algorithms(self) -> dict[str, AlgorithmSpec]:
-        """Those of study.toml, which a build makes, then the uploaded ones."""
+        """Those of study.toml, which a build trains, then the uploaded ones."""
         uploaded = {name: upload.algorithm for name, upload in self.uploads.items()}
         return {**self.spec.algorithms, **uploaded}
 
     def checkpoints(self, algorithm: str) -> int:
-        """How many checkpoints the spec asks for."""
+        """Number of checkpoints in the spec."""
         spec = self.algorithms[algorithm]
         return len(spec.weights) or spec.checkpoints
 
 
 def read_table(root: Path, split: Split, rows: int, columns: list[str] | None = None) -> pa.Table:
-    """Columns of a split's table, all for None; its shards are read in order."""
+    """Columns of a split's table, all for None, from its shards in order."""
     shards = range(-(-rows // ROWS_PER_SHARD))
-    parts = [store.read_table(layout.table_file(root, split, n), columns=columns) for n in shards]
+    parts = [read_cached_table(layout.table_file(root, split, n), columns) for n in shards]
     return pa.concat_tables(parts, promote_options="permissive")

@@ -1,16 +1,17 @@
-"""Removal sets: sets of training examples that are kept in a study, to be asked about again.
+"""Removal sets: sets of training examples that a study keeps, to come back to.
 
     kept = keep_set(study, rows, "12 strongest supporters of test-17")
     removal_set(study, kept.key).rows
 
-A set is named after what it is, the data, its rows and its words, and never changes: the same set
-kept twice is one file, and a link to it says the same forever.
+The key of a set is a fingerprint of the data, its rows and its description, so a set never changes:
+keeping it twice gives one file, and a link to it means the same forever.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,13 +22,19 @@ import numpy as np
 from engine import store
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.study.names import resolve_training_rows
+from engine.study.names import (
+    Named,
+    find_row,
+    find_rows,
+    name_examples,
+    resolve_set_key,
+    resolve_training_rows,
+)
 from engine.study.reader import StudyReader
 
 LONGEST_WORDS = 200
-HEADS = ("id", "ids", "row", "train_id")
-"""First lines of files that list examples which are heads of a column."""
-_KEY = re.compile(r"[0-9a-f]{16}")
+HEADERS = ("id", "ids", "row", "train_id")
+"""First lines of files that list examples which are the header of their column."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,9 @@ class RemovalSet:
     """Training examples that may be removed.
 
     Attributes:
-        key: Names it in addresses and files.
+        key: Its name in addresses and files.
         rows: Training rows, ascending int64 `[k]`, at least one.
-        words: How it was chosen, for people.
+        words: How it was chosen, in words.
     """
 
     key: str
@@ -46,10 +53,11 @@ class RemovalSet:
 
 
 def keep_set(study: StudyReader, examples: Iterable[int | str], words: str) -> RemovalSet:
-    """Keep a set of training examples, rows or ids.
+    """Keep a set of training examples, given by rows or ids.
 
     Raises:
-        DataloupeError: One does not exist, they are none or all, or the folder cannot be written.
+        UnknownName: One does not exist.
+        DataloupeError: They are none or all, or the folder cannot be written.
     """
     rows = resolve_training_rows(study, examples)
     words = " ".join(words.split())[:LONGEST_WORDS]
@@ -65,30 +73,28 @@ def keep_set(study: StudyReader, examples: Iterable[int | str], words: str) -> R
 
 
 def removal_set(study: StudyReader, key: str) -> RemovalSet:
-    """The set of this key, as it stands in an address: nothing in it is trusted.
+    """The set of this key, as an address gives it: nothing in it is trusted.
 
     Raises:
-        DataloupeError: There is no such set, or it belongs to other data.
+        UnknownName: There is no such set. DataloupeError: It belongs to other data.
         StoreError: Its file is broken.
     """
-    path = layout.removal_set_file(study.root, key) if _KEY.fullmatch(key) else None
-    if path is None or not path.exists():
-        raise DataloupeError(f"This study keeps no removal set “{key[:40]}”.")
+    path = layout.removal_set_file(study.root, resolve_set_key(study, key))
     content = store.read_json(path)
     try:
         data, words = str(content["data"]), str(content["words"])
         runs = [np.arange(int(first), int(last) + 1) for first, last in content["runs"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} is no whole removal set. Remove it.") from error
+        raise StoreError(f"{path} is not a complete removal set. Remove it.") from error
     if data != study.dataset.fingerprint:
         raise DataloupeError(
-            f"The removal set {key} was chosen in other data than this study has now."
+            f"The removal set {key} was chosen from other data than this study has now."
         )
-    return RemovalSet(key, resolve_training_rows(study, np.concatenate(runs).tolist()), words)
+    return RemovalSet(key, resolve_training_rows(study, np.concatenate(runs)), words)
 
 
 def kept_sets(study: StudyReader, most: int) -> list[RemovalSet]:
-    """The sets kept last, newest first; those of other data, and broken ones, are left out."""
+    """The most recent sets, newest first, without broken ones and those of other data."""
     found = []
     for path in layout.removal_set_files(study.root)[:most]:
         with contextlib.suppress(DataloupeError):
@@ -96,82 +102,49 @@ def kept_sets(study: StudyReader, most: int) -> list[RemovalSet]:
     return found
 
 
-@dataclass(frozen=True)
-class Named:
-    """Training examples that a text names.
-
-    Attributes:
-        rows: Ascending int64 `[k]`, each once.
-        unknown: Words that name none, each once.
-        repeated: How many words name an example that another named before.
-    """
-
-    rows: np.ndarray
-    unknown: list[str]
-    repeated: int
-
-
 def parse_examples(study: StudyReader, text: str) -> Named:
-    """Training examples that a text names.
+    """Training examples that a text names: ids, or rows such as #17.
 
-    Ids or row numbers, with commas, semicolons or white space between them. An id that holds such
-    signs is found where it fills a line.
+    Commas, semicolons or white space stand between them. An id that contains such characters is
+    found where it fills a line.
     """
-    ids = _ids(study)
+    lines = text.splitlines()
+    is_one = find_rows(study, "train", lines) >= 0
     words: list[str] = []
-    for line in text.splitlines():
-        whole = line.strip()
-        words += [whole] if whole in ids else re.split(r"[\s,;]+", whole)
-    return _named(study, ids, words)
+    for line, is_example in zip(lines, is_one, strict=True):
+        words += [line] if is_example else re.split(r"[\s,;]+", line.strip())
+    return name_examples(study, "train", words)
 
 
 def parse_table(study: StudyReader, content: bytes) -> Named:
-    """Training examples that a CSV file lists in its first column: ids or row numbers.
+    """Training examples that a CSV or TSV file lists in its first column: ids, or rows (#17).
 
     Raises:
-        DataloupeError: It is no UTF-8 text.
+        DataloupeError: It is not UTF-8 text.
     """
-    return _named(study, _ids(study), _first_column(content, "The file"))
-
-
-def _ids(study: StudyReader) -> dict[str, int]:
-    return {str(id_): row for row, id_ in enumerate(study.table("train")["id"])}
-
-
-def _named(study: StudyReader, ids: dict[str, int], words: Iterable[str]) -> Named:
-    n_train = study.dataset.n_train
-    rows: list[int] = []
-    unknown: list[str] = []
-    for word in words:
-        if word in ids:
-            rows.append(ids[word])
-        elif word.isascii() and word.isdigit() and len(word) <= 12 and int(word) < n_train:
-            rows.append(int(word))
-        elif word:
-            unknown.append(word)
-    found = np.unique(np.array(rows, np.int64))
-    return Named(found, list(dict.fromkeys(unknown)), len(rows) - len(found))
+    return name_examples(study, "train", _first_column(content, "The file"))
 
 
 def _first_column(content: bytes, name: str) -> list[str]:
-    """Cells of a CSV's first column that are not empty, without its head."""
+    """Cells of a table's first column that are not empty, without its header."""
     try:
-        lines = content.decode("utf-8-sig").splitlines()
-        cells = [row[0].strip() for row in csv.reader(lines) if row and row[0].strip()]
+        text = content.decode("utf-8-sig")
+        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        cells = [row[0] for row in table if row and row[0].strip()]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataloupeError(f"{name} cannot be read as UTF-8 text.") from error
-    # A table's head is no example.
-    return cells[1:] if cells and cells[0].lower() in HEADS else cells
+    return cells[1:] if cells and cells[0].strip().lower() in HEADERS else cells
 
 
 def read_examples(study: StudyReader, text: str) -> np.ndarray:
-    """Training rows that a text names, or that a file of this name lists (a CSV's first column).
+    """Training rows that a text names, or that a file of this name lists in its first column.
 
     Raises:
-        DataloupeError: It names none, or some that do not exist; or the file cannot be read.
+        UnknownName: Some do not exist. DataloupeError: None is named, or the file cannot be read.
     """
     path = Path(text)
-    if _is_file(path):
+    if find_row(study, "train", text) is None and _is_file(path):
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -184,5 +157,5 @@ def read_examples(study: StudyReader, text: str) -> np.ndarray:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a long list of ids is no name of a file
+    except (OSError, ValueError):  # a long list of ids cannot be the name of a file
         return False

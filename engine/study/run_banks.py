@@ -1,4 +1,4 @@
-"""The run bank of an algorithm, put together from its shards."""
+"""The run bank of an algorithm, assembled from its shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.study.reader import StudyReader
 
 
 def wants_bank(study: StudyReader, algorithm: str) -> bool:
-    """Whether the algorithm has a run bank, or will have when the build is done."""
+    """Whether the algorithm has a run bank, or will have one after the build."""
     if layout.bank_import_file(study.root, algorithm).exists():
         return True
     return bool(wanted_runs(study)) and algorithm in study.spec.algorithms
@@ -27,7 +27,7 @@ def is_tuned(study: StudyReader, algorithm: str) -> bool:
 
 
 def wanted_runs(study: StudyReader) -> list[tuple[int, int]]:
-    """(mask, seed) of every subset run that the spec asks for."""
+    """(mask, seed) of every subset run in the spec."""
     runs = study.spec.subset_runs
     return [(mask, seed) for mask in range(runs.masks) for seed in range(runs.seeds)]
 
@@ -38,7 +38,7 @@ def run_seed(study: StudyReader, mask: int, seed: int) -> int:
 
 
 def finished_runs(study: StudyReader, algorithm: str) -> set[tuple[int, int]]:
-    """(mask, seed) of those subset runs that are there."""
+    """(mask, seed) of the subset runs that are finished."""
     folder = layout.bank_folder(study.root, algorithm)
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return {
@@ -55,7 +55,7 @@ def read_bank_import(study: StudyReader, algorithm: str | None = None) -> BankIm
 
 
 def has_bank(study: StudyReader, algorithm: str) -> bool:
-    """Whether there is a run bank, whole: an imported one, or the one the spec asks for."""
+    """Whether there is a complete run bank: an imported one, or the one in the spec."""
     if layout.bank_import_file(study.root, algorithm).exists():
         return True
     wanted = wanted_runs(study)
@@ -63,7 +63,7 @@ def has_bank(study: StudyReader, algorithm: str) -> bool:
 
 
 def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = True) -> RunBank:
-    """The run bank: masks, and what models trained on them say.
+    """The run bank: masks, and the outputs of models trained on them.
 
     Args:
         train: Also read the outputs on training examples, the larger part.
@@ -78,7 +78,7 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
             for n in range(about.shards)
         ]
         return run_bank.gather(about, map(store.read_tensors, files), study.dataset.n_train, train)
-    _check_that_bank_is_whole(study, algorithm)
+    _check_that_bank_is_complete(study, algorithm)
     n_train, runs = study.dataset.n_train, study.spec.subset_runs
     masks = np.empty((runs.masks, n_train), dtype=bool)
     outputs = {
@@ -100,7 +100,7 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
     )
 
 
-def _check_that_bank_is_whole(study: StudyReader, algorithm: str) -> None:
+def _check_that_bank_is_complete(study: StudyReader, algorithm: str) -> None:
     wanted, found = len(wanted_runs(study)), len(finished_runs(study, algorithm))
     if not wanted:
         raise StoreError(
@@ -110,7 +110,7 @@ def _check_that_bank_is_whole(study: StudyReader, algorithm: str) -> None:
     if found < wanted:
         raise StoreError(
             f"The run bank of {algorithm} has {found} of {wanted} runs so far. "
-            f"`dataloupe build {study.root}` makes the others."
+            f"`dataloupe build {study.root}` trains the others."
         )
 
 

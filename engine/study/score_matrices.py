@@ -1,10 +1,9 @@
-"""The attributions of a study as objects that compute any part of `[n_test, n_train]`."""
+"""The score matrices of a study, as objects that compute any part of `[n_test, n_train]`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,17 +14,14 @@ from engine.attribution.trak.solver import Solver
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.examples import shard_count
-from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.reader import StudyReader
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_score_matrix(
     study: StudyReader, algorithm: str | None = None, method: str = TRAK
 ) -> Scores:
-    """The attributions as an object that computes any part of `[n_test, n_train]`."""
+    """The score matrix, as an object that computes any part of `[n_test, n_train]`."""
     from engine.attribution.scores.dense import DenseScores
 
     algorithm = resolve_algorithm(study, algorithm)
@@ -58,7 +54,7 @@ def read_factor_scores(
     out_to_loss: np.ndarray,
     threshold: np.ndarray | None = None,
 ) -> FactorScores:
-    """TRAK by its first checkpoints, with the primal solver. See `FactorScores` for the arrays."""
+    """TRAK of the first checkpoints, by the primal solver. See `FactorScores` for the arrays."""
     from engine.attribution.scores.factors import FactorScores
 
     first, shards = range(checkpoints), range(shard_count(study, "train"))
@@ -80,11 +76,11 @@ def score_rows(
 ) -> np.ndarray:
     """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
     algorithm = resolve_algorithm(study, algorithm)
-    rows = np.array([resolve_row(study, "test", int(test)) for test in tests], dtype=np.int64)
+    rows = resolve_rows(study, "test", tests)
     return read_score_matrix(study, algorithm, resolve_method(study, algorithm, method)).rows(rows)
 
 
 def stored_solver(study: StudyReader, algorithm: str) -> Solver:
-    """The solver that the study's scores took."""
+    """The solver that computed the study's scores."""
     stored = store.read_json(layout.solver_file(study.root, algorithm))
     return Solver(**{field.name: stored[field.name] for field in fields(Solver)})

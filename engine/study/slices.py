@@ -3,8 +3,8 @@
     save_slice(study, "hard coats", {"label": "Coat", "result": "wrong", "sort": "margin"})
     [one.name for one in saved_slices(study)[0]]
 
-A slice is data: the parameters of the dashboard's address. One file a slice, written atomically, so
-that several people can save at once. Each carries the fingerprint of the data it was saved for.
+A slice is data: parameters of the dashboard's URL. Each is a file of its own, written atomically,
+so several people can save at the same time. It carries the fingerprint of its data.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class SavedSlice:
     """A slice with its name.
 
     Attributes:
-        parameters: Parameter of the address → value, unchecked: whoever opens the slice checks
-            them as those of any address.
+        parameters: Parameter of the URL → value, unchecked: whoever opens the slice checks them
+            like those of any URL.
         data: Fingerprint of the data that it was saved for.
     """
 
@@ -38,7 +38,7 @@ class SavedSlice:
 
 
 def saved_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
-    """(the slices by name, what is wrong with the files that are broken)."""
+    """(the slices by name, one line per broken file)."""
     found, problems = [], []
     for path in layout.slice_files(study.root):
         try:
@@ -46,16 +46,16 @@ def saved_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
             parameters = {str(key): str(value) for key, value in content["parameters"].items()}
             found.append(SavedSlice(str(content["name"]), parameters, str(content["data"])))
         except (StoreError, KeyError, AttributeError):
-            problems.append(f"{path} is no whole saved slice. Remove it, or restore a copy.")
+            problems.append(f"{path} is not a complete saved slice. Remove it, or restore a copy.")
     return sorted(found, key=lambda one: one.name.casefold()), problems
 
 
 def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> SavedSlice:
-    """Keep a slice of the study's data under a name; surrounding space does not count.
+    """Save a slice under a name; surrounding space is ignored.
 
     Raises:
-        DataloupeError: No proper name, the name is taken, there are too many, or the study's folder
-            cannot be written.
+        DataloupeError: The name is not valid or is taken, there are too many slices, or the
+            study's folder cannot be written.
     """
     name = one_line(name, LONGEST_NAME, "A slice's name")
     path = layout.slice_file(study.root, name)
@@ -72,7 +72,7 @@ def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> 
 
 
 def delete_slice(study: StudyReader, name: str) -> None:
-    """Remove a saved slice; one that is gone already is no error.
+    """Remove a saved slice, if it exists.
 
     Raises:
         DataloupeError: The study's folder cannot be written.

@@ -15,7 +15,7 @@ from engine.study.reader import StudyReader
 
 
 def has_training_datamodels(study: StudyReader, algorithm: str) -> bool:
-    """Whether it is known what the models' outputs on training examples hang on."""
+    """Whether the datamodels of training examples are built."""
     shards = range(shard_count(study, "train"))
     return all(layout.training_datamodels_file(study.root, algorithm, n).exists() for n in shards)
 
@@ -23,11 +23,11 @@ def has_training_datamodels(study: StudyReader, algorithm: str) -> bool:
 def read_training_datamodel(
     study: StudyReader, train: int | str, algorithm: str | None = None
 ) -> TrainingDatamodel:
-    """What one training example's own output hangs on, itself included.
+    """The training examples that one training example's own output depends on, itself included.
 
     Raises:
-        DataloupeError: There is no such example.
-        StoreError: study.toml does not ask for it, or it is not built yet.
+        UnknownName: There is no such example.
+        StoreError: study.toml does not ask for them, or they are not built yet.
     """
     algorithm, row = resolve_algorithm(study, algorithm), resolve_row(study, "train", train)
     if not has_training_datamodels(study, algorithm):

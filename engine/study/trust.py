@@ -1,4 +1,4 @@
-"""How far the scores of a method can be trusted: its measured quality and its badge."""
+"""The measured quality of a method's scores, and their badge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.study.reader import StudyReader
 def read_badge(
     study: StudyReader, algorithm: str | None = None, method: str | None = None
 ) -> Badge:
-    """How the scores were made and how good they are."""
+    """How the scores were computed and how good they are."""
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     search = store.read_json(layout.search_file(study.root, algorithm, method))
@@ -62,10 +62,10 @@ def read_badge(
 
 
 def require_quality(study: StudyReader, algorithm: str | None = None) -> Quality:
-    """How far each method can be trusted.
+    """LDS and calibration of each method.
 
     Raises:
-        StoreError: It is not measured, with what is missing for it.
+        StoreError: They are not measured; the message says what is missing.
     """
     algorithm = resolve_algorithm(study, algorithm)
     quality = read_quality(study, algorithm)
@@ -76,22 +76,22 @@ def require_quality(study: StudyReader, algorithm: str | None = None) -> Quality
     runs = steps.get("bank")
     if runs is None:
         raise StoreError(
-            f"How far scores of {algorithm} can be trusted is measured on models trained on "
-            "random parts of the data, and there are none: add `[subset_runs]` with "
+            f"The quality of {algorithm}'s scores is measured on models trained on random parts "
+            "of the data, and there are none: add `[subset_runs]` with "
             f"`masks = 200` to {layout.spec_file(study.root)}, then {build}."
         )
     if not runs.complete:
         raise StoreError(
-            f"Scores of {algorithm} are measured when all subset runs are there: so far "
-            f"{runs.done:,} of {runs.total:,} are. {build} makes the others."
+            f"The quality of {algorithm}'s scores is measured once all subset runs are finished: "
+            f"so far {runs.done:,} of {runs.total:,} are. {build} trains the others."
         )
-    raise StoreError(f"Scores of {algorithm} are not measured yet. {build} does it.")
+    raise StoreError(f"The quality of {algorithm}'s scores is not measured yet. {build} does it.")
 
 
 def read_predicted_and_actual(
     study: StudyReader, algorithm: str | None = None, method: str | None = None
 ) -> dict[str, np.ndarray]:
-    """What a method predicts of the test runs, memory-mapped float32 `[n_test, runs]`.
+    """Predicted and actual outputs of the test runs, memory-mapped float32 `[n_test, runs]`.
 
     `predicted`: calibrated outputs, `actual`: the runs' outputs, and, where the method gives
     intervals, `deviation`: the standard deviation it states for each.
@@ -104,7 +104,7 @@ def read_predicted_and_actual(
 def read_lds_of_each(
     study: StudyReader, algorithm: str | None = None, method: str | None = None
 ) -> np.ndarray:
-    """LDS of every test example by itself, on the test runs: float64 `[n_test]`."""
+    """LDS of each test example, on the test runs: float64 `[n_test]`."""
     from engine.attribution.evaluation.lds import spearman
 
     outputs = read_predicted_and_actual(study, algorithm, method)

@@ -1,24 +1,24 @@
-"""What is kept of an upload: one or many checkpoints of one architecture, and where they came from.
+"""Uploads: one or more checkpoints of one architecture, and where they came from.
 
-A study sees an upload as an algorithm with the user's own weights, so whatever it can compute and
-show of an algorithm, it can of an upload.
+A study treats an upload as an algorithm with the user's own weights, so everything that it computes
+and shows for an algorithm works for an upload, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.errors import StoreError
 from engine.store.spec import AlgorithmSpec
 
 ENOUGH = 5
-"""Checkpoints from which on a comparison is no longer called indicative."""
+"""With fewer checkpoints, a comparison is called indicative."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class UploadedFile:
     Attributes:
         sha256: Of its bytes; its name in the store.
         size: Bytes.
-        name: What its owner called it. Text to show, escaped, and nothing else.
+        name: Its name on the owner's machine. Untrusted text: only shown, escaped.
     """
 
     sha256: str
@@ -38,14 +38,14 @@ class UploadedFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """Checkpoints that somebody uploaded as one learning algorithm.
+    """Checkpoints that were uploaded as one learning algorithm.
 
     Attributes:
         id: Its name as an algorithm of the study.
-        name: What people call it.
-        who: Who uploaded it; empty where nobody signs in.
+        name: Its name for people.
+        who: Who uploaded it; empty if nobody signs in.
         when: Time in UTC, ISO 8601.
-        preprocessing: What the model is fed, as its owner was told.
+        preprocessing: The inputs of the model, in words, as shown to its owner.
         dataset: Fingerprint of the study's data at that time.
     """
 
@@ -66,17 +66,17 @@ class Upload:
 
     @property
     def indicative(self) -> bool:
-        """Whether it has so few checkpoints that chance in training may show as a difference."""
+        """Whether there are so few checkpoints that chance may look like a difference."""
         return len(self.files) < ENOUGH
 
     @property
     def wanted(self) -> int:
-        """How many more checkpoints would do."""
+        """How many more checkpoints would be enough."""
         return max(0, ENOUGH - len(self.files))
 
     @property
     def algorithm(self) -> AlgorithmSpec:
-        """The upload as study.toml would have it."""
+        """The upload as study.toml would describe it."""
         return AlgorithmSpec(
             architecture=self.architecture,
             architecture_options=self.architecture_options,
@@ -84,13 +84,16 @@ class Upload:
         )
 
 
+_UPLOADS: FileCache[Upload] = FileCache(most=256)
+
+
 def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) -> str:
-    """The same for the same files, in any order, as the same architecture."""
+    """The same for the same files, in any order, with the same architecture."""
     return f"upload-{store.fingerprint_of('upload', sorted(digests), architecture, options)[:12]}"
 
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
-    """What a model of the study is fed, to follow “fed with”."""
+    """The inputs of a model of the study, to follow “fed with”."""
     if "shape" not in encoding:
         return "token ids of the study's own vocabulary."
     channels, height, width = encoding["shape"]
@@ -100,31 +103,25 @@ def preprocessing_of(encoding: dict[str, Any]) -> str:
 
 
 def write_upload(root: Path, upload: Upload) -> None:
-    """Write, or write again, what an upload is."""
+    """Write the description of an upload."""
     store.write_json(
         layout.upload_file(root, upload.id), asdict(upload), fingerprint=upload.dataset
     )
 
 
 def read_upload(path: Path) -> Upload:
-    """Read what `write_upload` wrote. Raises StoreError where it is not whole."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:  # deleted just now
-        raise StoreError(f"{path} is missing.") from error
-    return _read_upload(path, status.st_mtime_ns, status.st_size)
+    """Read what `write_upload` wrote. Raises StoreError if it is missing or broken."""
+    return _UPLOADS.get(path, lambda: _read_upload(path))
 
 
-@lru_cache(maxsize=256)
-def _read_upload(path: Path, changed: int, size: int) -> Upload:
-    """Parsed once for each state of the file, as pages ask for it often."""
+def _read_upload(path: Path) -> Upload:
     content = store.read_json(path)
     files = tuple(UploadedFile(**file) for file in content.pop("files"))
     return Upload(files=files, **content)
 
 
 def read_uploads(root: Path) -> dict[str, Upload]:
-    """All uploads of a study, newest first. What is broken is left out: `doctor` names it."""
+    """All uploads of a study, newest first. Broken ones are skipped: `doctor` lists them."""
     found = []
     for path in layout.upload_files(root):
         with contextlib.suppress(StoreError):

@@ -25,7 +25,7 @@ from engine.applications.verification import verify
 from engine.attribution.evaluation.quality import Measured
 from engine.cli.main import main
 from engine.store import layout
-from engine.study.triage import Triage
+from engine.study.tags import TagsAndNotes
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
 
@@ -262,7 +262,7 @@ def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
 @pytest.fixture(scope="module")
 def table(shared_proven: tuple) -> pa.Table:
     study, found, tests = shared_proven
-    notes = Triage(tags=["=cmd()", "look; at"], notes=["+1", "plain"])
+    notes = TagsAndNotes(tags=["=cmd()", "look; at"], notes=["+1", "plain"])
     flags = {"label": np.arange(60) == tests[0]}
     return brittle_table(study, found, study.verifications(), flags, {tests[0]: notes})
 

@@ -187,9 +187,9 @@ def test_a_whole_class_is_told_of(small_study: Study) -> None:
     ("removed", "words"),
     [
         ([], "empty"),
-        (["nobody", "7"], "no training examples nobody"),
-        ([300], "no training examples 300"),
-        ([-1], "no training examples -1"),
+        (["nobody", "7"], "no training example 'nobody'"),
+        ([300], "no training example 300"),
+        ([-1], "no training example -1"),
         (list(range(300)), "leaves nothing"),
     ],
 )
@@ -234,7 +234,7 @@ def test_a_set_of_other_data_is_refused(copy: Study) -> None:
     with pytest.raises(DataloupeError, match="other data"):
         removal_set(copy, kept.key)
     store.write_json(path, {"words": "two"}, "other")
-    with pytest.raises(DataloupeError, match="no whole removal set"):
+    with pytest.raises(DataloupeError, match="not a complete removal set"):
         removal_set(copy, kept.key)
 
 

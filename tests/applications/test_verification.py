@@ -173,11 +173,11 @@ def test_the_queue_can_run_it(copy: Study) -> None:
     ("removed", "options", "words"),
     [
         ([], {}, "removal set is empty"),
-        (["train-999"], {}, "train has no example with id 'train-999'"),
+        (["train-999"], {}, "no training example 'train-999'"),
         ([300], {}, "rows are 0 to 299"),
         ([-1], {}, "rows are 0 to 299"),
         (range(300), {}, "all 300 training examples"),
-        ([1], {"tests": ["test-99"]}, "test has no example with id 'test-99'"),
+        ([1], {"tests": ["test-99"]}, "no test example 'test-99'"),
         ([1], {"seeds": 0}, "seeds must be from 1"),
         ([1], {"algorithm": "cnn"}, "no algorithm 'cnn'"),
         ([1], {"method": "magic"}, "no scores by method 'magic'"),

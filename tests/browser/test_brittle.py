@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from engine.api import Study
 from engine.applications.brittle.supports import find
-from engine.study.triage import triage
+from engine.study.tags import read_tags
 from tests.browser.chromium import DESKTOP, server, settled
 from tests.builders.calibrated_study import give_units
 
@@ -64,7 +64,7 @@ def test_filter_verify_and_export(real: Study, page: Page, tmp_path: Path) -> No
     page.get_by_label("Add a tag").fill("look at it")
     page.get_by_label("Add a tag").press("Enter")
     expect(page.get_by_role("button", name="look at it")).to_be_visible()
-    assert triage(real, "mlp")[row].tags == ["look at it"]
+    assert read_tags(real, "mlp")[row].tags == ["look at it"]
 
     page.get_by_role("button", name=re.compile(r"^Export|download")).first.click()
     files = {}

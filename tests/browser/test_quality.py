@@ -91,7 +91,7 @@ def test_one_example_is_chosen_by_name(desktop: BrowserContext, study: Study, ur
     worst = f"test-{int(np.argmin(read_lds_of_each(study)))}"
     expect(page.get_by_role("button", name=f"Explain {worst}")).to_be_visible()
     assert f"test={worst}" in page.url
-    page.get_by_label("Test example, by id or row number").fill("9")
+    page.get_by_label("Test example, by id, or row as #17").fill("9")
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Explain test-9")).to_be_visible()
     page.get_by_role("button", name="All", exact=True).click()

@@ -103,7 +103,7 @@ def test_pasted_ids_that_do_not_exist(desktop: BrowserContext, url: str) -> None
     page = desktop.new_page()
     page.goto(f"{url}/what-if")
     choose_way(page, "Ids")
-    page.get_by_label(re.compile("Ids or row numbers")).fill("train-1 nobody")
+    page.get_by_label(re.compile("Ids of training")).fill("train-1 nobody")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_text("No training picture is called nobody; left out.")).to_be_visible()
     page.get_by_role("button", name="What if these 1 were removed?").click()

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.attribution.trak.solver import Road
+from engine.api import Study
+from engine.attribution.trak.solver import Solver
+from engine.build import solver
 from engine.build.run import Run
-from engine.build.stages import trak
-from engine.build.stages.trak import AUTO_MEMORY_BYTES, as_many_as_fit, memory_per_worker
-from engine.study.reader import Study
+from engine.build.solver import AUTO_MEMORY_BYTES, limit_workers, memory_per_worker
+from engine.store import layout
 from tests.builders.synthetic_study import write_study
 
 GIB = 2**30
-ROAD = Road("dual-wide", 32_768, 32_768, 1.0, "", 0.5, "gauss-newton")
+SOLVER = Solver("dual-wide", 32_768, 32_768, 1.0, "", 0.5, "gauss-newton")
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def study(tmp_path: Path) -> Study:
 
 def machine(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": int(gib * GIB) // 4096}
-    monkeypatch.setattr(trak.os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(solver.os, "sysconf", pages.__getitem__)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 64])
@@ -38,7 +39,8 @@ def test_neither_machine_nor_workers_change_the_limit(
 
 
 def test_study_toml_sets_the_limit(study: Study) -> None:
-    study.spec_file.write_text(study.spec_file.read_text() + "[trak]\nmemory_gib = 1.5\n")
+    spec = layout.spec_file(study.root)
+    spec.write_text(spec.read_text() + "[trak]\nmemory_gib = 1.5\n")
     limited = Study.open(study.root)
     assert memory_per_worker(Run(limited, "cpu", 3, print)) == 1.5 * GIB
 
@@ -53,4 +55,4 @@ def test_as_many_jobs_run_side_by_side_as_half_the_machine_holds(
     """2,000 + 500 examples of 32,768 features: 0.34 GiB a job."""
     machine(monkeypatch, gib)
     run = Run(study, "cpu", asked, print)
-    assert as_many_as_fit(run, ROAD) == replace(run, workers=given)
+    assert limit_workers(run, SOLVER) == replace(run, workers=given)

@@ -132,7 +132,7 @@ def test_convert_says_in_plain_text_what_it_wrote(
     [
         (["build", "nowhere"], "is not a folder"),
         (["serve", "nowhere"], "is not a folder"),
-        (["explain", "{study}", "--test", "999"], "rows are 0 to 59"),
+        (["explain", "{study}", "--test", "999"], "a row from #0 to #59"),
         (["explain", "{study}", "--test", "nobody"], "nobody"),
         (["explain", "{study}", "--test", "0", "--k", "0"], "k must be"),
         (["evaluate", "{study}", "--algorithm", "vit"], "no algorithm 'vit'"),

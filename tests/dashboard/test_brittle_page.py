@@ -16,7 +16,7 @@ from engine import Study
 from engine.applications.brittle.supports import Supports, find, verify_brittle
 from engine.running.jobs.queue import jobs
 from engine.store import layout
-from engine.study.triage import triage
+from engine.study.tags import read_tags
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
@@ -126,16 +126,16 @@ def test_tags_and_notes_with_undo(visit: Any, study: Study, found: Supports) -> 
     app = visit(study, "brittle", test=id_of(study, row))
     app.text_input(key=f"new_tag_{row}").set_value("<i>look</i>").run()
     app.text_input(key=f"new_note_{row}").set_value("<script>x</script>").run()
-    assert triage(study, "mlp")[row].tags == ["<i>look</i>"]
+    assert read_tags(study, "mlp")[row].tags == ["<i>look</i>"]
     assert "<script>" not in words(app)
     assert "&lt;script&gt;x" in words(app)
     assert "<i>look</i>" in app.selectbox(key="tag").options
     app.button(key="undo").click().run()
-    assert triage(study, "mlp")[row].notes == []
+    assert read_tags(study, "mlp")[row].notes == []
     app.button(key="untag <i>look</i>").click().run()
-    assert triage(study, "mlp")[row].tags == []
+    assert read_tags(study, "mlp")[row].tags == []
     app.button(key="undo").click().run()
-    assert triage(study, "mlp")[row].tags == ["<i>look</i>"]
+    assert read_tags(study, "mlp")[row].tags == ["<i>look</i>"]
 
 
 # --- verifying ------------------------------------------------------------------------------------

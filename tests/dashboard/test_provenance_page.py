@@ -37,7 +37,7 @@ def test_provenance_tells_what_was_fingerprint_what(
     assert f"dataloupe build {complete_study.root}" in app.code[0].value
     files = [path for path in (complete_study.root / "data").rglob("*") if path.is_file()]
     assert f"<td>complete</td><td>{len(files)}</td>" in shown
-    assert "all whole" not in shown  # Nothing is read before it is asked for.
+    assert "all intact" not in shown  # Nothing is read before it is asked for.
 
 
 def test_provenance_says_which_output_an_imported_bank_has(visit: Any, tmp_path: Path) -> None:
@@ -68,13 +68,13 @@ def test_checksums_are_verified_on_demand(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     app = visit(study, "provenance")
     app.button(key="verify").click().run()
-    assert "files, all whole" in words(app)
+    assert "files, all intact" in words(app)
     path = layout.totals_file(study.root, "cnn", "trak")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     app.run()
-    assert "all whole" not in words(app)
+    assert "all intact" not in words(app)
     assert "Files have changed" in words(app)
     app.button(key="verify").click().run()
     assert "1 of" in words(app)

@@ -87,7 +87,7 @@ def test_a_broken_slice_is_told_and_the_others_stay(visit: Any, tmp_path: Path) 
         save_slice(study, name, {})
     layout.slice_file(study.root, "one").write_text("{}")
     app = visit(study)
-    assert "no whole saved slice" in words(app)
+    assert "not a complete saved slice" in words(app)
     assert [button.label for button in app.button if "open slice" in str(button.key)] == [
         "two (24 / 24)"
     ]

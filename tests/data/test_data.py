@@ -395,7 +395,7 @@ BAD_TABLES: dict[str, tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any
         "'1' occurs twice: row 0 of the training split and row 0 of the test split",
     ),
     "no id": (texts(2, label=["a", "b"], key=["p", None]), None, {"id": "key"}, "Row 1 .* no id"),
-    "odd id": (texts(2, label=["a", "b"], key=[[1], [2]]), None, {"id": "key"}, "ids are texts"),
+    "odd id": (texts(2, label=["a", "b"], key=[[1], [2]]), None, {"id": "key"}, "is not an id"),
     "split": (texts(2, label=["a", "b"]), None, {"test": "dev"}, "'dev'; it has test.parquet, tr"),
 }
 

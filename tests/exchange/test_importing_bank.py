@@ -218,7 +218,7 @@ def test_doctor_says_that_only_importing_again_mends_it(
     path = layout.imported_runs_file(copy.root, "mlp", about.fingerprint, 0)
     path.write_bytes(path.read_bytes()[:-100])
     (finding,) = examine(copy, repair=True).broken
-    assert "only importing it again mends it" in finding
+    assert "only importing it again repairs it" in finding
     assert not has_bank(copy, "mlp")
 
 

@@ -447,4 +447,4 @@ def test_doctor_finds_an_uploaded_file_that_changed(study: Study, worker: KeptWo
     assert not examine(study).broken
     path = layout.uploaded_weights_file(study.root, upload.files[0].sha256)
     path.write_bytes(GOOD[:-1] + b"\1")
-    assert "no longer what was uploaded" in examine(study).broken[0]
+    assert "it has changed since it was uploaded" in examine(study).broken[0]

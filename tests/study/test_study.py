@@ -119,7 +119,7 @@ def test_confidence_and_margin_are_those_of_the_checkpoints(small_study: Study) 
     [
         (lambda study: study.explain(60), "rows are 0 to 59"),
         (lambda study: study.explain(-1), "rows are 0 to 59"),
-        (lambda study: study.explain("nobody"), "no example with id 'nobody'"),
+        (lambda study: study.explain("nobody"), "no test example 'nobody'"),
         (lambda study: study.explain(0, k=0), "k must be at least 1"),
         (lambda study: study.explain(0, algorithm="gpt"), "no algorithm 'gpt'; it has mlp"),
         (lambda study: study.scores([3, 60]), "rows are 0 to 59"),

@@ -18,7 +18,7 @@ from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.trust.trust_badge import trust_badge
-from dashboard.read.studies import badge, examples
+from dashboard.read.studies import Examples, asked_row, badge, examples, typed_id
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
 
@@ -28,14 +28,14 @@ SIDE = 84
 def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) -> None:
     """Show the test example that the address names, or the one that projects most."""
     tests = {key: examples(study, "test", about[key]["algorithm"]) for key in ("a", "b")}
-    row = None if location.test is None else tests["a"].row_of(location.test)
+    row, hint = asked_row(study, "test", location.test)
     if location.test is not None and row is None:
-        aside(f"There is no test example “{short(location.test)}” here.")
+        aside(f"There is no test example “{short(location.test)}” here.{hint}")
     if row is None:
         first = next(iter(about["directions"]["a"] or about["directions"]["b"]), None)
         row = first["tests"][0] if first else 0
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        _choice(tests["a"].ids[row], row, len(tests["a"].table))
+        _choice(study, tests["a"], row)
         sides(location.k, largest_k_of(study))
     columns = st.columns(2, gap="large")
     for column, key in zip(columns, ("a", "b"), strict=True):
@@ -99,20 +99,20 @@ def _beside(
     )
 
 
-def _choice(id_: str, row: int, count: int) -> None:
-    """Which test example, by id or row; and its neighbours."""
-    st.session_state["compared_test"] = str(id_)
+def _choice(study: StudyReader, tests: Examples, row: int) -> None:
+    """Which test example; and its neighbours."""
+    st.session_state["compared_test"] = str(tests.ids[row])
     st.text_input(
-        "Test example, by id or row",
+        "Test example, by id, or row as #17",
         key="compared_test",
-        on_change=lambda: go(test=st.session_state["compared_test"].strip() or None),
+        on_change=lambda: go(test=typed_id(study, "test", st.session_state["compared_test"])),
         width=260,
     )
     for name, other in (("Previous", row - 1), ("Next", row + 1)):
         st.button(
             name,
             key=f"{name.lower()}_compared",
-            disabled=not 0 <= other < count,
+            disabled=not 0 <= other < len(tests.ids),
             on_click=go,
-            kwargs={"test": str(other)},
+            kwargs={"test": str(tests.ids[other]) if 0 <= other < len(tests.ids) else None},
         )

@@ -125,7 +125,7 @@ def snippet(study: StudyReader, id_: str, k: int, algorithm: str, method: str) -
     """Python that gives the same explanation."""
     return (
         "from engine import Study\n\n"
-        f"study = StudyReader.open({str(study.root)!r})\n"
+        f"study = Study.open({str(study.root)!r})\n"
         f"explanation = study.explain({id_!r}, {k}, {algorithm!r}, {method!r})\n"
         "for influence in explanation.supporting + explanation.opposing:\n"
         '    print(f"{influence.score:+.5f}  {influence.id}  {influence.label}")\n'

@@ -8,17 +8,17 @@ from html import escape
 import streamlit as st
 
 from dashboard.names import plain
-from dashboard.read.supports import triaged
+from dashboard.read.supports import read_tagged
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
-from engine.study.triage import LONGEST_NOTE, LONGEST_TAG, Triage, note, tag, undo, untag
+from engine.study.tags import LONGEST_NOTE, LONGEST_TAG, TagsAndNotes, note, tag, undo, untag
 
 WORDS = {"tag": "the tag “{}”", "untag": "taking the tag “{}” off", "note": "the note “{}”"}
 
 
-def triage_panel(study: StudyReader, algorithm: str, row: int) -> None:
+def tags_panel(study: StudyReader, algorithm: str, row: int) -> None:
     """Show them, and what adds, takes off and takes back."""
-    standing = triaged(study, algorithm).get(row, Triage())
+    standing = read_tagged(study, algorithm).get(row, TagsAndNotes())
     with st.container(key="triage"):
         st.html('<h3 class="dl-heading">Tags and notes</h3>')
         with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -12,13 +12,13 @@ import streamlit as st
 from dashboard.location import MAP, Location, go
 from dashboard.names import short
 from dashboard.parts.layout.messages import warning
-from dashboard.read.studies import Examples, directions, examples, matching, weights
+from dashboard.read.studies import Examples, asked_row, directions, examples, matching, weights
 from engine.store.errors import DataloupeError
+from engine.study.names import Named
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import (
     LONGEST_WORDS,
-    Named,
     RemovalSet,
     keep_set,
     kept_sets,
@@ -209,7 +209,7 @@ def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[n
     tests = examples(study, "test", location.algorithm)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         asked = st.text_input(
-            f"Test {kind}, by id or row number",
+            f"Test {kind}, by id, or row as #17",
             value=location.test or "",
             placeholder=str(tests.ids[0]),
             key="supporters_of",
@@ -217,10 +217,10 @@ def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[n
         ).strip()
         most = min(500, study.dataset.n_train - 1)
         k = st.number_input("Strongest supporters", 1, most, min(12, most), width=180)
-    row = tests.row_of(asked) if asked else None
+    row, hint = asked_row(study, "test", asked or None)
     if row is None or location.method is None:
         if asked:
-            warning([f"There is no test {kind} “{asked[:60]}”."])
+            warning([f"There is no test {kind} “{asked[:60]}”.{hint}"])
         return np.empty(0, np.int64), ""
     rows = find_influences(study, row, int(k), location.algorithm, location.method)[0]
     words = f"{len(rows):,} strongest supporters of test {kind} {tests.ids[row]}"
@@ -273,7 +273,7 @@ def _kept(study: StudyReader) -> tuple[np.ndarray, str]:
 
 def _by_ids(study: StudyReader, kind: str) -> tuple[np.ndarray, str]:
     text = st.text_area(
-        f"Ids or row numbers of training {kind}s, with commas, spaces or lines between",
+        f"Ids of training {kind}s, or rows as #17, with commas, spaces or lines between",
         key="pasted_ids",
         max_chars=LONGEST_LIST,
     )
@@ -302,7 +302,7 @@ def _tell(named: Named, kind: str, asked: bool) -> None:
     if named.unknown:
         some = ", ".join(word[:40] for word in named.unknown[:8])
         more = f" and {len(named.unknown) - 8:,} others" if len(named.unknown) > 8 else ""
-        lines.append(f"No training {kind} is called {some}{more}; left out.")
+        lines.append(f"No training {kind} is called {some}{more}; left out.{named.hint}")
     if named.repeated:
         lines.append(f"{named.repeated:,} of the names repeat others; each {kind} counts once.")
     if asked and not len(named.rows) and not named.unknown:

@@ -41,7 +41,7 @@ from engine.store.errors import DataloupeError
 from engine.store.rows import ranges
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
-from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
@@ -330,7 +330,7 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
     defaults |= {"method": None, "device": "auto", "workers": None}
     asked = complete(defaults, parameters)
     algorithm, method = check(study, asked["algorithm"], asked["method"], asked["seeds"])
-    tests = [resolve_row(study, "test", test) for test in asked["tests"]]
+    tests = resolve_rows(study, "test", asked["tests"]).tolist()
     if not tests:
         raise DataloupeError("No predictions are named to verify.")
     requests(study, find(study, algorithm, method, asked["at_most"]), tests)

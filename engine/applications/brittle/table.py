@@ -28,7 +28,7 @@ from engine.store.errors import DataloupeError
 from engine.store.text import harmless
 from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
-from engine.study.triage import Triage
+from engine.study.tags import TagsAndNotes
 
 Format = Literal["csv", "json", "parquet"]
 Status = Literal["predicted", "verified", "refuted", "not within"]
@@ -79,7 +79,7 @@ def brittle_table(
     supports: Supports,
     verifications: Sequence[Verification] = (),
     flags: dict[Flag, np.ndarray] | None = None,
-    triage: dict[int, Triage] | None = None,
+    tags: dict[int, TagsAndNotes] | None = None,
     rows: np.ndarray | None = None,
 ) -> pa.Table:
     """The table of some test examples, in the order of `rows`; None for all that are said to flip.
@@ -104,7 +104,7 @@ def brittle_table(
     known = within & (supports.checkpoints > 1)
     proofs = verified(supports, verifications)
     outcomes = [None if int(row) not in proofs else proofs[int(row)].of(int(row)) for row in rows]
-    standing = [(triage or {}).get(int(row), Triage()) for row in rows]
+    standing = [(tags or {}).get(int(row), TagsAndNotes()) for row in rows]
 
     def told(values: Any, where: Any = True) -> list[Any]:
         """Values as Python has them, None where they are not known."""

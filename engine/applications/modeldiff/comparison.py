@@ -27,8 +27,8 @@ from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, TRAK
-from engine.study.methods import method_title, scored_methods
-from engine.study.names import resolve_algorithm
+from engine.study.methods import method_title
+from engine.study.names import resolve_algorithm, resolve_scored_method
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 from engine.study.uploads import ENOUGH
@@ -58,17 +58,7 @@ def side(study: StudyReader, algorithm: str, method: str | None = None) -> Side:
         DataloupeError: There is no such algorithm or method. StoreError: It has no scores yet.
     """
     algorithm = resolve_algorithm(study, algorithm)
-    scored = scored_methods(study, algorithm)
-    if not scored:
-        raise StoreError(
-            f"{algorithm} has no scores yet. `dataloupe build {study.root}` makes those of "
-            "study.toml; an upload's are made when it is compared."
-        )
-    method = method or (TRAK if TRAK in scored else scored[0])
-    if method not in scored:
-        raise DataloupeError(
-            f"{algorithm} has no scores by method {method!r}; it has {', '.join(scored)}."
-        )
+    method = resolve_scored_method(study, algorithm, method)
     upload = study.uploads.get(algorithm)
     name = algorithm if upload is None else upload.name
     title = method_title(study, algorithm, method)

@@ -15,7 +15,6 @@ import numpy as np
 from engine import store
 from engine.build.retraining import Removal, removal_of
 from engine.store.layout import Split
-from engine.study.names import resolve_training_rows
 from engine.study.reader import StudyReader
 
 MOST_LEARNED = 1000
@@ -53,16 +52,21 @@ class Rows:
 
 
 def forget_set(study: StudyReader, examples: Iterable[int | str]) -> Removal:
-    """Rows of the training examples to forget, given by row or id; an example named twice counts
-    once. Raises as `engine.build.retraining.removal_of`."""
-    return removal_of(study, resolve_training_rows(study, examples).tolist())
+    """Rows or ids of training examples to forget. Raises as `engine.build.retraining.removal_of`.
+
+    An example named twice is forgotten once.
+    """
+    return removal_of(study, examples)
+
+
+def rows_of(study: StudyReader, forget: Removal) -> Rows:
+    """The rows of a request, always the same ones. Shared between callers: never change them."""
+    return _rows_of(study.dataset.n_train, study.spec.seed, forget)
 
 
 @lru_cache(maxsize=16)
-def rows_of(study: StudyReader, forget: Removal) -> Rows:
-    """The rows of a forget set, always the same ones. Callers share them: never change them."""
-    n_train = study.dataset.n_train
-    seed = int(store.fingerprint_of("unlearning rows", study.spec.seed, list(forget))[:15], 16)
+def _rows_of(n_train: int, study_seed: int, forget: Removal) -> Rows:
+    seed = int(store.fingerprint_of("unlearning rows", study_seed, list(forget))[:15], 16)
     retain = np.setdiff1d(np.arange(n_train), forget)
     first, second = (
         retain[np.argsort(np.random.PCG64([seed, purpose]).random_raw(len(retain)), kind="stable")]

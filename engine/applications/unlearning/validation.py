@@ -9,12 +9,13 @@ examples have the highest cosine with its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
 from engine.applications.unlearning.rows import labels_of, rows_of
 from engine.build.retraining import Removal
+from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.layout import TRAK
 from engine.store.rows import evenly_spread
 from engine.study.reader import StudyReader
@@ -26,12 +27,20 @@ _TOGETHER = 256
 """Examples to forget whose similarities are in memory at once."""
 
 
-@lru_cache(maxsize=16)
+_SETS: FileCache[Removal] = FileCache(most=16)
+
+
 def validation_set(study: StudyReader, algorithm: str, forget: Removal) -> Removal:
-    """As many examples as the forget set has, ascending, but at most a quarter of the retain set.
+    """As many others as are to be forgotten, ascending, or a quarter of all where those are more.
 
     None is used for learning, tuning or auditing, and every class keeps at least one example.
     """
+    scores = layout.weighting_file(study.root, algorithm)  # written last of the scores
+    key = study.dataset.fingerprint, study.spec.seed, forget
+    return _SETS.get(scores, lambda: _validation_set(study, algorithm, forget), key)
+
+
+def _validation_set(study: StudyReader, algorithm: str, forget: Removal) -> Removal:
     others = rows_of(study, forget).others
     labels = labels_of(study, np.arange(study.dataset.n_train))
     left = np.bincount(labels)

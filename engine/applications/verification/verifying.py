@@ -33,7 +33,7 @@ from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions
-from engine.study.names import resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.reader import StudyReader
 
 CODE = 1
@@ -107,8 +107,8 @@ def request_of(
     study: StudyReader, removed: Iterable[int | str], tests: Iterable[int | str]
 ) -> Request:
     """A checked request for a removal set and test examples. Raises as `verify`."""
-    rows = tuple(dict.fromkeys(resolve_row(study, "test", test) for test in tests))
-    return Request(removal_of(study, removed), rows)
+    rows = resolve_rows(study, "test", list(tests)).tolist()
+    return Request(removal_of(study, removed), tuple(dict.fromkeys(rows)))
 
 
 def verify_all(

@@ -6,7 +6,6 @@ splits go to `outputs/`.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from engine import store
 from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.run import Run
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.errors import SpecError
 from engine.store.layout import SPLITS
 from engine.study.examples import read_stacked_arrays
@@ -78,14 +78,16 @@ def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) 
     )
 
 
-@functools.lru_cache(maxsize=1024)
+_DIGESTS: FileCache[str] = FileCache(most=1024)
+
+
 def _digest(path: Path) -> str:
     if not path.is_file():
         raise SpecError(
             f"{path} does not exist, but study.toml lists it as weights. Correct the path, or put "
             "the file there."
         )
-    return store.file_digest(path)
+    return _DIGESTS.get(path, lambda: store.file_digest(path))
 
 
 def outputs_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:

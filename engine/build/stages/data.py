@@ -28,7 +28,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
 
-CODE = 1
+CODE = 2
 """Increment when the same source would be encoded differently."""
 
 

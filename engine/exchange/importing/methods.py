@@ -27,6 +27,7 @@ from engine.store.records import Import, Progress
 from engine.store.spec import checked_name
 from engine.study.methods import has_scores, imported_methods
 from engine.study.names import resolve_algorithm
+from engine.study.nearest import did_you_mean
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
 
@@ -136,6 +137,7 @@ def remove_import(study: StudyReader, method: str, algorithm: str | None = None)
             known = ", ".join(imports) or "none"
             raise ImportingError(
                 f"{algorithm} has no imported scores {method!r}; imported are: {known}."
+                f"{did_you_mean(method, imports)}"
             )
         remove_method(study, algorithm, method)
 

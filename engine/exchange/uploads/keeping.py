@@ -27,6 +27,7 @@ from engine.exchange.uploads.trial import Trial, try_out
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
 from engine.store.errors import StoreError, UploadError
+from engine.study.names import resolve_upload
 from engine.study.reader import StudyReader
 from engine.study.uploads import Upload, UploadedFile, preprocessing_of, upload_id, write_upload
 
@@ -136,21 +137,12 @@ def accept_files(
         return accept(study, given, name, architecture=architecture, worker=worker)
 
 
-def find(study: StudyReader, upload: str) -> Upload:
-    """An upload by its id. Raises UploadError where there is none."""
-    uploads = study.uploads
-    if upload not in uploads:
-        known = ", ".join(uploads) or "none"
-        raise UploadError(f"{study.root} has no upload {upload!r}; it has {known}.")
-    return uploads[upload]
-
-
 def rename(study: StudyReader, upload: str, name: str) -> Upload:
     """Call an upload something else."""
     if not _text(name):
         raise UploadError("An upload's name cannot be empty.")
     with locked(study):
-        renamed = replace(find(study, upload), name=_text(name))
+        renamed = replace(resolve_upload(study, upload), name=_text(name))
         write_upload(study.root, renamed)
     return renamed
 
@@ -158,7 +150,7 @@ def rename(study: StudyReader, upload: str, name: str) -> Upload:
 def delete(study: StudyReader, upload: str) -> None:
     """Remove an upload, its files that no other upload has, and all that was computed of it."""
     with locked(study):
-        _delete(study, find(study, upload))
+        _delete(study, resolve_upload(study, upload))
 
 
 def expire(study: StudyReader, now: datetime | None = None) -> list[Upload]:

@@ -17,7 +17,7 @@ from engine.exchange.uploads.match import Architecture
 from engine.exchange.uploads.trial import load, logits_of, write_no_file
 from engine.store import layout
 from engine.study.models import has_predictions, read_predictions
-from engine.study.names import resolve_algorithm
+from engine.study.names import resolve_algorithm, resolve_upload
 from engine.study.reader import StudyReader
 
 MOST_DIFFERENCES = 1000
@@ -73,7 +73,7 @@ def quick_report(request: Request) -> QuickReport:
     """
     write_no_file()
     study = StudyReader.open(request.root)
-    upload = study.uploads[resolve_algorithm(study, request.upload)]
+    upload = resolve_upload(study, request.upload)
     architecture = Architecture(upload.architecture, upload.architecture_options)
     probabilities = np.zeros((study.dataset.n_test, len(study.dataset.classes)))
     for file in upload.files:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine import DataloupeError, Study, store
 from engine.store import layout
-from engine.study.triage import Change, changes, note, replay, tag, triage, undo, untag
+from engine.study.tags import Change, changes, note, read_tags, replay, tag, undo, untag
 from tests.builders.synthetic_study import write_study
 
 
@@ -23,34 +23,34 @@ def test_tags_and_notes_stand_until_they_are_undone(study: Study) -> None:
     tag(study, "cnn", 3, " mislabelled ")
     note(study, "cnn", 3, "looks like a coat\nto me")
     tag(study, "cnn", 5, "leak")
-    found = triage(study, "cnn")
+    found = read_tags(study, "cnn")
     assert (found[3].tags, found[3].notes) == (["mislabelled"], ["looks like a coat\nto me"])
     assert found[5].tags == ["leak"]
     taken_back = undo(study, "cnn", 3)
     assert taken_back is not None
     assert taken_back.action == "note"
-    assert triage(study, "cnn")[3].notes == []
+    assert read_tags(study, "cnn")[3].notes == []
     undo(study, "cnn", 3)
-    assert triage(study, "cnn")[3].tags == []
+    assert read_tags(study, "cnn")[3].tags == []
     assert undo(study, "cnn", 3) is None
-    assert triage(study, "cnn")[5].tags == ["leak"]
+    assert read_tags(study, "cnn")[5].tags == ["leak"]
 
 
 def test_what_changed_nothing_is_not_undone(study: Study) -> None:
     assert tag(study, "cnn", 1, "a") is not None
     assert tag(study, "cnn", 1, "a") is None
     assert untag(study, "cnn", 1, "never there") is None
-    assert triage(study, "cnn")[1].tags == ["a"]
+    assert read_tags(study, "cnn")[1].tags == ["a"]
     undo(study, "cnn", 1)
-    assert triage(study, "cnn")[1].tags == []
+    assert read_tags(study, "cnn")[1].tags == []
 
 
 def test_taking_a_tag_off_is_undone_too(study: Study) -> None:
     tag(study, "cnn", 1, "a")
     untag(study, "cnn", 1, "a")
-    assert triage(study, "cnn")[1].tags == []
+    assert read_tags(study, "cnn")[1].tags == []
     undo(study, "cnn", 1)
-    assert triage(study, "cnn")[1].tags == ["a"]
+    assert read_tags(study, "cnn")[1].tags == ["a"]
 
 
 def test_many_at_once_lose_nothing(study: Study) -> None:
@@ -63,7 +63,7 @@ def test_many_at_once_lose_nothing(study: Study) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    notes = triage(study, "cnn")[2].notes
+    notes = read_tags(study, "cnn")[2].notes
     assert sorted(notes) == sorted(f"{name} {number}" for name in "abc" for number in range(15))
     for name in "abc":
         assert [n for n in notes if n[0] == name] == [f"{name} {number}" for number in range(15)]

@@ -1,11 +1,11 @@
 """Tags and notes that people put on predictions, with undo.
 
-Every change is a file of its own that is never changed again, written whole or not at all: so two
-people who work at once lose nothing, and what stands is what replaying all changes in the order of
-their time gives. An undo is a change, too.
+Every change is a file of its own, written atomically and never changed again, so two people who
+work at the same time lose nothing. The current tags and notes are the result of replaying all
+changes in order of time. An undo is a change, too.
 
     tag(study, "cnn", 17, "mislabelled")
-    triage(study, "cnn")[17].tags
+    read_tags(study, "cnn")[17].tags
     undo(study, "cnn", 17)
 """
 
@@ -36,7 +36,7 @@ class Change:
     Attributes:
         id: Its file's name.
         at: Nanoseconds since 1970.
-        test: The test row; of the algorithm's prediction of it.
+        test: The test row whose prediction by the algorithm is tagged.
         value: The tag, the note, or the id of the change that is undone.
         data: Fingerprint of the data that it was made for.
     """
@@ -51,13 +51,13 @@ class Change:
 
 
 @dataclass
-class Triage:
-    """What stands of one prediction's changes.
+class TagsAndNotes:
+    """The current tags and notes of one prediction.
 
     Attributes:
-        tags: In the order they were put on.
+        tags: In the order they were added.
         notes: Oldest first.
-        last: The change that `undo` takes back; None where there is none.
+        last: The change that `undo` would revert; None if there is none.
     """
 
     tags: list[str] = field(default_factory=list)
@@ -66,20 +66,21 @@ class Triage:
 
 
 def tag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
-    """Put a tag on a prediction; None where it is on already.
+    """Add a tag to a prediction; None if it has that tag already.
 
     Raises:
-        DataloupeError: No proper tag, or no such example. StoreError: The disk is full.
+        DataloupeError: The tag is not valid, or there is no such example.
+        StoreError: The disk is full.
     """
     name = one_line(name, LONGEST_TAG, "A tag")
-    standing = triage(study, algorithm).get(test, Triage())
-    return None if name in standing.tags else _write(study, algorithm, test, "tag", name)
+    current = read_tags(study, algorithm).get(test, TagsAndNotes())
+    return None if name in current.tags else _write(study, algorithm, test, "tag", name)
 
 
 def untag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
-    """Take a tag off; None where it is off already. Raises as `tag`."""
-    standing = triage(study, algorithm).get(test, Triage())
-    return _write(study, algorithm, test, "untag", name) if name in standing.tags else None
+    """Remove a tag; None if the prediction does not have it. Raises as `tag`."""
+    current = read_tags(study, algorithm).get(test, TagsAndNotes())
+    return _write(study, algorithm, test, "untag", name) if name in current.tags else None
 
 
 def note(study: StudyReader, algorithm: str, test: int, text: str) -> Change:
@@ -91,22 +92,22 @@ def note(study: StudyReader, algorithm: str, test: int, text: str) -> Change:
 
 
 def undo(study: StudyReader, algorithm: str, test: int) -> Change | None:
-    """Take back the newest change that stands, whoever made it; returns it, None for none."""
-    standing = triage(study, algorithm).get(test)
-    if standing is None or standing.last is None:
+    """Revert the newest change, whoever made it. Returns that change; None if there is none."""
+    current = read_tags(study, algorithm).get(test)
+    if current is None or current.last is None:
         return None
-    _write(study, algorithm, test, "undo", standing.last.id)
-    return standing.last
+    _write(study, algorithm, test, "undo", current.last.id)
+    return current.last
 
 
-def triage(study: StudyReader, algorithm: str) -> dict[int, Triage]:
+def read_tags(study: StudyReader, algorithm: str) -> dict[int, TagsAndNotes]:
     """Tags and notes of every prediction that has any, or had."""
     return replay(changes(study, algorithm))
 
 
 def changes(study: StudyReader, algorithm: str) -> list[Change]:
-    """All changes for the study's data, oldest first. A file that is no whole change is left out:
-    `dataloupe doctor` names it."""
+    """All changes for the study's data, oldest first. Broken files are skipped:
+    `dataloupe doctor` lists them."""
     found = []
     for path in layout.triage_files(study.root):
         try:
@@ -118,24 +119,24 @@ def changes(study: StudyReader, algorithm: str) -> list[Change]:
     return sorted(mine, key=lambda one: (one.at, one.id))
 
 
-def replay(changes: Iterable[Change]) -> dict[int, Triage]:
-    """What stands after changes in this order."""
+def replay(changes: Iterable[Change]) -> dict[int, TagsAndNotes]:
+    """The tags and notes after these changes, in this order."""
     every = list(changes)
     undone = {one.value for one in every if one.action == "undo"}
-    found: dict[int, Triage] = {}
+    found: dict[int, TagsAndNotes] = {}
     for one in every:
-        standing = found.setdefault(one.test, Triage())
+        current = found.setdefault(one.test, TagsAndNotes())
         if one.action == "undo" or one.id in undone:
             continue
         if one.action == "note":
-            standing.notes.append(one.value)
-        elif (one.action == "tag") == (one.value in standing.tags):
+            current.notes.append(one.value)
+        elif (one.action == "tag") == (one.value in current.tags):
             continue  # it changed nothing, so there is nothing to undo
         elif one.action == "tag":
-            standing.tags.append(one.value)
+            current.tags.append(one.value)
         else:
-            standing.tags.remove(one.value)
-        standing.last = one
+            current.tags.remove(one.value)
+        current.last = one
     return found
 
 
