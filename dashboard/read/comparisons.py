@@ -65,7 +65,8 @@ def read_asked(study: StudyReader) -> Asked:
         try:
             return default if asked is None else resolve_algorithm(study, asked)
         except UnknownName as error:
-            problems.append(
+            asked = str(asked)[:60]
+            problems.append(f"This study has no learning algorithm “{asked}”.{error.hint}")
                 f"This study has no learning algorithm “{str(asked)[:60]}”.{error.hint}"
             )
             return default

@@ -76,7 +76,7 @@ def test_names_hold_no_path_parts(tmp_path: Path) -> None:
 
 
 def test_broken_toml_and_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no valid TOML"):
+    with pytest.raises(SpecError, match="is not valid TOML"):
         load_spec(write(tmp_path, "name = "))
     with pytest.raises(SpecError, match="does not exist"):
         load_spec(tmp_path / "nothing.toml")
