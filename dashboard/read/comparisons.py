@@ -65,10 +65,8 @@ def read_asked(study: StudyReader) -> Asked:
         try:
             return default if asked is None else resolve_algorithm(study, asked)
         except UnknownName as error:
-            asked = str(asked)[:60]
-            problems.append(f"This study has no learning algorithm “{asked}”.{error.hint}")
-                f"This study has no learning algorithm “{str(asked)[:60]}”.{error.hint}"
-            )
+            named = str(asked)[:60]
+            problems.append(f"This study has no learning algorithm “{named}”.{error.hint}")
             return default
 
     a = algorithm("a", names[0]) or names[0]

@@ -1,1 +1,1 @@
-"""What comes from elsewhere: scores and runs of other tools, uploads, converted checkpoints."""
+"""Import scores and run banks of other tools, accept uploaded models, and convert checkpoints."""

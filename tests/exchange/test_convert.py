@@ -1,4 +1,4 @@
-"""`.pt` to safetensors: what people save is found, and what is no tensor is refused by name."""
+"""Converting `.pt` to safetensors: common layouts are found, all but tensors is refused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from engine.training.weights import load_weights
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A worker for each case costs seconds; the tests `in_a_worker` go the real way."""
-    if "in_a_worker" in request.node.name:
+    """Convert without a worker process, which takes seconds, except in tests named so."""
+    if "worker" in request.node.name:
         return
-    monkeypatch.setattr(engine.exchange.convert, "_bound_this_process", lambda source: None)
+    monkeypatch.setattr(engine.exchange.convert, "_limit_this_process", lambda source: None)
     monkeypatch.setattr(
         engine.exchange.convert,
         "run_jobs",
@@ -58,7 +58,7 @@ def equal(path: Path, state: dict[str, torch.Tensor]) -> bool:
         (lambda state: {"model": {"state_dict": state}}, ("model", "state_dict")),
     ],
 )
-def test_weights_are_found(wrap: object, found_in: tuple[str, ...], tmp_path: Path):
+def test_nested_weights_are_found(wrap: object, found_in: tuple[str, ...], tmp_path: Path):
     source, target = saved(wrap(STATE), tmp_path), tmp_path / "out" / "model.safetensors"
     summary = convert(source, target)
     assert equal(target, STATE)
@@ -67,7 +67,7 @@ def test_weights_are_found(wrap: object, found_in: tuple[str, ...], tmp_path: Pa
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_prefixes_are_taken_off(prefix: str, tmp_path: Path):
+def test_wrapper_prefixes_are_removed(prefix: str, tmp_path: Path):
     wrapped = {prefix + name: tensor for name, tensor in STATE.items()}
     convert(saved(wrapped, tmp_path), tmp_path / "a.safetensors")
     assert equal(tmp_path / "a.safetensors", STATE)
@@ -76,7 +76,7 @@ def test_prefixes_are_taken_off(prefix: str, tmp_path: Path):
     assert equal(tmp_path / "b.safetensors", STATE)
 
 
-def test_shared_and_strided_storage_and_dtypes(tmp_path: Path):
+def test_shared_and_strided_tensors_of_any_dtype_are_converted(tmp_path: Path):
     whole = torch.arange(12.0).reshape(3, 4)
     state = {
         "a": whole,
@@ -91,7 +91,7 @@ def test_shared_and_strided_storage_and_dtypes(tmp_path: Path):
     assert equal(tmp_path / "a.safetensors", state)
 
 
-def test_the_old_format_and_bin_files(tmp_path: Path):
+def test_bin_files_in_the_legacy_format_are_converted(tmp_path: Path):
     source = saved(STATE, tmp_path, "pytorch_model.bin", _use_new_zipfile_serialization=False)
     convert(source, tmp_path / "a.safetensors")
     assert equal(tmp_path / "a.safetensors", STATE)
@@ -110,14 +110,14 @@ class Evil:
         ({"a": {"b": torch.zeros(1)}}, ["'a' = dict"]),
         ({1: torch.zeros(1)}, ["1 = Tensor"]),
         ([torch.zeros(1)], ["list"]),
-        ({}, ["dict", "no weights"]),
+        ({}, ["dict", "no named weights"]),
         ({"a": torch.zeros(3).to_sparse()}, ["'a'", "sparse"]),
-        ({"model": torch.nn.Linear(2, 2)}, ["other things than tensors", "Linear"]),
-        ({"weight": Evil()}, ["other things than tensors", "system"]),
+        ({"model": torch.nn.Linear(2, 2)}, ["objects other than tensors", "Linear"]),
+        ({"weight": Evil()}, ["objects other than tensors", "system"]),
         ({"module.a": torch.zeros(1), "a": torch.zeros(1)}, ["both with and without"]),
     ],
 )
-def test_what_is_no_tensor_is_named(
+def test_anything_but_named_tensors_is_refused_by_name(
     content: object, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     target = tmp_path / "out.safetensors"
@@ -130,14 +130,14 @@ def test_what_is_no_tensor_is_named(
     assert not (tmp_path / "was-here").exists()
 
 
-def test_a_tensor_alone_gets_a_name(tmp_path: Path):
+def test_a_single_tensor_gets_a_name(tmp_path: Path):
     scores = torch.arange(6.0).reshape(2, 3)
     converted = convert(saved(scores, tmp_path), tmp_path / "out.safetensors")
     assert (converted.tensors, converted.parameters) == (1, 6)
     assert torch.equal(load_file(converted.target)["tensor"], scores)
 
 
-def test_files_that_are_no_weights(tmp_path: Path):
+def test_files_that_are_not_weights_are_refused(tmp_path: Path):
     target = tmp_path / "out.safetensors"
     text = tmp_path / "model.pt"
     for content in (b"", b"hello, I am a text file", b"PK\x03\x04 and then nothing"):
@@ -148,7 +148,7 @@ def test_files_that_are_no_weights(tmp_path: Path):
     source.write_bytes(source.read_bytes()[:-300])
     with pytest.raises(CheckpointError, match=r"model\.pt cannot be read as weights"):
         convert(source, target)
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="does not exist or is not a file"):
         convert(tmp_path / "none.pt", target)
     with pytest.raises(CheckpointError, match="the source itself"):
         convert(source, source)
@@ -162,7 +162,7 @@ def test_torchscript_is_refused(tmp_path: Path):
         convert(source, tmp_path / "out.safetensors")
 
 
-def test_in_a_worker_with_bounds_and_into_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_limited_worker_converts_weights_that_a_model_loads(tmp_path: Path):
     encoding = {"shape": [1, 8, 8]}
     model, other = (build_model("resnet-small", {"width": 2}, encoding, 3, seed) for seed in (0, 1))
     source = saved({"state_dict": torch.nn.DataParallel(model).state_dict()}, tmp_path)
@@ -173,8 +173,8 @@ def test_in_a_worker_with_bounds_and_into_a_model(tmp_path: Path, monkeypatch: p
         assert torch.equal(other.state_dict()[name], tensor)
 
 
-def test_in_a_worker_a_tensor_bigger_than_its_file_is_refused(tmp_path: Path):
-    """A stride of 0 makes a huge tensor of a tiny file: the bound on memory holds."""
+def test_the_worker_refuses_a_tensor_much_larger_than_its_file(tmp_path: Path):
+    """With a stride of 0, a tiny file holds a huge tensor: the memory limit stops it."""
     source = saved({"bomb": torch.zeros(1).expand(2**40)}, tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.pt holds tensors too large"):
         convert(source, tmp_path / "out.safetensors")

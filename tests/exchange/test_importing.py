@@ -1,4 +1,4 @@
-"""Scores of other tools as methods of a study: written, ranked, shown, replaced, removed."""
+"""Imported scores become methods of a study: written, ranked, shown, replaced and removed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_BENCH = "needs the extra `bench`: make bench"
 
 @pytest.fixture(scope="module")
 def only_data(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study whose models were never trained. Copy it before writing into it."""
+    """A study with data and no trained models. Copy it before writing into it."""
     from engine.build.build import build_data
     from tests.conftest import SMALL_STUDY
 
@@ -109,7 +109,7 @@ def run_traker(study: Study, folder: Path) -> np.ndarray:
     return np.array(traker.finalize_scores("test"))
 
 
-def test_traker_itself(small_study: Study, tmp_path: Path, visit: Any) -> None:
+def test_imports_what_traker_writes(small_study: Study, tmp_path: Path, visit: Any) -> None:
     """The dashboard shows the same top-k as traker's own score matrix."""
     pytest.importorskip("trak", reason=NO_BENCH)
     own = run_traker(small_study, tmp_path / "save_dir")
@@ -139,8 +139,11 @@ def test_traker_itself(small_study: Study, tmp_path: Path, visit: Any) -> None:
 
 
 def run_kronfluence(study: Study, folder: Path) -> dict[str, dict[str, Tensor]]:
-    """kronfluence's own scores of a study's first checkpoint, `[n_test, n_train]`: as one matrix,
-    and as one a module."""
+    """kronfluence's own scores of a study's first checkpoint, `[n_test, n_train]`.
+
+    Returns:
+        `whole` and `modules` → scores by module name; `whole` has one matrix for the whole model.
+    """
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
     from kronfluence.task import Task
@@ -184,7 +187,7 @@ def run_kronfluence(study: Study, folder: Path) -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_kronfluence_itself(small_study: Study, study: Study, tmp_path: Path) -> None:
+def test_imports_what_kronfluence_writes(small_study: Study, study: Study, tmp_path: Path) -> None:
     pytest.importorskip("kronfluence", reason=NO_BENCH)
     found = run_kronfluence(small_study, tmp_path)
     assert [len(tensors) for tensors in found.values()] == [1, 2]
@@ -206,10 +209,10 @@ def test_kronfluence_itself(small_study: Study, study: Study, tmp_path: Path) ->
                 assert file.metadata()["damping_factor"] == "1e-08"
 
 
-# --- the layouts by hand, into a study without models -------------------------------------------
+# --- files written by the tests, into a study without models -------------------------------------
 
 
-def test_every_kind_becomes_a_method(study: Study, tmp_path: Path) -> None:
+def test_scores_of_every_kind_become_a_method(study: Study, tmp_path: Path) -> None:
     transposed = saved(tmp_path / "transposed.npy", PLANTED.T)
     paths = {
         "traker": write_traker(tmp_path / "save_dir", PLANTED),
@@ -235,7 +238,7 @@ def test_every_kind_becomes_a_method(study: Study, tmp_path: Path) -> None:
     assert ranked_methods(study, resolve_algorithm(study)) == sorted(KINDS)
 
 
-def test_a_study_is_read_before_it_is_imported_into(study_folder: Path, tmp_path: Path) -> None:
+def test_an_import_reads_the_studys_data_first(study_folder: Path, tmp_path: Path) -> None:
     study = Study.open(study_folder)
     assert not study.has_data
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
@@ -243,7 +246,7 @@ def test_a_study_is_read_before_it_is_imported_into(study_folder: Path, tmp_path
     assert ranked_methods(Study.open(study_folder), "mlp") == ["npy"]
 
 
-def test_nothing_unknown_is_claimed(study: Study, tmp_path: Path) -> None:
+def test_the_badge_states_only_what_is_known(study: Study, tmp_path: Path) -> None:
     study.import_scores("traker", write_traker(tmp_path / "save_dir", PLANTED))
     badge = study.badge()
     assert str(badge) == "traker, imported · LDS not measured · uncalibrated"
@@ -255,25 +258,25 @@ def test_nothing_unknown_is_claimed(study: Study, tmp_path: Path) -> None:
     assert (about.shape, about.rows) == ([N_TRAIN, N_TEST], "train")
 
 
-def test_examples_in_another_order_and_opposite_signs_are_suspected(
+def test_a_note_warns_of_reordered_examples_and_opposite_signs(
     study: Study, tmp_path: Path
 ) -> None:
-    """A shape does not tell them, but labels do."""
+    """The shape does not show either, but the labels do."""
     labels = [study.table(split)["label"].to_numpy() for split in ("test", "train")]
     like = PLANTED + 9 * (labels[0][:, None] == labels[1]) - 4
     shuffled = np.random.default_rng(1).permutation(N_TRAIN)
-    words = {"good": "", "order": "in the order of this study?", "signs": "--negate --replace."}
+    words = {"good": "", "order": "in the study's order.", "signs": "--negate --replace."}
     for name, array in {"good": like, "order": like[:, shuffled], "signs": -like}.items():
         path = saved(tmp_path / f"{name}.npy", array)
         (note,) = study.import_scores("npy", path, name=name).notes
         found = [word for word in words.values() if word and word in note]
         assert found == [word for word in [words[name]] if word]
         if name == "good":
-            assert "in 100% of cases, the strongest opposer in 0%; 10% would be chance." in note
+            assert "in 100% of cases, the strongest opposing one in 0%; chance is 10%." in note
 
 
 @pytest.mark.determinism
-def test_the_same_files_give_the_same_bytes(study: Study, tmp_path: Path) -> None:
+def test_importing_the_same_files_again_gives_the_same_bytes(study: Study, tmp_path: Path) -> None:
     path = saved(tmp_path / "own.npy", PLANTED)
     study.import_scores("npy", path)
     before = files_of(study)
@@ -285,15 +288,14 @@ def test_the_same_files_give_the_same_bytes(study: Study, tmp_path: Path) -> Non
     assert examine(study).broken == []
 
 
-def test_signs_can_be_turned_round(study: Study, tmp_path: Path) -> None:
+def test_signs_can_be_negated(study: Study, tmp_path: Path) -> None:
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED), negate=True)
     np.testing.assert_array_equal(study.scores([4], method="npy")[0], -PLANTED[4])
 
 
-def test_many_shards_and_blocks(
+def test_scores_are_placed_correctly_in_many_shards_and_blocks(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However the file lies and the study is cut, every score finds its place."""
     for module in ("engine.study.reader", "engine.study.examples", "engine.build.method_files"):
         monkeypatch.setattr(f"{module}.ROWS_PER_SHARD", 32)
     monkeypatch.setattr(Blocks.read, "__defaults__", (40_000,))
@@ -309,7 +311,7 @@ def test_many_shards_and_blocks(
 # --- refused, replaced, removed ----------------------------------------------------------------
 
 
-def test_a_name_is_not_taken_twice(study: Study, tmp_path: Path) -> None:
+def test_a_name_is_reused_only_on_request(study: Study, tmp_path: Path) -> None:
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
     other = saved(tmp_path / "other.npy", 2 * PLANTED)
     with pytest.raises(ImportingError, match=r"other scores under the name 'npy'.*--replace"):
@@ -323,12 +325,12 @@ def test_a_name_is_not_taken_twice(study: Study, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["trak", "datamodel", "../up", "a b"])
-def test_names_that_cannot_be(study: Study, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ImportingError, match=r"of Dataloupe's own|cannot be the name"):
+def test_invalid_and_reserved_names_are_refused(study: Study, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ImportingError, match=r"of Dataloupe's own methods|cannot be the name"):
         study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED), name=name)
 
 
-def test_a_refused_file_leaves_the_study_as_it_was(study: Study, tmp_path: Path) -> None:
+def test_a_refused_file_does_not_change_the_study(study: Study, tmp_path: Path) -> None:
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
     before = files_of(study)
     bad = PLANTED.copy()
@@ -344,7 +346,7 @@ def test_a_refused_file_leaves_the_study_as_it_was(study: Study, tmp_path: Path)
     assert files_of(study) == before
 
 
-def test_an_import_that_was_stopped_goes_on(
+def test_an_interrupted_import_resumes(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path / "own.npy", PLANTED)
@@ -361,17 +363,17 @@ def test_an_import_that_was_stopped_goes_on(
     assert ranked_methods(study, resolve_algorithm(study)) == ["npy"]
 
 
-def test_a_build_ranks_what_an_import_left(small_study: Study, tmp_path: Path) -> None:
+def test_a_build_ranks_imported_scores_again(small_study: Study, tmp_path: Path) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "study"))
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
-    study.build(workers=0)  # judges it too
+    study.build(workers=0)  # evaluates them too
     before = files_of(study)
     shutil.rmtree(layout.search_folder(study.root, "mlp", "npy"))
     study.build(workers=0)
     assert files_of(study) == before
 
 
-def test_scores_of_other_data_stop_a_build(study: Study, tmp_path: Path) -> None:
+def test_a_build_refuses_imported_scores_of_other_data(study: Study, tmp_path: Path) -> None:
     study.import_scores("npy", saved(tmp_path / "own.npy", PLANTED))
     text = layout.spec_file(study.root).read_text().replace("test_limit = 60", "test_limit = 50")
     layout.spec_file(study.root).write_text(text)
@@ -384,7 +386,7 @@ def test_scores_of_other_data_stop_a_build(study: Study, tmp_path: Path) -> None
     assert scored_methods(changed, "mlp") == []
 
 
-def test_doctor_says_that_only_an_import_mends_it(study: Study, tmp_path: Path) -> None:
+def test_doctor_suggests_importing_broken_scores_again(study: Study, tmp_path: Path) -> None:
     path = saved(tmp_path / "own.npy", PLANTED)
     study.import_scores("npy", path)
     shard = layout.method_scores_file(study.root, "mlp", "npy", 0)
@@ -403,12 +405,14 @@ def test_doctor_says_that_only_an_import_mends_it(study: Study, tmp_path: Path) 
 # --- the command line --------------------------------------------------------------------------
 
 
-def test_the_command_line(study: Study, tmp_path: Path, capsys: Any) -> None:
+def test_scores_are_imported_listed_and_removed_on_the_command_line(
+    study: Study, tmp_path: Path, capsys: Any
+) -> None:
     folder = write_traker(tmp_path / "save_dir", PLANTED)
     code, out, _ = run(capsys, "import", "traker", folder, "--study", study.root, "--name", "t")
     assert code == 0
     assert "[300 training, 60 test] examples; it is transposed" in out
-    assert "strongest supporter has the label of its test example in" in out
+    assert "strongest supporting example has the test example's label in" in out
     assert (
         f"Method t of mlp is imported. To open the dashboard, run: dataloupe serve {study.root}"
         in out

@@ -1,4 +1,4 @@
-"""Run banks made elsewhere: what they say arrives, and what does not fit is refused in a line."""
+"""Imported run banks: their numbers arrive unchanged, and mismatches are refused in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from engine import Study, store
 from engine.build.build import build
 from engine.cli.main import main
-from engine.exchange.importing import banks as importing
+from engine.exchange.importing import banks
 from engine.store import layout
 from engine.store.errors import ImportingError, SpecError, StoreError
 from engine.study.doctor import examine
@@ -26,7 +26,7 @@ M, N_TRAIN, N_TEST = 24, 300, 60
 
 @pytest.fixture(scope="module")
 def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The small study with 24 runs and their logits: what other people's files are made of."""
+    """The small study with 24 runs and their logits, from which the tests make the files."""
     root = tmp_path_factory.mktemp("banks") / "study"
     shutil.copytree(small_study.root, root)
     study = change(root, "masks = 15", "masks = 24\nlogits = true")
@@ -36,7 +36,7 @@ def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def files(study_with_runs: Study) -> dict[str, np.ndarray]:
-    """The published layout."""
+    """The arrays of the published layout, by file name."""
     runs = study_with_runs.bank()
     shards = [
         store.read_tensors(layout.run_file(study_with_runs.root, "mlp", k, 0)) for k in range(M)
@@ -49,7 +49,7 @@ def files(study_with_runs: Study) -> dict[str, np.ndarray]:
 
 
 def max_margins(study: Study, split: Any, logits: np.ndarray) -> np.ndarray:
-    """logit_y − the largest other, float16, by a plain loop."""
+    """logit_y − the largest other logit, float16, by a plain loop."""
     labels = np.concatenate([shard["label"] for shard in read_arrays(study, split)])
     found = np.empty(logits.shape[:2], np.float16)
     for run, of_run in enumerate(logits):
@@ -60,7 +60,7 @@ def max_margins(study: Study, split: Any, logits: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def copy(small_study: Study, tmp_path: Path) -> Study:
-    """A built study without a bank of its own."""
+    """A copy of the built study without a bank."""
     root = tmp_path / "copy"
     shutil.copytree(small_study.root, root, ignore=shutil.ignore_patterns("bank"))
     return change(root, "masks = 15", "masks = 0")
@@ -73,17 +73,17 @@ def saved(folder: Path, files: dict[str, np.ndarray]) -> Path:
     return folder
 
 
-# --- what arrives --------------------------------------------------------------------------------
+# --- what is imported ----------------------------------------------------------------------------
 
 
-def test_the_published_layout_arrives_as_it_is(
+def test_the_published_layout_is_imported_unchanged(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = saved(tmp_path / "cifar", files)
     assert main(["import", "bank", str(folder), "--study", str(copy.root)]) == 0
-    said = capsys.readouterr().out
-    assert "max-margins" in said
-    assert "24 runs on 24 masks (α 0.5)" in said
+    printed = capsys.readouterr().out
+    assert "max-margins" in printed
+    assert "24 runs on 24 masks (α 0.5)" in printed
     found = copy.bank()
     np.testing.assert_array_equal(found.masks, files["train_masks_50pct"])
     np.testing.assert_array_equal(found.test, files["test_margins_50pct"].astype(np.float32))
@@ -93,7 +93,7 @@ def test_the_published_layout_arrives_as_it_is(
     assert copy.bank(train=False).train is None
 
 
-def test_logits_become_our_margin(
+def test_margins_are_computed_from_logits(
     copy: Study, study_with_runs: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     shards = [
@@ -110,7 +110,7 @@ def test_logits_become_our_margin(
     np.testing.assert_allclose(found.train, ours.train, rtol=1e-4, atol=1e-4)
 
 
-def test_the_store_of_the_datamodels_library_leaves_out_what_is_not_finished(
+def test_unfinished_runs_of_the_datamodels_library_are_left_out(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     masks, margins = files["train_masks_50pct"].copy(), files["test_margins_50pct"].copy()
@@ -121,15 +121,15 @@ def test_the_store_of_the_datamodels_library_leaves_out_what_is_not_finished(
     )
     about = copy.import_bank(folder, output="margin")
     assert (about.runs, about.output, about.train) == (20, "margin", False)
-    assert "4 of 24 runs are not finished" in " ".join(about.notes)
+    assert "4 of 24 runs are unfinished" in " ".join(about.notes)
     assert copy.bank().train is None
     np.testing.assert_array_equal(copy.bank().masks, masks[:20])
 
 
-def test_runs_with_one_mask_are_averaged_and_cannot_judge_themselves(
+def test_runs_with_the_same_mask_are_averaged(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "_SHARD_BYTES", 4 * 360 * 7)  # seven runs a shard
+    monkeypatch.setattr(banks, "_SHARD_BYTES", 4 * 360 * 7)  # seven runs per shard
     order = [0, 1, 2, 0, *range(3, 18), 0]
     margins = files["test_margins_50pct"][: len(order)]
     files = {"masks": files["train_masks_50pct"][order], "margins": margins}
@@ -142,26 +142,26 @@ def test_runs_with_one_mask_are_averaged_and_cannot_judge_themselves(
     np.testing.assert_allclose(found.test[0], wanted, rtol=1e-5)
 
 
-def test_matrices_on_their_side_are_turned_and_said(
+def test_transposed_matrices_are_recognized_and_noted(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     turned = {name: array.T.copy() for name, array in files.items()}
     about = copy.import_bank(saved(tmp_path / "turned", turned))
     assert about.notes[0] == (
-        "train_masks_50pct.npy is [300 training examples, 24 runs]; it is turned."
+        "train_masks_50pct.npy is [300 training examples, 24 runs]; it is transposed."
     )
     np.testing.assert_array_equal(copy.bank().masks, files["train_masks_50pct"])
     np.testing.assert_array_equal(copy.bank().test, files["test_margins_50pct"].astype(np.float32))
 
 
-# --- what it does to the study -------------------------------------------------------------------
+# --- effects on the study ------------------------------------------------------------------------
 
 
-def test_nothing_is_trained_where_a_bank_was_imported(
+def test_no_runs_are_trained_after_an_import(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     copy.import_bank(saved(tmp_path / "bank", files))
-    copy.build(workers=0)  # [subset_runs] asks for none, and yet there are runs to judge by
+    copy.build(workers=0)  # [subset_runs] requests no runs, but the imported ones are used
     quality = copy.quality()
     assert quality is not None
     assert (quality.output, quality.alpha) == ("max-margin", 0.5)
@@ -177,7 +177,7 @@ def test_nothing_is_trained_where_a_bank_was_imported(
         other.build(workers=0, rebuild="data")
 
 
-def test_weights_alone_can_have_an_imported_bank(
+def test_an_algorithm_without_a_recipe_can_have_an_imported_bank(
     small_study: Study, study_folder: Path, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     shutil.copy(layout.checkpoint_file(small_study.root, "mlp", 0), study_folder / "0.safetensors")
@@ -190,7 +190,7 @@ def test_weights_alone_can_have_an_imported_bank(
     assert has_bank(study, "mlp")
 
 
-def test_another_bank_takes_the_place_only_on_request_and_whole(
+def test_a_bank_is_replaced_only_on_request_and_completely(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     folder = saved(tmp_path / "bank", files)
@@ -202,7 +202,7 @@ def test_another_bank_takes_the_place_only_on_request_and_whole(
     broken = files["test_margins_50pct"].copy()
     broken[17, 3] = np.nan
     saved(folder, {"test_margins_50pct": broken})
-    with pytest.raises(ImportingError, match="of run 17, 1 of its 60"):
+    with pytest.raises(ImportingError, match="in run 17, 1 of its 60"):
         copy.import_bank(folder, replace=True)
     assert contents(copy.root) == before
     saved(folder, files)
@@ -211,7 +211,7 @@ def test_another_bank_takes_the_place_only_on_request_and_whole(
     assert len(copy.bank()) == 20
 
 
-def test_doctor_says_that_only_importing_again_mends_it(
+def test_doctor_suggests_importing_a_broken_bank_again(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     about = copy.import_bank(saved(tmp_path / "bank", files))
@@ -222,7 +222,7 @@ def test_doctor_says_that_only_importing_again_mends_it(
     assert not has_bank(copy, "mlp")
 
 
-# --- what cannot be ------------------------------------------------------------------------------
+# --- what is refused -----------------------------------------------------------------------------
 
 
 def without_example(name: str) -> Callable[[dict[str, Any]], None]:
@@ -251,24 +251,24 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
     [
         (
             without_example("train_masks_50pct"),
-            r"24 rows \(which fits nothing\) and 299 columns \(which fits nothing\); the study has "
-            "300 training examples",
+            r"24 rows \(which matches nothing\) and 299 columns \(which matches nothing\); the "
+            "study has 300 training examples",
         ),
         (
             without_example("test_margins_50pct"),
-            r"24 rows \(as many as masks\) and 59 columns \(which fits nothing\); the study has 60 "
-            "test examples and 24 runs have masks",
+            r"24 rows \(as many as masks\) and 59 columns \(which matches nothing\); the study "
+            "has 60 test examples and 24 runs have masks",
         ),
         (
             lambda files: files.update(test_margins_50pct=files["test_margins_50pct"][:20]),
-            r"20 rows \(which fits nothing\) and 60 columns \(as many as test examples\)",
+            r"20 rows \(which matches nothing\) and 60 columns \(as many as test examples\)",
         ),
         (
             lambda files: files.update(test_margins_50pct=files["test_margins_50pct"][:, 0]),
-            r"has the shape \[24\]; \[runs, examples\] was expected",
+            r"has shape \[24\]; expected \[runs, examples\]",
         ),
-        (set_to("test_margins_50pct", (5, 7), np.inf), "of run 5, 1 of its 60 outputs are NaN or"),
-        (set_to("train_margins_50pct", 3, 0), "of run 3, all its 300 outputs are the same"),
+        (set_to("test_margins_50pct", (5, 7), np.inf), "in run 5, 1 of its 60 outputs are NaN or"),
+        (set_to("train_margins_50pct", 3, 0), "in run 3, all its 300 outputs are the same"),
         (set_to("test_margins_50pct", (slice(None), 9), 1), "1 of 60 test examples have the same"),
         (set_to("train_masks_50pct", 2, False), "run 2 was trained on no example"),
         (set_to("train_masks_50pct", 2, True), "run 2 was trained on every example"),
@@ -276,7 +276,7 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
             lambda files: files.update(
                 train_masks_50pct=2 * files["train_masks_50pct"].astype(int)
             ),
-            "other values than 0 and 1",
+            "values other than 0 and 1",
         ),
         (
             lambda files: files.update({name: files[name][:14] for name in files}),
@@ -286,7 +286,7 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
         (lambda files: files.pop("test_margins_50pct"), r"has no test_margins\*.npy or"),
         (
             lambda files: files.update(train_masks_10pct=files["train_masks_50pct"]),
-            "has several: train_masks_10pct.npy, train_masks_50pct.npy",
+            "has several candidates: train_masks_10pct.npy, train_masks_50pct.npy",
         ),
         (
             lambda files: files.update(test_logits=np.zeros((M, N_TEST, 10))),
@@ -294,13 +294,13 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
         ),
         (
             lambda files: files.update(test_margins_50pct=np.full((M, N_TEST), object())),
-            "no whole .npy file of plain numbers",
+            "not a complete .npy file of plain numbers",
         ),
-        (shuffled_runs, "no surer of the examples that the masks say"),
-        (other_examples, "Another dataset, or another order of the test examples"),
+        (shuffled_runs, "margins are not higher on the examples in a model's mask"),
+        (other_examples, "Check the dataset and the order of the test examples"),
     ],
 )
-def test_a_bank_that_does_not_fit_is_refused_in_a_line(
+def test_a_bank_that_does_not_match_is_refused_in_one_line(
     copy: Study,
     files: dict[str, np.ndarray],
     tmp_path: Path,
@@ -315,17 +315,19 @@ def test_a_bank_that_does_not_fit_is_refused_in_a_line(
     assert contents(copy.root) == before
 
 
-def test_a_file_that_is_cut_short_is_named(
+def test_the_error_names_a_truncated_file(
     copy: Study, files: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "bank", files) / "test_margins_50pct.npy"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ImportingError, match=r"test_margins_50pct\.npy is no whole \.npy file"):
+    with pytest.raises(ImportingError, match=r"test_margins_50pct\.npy is not a complete \.npy"):
         copy.import_bank(path.parent)
-    with pytest.raises(ImportingError, match="is no folder"):
+    with pytest.raises(ImportingError, match="is not a folder"):
         copy.import_bank(path)
 
 
-def test_runs_of_our_own_need_no_import(copy: Study, small_study: Study) -> None:
-    with pytest.raises(ImportingError, match="need no import: copy them"):
+def test_the_error_for_dataloupes_own_runs_says_how_to_use_them(
+    copy: Study, small_study: Study
+) -> None:
+    with pytest.raises(ImportingError, match="do not need an import: copy them"):
         copy.import_bank(layout.bank_folder(small_study.root, "mlp"))

@@ -21,7 +21,7 @@ from engine.applications.modeldiff.transformations import TRANSFORMATIONS, textu
 from engine.build.build import writing
 from engine.build.run import Run
 from engine.build.stages import checkpoints, predictions, search, trak
-from engine.exchange.uploads.keeping import forget
+from engine.exchange.uploads.keeping import remove_results
 from engine.running.processes import default_workers, pick_device
 from engine.running.progress import Report
 from engine.store import layout
@@ -113,7 +113,7 @@ def _unless_deleted(
         raise
     finally:
         for upload in gone():
-            forget(study, upload)
+            remove_results(study, upload)
             for path in made:
                 path.unlink(missing_ok=True)
     if gone():

@@ -1,7 +1,8 @@
-"""Score matrices made by other tools, brought into a study as methods of an algorithm.
+"""Import score matrices and run banks of other tools.
 
-A *reader* (one file a tool) finds the scores and says what it knows of them; `source` turns them
-the study's way and checks them; `scores` writes them into the study, ranks and indexes them.
+Scores become a method of an algorithm. A *reader* (one file per tool) finds the scores and their
+settings, `source` orients and checks the matrix, and `methods` writes, ranks and indexes it. Run
+banks are read by `bank_folder` and imported by `banks`.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from engine.exchange.importing.source import Source
 
 
 class Kind(NamedTuple):
-    """A tool whose scores can be read.
+    """A tool whose scores can be imported.
 
     Attributes:
-        read: (path, name of the array or experiment) → what was found.
-        path: What the path can be, in words for the command line.
+        read: The reader: (path, name of the array, module or experiment) → `Source`.
+        path: Description of the path for the command line.
     """
 
     read: Callable[[Path, str | None], Source]
@@ -27,7 +28,7 @@ class Kind(NamedTuple):
 KINDS = {
     "traker": Kind(traker.read, "save_dir of traker, or one of its scores/*.mmap"),
     "kronfluence": Kind(kronfluence.read, "pairwise_scores.safetensors, or a folder with it"),
-    "dattri": Kind(dattri.read, "what attribute() returned, as .npy, .npz or .safetensors"),
+    "dattri": Kind(dattri.read, "the result of attribute() as .npy, .npz or .safetensors"),
     "modeldiff": Kind(modeldiff.read, "scores or datamodels as .npy, .npz or .safetensors"),
-    "npy": Kind(npy.read, "a matrix of your own as .npy, .npz or .safetensors"),
+    "npy": Kind(npy.read, "any score matrix as .npy, .npz or .safetensors"),
 }

@@ -1,6 +1,7 @@
-"""dattri: what `attributor.attribute(...)` returned, `[n_train, n_test]`.
+"""Read scores of dattri: the result of `attributor.attribute(...)`, `[n_train, n_test]`.
 
-dattri leaves saving to its user: `np.save`, or `torch.save` followed by `dataloupe convert`.
+dattri does not save its results. Users save them with `np.save`, or with `torch.save` followed by
+`dataloupe convert`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from engine.exchange.importing.source import Source
 
 
 def read(path: Path, array: str | None = None) -> Source:
-    """One array of a `.npy`, `.npz` or `.safetensors`.
+    """Read one array of a `.npy`, `.npz` or `.safetensors` file.
 
     Args:
         path: The file.
-        array: Which array, where the file has several.
+        array: Name of the array, if the file has several.
 
     Raises:
-        ImportingError: It cannot be read as one matrix.
+        ImportingError: The file cannot be read, or it is not clear which array is meant.
     """
     name, matrix = open_matrix(path, array)
     return Source("dattri", [path], matrix, "train", {"array": name} if name else {})

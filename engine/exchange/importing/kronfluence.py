@@ -1,7 +1,8 @@
-"""kronfluence: `pairwise_scores.safetensors`, `[n_query, n_train]`, whole or one tensor a module.
+"""Read scores of kronfluence: `pairwise_scores.safetensors`, `[n_query, n_train]`.
 
-Held against kronfluence 1.0.1. A positive score means that training on the example lowers the
-measurement: it supports where the measurement is a loss, and opposes where it is a margin.
+The file holds one tensor for the whole model or one per module. Tested with kronfluence 1.0.1. A
+positive score means that training on the example lowers the measurement: the example supports if
+the measurement is a loss, and opposes if it is a margin.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ ALL_MODULES = "all_modules"
 
 
 def read(path: Path, array: str | None = None) -> Source:
-    """Pairwise scores; those of single modules are added up.
+    """Read pairwise scores. Scores of separate modules are added up.
 
     Args:
-        path: The file, its folder (`scores_NAME`), or the folder of an analysis with one of them.
-        array: Take the scores of this module alone.
+        path: The file, its folder (`scores_NAME`), or the folder of an analysis with one such
+            folder.
+        array: Read the scores of this module only.
 
     Raises:
-        ImportingError: There are no aggregated scores, or modules of different shapes.
+        ImportingError: There are no aggregated scores, or the modules differ in shape.
     """
     file = _scores_file(path) if path.is_dir() else path
     tensors = open_safetensors(file)
@@ -37,12 +39,15 @@ def read(path: Path, array: str | None = None) -> Source:
         name = pick(file, {name: matrix.shape for name, matrix in matrices.items()}, array)
         return _source(file, [matrices[name]], {**settings, "module": name})
     if not matrices:
-        raise ImportingError(f"{file} holds no scores.")
+        raise ImportingError(f"{file} does not hold any scores.")
     if ALL_MODULES in matrices:
         return _source(file, [matrices[ALL_MODULES]], settings)
     if len({matrix.shape for matrix in matrices.values()}) > 1:
         shapes = ", ".join(f"{name} {list(matrix.shape)}" for name, matrix in matrices.items())
-        raise ImportingError(f"{file} holds tensors that are no modules of one model: {shapes}.")
+        raise ImportingError(
+            f"{file} holds tensors of different shapes, which cannot be modules of one model: "
+            f"{shapes}. Choose one with --array."
+        )
     return _source(file, list(matrices.values()), {**settings, "modules": ", ".join(matrices)})
 
 
@@ -57,10 +62,12 @@ def _scores_file(folder: Path) -> Path:
         return found[0]
     if found:
         names = ", ".join(file.parent.name for file in found)
-        raise ImportingError(f"{folder} has several sets of scores ({names}); name one of them.")
+        raise ImportingError(
+            f"{folder} has several sets of scores ({names}); give the path of one of them."
+        )
     if any(folder.glob("pairwise_scores_data_partition*")):
         raise ImportingError(
-            f"{folder} has partitions that are not aggregated yet; kronfluence's "
-            "`aggregate_pairwise_scores` does that."
+            f"{folder} has partitions that are not aggregated. Call `aggregate_pairwise_scores` in "
+            "kronfluence first."
         )
-    raise ImportingError(f"{folder} has no {FILE}, which kronfluence writes.")
+    raise ImportingError(f"{folder} has no {FILE}, the file in which kronfluence saves scores.")

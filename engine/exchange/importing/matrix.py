@@ -1,7 +1,7 @@
-"""Matrices in files that other tools wrote, read a band at a time and never held whole.
+"""Read matrices from files of other tools, a band of rows at a time.
 
-`.npy` (whatever the file is called), `.npz` and `.safetensors`. Nothing is unpickled, and what a
-file says of itself is compared with its size before any of it is read.
+The formats are `.npy` (under any file name), `.npz` and `.safetensors`. Nothing is unpickled, and a
+file's header is checked against its size before its content is read.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ class Matrix:
     """A matrix in a file.
 
     Attributes:
-        shape: As the file says. Of any number of axes: whoever knows the study checks it.
-        major: The axis that lies in bands: 0 (rows), or 1 where an array is in Fortran order.
-        bands: (rows or columns of a band) → all bands in order, float32
-            `[at most so many, length of the other axis]`.
+        shape: The array's shape in the file. It may have any number of axes; the caller checks.
+        major: The axis that is cut into bands: 0 (rows), or 1 for an array in Fortran order.
+        bands: (size) → all bands in order, float32 `[at most size, length of the other axis]`.
     """
 
     shape: tuple[int, ...]
@@ -50,13 +49,13 @@ class Matrix:
 
 
 def summed(matrices: Sequence[Matrix]) -> Matrix:
-    """The sum of matrices of one shape and order; one alone is itself."""
+    """Return the sum of matrices of the same shape and order."""
     first = matrices[0]
 
     def bands(size: int) -> Iterator[np.ndarray]:
         others = [matrix.bands(size) for matrix in matrices[1:]]
         for total in first.bands(size):
-            for other in others:  # one at a time, so that the memory is that of two
+            for other in others:  # one at a time, so that only two bands are in memory
                 total += next(other)
             yield total
 
@@ -64,10 +63,10 @@ def summed(matrices: Sequence[Matrix]) -> Matrix:
 
 
 def pick(path: Path, shapes: Mapping[str, tuple[int, ...]], name: str | None) -> str:
-    """`name` if the file has it; for None the only one of its arrays that has two axes.
+    """Return `name` if the file has it; for None, the name of its only array with two axes.
 
     Raises:
-        ImportingError: There is no such array, or it is not clear which is meant.
+        ImportingError: There is no such array, or it is not clear which array is meant.
     """
     flat = [key for key, shape in shapes.items() if len(shape) == 2]
     if name is None and len(flat) == 1:
@@ -78,22 +77,25 @@ def pick(path: Path, shapes: Mapping[str, tuple[int, ...]], name: str | None) ->
     if name is not None:
         raise ImportingError(f"{path} has no array {name!r}; it holds {held}.")
     if not flat:
-        raise ImportingError(f"{path} holds no matrix, but {held}.")
-    raise ImportingError(f"{path} holds {held}; say with --array which of them are the scores.")
+        raise ImportingError(f"{path} does not hold a matrix; it holds {held}.")
+    raise ImportingError(f"{path} holds {held}; choose the scores with --array.")
 
 
 def open_matrix(path: Path, name: str | None = None) -> tuple[str, Matrix]:
-    """(name of the array, or "", matrix) of a `.npy`, `.npz` or `.safetensors` file.
+    """Open one array of a `.npy`, `.npz` or `.safetensors` file.
 
     Args:
         path: The file.
-        name: Of the array, where the file has several with two axes.
+        name: Name of the array, if the file has several with two axes.
+
+    Returns:
+        (name of the array, or "" for `.npy`; the matrix).
 
     Raises:
-        ImportingError: It cannot be read, or it is not clear which array is meant.
+        ImportingError: The file cannot be read, or it is not clear which array is meant.
     """
     if path.is_dir():
-        raise ImportingError(f"{path} is a folder; name a file.")
+        raise ImportingError(f"{path} is a folder; give the path of a file.")
     if path.suffix == ".npz":
         return open_npz(path, name)
     if path.suffix == ".safetensors":
@@ -102,8 +104,8 @@ def open_matrix(path: Path, name: str | None = None) -> tuple[str, Matrix]:
         return key, matrices[key]
     if path.suffix in _PICKLES:
         raise ImportingError(
-            f"{path} is a pickle, which could run code and is never read. "
-            f"`dataloupe convert {path}` makes a .safetensors of its tensors; import that."
+            f"{path} is a pickle, which could run code and is never read. Run `dataloupe convert "
+            f"{path}` and import the resulting .safetensors file."
         )
     return "", open_npy(path)
 
@@ -112,28 +114,30 @@ def open_matrix(path: Path, name: str | None = None) -> tuple[str, Matrix]:
 
 
 def open_npy(path: Path) -> Matrix:
-    """A `.npy` file.
+    """Open a `.npy` file.
 
     Raises:
-        ImportingError: It is another kind of file, holds objects, or is cut short.
+        ImportingError: It is another kind of file, holds objects, or is truncated.
     """
     with _opened(path) as file:
         shape, fortran, dtype = _npy_header(path, file)
-        promised = file.tell() + math.prod(shape) * dtype.itemsize
+        expected = file.tell() + math.prod(shape) * dtype.itemsize
     found = path.stat().st_size
-    if found != promised:
-        why = "it is cut short" if found < promised else "something was appended to it"
+    if found != expected:
+        why = "it is truncated" if found < expected else "something was appended to it"
         raise ImportingError(
-            f"{path} has {found:,} bytes where its header promises {promised:,}: {why}."
+            f"{path} has {found:,} bytes, but its header requires {expected:,}: {why}. Save the "
+            "scores again."
         )
     return _npy_matrix(path, (shape, fortran, dtype), lambda: path.open("rb"))
 
 
 def open_npz(path: Path, name: str | None = None) -> tuple[str, Matrix]:
-    """(name, array) of a `.npz` file: the one asked for, or the only one with two axes.
+    """Open the named array of a `.npz` file, or its only array with two axes; return both.
 
     Raises:
-        ImportingError: It is no `.npz`, is damaged, or it is not clear which array is meant.
+        ImportingError: It is not a `.npz` file or is damaged, or it is not clear which array is
+            meant.
     """
     _opened(path).close()
     headers = {}
@@ -143,37 +147,37 @@ def open_npz(path: Path, name: str | None = None) -> tuple[str, Matrix]:
                 with archive.open(member) as file:
                     headers[member.removesuffix(".npy")] = _npy_header(path, file)
     except _ZIP_ERRORS as error:
-        raise ImportingError(f"{path} is no whole .npz file: {error}.") from error
+        raise ImportingError(f"{path} is not a complete .npz file: {error}.") from error
     key = pick(path, {name: header[0] for name, header in headers.items()}, name)
     member = f"{key}.npy"
     return key, _npy_matrix(path, headers[key], lambda: zipfile.ZipFile(path).open(member))
 
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
-"""What a damaged, encrypted or exotically packed archive raises."""
+"""Exceptions for archives that are damaged, encrypted or compressed by an unsupported method."""
 
 _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 def _npy_header(path: Path, file: IO[bytes]) -> _Header:
-    """(shape, whether in Fortran order, dtype); leaves the file where the numbers begin."""
+    """Read (shape, whether in Fortran order, dtype), and stop where the numbers begin."""
     start = file.read(8)
     if not start.startswith(b"\x93NUMPY"):
-        raise ImportingError(f"{path} is no NumPy array{_what_it_is(start)}.")
+        raise ImportingError(f"{path} is not a NumPy array{_actual_kind(start)}.")
     readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     if start[6] not in readers:
-        raise ImportingError(f"{path} is no plain array of numbers (format {start[6]}).")
+        raise ImportingError(f"{path} is not a plain array of numbers (format {start[6]}).")
     try:
         shape, fortran, dtype = readers[start[6]](file)
     except ValueError as error:
-        raise ImportingError(f"{path}: its header is damaged.") from error
+        raise ImportingError(f"{path} has a damaged header. Save the scores again.") from error
     if dtype.hasobject:
         raise ImportingError(
             f"{path} holds Python objects, which could run code and are never unpickled; save "
             "plain numbers."
         )
     if dtype.kind not in _NUMBERS:
-        raise ImportingError(f"{path} holds {dtype}; scores are numbers.")
+        raise ImportingError(f"{path} holds {dtype}; scores must be real numbers.")
     return shape, bool(fortran), dtype
 
 
@@ -194,24 +198,26 @@ def _npy_matrix(path: Path, header: _Header, opened: Callable[[], IO[bytes]]) ->
 
 @dataclass(frozen=True)
 class Tensors:
-    """A `.safetensors` file: its tensors by name, and what else its header says."""
+    """The tensors of a `.safetensors` file by name, and the metadata of its header."""
 
     matrices: dict[str, Matrix]
     metadata: dict[str, str]
 
 
 def open_safetensors(path: Path) -> Tensors:
-    """All tensors of a `.safetensors` file.
+    """Open all tensors of a `.safetensors` file.
 
     Raises:
-        ImportingError: It is another kind of file, or its header does not fit its content.
+        ImportingError: It is another kind of file, or its header does not match its content.
     """
     with _opened(path) as file:
         start = file.read(8)
     try:
         entries, metadata, first = store.read_header(path)
     except StoreError as error:
-        raise ImportingError(f"{path} is no whole safetensors file{_what_it_is(start)}.") from error
+        raise ImportingError(
+            f"{path} is not a complete safetensors file{_actual_kind(start)}."
+        ) from error
     matrices = {name: _tensor(path, name, entry, first) for name, entry in entries.items()}
     return Tensors(matrices, {str(key): str(value) for key, value in metadata.items()})
 
@@ -221,16 +227,19 @@ def _tensor(path: Path, name: str, entry: Any, first: int) -> Matrix:
         shape, dtype = tuple(entry["shape"]), _SAFETENSORS.get(entry["dtype"])
         start, end = entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ImportingError(f"{path}: what it says of tensor {name!r} is damaged.") from error
+        raise ImportingError(f"{path}: the header entry of tensor {name!r} is damaged.") from error
     if dtype is None:
         raise ImportingError(
-            f"{path}: tensor {name!r} is {entry['dtype']}; scores are {', '.join(_SAFETENSORS)}."
+            f"{path}: tensor {name!r} is {entry['dtype']}; scores must be "
+            f"{', '.join(_SAFETENSORS)}."
         )
     sizes = (start, end, *shape)
     if not all(type(size) is int and size >= 0 for size in sizes) or (
         end - start != math.prod(shape) * dtype.itemsize
     ):
-        raise ImportingError(f"{path}: tensor {name!r} does not fill its place.")
+        raise ImportingError(
+            f"{path}: the shape of tensor {name!r} does not match its size in the file."
+        )
 
     def bands(size: int) -> Iterator[np.ndarray]:
         with path.open("rb") as file:
@@ -250,13 +259,14 @@ def _opened(path: Path) -> IO[bytes]:
         raise ImportingError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _what_it_is(start: bytes) -> str:
+def _actual_kind(start: bytes) -> str:
+    """End of an error sentence that identifies a file by its first bytes; empty if unknown."""
     if start.startswith(b"\x80"):
         return " but a pickle, which could run code and is never read"
     if start.startswith(b"PK"):
         return (
-            " but an archive: one of NumPy must be called .npz, and `dataloupe convert` turns one "
-            "of torch (.pt) into .safetensors"
+            " but an archive: rename a NumPy archive to .npz, or run `dataloupe convert` on a "
+            "torch archive (.pt)"
         )
     return ""
 
@@ -264,24 +274,24 @@ def _what_it_is(start: bytes) -> str:
 def _bands(
     path: Path, file: IO[bytes], length: int, width: int, dtype: np.dtype[Any], size: int
 ) -> Iterator[np.ndarray]:
-    """Read `length` rows of `width` numbers from where the file stands, `size` at a time."""
+    """Read `length` rows of `width` numbers from the current position, `size` rows at a time."""
     for first in range(0, length, size):
         yield _read(path, file, (min(size, length - first), width), dtype)
 
 
 def _read(path: Path, file: IO[bytes], shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
-    wanted = math.prod(shape) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     try:
-        content = file.read(wanted)
+        content = file.read(expected)
     except _ZIP_ERRORS as error:
         raise ImportingError(f"{path} is damaged: {error}.") from error
-    if len(content) < wanted:
-        raise ImportingError(f"{path} is cut short.")
+    if len(content) < expected:
+        raise ImportingError(f"{path} is truncated. Save the scores again.")
     return _as_float32(np.frombuffer(content, dtype)).reshape(shape)
 
 
 def _as_float32(numbers: np.ndarray) -> np.ndarray:
-    """A copy. What is too large for float32 becomes infinite."""
+    """Return a float32 copy. Numbers that are too large for float32 become infinite."""
     if numbers.dtype == _BFLOAT16:
         widened: np.ndarray = numbers.view("<u2").astype(np.uint32) << 16
         return widened.view(np.float32)

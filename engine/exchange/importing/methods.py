@@ -1,7 +1,7 @@
-"""Bring a score matrix made elsewhere into a study, as a method of one of its algorithms.
+"""Import the score matrix of another tool as a method of one of the study's algorithms.
 
-The matrix is streamed from its files into the study's shards, and ranked and indexed like scores
-of our own. Nothing is claimed of it that its tool did not say.
+The matrix is streamed from its files into the study's shards, then ranked and indexed like
+Dataloupe's own scores. Its badge states only what the tool recorded.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
 
 CODE = 1
-"""Raised whenever the same files would give other scores."""
-_CLEAR = 1.5
-"""So many times chance is no chance any more."""
+"""Increment when the same files would give other scores."""
+_ABOVE_CHANCE = 1.5
+"""A share counts as above chance from this multiple of it."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
-        method: Its name in the study, of `algorithm`.
-        was_there: The same scores had been imported before.
-        notes: What a person should know: how the axes were told apart, and whether the scores
-            look as if examples and signs were the study's.
+        algorithm: The algorithm whose predictions the scores attribute.
+        method: The method's name in the study.
+        was_there: Whether the same scores had been imported before.
+        notes: Notes for the user: how the axes were identified, and whether the order of the
+            examples and the signs look right.
     """
 
     algorithm: str
@@ -66,24 +67,25 @@ def import_scores(
     replace: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Imported:
-    """Import scores, then rank and index them. The study's data are read first if need be.
+    """Import scores, then rank and index them.
 
-    A second call with the same files goes on where the first was stopped.
+    The study's data are read first if necessary. An interrupted import resumes when it is called
+    again with the same files.
 
     Args:
-        kind: One of `engine.exchange.importing.KINDS`.
+        kind: A key of `engine.exchange.importing.KINDS`.
         path: A file or folder of that kind.
-        name: Of the method; None: the kind.
-        algorithm: Whose predictions the scores explain; None: the study's first.
-        array: Which array, module or experiment, where the files hold several.
-        rows: What a row of the matrix stands for, where the shape does not tell.
-        negate: Positive scores oppose; turn them round.
-        replace: Put them in place of other scores that were imported under this name.
-        on_progress: Called as the work goes on.
+        name: Name of the method; None: the kind.
+        algorithm: The algorithm whose predictions the scores attribute; None: the study's first.
+        array: Name of the array, module or experiment, if the files hold several.
+        rows: What a row of the matrix is, if the shape does not show it.
+        negate: Change all signs, because positive scores oppose in this tool.
+        replace: Replace other scores that were imported under this name.
+        on_progress: Called with the progress of the import.
 
     Raises:
-        ImportingError: The files cannot be used, do not fit the study, or the name is taken.
-        DataloupeError: No such algorithm; and what reading the data raises.
+        ImportingError: The files are unusable or do not match the study, or the name is taken.
+        DataloupeError: There is no such algorithm, or the data cannot be read.
     """
     report = on_progress or (lambda progress: None)
     if kind not in KINDS:
@@ -125,7 +127,7 @@ def import_scores(
 
 
 def remove_import(study: StudyReader, method: str, algorithm: str | None = None) -> None:
-    """Remove imported scores and what was made of them.
+    """Remove imported scores and everything computed from them.
 
     Raises:
         ImportingError: The algorithm has no imported scores of this name.
@@ -148,22 +150,24 @@ def _method_name(name: str) -> str:
     except ValueError as error:
         raise ImportingError(f"{name!r} cannot be the name of a method: {error}.") from error
     if name in OWN_METHODS:
-        raise ImportingError(f"{name!r} is a method of Dataloupe's own; choose another --name.")
+        raise ImportingError(
+            f"{name!r} is one of Dataloupe's own methods; choose another name with --name."
+        )
     return name
 
 
 def _is_there(
     study: StudyReader, algorithm: str, method: str, fingerprint: str, replace: bool
 ) -> bool:
-    """Whether these very scores are there. Other ones must be allowed to be replaced."""
+    """Whether the same scores exist. Raises ImportingError for others, unless they may go."""
     if not layout.method_file(study.root, algorithm, method).exists():
         return False
     if store.json_fingerprint(layout.method_file(study.root, algorithm, method)) == fingerprint:
         return True
     if not replace:
         raise ImportingError(
-            f"{algorithm} has other scores under the name {method!r}. Choose another --name, or "
-            "add --replace."
+            f"{algorithm} already has other scores under the name {method!r}. Choose another name "
+            "with --name, or add --replace."
         )
     return False
 
@@ -171,23 +175,26 @@ def _is_there(
 def _checked(
     blocks: Blocks, negate: bool, algorithm: str, report: Callable[[Progress], None]
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """The blocks as they are to be stored. All 0 is refused: it is what a failed run leaves."""
+    """Yield the blocks to store. Raises ImportingError if all scores are 0: a run that failed."""
     total = blocks.n_test * blocks.n_train
-    done, some = 0, False
+    done, any_nonzero = 0, False
     for tests, trains, block in blocks.read():
-        some = some or bool(block.any())
+        any_nonzero = any_nonzero or bool(block.any())
         yield tests, trains, -block if negate else block
         done += block.size
         report(Progress("import", algorithm, done, total))
-    if not some:
+    if not any_nonzero:
         raise ImportingError(
-            f"{blocks.source.path}: all scores are 0. Was the tool that made them run to its end?"
+            f"{blocks.source.path}: all scores are 0. Check that the tool that made them finished."
         )
 
 
 def _plausibility(study: StudyReader, algorithm: str, method: str) -> str:
-    """Whether strong scores go with labels. A shape cannot tell whether the tool saw the examples
-    in the study's order, or whether its positive scores support; this mostly does."""
+    """Describe how often the strongest scores connect examples of the same label.
+
+    A shape cannot show whether the tool saw the examples in the study's order, or whether positive
+    scores support. This comparison with chance usually does.
+    """
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
     top = read_top(study, algorithm, method)
     shares = {}
@@ -198,24 +205,25 @@ def _plausibility(study: StudyReader, algorithm: str, method: str) -> str:
         shares[sign] = float(same.mean()) if len(same) else 0.0
     frequencies = [pd.Series(labels[split]).value_counts(normalize=True) for split in SPLITS]
     chance = float((frequencies[0] * frequencies[1]).sum())
-    words = (
-        f"The strongest supporter has the label of its test example in {shares['support']:.0%} of "
-        f"cases, the strongest opposer in {shares['oppose']:.0%}; {chance:.0%} would be chance."
+    note = (
+        "The strongest supporting example has the test example's label in "
+        f"{shares['support']:.0%} of cases, the strongest opposing one in {shares['oppose']:.0%}; "
+        f"chance is {chance:.0%}."
     )
-    if shares["oppose"] > max(shares["support"], _CLEAR * chance):
-        words += " If positive scores oppose there, import them again with --negate --replace."
-    elif shares["support"] < min(_CLEAR * chance, 1):
-        words += " Did the tool see the examples in the order of this study?"
-    return words
+    if shares["oppose"] > max(shares["support"], _ABOVE_CHANCE * chance):
+        note += " If positive scores oppose in this tool, import again with --negate --replace."
+    elif shares["support"] < min(_ABOVE_CHANCE * chance, 1):
+        note += " Check that the tool saw the examples in the study's order."
+    return note
 
 
 def _badge(about: Import, method: str, kind: str) -> Mapping[str, Any]:
     label = method if about.tool is None or method == kind else f"{method} by {about.tool}"
     made = "" if about.tool is None else f", made by {about.tool}"
-    said = ", ".join(f"{name} {value}" for name, value in about.settings.items())
-    more = f" ({said}); nothing else" if said else "; nothing"
+    settings = ", ".join(f"{name} {value}" for name, value in about.settings.items())
+    known = f" ({settings}). Nothing else" if settings else ". Nothing"
     files = ", ".join(about.files)
     return {
         "method": f"{label}, imported",
-        "reason": f"Imported from {files}{made}{more} is known of how these scores were computed.",
+        "reason": f"Imported from {files}{made}{known} is known about how they were computed.",
     }

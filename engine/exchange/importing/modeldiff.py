@@ -1,5 +1,8 @@
-"""ModelDiff (MadryLab/modeldiff): scores for its API are `[n_test, n_train]`; the files published
-with the paper hold datamodels in a tensor `weight` the other way round."""
+"""Read scores of ModelDiff (MadryLab/modeldiff).
+
+Scores for its API are `[n_test, n_train]`. The files published with the paper hold datamodels
+`[n_train, n_test]` in a tensor `weight`.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ PUBLISHED = "weight"
 
 
 def read(path: Path, array: str | None = None) -> Source:
-    """One array of a `.npy`, `.npz` or `.safetensors` (the published .pt, converted).
+    """Read one array of a `.npy`, `.npz` or `.safetensors` file (published .pt files: converted).
 
     Args:
         path: The file.
-        array: Which array, where the file has several.
+        array: Name of the array, if the file has several.
 
     Raises:
-        ImportingError: It cannot be read as one matrix.
+        ImportingError: The file cannot be read, or it is not clear which array is meant.
     """
     name, matrix = open_matrix(path, array)
     rows: Rows = "train" if name == PUBLISHED else "test"

@@ -1,5 +1,7 @@
-"""A matrix of one's own: `.npy`, `.npz` or `.safetensors`. Its shape has to tell which axis is
-which, or its user."""
+"""Read any score matrix in a `.npy`, `.npz` or `.safetensors` file.
+
+The shape must show which axis is which, unless the user specifies it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ from engine.exchange.importing.source import Source
 
 
 def read(path: Path, array: str | None = None) -> Source:
-    """One array of a file.
+    """Read one array of a file.
 
     Args:
         path: The file.
-        array: Which array, where the file has several.
+        array: Name of the array, if the file has several.
 
     Raises:
-        ImportingError: It cannot be read as one matrix.
+        ImportingError: The file cannot be read, or it is not clear which array is meant.
     """
     name, matrix = open_matrix(path, array)
     return Source(None, [path], matrix, None, {"array": name} if name else {})

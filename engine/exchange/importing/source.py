@@ -1,4 +1,4 @@
-"""A score matrix made elsewhere, turned the study's way: `[n_test, n_train]`, a block at a time."""
+"""Orient the score matrix of another tool as `[n_test, n_train]`, and read it block by block."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from engine.exchange.importing.matrix import Matrix
 from engine.store.errors import ImportingError
 
 Rows = Literal["test", "train"]
-"""What a row of the matrix in the file stands for: a test or a training example."""
+"""Whether a row of the matrix in the file is a test or a training example."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader found.
+    """Scores that a reader found.
 
     Attributes:
-        tool: What made it, as people call it; None for files of one's own.
-        files: What the scores are read from; their digests are the scores' identity.
+        tool: Name of the tool that made them; None for the user's own files.
+        files: The files that hold the scores; their digests identify the scores.
         matrix: The scores.
-        rows: What the tool's format says a row stands for; None where it says nothing.
-        settings: What the tool says of how the scores were made, in its own words.
+        rows: What a row is in the tool's format; None if the format does not specify it.
+        settings: The tool's own record of how it computed the scores.
     """
 
     tool: str | None
@@ -38,15 +38,15 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """The file to name in a message."""
+        """The file to name in messages."""
         return self.files[0]
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A small JSON object that a tool left beside its scores; empty where there is none.
+    """Read the JSON object that a tool wrote next to its scores; empty if there is no such file.
 
     Raises:
-        ImportingError: It is no JSON object.
+        ImportingError: The file is not a JSON object.
     """
     if not path.exists():
         return {}
@@ -55,17 +55,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ImportingError(f"{path} cannot be read as JSON.") from error
     if not isinstance(content, dict):
-        raise ImportingError(f"{path} holds no JSON object.")
+        raise ImportingError(f"{path} does not hold a JSON object.")
     return content
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Scores `[n_test, n_train]`, read in the order in which they lie in the file.
+    """Scores `[n_test, n_train]`, read in the order of the file.
 
     Attributes:
-        rows: What a row of the file stands for.
-        note: What a person should know of how the axes were told apart; empty if nothing.
+        rows: What a row of the file is.
+        note: Note for the user on how the axes were identified; may be empty.
     """
 
     source: Source
@@ -78,7 +78,10 @@ class Blocks:
         return self.read()
 
     def read(self, memory_bytes: int = WORKING_BYTES) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Yield (test rows, training rows, their scores), float32, each score once.
+        """Yield (test rows, training rows, scores `[test rows, training rows]`), each score once.
+
+        Args:
+            memory_bytes: Memory that reading may use.
 
         Raises:
             ImportingError: A score is NaN or infinite, or the file is damaged.
@@ -86,14 +89,14 @@ class Blocks:
         matrix = self.source.matrix
         by_test = (self.rows == "test") == (matrix.major == 0)
         length, width = (self.n_test, self.n_train) if by_test else (self.n_train, self.n_test)
-        # A band is there twice, as it was read (8 bytes at most) and as float32.
+        # A band is in memory twice: as read (at most 8 bytes a number) and as float32.
         size = max(1, memory_bytes // (12 * width))
         for number, band in enumerate(matrix.bands(size)):
-            mine = slice(number * size, min((number + 1) * size, length))
+            rows = slice(number * size, min((number + 1) * size, length))
             if by_test:
-                tests, trains, block = mine, slice(0, width), band
+                tests, trains, block = rows, slice(0, width), band
             else:
-                tests, trains, block = slice(0, width), mine, band.T
+                tests, trains, block = slice(0, width), rows, band.T
             self._check_finite(block, tests.start, trains.start)
             yield tests, trains, block
 
@@ -103,21 +106,21 @@ class Blocks:
             row, column = np.argwhere(bad)[0]
             raise ImportingError(
                 f"{self.source.path}: the score of training row {train + column} for test row "
-                f"{test + row} is {block[row, column]}; all must be finite float32 numbers."
+                f"{test + row} is {block[row, column]}; all scores must be finite in float32."
             )
 
 
 def oriented(source: Source, n_test: int, n_train: int, rows: Rows | None = None) -> Blocks:
-    """Find out which axis of the file is which, and refuse what does not fit the study.
+    """Identify the axes of a matrix, and check that its shape matches the study.
 
     Args:
-        source: What a reader found.
-        n_test, n_train: Of the study.
-        rows: What a row stands for, as the user says; it overrules what the format says.
+        source: Scores that a reader found.
+        n_test, n_train: Numbers of test and training examples in the study.
+        rows: What a row is, as stated by the user; overrides the tool's format.
 
     Raises:
-        ImportingError: The shape fits the study in no way, only against what was said of the rows,
-            or in both ways with nothing said.
+        ImportingError: The shape does not match the study, contradicts `rows` or the tool's format,
+            or is square and neither specifies the rows.
     """
     shape = source.matrix.shape
     study = f"the study has {n_test:,} test and {n_train:,} training examples"
@@ -131,37 +134,37 @@ def oriented(source: Source, n_test: int, n_train: int, rows: Rows | None = None
         fits.append("test")
     if shape == (n_train, n_test):
         fits.append("train")
-    said = rows or source.rows
+    found = rows or source.rows
     if not fits:
         raise ImportingError(f"{source.path}: {_axes(shape, n_test, n_train)}; {study}.")
-    if said is None:
+    if found is None:
         if len(fits) == 2:
             raise ImportingError(
                 f"{source.path} is square ({shape[0]:,} × {shape[1]:,}), so its shape does not "
-                "tell which axis is which. Add --rows test if a row holds the scores of one test "
-                "example, or --rows train if of one training example."
+                "show which axis is which. Add --rows test if each row holds the scores of one "
+                "test example, or --rows train if each holds those of one training example."
             )
-        said = fits[0]
-    elif said not in fits:
-        who = "--rows says" if rows else f"{source.tool} writes"
+        found = fits[0]
+    elif found not in fits:
+        who = "--rows specifies" if rows else f"{source.tool} writes"
         raise ImportingError(
-            f"{source.path}: {_axes(shape, n_test, n_train)}, but {who} {said} examples as rows. "
-            f"If the file was transposed, add --rows {fits[0]}; else test and training data "
-            "may be exchanged."
+            f"{source.path}: {_axes(shape, n_test, n_train)}, but {who} {found} examples as rows. "
+            f"If the file was transposed, add --rows {fits[0]}; otherwise test and training data "
+            "may be swapped."
         )
     note = ""
-    if said == "train":
+    if found == "train":
         note = f"The file is [{n_train:,} training, {n_test:,} test] examples; it is transposed."
     if len(fits) == 2 and rows is None:
-        note = f"The matrix is square; its axes are taken as {source.tool} writes them. " + note
-    return Blocks(source, n_test, n_train, said, note.strip())
+        note = f"The matrix is square; its axes are read as {source.tool} writes them. {note}"
+    return Blocks(source, n_test, n_train, found, note.strip())
 
 
 def _axes(shape: tuple[int, ...], n_test: int, n_train: int) -> str:
-    """Which axis has which length, and what that is in the study."""
+    """Describe each axis by its length and what has that length in the study."""
     meanings = []
     for axis, length in zip(("rows", "columns"), shape, strict=True):
         names = [name for name, n in (("test", n_test), ("training", n_train)) if n == length]
-        what = f"as many as {' and '.join(names)} examples" if names else "which fits neither side"
+        what = f"as many as {' and '.join(names)} examples" if names else "which matches neither"
         meanings.append(f"{length:,} {axis} ({what})")
     return f"it has {' and '.join(meanings)}"

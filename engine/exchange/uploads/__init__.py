@@ -1,8 +1,9 @@
-"""Models that people upload to compare. They are hostile until proven otherwise: DESIGN section 8.
+"""Models that users upload for comparison. They are treated as hostile until they pass every check.
 
-header    what a safetensors file says of itself, read by us before anything is allocated
-match     which architecture its names and shapes are those of
-trial     loaded and tried, in a process with bounds on memory and time
-record    what is kept of an upload
-keeping   accept, list, rename, delete
+header    parse the header of a safetensors file before anything is allocated
+match     find the architecture with the same tensor names and shapes
+trial     load and run the model in a process with limited memory and time
+room      reserve disk space within the quota
+keeping   accept, rename, delete and expire uploads
+report    accuracy of an upload, and its differences from the study's model
 """

@@ -1,8 +1,8 @@
-"""The header of a safetensors file from a stranger, read by us before anything is allocated.
+"""Parse the header of an untrusted safetensors file before anything is allocated.
 
 The format: 8 bytes with the header's length, the header (JSON: name → dtype, shape, offsets), then
-the tensors' bytes. Whatever the header says is compared with the file's size; nothing behind it is
-read here. Importing this module imports neither torch nor safetensors.
+the tensors' bytes. All sizes in the header are checked against the file's size, and nothing after
+the header is read. Importing this module imports neither torch nor safetensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from engine.store.errors import UploadError
 
 MAX_HEADER = 2 * 2**20
-"""Bytes: some 15,000 tensors. Parsed JSON takes several times as much memory."""
+"""Bytes, enough for about 15,000 tensors. Parsed JSON takes several times as much memory."""
 MAX_TENSORS = 10_000
 MAX_DIMENSIONS = 8
 DTYPES = {
@@ -32,37 +32,41 @@ DTYPES = {
     "U8": 1,
     "BOOL": 1,
 }
-"""The dtypes that weights may have → bytes of a number."""
+"""Allowed dtypes → bytes per number."""
 
 _METADATA = "__metadata__"
 _KEYS = {"dtype", "shape", "data_offsets"}
-_CONVERT = "`dataloupe convert FILE`, on your own machine, makes safetensors of your own file."
-_OTHERS = (
+_CONVERT = "Convert your own file on your own machine with `dataloupe convert FILE`."
+_OTHER_FORMATS = (
     (b"PK\x03\x04", f"is a zip archive, perhaps a .pt file under another name. {_CONVERT}"),
     (b"PK\x05\x06", "is an empty zip archive."),
-    (b"\x93NUMPY", "is a NumPy array and no model."),
-    (b"\x89HDF", "is an HDF5 file; only safetensors are taken."),
-    (b"GGUF", "is a GGUF file; only safetensors are taken."),
-    (b"\x1f\x8b", "is compressed with gzip; only plain safetensors are taken."),
-    (b"BZh", "is compressed with bzip2; only plain safetensors are taken."),
-    (b"\xfd7zXZ", "is compressed with xz; only plain safetensors are taken."),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; only plain safetensors are taken."),
-    (b"\x7fELF", "is a program and no model."),
-    (b"MZ", "is a program and no model."),
-    (b"#!", "is a script and no model."),
-    (b"%PDF", "is a PDF and no model."),
-    (b"\x89PNG", "is a picture and no model."),
-    (b"\xff\xd8\xff", "is a picture and no model."),
+    (b"\x93NUMPY", "is a NumPy array, not a model."),
+    (b"\x89HDF", "is an HDF5 file; only safetensors files are accepted."),
+    (b"GGUF", "is a GGUF file; only safetensors files are accepted."),
+    (b"\x1f\x8b", "is compressed with gzip; only uncompressed safetensors files are accepted."),
+    (b"BZh", "is compressed with bzip2; only uncompressed safetensors files are accepted."),
+    (b"\xfd7zXZ", "is compressed with xz; only uncompressed safetensors files are accepted."),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "is compressed with zstd; only uncompressed safetensors files are accepted.",
+    ),
+    (b"\x7fELF", "is a program, not a model."),
+    (b"MZ", "is a program, not a model."),
+    (b"#!", "is a script, not a model."),
+    (b"%PDF", "is a PDF, not a model."),
+    (b"\x89PNG", "is a picture, not a model."),
+    (b"\xff\xd8\xff", "is a picture, not a model."),
 )
-"""How other files begin → what to say of them."""
+"""(first bytes of another format, end of the error sentence)."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the header says of one tensor.
+    """A tensor's entry in the header.
 
     Attributes:
-        first, last: Its bytes, counted from the header's end.
+        dtype: A key of `DTYPES`.
+        first, last: Its range of bytes, counted from the end of the header.
     """
 
     dtype: str
@@ -72,9 +76,9 @@ class Entry:
 
 
 def shown_name(name: str) -> str:
-    """A file's original name as text to show: no path, no control characters, at most 80 of them.
+    """A file's original name for display: no path, no control characters, at most 80 characters.
 
-    It is never a path of ours, and whoever puts it into HTML escapes it.
+    It is never used as a path. HTML must escape it.
     """
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     printable = "".join(letter for letter in last if letter.isprintable()).strip()
@@ -82,15 +86,16 @@ def shown_name(name: str) -> str:
 
 
 def read_header(path: Path, name: str, max_bytes: int) -> dict[str, Entry]:
-    """The tensors that a file promises, all of them within it.
+    """Read a file's tensor entries, and check that the tensors fill the file exactly.
 
     Args:
         path: The file.
-        name: What it is called in errors.
-        max_bytes: The largest file that is taken.
+        name: The file's name in error messages.
+        max_bytes: Size of the largest accepted file.
 
     Raises:
-        UploadError: It is no whole safetensors file, or a hostile one. One line, with `name`.
+        UploadError: The file is not a complete, well-formed safetensors file. The message is one
+            line that starts with `name`.
     """
     size = path.stat().st_size
     check_size(size, name, max_bytes)
@@ -100,59 +105,59 @@ def read_header(path: Path, name: str, max_bytes: int) -> dict[str, Entry]:
         (length,) = struct.unpack("<Q", start[:8])
         if length > size - 8:
             raise UploadError(
-                f"{name} is cut short or damaged: it has {size:,} bytes and promises a header of "
+                f"{name} is truncated or damaged: it has {size:,} bytes, but declares a header of "
                 f"{length:,}."
             )
         if length > MAX_HEADER:
             raise UploadError(
-                f"{name} has a header of {length:,} bytes; at most {MAX_HEADER:,} are read."
+                f"{name} has a header of {length:,} bytes; at most {MAX_HEADER:,} are accepted."
             )
         file.seek(8)
         text = file.read(length)
     header = _parse(text, name)
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise UploadError(f"{name} is damaged: its metadata are no texts by name.")
+        raise UploadError(f"{name} is damaged: its metadata is not a map from names to strings.")
     if not header:
-        raise UploadError(f"{name} holds no tensor.")
+        raise UploadError(f"{name} does not hold any tensors.")
     if len(header) > MAX_TENSORS:
         raise UploadError(
-            f"{name} holds {len(header):,} tensors; at most {MAX_TENSORS:,} are taken."
+            f"{name} holds {len(header):,} tensors; at most {MAX_TENSORS:,} are accepted."
         )
     entries = {key: _entry(name, key, value) for key, value in header.items()}
-    _check_places(entries, size - 8 - length, name)
+    _check_ranges(entries, size - 8 - length, name)
     return entries
 
 
 def check_size(size: int, name: str, max_bytes: int) -> None:
-    """Refuse a file that is too large, before anything of it is read or copied."""
+    """Raise UploadError if a file is too large, before any of it is read or copied."""
     if size > max_bytes:
         raise UploadError(
-            f"{name} has {size / 2**20:,.0f} MiB; at most {max_bytes / 2**20:,.0f} MiB are taken "
-            "(`max_mib` under [uploads] in study.toml)."
+            f"{name} has {size / 2**20:,.0f} MiB; at most {max_bytes / 2**20:,.0f} MiB are "
+            "accepted (`max_mib` under [uploads] in study.toml)."
         )
 
 
 def quoted(tensor: str) -> str:
-    """A tensor's name for an error: short, on one line."""
+    """A tensor's name for an error message, shortened and on one line."""
     text = repr(tensor)
     return text if len(text) <= 60 else text[:57] + "…'"
 
 
 def _check_start(start: bytes, name: str) -> None:
-    for magic, what in _OTHERS:
+    for magic, what in _OTHER_FORMATS:
         if start.startswith(magic):
             raise UploadError(f"{name} {what}")
-    # A header's length may begin with a pickle's first byte, so look where the header is, too.
+    # A header's length may begin with the same byte as a pickle, so check the header's start too.
     if start[:1] == b"\x80" and start[8:9] != b"{":
         raise UploadError(
             f"{name} is a pickle (a .pt or .pkl file), which could run code and is never read. "
             f"{_CONVERT}"
         )
     if len(start) < 9:
-        raise UploadError(f"{name} is {'empty' if not start else 'cut short'}.")
+        raise UploadError(f"{name} is {'empty' if not start else 'truncated'}.")
     if start[8:9] != b"{":
-        raise UploadError(f"{name} is no safetensors file.")
+        raise UploadError(f"{name} is not a safetensors file.")
 
 
 def _parse(text: bytes, name: str) -> dict[str, Any]:
@@ -167,50 +172,52 @@ def _parse(text: bytes, name: str) -> dict[str, Any]:
             refuse(f"its header has the key {quoted(twice)} twice")
         return found
 
-    def no_number(constant: str) -> NoReturn:
+    def refuse_constant(constant: str) -> NoReturn:
         refuse(f"its header holds {constant}")
 
     try:
         header = json.loads(
-            text.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_number
+            text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse_constant
         )
     except UnicodeDecodeError:
-        refuse("its header is no UTF-8 text")
+        refuse("its header is not UTF-8 text")
     except (ValueError, RecursionError):
-        refuse("its header is no JSON")
+        refuse("its header is not JSON")
     if not isinstance(header, dict):
-        refuse("its header is no JSON object")
+        refuse("its header is not a JSON object")
     return header
 
 
 def _entry(name: str, key: str, value: Any) -> Entry:
     what = f"{name}: tensor {quoted(key)}"
     if not key or len(key) > 512 or not key.isprintable():
-        raise UploadError(f"{what} has a name that no model's tensor has.")
+        raise UploadError(f"{what} has an invalid name: empty, too long or not printable.")
     if not isinstance(value, dict) or set(value) != _KEYS:
-        raise UploadError(f"{what} is damaged: it must say dtype, shape and data_offsets alone.")
+        raise UploadError(
+            f"{what} is damaged: its entry must have exactly dtype, shape and data_offsets."
+        )
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise UploadError(
-            f"{what} has the dtype {quoted(str(dtype))}; taken are {', '.join(DTYPES)}."
+            f"{what} has dtype {quoted(str(dtype))}; accepted are {', '.join(DTYPES)}."
         )
     if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise UploadError(
-            f"{what} has no usable shape: at most {MAX_DIMENSIONS} whole numbers from 0 on."
+            f"{what} has an invalid shape: it must be at most {MAX_DIMENSIONS} integers, 0 or more."
         )
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise UploadError(f"{what} has no usable data_offsets.")
-    needed, place = math.prod(shape) * DTYPES[dtype], offsets[1] - offsets[0]
-    if needed != place:
+        raise UploadError(f"{what} has invalid data_offsets: they must be its first and last byte.")
+    needed, given = math.prod(shape) * DTYPES[dtype], offsets[1] - offsets[0]
+    if needed != given:
         raise UploadError(
-            f"{what} is {dtype} of shape {_short(shape)}, {_bytes(needed)}, in a place of "
-            f"{_bytes(place)}."
+            f"{what} is {dtype} of shape {_short(shape)}, which takes {_bytes(needed)}, but its "
+            f"data_offsets span {_bytes(given)}."
         )
     return Entry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
 def _are_sizes(numbers: Any) -> bool:
-    """Whether it is a list of whole numbers from 0 up to 2^63. JSON's true is no number."""
+    """Whether the value is a list of integers from 0 to 2^63 − 1. JSON's true is not an integer."""
     return isinstance(numbers, list) and all(
         type(number) is int and 0 <= number < 2**63 for number in numbers
     )
@@ -221,19 +228,19 @@ def _short(shape: list[int]) -> str:
 
 
 def _bytes(size: int) -> str:
-    return f"{size:,} bytes" if size < 2**63 else "more bytes than can be"
+    return f"{size:,} bytes" if size < 2**63 else "more than 2^63 bytes"
 
 
-def _check_places(entries: dict[str, Entry], data_bytes: int, name: str) -> None:
-    """Tensors must lie one behind the other and fill the file."""
+def _check_ranges(entries: dict[str, Entry], data_bytes: int, name: str) -> None:
+    """Check that the tensors' byte ranges are contiguous and fill the file."""
     end = 0
     for key, entry in sorted(entries.items(), key=lambda item: (item[1].first, item[1].last)):
         if entry.first != end:
             how = "overlaps another" if entry.first < end else "leaves a gap before it"
-            raise UploadError(f"{name}: tensor {quoted(key)} {how}; tensors must lie in line.")
+            raise UploadError(f"{name}: tensor {quoted(key)} {how}; tensors must be contiguous.")
         end = entry.last
     if end != data_bytes:
-        how = "is cut short" if end > data_bytes else "has something appended to it"
+        how = "is truncated" if end > data_bytes else "has something appended to it"
         raise UploadError(
-            f"{name} {how}: its tensors take {_bytes(end)} and it has {data_bytes:,}."
+            f"{name} {how}: its tensors take {_bytes(end)}, but it has {data_bytes:,}."
         )

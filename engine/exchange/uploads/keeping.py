@@ -1,11 +1,10 @@
-"""Accept uploads, and list, rename and delete what was accepted.
+"""Accept, rename, delete and expire uploads.
 
     upload = accept(study, [Given("mine.safetensors", file)], name="With augmentation")
-    study.predictions("test", upload.id)     # once `engine.applications.modeldiff.job` has
-    computed them
 
-A file is copied into a folder of its own inside `uploads/`, checked there, and moved to its SHA-256
-once everything about the ensemble is right; so a refused upload leaves nothing behind.
+Files are copied to a temporary folder inside `uploads/` and checked there. Only when the whole
+ensemble has passed are they moved to names made of their SHA-256, so a refused upload leaves
+nothing behind.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Given:
-    """A file as somebody gave it.
+    """A file to upload.
 
     Attributes:
-        name: What they call it. Never used as a path.
+        name: Its owner's name for it. Never used as a path.
         content: Its bytes, open for reading and seeking.
     """
 
@@ -56,34 +55,35 @@ def accept(
     architecture: str | None = None,
     worker: KeptWorker | None = None,
 ) -> Upload:
-    """Check files from a stranger, and keep them as one learning algorithm of the study.
+    """Check untrusted files, and keep them as one learning algorithm of the study.
 
     Args:
-        study: With its data built.
-        given: One checkpoint or more, of one architecture.
-        name: What to call it; by default the first file's name.
-        who: Who gives it.
-        architecture: A built-in, or one of the study's spec; None: recognised.
-        worker: Where to try the files out; None: a process of their own.
+        study: A study with its data built.
+        given: One or more checkpoints of one architecture.
+        name: Display name; the first file's name if empty.
+        who: The user who uploads them.
+        architecture: A built-in, or one of the study's spec; None: detect it.
+        worker: The worker in which to try out the files; None: a new process.
 
     Returns:
-        What is kept. The same files again are what they were before.
+        The stored upload. The same files give the upload that already exists.
 
     Raises:
-        UploadError: A file is refused, in one line. Nothing is kept.
+        UploadError: A file is refused; nothing is stored. The message is one line.
+        StoreError: The study has no data yet.
     """
     if not study.has_data:
         raise StoreError(
-            f"{study.root} has no data yet to try a model on. `dataloupe build {study.root}` "
-            "reads them."
+            f"{study.root} has no data yet to try a model on. Run `dataloupe build {study.root}` "
+            "first."
         )
     spec = study.spec.uploads
     expire(study)
     if not given:
-        raise UploadError("No file was given; upload at least one .safetensors.")
+        raise UploadError("No file was given. Upload at least one .safetensors file.")
     if len(given) > spec.max_files:
         raise UploadError(
-            f"{len(given):,} files were given; at most {spec.max_files:,} are taken as one upload "
+            f"{len(given):,} files were given; one upload may have at most {spec.max_files:,} "
             "(`max_files` under [uploads] in study.toml)."
         )
     largest = spec.max_mib * 2**20
@@ -92,7 +92,7 @@ def accept(
         for one, path in zip(given, paths, strict=True):
             files.append(_copy(one, path, largest))
             read_header(path, files[-1].name, largest)
-        _check_each_once(files)
+        _check_distinct(files)
         named = tuple((path, file.name) for path, file in zip(paths, files, strict=True))
         trial = Trial(study.root, named, architecture)
         found = _try(study, trial, worker)
@@ -126,7 +126,7 @@ def accept_files(
     architecture: str | None = None,
     worker: KeptWorker | None = None,
 ) -> Upload:
-    """`accept` of files on this machine. Raises UploadError where one cannot be read, too."""
+    """Call `accept` on files of this machine. Also raises UploadError if one cannot be read."""
     with contextlib.ExitStack() as opened:
         given = []
         for path in files:
@@ -138,7 +138,7 @@ def accept_files(
 
 
 def rename(study: StudyReader, upload: str, name: str) -> Upload:
-    """Call an upload something else."""
+    """Change an upload's display name. Raises UploadError if the name is empty."""
     if not _text(name):
         raise UploadError("An upload's name cannot be empty.")
     with locked(study):
@@ -148,13 +148,17 @@ def rename(study: StudyReader, upload: str, name: str) -> Upload:
 
 
 def delete(study: StudyReader, upload: str) -> None:
-    """Remove an upload, its files that no other upload has, and all that was computed of it."""
+    """Remove an upload, all files that only it uses, and everything computed for it."""
     with locked(study):
         _delete(study, resolve_upload(study, upload))
 
 
 def expire(study: StudyReader, now: datetime | None = None) -> list[Upload]:
-    """Remove uploads that are older than `keep_days`, and what interrupted uploads left."""
+    """Remove uploads older than `keep_days`, and leftovers of interrupted ones; return the former.
+
+    Args:
+        now: The current time; None: the clock's.
+    """
     if layout.uploads_folder(study.root).exists():
         with locked(study):
             remove_left_behind(study)
@@ -171,8 +175,8 @@ def expire(study: StudyReader, now: datetime | None = None) -> list[Upload]:
     return old
 
 
-def forget(study: StudyReader, upload: str) -> None:
-    """Remove all that was computed of an upload, by its id."""
+def remove_results(study: StudyReader, upload: str) -> None:
+    """Remove everything computed for an upload, given its id."""
     shutil.rmtree(layout.algorithm_folder(study.root, upload), ignore_errors=True)
     for path in layout.comparison_files(study.root):
         about = store.read_json(path)
@@ -188,7 +192,7 @@ def forget(study: StudyReader, upload: str) -> None:
 
 def _delete(study: StudyReader, upload: Upload) -> None:
     layout.upload_file(study.root, upload.id).unlink(missing_ok=True)
-    forget(study, upload.id)
+    remove_results(study, upload.id)
     still = {file.sha256 for other in study.uploads.values() for file in other.files}
     for file in upload.files:
         if file.sha256 not in still:
@@ -202,7 +206,7 @@ def _size(given: Given, max_bytes: int) -> int:
 
 
 def _copy(given: Given, path: Path, max_bytes: int) -> UploadedFile:
-    """Copy what was given, never more than is taken, and its SHA-256."""
+    """Copy a file, but at most `max_bytes` of it, and compute its SHA-256."""
     name = shown_name(given.name)
     given.content.seek(0)
     digest = hashlib.sha256()
@@ -215,18 +219,19 @@ def _copy(given: Given, path: Path, max_bytes: int) -> UploadedFile:
     return UploadedFile(digest.hexdigest(), path.stat().st_size, name)
 
 
-def _check_each_once(files: Sequence[UploadedFile]) -> None:
+def _check_distinct(files: Sequence[UploadedFile]) -> None:
     seen: dict[str, str] = {}
     for file in files:
         if file.sha256 in seen:
             raise UploadError(
-                f"{seen[file.sha256]} and {file.name} are the same file; a checkpoint counts once."
+                f"{seen[file.sha256]} and {file.name} are the same file; upload each checkpoint "
+                "once."
             )
         seen[file.sha256] = file.name
 
 
 def _try(study: StudyReader, trial: Trial, worker: KeptWorker | None) -> Architecture:
-    """Whatever goes wrong there is one line here."""
+    """Try out the files in a worker. Any failure of the worker becomes a one-line UploadError."""
     own = worker or trial_worker(study)
     try:
         return own.call(try_out, trial, study.spec.uploads.seconds)
@@ -240,7 +245,7 @@ def _try(study: StudyReader, trial: Trial, worker: KeptWorker | None) -> Archite
 
 
 def trial_worker(study: StudyReader) -> KeptWorker:
-    """A worker for strangers' models, as bounded as study.toml says. End it when done."""
+    """Return a worker for untrusted models with the limits of study.toml. End it after use."""
     memory = study.spec.uploads.memory_mib * 2**20
     return KeptWorker(threads=1, memory_bytes=memory, idle_seconds=60, waiting_seconds=60)
 

@@ -1,7 +1,7 @@
-"""Which architecture uploaded weights are of, by the names and shapes that their header promises.
+"""Find the architecture of uploaded weights by the tensor names and shapes in their header.
 
-Architectures come from the registry of built-ins or from the study's own spec; no upload names
-code. Nothing is allocated for them here.
+Architectures come from the built-in registry or from the study's spec: an upload cannot name code.
+No tensors are allocated here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from engine.store.spec import AlgorithmSpec
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-_ALIKE = 0.5
-"""Share of names in common from which on weights are taken for an architecture's, if wrong ones."""
+_SIMILAR = 0.5
+"""With a larger share of names in common, an error explains the mismatch with that architecture."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture with its options, as study.toml would have them."""
+    """An architecture with its options, as in study.toml."""
 
     name: str
     options: dict[str, Any]
@@ -40,57 +40,59 @@ def match(
     name: str,
     dataset: Dataset,
     algorithms: Mapping[str, AlgorithmSpec],
-    asked: str | None = None,
+    requested: str | None = None,
 ) -> Architecture:
-    """Find the architecture whose names and shapes are exactly these.
+    """Find the architecture with exactly the names and shapes of a file.
 
     Args:
         entries: The file's header.
-        name: What the file is called in errors.
-        dataset: The study's data, which say shapes of inputs and number of classes.
-        algorithms: Of the study's own spec; their architectures are tried first.
-        asked: The architecture that the user named: a built-in, or one of the study's spec.
+        name: The file's name in error messages.
+        dataset: The study's data, which determine the input shape and the number of classes.
+        algorithms: The algorithms of the study's spec; their architectures are tried first.
+        requested: The architecture that the user chose, a built-in or one of the study's spec;
+            None: try all.
 
     Raises:
-        UploadError: It is none of them, with what does not fit; or one that no upload may name.
+        UploadError: No architecture matches, or uploads may not use the requested one.
     """
     shapes = {key: entry.shape for key, entry in entries.items()}
     known = [Architecture(s.architecture, s.architecture_options) for s in algorithms.values()]
     allowed = sorted({*ARCHITECTURES, *(architecture.name for architecture in known)})
-    if asked is not None and asked not in allowed:
+    if requested is not None and requested not in allowed:
         raise UploadError(
-            f"{name}: architecture {quoted(asked)} is neither a built-in nor one of this study; "
-            f"take {', '.join(allowed)}."
+            f"{name}: architecture {quoted(requested)} is neither a built-in nor one of this "
+            f"study; choose one of {', '.join(allowed)}."
         )
-    misfits: list[tuple[float, str]] = []  # (share of names in common, what does not fit)
+    mismatches: list[tuple[float, str]] = []  # (share of names in common, what does not match)
     for candidate in _candidates(known, shapes):
-        if asked not in (None, candidate.name):
+        if requested not in (None, candidate.name):
             continue
         try:
-            wanted = state_shapes(
+            expected = state_shapes(
                 candidate.name, candidate.options, dataset.encoding, len(dataset.classes)
             )
-        except SpecError as error:  # sizes that it cannot have, or inputs of another kind
-            misfits.append((0.0, str(error)))
+        except SpecError as error:  # impossible sizes, or another kind of input
+            mismatches.append((0.0, str(error)))
             continue
-        why = misfit(shapes, wanted, candidate, len(dataset.classes))
-        if why is None:
+        reason = mismatch(shapes, expected, candidate, len(dataset.classes))
+        if reason is None:
             return candidate
-        common = len(set(shapes) & set(wanted)) / max(len(shapes), len(wanted))
-        misfits.append((common, why))
-    nearest = max(misfits, key=lambda found: found[0], default=(0.0, ""))
-    if nearest[0] > _ALIKE or (asked is not None and misfits):
-        raise UploadError(f"{name} does not fit: {nearest[1]}")
-    kind = f"not of {asked}" if asked else "of no architecture known here"
+        common = len(set(shapes) & set(expected)) / max(len(shapes), len(expected))
+        mismatches.append((common, reason))
+    nearest = max(mismatches, key=lambda found: found[0], default=(0.0, ""))
+    if nearest[0] > _SIMILAR or (requested is not None and mismatches):
+        raise UploadError(f"{name} does not match: {nearest[1]}")
+    which = f"the architecture {requested}" if requested else "any known architecture"
     raise UploadError(
-        f"{name} is {kind}: it has {len(shapes):,} tensors such as "
-        f"{_first([quoted(key) for key in shapes])}. Known are {', '.join(allowed)}; others can be "
-        "added to study.toml. (`dataloupe convert FILE` takes off what wrappers put before names.)"
+        f"{name} does not match {which}: it has {len(shapes):,} tensors such as "
+        f"{_first([quoted(key) for key in shapes])}. Known architectures are "
+        f"{', '.join(allowed)}; add others to study.toml. If a wrapper added prefixes to the "
+        "names, remove them with `dataloupe convert FILE`."
     )
 
 
 def _candidates(known: list[Architecture], shapes: Shapes) -> Iterator[Architecture]:
-    """The study's own architectures, then the built-ins with the options that the shapes say."""
+    """Yield the study's architectures, then the built-ins with options guessed from the shapes."""
     yield from known
     for name in ARCHITECTURES:
         options = guess_options(name, shapes)
@@ -100,15 +102,17 @@ def _candidates(known: list[Architecture], shapes: Shapes) -> Iterator[Architect
                 yield guessed
 
 
-def misfit(found: Shapes, wanted: Shapes, architecture: Architecture, n_classes: int) -> str | None:
-    """What is wrong with these names and shapes, in one sentence; None where all is right."""
-    missing = [quoted(key) for key in wanted if key not in found]
-    extra = [quoted(key) for key in found if key not in wanted]
+def mismatch(
+    found: Shapes, expected: Shapes, architecture: Architecture, n_classes: int
+) -> str | None:
+    """Describe in one sentence how names or shapes differ; None if they do not."""
+    missing = [quoted(key) for key in expected if key not in found]
+    extra = [quoted(key) for key in found if key not in expected]
     if missing or extra:
-        parts = [f"{_first(missing)} missing"] if missing else []
-        parts += [f"{_first(extra)} not known to it"] if extra else []
-        return f"as {architecture}, it has {' and '.join(parts)}."
-    wrong = {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}
+        parts = [f"lacks {_first(missing)}"] if missing else []
+        parts += [f"has the unknown {_first(extra)}"] if extra else []
+        return f"compared with {architecture}, it {' and '.join(parts)}."
+    wrong = {key: (found[key], expected[key]) for key in expected if found[key] != expected[key]}
     if not wrong:
         return None
     classes = {
@@ -118,7 +122,7 @@ def misfit(found: Shapes, wanted: Shapes, architecture: Architecture, n_classes:
     }
     key, (theirs, ours) = next(iter(wrong.items()))
     if len(classes) == 1 and all(ours[:1] == (n_classes,) for _, ours in wrong.values()):
-        return f"it tells {classes.pop():,} classes apart, and this study has {n_classes:,}."
+        return f"it has {classes.pop():,} classes, but this study has {n_classes:,}."
     if theirs == ours[::-1]:
         return f"{quoted(key)} is transposed: {list(theirs)} where {architecture} has {list(ours)}."
     return f"{quoted(key)} is {list(theirs)} where {architecture} has {list(ours)}."

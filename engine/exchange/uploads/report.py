@@ -1,7 +1,7 @@
-"""The quick report of an upload: how good it is, and where it and the study's model differ.
+"""The quick report of an upload: its accuracy, and where it and the study's model differ.
 
-It is there in seconds, before anything long is begun. It runs in a worker, as does
-`engine.exchange.uploads.trial`.
+It takes seconds and needs no attribution. It runs in a worker, as `engine.exchange.uploads.trial`
+does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_DIFFERENCES = 1000
 
 @dataclass(frozen=True)
 class Request:
-    """Of which upload to report, beside which algorithm of the study."""
+    """A request to compare an upload with an algorithm of the study."""
 
     root: Path
     upload: str
@@ -34,18 +34,20 @@ class Request:
 
 @dataclass(frozen=True)
 class QuickReport:
-    """What an upload says of the study's test examples.
+    """An upload's predictions on the study's test examples, compared with an algorithm's.
 
     Attributes:
-        checkpoints: How many its answers are the mean of.
-        accuracy: Share of test examples that it predicts rightly.
-        by_class: The same of each class that has test examples, by name.
-        against: The algorithm of the study it is compared with.
-        their_accuracy, their_by_class: The same of that one; None while it has no predictions.
-        agreement: Share of test examples that both predict alike.
-        differing: How many they predict differently.
-        rows: Those test rows, the surest differences first; at most `MOST_DIFFERENCES`.
-        predicted, their_predicted: The class each predicts of `rows`.
+        upload: The upload's id.
+        checkpoints: Number of checkpoints whose probabilities are averaged.
+        accuracy: Share of test examples that the upload predicts correctly.
+        by_class: Accuracy on each class that has test examples, by class name.
+        against: The algorithm of the study to compare with.
+        their_accuracy, their_by_class: The algorithm's accuracies; None if it has no predictions.
+        agreement: Share of test examples with the same predicted class; None likewise.
+        differing: Number of test examples with different predicted classes.
+        rows: Test rows with different predictions, highest summed confidence first; at most
+            `MOST_DIFFERENCES`.
+        predicted, their_predicted: The predicted classes of `rows`.
     """
 
     upload: str
@@ -66,10 +68,10 @@ class QuickReport:
 
 
 def quick_report(request: Request) -> QuickReport:
-    """Run an upload over the test examples and compare.
+    """Run an upload on the test examples and compare its predictions.
 
     Raises:
-        UploadError: It is gone, or no longer loads.
+        UploadError: The upload no longer exists or no longer loads.
     """
     write_no_file()
     study = StudyReader.open(request.root)
@@ -97,14 +99,14 @@ def quick_report(request: Request) -> QuickReport:
         return QuickReport(**found, differing=0, rows=[], predicted=[], their_predicted=[])
     theirs = read_predictions(study, "test", against)
     their_predicted = theirs["predicted"].to_numpy()
-    right = theirs["correct"].to_numpy()
+    correct = theirs["correct"].to_numpy()
     differ = np.flatnonzero(predicted != their_predicted)
-    sureness = probabilities.max(axis=1) + theirs["confidence"].to_numpy()
-    rows = differ[np.argsort(-sureness[differ], kind="stable")][:MOST_DIFFERENCES]
+    confidence = probabilities.max(axis=1) + theirs["confidence"].to_numpy()
+    rows = differ[np.argsort(-confidence[differ], kind="stable")][:MOST_DIFFERENCES]
     return QuickReport(
         **found,
-        their_accuracy=float(right.mean()),
-        their_by_class=_by_class(right, labels, study.dataset.classes),
+        their_accuracy=float(correct.mean()),
+        their_by_class=_by_class(correct, labels, study.dataset.classes),
         agreement=float((predicted == their_predicted).mean()),
         differing=len(differ),
         rows=rows.tolist(),
@@ -113,5 +115,7 @@ def quick_report(request: Request) -> QuickReport:
     )
 
 
-def _by_class(right: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, float]:
-    return {name: float(right[labels == name].mean()) for name in classes if (labels == name).any()}
+def _by_class(correct: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, float]:
+    return {
+        name: float(correct[labels == name].mean()) for name in classes if (labels == name).any()
+    }

@@ -1,4 +1,4 @@
-"""Room for uploads: what is kept, and what arrives, never take more than the quota together."""
+"""Disk space of uploads: kept files and arriving files together never exceed the quota."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from engine.study.reader import StudyReader
 
 _INCOMING = ".incoming-"
 _ALIVE = "alive"
-"""Locked by whoever fills the folder it lies in; so what nobody locks was left behind."""
+"""Locked by the process that fills its folder, so a folder without that lock was left behind."""
 
 
 def used_bytes(study: StudyReader) -> int:
-    """Bytes of all files that are kept."""
+    """Total size of the kept files, in bytes."""
     return _sizes(layout.uploaded_weights_files(study.root))
 
 
 @contextlib.contextmanager
 def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
-    """Files of these sizes to write over, in a folder of their own; gone at the end unless moved.
+    """Reserve temporary files of these sizes, to be overwritten and moved; the rest is removed.
 
     Raises:
-        UploadError: There is no room for them beside what is kept and what is arriving.
+        UploadError: Together with kept and arriving files, they would exceed the quota.
     """
     with locked(study):
         remove_left_behind(study)
@@ -39,7 +39,7 @@ def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
         paths = [folder / f"{number}.safetensors" for number in range(len(sizes))]
         for path, size in zip(paths, sizes, strict=True):
             with path.open("wb") as file:
-                file.truncate(size)  # Takes no space yet, and is counted as if it did.
+                file.truncate(size)  # a sparse file: its full size counts, but takes no space yet
     try:
         yield paths
     finally:
@@ -48,17 +48,17 @@ def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
 
 
 def remove_left_behind(study: StudyReader) -> None:
-    """Remove what interrupted uploads left. Only while `locked`."""
+    """Remove the folders of interrupted uploads. Call this only while holding `locked`."""
     for folder in layout.uploads_folder(study.root).glob(f"{_INCOMING}*"):
-        done_with = contextlib.suppress(FileNotFoundError, BlockingIOError)  # or being filled
-        with done_with, (folder / _ALIVE).open() as alive:
+        unless_in_use = contextlib.suppress(FileNotFoundError, BlockingIOError)
+        with unless_in_use, (folder / _ALIVE).open() as alive:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
 def locked(study: StudyReader) -> Iterator[None]:
-    """One at a time changes the list of uploads. A build need not wait, nor be waited for."""
+    """Hold the lock on the list of uploads, which is separate from the lock of a build."""
     layout.uploads_folder(study.root).mkdir(exist_ok=True)
     with (layout.uploads_folder(study.root) / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -70,17 +70,17 @@ def _check_quota(study: StudyReader, more: int) -> None:
     arriving = _sizes(layout.uploads_folder(study.root).glob(f"{_INCOMING}*/*"))
     quota = study.spec.uploads.quota_mib * 2**20
     if used + arriving + more > quota:
-        others = f", others that arrive just now {_mib(arriving)}" if arriving else ""
+        others = f", others that are arriving now use {_mib(arriving)}" if arriving else ""
         raise UploadError(
-            f"No room: uploads take {_mib(used)} of {_mib(quota)} MiB{others}, and this needs "
-            f"{_mib(more)} more. Delete some, or raise `quota_mib` under [uploads]."
+            f"No space: uploads use {_mib(used)} of {_mib(quota)} MiB{others}, and this one needs "
+            f"{_mib(more)} more. Delete some, or raise `quota_mib` under [uploads] in study.toml."
         )
 
 
 def _sizes(paths: Iterator[Path] | Sequence[Path]) -> int:
     total = 0
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # deleted just now
+        with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
             total += path.stat().st_size
     return total
 

@@ -1,8 +1,7 @@
-"""Try uploaded checkpoints: which architecture, strict load, all finite, one forward pass.
+"""Try out uploaded checkpoints: find their architecture, load them strictly, run a forward pass.
 
-These functions run in a worker process with bounds on memory and time
-(`engine.running.kept_worker`), which
-may write no file.
+These functions run in a worker process with limited memory and time (`engine.running.kept_worker`),
+which cannot write files.
 """
 
 from __future__ import annotations
@@ -25,30 +24,30 @@ if TYPE_CHECKING:
     import torch
 
 EXAMPLES = 8
-"""Test examples of the one forward pass."""
+"""Number of test examples in the forward pass."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Files to try as one ensemble.
+    """Files to try out as one ensemble.
 
     Attributes:
         root: The study's folder.
-        files: (where it lies, what its owner calls it) of each.
-        asked: The architecture that the user named; None: recognise it.
+        files: (path, the owner's name for it) of each file.
+        requested: The architecture that the user chose; None: detect it.
     """
 
     root: Path
     files: tuple[tuple[Path, str], ...]
-    asked: str | None = None
+    requested: str | None = None
 
 
 def try_out(trial: Trial) -> Architecture:
-    """The architecture that all files are of, once each was loaded and run.
+    """Load and run every file, and return their common architecture.
 
     Raises:
-        UploadError: A file is hostile, does not fit, or gives no numbers; or they are of several
-            architectures.
+        UploadError: A file is hostile, does not match, or gives outputs that are not finite; or the
+            files have several architectures.
     """
     write_no_file()
     study = StudyReader.open(trial.root)
@@ -56,13 +55,13 @@ def try_out(trial: Trial) -> Architecture:
     for path, name in trial.files:
         limit = study.spec.uploads.max_mib * 2**20
         entries = read_header(path, name, limit)
-        architecture = match(entries, name, study.dataset, study.spec.algorithms, trial.asked)
+        architecture = match(entries, name, study.dataset, study.spec.algorithms, trial.requested)
         found.append((name, architecture))
         first_name, first = found[0]
         if architecture != first:
             raise UploadError(
-                f"{first_name} is {first}, and {name} is {architecture}. The checkpoints of one "
-                "upload are of one architecture; upload them apart."
+                f"{first_name} is {first}, but {name} is {architecture}. All checkpoints of an "
+                "upload must have the same architecture; upload these separately."
             )
         model = load(study, path, name, architecture)
         _check_outputs(study, model, name)
@@ -70,10 +69,10 @@ def try_out(trial: Trial) -> Architecture:
 
 
 def load(study: StudyReader, path: Path, name: str, architecture: Architecture) -> torch.nn.Module:
-    """An uploaded checkpoint as a model in eval mode.
+    """Load an uploaded checkpoint as a model in eval mode.
 
     Raises:
-        UploadError: It does not load, is not finite, or all of it is zero.
+        UploadError: It does not load, has weights that are not finite, or is all zeros.
     """
     from engine.models import build_model
     from engine.training.weights import load_weights
@@ -85,13 +84,15 @@ def load(study: StudyReader, path: Path, name: str, architecture: Architecture) 
     except CheckpointError as error:
         raise UploadError(str(error).replace(str(path), name)) from error
     if not any(bool(parameter.any()) for parameter in model.parameters()):
-        raise UploadError(f"{name}: every weight is 0; it was never trained, or not saved whole.")
+        raise UploadError(
+            f"{name}: every weight is 0. It was not trained or not saved completely; save it again."
+        )
     return model.eval()
 
 
 def write_no_file() -> None:
-    """From here on this process can make no file longer. What it says goes over its socket."""
-    import torch  # noqa: F401 - what it imports looks for a folder that it can write to
+    """Forbid this process to write to files from now on. It can still send results by socket."""
+    import torch  # noqa: F401 - on import, its dependencies look for a writable folder
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
@@ -109,6 +110,6 @@ def _check_outputs(study: StudyReader, model: torch.nn.Module, name: str) -> Non
     logits = logits_of(study, model, slice(0, min(EXAMPLES, study.dataset.n_test)))
     if not np.isfinite(logits).all():
         raise UploadError(
-            f"{name} gives NaN or infinite outputs on this study's examples; its weights are too "
-            "large, or it was trained on inputs of another kind."
+            f"{name} gives NaN or infinite outputs on this study's examples. Its weights are too "
+            "large, or it was trained on another kind of input."
         )
