@@ -11,7 +11,7 @@ method's hyper-parameters were chosen by forgetting others that are most like th
 `matching_vs_floor_forget` is KLoM on the forget set over that of oracles among themselves, both by
 half of the models, for each set; `matching_cost_share` what one model took, of a retraining, and
 `matching_once_share` what predicting the changes took, once for all of them. The table has mean and
-95th percentile with intervals, and how well the changes of the logits were foretold. What is
+95th percentile with intervals, and how well the changes of the logits were predicted. What is
 trained is kept in the study, so a stopped run goes on.
 """
 
@@ -96,7 +96,7 @@ def measured(
         "direction": next(iter(audits.values())).direction,
         "ceiling": round(next(iter(audits.values())).ceiling, 2),
         "table": {name: rows_of_table(found) for name, found in audits.items()},
-        "foretold": {
+        "predicted": {
             name: {"correlation": _rounded(one.correlation), "error": _rounded(one.error)}
             for name, one in audits.items()
         },

@@ -65,7 +65,7 @@ page = st.navigation(
             BRITTLE,
             title="Brittle",
             icon=":material/heart_broken:",
-            help="The predictions that hang on a few training pictures, proven by retraining.",
+            help="Predictions that depend on a few training pictures, verified by retraining.",
         ),
         st.Page(
             MAP,
@@ -90,7 +90,7 @@ page = st.navigation(
             COMPARE,
             title="Compare",
             icon=":material/difference:",
-            help="Two learning algorithms: which training data each leans on, and why.",
+            help="Two learning algorithms: which training data each relies on, and why.",
         ),
         st.Page(
             LIVE,

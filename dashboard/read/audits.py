@@ -11,7 +11,7 @@ from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
 from engine.applications.unlearning.before_after import BeforeAfter, read_before_after
 from engine.applications.unlearning.method_verdict import best
-from engine.applications.unlearning.predicted_effect import Foretold, foretold
+from engine.applications.unlearning.predicted_effect import PredictedMargins, read_predicted_margins
 from engine.applications.unlearning.settings import TITLES
 from engine.build.retraining import Removal, retrained_fingerprint
 from engine.running.jobs.queue import Job, jobs
@@ -111,9 +111,9 @@ def audits_of(study: StudyReader, algorithm: str, removed: Removal) -> list[Audi
     return [one for one in found if one.fingerprint == fingerprint]
 
 
-def what_is_foretold(study: StudyReader, algorithm: str, removed: Removal) -> Foretold | None:
+def read_predicted(study: StudyReader, algorithm: str, removed: Removal) -> PredictedMargins | None:
     """What is predicted for the examples to forget; None until a job has done it."""
-    return foretold(study, algorithm, removed)
+    return read_predicted_margins(study, algorithm, removed)
 
 
 def before_and_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
@@ -129,7 +129,7 @@ def _before_and_after(
 
 
 def sources(study: StudyReader, algorithm: str) -> list[Source]:
-    """What this study can foretell class logits by."""
+    """What this study can predict class logits with."""
     found = []
     for source in SOURCES:
         try:

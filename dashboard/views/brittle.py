@@ -1,4 +1,4 @@
-"""Brittle: the predictions that hang on a few training examples, proven by retraining."""
+"""Brittle: predictions that depend on a few training examples, verified by retraining."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def open_example(row: int) -> None:
 
 
 def cards_of(places: np.ndarray, here: Location) -> list[Card]:
-    """A card says how many examples a prediction hangs on, and whether that is proven."""
+    """A card shows how many examples a prediction depends on, and whether that is verified."""
     some = told.iloc[places]
     plain_cards = test_cards(test_examples, some["row"].to_numpy(), here)
     cards = []
@@ -215,7 +215,7 @@ def verdict(row: int, size: int, after: float, reach: float) -> str:
     if found.agreement[row] < AGREE:
         return (
             f"Predicted {is_now}. Nothing is said of flips: only {found.agreement[row]:.0%} of the "
-            "models trained with all data agree, so it hangs on luck, not on examples."
+            "models trained with all data agree, so it depends on chance, not on examples."
         )
     if not size:
         return (
@@ -301,7 +301,7 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
     ask_about(
         study,
         ranked[:k],
-        f"{k:,} that the prediction of {test} hangs on",
+        f"{k:,} that the prediction of {test} depends on",
         here,
         "What if these were removed?",
     )

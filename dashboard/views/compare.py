@@ -149,7 +149,7 @@ def not_compared(b: str) -> None:
             return
     heading("What they do differently")
     aside(
-        "Which training data one leans on and the other does not: the distinguishing directions of "
+        "Training data that one relies on and the other does not: the distinguishing directions of "
         "their attributions. An upload's are computed once and kept; that takes as long as for the "
         "study's own models."
     )
@@ -221,7 +221,7 @@ def panes(study: StudyReader, here: Location) -> None:
 # --- the page ----------------------------------------------------------------------------------
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title("Compare", "two learning algorithms: what each leans on and the other does not"))
+    st.html(title("Compare", "two learning algorithms: what each relies on and the other does not"))
     st.space("stretch")
     copy_link("copy")
 if asked.problems:

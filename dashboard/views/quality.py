@@ -162,7 +162,7 @@ def predicted_against_actual(
             on_change=ask,
             width=220,
         )
-        for label, place in (("Best foretold", of_each.argmax()), ("Worst", of_each.argmin())):
+        for label, place in (("Best predicted", of_each.argmax()), ("Worst", of_each.argmin())):
             st.button(label, on_click=go, kwargs={"test": id_of(int(place))}, key=label)
         if row is not None:
             st.button("All", on_click=go, kwargs={"test": None}, key="all")

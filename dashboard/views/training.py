@@ -110,7 +110,7 @@ def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
     largest = max(float(np.abs(weights).max(initial=0)) for _, weights in (helping, hurting)) or 1.0
     memorised = signed(found.itself, max(abs(found.itself), largest))
     st.html(
-        f"<h2>What its own prediction hangs on</h2><p>Being trained on changes its own margin by "
+        f"<h2>What its own prediction depends on</h2><p>Being trained on changes its own margin by "
         f"<b>{memorised}</b>. From a datamodel of this example, fitted to the subset runs "
         f"(correlation with runs it was not fitted to: {found.correlation:.2f}).</p>"
     )

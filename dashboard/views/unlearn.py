@@ -25,7 +25,7 @@ from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_
 from dashboard.parts.trust.trust_badge import trust_badge
 from dashboard.parts.unlearn.audit_form import audit_form
 from dashboard.parts.unlearn.audit_results import audit_view, which_audit, which_method
-from dashboard.parts.unlearn.forget_set_margins import before_after, foretold_margins
+from dashboard.parts.unlearn.forget_set_margins import before_after, predicted_margins
 from dashboard.parts.unlearn.unlearned_model import unlearned_model
 from dashboard.read.audits import (
     AUDIT,
@@ -105,7 +105,7 @@ def effect(chosen: RemovalSet, removed: Removal, here: Location) -> None:
     with right:
         effect_by_class(found)
     if _known(here.algorithm):
-        foretold_margins(study, removed, here, kind)
+        predicted_margins(study, removed, here, kind)
     affected(study, found, here, kind)
 
 
@@ -114,7 +114,9 @@ def _known(algorithm: str) -> bool:
     try:
         check_scores(study, algorithm)
     except DataloupeError as error:
-        aside(f"What models would say of the forgotten {kind}s cannot be foretold: {error}")
+        aside(
+            f"What models without the forgotten {kind}s would output cannot be predicted: {error}"
+        )
         return False
     return True
 
@@ -125,7 +127,7 @@ def unlearn_and_audit(removed: Removal, kept: list[Audit], now: Asked, here: Loc
         check_recipe(study, here.algorithm)
         check_scores(study, here.algorithm)
     except DataloupeError as error:
-        notice("This can be foretold, and not audited", str(error))
+        notice("The effect can be predicted, but not audited", str(error))
         return
     if now.audit is None:
         audit_form(study, here.algorithm, removed, kind)
@@ -173,7 +175,7 @@ def the_model(removed: Removal, kept: list[Audit], now: Asked, here: Location) -
     if here.algorithm in study.uploads:
         notice(
             "An upload is not unlearned",
-            "What forgetting would do to it can be foretold. Models are made of the study's own "
+            "The effect of forgetting can be predicted. Models are made of the study's own "
             "checkpoints: choose an algorithm of study.toml above.",
         )
         return
@@ -203,7 +205,7 @@ if chosen is None:
     removal_choice(study, location, training, kind, ASKING)
     notice(
         "What shall be forgotten?",
-        "Choose above. What forgetting would do is foretold before anything runs; then a model is "
+        "Choose above. The effect is predicted before anything runs; then a model is "
         "made to forget, and judged by models that were really trained without.",
     )
     others(None)

@@ -31,7 +31,7 @@ algorithms/NAME/live/live.json               how many checkpoints are kept so, a
 algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
 algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
 algorithms/NAME/methods/METHOD/fit/00000.safetensors  biases and how each fit came out
-algorithms/NAME/methods/METHOD/intervals/00000.safetensors  what it foretells of test runs
+algorithms/NAME/methods/METHOD/intervals/00000.safetensors  its predictions of test runs
 algorithms/NAME/methods/datamodel/training/00000.safetensors  datamodels of training examples
 algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
 algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards

@@ -237,7 +237,7 @@ def test_the_shortcut_is_the_strongest_direction(
     assert first["own_variance"] > 2 * first["other_variance"]
     label = study.dataset.classes[CLASS]
     assert next(iter(first["positive_classes"])) == label
-    assert f"sees leans on examples of {label} (100%" in first["reading"]
+    assert f"sees relies on examples of {label} (100%" in first["reading"]
     assert "covered less so" in first["reading"]
     for one in comparison["directions"]["a"] + comparison["directions"]["b"]:
         assert ("less so" in one["reading"]) == (one["own_variance"] > one["other_variance"])

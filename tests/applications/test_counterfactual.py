@@ -67,7 +67,7 @@ def test_sums_are_those_of_the_dense_matrix(threshold: bool, rows: set[int]) -> 
         np.testing.assert_allclose(scores.sums(chosen), truth, atol=1e-4)
 
 
-def test_ridge_regression_foretells_its_own_refits() -> None:
+def test_ridge_regression_predicts_its_own_refits() -> None:
     """Outputs of a linear world are linear in who is trained on: then sums are exact."""
     rng = np.random.default_rng(1)
     weights = rng.normal(size=(N_TEST, N_TRAIN))

@@ -16,12 +16,16 @@ from engine.applications.unlearning import rows as rows_module
 from engine.applications.unlearning import validation
 from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import Audit, read_audits
-from engine.applications.unlearning.bank_changes import bank_logits, class_scores, foretell_by_bank
+from engine.applications.unlearning.bank_changes import (
+    bank_logits,
+    class_scores,
+    predict_changes_by_bank,
+)
 from engine.applications.unlearning.certificate import write_unlearned
 from engine.applications.unlearning.judging import membership
 from engine.applications.unlearning.logit_changes import (
     changes_fingerprint,
-    foretell,
+    predict_logit_changes,
     predicted_changes,
     units,
 )
@@ -69,12 +73,12 @@ def audited(with_audit: tuple[Study, Audit]) -> Audit:
     return with_audit[1]
 
 
-# --- what is foretold -----------------------------------------------------------------------------
+# --- what is predicted ----------------------------------------------------------------------------
 
 
-def test_what_is_foretold_of_the_margins_is_what_the_scores_sum_to(study: Study) -> None:
+def test_predicted_margins_are_the_sums_of_scores(study: Study) -> None:
     task = load_task("image-classification")
-    found = foretell(
+    found = predict_logit_changes(
         study,
         "mlp",
         FORGET,
@@ -86,7 +90,7 @@ def test_what_is_foretold_of_the_margins_is_what_the_scores_sum_to(study: Study)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
-def test_changes_are_foretold_of_every_class_and_kept(study: Study) -> None:
+def test_changes_are_predicted_for_every_class_and_kept(study: Study) -> None:
     found = predicted_changes(study, FORGET, FORGET, "mlp")
     assert found.forget.shape == (len(FORGET), 10)
     assert found.retain.shape == (len(rows_of(study, FORGET).learned), 10)
@@ -123,7 +127,7 @@ def test_scores_of_class_logits_sum_to_what_the_derivative_says(study: Study) ->
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-3 * np.abs(wanted).max())
 
 
-def test_a_bank_with_logits_foretells_them_too(with_logits: Study) -> None:
+def test_a_bank_with_logits_predicts_them_too(with_logits: Study) -> None:
     rows, ones = np.array([0, 7]), units(with_logits, "mlp")
     logits = bank_logits(with_logits, "mlp", "test", rows)
     bank = with_logits.bank("mlp")
@@ -131,7 +135,7 @@ def test_a_bank_with_logits_foretells_them_too(with_logits: Study) -> None:
     np.testing.assert_allclose(margins(logits, labels), bank.test[:, rows], rtol=1e-3, atol=1e-3)
     for source in ("datamodel", "hybrid"):
         parts = [
-            foretell_by_bank(with_logits, "mlp", source, part, "test", rows, ones)
+            predict_changes_by_bank(with_logits, "mlp", source, part, "test", rows, ones)
             for part in (FORGET[:5], FORGET[5:], FORGET)
         ]
         # Linear: what two sets do together is the sum of what each does.
@@ -268,7 +272,7 @@ def test_predicted_changes_are_taken_as_they_are_where_that_is_no_worse() -> Non
     assert choose(rates).learning_rate == min(rates, key=lambda one: one[1].score)[0].learning_rate
 
 
-def test_what_was_foretold_of_other_rows_is_not_taken_for_these(
+def test_predictions_for_other_rows_are_not_reused(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = changes_fingerprint(study, FORGET, FORGET, "mlp")

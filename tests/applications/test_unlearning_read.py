@@ -1,4 +1,4 @@
-"""What is read of unlearning: what is foretold, what an audit says, what it costs, certificates."""
+"""What is read of unlearning: predicted effects, audits, their cost, certificates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engine.applications.unlearning.logit_changes import predicted_changes
 from engine.applications.unlearning.logits import read_logits
 from engine.applications.unlearning.method_verdict import best, method_verdict
 from engine.applications.unlearning.oracles import oracle_file
-from engine.applications.unlearning.predicted_effect import foretold
+from engine.applications.unlearning.predicted_effect import read_predicted_margins
 from engine.applications.unlearning.rows import labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, TITLES, UNCHANGED
 from engine.attribution.evaluation.quality import Measured
@@ -59,15 +59,15 @@ def audited(with_audit: tuple[Study, Audit]) -> Audit:
     return with_audit[1]
 
 
-# --- what is foretold -----------------------------------------------------------------------------
+# --- what is predicted ----------------------------------------------------------------------------
 
 
-def test_margins_are_foretold_by_a_job_and_read_without_it(study: Study) -> None:
-    assert foretold(study, "mlp", FORGET) is None
+def test_margins_are_predicted_by_a_job_and_read_without_it(study: Study) -> None:
+    assert read_predicted_margins(study, "mlp", FORGET) is None
     asked = kind("predict").checked(study, {"forget": ["train-3", *FORGET]})
     assert asked["forget"] == list(FORGET)
     kind("predict").work(study, asked, quiet)
-    found = foretold(study, "mlp", FORGET)
+    found = read_predicted_margins(study, "mlp", FORGET)
     assert found is not None
     assert found.calibrated
     table = study.predictions("train", "mlp")["margin"].to_numpy()
@@ -203,7 +203,7 @@ def test_work_counts_what_is_there(study: Study, audited: Audit) -> None:
     assert more.unlearning == pytest.approx(0.2 * (6 + 6 * len(GRIDS["ascent"])))
     assert more.trainings == more.missing + more.unlearning
     told = audit_cost(study, FORGET, ["matching"], N, 0.2, "mlp").unlearning
-    assert told > 0.2 * N * (1 + len(GRIDS["matching"]))  # with what is foretold
+    assert told > 0.2 * N * (1 + len(GRIDS["matching"]))  # with the prediction
     other = audit_cost(study, (1, 2), ["ascent"], N, 0.2, "mlp")
     assert other.there == N
     assert audit_cost(study, (1, 2), [UNCHANGED], N, 0.2, "mlp").unlearning == 0
@@ -223,10 +223,10 @@ def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) ->
         "from engine import Study\n"
         "from engine.applications.unlearning.audit_record import read_audits\n"
         "from engine.applications.unlearning.certificate import certified_file, check_job\n"
-        "from engine.applications.unlearning.predicted_effect import foretold\n"
+        "from engine.applications.unlearning.predicted_effect import read_predicted_margins\n"
         "        "
         f"study, rows = Study.open({str(study.root)!r}), {FORGET!r}\n"
-        "assert foretold(study, 'mlp', rows) is not None\n"
+        "assert read_predicted_margins(study, 'mlp', rows) is not None\n"
         "(audit,) = read_audits(study)\n"
         "read_before_after(study, audit, 'ascent')\n"
         "audit_cost(study, rows, ['matching'], 4, 0.05, 'mlp')\n"

@@ -1,4 +1,4 @@
-"""A person who looks for predictions that hang on little, has one proven, and takes the list."""
+"""A person who looks for brittle predictions, has one verified, and takes the list."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_datamodels_of_training_examples_are_fitted_on_request(
     assert printed["itself"] == found.itself
     app = visit(study, "training", train="3")
     assert not app.exception
-    assert any("What its own prediction hangs on" in html.proto.body for html in app.get("html"))
+    assert any("What its own prediction depends on" in html.proto.body for html in app.get("html"))
     kept = [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))]
     study.build(workers=0)
     assert [path.read_bytes() for path in sorted(root.rglob("training/*.safetensors"))] == kept

@@ -71,7 +71,7 @@ def write_quality(
     spread = generator.gamma(4.0, 0.2, size=margin.shape)
     luck = generator.normal(size=(len(margin), runs))
     actual = margin - 0.3 + spread * luck
-    # Some classes are foretold better than others, the last one not at all.
+    # Some classes are predicted better than others, the last one not at all.
     order = {label: place for place, label in enumerate(study.dataset.classes)}
     last = max(1, len(order) - 1)
     ease = np.array([[1.5 * (1 - order[label] / last)] for label in labels])

@@ -133,7 +133,7 @@ def test_links_that_cannot_be(visit: Any, measured: Study, audited: Audit, kept:
         assert says in shown
 
 
-# --- what is foretold -----------------------------------------------------------------------------
+# --- what is predicted ----------------------------------------------------------------------------
 
 
 def test_the_effect_stands_before_anything_runs(visit: Any, measured: Study) -> None:
@@ -148,7 +148,7 @@ def test_the_effect_stands_before_anything_runs(visit: Any, measured: Study) -> 
     assert not jobs(measured.root)
 
 
-def test_what_is_foretold_of_the_forgotten(visit: Any, small_study: Study, tmp_path: Path) -> None:
+def test_predicted_margins_of_the_forgotten(visit: Any, small_study: Study, tmp_path: Path) -> None:
     import shutil
 
     from engine.running.jobs.kinds import kind
@@ -291,7 +291,7 @@ def test_a_model_is_metadata_a_job_and_then_downloaded(
     assert "download_model" in str(app.get("download_button"))
 
 
-def test_without_a_recipe_it_can_be_foretold_and_made_but_not_audited(
+def test_without_a_recipe_effects_are_predicted_and_models_made_but_not_audited(
     visit: Any, tmp_path: Path
 ) -> None:
     study = write_study(tmp_path / "s", n_train=60)
@@ -303,7 +303,7 @@ def test_without_a_recipe_it_can_be_foretold_and_made_but_not_audited(
     app = visit(Study.open(study.root), "unlearn", set=key)
     assert "Predicted effect by class" in words(app)
     app = visit(Study.open(study.root), "unlearn", set=key, pane="audit")
-    assert "This can be foretold, and not audited" in words(app)
+    assert "The effect can be predicted, but not audited" in words(app)
     assert "Add the recipe" in words(app)
     assert not [button for button in app.button if button.key == "unlearn"]
     app = visit(Study.open(study.root), "unlearn", set=key, pane="model")

@@ -27,7 +27,7 @@ def agreement(
     """The figure for all test examples, or for one.
 
     Together, each example's own mean is taken out of its points, as it is for the LDS and for R²:
-    else the differences between examples, which any mean foretells, would hide all.
+    else the differences between examples, which any mean predicts, would hide everything else.
 
     Args:
         outputs: What `Study.predicted_and_actual` gives.

@@ -25,7 +25,7 @@ CLASSES_SHOWN = 24
 
 
 def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "Removed") -> None:
-    """The figures that matter most; and a warning where they cannot be foretold.
+    """The figures that matter most; and a warning where they cannot be predicted.
 
     Args:
         name: Of what was done to the examples.
@@ -33,7 +33,7 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
     if found.emptied:
         names = ", ".join(short(label) for label in found.emptied[:5])
         warning(
-            [f"Nothing would be left of {names}. Scores cannot foretell that: do not trust this."]
+            [f"Nothing would be left of {names}. Scores cannot predict that: do not trust this."]
         )
     of = study.dataset.n_train
     removed = len(found.removed)

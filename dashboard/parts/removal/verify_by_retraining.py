@@ -122,7 +122,7 @@ def verified(proofs: list[Verification]) -> None:
     count = len(found["predicted"])
     if not count:
         aside(
-            "No removal that these scores foretold in margins was verified yet. Verify some on the "
+            "No removal predicted with these scores has been verified yet. Verify some on the "
             "pages What if and Brittle: here it shows how far predicted changes came true."
         )
         return

@@ -34,7 +34,7 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
         aside(
             "Scores say what a model would answer had it been trained on other data. So train "
             f"some: a subset run is the algorithm trained on a random {ALPHA:.0%} of the training "
-            "data. How well scores foretell what these models say is their LDS, and the slope "
+            "data. How well scores predict the outputs of these models is their LDS, and the slope "
             "between the two turns a score into a change of the margin. Until then take the order "
             "of the scores for a hint, and their size for nothing."
         )

@@ -23,7 +23,7 @@ from engine.study.reader import StudyReader
 KIND = "unlearn"
 METHODS = [method for method in TITLES if method != UNCHANGED]
 CHOSEN = ["matching", "scrub"]
-FORETELLERS: dict[Source, str] = {
+PREDICTORS: dict[Source, str] = {
     "trak": "TRAK",
     "datamodel": "Datamodels",
     "hybrid": "TRAK + runs",
@@ -64,9 +64,9 @@ def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) 
         known = sources(study, algorithm)
         if len(known) > 1:
             source = st.selectbox(
-                "Foretold by",
+                "Predicted by",
                 known,
-                format_func=FORETELLERS.__getitem__,
+                format_func=PREDICTORS.__getitem__,
                 key="unlearn_source",
                 width=160,
             )

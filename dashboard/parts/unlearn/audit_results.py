@@ -176,7 +176,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
     )
     if audit.correlation is not None and audit.error is not None:
         words += (
-            f" Foretold changes of the logits and those of retrained models correlate by "
+            f" Predicted changes of the logits and those of retrained models correlate by "
             f"{number(audit.correlation[part])} (error {number(audit.error[part])})."
         )
     aside(words)

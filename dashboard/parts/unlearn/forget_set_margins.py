@@ -1,6 +1,6 @@
 """What forgetting does to the forgotten examples themselves: their margins, each beside the other.
 
-Before anything is trained they are foretold; after an audit they are what its models say.
+Before training, they are predicted; after an audit, they are the outputs of its models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dashboard.parts.jobs.submit_button import job_button, refusal
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.removal.verify_by_retraining import change_scatter
-from dashboard.read.audits import before_and_after, latest_job, title_of, what_is_foretold
+from dashboard.read.audits import before_and_after, latest_job, read_predicted, title_of
 from dashboard.read.studies import Examples, examples
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.before_after import probability
@@ -32,19 +32,21 @@ MOST_DRAWN = 2_000
 KIND = "predict"
 
 
-# --- foretold -----------------------------------------------------------------------------------
+# --- predicted ----------------------------------------------------------------------------------
 
 
-def foretold_margins(study: StudyReader, removed: Removal, location: Location, kind: str) -> None:
-    """The forgotten examples' margins as they are and as foretold; or the way to know them."""
+def predicted_margins(study: StudyReader, removed: Removal, location: Location, kind: str) -> None:
+    """Margins of the forgotten examples, now and predicted; or how to get them."""
     algorithm = location.algorithm
-    found = what_is_foretold(study, algorithm, removed)
+    found = read_predicted(study, algorithm, removed)
     heading(f"The forgotten {kind}s themselves")
     if found is None:
         _ask(study, algorithm, removed, kind)
         return
     change = found.after - found.before
-    words = f"Margin of its label now → as foretold of models that never saw it, of {kind}s that "
+    words = (
+        f"Margin of its label now → predicted for models that never saw it, for the {kind}s that "
+    )
     words += "change most."
     if not found.calibrated:
         words += " Uncalibrated: the order of the changes says something, their size does not."
@@ -59,7 +61,7 @@ def foretold_margins(study: StudyReader, removed: Removal, location: Location, k
         shown = signed(float(change[place]), largest)
         bar = abs(float(change[place])) / largest
         cards.append(replace(card, note=note, score=shown, bar=bar))
-    _gallery(study, training, cards, "Forgotten training examples", words, location, "foretold")
+    _gallery(study, training, cards, "Forgotten training examples", words, location, "predicted")
 
 
 def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> None:
@@ -74,11 +76,11 @@ def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> Non
         "later."
     )
     job_button(
-        "Foretell it",
+        "Predict it",
         study,
         KIND,
         {"forget": list(removed), "algorithm": algorithm},
-        f"Foretell forgetting {len(removed):,} examples",
+        f"Predict forgetting {len(removed):,} examples",
         icon=":material/online_prediction:",
         key="predict",
     )

@@ -1,4 +1,4 @@
-"""Which predictions hang on a few training examples, and on which.
+"""Which predictions depend on a few training examples, and on which ones.
 
 A prediction's *support* is the smallest number of training examples whose removal flips it: makes a
 right prediction wrong, or a wrong one right. It is estimated from calibrated scores: remove the
@@ -15,8 +15,8 @@ The k strongest of many noisy scores are overestimated, and effects of examples 
 not add up. So a flip is said only where the predicted lead is beyond 0 by `SURE` standard
 deviations of what is known of the error (engine.attribution.evaluation.effects, and what few
 checkpoints leave open of the
-lead). And a prediction that models with all data do not agree about hangs on luck, not on examples:
-nothing is said of one that fewer than `AGREE` of the checkpoints make.
+lead). A prediction that models trained on all data disagree about depends on chance, not on
+examples: one that fewer than `AGREE` of the checkpoints make gets no estimate.
 """
 
 from __future__ import annotations

@@ -136,9 +136,9 @@ def _reading(about: dict[str, Any], own: str, other: str) -> str:
         less = f"{other} less so"
     else:
         less = f"but {other} no less, in another way"
-    leans = f"{own} leans on {trains} against {against}, {less}"
+    difference = f"{own} relies on {trains} against {against}, {less}"
     said = (
-        f"On {tests}, {leans}: the direction has "
+        f"On {tests}, {difference}: the direction has "
         f"{about['own_variance']:.1%} of the variance of {own}'s attributions and "
         f"{about['other_variance']:.1%} of {other}'s."
     )

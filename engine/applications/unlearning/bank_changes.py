@@ -73,7 +73,7 @@ def check_source(study: StudyReader, algorithm: str, source: str) -> None:
             )
 
 
-def foretell_by_bank(
+def predict_changes_by_bank(
     study: StudyReader,
     algorithm: str,
     source: Source,

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.bank_changes import Source, check_source, foretell_by_bank
+from engine.applications.unlearning.bank_changes import (
+    Source,
+    check_source,
+    predict_changes_by_bank,
+)
 from engine.applications.unlearning.rows import rows_of
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
@@ -134,7 +138,7 @@ def _compute(
     }
     parts["test"] = read_stacked_arrays(study, "test")
     predict = load_task(study.dataset.task).predict
-    found = foretell(study, algorithm, removed, parts, predict, device, on_done)
+    found = predict_logit_changes(study, algorithm, removed, parts, predict, device, on_done)
     return {f"{name}_change": change for name, change in found.items()}
 
 
@@ -153,14 +157,14 @@ def _by_bank(
     }
     unit = units(study, algorithm)
     return {
-        f"{name}_change": foretell_by_bank(
+        f"{name}_change": predict_changes_by_bank(
             study, algorithm, source, removed, split, some, unit, device
         )
         for name, (split, some) in rows.items()
     }
 
 
-def foretell(
+def predict_logit_changes(
     study: StudyReader,
     algorithm: str,
     removed: Removal,

@@ -28,7 +28,7 @@ from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
-class Foretold:
+class PredictedMargins:
     """Margins of the forgotten examples, mean over the study's checkpoints.
 
     Attributes:
@@ -44,9 +44,9 @@ class Foretold:
     calibrated: bool
 
 
-def foretold(
+def read_predicted_margins(
     study: StudyReader, algorithm: str, removed: Removal, source: Source = "trak"
-) -> Foretold | None:
+) -> PredictedMargins | None:
     """The predictions for this forget set; None until the job has made them."""
     fingerprint = changes_fingerprint(study, removed, removed, algorithm, source)
     path = layout.logit_changes_file(study.root, algorithm, fingerprint)
@@ -63,7 +63,7 @@ def foretold(
         logits = outputs["logits"][rows]
         ends += [margins(logits, labels) / total, margins(logits + change, labels) / total]
     calibrated = layout.method_file(study.root, algorithm, HYBRID).exists()
-    return Foretold(rows, ends[0], ends[1], calibrated)
+    return PredictedMargins(rows, ends[0], ends[1], calibrated)
 
 
 def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from engine.attribution.trak.kernel import Kernel
 from engine.attribution.trak.solver import Solver
 from engine.attribution.trak.tuning import attribute_by_features, attribute_by_kernel, tune
 
-ROAD = Solver("dual-wide", 20, 20, 1.5, "", 0.5, "gauss-newton")
+SOLVER = Solver("dual-wide", 20, 20, 1.5, "", 0.5, "gauss-newton")
 GENERATOR = np.random.default_rng(0)
 TRAIN, TEST = (GENERATOR.normal(size=(n, 20)).astype(np.float32) for n in (60, 12))
 Q = GENERATOR.uniform(0.01, 1, size=60).astype(np.float32)
@@ -48,7 +48,7 @@ def test_every_trial_has_the_lds_of_the_formula_and_the_best_is_taken() -> None:
     kernel = Kernel(train, torch.from_numpy(TRAIN @ TEST.T))
     kept = kernel.train.clone()
     attribute = attribute_by_kernel(kernel, torch.from_numpy(Q))
-    solver, trials = tune(attribute, ROAD, torch.from_numpy(Q), MASKS, outputs)
+    solver, trials = tune(attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs)
     for trial in trials:
         tau = scores(trial.tempering, trial.damping, trial.soft_threshold, per=60)
         assert abs(trial.lds - lds_of(tau, outputs)) < 0.01
@@ -66,7 +66,7 @@ def test_every_trial_has_the_lds_of_the_formula_and_the_best_is_taken() -> None:
 def test_the_primal_is_tuned_like_the_dual() -> None:
     outputs = outputs_of(0.25, 0.3, 0.0, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
-    solver, trials = tune(attribute, ROAD, torch.from_numpy(Q), MASKS, outputs)
+    solver, trials = tune(attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs)
     for trial in trials:
         tau = scores(trial.tempering, trial.damping, trial.soft_threshold, per=20)
         assert abs(trial.lds - lds_of(tau, outputs)) < 0.01
@@ -78,7 +78,7 @@ def test_fixed_settings_stay() -> None:
     outputs = outputs_of(1.0, 6.0, 0.5, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
     solver, trials = tune(
-        attribute, ROAD, torch.from_numpy(Q), MASKS, outputs, dampings=(), soft_thresholds=()
+        attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs, dampings=(), soft_thresholds=()
     )
-    assert {trial.damping for trial in trials} == {ROAD.damping}
-    assert solver == replace(ROAD, tempering=solver.tempering)
+    assert {trial.damping for trial in trials} == {SOLVER.damping}
+    assert solver == replace(SOLVER, tempering=solver.tempering)
