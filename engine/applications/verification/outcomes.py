@@ -41,7 +41,7 @@ def outcomes_of(
     classes = np.array(study.dataset.classes, dtype=object)
     predicted = predicted_changes(study, algorithm, method, removed, tests)
     found = []
-    for test, change in zip(tests, predicted, strict=True):
+    for test, expected in zip(tests, predicted, strict=True):
         label, was_correct = str(table["label"].iloc[test]), bool(predictions["correct"].iloc[test])
         margins = [[float(model.margin[test]) for model in group] for group in (with_all, without)]
         names = [
@@ -56,7 +56,7 @@ def outcomes_of(
                 id=str(table["id"].iloc[test]),
                 label=label,
                 before=str(predictions["predicted"].iloc[test]),
-                predicted=change,
+                predicted=expected,
                 with_all=margins[0],
                 without=margins[1],
                 classes_with=names[0],
