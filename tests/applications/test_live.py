@@ -182,7 +182,7 @@ def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     study = rewrite(copy, "[search]", "[live]\ncheckpoints = 0\n\n[search]")
     study.build(workers=0)
     assert not layout.live_inverse_file(study.root, "mlp", 0).exists()
-    with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: study\.toml asks"):
+    with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: set in study\.toml"):
         ask(Question(study.root, "mlp", png(pixels_of(study, 0))))
     assert all(step.complete for step in study.progress())
 

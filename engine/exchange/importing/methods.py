@@ -20,6 +20,7 @@ from engine.build.method_files import remove_method, write_method_in_blocks
 from engine.build.stages.search import Job, rank_and_index
 from engine.exchange.importing import KINDS
 from engine.exchange.importing.source import Blocks, Rows, oriented
+from engine.running.processes import run_jobs
 from engine.store import layout
 from engine.store.errors import ImportingError
 from engine.store.layout import OWN_METHODS, SPLITS
@@ -120,7 +121,9 @@ def import_scores(
             )
         if not has_scores(study, algorithm, method):
             report(Progress("search", algorithm, 0, 1))
-            rank_and_index(Job(study.root, algorithm, method))
+            # As a build runs it, with one thread, so that the bytes are the same.
+            job = Job(study.root, algorithm, method)
+            run_jobs(rank_and_index, [job], 0, lambda job, result: None)
         report(Progress("search", algorithm, 1, 1))
     notes = [blocks.note, _plausibility(study, algorithm, method)]
     return Imported(algorithm, method, was_there, tuple(filter(None, notes)))
