@@ -186,7 +186,7 @@ def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_pat
     weights = store.read_tensors(layout.checkpoint_file(study.root, "words", 0))
     for name, change, says in (
         ("vocabulary", lambda value: value[:-1], r"is \[\d+, \d+\] where embedding-bag has"),
-        ("picture", lambda value: np.zeros((3, 3), np.float32), "does not fit: "),
+        ("picture", lambda value: np.zeros((3, 3), np.float32), "does not match: "),
     ):
         path = tmp_path / f"{name}.safetensors"
         longest = max(weights, key=lambda key: weights[key].size)

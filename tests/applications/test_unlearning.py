@@ -277,7 +277,11 @@ def test_predictions_for_other_rows_are_not_reused(
 ) -> None:
     before = changes_fingerprint(study, FORGET, FORGET, "mlp")
     monkeypatch.setattr(rows_module, "MOST_LEARNED", 20)
-    assert changes_fingerprint(Study.open(study.root), FORGET, FORGET, "mlp") != before
+    rows_module._rows_of.cache_clear()
+    try:
+        assert changes_fingerprint(Study.open(study.root), FORGET, FORGET, "mlp") != before
+    finally:
+        rows_module._rows_of.cache_clear()
 
 
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:

@@ -18,10 +18,17 @@ from engine.store import layout
 from engine.training.weights import load_weights
 from tests.browser.chromium import server, sideways
 from tests.browser.test_accessibility import serious_findings
+from tests.builders.copies import copy_of
 
 pytestmark = pytest.mark.browser
 
 WAIT = 180_000
+
+
+@pytest.fixture(scope="module")
+def own_study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A copy that the journey of this file writes into."""
+    return copy_of(small_study, tmp_path_factory.mktemp("unlearn") / "own")
 
 
 @pytest.fixture(scope="module")

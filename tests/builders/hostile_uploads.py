@@ -129,10 +129,10 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     # Other files under a model's name.
     payload = _Canary(canary)
     for protocol in (0, 2, 4):
-        said = "no safetensors|pickle|cut short|damaged"
+        said = "not a safetensors|pickle|truncated|damaged"
         add(f"pickle-{protocol}", pickle.dumps(payload, protocol), said)
-    add("pickle-bare-code", f"cos\nsystem\n(S'touch {canary}'\ntR.".encode(), "no safetensors")
-    add("pickle-then-safetensors", pickle.dumps(payload, 2) + good, "pickle|no safetensors")
+    add("pickle-bare-code", f"cos\nsystem\n(S'touch {canary}'\ntR.".encode(), "not a safetensors")
+    add("pickle-then-safetensors", pickle.dumps(payload, 2) + good, "pickle|not a safetensors")
     add("pickle-with-brace", b"\x80\x02......{" + pickle.dumps(payload), "damaged")
     add("torch-zip", _zip({"archive/data.pkl": pickle.dumps(payload)}), "zip archive")
     add("zip-bomb", _zip({"data": b"\0" * 20_000_000}), "zip archive")
@@ -143,27 +143,29 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     add("gzip-bomb", gzip.compress(b"\0" * 20_000_000, mtime=0), "gzip")
     add("bzip2", bz2.compress(good[:1000]), "bzip2")
     add("xz", lzma.compress(good[:1000]), "xz")
-    add("tar", _tar({GOOD_NAME: good[:100]}), "no safetensors|damaged|cut short")
+    add("tar", _tar({GOOD_NAME: good[:100]}), "not a safetensors|damaged|truncated")
     add("npy", _npy(np.zeros(4)), "NumPy")
     add("npy-of-objects", _npy(np.array([payload], dtype=object)), "NumPy")
     add("hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 64, "HDF5")
     add("gguf", b"GGUF" + b"\0" * 64, "GGUF")
     add("script", f"#!/bin/sh\ntouch '{canary}'\n".encode(), "script")
     add("program", b"\x7fELF" + b"\0" * 64, "program")
-    add("html", f"<script>fetch('file://{canary}')</script>".encode(), "no safetensors|cut short")
-    add("json", json.dumps({"a": 1}).encode(), "no safetensors|cut short")
+    add(
+        "html", f"<script>fetch('file://{canary}')</script>".encode(), "not a safetensors|truncated"
+    )
+    add("json", json.dumps({"a": 1}).encode(), "not a safetensors|truncated")
 
     # Length and text of the header.
     add("empty", b"", "empty")
-    add("one-byte", b"\0", "cut short")
-    add("eight-bytes", struct.pack("<Q", 0), "cut short")
+    add("one-byte", b"\0", "truncated")
+    add("eight-bytes", struct.pack("<Q", 0), "truncated")
     add("zero-header", struct.pack("<Q", 0) + b"{}", "damaged")
-    add("header-2-60", framed(b"{}", length=2**60), "promises a header")
-    add("header-2-64", framed(b"{}", length=2**64 - 1), "promises a header")
-    add("header-one-too-long", framed(b"{}", length=3), "promises a header")
+    add("header-2-60", framed(b"{}", length=2**60), "declares a header")
+    add("header-2-64", framed(b"{}", length=2**64 - 1), "declares a header")
+    add("header-one-too-long", framed(b"{}", length=3), "declares a header")
     add("header-too-large", framed(b"{" + b" " * 3_000_000 + b"}"), "at most")
-    add("no-tensor", framed(b"{}"), "no tensor")
-    add("only-metadata", framed(b'{"__metadata__":{"a":"b"}}'), "no tensor")
+    add("no-tensor", framed(b"{}"), "any tensors")
+    add("only-metadata", framed(b'{"__metadata__":{"a":"b"}}'), "any tensors")
     add("not-utf-8", raw_header(b'{"\xff\xfe":1}'), "UTF-8")
     add("utf-16", raw_header(b"{" + "{}".encode("utf-16")), "UTF-8|JSON")
     add("not-json", raw_header(b"{this is not json}"), "JSON")
@@ -184,8 +186,8 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     add("object-dtype", with_first("dtype", "O"), "dtype")
     add("dtype-no-text", with_first("dtype", ["F32"]), "dtype")
     add("negative-shape", with_first("shape", [-1, 4]), "shape")
-    add("billion-elements", with_first("shape", [10**9]), "in a place of")
-    add("overflowing-shape", with_first("shape", [2**62, 2**62, 4]), "in a place of")
+    add("billion-elements", with_first("shape", [10**9]), "data_offsets span")
+    add("overflowing-shape", with_first("shape", [2**62, 2**62, 4]), "data_offsets span")
     add("shape-beyond-64-bits", with_first("shape", [2**70]), "shape")
     add("shape-of-fractions", with_first("shape", [1.5]), "shape")
     add("shape-of-truths", with_first("shape", [True]), "shape")
@@ -195,35 +197,45 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     add("offsets-negative", with_first("data_offsets", [-8, 8]), "data_offsets")
     add("offsets-overflowing", with_first("data_offsets", [0, 2**64]), "data_offsets")
     add("offsets-three", with_first("data_offsets", [0, 1, 2]), "data_offsets")
-    add("offsets-beyond-the-file", _moved(weights, last, 2**40), "gap|cut short")
+    add("offsets-beyond-the-file", _moved(weights, last, 2**40), "gap|truncated")
     add("overlapping", _overlapping(weights), "overlaps")
     add("gap", _moved(weights, last, 64), "gap")
     add("missing-key", header(lambda e, _: e[first].pop("shape") and None), "shape")
-    add("extra-key", with_first("code", "import os"), "alone")
+    add("extra-key", with_first("code", "import os"), "must have exactly")
     add("entry-no-object", header(lambda e, _: e.__setitem__(first, [1, 2])), "damaged")
-    add("cut-short", good[:-8], "cut short")
-    add("cut-in-the-header", good[:40], "promises a header")
+    add("cut-short", good[:-8], "truncated")
+    add("cut-in-the-header", good[:40], "declares a header")
     add("appended", good + pickle.dumps(payload), "appended")
     add("name-of-a-tensor-empty", safetensors({"": np.zeros(2, np.float32)}), "name")
     add("name-of-a-tensor-null", safetensors({"a\0b": np.zeros(2, np.float32)}), "name")
     add("name-of-a-tensor-long", safetensors({"a" * 5000: np.zeros(2, np.float32)}), "name")
     dunder = {"__class__.__init__.__globals__": np.zeros(2, np.float32)}
-    add("name-of-a-tensor-dunder", safetensors(dunder), "no architecture")
-    add("name-of-a-tensor-path", safetensors({"../../x": np.zeros(2, np.float32)}), "no arch")
+    add("name-of-a-tensor-dunder", safetensors(dunder), "any known architecture")
+    add(
+        "name-of-a-tensor-path",
+        safetensors({"../../x": np.zeros(2, np.float32)}),
+        "any known architecture",
+    )
 
     # A right file of a wrong model.
     matrix = next(name for name in names if weights[name].ndim == 2)
     head = names[-2]  # the linear layer that gives logits
-    add("missing-tensor", safetensors({k: weights[k] for k in names[:-1]}), "missing")
+    add("missing-tensor", safetensors({k: weights[k] for k in names[:-1]}), "it lacks")
     extra = {**weights, "extra.weight": np.ones(3, np.float32)}
-    add("extra-tensor", safetensors(extra), "not known")
+    add("extra-tensor", safetensors(extra), "it has the unknown")
     add("transposed", safetensors(arrays(**{matrix: weights[matrix].T})), "transposed|where")
     fewer = {head: weights[head][:-1], last: weights[last][:-1]}
     add("other-classes", safetensors(arrays(**fewer)), "classes")
     add(
-        "another-architecture", safetensors({"conv.weight": np.ones((3, 3), np.float32)}), "no arch"
+        "another-architecture",
+        safetensors({"conv.weight": np.ones((3, 3), np.float32)}),
+        "any known architecture",
     )
-    add("prefixed", safetensors({f"module.{k}": v for k, v in weights.items()}), "no architecture")
+    add(
+        "prefixed",
+        safetensors({f"module.{k}": v for k, v in weights.items()}),
+        "any known architecture",
+    )
     add("whole-numbers", safetensors({k: v.astype("<i4") for k, v in weights.items()}), "I32")
     for what, value in (("nan", np.nan), ("inf", np.inf), ("minus-inf", -np.inf)):
         add(what, safetensors(arrays(**{last: np.full_like(weights[last], value)})), "NaN")
@@ -235,13 +247,13 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     halves = {k: np.full(v.shape, 1e300) for k, v in weights.items()}
     add("overflowing-float64", safetensors(halves), "NaN|infinite")
     wide = {"trunk.1.weight": (65_536, 60_000), "trunk.1.bias": (65_536,)}
-    add("giant-layer-in-a-small-file", _promising(wide), "cut short")
+    add("giant-layer-in-a-small-file", _promising(wide), "truncated")
 
     # Size, and names.
     add("5-GB-sparse", lambda path: _sparse(path, 5 * 10**9, good[:4096]), "at most")
     add("1-TB-sparse", lambda path: _sparse(path, 10**12, b""), "at most")
     for what, name in NAMES.items():
-        add(f"name-{what}", good[:-4], "cut short", name)
+        add(f"name-{what}", good[:-4], "truncated", name)
     return attacks
 
 

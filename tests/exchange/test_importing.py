@@ -395,7 +395,7 @@ def test_doctor_suggests_importing_broken_scores_again(study: Study, tmp_path: P
     shard.write_bytes(content)
     report = examine(study, repair=True)
     assert report.broken == [
-        f"{shard} is broken. It was imported, so only importing it again mends it."
+        f"{shard} is broken. It was imported, so only importing it again repairs it."
     ]
     assert ranked_methods(study, resolve_algorithm(study)) == []
     study.import_scores("npy", path)

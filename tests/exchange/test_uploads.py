@@ -269,7 +269,7 @@ def test_built_in_architectures_are_recognised_with_their_options(
 
 def test_an_architecture_that_is_named_must_be_right(study: Study, worker: KeptWorker) -> None:
     assert accept(study, [named()], architecture="mlp", worker=worker)
-    with pytest.raises(UploadError, match="not of resnet-small"):
+    with pytest.raises(UploadError, match="does not match the architecture resnet-small"):
         accept(study, [named(variant(1))], architecture="resnet-small", worker=worker)
     for code in ("python:os:system", "timm:resnet18", "no such"):
         with pytest.raises(UploadError, match="neither a built-in"):
@@ -308,7 +308,7 @@ def test_a_hundred_files_and_a_full_quota_are_refused(
     study: Study, worker: KeptWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hundred = [named(variant(seed)) for seed in range(100)]
-    with pytest.raises(UploadError, match="100 files were given; at most 32"):
+    with pytest.raises(UploadError, match="100 files were given; one upload may have at most 32"):
         accept(study, hundred, worker=worker)
     accept(study, [named(variant(0))], worker=worker)
     monkeypatch.setattr(room, "used_bytes", lambda study: 2**20 - len(GOOD) + 1)
@@ -336,7 +336,7 @@ def test_of_many_uploads_at_once_as_many_are_kept_as_there_is_room_for(
         said = list(people.map(give, range(100)))
     assert said.count("kept") == fit == len(study.uploads)
     assert used_bytes(study) == fit * len(GOOD)
-    assert all(re.match(r"kept|No room: uploads take [\d,]+ of 1 MiB", one) for one in said)
+    assert all(re.match(r"kept|No space: uploads use [\d,]+ of 1 MiB", one) for one in said)
     assert not list(layout.uploads_folder(study.root).glob(".incoming-*"))
 
 
@@ -350,7 +350,7 @@ def test_what_arrives_counts_and_what_was_left_behind_does_not(
         (left_behind / name).write_bytes(bytes(size))
     with incoming(bounded_study, [2**19, 2**19 - len(GOOD) + 1]) as paths:
         assert not left_behind.exists()
-        with pytest.raises(UploadError, match=r"take 0 of 1 MiB, others .* now 1,"):
+        with pytest.raises(UploadError, match=r"use 0 of 1 MiB, others .* now use 1,"):
             accept(bounded_study, [named()], worker=worker)
         assert expire(bounded_study) == []
         assert all(path.exists() for path in paths)

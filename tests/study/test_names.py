@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from engine.study.removal_sets import (
     removal_set,
 )
 from engine.study.uploads import Upload, write_upload
+from tests.builders.copies import copy_of
 from tests.builders.sentences import SPEC, sentences
 from tests.builders.synthetic_study import write_study
 
@@ -90,6 +92,12 @@ def made_ids(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return write_study(tmp_path_factory.mktemp("made") / "study")
 
 
+def in_kept_set(study: Study, word: str) -> list[int]:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = copy_of(study, Path(folder) / "study")
+        return keep_set(copy, [word], "").rows.tolist()
+
+
 def cli_rows(study: Study, word: str, capsys: pytest.CaptureFixture[str]) -> list[int]:
     code = main(["whatif", str(study.root), f"--remove={word}", "--json"])
     out, err = capsys.readouterr()
@@ -112,7 +120,7 @@ ENTRANCES: dict[str, Callable[[Study, str], object]] = {
     "python": lambda study, word: study.counterfactual([word]).removed.tolist(),
     "text of the command line": lambda study, word: read_examples(study, word).tolist(),
     "file": in_file,
-    "kept set": lambda study, word: keep_set(study, [word], "").rows.tolist(),
+    "kept set": lambda study, word: in_kept_set(study, word),
     "removal": lambda study, word: list(removal_of(study, [word])),
     "forget set": lambda study, word: list(forget_set(study, [word])),
     "verification": lambda study, word: list(request_of(study, [word], []).removed),

@@ -78,7 +78,8 @@ def verify(
         seeds: Number of models with all data, and of models without the removal set.
         method: Whose scores predict the changes; None: the default.
         control: Also retrain without the same number of random training examples of each class.
-        device, workers: As for `build`.
+        device: As for `build`.
+        workers: As for `build`.
         report: Called as models are done.
 
     Raises:

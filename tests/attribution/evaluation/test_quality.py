@@ -19,6 +19,7 @@ from engine.attribution.evaluation.quality import (
 )
 from engine.store import layout
 from engine.study.trust import read_lds_of_each
+from tests.store.test_cache import settle
 
 LDS = Measured(0.31, 0.25, 0.37)
 QUALITY = Quality(
@@ -75,6 +76,7 @@ def test_quality_is_parsed_once_and_again_when_the_file_changes(
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
     store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
+    settle(layout.quality_file(study.root, "mlp"))
     assert study.quality() is Study.open(study.root).quality()
     changed = replace(QUALITY, seeds=12)
     store.write_json(layout.quality_file(study.root, "mlp"), changed.to_dict(), fingerprint="")
