@@ -210,11 +210,11 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     add("name-of-a-tensor-null", safetensors({"a\0b": np.zeros(2, np.float32)}), "name")
     add("name-of-a-tensor-long", safetensors({"a" * 5000: np.zeros(2, np.float32)}), "name")
     dunder = {"__class__.__init__.__globals__": np.zeros(2, np.float32)}
-    add("name-of-a-tensor-dunder", safetensors(dunder), "any known architecture")
+    add("name-of-a-tensor-dunder", safetensors(dunder), "known architecture")
     add(
         "name-of-a-tensor-path",
         safetensors({"../../x": np.zeros(2, np.float32)}),
-        "any known architecture",
+        "known architecture",
     )
 
     # A right file of a wrong model.
@@ -229,12 +229,12 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     add(
         "another-architecture",
         safetensors({"conv.weight": np.ones((3, 3), np.float32)}),
-        "any known architecture",
+        "known architecture",
     )
     add(
         "prefixed",
         safetensors({f"module.{k}": v for k, v in weights.items()}),
-        "any known architecture",
+        "known architecture",
     )
     add("whole-numbers", safetensors({k: v.astype("<i4") for k, v in weights.items()}), "I32")
     for what, value in (("nan", np.nan), ("inf", np.inf), ("minus-inf", -np.inf)):

@@ -175,7 +175,7 @@ def test_what_is_refused_is_said_in_one_line(page: Any, fresh: Study) -> None:
         [(f"{n}.safetensors", good, "application/octet-stream") for n in range(2)]
     ).run()
     app.button(key="upload").click().run()
-    assert "a checkpoint counts once" in words(app)
+    assert "are the same file; upload each checkpoint" in words(app)
 
 
 def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -> None:

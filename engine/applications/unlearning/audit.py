@@ -86,7 +86,8 @@ def audit(
         source: What predicts the changes that matching learns
             (`engine.applications.unlearning.bank_changes`).
         hyper: Hyper-parameters by method, instead of searching for them.
-        device, workers: As for `build`.
+        device: As for `build`.
+        workers: As for `build`.
         report: Called as models are done.
 
     Raises:
