@@ -196,7 +196,9 @@ def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_pat
     path = tmp_path / "mlp.safetensors"
     path.write_bytes(safetensors(fitting_weights(mlp_shapes(784, 32, 10))))
     for architecture in (None, "mlp"):
-        with pytest.raises(UploadError, match=r"fit: (as embedding-bag|this .* is for pictures)"):
+        with pytest.raises(
+            UploadError, match=r"match: (compared with embedding-bag|this .* is for pictures)"
+        ):
             accept_files(study, [path], "", architecture, worker)
     worker.end()
 

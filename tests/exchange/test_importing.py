@@ -356,7 +356,7 @@ def test_an_interrupted_import_resumes(
 
     with monkeypatch.context() as patch:
         patch.setattr(methods, "rank_and_index", stopped)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(InterruptedBuild):
             study.import_scores("npy", path)
     assert ranked_methods(study, resolve_algorithm(study)) == []
     assert study.import_scores("npy", path).was_there

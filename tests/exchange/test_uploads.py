@@ -312,7 +312,7 @@ def test_a_hundred_files_and_a_full_quota_are_refused(
         accept(study, hundred, worker=worker)
     accept(study, [named(variant(0))], worker=worker)
     monkeypatch.setattr(room, "used_bytes", lambda study: 2**20 - len(GOOD) + 1)
-    with pytest.raises(UploadError, match="No room"):
+    with pytest.raises(UploadError, match="No space"):
         accept(bounded(study, quota_mib=1), [named(variant(1))], worker=worker)
     assert len(study.uploads) == 1
 
