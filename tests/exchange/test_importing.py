@@ -22,6 +22,7 @@ from engine.cli.main import main
 from engine.exchange.importing import KINDS, methods
 from engine.exchange.importing.source import Blocks
 from engine.store import layout
+from engine.store.errors import InterruptedBuild
 from engine.study.doctor import examine
 from engine.study.methods import imported_methods, ranked_methods, scored_methods
 from engine.study.names import resolve_algorithm
