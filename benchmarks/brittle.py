@@ -6,11 +6,9 @@ On the demo's study with `RUNS` subset runs: `PREDICTIONS`, drawn at random amon
 said to flip at k ≤ 20, are retrained without their removal sets, with `SEEDS` seeds. Beside them
 stand removals of random training examples of the same class: one for each group of predictions
 whose removal sets are of about the same size and mostly of the same class, and never of fewer
-examples than theirs. A prediction has flipped where most of the models flip it. `SURE` and `AGREE`
-in engine/brittle.py were chosen on `CHOSEN_ON`, which are left out.
-
-`slope` and `correlation` compare predicted with actual mean changes of the margin, over the removal
-sets. Models are kept in the study, so a stopped run goes on.
+examples than theirs. A prediction has flipped where most of the models flip it.
+`REQUIRED_DEVIATIONS` and `REQUIRED_AGREEMENT` in engine/applications/brittle/supports.py were
+chosen on `CHOSEN_ON`, which are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +23,13 @@ import numpy as np
 from benchmarks._report import report, say
 from benchmarks._study import built
 from engine.api import Study
-from engine.applications.brittle.supports import AGREE, SURE, Supports, find, verify_brittle
+from engine.applications.brittle.supports import (
+    REQUIRED_AGREEMENT,
+    REQUIRED_DEVIATIONS,
+    Supports,
+    find,
+    verify_brittle,
+)
 from engine.applications.verification import (
     Outcome,
     agreement,
@@ -81,12 +85,12 @@ def measure() -> dict[str, Any]:
         "subset_runs": RUNS,
         "at_most": AT_MOST,
         "said_to_flip": len(supports.ranked),
-        "test_examples": len(supports.lead),
+        "test_examples": len(supports.logit_gap),
         "sizes": [int(supports.size[test]) for test in tests],
         "method": supports.method,
         "badge": str(study.badge(supports.algorithm, supports.method)),
-        "sure": SURE,
-        "agree": AGREE,
+        "sure": REQUIRED_DEVIATIONS,
+        "agree": REQUIRED_AGREEMENT,
         "find_seconds": round(found_after, 2),
         "seconds": round(time.perf_counter() - start, 1),
     }

@@ -27,6 +27,7 @@ from engine.store.records import Badge, Explanation, Progress
 from engine.study.counterfactuals import predict_counterfactual
 from engine.study.creation import create_study
 from engine.study.explanations import explain
+from engine.study.measured_quality import read_badge
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
 from engine.study.names import resolve_algorithm
@@ -35,7 +36,6 @@ from engine.study.progress import stage_progress
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
 from engine.study.score_matrices import score_rows
-from engine.study.trust import read_badge
 from engine.study.uploads import Upload
 
 if TYPE_CHECKING:

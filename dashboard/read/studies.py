@@ -29,6 +29,7 @@ from engine.store.layout import Split
 from engine.store.records import Badge
 from engine.study.counterfactuals import predict_counterfactual
 from engine.study.doctor import Report, examine
+from engine.study.measured_quality import read_badge, read_lds_of_each
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import find_row, near_examples, read_names
@@ -36,7 +37,6 @@ from engine.study.rankings import read_principal_directions, read_top, read_tota
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 from engine.study.slices import SavedSlice, saved_slices
-from engine.study.trust import read_badge, read_lds_of_each
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""

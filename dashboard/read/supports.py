@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from engine.applications.brittle.data_issues import RULES, Flag, flags
+from engine.applications.brittle.data_issues import RULES, DataIssue, find_data_issues
 from engine.applications.brittle.supports import AT_MOST, Supports, find
 from engine.applications.brittle.table import STATUSES, brittle_table
 from engine.applications.verification import Verification, read_verifications
@@ -38,7 +38,7 @@ class Asked:
 
     at_most: int
     status: str | None
-    flag: Flag | None
+    flag: DataIssue | None
     tag: str | None
     label: str | None
     k: int | None
@@ -93,7 +93,7 @@ def _supports(
     return find(_study, algorithm, method, at_most)
 
 
-def flagged(study: StudyReader, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
+def flagged(study: StudyReader, algorithm: str, method: str) -> dict[DataIssue, np.ndarray]:
     """Which test examples each rule holds for."""
     files = [layout.dataset_file(study.root), layout.search_file(study.root, algorithm, method)]
     files.append(layout.similarity_file(study.root, algorithm))
@@ -103,8 +103,8 @@ def flagged(study: StudyReader, algorithm: str, method: str) -> dict[Flag, np.nd
 @st.cache_resource(max_entries=8, show_spinner="Looking for leaks and wrong labels …")
 def _flagged(
     root: str, algorithm: str, method: str, stamps: Stamps, _study: StudyReader
-) -> dict[Flag, np.ndarray]:
-    return flags(_study, algorithm, method)
+) -> dict[DataIssue, np.ndarray]:
+    return find_data_issues(_study, algorithm, method)
 
 
 def verifications(study: StudyReader, algorithm: str) -> list[Verification]:
@@ -167,7 +167,7 @@ def matching(table: pd.DataFrame, asked: Asked) -> np.ndarray:
         value = getattr(asked, name)
         if value is not None:
             keep &= (table[name] == value).to_numpy()
-    for column, value in (("flags", asked.flag), ("tags", asked.tag)):
+    for column, value in (("data_issues", asked.flag), ("tags", asked.tag)):
         if value is not None:
             keep &= np.array([value in values for values in table[column]], dtype=bool)
     return np.flatnonzero(keep)

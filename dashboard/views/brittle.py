@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.names import short
-from dashboard.parts.charts.logit_gap_curve import lead_curve
+from dashboard.parts.charts.logit_gap_curve import logit_gap_curve
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.tags_and_notes import tags_panel
 from dashboard.parts.gallery.cards import influence_cards, test_cards
@@ -24,8 +24,8 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice, warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import ask_about
-from dashboard.parts.trust.trust_badge import trust_badge
 from dashboard.read.studies import asked_row, badge, examples, open_study, what_it_shows
 from dashboard.read.supports import (
     MOST_SHOWN,
@@ -37,7 +37,7 @@ from dashboard.read.supports import (
 )
 from dashboard.slice_parameters import position_in_slice
 from engine.applications.brittle.data_issues import RULES
-from engine.applications.brittle.supports import AGREE, AT_MOST, verified
+from engine.applications.brittle.supports import AT_MOST, REQUIRED_AGREEMENT, verified
 from engine.applications.brittle.table import STATUSES, Format, as_bytes
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
@@ -98,11 +98,11 @@ def filters() -> None:
         )
         labels = sorted(set(told["label"]))
         tags = sorted({tag for tags in told["tags"] for tag in tags})
-        flags = [name for name in RULES if any(name in some for some in told["flags"])]
+        issues = [name for name in RULES if any(name in some for some in told["data_issues"])]
         for name, words, options, value in (
             ("status", "Status", [one for one in STATUSES if one in WORDS], asked.status),
             ("label", "True class", labels, asked.label),
-            ("flag", "Flag", flags, asked.flag),
+            ("flag", "Data issue", issues, asked.flag),
             ("tag", "Tag", tags, asked.tag),
         ):
             if value is not None and value not in options:
@@ -117,7 +117,7 @@ def filters() -> None:
                 on_change=keep,
                 args=(name, None, ("page",)),
                 width=190,
-                help="\n\n".join(f"**{flag}**: {RULES[flag]}" for flag in flags) or None
+                help="\n\n".join(f"**{issue}**: {RULES[issue]}" for issue in issues) or None
                 if name == "flag"
                 else None,
             )
@@ -165,8 +165,8 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
             f"{card.hint}; said to become {one['other']} without {one['support']:.0f} training "
             f"examples, {one['status']}"
         )
-        if len(one["flags"]):
-            hint += f"; flags: {', '.join(one['flags'])}"
+        if len(one["data_issues"]):
+            hint += f"; data issues: {', '.join(one['data_issues'])}"
         parameters = st.query_params.to_dict() | {"test": str(one["id"])}
         parameters.pop("removed", None)
         cards.append(
@@ -201,7 +201,7 @@ def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
 # --- one prediction ----------------------------------------------------------------------------
 
 
-def verdict(row: int, size: int, after: float, reach: float) -> str:
+def verdict(row: int, size: int, after: float, half_width: float) -> str:
     """One sentence: what removing would do."""
     example = test_examples.table.iloc[row]
     predicted, label = escape(short(example["predicted"])), escape(short(example["label"]))
@@ -210,23 +210,24 @@ def verdict(row: int, size: int, after: float, reach: float) -> str:
     if not found.calibrated:
         return (
             f"Predicted {is_now}. Scores are not calibrated here, so its {kinds} are ranked, and "
-            "what their removal does is not said."
+            "the effect of removing them is not predicted."
         )
-    if found.agreement[row] < AGREE:
+    if found.agreement[row] < REQUIRED_AGREEMENT:
         return (
-            f"Predicted {is_now}. Nothing is said of flips: only {found.agreement[row]:.0%} of the "
+            f"Predicted {is_now}. No flip is predicted: only {found.agreement[row]:.0%} of the "
             "models trained with all data agree, so it depends on chance, not on examples."
         )
     if not size:
         return (
-            f"Predicted {is_now}. Not said to flip without its strongest {found.at_most} {kinds}."
+            f"Predicted {is_now}. Not predicted to flip when its {found.at_most} strongest {kinds} "
+            "are removed."
         )
     removed = f"{size} strongest {kinds}" if size > 1 else f"strongest {kinds[:-1]}"
-    interval_ = f"{number(after)} ({number(after - reach)} to {number(after + reach)})"
+    interval_ = f"{number(after)} ({number(after - half_width)} to {number(after + half_width)})"
+    before = number(float(found.logit_gap[row]))
     return (
-        f"Predicted {is_now}. Without its <b>{removed}</b> it is said to become "
-        f"{'wrong' if found.right[row] else 'right'}: lead {number(float(found.lead[row]))} → "
-        f"{interval_}."
+        f"Predicted {is_now}. Without its <b>{removed}</b> it is predicted to become "
+        f"{'wrong' if found.right[row] else 'right'}: logit gap {before} → {interval_}."
     )
 
 
@@ -262,9 +263,11 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
         return
     k = min(now.k or size or len(ranked), len(ranked))
     one = np.array([row])
-    after, reach = found.after(one)[0, : len(ranked)], found.reach(one)[0, : len(ranked)]
+    after, half_width = found.after(one)[0, : len(ranked)], found.half_width(one)[0, : len(ranked)]
     last = max(size, 1) - 1
-    st.html(f'<p class="dl-says">{verdict(row, size, float(after[last]), float(reach[last]))}</p>')
+    st.html(
+        f'<p class="dl-says">{verdict(row, size, float(after[last]), float(half_width[last]))}</p>'
+    )
     if found.calibrated:
         if len(ranked) > 1:
             st.session_state["removed"] = k
@@ -276,9 +279,9 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
                 on_change=keep,
                 args=("removed", size),
             )
-        error = TWO_SIDED_95 * float(found.lead_deviation[row]) / found.checkpoints**0.5
-        leads = np.array([found.lead[row], *after]), np.array([error, *reach])
-        st.html(lead_curve(*leads, k, size))
+        error = TWO_SIDED_95 * float(found.logit_gap_deviation[row]) / found.checkpoints**0.5
+        gaps = np.array([found.logit_gap[row], *after]), np.array([error, *half_width])
+        st.html(logit_gap_curve(*gaps, k, size))
     if size:
         with st.container(horizontal=True, vertical_alignment="center", key="proof"):
             st.html(proof(row, verified(found, verifications(study, algorithm)).get(row)))
@@ -339,7 +342,7 @@ def one_prediction(row: int, rows: np.ndarray) -> None:
         side, beside = st.columns([0.24, 0.76], gap="large")
         with side:
             subject(study, algorithm, "test", row, test_examples.table.iloc[row].to_dict())
-            for flag in next(iter(told["flags"][told["row"] == row]), ()):
+            for flag in next(iter(told["data_issues"][told["row"] == row]), ()):
                 st.html(f'<p class="dl-aside"><b>{flag}</b>: {escape(RULES[flag])}</p>')
         with beside:
             part(location, partial(detail, row))
@@ -352,11 +355,11 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.html(
         title(
             "Brittle predictions",
-            f"{len(told):,} of {len(found.lead):,} are said to flip without at most "
+            f"{len(told):,} of {len(found.logit_gap):,} are predicted to flip without at most "
             f"{asked.at_most} training {kind}",
         )
     )
-    trust_badge(badge(study, algorithm, method))
+    quality_badge(badge(study, algorithm, method))
     copy_link("copy")
 
 progress(study)

@@ -40,8 +40,8 @@ from dashboard.parts.layout.build_progress import building, unpredicted
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import ask_about
-from dashboard.parts.trust.trust_badge import trust_badge
 from dashboard.read.studies import asked_row, badge, examples, open_study, slice_rows, what_it_shows
 from dashboard.slice_parameters import position_in_slice
 from engine.study.counterfactuals import predict_removal
@@ -160,7 +160,7 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
         show_switch(wants)
         if method is not None and wants != SIMILAR:
-            trust_badge(badge(study, algorithm, method))
+            quality_badge(badge(study, algorithm, method))
         st.space("stretch")
         if method is not None:
             export(study, row, test, here.k, algorithm, method)

@@ -30,7 +30,7 @@ from dashboard.parts.gallery.similar_examples import (
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
-from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
 from dashboard.read.studies import badge, examples, open_study
 from engine.applications.live import KEPT, Answer
@@ -193,7 +193,7 @@ with right:
         if wants != SIMILAR:
             whole = badge(study, algorithm, TRAK)
             reason = f"Live: {answer.scoring} of {whole.checkpoints} checkpoints. {whole.reason}"
-            trust_badge(
+            quality_badge(
                 replace(
                     whole,
                     method="TRAK, live",

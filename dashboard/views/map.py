@@ -29,8 +29,8 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import ask_about
-from dashboard.parts.trust.trust_badge import trust_badge
 from dashboard.read.studies import (
     asked_row,
     badge,
@@ -270,7 +270,7 @@ def answer(study: StudyReader, here: Location) -> None:
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("Map", f"{kind}s that do the same to predictions lie together"))
     st.space("stretch")
-    trust_badge(badge(study, algorithm, method))
+    quality_badge(badge(study, algorithm, method))
     copy_link("copy")
 if problems:
     warning(["This link says something that cannot be here.", *problems])

@@ -17,7 +17,7 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.first_visit_guide import guide
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
-from dashboard.parts.trust.trust_badge import link_to_quality, trust_in_full
+from dashboard.parts.quality.quality_badge import full_quality_badge, link_to_quality
 from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
 from dashboard.slice_parameters import Slice
 from engine.study.methods import has_scores
@@ -167,7 +167,7 @@ trusted, data = st.columns([0.55, 0.45], gap="large")
 with trusted:
     heading("How far the scores can be trusted")
     if method is not None:
-        st.html(trust_in_full(badge(study, algorithm, method)))
+        st.html(full_quality_badge(badge(study, algorithm, method)))
         link_to_quality()
     else:
         st.html('<p class="dl-aside">Method, checkpoints and quality stand here once scored.</p>')

@@ -16,9 +16,9 @@ from dashboard.parts.layout.blocks import aside, facts, figures, heading, table
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.quality.how_to_measure import unmeasured
+from dashboard.parts.quality.verdict_list import verdict_list
 from dashboard.parts.removal.verify_by_retraining import verified
-from dashboard.parts.trust.how_to_measure import unmeasured
-from dashboard.parts.trust.verdict_list import verdict_list
 from dashboard.read.studies import (
     asked_row,
     badge,
@@ -31,9 +31,9 @@ from dashboard.read.studies import (
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
 from engine.attribution.evaluation.verdict import chance, few_runs, verdict
 from engine.store.text import number
+from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import has_scores, read_quality
 from engine.study.progress import stage_progress
-from engine.study.trust import read_predicted_and_actual
 
 BINS = 32
 CLASSES_SHOWN = 24

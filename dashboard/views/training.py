@@ -27,7 +27,7 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
-from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.studies import (
     asked_row,
     badge,
@@ -205,7 +205,7 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
     top = read_top_of_training(study, row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
-        trust_badge(trust)
+        quality_badge(trust)
         st.space("stretch")
         k = sides(here.k, stored)
 

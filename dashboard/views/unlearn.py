@@ -14,6 +14,7 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice, warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.earlier_requests import AskedBefore, asked_before
 from dashboard.parts.removal.predicted_effect import (
     affected,
@@ -22,7 +23,6 @@ from dashboard.parts.removal.predicted_effect import (
     removed_gallery,
 )
 from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_choice
-from dashboard.parts.trust.trust_badge import trust_badge
 from dashboard.parts.unlearn.audit_form import audit_form
 from dashboard.parts.unlearn.audit_results import audit_view, which_audit, which_method
 from dashboard.parts.unlearn.forget_set_margins import before_after, predicted_margins
@@ -199,7 +199,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
             icon=":material/content_cut:",
             query_params=location.parameters(set=chosen.key),
         )
-    trust_badge(badge(study, algorithm, method))
+    quality_badge(badge(study, algorithm, method))
     copy_link("copy")
 if chosen is None:
     removal_choice(study, location, training, kind, ASKING)

@@ -10,6 +10,7 @@ from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.earlier_requests import AskedBefore, asked_before
 from dashboard.parts.removal.predicted_effect import (
     affected,
@@ -19,7 +20,6 @@ from dashboard.parts.removal.predicted_effect import (
 )
 from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_choice
 from dashboard.parts.removal.verify_by_retraining import told, verify_button
-from dashboard.parts.trust.trust_badge import trust_badge
 from dashboard.read.studies import (
     badge,
     counterfactual,
@@ -84,7 +84,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
             icon=":material/ink_eraser:",
             query_params=location.parameters(set=chosen.key),
         )
-    trust_badge(badge(study, algorithm, method))
+    quality_badge(badge(study, algorithm, method))
     copy_link("copy")
 if chosen is None:
     removal_choice(study, location, training, kind, ASKING)

@@ -37,7 +37,7 @@ from engine.tasks import Accepted, Encoded, load_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.attribution.trak.new_examples import Tracer, Traces
+    from engine.attribution.trak.new_examples import ExampleFeatures, FeatureExtractor
     from engine.attribution.trak.plan import Plan
     from engine.attribution.trak.solver import Solver
     from engine.tasks import Task
@@ -173,10 +173,10 @@ def _png(encoded: Encoded) -> bytes | None:
 class Kept:
     """One checkpoint's training side, memory-mapped."""
 
-    tracer: Tracer
+    extractor: FeatureExtractor
     plan: Plan
     inverse: np.ndarray
-    shards: Sequence[Traces]
+    shards: Sequence[ExampleFeatures]
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Loaded:
         batch = read_batch(self.task, arrays, slice(0, 1), self.study.dataset.encoding, "cpu")
         total = np.zeros((1, self.study.dataset.n_train), np.float32)
         for kept in self.checkpoints:
-            example = kept.tracer.trace(batch)
+            example = kept.extractor.extract(batch)
             if self.solver.kind == "primal":
                 total += primal_scores(kept.inverse, kept.shards, example)
             else:
@@ -300,13 +300,15 @@ def _loaded(root: Path, algorithm: str, stamps: tuple[Stamp, ...]) -> Loaded:
 def _kept(
     study: StudyReader, algorithm: str, checkpoint: int, solver: Solver, model: nn.Module
 ) -> Kept:
-    from engine.attribution.trak.new_examples import make_tracer, plan_from_json
+    from engine.attribution.trak.new_examples import make_feature_extractor, plan_from_json
 
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     plan = plan_from_json(store.read_metadata(path)["plan"])
     output = load_task(study.dataset.task).model_output
     return Kept(
-        tracer=make_tracer(model, output, plan, solver, checkpoint_seed(study, checkpoint)),
+        extractor=make_feature_extractor(
+            model, output, plan, solver, checkpoint_seed(study, checkpoint)
+        ),
         plan=plan,
         inverse=store.read_tensors(path)["inverse"],
         shards=trace_shards(study, algorithm, checkpoint),

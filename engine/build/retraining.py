@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.run_bank import fault
+from engine.attribution.datamodels.run_bank import output_problem
 from engine.build.models import initial_model, untrained_model, versions
 from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
 from engine.running import processes
@@ -315,7 +315,7 @@ def train_model(job: Job) -> None:
         logits = evaluate(task, trained, some, encoding, 512, job.device)["logits"]
         tensors |= {"rows": rows, "train_logits": logits, "test_logits": outputs["logits"]}
     for name in ("margin", "train_logits"):
-        if name in tensors and (found := fault(tensors[name].ravel())):
+        if name in tensors and (found := output_problem(tensors[name].ravel())):
             split = "train" if name == "train_logits" else "test"
             raise DataloupeError(
                 f"{_name(job.algorithm, model.removed, model.seed)}: the model collapsed, {found} "

@@ -57,7 +57,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _brittle(options: argparse.Namespace) -> int:
-    from engine.applications.brittle.data_issues import flags
+    from engine.applications.brittle.data_issues import find_data_issues
     from engine.applications.brittle.supports import find, verify_brittle
     from engine.applications.brittle.table import as_bytes, brittle_table, format_of, write
     from engine.applications.verification.verifying import check
@@ -86,7 +86,7 @@ def _brittle(options: argparse.Namespace) -> int:
         study,
         supports,
         study.verifications(algorithm),
-        flags(study, algorithm, supports.method),
+        find_data_issues(study, algorithm, supports.method),
         read_tags(study, algorithm),
     )
     if options.out is not None:
@@ -111,7 +111,7 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
             str(row["support"]),
             row["status"],
             "–" if rate is None else f"{rate:.0%} of {row['seeds']}",
-            ", ".join(row["flags"]),
+            ", ".join(row["data_issues"]),
         )
     if rows:
         shown.print(listed)
@@ -119,7 +119,7 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
         shown.print(f"and {len(rows) - SHOWN:,} more; --out writes them all")
     if supports.calibrated:
         shown.print(
-            f"{len(rows):,} of {len(supports.lead):,} predictions are predicted to flip when "
+            f"{len(rows):,} of {len(supports.logit_gap):,} predictions are predicted to flip when "
             f"at most {supports.at_most} training examples are removed. Only retraining proves it: "
             "--verify N."
         )

@@ -14,7 +14,7 @@ from engine.attribution.evaluation.quality import Quality
 from engine.attribution.evaluation.verdict import Verdict, verdict
 from engine.cli.arguments import Verbs, add_algorithm, add_json
 from engine.cli.printing import console, interval, print_json, table
-from engine.study.trust import read_lds_of_each, require_quality
+from engine.study.measured_quality import read_lds_of_each, require_quality
 
 
 def add_verbs(verbs: Verbs) -> None:

@@ -26,7 +26,7 @@ algorithms/NAME/trak/factors/000.safetensors solved test features (primal)
 algorithms/NAME/trak/scores/00000.safetensors         scores of a block of test rows (dual)
 algorithms/NAME/trak/weighting.safetensors   mean out-to-loss, soft threshold
 algorithms/NAME/live/000/inverse.safetensors  solves for examples from outside
-algorithms/NAME/live/000/00000.safetensors   traces of training examples in row shards (dual)
+algorithms/NAME/live/000/00000.safetensors   features of training examples in row shards (dual)
 algorithms/NAME/live/live.json               how many checkpoints are kept so, and why
 algorithms/NAME/methods/METHOD/method.json   another method's scores: what they are
 algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows

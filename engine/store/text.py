@@ -11,7 +11,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
-def one_line(text: str, longest: int, what: str, may_be_empty: bool = False) -> str:
+def valid_text(text: str, longest: int, what: str, may_be_empty: bool = False) -> str:
     """The text in Unicode normal form C, without surrounding space.
 
     Args:

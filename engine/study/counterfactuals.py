@@ -9,12 +9,12 @@ import numpy as np
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.quality import Measured
 from engine.study.examples import read_columns
+from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_training_rows
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
-from engine.study.trust import read_predicted_and_actual
 
 
 def predict_removal(

@@ -6,11 +6,11 @@ from typing import Any
 
 from engine.store.errors import DataloupeError
 from engine.store.records import Explanation
+from engine.study.measured_quality import read_badge
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
 from engine.study.rankings import find_influences, name_influences
 from engine.study.reader import StudyReader
-from engine.study.trust import read_badge
 
 
 def explain(

@@ -54,7 +54,7 @@ def read_map(
 
 
 def traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
-    """Where the traces of a dual's training examples are; the primal has its features."""
+    """Where the features of a dual's training examples are; the primal has its features."""
     if stored_solver(study, algorithm).kind == "primal":
         return []
     shards = range(shard_count(study, "train"))
@@ -62,7 +62,7 @@ def traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Pa
 
 
 def trace_shards(study: StudyReader, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
-    """Memory-mapped traces of the training examples at a kept checkpoint."""
+    """Memory-mapped features of the training examples at a kept checkpoint."""
     files = traces_files(study, algorithm, checkpoint)
     if not files:
         shards = range(shard_count(study, "train"))

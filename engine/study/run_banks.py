@@ -118,6 +118,6 @@ def _read_run(study: StudyReader, algorithm: str, mask: int, seed: int) -> dict[
     path = layout.run_file(study.root, algorithm, mask, seed)
     shard = store.read_tensors(path)
     for split in SPLITS:
-        if fault := run_bank.fault(shard[split]):
-            raise store.broken(path, f"{fault} on the {split} split")
+        if output_problem := run_bank.output_problem(shard[split]):
+            raise store.broken(path, f"{output_problem} on the {split} split")
     return shard

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from engine import store
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.store.text import one_line
+from engine.store.text import valid_text
 from engine.study.reader import StudyReader
 
 LONGEST_NAME = 80
@@ -57,7 +57,7 @@ def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> 
         DataloupeError: The name is not valid or is taken, there are too many slices, or the
             study's folder cannot be written.
     """
-    name = one_line(name, LONGEST_NAME, "A slice's name")
+    name = valid_text(name, LONGEST_NAME, "A slice's name")
     path = layout.slice_file(study.root, name)
     if path.exists():
         raise DataloupeError(

@@ -20,7 +20,7 @@ from typing import Literal
 from engine import store
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.store.text import one_line
+from engine.store.text import valid_text
 from engine.study.names import resolve_algorithm, resolve_row
 from engine.study.reader import StudyReader
 
@@ -72,7 +72,7 @@ def tag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | No
         DataloupeError: The tag is not valid, or there is no such example.
         StoreError: The disk is full.
     """
-    name = one_line(name, LONGEST_TAG, "A tag")
+    name = valid_text(name, LONGEST_TAG, "A tag")
     current = read_tags(study, algorithm).get(test, TagsAndNotes())
     return None if name in current.tags else _write(study, algorithm, test, "tag", name)
 

@@ -44,22 +44,22 @@ def copy(calibrated: Study, tmp_path: Path) -> Study:
 
 
 def planted(
-    lead: list[float],
+    logit_gap: list[float],
     scores: list[list[float]],
     deviation: float = 0.0,
     units: Units | None = None,
     checkpoints: int = 4,
 ) -> Supports:
-    """Supports of made-up leads and scores, in a world without errors unless said."""
-    leads, score = np.array(lead), np.array(scores, np.float32)
+    """Supports of made-up gaps and scores, in a world without errors unless said."""
+    gaps, score = np.array(logit_gap), np.array(scores, np.float32)
     n, k = score.shape
     return Supports(
         algorithm="mlp",
         method="hybrid",
         at_most=k,
-        right=leads > 0,
-        lead=leads,
-        lead_deviation=np.full(n, deviation),
+        right=gaps > 0,
+        logit_gap=gaps,
+        logit_gap_deviation=np.full(n, deviation),
         agreement=np.ones(n),
         checkpoints=checkpoints,
         index=np.where(score != 0, np.arange(k, dtype=np.int32), -1),
@@ -74,7 +74,7 @@ def planted(
 
 
 def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supports, "SURE", 0.0)
+    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 0.0)
     found = planted(
         [1.0, 1.0, -0.5, -0.5],
         [[0.6, 0.3, 0.2], [0.4, 0.3, 0.2], [-0.6, -0.1, 0], [-0.2, -0.2, 0]],
@@ -87,14 +87,14 @@ def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.Monk
 
 
 def test_flips_are_said_only_beyond_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supports, "SURE", 1.28)
-    # Removing k changes the lead by −k ± 0.35·k, so 1.28 deviations below 0 is at k·0.552 > 1.
+    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 1.28)
+    # Removing k changes the logit_gap by −k ± 0.35·k, so 1.28 deviations below 0 is at k·0.552 > 1.
     scores = [[1.0] * 6]
     assert planted([1.0], scores).size.tolist() == [2]
     assert planted([2.0], scores).size.tolist() == [4]
-    # What four checkpoints leave open of the lead is half of its deviation.
+    # What four checkpoints leave open of the logit_gap is half of its deviation.
     assert planted([1.0], scores, deviation=1.5).size.tolist() == [3]
-    monkeypatch.setattr(supports, "SURE", 0.0)
+    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 0.0)
     assert planted([1.0], scores, deviation=1.5).size.tolist() == [2]
 
 
@@ -107,8 +107,8 @@ def test_nothing_is_said_where_checkpoints_disagree() -> None:
 def test_a_larger_lead_never_needs_fewer(seed: int) -> None:
     generator = np.random.default_rng(seed)
     scores = np.sort(generator.gamma(1, 0.3, size=8))[::-1]
-    leads = np.sort(generator.gamma(1, 1.0, size=5)) + 1e-3
-    sizes = planted(leads.tolist(), [scores.tolist()] * 5, deviation=0.3).size
+    gaps = np.sort(generator.gamma(1, 1.0, size=5)) + 1e-3
+    sizes = planted(gaps.tolist(), [scores.tolist()] * 5, deviation=0.3).size
     needed = np.where(sizes == 0, 99, sizes)
     assert (np.diff(needed) >= 0).all()
 
@@ -125,7 +125,7 @@ def test_a_planted_linear_world_flips_where_it_is_said_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Predictions that are linear in who is trained on, with noisy scores: nine in ten flip."""
-    monkeypatch.setattr(supports, "SURE", 1.28)
+    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 1.28)
     generator = np.random.default_rng(0)
     n, trains, k = 400, 300, 20
     weights = generator.gamma(0.3, 0.1, size=(n, trains))
@@ -133,12 +133,12 @@ def test_a_planted_linear_world_flips_where_it_is_said_to(
     noisy = weights + generator.normal(scale=noise, size=weights.shape)
     order = np.argsort(-noisy, axis=1)[:, :k]
     scores = np.take_along_axis(noisy, order, axis=1)
-    lead = generator.uniform(0.1, 2.0, size=n)
+    logit_gap = generator.uniform(0.1, 2.0, size=n)
     variances = np.full(n, trains * 0.25 * noise**2)
-    found = planted(lead.tolist(), scores.tolist(), units=Units(SURELY, variances, 0.5))
+    found = planted(logit_gap.tolist(), scores.tolist(), units=Units(SURELY, variances, 0.5))
     found = replace(found, index=order.astype(np.int32), n_train=trains)
     ranked = found.ranked
-    after = [lead[row] - weights[row, found.removal(row)].sum() for row in ranked]
+    after = [logit_gap[row] - weights[row, found.removal(row)].sum() for row in ranked]
     assert len(ranked) > 50
     assert np.mean(np.array(after) < 0) > 0.9
 
@@ -148,15 +148,15 @@ def test_a_planted_linear_world_flips_where_it_is_said_to(
 
 def test_leads_are_those_of_the_checkpoints(small_study: Study) -> None:
     found, said = find(small_study), small_study.predictions("test")
-    assert ((found.lead > 0) == said["correct"]).mean() > 0.95
+    assert ((found.logit_gap > 0) == said["correct"]).mean() > 0.95
     logits = [
         store.read_tensors(layout.outputs_file(small_study.root, "mlp", m, "test"))["logits"]
         for m in (0, 1)
     ]
     label = small_study.dataset.classes.index(small_study.table("test")["label"].iloc[7])
     each = [one[7, label] - np.delete(one[7], label).max() for one in logits]
-    assert found.lead[7] == pytest.approx(np.mean(each), abs=1e-5)
-    assert found.lead_deviation[7] == pytest.approx(np.std(each, ddof=1), abs=1e-5)
+    assert found.logit_gap[7] == pytest.approx(np.mean(each), abs=1e-5)
+    assert found.logit_gap_deviation[7] == pytest.approx(np.std(each, ddof=1), abs=1e-5)
     right = bool(said["correct"].iloc[7])
     assert found.agreement[7] == np.mean([(one > 0) == right for one in each])
 
@@ -197,7 +197,7 @@ def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path
     assert not len(found.ranked)
     table = brittle_table(bare, found, rows=np.arange(3)).to_pandas()
     assert table["support"].isna().all()
-    assert table["lead_after"].isna().all()
+    assert table["logit_gap_after"].isna().all()
     assert set(table["status"]) == {"not within"}
     with pytest.raises(DataloupeError, match="not said to flip without at most 20"):
         verify_brittle(bare, found, [0])
@@ -263,8 +263,8 @@ def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
 def table(shared_proven: tuple) -> pa.Table:
     study, found, tests = shared_proven
     notes = TagsAndNotes(tags=["=cmd()", "look; at"], notes=["+1", "plain"])
-    flags = {"label": np.arange(60) == tests[0]}
-    return brittle_table(study, found, study.verifications(), flags, {tests[0]: notes})
+    issues = {"label": np.arange(60) == tests[0]}
+    return brittle_table(study, found, study.verifications(), issues, {tests[0]: notes})
 
 
 def test_parquet_opens_in_pandas_with_the_stated_types(table: pa.Table, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_json_and_csv_say_the_same(table: pa.Table, tmp_path: Path) -> None:
     assert told == table.to_pylist()
     found = pd.read_csv(tmp_path / "brittle.csv")
     assert found["row"].tolist() == [one["row"] for one in told]
-    np.testing.assert_allclose(found["lead"], [one["lead"] for one in told])
+    np.testing.assert_allclose(found["logit_gap"], [one["logit_gap"] for one in told])
     rows = [[str(row) for row in one["removal_rows"]] for one in told]
     assert found["removal_rows"].astype(str).str.split(";").tolist() == rows
 
@@ -293,7 +293,7 @@ def test_no_cell_is_a_formula(table: pa.Table) -> None:
     found = pd.read_csv(io.StringIO(as_csv(table)), keep_default_na=False, dtype=str)
     assert found["tags"].iloc[0] == "'=cmd();look, at"
     assert found["notes"].iloc[0] == "'+1;plain"
-    texts = found[["id", "label", "tags", "notes", "flags", "removal_ids"]]
+    texts = found[["id", "label", "tags", "notes", "data_issues", "removal_ids"]]
     assert not texts.stack().str.match(r"[=+\-@\t\r]").any()
 
 

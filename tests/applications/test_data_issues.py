@@ -10,7 +10,12 @@ import pytest
 from PIL import Image
 
 from engine import Study
-from engine.applications.brittle.data_issues import RULES, doubtful_labels, flags, same_inputs
+from engine.applications.brittle.data_issues import (
+    RULES,
+    doubtful_labels,
+    find_data_issues,
+    same_inputs,
+)
 from engine.data import asset
 from engine.store.layout import TRAK
 from engine.study.names import resolve_method
@@ -77,7 +82,9 @@ def darker(image: dict[str, bytes]) -> dict[str, object]:
 
 
 def test_planted_faults_are_flagged(spoilt: Study) -> None:
-    found = {name: np.flatnonzero(holds) for name, holds in flags(spoilt, "mlp", TRAK).items()}
+    found = {
+        name: np.flatnonzero(holds) for name, holds in find_data_issues(spoilt, "mlp", TRAK).items()
+    }
     assert list(found) == list(RULES)
     assert found["leak"].tolist() == list(COPIED)
     assert set(BRIGHTENED) <= set(found["near-copy"])
@@ -116,7 +123,7 @@ def test_doubt_needs_eight_of_ten_of_one_other_label() -> None:
 
 
 def test_texts_have_leaks_and_no_pictures(text_study: Study) -> None:
-    found = flags(text_study, "words", resolve_method(text_study, "words"))
+    found = find_data_issues(text_study, "words", resolve_method(text_study, "words"))
     train = set(text_study.table("train")["text"])
     wanted = text_study.table("test")["text"].isin(train).to_numpy()
     np.testing.assert_array_equal(found["leak"], wanted)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from engine.api import Study
-from engine.study.trust import read_lds_of_each
+from engine.study.measured_quality import read_lds_of_each
 from tests.browser.chromium import settled
 
 pytestmark = pytest.mark.browser

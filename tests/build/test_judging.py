@@ -19,10 +19,10 @@ from engine.build.method_files import write_method
 from engine.cli.main import main
 from engine.store import layout
 from engine.store.errors import StoreError
+from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import ranked_methods
 from engine.study.names import resolve_algorithm
 from engine.study.training_datamodels import read_training_datamodel
-from engine.study.trust import read_predicted_and_actual
 
 BANK = "masks = 20"
 

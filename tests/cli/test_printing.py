@@ -123,8 +123,8 @@ def test_the_list_of_brittle_predictions_cuts_nothing(
     calibrated: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"label": "Bag[0]", "predicted": "Coat[/]", "other": "Bag[0]", "support": 3}
-    row |= {"id": f"[b]{LONG}", "status": "predicted", "flip_rate": None, "flags": ["label"]}
-    supports = SimpleNamespace(calibrated=calibrated, method="[mine]", lead=[0.5], at_most=20)
+    row |= {"id": f"[b]{LONG}", "status": "predicted", "flip_rate": None, "data_issues": ["label"]}
+    supports = SimpleNamespace(calibrated=calibrated, method="[mine]", logit_gap=[0.5], at_most=20)
     _print_brittle(console(), supports, [row])  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert f"[b]{LONG}" in out

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.parts.charts.logit_gap_curve import lead_curve
+from dashboard.parts.charts.logit_gap_curve import logit_gap_curve
 from engine import Study
 from engine.applications.brittle.supports import Supports, find, verify_brittle
 from engine.running.jobs.queue import jobs
@@ -205,12 +205,12 @@ def test_checkpoints_alone_are_predicted_and_not_verified(
 
 
 def test_the_curve_is_told_to_those_who_cannot_see() -> None:
-    leads, reach = np.array([2.0, 1.0, 0.2, -0.6]), np.array([0.1, 0.1, 0.2, 0.3])
-    shown = lead_curve(leads, reach, 2, 3)
+    gaps, reach = np.array([2.0, 1.0, 0.2, -0.6]), np.array([0.1, 0.1, 0.2, 0.3])
+    shown = logit_gap_curve(gaps, reach, 2, 3)
     assert "Without 2: +0.2, between 0 and +0.4. Said to flip without 3." in shown
     assert 'class="dl-flip" style="left:100.00%"' in shown
-    assert 'class="dl-flip"' not in lead_curve(leads, reach, 2, 0)
-    assert "polygon(" in lead_curve(leads[:2], reach[:2], 1, 0)
+    assert 'class="dl-flip"' not in logit_gap_curve(gaps, reach, 2, 0)
+    assert "polygon(" in logit_gap_curve(gaps[:2], reach[:2], 1, 0)
 
 
 def test_exports_open_in_pandas(study: Study, found: Supports) -> None:

@@ -24,8 +24,8 @@ from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.counterfactuals import predict_removal
+from engine.study.measured_quality import read_lds_of_each, read_predicted_and_actual
 from engine.study.rankings import find_influences, read_top_of_training
-from engine.study.trust import read_lds_of_each, read_predicted_and_actual
 from tests.builders.hostile_names import HOSTILE
 from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_quality import write_quality

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.store.errors import DataloupeError
-from engine.store.text import harmless, number, one_line
+from engine.store.text import harmless, number, valid_text
 
 
 def test_a_number_that_rounds_to_zero_has_no_sign() -> None:
@@ -24,8 +24,8 @@ def test_other_cells_stay() -> None:
 
 
 def test_names_are_normalized_and_checked() -> None:
-    assert one_line("  cafe\u0301 ", 10, "A tag") == "café"
-    assert one_line("", 10, "A note", may_be_empty=True) == ""
+    assert valid_text("  cafe\u0301 ", 10, "A tag") == "café"
+    assert valid_text("", 10, "A note", may_be_empty=True) == ""
     for text in ("", "a\nb", "x" * 11):
         with pytest.raises(DataloupeError, match="A tag has 1 to 10 characters in one line"):
-            one_line(text, 10, "A tag")
+            valid_text(text, 10, "A tag")

@@ -1,4 +1,4 @@
-"""The predicted lead of one prediction as training examples are taken away, in plain HTML."""
+"""The predicted logit gap of one prediction as training examples are taken away, in plain HTML."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from html import escape
 
 import numpy as np
 
-from engine.applications.brittle.supports import SURE
+from engine.applications.brittle.supports import REQUIRED_DEVIATIONS
 
 TICKS = 5
 
 
-def lead_curve(leads: np.ndarray, reach: np.ndarray, k: int, flip: int) -> str:
-    """HTML of the chart: the lead with 0, 1, … K examples removed, its 95 % band, and the flip.
+def logit_gap_curve(gaps: np.ndarray, half_width: np.ndarray, k: int, flip: int) -> str:
+    """HTML of the chart: the logit gap without 0 to K examples, its 95 % band, and the flip.
 
     Args:
-        leads: As it is, and as predicted without the first 1 to K `[K + 1]`.
-        reach: Of their intervals, to both sides `[K + 1]`.
+        gaps: As it is, and as predicted without the first 1 to K `[K + 1]`.
+        half_width: Of their intervals, to both sides `[K + 1]`.
         k: How many are removed in the view.
         flip: How many must be; 0 where no number here is said to do.
     """
-    low, high = leads - reach, leads + reach
+    low, high = gaps - half_width, gaps + half_width
     bottom, top = min(0.0, float(low.min())), max(0.0, float(high.max()))
     room = 0.06 * (top - bottom or 1.0)
     bottom, top = bottom - room, top + room
-    last = len(leads) - 1
+    last = len(gaps) - 1
 
     def across(n: float) -> float:
         return 100 * n / last
@@ -39,7 +39,7 @@ def lead_curve(leads: np.ndarray, reach: np.ndarray, k: int, flip: int) -> str:
         ]
 
     band = edge(high) + edge(low)[::-1]
-    stroke = edge(leads, " - 1px") + edge(leads, " + 1px")[::-1]
+    stroke = edge(gaps, " - 1px") + edge(gaps, " + 1px")[::-1]
     grid = "".join(
         f'<div class="dl-tick" style="top:{down(tick):.2f}%"><span>{_signed(tick)}</span></div>'
         for tick in _ticks(bottom, top)
@@ -48,7 +48,7 @@ def lead_curve(leads: np.ndarray, reach: np.ndarray, k: int, flip: int) -> str:
     marks = f'<div class="dl-cut" style="left:{across(k):.2f}%"></div>'
     marks += (
         f'<div class="dl-mark" data-style="0" style="left:{across(k):.2f}%;'
-        f'top:{down(float(leads[k])):.2f}%"></div>'
+        f'top:{down(float(gaps[k])):.2f}%"></div>'
     )
     if flip:
         marks += f'<div class="dl-flip" style="left:{across(flip):.2f}%"><span>flips</span></div>'
@@ -56,16 +56,16 @@ def lead_curve(leads: np.ndarray, reach: np.ndarray, k: int, flip: int) -> str:
     numbers = "".join(
         f'<span style="left:{across(n):.2f}%">{n}</span>' for n in range(0, last + 1, step)
     )
-    told = f"Without {k}: {_signed(float(leads[k]))}, between {_signed(float(low[k]))} and "
+    told = f"Without {k}: {_signed(float(gaps[k]))}, between {_signed(float(low[k]))} and "
     told += f"{_signed(float(high[k]))}. "
     told += f"Said to flip without {flip}." if flip else f"Not said to flip without {last}."
     words = (
         "Lead: logit of the true label less the largest other; below 0 the prediction is wrong. "
         "Band: 95 % interval of the mean over models. It is said to flip where the line is beyond "
-        f"0 by {SURE:g} deviations."
+        f"0 by {REQUIRED_DEVIATIONS:g} deviations."
     )
     return (
-        '<figure class="dl-curves dl-lead"><figcaption><b>Predicted lead</b></figcaption>'
+        '<figure class="dl-curves dl-logit-gap"><figcaption><b>Predicted logit gap</b></figcaption>'
         f'<div class="dl-plot" role="img" aria-label="{escape(told, quote=True)}">{grid}{zero}'
         f'<div class="dl-band" data-style="0" style="clip-path:polygon({",".join(band)})"></div>'
         f'<div class="dl-line" data-style="0" style="clip-path:polygon({",".join(stroke)})"></div>'

@@ -17,7 +17,7 @@ from dashboard.parts.gallery.cards import influence_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, heading
-from dashboard.parts.trust.trust_badge import trust_badge
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.studies import Examples, asked_row, badge, examples, typed_id
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
@@ -42,7 +42,7 @@ def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) 
         algorithm = about[key]["algorithm"]
         with column:
             heading(f"{'AB'['ab'.index(key)]}: {short(about[key]['name'])}")
-            trust_badge(badge(study, algorithm, about[key]["method"]))
+            quality_badge(badge(study, algorithm, about[key]["method"]))
             subject(study, algorithm, "test", row, tests[key].table.iloc[row].to_dict())
     found = {
         key: find_influences(study, row, location.k, about[key]["algorithm"], about[key]["method"])

@@ -32,7 +32,7 @@ def facts(entries: dict[str, str]) -> None:
     cells = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items()
     )
-    st.html(f'<dl class="dl-trust">{cells}</dl>')
+    st.html(f'<dl class="dl-quality">{cells}</dl>')
 
 
 def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

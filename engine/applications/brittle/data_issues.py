@@ -20,7 +20,7 @@ from engine.study.neighbours import has_neighbours, read_similarity
 from engine.study.rankings import read_top, read_totals
 from engine.study.reader import StudyReader
 
-Flag = Literal["label", "training-label", "leak", "near-copy", "lone-support"]
+DataIssue = Literal["label", "training-label", "leak", "near-copy", "lone-support"]
 
 NEIGHBOURS = 10
 AGREE = 8
@@ -29,7 +29,7 @@ ALIKE = 0.99
 LONE = 0.2
 LOOKED_AT = 20
 
-RULES: Mapping[Flag, str] = {
+RULES: Mapping[DataIssue, str] = {
     "label": f"Its label is likely wrong: the prediction is another with confidence {CONFIDENT:g} "
     f"or more, and {AGREE} of its {NEIGHBOURS} most similar training examples have that label.",
     "training-label": "A training example among its strongest influences has a likely wrong label: "
@@ -41,18 +41,22 @@ RULES: Mapping[Flag, str] = {
 }
 
 
-def flags(study: StudyReader, algorithm: str, method: str) -> dict[Flag, np.ndarray]:
+def find_data_issues(
+    study: StudyReader, algorithm: str, method: str
+) -> dict[DataIssue, np.ndarray]:
     """Which test examples each rule holds for: bool `[n_test]`. Rules that need what the study
     lacks (similar examples, pictures) hold for none."""
-    said = read_predictions(study, "test", algorithm)
+    predictions = read_predictions(study, "test", algorithm)
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
-    none = np.zeros(len(said), dtype=bool)
-    found: dict[Flag, np.ndarray] = dict.fromkeys(RULES, none)
+    none = np.zeros(len(predictions), dtype=bool)
+    found: dict[DataIssue, np.ndarray] = dict.fromkeys(RULES, none)
     if has_neighbours(study, algorithm) and read_similarity(study, algorithm).checkpoints:
         near = nearest(study, algorithm, "test")
-        predicted = said["predicted"].to_numpy()
+        predicted = predictions["predicted"].to_numpy()
         agree = (labels["train"][near] == predicted[:, None]).sum(axis=1) >= AGREE
-        sure = ~said["correct"].to_numpy(bool) & (said["confidence"].to_numpy() >= CONFIDENT)
+        sure = ~predictions["correct"].to_numpy(bool) & (
+            predictions["confidence"].to_numpy() >= CONFIDENT
+        )
         found["label"] = sure & agree
         doubtful = doubtful_labels(labels["train"], nearest(study, algorithm, "train"))
         found["training-label"] = influenced_by(study, algorithm, method, doubtful)

@@ -3,20 +3,19 @@
 A prediction's *support* is the smallest number of training examples whose removal flips it: makes a
 right prediction wrong, or a wrong one right. It is estimated from calibrated scores: remove the
 strongest examples one after the other, supporters of a right prediction, opposers of a wrong one,
-until the predicted *lead* changes its sign. Only retraining proves it
-(engine.applications.verification); one
-that is proven is an upper bound on the true support.
+until the predicted *logit gap* changes its sign. Only retraining proves it
+(engine.applications.verification); a support proven this way is an upper bound on the true one.
 
-The lead is the logit of the true label less the largest other, mean over the checkpoints: unlike
-the margin, it changes its sign exactly where the predicted class becomes another. Removal is taken
-to move it as much as the margin that scores are about.
+The logit gap is the logit of the true label minus the largest other logit, averaged over the
+checkpoints. Unlike the margin, it changes its sign exactly where the predicted class changes.
+Removal is assumed to change it as much as it changes the margin, which scores are about.
 
-The k strongest of many noisy scores are overestimated, and effects of examples that are alike do
-not add up. So a flip is said only where the predicted lead is beyond 0 by `SURE` standard
-deviations of what is known of the error (engine.attribution.evaluation.effects, and what few
-checkpoints leave open of the
-lead). A prediction that models trained on all data disagree about depends on chance, not on
-examples: one that fewer than `AGREE` of the checkpoints make gets no estimate.
+The k largest of many noisy scores are overestimated, and effects of similar examples do not add up.
+So a flip is predicted only where the predicted logit gap is beyond 0 by `REQUIRED_DEVIATIONS`
+standard deviations of its error (engine.attribution.evaluation.effects, plus the error of a mean
+over few checkpoints). A prediction that models trained on all data disagree about depends on
+chance, not on examples: where fewer than `REQUIRED_AGREEMENT` of the checkpoints agree there is no
+estimate.
 """
 
 from __future__ import annotations
@@ -39,21 +38,21 @@ from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.rows import ranges
+from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
-from engine.study.trust import read_predicted_and_actual
 
 AT_MOST = 20
 MOST = 1000
-SURE = 0.52
-"""So many deviations beyond 0 a lead must be: a one-sided 70 %. At 1.28, 15 of 15 predictions of
-the demo flipped, and margins changed by 1.4 times what was predicted; benchmarks/brittle.py
-measures on others what this rule is worth."""
-AGREE = 1.0
+REQUIRED_DEVIATIONS = 0.52
+"""How many standard deviations beyond 0 a logit gap must be: a one-sided 70 %. At 1.28, 15
+of 15 predictions of the demo flipped, and margins changed by 1.4 times what was predicted;
+benchmarks/brittle.py measures this rule on other data."""
+REQUIRED_AGREEMENT = 1.0
 """At 0.8, 5 of 19 predictions of the demo flipped without random training examples, too."""
 _BLOCK_BYTES = 2**27
 
@@ -81,13 +80,13 @@ class Supports:
         algorithm, method: Whose scores.
         at_most: The most examples that a removal set has, K.
         right: Whether the checkpoints together predict the true label, bool `[n]`.
-        lead: Mean over the checkpoints, float64 `[n]`.
-        lead_deviation: Standard deviation over the checkpoints, float64 `[n]`.
-        agreement: Share of the checkpoints that are right or wrong as all together, float64 `[n]`.
+        logit_gap: Mean over the checkpoints, float64 `[n]`.
+        logit_gap_deviation: Standard deviation over the checkpoints, float64 `[n]`.
+        agreement: Share of the checkpoints that are right or wrong as their mean is, float64 `[n]`.
         checkpoints: How many.
         index: Training rows in the order of removal, int32 `[n, K]`; −1 where there is no further.
         score: Their scores, float32 `[n, K]`.
-        units: None where scores are not calibrated: then examples are ranked and nothing is said.
+        units: None where scores are not calibrated: examples are ranked, and no flip is predicted.
         n_train: Training examples in all.
         scores: Fingerprint of the scores.
     """
@@ -96,8 +95,8 @@ class Supports:
     method: str
     at_most: int
     right: np.ndarray
-    lead: np.ndarray
-    lead_deviation: np.ndarray
+    logit_gap: np.ndarray
+    logit_gap_deviation: np.ndarray
     agreement: np.ndarray
     checkpoints: int
     index: np.ndarray
@@ -112,8 +111,8 @@ class Supports:
 
     @cached_property
     def size(self) -> np.ndarray:
-        """Support estimates, int32 `[n]`; 0 where no removal of at most K is said to flip."""
-        found = np.zeros(len(self.lead), np.int32)
+        """Support estimates, int32 `[n]`; 0 where no removal of at most K is predicted to flip."""
+        found = np.zeros(len(self.logit_gap), np.int32)
         step = max(1, _BLOCK_BYTES // (64 * self.at_most))
         for block in ranges(range(len(found)), step):
             flips = self._flips(np.arange(block.start, block.stop))
@@ -124,7 +123,7 @@ class Supports:
 
     @cached_property
     def ranked(self) -> np.ndarray:
-        """Rows said to flip, the smallest support first, then by how far beyond 0 they are."""
+        """Rows predicted to flip, the smallest support first, then by how far beyond 0 they are."""
         rows = np.flatnonzero(self.size)
         if not len(rows):
             return rows
@@ -133,27 +132,29 @@ class Supports:
         return rows[np.lexsort((beyond, self.size[rows]))]
 
     def after(self, tests: np.ndarray) -> np.ndarray:
-        """Predicted leads of some test examples without their first 1 to K: float64 `[t, K]`."""
-        leads: np.ndarray = self.lead[tests, None] + self._changes(tests)[0]
-        return leads
+        """Predicted logit gaps of test examples without their first 1 to K: float64 `[t, K]`."""
+        gaps: np.ndarray = self.logit_gap[tests, None] + self._changes(tests)[0]
+        return gaps
 
-    def reach(self, tests: np.ndarray) -> np.ndarray:
-        """How far the 95 % intervals of `after` reach to both sides: float64 `[t, K]`."""
-        error = TWO_SIDED_95 * self.lead_deviation[tests, None] / np.sqrt(self.checkpoints)
-        reach: np.ndarray = np.hypot(self._changes(tests)[1], error)
-        return reach
+    def half_width(self, tests: np.ndarray) -> np.ndarray:
+        """Half-widths of the 95 % intervals of `after`: float64 `[t, K]`."""
+        error = TWO_SIDED_95 * self.logit_gap_deviation[tests, None] / np.sqrt(self.checkpoints)
+        half_width: np.ndarray = np.hypot(self._changes(tests)[1], error)
+        return half_width
 
     def flip_rate(self, tests: np.ndarray) -> np.ndarray:
         """Predicted share of retrained models that flip, without the first 1 to K: `[t, K]`."""
         from scipy.special import ndtr
 
-        deviation = np.hypot(self.reach(tests) / TWO_SIDED_95, self.lead_deviation[tests, None])
+        deviation = np.hypot(
+            self.half_width(tests) / TWO_SIDED_95, self.logit_gap_deviation[tests, None]
+        )
         towards = np.where(self.right[tests], -1, 1)[:, None]
         below: np.ndarray = ndtr(towards * self.after(tests) / np.maximum(deviation, 1e-12))
         return below
 
     def removal(self, test: int, size: int | None = None) -> np.ndarray:
-        """Training rows to remove, strongest first: as many as said, or the support estimate."""
+        """Training rows to remove, strongest first: `size` of them, or the support estimate."""
         rows = self.index[test, : self.size[test] if size is None else size]
         return rows[rows >= 0]
 
@@ -166,11 +167,13 @@ class Supports:
         return removals(scores, units.slope, variances, self.n_train, units.alpha)
 
     def _flips(self, tests: np.ndarray) -> np.ndarray:
-        """Where removal of the first so many is said to flip: bool `[t, K]`."""
+        """Where removal of the first so many is predicted to flip: bool `[t, K]`."""
         towards = np.where(self.right[tests], 1, -1)[:, None]
-        worst = towards * self.after(tests) + SURE / TWO_SIDED_95 * self.reach(tests)
+        worst = towards * self.after(tests) + REQUIRED_DEVIATIONS / TWO_SIDED_95 * self.half_width(
+            tests
+        )
         flips: np.ndarray = (worst < 0) & (self.index[tests] >= 0)
-        return flips & (self.agreement[tests, None] >= AGREE)
+        return flips & (self.agreement[tests, None] >= REQUIRED_AGREEMENT)
 
 
 def find(
@@ -183,7 +186,7 @@ def find(
 
     Args:
         at_most: The most examples that a removal set may have. Up to what the search stage stores
-            they are read; beyond it the scores are looked through in blocks.
+            they are read; beyond it the scores are searched in blocks.
 
     Raises:
         DataloupeError: No such algorithm or method, or `at_most` is not from 1 to `MOST`.
@@ -194,18 +197,18 @@ def find(
     if not 1 <= at_most <= MOST:
         raise DataloupeError(f"at most must be from 1 to {MOST:,} examples, not {at_most:,}.")
     right = read_predictions(study, "test", algorithm)["correct"].to_numpy(dtype=bool)
-    each = leads(study, algorithm)
+    each = logit_gaps(study, algorithm)
     checkpoints = len(each)
     index, score = _strongest(study, algorithm, method, min(at_most, study.dataset.n_train), right)
-    _leave_every_class_one(study, index, score)
+    _keep_one_of_every_class(study, index, score)
     return Supports(
         algorithm=algorithm,
         method=method,
         at_most=at_most,
         right=right,
-        lead=each.mean(axis=0),
-        # Of a single checkpoint it is not known, and so not counted.
-        lead_deviation=each.std(axis=0, ddof=1) if checkpoints > 1 else np.zeros(len(right)),
+        logit_gap=each.mean(axis=0),
+        # Unknown for a single checkpoint, and then not counted.
+        logit_gap_deviation=each.std(axis=0, ddof=1) if checkpoints > 1 else np.zeros(len(right)),
         agreement=((each > 0) == right).mean(axis=0),
         checkpoints=checkpoints,
         index=index,
@@ -216,8 +219,8 @@ def find(
     )
 
 
-def leads(study: StudyReader, algorithm: str) -> np.ndarray:
-    """Logit of the true label less the largest other: float64 `[checkpoints, n_test]`."""
+def logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
+    """Logit of the true label minus the largest other logit: float64 `[checkpoints, n_test]`."""
     number = {name: place for place, name in enumerate(study.dataset.classes)}
     labels = study.table("test")["label"].map(number).to_numpy(dtype=np.int64)
     rows = np.arange(len(labels))
@@ -251,13 +254,15 @@ def _strongest(
     """Supporters of right predictions, opposers of wrong ones: rows and scores `[n, k]`."""
     top = read_top(study, algorithm, method)
     if k > top["support_index"].shape[1]:
-        top = _look_through(study, algorithm, method, k)
+        top = _search_scores(study, algorithm, method, k)
     index = np.where(right[:, None], top["support_index"][:, :k], top["oppose_index"][:, :k])
     score = np.where(right[:, None], top["support_score"][:, :k], top["oppose_score"][:, :k])
     return index, score
 
 
-def _look_through(study: StudyReader, algorithm: str, method: str, k: int) -> dict[str, np.ndarray]:
+def _search_scores(
+    study: StudyReader, algorithm: str, method: str, k: int
+) -> dict[str, np.ndarray]:
     """Top-k of both signs where more are wanted than are stored, in blocks of test rows."""
     scores = read_score_matrix(study, algorithm, method)
     # A score, its key in 8 bytes, one of each sign, and what sorting takes.
@@ -270,7 +275,7 @@ def _look_through(study: StudyReader, algorithm: str, method: str, k: int) -> di
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _leave_every_class_one(study: StudyReader, index: np.ndarray, score: np.ndarray) -> None:
+def _keep_one_of_every_class(study: StudyReader, index: np.ndarray, score: np.ndarray) -> None:
     """End removal sets before they hold all of a class, in place."""
     labels = np.unique(study.table("train")["label"].to_numpy(), return_inverse=True)[1]
     sizes = np.bincount(labels)
@@ -294,10 +299,10 @@ def verify_brittle(
     workers: int | None = None,
     report: Report | None = None,
 ) -> list[Verification]:
-    """Retrain without the removal sets of predictions said to flip; each is kept.
+    """Retrain without the removal sets of predictions predicted to flip; each is kept.
 
     Raises as `engine.applications.verification.verify`, and a DataloupeError for one that is not
-    said to flip.
+    predicted to flip.
     """
     return verify_all(
         study,
@@ -312,12 +317,12 @@ def verify_brittle(
 
 
 def requests(study: StudyReader, supports: Supports, tests: Iterable[int]) -> list[Request]:
-    """The removal sets of predictions said to flip. Raises as `verify_brittle`."""
+    """The removal sets of predictions predicted to flip. Raises as `verify_brittle`."""
     found = []
     for test in tests:
         if not supports.size[test]:
             raise DataloupeError(
-                f"Test example {test} is not said to flip without at most {supports.at_most} "
+                f"Test example {test} is not predicted to flip without at most {supports.at_most} "
                 "training examples, so there is no removal set to verify."
             )
         found.append(request_of(study, supports.removal(test).tolist(), [test]))
@@ -328,13 +333,13 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
     """Parameters of `run_job`, complete and checked. Raises as `verify_brittle`."""
     defaults: dict[str, Any] = {"tests": [], "at_most": AT_MOST, "seeds": 5, "algorithm": None}
     defaults |= {"method": None, "device": "auto", "workers": None}
-    asked = complete(defaults, parameters)
-    algorithm, method = check(study, asked["algorithm"], asked["method"], asked["seeds"])
-    tests = resolve_rows(study, "test", asked["tests"]).tolist()
+    request = complete(defaults, parameters)
+    algorithm, method = check(study, request["algorithm"], request["method"], request["seeds"])
+    tests = resolve_rows(study, "test", request["tests"]).tolist()
     if not tests:
         raise DataloupeError("No predictions are named to verify.")
-    requests(study, find(study, algorithm, method, asked["at_most"]), tests)
-    return asked | {"tests": tests, "algorithm": algorithm, "method": method}
+    requests(study, find(study, algorithm, method, request["at_most"]), tests)
+    return request | {"tests": tests, "algorithm": algorithm, "method": method}
 
 
 def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
@@ -343,10 +348,12 @@ def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -
     Args:
         parameters: From `check_job`.
     """
-    given = dict(parameters)
-    tests = given.pop("tests")
-    supports = find(study, given.pop("algorithm"), given.pop("method"), given.pop("at_most"))
-    found = verify_brittle(study, supports, tests, report=report, **given)
+    arguments = dict(parameters)
+    tests = arguments.pop("tests")
+    supports = find(
+        study, arguments.pop("algorithm"), arguments.pop("method"), arguments.pop("at_most")
+    )
+    found = verify_brittle(study, supports, tests, report=report, **arguments)
     flipped = sum(one.outcomes[0].flipped for one in found)
     return {"verifications": [one.id for one in found], "tests": len(found), "flipped": flipped}
 

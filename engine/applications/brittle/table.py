@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import store
-from engine.applications.brittle.data_issues import Flag
+from engine.applications.brittle.data_issues import DataIssue
 from engine.applications.brittle.supports import Supports, verified
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
@@ -32,7 +32,8 @@ from engine.study.tags import TagsAndNotes
 
 Format = Literal["csv", "json", "parquet"]
 Status = Literal["predicted", "verified", "refuted", "not within"]
-"""Said to flip; retrained, and most models do; retrained, and they do not; not said to flip."""
+"""Predicted to flip; retrained, and most models flip; retrained, and most do not; not predicted to
+flip."""
 STATUSES: tuple[Status, ...] = ("predicted", "verified", "refuted", "not within")
 
 _TEXTS = pa.list_(pa.string())
@@ -46,15 +47,18 @@ COLUMNS = pa.schema(
         ("correct", pa.bool_()),
         ("confidence", pa.float64()),
         ("margin", pa.float64()),
-        ("lead", pa.float64()),  # logit of the true label less the largest other
-        ("lead_low", pa.float64()),  # 95 % interval over the checkpoints
-        ("lead_high", pa.float64()),
+        ("logit_gap", pa.float64()),  # logit of the true label minus the largest other
+        ("logit_gap_low", pa.float64()),  # 95 % interval over the checkpoints
+        ("logit_gap_high", pa.float64()),
         ("support", pa.int64()),  # training examples in the removal set; missing: not within K
         ("removal_rows", pa.list_(pa.int64())),  # strongest first
         ("removal_ids", _TEXTS),
-        ("lead_after", pa.float64()),  # predicted without the removal set, with its 95 % interval
-        ("lead_after_low", pa.float64()),
-        ("lead_after_high", pa.float64()),
+        (
+            "logit_gap_after",
+            pa.float64(),
+        ),  # predicted without the removal set, with its 95 % interval
+        ("logit_gap_after_low", pa.float64()),
+        ("logit_gap_after_high", pa.float64()),
         ("predicted_flip_rate", pa.float64()),
         ("status", pa.string()),
         ("flip_rate", pa.float64()),  # share of retrained models that flip, with Wilson's 95 %
@@ -67,7 +71,7 @@ COLUMNS = pa.schema(
         ("method", pa.string()),
         ("scores_fingerprint", pa.string()),
         ("data_fingerprint", pa.string()),
-        ("flags", _TEXTS),
+        ("data_issues", _TEXTS),
         ("tags", _TEXTS),
         ("notes", _TEXTS),
     ]
@@ -78,35 +82,35 @@ def brittle_table(
     study: StudyReader,
     supports: Supports,
     verifications: Sequence[Verification] = (),
-    flags: dict[Flag, np.ndarray] | None = None,
+    data_issues: dict[DataIssue, np.ndarray] | None = None,
     tags: dict[int, TagsAndNotes] | None = None,
     rows: np.ndarray | None = None,
 ) -> pa.Table:
-    """The table of some test examples, in the order of `rows`; None for all that are said to flip.
+    """The table of the test examples `rows`, in that order; None: of all predicted to flip.
 
     Args:
-        verifications: Of the algorithm; each is matched with the prediction and the very removal
-            set it was of.
+        verifications: Of the algorithm; each is matched with the prediction and exactly the
+            removal set that was retrained without.
     """
     rows = supports.ranked if rows is None else np.asarray(rows, np.int64)
     test, train = study.table("test"), study.table("train")
-    said = read_predictions(study, "test", supports.algorithm)
+    predictions = read_predictions(study, "test", supports.algorithm)
     ids = train["id"].astype(str).to_numpy()
     removals = [supports.removal(int(row)).tolist() for row in rows]
     sizes = supports.size[rows]
     last = np.maximum(sizes, 1) - 1
     at = np.arange(len(rows))
-    after, reach, rate = (
-        of(rows)[at, last] for of in (supports.after, supports.reach, supports.flip_rate)
+    after, half_width, rate = (
+        of(rows)[at, last] for of in (supports.after, supports.half_width, supports.flip_rate)
     )
     within = sizes > 0
-    error = TWO_SIDED_95 * supports.lead_deviation[rows] / math.sqrt(supports.checkpoints)
+    error = TWO_SIDED_95 * supports.logit_gap_deviation[rows] / math.sqrt(supports.checkpoints)
     known = within & (supports.checkpoints > 1)
     proofs = verified(supports, verifications)
     outcomes = [None if int(row) not in proofs else proofs[int(row)].of(int(row)) for row in rows]
     standing = [(tags or {}).get(int(row), TagsAndNotes()) for row in rows]
 
-    def told(values: Any, where: Any = True) -> list[Any]:
+    def listed(values: Any, where: Any = True) -> list[Any]:
         """Values as Python has them, None where they are not known."""
         keep = np.broadcast_to(where, len(rows))
         return [
@@ -118,24 +122,24 @@ def brittle_table(
         return [None if outcome is None else read(outcome) for outcome in outcomes]
 
     columns: dict[str, list[Any]] = {
-        "row": told(rows),
-        "id": told(test["id"].astype(str).to_numpy()[rows]),
-        "label": told(test["label"].astype(str).to_numpy()[rows]),
-        "predicted": told(said["predicted"].astype(str).to_numpy()[rows]),
-        "other": told(other_classes(study, supports)[rows]),
-        "correct": told(supports.right[rows]),
-        "confidence": told(said["confidence"].to_numpy(np.float64)[rows]),
-        "margin": told(said["margin"].to_numpy(np.float64)[rows]),
-        "lead": told(supports.lead[rows]),
-        "lead_low": told(supports.lead[rows] - error, supports.checkpoints > 1),
-        "lead_high": told(supports.lead[rows] + error, supports.checkpoints > 1),
-        "support": told(sizes, within),
+        "row": listed(rows),
+        "id": listed(test["id"].astype(str).to_numpy()[rows]),
+        "label": listed(test["label"].astype(str).to_numpy()[rows]),
+        "predicted": listed(predictions["predicted"].astype(str).to_numpy()[rows]),
+        "other": listed(other_classes(study, supports)[rows]),
+        "correct": listed(supports.right[rows]),
+        "confidence": listed(predictions["confidence"].to_numpy(np.float64)[rows]),
+        "margin": listed(predictions["margin"].to_numpy(np.float64)[rows]),
+        "logit_gap": listed(supports.logit_gap[rows]),
+        "logit_gap_low": listed(supports.logit_gap[rows] - error, supports.checkpoints > 1),
+        "logit_gap_high": listed(supports.logit_gap[rows] + error, supports.checkpoints > 1),
+        "support": listed(sizes, within),
         "removal_rows": removals,
         "removal_ids": [[ids[row] for row in removal] for removal in removals],
-        "lead_after": told(after, within),
-        "lead_after_low": told(after - reach, known),
-        "lead_after_high": told(after + reach, known),
-        "predicted_flip_rate": told(rate, within),
+        "logit_gap_after": listed(after, within),
+        "logit_gap_after_low": listed(after - half_width, known),
+        "logit_gap_after_high": listed(after + half_width, known),
+        "predicted_flip_rate": listed(rate, within),
         "status": [
             status_of(bool(flips), None if outcome is None else outcome.flipped)
             for flips, outcome in zip(within, outcomes, strict=True)
@@ -152,7 +156,9 @@ def brittle_table(
         "method": [supports.method] * len(rows),
         "scores_fingerprint": [supports.scores] * len(rows),
         "data_fingerprint": [study.dataset.fingerprint] * len(rows),
-        "flags": [[name for name, holds in (flags or {}).items() if holds[row]] for row in rows],
+        "data_issues": [
+            [name for name, holds in (data_issues or {}).items() if holds[row]] for row in rows
+        ],
         "tags": [one.tags for one in standing],
         "notes": [one.notes for one in standing],
     }

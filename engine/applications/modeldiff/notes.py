@@ -15,7 +15,7 @@ from engine import store
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.store.text import one_line
+from engine.store.text import valid_text
 from engine.study.reader import StudyReader
 
 LONGEST_NAME = 80
@@ -45,7 +45,7 @@ def keep_note(
     about = read_comparison(study, comparison)
     if not 0 <= number < len(about["directions"].get(key, [])):
         raise DataloupeError(f"Comparison {comparison} has no direction {key}{number}.")
-    name = one_line(name, LONGEST_NAME, "A direction's name", may_be_empty=True)
+    name = valid_text(name, LONGEST_NAME, "A direction's name", may_be_empty=True)
     note = unicodedata.normalize("NFC", note).strip()
     if len(note) > LONGEST_NOTE:
         raise DataloupeError(f"A note has up to {LONGEST_NOTE:,} characters.")

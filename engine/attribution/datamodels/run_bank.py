@@ -165,7 +165,7 @@ def unpack(bits: np.ndarray, n_train: int) -> np.ndarray:
     return np.unpackbits(bits, axis=-1, count=n_train).view(bool)
 
 
-def fault(outputs: np.ndarray) -> str | None:
+def output_problem(outputs: np.ndarray) -> str | None:
     """Why one run's outputs `[n]` on a split cannot be used, or None if they can."""
     finite = np.isfinite(outputs)
     if not finite.all():

@@ -6,8 +6,8 @@ Everything that does not depend on x is computed once for each checkpoint and st
 
 * the *inverse*: the matrix in front of k(x) or φ(x). A query reads it once. A Cholesky factor would
   have to be copied and read twice, which takes ten times as long; λ keeps the inverse accurate.
-* the *traces* of every training example: its features and, for the dual, the input of each linear
-  layer with an exact kernel and the gradient at its output.
+* the *training features*: each training example's projected gradient and, for the dual, the input
+  of each linear layer with an exact kernel and the gradient at its output.
 
 A query then takes one forward and backward pass of the example and two matrix products, with the
 study's own solver. Scores are those of `dual.attribute_dual` and of `primal.test_factors`, before
@@ -34,14 +34,14 @@ from engine.attribution.trak.primal import gram_factor
 from engine.attribution.trak.projection import Projection, project
 from engine.attribution.trak.solver import Solver
 
-Traces = Mapping[str, np.ndarray]
+ExampleFeatures = Mapping[str, np.ndarray]
 """Arrays by name, float32: `features` `[rows, p]`, and for each linear layer with an exact kernel
 `inputs.LAYER` `[rows, in]` and `gradients.LAYER` `[rows, out]`."""
 
 
 @dataclass(frozen=True)
-class Tracer:
-    """Computes the traces of examples at one checkpoint.
+class FeatureExtractor:
+    """Computes the features of examples at one checkpoint.
 
     Attributes:
         model: In eval mode.
@@ -55,8 +55,8 @@ class Tracer:
     outer: Mapping[str, nn.Module]
     projection: Projection | None
 
-    def trace(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Traces of a batch of prepared examples."""
+    def extract(self, batch: Batch) -> dict[str, np.ndarray]:
+        """ExampleFeatures of a batch of prepared examples."""
         found: dict[str, Tensor] = {}
 
         def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
@@ -68,14 +68,16 @@ class Tracer:
             found["features"] = project(self.model, self.output, batch, self.projection)
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
-    def traces(self, batches: Iterator[Batch]) -> dict[str, np.ndarray]:
-        """Traces of several batches, joined."""
-        parts = [self.trace(batch) for batch in batches]
+    def extract_all(self, batches: Iterator[Batch]) -> dict[str, np.ndarray]:
+        """ExampleFeatures of several batches, joined."""
+        parts = [self.extract(batch) for batch in batches]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def make_tracer(model: nn.Module, output: Output, plan: Plan, solver: Solver, seed: int) -> Tracer:
-    """Make the tracer of one checkpoint.
+def make_feature_extractor(
+    model: nn.Module, output: Output, plan: Plan, solver: Solver, seed: int
+) -> FeatureExtractor:
+    """Make the feature extractor of one checkpoint.
 
     Args:
         model: In eval mode.
@@ -85,7 +87,7 @@ def make_tracer(model: nn.Module, output: Output, plan: Plan, solver: Solver, se
         seed: The checkpoint's.
     """
     if solver.kind == "primal":
-        return Tracer(
+        return FeatureExtractor(
             model, output, {}, make_projection(plan, model, solver.width, solver.proj_dim, seed)
         )
     outer = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
@@ -93,7 +95,7 @@ def make_tracer(model: nn.Module, output: Output, plan: Plan, solver: Solver, se
     projection = None
     if chosen:
         projection = make_projection(plan, model, solver.width, None, seed, chosen.__contains__)
-    return Tracer(model, output, outer, projection)
+    return FeatureExtractor(model, output, outer, projection)
 
 
 def dual_inverse(
@@ -122,14 +124,14 @@ def primal_inverse(gram: Tensor, damping: float) -> Tensor:
 
 
 def dual_scores(
-    inverse: np.ndarray, shards: Sequence[Traces], example: Traces, plan: Plan
+    inverse: np.ndarray, shards: Sequence[ExampleFeatures], example: ExampleFeatures, plan: Plan
 ) -> np.ndarray:
     """Scores `[b, n_train]` of b examples, float32.
 
     Args:
         inverse: From `dual_inverse`.
-        shards: Traces of the training examples, in order.
-        example: Traces of the b examples.
+        shards: ExampleFeatures of the training examples, in order.
+        example: ExampleFeatures of the b examples.
         plan: Tells which linear layers have a bias.
     """
     cross = np.concatenate([_kernel(shard, example, plan) for shard in shards])
@@ -137,7 +139,7 @@ def dual_scores(
     return scores
 
 
-def _kernel(shard: Traces, example: Traces, plan: Plan) -> np.ndarray:
+def _kernel(shard: ExampleFeatures, example: ExampleFeatures, plan: Plan) -> np.ndarray:
     """The kernel k of a shard's training examples with the examples: `[rows, b]`."""
     rows = len(next(iter(shard.values())))
     found = np.zeros((rows, len(next(iter(example.values())))), np.float32)
@@ -152,7 +154,9 @@ def _kernel(shard: Traces, example: Traces, plan: Plan) -> np.ndarray:
     return found
 
 
-def primal_scores(inverse: np.ndarray, shards: Sequence[Traces], example: Traces) -> np.ndarray:
+def primal_scores(
+    inverse: np.ndarray, shards: Sequence[ExampleFeatures], example: ExampleFeatures
+) -> np.ndarray:
     """Scores `[b, n_train]` of b examples, float32; `inverse` is from `primal_inverse`."""
     solved = inverse @ example["features"].T
     return np.concatenate([shard["features"] @ solved for shard in shards]).T

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.run_bank import draw_mask, fault, pack
+from engine.attribution.datamodels.run_bank import draw_mask, output_problem, pack
 from engine.build.models import initial_model, versions
 from engine.build.run import Run
 from engine.build.stages.checkpoints import recipe_fingerprint
@@ -138,7 +138,7 @@ def train_run(job: Job) -> None:
     shard = {"mask": pack(mask)}
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
-        if found := fault(outputs["output"]):
+        if found := output_problem(outputs["output"]):
             raise DataloupeError(
                 f"{name}: the model collapsed, {found} on the {split} split. Try a lower "
                 "learning_rate, or a longer warmup."

@@ -171,16 +171,16 @@ def _dual_inverse(
 ) -> np.ndarray:
     import torch
 
-    from engine.attribution.trak.new_examples import dual_inverse, make_tracer
+    from engine.attribution.trak.new_examples import dual_inverse, make_feature_extractor
 
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
-    tracer = make_tracer(model, output, plan, solver, seed)
+    extractor = make_feature_extractor(model, output, plan, solver, seed)
     for shard, path in enumerate(traces_files(study, job.algorithm, job.checkpoint)):
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
-            store.write_tensors(path, tracer.traces(rows()), fingerprint)
+            store.write_tensors(path, extractor.extract_all(rows()), fingerprint)
     train = batches_of(study, "train", job.device, size)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     return dual_inverse(model, output, train, plan, solver, seed, job.memory_bytes, q).cpu().numpy()
@@ -192,7 +192,7 @@ def _primal_inverse(
     import torch
 
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.new_examples import make_tracer, primal_inverse
+    from engine.attribution.trak.new_examples import make_feature_extractor, primal_inverse
     from engine.attribution.trak.primal import gram
 
     shards = [
@@ -202,9 +202,11 @@ def _primal_inverse(
         for shard in range(shard_count(study, "train"))
     ]
     output = load_task(study.dataset.task).model_output
-    tracer = make_tracer(model, output, plan, solver, checkpoint_seed(study, job.checkpoint))
+    extractor = make_feature_extractor(
+        model, output, plan, solver, checkpoint_seed(study, job.checkpoint)
+    )
     first = first_examples(batches_of(study, "train", job.device, 16))
-    computed = tracer.trace(first)["features"]
+    computed = extractor.extract(first)["features"]
     stored = np.asarray(shards[0][: len(computed)])
     if not np.allclose(computed, stored, rtol=1e-2, atol=1e-3 * np.abs(stored).max()):
         raise StoreError(

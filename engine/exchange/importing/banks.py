@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.run_bank import BankImport, fault, gather, pack, unpack
+from engine.attribution.datamodels.run_bank import BankImport, gather, output_problem, pack, unpack
 from engine.attribution.evaluation.lds import spearman
 from engine.build.build import build_data, writing
 from engine.exchange.importing.bank_folder import COMPLETED, BankFolder, read_bank_folder
@@ -200,7 +200,7 @@ def _outputs(path: Path, rows: np.ndarray, labels: np.ndarray, numbers: np.ndarr
     outputs = _margins(rows, labels) if rows.ndim == 3 else rows
     if outputs.dtype not in (np.float16, np.float32):
         outputs = outputs.astype(np.float32)
-    for run, found in zip(numbers, map(fault, outputs), strict=True):
+    for run, found in zip(numbers, map(output_problem, outputs), strict=True):
         if found:
             raise ImportingError(
                 f"{path}: in run {run}, {found}. Leave such runs out, or mark the finished runs in "

@@ -18,7 +18,7 @@ from engine.attribution.evaluation.quality import (
     Quality,
 )
 from engine.store import layout
-from engine.study.trust import read_lds_of_each
+from engine.study.measured_quality import read_lds_of_each
 from tests.store.test_cache import settle
 
 LDS = Measured(0.31, 0.25, 0.37)

@@ -1,4 +1,4 @@
-"""The trust badge: how the scores beside it were made and how good they are."""
+"""The quality badge: how the scores next to it were computed, and how good they are."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from engine.attribution.evaluation.quality import Measured
 from engine.attribution.evaluation.verdict import interval
 from engine.store.records import Badge
 
-ROADS = {
+SOLVERS = {
     "dual-exact": "Exact gradients, solved in the dual (n × n)",
     "dual-wide": "Wide factorised gradient features, solved in the dual (n × n)",
     "primal": "Factorised gradient features, solved in the primal",
 }
 
 
-def trust_badge(badge: Badge) -> None:
+def quality_badge(badge: Badge) -> None:
     """A button with the badge in one line, which opens it in full and leads to Quality."""
     with st.popover(_line(badge), icon=_icon(badge), width="content", wrap=True):
-        st.html(trust_in_full(badge))
+        st.html(full_quality_badge(badge))
         link_to_quality()
 
 
@@ -58,7 +58,7 @@ def _icon(badge: Badge) -> str:
     return ":material/verified_user:" if badge.lds_low > 0 else ":material/gpp_bad:"
 
 
-def trust_in_full(badge: Badge) -> str:
+def full_quality_badge(badge: Badge) -> str:
     """Everything the badge knows, as HTML."""
     quality = (
         "Not measured: it takes models trained on random subsets. Trust the order, less the "
@@ -79,7 +79,7 @@ def trust_in_full(badge: Badge) -> str:
     if badge.solver is None:
         rows["Made"] = badge.reason
     else:
-        rows["Solver"] = f"{ROADS.get(badge.solver, badge.solver)}. {badge.reason}"
+        rows["Solver"] = f"{SOLVERS.get(badge.solver, badge.solver)}. {badge.reason}"
     if badge.checkpoints is not None:
         more = f"; indicative, {badge.wanted:,} more would do" if badge.wanted else ""
         rows["Checkpoints"] = f"{badge.checkpoints:,}{more}"
@@ -97,4 +97,4 @@ def trust_in_full(badge: Badge) -> str:
         "Search": f"{badge.index.upper()} index, recall@{badge.recall_at} {badge.recall:.3f}",
     }
     entries = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
-    return f'<dl class="dl-trust">{entries}</dl>'
+    return f'<dl class="dl-quality">{entries}</dl>'
