@@ -1,9 +1,9 @@
 """An algorithm split in two: its scores by a part of its checkpoints, of its subset runs, or both.
 
-The two halves are what `engine.applications.modeldiff.comparison` compares to see what chance in
-training gives.
-They differ in what the method's scores rest on: TRAK in checkpoints, a datamodel in subset runs,
-the hybrid in both, for a half that kept all of either would be too like the other.
+The two halves are compared (`engine.applications.modeldiff.comparison`) to see how different two
+equal algorithms look by chance in training. They differ in what the method's scores depend on:
+TRAK on checkpoints, a datamodel on subset runs, the hybrid on both, because a half that kept all of
+either would be too similar to the other.
 """
 
 from __future__ import annotations

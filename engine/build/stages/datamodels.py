@@ -1,4 +1,4 @@
-"""Fit datamodels of every test output to the run bank: a lasso, and a hybrid with TRAK as hybrid.
+"""Fit datamodels of every test output to the run bank: a lasso, and a hybrid with TRAK as its prior.
 
 Scores, fit diagnostics and prediction intervals go to `methods/datamodel/` and `methods/hybrid/`;
 on request, lasso datamodels of the training examples' outputs go to `methods/datamodel/training/`.
@@ -214,7 +214,7 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         rows,
         {
             "method": "Datamodel + TRAK",
-            "reason": "A datamodel fitted to subset runs, with TRAK as its hybrid. "
+            "reason": "A datamodel fitted to subset runs, with TRAK as its prior. "
             "A score is a change in margin.",
             "checkpoints": checkpoints,
             "runs": int(both.seeds.sum()),
