@@ -220,13 +220,14 @@ def train_missing(
 
 def is_trained(study: StudyReader, algorithm: str, model: RetrainedModel) -> bool:
     """Whether the store holds all that must be known of a model."""
+    path = model_file(study, algorithm, model.removed, model.seed)
     if model.weights and not weights_file(study, algorithm, model.seed).exists():
         return False
-    path = model_file(study, algorithm, model.removed, model.seed)
-    if model.rows is None:
-        kept = model.weights or _is_checkpoint(study, algorithm, model.removed, model.seed)
-        return kept or path.exists()
-    return path.exists() and bool(np.isin(model.rows, _logit_rows(path)).all())
+    if model.rows is not None:
+        return path.exists() and bool(np.isin(model.rows, _logit_rows(path)).all())
+    if model.weights and is_checkpoint(study, algorithm, model.seed):
+        return True
+    return _is_checkpoint(study, algorithm, model.removed, model.seed) or path.exists()
 
 
 def retrained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Outputs:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
 from engine import store
+from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
 from engine.attribution.scores.matrix import Scores
 from engine.attribution.trak.solver import Solver
@@ -22,8 +23,6 @@ def read_score_matrix(
     study: StudyReader, algorithm: str | None = None, method: str = TRAK
 ) -> Scores:
     """The score matrix, as an object that computes any part of `[n_test, n_train]`."""
-    from engine.attribution.scores.dense import DenseScores
-
     algorithm = resolve_algorithm(study, algorithm)
     if method != TRAK:
         shards = range(shard_count(study, "test"))
@@ -37,14 +36,24 @@ def read_score_matrix(
             return SparseScores([from_stored(shard, study.dataset.n_train) for shard in stored])
         return DenseScores([shard["scores"] for shard in stored])
     weighting = store.read_tensors(layout.weighting_file(study.root, algorithm))
+    scores = unthresholded_scores(study, algorithm, weighting["out_to_loss"])
+    return replace(scores, threshold=weighting.get("threshold"))
+
+
+def unthresholded_scores(
+    study: StudyReader, algorithm: str, out_to_loss: np.ndarray
+) -> DenseScores | FactorScores:
+    """TRAK's scores before the soft threshold.
+
+    Args:
+        out_to_loss: Mean out-to-loss gradient `[n_train]`. The stored scores of a dual hold it
+            already.
+    """
     if store.read_json(layout.solver_file(study.root, algorithm))["kind"] == "primal":
-        checkpoints = study.checkpoints(algorithm)
-        return read_factor_scores(study, algorithm, checkpoints, **weighting)
-    files = [
-        layout.scores_file(study.root, algorithm, shard)
-        for shard in range(shard_count(study, "test"))
-    ]
-    return DenseScores([store.read_tensors(f)["scores"] for f in files], weighting.get("threshold"))
+        return read_factor_scores(study, algorithm, study.checkpoints(algorithm), out_to_loss)
+    shards = range(shard_count(study, "test"))
+    files = [layout.scores_file(study.root, algorithm, shard) for shard in shards]
+    return DenseScores([store.read_tensors(file)["scores"] for file in files])
 
 
 def read_factor_scores(
@@ -55,8 +64,6 @@ def read_factor_scores(
     threshold: np.ndarray | None = None,
 ) -> FactorScores:
     """TRAK of the first checkpoints, by the primal solver. See `FactorScores` for the arrays."""
-    from engine.attribution.scores.factors import FactorScores
-
     first, shards = range(checkpoints), range(shard_count(study, "train"))
     features = [[layout.features_file(study.root, algorithm, m, n) for n in shards] for m in first]
     factors = [layout.factors_file(study.root, algorithm, m) for m in first]

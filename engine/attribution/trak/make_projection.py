@@ -147,8 +147,11 @@ def share_out(
 
     The error of an inner product is about Σ energy²/width over the blocks, which this minimizes.
     No block gets more than its size; the surplus goes to the others. Every non-empty block gets at
-    least 1.
+    least 1. Where the width suffices for all blocks, each gets its size whatever its energy: an
+    exact kernel must not depend on how shares are rounded.
     """
+    if sum(sizes.values()) <= width:
+        return dict(sizes)
     shares: dict[str, int] = {}
     left_energy, left_width = sum(energies.values()), width
     for name in sorted(sizes, key=lambda name: (sizes[name] / (energies[name] or 1e-30), name)):

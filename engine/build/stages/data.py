@@ -40,6 +40,7 @@ def run(run: Run) -> None:
         store.read_json(layout.dataset_file(study.root), fingerprint)
         dataset = study.dataset
         if all(_first_missing(study, s, dataset.rows(s), dataset.cell) is None for s in SPLITS):
+            layout.data_begun_file(study.root).unlink(missing_ok=True)
             run.report(Progress("data", None, 1, 1))
             return
     run.report(Progress("data", None, 0, 1))

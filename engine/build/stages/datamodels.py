@@ -1,4 +1,4 @@
-"""Fit datamodels of every test output to the run bank: a lasso, and a hybrid with TRAK as its prior.
+"""Fit datamodels of every test output to the run bank: a lasso, and a hybrid with TRAK as prior.
 
 Scores, fit diagnostics and prediction intervals go to `methods/datamodel/` and `methods/hybrid/`;
 on request, lasso datamodels of the training examples' outputs go to `methods/datamodel/training/`.

@@ -27,7 +27,7 @@ from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.study.score_matrices import read_score_matrix, stored_solver
+from engine.study.score_matrices import stored_solver, unthresholded_scores
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
@@ -240,14 +240,14 @@ def _combine(study: StudyReader, algorithm: str, solver: Solver) -> None:
         for checkpoint in checkpoints:
             dual = store.read_tensors(layout.dual_file(study.root, algorithm, checkpoint))
             total = total + dual["scores"][tests]
-        scores = combine(total, len(checkpoints), out_to_loss)
-        store.write_tensors(file, {"scores": scores}, fingerprint)
+        combined = combine(total, len(checkpoints), out_to_loss)
+        store.write_tensors(file, {"scores": combined}, fingerprint)
     weighting = {"out_to_loss": out_to_loss}
-    store.write_tensors(path, weighting, fingerprint)
     if solver.soft_threshold > 0:
-        deviations = score_deviations(read_score_matrix(study, algorithm))
-        weighting["threshold"] = np.float32(solver.soft_threshold) * deviations
-        store.write_tensors(path, weighting, fingerprint)
+        scores = unthresholded_scores(study, algorithm, out_to_loss)
+        weighting["threshold"] = np.float32(solver.soft_threshold) * score_deviations(scores)
+    # Written once: what an interrupted build leaves has either both or neither.
+    store.write_tensors(path, weighting, fingerprint)
 
 
 def score_deviations(scores: Scores) -> np.ndarray:

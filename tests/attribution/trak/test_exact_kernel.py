@@ -1,0 +1,77 @@
+"""`dual-exact` is exact: its kernel is that of the full gradients, whatever the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from engine.attribution.trak.kernel import NO_LIMIT, make_kernel
+from engine.attribution.trak.make_plan import plan_gradients
+from engine.attribution.trak.make_projection import share_out
+from tests.builders.exact_gradients import dense_gradients
+from tests.builders.random_networks import first_output, random_network
+
+TRAIN = 8
+
+
+def kernel_error(model: nn.Module, batch: dict[str, Tensor]) -> float:
+    """Largest error of K and k, relative to the largest entry of the dense kernel in float64."""
+
+    def part(rows: slice) -> Iterator[dict[str, Tensor]]:
+        yield {name: tensor[rows] for name, tensor in batch.items()}
+
+    plan = plan_gradients(model, first_output, batch)
+    train, test = slice(None, TRAIN), slice(TRAIN, None)
+    found = make_kernel(
+        model,
+        first_output,
+        lambda: part(train),
+        lambda: part(test),
+        plan,
+        plan.n_parameters,
+        0,
+        NO_LIMIT,
+    )
+    gradients = dense_gradients(model, first_output, batch).double()
+    exact = gradients @ gradients.T
+    upper = torch.triu(torch.ones(TRAIN, TRAIN, dtype=torch.bool))
+    errors = [
+        (found.train - exact[:TRAIN, :TRAIN])[upper].abs().max(),
+        (found.test - exact[:TRAIN, TRAIN:]).abs().max(),
+    ]
+    return float(max(errors) / exact.abs().max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_kernel_equals_the_dense_one(seed: int) -> None:
+    assert kernel_error(*random_network(seed)) <= 1e-5
+
+
+def test_a_convolution_whose_share_was_rounded_down() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 7, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(7, 3),
+    ).eval()
+    batch = {"x": torch.randn(12, 3, 8, 8)}
+    assert kernel_error(model, batch) <= 1e-5
+
+
+@pytest.mark.parametrize("energies", [(0.1, 0.2, 0.7), (1 / 3, 1 / 7, 1e-30), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize("surplus", [0, 1, 10_000])
+def test_enough_width_gives_every_block_its_size(energies: tuple[float, ...], surplus: int) -> None:
+    sizes = {"a": 432, "b": 1, "c": 1130}
+    shares = share_out(sizes, dict(zip(sizes, energies, strict=True)), 1563 + surplus)
+    assert shares == sizes
