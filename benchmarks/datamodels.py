@@ -118,13 +118,14 @@ def _fit(
     test_masks, test_outputs = single(workload, "test")
     some = np.linspace(0, len(tau) - 1, CHOSEN_BY).astype(int)
     of = torch.from_numpy
-    settings, _ = hybrid.choose(
+    choice = hybrid.choose(
         of(tau[some]),
         of(masks),
         of(outputs[:, some].copy()),
         of(validation[0]),
         of(validation[1][:, some].copy()),
     )
+    settings = choice.settings
     tau_in_units = of(tau) * hybrid.output_units(of(tau), of(masks), of(outputs), settings.ridge)
     found = hybrid.fit(tau_in_units, of(masks), of(outputs), settings, of(test_masks))
     off = (torch.from_numpy(test_outputs.T.copy()) - found.predicted).abs()

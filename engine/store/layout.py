@@ -32,6 +32,7 @@ algorithms/NAME/methods/METHOD/method.json   another method's scores: what they 
 algorithms/NAME/methods/METHOD/scores/00000.safetensors   a block of its test rows
 algorithms/NAME/methods/METHOD/fit/00000.safetensors  biases and how each fit came out
 algorithms/NAME/methods/METHOD/intervals/00000.safetensors  its predictions of test runs
+algorithms/NAME/methods/METHOD/validation.safetensors  cross-fitted ones of validation runs
 algorithms/NAME/methods/datamodel/training/00000.safetensors  datamodels of training examples
 algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
 algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
@@ -291,6 +292,10 @@ def fit_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
 
 def training_datamodels_file(root: Path, algorithm: str, shard: int) -> Path:
     return method_folder(root, algorithm, DATAMODEL) / "training" / f"{shard:05d}.safetensors"
+
+
+def validation_file(root: Path, algorithm: str, method: str) -> Path:
+    return method_folder(root, algorithm, method) / "validation.safetensors"
 
 
 def intervals_file(root: Path, algorithm: str, method: str, shard: int) -> Path:

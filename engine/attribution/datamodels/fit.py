@@ -25,6 +25,7 @@ from engine.attribution.datamodels.lasso import (
     ProximalGradient,
     Solver,
 )
+from engine.attribution.evaluation import preference
 from engine.store.errors import DataError
 
 BLOCK_BYTES = 2**24
@@ -54,6 +55,9 @@ class Datamodels:
             `[t]` float32. The mean output has R² = 0.
         correlation: Pearson's correlation on the same runs, `[t]` float32; 0 where the prediction
             or the output is constant.
+        cross_fitted: Predicted outputs of the held-out runs, `[t, h]` float32, before the refit.
+            Each half of these runs (`preference.halves`) is predicted with the λ that the other
+            half chose. All NaN where they are too few to split.
         gap: Duality gap of the refit, relative to the objective at w = 0, `[t]` float32: an upper
             bound on how far from optimal the solution is.
     """
@@ -67,6 +71,7 @@ class Datamodels:
     penalty_max: np.ndarray
     r2: np.ndarray
     correlation: np.ndarray
+    cross_fitted: np.ndarray
     gap: np.ndarray
 
     @property
@@ -114,7 +119,7 @@ def fit_datamodels(
         lambdas: Steps of the path, from a target's λ_max down by equal factors.
         lambda_min_ratio: Last λ of the path over λ_max.
         patience: A target's path ends after this many steps without a smaller error on the
-            held-out runs; None follows it to the end.
+            held-out runs or on a half of them; None follows it to the end.
         device: `cpu` uses coordinate descent (numba), any other device proximal gradients (torch).
         threads: Number of targets fitted at once on the CPU.
 
@@ -174,25 +179,27 @@ def _fit_block(
     penalty_max = on_part.begin(y[:, ~held_out] - mean[:, None])
     scale = on_part.scale.astype(np.float32)
     inputs = (masks[held_out] - on_part.mean).T.astype(np.float32)
-    smallest = np.full(len(y), np.inf)
-    best = np.zeros(len(y), int)
+    everyone = np.arange(len(y))
+    halves = preference.halves(actual.shape[1]) or ()
+    choosers = [_Chooser(actual, slice(None)), *(_Chooser(actual, half) for half in halves)]
     weights = np.zeros((len(y), masks.shape[1]), np.float32)
-    predicted = np.zeros_like(actual)
-    left = np.arange(len(y))
+    left = everyone
     for step, ratio in enumerate(ratios):
         on_part.solve(ratio * penalty_max[left], left)
         raw = on_part.weights(left) * scale
         predictions = mean[left, None] + raw @ inputs
-        error = ((predictions - actual[left]) ** 2).mean(axis=1)
-        better = error < smallest[left]
-        rows = left[better]
-        smallest[rows], best[rows] = error[better], step
-        weights[rows], predicted[rows] = raw[better], predictions[better]
-        left = left[step - best[left] < patience]
+        better = choosers[0].see(step, left, predictions)
+        weights[left[better]] = raw[better]
+        for chooser in choosers[1:]:
+            chooser.see(step, left, predictions)
+        left = left[np.any([step - one.best[left] < patience for one in choosers], axis=0)]
         if not len(left):
             break
+    best, predicted = choosers[0].best, choosers[0].predicted
+    cross_fitted = np.full_like(actual, np.nan)
+    for half, other in zip(halves, reversed(choosers[1:]), strict=True):
+        cross_fitted[:, half] = other.predicted[:, half]
 
-    everyone = np.arange(len(y))
     penalty = ratios[best] * penalty_max
     mean = y.mean(axis=1)
     deviation = np.divide(1, on_all.scale, out=np.zeros_like(on_all.scale), where=on_all.scale > 0)
@@ -210,8 +217,33 @@ def _fit_block(
         penalty_max=penalty_max,
         r2=_r2(predicted, actual),
         correlation=_correlation(predicted, actual),
+        cross_fitted=cross_fitted,
         gap=on_all.gap(penalty).astype(np.float32),
     )
+
+
+class _Chooser:
+    """Keeps, for each target, the step of the path with the smallest error on some held-out runs.
+
+    Attributes:
+        best: That step, `[t]`.
+        predicted: The outputs of all held-out runs predicted at that step, `[t, h]`.
+    """
+
+    def __init__(self, actual: np.ndarray, runs: slice | np.ndarray) -> None:
+        self._actual, self._runs = actual[:, runs], runs
+        self._smallest = np.full(len(actual), np.inf)
+        self.best = np.zeros(len(actual), int)
+        self.predicted = np.zeros_like(actual)
+
+    def see(self, step: int, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Take note of a step's predictions `[len(targets), h]`; return where they are better."""
+        error = ((predictions[:, self._runs] - self._actual[targets]) ** 2).mean(axis=1)
+        better = error < self._smallest[targets]
+        rows = targets[better]
+        self._smallest[rows], self.best[rows] = error[better], step
+        self.predicted[rows] = predictions[better]
+        return better
 
 
 def _r2(predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -233,7 +265,7 @@ def _joined(blocks: list[Datamodels]) -> Datamodels:
     nonzeros = np.concatenate([block.nonzeros for block in blocks])
     fields = {
         name: np.concatenate([getattr(block, name) for block in blocks])
-        for name in ("indices", "values", "bias", *DIAGNOSTICS)
+        for name in ("indices", "values", "bias", "cross_fitted", *DIAGNOSTICS)
     }
     return Datamodels(
         indptr=np.concatenate([[0], np.cumsum(nonzeros)]), n_train=blocks[0].n_train, **fields

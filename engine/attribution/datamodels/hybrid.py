@@ -27,6 +27,7 @@ from torch import Tensor
 
 from engine.attribution.evaluation.calibration import NINETY
 from engine.attribution.evaluation.lds import spearman
+from engine.attribution.evaluation.preference import halves
 from engine.store.errors import DataError
 
 RIDGES = (100.0, 10.0, 3.0, 1.0, 0.3)
@@ -195,6 +196,23 @@ def change_deviation(
     return found.predicted[:, 1] - found.predicted[:, 0], variance.clamp(min=0).sqrt()
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The outcome of `choose`.
+
+    Attributes:
+        settings: With the best LDS on the validation runs.
+        trials: All settings that were tried.
+        cross_fitted: Predicted outputs of the validation runs, `[t, k]` float32: each half of them
+            (`preference.halves`) with the settings that the other half chose. All NaN where they
+            are too few to split.
+    """
+
+    settings: Settings
+    trials: list[Trial]
+    cross_fitted: np.ndarray
+
+
 def choose(
     tau: Tensor,
     masks: Tensor,
@@ -204,7 +222,7 @@ def choose(
     ridges: Sequence[float] = RIDGES,
     flats: Sequence[float] = FLATS,
     noises: Sequence[float] = NOISES,
-) -> tuple[Settings, list[Trial]]:
+) -> Choice:
     """Choose the settings with the best LDS on the validation runs, for all targets together.
 
     First the ridge, by the LDS of τ in output units alone; then κ and σ². A few hundred targets are
@@ -216,21 +234,54 @@ def choose(
         validation_masks: Of runs that are not fitted to, `[k, n]`.
         validation_outputs: Their outputs, `[k, t]`.
         ridges, flats, noises: Values to try; noises in ascending order.
-
-    Returns:
-        The settings, and all settings tried with their LDS.
     """
     _check(masks, outputs)
     x, mean_mask = _centered(masks)
     new = validation_masks.to(x) - mean_mask
+    actual = np.ascontiguousarray(validation_outputs.T.cpu().numpy())
     means = {ridge: tau * output_units(tau, masks, outputs, ridge) for ridge in ridges}
-    ridge = max(means, key=lambda ridge: _lds(means[ridge] @ new.T, validation_outputs))
-    tau = means[ridge]
-    residual = (outputs - outputs.mean(dim=0)).T - tau @ x.T
+    alone = {ridge: (mean @ new.T).cpu().numpy() for ridge, mean in means.items()}
+    predicted: dict[float, dict[Settings, np.ndarray]] = {}
+
+    def best(runs: slice | np.ndarray) -> tuple[Settings, list[Trial], np.ndarray]:
+        """The best settings by the LDS on some of the runs, with their predictions for all."""
+
+        def lds(found: np.ndarray) -> float:
+            return float(spearman(found[:, runs], actual[:, runs]).mean())
+
+        ridge = max(ridges, key=lambda ridge: lds(alone[ridge]))
+        if ridge not in predicted:
+            residual = (outputs - outputs.mean(dim=0)).T - means[ridge] @ x.T
+            predicted[ridge] = {
+                Settings(ridge, *key): found.cpu().numpy()
+                for key, found in _predict_all(means[ridge], residual, x, new, flats, noises)
+            }
+        trials = [Trial(settings, lds(found)) for settings, found in predicted[ridge].items()]
+        settings = max(trials, key=lambda trial: trial.lds).settings
+        return settings, trials, predicted[ridge][settings]
+
+    settings, trials, _ = best(slice(None))
+    cross_fitted = np.full_like(actual, np.nan)
+    if parts := halves(actual.shape[1]):
+        for half, other in (parts, parts[::-1]):
+            cross_fitted[:, half] = best(other)[2][:, half]
+    stated = fit(means[settings.ridge], masks, outputs, settings, validation_masks)
+    off = (validation_outputs.T - stated.predicted).abs() / stated.deviation.clamp(_LEAST)
+    width = float(off.flatten().quantile(0.9)) / NINETY
+    return Choice(replace(settings, width=width), trials, cross_fitted)
+
+
+def _predict_all(
+    tau: Tensor,
+    residual: Tensor,
+    x: Tensor,
+    new: Tensor,
+    flats: Sequence[float],
+    noises: Sequence[float],
+) -> list[tuple[tuple[float, float], Tensor]]:
+    """Changes of the outputs that each (κ, σ²) predicts for new centered masks, `[t, k]` each."""
     predicted = {
-        Settings(ridge, flat, noise): new.new_empty(len(tau), len(new))
-        for flat in flats
-        for noise in noises
+        (flat, noise): new.new_empty(len(tau), len(new)) for flat in flats for noise in noises
     }
     for row in range(len(tau)):
         for flat in flats:
@@ -243,27 +294,14 @@ def choose(
                 added = noise
                 factor = torch.linalg.cholesky(kernel)
                 alpha = torch.cholesky_solve(residual[row, :, None], factor)[:, 0]
-                predicted[Settings(ridge, flat, noise)][row] = new @ tau[row] + cross @ alpha
-    trials = [
-        Trial(settings, _lds(found, validation_outputs)) for settings, found in predicted.items()
-    ]
-    best = max(trials, key=lambda trial: trial.lds).settings
-    stated = fit(tau, masks, outputs, best, validation_masks)
-    off = (validation_outputs.T - stated.predicted).abs() / stated.deviation.clamp(_LEAST)
-    width = float(off.flatten().quantile(0.9)) / NINETY
-    return replace(best, width=width), trials
+                predicted[flat, noise][row] = new @ tau[row] + cross @ alpha
+    return list(predicted.items())
 
 
 _TOLERANCE = 1e-3
 """Conjugate gradients stop when the residual's norm has shrunk by this factor."""
 _MOST_STEPS = 100
 _LEAST = 1e-30
-
-
-def _lds(predicted: Tensor, outputs: Tensor) -> float:
-    """Mean rank correlation of predicted `[t, k]` with actual outputs `[k, t]`."""
-    actual = np.ascontiguousarray(outputs.T.cpu().numpy())
-    return float(spearman(predicted.cpu().numpy(), actual).mean())
 
 
 def _centered(masks: Tensor) -> tuple[Tensor, Tensor]:

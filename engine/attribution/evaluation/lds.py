@@ -89,7 +89,7 @@ def lds_of_predictions(
             raise DataError(f"The {what} hold NaN or infinite values.")
     per_test = spearman(predicted, actual)
     mean = float(per_test.mean())
-    means = _bootstrap(predicted, actual, resamples, np.random.default_rng(seed))
+    means = bootstrap_means(predicted, actual, resamples, np.random.default_rng(seed))
     # A run that is drawn twice ties with itself, which lowers the correlation of every resample.
     means += mean - means.mean()
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).clip(-1, 1)
@@ -125,7 +125,7 @@ def _correlation(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray
     return result
 
 
-def _bootstrap(
+def bootstrap_means(
     predicted: np.ndarray, actual: np.ndarray, resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Mean LDS of each resample `[resamples]`, with test examples and runs drawn with replacement.

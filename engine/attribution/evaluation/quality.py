@@ -58,8 +58,9 @@ class MethodQuality:
         settings: How it was computed, in a few words.
         baseline: Whether it is for comparison only; the study does not keep its scores.
         lds: On the test runs.
-        validation_lds: On the validation runs, fitted without them; the preferred method is the
-            one where it is highest. None for imported scores.
+        validation_lds: On the validation runs, cross-fitted (`preference.validation_lds`). The
+            preferred method is the simplest one whose value is within a standard error of the
+            highest. None for baselines, and where the runs are too few.
         by_class: LDS over the test examples of each class.
         calibration: None where the predictions do not vary.
         coverage: Share of the test outcomes inside the method's own 90 % intervals; None for a
@@ -107,7 +108,7 @@ class Quality:
         seeds: Number of runs of each mask.
         alpha: Share of the training examples in a mask.
         output: Name of the model output, such as `margin`.
-        preferred: The method with the best LDS on the validation runs, the default everywhere.
+        preferred: The default method everywhere; see `preference.prefer`.
         methods: By name, best LDS first.
         checkpoints: LDS by number of checkpoints.
         runs: LDS by number of runs that a method was fitted to.

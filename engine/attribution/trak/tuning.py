@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.attribution.evaluation.lds import spearman
+from engine.attribution.evaluation.preference import halves
 from engine.attribution.trak.dual import solve
 from engine.attribution.trak.kernel import Kernel
 from engine.attribution.trak.linear_system import example_weights, temper
@@ -40,6 +41,24 @@ class Trial:
     tempering: float
     soft_threshold: float
     lds: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome of a search.
+
+    Attributes:
+        solver: With the best settings.
+        trials: All settings that were tried.
+        optimism: How much higher the LDS of the best settings is, on these runs, than that of
+            settings that were chosen on other runs: their mean LDS on the two halves of the runs,
+            less the one when each half is measured with the settings that the other half chose. 0
+            where there are too few runs to split.
+    """
+
+    solver: Solver
+    trials: list[Trial]
+    optimism: float
 
 
 def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
@@ -75,8 +94,8 @@ def tune(
     temperings: Sequence[float] = TEMPERINGS,
     dampings: Sequence[float] = DAMPINGS,
     soft_thresholds: Sequence[float] = SOFT_THRESHOLDS,
-) -> tuple[Solver, list[Trial]]:
-    """Return the solver with the best settings, and all settings that were tried.
+) -> Tuned:
+    """Find the settings with the highest LDS.
 
     Args:
         attribute: Computes the scores of this checkpoint.
@@ -89,35 +108,52 @@ def tune(
     """
     drawn = torch.from_numpy(masks.T.astype(np.float32)).to(out_to_loss)
     actual = np.ascontiguousarray(outputs.T)
-    trials: list[Trial] = []
+    parts = [np.ones(len(masks), bool), *(halves(len(masks)) or ())]
     raw: dict[tuple[float, float], Tensor] = {}
+    measured: dict[Solver, list[float]] = {}
 
-    def measure(candidate: Solver) -> float:
-        key = candidate.tempering, candidate.damping
-        if key not in raw:
-            raw.clear()  # one setting's scores at a time, to save memory
-            raw[key] = attribute(candidate) * temper(out_to_loss, candidate)
-        predicted = (soft_threshold(raw[key], candidate.soft_threshold) @ drawn).cpu().numpy()
-        lds = float(spearman(predicted, actual).mean())
-        trials.append(Trial(candidate.damping, candidate.tempering, candidate.soft_threshold, lds))
-        return lds
+    def measure(candidate: Solver) -> list[float]:
+        """LDS on all runs, and on each half of them."""
+        if candidate not in measured:
+            key = candidate.tempering, candidate.damping
+            if key not in raw:
+                raw.clear()  # one setting's scores at a time, to save memory
+                raw[key] = attribute(candidate) * temper(out_to_loss, candidate)
+            scores = soft_threshold(raw[key], candidate.soft_threshold)
+            predicted = (scores @ drawn).cpu().numpy()
+            measured[candidate] = [
+                float(spearman(predicted[:, part], actual[:, part]).mean()) for part in parts
+            ]
+        return measured[candidate]
 
-    best = measure(solver)
-    for name, values in (
-        ("tempering", temperings),
-        ("damping", dampings),
-        ("soft_threshold", soft_thresholds),
-    ):
-        start = solver
-        for value in values:
-            changed: dict[str, Any] = {name: value}
-            candidate = replace(start, **changed)
-            if candidate == start:
-                continue
-            lds = measure(candidate)
-            if lds > best:
-                best, solver = lds, candidate
-    return solver, trials
+    def search(part: int) -> Solver:
+        """The best settings by the LDS on one of `parts`."""
+        chosen = solver
+        for name, values in (
+            ("tempering", temperings),
+            ("damping", dampings),
+            ("soft_threshold", soft_thresholds),
+        ):
+            start = chosen
+            for value in values:
+                changed: dict[str, Any] = {name: value}
+                candidate = replace(start, **changed)
+                if measure(candidate)[part] > measure(chosen)[part]:
+                    chosen = candidate
+        return chosen
+
+    measure(solver)
+    best = search(0)
+    optimism = 0.0
+    if len(parts) > 1:
+        by_first, by_second = search(1), search(2)
+        cross_fitted = measure(by_second)[1] + measure(by_first)[2]
+        optimism = (sum(measure(best)[1:]) - cross_fitted) / 2
+    trials = [
+        Trial(found.damping, found.tempering, found.soft_threshold, each[0])
+        for found, each in measured.items()
+    ]
+    return Tuned(best, trials, optimism)
 
 
 def soft_threshold(scores: Tensor, threshold: float) -> Tensor:

@@ -36,11 +36,12 @@ from engine.study.score_matrices import read_score_matrix
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-CODE = 2
+CODE = 3
 """Increment when the same runs would give other weights."""
 
 MOST_TARGETS = 128
-"""Number of test examples to choose hyperparameters on, evenly spread."""
+"""Number of test examples to choose hyperparameters on, and to choose between methods by, evenly
+spread."""
 MOST_FOR_UNITS = 1024
 """Number of test examples to fit the scale of TRAK's scores on, evenly spread."""
 
@@ -86,11 +87,12 @@ def run(run: Run, algorithm: str) -> None:
 def _files_of(study: StudyReader, algorithm: str, method: str) -> list[Path]:
     """The files of a method's scores, and of its fit diagnostics or intervals."""
     extra_file = layout.fit_file if method == DATAMODEL else layout.intervals_file
-    return [
+    by_shard = [
         file(study.root, algorithm, method, shard)
         for file in (layout.method_scores_file, extra_file)
         for shard in range(shard_count(study, "test"))
     ]
+    return [*by_shard, layout.validation_file(study.root, algorithm, method)]
 
 
 def datamodel_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
@@ -142,16 +144,15 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
 
     def rows(tests: slice) -> csr_array:
         found = fit_datamodels(both.masks, both.test[:, tests], both.held_out, device=job.device)
-        arrays = {name: getattr(found, name) for name in ("bias", *DIAGNOSTICS)}
+        arrays = {name: getattr(found, name) for name in ("bias", "cross_fitted", *DIAGNOSTICS)}
         store.write_tensors(fits[tests.start // ROWS_PER_SHARD], arrays, fingerprint)
         return found.weights
 
     def details() -> dict[str, Any]:
-        # λ was chosen on these same runs, so the correlation is slightly optimistic: too little to
-        # change the order of the methods.
-        found = np.concatenate([store.read_tensors(path)["correlation"] for path in fits])
-        settings = f"{int(both.seeds.sum()):,} runs, lasso, λ per prediction"
-        return {"settings": settings, "validation_lds": float(found.mean())}
+        predicted = np.concatenate([store.read_tensors(path)["cross_fitted"] for path in fits])
+        targets = evenly_spread(len(predicted), MOST_TARGETS)
+        _write_validation(study, job, predicted[targets], fingerprint)
+        return {"settings": f"{int(both.seeds.sum()):,} runs, lasso, λ per prediction"}
 
     badge = {
         "method": "Datamodel",
@@ -177,13 +178,15 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         return torch.from_numpy(np.ascontiguousarray(array)).to(job.device)
 
     fitted, validation = bank.part("fit"), bank.part("validation")
-    settings, trials = hybrid.choose(
+    choice = hybrid.choose(
         on_device(trak.rows(targets)),
         on_device(fitted.masks),
         on_device(fitted.test[:, targets]),
         on_device(validation.masks),
         on_device(validation.test[:, targets]),
     )
+    settings = choice.settings
+    _write_validation(study, job, choice.cross_fitted, fingerprint)
     both = bank.part("fit", "validation")
     masks, test_masks = on_device(both.masks), on_device(bank.part("test").masks)
     units = hybrid.output_units(
@@ -223,14 +226,21 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         lambda: {
             "settings": f"{int(both.seeds.sum()):,} runs, {checkpoints} checkpoints, "
             f"ridge {settings.ridge:g}, κ {settings.flat:g}, σ² {settings.noise:g}",
-            "validation_lds": max(trial.lds for trial in trials),
             "ridge": settings.ridge,
             "flat": settings.flat,
             "noise": settings.noise,
             "width": settings.width,
-            "trials": [{**asdict(trial.settings), "lds": trial.lds} for trial in trials],
+            "trials": [{**asdict(trial.settings), "lds": trial.lds} for trial in choice.trials],
         },
     )
+
+
+def _write_validation(
+    study: StudyReader, job: Job, predicted: np.ndarray, fingerprint: str
+) -> None:
+    """Keep the cross-fitted predictions `[targets, validation runs]` that methods are chosen by."""
+    path = layout.validation_file(study.root, job.algorithm, job.method)
+    store.write_tensors(path, {"predicted": predicted}, fingerprint)
 
 
 _FITS: dict[str, Callable[[StudyReader, Job, RunBank], None]] = {

@@ -16,7 +16,8 @@ import numpy as np
 from engine import store
 from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.evaluation.calibration import NINETY, calibrate
-from engine.attribution.evaluation.lds import Lds, lds_of_predictions, spearman
+from engine.attribution.evaluation.lds import Lds, lds_of_predictions
+from engine.attribution.evaluation.preference import Validation, halves, prefer, validation_lds
 from engine.attribution.evaluation.quality import (
     Calibration,
     Measured,
@@ -33,7 +34,7 @@ from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.search import method_fingerprint
 from engine.store import layout
-from engine.store.layout import HYBRID, SPLITS, TRAK
+from engine.store.layout import DATAMODEL, HYBRID, SPLITS, TRAK
 from engine.store.rows import evenly_spread
 from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
@@ -43,7 +44,7 @@ from engine.study.run_banks import is_tuned, read_bank, wants_bank
 from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
 from engine.tasks import load_task
 
-CODE = 2
+CODE = 3
 """Increment when the same runs would give another evaluation."""
 
 
@@ -90,15 +91,21 @@ def evaluate_methods(job: Job) -> None:
     validation, test = bank.part("validation"), bank.part("test")
     mean_outputs = bank.part("fit", "validation").test.mean(axis=0)
     labels = study.table("test")["label"].to_numpy()
+    targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
+    on_validation = _rows(validation.test)[targets]
     found: dict[str, MethodQuality] = {}
+    candidates: dict[str, Validation] = {}
     for method in scored_methods(study, algorithm):
         scores = read_score_matrix(study, algorithm, method)
-        title, settings, validation_lds = _describe(study, algorithm, method)
-        if validation_lds is None:
-            on_validation = predict(scores, validation.masks)
-            validation_lds = float(spearman(on_validation, _rows(validation.test)).mean())
+        title, settings = _describe(study, algorithm, method)
+        candidates[method] = _validation(
+            study, algorithm, method, scores, validation.masks, targets
+        )
         predicted = predict(scores, test.masks)
-        quality = _evaluate(title, settings, predicted, test, labels, validation_lds)
+        quality = _evaluate(title, settings, predicted, test, labels)
+        if halves(len(validation)) is not None:
+            lds = validation_lds(candidates[method], on_validation)
+            quality = replace(quality, validation_lds=lds)
         arrays = {"actual": _rows(test.test)}
         if layout.intervals_file(study.root, algorithm, method, 0).exists():
             arrays |= _intervals(study, algorithm, method)
@@ -113,9 +120,12 @@ def evaluate_methods(job: Job) -> None:
             layout.predicted_file(study.root, algorithm, method), arrays, fingerprint
         )
         found[method] = quality
-    preferred = max(found, key=lambda name: found[name].validation_lds or -1.0)
+    preferred = prefer(
+        {name: candidates[name] for name in sorted(candidates, key=_complexity)}, on_validation
+    )
     for name, title, settings, predicted in baselines(study, algorithm, test.masks, job.device):
-        found[name] = _evaluate(title, settings, predicted, test, labels, None)
+        quality = _evaluate(title, settings, predicted, test, labels)
+        found[name] = replace(quality, baseline=True)
     report = Quality(
         masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
         seeds=int(bank.seeds.min()),
@@ -130,21 +140,41 @@ def evaluate_methods(job: Job) -> None:
     store.write_json(layout.quality_file(study.root, algorithm), report.to_dict(), fingerprint)
 
 
-def _describe(study: StudyReader, algorithm: str, method: str) -> tuple[str, str, float | None]:
-    """Return (title, settings, validation LDS).
+def _complexity(method: str) -> tuple[int, str]:
+    """Sort key of methods, the simplest first: how much was fitted to the run bank."""
+    fitted = {TRAK: 0, DATAMODEL: 2, HYBRID: 3}
+    return fitted.get(method, 1), method
 
-    The LDS is given only for methods that were fitted to the validation runs after choosing their
-    hyperparameters: it can no longer be measured on their scores.
-    """
+
+def _validation(
+    study: StudyReader,
+    algorithm: str,
+    method: str,
+    scores: Scores,
+    masks: np.ndarray,
+    targets: np.ndarray,
+) -> Validation:
+    """Predicted outputs of the validation runs, cross-fitted where they chose settings."""
+    path = layout.validation_file(study.root, algorithm, method)
+    if path.exists():
+        return Validation(store.read_tensors(path)["predicted"])
+    optimism = 0.0
+    if method == TRAK and is_tuned(study, algorithm):
+        optimism = store.read_json(layout.tuning_file(study.root, algorithm))["optimism"]
+    return Validation(scores.rows(targets) @ masks.T.astype(np.float32), optimism)
+
+
+def _describe(study: StudyReader, algorithm: str, method: str) -> tuple[str, str]:
+    """Return (title, settings)."""
     if method == TRAK:
         solver = stored_solver(study, algorithm)
         settings = (
             f"{study.checkpoints(algorithm)} checkpoints, {solver.kind}, λ {solver.damping:g}, "
             f"t {solver.tempering:g}, threshold {solver.soft_threshold:g}"
         )
-        return "TRAK", settings, None
+        return "TRAK", settings
     about = store.read_json(layout.method_file(study.root, algorithm, method))
-    return about["badge"]["method"], about.get("settings", ""), about.get("validation_lds")
+    return about["badge"]["method"], about.get("settings", "")
 
 
 def _trials(study: StudyReader, algorithm: str) -> list[dict[str, float]]:
@@ -188,7 +218,6 @@ def _evaluate(
     predicted: np.ndarray,
     test: RunBank,
     labels: np.ndarray,
-    validation_lds: float | None,
 ) -> MethodQuality:
     actual = _rows(test.test)
     by_class = {}
@@ -200,9 +229,9 @@ def _evaluate(
     return MethodQuality(
         title=title,
         settings=settings,
-        baseline=validation_lds is None,
+        baseline=False,
         lds=_measured(lds_of_predictions(predicted, actual)),
-        validation_lds=validation_lds,
+        validation_lds=None,
         by_class=by_class,
         calibration=_calibration(predicted, actual),
     )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from engine.attribution.trak.solver import Solver
     from engine.attribution.trak.tuning import Attribute
 
-CODE = 1
+CODE = 2
 """Increment when the same runs would choose other settings."""
 
 
@@ -79,7 +79,7 @@ def choose_settings(job: Job) -> None:
     validation = read_bank(study, job.algorithm, train=False).part("validation")
     attribute = _by_features if solver.kind == "primal" else _by_kernel
     tunable = study.spec.trak.tunable
-    solver, trials = tune(
+    tuned = tune(
         attribute(study, job, model, solver, q),
         solver,
         q,
@@ -90,10 +90,11 @@ def choose_settings(job: Job) -> None:
         soft_thresholds=SOFT_THRESHOLDS if "soft_threshold" in tunable else (),
     )
     content: dict[str, Any] = {
-        "settings": {name: getattr(solver, name) for name in tunable},
+        "settings": {name: getattr(tuned.solver, name) for name in tunable},
         "bank": bank_fingerprint(study, job.algorithm),
         "masks": len(validation),
-        "trials": [asdict(trial) for trial in trials],
+        "trials": [asdict(trial) for trial in tuned.trials],
+        "optimism": tuned.optimism,
     }
     _remove_stale_scores(study, job.algorithm, content["settings"])
     fingerprint = tuning_fingerprint(study, job.algorithm)

@@ -88,10 +88,10 @@ def test_without_attributions_it_is_ridge_regression() -> None:
 def test_a_few_runs_improve_on_trak_and_the_best_settings_are_chosen() -> None:
     tau, masks, outputs = problem(m=400, n=300, t=20)
     fitted, validation, test = (slice(0, 100), slice(100, 200), slice(200, 400))
-    settings, trials = choose(
-        tau / 7, masks[fitted], outputs[fitted], masks[validation], outputs[validation]
-    )
-    assert max(trials, key=lambda trial: trial.lds).settings == replace(settings, width=1)
+    choice = choose(tau / 7, masks[fitted], outputs[fitted], masks[validation], outputs[validation])
+    settings = choice.settings
+    best = max(choice.trials, key=lambda trial: trial.lds)
+    assert best.settings == replace(settings, width=1)
     units = output_units(tau / 7, masks[fitted], outputs[fitted], settings.ridge)
     found = fit(tau / 7 * units, masks[fitted], outputs[fitted], settings, masks[test])
     actual = outputs[test].T.numpy().copy()

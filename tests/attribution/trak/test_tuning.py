@@ -48,7 +48,8 @@ def test_every_trial_has_the_lds_of_the_formula_and_the_best_is_taken() -> None:
     kernel = Kernel(train, torch.from_numpy(TRAIN @ TEST.T))
     kept = kernel.train.clone()
     attribute = attribute_by_kernel(kernel, torch.from_numpy(Q))
-    solver, trials = tune(attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs)
+    tuned = tune(attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs)
+    solver, trials = tuned.solver, tuned.trials
     for trial in trials:
         tau = scores(trial.tempering, trial.damping, trial.soft_threshold, per=60)
         assert abs(trial.lds - lds_of(tau, outputs)) < 0.01
@@ -59,14 +60,16 @@ def test_every_trial_has_the_lds_of_the_formula_and_the_best_is_taken() -> None:
         best.soft_threshold,
     )
     assert (solver.tempering, solver.damping) == (1.0, 6.0)
-    assert len(trials) == 1 + 3 + 4 + 3
+    assert len(trials) >= 1 + 3 + 4 + 3  # and what only a half of the runs led to
+    assert len({(one.tempering, one.damping, one.soft_threshold) for one in trials}) == len(trials)
     assert torch.equal(kernel.train, kept)
 
 
 def test_the_primal_is_tuned_like_the_dual() -> None:
     outputs = outputs_of(0.25, 0.3, 0.0, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
-    solver, trials = tune(attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs)
+    tuned = tune(attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs)
+    solver, trials = tuned.solver, tuned.trials
     for trial in trials:
         tau = scores(trial.tempering, trial.damping, trial.soft_threshold, per=20)
         assert abs(trial.lds - lds_of(tau, outputs)) < 0.01
@@ -77,8 +80,9 @@ def test_the_primal_is_tuned_like_the_dual() -> None:
 def test_fixed_settings_stay() -> None:
     outputs = outputs_of(1.0, 6.0, 0.5, per=20)
     attribute = attribute_by_features(*map(torch.from_numpy, (TRAIN, TEST, Q)))
-    solver, trials = tune(
+    tuned = tune(
         attribute, SOLVER, torch.from_numpy(Q), MASKS, outputs, dampings=(), soft_thresholds=()
     )
+    solver, trials = tuned.solver, tuned.trials
     assert {trial.damping for trial in trials} == {SOLVER.damping}
     assert solver == replace(SOLVER, tempering=solver.tempering)
