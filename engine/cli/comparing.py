@@ -185,7 +185,7 @@ def _case_study(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(outcome))
         return 0
-    print(CASES[options.name].question)
+    print(CASES[options.name].title)
     _print_outcome(console(), outcome)
     print(f"\nTo open the dashboard, run: dataloupe serve {root}")
     return 0

@@ -355,7 +355,7 @@ def test_a_case_study_takes_no_other_study_s_folder(
     copied: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["case-study", "shortcut", str(copied.root)]) == 2
-    assert "holds another study, 'Small Fashion-MNIST'" in capsys.readouterr().err
+    assert "holds a different study, 'Small Fashion-MNIST'" in capsys.readouterr().err
     with pytest.raises(SpecError, match="no case study 'longcut'"):
         open_case("longcut", copied.root)
 
