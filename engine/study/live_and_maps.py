@@ -53,7 +53,7 @@ def read_map(
     )
 
 
-def traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
+def training_feature_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
     """Where the features of a dual's training examples are; the primal has its features."""
     if stored_solver(study, algorithm).kind == "primal":
         return []
@@ -61,9 +61,11 @@ def traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Pa
     return [layout.live_traces_file(study.root, algorithm, checkpoint, shard) for shard in shards]
 
 
-def trace_shards(study: StudyReader, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
+def training_feature_shards(
+    study: StudyReader, algorithm: str, checkpoint: int
+) -> list[dict[str, Any]]:
     """Memory-mapped features of the training examples at a kept checkpoint."""
-    files = traces_files(study, algorithm, checkpoint)
+    files = training_feature_files(study, algorithm, checkpoint)
     if not files:
         shards = range(shard_count(study, "train"))
         files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]

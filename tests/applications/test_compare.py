@@ -167,7 +167,7 @@ def test_any_two_methods_are_compared(copied: Study) -> None:
     found = compare(copied, side(copied, "mlp", "datamodel"), side(copied, "mlp", "trak"), 2)
     about = read_comparison(copied, found)
     assert about["a"]["method"] == "datamodel"
-    assert "two methods differ of themselves" in about["significance"]
+    assert "two methods differ even for the same algorithm" in about["significance"]
     assert all(one["significant"] is None for one in about["directions"]["a"])
 
 
