@@ -120,9 +120,9 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
         shown.print(f"and {len(rows) - SHOWN:,} more; --out writes them all")
     if supports.calibrated:
         shown.print(
-            f"{len(rows):,} of {len(supports.logit_gap):,} predictions are predicted to flip when "
-            f"at most {supports.at_most} training examples are removed. Only retraining proves it: "
-            "--verify N."
+            f"{len(rows):,} of {len(supports.logit_gap):,} predictions are predicted to flip by "
+            f"removing at most {counted(supports.at_most, 'training example')}. Only retraining "
+            "proves it: --verify N."
         )
     else:
         shown.print(

@@ -38,6 +38,7 @@ from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.rows import ranges
+from engine.store.text import counted
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
@@ -322,8 +323,9 @@ def requests(study: StudyReader, supports: Supports, tests: Iterable[int]) -> li
     for test in tests:
         if not supports.size[test]:
             raise DataloupeError(
-                f"Test example {test} is not predicted to flip when at most {supports.at_most} "
-                "training examples are removed, so there is no removal set to verify."
+                f"Test example {test} is not predicted to flip by removing at most "
+                f"{counted(supports.at_most, 'training example')}, so there is no removal set to "
+                "verify."
             )
         found.append(request_of(study, supports.removal(test).tolist(), [test]))
     return found

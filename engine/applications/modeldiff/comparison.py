@@ -34,7 +34,7 @@ from engine.study.score_matrices import read_score_matrix
 from engine.study.uploads import ENOUGH
 
 CODE = 2
-"""Increased whenever the same scores would give a different comparison."""
+"""Increment when the same scores would give a different comparison."""
 _NULL_TOLERANCE = 1e-3
 
 

@@ -15,7 +15,7 @@ from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
 CODE = 3
-"""Increased whenever the same models would be judged differently."""
+"""Increment when the same models would be judged differently."""
 Part = Literal["forget", "retain", "test"]
 PARTS: tuple[Part, ...] = ("forget", "retain", "test")
 

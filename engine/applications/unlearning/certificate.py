@@ -36,7 +36,7 @@ from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
 CODE = 1
-"""Increased whenever the same request would give a different model or certificate."""
+"""Increment when the same request would give a different model or certificate."""
 
 
 def write_unlearned(

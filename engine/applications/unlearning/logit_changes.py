@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from engine.attribution.trak.solver import Solver
 
 CODE = 1
-"""Increased whenever the predicted changes for the same forget set would differ."""
+"""Increment when the predicted changes for the same forget set would differ."""
 
 
 @dataclass(frozen=True)

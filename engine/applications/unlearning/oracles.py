@@ -25,7 +25,7 @@ from engine.build.retraining import (
 from engine.study.reader import StudyReader
 
 CODE = 2
-"""Increased whenever oracles of the same forget set would have different logits."""
+"""Increment when oracles of the same forget set would have different logits."""
 
 
 def originals(models: int) -> list[RetrainedModel]:

@@ -31,7 +31,7 @@ from engine.study.reader import StudyReader
 MODELS = 12
 """Number of originals, and of oracles of the validation set, used to choose settings."""
 CODE = 2
-"""Increased whenever the same models would give a different choice."""
+"""Increment when the same models would give a different choice."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 CODE = 2
-"""Increased whenever the same job would give a different model or a different file."""
+"""Increment when the same job would give a different model or a different file."""
 
 
 @dataclass(frozen=True)

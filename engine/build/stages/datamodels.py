@@ -1,4 +1,4 @@
-"""Fit datamodels of every test output to the run bank: a lasso, and a hybrid with TRAK as hybrid.
+"""Fit datamodels of every test output to the run bank: a lasso, and a hybrid with TRAK as prior.
 
 Scores, fit diagnostics and prediction intervals go to `methods/datamodel/` and `methods/hybrid/`;
 on request, lasso datamodels of the training examples' outputs go to `methods/datamodel/training/`.
@@ -28,6 +28,7 @@ from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
 from engine.store.rows import evenly_spread
+from engine.store.text import counted
 from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
@@ -147,10 +148,10 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
         return found.weights
 
     def details() -> dict[str, Any]:
-        # λ was chosen on these same runs, so the correlation is slightly optimistic: too little to
-        # change the order of the methods.
+        # λ was chosen on these same runs, so the correlation is slightly optimistic, but too little
+        # to change the order of the methods.
         found = np.concatenate([store.read_tensors(path)["correlation"] for path in fits])
-        settings = f"{int(both.seeds.sum()):,} runs, lasso, λ per prediction"
+        settings = f"{counted(int(both.seeds.sum()), 'run')}, lasso, λ per prediction"
         return {"settings": settings, "validation_lds": float(found.mean())}
 
     badge = {
@@ -214,14 +215,15 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         rows,
         {
             "method": "Datamodel + TRAK",
-            "reason": "A datamodel fitted to subset runs, with TRAK as its hybrid. "
+            "reason": "A datamodel fitted to subset runs, with TRAK as its prior. "
             "A score is a change in margin.",
             "checkpoints": checkpoints,
             "runs": int(both.seeds.sum()),
         },
         fingerprint,
         lambda: {
-            "settings": f"{int(both.seeds.sum()):,} runs, {checkpoints} checkpoints, "
+            "settings": f"{counted(int(both.seeds.sum()), 'run')}, "
+            f"{counted(checkpoints, 'checkpoint')}, "
             f"ridge {settings.ridge:g}, κ {settings.flat:g}, σ² {settings.noise:g}",
             "validation_lds": max(trial.lds for trial in trials),
             "ridge": settings.ridge,

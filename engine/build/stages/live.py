@@ -211,9 +211,9 @@ def _primal_inverse(
     if not np.allclose(computed, stored, rtol=1e-2, atol=1e-3 * np.abs(stored).max()):
         raise StoreError(
             f"Checkpoint {job.checkpoint} of {job.algorithm} gives different features than those "
-            "stored by the trak stage, perhaps because it ran on another device. Run `dataloupe "
-            f"build {study.root} --rebuild trak` to recompute both here, or set `checkpoints = 0` "
-            "under [live] in study.toml to do without live queries."
+            "stored by the trak stage, perhaps because it ran on a different device. Run "
+            f"`dataloupe build {study.root} --rebuild trak` to recompute both here, or set "
+            "`checkpoints = 0` under [live] in study.toml to disable live queries."
         )
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     total = gram((torch.from_numpy(np.array(shard)) for shard in shards), solver, q)
