@@ -312,7 +312,7 @@ def _receive(connection: Connection[Any, Any], received: queue.SimpleQueue[bytes
 
 
 def run_message(message: bytes) -> bytes:
-    """Run one pickled (function, job) and return a pickled (error to raise in the parent, result)."""
+    """Run one pickled (function, job); return a pickled (error for the parent, result)."""
     try:
         function, job = pickle.loads(message)
         return pickle.dumps((None, function(job)))

@@ -199,7 +199,7 @@ def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path
     assert table["support"].isna().all()
     assert table["logit_gap_after"].isna().all()
     assert set(table["status"]) == {"not within"}
-    with pytest.raises(DataloupeError, match="not predicted to flip when at most 20"):
+    with pytest.raises(DataloupeError, match="not predicted to flip by removing at most 20"):
         verify_brittle(bare, found, [0])
 
 
@@ -247,7 +247,7 @@ def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
     assert json.loads(json.dumps(asked)) == asked
     answer = supports.run_job(study, asked, lambda done, total, what: None)
     assert answer["tests"] == 1
-    with pytest.raises(DataloupeError, match="No predictions"):
+    with pytest.raises(DataloupeError, match="at least one prediction"):
         supports.check_job(study, {})
     with pytest.raises(DataloupeError, match="no parameter 'colour'"):
         supports.check_job(study, {"tests": [1], "colour": 3})

@@ -63,7 +63,7 @@ def test_a_node_that_dies_loses_and_repeats_nothing(
 def test_a_cluster_that_is_not_there_is_named(study_folder: Path) -> None:
     pytest.importorskip("ray")
     study = Study.open(study_folder)
-    with pytest.raises(SpecError, match=r"Nothing answers at 127\.0\.0\.1:1 \(.*ray start --head"):
+    with pytest.raises(SpecError, match=r"Nothing responds at 127\.0\.0\.1:1 \(.*ray start --head"):
         study.build(ray="127.0.0.1:1")
     with pytest.raises(SpecError, match="'nonsense' cannot be used: Invalid address format"):
         study.build(ray="nonsense")
