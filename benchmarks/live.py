@@ -25,7 +25,7 @@ from benchmarks._server import serving
 from benchmarks._study import demo
 from dashboard.read.live_queries import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
 from engine.api import Study
-from engine.applications.live import Question, ask
+from engine.applications.live import Query, run_query
 from engine.running.kept_worker import KeptWorker
 from engine.study.examples import read_arrays
 from engine.study.live_and_maps import read_live
@@ -41,20 +41,20 @@ def measure() -> dict[str, Any]:
     study = demo()
     (algorithm,) = study.spec.algorithms
     live = read_live(study, algorithm)
-    questions = [Question(study.root, algorithm, content) for content in contents(study, QUERIES)]
+    queries = [Query(study.root, algorithm, content) for content in contents(study, QUERIES)]
     firsts = []
     for _ in range(FIRSTS):
         worker = KeptWorker(THREADS, MEMORY_BYTES, idle_seconds=600, waiting_seconds=1)
         start = time.perf_counter()
-        worker.call(ask, questions[0], LOADING_SECONDS)
+        worker.call(run_query, queries[0], LOADING_SECONDS)
         firsts.append(time.perf_counter() - start)
         say(f"first answer after {firsts[-1]:.2f} s")
         if len(firsts) < FIRSTS:
             worker.end()
     times: dict[str, list[float]] = {"picture": [], "photo": []}
-    for number, question in enumerate(questions):
+    for number, query in enumerate(queries):
         start = time.perf_counter()
-        worker.call(ask, question, ANSWER_SECONDS)
+        worker.call(run_query, query, ANSWER_SECONDS)
         times["photo" if number % 2 else "picture"].append(time.perf_counter() - start)
     memory = {
         name: round(memory_mb(worker.pid, field))

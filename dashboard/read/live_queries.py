@@ -12,8 +12,7 @@ import traceback
 
 import streamlit as st
 
-from engine.applications.live import Answer, Question
-from engine.applications.live import ask as answer
+from engine.applications.live import Query, QueryResult, run_query
 from engine.applications.live import warm_up as load
 from engine.running.kept_worker import KeptWorker
 from engine.store.errors import DataloupeError
@@ -35,27 +34,27 @@ def warm_up(study: StudyReader, algorithm: str) -> None:
     """Begin to load what answers need, without waiting for it."""
     worker = _worker()
     if worker.pid is None:
-        question = Question(study.root, algorithm, b"")
+        query = Query(study.root, algorithm, b"")
 
         def begin() -> None:
             # Whatever goes wrong is said when somebody asks.
             with contextlib.suppress(DataloupeError, RuntimeError):
-                worker.call(load, question, LOADING_SECONDS)
+                worker.call(load, query, LOADING_SECONDS)
 
         threading.Thread(target=begin, daemon=True).start()
 
 
-def ask(study: StudyReader, algorithm: str, content: bytes | str, label: int | None) -> Answer:
+def ask(study: StudyReader, algorithm: str, content: bytes | str, label: int | None) -> QueryResult:
     """What the models say of an example, and which training data say so.
 
     Raises:
         DataloupeError: It cannot be used, or takes too long or too much, or others are asking.
     """
-    question = Question(study.root, algorithm, content, label)
+    query = Query(study.root, algorithm, content, label)
     worker = _worker()
     try:
-        worker.call(load, question, LOADING_SECONDS)
-        found: Answer = worker.call(answer, question, ANSWER_SECONDS)
+        worker.call(load, query, LOADING_SECONDS)
+        found: QueryResult = worker.call(run_query, query, ANSWER_SECONDS)
         return found
     except RuntimeError as error:
         traceback.print_exception(error)

@@ -33,7 +33,7 @@ from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
 from dashboard.read.studies import badge, examples, open_study
-from engine.applications.live import KEPT, Answer
+from engine.applications.live import KEPT, QueryResult
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
@@ -90,7 +90,7 @@ def forget() -> None:
         st.session_state.pop(name, None)
 
 
-def answered(content: bytes | str, label: int | None) -> Answer:
+def answered(content: bytes | str, label: int | None) -> QueryResult:
     """The answer, from this session's last question if it was the same."""
     raw = content.encode() if isinstance(content, str) else content
     asked = hashlib.sha256(raw).hexdigest(), str(study.root), algorithm, label
@@ -98,11 +98,11 @@ def answered(content: bytes | str, label: int | None) -> Answer:
         with st.spinner(f"Asking about your {kind} (the first question loads the models)…"):
             st.session_state["live_answer"] = ask(study, algorithm, content, label)
         st.session_state["live_asked"] = asked
-    found: Answer = st.session_state["live_answer"]
+    found: QueryResult = st.session_state["live_answer"]
     return found
 
 
-def subject(answer: Answer, classes: list[str]) -> None:
+def subject(answer: QueryResult, classes: list[str]) -> None:
     """What was given, as it was understood, and what the models say of it."""
     shown = "" if answer.text is None else f"<blockquote>{escape(answer.text)}</blockquote>"
     if answer.thumbnail is not None:

@@ -1,1 +1,1 @@
-"""What attributions are used for: brittle predictions, comparisons, unlearning, live queries."""
+"""Applications of attributions: brittle predictions, comparisons, unlearning, live queries."""

@@ -1,8 +1,8 @@
-"""A live query: what the models say of an example from outside, and which training data say so.
+"""Live queries: predict an example from outside, and attribute the prediction to training data.
 
-`ask` runs where torch may be: in a worker that is kept for it
-(`engine.running.processes.KeptWorker`), or
-in a script. Importing this module does not import torch, so pages can hold questions and answers.
+`run_query` needs torch: it runs in a script, or in a worker kept for it
+(`engine.running.kept_worker.KeptWorker`). Importing this module does not import torch, so pages can
+hold queries and results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from engine.store import layout
 from engine.store.cache import Stamp, stamp_of
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import validate_options
-from engine.study.live_and_maps import read_live, trace_shards
+from engine.study.live_and_maps import read_live, training_feature_shards
 from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.reader import StudyReader
@@ -43,19 +43,19 @@ if TYPE_CHECKING:
     from engine.tasks import Task
 
 MODEL_BYTES = 2**29
-"""Models that predict are kept in memory as long as their weights fit in 512 MiB; those that
-scores or likeness need are always."""
+"""Models that predict are kept in memory as long as their weights fit in 512 MiB; those needed for
+scores or similarities always are."""
 KEPT = 500
-"""How many of the strongest influences and nearest neighbours an answer holds."""
+"""Number of the strongest influences and nearest neighbors in a result."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked.
+class Query:
+    """An example to predict and attribute.
 
     Attributes:
         root: The study's folder.
-        content: A picture file's bytes, or a text.
+        content: The bytes of a picture file, or a text.
         label: Class whose margin is attributed; None: the predicted one.
     """
 
@@ -66,21 +66,24 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is answered. Arrays are ordered, strongest or most similar first.
+class QueryResult:
+    """The result of a query. Arrays are ordered, strongest or most similar first.
 
     Attributes:
-        thumbnail: The example as a PNG made by us; None where the task has no pictures.
-        text: The example itself where it is text.
-        notes: What had to be done to the example, one sentence each.
-        probabilities: Of every class, mean over `predicting` checkpoints: `[n_classes]`.
-        predicted: The likeliest class.
+        thumbnail: The example, re-encoded as a PNG; None if the task has no pictures.
+        text: The example itself; None if the task has no texts.
+        notes: Changes made to the example before prediction, one sentence each.
+        probabilities: Class probabilities, mean over `predicting` checkpoints: `[n_classes]`.
+        predicted: The most probable class.
         label: Class whose margin is attributed.
         margin: Its margin, mean over the same checkpoints.
-        predicting: How many checkpoints predict.
-        scoring: How many checkpoints the scores are the mean over.
-        support, oppose: Training rows; their scores; the sums of all scores of that sign.
-        similar: Training rows; their similarities. Empty where the model gives no embeddings.
+        predicting: Number of checkpoints that predict.
+        scoring: Number of checkpoints that the scores are averaged over.
+        support, oppose: Training rows, strongest first.
+        support_scores, oppose_scores: Their scores.
+        support_total, oppose_total: Sums of all scores of that sign.
+        similar: Training rows, most similar first. Empty if the model has no embeddings.
+        similarities: Their similarities.
     """
 
     thumbnail: bytes | None
@@ -102,29 +105,30 @@ class Answer:
     similarities: np.ndarray
 
 
-def ask(question: Question) -> Answer:
-    """Answer a question. The first of a study takes seconds, as everything is loaded.
+def run_query(query: Query) -> QueryResult:
+    """Predict and attribute an example. The first query of a study takes seconds to load it.
 
     Raises:
-        DataError: The example cannot be used. DataloupeError: The study keeps nothing for this.
+        DataError: The example cannot be used.
+        DataloupeError: The study keeps nothing for live queries.
     """
-    loaded = load(question.root, question.algorithm)
-    accepted, encoded = _encode(loaded, question.content)
+    loaded = load(query.root, query.algorithm)
+    accepted, encoded = _encode(loaded, query.content)
     arrays = dict(encoded.arrays)
     outputs = [loaded.evaluate(model, arrays) for model in loaded.models]
     probabilities = np.mean([softmax(found["logits"][0]) for found in outputs], axis=0)
     predicted = int(probabilities.argmax())
-    label = predicted if question.label is None else question.label
+    label = predicted if query.label is None else query.label
     arrays["label"] = np.full_like(arrays["label"], label)
     margins = [loaded.evaluate(model, arrays)["output"][0] for model in loaded.models]
     scores = loaded.scores(arrays)
-    everybody = np.arange(scores.shape[1])[None]
-    top = top_k_among(scores, everybody, min(KEPT, scores.shape[1]))
+    all_rows = np.arange(scores.shape[1])[None]
+    top = top_k_among(scores, all_rows, min(KEPT, scores.shape[1]))
     support, oppose = top.support_index[0], top.oppose_index[0]
     similar, similarities = loaded.nearest([found.get("embeddings") for found in outputs])
-    return Answer(
+    return QueryResult(
         thumbnail=_png(encoded),
-        text=question.content if isinstance(question.content, str) else None,
+        text=query.content if isinstance(query.content, str) else None,
         notes=accepted.notes,
         probabilities=probabilities,
         predicted=predicted,
@@ -143,9 +147,9 @@ def ask(question: Question) -> Answer:
     )
 
 
-def warm_up(question: Question) -> None:
-    """Load what `ask` needs; what the question is about does not matter."""
-    load(question.root, question.algorithm)
+def warm_up(query: Query) -> None:
+    """Load everything that `run_query` needs; the content of the query is ignored."""
+    load(query.root, query.algorithm)
 
 
 def _encode(loaded: Loaded, content: bytes | str) -> tuple[Accepted, Encoded]:
@@ -154,8 +158,8 @@ def _encode(loaded: Loaded, content: bytes | str) -> tuple[Accepted, Encoded]:
         accepted = loaded.task.accept(content, loaded.options, dataset.encoding)
         return accepted, loaded.task.encode([accepted.row], accepted.options, dataset.encoding)
     except DataError as error:
-        words = str(error).partition("example 'yours': ")[2] or str(error)
-        raise DataError(words[0].upper() + words[1:]) from error
+        message = str(error).partition("example 'yours': ")[2] or str(error)
+        raise DataError(message[0].upper() + message[1:]) from error
 
 
 def _png(encoded: Encoded) -> bytes | None:
@@ -171,7 +175,7 @@ def _png(encoded: Encoded) -> bytes | None:
 
 @dataclass(frozen=True)
 class Kept:
-    """One checkpoint's training side, memory-mapped."""
+    """The training features of one checkpoint, memory-mapped, and their extractor."""
 
     extractor: FeatureExtractor
     plan: Plan
@@ -181,13 +185,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Everything of a study that answers need.
+    """Everything that queries to a study need.
 
     Attributes:
         models: The checkpoints that predict, from the first.
-        checkpoints: Those that scores come from, from the first.
+        checkpoints: The checkpoints that scores come from, from the first.
         out_to_loss: Tempered mean Q of every training example.
-        similarity: What the neighbours stage says; its index, where there is one.
+        similarity: The record of the neighbours stage.
+        index: The index of embeddings; None if there is none.
     """
 
     study: StudyReader
@@ -202,13 +207,13 @@ class Loaded:
     index: Any
 
     def evaluate(self, model: nn.Module, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What one model says of the example."""
+        """The outputs of one model for the example."""
         from engine.training.outputs import evaluate
 
         return evaluate(self.task, model, arrays, self.study.dataset.encoding, 1, "cpu")
 
     def scores(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        """Attributions of the example's label to every training example, `[1, n_train]`."""
+        """Attributions of the example to every training example, `[1, n_train]`."""
         from engine.attribution.trak.new_examples import dual_scores, primal_scores
         from engine.training.outputs import read_batch
 
@@ -226,7 +231,7 @@ class Loaded:
         return scores
 
     def nearest(self, embeddings: list[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-        """The training rows most similar to the example, and how similar they are."""
+        """The training rows most similar to the example, and their similarities."""
         used = self.similarity["checkpoints"]
         parts = [part for part in embeddings[:used] if part is not None]
         if not parts:
@@ -236,12 +241,12 @@ class Loaded:
         candidates = candidates_for(k, self.similarity)
         query = Embeddings(parts).rows(range(1))
         found = nearest(self.index, training, query, k, candidates)
-        there = found.index[0] >= 0
-        return found.index[0][there], found.similarity[0][there]
+        exists = found.index[0] >= 0
+        return found.index[0][exists], found.similarity[0][exists]
 
 
 def load(root: Path, algorithm: str) -> Loaded:
-    """Everything that answers need, kept for the next question as long as its files stay.
+    """Everything that queries need, cached until its files change.
 
     Raises:
         DataloupeError: The study keeps nothing for live queries. StoreError: It is not built.
@@ -311,5 +316,5 @@ def _kept(
         ),
         plan=plan,
         inverse=store.read_tensors(path)["inverse"],
-        shards=trace_shards(study, algorithm, checkpoint),
+        shards=training_feature_shards(study, algorithm, checkpoint),
     )

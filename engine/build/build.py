@@ -1,8 +1,8 @@
 """Build a study: run every stage that has missing files.
 
 A file that exists is complete (see `engine.store`), so a build that was interrupted, by Ctrl-C or a
-power cut, resumes where it stopped. Files made from another spec are refused by name, or removed
-and recomputed on request (`rebuild`).
+power cut, resumes where it stopped. Files made from a different spec are refused by name, or
+removed and recomputed on request (`rebuild`).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def build(
 
     Raises:
         SpecError, DataError, CheckpointError: The user's spec, data or weights are invalid.
-        StaleError: Existing files were made from another spec; nothing was changed.
+        StaleError: Existing files were made from a different spec; nothing was changed.
         StoreError: A file is broken, the disk is full, or another build is running.
         InterruptedBuild: Ctrl-C. Finished work is kept.
     """
@@ -160,7 +160,7 @@ def _run_stage(
 
 
 def _check_imports(study: StudyReader) -> None:
-    """Refuse imported scores of another dataset: a build cannot recompute them."""
+    """Refuse imported scores of a different dataset: a build cannot recompute them."""
     for algorithm in study.spec.algorithms:
         for method, about in imported_methods(study, algorithm).items():
             if about.dataset != study.dataset.fingerprint:

@@ -16,15 +16,15 @@ _DEFAULTS: dict[str, Any] = {"device": "auto", "workers": None, "rebuild": None}
 
 
 def check(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
-    """`device`, `workers` and `rebuild`, as `engine.build.build` has them."""
+    """Check the parameters `device`, `workers` and `rebuild` of `engine.build.build`."""
     if unknown := sorted(parameters.keys() - _DEFAULTS.keys()):
         raise SpecError(f"A build takes {', '.join(_DEFAULTS)}, not {unknown[0]!r}.")
     found = _DEFAULTS | parameters
     if found["device"] not in ("auto", "cpu", "cuda"):
-        raise SpecError(f"device {found['device']!r} is not known; take auto, cpu or cuda.")
+        raise SpecError(f"Unknown device {found['device']!r}; choose auto, cpu or cuda.")
     workers = found["workers"]
     if workers is not None and (type(workers) is not int or workers < 0):
-        raise SpecError(f"workers must be 0 or more, or left out; not {workers!r}.")
+        raise SpecError(f"workers must be 0 or more, or omitted, not {workers!r}.")
     stages = stages_of(study)
     if found["rebuild"] is not None and found["rebuild"] not in stages:
         raise SpecError(
@@ -34,7 +34,7 @@ def check(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(study: StudyReader, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Build it; progress is that of all stages together."""
+    """Build the study, and report the progress of all stages together."""
     from engine.build.build import build
 
     several = len(study.spec.algorithms) > 1

@@ -47,7 +47,7 @@ def write_method(
             written.
 
     Raises:
-        StaleError: The existing scores have another fingerprint.
+        StaleError: The existing scores have a different fingerprint.
         ValueError: `rows` returned an array of the wrong shape.
     """
     about = layout.method_file(study.root, algorithm, method)

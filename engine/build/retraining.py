@@ -1,20 +1,20 @@
-"""Retrained models: the learning algorithm, trained on all data but a removal set.
+"""Retrained models: the learning algorithm, trained on all data except a removal set.
 
-Every retrained model of a study lives in one store, whoever asked for it. A model is named by the
-recipe, the removed rows and the seed, so it is trained once and a change of study.toml never mixes
-models made before and after. What is kept of a model:
+All retrained models of a study are in one store, shared by verifications and audits. A model is
+identified by the recipe, the removed rows and the seed, so it is trained once, and models made
+before and after a change of study.toml are never mixed. The store keeps of each model:
 
 - its outputs on the test examples, always;
-- class logits of some training examples and of all test examples, where an audit of unlearning
-  needs them;
+- class logits of some training examples and of all test examples, if an audit of unlearning needs
+  them;
 - its weights, if it was trained with all data: an audit unlearns from them.
 
 Seeds. Model s is trained with seed number s of the study, and checkpoint s is model s trained with
 all data, so the checkpoints are in the store for free. A verification compares pairs: model s
 without the removal set and model s with all data, for s = 0, 1, … An audit of unlearning compares
 two distributions, so its oracles must not share a seed with the originals, which are models 0, 1, …
-trained with all data: oracles start at `FIRST_ORACLE`. One seed cannot be both one of a pair and
-an oracle's. So a verification and an audit of the same removal set share the models trained with
+trained with all data. Therefore oracles start at `FIRST_ORACLE`. A seed cannot serve both a pair
+and an oracle, so a verification and an audit of the same removal set share the models trained with
 all data, and each trains its own models without the set. No other choice of seeds would train
 fewer models for the two together.
 """
@@ -35,6 +35,7 @@ from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerpr
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
+from engine.store.text import counted
 from engine.study.examples import read_stacked_arrays
 from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     import torch
 
 CODE = 2
-"""Raised whenever the same recipe and removal set would train other models, or keep them otherwise.
-1 kept the oracles of audits in a store of their own."""
+"""Increment when the same recipe and removal set would give different models or files. Version 1
+kept the oracles of audits in a separate store."""
 FIRST_ORACLE = 1_000_000
 """Seed number of an audit's first oracle; far above the seeds of originals and of pairs."""
 
@@ -58,13 +59,13 @@ NOTHING: Removal = ()
 
 @dataclass(frozen=True)
 class RetrainedModel:
-    """A retrained model, and what must be known of it.
+    """A retrained model, and the results that are needed from it.
 
     Attributes:
         removed: Training rows left out; `NOTHING` for a model trained with all data.
-        seed: Which of the study's seeds.
-        rows: Training rows, ascending, whose class logits are needed, with those of all test
-            examples; None: neither.
+        seed: Number of the study's seed.
+        rows: Training rows, ascending, whose class logits are needed, in addition to those of all
+            test examples; None: no class logits are needed.
         weights: Whether its weights are needed. Only for a model trained with all data.
     """
 
@@ -98,12 +99,11 @@ class Job:
 
 
 def removal_of(study: StudyReader, examples: Iterable[int | str]) -> Removal:
-    """The training rows of rows or ids, ascending, each once.
+    """The training rows for rows or ids, ascending and unique.
 
     Raises:
         UnknownName: There is no such example.
-        DataloupeError: None is given, or too little would be left: every class must keep an
-            example.
+        DataloupeError: None is given, or a class would be left without examples.
     """
     rows = resolve_training_rows(study, examples)
     labels = read_names(study, "train")["label"].to_pandas().to_numpy()
@@ -113,16 +113,17 @@ def removal_of(study: StudyReader, examples: Iterable[int | str]) -> Removal:
     if emptied:
         raise DataloupeError(
             f"The removal set holds every training example of class {emptied[0]!r}, and a model "
-            "cannot learn a class it never sees: leave one at least."
+            "cannot learn a class it never sees: keep at least one."
         )
     return tuple(rows.tolist())
 
 
 def check_recipe(study: StudyReader, algorithm: str) -> None:
-    """Refuse to retrain an algorithm that says only where its weights are.
+    """Check that the algorithm has a recipe for retraining.
 
     Raises:
-        SpecError: Saying what to add. UploadError: It was uploaded, nobody said how it was made.
+        SpecError: The algorithm has only weights; the message lists what to add.
+        UploadError: The algorithm was uploaded, so its recipe is unknown.
     """
     if algorithm in study.uploads:
         raise UploadError(
@@ -139,7 +140,7 @@ def check_recipe(study: StudyReader, algorithm: str) -> None:
 
 
 def has_recipe(study: StudyReader, algorithm: str) -> bool:
-    """Whether models of the algorithm can be trained, not only read."""
+    """Whether models of the algorithm can be trained, and not only read."""
     spec = study.algorithms[algorithm]
     return not spec.weights or "epochs" in spec.model_fields_set
 
@@ -153,14 +154,14 @@ def retrain(
     workers: int | None = None,
     on_done: Callable[[Removal, int, int], None] | None = None,
 ) -> None:
-    """Train the missing models without each of `removals`, seeds 0 to `seeds` − 1.
+    """Train the missing models without each of `removals`, for seeds 0 to `seeds` − 1.
 
-    The empty removal means models trained with all data. The checkpoints are the first of those.
+    The empty removal means models trained with all data. The first of those are the checkpoints.
 
     Args:
         removals: From `removal_of`, or empty.
-        on_done: Called with (removal, models done, models in all), as `train_missing` calls its
-            own, with the first removal to begin with.
+        on_done: Called with (removal, models done, models in all): once at the start with the
+            first removal, then after each model.
 
     Other arguments and errors as for `train_missing`.
     """
@@ -186,17 +187,18 @@ def train_missing(
     workers: int | None = None,
     on_done: Callable[[RetrainedModel | None, int, int], None] | None = None,
 ) -> None:
-    """Train those of the models that are not in the store yet.
+    """Train the models that are not in the store yet.
 
     Args:
-        workers: Worker processes; None: as many as the device can feed, 0: none, work here.
-        on_done: Called with (None, models done, models in all) at once, and with each model as it
-            is done; models in the store count as done.
+        workers: Number of worker processes; None: as many as the device can feed; 0: run in this
+            process.
+        on_done: Called with (None, models done, models in all) at the start, then with each model
+            when it is done. Models already in the store count as done.
 
     Raises:
         SpecError: There is no recipe. DataloupeError: A training diverged or collapsed.
         StoreError: Another process writes to the study, or the disk is full.
-        InterruptedBuild: Ctrl-C. What is finished is kept.
+        InterruptedBuild: Ctrl-C. Finished models are kept.
     """
     check_recipe(study, algorithm)
     missing = [model for model in models if not is_trained(study, algorithm, model)]
@@ -219,7 +221,7 @@ def train_missing(
 
 
 def is_trained(study: StudyReader, algorithm: str, model: RetrainedModel) -> bool:
-    """Whether the store holds all that must be known of a model."""
+    """Whether the store holds all results that are needed from a model."""
     path = model_file(study, algorithm, model.removed, model.seed)
     if model.weights and not weights_file(study, algorithm, model.seed).exists():
         return False
@@ -231,10 +233,10 @@ def is_trained(study: StudyReader, algorithm: str, model: RetrainedModel) -> boo
 
 
 def retrained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Outputs:
-    """Outputs of a model; `removed` is empty for one that was trained with all data.
+    """Outputs of a model; `removed` is empty for a model trained with all data.
 
     Raises:
-        StoreError: It is not trained yet, or its shard is broken.
+        StoreError: The model is not trained yet, or its shard is broken.
     """
     if _is_checkpoint(study, algorithm, removed, seed):
         path = layout.outputs_file(study.root, algorithm, seed, "test")
@@ -247,14 +249,17 @@ def retrained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -
 
 
 def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) -> str:
-    """Fingerprint of the models without `removed`: data, recipe, and who is left out."""
+    """Fingerprint of the models without `removed`: data, recipe, and removed rows."""
     recipe = recipe_fingerprint(study, algorithm)
     return store.fingerprint_of("retrained", CODE, recipe, study.spec.seed, list(removed))
 
 
 def model_file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
-    """Shard of a retrained model: `margin`, `predicted`, `removed` and, where an audit needed them,
-    `rows`, `train_logits` `[rows, classes]` and `test_logits` `[n_test, classes]`."""
+    """Shard of a retrained model: `margin`, `predicted` and `removed`.
+
+    If an audit needed them, also `rows`, `train_logits` `[rows, classes]` and `test_logits`
+    `[n_test, classes]`.
+    """
     fingerprint = retrained_fingerprint(study, algorithm, removed)
     return layout.retrained_file(study.root, algorithm, fingerprint, seed)
 
@@ -268,7 +273,7 @@ def is_checkpoint(study: StudyReader, algorithm: str, seed: int) -> bool:
 
 
 def weights_file(study: StudyReader, algorithm: str, seed: int) -> Path:
-    """Weights of a model trained with all data: a checkpoint of the study where there is one."""
+    """Weights of a model trained with all data: the study's checkpoint if there is one."""
     if is_checkpoint(study, algorithm, seed):
         return layout.checkpoint_file(study.root, algorithm, seed)
     return _own_weights_file(study, algorithm, seed)
@@ -293,7 +298,7 @@ def _logit_rows(path: Path) -> np.ndarray:
 
 
 def train_model(job: Job) -> None:
-    """Worker: train one model and keep what must be known of it."""
+    """Worker: train one model and keep the needed results."""
     from engine.training.outputs import evaluate
 
     study, model = StudyReader.open(job.root), job.model
@@ -320,15 +325,14 @@ def train_model(job: Job) -> None:
             split = "train" if name == "train_logits" else "test"
             raise DataloupeError(
                 f"{_name(job.algorithm, model.removed, model.seed)}: the model collapsed, {found} "
-                f"on the {split} split. Try another removal set, a lower learning_rate, or a "
+                f"on the {split} split. Try a different removal set, a lower learning_rate, or a "
                 "longer warmup."
             )
     store.write_tensors(path, tensors, fingerprint, metadata)
 
 
 def _trained(study: StudyReader, job: Job, metadata: Mapping[str, Any]) -> torch.nn.Module:
-    """Train the model of a job. One trained with all data keeps its weights, and is read if it is
-    there."""
+    """Train the model of a job. A model trained with all data is stored, and read if it exists."""
     from engine.training.weights import load_weights, save_weights
 
     algorithm, model = job.algorithm, job.model
@@ -346,7 +350,7 @@ def _trained(study: StudyReader, job: Job, metadata: Mapping[str, Any]) -> torch
 def model_without(
     study: StudyReader, algorithm: str, removed: Removal, seed: int, device: str
 ) -> torch.nn.Module:
-    """Train model number `seed` on all data but `removed`; in eval mode.
+    """Train model number `seed` on all data except `removed`; return it in eval mode.
 
     Raises:
         DataloupeError: Training diverged.
@@ -365,5 +369,5 @@ def model_without(
 
 
 def _name(algorithm: str, removed: Removal, seed: int) -> str:
-    data = f"without {len(removed):,} training examples" if removed else "with all data"
+    data = f"without {counted(len(removed), 'training example')}" if removed else "with all data"
     return f"Model {seed} of {algorithm}, trained {data}"

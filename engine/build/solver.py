@@ -18,12 +18,12 @@ from engine.study.run_banks import is_tuned
 from engine.tasks import load_task
 
 AUTO_MEMORY_BYTES = 4 * 2**30
-"""Value of `trak.memory_gib = "auto"`, the same on every machine: memory decides which solver is
-chosen and how it rounds, and one spec must give the same bytes everywhere."""
+"""Value of `trak.memory_gib = "auto"`, the same on every machine. Memory determines the solver and
+its rounding, and one spec must give the same bytes everywhere."""
 
 
 def tuned_settings(study: StudyReader, algorithm: str) -> dict[str, Any]:
-    """Solver settings that were chosen on the validation runs; empty if none were.
+    """Solver settings chosen on the validation runs; empty if none were chosen.
 
     An upload has no run bank, so it uses the settings of the study's first algorithm. That also
     makes the two comparable.
@@ -60,9 +60,9 @@ def memory_per_worker(run: Run) -> int:
 
 
 def limit_workers(run: Run, solver: Solver) -> Run:
-    """The same run with no more workers than fit side by side in half of the machine's memory.
+    """The same run, with no more workers than fit together in half of the machine's memory.
 
-    This changes how long the stage takes, and no byte of what it makes.
+    This changes the duration of the stage, but not its results.
     """
     n_train, n = run.study.dataset.n_train, run.study.dataset.n_train + run.study.dataset.n_test
     if solver.kind == "primal":

@@ -10,5 +10,5 @@
     exchanging   import, methods, convert, doctor
     jobs         jobs
 
-`arguments`, `printing` and `progress` are what the verbs share.
+The verbs share `arguments`, `printing` and `progress`.
 """

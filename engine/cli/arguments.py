@@ -12,7 +12,7 @@ EXIT_MISTAKE = 2
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Add where and on how many processes a verb computes."""
+    """Add the device and the number of worker processes."""
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -23,12 +23,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="number of worker processes; 0 works in this one (default: what fits this machine)",
+        help="number of worker processes; 0: run in this one (default: what fits this machine)",
     )
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
-    """Add where the dashboard listens."""
+    """Add the dashboard's address and port."""
     parser.add_argument(
         "--address",
         default="127.0.0.1",
@@ -41,10 +41,10 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 
 
 def add_attribution(parser: argparse.ArgumentParser) -> None:
-    """Add whose predictions are explained, and by which method."""
+    """Add the learning algorithm and the attribution method."""
     add_algorithm(parser)
     parser.add_argument(
-        "--method", help="attribution method (default: the one that predicted best when measured)"
+        "--method", help="attribution method (default: the one with the best measured quality)"
     )
 
 

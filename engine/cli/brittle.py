@@ -11,12 +11,13 @@ from rich.console import Console
 from engine.api import Study
 from engine.cli.arguments import Verbs, add_attribution, add_json, add_machine
 from engine.cli.printing import console, table
+from engine.store.text import counted
 
 if TYPE_CHECKING:
     from engine.applications.brittle.supports import Supports
 
 SHOWN = 30
-"""Predictions that the terminal lists."""
+"""Most predictions listed in the terminal."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -32,7 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
         type=int,
         default=20,
         metavar="K",
-        help="the most training examples to remove (default: %(default)s)",
+        help="largest number of training examples to remove (default: %(default)s)",
     )
     brittle.add_argument(
         "--verify",
@@ -96,7 +97,7 @@ def _brittle(options: argparse.Namespace) -> int:
         return 0
     _print_brittle(console(), supports, found.to_pylist())
     if options.out is not None:
-        print(f"Wrote {found.num_rows:,} predictions to {options.out}.")
+        print(f"Wrote {counted(found.num_rows, 'prediction')} to {options.out}.")
     return 0
 
 
@@ -119,9 +120,9 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
         shown.print(f"and {len(rows) - SHOWN:,} more; --out writes them all")
     if supports.calibrated:
         shown.print(
-            f"{len(rows):,} of {len(supports.logit_gap):,} predictions are predicted to flip when "
-            f"at most {supports.at_most} training examples are removed. Only retraining proves it: "
-            "--verify N."
+            f"{len(rows):,} of {len(supports.logit_gap):,} predictions are predicted to flip by "
+            f"removing at most {counted(supports.at_most, 'training example')}. Only retraining "
+            "proves it: --verify N."
         )
     else:
         shown.print(

@@ -1,4 +1,4 @@
-"""init, build, serve, demo: make a study and look at it."""
+"""init, build, serve, demo: make a study and open its dashboard."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_verbs(verbs: Verbs) -> None:
     init.set_defaults(verb=_init)
 
     build = verbs.add_parser(
-        "build", help="compute everything that study.toml asks for, or continue a stopped build"
+        "build", help="compute everything in study.toml, or continue a stopped build"
     )
     build.add_argument("study", type=Path, help="folder of the study")
     add_machine(build)

@@ -1,4 +1,4 @@
-"""compare, case-study: what two learning algorithms do differently."""
+"""compare, case-study: find the differences between two learning algorithms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.cli.printing import console, print_json, table
 from engine.cli.progress import BuildProgress, job_progress
 from engine.data.templates import case_names
 from engine.store.errors import DataloupeError
-from engine.store.text import number
+from engine.store.text import counted, number
 from engine.study.names import resolve_algorithm
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SHOWN = 5
 def add_verbs(verbs: Verbs) -> None:
     """Register the verbs of this file."""
     compare = verbs.add_parser(
-        "compare", help="find what another model or learning algorithm does differently"
+        "compare", help="find how a different model or learning algorithm differs"
     )
     compare.add_argument("study", type=Path, help="folder of the study")
     others = compare.add_mutually_exclusive_group(required=True)
@@ -41,7 +41,7 @@ def add_verbs(verbs: Verbs) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="checkpoints (.safetensors) of another learning algorithm",
+        help="checkpoints (.safetensors) of a different learning algorithm",
     )
     others.add_argument(
         "--algorithms",
@@ -126,7 +126,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _upload(study: Study, options: argparse.Namespace, against: str) -> tuple[Upload, QuickReport]:
-    """Check and keep the files, and print how good they are."""
+    """Check and keep the files, and print a quick report."""
     from engine.exchange.uploads.keeping import accept_files, trial_worker
     from engine.exchange.uploads.report import Request, quick_report
 
@@ -163,8 +163,8 @@ def _print_comparison(shown: Console, found: dict[str, Any]) -> None:
     shown.print(Text(f"\n{found['significance']}", style="dim"), soft_wrap=True)
     if found["indicative"]:
         shown.print(
-            f"Indicative only: {found['wanted']} more checkpoints of the side that has fewest "
-            "would tell real differences from chance in training."
+            f"Indicative only: add {counted(found['wanted'], 'more checkpoint')} to the side with "
+            "the fewest, to separate real differences from chance in training."
         )
 
 
@@ -185,7 +185,7 @@ def _case_study(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(outcome))
         return 0
-    print(CASES[options.name].question)
+    print(CASES[options.name].title)
     _print_outcome(console(), outcome)
     print(f"\nTo open the dashboard, run: dataloupe serve {root}")
     return 0
@@ -198,7 +198,8 @@ def _print_outcome(shown: Console, outcome: Outcome) -> None:
     if outcome.planted:
         shown.print(
             f"\nOf the training examples with the largest weights in direction 1 of "
-            f"{outcome.comparison['b']['name']}, {outcome.planted[0]:.0%} carry what was planted.",
+            f"{outcome.comparison['b']['name']}, {outcome.planted[0]:.0%} have the planted "
+            "feature.",
             soft_wrap=True,
         )
     a, b = outcome.accuracy

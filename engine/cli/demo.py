@@ -22,8 +22,8 @@ def demo(
 ) -> int:
     """Build the demo study in `root`, or continue it, and serve it until Ctrl-C.
 
-    The dashboard opens as soon as there are pictures to show. Its pages say what is still being
-    computed, and fill in as the build goes on.
+    The dashboard opens as soon as there are pictures to show. Its pages fill in as the build goes
+    on, and show which stages are still running.
     """
     if not (root / "study.toml").exists():
         Study.create(root, spec_from_template("fashion-mnist"))
@@ -40,8 +40,8 @@ def demo(
                 progress.say(f"The dashboard is open at {url} and fills in as the build goes on.")
 
         study.build(device, workers, on_progress=show)
-    took = time.monotonic() - started
-    print(f"Built in {took:.0f} s. The dashboard stays open at {url} until you press Ctrl-C.")
+    seconds = time.monotonic() - started
+    print(f"Built in {seconds:.0f} s. The dashboard stays open at {url} until you press Ctrl-C.")
     try:
         while True:
             time.sleep(3600)

@@ -14,6 +14,7 @@ from engine.attribution.evaluation.quality import Quality
 from engine.attribution.evaluation.verdict import Verdict, verdict
 from engine.cli.arguments import Verbs, add_algorithm, add_json
 from engine.cli.printing import console, interval, print_json, table
+from engine.store.text import counted
 from engine.study.measured_quality import read_lds_of_each, require_quality
 
 
@@ -52,7 +53,7 @@ def _quality_table(quality: Quality) -> Table:
         "slope",
         "R²",
         "90 %",
-        caption=f"{quality.masks['test']:,} held-out masks{seeds}, α {quality.alpha:g}; "
+        caption=f"{counted(quality.masks['test'], 'held-out mask')}{seeds}, α {quality.alpha:g}; "
         "* best on validation masks; 90 %: share of outcomes inside the 90 % intervals",
     )
     for name, one in quality.methods.items():

@@ -1,4 +1,4 @@
-"""import, methods, convert, doctor: what comes from other tools, and whether files are whole."""
+"""import, methods, convert, doctor: data from other tools, and checks of a study's files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from engine.cli.arguments import EXIT_MISTAKE, Verbs
 from engine.cli.printing import console, table
 from engine.cli.progress import BuildProgress
 from engine.exchange.importing import KINDS
+from engine.store.text import counted
 from engine.study.methods import ranked_methods
 from engine.study.names import resolve_algorithm
 
@@ -44,8 +45,8 @@ def add_verbs(verbs: Verbs) -> None:
     doctor.add_argument(
         "--repair",
         action="store_true",
-        help="delete broken files so that a build makes them again; files that people made are "
-        "moved aside instead",
+        help="delete broken files so that a build makes them again; files made by people are moved "
+        "aside instead",
     )
     doctor.set_defaults(verb=_doctor)
 
@@ -71,7 +72,7 @@ def _add_import_scores(kinds: Verbs, kind: str, path: str) -> None:
     parser.add_argument(
         "--rows",
         choices=("test", "train"),
-        help="whether a row belongs to a test or a training example, if the shape does not tell",
+        help="whether a row is a test or a training example, if the shape is ambiguous",
     )
     parser.add_argument(
         "--negate",
@@ -115,9 +116,9 @@ def _import(options: argparse.Namespace) -> int:
         )
     for note in found.notes:
         print(note)
-    done = "was imported before" if found.was_there else "is imported"
+    state = "was already imported" if found.was_there else "is imported"
     print(
-        f"Method {found.method} of {found.algorithm} {done}. To open the dashboard, run: "
+        f"Method {found.method} of {found.algorithm} {state}. To open the dashboard, run: "
         f"dataloupe serve {study.root}"
     )
     return 0
@@ -138,8 +139,8 @@ def _import_bank(options: argparse.Namespace) -> int:
     for note in found.notes:
         print(note)
     print(
-        f"{algorithm} has an imported run bank of {found.runs:,} runs on {found.masks:,} masks "
-        f"(α {found.alpha:g})."
+        f"{algorithm} has an imported run bank of {counted(found.runs, 'run')} on "
+        f"{counted(found.masks, 'mask')} (α {found.alpha:g})."
     )
     return 0
 
@@ -174,10 +175,11 @@ def _convert(options: argparse.Namespace) -> int:
 
     target = options.target or options.source.with_suffix(".safetensors")
     found = convert(options.source, target)
-    tensors = "1 tensor" if found.tensors == 1 else f"{found.tensors:,} tensors"
-    values = "1 value" if found.parameters == 1 else f"{found.parameters:,} values"
     where = f" found under {'.'.join(found.found_in)}" if found.found_in else ""
-    print(f"Wrote {found.target}: {tensors} with {values}{where}.")
+    print(
+        f"Wrote {found.target}: {counted(found.tensors, 'tensor')} with "
+        f"{counted(found.parameters, 'value')}{where}."
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""explain, whatif: which training examples a prediction depends on, and what removing some does."""
+"""explain, whatif: the training examples behind a prediction, and the effect of removing some."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from engine.cli.arguments import Verbs, add_attribution, add_json
 from engine.cli.printing import console, interval, print_json, table
 from engine.store import layout
 from engine.store.records import Explanation, Influence
+from engine.store.text import counted
 from engine.study.rankings import name_influences
 from engine.study.training_datamodels import read_training_datamodel
 
@@ -32,8 +33,8 @@ def add_verbs(verbs: Verbs) -> None:
     which.add_argument(
         "--train",
         metavar="ID",
-        help="id of a training example, or its row as #17, if the study has datamodels of those "
-        "(training_targets)",
+        help="id of a training example, or its row as #17, if the study has datamodels of training "
+        "examples (training_targets)",
     )
     explain.add_argument(
         "--k", type=int, default=10, help="examples to show of each sign (default: %(default)s)"
@@ -164,7 +165,7 @@ def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k
     by_class = table("class", f"mean change of the {unit}")
     for label, mean in sorted(found.by_class.items(), key=lambda item: item[1].mean):
         by_class.add_row(label, interval(mean) if found.calibrated else f"{mean.mean:+.4g}")
-    shown.print(f"Predicted without {len(found.removed):,} training examples:")
+    shown.print(f"Predicted without {counted(len(found.removed), 'training example')}:")
     shown.print(by_class)
     tests = study.table("test")[["id", "label"]]
     most = table("id", "label", "before", "change", "after")
@@ -182,13 +183,13 @@ def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k
     else:
         shown.print(
             "These scores are not calibrated: their order shows which predictions change most, "
-            "but their size means nothing. Subset runs give them a unit: set [subset_runs] in "
+            "but their size has no meaning. Subset runs calibrate them: set [subset_runs] in "
             f"{layout.spec_file(study.root)}.",
             soft_wrap=True,
         )
     if found.emptied:
         emptied = ", ".join(found.emptied)
-        shown.print(f"No training example of {emptied} would be left: do not trust this.")
+        shown.print(f"No training example of {emptied} would be left, so do not trust this.")
     badge = study.badge(found.algorithm, found.method)
     shown.print(Text(f"\n{badge}", style="dim"), soft_wrap=True)
 

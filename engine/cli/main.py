@@ -27,7 +27,7 @@ from engine.cli.completion import add_completion
 from engine.store.errors import DataloupeError, InterruptedBuild
 
 EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 EXIT_CLOSED_OUTPUT = 141
 """128 + SIGPIPE: what `cat` gives in `cat file | head`."""
 
@@ -35,8 +35,8 @@ EXIT_CLOSED_OUTPUT = 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    A user's mistake prints one line and returns 2. Output that nobody reads any more, as in
-    `dataloupe explain … | head`, ends the command without a word.
+    A user's mistake prints one line and returns 2. A closed output pipe, as in
+    `dataloupe explain … | head`, ends the command silently.
     """
     _search_current_folder()
     try:
@@ -89,9 +89,9 @@ def _parser() -> argparse.ArgumentParser:
 def _search_current_folder() -> None:
     """Let `python:module:function` name a module in the current folder.
 
-    Worker processes and jobs inherit `sys.path`. The folder comes last, so that nothing in it
-    stands in for an installed module, and after the folder of this package, which an editable
-    installation does not put on the path.
+    Worker processes and jobs inherit `sys.path`. The folder comes last, so that it cannot shadow an
+    installed module, and after the folder of this package, which an editable installation does not
+    put on the path.
     """
     for folder in (Path(engine.__file__).parents[1], Path.cwd()):
         if str(folder) not in sys.path:
@@ -100,7 +100,7 @@ def _search_current_folder() -> None:
 
 def _has_no_reader(stream: TextIO) -> bool:
     """Whether the other end of a pipe was closed."""
-    with contextlib.suppress(OSError):  # a stream without a descriptor is no pipe
+    with contextlib.suppress(OSError):  # a stream without a descriptor is not a pipe
         poll = select.poll()
         poll.register(stream.fileno(), 0)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
@@ -108,7 +108,7 @@ def _has_no_reader(stream: TextIO) -> bool:
 
 
 def _discard(stream: TextIO) -> None:
-    """Send the rest of a stream nowhere: Python flushes it on exit, which would fail once more."""
+    """Discard the rest of a stream: Python flushes it on exit, which would fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,8 +1,8 @@
-"""What the verbs print: text as it is, tables that cut nothing, JSON.
+"""Output of the verbs: plain text, untruncated tables, JSON.
 
-Ids, labels, names and notes are other people's text. A console from here reads no markup and no
-emoji codes, so that `[subset_runs]` and `:memo:` are printed as they are written. Style a part of
-a sentence with `rich.text.Text`.
+Ids, labels, names and notes are other people's text. These consoles interpret no markup and no
+emoji codes, so `[subset_runs]` and `:memo:` are printed literally. To style a part of a sentence,
+use `rich.text.Text`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from engine.attribution.evaluation.quality import Measured
 
 WIDEST = 100_000
-"""Columns of an output that is not a terminal: more than any table needs."""
+"""Width of an output that is not a terminal: more columns than any table needs."""
 
 
 class _Console(Console):
@@ -33,18 +33,18 @@ def console(stderr: bool = False) -> Console:
 
 
 def is_terminal(shown: Console) -> bool:
-    """Whether a person watches this console; in a pipe or a file nothing is drawn twice."""
+    """Whether the console is a terminal, and not a pipe or a file."""
     return shown.file.isatty()
 
 
 def table(*heads: str | Column, title: str | None = None, caption: str | None = None) -> Table:
-    """An empty table. Where a terminal is too narrow, cells are folded and never cut."""
+    """An empty table. If the terminal is too narrow, cells are folded and never truncated."""
     columns = (Column(head, overflow="fold") if isinstance(head, str) else head for head in heads)
     return Table(*columns, title=title, caption=caption)
 
 
 def interval(figure: Measured) -> str:
-    """A figure and its interval: `0.312 [0.290, 0.334]`."""
+    """A figure with its interval: `0.312 [0.290, 0.334]`."""
     return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 

@@ -24,14 +24,14 @@ from engine.study.reader import StudyReader
 from engine.study.stage_titles import TITLES
 
 SECONDS_BETWEEN_LINES = 60.0
-"""Between two plain lines of the same work."""
+"""Seconds between two plain lines of the same work."""
 
 
 class BuildProgress:
-    """The progress of a build, stage by stage; `update` moves it.
+    """The progress of a build, stage by stage. Call `update` to advance it.
 
     Args:
-        shown: Where it is shown; None: standard output.
+        shown: Console to print to; None: standard output.
     """
 
     def __init__(self, study: StudyReader, shown: Console | None = None) -> None:
@@ -64,7 +64,7 @@ class BuildProgress:
             self._bars.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show how far a stage is."""
+        """Show the progress of a stage."""
         suffix = f" · {progress.algorithm}" if self._several and progress.algorithm else ""
         title = TITLES[progress.stage] + suffix
         if self._bars is not None:
@@ -87,10 +87,13 @@ class BuildProgress:
 def job_progress(
     title: str, shown: Console | None = None
 ) -> Iterator[Callable[[int, int, str], None]]:
-    """The progress of one job, with the time that is left; called with (done, total, what).
+    """Show the progress of one job with the remaining time.
 
     Args:
-        shown: Where it is shown; None: standard output.
+        shown: Console to print to; None: standard output.
+
+    Yields:
+        A function to call with (done, total, what).
     """
     shown = shown or console()
     if not is_terminal(shown):
@@ -99,8 +102,8 @@ def job_progress(
         yield lines.update
         lines.end()
         return
-    words = TextColumn("{task.description} · {task.fields[what]}", markup=False)
-    columns = words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    text = TextColumn("{task.description} · {task.fields[what]}", markup=False)
+    columns = text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with RichProgress(*columns, console=shown) as bars:
         task = bars.add_task(title, total=None, what="waiting")
         yield lambda done, total, what: bars.update(
@@ -109,7 +112,7 @@ def job_progress(
 
 
 class _PlainLines:
-    """One piece of work in plain lines: when it starts, once a minute, and when it ends."""
+    """The progress of one task as plain lines: at the start, once a minute, and at the end."""
 
     def __init__(self, shown: Console, title: str) -> None:
         self._console = shown
@@ -128,7 +131,7 @@ class _PlainLines:
             self._print(f"{state} after {_duration(now - self._started)}.")
 
     def end(self) -> None:
-        """Say that it is done, once. Work that never said it started took no time."""
+        """Print once that the work is done. Without a start line, the duration is omitted."""
         if not self.ended:
             took = "" if self._printed is None else f" after {_duration(self._age())}"
             self._print(f"finished{took}.")
@@ -137,9 +140,9 @@ class _PlainLines:
     def _age(self) -> float:
         return time.monotonic() - self._started
 
-    def _print(self, words: str) -> None:
+    def _print(self, text: str) -> None:
         self._printed = time.monotonic()
-        self._console.print(f"{self._title}: {words}")
+        self._console.print(f"{self._title}: {text}")
 
 
 def _duration(seconds: float) -> str:

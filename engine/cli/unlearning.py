@@ -13,6 +13,7 @@ from engine.applications.unlearning.settings import GRIDS
 from engine.cli.arguments import Verbs, add_algorithm, add_json, add_machine
 from engine.cli.printing import console, interval, print_json, table
 from engine.store.errors import DataloupeError
+from engine.store.text import counted
 
 if TYPE_CHECKING:
     from engine.applications.unlearning.audit_record import Audit
@@ -121,8 +122,8 @@ def _print_audit(shown: Console, found: Audit) -> None:
         "test accuracy",
         "cost",
         caption=f"KLoM, mean [95 %] / 95th percentile, between {found.models} unlearned models "
-        f"and {found.models} oracles, retrained without the {len(found.forget):,} examples of the "
-        f"forget set; capped at {found.ceiling:.1f}",
+        f"and {found.models} oracles, retrained without the forget set "
+        f"({counted(len(found.forget), 'example')}); capped at {found.ceiling:.1f}",
     )
     for one in found.methods:
         cells = [_klom(part.klom) for part in (one.forget, one.retain, one.test)]

@@ -60,7 +60,7 @@ def convert(source: Path, target: Path) -> Converted:
     if not source.is_file():
         raise CheckpointError(f"{source} does not exist or is not a file.")
     if target.exists() and target.samefile(source):
-        raise CheckpointError(f"{target} is the source itself. Give the result another name.")
+        raise CheckpointError(f"{target} is the source itself. Give the result a different name.")
     results: list[Converted] = []
     run_jobs(_convert, [(source, target)], 1, lambda _, result: results.append(result))
     return results[0]

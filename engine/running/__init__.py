@@ -1,1 +1,1 @@
-"""Where work runs: worker processes, a Ray cluster, the job queue, and the dashboard's server."""
+"""Execution: worker processes, a Ray cluster, the job queue, and the dashboard's server."""

@@ -1,4 +1,4 @@
-"""A worker process that is kept, for short questions that need much loaded first."""
+"""A persistent worker process, for short requests that need much data loaded first."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ _ATTEMPTS = 2
 
 
 class KeptWorker:
-    """One worker that answers call after call, so that what it has loaded serves the next one.
+    """One worker that runs successive calls, so data loaded for one call serves the next.
 
-    It is started by the first call, shared by threads, which take turns, and replaced after it
-    died or was ended for taking too long. It ends itself when it is idle for long, and when this
-    process ends.
+    The first call starts it. Threads share it and take turns. It is replaced if it dies or is ended
+    because a call took too long. It exits when it is idle for too long, and when this process ends.
     """
 
     def __init__(
         self, threads: int, memory_bytes: int, idle_seconds: float, waiting_seconds: float
     ) -> None:
-        """Start nothing yet.
+        """Set the limits. The first call starts the worker.
 
         Args:
-            threads: Of the worker's tensor arithmetic.
-            memory_bytes: The most that the worker may allocate; files it maps do not count.
-            idle_seconds: After so long without a call the worker ends.
-            waiting_seconds: The longest that a call waits for its turn.
+            threads: Number of threads of the worker's tensor arithmetic.
+            memory_bytes: Most memory that the worker may allocate; mapped files do not count.
+            idle_seconds: Time without a call after which the worker exits.
+            waiting_seconds: Longest time that a call waits for its turn.
         """
         self._threads = threads
         self._memory_bytes = memory_bytes
@@ -46,7 +45,7 @@ class KeptWorker:
 
     @property
     def pid(self) -> int | None:
-        """Of the worker's process; None while there is none."""
+        """Process id of the worker; None if there is none."""
         worker = self._worker
         return worker[0].pid if worker is not None and worker[0].poll() is None else None
 
@@ -54,12 +53,12 @@ class KeptWorker:
         """Run `function` (of an importable module) on a picklable job in the worker.
 
         Raises:
-            DataloupeError: The job raised it; or it took longer than `seconds` or too much
-                memory; or the worker died of it, twice; or others were asking for too long.
+            DataloupeError: The job raised it; or it took longer than `seconds` or too much memory;
+                or the worker died twice; or other calls kept the worker busy for too long.
             RuntimeError: Any other exception of the job, with its traceback.
         """
         if not self._turn.acquire(timeout=self._waiting_seconds):
-            raise DataloupeError("Others are asking at the moment. Try again in a little while.")
+            raise DataloupeError("Other requests are running. Try again in a moment.")
         try:
             result: Result = self._until_it_lives(pickle.dumps((function, job)), seconds)
             return result
@@ -67,7 +66,7 @@ class KeptWorker:
             self._turn.release()
 
     def end(self) -> None:
-        """End the worker, if there is one. The next call starts another."""
+        """End the worker, if there is one. The next call starts a new one."""
         with self._turn:
             if self._worker is not None:
                 self._end()
@@ -76,15 +75,15 @@ class KeptWorker:
         status = 0
         for _ in range(_ATTEMPTS):
             try:
-                return self._ask(message, seconds)
-            except (EOFError, ConnectionError):  # it had gone idle, or dies of this job
+                return self._send(message, seconds)
+            except (EOFError, ConnectionError):  # it had exited when idle, or this job killed it
                 status = self._end()
         raise DataloupeError(
-            f"The process that works on this ended (status {status}), twice. Memory may have run "
-            "out, or the input is damaged."
+            f"The worker process ended twice (status {status}). It may have run out of memory, or "
+            "the input may be damaged."
         )
 
-    def _ask(self, message: bytes, seconds: float) -> Any:
+    def _send(self, message: bytes, seconds: float) -> Any:
         if self._worker is None:
             self._worker = start_worker(
                 self._threads, memory_bytes=self._memory_bytes, idle_seconds=self._idle_seconds

@@ -20,7 +20,7 @@ FIRST_PORT = 8501
 PORTS_TO_TRY = 100
 STARTUP_SECONDS = 60.0
 TOKEN_VARIABLE = "DATALOUPE_SERVER"
-"""Holds a random token by which to recognize the server: another may have taken its port first."""
+"""Holds a random token that identifies the server: a different one may have taken its port."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """Servers of this process. Each exits when its standard input closes, so none outlives us."""
@@ -143,7 +143,7 @@ def _checked_port(address: str, port: int) -> int:
             probe.bind(place)
     except socket.gaierror as error:
         raise DataloupeError(
-            f"{address!r} is not an address of this machine. Choose another with --address."
+            f"{address!r} is not an address of this machine. Choose a different one with --address."
         ) from error
     except PermissionError as error:
         raise DataloupeError(
@@ -151,8 +151,8 @@ def _checked_port(address: str, port: int) -> int:
         ) from error
     except OSError as error:
         raise DataloupeError(
-            f"Port {port} at {address} is in use ({error.strerror}). Choose another with --port, "
-            "or omit --port to use the first free one."
+            f"Port {port} at {address} is in use ({error.strerror}). Choose a different one with "
+            "--port, or omit --port to use the first free one."
         ) from error
     return port
 
@@ -161,7 +161,7 @@ def _checked_port(address: str, port: int) -> int:
 
 
 def _reachable(address: str) -> str:
-    """The address that a browser can open for an address that the server listens on."""
+    """The address to open in a browser for the address that the server listens on."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
 
 
@@ -183,7 +183,7 @@ def _wait_until_ready(child: subprocess.Popen[bytes], address: str, port: int, t
 
 
 def _responds(host: str, port: int, token: str) -> bool:
-    """Whether the server with this token, and not another one, responds at this address."""
+    """Whether the server with exactly this token responds at this address."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", f"/dataloupe/server/{token}")

@@ -1,14 +1,14 @@
-"""Where jobs run: in this process, in worker processes of this machine, or in a cluster's.
+"""Run jobs: in this process, in worker processes of this machine, or on a cluster.
 
-A job is a small picklable value and a function of a module that turns it into a result. Jobs are
-independent, so a worker can die, or all of them be stopped, at any moment: what jobs write is
-whole or absent (engine.store), and the next build goes on from there.
+A job is a small picklable value and a module-level function that turns it into a result. Jobs are
+independent, so a worker can die, or all of them can be stopped, at any moment: files that jobs
+write are complete or absent (engine.store), and the next build continues from there.
 
-Workers are fresh interpreters that import only what the function needs: never the caller's
-`__main__`, so a script needs no `if __name__ == "__main__"`, and notebooks, console scripts and
-threads are all fine callers. Worker and parent talk over a socket. Its closing is the one signal
-of death both ways: the parent sees a dead worker, and a worker whose parent is gone ends itself.
-Workers of other machines (engine.running.cluster) are another `Pool` in the same loop.
+Workers are new interpreters that import only what the function needs, and never the caller's
+`__main__`. So a script needs no `if __name__ == "__main__"`, and jobs can be run from notebooks,
+console scripts and threads. Worker and parent communicate over a socket. Its closing is the only
+signal of death in both directions: the parent sees a dead worker, and a worker whose parent is gone
+exits. Workers of other machines (engine.running.cluster) are a different `Pool` in the same loop.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def run_jobs(
     """Run `function` on every job, on this machine.
 
     Args:
-        function: Of an importable module (not of `__main__`), so that workers find it.
+        function: A function of an importable module (not of `__main__`), so that workers find it.
         jobs: Picklable values, started in this order.
-        workers: How many processes; 0 runs the jobs in this one (tests, debuggers).
-        on_done: Called in this process with (job, result) as each job ends, in order of ending.
-        threads: Threads of a worker's tensor arithmetic.
+        workers: Number of processes; 0 runs the jobs in this one (tests, debuggers).
+        on_done: Called in this process with (job, result) when a job ends, in order of ending.
+        threads: Number of threads of a worker's tensor arithmetic.
 
     Raises:
         DataloupeError: A job raised it, or its worker died three times. The other workers are
-            ended.
-        InterruptedBuild: Ctrl-C; all workers are ended.
+            stopped.
+        InterruptedBuild: Ctrl-C; all workers are stopped.
         RuntimeError: Any other exception of a job, with its traceback.
     """
     if workers == 0:
@@ -73,7 +73,7 @@ def run_jobs(
 
 
 def default_workers(device: str) -> int:
-    """How many one-thread processes to run: one a core, or a few that share the GPU."""
+    """Number of one-thread processes to run: one per core, or a few that share the GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(WORKERS_ON_GPU, cores or 1) if device.startswith("cuda") else cores or 1
 
@@ -82,20 +82,20 @@ def pick_device(requested: Literal["auto", "cpu", "cuda"] | str) -> str:
     """Return `cpu` or `cuda`.
 
     Raises:
-        SpecError: `cuda` is asked for where torch sees none, or the name is not known.
+        SpecError: `cuda` is requested but torch sees no GPU, or the name is unknown.
     """
     import torch
 
     if requested not in ("auto", "cpu", "cuda"):
-        raise SpecError(f"device {requested!r} is not known; take auto, cpu or cuda.")
+        raise SpecError(f"Unknown device {requested!r}; choose auto, cpu or cuda.")
     available = torch.cuda.is_available()
     if requested == "cuda" and not available:
         raise SpecError(
-            "device 'cuda' was asked for, but this torch "
+            "device 'cuda' was requested, but this torch "
             + (
-                "is built without CUDA: install a CUDA build, or take --device cpu."
+                "is built without CUDA: install a CUDA build, or use --device cpu."
                 if torch.version.cuda is None
-                else "sees no GPU: check `nvidia-smi`, or take --device cpu."
+                else "sees no GPU: check `nvidia-smi`, or use --device cpu."
             )
         )
     return "cuda" if available and requested != "cpu" else "cpu"
@@ -120,7 +120,7 @@ def _run_here(
 
 @dataclass(frozen=True)
 class Death:
-    """A worker ended before its job did."""
+    """The end of a worker before its job was done."""
 
     how: str
 
@@ -129,19 +129,19 @@ Ticket = TypeVar("Ticket")
 
 
 class Pool(Protocol[Ticket]):
-    """Workers, somewhere, that each take one message at a time through `answer`."""
+    """Workers that each run one message at a time with `run_message`."""
 
     def slots(self) -> int:
-        """How many jobs it wants at a time."""
+        """Number of jobs to run at a time."""
 
     def start(self, message: bytes) -> Ticket:
-        """Give a message to a worker."""
+        """Send a message to a worker."""
 
     def wait(self) -> list[tuple[Ticket, bytes | Death]]:
-        """Wait for one answer or more."""
+        """Wait for one or more replies."""
 
     def close(self) -> None:
-        """End whatever is still running."""
+        """Stop all running jobs."""
 
 
 def run_in_pool(
@@ -150,7 +150,7 @@ def run_in_pool(
     jobs: Sequence[Job],
     on_done: Callable[[Job, Result], None],
 ) -> None:
-    """Run `function` on every job in a pool, and close the pool; else as `run_jobs`."""
+    """Run `function` on every job in a pool, then close the pool. Otherwise like `run_jobs`."""
     waiting = deque((job, 1) for job in jobs)
     busy: dict[Ticket, tuple[Job, int]] = {}
     try:
@@ -159,16 +159,16 @@ def run_in_pool(
                 while waiting and len(busy) < pool.slots():
                     job, attempt = waiting.popleft()
                     busy[pool.start(pickle.dumps((function, job)))] = job, attempt
-                for ticket, answered in pool.wait():
+                for ticket, reply in pool.wait():
                     job, attempt = busy.pop(ticket)
-                    if isinstance(answered, Death):
+                    if isinstance(reply, Death):
                         if attempt == _ATTEMPTS:
-                            raise _died(job, answered)
+                            raise _died(job, reply)
                         waiting.appendleft((job, attempt + 1))
                         continue
-                    failure, result = pickle.loads(answered)
-                    if failure is not None:
-                        raise failure
+                    error, result = pickle.loads(reply)
+                    if error is not None:
+                        raise error
                     on_done(job, result)
     finally:
         pool.close()
@@ -180,14 +180,14 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise InterruptedBuild(
-            "Stopped. What is finished is kept; the same command goes on from here."
+            "Stopped. Finished work is kept; the same command continues from here."
         ) from None
 
 
 def _died(job: object, death: Death) -> DataloupeError:
     return DataloupeError(
-        f"A worker {death.how}, {_ATTEMPTS} times, at {_short(job)}. If memory ran out, take "
-        "fewer --workers or a smaller batch_size; what is finished is kept."
+        f"A worker {death.how}, {_ATTEMPTS} times, at {_short(job)}. If memory ran out, use "
+        "fewer --workers or a smaller batch_size; finished work is kept."
     )
 
 
@@ -200,7 +200,7 @@ def _short(job: object) -> str:
 
 
 class _LocalPool:
-    """Processes of this machine, started when they are first needed and kept for the next job."""
+    """Processes of this machine, started when first needed and reused for later jobs."""
 
     def __init__(self, workers: int, threads: int) -> None:
         self._workers, self._threads = workers, threads
@@ -233,7 +233,7 @@ class _LocalPool:
 
     def _receive(self, connection: Connection[Any, Any]) -> bytes | Death:
         try:
-            answered = connection.recv_bytes()
+            reply = connection.recv_bytes()
         except (EOFError, OSError):
             status = self._processes[connection].wait()
             self._end(connection)
@@ -241,7 +241,7 @@ class _LocalPool:
                 f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             )
         self._idle.append(connection)
-        return answered
+        return reply
 
     def _end(self, connection: Connection[Any, Any]) -> None:
         process = self._processes.pop(connection)
@@ -253,12 +253,12 @@ class _LocalPool:
 def start_worker(
     threads: int, **limits: float
 ) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
-    """Start a process that takes messages for `answer` over a connection.
+    """Start a process that receives messages for `run_message` over a connection.
 
     Args:
-        threads: Of its tensor arithmetic.
-        limits: `memory_bytes` that it may allocate (files it maps do not count) and
-            `idle_seconds` without a message, after which it ends; none where left out.
+        threads: Number of threads of its tensor arithmetic.
+        limits: `memory_bytes` that it may allocate (mapped files do not count), and `idle_seconds`
+            without a message after which it exits. A missing limit does not apply.
     """
     ours, theirs = Pipe()
     process = subprocess.Popen(
@@ -266,17 +266,17 @@ def start_worker(
         env={**os.environ, **worker_environment(threads)},
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
-        start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+        start_new_session=True,  # Ctrl-C in the terminal reaches the parent only
     )
     theirs.close()
     return process, ours
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Variables that a worker's process is started with."""
+    """Environment variables of a worker's process."""
     return {
         **environment(threads),
-        # glibc: keep freed activations instead of giving them back and faulting them in again
+        # glibc: keep freed activations, to avoid page faults when they are allocated again
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
     }
@@ -288,7 +288,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 def _work(
     descriptor: int, memory_bytes: int | None = None, idle_seconds: float | None = None
 ) -> None:
-    """Take jobs from the socket until it closes, or none comes for `idle_seconds`."""
+    """Run jobs from the socket until it closes, or none arrives for `idle_seconds`."""
     if memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     connection = Connection(descriptor)
@@ -299,11 +299,11 @@ def _work(
             message = received.get(timeout=idle_seconds)
         except queue.Empty:
             os._exit(0)
-        connection.send_bytes(answer(message))
+        connection.send_bytes(run_message(message))
 
 
 def _receive(connection: Connection[Any, Any], received: queue.SimpleQueue[bytes]) -> None:
-    """Listen even while a job runs: when the parent is gone, so is this worker, at once."""
+    """Listen even while a job runs, so that this worker exits at once if its parent is gone."""
     try:
         while True:
             received.put(connection.recv_bytes())
@@ -311,19 +311,19 @@ def _receive(connection: Connection[Any, Any], received: queue.SimpleQueue[bytes
         os._exit(1)
 
 
-def answer(message: bytes) -> bytes:
-    """Run one pickled (function, job) and pickle (what to raise in the parent, result)."""
+def run_message(message: bytes) -> bytes:
+    """Run one pickled (function, job); return a pickled (error for the parent, result)."""
     try:
         function, job = pickle.loads(message)
         return pickle.dumps((None, function(job)))
     except DataloupeError as error:
-        return refusal(error)
+        return failure(error)
     except MemoryError:
-        return refusal(DataloupeError("This needs more memory than a worker has here."))
+        return failure(DataloupeError("This needs more memory than a worker has here."))
     except Exception:
-        return refusal(RuntimeError(f"A job failed in its worker:\n{traceback.format_exc()}"))
+        return failure(RuntimeError(f"A job failed in its worker:\n{traceback.format_exc()}"))
 
 
-def refusal(error: Exception) -> bytes:
-    """An answer that raises `error` in the parent."""
+def failure(error: Exception) -> bytes:
+    """A reply that raises `error` in the parent."""
     return pickle.dumps((error, None))

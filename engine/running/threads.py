@@ -1,9 +1,9 @@
-"""How many threads the arithmetic of a job takes.
+"""Set the number of threads for a job's arithmetic.
 
 The order of a sum depends on the number of threads, so the same job gives the same bytes only with
-the same number. Each native library has a pool of its own (torch's OpenMP and MKL; an OpenBLAS in
-numpy, in SciPy and in FAISS), and one setting reaches one library. A new process is told by
-`environment`, a running one by `limited`.
+the same number. Each native library has its own pool (torch's OpenMP and MKL; an OpenBLAS in numpy,
+in SciPy and in FAISS), and one setting reaches one library. `environment` sets the number for a new
+process, `limited` for a running one.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Iterator
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Variables that a process is started with, for every library that it may load."""
+    """Environment variables for a new process, for every library that it may load."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return dict.fromkeys(names, str(threads))
 
 
 @contextlib.contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Let every library of this process work with so many threads, then with as many as before.
+    """Limit every library of this process to a number of threads, then restore the old numbers.
 
-    A library that is loaded meanwhile reads the variables. It gets back what the widest of the
-    others had.
+    A library that is loaded meanwhile reads the environment variables. Afterwards it gets the
+    largest number that any other library had.
     """
     import torch
     from threadpoolctl import ThreadpoolController

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.store.layout import Split
+from engine.store.text import counted
 
 
 def default_id(split: str, row: int) -> str:
@@ -105,9 +106,9 @@ class Badge:
     def __str__(self) -> str:
         parts = [self.method if self.solver is None else f"{self.method} ({self.solver})"]
         if self.checkpoints is not None:
-            parts.append(f"{self.checkpoints} checkpoints")
+            parts.append(counted(self.checkpoints, "checkpoint"))
         if self.runs is not None:
-            parts.append(f"{self.runs:,} subset runs")
+            parts.append(counted(self.runs, "subset run"))
         if self.solver is not None:
             exact = self.features is None
             parts.append("exact gradients" if exact else f"{self.features:,} features")

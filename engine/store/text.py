@@ -36,6 +36,11 @@ def number(value: float, decimals: int = 2) -> str:
     return f"{value:z.{decimals}f}".replace("-", "−")
 
 
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 tensor`, `1,200 tensors`; `plural` for irregular nouns."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
 def harmless(text: str) -> str:
     """The text so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text

@@ -1,1 +1,1 @@
-"""Reading a study's folder. Nothing here imports torch."""
+"""Read a study's folder. Nothing here imports torch."""

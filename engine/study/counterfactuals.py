@@ -1,4 +1,4 @@
-"""What removing training examples would do to predictions."""
+"""Predicted effects of removing training examples."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def predict_removal(
     algorithm: str | None = None,
     method: str | None = None,
 ) -> Measured | None:
-    """How a test example's margin would change without some training examples, on average.
+    """Predict the mean change of a test example's margin without some training examples.
 
     Args:
-        scores: Those examples' scores for it, as `influences` gives them.
+        scores: Scores of the removed examples for this test example.
 
     Returns:
-        With its 95 % interval (`engine.attribution.evaluation.effects`); None where scores are
-        not calibrated.
+        The change with its 95 % interval (`engine.attribution.evaluation.effects`); None if the
+        scores are not calibrated.
     """
     from engine.attribution.evaluation.effects import removal
 
@@ -47,7 +47,7 @@ def predict_removal(
 
 
 def _slope(study: StudyReader, algorithm: str, method: str) -> Measured | None:
-    """Change of the margin for a score of 1; None where scores are not calibrated."""
+    """Change of the margin for a score of 1; None if the scores are not calibrated."""
     quality = read_quality(study, algorithm)
     measured = None if quality is None else quality.methods.get(method)
     return None if measured is None or measured.units is None else measured.units.slope
@@ -59,7 +59,7 @@ def predict_counterfactual(
     algorithm: str | None = None,
     method: str | None = None,
 ) -> Counterfactual:
-    """What removing training examples would do to every test prediction, on average.
+    """Predict the mean effect of removing training examples on every test prediction.
 
     Args:
         removed: Rows or ids of training examples, in any order.

@@ -1,4 +1,4 @@
-"""A new study: a folder with a study.toml."""
+"""Create a study: a folder with a study.toml."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from engine.study.reader import StudyReader
 
 
 def create_study(root: str | Path, spec_text: str) -> StudyReader:
-    """Make a folder with this study.toml. An existing study is never overwritten.
+    """Create a folder with this study.toml. An existing study is never overwritten.
 
     Raises:
-        SpecError: There is a study already, or the text is not a valid study.toml.
+        SpecError: A study already exists there, or the text is not a valid study.toml.
     """
     target = Path(root) / "study.toml"
     if target.exists():
-        raise SpecError(f"{target} exists already. Edit it, or choose another folder.")
+        raise SpecError(f"{target} already exists. Edit it, or choose a different folder.")
     with store.atomic(target) as temporary:
         temporary.write_text(spec_text, encoding="utf-8")
     try:

@@ -1,4 +1,4 @@
-"""Verify every file of a study against the checksum it carries."""
+"""Verify every file of a study against its checksum."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from engine import store
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import SPLITS
+from engine.store.text import counted
 from engine.study.methods import imported_methods
 from engine.study.reader import StudyReader
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `examine` found: one line per broken file, and a summary."""
+    """The result of `examine`: one line per broken file, and a summary."""
 
     broken: list[str]
     summary: str
@@ -57,7 +58,7 @@ def examine(study: StudyReader, repair: bool = False) -> Report:
                 broken.append(
                     f"{path} is broken. It was imported, so only importing it again repairs it."
                 )
-                removed |= {path, about}  # without it the rest is useless
+                removed |= {path, about}  # the import is useless without this file
             elif layout.is_of_people(study.root, path) and path not in checks_of:
                 broken.append(
                     f"{path} is broken. A person made it, so no build makes it again; --repair "
@@ -74,15 +75,16 @@ def examine(study: StudyReader, repair: bool = False) -> Report:
             else:
                 path.unlink(missing_ok=True)
     if not broken:
-        summary = f"{len(files)} files, all intact."
+        summary = f"{counted(len(files), 'file')}, all intact."
     elif repair:
         summary = (
-            f"{len(broken)} of {len(files)} files were broken and are removed, or renamed if a "
-            f"person made them. `dataloupe build {study.root}` makes only the removed ones again."
+            f"Broken: {len(broken)} of {counted(len(files), 'file')}. They are removed, or renamed "
+            f"if a person made them. `dataloupe build {study.root}` makes only the removed ones "
+            "again."
         )
     else:
         summary = (
-            f"{len(broken)} of {len(files)} files are broken. "
+            f"Broken: {len(broken)} of {counted(len(files), 'file')}. "
             f"`dataloupe doctor {study.root} --repair` removes them, and the next build makes only "
             "those again."
         )
@@ -123,7 +125,10 @@ def _check_upload(path: Path) -> None:
 
 
 def _check_digest(path: Path, digest: str | None) -> None:
-    """Compare with the digest. None passes: the arrays that hold it are broken themselves, and a
-    build makes them and their sheets again."""
+    """Compare a file with its digest.
+
+    None passes: then the arrays that hold the digest are broken, and a build makes them and their
+    sheets again.
+    """
     if digest is not None and store.file_digest(path) != digest:
         raise store.broken(path, "its content does not match its checksum")

@@ -25,7 +25,7 @@ def shard_count(study: StudyReader, split: Split) -> int:
 def read_arrays(
     study: StudyReader, split: Split, verify: bool = False
 ) -> list[dict[str, np.ndarray]]:
-    """Memory-mapped arrays of a split, one dict a row shard."""
+    """Memory-mapped arrays of a split, one dict per row shard."""
     return [
         store.read_tensors(layout.arrays_file(study.root, split, shard), verify=verify)
         for shard in range(shard_count(study, split))
@@ -49,7 +49,7 @@ def read_thumbnail(study: StudyReader, split: Split, row: int) -> Image:
 
 
 def read_stacked_arrays(study: StudyReader, split: Split) -> dict[str, Any]:
-    """The arrays of a whole split, read from disk only where they are indexed by rows."""
+    """The arrays of a whole split, read from disk only for the rows that are indexed."""
     shards = read_arrays(study, split)
     if len(shards) == 1:
         return shards[0]

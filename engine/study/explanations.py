@@ -53,7 +53,7 @@ def explain(
 
 
 def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
-    """The prediction of a test example; every value is None while it is not built."""
+    """The prediction of a test example; every value is None before it is built."""
     if not has_predictions(study, algorithm):
         return dict.fromkeys(("predicted", "correct", "confidence", "margin"))
     found = read_predictions(study, "test", algorithm).iloc[row]

@@ -1,9 +1,9 @@
-"""What a study keeps for live queries, and its maps of the attribution space."""
+"""The files for live queries, and the maps of the attribution space."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,24 +16,21 @@ from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
 
-if TYPE_CHECKING:
-    pass
-
 
 def has_live(study: StudyReader, algorithm: str) -> bool:
-    """Whether the live stage is built, so that it is known if new examples can be attributed."""
+    """Whether the live stage is built, so it is known if new examples can be attributed."""
     return layout.live_file(study.root, algorithm).exists()
 
 
 def read_live(study: StudyReader, algorithm: str | None = None) -> Live:
-    """What is kept to attribute new examples. Raises StoreError before it is built."""
+    """The record of what is kept for live queries. Raises StoreError before it is built."""
     return Live(
         **store.read_json(layout.live_file(study.root, resolve_algorithm(study, algorithm)))
     )
 
 
 def has_map(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> bool:
-    """Whether a map of this method's attribution space is drawn."""
+    """Whether a map of this method's attribution space is built."""
     return layout.map_file(study.root, algorithm, method, kind).exists()
 
 
@@ -53,17 +50,19 @@ def read_map(
     )
 
 
-def traces_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
-    """Where the features of a dual's training examples are; the primal has its features."""
+def training_feature_files(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
+    """Files with the training features of a dual solver; empty for the primal solver."""
     if stored_solver(study, algorithm).kind == "primal":
         return []
     shards = range(shard_count(study, "train"))
     return [layout.live_traces_file(study.root, algorithm, checkpoint, shard) for shard in shards]
 
 
-def trace_shards(study: StudyReader, algorithm: str, checkpoint: int) -> list[dict[str, Any]]:
+def training_feature_shards(
+    study: StudyReader, algorithm: str, checkpoint: int
+) -> list[dict[str, Any]]:
     """Memory-mapped features of the training examples at a kept checkpoint."""
-    files = traces_files(study, algorithm, checkpoint)
+    files = training_feature_files(study, algorithm, checkpoint)
     if not files:
         shards = range(shard_count(study, "train"))
         files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]

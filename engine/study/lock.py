@@ -1,4 +1,4 @@
-"""One writer at a time."""
+"""The lock that allows one writer at a time."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from engine.study.reader import StudyReader
 def read_badge(
     study: StudyReader, algorithm: str | None = None, method: str | None = None
 ) -> Badge:
-    """How the scores were computed and how good they are."""
+    """The badge of a method's scores: how they were computed, and their measured quality."""
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     search = store.read_json(layout.search_file(study.root, algorithm, method))
@@ -65,7 +65,7 @@ def require_quality(study: StudyReader, algorithm: str | None = None) -> Quality
     """LDS and calibration of each method.
 
     Raises:
-        StoreError: They are not measured; the message says what is missing.
+        StoreError: They are not measured; the message names what is missing.
     """
     algorithm = resolve_algorithm(study, algorithm)
     quality = read_quality(study, algorithm)
@@ -82,10 +82,10 @@ def require_quality(study: StudyReader, algorithm: str | None = None) -> Quality
         )
     if not runs.complete:
         raise StoreError(
-            f"The quality of {algorithm}'s scores is measured once all subset runs are finished: "
-            f"so far {runs.done:,} of {runs.total:,} are. {build} trains the others."
+            f"The quality of {algorithm}'s scores is measured once all subset runs are finished "
+            f"({runs.done:,} of {runs.total:,} so far). {build} trains the others."
         )
-    raise StoreError(f"The quality of {algorithm}'s scores is not measured yet. {build} does it.")
+    raise StoreError(f"The quality of {algorithm}'s scores is not measured yet. Run {build}.")
 
 
 def read_predicted_and_actual(
@@ -93,8 +93,8 @@ def read_predicted_and_actual(
 ) -> dict[str, np.ndarray]:
     """Predicted and actual outputs of the test runs, memory-mapped float32 `[n_test, runs]`.
 
-    `predicted`: calibrated outputs, `actual`: the runs' outputs, and, where the method gives
-    intervals, `deviation`: the standard deviation it states for each.
+    `predicted`: calibrated outputs; `actual`: the runs' outputs; `deviation`, only if the method
+    has intervals: its standard deviation for each output.
     """
     algorithm = resolve_algorithm(study, algorithm)
     path = layout.predicted_file(study.root, algorithm, resolve_method(study, algorithm, method))

@@ -1,4 +1,4 @@
-"""The attribution methods that a study has scores of, and their measured quality."""
+"""The attribution methods of a study's scores, and their measured quality."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scored_methods(study: StudyReader, algorithm: str) -> list[str]:
 
 
 def imported_methods(study: StudyReader, algorithm: str) -> dict[str, Import]:
-    """Methods whose scores were imported, and where they came from."""
+    """Methods whose scores were imported, with their source."""
     found = {}
     for method in scored_methods(study, algorithm):
         if method != TRAK:
@@ -34,7 +34,7 @@ def imported_methods(study: StudyReader, algorithm: str) -> dict[str, Import]:
 
 
 def ranked_methods(study: StudyReader, algorithm: str) -> list[str]:
-    """Methods whose scores are ranked and can be shown, the default first."""
+    """Methods with ranked scores, the default first."""
     folder = layout.searches_folder(study.root, algorithm)
     names = [n for n in list_names(folder) if layout.search_file(study.root, algorithm, n).exists()]
     complete = [
@@ -46,13 +46,13 @@ def ranked_methods(study: StudyReader, algorithm: str) -> list[str]:
 
 
 def has_scores(study: StudyReader, algorithm: str, method: str | None = None) -> bool:
-    """Whether there are ranked scores by this method, or by any for None."""
+    """Whether there are ranked scores by this method; None: by any method."""
     methods = ranked_methods(study, algorithm)
     return bool(methods) if method is None else method in methods
 
 
 def method_title(study: StudyReader, algorithm: str, method: str) -> str:
-    """A method's name for people. Raises StoreError where there are no scores."""
+    """A method's display name. Raises StoreError if there are no scores."""
     if method == TRAK:
         return "TRAK"
     title: str = store.read_json(layout.method_file(study.root, algorithm, method))["badge"][

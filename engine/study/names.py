@@ -1,12 +1,12 @@
-"""The one place that resolves what a person writes: examples, algorithms, methods, uploads, sets.
+"""Resolve what a person writes: examples, algorithms, methods, uploads and removal sets.
 
     resolve_row(study, "test", "0017")     # an id
     resolve_row(study, "test", "#17")      # row 17, unless an example has the id #17
     resolve_row(study, "test", 17)         # row 17, from Python
 
-Ids are text and compared as they are. A bare number stands for a row only where the ids are those
-that Dataloupe made itself (`test-17`): there `17` is short for `test-17`. What is not known is
-refused in one line with the names most like it.
+Ids are text and are compared exactly. A bare number means a row only if Dataloupe made the ids
+(`test-17`): then `17` is short for `test-17`. Unknown names raise a one-line error with the most
+similar known names.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError, UnknownName, UploadError
 from engine.store.layout import Split
 from engine.store.records import default_id
+from engine.store.text import counted
 from engine.study.examples import read_columns
 from engine.study.methods import ranked_methods, scored_methods
 from engine.study.nearest import did_you_mean
@@ -40,7 +41,7 @@ _SHOWN = 5
 
 
 def read_names(study: StudyReader, split: Split) -> pa.Table:
-    """`id` and `label` of every example, read together: who needs the one soon needs the other."""
+    """`id` and `label` of every example, read together because they are usually needed together."""
     return read_columns(study, split, ["id", "label"])
 
 
@@ -89,10 +90,10 @@ def resolve_row(study: StudyReader, split: Split, example: int | str) -> int:
 def resolve_rows(
     study: StudyReader, split: Split, examples: Sequence[int | str] | np.ndarray
 ) -> np.ndarray:
-    """Row of each example, in the order given, int64.
+    """Row of each example, in the given order, int64.
 
     Raises:
-        UnknownName: One does not exist.
+        UnknownName: An example does not exist.
     """
     found = find_rows(study, split, examples)
     if (found < 0).any():
@@ -103,10 +104,11 @@ def resolve_rows(
 def resolve_training_rows(
     study: StudyReader, examples: Iterable[int | str] | np.ndarray
 ) -> np.ndarray:
-    """The rows of a removal set, ascending int64, each once.
+    """The rows of a removal set, ascending and unique, int64.
 
     Raises:
-        UnknownName: An example does not exist. DataloupeError: They are none or all there are.
+        UnknownName: An example does not exist.
+        DataloupeError: The set is empty, or contains all training examples.
     """
     given = examples if isinstance(examples, np.ndarray) else list(examples)
     rows = np.unique(resolve_rows(study, "train", given))
@@ -114,21 +116,22 @@ def resolve_training_rows(
         raise DataloupeError("The removal set is empty: name at least one training example.")
     if len(rows) == study.dataset.n_train:
         raise DataloupeError(
-            f"The removal set is all {len(rows):,} training examples, which leaves nothing to "
-            "train on: name fewer."
+            f"The removal set contains all {len(rows):,} training examples, which leaves nothing "
+            "to train on: name fewer."
         )
     return rows
 
 
 @dataclass(frozen=True)
 class Named:
-    """Examples that a list of words names.
+    """Examples found for a list of ids or rows.
 
     Attributes:
-        rows: Ascending int64 `[k]`, each once.
-        unknown: Words that name none, each once.
-        repeated: How many words name an example that another named before.
-        hint: The ids most like the first unknown word, as a question; empty if none is similar.
+        rows: Ascending and unique, int64 `[k]`.
+        unknown: Unique words that match no example.
+        repeated: Number of words that repeat an earlier example.
+        hint: The ids most similar to the first unknown word, as a “Did you mean” sentence; empty if
+            none is similar.
     """
 
     rows: np.ndarray
@@ -138,7 +141,7 @@ class Named:
 
 
 def name_examples(study: StudyReader, split: Split, words: Iterable[str]) -> Named:
-    """The examples that words name; what names none is listed rather than refused."""
+    """Find the examples named by words. Unknown words are listed and raise no error."""
     given = [word for word in words if word]
     found = find_rows(study, split, given)
     known = found[found >= 0]
@@ -149,7 +152,7 @@ def name_examples(study: StudyReader, split: Split, words: Iterable[str]) -> Nam
 
 
 def near_examples(study: StudyReader, split: Split, word: str) -> str:
-    """The ids most like a word, as a question to follow a sentence; empty if none is similar."""
+    """The ids most similar to a word, as a “Did you mean” sentence; empty if none is similar."""
     return did_you_mean(word.strip(), read_names(study, split)["id"])
 
 
@@ -158,10 +161,10 @@ def _is_row(example: Any) -> bool:
 
 
 def _rows_of_ids(ids: pa.ChunkedArray, words: list[str]) -> np.ndarray:
-    """Row of each id, −1 where there is none."""
-    # A lone surrogate, as in a damaged address, is in no id.
+    """Row of each id; −1 for an unknown id."""
+    # A lone surrogate, as in a damaged URL, is in no id.
     texts = pa.array([word if _encodes(word) else None for word in words], pa.string())
-    if len(words) == 1:  # one look along the column, and no table of all ids
+    if len(words) == 1:  # one scan of the column is faster than a hash table of all ids
         return np.array([pc.index(ids, texts[0]).as_py() if texts[0].is_valid else -1])
     found = pc.index_in(texts, value_set=ids, skip_nulls=True)
     rows: np.ndarray = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -177,7 +180,7 @@ def _encodes(word: str) -> bool:
 
 
 def _row_of_number(ids: pa.ChunkedArray, split: Split, word: str) -> int:
-    """Row of `#17`, and of `17` where Dataloupe made the ids; −1 where a word is neither."""
+    """Row of `#17`, or of `17` if Dataloupe made the ids; −1 if a word is neither."""
     if (written := _ROW.fullmatch(word)) is not None:
         row = int(written.group(1))
         return row if row < len(ids) else -1
@@ -190,7 +193,7 @@ def _unknown(study: StudyReader, split: Split, examples: Sequence[int | str]) ->
     last = study.dataset.rows(split) - 1
     shown = ", ".join(_shown(example) for example in examples[:_SHOWN])
     if len(examples) > _SHOWN:
-        shown += f" and {len(examples) - _SHOWN:,} others"
+        shown += f" and {counted(len(examples) - _SHOWN, 'other')}"
     kind = "training" if split == "train" else "test"
     problem = f"{study.root} has no {kind} example{'s' * (len(examples) > 1)} {shown}"
     words = [example for example in examples if isinstance(example, str)]
@@ -210,7 +213,7 @@ def _shown(example: int | str) -> str:
 
 
 def resolve_algorithm(study: StudyReader, name: str | None = None) -> str:
-    """The name itself if the study has it, or its first algorithm for None.
+    """Return the name if the study has it; for None, its first algorithm.
 
     Raises:
         UnknownName: There is no such algorithm.
@@ -227,7 +230,7 @@ def resolve_algorithm(study: StudyReader, name: str | None = None) -> str:
 
 
 def resolve_method(study: StudyReader, algorithm: str, name: str | None = None) -> str:
-    """The name itself if the algorithm has ranked scores by this method, or its default for None.
+    """Return the name if the algorithm has ranked scores by this method; for None, the default.
 
     Raises:
         UnknownName: There is no such method. StoreError: There are no scores yet.
@@ -241,7 +244,7 @@ def resolve_method(study: StudyReader, algorithm: str, name: str | None = None) 
 
 
 def resolve_scored_method(study: StudyReader, algorithm: str, name: str | None = None) -> str:
-    """As `resolve_method`, of scores that need not be ranked.
+    """Like `resolve_method`, for scores that need not be ranked.
 
     Raises:
         UnknownName: There is no such method. StoreError: There are no scores yet.
@@ -249,8 +252,8 @@ def resolve_scored_method(study: StudyReader, algorithm: str, name: str | None =
     methods = scored_methods(study, algorithm)
     if not methods:
         raise StoreError(
-            f"{algorithm} has no scores yet. `dataloupe build {study.root}` makes those of "
-            "study.toml; an upload's are made when it is compared."
+            f"{algorithm} has no scores yet. `dataloupe build {study.root}` makes the scores of "
+            "the algorithms in study.toml; an upload gets scores when it is compared."
         )
     return methods[0] if name is None else _known_method(algorithm, name, methods)
 
@@ -279,18 +282,18 @@ def resolve_upload(study: StudyReader, name: str) -> Upload:
 
 
 def _hint_of_upload(study: StudyReader, name: str) -> str:
-    """The id of the upload whose name for people this is."""
+    """A “Did you mean” sentence with the id of the upload that has this display name."""
     found = [upload.id for upload in study.uploads.values() if upload.name == name]
-    return f" Did you mean {found[0]!r}, which is called that?" if len(found) == 1 else ""
+    return f" Did you mean {found[0]!r}, which has this name?" if len(found) == 1 else ""
 
 
 def resolve_set_key(study: StudyReader, key: str) -> str:
-    """The key itself if the study keeps a removal set under it.
+    """Return the key if the study has a removal set with it.
 
     Raises:
         UnknownName: There is no such set.
     """
     if not (_KEY.fullmatch(key) and layout.removal_set_file(study.root, key).exists()):
         hint = did_you_mean(key, [path.stem for path in layout.removal_set_files(study.root)])
-        raise UnknownName(f"This study keeps no removal set “{key[:40]}”.{hint}", hint)
+        raise UnknownName(f"This study has no removal set “{key[:40]}”.{hint}", hint)
     return key

@@ -2,8 +2,8 @@
 
     did_you_mean("resnet19", ["mlp", "resnet9"])   # " Did you mean 'resnet9'?"
 
-A few hundred names are compared by difflib. From larger tables, those that begin and end most like
-the word are picked first, so a million ids take a fraction of a second.
+A few hundred names are compared by difflib. From larger tables, the names with the longest common
+beginning and end are selected first, so a million ids take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 
 FEW = 200
 LONGEST = 200
-"""A longer word is not compared: it is pasted text rather than a name."""
+"""Longer words are not compared: they are pasted text, not names."""
 _BLOCK = 2**17
 
 
 def did_you_mean(word: str, names: Iterable[str] | pa.ChunkedArray) -> str:
-    """A question to follow an error line, with a space before it; empty if no name is similar."""
+    """A “Did you mean” sentence with a space before it; empty if no name is similar."""
     found = [repr(name) for name in nearest(word, names)]
     if not found:
         return ""
@@ -31,22 +31,22 @@ def did_you_mean(word: str, names: Iterable[str] | pa.ChunkedArray) -> str:
 
 
 def nearest(word: str, names: Iterable[str] | pa.ChunkedArray, most: int = 3) -> list[str]:
-    """The names most like a word, the best first."""
+    """The names most similar to a word, best first."""
     if not 0 < len(word) <= LONGEST:
         return []
-    some = _alike(word, names) if isinstance(names, pa.ChunkedArray) else list(names)
+    some = _candidates(word, names) if isinstance(names, pa.ChunkedArray) else list(names)
     plain, word = {name.casefold(): name for name in reversed(some)}, word.casefold()
     found = difflib.get_close_matches(word, plain, max(1, len(plain)))
 
     def order(name: str) -> tuple[float, bool, str]:
-        # Of names equally like it, first those with its letters in another order.
+        # Among equally similar names, those with the same letters in a different order come first.
         ratio = difflib.SequenceMatcher(None, name, word).ratio()
         return -ratio, sorted(name) != sorted(word), name
 
     return [plain[name] for name in sorted(found, key=order)[:most]]
 
 
-def _alike(word: str, names: pa.ChunkedArray) -> list[str]:
+def _candidates(word: str, names: pa.ChunkedArray) -> list[str]:
     """The names that share the longest beginning and end with a word."""
     found: list[str] = []
     scores: list[np.ndarray] = []
@@ -70,7 +70,7 @@ def _alike(word: str, names: pa.ChunkedArray) -> list[str]:
 
 
 def _shared(names: pa.Array, letters: bytes) -> np.ndarray:
-    """How many bytes each name has in common with a word, from its beginning and from its end."""
+    """Share of bytes that each name has in common with a word, from both ends."""
     _, offsets, content = names.cast(pa.large_string()).buffers()
     ends = np.frombuffer(offsets, np.int64)[: len(names) + 1]
     signs = np.frombuffer(content, np.uint8) if content else np.zeros(1, np.uint8)

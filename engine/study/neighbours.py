@@ -16,12 +16,12 @@ from engine.study.reader import StudyReader
 
 
 def has_neighbours(study: StudyReader, algorithm: str) -> bool:
-    """Whether the neighbours stage is built, also where the model gives no embeddings."""
+    """Whether the neighbours stage is built, even if the model has no embeddings."""
     return layout.similarity_file(study.root, algorithm).exists()
 
 
 def read_similarity(study: StudyReader, algorithm: str | None = None) -> Similarity:
-    """How similarity is measured. Raises StoreError before it is built."""
+    """Read how similarity is measured. Raises StoreError before it is built."""
     found = store.read_json(layout.similarity_file(study.root, resolve_algorithm(study, algorithm)))
     if not found["checkpoints"]:
         return Similarity(0, found["reason"])
@@ -37,7 +37,7 @@ def read_similarity(study: StudyReader, algorithm: str | None = None) -> Similar
 def read_embeddings(
     study: StudyReader, split: Split, checkpoints: int, algorithm: str | None = None
 ) -> Embeddings:
-    """The embeddings of a split at the first `checkpoints` models, memory-mapped."""
+    """The embeddings of a split from the first `checkpoints` models, memory-mapped."""
     from engine.attribution.search.similarity import Embeddings
 
     algorithm = resolve_algorithm(study, algorithm)
@@ -54,12 +54,12 @@ def find_neighbours(
     the stored k they are read; beyond it they come from the FAISS index, re-ranked exactly.
 
     Raises:
-        DataloupeError: The model gives no embeddings. StoreError: They are not built yet.
+        DataloupeError: The model has no embeddings. StoreError: They are not built yet.
     """
     algorithm = resolve_algorithm(study, algorithm)
     similarity = read_similarity(study, algorithm)
     if not similarity.checkpoints:
-        raise DataloupeError(f"{algorithm} has no neighbours: {similarity.reason}.")
+        raise DataloupeError(f"{algorithm} has no similar examples: {similarity.reason}.")
     k = min(k, study.dataset.n_train - (split == "train"))
     path = layout.neighbours_file(study.root, algorithm, split, row // ROWS_PER_SHARD)
     found = {name: part[row % ROWS_PER_SHARD] for name, part in store.read_tensors(path).items()}

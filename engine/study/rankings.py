@@ -27,8 +27,8 @@ def read_top(
 ) -> dict[str, np.ndarray]:
     """Stored top-k of both signs for every test example, memory-mapped.
 
-    `support_index`, `oppose_index` int32 `[n_test, k]` (training rows, strongest first, -1
-    where there is no further example of that sign); `support_score`, `oppose_score` float32.
+    `support_index`, `oppose_index` int32 `[n_test, k]` (training rows, strongest first; −1 after
+    the last example of that sign); `support_score`, `oppose_score` float32.
     """
     algorithm = resolve_algorithm(study, algorithm)
     return store.read_tensors(
@@ -51,12 +51,13 @@ def read_top_of_training(
 def read_principal_directions(
     study: StudyReader, most: int, algorithm: str | None = None, method: str | None = None
 ) -> np.ndarray | None:
-    """Training examples along the first principal directions of the attributions, whose rows are
-    normalized first.
+    """Coordinates of training examples along the attributions' first principal directions.
+
+    The rows of the attributions are normalized first.
 
     Returns:
-        float32 `[n_train, d]`, d ≤ `most`, strongest direction first, each turned so that its
-        entries sum to a positive number; None where the attribution space is not stored.
+        float32 `[n_train, d]`, d ≤ `most`, strongest direction first, with signs such that the
+        entries of each sum to a positive number; None if the attribution space is not stored.
     """
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
@@ -74,11 +75,10 @@ def read_principal_directions(
 def read_totals(
     study: StudyReader, algorithm: str | None = None, method: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Sums of scores, positive and negative apart, float32, memory-mapped.
+    """Separate sums of positive and negative scores, float32, memory-mapped.
 
-    `train_support`, `train_oppose` `[n_train]`: of each training example over all test
-    predictions; `test_support`, `test_oppose` `[n_test]`: of each prediction over all training
-    examples.
+    `train_support`, `train_oppose` `[n_train]`: sums over all test predictions;
+    `test_support`, `test_oppose` `[n_test]`: sums over all training examples.
     """
     algorithm = resolve_algorithm(study, algorithm)
     return store.read_tensors(
@@ -114,7 +114,7 @@ def read_index(study: StudyReader, algorithm: str, method: str) -> Any:
 
 
 def read_faiss_index(path: Path) -> Any:
-    """A FAISS index, kept in memory for as long as its file stays the same."""
+    """A FAISS index, kept in memory until its file changes."""
     from engine.attribution.search.vector_index import index_from_array
 
     return _INDEXES.get(path, lambda: index_from_array(store.read_tensors(path)["index"]))
@@ -137,7 +137,7 @@ def _search(
 def name_influences(
     study: StudyReader, *sides: tuple[np.ndarray, np.ndarray]
 ) -> list[list[Influence]]:
-    """Training rows and their scores, with ids and labels: a list for each side."""
+    """Training rows and their scores, with ids and labels: one list per side."""
     table = read_names(study, "train")
     found = []
     for rows, scores in sides:

@@ -44,8 +44,8 @@ class StudyReader:
         """Open a study's folder.
 
         Raises:
-            SpecError: No study.toml there, or it is wrong.
-            StoreError: Made by a newer Dataloupe.
+            SpecError: There is no study.toml, or it is invalid.
+            StoreError: The study was made by a newer or older Dataloupe.
         """
         root = Path(root)
         if not root.is_dir():
@@ -56,12 +56,12 @@ class StudyReader:
             if not isinstance(found, int) or found > FORMAT:
                 raise StoreError(
                     f"{root} was made by a newer Dataloupe (store format {found}; this one reads "
-                    f"up to {FORMAT}). Upgrade Dataloupe, or build into another folder."
+                    f"up to {FORMAT}). Upgrade Dataloupe, or build into a different folder."
                 )
             if found < FORMAT:
                 raise StoreError(
                     f"{root} was made by an older Dataloupe (store format {found}; this one reads "
-                    f"{FORMAT}). Build it again into another folder."
+                    f"{FORMAT}). Build it again into a different folder."
                 )
         return study
 
@@ -71,23 +71,23 @@ class StudyReader:
 
     @property
     def dataset(self) -> Dataset:
-        """Description of the data as they are now. Raises StoreError before they are built."""
+        """Description of the current data. Raises StoreError before they are built."""
         path = layout.dataset_file(self.root)
         return _DATASETS.get(path, lambda: Dataset(**store.read_json(path)))
 
     def table(self, split: Split) -> pd.DataFrame:
-        """`id`, `label` (class name) and the columns that the task shows; one row per example."""
+        """`id`, `label` (class name) and the columns displayed by the task; one row per example."""
         table: pd.DataFrame = read_table(self.root, split, self.dataset.rows(split)).to_pandas()
         return table
 
     @property
     def uploads(self) -> dict[str, Upload]:
-        """Uploaded models by their name as an algorithm; newest first."""
+        """Uploaded models by their id; newest first."""
         return read_uploads(self.root)
 
     @property
     def algorithms(self) -> dict[str, AlgorithmSpec]:
-        """Those of study.toml, which a build trains, then the uploaded ones."""
+        """The algorithms of study.toml, then the uploaded ones."""
         uploaded = {name: upload.algorithm for name, upload in self.uploads.items()}
         return {**self.spec.algorithms, **uploaded}
 
@@ -98,7 +98,7 @@ class StudyReader:
 
 
 def read_table(root: Path, split: Split, rows: int, columns: list[str] | None = None) -> pa.Table:
-    """Columns of a split's table, all for None, from its shards in order."""
+    """Columns of a split's table, joined from its shards in order; None: all columns."""
     shards = range(-(-rows // ROWS_PER_SHARD))
     parts = [read_cached_table(layout.table_file(root, split, n), columns) for n in shards]
     return pa.concat_tables(parts, promote_options="permissive")

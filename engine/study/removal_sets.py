@@ -1,10 +1,10 @@
-"""Removal sets: sets of training examples that a study keeps, to come back to.
+"""Removal sets: sets of training examples that are saved in a study.
 
     kept = keep_set(study, rows, "12 strongest supporters of test-17")
     removal_set(study, kept.key).rows
 
 The key of a set is a fingerprint of the data, its rows and its description, so a set never changes:
-keeping it twice gives one file, and a link to it means the same forever.
+saving it twice gives one file, and a link to it never changes its meaning.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from engine.study.reader import StudyReader
 
 LONGEST_WORDS = 200
 HEADERS = ("id", "ids", "row", "train_id")
-"""First lines of files that list examples which are the header of their column."""
+"""First lines of files of examples that are a column header."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class RemovalSet:
     """Training examples that may be removed.
 
     Attributes:
-        key: Its name in addresses and files.
+        key: Its name in URLs and files.
         rows: Training rows, ascending int64 `[k]`, at least one.
-        words: How it was chosen, in words.
+        words: Description of how it was chosen.
     """
 
     key: str
@@ -53,11 +53,11 @@ class RemovalSet:
 
 
 def keep_set(study: StudyReader, examples: Iterable[int | str], words: str) -> RemovalSet:
-    """Keep a set of training examples, given by rows or ids.
+    """Save a set of training examples, given by rows or ids.
 
     Raises:
-        UnknownName: One does not exist.
-        DataloupeError: They are none or all, or the folder cannot be written.
+        UnknownName: An example does not exist.
+        DataloupeError: The set is empty or contains all examples, or the folder is not writable.
     """
     rows = resolve_training_rows(study, examples)
     words = " ".join(words.split())[:LONGEST_WORDS]
@@ -73,10 +73,10 @@ def keep_set(study: StudyReader, examples: Iterable[int | str], words: str) -> R
 
 
 def removal_set(study: StudyReader, key: str) -> RemovalSet:
-    """The set of this key, as an address gives it: nothing in it is trusted.
+    """The set with this key. The key comes from a URL and is not trusted.
 
     Raises:
-        UnknownName: There is no such set. DataloupeError: It belongs to other data.
+        UnknownName: There is no such set. DataloupeError: It belongs to different data.
         StoreError: Its file is broken.
     """
     path = layout.removal_set_file(study.root, resolve_set_key(study, key))
@@ -88,13 +88,13 @@ def removal_set(study: StudyReader, key: str) -> RemovalSet:
         raise StoreError(f"{path} is not a complete removal set. Remove it.") from error
     if data != study.dataset.fingerprint:
         raise DataloupeError(
-            f"The removal set {key} was chosen from other data than this study has now."
+            f"The removal set {key} was chosen from different data than this study has now."
         )
     return RemovalSet(key, resolve_training_rows(study, np.concatenate(runs)), words)
 
 
 def kept_sets(study: StudyReader, most: int) -> list[RemovalSet]:
-    """The most recent sets, newest first, without broken ones and those of other data."""
+    """The most recent sets, newest first, without broken sets and those of different data."""
     found = []
     for path in layout.removal_set_files(study.root)[:most]:
         with contextlib.suppress(DataloupeError):
@@ -103,10 +103,10 @@ def kept_sets(study: StudyReader, most: int) -> list[RemovalSet]:
 
 
 def parse_examples(study: StudyReader, text: str) -> Named:
-    """Training examples that a text names: ids, or rows such as #17.
+    """Find the training examples named in a text: ids, or rows such as #17.
 
-    Commas, semicolons or white space stand between them. An id that contains such characters is
-    found where it fills a line.
+    They are separated by commas, semicolons or white space. An id that contains such characters is
+    found if it is alone on its line.
     """
     lines = text.splitlines()
     is_one = find_rows(study, "train", lines) >= 0
@@ -117,7 +117,7 @@ def parse_examples(study: StudyReader, text: str) -> Named:
 
 
 def parse_table(study: StudyReader, content: bytes) -> Named:
-    """Training examples that a CSV or TSV file lists in its first column: ids, or rows (#17).
+    """Find the training examples in the first column of a CSV or TSV file: ids, or rows (#17).
 
     Raises:
         DataloupeError: It is not UTF-8 text.
@@ -126,7 +126,7 @@ def parse_table(study: StudyReader, content: bytes) -> Named:
 
 
 def _first_column(content: bytes, name: str) -> list[str]:
-    """Cells of a table's first column that are not empty, without its header."""
+    """The non-empty cells of a table's first column, without the header."""
     try:
         text = content.decode("utf-8-sig")
         delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
@@ -138,7 +138,7 @@ def _first_column(content: bytes, name: str) -> list[str]:
 
 
 def read_examples(study: StudyReader, text: str) -> np.ndarray:
-    """Training rows that a text names, or that a file of this name lists in its first column.
+    """Training rows named in a text, or in the first column of the file with this name.
 
     Raises:
         UnknownName: Some do not exist. DataloupeError: None is named, or the file cannot be read.

@@ -22,7 +22,7 @@ def wants_bank(study: StudyReader, algorithm: str) -> bool:
 
 
 def is_tuned(study: StudyReader, algorithm: str) -> bool:
-    """Whether validation runs decide settings of TRAK."""
+    """Whether settings of TRAK are chosen on validation runs."""
     return bool(wants_bank(study, algorithm) and study.spec.trak.tunable)
 
 
@@ -49,7 +49,7 @@ def finished_runs(study: StudyReader, algorithm: str) -> set[tuple[int, int]]:
 
 
 def read_bank_import(study: StudyReader, algorithm: str | None = None) -> BankImport | None:
-    """Where the algorithm's run bank came from; None where this study trains it."""
+    """The import of the algorithm's run bank; None if this study trains it."""
     path = layout.bank_import_file(study.root, resolve_algorithm(study, algorithm))
     return BankImport(**store.read_json(path)) if path.exists() else None
 
@@ -118,6 +118,6 @@ def _read_run(study: StudyReader, algorithm: str, mask: int, seed: int) -> dict[
     path = layout.run_file(study.root, algorithm, mask, seed)
     shard = store.read_tensors(path)
     for split in SPLITS:
-        if output_problem := run_bank.output_problem(shard[split]):
-            raise store.broken(path, f"{output_problem} on the {split} split")
+        if problem := run_bank.output_problem(shard[split]):
+            raise store.broken(path, f"{problem} on the {split} split")
     return shard

@@ -1,4 +1,4 @@
-"""The score matrices of a study, as objects that compute any part of `[n_test, n_train]`."""
+"""The score matrices of a study, as objects that compute any block of `[n_test, n_train]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.study.reader import StudyReader
 def read_score_matrix(
     study: StudyReader, algorithm: str | None = None, method: str = TRAK
 ) -> Scores:
-    """The score matrix, as an object that computes any part of `[n_test, n_train]`."""
+    """The score matrix, as an object that computes any block of `[n_test, n_train]`."""
     algorithm = resolve_algorithm(study, algorithm)
     if method != TRAK:
         shards = range(shard_count(study, "test"))
@@ -63,7 +63,7 @@ def read_factor_scores(
     out_to_loss: np.ndarray,
     threshold: np.ndarray | None = None,
 ) -> FactorScores:
-    """TRAK of the first checkpoints, by the primal solver. See `FactorScores` for the arrays."""
+    """TRAK scores from the first checkpoints, by the primal solver. See `FactorScores`."""
     first, shards = range(checkpoints), range(shard_count(study, "train"))
     features = [[layout.features_file(study.root, algorithm, m, n) for n in shards] for m in first]
     factors = [layout.factors_file(study.root, algorithm, m) for m in first]
@@ -81,7 +81,7 @@ def score_rows(
     algorithm: str | None = None,
     method: str | None = None,
 ) -> np.ndarray:
-    """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
+    """Attributions, float32 `[len(tests), n_train]`. Positive supports, negative opposes."""
     algorithm = resolve_algorithm(study, algorithm)
     rows = resolve_rows(study, "test", tests)
     return read_score_matrix(study, algorithm, resolve_method(study, algorithm, method)).rows(rows)

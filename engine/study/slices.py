@@ -1,10 +1,10 @@
-"""Saved slices: named sets of test examples that people keep in a study.
+"""Saved slices: named sets of test examples in a study.
 
     save_slice(study, "hard coats", {"label": "Coat", "result": "wrong", "sort": "margin"})
     [one.name for one in saved_slices(study)[0]]
 
-A slice is data: parameters of the dashboard's URL. Each is a file of its own, written atomically,
-so several people can save at the same time. It carries the fingerprint of its data.
+A slice holds parameters of the dashboard's URL and the fingerprint of its data. Each is a separate
+file, written atomically, so several people can save at the same time.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class SavedSlice:
     """A slice with its name.
 
     Attributes:
-        parameters: Parameter of the URL → value, unchecked: whoever opens the slice checks them
-            like those of any URL.
-        data: Fingerprint of the data that it was saved for.
+        parameters: Parameter of the URL → value. They are not checked here: the page that opens the
+            slice checks them like those of any URL.
+        data: Fingerprint of the data at that time.
     """
 
     name: str
@@ -61,10 +61,10 @@ def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> 
     path = layout.slice_file(study.root, name)
     if path.exists():
         raise DataloupeError(
-            f"There is a slice “{name}” already. Choose another name, or delete that one first."
+            f"There is already a slice “{name}”. Choose a different name, or delete that one first."
         )
     if len(layout.slice_files(study.root)) >= MOST_SLICES:
-        raise DataloupeError(f"A study keeps {MOST_SLICES} slices. Delete one first.")
+        raise DataloupeError(f"A study can have at most {MOST_SLICES} slices. Delete one first.")
     saved = SavedSlice(name, dict(parameters), study.dataset.fingerprint)
     with store.writing_to(path.parent):
         store.write_json(path, vars(saved), saved.data)

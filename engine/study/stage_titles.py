@@ -1,4 +1,4 @@
-"""What each stage of a build is called on a screen."""
+"""The displayed title of each build stage."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ TITLES = {
     "bank": "Train on random subsets",
     "tuning": "Choose settings on validation runs",
     "datamodels": "Fit datamodels",
-    "quality": "Judge by test runs",
+    "quality": "Measure quality on test runs",
     "map": "Draw maps",
 }

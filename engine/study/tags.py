@@ -1,8 +1,8 @@
 """Tags and notes that people put on predictions, with undo.
 
-Every change is a file of its own, written atomically and never changed again, so two people who
-work at the same time lose nothing. The current tags and notes are the result of replaying all
-changes in order of time. An undo is a change, too.
+Every change is a separate file, written atomically and never changed again, so two people can work
+at the same time. The current tags and notes result from replaying all changes in order of time. An
+undo is also a change.
 
     tag(study, "cnn", 17, "mislabelled")
     read_tags(study, "cnn")[17].tags
@@ -34,11 +34,11 @@ class Change:
     """One change of a prediction's tags and notes.
 
     Attributes:
-        id: Its file's name.
+        id: Name of its file.
         at: Nanoseconds since 1970.
         test: The test row whose prediction by the algorithm is tagged.
         value: The tag, the note, or the id of the change that is undone.
-        data: Fingerprint of the data that it was made for.
+        data: Fingerprint of the data at that time.
     """
 
     id: str
@@ -66,7 +66,7 @@ class TagsAndNotes:
 
 
 def tag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
-    """Add a tag to a prediction; None if it has that tag already.
+    """Add a tag to a prediction; return None if it already has that tag.
 
     Raises:
         DataloupeError: The tag is not valid, or there is no such example.
@@ -78,7 +78,7 @@ def tag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | No
 
 
 def untag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
-    """Remove a tag; None if the prediction does not have it. Raises as `tag`."""
+    """Remove a tag; return None if the prediction does not have it. Raises as `tag`."""
     current = read_tags(study, algorithm).get(test, TagsAndNotes())
     return _write(study, algorithm, test, "untag", name) if name in current.tags else None
 
@@ -92,7 +92,7 @@ def note(study: StudyReader, algorithm: str, test: int, text: str) -> Change:
 
 
 def undo(study: StudyReader, algorithm: str, test: int) -> Change | None:
-    """Revert the newest change, whoever made it. Returns that change; None if there is none."""
+    """Revert and return the newest change, regardless of who made it; None if there is none."""
     current = read_tags(study, algorithm).get(test)
     if current is None or current.last is None:
         return None
@@ -101,13 +101,15 @@ def undo(study: StudyReader, algorithm: str, test: int) -> Change | None:
 
 
 def read_tags(study: StudyReader, algorithm: str) -> dict[int, TagsAndNotes]:
-    """Tags and notes of every prediction that has any, or had."""
+    """Tags and notes of every prediction that has, or had, any."""
     return replay(changes(study, algorithm))
 
 
 def changes(study: StudyReader, algorithm: str) -> list[Change]:
-    """All changes for the study's data, oldest first. Broken files are skipped:
-    `dataloupe doctor` lists them."""
+    """All changes for the study's data, oldest first.
+
+    Broken files are skipped; `dataloupe doctor` lists them.
+    """
     found = []
     for path in layout.triage_files(study.root):
         try:
@@ -120,7 +122,7 @@ def changes(study: StudyReader, algorithm: str) -> list[Change]:
 
 
 def replay(changes: Iterable[Change]) -> dict[int, TagsAndNotes]:
-    """The tags and notes after these changes, in this order."""
+    """The tags and notes after applying these changes in order."""
     every = list(changes)
     undone = {one.value for one in every if one.action == "undo"}
     found: dict[int, TagsAndNotes] = {}
@@ -131,7 +133,7 @@ def replay(changes: Iterable[Change]) -> dict[int, TagsAndNotes]:
         if one.action == "note":
             current.notes.append(one.value)
         elif (one.action == "tag") == (one.value in current.tags):
-            continue  # it changed nothing, so there is nothing to undo
+            continue  # no effect, so there is nothing to undo
         elif one.action == "tag":
             current.tags.append(one.value)
         else:

@@ -1,4 +1,4 @@
-"""Datamodels of training examples: which others a training example's own output depends on."""
+"""Datamodels of training examples: the other examples that a training output depends on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def has_training_datamodels(study: StudyReader, algorithm: str) -> bool:
 def read_training_datamodel(
     study: StudyReader, train: int | str, algorithm: str | None = None
 ) -> TrainingDatamodel:
-    """The training examples that one training example's own output depends on, itself included.
+    """The training examples that one training example's output depends on, including itself.
 
     Raises:
         UnknownName: There is no such example.
-        StoreError: study.toml does not ask for them, or they are not built yet.
+        StoreError: study.toml does not request them, or they are not built yet.
     """
     algorithm, row = resolve_algorithm(study, algorithm), resolve_row(study, "train", train)
     if not has_training_datamodels(study, algorithm):

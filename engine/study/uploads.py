@@ -1,7 +1,7 @@
 """Uploads: one or more checkpoints of one architecture, and where they came from.
 
-A study treats an upload as an algorithm with the user's own weights, so everything that it computes
-and shows for an algorithm works for an upload, too.
+A study treats an upload as an algorithm with the user's own weights, so everything that works for
+an algorithm also works for an upload.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class UploadedFile:
     """One checkpoint.
 
     Attributes:
-        sha256: Of its bytes; its name in the store.
-        size: Bytes.
-        name: Its name on the owner's machine. Untrusted text: only shown, escaped.
+        sha256: SHA-256 of its bytes, which is also its name in the store.
+        size: Size in bytes.
+        name: Its name on the owner's machine. Untrusted text: escape it when shown.
     """
 
     sha256: str
@@ -42,10 +42,10 @@ class Upload:
 
     Attributes:
         id: Its name as an algorithm of the study.
-        name: Its name for people.
-        who: Who uploaded it; empty if nobody signs in.
+        name: Display name.
+        who: User who uploaded it; empty without sign-in.
         when: Time in UTC, ISO 8601.
-        preprocessing: The inputs of the model, in words, as shown to its owner.
+        preprocessing: Description of the model's inputs, as shown to its owner.
         dataset: Fingerprint of the study's data at that time.
     """
 
@@ -61,17 +61,17 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Total size of its files in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def indicative(self) -> bool:
-        """Whether there are so few checkpoints that chance may look like a difference."""
+        """Whether there are too few checkpoints to separate differences from chance."""
         return len(self.files) < ENOUGH
 
     @property
     def wanted(self) -> int:
-        """How many more checkpoints would be enough."""
+        """Number of checkpoints missing to have enough."""
         return max(0, ENOUGH - len(self.files))
 
     @property
@@ -88,12 +88,12 @@ _UPLOADS: FileCache[Upload] = FileCache(most=256)
 
 
 def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) -> str:
-    """The same for the same files, in any order, with the same architecture."""
+    """An id that depends only on the files, in any order, and the architecture."""
     return f"upload-{store.fingerprint_of('upload', sorted(digests), architecture, options)[:12]}"
 
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
-    """The inputs of a model of the study, to follow “fed with”."""
+    """Description of the inputs of the study's models, as the end of a sentence."""
     if "shape" not in encoding:
         return "token ids of the study's own vocabulary."
     channels, height, width = encoding["shape"]

@@ -15,6 +15,7 @@ from engine.data.pictures import examine, read_header, read_picture
 from engine.data.thumbnails import MAX_SIDE, thumbnail
 from engine.store.errors import DataError, SpecError
 from engine.store.rows import evenly_spread
+from engine.store.text import counted
 from engine.tasks import Accepted, Encoded, Task, margin
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def _per_channel(name: str, value: Any, channels: int) -> list[float]:
     values = value if isinstance(value, list) else [value] * channels
     if len(values) != channels:
         raise SpecError(
-            f"task.{name} = {value}: {len(values)} values for pictures of {channels} channels."
+            f"task.{name} = {value}: {counted(len(values), 'value')} for pictures of "
+            f"{counted(channels, 'channel')}."
         )
     return [float(number) for number in values]
 

@@ -53,7 +53,7 @@ def train(
     n = min(len(array) for array in arrays.values())
     rows = np.arange(n) if subset is None else np.asarray(subset)
     if len(rows) < 2:
-        raise DataError(f"{len(rows)} training examples are too few to train on; take 2 or more.")
+        raise DataError(f"Training needs 2 or more examples, not {len(rows)}.")
     batch_size = min(recipe.batch_size, len(rows))
     steps_per_epoch = len(rows) // batch_size
     n_steps = recipe.epochs * steps_per_epoch

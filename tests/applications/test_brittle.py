@@ -185,7 +185,7 @@ def test_no_removal_set_holds_a_whole_class(small_study: Study) -> None:
 
 @pytest.mark.parametrize("at_most", [0, 1001])
 def test_at_most_is_checked(small_study: Study, at_most: int) -> None:
-    with pytest.raises(DataloupeError, match="at most must be from 1 to 1,000"):
+    with pytest.raises(DataloupeError, match="at_most must be from 1 to 1,000"):
         find(small_study, at_most=at_most)
 
 
@@ -199,7 +199,7 @@ def test_scores_without_units_are_ranked_and_no_more(copy: Study, tmp_path: Path
     assert table["support"].isna().all()
     assert table["logit_gap_after"].isna().all()
     assert set(table["status"]) == {"not within"}
-    with pytest.raises(DataloupeError, match="not said to flip without at most 20"):
+    with pytest.raises(DataloupeError, match="not predicted to flip by removing at most 20"):
         verify_brittle(bare, found, [0])
 
 
@@ -247,7 +247,7 @@ def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
     assert json.loads(json.dumps(asked)) == asked
     answer = supports.run_job(study, asked, lambda done, total, what: None)
     assert answer["tests"] == 1
-    with pytest.raises(DataloupeError, match="No predictions"):
+    with pytest.raises(DataloupeError, match="at least one prediction"):
         supports.check_job(study, {})
     with pytest.raises(DataloupeError, match="no parameter 'colour'"):
         supports.check_job(study, {"tests": [1], "colour": 3})
@@ -298,7 +298,7 @@ def test_no_cell_is_a_formula(table: pa.Table) -> None:
 
 
 def test_another_format_and_another_folder_are_refused(table: pa.Table, tmp_path: Path) -> None:
-    with pytest.raises(DataloupeError, match=r"ends with none of \.csv"):
+    with pytest.raises(DataloupeError, match=r"must end with one of \.csv"):
         write(table, tmp_path / "brittle.xlsx")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataloupeError, match="cannot be written"):
@@ -354,8 +354,8 @@ def test_the_command_line_lists_verifies_and_exports(
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--out", "brittle.xlsx"], "which format is meant"),
-        (["--at-most", "0"], "at most must be from 1"),
+        (["--out", "brittle.xlsx"], "unknown format"),
+        (["--at-most", "0"], "at_most must be from 1"),
         (["--verify", "1", "--seeds", "0"], "seeds must be from 1"),
     ],
 )

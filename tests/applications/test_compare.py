@@ -167,7 +167,7 @@ def test_any_two_methods_are_compared(copied: Study) -> None:
     found = compare(copied, side(copied, "mlp", "datamodel"), side(copied, "mlp", "trak"), 2)
     about = read_comparison(copied, found)
     assert about["a"]["method"] == "datamodel"
-    assert "two methods differ of themselves" in about["significance"]
+    assert "two methods differ even for the same algorithm" in about["significance"]
     assert all(one["significant"] is None for one in about["directions"]["a"])
 
 
@@ -180,7 +180,7 @@ def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_pat
     about = study.compare("words", upload.id, workers=0)
     assert about["directions"]["a"][0]["reading"].startswith("On examples of")
     assert as_html(study, about["id"]).startswith("<!doctype html>")
-    with pytest.raises(DataloupeError, match="of pictures, and this study has none"):
+    with pytest.raises(DataloupeError, match="need pictures, and this study has none"):
         run_hypothesis(study, {"comparison": about["id"]}, silent)
     worker = trial_worker(study)
     weights = store.read_tensors(layout.checkpoint_file(study.root, "words", 0))
@@ -355,7 +355,7 @@ def test_a_case_study_takes_no_other_study_s_folder(
     copied: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["case-study", "shortcut", str(copied.root)]) == 2
-    assert "holds another study, 'Small Fashion-MNIST'" in capsys.readouterr().err
+    assert "holds a different study, 'Small Fashion-MNIST'" in capsys.readouterr().err
     with pytest.raises(SpecError, match="no case study 'longcut'"):
         open_case("longcut", copied.root)
 
@@ -367,7 +367,7 @@ def test_the_command_line_tells_a_case_study(
     command = ["case-study", "shortcut", str(study.root), "--workers", "0"]
     assert main(command) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"direction 1 of sees, (9\d|100)% carry what was planted", said)
+    assert re.search(r"direction 1 of sees, (9\d|100)% have the planted feature", said)
     assert "What sees does and covered does not" in said
     assert re.findall(r"│ ([a-z-]+) │", said)[0] == "patch"
     assert main([*command, "--json"]) == 0

@@ -221,7 +221,7 @@ def test_a_kept_set_is_found_again(copy: Study, rows: set[int]) -> None:
 
 @pytest.mark.parametrize("key", ["", "../../study", "0" * 16, "G" * 16, "0" * 17])
 def test_a_key_from_an_address_is_not_trusted(small_study: Study, key: str) -> None:
-    with pytest.raises(DataloupeError, match="keeps no removal set"):
+    with pytest.raises(DataloupeError, match="has no removal set"):
         removal_set(small_study, key)
 
 

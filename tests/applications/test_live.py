@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from engine import DataError, DataloupeError, StoreError, Study, store
-from engine.applications.live import Question, ask, load
+from engine.applications.live import Query, load, run_query
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.new_examples import plan_as_json, plan_from_json
 from engine.build.stages import live as live_stage
@@ -81,8 +81,8 @@ def restricted_scores(study: Study, row: int, checkpoints: int) -> np.ndarray:
 def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
     labels = read_arrays(study, "test")[0]["label"]
     for row in range(0, 60, 7):
-        question = Question(study.root, "mlp", png(pixels_of(study, row)), int(labels[row]))
-        answer = ask(question)
+        query = Query(study.root, "mlp", png(pixels_of(study, row)), int(labels[row]))
+        answer = run_query(query)
         wanted = restricted_scores(study, row, 2)
         # What a soft threshold leaves of a score may be no larger than its rounding.
         shrunk = store.read_json(layout.solver_file(study.root, "mlp"))["soft_threshold"] > 0
@@ -104,7 +104,7 @@ def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
 def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> None:
     predictions = study.predictions("test")
     for row in (0, 33):
-        answer = ask(Question(study.root, "mlp", png(pixels_of(study, row))))
+        answer = run_query(Query(study.root, "mlp", png(pixels_of(study, row))))
         np.testing.assert_allclose(
             answer.probabilities, read_probabilities(study, "test", row), 1e-4
         )
@@ -123,9 +123,9 @@ def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> 
 
 def test_another_class_is_explained_when_it_is_asked_for(study: Study) -> None:
     content = png(pixels_of(study, 3))
-    predicted = ask(Question(study.root, "mlp", content))
+    predicted = run_query(Query(study.root, "mlp", content))
     other = (predicted.predicted + 1) % 10
-    answer = ask(Question(study.root, "mlp", content, other))
+    answer = run_query(Query(study.root, "mlp", content, other))
     assert answer.predicted == predicted.predicted
     assert answer.label == other
     assert answer.margin < 0 or predicted.probabilities[other] > 0.5
@@ -183,19 +183,19 @@ def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     study.build(workers=0)
     assert not layout.live_inverse_file(study.root, "mlp", 0).exists()
     with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: set in study\.toml"):
-        ask(Question(study.root, "mlp", png(pixels_of(study, 0))))
+        run_query(Query(study.root, "mlp", png(pixels_of(study, 0))))
     assert all(step.complete for step in study.progress())
 
 
 def test_a_study_that_is_built_anew_is_loaded_anew(copy: Study) -> None:
-    question = Question(copy.root, "mlp", png(pixels_of(copy, 0)))
-    before = ask(question)
+    query = Query(copy.root, "mlp", png(pixels_of(copy, 0)))
+    before = run_query(query)
     rewrite(copy, "epochs = 4", "epochs = 3").build(workers=0, rebuild="checkpoints")
-    after = ask(question)
+    after = run_query(query)
     assert not np.allclose(before.probabilities, after.probabilities)
     layout.live_file(copy.root, "mlp").unlink()
     with pytest.raises(StoreError, match="is missing"):
-        ask(question)
+        run_query(query)
 
 
 def test_features_of_another_device_are_not_mixed(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_what_is_no_picture_gets_one_clear_line(
     small_study: Study, content: bytes, words: str
 ) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        ask(Question(small_study.root, "mlp", content))
+        run_query(Query(small_study.root, "mlp", content))
     assert "\n" not in str(caught.value)
     assert "example" not in str(caught.value)
     assert str(caught.value)[0].isupper()
@@ -280,7 +280,7 @@ ACCEPTED = {
 def test_a_picture_of_any_kind_is_made_to_fit_and_said_how(
     small_study: Study, content: bytes, notes: list[str]
 ) -> None:
-    answer = ask(Question(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", content))
     assert len(answer.notes) == len(notes)
     for note, words in zip(answer.notes, notes, strict=True):
         assert words in note
@@ -311,7 +311,7 @@ def test_the_study_s_own_rule_is_kept(small_study: Study) -> None:
 def test_a_text_is_answered_and_said_what_the_model_does_not_know(text_study: Study) -> None:
     text = text_study.table("test")["text"][0]
     label = int(read_arrays(text_study, "test")[0]["label"][0])
-    answer = ask(Question(text_study.root, "words", text, label))
+    answer = run_query(Query(text_study.root, "words", text, label))
     scores = text_study.scores([0])[0]
     assert answer.scoring == 2 == text_study.checkpoints("words")
     found = answer.support_scores
@@ -320,8 +320,8 @@ def test_a_text_is_answered_and_said_what_the_model_does_not_know(text_study: St
     alike = text_study.neighbours("test", 0, 50)[1]
     np.testing.assert_allclose(answer.similarities[:50], alike, atol=1e-5)
     assert (answer.thumbnail, answer.text, answer.notes) == (None, text, [])
-    strange = ask(Question(text_study.root, "words", "my sister praised Zanzibar " * 5))
+    strange = run_query(Query(text_study.root, "words", "my sister praised Zanzibar " * 5))
     assert "first 6 of 20 words" in strange.notes[0]
     assert "“zanzibar”" in strange.notes[1]
     with pytest.raises(DataError, match="has no words"):
-        ask(Question(text_study.root, "words", " …!? "))
+        run_query(Query(text_study.root, "words", " …!? "))

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine.api import Study
-from engine.applications.live import Question, ask
+from engine.applications.live import Query, run_query
 from tests.applications.test_live import (
     animation,
     header_of_100_megapixels,
@@ -60,7 +60,7 @@ def expect_rows(page: Page, sign: str, rows: NDArray[np.integer]) -> None:
 def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     give(page, content)
-    answer = ask(Question(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", content))
     expect_rows(page, "support", answer.support[:12])
     expect_rows(page, "oppose", answer.oppose[:12])
     predicted = small_study.dataset.classes[answer.predicted]
@@ -76,7 +76,7 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     page.get_by_label("Explain the margin of").click()
     page.get_by_role("option", name=small_study.dataset.classes[other], exact=True).click()
     expect(page.get_by_text(f"Pulled it to the predicted “{predicted}”")).to_be_visible()
-    explained = ask(Question(small_study.root, "mlp", content, other))
+    explained = run_query(Query(small_study.root, "mlp", content, other))
     expect_rows(page, "support", explained.support[:12])
 
     page.locator("section[data-sign=support] a.card").first.click()

@@ -264,7 +264,7 @@ def test_without_a_bank_the_error_says_what_to_add(copy: Study) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda outputs: outputs.__setitem__(7, np.nan), "1 of its 60 outputs are NaN or infinite"),
+        (lambda outputs: outputs.__setitem__(7, np.nan), "1 of its 60 outputs is NaN or infinite"),
         (lambda outputs: outputs.fill(0.5), "all its 60 outputs are the same"),
     ],
 )

@@ -182,7 +182,7 @@ def test_ctrl_c_keeps_finished_work(study_folder: Path) -> None:
         if step.stage == "checkpoints" and step.done == 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(InterruptedBuild, match="goes on from here"):
+    with pytest.raises(InterruptedBuild, match="continues from here"):
         study.build(workers=0, on_progress=stop_after_the_first_checkpoint)
     assert layout.checkpoint_file(study.root, "mlp", 0).exists()
     assert not has_scores(study, "mlp")
@@ -284,7 +284,9 @@ def test_an_older_store_is_refused(copy: Study) -> None:
     from engine import store
 
     store.write_json(layout.format_file(copy.root), {"format": 1}, "")
-    with pytest.raises(StoreError, match=r"older Dataloupe .* Build it again into another folder"):
+    with pytest.raises(
+        StoreError, match=r"older Dataloupe .* Build it again into a different folder"
+    ):
         Study.open(copy.root)
 
 

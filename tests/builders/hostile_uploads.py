@@ -220,7 +220,7 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     # A right file of a wrong model.
     matrix = next(name for name in names if weights[name].ndim == 2)
     head = names[-2]  # the linear layer that gives logits
-    add("missing-tensor", safetensors({k: weights[k] for k in names[:-1]}), "it lacks")
+    add("missing-tensor", safetensors({k: weights[k] for k in names[:-1]}), "it does not have")
     extra = {**weights, "extra.weight": np.ones(3, np.float32)}
     add("extra-tensor", safetensors(extra), "it has the unknown")
     add("transposed", safetensors(arrays(**{matrix: weights[matrix].T})), "transposed|where")

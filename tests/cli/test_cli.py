@@ -79,7 +79,7 @@ def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys) -> None:
     ("runs", "told"),
     [
         ("", "add `[subset_runs]` with `masks = 200` to {spec}, then `dataloupe build {root}`"),
-        ("[subset_runs]\nmasks = 20\n", "so far 0 of 20 are"),
+        ("[subset_runs]\nmasks = 20\n", "0 of 20 so far"),
     ],
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, capsys, runs: str, told: str) -> None:
@@ -138,7 +138,7 @@ def test_convert_says_in_plain_text_what_it_wrote(
         (["evaluate", "{study}", "--algorithm", "vit"], "no algorithm 'vit'"),
         (["build", "{study}", "--device", "cuda", "--workers", "0"], "cuda"),
         (["build", "{study}", "--rebuild", "everything"], "no stage"),
-        (["init", "{study}"], "exists already"),
+        (["init", "{study}"], "already exists"),
         (["init", "new", "--template", "imagenet"], "no template"),
         (["init", "new", "--template", "photos"], "needs --data"),
         (["convert", "nothing.pt"], "nothing.pt"),

@@ -234,9 +234,7 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
         shown = words(app)
         assert "not judged" in shown
         assert "Indicative: one side has 1 checkpoint; 4 more would do." in shown
-        assert (
-            "Attributions of both by TRAK. Not judged: at least one algorithm needs three " in shown
-        )
+        assert "Both attributed with TRAK. Not tested: at least one algorithm needs three " in shown
         assert [card["row"] for card in cards(app, 0)] == found["positive"][:18]
         assert [card["row"] for card in cards(app, 1)] == found["negative"][:18]
         assert [card["row"] for card in cards(app, 0, gallery=1)] == found["tests"][:36]
@@ -268,7 +266,7 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
     assert "compare" in [button.key for button in app.button]
     run_job(study, job.parameters, quiet)
     app = page(study, a="mlp", b="second", by_a="datamodel", by_b="datamodel")
-    assert "Attributions of both by Datamodel. Not judged: at least one algorithm" in words(app)
+    assert "Both attributed with Datamodel. Not tested: at least one algorithm" in words(app)
     assert "subset runs or more" in words(app)
     app.button(key="swap").click().run()
     assert app.selectbox(key="by_a").value == "datamodel"

@@ -19,7 +19,7 @@ import dashboard.read.live_queries
 from dashboard.__main__ import server_config
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study, store
-from engine.applications.live import Question, ask
+from engine.applications.live import Query, run_query
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
 from engine.study.rankings import find_influences
@@ -73,7 +73,7 @@ def test_it_asks_for_a_picture_and_says_that_nothing_is_kept(
 def test_a_picture_is_answered(visit: Any, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study, k="7"), content)
-    answer = ask(Question(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", content))
     for side, rows in enumerate((answer.support, answer.oppose)):
         assert [card["row"] for card in cards(app, side)] == list(rows[:7])
         assert cards(app, side)[0]["href"].startswith("training?")
@@ -93,11 +93,11 @@ def test_a_picture_is_answered(visit: Any, small_study: Study) -> None:
 def test_another_class_can_be_explained(visit: Any, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
-    predicted = ask(Question(small_study.root, "mlp", content)).predicted
+    predicted = run_query(Query(small_study.root, "mlp", content)).predicted
     other = (predicted + 3) % 10
     classes = small_study.dataset.classes
     app.selectbox(key="explained").select(classes[other]).run()
-    answer = ask(Question(small_study.root, "mlp", content, other))
+    answer = run_query(Query(small_study.root, "mlp", content, other))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
     assert f"towards “{classes[other]}”" in group_words(app)[0]
     assert f"Pulled it to the predicted “{classes[predicted]}”" in group_words(app)[1]
@@ -166,7 +166,7 @@ def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
     assert [button.proto.label for button in app.get("download_button")] == ["JSON"]
-    answer = ask(Question(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", content))
     taken = json.loads(answer_as_json(small_study, "mlp", answer, 4))
     assert [one["row"] for one in taken["supporting"]] == list(answer.support[:4])
     assert [one["row"] for one in taken["similar"]] == list(answer.similar[:4])
@@ -189,7 +189,7 @@ def test_a_text_is_asked_in_a_box(visit: Any, text_study: Study) -> None:
     app = visit(text_study)
     assert "Which text shall be explained?" in words(app)
     app.text_area(key="own_text").input("my sister praised the zeppelin").run()
-    answer = ask(Question(text_study.root, "words", "my sister praised the zeppelin"))
+    answer = run_query(Query(text_study.root, "words", "my sister praised the zeppelin"))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
     assert "“zeppelin”" in words(app)
     assert "my sister praised the zeppelin" in words(app)

@@ -126,7 +126,7 @@ def test_a_whole_class_and_everything(visit: Any, raw: Study) -> None:
 
 
 def test_links_that_cannot_be(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
-    assert "keeps no removal set" in words(visit(measured, "unlearn", set="../../x"))
+    assert "has no removal set" in words(visit(measured, "unlearn", set="../../x"))
     wrong = {"pane": "<b>", "on": "moon", "audit": "none", "unlearned_by": "magic"}
     shown = words(visit(measured, "unlearn", set=kept, **wrong))
     for says in ("not “&lt;b&gt;”", "“moon”", "no audit “none”", "method “magic”"):

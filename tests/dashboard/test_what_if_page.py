@@ -87,7 +87,7 @@ def test_explain_leads_here(visit: Any, raw: Study) -> None:
 
 def test_sets_that_cannot_be(visit: Any, raw: Study) -> None:
     shown = words(visit(raw, "what_if", set="../../x"))
-    assert "keeps no removal set" in shown
+    assert "has no removal set" in shown
     assert "Which training data?" in shown
 
 

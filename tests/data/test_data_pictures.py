@@ -248,7 +248,7 @@ def test_resizing(resize: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mean": [0.1, 0.2]}, r"task.mean = \[0.1, 0.2\]: 2 values for pictures of 1 channels"),
+        ({"mean": [0.1, 0.2]}, r"task.mean = \[0.1, 0.2\]: 2 values for pictures of 1 channel"),
         ({"std": 0.0}, r"task.std = 0.0: it divides"),
     ],
 )

@@ -267,7 +267,7 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
             lambda files: files.update(test_margins_50pct=files["test_margins_50pct"][:, 0]),
             r"has shape \[24\]; expected \[runs, examples\]",
         ),
-        (set_to("test_margins_50pct", (5, 7), np.inf), "in run 5, 1 of its 60 outputs are NaN or"),
+        (set_to("test_margins_50pct", (5, 7), np.inf), "in run 5, 1 of its 60 outputs is NaN or"),
         (set_to("train_margins_50pct", 3, 0), "in run 3, all its 300 outputs are the same"),
         (set_to("test_margins_50pct", (slice(None), 9), 1), "1 of 60 test examples have the same"),
         (set_to("train_masks_50pct", 2, False), "run 2 was trained on no example"),

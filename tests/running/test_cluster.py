@@ -63,7 +63,7 @@ def test_a_node_that_dies_loses_and_repeats_nothing(
 def test_a_cluster_that_is_not_there_is_named(study_folder: Path) -> None:
     pytest.importorskip("ray")
     study = Study.open(study_folder)
-    with pytest.raises(SpecError, match=r"Nothing answers at 127\.0\.0\.1:1 \(.*ray start --head"):
+    with pytest.raises(SpecError, match=r"Nothing responds at 127\.0\.0\.1:1 \(.*ray start --head"):
         study.build(ray="127.0.0.1:1")
     with pytest.raises(SpecError, match="'nonsense' cannot be used: Invalid address format"):
         study.build(ray="nonsense")
@@ -80,14 +80,14 @@ def test_without_ray_the_way_to_get_it_is_said(
 
 
 def test_a_node_that_does_not_see_the_study_says_so(tmp_path: Path) -> None:
-    failure, _ = pickle.loads(cluster._answer_on_node(b"", str(tmp_path / "elsewhere")))
+    failure, _ = pickle.loads(cluster._run_on_node(b"", str(tmp_path / "elsewhere")))
     assert isinstance(failure, SpecError)
     assert "does not see" in str(failure)
 
 
 def test_a_node_computes_with_one_thread(tmp_path: Path) -> None:
     message = pickle.dumps((threads_of_libraries, 0))
-    failure, (_, threads) = pickle.loads(cluster._answer_on_node(message, str(tmp_path)))
+    failure, (_, threads) = pickle.loads(cluster._run_on_node(message, str(tmp_path)))
     assert (failure, threads) == (None, {1})
 
 

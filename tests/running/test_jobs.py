@@ -116,7 +116,7 @@ def test_invalid_parameters_are_refused_before_anything_runs(idle_study: Study) 
         ("count", {"steps": float("nan")}, "plain JSON"),
         ("count", {"steps": object()}, "plain JSON"),
         ("build", {"speed": 1}, "A build takes device, workers, rebuild, not 'speed'"),
-        ("build", {"device": "tpu"}, "device 'tpu' is not known"),
+        ("build", {"device": "tpu"}, "Unknown device 'tpu'"),
         ("build", {"workers": -1}, "workers must be 0 or more"),
         ("build", {"workers": True}, "workers must be 0 or more"),
         ("build", {"rebuild": "all"}, "no stage 'all'"),

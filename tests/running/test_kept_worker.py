@@ -118,7 +118,7 @@ def test_threads_take_turns_and_do_not_wait_for_ever() -> None:
     busy.start()
     while not kept._turn.locked():
         time.sleep(0.01)
-    with pytest.raises(DataloupeError, match="Others are asking"):
+    with pytest.raises(DataloupeError, match="Other requests are running"):
         kept.call(square, 1, 30)
     busy.join()
     kept.end()

@@ -228,7 +228,7 @@ def test_ctrl_c_ends_all_workers_without_noise(
     os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
     out, err = parent.communicate(timeout=30)
     assert (parent.returncode, err) == (0, "")
-    assert "goes on from here" in out
+    assert "continues from here" in out
     assert not any(is_running(pid) for pid in pids)
 
 

@@ -258,10 +258,10 @@ def test_unknown_names_get_the_nearest(tmp_path: Path) -> None:
         resolve_method(study, "cnn", "tark")
     kept = keep_set(study, [1, 2], "two")
     near = kept.key[:-1] + ("0" if kept.key[-1] != "0" else "1")
-    with pytest.raises(UnknownName, match=f"keeps no removal set “{near}”.*mean '{kept.key}'"):
+    with pytest.raises(UnknownName, match=f"has no removal set “{near}”.*mean '{kept.key}'"):
         removal_set(study, near)
     for wrong in ("", "../../x", kept.key.upper() + "Z", "x" * 10_000):
-        with pytest.raises(UnknownName, match="keeps no removal set"):
+        with pytest.raises(UnknownName, match="has no removal set"):
             removal_set(study, wrong)
 
 
@@ -284,7 +284,7 @@ def test_an_upload_is_found_by_its_id_and_suggested_by_its_name(tmp_path: Path) 
     assert resolve_upload(study, upload.id) == upload
     assert resolve_algorithm(study, upload.id) == upload.id
     for resolve in (resolve_upload, resolve_algorithm):
-        with pytest.raises(DataloupeError, match=f"mean '{upload.id}', which is called that"):
+        with pytest.raises(DataloupeError, match=f"mean '{upload.id}', which has this name"):
             resolve(study, "My model")
         with pytest.raises(DataloupeError, match=f"mean '{upload.id}'"):
             resolve(study, "upload-0123456789aa")

@@ -135,7 +135,7 @@ def test_opening_what_is_no_study(tmp_path: Path, study_folder: Path) -> None:
         Study.open(tmp_path / "nothing")
     with pytest.raises(SpecError, match=r"study\.toml does not exist"):
         Study.open(tmp_path)
-    with pytest.raises(SpecError, match="exists already"):
+    with pytest.raises(SpecError, match="already exists"):
         Study.create(study_folder, "")
     with pytest.raises(StoreError, match="no scores yet"):
         Study.open(study_folder).explain(0)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from engine.applications.live import Answer
+from engine.applications.live import QueryResult
 from engine.study.reader import StudyReader
 
 
-def answer_export(study: StudyReader, algorithm: str, answer: Answer, k: int) -> None:
+def answer_export(study: StudyReader, algorithm: str, answer: QueryResult, k: int) -> None:
     """A button that opens the way out of a live query: the only trace that it leaves."""
     with st.popover("Export", icon=":material/download:", width="content"):
         st.download_button(
@@ -27,7 +27,7 @@ def answer_export(study: StudyReader, algorithm: str, answer: Answer, k: int) ->
         st.caption("The answer with what was given, re-encoded. Nothing is kept here.")
 
 
-def answer_as_json(study: StudyReader, algorithm: str, answer: Answer, k: int) -> str:
+def answer_as_json(study: StudyReader, algorithm: str, answer: QueryResult, k: int) -> str:
     """What the page shows of a live query, its first `k` of each order, and what it is about."""
     classes, train = study.dataset.classes, study.table("train")
 

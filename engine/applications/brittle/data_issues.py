@@ -1,6 +1,6 @@
-"""What else to look at in a prediction: likely wrong labels, leaks, copies, and lone supporters.
+"""Data issues of a prediction: likely wrong labels, leaks, copies, and lone supporters.
 
-Rules, not proofs; each stands with its threshold where it is computed. `RULES` says them in words.
+These are heuristics, not proofs. `RULES` describes each one as text, with its threshold.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ DataIssue = Literal["label", "training-label", "leak", "near-copy", "lone-suppor
 NEIGHBOURS = 10
 AGREE = 8
 CONFIDENT = 0.8
-ALIKE = 0.99
+SIMILAR = 0.99
 LONE = 0.2
-LOOKED_AT = 20
+INSPECTED = 20
 
 RULES: Mapping[DataIssue, str] = {
-    "label": f"Its label is likely wrong: the prediction is another with confidence {CONFIDENT:g} "
-    f"or more, and {AGREE} of its {NEIGHBOURS} most similar training examples have that label.",
+    "label": "Its label is likely wrong: a different class is predicted with confidence "
+    f"{CONFIDENT:g} or more, and {AGREE} of its {NEIGHBOURS} most similar training examples have "
+    "that label.",
     "training-label": "A training example among its strongest influences has a likely wrong label: "
-    f"{AGREE} of the {NEIGHBOURS} training examples most like that one share another label.",
-    "leak": "The very same input is in the training data.",
-    "near-copy": "A training picture is nearly the same: one of the most similar "
-    f"{NEIGHBOURS} has pixels that correlate with it by {ALIKE:g} or more.",
+    f"{AGREE} of the {NEIGHBOURS} training examples most similar to it share a different label.",
+    "leak": "Exactly the same input is in the training data.",
+    "near-copy": f"A training picture is nearly identical: among the {NEIGHBOURS} most similar, "
+    f"one has pixels that correlate with it by {SIMILAR:g} or more.",
     "lone-support": f"One training example has {LONE:.0%} or more of all support.",
 }
 
@@ -44,8 +45,10 @@ RULES: Mapping[DataIssue, str] = {
 def find_data_issues(
     study: StudyReader, algorithm: str, method: str
 ) -> dict[DataIssue, np.ndarray]:
-    """Which test examples each rule holds for: bool `[n_test]`. Rules that need what the study
-    lacks (similar examples, pictures) hold for none."""
+    """Test examples that each rule applies to: bool `[n_test]`.
+
+    Rules that need what the study lacks (similar examples, pictures) apply to none.
+    """
     predictions = read_predictions(study, "test", algorithm)
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
     none = np.zeros(len(predictions), dtype=bool)
@@ -54,10 +57,10 @@ def find_data_issues(
         near = nearest(study, algorithm, "test")
         predicted = predictions["predicted"].to_numpy()
         agree = (labels["train"][near] == predicted[:, None]).sum(axis=1) >= AGREE
-        sure = ~predictions["correct"].to_numpy(bool) & (
+        confident = ~predictions["correct"].to_numpy(bool) & (
             predictions["confidence"].to_numpy() >= CONFIDENT
         )
-        found["label"] = sure & agree
+        found["label"] = confident & agree
         doubtful = doubtful_labels(labels["train"], nearest(study, algorithm, "train"))
         found["training-label"] = influenced_by(study, algorithm, method, doubtful)
         if study.dataset.display == "image":
@@ -71,7 +74,7 @@ def find_data_issues(
 
 
 def nearest(study: StudyReader, algorithm: str, split: Split) -> np.ndarray:
-    """The most similar training rows of every example, `[n, NEIGHBOURS]` or fewer."""
+    """The most similar training rows of every example: `[n, k]` with k at most `NEIGHBOURS`."""
     from engine import store
 
     files = [
@@ -84,31 +87,35 @@ def nearest(study: StudyReader, algorithm: str, split: Split) -> np.ndarray:
 
 
 def doubtful_labels(labels: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Training examples most of whose likes share one other label: bool `[n_train]`."""
+    """Training examples whose most similar examples share a different label: bool `[n_train]`."""
     numbers = np.unique(labels, return_inverse=True)[1]
     around = np.where(near >= 0, numbers[near], -1)
-    alike = (around[:, :, None] == around[:, None, :]).sum(axis=2)  # of each, how many agree
-    alike[around < 0] = 0
-    place = alike.argmax(axis=1)
+    counts = (around[:, :, None] == around[:, None, :]).sum(axis=2)  # per neighbor: same label
+    counts[around < 0] = 0
+    place = counts.argmax(axis=1)
     commonest = around[np.arange(len(around)), place]
-    doubtful: np.ndarray = (alike.max(axis=1) >= AGREE) & (commonest != numbers)
+    doubtful: np.ndarray = (counts.max(axis=1) >= AGREE) & (commonest != numbers)
     return doubtful
 
 
 def influenced_by(
     study: StudyReader, algorithm: str, method: str, marked: np.ndarray
 ) -> np.ndarray:
-    """Whether a marked training example is among the strongest of either sign: bool `[n_test]`."""
+    """Whether a marked training example is among the strongest of either sign: bool `[n_test]`.
+
+    Args:
+        marked: Bool `[n_train]`.
+    """
     top = read_top(study, algorithm, method)
     found = np.zeros(study.dataset.n_test, dtype=bool)
     for sign in ("support", "oppose"):
-        index = top[f"{sign}_index"][:, :LOOKED_AT]
+        index = top[f"{sign}_index"][:, :INSPECTED]
         found |= ((index >= 0) & marked[index]).any(axis=1)
     return found
 
 
 def same_inputs(study: StudyReader) -> list[list[int]]:
-    """For every test example the training rows with exactly its input, whatever their labels."""
+    """Training rows with exactly the input of each test example, whatever their labels."""
     rows: dict[bytes, list[int]] = {}
     for row, digest in enumerate(_digests(study, "train")):
         rows.setdefault(digest, []).append(row)
@@ -116,7 +123,7 @@ def same_inputs(study: StudyReader) -> list[list[int]]:
 
 
 def _digests(study: StudyReader, split: Split) -> list[bytes]:
-    """A digest of every example's input: all its arrays but the label."""
+    """A digest of every example's input: all its arrays except the label."""
     found = []
     for shard in read_arrays(study, split):
         inputs = [np.asarray(shard[name]) for name in sorted(shard) if name != "label"]
@@ -129,21 +136,21 @@ def _digests(study: StudyReader, split: Split) -> list[bytes]:
 
 
 def near_copies(study: StudyReader, near: np.ndarray) -> np.ndarray:
-    """Whether pixels correlate by `ALIKE` with one of its most similar pictures: bool `[n]`."""
+    """Whether a picture's pixels correlate by `SIMILAR` with a similar one's: bool `[n]`."""
     own, training = (read_stacked_arrays(study, split)["input"] for split in ("test", "train"))
     found = np.zeros(len(near), dtype=bool)
     for block in ranges(range(len(near)), 256):
         rows = np.arange(block.start, block.stop)
-        pictures = _standardised(own[rows])
+        pictures = _standardized(own[rows])
         for column in range(near.shape[1]):
             others = near[rows, column]
-            likeness = (pictures * _standardised(training[others])).sum(axis=1)
-            found[rows] |= (likeness >= ALIKE) & (others >= 0)
+            correlation = (pictures * _standardized(training[others])).sum(axis=1)
+            found[rows] |= (correlation >= SIMILAR) & (others >= 0)
     return found
 
 
-def _standardised(pictures: np.ndarray) -> np.ndarray:
-    """Pixels less their mean, brought to length 1: `[n, pixels]`; 0 for one of a single colour."""
+def _standardized(pictures: np.ndarray) -> np.ndarray:
+    """Pixels minus their mean, scaled to length 1: `[n, pixels]`; 0 for a single-color picture."""
     flat = np.asarray(pictures, np.float32).reshape(len(pictures), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     unit: np.ndarray = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)

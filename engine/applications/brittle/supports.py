@@ -1,21 +1,21 @@
-"""Which predictions depend on a few training examples, and on which ones.
+"""Find predictions that depend on a few training examples, and those examples.
 
 A prediction's *support* is the smallest number of training examples whose removal flips it: makes a
-right prediction wrong, or a wrong one right. It is estimated from calibrated scores: remove the
-strongest examples one after the other, supporters of a right prediction, opposers of a wrong one,
-until the predicted *logit gap* changes its sign. Only retraining proves it
+correct prediction wrong, or a wrong one correct. It is estimated from calibrated scores: the
+strongest examples are removed one after the other (supporters of a correct prediction, opposers of
+a wrong one) until the predicted *logit gap* changes sign. Only retraining proves it
 (engine.applications.verification); a support proven this way is an upper bound on the true one.
 
 The logit gap is the logit of the true label minus the largest other logit, averaged over the
-checkpoints. Unlike the margin, it changes its sign exactly where the predicted class changes.
-Removal is assumed to change it as much as it changes the margin, which scores are about.
+checkpoints. Unlike the margin, it changes sign exactly where the predicted class changes. Scores
+are about the margin; removal is assumed to change the logit gap as much as the margin.
 
 The k largest of many noisy scores are overestimated, and effects of similar examples do not add up.
-So a flip is predicted only where the predicted logit gap is beyond 0 by `REQUIRED_DEVIATIONS`
+So a flip is predicted only if the predicted logit gap is beyond 0 by `REQUIRED_DEVIATIONS`
 standard deviations of its error (engine.attribution.evaluation.effects, plus the error of a mean
-over few checkpoints). A prediction that models trained on all data disagree about depends on
-chance, not on examples: where fewer than `REQUIRED_AGREEMENT` of the checkpoints agree there is no
-estimate.
+over few checkpoints). If models trained on all data disagree about a prediction, it depends on
+chance, not on examples: with fewer than `REQUIRED_AGREEMENT` of the checkpoints in agreement there
+is no estimate.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.rows import ranges
+from engine.store.text import counted
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
@@ -50,20 +51,20 @@ AT_MOST = 20
 MOST = 1000
 REQUIRED_DEVIATIONS = 0.52
 """How many standard deviations beyond 0 a logit gap must be: a one-sided 70 %. At 1.28, 15
-of 15 predictions of the demo flipped, and margins changed by 1.4 times what was predicted;
+of 15 predictions of the demo flipped, and margins changed by 1.4 times the predicted change;
 benchmarks/brittle.py measures this rule on other data."""
 REQUIRED_AGREEMENT = 1.0
-"""At 0.8, 5 of 19 predictions of the demo flipped without random training examples, too."""
+"""At 0.8, 5 of 19 predictions of the demo also flipped when random examples were removed."""
 _BLOCK_BYTES = 2**27
 
 
 @dataclass(frozen=True)
 class Units:
-    """What turns scores into changes of the margin, with what is known of their errors.
+    """The calibration of scores to changes of the margin, with its errors.
 
     Attributes:
         slope: Change of the margin for a score of 1.
-        variances: Of each test example's residuals on the test runs, float64 `[n_test]`.
+        variances: Variance of each test example's residuals on the test runs, float64 `[n_test]`.
         alpha: Share of the training examples in a run.
     """
 
@@ -74,20 +75,20 @@ class Units:
 
 @dataclass(frozen=True)
 class Supports:
-    """Support estimates of every test example, and the removal sets they stand for.
+    """Support estimates of every test example, and their removal sets.
 
     Attributes:
-        algorithm, method: Whose scores.
-        at_most: The most examples that a removal set has, K.
+        algorithm, method: Learning algorithm and attribution method of the scores.
+        at_most: The largest size of a removal set, K.
         right: Whether the checkpoints together predict the true label, bool `[n]`.
         logit_gap: Mean over the checkpoints, float64 `[n]`.
         logit_gap_deviation: Standard deviation over the checkpoints, float64 `[n]`.
         agreement: Share of the checkpoints that are right or wrong as their mean is, float64 `[n]`.
-        checkpoints: How many.
-        index: Training rows in the order of removal, int32 `[n, K]`; −1 where there is no further.
+        checkpoints: Number of checkpoints.
+        index: Training rows in the order of removal, int32 `[n, K]`; −1 after the last one.
         score: Their scores, float32 `[n, K]`.
-        units: None where scores are not calibrated: examples are ranked, and no flip is predicted.
-        n_train: Training examples in all.
+        units: None if the scores are not calibrated: examples are ranked, and no flip is predicted.
+        n_train: Number of training examples.
         scores: Fingerprint of the scores.
     """
 
@@ -111,7 +112,7 @@ class Supports:
 
     @cached_property
     def size(self) -> np.ndarray:
-        """Support estimates, int32 `[n]`; 0 where no removal of at most K is predicted to flip."""
+        """Support estimates, int32 `[n]`; 0 if no removal of at most K is predicted to flip."""
         found = np.zeros(len(self.logit_gap), np.int32)
         step = max(1, _BLOCK_BYTES // (64 * self.at_most))
         for block in ranges(range(len(found)), step):
@@ -123,7 +124,7 @@ class Supports:
 
     @cached_property
     def ranked(self) -> np.ndarray:
-        """Rows predicted to flip, the smallest support first, then by how far beyond 0 they are."""
+        """Rows predicted to flip: smallest support first, then largest flipped logit gap."""
         rows = np.flatnonzero(self.size)
         if not len(rows):
             return rows
@@ -132,7 +133,7 @@ class Supports:
         return rows[np.lexsort((beyond, self.size[rows]))]
 
     def after(self, tests: np.ndarray) -> np.ndarray:
-        """Predicted logit gaps of test examples without their first 1 to K: float64 `[t, K]`."""
+        """Predicted logit gaps without the first 1 to K removed rows: float64 `[t, K]`."""
         gaps: np.ndarray = self.logit_gap[tests, None] + self._changes(tests)[0]
         return gaps
 
@@ -167,7 +168,7 @@ class Supports:
         return removals(scores, units.slope, variances, self.n_train, units.alpha)
 
     def _flips(self, tests: np.ndarray) -> np.ndarray:
-        """Where removal of the first so many is predicted to flip: bool `[t, K]`."""
+        """Whether removing the first 1 to K rows is predicted to flip: bool `[t, K]`."""
         towards = np.where(self.right[tests], 1, -1)[:, None]
         worst = towards * self.after(tests) + REQUIRED_DEVIATIONS / TWO_SIDED_95 * self.half_width(
             tests
@@ -185,8 +186,8 @@ def find(
     """Estimate the support of every test example.
 
     Args:
-        at_most: The most examples that a removal set may have. Up to what the search stage stores
-            they are read; beyond it the scores are searched in blocks.
+        at_most: The largest size of a removal set. Up to the number that the search stage stores,
+            examples are read; beyond it, the scores are searched in blocks.
 
     Raises:
         DataloupeError: No such algorithm or method, or `at_most` is not from 1 to `MOST`.
@@ -195,7 +196,7 @@ def find(
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     if not 1 <= at_most <= MOST:
-        raise DataloupeError(f"at most must be from 1 to {MOST:,} examples, not {at_most:,}.")
+        raise DataloupeError(f"at_most must be from 1 to {MOST:,}, not {at_most:,}.")
     right = read_predictions(study, "test", algorithm)["correct"].to_numpy(dtype=bool)
     each = logit_gaps(study, algorithm)
     checkpoints = len(each)
@@ -207,7 +208,7 @@ def find(
         at_most=at_most,
         right=right,
         logit_gap=each.mean(axis=0),
-        # Unknown for a single checkpoint, and then not counted.
+        # Unknown for a single checkpoint, and then treated as 0.
         logit_gap_deviation=each.std(axis=0, ddof=1) if checkpoints > 1 else np.zeros(len(right)),
         agreement=((each > 0) == right).mean(axis=0),
         checkpoints=checkpoints,
@@ -251,7 +252,7 @@ def _units(study: StudyReader, algorithm: str, method: str) -> Units | None:
 def _strongest(
     study: StudyReader, algorithm: str, method: str, k: int, right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Supporters of right predictions, opposers of wrong ones: rows and scores `[n, k]`."""
+    """Supporters of correct predictions, opposers of wrong ones: rows and scores `[n, k]`."""
     top = read_top(study, algorithm, method)
     if k > top["support_index"].shape[1]:
         top = _search_scores(study, algorithm, method, k)
@@ -263,20 +264,20 @@ def _strongest(
 def _search_scores(
     study: StudyReader, algorithm: str, method: str, k: int
 ) -> dict[str, np.ndarray]:
-    """Top-k of both signs where more are wanted than are stored, in blocks of test rows."""
+    """Top-k of both signs, in blocks of test rows, for a k larger than the stored one."""
     scores = read_score_matrix(study, algorithm, method)
-    # A score, its key in 8 bytes, one of each sign, and what sorting takes.
+    # Per score: the score, its key in 8 bytes, one of each sign, and the memory of sorting.
     step = max(1, _BLOCK_BYTES // (32 * scores.n_train))
-    everyone = np.arange(scores.n_train)
+    all_rows = np.arange(scores.n_train)
     parts = []
     for block in ranges(range(scores.n_test), step):
         rows = scores.rows(np.arange(block.start, block.stop))
-        parts.append(vars(top_k_among(rows, np.broadcast_to(everyone, rows.shape), k)))
+        parts.append(vars(top_k_among(rows, np.broadcast_to(all_rows, rows.shape), k)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _keep_one_of_every_class(study: StudyReader, index: np.ndarray, score: np.ndarray) -> None:
-    """End removal sets before they hold all of a class, in place."""
+    """Cut removal sets, in place, before they contain all examples of a class."""
     labels = np.unique(study.table("train")["label"].to_numpy(), return_inverse=True)[1]
     sizes = np.bincount(labels)
     ended = index < 0
@@ -299,10 +300,10 @@ def verify_brittle(
     workers: int | None = None,
     report: Report | None = None,
 ) -> list[Verification]:
-    """Retrain without the removal sets of predictions predicted to flip; each is kept.
+    """Retrain without the removal sets of test examples predicted to flip, and keep the results.
 
-    Raises as `engine.applications.verification.verify`, and a DataloupeError for one that is not
-    predicted to flip.
+    Raises as `engine.applications.verification.verify`, and a DataloupeError for a test example
+    that is not predicted to flip.
     """
     return verify_all(
         study,
@@ -317,13 +318,14 @@ def verify_brittle(
 
 
 def requests(study: StudyReader, supports: Supports, tests: Iterable[int]) -> list[Request]:
-    """The removal sets of predictions predicted to flip. Raises as `verify_brittle`."""
+    """The removal sets of test examples predicted to flip. Raises as `verify_brittle`."""
     found = []
     for test in tests:
         if not supports.size[test]:
             raise DataloupeError(
-                f"Test example {test} is not predicted to flip without at most {supports.at_most} "
-                "training examples, so there is no removal set to verify."
+                f"Test example {test} is not predicted to flip by removing at most "
+                f"{counted(supports.at_most, 'training example')}, so there is no removal set to "
+                "verify."
             )
         found.append(request_of(study, supports.removal(test).tolist(), [test]))
     return found
@@ -337,13 +339,13 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
     algorithm, method = check(study, request["algorithm"], request["method"], request["seeds"])
     tests = resolve_rows(study, "test", request["tests"]).tolist()
     if not tests:
-        raise DataloupeError("No predictions are named to verify.")
+        raise DataloupeError("Name at least one prediction to verify.")
     requests(study, find(study, algorithm, method, request["at_most"]), tests)
     return request | {"tests": tests, "algorithm": algorithm, "method": method}
 
 
 def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """A job of the queue: verify predictions by their removal sets.
+    """Run as a job of the queue: verify predictions by their removal sets.
 
     Args:
         parameters: From `check_job`.

@@ -1,7 +1,6 @@
-"""The brittle predictions as a table, and as files that other tools read.
+"""The brittle predictions as a table, and as files for other tools.
 
-One row a test example. `COLUMNS` names every column with its type; what is not known is missing,
-never a made-up value.
+One row per test example. `COLUMNS` lists every column with its type; unknown values are missing.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ from engine.study.tags import TagsAndNotes
 
 Format = Literal["csv", "json", "parquet"]
 Status = Literal["predicted", "verified", "refuted", "not within"]
-"""Predicted to flip; retrained, and most models flip; retrained, and most do not; not predicted to
-flip."""
+"""Predicted to flip; retrained, most models flip; retrained, most do not; not predicted to flip."""
 STATUSES: tuple[Status, ...] = ("predicted", "verified", "refuted", "not within")
 
 _TEXTS = pa.list_(pa.string())
@@ -43,26 +41,23 @@ COLUMNS = pa.schema(
         ("id", pa.string()),
         ("label", pa.string()),
         ("predicted", pa.string()),
-        ("other", pa.string()),  # the class that a flip goes to: the runner-up, or the true label
+        ("other", pa.string()),  # the class after a flip: the runner-up, or the true label
         ("correct", pa.bool_()),
         ("confidence", pa.float64()),
         ("margin", pa.float64()),
         ("logit_gap", pa.float64()),  # logit of the true label minus the largest other
         ("logit_gap_low", pa.float64()),  # 95 % interval over the checkpoints
         ("logit_gap_high", pa.float64()),
-        ("support", pa.int64()),  # training examples in the removal set; missing: not within K
+        ("support", pa.int64()),  # size of the removal set; missing: more than K
         ("removal_rows", pa.list_(pa.int64())),  # strongest first
         ("removal_ids", _TEXTS),
-        (
-            "logit_gap_after",
-            pa.float64(),
-        ),  # predicted without the removal set, with its 95 % interval
-        ("logit_gap_after_low", pa.float64()),
+        ("logit_gap_after", pa.float64()),  # predicted without the removal set
+        ("logit_gap_after_low", pa.float64()),  # 95 % interval
         ("logit_gap_after_high", pa.float64()),
         ("predicted_flip_rate", pa.float64()),
         ("status", pa.string()),
-        ("flip_rate", pa.float64()),  # share of retrained models that flip, with Wilson's 95 %
-        ("flip_rate_low", pa.float64()),
+        ("flip_rate", pa.float64()),  # share of retrained models that flip
+        ("flip_rate_low", pa.float64()),  # Wilson's 95 % interval
         ("flip_rate_high", pa.float64()),
         ("margin_change_predicted", pa.float64()),
         ("margin_change", pa.float64()),
@@ -86,11 +81,11 @@ def brittle_table(
     tags: dict[int, TagsAndNotes] | None = None,
     rows: np.ndarray | None = None,
 ) -> pa.Table:
-    """The table of the test examples `rows`, in that order; None: of all predicted to flip.
+    """The table of the test examples `rows`, in that order; None: all predicted to flip.
 
     Args:
-        verifications: Of the algorithm; each is matched with the prediction and exactly the
-            removal set that was retrained without.
+        verifications: Verifications of the algorithm. Each is matched by its test example and its
+            exact removal set.
     """
     rows = supports.ranked if rows is None else np.asarray(rows, np.int64)
     test, train = study.table("test"), study.table("train")
@@ -108,10 +103,10 @@ def brittle_table(
     known = within & (supports.checkpoints > 1)
     proofs = verified(supports, verifications)
     outcomes = [None if int(row) not in proofs else proofs[int(row)].of(int(row)) for row in rows]
-    standing = [(tags or {}).get(int(row), TagsAndNotes()) for row in rows]
+    tagged = [(tags or {}).get(int(row), TagsAndNotes()) for row in rows]
 
     def listed(values: Any, where: Any = True) -> list[Any]:
-        """Values as Python has them, None where they are not known."""
+        """Values as Python objects, None where they are not known."""
         keep = np.broadcast_to(where, len(rows))
         return [
             value if kept else None
@@ -159,22 +154,29 @@ def brittle_table(
         "data_issues": [
             [name for name, holds in (data_issues or {}).items() if holds[row]] for row in rows
         ],
-        "tags": [one.tags for one in standing],
-        "notes": [one.notes for one in standing],
+        "tags": [one.tags for one in tagged],
+        "notes": [one.notes for one in tagged],
     }
     return pa.table(columns, schema=COLUMNS)
 
 
 def status_of(flips: bool, flipped: bool | None) -> Status:
-    """In one word."""
+    """The status of a prediction.
+
+    Args:
+        flips: Whether it is predicted to flip.
+        flipped: Whether most retrained models flip; None if not verified.
+    """
     if not flips:
         return "not within"
     return "predicted" if flipped is None else "verified" if flipped else "refuted"
 
 
 def other_classes(study: StudyReader, supports: Supports) -> np.ndarray:
-    """The class that each prediction would flip to: the runner-up of a right one, the true label of
-    a wrong one; object `[n_test]`."""
+    """The class that each prediction would flip to, object `[n_test]`.
+
+    The runner-up for a correct prediction, the true label for a wrong one.
+    """
     classes = np.array(study.dataset.classes, dtype=object)
     labels = study.table("test")["label"].to_numpy(dtype=object)
     number = {name: place for place, name in enumerate(classes)}
@@ -192,18 +194,21 @@ def other_classes(study: StudyReader, supports: Supports) -> np.ndarray:
 
 
 def format_of(path: Path) -> Format:
-    """By the end of its name. Raises DataloupeError for another."""
+    """The format for a file name's ending. Raises DataloupeError for an unknown ending."""
     ends: dict[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
     if path.suffix not in ends:
-        raise DataloupeError(f"{path} ends with none of {', '.join(ends)}: which format is meant?")
+        raise DataloupeError(
+            f"{path}: unknown format. The file name must end with one of {', '.join(ends)}."
+        )
     return ends[path.suffix]
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """Write a file in the format that its name ends with; it is whole, or as it was.
+    """Write a file in the format of its ending, atomically.
 
     Raises:
-        DataloupeError: Another format, or the folder cannot be written. StoreError: Disk is full.
+        DataloupeError: Unknown format, or the folder is not writable.
+        StoreError: The disk is full.
     """
     content = as_bytes(table, format_of(path))
     with store.writing_to(path), store.atomic(path) as temporary:
@@ -211,10 +216,10 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def as_bytes(table: pa.Table, format: Format) -> bytes:
-    """The table as a file has it.
+    """The table as the content of a file.
 
-    CSV: UTF-8, lists joined by `;`, cells that a spreadsheet would take for a formula begin with an
-    apostrophe. JSON: one object a row. Parquet: the types of `COLUMNS`.
+    CSV: UTF-8, lists joined by `;`; cells that a spreadsheet would read as a formula begin with an
+    apostrophe. JSON: one object per row. Parquet: the types of `COLUMNS`.
     """
     if format == "csv":
         return as_csv(table).encode()
@@ -226,7 +231,7 @@ def as_bytes(table: pa.Table, format: Format) -> bytes:
 
 
 def as_csv(table: pa.Table) -> str:
-    """See `as_bytes`."""
+    """The table as CSV text; see `as_bytes`."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(table.column_names)

@@ -1,11 +1,11 @@
-"""Case studies: two learning algorithms whose difference is known, compared from start to end.
+"""Case studies: end-to-end comparisons of two learning algorithms with a known difference.
 
     study = open_case("shortcut", Path("case-shortcut"))
     study.build()
     run(study, "shortcut").planted
 
 Each is a shipped spec of two algorithms on the embedded pictures (`assets/specs/case-NAME.toml`)
-and a page of docs. What is found is kept in the study, so the page Compare shows it too.
+and a page of docs. The results are kept in the study, so the page Compare shows them too.
 """
 
 from __future__ import annotations
@@ -31,50 +31,50 @@ from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
 
 PICTURES = 300
-"""Test pictures that transformations are tried on."""
+"""Number of test pictures that transformations are tried on."""
 
 
 @dataclass(frozen=True)
 class CaseStudy:
-    """What is asked, beyond what the spec says.
+    """The hypothesis of a case study, and how to test it.
 
     Attributes:
-        question: For people, in one line.
-        options: Of transformations, where not the default.
-        planted: The column that says which examples carry what was planted; None: nothing was.
+        title: Shown to people, one line.
+        options: Options of transformations that differ from the default.
+        planted: The column that marks examples with the planted feature; None: nothing is planted.
     """
 
-    question: str
+    title: str
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     planted: str | None = None
 
 
 CASES: dict[str, CaseStudy] = {
     "augmentation": CaseStudy(
-        "What does a model learn otherwise when its training pictures are flipped and shifted?"
+        "What does a model learn differently when its training pictures are flipped and shifted?"
     ),
     "shortcut": CaseStudy(
-        "Half of the pullovers carry a patch, which one algorithm sees and the other does not. "
-        "Is it found?",
+        "Half of the pullovers have a patch that only one of the two algorithms can see. "
+        "Does the comparison find it?",
         {"patch": {"kind": "plain"}},
         CARRIES,
     ),
     "learning-rate": CaseStudy(
-        "What does a model learn otherwise when its learning rate is twenty times smaller?"
+        "What does a model learn differently when its learning rate is twenty times smaller?"
     ),
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case study found.
+    """The results of a case study.
 
     Attributes:
-        accuracy: Of both algorithms on the test pictures, by name.
-        comparison: As of `engine.applications.modeldiff.compare.read_comparison`.
-        tried: Transformations as JSON, those first that act most differently.
-        planted: Share of the examples that carry what was planted among the heaviest training
-            examples of each direction of B beside A; empty where nothing was planted.
+        accuracy: Test accuracy of both algorithms, by name.
+        comparison: See `engine.applications.modeldiff.comparison.read_comparison`.
+        tried: Transformations as JSON, largest difference in effect first.
+        planted: For each direction of B∖A, the share of examples with the planted feature among
+            the training examples with the largest weights; empty if nothing was planted.
     """
 
     accuracy: dict[str, float]
@@ -84,10 +84,10 @@ class Outcome:
 
 
 def open_case(name: str, root: Path) -> StudyReader:
-    """The study of a case, perhaps not built; made in `root` where there is none.
+    """The study of a case, perhaps not built yet; created in `root` if there is none.
 
     Raises:
-        SpecError: There is no such case study, or another study in that folder.
+        SpecError: There is no such case study, or the folder holds a different study.
     """
     if name not in CASES:
         raise SpecError(f"There is no case study {name!r}; there are {', '.join(CASES)}.")
@@ -96,7 +96,9 @@ def open_case(name: str, root: Path) -> StudyReader:
         return create_study(root, spec)
     study = StudyReader.open(root)
     if study.spec.name != tomllib.loads(spec)["name"]:
-        raise SpecError(f"{root} holds another study, {study.spec.name!r}; name another folder.")
+        raise SpecError(
+            f"{root} holds a different study, {study.spec.name!r}. Choose a different folder."
+        )
     return study
 
 
@@ -107,21 +109,21 @@ def run(
     workers: int | None = None,
     report: Report | None = None,
 ) -> Outcome:
-    """Compare the two algorithms of a case that is built, and try all transformations.
+    """Compare the two algorithms of a built case, and try all transformations.
 
     Args:
-        report: Told how far it is.
+        report: Called with the progress.
     """
     case, report = CASES[name], report or (lambda done, total, what: None)
     a, b = list(study.spec.algorithms)
     found = run_job(study, {"a": a, "b": b, "device": device, "workers": workers}, report)
     comparison = read_comparison(study, found["comparison"])
-    asked = {
+    request = {
         "comparison": comparison["id"],
         "options": {key: dict(options) for key, options in case.options.items()},
         "rows": _rows(study, case),
     }
-    tested = run_hypothesis(study, asked, report)["hypothesis"]
+    tested = run_hypothesis(study, request, report)["hypothesis"]
     kept = store.read_json(layout.hypothesis_file(study.root, comparison["id"], tested))
     return Outcome(
         {one: float(read_predictions(study, "test", one)["correct"].mean()) for one in (a, b)},
@@ -132,7 +134,7 @@ def run(
 
 
 def _rows(study: StudyReader, case: CaseStudy) -> list[int]:
-    """Test pictures that do not carry what was planted: the first of them."""
+    """The first test pictures without the planted feature."""
     rows = np.arange(study.dataset.n_test)
     if case.planted:
         rows = rows[~study.table("test")[case.planted].to_numpy(bool)]

@@ -1,8 +1,8 @@
-"""The planted shortcut of `dataloupe case-study shortcut`: a patch that tells one class apart.
+"""The planted shortcut of `dataloupe case-study shortcut`: a patch that identifies one class.
 
 Half of the embedded pictures of `CLASS`, training and test, get a small yellow patch in a corner.
-`covered_mlp` is the built-in MLP with that corner covered, so it cannot see what the MLP itself
-can: what the two do differently is known. assets/specs/case-shortcut.toml names both.
+`covered_mlp` is the built-in MLP with that corner covered, so it cannot see the patch and the MLP
+can: the difference between the two is known. assets/specs/case-shortcut.toml names both.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 CLASS = 2
-"""Pullovers, which are easily taken for coats and shirts."""
+"""Pullovers, which are easily confused with coats and shirts."""
 SIDE = 5
 COLOUR = (255, 220, 0)
 CARRIES = "patch"
-"""The column that says which pictures carry it."""
+"""The column that marks the pictures with the patch."""
 
 
 def pictures() -> datasets.DatasetDict:
-    """The embedded pictures in colour, some of `CLASS` with the patch, and which (`CARRIES`)."""
+    """The embedded pictures in color, some of `CLASS` with the patch; `CARRIES` marks them."""
     import datasets
 
     source = asset("fashion-mnist")
@@ -62,12 +62,12 @@ def _with_patch(content: bytes) -> bytes:
 
 
 def covered_mlp(encoding: dict[str, Any], n_classes: int, *, widths: list[int]) -> nn.Module:
-    """`mlp` that sees the patch's corner at the mean of all pictures.
+    """`mlp` with the patch's corner replaced by the mean of all pictures.
 
     Args:
-        encoding: With `shape`.
+        encoding: Has `shape`.
         n_classes: Number of logits.
-        widths: As of `mlp`.
+        widths: As for `mlp`.
     """
     import torch
     from torch import nn

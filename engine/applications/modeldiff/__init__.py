@@ -1,12 +1,12 @@
-"""ModelDiff (Shah, Park, Ilyas and Madry, 2023): what two learning algorithms do differently.
+"""ModelDiff (Shah, Park, Ilyas and Madry, 2023): differences between two learning algorithms.
 
 residuals        distinguishing directions in the space of training examples
-significance     which of them are more than chance in training
-account          what a direction is: training examples, test examples, both models on them
-transformations  changes of pictures to test a hypothesis with
-hypothesis       what a transformation does to the predictions of both
-compare          all of it for two algorithms of a study, kept with it
+significance     which of them exceed the chance of training
+account          description of a direction: its training and test examples, both models on them
+transformations  changes of pictures that test a hypothesis
+hypothesis       effect of a transformation on the predictions of both
+comparison       the whole comparison of two algorithms, kept in their study
 notes            names and notes that people give to directions
-report_file      all that was found, to take away
-job              the same as a job, an uploaded model's scores first
+report_file      the results as files to download
+job              the comparison as a job; computes an uploaded model's scores first
 """

@@ -1,4 +1,4 @@
-"""What a distinguishing direction is, in rows, shares and a sentence."""
+"""Describe a distinguishing direction: its examples, class shares, and a summary."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from engine.study.models import has_predictions, read_predictions
 from engine.study.reader import StudyReader
 
 SHOWN = 50
-"""Training rows of each sign, and the most test rows of the subpopulation."""
+"""Number of training rows of each sign, and largest size of the subpopulation of test rows."""
 _SHARE = 0.05
-"""Of the test examples that make the subpopulation, up to `SHOWN`."""
+"""Share of the test examples in the subpopulation, up to `SHOWN`."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class Account:
 
     Attributes:
         number: From 0, strongest first.
-        variance: Of the residuals along it.
-        own_variance, other_variance: Of both algorithms' attributions: shares of all.
-        stability: Median cosine with what resampled test examples give.
-        p: That chance in training gives as much; None where that is not known.
+        variance: Variance of the residuals along it.
+        own_variance, other_variance: Shares of the variance of both algorithms' attributions.
+        stability: Median cosine with the direction found on resampled test examples.
+        p: p-value of the direction under chance in training; None if not tested.
         positive, negative: Training rows with the largest weights of either sign.
         positive_weights, negative_weights: Their weights.
         positive_classes, negative_classes: Share of each class among them, largest first.
-        tests: Test rows that project furthest to either side: the subpopulation.
-        projections: How far; where it is above 0, the positive training rows support the test
-            example more under the one algorithm than under the other, and oppose it below.
+        tests: Test rows with the largest projections of either sign: the subpopulation.
+        projections: Their projections. If positive, the positive training rows support the test
+            example more under the one algorithm than under the other; if negative, they oppose it.
         test_classes: Share of each class among them.
-        own_accuracy, other_accuracy: Of both algorithms on them; None without predictions.
-        reading: All this in a sentence or two.
+        own_accuracy, other_accuracy: Accuracy of both algorithms on them; None without predictions.
+        reading: A summary in a sentence or two.
     """
 
     number: int
@@ -61,7 +61,7 @@ class Account:
 
     @property
     def significant(self) -> bool | None:
-        """Whether it is more than chance in training; None where that is not known."""
+        """Whether it is beyond chance in training; None if not tested."""
         return None if self.p is None else self.p < LEVEL
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,14 +76,14 @@ def accounts(
     other: str,
     names: tuple[str, str],
 ) -> list[Account]:
-    """Say what each direction is.
+    """Describe each direction.
 
     Args:
-        study: Whose examples they are.
-        found: Directions of `own` beside `other`.
-        p: Of each; NaN where it is not known.
+        study: The study of both algorithms.
+        found: Directions of `own`∖`other`.
+        p: p-value of each direction; NaN if not tested.
         own, other: The algorithms.
-        names: What to call them.
+        names: Their display names.
     """
     labels = {split: study.table(split)["label"].to_numpy() for split in ("train", "test")}  # type: ignore[arg-type]
     right = {
@@ -128,30 +128,30 @@ def _shares(labels: np.ndarray) -> dict[str, float]:
 
 
 def _reading(about: dict[str, Any], own: str, other: str) -> str:
-    """The numbers in words; nothing that is not among them."""
+    """The numbers as text, with nothing added."""
     tests, trains, against = (
         _main(about[f"{which}_classes"]) for which in ("test", "positive", "negative")
     )
     if about["own_variance"] > about["other_variance"]:
-        less = f"{other} less so"
+        contrast = f"{other} less so"
     else:
-        less = f"but {other} no less, in another way"
-    difference = f"{own} relies on {trains} against {against}, {less}"
-    said = (
-        f"On {tests}, {difference}: the direction has "
+        contrast = f"but {other} as much, in a different way"
+    difference = f"{own} relies on {trains} against {against}, {contrast}"
+    text = (
+        f"On {tests}, {difference}: the direction explains "
         f"{about['own_variance']:.1%} of the variance of {own}'s attributions and "
         f"{about['other_variance']:.1%} of {other}'s."
     )
     if about["own_accuracy"] is not None and about["other_accuracy"] is not None:
-        said += (
-            f" There {own} is right on {about['own_accuracy']:.0%} and {other} on "
-            f"{about['other_accuracy']:.0%}."
+        text += (
+            f" On these test examples, {own} is correct on {about['own_accuracy']:.0%} and {other} "
+            f"on {about['other_accuracy']:.0%}."
         )
     if about["p"] is None:
-        return said + " Whether it is more than chance in training is not known."
+        return text + " Its significance was not tested."
     if about["p"] >= LEVEL:
-        return said + " It is no more than chance in training gives."
-    return said + f" It is more than chance in training gives (p = {about['p']:.2g})."
+        return text + " It is not beyond chance in training."
+    return text + f" It is beyond chance in training (p = {about['p']:.2g})."
 
 
 def _main(shares: dict[str, float]) -> str:
@@ -159,6 +159,6 @@ def _main(shares: dict[str, float]) -> str:
         return "no example"
     name, share = next(iter(shares.items()))
     if share >= 0.5:
-        return f"examples of {name} ({share:.0%} of those that weigh most)"
+        return f"examples of {name} ({share:.0%} of the strongest)"
     others = list(shares)[:3]
     return f"examples of several classes ({', '.join(others)})"

@@ -1,4 +1,4 @@
-"""Compare two learning algorithms of a study, and keep what was found with it."""
+"""Compare two learning algorithms of a study, and keep the results in it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from engine import store
 from engine.applications.modeldiff.account import accounts
 from engine.applications.modeldiff.halves import (
+    DEPENDS_ON,
     NEEDED,
-    RESTS_ON,
     Halved,
     runs_of,
     scores_of,
@@ -34,20 +34,20 @@ from engine.study.score_matrices import read_score_matrix
 from engine.study.uploads import ENOUGH
 
 CODE = 2
-"""Raised whenever the same scores would be compared differently."""
+"""Increment when the same scores would give a different comparison."""
 _NULL_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two algorithms, and which of its scores are looked at."""
+    """One of the two algorithms, and the method of its scores."""
 
     algorithm: str
     method: str
     name: str
-    """What to call it."""
+    """Display name of the algorithm."""
     method_title: str
-    """What to call the method."""
+    """Display name of the method."""
     checkpoints: int
 
 
@@ -66,7 +66,7 @@ def side(study: StudyReader, algorithm: str, method: str | None = None) -> Side:
 
 
 def comparison_id(study: StudyReader, a: Side, b: Side, k: int) -> str:
-    """The same for the same scores, whenever they are compared."""
+    """An id that depends only on the compared scores and `k`."""
     sides = [
         [s.algorithm, s.method, method_fingerprint(study, s.algorithm, s.method)] for s in (a, b)
     ]
@@ -74,14 +74,16 @@ def comparison_id(study: StudyReader, a: Side, b: Side, k: int) -> str:
 
 
 def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | None = None) -> str:
-    """Find the k strongest distinguishing directions both ways; return the comparison's id.
+    """Find the k strongest distinguishing directions of A∖B and B∖A; return the comparison's id.
 
     Args:
         report: Called with (done, total, what is being done).
     """
     report = report or (lambda done, total, what: None)
     if a.algorithm == b.algorithm and a.method == b.method:
-        raise DataloupeError(f"{a.algorithm} cannot be compared with itself; take another.")
+        raise DataloupeError(
+            f"{a.algorithm} cannot be compared with itself. Choose a different algorithm."
+        )
     comparison = comparison_id(study, a, b, k)
     if layout.comparison_file(study.root, comparison).exists():
         return comparison
@@ -89,8 +91,8 @@ def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | N
     halved, runs = _halved(study, a, b)
     total = 2 + len(halved)
     report(0, total, "Comparing attributions")
-    a_beside_b = residuals(scores_a, scores_b)
-    found_a = directions(a_beside_b, k, study.spec.seed)
+    a_minus_b = residuals(scores_a, scores_b)
+    found_a = directions(a_minus_b, k, study.spec.seed)
     report(1, total, "Comparing attributions")
     found_b = directions(residuals(scores_b, scores_a), k, study.spec.seed)
     nulls: dict[str, dict[str, list[float]]] = {"a": {}, "b": {}}
@@ -120,9 +122,9 @@ def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | N
         "b": vars(b),
         "k": k,
         "level": LEVEL,
-        "alignment": a_beside_b.alignment,
+        "alignment": a_minus_b.alignment,
         "null": nulls,
-        "significance": _how_judged(nulls, a, b),
+        "significance": _how_tested(nulls, a, b),
         "indicative": fewest < ENOUGH,
         "wanted": max(0, ENOUGH - fewest),
         "directions": {key: [one.to_dict() for one in found] for key, found in described.items()},
@@ -134,15 +136,17 @@ def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | N
 
 
 def read_comparison(study: StudyReader, comparison: str) -> dict[str, Any]:
-    """What `compare` wrote. Raises StoreError where there is none."""
+    """The content that `compare` wrote. Raises StoreError if there is none."""
     if not re.fullmatch("[0-9a-f]{16}", comparison):
         raise StoreError(f"{study.root} has no comparison {comparison!r}.")
     return store.read_json(layout.comparison_file(study.root, comparison))
 
 
 def _halved(study: StudyReader, a: Side, b: Side) -> tuple[list[Halved], dict[str, RunBank | None]]:
-    """Ways to split each of the two, none where they are not compared by one method; and the runs
-    of either, read once for all of them."""
+    """Ways to split each of the two algorithms, and the runs of each, read once.
+
+    None if the two are compared by different methods.
+    """
     if a.method != b.method:
         return [], {}
     both = (a.algorithm, b.algorithm)
@@ -156,7 +160,7 @@ def _largest(found: Residuals, k: int, seed: int) -> float:
 
 
 def _p(found: Directions, nulls: dict[str, list[float]]) -> np.ndarray:
-    """A direction must be beyond what chance gives in either algorithm: the larger p counts."""
+    """The larger p of both algorithms: a direction must exceed the chance of either."""
     judged = [
         p_values(found.distinguishing, null)
         for null in (Null(tuple(values)) for values in nulls.values())
@@ -168,17 +172,17 @@ def _p(found: Directions, nulls: dict[str, list[float]]) -> np.ndarray:
     return worst
 
 
-def _how_judged(nulls: dict[str, dict[str, list[float]]], a: Side, b: Side) -> str:
-    """One sentence on what significance rests on."""
+def _how_tested(nulls: dict[str, dict[str, list[float]]], a: Side, b: Side) -> str:
+    """One sentence on how significance was tested."""
     known = [one.name for one in (a, b) if Null(tuple(nulls["a"].get(one.algorithm, ()))).known]
-    rests_on = RESTS_ON.get(a.method)
+    depends_on = DEPENDS_ON.get(a.method)
     if known:
         return (
-            f"Judged by comparing {rests_on} of {' and of '.join(known)} among themselves; "
+            f"Tested against splits of the {depends_on} of {' and of '.join(known)}; "
             f"corrected for all directions of both sides, level {LEVEL:g}."
         )
     if a.method != b.method:
-        return "Not judged: two methods differ of themselves, whatever the algorithms do."
-    if rests_on is None:
-        return "Not judged: of scores made elsewhere it is not known what chance would give."
-    return f"Not judged: at least one algorithm needs {NEEDED[a.method]} or more."
+        return "Not tested: two methods differ even for the same algorithm."
+    if depends_on is None:
+        return "Not tested: for imported scores, the effect of chance is unknown."
+    return f"Not tested: at least one algorithm needs {NEEDED[a.method]} or more."

@@ -1,9 +1,9 @@
-"""An algorithm split in two: its scores by a part of its checkpoints, of its subset runs, or both.
+"""Split an algorithm in two: scores from a part of its checkpoints, its subset runs, or both.
 
-The two halves are compared (`engine.applications.modeldiff.comparison`) to see how different two
-equal algorithms look by chance in training. They differ in what the method's scores depend on:
-TRAK on checkpoints, a datamodel on subset runs, the hybrid on both, because a half that kept all of
-either would be too similar to the other.
+`engine.applications.modeldiff.comparison` compares the two halves to measure the differences that
+come from chance in training. The halves differ in everything that the method's scores depend on:
+checkpoints for TRAK, subset runs for a datamodel, both for the hybrid. Halves that shared either
+would be too similar.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ from engine.store.spec import PARTS
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
 
-RESTS_ON = {
+DEPENDS_ON = {
     TRAK: "checkpoints",
     DATAMODEL: "subset runs",
     HYBRID: "checkpoints and subset runs",
 }
-"""What the scores of each method of ours can be split by."""
+"""What the scores of each built-in method depend on, and can be split by."""
 NEEDED = {
     TRAK: "three checkpoints",
     DATAMODEL: f"{2 * FEWEST_MASKS * len(PARTS)} masks of subset runs",
     HYBRID: f"three checkpoints and {2 * FEWEST_MASKS * len(PARTS)} masks of subset runs",
 }
-"""How much of it, at least."""
+"""The least that a split needs, by method."""
 
 
 Splits = list[tuple[tuple[int, ...], tuple[int, ...]]]
-"""Pairs of parts, of checkpoints or of rows of masks."""
+"""Pairs of parts: numbers of checkpoints, or rows of masks."""
 
 
 @dataclass(frozen=True)
 class Half:
-    """A part of what an algorithm's scores rest on.
+    """The checkpoints and masks of one half of a split.
 
     Attributes:
-        checkpoints: Their numbers.
+        checkpoints: Numbers of the checkpoints.
         masks: Rows of the bank's fit and validation masks.
     """
 
@@ -68,11 +68,11 @@ class Half:
 
 @dataclass(frozen=True)
 class Halved:
-    """A way to split an algorithm in two, as lopsided as two algorithms that are compared.
+    """A split of one algorithm, in the proportions of the two algorithms compared.
 
     Attributes:
-        like_a: As much as the scores of A rest on, as far as there is enough to split.
-        like_b: The rest, which stands for B.
+        like_a: Stands for A: as many checkpoints and masks as A has, if there are enough.
+        like_b: Stands for B: the rest.
     """
 
     algorithm: str
@@ -81,7 +81,7 @@ class Halved:
 
 
 def runs_of(study: StudyReader, algorithm: str, method: str) -> RunBank | None:
-    """The runs that an algorithm's scores were fitted to; None where they rest on none."""
+    """The runs that an algorithm's scores were fitted to; None if the method needs no runs."""
     if method not in (DATAMODEL, HYBRID):
         return None
     return read_bank(study, algorithm, train=False).part("fit", "validation")
@@ -95,15 +95,15 @@ def ways_to_halve(
     method: str,
     runs: Mapping[str, RunBank | None],
 ) -> list[Halved]:
-    """How to split an algorithm, A or B itself, where both are compared by one method.
+    """Ways to split A or B itself, if both are compared by one method.
 
     Args:
-        runs: What `runs_of` gives, of A and of B.
+        runs: The results of `runs_of` for A and for B.
 
     Returns:
-        At most `MOST_SPLITS`; none where there is too little to split, or the method is not ours.
+        At most `MOST_SPLITS`; none if there is too little to split, or the method is imported.
     """
-    if method not in RESTS_ON:
+    if method not in DEPENDS_ON:
         return []
     nothing: Splits = [((), ())] * MOST_SPLITS
     checkpoints = masks = nothing
@@ -126,17 +126,19 @@ def ways_to_halve(
 
 
 def _larger_for_larger(splits: Splits, count_a: int, count_b: int) -> Splits:
-    """Splits whose larger part comes first, so that it stands for what rests on more."""
+    """Splits in which the larger part stands for the algorithm that has more."""
     return splits if count_a >= count_b else [(rest, larger) for larger, rest in splits]
 
 
 def scores_of(
     study: StudyReader, algorithm: str, method: str, half: Half, runs: RunBank | None
 ) -> MeanScores | Scores:
-    """The algorithm's scores by this method, of this half alone; settings stay as chosen by all.
+    """The algorithm's scores by this method, from this half only.
+
+    Settings stay as chosen with all the data.
 
     Args:
-        runs: What `runs_of` gives.
+        runs: The result of `runs_of`.
     """
     if runs is None:
         return scores_of_checkpoints(study, algorithm, half.checkpoints)
@@ -168,14 +170,14 @@ def _hybrid(study: StudyReader, algorithm: str, half: Half, runs: RunBank) -> Sc
     threshold = store.read_tensors(layout.weighting_file(study.root, algorithm)).get("threshold")
 
     def trak(tests: np.ndarray) -> torch.Tensor:
-        """The prior, soft-thresholded as the study's own TRAK is."""
+        """The prior, soft-thresholded like the study's own TRAK."""
         own = None if threshold is None else threshold[tests]
         return torch.from_numpy(DenseScores([mean.rows(tests)], own).rows(np.arange(len(tests))))
 
     shape = study.dataset.n_test, study.dataset.n_train
     spread = evenly_spread(shape[0], MOST_FOR_UNITS)
     units = hybrid.output_units(trak(spread), masks, outputs[:, spread], settings.ridge)
-    # A file without a name: dense, perhaps larger than memory, and gone with its last reader.
+    # The dense matrix may exceed memory. A nameless file is deleted with its last reader.
     with tempfile.TemporaryFile(dir=study.root) as file:
         weights = np.memmap(file, np.float32, "w+", shape=shape)
     for tests in np.array_split(np.arange(shape[0]), -(-shape[0] // ROWS_PER_SHARD)):

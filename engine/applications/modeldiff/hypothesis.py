@@ -1,9 +1,9 @@
-"""Test a hypothesis: what a transformation does to the predictions of both algorithms.
+"""Test a hypothesis: the effect of a transformation on the predictions of both algorithms.
 
-ATE of an algorithm: the mean change, over test pictures and checkpoints, of the true label's
+The ATE of an algorithm is the mean change, over test pictures and checkpoints, of the true label's
 probability and of the margin when the pictures are transformed. Intervals are bootstrapped over
-pictures and checkpoints together. The functions that run models (`measure`, `try_all`) run in a
-worker with torch.
+pictures and checkpoints together. The functions that run models (`measure`, `try_all`) need torch
+and run in a worker.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Effect:
-    """What a transformation of one intensity does.
+    """The effect of a transformation at one intensity.
 
     Attributes:
-        a, b: ATE of either algorithm with its 95 % interval, by output: `probability` of the true
+        a, b: ATE of each algorithm with its 95 % interval, by output: `probability` of the true
             label, and `margin`.
-        difference: ATE of A less that of B.
-        p: Two-sided, that the difference is none, by output.
+        difference: ATE of A minus that of B.
+        p: Two-sided p-value of no difference, by output.
     """
 
     intensity: float
@@ -52,14 +52,15 @@ class Tested:
     """A transformation at several intensities.
 
     Attributes:
-        name: Of the transformation.
-        options: Those that are not the default.
-        pictures: How many test pictures it was measured on.
-        checkpoints: Of A and of B.
-        adjusted: By intensity, p of the probabilities' difference after Holm's correction over
-            everything that was tried together.
-        strength: By how much at least it acts differently: the end nearest to 0 of the interval of
-            the difference in ATE on p_y, at the intensity where that is largest; 0 if all hold 0.
+        name: Name of the transformation.
+        options: Options that differ from the default.
+        pictures: Number of test pictures it was measured on.
+        checkpoints: Number of checkpoints of A and of B.
+        adjusted: By intensity, p-value of the probabilities' difference after Holm's correction
+            over everything that was tried together.
+        strength: Smallest difference between A and B that the data support: the end nearest to 0 of
+            the interval of the difference in ATE on p_y, at the intensity where that is largest; 0
+            if all intervals contain 0.
     """
 
     name: str
@@ -83,7 +84,7 @@ def measure(
     intensities: Sequence[float] = INTENSITIES,
     rows: Sequence[int] | None = None,
 ) -> Tested:
-    """What one transformation does to both algorithms' predictions of some test pictures.
+    """Measure the effect of one transformation on both algorithms' predictions.
 
     Args:
         rows: Test rows; None: all.
@@ -102,12 +103,14 @@ def try_all(
     report: Report | None = None,
     names: Sequence[str] | None = None,
 ) -> list[Tested]:
-    """Every built-in, those first that act most differently on A and B, corrected by Holm.
+    """Measure every built-in transformation, largest difference between A and B first.
+
+    p-values are adjusted by Holm's correction.
 
     Args:
-        options: By name of the transformation, where not the default.
+        options: Options that differ from the default, by name of the transformation.
         report: Called with (done, total, what).
-        names: Only these.
+        names: Only these transformations; None: all that apply.
     """
     names = names or applicable(study.dataset.encoding.get("shape", [1])[0])
     tried = {name: dict((options or {}).get(name, {})) for name in names}
@@ -116,7 +119,7 @@ def try_all(
 
 
 def _silent(done: int, total: int, what: str) -> None:
-    """Nobody is told."""
+    """Report nothing."""
 
 
 def _test(
@@ -131,10 +134,10 @@ def _test(
     from engine.build.models import load_checkpoint
 
     if study.dataset.display != "image":
-        raise DataloupeError("Transformations are of pictures, and this study has none.")
+        raise DataloupeError("Transformations need pictures, and this study has none.")
     chosen = np.arange(study.dataset.n_test) if rows is None else np.asarray(rows)
     if not len(chosen) or len(intensities) < 1:
-        raise DataloupeError("A hypothesis is tested on at least one picture and one intensity.")
+        raise DataloupeError("A hypothesis needs at least one picture and one intensity.")
     arrays = {n: np.asarray(v[chosen]) for n, v in read_stacked_arrays(study, "test").items()}
     models = {
         algorithm: [
@@ -178,7 +181,7 @@ def _test(
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that JSON can hold; of a texture, that there is one."""
+    """Options as JSON can hold them; a texture becomes the text `yours`."""
     return {k: "yours" if isinstance(v, np.ndarray) else v for k, v in options.items()}
 
 
@@ -198,7 +201,7 @@ def _outputs(
 def _effect(
     intensity: float, a: dict[str, np.ndarray], b: dict[str, np.ndarray]
 ) -> tuple[Effect, float]:
-    """Bootstrap over pictures (the same for both) and checkpoints (of each its own).
+    """Bootstrap over pictures (the same draws for both) and checkpoints (separate draws).
 
     Args:
         a, b: Changes by output, `[checkpoints, n]`.
@@ -224,8 +227,8 @@ def _effect(
         error = max(float((drawn_a - drawn_b).std()), 1e-12)
         z = (ate_a - ate_b) / error
         p[output] = _two_sided(z)
-    surely = found["difference"]["probability"]
-    strength = max(0.0, surely.low, -surely.high)
+    difference = found["difference"]["probability"]
+    strength = max(0.0, difference.low, -difference.high)
     return Effect(intensity, found["a"], found["b"], found["difference"], p), strength
 
 
@@ -235,5 +238,5 @@ def _measured(mean: float, draws: np.ndarray) -> Measured:
 
 
 def _two_sided(z: float) -> float:
-    """P(|Z| ≥ |z|) of a normal Z: the bootstrap's standard error is what z is in."""
+    """P(|Z| ≥ |z|) of a normal Z; z is in units of the bootstrap's standard error."""
     return math.erfc(abs(z) / math.sqrt(2))

@@ -1,8 +1,8 @@
-"""Comparing, and testing a hypothesis, as jobs of the queue. A comparison first computes what an
-uploaded algorithm lacks.
+"""Jobs of the queue that compare algorithms and test hypotheses.
 
-An upload is an algorithm with its own weights, so the stages of a build make its outputs,
-predictions, scores and ranking, in the same files as any algorithm's.
+A comparison first computes the missing results of an uploaded algorithm. An upload is an algorithm
+with its own weights, so the stages of a build make its outputs, predictions, scores and ranking, in
+the same files as for any algorithm.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _STAGES: dict[str, tuple[str, Callable[[Run, str], None]]] = {
 
 
 def check_job(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of `run_job`, complete.
+    """Complete parameters of `run_job`.
 
     Raises:
-        DataloupeError: There is no such algorithm, it has no scores, or they cannot be compared.
+        DataloupeError: There is no such algorithm, it has no scores, or the two cannot be compared.
     """
     found: dict[str, Any] = {"directions": 5, "device": "auto", "workers": None}
     found |= {key: value for key, value in parameters.items() if value is not None}
@@ -51,16 +51,18 @@ def check_job(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
         if found[key] not in study.uploads:
             found[f"method_{key}"] = side(study, found[key], found.get(f"method_{key}")).method
     if found["a"] == found["b"] and found.get("method_a") == found.get("method_b"):
-        raise DataloupeError(f"{found['a']} cannot be compared with itself; take another.")
+        raise DataloupeError(
+            f"{found['a']} cannot be compared with itself. Choose a different algorithm."
+        )
     return found
 
 
 def run_job(study: StudyReader, parameters: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Compare two algorithms; compute first what an uploaded one lacks.
+    """Compare two algorithms, after computing the missing results of uploaded ones.
 
     Args:
         parameters: `a` and `b`, names of algorithms or ids of uploads; optionally `method_a`,
-            `method_b`, `directions` (how many each way), `device` and `workers`.
+            `method_b`, `directions` (number for each side), `device` and `workers`.
         report: Called with (done, total, what is being done).
 
     Returns:
@@ -71,15 +73,15 @@ def run_job(study: StudyReader, parameters: dict[str, Any], report: Report) -> d
     """
     a, b = resolve_algorithm(study, parameters["a"]), resolve_algorithm(study, parameters["b"])
     device, workers = parameters.get("device"), parameters.get("workers")
-    with _unless_deleted(study, (a, b), report) as told:
+    with _unless_deleted(study, (a, b), report) as checked_report:
         for algorithm in (a, b):
             if algorithm in study.uploads:
-                compute(study, algorithm, told, device, workers)
+                compute(study, algorithm, checked_report, device, workers)
         sides = (
             side(study, a, parameters.get("method_a")),
             side(study, b, parameters.get("method_b")),
         )
-        found = compare(study, *sides, parameters.get("directions") or 5, told)
+        found = compare(study, *sides, parameters.get("directions") or 5, checked_report)
     return {"comparison": found}
 
 
@@ -87,27 +89,27 @@ def run_job(study: StudyReader, parameters: dict[str, Any], report: Report) -> d
 def _unless_deleted(
     study: StudyReader, algorithms: Sequence[str], report: Report, *made: Path
 ) -> Iterator[Report]:
-    """Work on algorithms some of which are uploads, which anybody can delete meanwhile.
+    """Stop work on uploads as soon as one of them is deleted, which anybody can do meanwhile.
 
-    Gives a `report` that ends the work as soon as one is gone. Then nothing that was computed of it
-    stays, nor `made`.
+    Yields a `report` that raises if an upload is gone. Then all its results and the files `made`
+    are removed.
 
     Raises:
-        UploadError: One was deleted.
+        UploadError: An upload was deleted.
     """
     names = {one: study.uploads[one].name for one in algorithms if one in study.uploads}
 
     def gone() -> list[str]:
         return [upload for upload in names if not layout.upload_file(study.root, upload).exists()]
 
-    def told(done: int, total: int, what: str) -> None:
+    def checked_report(done: int, total: int, what: str) -> None:
         if gone():
             raise _deleted(names[gone()[0]])
         report(done, total, what)
 
     try:
-        yield told
-    except Exception as error:  # whatever it is that a file is missing for
+        yield checked_report
+    except Exception as error:  # a missing file can fail anywhere
         if gone():
             raise _deleted(names[gone()[0]]) from error
         raise
@@ -121,7 +123,7 @@ def _unless_deleted(
 
 
 def _deleted(name: str) -> UploadError:
-    return UploadError(f"“{name}” was deleted meanwhile, so nothing of this is kept.")
+    return UploadError(f"“{name}” was deleted meanwhile, so no results are kept.")
 
 
 def compute(
@@ -131,20 +133,20 @@ def compute(
     device: str | None = None,
     workers: int | None = None,
 ) -> None:
-    """Make what is missing of an upload's predictions and scores."""
+    """Compute the missing predictions and scores of an upload."""
     device = pick_device(device or "auto")
     workers = default_workers(device) if workers is None else workers
     with writing(study):
         for what, stage in _STAGES.values():
 
-            def say(progress: Progress, what: str = what) -> None:
+            def on_progress(progress: Progress, what: str = what) -> None:
                 report(progress.done, progress.total, what)
 
-            stage(Run(study, device, workers, say), upload)
+            stage(Run(study, device, workers, on_progress), upload)
 
 
 def check_hypothesis(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of `run_hypothesis`, complete. Raises DataloupeError where they cannot be."""
+    """Complete parameters of `run_hypothesis`. Raises DataloupeError if they are invalid."""
     read_comparison(study, parameters["comparison"])
     found: dict[str, Any] = {
         "names": None,
@@ -156,22 +158,22 @@ def check_hypothesis(study: StudyReader, parameters: dict[str, Any]) -> dict[str
     for name in found["names"] or []:
         if name not in TRANSFORMATIONS:
             known = ", ".join(TRANSFORMATIONS)
-            raise DataloupeError(f"There is no transformation {name!r}; take one of {known}.")
+            raise DataloupeError(f"There is no transformation {name!r}; choose one of {known}.")
     return found
 
 
 def run_hypothesis(
     study: StudyReader, parameters: dict[str, Any], report: Report
 ) -> dict[str, Any]:
-    """Transform test pictures and keep what that does to both algorithms, with the comparison.
+    """Transform test pictures and keep the effects on both algorithms, with the comparison.
 
     Args:
         parameters: `comparison`, its id; `names` of transformations (None: all that apply); their
-            `options` by name, a `texture` being a picture file in base 64; `intensities`; test
-            `rows` (None: all).
+            `options` by name, with `texture` a picture file in base64; `intensities`; test `rows`
+            (None: all).
 
     Returns:
-        `hypothesis`, its name, for `study.hypothesis_file(comparison, name)`.
+        `hypothesis`, its name, for `layout.hypothesis_file`.
     """
     parameters = check_hypothesis(study, parameters)
     name = store.fingerprint_of("hypothesis", parameters)
@@ -185,7 +187,7 @@ def run_hypothesis(
         picture = base64.b64decode(content)
         options["texture"]["texture"] = texture_of(picture, (channels, height, width))
     a, b = (about[key]["algorithm"] for key in ("a", "b"))
-    with _unless_deleted(study, (a, b), report, path) as told:
+    with _unless_deleted(study, (a, b), report, path) as checked_report:
         tested = try_all(
             study,
             a,
@@ -193,7 +195,7 @@ def run_hypothesis(
             parameters["intensities"],
             parameters["rows"],
             options,
-            told,
+            checked_report,
             parameters["names"],
         )
         content = {

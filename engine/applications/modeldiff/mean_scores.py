@@ -1,4 +1,4 @@
-"""Scores by some of an algorithm's checkpoints: a mean of parts, times a weight of each column."""
+"""Scores from some of an algorithm's checkpoints: a mean of parts, times a weight per column."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
 
 MOST_BYTES = 2**29
-"""Means of whole matrices are held in memory up to here."""
+"""Largest mean matrix that is held in memory."""
 
 
 @dataclass(frozen=True)
 class MeanScores:
-    """mean(parts) ⊙ weights: what ModelDiff needs of `Scores`, and no more.
+    """mean(parts) ⊙ weights, with only the part of `Scores` that ModelDiff needs.
 
     Attributes:
         parts: Scores of single checkpoints, before the out-to-loss gradient.
@@ -55,7 +55,7 @@ class MeanScores:
 def scores_of_checkpoints(
     study: StudyReader, algorithm: str, checkpoints: Sequence[int]
 ) -> MeanScores | DenseScores:
-    """TRAK by these checkpoints alone, weighted as the scores of all of them are."""
+    """TRAK scores from these checkpoints only, with the out-to-loss weights of all of them."""
     weights = np.array(
         store.read_tensors(layout.weighting_file(study.root, algorithm))["out_to_loss"]
     )

@@ -1,8 +1,7 @@
-"""Names and notes that people give to directions. Each is a file beside its comparison, written
-whole or not at all.
+"""Names and notes that people give to directions: one file each, next to its comparison.
 
-    keep_note(study, comparison, "a", 0, "The patch", "Only pullovers have it.")
-    notes(study, comparison)["a", 0].name
+keep_note(study, comparison, "a", 0, "The patch", "Only pullovers have it.")
+notes(study, comparison)["a", 0].name
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ LONGEST_NOTE = 2000
 
 @dataclass(frozen=True)
 class Note:
-    """What somebody says of a direction. Text to show, escaped."""
+    """A name and a note for a direction. Untrusted text: escape it when shown."""
 
     name: str
     note: str
@@ -33,14 +32,15 @@ class Note:
 def keep_note(
     study: StudyReader, comparison: str, key: str, number: int, name: str, note: str
 ) -> None:
-    """Name and note a direction; both empty: forget what was said of it.
+    """Set the name and note of a direction; both empty: delete them.
 
     Args:
         key: `a` for A∖B, `b` for B∖A.
-        number: Of the direction, from 0.
+        number: Number of the direction, from 0.
 
     Raises:
-        DataloupeError: There is no such direction, it is too long, or the folder is not writable.
+        DataloupeError: There is no such direction, a text is too long, or the folder is not
+            writable.
     """
     about = read_comparison(study, comparison)
     if not 0 <= number < len(about["directions"].get(key, [])):
@@ -58,7 +58,7 @@ def keep_note(
 
 
 def notes(study: StudyReader, comparison: str) -> dict[tuple[str, int], Note]:
-    """By (side, number). What is broken is left out: `doctor` names it."""
+    """Notes by (side, number). Broken files are skipped; `doctor` lists them."""
     found = {}
     for path in layout.direction_note_files(study.root, comparison):
         place = path.name.split(".")[1]

@@ -1,8 +1,7 @@
-"""All that was found by comparing two algorithms, to take away: a page that needs no server, the
-numbers as JSON, the directions' examples as CSV.
+"""Reports of a comparison: a self-contained HTML page, the numbers as JSON, the examples as CSV.
 
-Names, notes and labels are other people's text: everything is escaped, and a cell that a
-spreadsheet would take for a formula is not one.
+Names, notes and labels are untrusted: everything is escaped, and no cell can be read as a formula
+by a spreadsheet.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from engine.data.assets import asset
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.layout import Split
-from engine.store.text import harmless
+from engine.store.text import counted, harmless
 from engine.study.reader import StudyReader
 
 SHOWN = 12
-"""Examples of each kind, for each direction."""
+"""Number of examples of each kind, for each direction."""
 LONGEST_TEXT = 240
-"""Characters of a text."""
+"""Most characters shown of a text."""
 TRAIN: Split = "train"
 TEST: Split = "test"
 
@@ -44,8 +43,8 @@ class ShownExample:
     """An example as the page shows it.
 
     Attributes:
-        text: Its text; None where it is a picture.
-        picture: PNG in base64; empty where it is a text.
+        text: Its text; None for a picture.
+        picture: PNG in base64; empty for a text.
     """
 
     label: str
@@ -57,12 +56,12 @@ Show = Callable[[Split, Sequence[int]], list[ShownExample]]
 
 
 def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
-    """Everything that is kept of a comparison, as JSON can hold it."""
+    """Everything that is kept of a comparison, ready for JSON."""
     about = read_comparison(study, comparison)
-    said = notes(study, comparison)
+    all_notes = notes(study, comparison)
     for key, found in about["directions"].items():
         for one in found:
-            note = said.get((key, one["number"]))
+            note = all_notes.get((key, one["number"]))
             one |= {"name": note.name if note else "", "note": note.note if note else ""}
     uploads = study.uploads
     return {
@@ -85,7 +84,7 @@ def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
 
 
 def as_csv(study: StudyReader, comparison: str) -> str:
-    """A row for each example of each direction: what it is, its weight or projection."""
+    """One row per example of each direction, with its weight or projection."""
     about = read_comparison(study, comparison)
     tables = {split: study.table(split) for split in (TRAIN, TEST)}
     file = io.StringIO()
@@ -102,16 +101,16 @@ def as_csv(study: StudyReader, comparison: str) -> str:
             ):
                 for row, value in zip(rows, values, strict=True):
                     example = tables[split].iloc[row]
-                    words = [harmless(about[key]["name"]), one["number"] + 1, judged, split, row]
-                    words += [harmless(str(example["id"])), harmless(str(example["label"])), value]
-                    writer.writerow(words)
+                    cells = [harmless(about[key]["name"]), one["number"] + 1, judged, split, row]
+                    cells += [harmless(str(example["id"])), harmless(str(example["label"])), value]
+                    writer.writerow(cells)
     return file.getvalue()
 
 
 def as_html(study: StudyReader, comparison: str) -> str:
-    """One page that holds its pictures itself; its text lies in assets/reports."""
+    """One page that contains its pictures; its template is in assets/reports."""
     everything = as_dict(study, comparison)
-    about, made = everything["comparison"], everything["provenance"]
+    about, provenance = everything["comparison"], everything["provenance"]
     names = {key: str(about[key]["name"]) for key in ("a", "b")}
     show = _examples(study)
     sides = [
@@ -129,21 +128,21 @@ def as_html(study: StudyReader, comparison: str) -> str:
         .get_template("comparison.html")
         .render(
             **names,
-            study=made["study"],
+            study=provenance["study"],
             about=about,
             attributed_by=attributed_by(about),
             sides=sides,
             hypotheses=[
                 {"when": one["when"], "rows": _effects(one)} for one in everything["hypotheses"]
             ],
-            provenance=_provenance(made, names),
+            provenance=_provenance(provenance, names),
         )
     )
 
 
 @cache
 def _templates() -> Environment:
-    """Pages of assets/reports. Whatever they are filled with is escaped."""
+    """Templates of assets/reports. All values are escaped."""
     return Environment(
         loader=FileSystemLoader(asset("reports")),
         autoescape=True,
@@ -153,15 +152,15 @@ def _templates() -> Environment:
 
 
 def attributed_by(about: dict[str, Any]) -> str:
-    """One sentence: by which method the attributions of either side are."""
+    """One sentence with the attribution method of each side."""
     a, b = (about[key]["method_title"] for key in ("a", "b"))
     if a == b:
-        return f"Attributions of both by {a}."
-    return f"Attributions of {about['a']['name']} by {a}, of {about['b']['name']} by {b}."
+        return f"Both attributed with {a}."
+    return f"{about['a']['name']} attributed with {a}, {about['b']['name']} with {b}."
 
 
 def _metadata(study: StudyReader, algorithm: str, uploads: dict[str, Any]) -> dict[str, Any]:
-    """Where an algorithm comes from."""
+    """The provenance of an algorithm."""
     spec = study.algorithms[algorithm]
     about: dict[str, Any] = {
         "algorithm": algorithm,
@@ -177,7 +176,7 @@ def _metadata(study: StudyReader, algorithm: str, uploads: dict[str, Any]) -> di
 
 
 def _direction(one: dict[str, Any], own: str, other: str, show: Show) -> dict[str, Any]:
-    """A direction with its examples in place of their rows."""
+    """A direction with its examples instead of their rows."""
     shown = {
         key: show(split, one[key])
         for key, split in (("positive", TRAIN), ("negative", TRAIN), ("tests", TEST))
@@ -187,7 +186,7 @@ def _direction(one: dict[str, Any], own: str, other: str, show: Show) -> dict[st
 
 
 def _effects(hypothesis: dict[str, Any]) -> list[list[str]]:
-    """Cells of a row for each transformation and intensity."""
+    """The cells of one table row per transformation and intensity."""
     rows = []
     for tested in hypothesis["tested"]:
         for effect, p in zip(tested["effects"], tested["adjusted"], strict=True):
@@ -199,28 +198,28 @@ def _effects(hypothesis: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _provenance(made: dict[str, Any], names: dict[str, str]) -> list[tuple[str, str]]:
+def _provenance(about: dict[str, Any], names: dict[str, str]) -> list[tuple[str, str]]:
     rows = [
-        ("Study", f"{made['study']}, seed {made['seed']}"),
+        ("Study", f"{about['study']}, seed {about['seed']}"),
         (
             "Data",
-            f"{made['n_train']:,} training and {made['n_test']:,} test examples, fingerprint "
-            f"{made['data_fingerprint']}",
+            f"{about['n_train']:,} training and {about['n_test']:,} test examples, fingerprint "
+            f"{about['data_fingerprint']}",
         ),
-        ("Dataloupe", made["dataloupe"]),
+        ("Dataloupe", about["dataloupe"]),
     ]
-    for key, one in made["algorithms"].items():
-        words = f"{one['architecture']} {one['architecture_options'] or ''}".strip()
-        words += f", {one['checkpoints']} checkpoints"
+    for key, one in about["algorithms"].items():
+        text = f"{one['architecture']} {one['architecture_options'] or ''}".strip()
+        text += f", {counted(one['checkpoints'], 'checkpoint')}"
         if one["uploaded"]:
             files = "; ".join(f"{file['name']} (SHA-256 {file['sha256']})" for file in one["files"])
-            words += f", uploaded {one['when']} {one['who']}: {files}"
-        rows.append((names[key], words))
+            text += f", uploaded {one['when']} {one['who']}: {files}"
+        rows.append((names[key], text))
     return rows
 
 
 def _examples(study: StudyReader) -> Show:
-    """Gives what is shown of examples of a split; each sheet of pictures is read once."""
+    """A function that renders examples of a split; each sprite sheet is read once."""
     tables = {split: study.table(split) for split in (TRAIN, TEST)}
     sheets: dict[tuple[Split, int], Image.Image] = {}
 

@@ -1,6 +1,6 @@
-"""Residual datamodels and their principal directions, without ever holding `n_test × n_train`.
+"""Residual datamodels and their principal directions, in less memory than `n_test × n_train`.
 
-For every test example, what of A's attributions B's do not have:
+For every test example, the residual is the part of A's attributions that is orthogonal to B's:
 
     r = a/‖a‖ − ⟨a/‖a‖, b⟩/‖b‖² · b
 
@@ -8,10 +8,10 @@ A *distinguishing direction* of A∖B is a principal direction of these residual
 training examples along which A's attributions vary and B's do not (ModelDiff, arXiv 2211.12491,
 section 3).
 
-The paper's notebooks divide rows by their lengths first, and so do we; the `modeldiff` library
-does so only where it measures variance, so that the few test examples with large attributions
-decide its directions (`normalise=False` gives its convention). A row of zeros explains nothing and
-stays zero; there it gives NaN.
+The paper's notebooks divide rows by their lengths first, and so do we. The `modeldiff` library
+does so only to measure variance, so its directions are dominated by the few test examples with
+large attributions (`normalise=False` gives its convention). A row of zeros explains nothing and
+stays zero here; the library gives NaN.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from engine.store.rows import ranges
 
 _OVERSAMPLING = 16
 _ROWS_BYTES = 2**31
-"""Whole rows of both sides held at once: fewer at a time, and factors are read more often."""
+"""Memory for rows of both sides. With fewer rows at a time, factors are read more often."""
 _MOST_ITERATIONS = 50
 _RESAMPLES = 40
 
 
 class Attributions(Protocol):
-    """What of `engine.attribution.scores.matrix.Scores` is needed here."""
+    """The part of `engine.attribution.scores.matrix.Scores` that is needed here."""
 
     @property
     def n_test(self) -> int: ...
@@ -49,17 +49,17 @@ class Attributions(Protocol):
 
 @dataclass(frozen=True)
 class Directions:
-    """The principal directions of A's residuals beside B, strongest first.
+    """The principal directions of the residuals A∖B, strongest first.
 
     Attributes:
-        weights: Unit vectors `[k, n_train]` float32. Signs are such that the heavier weights are
-            positive.
-        projections: Of the centred residuals on them `[n_test, k]` float32.
-        variance: Of the residuals along each `[k]`.
-        variance_a, variance_b: Of the attributions of A and of B along each, rows brought to
-            length 1, then centred: shares of (nearly) all their variance.
-        stability: How well each is found again among resampled test examples `[k]`: the median
-            cosine with the nearest direction found there; 1 is the same.
+        weights: Unit vectors `[k, n_train]` float32. Signs are chosen so that the larger weights
+            are positive.
+        projections: Projections of the centered residuals `[n_test, k]` float32.
+        variance: Variance of the residuals along each direction `[k]`.
+        variance_a, variance_b: Variance of the attributions of A and of B along each direction,
+            with rows scaled to length 1, then centered: shares of (nearly) all their variance.
+        stability: How reproducible each direction is under resampling of test examples `[k]`: the
+            median cosine with the nearest direction of a resample; 1 means identical.
     """
 
     weights: np.ndarray
@@ -71,18 +71,18 @@ class Directions:
 
     @property
     def distinguishing(self) -> np.ndarray:
-        """How much more A varies along each direction than B `[k]`."""
+        """Variance of A minus variance of B along each direction `[k]`."""
         gap: np.ndarray = self.variance_a - self.variance_b
         return gap
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """The centred residuals of A beside B as a linear operator: H(diag(α)A − diag(β)B).
+    """The centered residuals A∖B as a linear operator: H(diag(α)A − diag(β)B).
 
     Attributes:
         alpha, beta: `[n_test]` float32.
-        norm_a, norm_b: Lengths of the rows `[n_test]`, 1 where they are 0.
+        norm_a, norm_b: Lengths of the rows `[n_test]`; 1 for rows of zeros.
     """
 
     a: Attributions
@@ -94,7 +94,7 @@ class Residuals:
 
     @property
     def alignment(self) -> float:
-        """Mean cosine of A's and B's attributions of a test example."""
+        """Mean cosine between A's and B's attributions of a test example."""
         return float(np.mean(self.beta * self.norm_b / (self.alpha * self.norm_a)))
 
     @property
@@ -110,18 +110,19 @@ class Residuals:
 
     def transposed_times(self, y: np.ndarray) -> np.ndarray:
         """`[n_test, r]` → `[n_train, r]`."""
-        centred = y - y.mean(axis=0)
-        found: np.ndarray = self.a.rmatmat(self.alpha[:, None] * centred)
-        found -= self.b.rmatmat(self.beta[:, None] * centred)
+        centered = y - y.mean(axis=0)
+        found: np.ndarray = self.a.rmatmat(self.alpha[:, None] * centered)
+        found -= self.b.rmatmat(self.beta[:, None] * centered)
         return found
 
 
 def residuals(a: Attributions, b: Attributions, normalise: bool = True) -> Residuals:
-    """Residuals of A beside B; scores as they are before any soft threshold.
+    """The residuals A∖B, from scores before any soft threshold.
 
     Args:
-        a, b: Attributions by two algorithms of the same test to the same training examples.
-        normalise: Bring A's rows to length 1 first.
+        a, b: Attributions by two algorithms, of the same test examples to the same training
+            examples.
+        normalise: Scale A's rows to length 1 first.
     """
     if (a.n_test, a.n_train) != (b.n_test, b.n_train):
         raise ValueError(f"scores are {a.n_test, a.n_train} and {b.n_test, b.n_train}")
@@ -139,15 +140,15 @@ def residuals(a: Attributions, b: Attributions, normalise: bool = True) -> Resid
 
 
 def directions(found: Residuals, k: int, seed: int = 0, tolerance: float = 1e-7) -> Directions:
-    """Principal directions of the residuals by subspace iteration, from products alone.
+    """Principal directions of the residuals by subspace iteration, from matrix products only.
 
-    Halko, Martinsson and Tropp (2011), algorithm 4.4, repeated until the variances stay. Memory is
-    some `(k + 16) · (n_test + n_train)` numbers beside the scores' own.
+    Halko, Martinsson and Tropp (2011), algorithm 4.4, repeated until the variances converge. Memory
+    is about `(k + 16) · (n_test + n_train)` numbers, in addition to the scores.
 
     Args:
-        found: Of `residuals`.
-        k: How many; at most min(n_test − 1, n_train) are.
-        seed: Of the random start, and of the resampling that stability is measured by.
+        found: The result of `residuals`.
+        k: Number of directions; at most min(n_test − 1, n_train) exist.
+        seed: Seed of the random start and of the resampling for `stability`.
         tolerance: Iteration ends when the variances change by less, relative to the largest.
     """
     n_test, n_train = found.shape
@@ -184,25 +185,25 @@ def directions(found: Residuals, k: int, seed: int = 0, tolerance: float = 1e-7)
 
 
 def variance_along(scores: Attributions, norms: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Variance along unit vectors `[n_train, k]` of rows brought to length 1, then centred."""
+    """Variance along unit vectors `[n_train, k]` of rows scaled to length 1, then centered."""
     along = scores.matmat(weights).astype(np.float64) / norms[:, None]
     spread: np.ndarray = along.var(axis=0)
     return spread
 
 
 def _stability(inside: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """PCA again of resampled rows, within the space that was found.
+    """Median cosines under resampling of test examples, by PCA within the subspace found.
 
     Args:
         inside: Residuals in the coordinates of the directions found, `[n_test, width]`.
     """
-    alike = np.empty((_RESAMPLES, k))
+    cosines = np.empty((_RESAMPLES, k))
     for number in range(_RESAMPLES):
         rows = inside[rng.integers(len(inside), size=len(inside))].astype(np.float64)
         rows -= rows.mean(axis=0)
         again = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :k]
-        alike[number] = np.abs(again[:k]).max(axis=1)
-    found: np.ndarray = np.median(alike, axis=0)
+        cosines[number] = np.abs(again[:k]).max(axis=1)
+    found: np.ndarray = np.median(cosines, axis=0)
     return found
 
 
@@ -217,7 +218,7 @@ def _paired_rows(
 
 
 def without_threshold(scores: Any) -> Any:
-    """The same scores before the soft threshold, as `matmat` and `rmatmat` have them."""
+    """The same scores before the soft threshold, as `matmat` and `rmatmat` use them."""
     if getattr(scores, "threshold", None) is None:
         return scores
     return replace(scores, threshold=None)

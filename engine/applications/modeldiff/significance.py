@@ -1,12 +1,13 @@
-"""Which distinguishing directions are more than chance in training.
+"""Test which distinguishing directions are beyond chance in training.
 
-Two sets of checkpoints of *the same* algorithm also differ, by the chance of initial weights and
-order; so do two sets of subset runs. So each algorithm's own are split in two, and compared as if
-they were two algorithms; the largest distinguishing variance found there is what chance alone
-gives. A direction of A∖B is called significant where its distinguishing variance is beyond that.
+Two sets of checkpoints of *the same* algorithm also differ, because initial weights and batch order
+are random; so do two sets of subset runs. So each algorithm's checkpoints and runs are split in
+two, and the parts are compared as if they were two algorithms. The largest distinguishing variance
+found there is the effect of chance alone. A direction of A∖B is significant if its distinguishing
+variance exceeds that.
 
-Splits hold fewer of them than the comparison itself, and fewer are noisier: so the null is too
-large rather than too small, and errs to the side of saying nothing.
+The parts of a split are smaller than the sets of the comparison itself, and so noisier. The null is
+therefore too large rather than too small, and the test is conservative.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ LEVEL = 0.05
 FEWEST_VALUES = 3
 MOST_SPLITS = 10
 FEWEST_MASKS = 3
-"""A datamodel chooses its settings by so many subset runs, and is fitted to so many others."""
+"""Fewest subset runs that a datamodel is fitted to, and fewest that choose its settings."""
 _LEAST_SPREAD = 0.1
-"""Logarithmic: splits of a few checkpoints overlap, and may agree more than new ones would."""
+"""Logarithmic: splits of a few checkpoints overlap, so they vary less than independent ones."""
 
 
 @dataclass(frozen=True)
 class Null:
-    """What chance in training gives.
+    """Distinguishing variances that come from chance in training.
 
     Attributes:
         values: The largest distinguishing variance of each split of one algorithm.
@@ -39,7 +40,7 @@ class Null:
 
     @property
     def known(self) -> bool:
-        """Whether there are enough splits to say anything."""
+        """Whether there are enough splits for a test."""
         return len(self.values) >= FEWEST_VALUES
 
 
@@ -49,18 +50,18 @@ def split_checkpoints(
     """Different ways to split checkpoints in two, at most `MOST_SPLITS` of them.
 
     Args:
-        total: How many there are.
-        smaller: How many the second part has, at most half of them.
+        total: Number of checkpoints.
+        smaller: Number of checkpoints in the second part, at most half of them.
     """
     smaller = min(smaller, total // 2)
     if smaller < 1:
         return []
-    everybody = set(range(total))
+    everything = set(range(total))
     parts = list(itertools.islice(itertools.combinations(range(total), smaller), 100_000))
-    if 2 * smaller == total:  # each split would come twice
+    if 2 * smaller == total:  # otherwise each split would appear twice
         parts = [part for part in parts if 0 in part]
     chosen = np.random.default_rng(seed).permutation(len(parts))[:MOST_SPLITS]
-    return [(tuple(sorted(everybody - set(parts[n]))), parts[n]) for n in sorted(chosen)]
+    return [(tuple(sorted(everything - set(parts[n]))), parts[n]) for n in sorted(chosen)]
 
 
 def split_masks(
@@ -68,15 +69,15 @@ def split_masks(
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Random ways to split the masks of subset runs in two.
 
-    Those that choose settings and the others are split alike, so that a datamodel can be fitted to
-    either part.
+    Masks that choose settings and the other masks are split in the same proportion, so that a
+    datamodel can be fitted to either part.
 
     Args:
-        held_out: Which masks choose settings, bool `[m]`.
-        share: Of the second part, at most a half.
+        held_out: Whether a mask is for choosing settings, bool `[m]`.
+        share: Share of the masks in the second part, at most a half.
 
     Returns:
-        `MOST_SPLITS` pairs of ascending rows; none where a part would have too few to fit to.
+        `MOST_SPLITS` pairs of ascending rows; none if a part would be too small to fit to.
     """
     groups = [np.flatnonzero(held_out), np.flatnonzero(~held_out)]
     sizes = [int(min(share, 0.5) * len(group)) for group in groups]
@@ -94,15 +95,15 @@ def split_masks(
 
 
 def p_values(distinguishing: np.ndarray, null: Null, comparisons: int = 2) -> np.ndarray:
-    """How likely chance alone gives so large a distinguishing variance, for each direction.
+    """p-value of each direction's distinguishing variance under chance alone.
 
-    The null's values are the largest of all directions of a split, which corrects for the number
-    of directions looked at; `comparisons` (A∖B and B∖A) is corrected for by Bonferroni. A new value
-    is compared with them on a logarithmic scale by Student's prediction interval, and where it does
-    not exceed every one of them, it is not significant whatever the interval says.
+    Each null value is the largest over all directions of a split, which corrects for the number of
+    directions tested; Bonferroni corrects for the number of `comparisons` (A∖B and B∖A). A new
+    value is compared with the null on a logarithmic scale by Student's prediction interval. A value
+    that does not exceed every null value is never significant.
 
     Returns:
-        `[k]`; 1 where it is not above 0, NaN where there is no null.
+        `[k]`; 1 for variances not above 0, NaN without a null.
     """
     from scipy.special import stdtr
 

@@ -1,10 +1,10 @@
-"""Changes of pictures to test a hypothesis with: pure functions of 8-bit pictures and an intensity.
+"""Changes of pictures that test a hypothesis: pure functions of 8-bit pictures and an intensity.
 
     changed = apply("patch", pictures, 1.0, {"row": 0, "column": 0, "size": 0.2})
 
 Every transformation takes pictures `[n, channels, height, width]` uint8 and an intensity from 0
-(nothing is changed) to 1, and returns new pictures of the same shape. Places and sizes are shares
-of the side. Those that draw noise do so by a seed: the same pictures give the same bytes.
+(no change) to 1, and returns new pictures of the same shape. Positions and sizes are shares of the
+side. Noise is seeded, so the same pictures give the same bytes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Transformation:
     """A way to change pictures.
 
     Attributes:
-        title: Its name for people.
+        title: Display name.
         change: (float32 pictures 0…255, intensity, **options) → the same, before rounding.
         options: Options and their defaults.
-        colour: Whether it needs colour to change anything.
+        colour: Whether it changes only color pictures.
     """
 
     title: str
@@ -51,9 +51,9 @@ def apply(
     """
     if name not in TRANSFORMATIONS:
         known = ", ".join(TRANSFORMATIONS)
-        raise DataloupeError(f"There is no transformation {name!r}; take one of {known}.")
+        raise DataloupeError(f"There is no transformation {name!r}; choose one of {known}.")
     if not 0 <= intensity <= 1:
-        raise DataloupeError(f"An intensity is from 0 to 1, not {intensity}.")
+        raise DataloupeError(f"An intensity must be from 0 to 1, not {intensity}.")
     transformation = TRANSFORMATIONS[name]
     given = dict(options or {})
     if unknown := sorted(set(given) - set(transformation.options)):
@@ -68,10 +68,10 @@ def apply(
 
 
 def texture_of(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """A stranger's picture as a texture of this shape (channels, height, width), float32 0…255.
+    """An untrusted picture as a texture of this shape (channels, height, width), float32 0…255.
 
     Raises:
-        DataError: It is no picture.
+        DataError: It is not a picture.
     """
     channels, height, width = shape
     picture = read_picture({"bytes": content, "path": None}, "Your texture", max(height, width))
@@ -80,7 +80,7 @@ def texture_of(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     return values[None] if channels == 1 else values.transpose(2, 0, 1)
 
 
-# --- colour and light ----------------------------------------------------------------------------
+# --- color and light -----------------------------------------------------------------------------
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -101,7 +101,7 @@ def _greyscale(x: np.ndarray, intensity: float) -> np.ndarray:
 
 
 def _tint(x: np.ndarray, intensity: float, colour: tuple[int, int, int]) -> np.ndarray:
-    """Towards a colour, lightness kept where there is colour; grey pictures get its lightness."""
+    """Toward a color. The lightness of color pictures is kept; gray ones get the tint's."""
     target = _colour(colour, x.shape[1])
     return _blend(x, target * (0.5 + _grey(x) / 255 / 2), intensity)
 
@@ -111,7 +111,7 @@ def _brightness(x: np.ndarray, intensity: float, darker: bool) -> np.ndarray:
 
 
 def _contrast(x: np.ndarray, intensity: float) -> np.ndarray:
-    """Towards each picture's own mean: less contrast."""
+    """Toward each picture's own mean: less contrast."""
     return _blend(x, x.mean(axis=(1, 2, 3), keepdims=True), intensity)
 
 
@@ -122,7 +122,7 @@ def _colour(colour: tuple[int, int, int], channels: int) -> np.ndarray:
 
 
 def _mirror(x: np.ndarray, intensity: float) -> np.ndarray:
-    """Towards the picture with left and right exchanged."""
+    """Toward the picture with left and right swapped."""
     return _blend(x, x[..., ::-1], intensity)
 
 
@@ -130,7 +130,7 @@ def _mirror(x: np.ndarray, intensity: float) -> np.ndarray:
 
 
 def _texture(x: np.ndarray, intensity: float, texture: np.ndarray | None) -> np.ndarray:
-    """A picture of one's own laid over; without one, a weave."""
+    """Blend with a given texture; without one, with a weave."""
     if texture is None:
         rows, columns = np.indices(x.shape[2:])
         weave = 127.5 * (1 + np.sin(rows * 2.1) * np.sin(columns * 2.1))
@@ -157,7 +157,7 @@ def _patch(
     kind: str,
     colour: tuple[int, int, int],
 ) -> np.ndarray:
-    """A square in one place: of one colour, or chequered white and black."""
+    """A square in one place: of one color, or checkered white and black."""
     rows, columns = _square(x.shape[2:], row, column, size)
     changed, place = x.copy(), x[:, :, rows, columns]
     if kind == "chequered":
@@ -180,7 +180,7 @@ def _cut_out(x: np.ndarray, intensity: float, row: float, column: float, size: f
 
 
 def _square(shape: tuple[int, ...], row: float, column: float, size: float) -> tuple[slice, slice]:
-    """Rows and columns of a square: place of its upper left corner and side in shares."""
+    """Rows and columns of a square, from the position and the side as shares."""
     side = max(1, round(size * min(shape)))
     top, left = (
         round(share * (length - side)) for share, length in zip((row, column), shape, strict=True)
@@ -189,7 +189,7 @@ def _square(shape: tuple[int, ...], row: float, column: float, size: float) -> t
 
 
 def _background(x: np.ndarray, intensity: float, colour: tuple[int, int, int]) -> np.ndarray:
-    """Pixels like the border's are filled with a colour."""
+    """Fill pixels that are similar to the border's with a color."""
     border = np.concatenate([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], axis=2)
     middle = np.median(border, axis=2)[:, :, None, None]
     behind = np.abs(x - middle).max(axis=1, keepdims=True) < 24
@@ -209,12 +209,12 @@ def _blur(x: np.ndarray, intensity: float) -> np.ndarray:
 
 
 def _low_pass(x: np.ndarray, intensity: float) -> np.ndarray:
-    """Only waves longer than some part of the side."""
+    """Keep only low spatial frequencies."""
     return _filtered(x, 0.5 * (1 - intensity) ** 2 + 0.02)
 
 
 def _high_pass(x: np.ndarray, intensity: float) -> np.ndarray:
-    """The picture less its smooth part, around its mean."""
+    """The picture minus its smooth part, around its mean."""
     mean = x.mean(axis=(2, 3), keepdims=True)
     return np.asarray(x - intensity * (_filtered(x, 0.08) - mean))
 
@@ -225,7 +225,7 @@ def _noise(x: np.ndarray, intensity: float, seed: int) -> np.ndarray:
 
 
 def _filtered(x: np.ndarray, cut: float) -> np.ndarray:
-    """Waves of at most `cut` periods a pixel, by the Fourier transform."""
+    """Keep frequencies of at most `cut` periods per pixel, by the Fourier transform."""
     rows = np.fft.fftfreq(x.shape[2])[:, None]
     columns = np.fft.rfftfreq(x.shape[3])[None]
     kept = np.sqrt(rows**2 + columns**2) <= cut
@@ -237,7 +237,7 @@ _WHITE, _YELLOW = (255, 255, 255), (255, 220, 0)
 _CORNER = {"row": 0.0, "column": 0.0, "size": 0.18}
 
 TRANSFORMATIONS: dict[str, Transformation] = {
-    "grey": Transformation("Grey-scale", _greyscale, colour=True),
+    "grey": Transformation("Grayscale", _greyscale, colour=True),
     "tint": Transformation("Tint", _tint, {"colour": _YELLOW}),
     "texture": Transformation("Texture", _texture, {"texture": None}),
     "dots": Transformation("Polka dots", _dots, {"spacing": 0.25, "colour": _WHITE}),
@@ -252,9 +252,9 @@ TRANSFORMATIONS: dict[str, Transformation] = {
     "high-pass": Transformation("High-pass", _high_pass),
     "low-pass": Transformation("Low-pass", _low_pass),
 }
-"""Name → transformation: everything that `try all` tries."""
+"""Name → transformation: all those that `try_all` tries."""
 
 
 def applicable(channels: int) -> list[str]:
-    """Names of those that can change pictures with so many channels."""
+    """Names of the transformations that change pictures with this number of channels."""
     return [n for n, one in TRANSFORMATIONS.items() if channels == 3 or not one.colour]

@@ -1,1 +1,1 @@
-"""Make a model forget: say what one never trained on some examples would, and prove it."""
+"""Unlearning: make a model predict as if it was never trained on some examples, and prove it."""

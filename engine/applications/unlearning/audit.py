@@ -1,10 +1,10 @@
-"""Audit unlearning: N models that unlearned against N oracles, which never saw the forget set.
+"""Audit unlearning: compare N models that unlearned with N oracles that never saw the forget set.
 
     found = audit(study, ["train-17", "train-99"], methods=["matching"], models=50)
     found.of("matching").forget.klom.mean, found.floor["forget"].mean
 
 Every model is kept as soon as it is done. So an interrupted audit continues where it stopped, and
-another method or more models cost only what is new.
+an additional method or more models cost only the new work.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ def audit(
     workers: int | None = None,
     report: Report | None = None,
 ) -> Audit:
-    """Unlearn by some methods, and judge each by models that were retrained.
+    """Unlearn by some methods, and compare each with retrained models.
 
     Args:
         forget: Rows or ids of training examples.
-        methods: Names; `nothing` is always among them, for comparison.
-        models: N: originals that unlearn, and oracles.
-        budget: Share of a retraining that each method may take.
-        direction: Of KLoM.
-        source: What predicts the changes that matching learns
+        methods: Names of methods; `nothing` is always included, for comparison.
+        models: N, the number of originals that unlearn and of oracles.
+        budget: Largest cost of each method, as a share of a retraining.
+        direction: Direction of KLoM.
+        source: Source of the predicted changes that matching learns
             (`engine.applications.unlearning.bank_changes`).
         hyper: Hyper-parameters by method, instead of searching for them.
         device: As for `build`.

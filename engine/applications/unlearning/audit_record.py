@@ -1,4 +1,4 @@
-"""The record of an audit: how far each method's models are from the oracles, and what it cost."""
+"""The record of an audit: each method's distance from the oracles, and its cost."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
 CODE = 3
-"""Raised whenever the same models would be judged otherwise."""
+"""Increment when the same models would be judged differently."""
 Part = Literal["forget", "retain", "test"]
 PARTS: tuple[Part, ...] = ("forget", "retain", "test")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """How far models are from the oracles on one part of the examples.
+    """The distance of models from the oracles on one part of the examples.
 
     Attributes:
-        klom: N models against N oracles.
-        at_half: N/2 against N/2, to be compared with the floor.
+        klom: KLoM of N models against N oracles.
+        at_half: KLoM of N/2 against N/2, to compare with the floor.
         accuracy: Share of correct predictions, mean over the models.
-        oracle_accuracy: The same of the oracles.
+        oracle_accuracy: The same for the oracles.
     """
 
     klom: Klom
@@ -44,9 +44,9 @@ class MethodAudit:
     Attributes:
         method: Its name in `engine.applications.unlearning.settings.GRIDS`.
         hyper: Its hyper-parameters, chosen by the search or given.
-        forget, retain, test: On the forget set, on part of the retain set, on all test examples.
-        membership: Advantage of telling forgotten examples from test examples by the margin: 2 ·
-            AUC − 1, mean over models. 0 is none; that of the oracles is in `Audit.membership`.
+        forget, retain, test: Results on the forget set, part of the retain set, all test examples.
+        membership: Advantage in separating forgotten from test examples by the margin: 2 · AUC − 1,
+            mean over models. 0 is none; that of the oracles is in `Audit.membership`.
         cost_share: Cost for one model, as a share of a retraining.
         once_share: Cost of the predicted changes, once for all models, as a share of a retraining.
             The search is not counted, and neither are the oracles that oracle matching needs.
@@ -71,18 +71,18 @@ class Audit:
     Attributes:
         id: Names the request: the same request has the same id.
         forget, forget_ids: Training rows of the forget set, ascending, and their ids.
-        models: N.
-        direction: Of KLoM.
-        source: What predicted the changes that matching learns.
+        models: N, the number of models of each kind.
+        direction: Direction of KLoM.
+        source: Source of the predicted changes that matching learns.
         ceiling: The largest possible KLoM.
         floor: KLoM of half of the oracles against the other half, by part.
-        membership: That of the oracles.
+        membership: Membership advantage of the oracles.
         correlation, error: Predicted against actual changes of the mean logits, by part: Pearson
             correlation and root mean squared error; None if no method needed predictions.
         methods: In the order of the request.
-        budget: Share of a retraining that each method could take.
+        budget: Largest cost of each method, as a share of a retraining.
         fingerprint: Fingerprint of the oracles.
-        created, device: When (UTC), and on which device.
+        created, device: Time (UTC) and device.
     """
 
     id: str
@@ -133,7 +133,7 @@ def _judged(content: Mapping[str, Any]) -> Judged:
 def read_audits(study: StudyReader, algorithm: str | None = None) -> list[Audit]:
     """All audits in the study, oldest first. Raises StoreError for a broken file.
 
-    Those that an older Dataloupe judged otherwise are left out. Repeating them trains nothing.
+    Audits judged by older rules of Dataloupe are skipped. Repeating them trains nothing.
     """
     files = layout.unlearning_audit_files(study.root, resolve_algorithm(study, algorithm))
     kept = [store.read_json(path) for path in files]

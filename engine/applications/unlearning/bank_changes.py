@@ -1,4 +1,4 @@
-"""How forgetting should change every class logit, predicted from a run bank that keeps logits.
+"""Predict the change of every class logit after forgetting, from a run bank that keeps logits.
 
 A lasso datamodel, or the hybrid whose prior is TRAK, is fitted to each class logit of the requested
 examples. Only the sum of its weights over the forget set is kept. The bank must have
@@ -41,13 +41,15 @@ _CLASS = "requested class"
 
 
 def check_source(study: StudyReader, algorithm: str, source: str) -> None:
-    """Refuse a source by which the study cannot predict class logits.
+    """Reject a source that cannot predict class logits in this study.
 
     Raises:
         DataloupeError: There is no such source. StoreError: There is no bank with logits.
     """
     if source not in SOURCES:
-        raise DataloupeError(f"Changes are predicted by {', '.join(SOURCES)}, not by {source!r}.")
+        raise DataloupeError(
+            f"Changes cannot be predicted by {source!r}. Choose one of {', '.join(SOURCES)}."
+        )
     if source == "trak":
         return
     if read_bank_import(study, algorithm) or not study.spec.subset_runs.logits:
@@ -87,7 +89,7 @@ def predict_changes_by_bank(
 
     Args:
         source: `datamodel` or `hybrid`.
-        rows: Of `split`, ascending.
+        rows: Rows of `split`, ascending.
         units: Factors that turn TRAK scores into changes of the output, `[n_train]`.
     """
     bank, logits = (
@@ -170,7 +172,7 @@ def class_scores(
 
 
 def class_logit_or_output(task: Task) -> Output:
-    """A model output: the class logit that a batch requests, or else the task's own."""
+    """A model output: the class logit that a batch requests, or else the task's model output."""
 
     def output(model: nn.Module, batch: Batch) -> torch.Tensor:
         if _CLASS not in batch:

@@ -23,14 +23,15 @@ from engine.study.reader import StudyReader
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """Margins of the forgotten examples by model, float64 `[N, k]`. The label's probability is
-    1 / (1 + exp(−margin)).
+    """Margins of the forgotten examples by model, float64 `[N, k]`.
+
+    The label's probability is 1 / (1 + exp(−margin)).
 
     Attributes:
         rows: Training rows, ascending int64 `[k]`.
-        before: Of the originals.
-        unlearned: Of the originals after unlearning.
-        oracle: Of the oracles.
+        before: Margins of the originals.
+        unlearned: Margins of the originals after unlearning.
+        oracle: Margins of the oracles.
     """
 
     rows: np.ndarray
@@ -74,6 +75,6 @@ def read_before_after(study: StudyReader, audit: Audit, method: str) -> BeforeAf
 
 
 def probability(margin: np.ndarray) -> np.ndarray:
-    """Mean probability of the label over models, of margins `[N, k]`: `[k]`."""
+    """Mean probability of the label over models, from margins `[N, k]`: `[k]`."""
     mean: np.ndarray = (1 / (1 + np.exp(-margin.clip(-50, 50)))).mean(axis=0)
     return mean

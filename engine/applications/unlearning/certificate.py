@@ -1,4 +1,4 @@
-"""Write a model that unlearned, with a certificate: what was forgotten, how, and how well.
+"""Write a model that unlearned, with a certificate of the forget set, the method and the audit.
 
     write_unlearned(study, ["train-17"], Path("model.safetensors"), audited=audit(…))
 
@@ -36,7 +36,7 @@ from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
 CODE = 1
-"""Raised whenever the same request would give another model or certificate."""
+"""Increment when the same request would give a different model or certificate."""
 
 
 def write_unlearned(
@@ -55,8 +55,8 @@ def write_unlearned(
     """Unlearn from one checkpoint; write the model (.safetensors) and its certificate (.json).
 
     Args:
-        audited: An audit of the method, for its hyper-parameters. Without one the defaults are
-            used, and the certificate says that the method was not audited.
+        audited: An audit of the method, for its hyper-parameters. Without one, the defaults are
+            used, and the certificate has no audit.
 
     Returns:
         The certificate.
@@ -140,7 +140,7 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
 
 
 def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """A job of the queue: write the model into the study, unless it is there."""
+    """Run as a job of the queue: write the model into the study, unless it exists."""
     path = certified_file(study, parameters)
     if not path.with_suffix(".json").exists():
         report(0, 1, "unlearning")
@@ -154,7 +154,7 @@ def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -
 
 
 def certified_file(study: StudyReader, parameters: Mapping[str, Any]) -> Path:
-    """File of a checked job's model. It is complete once its certificate is there."""
+    """File of a checked job's model. It is complete once its certificate exists."""
     algorithm, checkpoint = parameters["algorithm"], parameters["checkpoint"]
     forget, method, source = tuple(parameters["forget"]), parameters["method"], parameters["source"]
     own = is_checkpoint(study, algorithm, checkpoint)

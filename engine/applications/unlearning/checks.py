@@ -1,4 +1,4 @@
-"""What an audit can be asked for: each check raises one clear error for what cannot be done."""
+"""Checks of the parameters of an audit. Each raises an error for an invalid request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_audit(
 
 
 def check_methods(methods: Sequence[str], budget: float) -> None:
-    """Refuse unknown methods, and a budget that is not a share. Raises DataloupeError."""
+    """Reject unknown methods, and a budget that is not a share. Raises DataloupeError."""
     if not methods:
         raise DataloupeError(f"Name a method of unlearning: {', '.join(GRIDS)}.")
     for method in methods:
@@ -45,12 +45,12 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
             raise DataloupeError(f"Unknown unlearning method {method!r}. Methods: {known}.")
     if not 0 < budget <= 1:
         raise DataloupeError(
-            f"The budget is a share of a retraining, above 0 and at most 1, not {budget:g}."
+            f"The budget is a share of a retraining: above 0 and at most 1, not {budget:g}."
         )
 
 
 def check_scores(study: StudyReader, algorithm: str) -> None:
-    """Refuse a study without TRAK scores, which cannot predict. Raises StoreError."""
+    """Reject a study without TRAK scores, which predictions need. Raises StoreError."""
     if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "

@@ -1,4 +1,4 @@
-"""What an audit will cost, known before it starts, in trainings of one model."""
+"""The cost of an audit before it starts, in trainings of one model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class AuditCost:
     """Work of an audit.
 
     Attributes:
-        there: Originals and oracles that are trained already.
-        missing: Those that are not.
+        there: Number of originals and oracles that are already trained.
+        missing: Number of those that are not.
         unlearning: Upper bound on all unlearning, its search and its predictions, in trainings of
             one model.
     """
@@ -32,7 +32,7 @@ class AuditCost:
 
     @property
     def trainings(self) -> float:
-        """Upper bound on all of it, in trainings of one model."""
+        """Upper bound on the total, in trainings of one model."""
         return self.missing + self.unlearning
 
 
@@ -50,7 +50,7 @@ def audit_cost(
     algorithm: str,
     source: Source = "trak",
 ) -> AuditCost:
-    """Cost of `audit`. Looks at what is in the study, and computes nothing."""
+    """The cost of `audit`. Only looks at the files in the study."""
     methods = [method for method in methods if method != UNCHANGED]
     searched = [method for method in methods if len(GRIDS[method]) > 1]
     choosing = min(models, MODELS)
@@ -59,7 +59,7 @@ def audit_cost(
     total = len(wanted)
     if searched:
         total += choosing
-        # Choosing the validation set reads scores. It has no oracles before the forget set has.
+        # Choosing the validation set reads scores. Its oracles are trained after the forget set's.
         if is_trained(study, algorithm, own[0]):
             validation = validation_set(study, algorithm, forget)
             wanted += oracles(study, forget, validation, choosing)

@@ -1,4 +1,4 @@
-"""Judge the models of a method by the oracles: KLoM, accuracy, membership, and predictions."""
+"""Compare the models of a method with oracles: KLoM, accuracy, membership, and predictions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _parts(
 
 
 def membership(forget: np.ndarray, test: np.ndarray) -> float:
-    """2 · AUC − 1 of telling forgotten from test examples by margins `[N, ·]`, mean over models."""
+    """2 · AUC − 1 of separating forgotten from test margins `[N, ·]`, mean over models."""
     found = []
     for members, others in zip(forget, test, strict=True):
         ordered = np.sort(others)
@@ -114,7 +114,7 @@ def judge_method(
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    """A model that diverged is as far away as possible."""
+    """Margins, with those of diverged models as far away as possible."""
     far: np.ndarray = np.nan_to_num(values, nan=-_FAR).clip(-_FAR, _FAR)
     return far
 
@@ -122,8 +122,10 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def agreement(
     originals: ClassLogits, oracles: ClassLogits, changes: LogitChanges, rows: Rows
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """(correlation, root mean squared error) of predicted and actual changes of the mean logits, by
-    part. Logits are relative to the mean over classes."""
+    """(correlation, root mean squared error) of predicted and actual changes, by part.
+
+    Changes are those of the mean logits, relative to the mean over classes.
+    """
     correlation, error = {}, {}
     for part, change, before, after in (
         ("forget", changes.forget, originals.of(rows.forget), oracles.of(rows.forget)),

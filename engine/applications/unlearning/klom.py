@@ -1,9 +1,9 @@
 """KLoM: how far unlearned models are from models retrained without the forgotten examples.
 
-For each example the margins of N unlearned models and of N oracles are two samples. Both are
+For each example, the margins of N unlearned models and of N oracles are two samples. Both are
 counted in `BINS` bins of equal width, from the smallest to the largest margin of either. The last
-bin is closed, so that every margin counts, however far above the oracles it lies. `SMOOTHING` is
-added to the shares, which are normalized again. KLoM is the Kullback-Leibler divergence of the two
+bin is closed, so every margin counts, however far above the oracles it lies. `SMOOTHING` is added
+to the shares, which are then normalized again. KLoM is the Kullback-Leibler divergence of the two
 (Georgiev et al. 2024, Attribute-to-Delete, section 3). Published implementations disagree on the
 direction: the default here is KL(unlearned ‖ oracle).
 
@@ -59,9 +59,9 @@ def klom(
 
     Args:
         unlearned: Margins of the unlearned models, `[models, n]`.
-        oracle: Margins of the oracles, `[models, n]`; there may be more or fewer.
-        direction: Of the divergence.
-        bins: Of equal width, between the smallest and largest margin of each example.
+        oracle: Margins of the oracles, `[models, n]`; possibly a different number of models.
+        direction: Direction of the divergence.
+        bins: Number of bins of equal width between the smallest and largest margin of an example.
         smoothing: Added to every bin's share.
 
     Raises:
@@ -74,8 +74,8 @@ def klom(
             raise DataError(f"KLoM cannot compare {name} margins that are NaN or infinite.")
     if unlearned.shape[1] != oracle.shape[1]:
         raise DataError(
-            f"KLoM compares the same examples, and there are {unlearned.shape[1]} of unlearned "
-            f"models and {oracle.shape[1]} of oracles."
+            f"KLoM compares the same examples, but there are margins of {unlearned.shape[1]} "
+            f"examples for unlearned models and of {oracle.shape[1]} for oracles."
         )
     both = np.concatenate([unlearned, oracle]).astype(np.float64)
     low, width = both.min(axis=0), np.ptp(both, axis=0)
@@ -86,7 +86,7 @@ def klom(
     if direction == "oracle-unlearned":
         p, q = q, p
     found: np.ndarray = (p * np.log(p / q)).sum(axis=0)
-    return found.clip(min=0)  # equal samples, rounded
+    return found.clip(min=0)  # rounding can make it negative for equal samples
 
 
 def _shares(place: np.ndarray, bins: int, smoothing: float) -> np.ndarray:
@@ -109,7 +109,7 @@ def halves(models: int, splits: int = _SPLITS) -> list[tuple[np.ndarray, np.ndar
         DataError: Fewer than two models.
     """
     if models < 2:
-        raise DataError(f"{models} models have no halves: KLoM's floor needs two or more.")
+        raise DataError(f"KLoM's floor needs at least two models, not {models}.")
     found = []
     for split in range(splits):
         order = np.argsort(np.random.PCG64([models, split]).random_raw(models), kind="stable")
@@ -120,7 +120,7 @@ def halves(models: int, splits: int = _SPLITS) -> list[tuple[np.ndarray, np.ndar
 def floor(oracle: np.ndarray, direction: Direction = DIRECTION) -> np.ndarray:
     """KLoM of one half of the oracles against the other, mean over random halves: `[n]`.
 
-    A perfect method would score this with half as many models. Fewer models give a higher floor.
+    A perfect method has this KLoM with half as many models. Fewer models give a higher floor.
     """
     return at_half(unlearned=oracle, oracle=oracle, direction=direction)
 
@@ -160,8 +160,8 @@ def _measured(value: float, drawn: np.ndarray) -> Measured:
 def normal_divergence(*, unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:
     """KL(unlearned ‖ oracle) of normal distributions with the samples' mean and variance: `[n]`.
 
-    Histograms of few models are mostly noise, so hyper-parameters are chosen by this. It is bounded
-    by `ceiling`, too.
+    Histograms of few models are mostly noise, so this is used to choose hyper-parameters. It is
+    also bounded by `ceiling`.
     """
     mean_u, mean_o = unlearned.mean(axis=0), oracle.mean(axis=0)
     variance_u, variance_o = (

@@ -1,8 +1,8 @@
-"""How forgetting should change every class logit, predicted from the study's TRAK scores.
+"""Predict the change of every class logit after forgetting, from the study's TRAK scores.
 
-Changes are means over checkpoints, in units of the output where subset runs give them. There is one
-shard for each forget set. It holds the examples that methods learn from and every test example, so
-that the effect is known before anything is trained.
+Changes are means over checkpoints, in units of the output if there are subset runs to calibrate
+them. There is one shard per forget set, with the examples that methods learn from and every test
+example, so the effect is known before anything is trained.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from engine.attribution.trak.solver import Solver
 
 CODE = 1
-"""Raised whenever other changes would be predicted for the same forget set."""
+"""Increment when the predicted changes for the same forget set would differ."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class LogitChanges:
     """Predicted changes of the class logits, float32.
 
     Attributes:
-        forget: Of the examples to forget, `[k, classes]`, ascending rows.
-        retain: Of the retain examples that methods learn from, `[l, classes]`.
-        test: Of all test examples, `[n_test, classes]`.
-        path: Where they are kept.
+        forget: Changes of the examples to forget, `[k, classes]`, ascending rows.
+        retain: Changes of the retain examples that methods learn from, `[l, classes]`.
+        test: Changes of all test examples, `[n_test, classes]`.
+        path: File of the shard.
     """
 
     forget: np.ndarray
@@ -80,7 +80,7 @@ def predicted_changes(
 
     Args:
         forget: The forget set of the audit, which decides the retain examples to learn from.
-        removed: What is forgotten: the forget set, or its validation set.
+        removed: The examples that are forgotten: the forget set, or its validation set.
         source: TRAK, or datamodels of the class logits from a bank that keeps them
             (`engine.applications.unlearning.bank_changes`).
         on_done: Called with (checkpoints done, checkpoints).
@@ -217,7 +217,7 @@ def _coefficients(
     weights: torch.Tensor,
     device: str,
 ) -> torch.Tensor:
-    """u of `engine.attribution.trak.forgetting`, from the study's files where it has them."""
+    """u of `engine.attribution.trak.removal_direction`, from the study's files if it has them."""
     import torch
 
     from engine.attribution.trak.kernel import NO_LIMIT, first_examples
@@ -251,7 +251,7 @@ def _coefficients(
 def units(study: StudyReader, algorithm: str) -> np.ndarray:
     """Factors that turn TRAK scores into changes of the output, one for each training example.
 
-    Estimated from the run bank (`engine.attribution.datamodels.hybrid`) where there is one; else 1.
+    Estimated from the run bank (`engine.attribution.datamodels.hybrid`) if there is one; else 1.
     """
     path = layout.method_file(study.root, algorithm, HYBRID)
     if not path.exists():

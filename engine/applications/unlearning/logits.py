@@ -1,4 +1,4 @@
-"""Class logits of several models on training and test examples, as audits compare them."""
+"""Class logits of several models on training and test examples, for audits."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def read_logits(files: Sequence[Path], rows: np.ndarray) -> ClassLogits:
     """Class logits of several models, one shard each.
 
     Args:
-        files: Of retrained models that keep class logits, or of models that unlearned.
+        files: Shards of retrained models that keep class logits, or of models that unlearned.
         rows: Training rows, ascending.
 
     Raises:
@@ -84,12 +84,14 @@ def read_logits(files: Sequence[Path], rows: np.ndarray) -> ClassLogits:
 
 
 def read_train_logits(files: Sequence[Path], rows: np.ndarray) -> np.ndarray:
-    """Logits of training rows alone, float32 `[N, k, classes]`. Raises as `read_logits`."""
+    """Logits of training rows only, float32 `[N, k, classes]`. Raises as `read_logits`."""
     found = []
     for file in files:
         shard = store.read_tensors(file, file.parent.name)
         kept = shard.get("rows", np.empty(0, np.int64))
         if not np.isin(rows, kept).all():
-            raise StoreError(f"{file} lacks class logits of this audit: run the audit again.")
+            raise StoreError(
+                f"{file} does not have the class logits of this audit: run the audit again."
+            )
         found.append(shard["train_logits"][np.searchsorted(kept, rows)])
     return np.stack(found)

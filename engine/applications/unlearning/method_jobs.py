@@ -36,8 +36,8 @@ def method_job(
 
     Args:
         removed: What is unlearned: the forget set, or its validation set.
-        models: How many oracles the method `oracle` learns from; they are in the store by now, and
-            so are the jobs of `unchanged_originals`.
+        models: Number of oracles that the method `oracle` learns from. These oracles and the
+            results of `unchanged_originals` must already be in the store.
     """
     changes = None
     if method == "matching":
@@ -53,7 +53,7 @@ def method_job(
 def unchanged_originals(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
 ) -> list[Unlearning]:
-    """Jobs that keep the class logits of the first originals as they are."""
+    """Jobs that store the class logits of the first originals, unchanged."""
     job = method_job(study, algorithm, forget, removed, UNCHANGED, BUDGET, device, models)
     return [replace(job, seed=seed) for seed in range(models)]
 
@@ -70,8 +70,7 @@ def original_logits(
 def _actual_changes(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
 ) -> Path:
-    """File with what actually changes in the logits that methods learn from: the oracles' mean less
-    the originals'."""
+    """File with the actual changes of the logits: the oracles' mean minus the originals'."""
     fingerprint = store.fingerprint_of(
         "real changes", oracles_fingerprint(study, algorithm, forget, removed), models
     )

@@ -1,4 +1,4 @@
-"""The verdict on a method, in a plain sentence that follows from the audit's figures.
+"""The verdict on a method: a plain sentence that follows from the audit's figures.
 
 Models are compared with the floor, half against half. docs/unlearning.md states the same rules.
 """
@@ -24,7 +24,7 @@ GRADES: dict[Grade, str] = {
 NEAR = 2.0
 """Up to this many times the floor is close to the oracles."""
 FARTHER = 1.1
-"""From this many times the distance on, models are clearly farther away."""
+"""Above this many times the distance, models are clearly farther away."""
 TOLERATED = 0.02
 """Loss of accuracy that is tolerated."""
 FEW = 20
@@ -56,21 +56,21 @@ def method_verdict(audited: Audit, method: str) -> MethodVerdict:
     harmed = [part for part in PARTS if part != "forget" and harms(audited, one, part)]
     cautions = []
     if audited.models < FEW:
-        cautions.append(f"{audited.models} models say little: audit with 50.")
+        cautions.append(f"{audited.models} models are few: audit with 50.")
     if was.low <= floor.high and not harmed:
-        words = (
+        text = (
             "The original models already predict these examples as retrained models do: doing "
             f"nothing has KLoM {number(was.mean)}, retrained models compared with each other have "
             f"{number(floor.mean)}."
         )
-        return MethodVerdict("idle", words, " ".join(cautions))
+        return MethodVerdict("idle", text, " ".join(cautions))
     if mine.high < floor.low:
         cautions.append(
             "Closer than retrained models are to each other. KLoM also falls if models are too "
             "similar, or if a few are so far off that its bins no longer separate the others."
         )
     times = f"{mine.mean / floor.mean:.1f} times" if floor.mean > 0 else "many times"
-    words = (
+    text = (
         f"{TITLES[method][0]}: on the forget set, models are {times} as far from retrained models "
         f"as those are from each other (KLoM {number(mine.mean)}; retrained models compared with "
         f"each other {number(floor.mean)}; doing nothing {number(was.mean)})"
@@ -82,22 +82,22 @@ def method_verdict(audited: Audit, method: str) -> MethodVerdict:
     elif better:
         grade = "good" if mine.mean <= NEAR * floor.mean else "part"
     if harmed:
-        words += f"; they are worse than before on {' and on '.join(map(_name, harmed))}"
+        text += f"; they are worse than before on {' and on '.join(map(_name, harmed))}"
     elif better:
-        words += "; the retain set and the test set are not harmed"
+        text += "; the retain set and the test set are not harmed"
     else:
-        words += "; that is not significantly closer than doing nothing"
+        text += "; that is not significantly closer than doing nothing"
     cost = f"{one.cost_share:.1%} of a retraining per model"
     if one.once_share:
         cost += f", and {one.once_share:.1%} once for all models"
-    return MethodVerdict(grade, f"{words}. It took {cost}.", " ".join(cautions))
+    return MethodVerdict(grade, f"{text}. It took {cost}.", " ".join(cautions))
 
 
 def harms(audited: Audit, one: MethodAudit, part: Part) -> bool:
     """Whether a method harms a part of the examples.
 
-    Its models are then clearly farther from the oracles than both the originals and other oracles
-    are, or less accurate than originals and oracles.
+    If so, its models are clearly farther from the oracles than both the originals and other
+    oracles, or less accurate than both.
     """
     mine, was = getattr(one, part), getattr(audited.of(UNCHANGED), part)
     far, before = mine.at_half.mean, was.at_half.mean
@@ -107,7 +107,7 @@ def harms(audited: Audit, one: MethodAudit, part: Part) -> bool:
 
 
 def best(audited: Audit) -> str:
-    """The method to show first: of those that harm least, the closest on the forget set."""
+    """The method to show first: least harm, then closest to the oracles on the forget set."""
     rivals: Sequence[MethodAudit] = [
         one for one in audited.methods if one.method not in BENCHMARKS
     ] or audited.methods

@@ -1,4 +1,4 @@
-"""Methods of unlearning. All have the same signature and the same budget.
+"""Unlearning methods. All have the same signature and the same budget.
 
     method(setup) -> cost
 
@@ -10,7 +10,7 @@ off. Every method takes steps of `BATCH` examples, with momentum and a learning 
   predicted change; batches mix the forget set and the retain set (Georgiev et al. 2024).
 - **oracle**: the same with the actual mean change of oracles, the best possible target.
 - **finetune**, **ascent**, **both**: cross entropy down on the retain set, up on the forget set, or
-  one of each.
+  both at once.
 - **scrub**: away from the original model's probabilities on the forget set in the first half of the
   steps; toward them, and the labels, on the retain set in all steps (Kurmanji et al. 2023).
 - **nothing** leaves the model as it is. Retraining is an oracle, which is trained elsewhere.
@@ -44,8 +44,8 @@ class Examples:
     """Examples to learn from, on the model's device.
 
     Attributes:
-        batch: Prepared, all of them.
-        change: How the logits should change, `[n, classes]`; None if the method needs none.
+        batch: All examples as one prepared batch.
+        change: Target change of the logits, `[n, classes]`; None if the method needs none.
     """
 
     batch: Batch
@@ -55,19 +55,19 @@ class Examples:
         return len(next(iter(self.batch.values())))
 
     def rows(self, rows: Tensor) -> Batch:
-        """Some of them."""
+        """The batch of some of the examples."""
         return {name: tensor[rows] for name, tensor in self.batch.items()}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every method gets.
+    """The input of every method.
 
     Attributes:
         model: Changed in place; in eval mode.
         forget: Examples of the forget set.
         retain: Examples of the retain set.
-        budget: In example-gradients.
+        budget: Budget in example-gradients.
     """
 
     task: Task
@@ -88,7 +88,7 @@ class Setup:
 
 
 Method = Callable[[Setup], Cost]
-"""See the module's text."""
+"""See the module's docstring."""
 
 
 def nothing(setup: Setup) -> Cost:
@@ -182,7 +182,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def _left(budget: int, forwards: int) -> int:
-    """What is left of a budget after some forward passes."""
+    """The rest of a budget after some forward passes."""
     return max(0, budget - math.ceil(FORWARD * forwards))
 
 
@@ -232,7 +232,7 @@ def _descend(
 
 
 def _endless(n: int, length: int, generator: torch.Generator) -> Tensor:
-    """Row numbers: one shuffle of all rows after another."""
+    """Row numbers: consecutive shuffles of all rows."""
     rounds = -(-length // n)
     shuffles = [torch.randperm(n, generator=generator) for _ in range(rounds)]
     return torch.cat(shuffles)[:length] if shuffles else torch.empty(0, dtype=torch.int64)

@@ -1,8 +1,8 @@
 """Originals and oracles: the models that an audit compares.
 
-Originals are models trained with all data: the study's checkpoints, and more where there are too
-few. Oracles are trained without the forget set. Both are in the study's store of retrained models
-(`engine.build.retraining`), whose seeds keep an oracle from sharing one with an original.
+Originals are models trained with all data: the study's checkpoints, and more if there are too few.
+Oracles are trained without the forget set. Both are in the study's store of retrained models
+(`engine.build.retraining`), and an oracle never has the seed of an original.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from engine.build.retraining import (
 from engine.study.reader import StudyReader
 
 CODE = 2
-"""Raised whenever oracles of the same forget set would have other logits."""
+"""Increment when oracles of the same forget set would have different logits."""
 
 
 def originals(models: int) -> list[RetrainedModel]:
-    """The first originals, which keep their weights to unlearn from."""
+    """The first originals. They keep their weights, to unlearn from."""
     return [RetrainedModel(NOTHING, seed, weights=True) for seed in range(models)]
 
 
@@ -49,13 +49,13 @@ def oracle_file(study: StudyReader, algorithm: str, removed: Removal, number: in
 def oracle_logits(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int
 ) -> ClassLogits:
-    """Class logits of the first oracles. Raises StoreError where one is missing or broken."""
+    """Class logits of the first oracles. Raises StoreError if one is missing or broken."""
     files = [oracle_file(study, algorithm, removed, number) for number in range(models)]
     return read_logits(files, rows_for(study, forget, removed))
 
 
 def rows_for(study: StudyReader, forget: Removal, removed: Removal) -> np.ndarray:
-    """Training rows whose class logits are kept of models without `removed`, ascending int64."""
+    """Training rows whose class logits the models without `removed` keep, ascending int64."""
     return np.union1d(rows_of(study, forget).all, np.array(removed, np.int64))
 
 

@@ -33,9 +33,9 @@ class PredictedMargins:
 
     Attributes:
         rows: Training rows, ascending int64 `[k]`.
-        before: With all data, float64 `[k]`.
-        after: Predicted for models trained without them, float64 `[k]`.
-        calibrated: Whether the changes are in units of the output, known from subset runs.
+        before: Margins with all data, float64 `[k]`.
+        after: Margins predicted for models trained without them, float64 `[k]`.
+        calibrated: Whether the changes are in units of the output, calibrated by subset runs.
     """
 
     rows: np.ndarray
@@ -47,7 +47,7 @@ class PredictedMargins:
 def read_predicted_margins(
     study: StudyReader, algorithm: str, removed: Removal, source: Source = "trak"
 ) -> PredictedMargins | None:
-    """The predictions for this forget set; None until the job has made them."""
+    """The predictions for this forget set; None before the job has run."""
     fingerprint = changes_fingerprint(study, removed, removed, algorithm, source)
     path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
@@ -78,7 +78,7 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
 
 
 def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """A job of the queue: make the predictions and keep them."""
+    """Run as a job of the queue: make the predictions and keep them."""
     removed = tuple(parameters["forget"])
     predicted_changes(
         study,

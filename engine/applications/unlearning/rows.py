@@ -1,7 +1,7 @@
-"""Which training examples an audit uses: those to forget, and the retain examples for each purpose.
+"""The training examples of an audit: those to forget, and the retain examples for each purpose.
 
 Methods learn from some retain examples, hyper-parameters are chosen on others, and models are
-judged on others again.
+judged on a third part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Rows:
     """Training rows of one forget set, each int64 and ascending.
 
     Attributes:
-        forget: To be forgotten.
+        forget: Examples to forget.
         learned: Retain examples that methods learn from.
         audited: Retain examples that models are judged on. Some may be in `learned`: both are
             drawn from the same examples, independently.
@@ -60,7 +60,7 @@ def forget_set(study: StudyReader, examples: Iterable[int | str]) -> Removal:
 
 
 def rows_of(study: StudyReader, forget: Removal) -> Rows:
-    """The rows of a request, always the same ones. Shared between callers: never change them."""
+    """The rows of a request, always the same. Shared between callers, so never change them."""
     return _rows_of(study.dataset.n_train, study.spec.seed, forget)
 
 

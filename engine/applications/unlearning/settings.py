@@ -1,4 +1,4 @@
-"""The methods of unlearning: names, hyper-parameters to try, and how work is counted."""
+"""Unlearning methods: names, hyper-parameters to try, and how cost is counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Hyper:
     """Hyper-parameters of a method, chosen on validation examples.
 
     Attributes:
-        learning_rate: Of the first step.
+        learning_rate: Learning rate of the first step.
         forget_share: Share of a batch that comes from the forget set, where batches are mixed.
         scale: Factor on predicted changes.
         weight: Weight of the loss on the forget set, next to the loss on the retain set.

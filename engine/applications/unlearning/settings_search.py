@@ -1,7 +1,7 @@
-"""Choose each method's hyper-parameters, by forgetting a validation set instead of the forget set.
+"""Choose each method's hyper-parameters by forgetting a validation set instead of the forget set.
 
-A few originals unlearn the validation set. They are compared with as many models retrained without
-it, on the validation set and on other retain examples. The audit uses neither.
+A few originals unlearn the validation set. They are compared with the same number of models
+retrained without it, on the validation set and on other retain examples. The audit uses neither.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from engine.store import layout
 from engine.study.reader import StudyReader
 
 MODELS = 12
-"""Originals, and oracles of the validation set, that settings are chosen with."""
+"""Number of originals, and of oracles of the validation set, used to choose settings."""
 CODE = 2
-"""Raised whenever the same models would choose otherwise."""
+"""Increment when the same models would give a different choice."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Found:
     """Result of a search.
 
     Attributes:
-        hyper: What `choose` returned.
-        score: Its mean divergence on the validation set plus that on other retain examples.
-        tried: How many settings were tried.
+        hyper: The settings chosen by `choose`.
+        score: Their mean divergence on the validation set plus that on other retain examples.
+        tried: Number of settings tried.
     """
 
     hyper: Hyper
@@ -54,8 +54,8 @@ class Divergences:
     """How far models are from oracles, by example: lower is better.
 
     Attributes:
-        removed: Of what they unlearned, float64 `[k]`.
-        tuning: Of other retain examples, float64 `[l]`.
+        removed: Divergence on the examples they unlearned, float64 `[k]`.
+        tuning: Divergence on other retain examples, float64 `[l]`.
     """
 
     removed: np.ndarray
@@ -88,13 +88,12 @@ def search(
     workers: int | None = None,
     on_done: Callable[[int, int], None] | None = None,
 ) -> Found:
-    """The hyper-parameters of a method that do best on the validation set. Kept once found.
+    """Find the hyper-parameters of a method that do best on the validation set, and keep them.
 
     Args:
         template: The unlearning job of the validation set. Its hyper-parameters are ignored.
-        grid: What to try; None: `GRIDS`.
-        models: How many originals and oracles of the validation set to use. They are trained
-            already.
+        grid: Hyper-parameters to try; None: `GRIDS`.
+        models: Number of originals and of oracles of the validation set. They must be trained.
     """
     grid = GRIDS[template.method] if grid is None else grid
     plain = replace(template, hyper=Hyper(), seed=0)
@@ -127,10 +126,10 @@ def search(
 
 
 def choose(trials: Sequence[tuple[Hyper, Divergences]]) -> Hyper:
-    """The best settings, but with a scale near 1 where that is not clearly worse.
+    """The best settings, with a scale near 1 unless that is clearly worse.
 
-    With few models a score is noisy. So among the settings within one standard error of the best,
-    take those whose scale is nearest to 1, and among these the one with the lowest score (the
+    With few models, scores are noisy. So take all settings within one standard error of the best,
+    keep those with the scale nearest to 1, and choose the one with the lowest score (the
     one-standard-error rule: Breiman et al. 1984, section 3.4.3).
     """
     _, best = min(trials, key=lambda trial: trial[1].score)

@@ -1,4 +1,4 @@
-"""Models that unlearned: one shard each, so an interrupted audit repeats none."""
+"""Models that unlearned: one shard each, so an interrupted audit continues where it stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 CODE = 2
-"""Raised whenever the same job would make another model, or keep it otherwise."""
+"""Increment when the same job would give a different model or a different file."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Unlearning:
 
     Attributes:
         forget: The forget set of the audit.
-        removed: What is unlearned: the forget set, or its validation set.
-        method: Its name.
+        removed: The examples that are unlearned: the forget set, or its validation set.
+        method: Name of the method.
         changes: File with the changes of the logits that the method learns, predicted or actual;
             None if it needs none.
-        budget: In example-gradients.
-        seed: Of the original.
+        budget: Budget in example-gradients.
+        seed: Seed of the original.
     """
 
     root: Path
@@ -69,7 +69,7 @@ def unlearned_fingerprint(study: StudyReader, job: Unlearning) -> str:
 
 
 def unlearned_file(study: StudyReader, job: Unlearning) -> Path:
-    """Shard of a model that unlearned: its class logits, and its `cost`."""
+    """Shard of a model that unlearned: its class logits and its `cost`."""
     return layout.unlearned_file(
         study.root, job.algorithm, unlearned_fingerprint(study, job), job.seed
     )
@@ -81,7 +81,7 @@ def unlearn_models(
     workers: int | None,
     on_done: Callable[[int, int], None],
 ) -> None:
-    """Do those of the jobs whose models are missing."""
+    """Run the jobs whose models are missing."""
     missing = [job for job in jobs if not unlearned_file(study, job).exists()]
     done = len(jobs) - len(missing)
     on_done(done, len(jobs))
@@ -99,7 +99,7 @@ def unlearn_models(
 
 
 def keep_unlearned(job: Unlearning) -> None:
-    """Worker: unlearn, and keep the model's class logits and what it cost."""
+    """Worker: unlearn, and keep the model's class logits and cost."""
     study = StudyReader.open(job.root)
     model, cost = unlearn(study, job)
     path = unlearned_file(study, job)
@@ -109,7 +109,7 @@ def keep_unlearned(job: Unlearning) -> None:
 
 
 def unlearn(study: StudyReader, job: Unlearning) -> tuple[torch.nn.Module, Cost]:
-    """(the model that unlearned, in eval mode, what it cost)."""
+    """(the model that unlearned, in eval mode; its cost)."""
     import torch
 
     from engine.applications.unlearning.methods import METHODS, Examples, Setup

@@ -1,8 +1,8 @@
-"""The validation set: examples like the forget set, which are unlearned to choose hyper-parameters.
+"""The validation set: examples similar to the forget set, unlearned to choose hyper-parameters.
 
-How accurate a predicted change is, and how fast a model learns it, depends on what is removed:
+The accuracy of a predicted change, and how fast a model learns it, depend on the removed examples:
 fifty examples with the same influence are harder to forget than fifty random ones. So each example
-to forget is represented by the most similar other example: the one whose scores with the test
+to forget is represented by the most similar other example: the one whose scores for the test
 examples have the highest cosine with its own.
 """
 
@@ -22,18 +22,18 @@ from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
 MOST_TESTS = 500
-"""Test examples whose scores decide similarity."""
+"""Most test examples whose scores are used for similarity."""
 _TOGETHER = 256
-"""Examples to forget whose similarities are in memory at once."""
+"""Number of examples to forget whose similarities are in memory at once."""
 
 
 _SETS: FileCache[Removal] = FileCache(most=16)
 
 
 def validation_set(study: StudyReader, algorithm: str, forget: Removal) -> Removal:
-    """As many others as are to be forgotten, ascending, or a quarter of all where those are more.
+    """Other training examples, ascending: as many as the forget set has, at most a quarter of all.
 
-    None is used for learning, tuning or auditing, and every class keeps at least one example.
+    They are not used for learning, tuning or auditing, and every class keeps at least one example.
     """
     scores = layout.weighting_file(study.root, algorithm)  # written last of the scores
     key = study.dataset.fingerprint, study.spec.seed, forget

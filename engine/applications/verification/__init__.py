@@ -1,4 +1,4 @@
-"""Verify by retraining what a removal does."""
+"""Verify the effect of a removal by retraining."""
 
 from engine.applications.verification.predicted_actual import agreement, predicted_and_actual
 from engine.applications.verification.record import Outcome, Verification, read_verifications

@@ -6,6 +6,7 @@ import numpy as np
 
 from engine.build.retraining import Removal
 from engine.store.errors import DataloupeError
+from engine.store.text import counted
 from engine.study.reader import StudyReader
 
 
@@ -24,8 +25,9 @@ def control_of(study: StudyReader, removed: Removal) -> Removal:
         others = np.setdiff1d(np.flatnonzero(labels == label), rows)
         if len(others) < number + 1:
             raise DataloupeError(
-                f"A control removes {number:,} other training examples of class {label!r} and "
-                f"keeps at least one, but there are {len(others):,}: verify without a control."
+                f"A control removes {counted(number, 'other training example')} of class "
+                f"{label!r} and keeps at least one, but the class has {len(others):,}: verify "
+                "without a control."
             )
         # Random keys, not numpy's choice, whose draws may change from version to version.
         keys = generator.bit_generator.random_raw(len(others))

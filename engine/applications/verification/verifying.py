@@ -1,4 +1,4 @@
-"""Verify by retraining what a removal does, and compare it with the prediction from scores.
+"""Verify the effect of a removal by retraining, and compare it with the prediction from scores.
 
     verify(study, ["train-17", "train-99"], tests=["test-3"]).outcomes[0].flips
 
@@ -37,7 +37,7 @@ from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.reader import StudyReader
 
 CODE = 1
-"""Raised whenever the same models would give another verification."""
+"""Increment when the same models would give a different verification."""
 MOST_SEEDS = 100
 
 

@@ -169,7 +169,9 @@ def output_problem(outputs: np.ndarray) -> str | None:
     """Why one run's outputs `[n]` on a split cannot be used, or None if they can."""
     finite = np.isfinite(outputs)
     if not finite.all():
-        return f"{np.sum(~finite)} of its {len(outputs)} outputs are NaN or infinite"
+        count = int(np.sum(~finite))
+        verb = "is" if count == 1 else "are"
+        return f"{count} of its {len(outputs)} outputs {verb} NaN or infinite"
     if len(outputs) > 1 and (outputs == outputs[0]).all():
         return f"all its {len(outputs)} outputs are the same"
     return None

@@ -28,7 +28,7 @@ from engine.study.run_banks import finished_runs, read_bank_import, run_seed, wa
 from engine.tasks import load_task
 
 CODE = 1
-"""Increment when the same spec would draw other masks or record other outputs."""
+"""Increment when the same spec would draw different masks or record different outputs."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from engine.store import layout
 from engine.store.errors import DataError
 from engine.store.layout import DATAMODEL, HYBRID, ROWS_PER_SHARD, TRAK
 from engine.store.rows import evenly_spread
+from engine.store.text import counted
 from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
@@ -152,7 +153,7 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
         predicted = np.concatenate([store.read_tensors(path)["cross_fitted"] for path in fits])
         targets = evenly_spread(len(predicted), MOST_TARGETS)
         _write_validation(study, job, predicted[targets], fingerprint)
-        return {"settings": f"{int(both.seeds.sum()):,} runs, lasso, λ per prediction"}
+        return {"settings": f"{counted(int(both.seeds.sum()), 'run')}, lasso, λ per prediction"}
 
     badge = {
         "method": "Datamodel",
@@ -224,7 +225,8 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         },
         fingerprint,
         lambda: {
-            "settings": f"{int(both.seeds.sum()):,} runs, {checkpoints} checkpoints, "
+            "settings": f"{counted(int(both.seeds.sum()), 'run')}, "
+            f"{counted(checkpoints, 'checkpoint')}, "
             f"ridge {settings.ridge:g}, κ {settings.flat:g}, σ² {settings.noise:g}",
             "ridge": settings.ridge,
             "flat": settings.flat,

@@ -25,7 +25,7 @@ from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.records import Live
 from engine.study.examples import shard_count
-from engine.study.live_and_maps import read_live, traces_files
+from engine.study.live_and_maps import read_live, training_feature_files
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
@@ -73,7 +73,7 @@ def run(run: Run, algorithm: str) -> None:
     for checkpoint in range(kept.checkpoints):
         path = layout.live_inverse_file(study.root, algorithm, checkpoint)
         expected = live_checkpoint_fingerprint(study, algorithm, checkpoint)
-        files = [path, *traces_files(study, algorithm, checkpoint)]
+        files = [path, *training_feature_files(study, algorithm, checkpoint)]
         # Check every file, so that a stale one is refused even if another is missing.
         exists = [store.is_there(file, expected) for file in files]
         if not all(exists):
@@ -176,7 +176,7 @@ def _dual_inverse(
     output, size = load_task(study.dataset.task).model_output, study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
     extractor = make_feature_extractor(model, output, plan, solver, seed)
-    for shard, path in enumerate(traces_files(study, job.algorithm, job.checkpoint)):
+    for shard, path in enumerate(training_feature_files(study, job.algorithm, job.checkpoint)):
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
@@ -211,9 +211,9 @@ def _primal_inverse(
     if not np.allclose(computed, stored, rtol=1e-2, atol=1e-3 * np.abs(stored).max()):
         raise StoreError(
             f"Checkpoint {job.checkpoint} of {job.algorithm} gives different features than those "
-            "stored by the trak stage, perhaps because it ran on another device. Run `dataloupe "
-            f"build {study.root} --rebuild trak` to recompute both here, or set `checkpoints = 0` "
-            "under [live] in study.toml to do without live queries."
+            "stored by the trak stage, perhaps because it ran on a different device. Run "
+            f"`dataloupe build {study.root} --rebuild trak` to recompute both here, or set "
+            "`checkpoints = 0` under [live] in study.toml to disable live queries."
         )
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     total = gram((torch.from_numpy(np.array(shard)) for shard in shards), solver, q)

@@ -36,6 +36,7 @@ from engine.build.stages.search import method_fingerprint
 from engine.store import layout
 from engine.store.layout import DATAMODEL, HYBRID, SPLITS, TRAK
 from engine.store.rows import evenly_spread
+from engine.store.text import counted
 from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
@@ -45,7 +46,7 @@ from engine.study.score_matrices import read_factor_scores, read_score_matrix, s
 from engine.tasks import load_task
 
 CODE = 3
-"""Increment when the same runs would give another evaluation."""
+"""Increment when the same runs would give a different evaluation."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def evaluate_methods(job: Job) -> None:
             coverage = float((error < NINETY * arrays["deviation"]).mean())
             quality = replace(quality, coverage=coverage)
         else:
-            # Without a calibration, predictions stay in the scores' unit: their order still counts.
+            # Uncalibrated predictions stay in the scores' unit. Their order is still meaningful.
             slope = 1.0 if quality.calibration is None else quality.calibration.slope.mean
             arrays["predicted"] = _in_output_units(predicted, slope, mean_outputs)
         store.write_tensors(
@@ -169,8 +170,8 @@ def _describe(study: StudyReader, algorithm: str, method: str) -> tuple[str, str
     if method == TRAK:
         solver = stored_solver(study, algorithm)
         settings = (
-            f"{study.checkpoints(algorithm)} checkpoints, {solver.kind}, λ {solver.damping:g}, "
-            f"t {solver.tempering:g}, threshold {solver.soft_threshold:g}"
+            f"{counted(study.checkpoints(algorithm), 'checkpoint')}, {solver.kind}, "
+            f"λ {solver.damping:g}, t {solver.tempering:g}, threshold {solver.soft_threshold:g}"
         )
         return "TRAK", settings
     about = store.read_json(layout.method_file(study.root, algorithm, method))
@@ -263,8 +264,8 @@ def baselines(
     yield "gradient-dot", "Gradient dot product", "1 checkpoint", gradients
     similar = _embedding_similarity(study, algorithm, masks)
     if similar is not None:
-        checkpoints = study.checkpoints(algorithm)
-        yield "embedding", "Embedding similarity", f"{checkpoints} checkpoints", similar
+        checkpoints = counted(study.checkpoints(algorithm), "checkpoint")
+        yield "embedding", "Embedding similarity", checkpoints, similar
 
 
 def _embedding_similarity(

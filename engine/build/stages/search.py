@@ -89,7 +89,7 @@ def search_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
 
 
 def method_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
-    """Fingerprint of a method's scores, TRAK or another."""
+    """Fingerprint of a method's scores."""
     if method == TRAK:
         return scores_fingerprint(study, algorithm)
     return store.json_fingerprint(layout.method_file(study.root, algorithm, method))

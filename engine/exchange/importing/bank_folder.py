@@ -20,6 +20,7 @@ import numpy as np
 from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS, Split
 from engine.store.spec import Output
+from engine.store.text import counted
 from engine.study.reader import StudyReader
 
 MASKS = ("train_masks*.npy", "masks*.npy")
@@ -179,14 +180,15 @@ def _runs_first(
         return array
     if rows == n and n_runs in (None, columns):
         notes.append(
-            f"{path.name} is [{rows:,} {what} examples, {columns:,} runs]; it is transposed."
+            f"{path.name} is [{rows:,} {what} examples, {counted(columns, 'run')}]; it is "
+            "transposed."
         )
         return array.swapaxes(0, 1)
     meanings = [
         f"{length:,} {axis} ({_meaning(length, n, what, n_runs)})"
         for axis, length in (("rows", rows), ("columns", columns))
     ]
-    runs = "" if n_runs is None else f" and {n_runs:,} runs have masks"
+    runs = "" if n_runs is None else f" and masks of {counted(n_runs, 'run')}"
     raise ImportingError(
         f"{path} has {' and '.join(meanings)}; the study has {n:,} {what} examples{runs}."
     )
@@ -205,9 +207,10 @@ def _finished(path: Path, n_runs: int, notes: list[str]) -> np.ndarray:
     completed = np.asarray(_open(path)).reshape(-1)
     if len(completed) != n_runs:
         raise ImportingError(
-            f"{path} has {len(completed):,} entries, but there are {n_runs:,} runs."
+            f"{path} has {counted(len(completed), 'entry', 'entries')} for "
+            f"{counted(n_runs, 'run')}; it must have one per run."
         )
     rows = np.flatnonzero(completed)
     if len(rows) < n_runs:
-        notes.append(f"{n_runs - len(rows):,} of {n_runs:,} runs are unfinished and left out.")
+        notes.append(f"Left out {n_runs - len(rows):,} of {n_runs:,} runs as unfinished.")
     return rows

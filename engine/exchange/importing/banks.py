@@ -26,6 +26,7 @@ from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
 from engine.store.spec import FEWEST_MASKS, Output
+from engine.store.text import counted
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import resolve_algorithm
@@ -33,7 +34,7 @@ from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank_import
 
 CODE = 1
-"""Increment when the same files would give another bank."""
+"""Increment when the same files would give a different bank."""
 
 _SHARD_BYTES = 64 * 2**20
 _RUNS_TO_CHECK = 200
@@ -60,7 +61,7 @@ def import_bank(
         algorithm: The algorithm that trained the runs; None: the study's first.
         output: The model output that the margins in the folder are.
         runs: Import only this many runs, the first ones; None: all.
-        replace: Replace another imported bank.
+        replace: Replace a different imported bank.
         on_progress: Called with the progress of the import.
 
     Raises:
@@ -84,7 +85,8 @@ def import_bank(
             return before
         if before and not replace:
             raise ImportingError(
-                f"{algorithm} already has another imported run bank. Add --replace to replace it."
+                f"{algorithm} already has a different imported run bank. Add --replace to replace "
+                "it."
             )
         try:
             about = _write(study, algorithm, folder, found, files, fingerprint, report)
@@ -167,14 +169,15 @@ def _write(
         report(Progress("import", algorithm, shard * size + len(rows), total))
     if len(numbers) < FEWEST_MASKS:
         raise ImportingError(
-            f"{folder} has {total} finished runs on {len(numbers)} different masks; at least "
-            f"{FEWEST_MASKS} masks are required, and a few hundred are useful."
+            f"{folder} has {counted(total, 'finished run')} on "
+            f"{counted(len(numbers), 'different mask')}; at least {FEWEST_MASKS} masks are "
+            "required, and a few hundred are useful."
         )
     if constant.any():
         raise ImportingError(
-            f"{found.files[-1]}: {constant.sum():,} of {len(constant):,} test examples have the "
-            "same output in all runs, which cannot result from training on random subsets. Check "
-            "how the file was made."
+            f"{found.files[-1]}: all runs have the same output for {constant.sum():,} of "
+            f"{counted(len(constant), 'test example')}, which cannot result from training on "
+            "random subsets. Check how the file was made."
         )
     alpha = round(chosen / (total * study.dataset.n_train), 6)
     return dataclasses.replace(about, masks=len(numbers), alpha=alpha)
@@ -270,7 +273,7 @@ def _plausibility(study: StudyReader, algorithm: str, about: BankImport, folder:
 
 
 def _gain(masks: np.ndarray, outputs: np.ndarray) -> tuple[float, float]:
-    """Mean over runs of how much higher outputs are inside the mask than outside; its std error."""
+    """Mean over runs of outputs inside the mask minus those outside, and its standard error."""
     outputs = outputs - outputs.mean(axis=0, dtype=np.float64)
     inside = (outputs * masks).sum(axis=1) / masks.sum(axis=1)
     outside = (outputs * ~masks).sum(axis=1) / (~masks).sum(axis=1)

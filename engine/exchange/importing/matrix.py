@@ -117,7 +117,7 @@ def open_npy(path: Path) -> Matrix:
     """Open a `.npy` file.
 
     Raises:
-        ImportingError: It is another kind of file, holds objects, or is truncated.
+        ImportingError: It is not a `.npy` file, holds objects, or is truncated.
     """
     with _opened(path) as file:
         shape, fortran, dtype = _npy_header(path, file)
@@ -208,7 +208,7 @@ def open_safetensors(path: Path) -> Tensors:
     """Open all tensors of a `.safetensors` file.
 
     Raises:
-        ImportingError: It is another kind of file, or its header does not match its content.
+        ImportingError: It is not a safetensors file, or its header does not match its content.
     """
     with _opened(path) as file:
         start = file.read(8)

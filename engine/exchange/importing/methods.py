@@ -154,7 +154,7 @@ def _method_name(name: str) -> str:
         raise ImportingError(f"{name!r} cannot be the name of a method: {error}.") from error
     if name in OWN_METHODS:
         raise ImportingError(
-            f"{name!r} is one of Dataloupe's own methods; choose another name with --name."
+            f"{name!r} is one of Dataloupe's own methods; choose a different name with --name."
         )
     return name
 
@@ -162,15 +162,15 @@ def _method_name(name: str) -> str:
 def _is_there(
     study: StudyReader, algorithm: str, method: str, fingerprint: str, replace: bool
 ) -> bool:
-    """Whether the same scores exist. Raises ImportingError for others, unless they may go."""
+    """Whether the same scores exist. Raises ImportingError for other scores without `replace`."""
     if not layout.method_file(study.root, algorithm, method).exists():
         return False
     if store.json_fingerprint(layout.method_file(study.root, algorithm, method)) == fingerprint:
         return True
     if not replace:
         raise ImportingError(
-            f"{algorithm} already has other scores under the name {method!r}. Choose another name "
-            "with --name, or add --replace."
+            f"{algorithm} already has other scores under the name {method!r}. Choose a different "
+            "name with --name, or add --replace."
         )
     return False
 

@@ -13,6 +13,7 @@ import numpy as np
 from engine.attribution.scores.blocks import WORKING_BYTES
 from engine.exchange.importing.matrix import Matrix
 from engine.store.errors import ImportingError
+from engine.store.text import counted
 
 Rows = Literal["test", "train"]
 """Whether a row of the matrix in the file is a test or a training example."""
@@ -126,8 +127,8 @@ def oriented(source: Source, n_test: int, n_train: int, rows: Rows | None = None
     study = f"the study has {n_test:,} test and {n_train:,} training examples"
     if len(shape) != 2:
         raise ImportingError(
-            f"{source.path} holds an array with {len(shape)} axes {list(shape)}; scores have two, "
-            f"and {study}."
+            f"{source.path} holds an array with {counted(len(shape), 'axis', 'axes')} "
+            f"{list(shape)}; scores have two, and {study}."
         )
     fits: list[Rows] = []
     if shape == (n_test, n_train):

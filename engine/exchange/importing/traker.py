@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.exchange.importing.matrix import open_npy
 from engine.exchange.importing.source import Source, read_settings
 from engine.store.errors import ImportingError
+from engine.store.text import counted
 
 _SETTINGS = ("JL dimension", "JL matrix type")
 
@@ -31,8 +32,9 @@ def read(path: Path, array: str | None = None) -> Source:
     n_train = metadata.get("train set size", matrix.shape[0])
     if n_train != matrix.shape[0]:
         raise ImportingError(
-            f"{scores} has {matrix.shape[0]:,} rows, but according to {folder / 'metadata.json'} "
-            f"the training set has {n_train}. Restore the files of one run of traker."
+            f"{scores} has {counted(matrix.shape[0], 'row')}, but according to "
+            f"{folder / 'metadata.json'} the training set has {n_train}. Restore the files of one "
+            "run of traker."
         )
     experiment = read_settings(folder / "experiments.json").get(scores.stem)
     if isinstance(experiment, dict) and experiment.get("scores_finalized") != 1:

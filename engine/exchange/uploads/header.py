@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.store.errors import UploadError
+from engine.store.text import counted
 
 MAX_HEADER = 2 * 2**20
 """Bytes, enough for about 15,000 tensors. Parsed JSON takes several times as much memory."""
@@ -105,7 +106,7 @@ def read_header(path: Path, name: str, max_bytes: int) -> dict[str, Entry]:
         (length,) = struct.unpack("<Q", start[:8])
         if length > size - 8:
             raise UploadError(
-                f"{name} is truncated or damaged: it has {size:,} bytes, but declares a header of "
+                f"{name} is truncated or damaged: it has {_bytes(size)}, but declares a header of "
                 f"{length:,}."
             )
         if length > MAX_HEADER:
@@ -228,7 +229,7 @@ def _short(shape: list[int]) -> str:
 
 
 def _bytes(size: int) -> str:
-    return f"{size:,} bytes" if size < 2**63 else "more than 2^63 bytes"
+    return counted(size, "byte") if size < 2**63 else "more than 2^63 bytes"
 
 
 def _check_ranges(entries: dict[str, Entry], data_bytes: int, name: str) -> None:

@@ -2,9 +2,8 @@
 
     upload = accept(study, [Given("mine.safetensors", file)], name="With augmentation")
 
-Files are copied to a temporary folder inside `uploads/` and checked there. Only when the whole
-ensemble has passed are they moved to names made of their SHA-256, so a refused upload leaves
-nothing behind.
+Files are copied to a temporary folder inside `uploads/` and checked there. If the whole ensemble
+passes, they are moved and named by their SHA-256, so a refused upload leaves nothing behind.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from engine.models import ARCHITECTURES, guess_options, state_shapes
 from engine.store.errors import SpecError, UploadError
 from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
+from engine.store.text import counted
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -71,7 +72,7 @@ def match(
             expected = state_shapes(
                 candidate.name, candidate.options, dataset.encoding, len(dataset.classes)
             )
-        except SpecError as error:  # impossible sizes, or another kind of input
+        except SpecError as error:  # impossible sizes, or a different kind of input
             mismatches.append((0.0, str(error)))
             continue
         reason = mismatch(shapes, expected, candidate, len(dataset.classes))
@@ -84,7 +85,7 @@ def match(
         raise UploadError(f"{name} does not match: {nearest[1]}")
     which = f"the architecture {requested}" if requested else "any known architecture"
     raise UploadError(
-        f"{name} does not match {which}: it has {len(shapes):,} tensors such as "
+        f"{name} does not match {which}: it has {counted(len(shapes), 'tensor')} such as "
         f"{_first([quoted(key) for key in shapes])}. Known architectures are "
         f"{', '.join(allowed)}; add others to study.toml. If a wrapper added prefixes to the "
         "names, remove them with `dataloupe convert FILE`."
@@ -109,7 +110,7 @@ def mismatch(
     missing = [quoted(key) for key in expected if key not in found]
     extra = [quoted(key) for key in found if key not in expected]
     if missing or extra:
-        parts = [f"lacks {_first(missing)}"] if missing else []
+        parts = [f"does not have {_first(missing)}"] if missing else []
         parts += [f"has the unknown {_first(extra)}"] if extra else []
         return f"compared with {architecture}, it {' and '.join(parts)}."
     wrong = {key: (found[key], expected[key]) for key in expected if found[key] != expected[key]}
@@ -122,7 +123,8 @@ def mismatch(
     }
     key, (theirs, ours) = next(iter(wrong.items()))
     if len(classes) == 1 and all(ours[:1] == (n_classes,) for _, ours in wrong.values()):
-        return f"it has {classes.pop():,} classes, but this study has {n_classes:,}."
+        found_classes = counted(classes.pop(), "class", "classes")
+        return f"it has {found_classes}, but this study has {n_classes:,}."
     if theirs == ours[::-1]:
         return f"{quoted(key)} is transposed: {list(theirs)} where {architecture} has {list(ours)}."
     return f"{quoted(key)} is {list(theirs)} where {architecture} has {list(ours)}."

@@ -47,7 +47,7 @@ def try_out(trial: Trial) -> Architecture:
 
     Raises:
         UploadError: A file is hostile, does not match, or gives outputs that are not finite; or the
-            files have several architectures.
+            files have different architectures.
     """
     write_no_file()
     study = StudyReader.open(trial.root)
@@ -111,5 +111,5 @@ def _check_outputs(study: StudyReader, model: torch.nn.Module, name: str) -> Non
     if not np.isfinite(logits).all():
         raise UploadError(
             f"{name} gives NaN or infinite outputs on this study's examples. Its weights are too "
-            "large, or it was trained on another kind of input."
+            "large, or it was trained on a different kind of input."
         )

@@ -1,4 +1,4 @@
-"""Parameters of a job: what is given, completed by defaults."""
+"""Parameters of a job, completed with defaults."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from engine.store.errors import DataloupeError
 
 
 def complete(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given parameters, with defaults for the others. Raises DataloupeError for a parameter
-    that the job does not have."""
+    """The given parameters, with defaults for the others.
+
+    Raises:
+        DataloupeError: The job has no such parameter.
+    """
     if unknown := sorted(given.keys() - defaults.keys()):
         raise DataloupeError(f"This job has no parameter {unknown[0]!r}.")
     return {**defaults, **given}

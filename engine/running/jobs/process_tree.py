@@ -18,9 +18,9 @@ from pathlib import Path
 MARK = "DATALOUPE_JOB"
 """Environment variable that every process of a job carries."""
 _KILL_SECONDS = 10.0
-"""How long to keep killing processes before giving up."""
+"""Longest time to keep killing processes."""
 _READS = 20
-"""How often to read an empty environment again."""
+"""Number of times to read an empty environment."""
 
 
 def processes(mark: str) -> list[int]:
