@@ -162,7 +162,7 @@ def ridge(workload: Workload, runs: int) -> np.ndarray:
     return predict(test_masks, best)
 
 
-def judged(workload: Workload, predicted: np.ndarray) -> dict[str, float]:
+def evaluate_predictions(workload: Workload, predicted: np.ndarray) -> dict[str, float]:
     """LDS on the test masks, with its interval."""
     found: Lds = lds_of_predictions(predicted, truth(workload, "test")[1].T)
     return {"lds": round(found.mean, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
@@ -173,10 +173,10 @@ def compare(workload: Workload, tau: np.ndarray, runs: int) -> dict[str, Any]:
     predicted, settings, coverage = fit_and_predict(workload, tau, runs)
     drawn = truth(workload, "test")[0].T.astype(np.float32)
     found = {
-        "hybrid": judged(workload, predicted),
-        "trak": judged(workload, tau @ drawn),
-        "ridge": judged(workload, ridge(workload, runs)),
-        "lasso": judged(workload, lasso(workload, runs)),
+        "hybrid": evaluate_predictions(workload, predicted),
+        "trak": evaluate_predictions(workload, tau @ drawn),
+        "ridge": evaluate_predictions(workload, ridge(workload, runs)),
+        "lasso": evaluate_predictions(workload, lasso(workload, runs)),
         "settings": asdict(settings),
         "coverage_90": round(coverage, 4),
     }
@@ -219,11 +219,11 @@ def at_equal_compute(
         entry: dict[str, Any] = {
             "runs": runs,
             "checkpoints": own,
-            "hybrid": judged(workload, fit_and_predict(workload, taus[own], runs)[0]),
-            "trak": judged(workload, taus[trained] @ drawn),
+            "hybrid": evaluate_predictions(workload, fit_and_predict(workload, taus[own], runs)[0]),
+            "trak": evaluate_predictions(workload, taus[trained] @ drawn),
             "trak_checkpoints_bought": checkpoints,
             "trak_checkpoints_trained": trained,
-            "datamodel": judged(workload, lasso(workload, min(more, most_runs))),
+            "datamodel": evaluate_predictions(workload, lasso(workload, min(more, most_runs))),
             "datamodel_runs_bought": more,
             "datamodel_runs_trained": min(more, most_runs),
         }
@@ -253,7 +253,7 @@ def measure() -> dict[str, Any]:
         coverage += [one["coverage_90"] for one in methods.values()]
         drawn = truth(workload, "test")[0].T.astype(np.float32)
         results["by_checkpoints"][workload.name] = {
-            str(count): judged(workload, tau @ drawn) for count, tau in taus.items()
+            str(count): evaluate_predictions(workload, tau @ drawn) for count, tau in taus.items()
         }
         cost = seconds(workload)
         results["seconds"][workload.name] = cost
