@@ -1,1 +1,1 @@
-"""Figures that anyone can measure again: `python -m benchmarks.NAME --json [--save]`."""
+"""Reproducible benchmarks: `python -m benchmarks.NAME --json [--save]`."""

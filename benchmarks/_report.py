@@ -1,4 +1,4 @@
-"""One way out for every benchmark: a JSON object with its device and versions."""
+"""The command line of every benchmark: its results as JSON, with device and versions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _PACKAGES = ("torch", "numpy", "faiss-cpu", "traker", "kronfluence", "streamlit"
 
 
 def report(name: str, measure: Callable[[], dict[str, Any]], description: str) -> None:
-    """Command line of a benchmark: measure, then print and keep what was found.
+    """Run a benchmark from the command line: measure, print the results, and save them on request.
 
-    `--json` prints one JSON object and nothing else on standard output (benchmarks write what
-    they are doing to standard error); without it the object is printed indented, for people.
-    `--save` also writes benchmarks/results/NAME.json.
+    `--json` prints one JSON object and nothing else on standard output; progress goes to standard
+    error. Without it the object is indented. `--save` also writes benchmarks/results/NAME.json.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
@@ -43,13 +42,13 @@ def report(name: str, measure: Callable[[], dict[str, Any]], description: str) -
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def say(text: str) -> None:
-    """Tell a person what is going on, beside the result."""
+def log(text: str) -> None:
+    """Print progress to standard error, apart from the results."""
     print(text, file=sys.stderr, flush=True)
 
 
 def device() -> dict[str, Any]:
-    """Processor, cores, load of the last minute (over 1 a core, timings are noisy), memory, GPU."""
+    """Processor, cores, load in the last minute (noisy timings above 1 per core), memory, GPU."""
     result: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -57,7 +56,7 @@ def device() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
     }
-    torch = sys.modules.get("torch")  # a benchmark that needs no torch has no GPU to name
+    torch = sys.modules.get("torch")  # without torch a benchmark uses no GPU
     if torch is not None and torch.cuda.is_available():
         result["gpu"] = torch.cuda.get_device_name()
     return result
@@ -73,7 +72,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures depend on, where installed."""
+    """Versions of Python and of the installed packages that results depend on."""
     result = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""A large synthetic study, and the dashboard's real server in front of it."""
+"""A large synthetic study, served by the real dashboard server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks._report import say
+from benchmarks._report import log
 from engine.api import Study
 from engine.running.launch import _start, _stop
 from engine.store import fingerprint_of
@@ -20,8 +20,10 @@ N_TRAIN, N_TEST, TOP_K, WRONG = 50_000, 10_000, 100, 0.12
 
 
 def large_study() -> Study:
-    """50,000 training and 10,000 test pictures with random scores, kept until the code that writes
-    it or the layout of a study changes."""
+    """50,000 training and 10,000 test pictures with random scores.
+
+    The study is kept until the code that writes it or the layout of a study changes.
+    """
     names = (
         "tests/builders/synthetic_study.py",
         "engine/store/layout.py",
@@ -30,7 +32,7 @@ def large_study() -> Study:
     code = [(ROOT / name).read_text() for name in names]
     root = CACHE / fingerprint_of(N_TRAIN, N_TEST, TOP_K, WRONG, code)
     if not root.exists():
-        say(f"writing a study of {N_TRAIN:,} + {N_TEST:,} pictures to {root}")
+        log(f"writing a study of {N_TRAIN:,} + {N_TEST:,} pictures to {root}")
         shutil.rmtree(CACHE, ignore_errors=True)
         unfinished = root.with_suffix(".tmp")
         write_study(unfinished, N_TRAIN, N_TEST, top_k=TOP_K, wrong=WRONG, name="Fifty thousand")
@@ -40,13 +42,13 @@ def large_study() -> Study:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its address, and the process that serves."""
+    """A running server: its URL and its process id."""
 
     url: str
     pid: int
 
     def memory_mb(self, field: str = "VmRSS") -> float:
-        """A field of its /proc/PID/status, in MB. VmRSS counts pages of mapped files, too."""
+        """A field of its /proc/PID/status, in MB. VmRSS includes pages of mapped files."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024 / 1e6
@@ -55,7 +57,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(root: Path) -> Iterator[Server]:
-    """`dataloupe serve` in a process of its own, which has answered once."""
+    """Run `dataloupe serve` in a separate process, and wait until it responds."""
     child, url = _start(root, "127.0.0.1", None)
     try:
         yield Server(url, child.pid)

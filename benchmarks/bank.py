@@ -1,16 +1,20 @@
-"""How fast the run bank fills, beside a plain training loop.
+"""How fast the run bank grows, compared with a plain training loop.
 
     python -m benchmarks.bank --json [--save]
 
-DESIGN's CNN and MLP on the embedded data, α = ½, one seed. *plain*: what one would write, in one
-process with one thread: tensors in memory, an optimiser, a loop, then the margins of all examples;
-*plain_2_threads*: the same with two, which suffers where the machine is busy. *workers_1* and
-*workers_2*: the bank stage with that many one-thread processes, shards and all, from the moment
-when as many runs are finished. *bare*: the engine's trainer alone, in one process with one thread;
-what a run of *workers_1* takes longer is the overhead. All in turns within a round; figures are
-medians of rounds.
+The CNN and the MLP of DESIGN, trained on the included data with α = ½ and one seed.
 
-*resume* is what a build takes to see that 1,000 runs are there, and what reading them takes.
+- *plain*: a simple loop in one process with one thread: tensors in memory, an optimizer, then the
+  margins of all examples.
+- *plain_2_threads*: the same with two threads, which suffers if the machine is busy.
+- *workers_1* and *workers_2*: the bank stage with this many one-thread processes, including the
+  writing of shards, timed from the moment when this number of runs is finished.
+- *bare*: the engine's trainer alone, in one process with one thread. The overhead is the additional
+  time of a run with *workers_1*.
+
+All of them take turns within a round; results are medians over rounds.
+
+*resume*: the time for a build to check that 1,000 runs exist, and the time to read them.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks.workload import CNN, ENCODING, MLP, Workload, data, task, untrained
 from engine import store
 from engine.api import Study
@@ -41,14 +45,14 @@ from engine.study.run_banks import wanted_runs
 ALPHA = 0.5
 RESUMED = 1000
 ROUNDS = {"mlp": (3, 16), "cnn": (3, 2)}
-"""(rounds, runs of each kind in a round)."""
+"""(rounds, runs of each kind per round)."""
 _KEYS = (
     "epochs batch_size optimizer learning_rate momentum weight_decay schedule warmup architecture"
 )
 
 
 def measure() -> dict[str, Any]:
-    """Models a minute, overhead, resuming, size."""
+    """Models per minute, overhead, time to resume, size."""
     with tempfile.TemporaryDirectory() as folder:
         studies = {load.name: make_study(Path(folder) / load.name, load) for load in (MLP, CNN)}
         return {
@@ -82,19 +86,19 @@ masks = {RESUMED}
     return study
 
 
-# --- models a minute -----------------------------------------------------------------------------
+# --- models per minute ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Models to train in one process."""
+    """Models to train in one process, one after the other."""
 
     workload: Workload
     runs: int
 
 
 def compare(study: Study, workload: Workload, rounds: int, runs: int) -> dict[str, Any]:
-    """Time every kind in turns."""
+    """Time all kinds, taking turns."""
     turns: dict[str, Callable[[], float]] = {
         "plain": lambda: _seconds(train_plainly, Turn(workload, runs), threads=1),
         "workers_1": lambda: fill(study, workload.name, 1, runs),
@@ -108,7 +112,7 @@ def compare(study: Study, workload: Workload, rounds: int, runs: int) -> dict[st
     for number in range(rounds):
         for name in list(turns)[number % 2 :] + list(turns)[: number % 2]:
             seconds[name].append(turns[name]())
-            say(f"{workload.name} {name}: {60 / seconds[name][-1]:.1f} a minute")
+            log(f"{workload.name} {name}: {60 / seconds[name][-1]:.1f} per minute")
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "models_per_minute": {name: round(60 / value, 1) for name, value in median.items()},
@@ -127,7 +131,7 @@ def compare(study: Study, workload: Workload, rounds: int, runs: int) -> dict[st
 
 
 def fill(study: Study, algorithm: str, workers: int, runs: int) -> float:
-    """Seconds a run of the bank stage, once every worker is at work."""
+    """Seconds per run of the bank stage, once every worker is busy."""
     for path in layout.bank_folder(study.root, algorithm).glob("*"):
         path.unlink()
     study = with_masks(study, runs + workers)
@@ -141,20 +145,20 @@ def fill(study: Study, algorithm: str, workers: int, runs: int) -> float:
 
 
 def with_masks(study: Study, masks: int) -> Study:
-    """The study with another number of masks asked for."""
+    """The study with a different number of masks."""
     runs = study.spec.subset_runs.model_copy(update={"masks": masks})
     return Study(study.root, study.spec.model_copy(update={"subset_runs": runs}))
 
 
 def _seconds(function: Callable[[Turn], float], turn: Turn, threads: int) -> float:
-    """Seconds a run in a fresh process with so many threads."""
+    """Seconds per run in a new process with this number of threads."""
     found: list[float] = []
     run_jobs(function, [turn], 1, lambda job, result: found.append(result), threads)
     return found[0] / turn.runs
 
 
 def train_barely(turn: Turn) -> float:
-    """Worker: the engine's trainer and what its models say, and nothing else; seconds."""
+    """Worker: the engine's trainer and the outputs of its models; returns seconds."""
     from engine.training.outputs import evaluate
     from engine.training.trainer import train
 
@@ -170,7 +174,7 @@ def train_barely(turn: Turn) -> float:
 
 
 def train_plainly(turn: Turn) -> float:
-    """Worker: a plain loop over tensors in memory; seconds."""
+    """Worker: a plain loop over tensors in memory; returns seconds."""
     import torch
     from torch.nn import functional
 
@@ -218,18 +222,18 @@ def train_plainly(turn: Turn) -> float:
 
 
 def _timed(train_one: Callable[[int], None], runs: int) -> float:
-    train_one(0)  # what is read and imported for the first model
+    train_one(0)  # reads and imports happen with the first model
     start = time.perf_counter()
     for number in range(runs):
         train_one(number)
     return time.perf_counter() - start
 
 
-# --- going on ------------------------------------------------------------------------------------
+# --- resuming ------------------------------------------------------------------------------------
 
 
 def resume(study: Study) -> dict[str, Any]:
-    """Seconds to see that all runs are there, and to read them. Their outputs are noise."""
+    """Seconds to check that all runs exist, and to read them. Their outputs are noise."""
     algorithm, n_train, n_test = "mlp", study.dataset.n_train, study.dataset.n_test
     generator = np.random.default_rng(0)
     study = with_masks(study, RESUMED)
@@ -259,6 +263,6 @@ def resume(study: Study) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from benchmarks import bank as this  # workers find no function of __main__
+    from benchmarks import bank as this  # workers cannot import functions of __main__
 
     report("bank", this.measure, __doc__ or "")

@@ -1,14 +1,14 @@
-"""Of the predictions said to flip without a few training examples, how many do flip?
+"""How many predictions flip, of those predicted to flip when a few training examples are removed?
 
     python -m benchmarks.brittle --json [--save]
 
-On the demo's study with `RUNS` subset runs: `PREDICTIONS`, drawn at random among those that are
-said to flip at k ≤ 20, are retrained without their removal sets, with `SEEDS` seeds. Beside them
-stand removals of random training examples of the same class: one for each group of predictions
-whose removal sets are of about the same size and mostly of the same class, and never of fewer
-examples than theirs. A prediction has flipped where most of the models flip it.
+The study is the demo's, with `RUNS` subset runs. `PREDICTIONS` are drawn at random from those that
+are predicted to flip at k ≤ 20. For each, models are retrained without its removal set, with
+`SEEDS` seeds. The control is the removal of random training examples of the same class: one removal
+for each group of predictions whose removal sets have about the same size and mostly the same class,
+and never fewer examples than theirs. A prediction has flipped if most of the models flip it.
 `REQUIRED_DEVIATIONS` and `REQUIRED_AGREEMENT` in engine/applications/brittle/supports.py were
-chosen on `CHOSEN_ON`, which are left out.
+chosen on the test examples `CHOSEN_ON`, which are excluded here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks._study import built
 from engine.api import Study
 from engine.applications.brittle.supports import (
@@ -47,11 +47,11 @@ CHOSEN_ON = (
     *(27, 57, 98, 127, 170, 239, 332, 354, 404, 468, 475, 512, 558, 581, 607, 616, 629, 664),
     *(805, 877, 926, 956, 967),
 )
-"""Test rows that were looked at before, with or without their removal sets."""
+"""Test rows that were examined before, with or without their removal sets."""
 SEEDS = 5
 AT_MOST = 20
 SIZES = (5, 10, 20)
-"""Sizes of random removals: each prediction has the next one up."""
+"""Sizes of random removals: each prediction gets the smallest one that is large enough."""
 
 
 def measure() -> dict[str, Any]:
@@ -61,9 +61,13 @@ def measure() -> dict[str, Any]:
     supports = find(study, at_most=AT_MOST)
     found_after = time.perf_counter() - start
     tests = drawn(supports, PREDICTIONS)
-    say(f"{len(supports.ranked)} are said to flip at k <= {AT_MOST}; {len(tests)} are verified")
+    log(
+        f"{len(supports.ranked)} are predicted to flip at k <= {AT_MOST}; {len(tests)} are verified"
+    )
     start = time.perf_counter()
-    verifications = verify_brittle(study, supports, tests.tolist(), seeds=SEEDS, report=told)
+    verifications = verify_brittle(
+        study, supports, tests.tolist(), seeds=SEEDS, report=log_progress
+    )
     outcomes = [one.outcomes[0] for one in verifications]
     random = list(random_outcomes(study, supports, tests).values())
     changes = predicted_and_actual(verifications)
@@ -84,29 +88,29 @@ def measure() -> dict[str, Any]:
         "seeds": SEEDS,
         "subset_runs": RUNS,
         "at_most": AT_MOST,
-        "said_to_flip": len(supports.ranked),
+        "predicted_to_flip": len(supports.ranked),
         "test_examples": len(supports.logit_gap),
         "sizes": [int(supports.size[test]) for test in tests],
         "method": supports.method,
         "badge": str(study.badge(supports.algorithm, supports.method)),
-        "sure": REQUIRED_DEVIATIONS,
-        "agree": REQUIRED_AGREEMENT,
+        "required_deviations": REQUIRED_DEVIATIONS,
+        "required_agreement": REQUIRED_AGREEMENT,
         "find_seconds": round(found_after, 2),
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
 def drawn(supports: Supports, number: int) -> np.ndarray:
-    """Some of the predictions said to flip, at random, ascending."""
+    """A random sample of the predictions that are expected to flip, in ascending order."""
     rows = np.setdiff1d(supports.ranked, CHOSEN_ON)
     keys = np.random.PCG64(0).random_raw(len(rows))
     return np.sort(rows[np.argsort(keys, kind="stable")[:number]])
 
 
 def groups(study: Study, supports: Supports, tests: np.ndarray) -> dict[tuple[int, ...], list[int]]:
-    """Random removal sets → the predictions that they stand beside.
+    """Map random removal sets to the predictions that they are compared with.
 
-    All of a set are of the class that most of the predictions' removal sets are of.
+    A set has examples of one class: the most common class of the predictions' own removal sets.
     """
     labels = study.table("train")["label"].to_numpy()
     members: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -126,7 +130,7 @@ def groups(study: Study, supports: Supports, tests: np.ndarray) -> dict[tuple[in
 
 
 def random_outcomes(study: Study, supports: Supports, tests: np.ndarray) -> dict[int, Outcome]:
-    """What the random removals did to each prediction."""
+    """Outcomes of the random removals, for each prediction."""
     requests = [
         Request(removed, tuple(those)) for removed, those in groups(study, supports, tests).items()
     ]
@@ -136,13 +140,13 @@ def random_outcomes(study: Study, supports: Supports, tests: np.ndarray) -> dict
         seeds=SEEDS,
         algorithm=supports.algorithm,
         method=supports.method,
-        report=told,
+        report=log_progress,
     )
     return {outcome.test: outcome for one in found for outcome in one.outcomes}
 
 
 def flipped(outcomes: list[Outcome]) -> dict[str, float] | None:
-    """Share of the predictions that most models flip, with its 95 % interval."""
+    """Share of the predictions flipped by most models, with its 95 % interval."""
     if not outcomes:
         return None
     found = share(sum(outcome.flipped for outcome in outcomes), len(outcomes))
@@ -150,7 +154,7 @@ def flipped(outcomes: list[Outcome]) -> dict[str, float] | None:
 
 
 def mean_rate(outcomes: list[Outcome]) -> float:
-    """Mean share of the models that flip."""
+    """Mean share of the models that flip a prediction."""
     return round(float(np.mean([outcome.flips.mean for outcome in outcomes])), 3)
 
 
@@ -158,8 +162,8 @@ def _rounded(measured: Measured) -> dict[str, float]:
     return {name: round(value, 3) for name, value in vars(measured).items()}
 
 
-def told(done: int, total: int, what: str) -> None:
-    say(f"{done} of {total} models")
+def log_progress(done: int, total: int, what: str) -> None:
+    log(f"{done} of {total} models")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which λ suits which solver: LDS on the validation masks, for choosing defaults by.
+"""Which λ suits which solver? LDS on the validation masks, used to choose defaults.
 
 python -m benchmarks.damping --json [--save]
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks.lds import THREADS, Mean, default_solver, memory_bytes, out_to_loss
 from benchmarks.workload import CNN, MLP, Workload, batches_of, checkpoint, prepare_all, task, truth
 from engine.attribution.evaluation.lds import lds
@@ -58,7 +58,7 @@ def table(workload: Workload, spec: TrakSpec) -> dict[str, dict[str, float]]:
     """`{λ: {1: lds, 5: lds}}` on the validation masks."""
     solver = default_solver(workload, spec)
     masks, margins = truth(workload, "validation")
-    say(f"{workload.name}: {solver.kind}")
+    log(f"{workload.name}: {solver.kind}")
     means = {damping: Mean(solver.tempering) for damping in DAMPINGS}
     found: dict[str, dict[str, float]] = {f"{damping:g}": {} for damping in DAMPINGS}
     for number in range(CHECKPOINTS):
@@ -72,7 +72,7 @@ def table(workload: Workload, spec: TrakSpec) -> dict[str, dict[str, float]]:
 
 
 def measure() -> dict[str, Any]:
-    """λ by solver and workload."""
+    """LDS by solver, workload and λ."""
     prepare_all()
     torch.set_num_threads(THREADS)
     return {

@@ -1,17 +1,17 @@
-"""LDS of the hybrid (a datamodel whose prior is TRAK) beside what it is made of.
+"""LDS of the hybrid (a datamodel whose prior is TRAK) compared with TRAK and datamodels alone.
 
     python -m benchmarks.datamodels --json [--save]
 
-On DESIGN section 6's workload, judged on the 100 test masks. Settings are chosen on validation
-masks, one run each; everything is fitted to fit masks, one run each. `trak` is five checkpoints at
-default settings, `ridge` a datamodel with a squared penalty, `lasso` the datamodels of the papers
-(it is also refitted to the validation runs that chose its λ).
+The workload is that of DESIGN section 6, evaluated on the 100 test masks. Settings are chosen on
+validation masks and everything is fitted to fit masks, with one run per mask. `trak` uses five
+checkpoints at default settings, `ridge` is a datamodel with a squared penalty, and `lasso` is the
+datamodel of the papers (also refitted to the validation runs that chose its λ).
 
-`budgets` compares at equal compute: the hybrid with `BUDGET_CHECKPOINTS` and some runs, TRAK given
-as many more checkpoints as those runs cost, and the lasso as many more runs as the checkpoints
-cost, by the one-thread seconds of a run and of a checkpoint that were measured here. No more than
-`MOST_CHECKPOINTS` are trained; `by_checkpoints` shows how little TRAK gains from more.
-`coverage_90` is the share of single test runs inside the hybrid's 90 % intervals.
+`budgets` compares methods at equal compute: the hybrid with `BUDGET_CHECKPOINTS` checkpoints and
+some runs, TRAK with additional checkpoints at the cost of those runs, and the lasso with additional
+runs at the cost of the checkpoints. Costs are the one-thread seconds per run and per checkpoint
+measured here. At most `MOST_CHECKPOINTS` are trained; `by_checkpoints` shows how little TRAK gains
+from more. `coverage_90` is the share of single test runs inside the hybrid's 90 % intervals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks.lds import Mean, attribute, default_solver, out_to_loss
 from benchmarks.workload import (
     CACHE,
@@ -47,22 +47,22 @@ from engine.attribution.trak.solver import Solver
 from engine.store.spec import TrakSpec
 
 CODE = 2
-"""Raised when the same runs would give another hybrid."""
+"""Raised when the same runs would give a different hybrid."""
 CHECKPOINTS = 5
 BUDGET_CHECKPOINTS = {"mlp": 5, "cnn": 10}
 MOST_CHECKPOINTS = {"mlp": 40, "cnn": 40}
 RUNS = {"mlp": (200, 1000), "cnn": (200, 300)}
 BUDGETS = (50, 100, 200, 300)
-"""Runs that the hybrid has, beside its checkpoints."""
+"""Runs of the hybrid, in addition to its checkpoints."""
 CHOSEN_BY = 128
-"""Targets that settings are chosen by, evenly spread."""
+"""Number of targets used to choose settings, evenly spaced."""
 
 
 # --- attributions --------------------------------------------------------------------------------
 
 
 def attributions(workload: Workload, counts: set[int]) -> dict[int, np.ndarray]:
-    """τ `[n_test, n_train]` of the first so many checkpoints; kept in `.bench/` by checkpoint."""
+    """τ `[n_test, n_train]` by number of checkpoints; scores are kept in `.bench/`."""
     solver = default_solver(workload, TrakSpec())
     mean, found = Mean(solver.tempering), {}
     for number in range(max(counts)):
@@ -89,14 +89,14 @@ def _of_checkpoint(workload: Workload, solver: Solver, number: int) -> dict[str,
 
 
 def single(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and outputs of one run of each mask: what a study has."""
+    """Masks and outputs with one run per mask, as in a study."""
     return truth(replace(workload, seeds=1), purpose)
 
 
 def fit_and_predict(
     workload: Workload, tau: np.ndarray, runs: int
 ) -> tuple[np.ndarray, hybrid.Settings, float]:
-    """(predicted outputs of the test masks, settings, coverage); kept in `.bench/`."""
+    """(predicted outputs on the test masks, settings, coverage), kept in `.bench/`."""
     fingerprint = store.fingerprint_of(
         "hybrid", CODE, workload.name, runs, float(np.abs(tau).sum())
     )
@@ -134,7 +134,7 @@ def _fit(
 
 
 def lasso(workload: Workload, runs: int) -> np.ndarray:
-    """Predicted outputs of the test masks; λ on validation runs, refitted to all."""
+    """Predicted outputs on the test masks; λ is chosen on validation runs, then refitted to all."""
     fitted, validation = single(workload, "fit"), single(workload, "validation")
     masks = np.concatenate([fitted[0][:runs], validation[0]])
     outputs = np.concatenate([fitted[1][:runs], validation[1]])
@@ -143,7 +143,7 @@ def lasso(workload: Workload, runs: int) -> np.ndarray:
 
 
 def ridge(workload: Workload, runs: int) -> np.ndarray:
-    """Predicted outputs of the test masks; one penalty for all targets, by validation runs."""
+    """Predicted outputs on the test masks; validation runs choose one penalty for all targets."""
     masks, outputs = (array[:runs] for array in single(workload, "fit"))
     validation, (test_masks, _) = single(workload, "validation"), single(workload, "test")
     mean = masks.mean(axis=0)
@@ -163,25 +163,25 @@ def ridge(workload: Workload, runs: int) -> np.ndarray:
     return predict(test_masks, best)
 
 
-def judged(workload: Workload, predicted: np.ndarray) -> dict[str, float]:
+def evaluate_predictions(workload: Workload, predicted: np.ndarray) -> dict[str, float]:
     """LDS on the test masks, with its interval."""
     found: Lds = lds_of_predictions(predicted, truth(workload, "test")[1].T)
     return {"lds": round(found.mean, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
 
 
 def compare(workload: Workload, tau: np.ndarray, runs: int) -> dict[str, Any]:
-    """All methods with so many runs."""
+    """All methods with this number of runs."""
     predicted, settings, coverage = fit_and_predict(workload, tau, runs)
     drawn = truth(workload, "test")[0].T.astype(np.float32)
     found = {
-        "hybrid": judged(workload, predicted),
-        "trak": judged(workload, tau @ drawn),
-        "ridge": judged(workload, ridge(workload, runs)),
-        "lasso": judged(workload, lasso(workload, runs)),
+        "hybrid": evaluate_predictions(workload, predicted),
+        "trak": evaluate_predictions(workload, tau @ drawn),
+        "ridge": evaluate_predictions(workload, ridge(workload, runs)),
+        "lasso": evaluate_predictions(workload, lasso(workload, runs)),
         "settings": asdict(settings),
         "coverage_90": round(coverage, 4),
     }
-    say(f"{workload.name}, {runs} runs: {found}")
+    log(f"{workload.name}, {runs} runs: {found}")
     return found
 
 
@@ -209,7 +209,7 @@ def seconds(workload: Workload) -> dict[str, float]:
 def at_equal_compute(
     workload: Workload, taus: dict[int, np.ndarray], cost: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """The hybrid against both parents, budget by budget."""
+    """The hybrid compared with TRAK and the lasso, at each budget."""
     drawn = truth(workload, "test")[0].T.astype(np.float32)
     most_runs, own = workload.fit_runs, BUDGET_CHECKPOINTS[workload.name]
     found = []
@@ -220,24 +220,24 @@ def at_equal_compute(
         entry: dict[str, Any] = {
             "runs": runs,
             "checkpoints": own,
-            "hybrid": judged(workload, fit_and_predict(workload, taus[own], runs)[0]),
-            "trak": judged(workload, taus[trained] @ drawn),
+            "hybrid": evaluate_predictions(workload, fit_and_predict(workload, taus[own], runs)[0]),
+            "trak": evaluate_predictions(workload, taus[trained] @ drawn),
             "trak_checkpoints_bought": checkpoints,
             "trak_checkpoints_trained": trained,
-            "datamodel": judged(workload, lasso(workload, min(more, most_runs))),
+            "datamodel": evaluate_predictions(workload, lasso(workload, min(more, most_runs))),
             "datamodel_runs_bought": more,
             "datamodel_runs_trained": min(more, most_runs),
         }
         entry["won"] = all(
             entry["hybrid"]["lds"] > entry[parent]["lds"] for parent in ("trak", "datamodel")
         )
-        say(f"budget: {entry}")
+        log(f"budget: {entry}")
         found.append(entry)
     return found
 
 
 def measure() -> dict[str, Any]:
-    """LDS of the hybrid by workload and runs; beside it all methods, budgets and coverage."""
+    """LDS of the hybrid by workload and number of runs; all methods, budgets and coverage."""
     prepare_all(("test", "validation", "fit"))
     names = ("methods", "by_checkpoints", "seconds", "budgets", "hybrid_wins")
     results: dict[str, Any] = {name: {} for name in names}
@@ -254,7 +254,7 @@ def measure() -> dict[str, Any]:
         coverage += [one["coverage_90"] for one in methods.values()]
         drawn = truth(workload, "test")[0].T.astype(np.float32)
         results["by_checkpoints"][workload.name] = {
-            str(count): judged(workload, tau @ drawn) for count, tau in taus.items()
+            str(count): evaluate_predictions(workload, tau @ drawn) for count, tau in taus.items()
         }
         cost = seconds(workload)
         results["seconds"][workload.name] = cost

@@ -1,12 +1,12 @@
-"""How fast training examples become features, beside traker and beside the least it can cost.
+"""How fast training examples are turned into features, compared with traker and a lower bound.
 
     python -m benchmarks.featurise --json [--save]
 
-*Ours* is the factorised projection to proj_dim 2048; *bound* is a plain forward and full backward
-of the summed model outputs, what any method that needs gradients pays; *traker* is `featurize` of
-traker 0.3.2 with its BasicProjector. All at batch 128 on two threads, in turns within each round
-(whose order moves on by one), so that whatever else the machine does hits all of them. Figures are
-medians of rounds.
+*Ours* is the factorized projection to proj_dim 2048. *Bound* is a plain forward and full backward
+pass of the summed model outputs, the least that any method with gradients must do. *Traker* is
+`featurize` of traker 0.3.2 with its BasicProjector. All use batch size 128 and two threads. They
+take turns within each round, in rotating order, so that other load on the machine affects all of
+them. Results are medians over rounds.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _rotated(names: list[str], by: int) -> list[str]:
 
 
 def compare(model: nn.Module, batch: Batch, rounds: int, batches: int) -> dict[str, Any]:
-    """Time all methods in turns: `batches` batches of each in a round, but one of traker."""
+    """Time all methods, taking turns: per round `batches` batches of each, but one of traker."""
     output = task().model_output
     plan = plan_gradients(model, output, batch)
     spec = TrakSpec()
@@ -89,7 +89,7 @@ def compare(model: nn.Module, batch: Batch, rounds: int, batches: int) -> dict[s
             for name in _rotated(list(turns), number):
                 turn, times = turns[name]
                 if times > 1:
-                    turn()  # what the one before left in the caches is not this one's
+                    turn()  # warm up: the caches still hold data of the previous method
                 start = time.perf_counter()
                 for _ in range(times):
                     turn()

@@ -1,13 +1,14 @@
-"""Datamodels of 1,000 targets, beside scikit-learn's lasso target by target.
+"""Datamodels of 1,000 targets, compared with scikit-learn's lasso, target by target.
 
     python -m benchmarks.lasso --json [--save]
 
-2,000 subset runs of 5,000 training examples, 400 of them held out; outputs are planted: 100 weights
-a target and as much noise. Both go down the same 20 λ from λ_max to a tenth of it, take the one
-with the least error on the held-out runs and refit on all. scikit-learn works at its default
-tolerance and on one thread, all that its lasso uses; its time for all targets is that of 20 random
-ones, four after each of our rounds, times 50. The ratio is taken with ours on all cores and, beside
-it, with ours on one. Weights are compared at our λ with scikit-learn's at a tolerance of 1e-9.
+The problem has 2,000 subset runs of 5,000 training examples, 400 of them held out. Outputs are
+synthetic: 100 nonzero weights per target, and noise of the same variance. Both methods go down the
+same 20 λ from λ_max to a tenth of it, take the λ with the smallest error on the held-out runs, and
+refit on all runs. scikit-learn uses its default tolerance and one thread, the most that its lasso
+supports. Its time for all targets is that of 20 random targets, four after each of our rounds,
+times 50. The ratio is reported for ours on all cores and on one core. Weights are compared at our λ
+with scikit-learn's at a tolerance of 1e-9.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import Lasso, lasso_path
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from engine.attribution.datamodels.fit import Datamodels, fit_datamodels
 from engine.attribution.datamodels.lasso import standardize
 
@@ -50,7 +51,7 @@ def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def ours(masks: np.ndarray, outputs: np.ndarray, held_out: np.ndarray, threads: int) -> Datamodels:
-    """The whole path, whatever the held-out error says on the way."""
+    """Fit the full path, without stopping early on the held-out error."""
     return fit_datamodels(
         masks,
         outputs,
@@ -63,7 +64,7 @@ def ours(masks: np.ndarray, outputs: np.ndarray, held_out: np.ndarray, threads: 
 
 
 class ScikitLearn:
-    """The same, one target at a time. Masks are standardised once, outside of the timing."""
+    """The same, one target at a time. Masks are standardized once, outside of the timing."""
 
     def __init__(self, masks: np.ndarray, held_out: np.ndarray) -> None:
         part, mean, scale = standardize(masks[~held_out])
@@ -93,7 +94,7 @@ class ScikitLearn:
 
 
 def memory() -> dict[str, float]:
-    """Run by a process of its own: MiB that it takes before and at the peak of a fit."""
+    """MiB before a fit and at its peak; runs in a separate process."""
     world = planted()
     before = _peak_mib()
     ours(*world, threads=CORES)
@@ -101,7 +102,7 @@ def memory() -> dict[str, float]:
 
 
 def _peak_mib() -> float:
-    # Not `ru_maxrss`: a process begins with what the one that started it had.
+    # Not `ru_maxrss`: it starts at the value of the parent process.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -109,7 +110,7 @@ def _peak_mib() -> float:
 def measure() -> dict[str, Any]:
     """Seconds of both, their ratio, the largest difference of weights, and our peak memory."""
     masks, outputs, held_out = planted()
-    say("compiling")
+    log("compiling")
     start = time.perf_counter()
     ours(masks[:, :50], outputs[:, :2], held_out, 1)
     compiling = time.perf_counter() - start
@@ -125,7 +126,7 @@ def measure() -> dict[str, Any]:
         for target in sample[number * PER_ROUND :][:PER_ROUND]:
             rival.fit(outputs[:, target])
         seconds["scikit-learn"].append((time.perf_counter() - start) / PER_ROUND * TARGETS)
-        say(", ".join(f"{name} {taken[-1]:.1f} s" for name, taken in seconds.items()))
+        log(", ".join(f"{name} {taken[-1]:.1f} s" for name, taken in seconds.items()))
     differences, largest = [], []
     for target in sample:
         weights = found.rows(np.array([target]))[0]
@@ -134,7 +135,7 @@ def measure() -> dict[str, Any]:
         largest.append(np.abs(wanted).max())
     median = {name: statistics.median(taken) for name, taken in seconds.items()}
     child = "import json, benchmarks.lasso as b; print(json.dumps(b.memory()))"
-    said = subprocess.run([sys.executable, "-c", child], check=True, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", child], check=True, capture_output=True, text=True)
     return {
         "ratio_vs_sklearn": round(median["scikit-learn"] / median["ours"], 1),
         "ratio_one_thread": round(median["scikit-learn"] / median["ours_one_thread"], 1),
@@ -150,7 +151,7 @@ def measure() -> dict[str, Any]:
         },
         "held_out_r2": round(float(found.r2.mean()), 3),
         "lambda_at_end": int((found.penalty <= found.penalty_max * RATIO * 1.001).sum()),
-        "memory_mib": json.loads(said.stdout),
+        "memory_mib": json.loads(run.stdout),
         "problem": {
             "n_train": N_TRAIN,
             "runs": RUNS,

@@ -1,10 +1,11 @@
-"""LDS of our default settings beside traker and EK-FAC, on DESIGN section 6's workload.
+"""LDS of our default settings, traker and EK-FAC on the workload of DESIGN section 6.
 
     python -m benchmarks.lds --json [--save]
 
-Judged on the 100 test masks, which no default was chosen on. Seconds are of one checkpoint: from a
-trained model to scores of 1,000 test by 5,000 training pictures, two threads, the median of the
-checkpoints. What rivals take minutes for is kept in `.bench/` with the seconds it took.
+Methods are evaluated on the 100 test masks, which were not used to choose any default. Seconds are
+per checkpoint, with two threads: from a trained model to the scores of 1,000 test and 5,000
+training pictures; the median over checkpoints. Results of other tools that take minutes are kept in
+`.bench/` with their times.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks.rivals import RIVALS
 from benchmarks.workload import (
     CACHE,
@@ -58,26 +59,26 @@ if TYPE_CHECKING:
 THREADS = 2
 CHECKPOINTS = {"cnn": (1, 5, 10), "mlp": (1, 5)}
 RIVALS_CHECKPOINTS = {"cnn": (1, 5), "mlp": (1,)}
-"""Rivals take half a minute to minutes a checkpoint; on the MLP one is enough to compare."""
+"""Other tools take half a minute or more per checkpoint; on the MLP, one is enough to compare."""
 
 
 # --- ours ----------------------------------------------------------------------------------------
 
 
 def default_solver(workload: Workload, spec: TrakSpec) -> Solver:
-    """The solver that a build of this workload takes on this machine."""
+    """The solver that a build of this workload uses on this machine."""
     n_train, n_test = (len(arrays["label"]) for arrays in (data().train, data().test))
     model, batch = checkpoint(workload, 0), next(batches_of("train", 8)())
     return choose_solver(model, task().model_output, batch, n_train, n_test, spec, memory_bytes())
 
 
 def memory_bytes() -> int:
-    """What `trak.memory_gib = "auto"` stands for."""
+    """The value of `trak.memory_gib = "auto"`."""
     return AUTO_MEMORY_BYTES
 
 
 def attribute(solver: Solver, model: nn.Module, number: int, q: Tensor) -> Tensor:
-    """Scores `[n_test, n_train]` of one checkpoint, as a build computes them, not yet times Q."""
+    """Scores `[n_test, n_train]` of one checkpoint, computed as in a build, before the factor Q."""
     output = task().model_output
     train, test = batches_of("train"), batches_of("test")
     if solver.kind != "primal":
@@ -93,7 +94,7 @@ def attribute(solver: Solver, model: nn.Module, number: int, q: Tensor) -> Tenso
 
 
 class Mean:
-    """τ of the checkpoints taken in so far: Q̄^power ⊙ mean of the scores."""
+    """τ of the checkpoints added so far: Q̄^power ⊙ mean of the scores."""
 
     def __init__(self, power: float) -> None:
         self._power = power
@@ -102,7 +103,7 @@ class Mean:
         self._q: Any = 0
 
     def add(self, scores: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """Take in one checkpoint's scores `[n_test, n_train]` and Q; returns τ of all so far."""
+        """Add one checkpoint's scores `[n_test, n_train]` and Q; return τ of all so far."""
         self._n += 1
         self._total = self._total + scores
         self._q = self._q + q
@@ -110,7 +111,7 @@ class Mean:
 
 
 def out_to_loss(model: nn.Module) -> np.ndarray:
-    """Q `[n_train]` of one checkpoint; a build has it from the checkpoint's own stage."""
+    """Q `[n_train]` of one checkpoint; in a build, the checkpoint stage stores it."""
     return evaluate(task(), model, data().train, ENCODING, 500, "cpu")["out_to_loss"]
 
 
@@ -121,7 +122,7 @@ def curve(
     power: float,
     purpose: Purpose = "test",
 ) -> dict[str, dict[str, float]]:
-    """LDS with its interval, and seconds a checkpoint, by number of checkpoints."""
+    """LDS with its interval, and seconds per checkpoint, by number of checkpoints."""
     masks, margins = truth(workload, purpose)
     mean, seconds, found = Mean(power), [], {}
     for number in range(max(counts)):
@@ -137,21 +138,21 @@ def curve(
                 "low": round(score.low, 4),
                 "high": round(score.high, 4),
             }
-            say(f"  {number + 1} checkpoints: {score.mean:.3f}")
+            log(f"  {number + 1} checkpoints: {score.mean:.3f}")
     for entry in found.values():
         entry["seconds"] = round(statistics.median(seconds), 2)
     return found
 
 
 def ours(solver: Solver, model: nn.Module, number: int, q: np.ndarray) -> tuple[np.ndarray, float]:
-    """`attribute`, timed."""
+    """Time `attribute`."""
     return _timed(lambda: attribute(solver, model, number, torch.from_numpy(q)))
 
 
 def theirs(
     name: str, workload: Workload, model: nn.Module, number: int, q: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """A rival, timed; or what it gave and took before, from `.bench/`."""
+    """Time another tool, or read its earlier scores and time from `.bench/`."""
     trained = checkpoint_file(workload, number).stem
     path = CACHE / workload.name / name / f"{trained}.safetensors"
     fingerprint = store.fingerprint_of(name, RIVALS[name].settings, trained)
@@ -180,16 +181,16 @@ def measure() -> dict[str, Any]:
             "primal": default_solver(workload, TrakSpec(solver="primal")),
         }
         settings[workload.name] = {name: asdict(solver) for name, solver in solvers.items()}
-        say(f"{workload.name}: ours, {solvers['default'].kind}")
+        log(f"{workload.name}: ours, {solvers['default'].kind}")
         results[workload.name] = curve(
             workload, counts, partial(ours, solvers["default"]), solvers["default"].tempering
         )
-        say(f"{workload.name}: ours, primal")
+        log(f"{workload.name}: ours, primal")
         results.setdefault("primal", {})[workload.name] = curve(
             workload, counts, partial(ours, solvers["primal"]), solvers["primal"].tempering
         )
         for name, rival in RIVALS.items():
-            say(f"{workload.name}: {name}")
+            log(f"{workload.name}: {name}")
             results.setdefault(name, {})[workload.name] = curve(
                 workload,
                 RIVALS_CHECKPOINTS[workload.name],

@@ -1,11 +1,11 @@
-"""How long a live query takes on the demo, and what memory its worker holds.
+"""How long a live query takes on the demo, and how much memory its worker uses.
 
     python -m benchmarks.live --json [--save]
 
-*First* is from nothing: a worker's process starts, imports torch, loads the models, maps what is
-kept and answers. Then one query after another goes through that worker as the page sends them:
-test pictures (PNG, 28 × 28) and photos (JPEG, 12 megapixels, as phones take them) in turns. *Page*
-is what a reader waits for in Chromium, from choosing a file to its answer standing there.
+*First* is a cold start: a worker process starts, imports torch, loads the models, maps the stored
+files and answers. Then queries go through that worker one after the other, as the page sends them,
+alternating test pictures (PNG, 28 × 28) and photos (JPEG, 12 megapixels, like those of phones).
+*Page* is the waiting time in Chromium, from choosing a file to the displayed result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import FilePayload
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks._server import serving
 from benchmarks._study import demo
 from dashboard.read.live_queries import ANSWER_SECONDS, LOADING_SECONDS, MEMORY_BYTES, THREADS
@@ -48,7 +48,7 @@ def measure() -> dict[str, Any]:
         start = time.perf_counter()
         worker.call(run_query, queries[0], LOADING_SECONDS)
         firsts.append(time.perf_counter() - start)
-        say(f"first answer after {firsts[-1]:.2f} s")
+        log(f"first result after {firsts[-1]:.2f} s")
         if len(firsts) < FIRSTS:
             worker.end()
     times: dict[str, list[float]] = {"picture": [], "photo": []}
@@ -82,7 +82,7 @@ def measure() -> dict[str, Any]:
 
 
 def contents(study: Study, count: int) -> list[bytes]:
-    """Files as a reader would give them: every other one a test picture, a photo."""
+    """Files as a user would upload them, alternating test pictures and photos."""
     pixels = read_arrays(study, "test")[0]["input"]
     files = []
     for number in range(count):
@@ -98,7 +98,7 @@ def contents(study: Study, count: int) -> list[bytes]:
 
 
 def page_times(study: Study) -> dict[str, Any]:
-    """What a reader waits for, in milliseconds."""
+    """Waiting times of a user, in milliseconds."""
     files: list[FilePayload] = [
         {"name": f"{n}.{'jpg' if n % 2 else 'png'}", "mimeType": "image/png", "buffer": content}
         for n, content in enumerate(contents(study, PAGE_QUERIES + 1))

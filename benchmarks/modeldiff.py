@@ -1,11 +1,13 @@
-"""Does ModelDiff find what was planted and nothing else, as the library's figures, past memory?
+"""Does ModelDiff match the reference library, find only planted differences, and fit in memory?
 
-*Parity*: directions, projections and variances of `residual_pca` of MadryLab/modeldiff (its
-formulas in NumPy with scikit-learn's PCA, as the package needs a GPU), on TRAK scores of the
-planted study. *Matrix-free*: synthetic low-rank features of two algorithms for 500,000 training
-and 10,000 test examples on disk, in a process of its own. *Planted*: precision of the first
-direction's heaviest training pictures. *False positives*: 20 ways to split ten checkpoints of one
-algorithm in halves, each judged as two algorithms are.
+- *Parity*: comparison with directions, projections and variances of `residual_pca` of
+  MadryLab/modeldiff (its formulas in NumPy with scikit-learn's PCA, because the package needs a
+  GPU), on TRAK scores of the planted study.
+- *Matrix-free*: synthetic low-rank features of two algorithms for 500,000 training and 10,000 test
+  examples on disk, in a separate process.
+- *Planted*: precision of the training pictures with the largest weights in the first direction.
+- *False positives*: 20 splits of ten checkpoints of one algorithm into halves, each compared like
+  two algorithms.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks.scaling import memory_mib
 from engine.api import Study
 from engine.applications.modeldiff.comparison import compare, read_comparison, side
@@ -42,11 +44,11 @@ def measure() -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="dataloupe-modeldiff-") as name:
         folder = Path(name)
-        say("building the planted study")
+        log("building the planted study")
         study = write_planted(folder / "study", checkpoints=CHECKPOINTS)
         study.build(workers=1)
         patched = carries(study)
-        say("comparing")
+        log("comparing")
         start = time.perf_counter()
         sides = side(study, "sees"), side(study, "covered")
         found = read_comparison(study, compare(study, *sides, K))
@@ -65,7 +67,7 @@ def measure() -> dict[str, Any]:
             "tried_first_p": min(ranked[0].adjusted),
             **false_positives(study),
         }
-        say("writing features of half a million examples")
+        log("writing features of half a million examples")
         write_features(folder)
         out = subprocess.run(
             [sys.executable, "-m", "benchmarks.modeldiff", "--large", name],
@@ -77,7 +79,7 @@ def measure() -> dict[str, Any]:
 
 
 def parity(study: Study) -> float:
-    """Largest relative difference from the library's own figures, in its convention."""
+    """Largest relative difference from the library's own results, in its convention."""
     from sklearn.decomposition import PCA
 
     tests = np.arange(study.dataset.n_test)
@@ -103,7 +105,7 @@ def parity(study: Study) -> float:
 
 
 def false_positives(study: Study) -> dict[str, Any]:
-    """Halves of one algorithm, compared as two algorithms are."""
+    """Share of significant results when halves of one algorithm are compared."""
     significant = 0
     rng = np.random.default_rng(0)
     for number in range(SPLITS):
@@ -122,7 +124,7 @@ def false_positives(study: Study) -> dict[str, Any]:
             found = gaps(one, other)
             p = np.max([p_values(found, Null(tuple(values))) for values in nulls], axis=0)
             significant += int((p < LEVEL).any())
-        say(f"split {number + 1} of {SPLITS}: {significant} significant so far")
+        log(f"split {number + 1} of {SPLITS}: {significant} significant so far")
     return {"false_positive_share": significant / (2 * SPLITS), "splits": SPLITS}
 
 
@@ -131,11 +133,11 @@ def gaps(one: Attributions, other: Attributions) -> np.ndarray:
     return found
 
 
-# --- past memory ---------------------------------------------------------------------------------
+# --- larger than memory -----------------------------------------------------------------------
 
 
 def write_features(folder: Path) -> None:
-    """Low-rank features of two algorithms: what both share, and a direction of each."""
+    """Write low-rank features of two algorithms: a shared part, and a separate part of each."""
     fading = (np.arange(1, WIDTH + 1) ** -0.5).astype(np.float32)
     for number, name in enumerate(("a", "b")):
         for shard in range(N_TRAIN // SHARD):
@@ -160,7 +162,7 @@ def open_scores(folder: Path, name: str) -> FactorScores:
 
 
 def large(folder: Path) -> dict[str, Any]:
-    """Both directions of the large case; seconds and peak memory of this process."""
+    """Compare both ways in the large case; seconds and peak memory of this process."""
     a, b = open_scores(folder, "a"), open_scores(folder, "b")
     start = time.perf_counter()
     for one, other in ((a, b), (b, a)):
@@ -175,7 +177,7 @@ def large(folder: Path) -> dict[str, Any]:
 
 
 def against_dense() -> float:
-    """Variances from factors beside those of the whole matrix, on a small case."""
+    """Largest relative error of variances from factors, on a small case with a dense matrix."""
     rng = np.random.default_rng(1)
     sides = [
         FactorScores(

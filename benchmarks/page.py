@@ -1,9 +1,9 @@
-"""How fast pages are with 50,000 training and 10,000 test pictures, and what memory they take.
+"""How fast pages are with 50,000 training and 10,000 test pictures, and how much memory they use.
 
-A real server and a real Chromium. *Start* is from the start of the server's process to the first
-page painted, pictures and all, in a browser that has nothing cached. A *click* is timed inside the
-page: from the moment the browser took the mouse button or the key to the frame after the one in
-which everything asked for stands there, and the sheets that its pictures are cut from are decoded.
+The benchmark uses a real server and a real Chromium. *Start* is the time from the start of the
+server process to the first painted page, including pictures, in a browser with an empty cache. A
+*click* is timed inside the page: from the mouse or key event to the frame after everything
+requested is shown and the sprite sheets of its pictures are decoded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks._server import N_TEST, N_TRAIN, Server, large_study, serving
 from engine.api import Study
 from engine.study.rankings import find_influences, read_top_of_training, read_totals
@@ -29,7 +29,7 @@ PER_PAGE = 120
 K = 12
 _IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
-# Times a click: `window.pressed` is when the browser took it, `painted` waits for the cards.
+# Times a click: `window.pressed` is the time of the event; `painted` waits for the cards.
 _CLOCK = """
 window.pressed = 0
 for (const kind of ["pointerdown", "keydown"])
@@ -44,7 +44,7 @@ window.shown = () => {
 window.painted = async wanted => {
   const frame = () => new Promise(requestAnimationFrame)
   const rows = () => JSON.stringify(shown().map(cards => cards.map(card => +card.dataset.row)))
-  // The first card is looked at in every frame, all of them only once it is there.
+  // Check the first card in every frame, and all cards only once it is there.
   const began = performance.now()
   const first = wanted.match(/\\d+/)?.[0]
   while (shown()[0]?.[0]?.dataset.row !== first || rows() !== wanted) {
@@ -70,7 +70,7 @@ def measure() -> dict[str, Any]:
     study = large_study()
     with chromium() as browser:
         starts = [_start(browser, study) for _ in range(STARTS)]
-        say(f"starts: {', '.join(f'{start:.2f}' for start in starts)} s")
+        log(f"starts: {', '.join(f'{start:.2f}' for start in starts)} s")
         with serving(study.root) as server:
             session = Session(browser, server)
             actions = {
@@ -84,7 +84,7 @@ def measure() -> dict[str, Any]:
             times = {}
             for action, clicks in actions.items():
                 times[action] = clicks(study)
-                say(f"{action}: median {statistics.median(times[action]):.0f} ms")
+                log(f"{action}: median {statistics.median(times[action]):.0f} ms")
             memory = server.memory_mb()
             each = _memory_of_sessions(browser, server)
     return {
@@ -102,7 +102,7 @@ def measure() -> dict[str, Any]:
 
 
 def _start(browser: Browser, study: Study) -> float:
-    """Seconds from the start of the server's process to the first page with its pictures."""
+    """Seconds from the start of the server process to the first page with its pictures."""
     context = _context(browser)
     page = context.new_page()
     totals = read_totals(study)
@@ -118,14 +118,14 @@ def _start(browser: Browser, study: Study) -> float:
 
 
 class Session:
-    """One reader with a browser tab."""
+    """One user with a browser tab."""
 
     def __init__(self, browser: Browser, server: Server) -> None:
         self.page = _context(browser).new_page()
         self.url = server.url
 
     def turn_pages(self, study: Study) -> list[float]:
-        """The next page of the gallery."""
+        """Turn to the next page of the gallery."""
         self._open("explore", _wanted(range(PER_PAGE)))
         pages = -(-study.dataset.n_test // PER_PAGE)
         turns = []
@@ -136,7 +136,7 @@ class Session:
         return turns
 
     def open_explanations(self, study: Study) -> list[float]:
-        """One picture of the gallery after the other, and back to it each time."""
+        """Open one picture of the gallery after the other, and go back each time."""
         gallery = _wanted(range(PER_PAGE))
         self._open("explore", gallery)
         times = []
@@ -145,10 +145,10 @@ class Session:
             times.append(self._timed(card.click, _explained(study, row)))
             self.page.go_back()
             self.page.evaluate("wanted => painted(wanted)", gallery)
-        return times[1:]  # The first has parts of the page to fetch: see `open_first_explanations`.
+        return times[1:]  # The first also fetches parts of the page: see `open_first_explanations`.
 
     def open_first_explanations(self, study: Study) -> list[float]:
-        """A picture of the gallery of a page that was loaded just now."""
+        """Open a picture of a gallery page that was just loaded."""
         times = []
         for number in range(CLICKS):
             first = number * PER_PAGE % (study.dataset.n_test - PER_PAGE)
@@ -160,7 +160,7 @@ class Session:
         return times
 
     def walk(self, study: Study) -> list[float]:
-        """The next picture, by key."""
+        """Go to the next picture by key."""
         self._open("explain?test=0", _explained(study, 0))
         keys = self.page.keyboard
         return [
@@ -169,7 +169,7 @@ class Session:
         ]
 
     def open_training(self, study: Study) -> list[float]:
-        """A training picture of an explanation."""
+        """Open a training picture of an explanation."""
         times = []
         for row in range(CLICKS):
             self._open(f"explain?test={row}", _explained(study, row))
@@ -177,14 +177,14 @@ class Session:
             card = self.page.locator("section[data-sign=support] a.card").first
             top = read_top_of_training(study, train)
             sides = (top[f"{sign}_index"][:K] for sign in ("support", "oppose"))
-            # Some example helps or hurts fewer than K: the rest of its row is −1.
-            alike = study.neighbours("train", train, K)[0]
-            wanted = _wanted(*(rows[rows >= 0] for rows in sides), alike)
+            # An example may help or hurt fewer than K others: the rest of its row is −1.
+            similar = study.neighbours("train", train, K)[0]
+            wanted = _wanted(*(rows[rows >= 0] for rows in sides), similar)
             times.append(self._timed(card.click, wanted))
         return times
 
     def filter(self, study: Study) -> list[float]:
-        """Only wrong predictions, then all again."""
+        """Show only wrong predictions, then all again."""
         wrong = np.flatnonzero(~study.predictions("test")["correct"])[:PER_PAGE]
         self._open("explore", _wanted(range(PER_PAGE)))
         times = []
@@ -211,7 +211,7 @@ def _explained(study: Study, row: int) -> str:
 
 
 def _wanted(*groups: Any) -> str:
-    """The rows of the cards that shall be shown, as the page spells what it shows."""
+    """The rows of the expected cards, in the format that the page reports."""
     return "[" + ",".join(f"[{','.join(str(int(row)) for row in rows)}]" for rows in groups) + "]"
 
 
@@ -223,7 +223,7 @@ def _context(browser: Browser) -> BrowserContext:
 
 
 def _memory_of_sessions(browser: Browser, server: Server) -> float:
-    """MB that each further open page adds to the server."""
+    """MB that each additional session adds to the server."""
     before = server.memory_mb()
     contexts = [_context(browser) for _ in range(SESSIONS)]
     for number, context in enumerate(contexts):

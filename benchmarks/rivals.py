@@ -1,7 +1,7 @@
-"""What others do: one function a rival, from a trained model to a matrix of scores.
+"""Other attribution methods: one function each, from a trained model to a matrix of scores.
 
-Each returns `[n_test, n_train]`, positive for supporting, and whether the rows still want the
-out-to-loss gradient Q̄ (TRAK's product of means) when checkpoints are averaged.
+Each returns `[n_test, n_train]`, positive for supporting. `RIVALS` states whether the average over
+checkpoints must still be multiplied by the out-to-loss gradient Q̄ (TRAK's product of means).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Rival(NamedTuple):
 
     Attributes:
         scores: (model in eval mode, number of the checkpoint) → `[n_test, n_train]`.
-        times_q: The mean over checkpoints is still to be multiplied by Q̄.
-        settings: What a reader must know.
+        times_q: Whether the mean over checkpoints must be multiplied by Q̄.
+        settings: Version and settings, for the reader of the results.
     """
 
     scores: Callable[[nn.Module, int], Tensor]
@@ -46,7 +46,7 @@ class Rival(NamedTuple):
 def make_traker(model: nn.Module, n_train: int, folder: str) -> Any:
     """A TRAKer at its defaults: λ = 0, its BasicProjector, proj_dim 2048.
 
-    Only half precision is off, in its favour: on a CPU it takes longer and rounds more.
+    Only half precision is off, in traker's favor: on a CPU it takes longer and rounds more.
     """
     from trak import TRAKer
 
@@ -63,7 +63,7 @@ def make_traker(model: nn.Module, n_train: int, folder: str) -> Any:
 
 
 def traker(model: nn.Module, number: int) -> Tensor:
-    """traker 0.3.2 from featurising to scores, without Q (which it multiplies in at the end)."""
+    """traker 0.3.2 from featurizing to scores, without Q (which it multiplies in at the end)."""
     n_train, n_test = len(data().train["label"]), len(data().test["label"])
     state = model.state_dict()
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def ekfac(model: nn.Module, number: int) -> Tensor:
 
     examples = Margins()
     train, test = (_tensors(split) for split in ("train", "test"))
-    torch.manual_seed(number)  # it draws labels for the Fisher matrix
+    torch.manual_seed(number)  # kronfluence samples labels for the Fisher matrix
     with tempfile.TemporaryDirectory() as folder:
         analyzer = Analyzer(
             analysis_name="benchmark",
@@ -153,7 +153,7 @@ def gradient_dot(model: nn.Module, number: int) -> Tensor:
 
 @torch.no_grad()
 def embedding_cosine(model: nn.Module, number: int) -> Tensor:
-    """Cosine of the penultimate features."""
+    """Cosine similarity of the penultimate features."""
 
     def embeddings(split: Any) -> Tensor:
         found = [model.embed(batch["input"]) for batch in batches_of(split)()]  # type: ignore[operator]

@@ -1,11 +1,11 @@
-"""Memory stays flat and time linear while the training set grows from 5,000 to 500,000.
+"""Does memory stay flat and time linear as the training set grows from 5,000 to 500,000?
 
-Synthetic features of two checkpoints lie on disk in the shards that a build writes. A fresh process
-for each size scores 1,000 test examples with all training examples and keeps the top 100 of both
-signs, both ways, as the build does: a shard of training rows at a time. It reports its own peak
-memory: VmHWM, which counts mapped file pages too, and the anonymous part, sampled.
+Synthetic features of two checkpoints are on disk, in shards like those of a build. For each size, a
+new process scores 1,000 test examples against all training examples and keeps the top 100 of both
+signs, both ways, one shard of training rows at a time, as a build does. It reports its peak memory:
+VmHWM, which includes mapped file pages, and the sampled peak of anonymous memory.
 
-Then, on 50,000 of the rows, every kind of search index against the exact pass.
+Every kind of search index is then compared with the exact pass on 50,000 of the rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from engine.attribution.scores.factors import FactorScores
 from engine.attribution.scores.row_shards import RowShards
 from engine.attribution.scores.top_k import TopK, merge, top_k
@@ -43,7 +43,7 @@ SEARCH_SIZE, RANK, QUERIES = 50_000, 256, 100
 def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dataloupe-scaling-") as name:
         folder = Path(name)
-        say(f"writing features of {max(SIZES):,} examples to {folder}")
+        log(f"writing features of {max(SIZES):,} examples to {folder}")
         write_features(folder)
         runs: dict[int, list[dict[str, float]]] = {size: [] for size in SIZES}
         for number in range(ROUNDS):
@@ -57,7 +57,7 @@ def measure() -> dict[str, Any]:
                     ).stdout
                 )
                 runs[size].append(run)
-                say(f"round {number + 1}: {size:,} in {run['seconds']:.2f} s")
+                log(f"round {number + 1}: {size:,} in {run['seconds']:.2f} s")
         rows = [summary(size, runs[size]) for size in SIZES]
         small, middle, large = rows
         return {
@@ -95,7 +95,7 @@ def summary(size: int, runs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def write_features(folder: Path) -> None:
-    """Gaussian features whose columns fade like the spectrum of real ones, seeded by shard."""
+    """Write Gaussian features, seeded by shard, whose columns decay like a real spectrum."""
     fading = (np.arange(1, WIDTH + 1) ** -0.5).astype(np.float32)
     for checkpoint in range(CHECKPOINTS):
         for shard in range(max(SIZES) // ROWS_PER_SHARD):
@@ -129,11 +129,11 @@ def open_scores(folder: Path, size: int) -> FactorScores:
     )
 
 
-# --- one size, in a process of its own ---------------------------------------------------------
+# --- one size, in a separate process ---------------------------------------------------------
 
 
 def score(folder: Path, size: int) -> dict[str, float]:
-    """Score, keep the best, write the training side: what a build does. Times and peaks of it."""
+    """Score, keep the top k and write the training side, as a build does; times and peaks."""
     scores = open_scores(folder, size)
     baseline = memory_mib("VmRSS")
     anonymous = [memory_mib("RssAnon")]
@@ -164,7 +164,7 @@ def score(folder: Path, size: int) -> dict[str, float]:
 
 
 def memory_mib(field: str) -> float:
-    """A field of /proc/self/status. Not ru_maxrss: it starts at the parent's size."""
+    """A field of /proc/self/status in MiB. Not ru_maxrss: it starts at the parent's size."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
@@ -175,7 +175,7 @@ def memory_mib(field: str) -> float:
 
 
 def search_table(scores: FactorScores) -> dict[str, Any]:
-    """Recall and time of each kind of index, beside exact blocks of τ."""
+    """Recall and time of each kind of index, compared with exact blocks of τ."""
     start = time.perf_counter()
     truth, _ = top_k(scores, K)
     exact_seconds = time.perf_counter() - start
@@ -189,7 +189,7 @@ def search_table(scores: FactorScores) -> dict[str, Any]:
     exact = partial(np.take_along_axis, scores.rows(tests), axis=1)
     kinds = {}
     for kind in ("flat", "sq", "pq", "ivf"):
-        say(f"search index {kind}")
+        log(f"search index {kind}")
         start = time.perf_counter()
         index = vector_index.build_index(vectors, kind, seed=0)
         build_seconds = time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""Twenty readers at once for two minutes, at the level of the protocol that the browser speaks.
+"""Twenty simultaneous users for two minutes, simulated with Streamlit's browser protocol.
 
-Each reader is a session of its own on a real server, with the large study of `benchmarks.page`:
-every two seconds or so it clicks what a person would click — a page of the gallery, a picture, the
-next one, a training picture, a filter, Overview — and waits until the page has run. It fetches the
-sprite sheets it has not seen, too. A click is timed from sending it to the end of the script's run.
+Each user is a separate session on a real server, with the large study of `benchmarks.page`. About
+every two seconds it clicks what a person would click (a page of the gallery, a picture, the next
+one, a training picture, a filter, Overview) and waits until the page has run. It also fetches the
+sprite sheets that it has not seen. A click is timed from sending it to the end of the script run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks._server import N_TEST, N_TRAIN, Server, large_study, serving
 
 READERS = 20
@@ -31,7 +31,7 @@ SECONDS = 120.0
 PAUSE = (1.0, 3.0)
 """Seconds between the end of a click and the next click."""
 PATIENCE = 30.0
-"""Seconds after which a click that has not come back is an error."""
+"""Seconds after which a click without a response is an error."""
 PER_PAGE = 120
 SAMPLE_SECONDS = 1.0
 
@@ -47,7 +47,7 @@ async def _read_together(server: Server) -> dict[str, Any]:
     errors: list[str] = []
     memory: list[float] = []
     end = time.perf_counter() + SECONDS
-    say(f"{READERS} readers for {SECONDS:.0f} s")
+    log(f"{READERS} users for {SECONDS:.0f} s")
     watch = asyncio.create_task(_watch(server, memory))
     readers = [_reader(server, number, end, clicks, errors) for number in range(READERS)]
     await asyncio.gather(*readers)
@@ -87,11 +87,11 @@ async def _watch(server: Server, memory: list[float]) -> None:
 async def _reader(
     server: Server, number: int, end: float, clicks: list[tuple[str, float]], errors: list[str]
 ) -> None:
-    """Click until `end`; what goes wrong is kept, and the reader goes on with a page anew."""
+    """Click until `end`; errors are recorded, and the user continues on Overview."""
     chance = random.Random(number)
     address = server.url.replace("http", "ws", 1) + "/_stcore/stream"
-    spoken = websockets.Subprotocol("streamlit")
-    async with websockets.connect(address, subprotocols=[spoken], max_size=None) as socket:
+    protocol = websockets.Subprotocol("streamlit")
+    async with websockets.connect(address, subprotocols=[protocol], max_size=None) as socket:
         reader = Reader(socket, server.url)
         action = "visit_overview"
         while time.perf_counter() < end:
@@ -118,7 +118,7 @@ _NEXT = {
     "open_heaviest": ["open_predicted", "visit_explore"],
     "open_predicted": ["next_picture", "open_training"],
 }
-"""What a reader may click after what; the first five are most of the clicks."""
+"""Possible next clicks after each click; the first five are most of the clicks."""
 
 
 async def _click(reader: Reader, action: str, chance: random.Random) -> None:
@@ -146,11 +146,11 @@ _ERROR = 'class="dl-notice" data-kind="error"'
 
 
 class ReaderError(Exception):
-    """The page showed an error, or what was clicked is not there."""
+    """The page showed an error, or the element to click does not exist."""
 
 
 class Reader:
-    """One session: what a browser's tab knows of the page it shows."""
+    """One session: what a browser tab knows about its page."""
 
     def __init__(self, socket: Any, url: str) -> None:
         self.url = url
@@ -181,7 +181,7 @@ class Reader:
         await self._change(WidgetState(id=id_, json_trigger_value=events))
 
     async def turn_to(self, page: int) -> None:
-        """Choose a page of the gallery."""
+        """Turn to a page of the gallery."""
         (key,) = [key for key in self._widgets if key.startswith("page_")]
         await self._change(WidgetState(id=self._id(key), int_value=page))
 
@@ -206,7 +206,7 @@ class Reader:
         await self._fetch_sheets()
 
     def _take(self, payload: bytes) -> bool:
-        """Read a message of the server; whether it ends a run."""
+        """Read a message from the server; return whether it ends a run."""
         message = ForwardMsg.FromString(payload)
         if message.ref_hash:
             message.CopyFrom(self._known[message.ref_hash])

@@ -1,18 +1,18 @@
-"""How near do models that unlearned come to models that never saw what was forgotten, at what cost?
+"""How close are unlearned models to models that never saw the forget set, and at what cost?
 
     python -m benchmarks.unlearning --json [--save]
 
-The MLP of `benchmarks.workload` on the embedded 5,000 + 1,000 pictures, as a study with 5
-checkpoints and 60 subset runs. Forget sets of `SIZES` training examples: random ones, and those
-with the largest entries in the first principal direction of the attributions. `MODELS` originals
-unlearn by every method, within `BUDGET` of a retraining, and are judged by `MODELS` oracles; each
-method's hyper-parameters were chosen by forgetting others that are most like them.
+The study uses the MLP of `benchmarks.workload` on the included 5,000 + 1,000 pictures, with 5
+checkpoints and 60 subset runs. Forget sets have `SIZES` training examples: random ones, and those
+with the largest entries in the first principal direction of the attributions. `MODELS` original
+models unlearn by every method, within `BUDGET` of a retraining, and are compared with `MODELS`
+oracles. Each method's hyper-parameters are chosen by forgetting other, most similar examples.
 
-`matching_vs_floor_forget` is KLoM on the forget set over that of oracles among themselves, both by
-half of the models, for each set; `matching_cost_share` what one model took, of a retraining, and
-`matching_once_share` what predicting the changes took, once for all of them. The table has mean and
-95th percentile with intervals, and how well the changes of the logits were predicted. What is
-trained is kept in the study, so a stopped run goes on.
+For each set, `matching_vs_floor_forget` is the KLoM on the forget set divided by the KLoM between
+oracles, both with half of the models. `matching_cost_share` is the cost per model as a share of a
+retraining, and `matching_once_share` the one-time cost of predicting the changes. The table has the
+mean and 95th percentile with intervals; `predicted` states how well the changes of the logits were
+predicted. Everything trained is kept in the study, so an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks._study import built
 from benchmarks.workload import MLP
 from engine.api import Study
@@ -66,7 +66,7 @@ def measure() -> dict[str, Any]:
 def measured(
     study: Study, models: int, sizes: tuple[int, ...], workers: int | None = None
 ) -> dict[str, Any]:
-    """The figures, of any study."""
+    """Results for any study."""
     sets = {
         f"{kind} {size}": rows[:size]
         for size in sizes
@@ -74,14 +74,14 @@ def measured(
     }
     audits = {}
     for name, rows in sets.items():
-        say(f"forgetting {name}")
+        log(f"forgetting {name}")
         audits[name] = audit(
             study,
             rows.tolist(),
             methods=list(GRIDS),
             models=models,
             workers=workers,
-            report=told,
+            report=log_progress,
         )
     matching = {name: found.of("matching") for name, found in audits.items()}
     return {
@@ -104,12 +104,12 @@ def measured(
 
 
 def random_rows(study: Study) -> np.ndarray:
-    """Training rows in an order that is random, but always the same."""
+    """Training rows in a fixed random order."""
     return np.argsort(np.random.PCG64(7).random_raw(study.dataset.n_train), kind="stable")
 
 
 def direction_rows(study: Study) -> np.ndarray:
-    """Training rows, those first that lie farthest along the first principal direction."""
+    """Training rows, sorted from farthest along the first principal direction."""
     scores = read_score_matrix(study, method=TRAK).rows(np.arange(study.dataset.n_test))
     lengths = np.linalg.norm(scores, axis=1, keepdims=True)
     scores = scores / np.where(lengths > 0, lengths, 1)
@@ -118,7 +118,7 @@ def direction_rows(study: Study) -> np.ndarray:
 
 
 def rows_of_table(found: Audit) -> dict[str, Any]:
-    """Methods and the floor, each with KLoM by part."""
+    """KLoM of each method and of the floor, by part."""
     table: dict[str, Any] = {
         "floor": {part: _klom(found.floor[part]) for part in PARTS}
         | {"membership": round(found.membership, 3), "cost_share": 1.0}
@@ -151,9 +151,9 @@ def _rounded(values: dict[str, float] | None) -> dict[str, float] | None:
     return None if values is None else {name: round(value, 3) for name, value in values.items()}
 
 
-def told(done: int, total: int, what: str) -> None:
+def log_progress(done: int, total: int, what: str) -> None:
     if done == total:
-        say(f"{total} of {what}")
+        log(f"{total} of {what}")
 
 
 if __name__ == "__main__":

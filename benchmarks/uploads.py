@@ -1,11 +1,12 @@
-"""Are hostile uploads refused, and does any run, hang or eat memory; how long until directions?
+"""Are hostile uploads rejected, does any run code or hang, and how long do directions take?
 
-The attack corpus of tests/builders/hostile_uploads.py is given to `accept` one file at a time, with
-a worker as bounded as the server's. A file counts as hung from ten seconds on.
+The attack corpus of tests/builders/hostile_uploads.py is passed to `accept` one file at a time,
+with a worker that has the server's limits. A file counts as hung after ten seconds.
 
-*Upload to directions*: one checkpoint, the demo's CNN trained with augmentation, is given to a copy
-of the demo as the page does it: checked and kept by a new worker, reported on, compared by a job of
-the queue, in processes that start then. The clock stops when the directions are written.
+*Upload to directions*: one checkpoint, the demo's CNN trained with augmentation, is uploaded to a
+copy of the demo as the page does it: a new worker checks and stores it, then comes the quick
+report, and a job in the queue compares it, all in new processes. The time ends when the directions
+are written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks._report import report, say
+from benchmarks._report import log, report
 from benchmarks._study import demo
 from engine.api import Study
 from engine.applications.modeldiff.comparison import read_comparison
@@ -50,7 +51,7 @@ def measure() -> dict[str, Any]:
 
 
 def attacks() -> dict[str, Any]:
-    """The whole corpus."""
+    """Upload the entire corpus."""
     with tempfile.TemporaryDirectory(prefix="dataloupe-uploads-") as name:
         folder = Path(name)
         study = Study.create(folder / "study", SPEC)
@@ -65,7 +66,7 @@ def attacks() -> dict[str, Any]:
             with attack.path.open("rb") as file:
                 try:
                     accept(study, [Given(attack.name, file)], worker=worker)
-                    say(f"TAKEN: {attack.path.name}")
+                    log(f"ACCEPTED: {attack.path.name}")
                 except DataloupeError as error:
                     refused += 1
                     clear += bool(re.search(attack.says, str(error)))
@@ -91,7 +92,7 @@ def until_directions() -> dict[str, Any]:
         shutil.copytree(demo().root, folder / "demo")
         study = Study.open(folder / "demo")
         checkpoint = train_augmented(folder / "augmented")
-        say("uploading one checkpoint")
+        log("uploading one checkpoint")
         (against,) = study.spec.algorithms
         start = time.perf_counter()
         worker = trial_worker(study)
@@ -109,7 +110,7 @@ def until_directions() -> dict[str, Any]:
         found = read_comparison(study, queue.job(study.root, number).result["comparison"])
         return {
             "upload_to_directions_s": round(compared - start, 1),
-            "of_which": {
+            "breakdown": {
                 "check_and_keep_s": round(kept - start, 1),
                 "quick_report_s": round(reported - kept, 1),
                 "job_s": round(compared - reported, 1),
@@ -126,7 +127,7 @@ def train_augmented(root: Path) -> Path:
     )
     study = Study.create(root, spec)
     (algorithm,) = study.spec.algorithms
-    say("training a model to upload")
+    log("training a model to upload")
     build_data(study)
     with writing(study):
         checkpoints.run(Run(study, "cpu", 0, silent), algorithm)
@@ -134,7 +135,7 @@ def train_augmented(root: Path) -> Path:
 
 
 def silent(progress: Progress) -> None:
-    """Nobody is told."""
+    """Ignore progress."""
 
 
 def files_of(study: Study) -> set[Path]:
@@ -142,7 +143,7 @@ def files_of(study: Study) -> set[Path]:
 
 
 def peak_mib(process: str) -> int:
-    """VmHWM of a process."""
+    """Peak memory of a process (VmHWM), in MiB."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     return int(found[1]) // 1024 if found else 0
 

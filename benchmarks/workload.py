@@ -1,12 +1,14 @@
-"""The workload that figures are measured on: DESIGN section 6, through the engine's own code.
+"""The workload of the benchmarks: DESIGN section 6, through the engine's own code.
 
-The embedded 5,000 + 1,000 pictures of Fashion-MNIST; a CNN (`resnet-small`) and an MLP; checkpoints
-trained on everything; the truth: margins of the test pictures under models trained on random
-halves. *Test* masks judge and decide nothing. *Validation* masks, other ones, are there to choose
-defaults by. *Fit* masks, others again and one run each, are what datamodels are fitted on.
+It has the included 5,000 + 1,000 pictures of Fashion-MNIST, a CNN (`resnet-small`) and an MLP,
+checkpoints trained on all pictures, and the ground truth: margins of the test pictures from models
+trained on random halves. *Test* masks are used only for evaluation, *validation* masks to choose
+defaults, and *fit* masks, with one run each, to fit datamodels. The three sets of masks are
+disjoint.
 
-What is trained is kept in `.bench/`, one file a job, named by what it was made from: a second run
-trains nothing, a stopped one goes on. `prepare_all` makes it all at once.
+Trained models are kept in `.bench/`, one file per job, named by a fingerprint of its inputs: a
+second run trains nothing, and an interrupted run continues. `prepare_all` trains everything at
+once.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 CACHE = Path(__file__).resolve().parents[1] / ".bench"
 CODE = 1
-"""Raised when the same recipe would give another model."""
+"""Raised when the same recipe would give a different model."""
 
 ENCODING = {"shape": [1, 28, 28], "mean": [0.286], "std": [0.353], "cell": 28}
 N_CLASSES = 10
@@ -56,7 +58,7 @@ class Workload:
         recipe: As in study.toml.
         checkpoints: Models trained on all training pictures.
         seeds: Models trained on each test and validation half; their margins are averaged.
-        fit_runs: Fit masks that are trained, one run each.
+        fit_runs: Number of fit masks to train on, with one run each.
     """
 
     name: str
@@ -96,8 +98,8 @@ class Model:
 
     Attributes:
         workload: What to train.
-        half: Number of the mask it is trained on; None: on all, and keep the weights.
-        seed: Of initial weights and order.
+        half: Number of the mask to train on; None: train on all pictures and keep the weights.
+        seed: Seed of the initial weights and of the order.
     """
 
     workload: Workload
@@ -110,7 +112,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """The embedded dataset: `input` [n, 1, 28, 28] uint8 and `label` [n] int64 of each split."""
+    """The included dataset: `input` [n, 1, 28, 28] uint8 and `label` [n] int64 of each split."""
 
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
@@ -119,7 +121,7 @@ class Data:
 
 @functools.cache
 def data() -> Data:
-    """Read the embedded dataset."""
+    """Read the included dataset."""
     from engine.data.sources import load_source
 
     source = load_source(DataSpec(source="fashion-mnist"), CACHE)
@@ -136,12 +138,12 @@ def data() -> Data:
 
 @functools.cache
 def task() -> Task:
-    """Image classification."""
+    """The image classification task."""
     return load_task("image-classification")
 
 
 def batches_of(split: Split, batch_size: int = 128) -> Callable[[], Iterator[Batch]]:
-    """Prepared batches of a split, as often as they are asked for."""
+    """A function that returns a new iterator over the encoded batches of a split."""
     from engine.training.outputs import batches
 
     arrays = data().train if split == "train" else data().test
@@ -171,7 +173,7 @@ def checkpoint(workload: Workload, number: int) -> torch.nn.Module:
 
 
 def checkpoint_file(workload: Workload, number: int) -> Path:
-    """Where a checkpoint's weights are; its stem is its fingerprint."""
+    """Path of a checkpoint's weights; its stem is its fingerprint."""
     return _path(Model(workload, None, number))
 
 
@@ -188,7 +190,7 @@ def truth(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray]
 
 
 def prepare_all(purposes: Sequence[Purpose] = ("test", "validation"), workers: int = 2) -> None:
-    """Train all checkpoints and the runs of these masks; at once if nothing is missing."""
+    """Train all checkpoints and the runs of these masks; returns at once if none is missing."""
     for workload in (MLP, CNN):
         halves = [half for purpose in purposes for half in halves_of(workload, purpose)]
         jobs = [Model(workload, None, seed) for seed in range(workload.checkpoints)]
@@ -197,13 +199,13 @@ def prepare_all(purposes: Sequence[Purpose] = ("test", "validation"), workers: i
 
 
 def prepare(jobs: list[Model], workers: int = 2) -> None:
-    """Train what is missing, in one-thread processes."""
+    """Train missing models in one-thread processes."""
     missing = [job for job in jobs if not _path(job).exists()]
     run_jobs(train, missing, workers, lambda job, result: None)
 
 
 def train(job: Model) -> None:
-    """Worker: train one model; keep its weights, or what it says of the test pictures."""
+    """Worker: train one model; keep its weights, or its margins on the test pictures."""
     from engine.training import trainer
     from engine.training.outputs import evaluate
     from engine.training.weights import save_weights
@@ -230,7 +232,7 @@ def untrained(workload: Workload, seed: int) -> torch.nn.Module:
 
 
 def halves_of(workload: Workload, purpose: Purpose) -> range:
-    """Numbers of the masks that this workload's models are trained on."""
+    """Numbers of the masks used to train this workload's models."""
     return HALVES[purpose][: workload.fit_runs] if purpose == "fit" else HALVES[purpose]
 
 

@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside turning pages into HTML."""
+"""Hooks of `mkdocs build`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FROM_THE_ROOT = {
     "CHANGELOG.md": "changelog.md",
     "dashboard/icon.svg": "assets/icon.svg",
 }
-"""Files that lie elsewhere in the project, and their place on the site."""
+"""Files from elsewhere in the project, and their place on the site."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the files of `FROM_THE_ROOT`; links into docs/ lose that folder."""
+    """Add the files of `FROM_THE_ROOT`; the prefix docs/ is removed from their links."""
     for source, target in FROM_THE_ROOT.items():
         content = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, target, content=content))
