@@ -159,7 +159,7 @@ with side:
 if content is None:
     with right:
         notice(
-            f"Which {kind} shall be explained?",
+            f"Which {kind} should be explained?",
             f"{'Write one' if text else 'Drop in a file, or choose one'}. You will see what the "
             f"models say of it, which training {kind}s support and oppose that, and which the "
             "models see as alike.",

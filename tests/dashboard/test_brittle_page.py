@@ -58,7 +58,7 @@ def test_the_most_brittle_come_first(visit: Any, study: Study, found: Supports) 
     shown = cards(app)
     assert [card["row"] for card in shown] == found.ranked.tolist()
     assert [card["aside"] for card in shown] == [f"k {found.size[row]}" for row in found.ranked]
-    assert f"{len(found.ranked)} of 60 are said to flip without at most 20" in words(app)
+    assert f"{len(found.ranked)} of 60 are predicted to flip when at most 20" in words(app)
 
 
 def test_filters_are_in_the_address(visit: Any, study: Study, found: Supports) -> None:
@@ -80,7 +80,7 @@ def test_filters_are_in_the_address(visit: Any, study: Study, found: Supports) -
 )
 def test_what_cannot_be_is_told(visit: Any, study: Study, name: str, value: str) -> None:
     app = visit(study, "brittle", **{name: value})
-    assert "This link says something that cannot be here." in words(app)
+    assert "This link has invalid parameters." in words(app)
     assert "<b>”" not in words(app)
 
 
@@ -176,7 +176,7 @@ def test_a_verified_prediction_says_what_came(visit: Any, study: Study, found: S
 
 def test_scores_without_units_say_what_to_add(visit: Any, tmp_path: Path) -> None:
     app = visit(write_study(tmp_path / "study"), "brittle")
-    assert "Scores are not calibrated here" in words(app)
+    assert "The scores are not calibrated" in words(app)
 
 
 def test_before_the_scores_the_build_is_shown(visit: Any, tmp_path: Path) -> None:
@@ -219,6 +219,6 @@ def test_exports_open_in_pandas(study: Study, found: Supports) -> None:
     from dashboard.read.supports import brittle
     from engine.applications.brittle.table import as_bytes
 
-    table, told = brittle(study, found)
-    opened = pd.read_parquet(io.BytesIO(as_bytes(table, "parquet")))
-    assert opened["row"].tolist() == told["row"].tolist() == found.ranked.tolist()
+    arrow, table = brittle(study, found)
+    opened = pd.read_parquet(io.BytesIO(as_bytes(arrow, "parquet")))
+    assert opened["row"].tolist() == table["row"].tolist() == found.ranked.tolist()

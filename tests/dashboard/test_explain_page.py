@@ -87,7 +87,7 @@ def test_previous_and_next_stay_in_the_slice(visit: Any, complete_study: Study) 
     assert app.query_params["test"] == f"test-{wrong[0]}"
     right = np.flatnonzero(complete_study.predictions("test")["correct"])
     outside = visit(complete_study, "explain", test=f"test-{right[0]}", result="wrong")
-    assert f"<b>not one</b> of {len(wrong)}" in words(outside)
+    assert f"<b>not among</b> {len(wrong)}" in words(outside)
 
 
 def test_the_link_is_complete(visit: Any, complete_study: Study) -> None:
@@ -103,7 +103,7 @@ def test_the_link_is_complete(visit: Any, complete_study: Study) -> None:
 
 def test_without_an_example_explain_offers_mistakes(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain")
-    assert "Which test picture shall be explained?" in words(app)
+    assert "Which test picture should be explained?" in words(app)
     margins = complete_study.predictions("test")["margin"].to_numpy()
     shown = [margins[card["row"]] for card in cards(app)]
     assert shown == sorted(shown)

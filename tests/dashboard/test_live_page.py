@@ -65,7 +65,7 @@ def test_it_asks_for_a_picture_and_says_that_nothing_is_kept(
     visit: Any, small_study: Study
 ) -> None:
     app = visit(small_study)
-    assert "Which picture shall be explained?" in words(app)
+    assert "Which picture should be explained?" in words(app)
     assert "Nothing of it is stored" in words(app)
     assert "png" in " ".join(app.file_uploader(key="own_picture").allowed_type)
 
@@ -145,7 +145,7 @@ def test_a_picture_that_is_taken_away_leaves_nothing(visit: Any, small_study: St
     assert "live_answer" in app.session_state
     app.file_uploader(key="own_picture").set_value(None).run()
     assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
-    assert "Which picture shall be explained?" in words(app)
+    assert "Which picture should be explained?" in words(app)
 
 
 def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study: Study) -> None:
@@ -156,7 +156,7 @@ def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study
     app.switch_page("views/live.py").run()
     assert [card["row"] for card in cards(app)] == shown
     app.button(key="forget").click().run()
-    assert "Which picture shall be explained?" in words(app)
+    assert "Which picture should be explained?" in words(app)
     assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
 
 
@@ -187,7 +187,7 @@ def test_a_hanging_worker_is_said_and_replaced(
 
 def test_a_text_is_asked_in_a_box(visit: Any, text_study: Study) -> None:
     app = visit(text_study)
-    assert "Which text shall be explained?" in words(app)
+    assert "Which text should be explained?" in words(app)
     app.text_area(key="own_text").input("my sister praised the zeppelin").run()
     answer = ask(Question(text_study.root, "words", "my sister praised the zeppelin"))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])

@@ -47,7 +47,7 @@ def test_overview_shows_what_weighs_most_and_the_badge_in_full(
     assert [card["row"] for card in shown] == list(np.argsort(-weight, kind="stable")[:22])
     assert shown[0]["href"].startswith("training?")
     assert shown[0]["bar"] == 1
-    for told in ("32,768 per checkpoint", "Not measured", "recall@20", "gave no warning"):
+    for told in ("32,768 per checkpoint", "Not measured", "recall@20", "gave no warnings"):
         assert told in words(app)
 
 
@@ -58,7 +58,7 @@ def test_overview_leads_to_the_mistakes(visit: Any, complete_study: Study) -> No
     wrong = np.flatnonzero(~complete_study.predictions("test")["correct"])
     assert [card["row"] for card in cards(app)] == list(wrong)
     app = visit(complete_study, "overview")
-    (button,) = [b for b in app.button if "most confident" in b.label]
+    (button,) = [b for b in app.button if "Most confident" in b.label]
     button.click().run()
     worst = complete_study.predictions("test")["margin"].iloc[wrong].idxmin()
     assert app.query_params["test"] == f"test-{worst}"
@@ -68,8 +68,8 @@ def test_overview_leads_to_the_mistakes(visit: Any, complete_study: Study) -> No
     ("stage", "told", "absent"),
     [
         ("spec", "nothing is computed yet", "Test accuracy"),
-        ("data", "the checkpoints have spoken", "Test accuracy"),
-        ("predictions", "as soon as it is scored", "Most influential"),
+        ("data", "as soon as the predictions are computed", "Test accuracy"),
+        ("predictions", "as soon as the scores are computed", "Most influential"),
     ],
 )
 def test_overview_of_a_study_that_is_still_built(

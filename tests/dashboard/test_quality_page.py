@@ -269,7 +269,7 @@ def test_calibrated_scores_are_shown_as_changes_of_the_margin(visit: Any, measur
     training = visit(measured, "training", train="train-3")
     top = read_top_of_training(measured, 3)["support_score"]
     assert float(cards(training, 0)[0]["score"]) == pytest.approx(4 * top[0], rel=0.01)
-    assert "Numbers are changes of that margin" in group_words(training)[0]
+    assert "Numbers are changes in that margin" in group_words(training)[0]
 
 
 def test_uncalibrated_scores_stay_as_they_are(visit: Any, tmp_path: Path) -> None:

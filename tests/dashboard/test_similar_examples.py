@@ -103,7 +103,7 @@ def test_a_model_without_embeddings_says_why(visit: Any, tmp_path: Path) -> None
     assert "does not say which pictures are similar" in words(app)
     assert "python:mine:net" in words(app)
     assert len(group_words(visit(study, "explain", test="test-1"))) == 2
-    assert "is not known: the architecture" in words(visit(study, "training", train="3"))
+    assert "are not available: the architecture" in words(visit(study, "training", train="3"))
 
 
 def test_training_shows_what_is_similar_and_what_is_labelled_otherwise(
