@@ -67,8 +67,8 @@ def test_everything_measured_is_shown(visit: Any, measured: Study) -> None:
         "LDS with more checkpoints",
         "LDS with more subset runs",
         "<td>1.5</td><td>0.5</td><td>0</td><td>0.310</td>",
-        "120 masks, for datamodels",
-        "40 masks, for the figures here and for no choice",
+        "120 masks, to fit datamodels",
+        "40 masks, used only for the figures here",
     ):
         assert told in shown
 
@@ -86,7 +86,7 @@ def test_a_method_is_switched_everywhere(visit: Any, measured: Study) -> None:
 @pytest.mark.parametrize("stage", ["spec", "data", "predictions"])
 def test_before_there_are_scores(visit: Any, tmp_path: Path, stage: Any) -> None:
     shown = words(visit(write_study(tmp_path / "s", stage=stage), "quality"))
-    assert "no scores to trust yet" in shown
+    assert "no scores yet" in shown
     assert "Read and check the data" in shown
 
 
@@ -123,7 +123,7 @@ def test_while_subset_runs_are_trained_it_shows_how_far_they_are(
     write_quality(study)
     app.run()
     assert "What these scores are good for" in words(app)
-    assert "The run bank grows: 0 of 20 runs" in words(app)
+    assert "The run bank is growing: 0 of 20 runs" in words(app)
 
 
 def test_scores_made_elsewhere_alone(visit: Any, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_scores_made_elsewhere_alone(visit: Any, tmp_path: Path) -> None:
     shown = words(visit(study, "quality"))
     assert "how far scores by Datamodel can be trusted" in shown
     assert "LDS with more checkpoints" not in shown
-    assert "the scores were made elsewhere" in shown
+    assert "the scores were computed elsewhere" in shown
     shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     shown = words(visit(study, "quality"))
     assert "Scores by Datamodel were made elsewhere and come without proof" in shown
@@ -146,11 +146,11 @@ def test_a_method_that_came_after_the_measuring(visit: Any, tmp_path: Path) -> N
     shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     write_quality(study, methods=(TRAK,))
     shown = words(visit(study, "quality", method="hybrid"))
-    assert "TRAK + runs was not there when quality was measured" in shown
-    assert "until then trust TRAK more" in shown
+    assert "TRAK + runs was added after quality was measured" in shown
+    assert "until then, prefer TRAK" in shown
     assert "do not trust" not in shown
     layout.quality_file(study.root, "cnn").write_bytes(before)
-    assert "was not there" not in words(visit(study, "quality", method="hybrid"))
+    assert "was added after" not in words(visit(study, "quality", method="hybrid"))
 
 
 def test_few_runs_and_chance_are_said(visit: Any, tmp_path: Path) -> None:
