@@ -83,7 +83,7 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     expect(page.get_by_role("heading", name=f"train-{explained.support[0]}")).to_be_visible()
     page.go_back()
     expect_rows(page, "similar", answer.similar[:12])
-    page.get_by_role("button", name="Take the picture away").click()
+    page.get_by_role("button", name="Remove picture").click()
     expect(page.get_by_text("Which picture should be explained?")).to_be_visible()
 
 

@@ -118,7 +118,7 @@ def give(app: AppTest, *contents: bytes, name: str = "a.safetensors") -> AppTest
 def test_a_study_of_one_algorithm_asks_for_another(page: Any, small_study: Study) -> None:
     app = page(small_study)
     shown = words(app)
-    assert "Which model shall be compared?" in shown
+    assert "Which model should be compared?" in shown
     assert "Grey pictures" in shown or "grey pictures" in shown.lower()
     assert "opening one runs what is in it" in shown
     assert app.button(key="upload").disabled
@@ -191,7 +191,7 @@ def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -
     assert not app.exception
     assert not fresh.uploads
     assert "“Better” is deleted" in words(app)
-    assert "Which model shall be compared?" in words(app)
+    assert "Which model should be compared?" in words(app)
 
 
 def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> None:
@@ -205,7 +205,7 @@ def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> No
     )
     shown = words(page(fresh))
     assert "Uploads are deleted after 7 days." in shown
-    assert "Which model shall be compared?" in shown
+    assert "Which model should be compared?" in shown
     assert not fresh.uploads
     assert not layout.uploaded_weights_files(fresh.root)
 
@@ -233,7 +233,7 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
         found = about["directions"][side][1]
         shown = words(app)
         assert "not judged" in shown
-        assert "Indicative: one side has 1 checkpoint; 4 more would do." in shown
+        assert "Indicative: one side has 1 checkpoint; 4 more would be enough." in shown
         assert (
             "Attributions of both by TRAK. Not judged: at least one algorithm needs three " in shown
         )
@@ -259,7 +259,7 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
     assert "Datamodel + TRAK" in app.selectbox(key="by_a").options
     app.selectbox(key="by_a").select("datamodel").run()
     assert app.selectbox(key="by_b").value == "datamodel"
-    assert "Two methods are chosen" not in words(app)
+    assert "Two different methods are chosen" not in words(app)
     app.button(key="compare").click().run()
     (job,) = jobs(study.root)
     assert [job.parameters[f"method_{key}"] for key in ("a", "b")] == 2 * ["datamodel"]
@@ -274,7 +274,7 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
     assert app.selectbox(key="by_a").value == "datamodel"
     app = page(study, a="mlp", b="second", by_a="hybrid", by_b="nothing")
     assert "second has no scores by the method “nothing”" in words(app)
-    assert "Two methods are chosen" in words(app)
+    assert "Two different methods are chosen" in words(app)
 
 
 def test_noise_is_said_to_be_noise(page: Any, compared: Study, tmp_path: Path) -> None:

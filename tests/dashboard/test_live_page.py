@@ -66,7 +66,7 @@ def test_it_asks_for_a_picture_and_says_that_nothing_is_kept(
 ) -> None:
     app = visit(small_study)
     assert "Which picture should be explained?" in words(app)
-    assert "Nothing of it is stored" in words(app)
+    assert "Nothing is stored" in words(app)
     assert "png" in " ".join(app.file_uploader(key="own_picture").allowed_type)
 
 
@@ -137,14 +137,14 @@ def test_what_was_done_to_the_picture_is_said(visit: Any, small_study: Study) ->
     assert "640 × 480 pixels and was resized to the 28 × 28" in words(app)
 
 
-KEPT_OF_A_QUESTION = ("live_given", "live_asked", "live_answer")
+KEPT_FOR_A_QUERY = ("live_given", "live_key", "live_answer")
 
 
 def test_a_picture_that_is_taken_away_leaves_nothing(visit: Any, small_study: Study) -> None:
     app = give(visit(small_study), png(pixels_of(small_study, 5)))
     assert "live_answer" in app.session_state
     app.file_uploader(key="own_picture").set_value(None).run()
-    assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
+    assert not [name for name in KEPT_FOR_A_QUERY if name in app.session_state]
     assert "Which picture should be explained?" in words(app)
 
 
@@ -157,7 +157,7 @@ def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study
     assert [card["row"] for card in cards(app)] == shown
     app.button(key="forget").click().run()
     assert "Which picture should be explained?" in words(app)
-    assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
+    assert not [name for name in KEPT_FOR_A_QUERY if name in app.session_state]
 
 
 def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:
@@ -213,7 +213,7 @@ def test_a_study_that_keeps_nothing_says_why(
     }
     store.write_json(layout.live_file(study.root, "mlp"), found, "")
     shown = words(visit(study))
-    assert "takes no live queries" in shown
+    assert "has no live queries" in shown
     assert "it is &lt;b&gt;huge" in shown
 
 

@@ -48,7 +48,7 @@ def kept(measured: Study) -> str:
 
 def test_nothing_chosen_yet(visit: Any, raw: Study) -> None:
     app = visit(raw, "unlearn")
-    assert "What shall be forgotten?" in words(app)
+    assert "What should be forgotten?" in words(app)
     assert "All audits" not in words(app)
     app.segmented_control(key="by").select("random").run()
     app.text_input(key="set_name").input("My set").run()
@@ -255,7 +255,7 @@ def test_before_and_after(visit: Any, measured: Study, audited: Audit, kept: str
 
 def test_without_an_audit_the_other_parts_say_where_to_begin(visit: Any, raw: Study) -> None:
     key = keep_set(raw, [1, 2], "two").key
-    assert "Nothing is audited yet" in words(visit(raw, "unlearn", set=key, pane="before"))
+    assert "No audit yet" in words(visit(raw, "unlearn", set=key, pane="before"))
 
 
 def test_all_audits_are_listed_and_open(visit: Any, measured: Study, audited: Audit) -> None:
