@@ -164,7 +164,7 @@ if content is None:
         notice(
             f"Which {kind} should be explained?",
             f"{'Write one' if text else 'Drop a file, or choose one'}. You will see its "
-            f"prediction, the training {kind}s that support and oppose it, and the most similar ones.",
+            f"prediction, the training {kind}s that support and oppose it, and similar ones.",
         )
     st.stop()
 

@@ -126,7 +126,7 @@ def test_an_empty_slice_says_so_and_leads_out(visit: Any, complete_study: Study)
     assert not (
         (table["predicted"] == CLASSES[4]) & (complete_study.table("test")["label"] == CLASSES[0])
     ).any()
-    assert "No pictures are like this" in words(app)
+    assert "No pictures match" in words(app)
     app.button(key="show_all").click().run()
     assert len(cards(app)) == 40
     assert "label" not in app.query_params

@@ -36,7 +36,7 @@ def test_all_points_are_drawn_in_every_colour(visit: Any, complete: Study) -> No
     for colour in ("class", "result", "margin"):
         app = visit(complete, "map", colour=colour)
         assert points(app) == 84
-    assert "60 training, diamonds 24 test" in words(app)
+    assert "Circles: 60 training pictures. Diamonds: 24 test" in words(app)
     app = visit(complete, "map", kind="pca")
     assert points(app) == 84
 
@@ -61,7 +61,7 @@ def test_unknown_ids_are_told(visit: Any, complete: Study) -> None:
     app = visit(complete, "map")
     app.text_area(key="map_ids").input("train-3 nobody")
     app.button(key="FormSubmitter:select_on_map-Select").click().run()
-    assert "No training picture is called nobody" in words(app)
+    assert "No training picture has the id nobody; ignored." in words(app)
     assert "<b>1</b> training" in words(app)
     app.button(key="map_clear").click().run()
     assert "<b>0</b> training" in words(app)
@@ -73,7 +73,7 @@ def test_the_address_marks_a_point(visit: Any, complete: Study) -> None:
     app.button(key="unring").click().run()
     assert "test" not in app.query_params
     assert "no such picture" in words(visit(complete, "map", train="nobody"))
-    assert "kind is one of umap, pca" in words(visit(complete, "map", kind="<b>"))
+    assert "kind must be one of umap, pca" in words(visit(complete, "map", kind="<b>"))
 
 
 @pytest.mark.parametrize("stage", ["spec", "data", "predictions"])

@@ -60,7 +60,7 @@ def test_provenance_says_which_output_an_imported_bank_has(visit: Any, tmp_path:
     shown = words(visit(study, "provenance"))
     assert "Run bank, imported" in shown
     assert "1,200 on 1,000 masks" in shown
-    assert "the largest other (not our margin)" in shown
+    assert "the largest other (not the margin used here)" in shown
     assert "&lt;b&gt;cifar&lt;/b&gt;: train_masks.npy" in shown
 
 
@@ -85,5 +85,5 @@ def test_checksums_are_verified_on_demand(visit: Any, tmp_path: Path) -> None:
 def test_provenance_of_a_study_that_is_still_built(visit: Any, tmp_path: Path, stage: Any) -> None:
     shown = words(visit(write_study(tmp_path / "s", stage=stage), "provenance"))
     assert ("Not read yet" in shown) is (stage == "spec")
-    assert "None is trained yet" in shown
+    assert "None trained yet" in shown
     assert "<td>0 of 5</td><td>0</td><td>0 B</td><td>–</td>" in shown
