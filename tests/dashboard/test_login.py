@@ -82,7 +82,7 @@ def test_providers_and_who_is_allowed_are_read(secrets: Callable[[str], Path]) -
         ("[auth\n", "cannot be read"),
         ("auth = 3\n", "needs a cookie_secret"),
         ('[auth]\nclient_id = "x"\n', "needs a cookie_secret"),
-        (AUTH + '[dataloupe]\nallow = "@example.org"\n', "list of texts"),
+        (AUTH + '[dataloupe]\nallow = "@example.org"\n', "list of strings"),
     ],
 )
 def test_a_mistake_in_the_secrets_is_told(

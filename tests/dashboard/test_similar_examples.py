@@ -71,7 +71,7 @@ def test_both_marks_what_is_in_both_and_what_is_influential_alone(
 def test_an_unknown_switch_is_said_and_left_out(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-1", show="<b>")
     assert len(group_words(app)) == 2
-    assert "influential, similar, both ones, not “&lt;b&gt;”" in words(app)
+    assert "influential, similar, both, not “&lt;b&gt;”" in words(app)
 
 
 def test_similar_is_shown_before_scores_are(visit: Any, tmp_path: Path) -> None:
