@@ -80,7 +80,7 @@ test_examples = examples(study, "test", algorithm)
 chosen, hint = asked_row(study, "test", location.test)
 
 
-# --- filters and export -------------------------------------------------------------------------
+# --- filters and export ------------------------------------------------------------------------
 
 
 def filters() -> None:

@@ -86,7 +86,7 @@ def page_title(example: dict[Hashable, Any]) -> str:
     return title(f"Why “{short(example['predicted'])}”?", caption)
 
 
-# --- no example, or one that does not exist ----------------------------------------------------
+# --- no example, or one that does not exist -----------------------------------------------------
 
 if row is None:
     if location.test is None:

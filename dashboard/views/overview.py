@@ -46,7 +46,7 @@ if not study.has_data:
 dataset = study.dataset
 tests, training = examples(study, "test", algorithm), examples(study, "train", algorithm)
 
-# --- figures -----------------------------------------------------------------------------------
+# --- figures ------------------------------------------------------------------------------------
 
 st.html(title("Overview", dataset.source))
 shown = {

@@ -140,7 +140,7 @@ def aside(text: str) -> None:
     st.html(f'<p class="dl-aside">{escape(text)}</p>')
 
 
-# --- no example, or one that does not exist ----------------------------------------------------
+# --- no example, or one that does not exist -----------------------------------------------------
 
 if row is None:
     if location.train is None:

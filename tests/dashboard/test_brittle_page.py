@@ -171,7 +171,7 @@ def test_a_verified_prediction_shows_the_outcome(visit: Any, study: Study, found
     assert [card["row"] for card in cards(app)] == [row]
 
 
-# --- missing scores or recipe ------------------------------------------------------------------------------
+# --- missing scores or recipe ---------------------------------------------------------------------
 
 
 def test_uncalibrated_scores_explain_what_to_add(visit: Any, tmp_path: Path) -> None:

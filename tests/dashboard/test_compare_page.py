@@ -222,7 +222,7 @@ def test_the_upload_limit_comes_from_the_study(compared: Study, tmp_path: Path) 
     assert largest_upload(tmp_path) == dashboard.read.live_queries.MEGABYTES
 
 
-# --- directions ------------------------------------------------------------------------------
+# --- directions ----------------------------------------------------------------------------------
 
 
 def test_directions_both_ways(page: Any, compared: Study) -> None:
@@ -362,7 +362,7 @@ def test_a_texture_that_is_not_a_picture(page: Any, compared: Study) -> None:
     assert "is damaged or no picture" in words(app)
 
 
-# --- export --------------------------------------------------------------------------------
+# --- export --------------------------------------------------------------------------------------
 
 
 def test_the_report_is_complete_and_self_contained(compared: Study) -> None:
