@@ -26,11 +26,11 @@ from engine.study.reader import StudyReader
 HERE = Path(__file__).parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE_SECONDS = 3.0
-"""How long open pages may keep the server from ending."""
+"""How long open pages may delay the end of the server."""
 
 
 def main() -> None:
-    """Serve one study until told to stop, or until the process that started us is gone."""
+    """Serve one study until it is stopped, or until the parent process ends."""
     parser = argparse.ArgumentParser(prog="python -m dashboard")
     parser.add_argument("study", type=Path)
     parser.add_argument("--address", default="127.0.0.1")
@@ -47,36 +47,38 @@ def main() -> None:
     os.environ[STUDY_VARIABLE] = str(options.study.resolve())
     if options.end_with_input:
         threading.Thread(target=_end_with_input, daemon=True).start()
-    gc.freeze()  # what is imported by now stays, and looking through it takes longer than a page
+    gc.freeze()  # imported modules stay, and scanning them takes longer than rendering a page
     app = st.App(HERE / "app.py", routes=routes(options.study.resolve()), on_script_error=_on_error)
     megabytes = largest_upload(options.study)
     app.run(config=server_config(options.address, options.port, megabytes))
 
 
 def warn_if_open(address: str) -> None:
-    """Say so where anyone on the network may look.
+    """Warn if anyone on the network can open the study.
 
     Raises:
-        DataloupeError: A login is configured wrongly.
+        DataloupeError: The login is configured incorrectly.
     """
     if login.configured() is None and address not in LOOPBACK:
         print(
-            f"Whoever reaches {address} can see this study, save slices in it and start jobs: no "
+            f"Anyone who can reach {address} can see this study, save slices and start jobs: no "
             "login is configured (docs/serving.md).",
             file=sys.stderr,
         )
 
 
 def largest_upload(root: Path) -> int:
-    """The largest file that some page takes, in MiB: models as study.toml says, or pictures."""
-    with contextlib.suppress(DataloupeError):  # the pages say what is wrong with it
+    """The largest file that a page accepts, in MiB: a model (limit in study.toml) or a picture."""
+    with contextlib.suppress(DataloupeError):  # the pages show the error
         return max(MEGABYTES, StudyReader.open(root).spec.uploads.max_mib)
     return MEGABYTES
 
 
 def server_config(address: str, port: int, megabytes: int = MEGABYTES) -> dict[str, object]:
-    """Streamlit's options: theme, loopback, cross-site protection, no telemetry, no developer's
-    tools. They do not depend on the working directory, so an installed wheel looks the same."""
+    """Streamlit's options: theme, address, cross-site protection, no telemetry, viewer toolbar.
+
+    They do not depend on the working directory, so an installed wheel looks the same.
+    """
     return {
         "theme.base": str(HERE / "theme.toml"),
         "server.address": address,
@@ -85,7 +87,7 @@ def server_config(address: str, port: int, megabytes: int = MEGABYTES) -> dict[s
         "server.fileWatcherType": "none",
         "server.enableXsrfProtection": True,
         "server.enableCORS": True,
-        # A page of another site must not reach a local server under a name of its own.
+        # A page of a different site must not reach a local server through its own domain name.
         "server.allowedHosts": list(LOOPBACK) if address in LOOPBACK else ["*"],
         "secrets.files": [str(path) for path in login.secrets_files()],
         "server.maxUploadSize": megabytes,
@@ -93,19 +95,19 @@ def server_config(address: str, port: int, megabytes: int = MEGABYTES) -> dict[s
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
         "logger.level": "warning",
-        # A full collection after every run takes longer than the run; Python's own ones suffice.
+        # A full garbage collection after every run takes longer than the run itself.
         "runner.postScriptGC": False,
-        # No page has magic in it, and looking for it is half of compiling a page.
+        # No page uses magic, and looking for it takes half of the time to compile a page.
         "runner.magicEnabled": False,
     }
 
 
 def _on_error(error: Exception) -> bool:
-    """Show a designed page for what no page expected; the traceback goes to the terminal."""
+    """Show a notice for an unexpected error; the traceback goes to the terminal."""
     traceback.print_exception(error)
     notice(
         "This page could not be shown",
-        "Something unexpected happened; the terminal that runs Dataloupe says what. "
+        "An unexpected error occurred; details are in the terminal that runs Dataloupe. "
         "Reload the page to try again.",
         kind="error",
     )
@@ -113,8 +115,8 @@ def _on_error(error: Exception) -> bool:
 
 
 def _end_with_input() -> None:
-    """End when the standard input closes: the process that started us holds its other end."""
-    # Not through `sys.stdin`, whose lock this thread would hold when the server ends by itself.
+    """End when standard input closes: the parent process holds its other end."""
+    # Not `sys.stdin`: this thread would still hold its lock when the server ends by itself.
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

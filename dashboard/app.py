@@ -1,4 +1,4 @@
-"""The dashboard's entry: look, navigation and the context that stands above every page."""
+"""Entry point of the dashboard: style, navigation and the header above every page."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ page = st.navigation(
             title="Overview",
             icon=":material/monitoring:",
             default=True,
-            help="How good the model is, what it mixes up, and how far the scores can be trusted.",
+            help="Accuracy, confusion matrix, most influential data and quality of the scores.",
         ),
         st.Page(
             EXPLORE,
             title="Explore",
             icon=":material/grid_view:",
-            help="All test pictures; filter them by class and by what the model says.",
+            help="All test pictures, filtered by class and prediction.",
         ),
         st.Page(
             EXPLAIN,
@@ -71,20 +71,20 @@ page = st.navigation(
             MAP,
             title="Map",
             icon=":material/scatter_plot:",
-            help="All training and test pictures in the plane, by what they do to predictions.",
+            help="Training and test pictures in 2-D, by their influence on predictions.",
         ),
         st.Page(
             WHAT_IF,
             title="What if",
             icon=":material/content_cut:",
             url_path="what-if",
-            help="Remove training pictures: what predictions would become, and proof of it.",
+            help="Remove training pictures: the predicted effect, verified by retraining.",
         ),
         st.Page(
             UNLEARN,
             title="Unlearn",
             icon=":material/ink_eraser:",
-            help="Make a model forget training pictures, and judge it by ones that never saw them.",
+            help="Make a model forget training pictures, and audit it against real retrains.",
         ),
         st.Page(
             COMPARE,
@@ -96,7 +96,7 @@ page = st.navigation(
             LIVE,
             title="Live",
             icon=":material/bolt:",
-            help="An example of your own: its prediction, and the training data behind it.",
+            help="Your own example: its prediction, and the training data behind it.",
         ),
         st.Page(
             QUALITY,
@@ -108,13 +108,13 @@ page = st.navigation(
             JOBS,
             title="Jobs",
             icon=":material/pending_actions:",
-            help="Long work: what runs, how long it still takes, and what has become of it.",
+            help="Long-running work: progress, remaining time and results.",
         ),
         st.Page(
             PROVENANCE,
             title="Provenance",
             icon=":material/fingerprint:",
-            help="What all of this was made from, by what, and whether it is whole.",
+            help="Data, code and settings of the study, and whether its files are intact.",
         ),
     ],
     position="top",

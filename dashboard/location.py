@@ -1,9 +1,9 @@
-"""The address of a view: everything needed to show it again, kept in the URL and nowhere else.
+"""The location of a view: everything needed to show it again, kept only in the URL.
 
-Widgets take their values from the URL before they are drawn, and write a change back to it in their
-callback (`keep`). So a link, a reload and the browser's back button all restore the same view.
-Streamlit's own `bind="query-params"` drops what another page has bound; a slice must outlive the
-way from Explore to Explain.
+Widgets take their values from the URL before they are drawn, and write changes back to it in their
+callback (`keep`). So a link, a reload and the browser's Back button all restore the same view.
+Streamlit's own `bind="query-params"` drops parameters that a different page has bound, but a slice
+must survive the step from Explore to Explain.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ DEFAULT_K = 12
 MAX_K = 500
 LARGE, SMALL = "large", "small"
 SIZES = {LARGE: "Large", SMALL: "Small"}
-"""How large Explore shows thumbnails, and so how many on a page."""
+"""Thumbnail sizes of Explore, which set how many fit on a page."""
 INFLUENTIAL, SIMILAR, BOTH = "influential", "similar", "both"
 SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both"}
-"""Which training examples Explain shows."""
+"""Training examples that Explain can show."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """What the URL says, as far as this study has it.
+    """The URL's parameters, checked against the study.
 
     Attributes:
         study: Short fingerprint of the data; None before the data are built.
-        foreign: The fingerprint in the URL, where it is another than the study's.
-        method: Of the scores shown; None before there are any.
+        foreign: The fingerprint in the URL if it differs from the study's.
+        method: Method of the scores shown; None before there are any.
         size: One of SIZES.
         selected: Rows of test examples that are selected in Explore, ascending.
-        test: The explained example: its id, or its row as #17; unchecked.
-        train: The training example looked at; unchecked.
+        test: The explained test example: its id, or its row as #17; unchecked.
+        train: The training example shown; unchecked.
         show: One of SHOWS.
-        problems: What in the URL could not be, in words for the reader.
+        problems: Messages about invalid parameters.
     """
 
     study: str | None
@@ -74,7 +74,7 @@ class Location:
     problems: tuple[str, ...]
 
     def is_on_page_of(self, other: Location) -> bool:
-        """Whether the two differ at most in what a part of a page shows by itself."""
+        """Whether the two differ only in parameters that a fragment of the page can redraw."""
 
         def page(one: Location) -> Location:
             own = replace(one, page=1, size=LARGE, selected=(), show=INFLUENTIAL)
@@ -83,7 +83,7 @@ class Location:
         return page(self) == page(other)
 
     def of_slice(self, slice: Slice) -> Location:
-        """The same with another slice."""
+        """The same location with a different slice."""
         return replace(self, slice=slice)
 
     def parameters(self, **changes: str | int) -> dict[str, str]:
@@ -103,15 +103,15 @@ class Location:
 
 
 def read_location(study: StudyReader) -> Location:
-    """Read the URL and check it against the study. Nothing in it is trusted or dropped silently."""
-    asked = st.query_params.to_dict()
+    """Read the URL and check it against the study. Invalid values are reported in `problems`."""
+    query = st.query_params.to_dict()
     problems: list[str] = []
 
     algorithm = resolve_algorithm(study)
     try:
-        algorithm = resolve_algorithm(study, asked.get("algorithm"))
+        algorithm = resolve_algorithm(study, query.get("algorithm"))
     except UnknownName as error:
-        name = _short(asked["algorithm"])
+        name = _short(query["algorithm"])
         problems.append(f"This study has no learning algorithm “{name}”.{error.hint}")
 
     if not study.has_data:
@@ -124,8 +124,8 @@ def read_location(study: StudyReader) -> Location:
             page=1,
             size=LARGE,
             selected=(),
-            test=asked.get("test"),
-            train=asked.get("train"),
+            test=query.get("test"),
+            train=query.get("train"),
             show=INFLUENTIAL,
             k=DEFAULT_K,
             problems=(),
@@ -135,28 +135,28 @@ def read_location(study: StudyReader) -> Location:
     if ranked_methods(study, algorithm):
         method = resolve_method(study, algorithm)
         try:
-            method = resolve_method(study, algorithm, asked.get("method"))
+            method = resolve_method(study, algorithm, query.get("method"))
         except UnknownName as error:
-            name = _short(asked["method"])
+            name = _short(query["method"])
             problems.append(f"There are no scores by the method “{name}” here.{error.hint}")
 
-    show = asked.get("show", INFLUENTIAL)
+    show = query.get("show", INFLUENTIAL)
     if show not in SHOWS:
-        problems.append(f"Explain shows {', '.join(SHOWS)} ones, not “{_short(show)}”.")
+        problems.append(f"show must be one of {', '.join(SHOWS)}, not “{_short(show)}”.")
         show = INFLUENTIAL
-    size = asked.get("size", LARGE)
+    size = query.get("size", LARGE)
     if size not in SIZES:
-        problems.append(f"Thumbnails are {' or '.join(SIZES)}, not “{_short(size)}”.")
+        problems.append(f"size must be {' or '.join(SIZES)}, not “{_short(size)}”.")
         size = LARGE
     dataset = study.dataset
-    slice = read_slice(asked, dataset.classes, dataset.n_test, problems)
+    slice = read_slice(query, dataset.classes, dataset.n_test, problems)
     if not has_predictions(study, algorithm):
         slice = replace(slice, predicted=None, result=None, margin=None, sort=None)
     if slice.sort in NEED_SCORES and method is None:
         slice = replace(slice, sort=None)
 
     def number(name: str, default: int, largest: int) -> int:
-        text = asked.get(name, str(default))
+        text = query.get(name, str(default))
         if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= largest:
             return int(text)
         problems.append(
@@ -166,18 +166,18 @@ def read_location(study: StudyReader) -> Location:
 
     largest_k = largest_k_of(study)
     fingerprint = dataset.fingerprint[:8]
-    asked_study = asked.get("study", fingerprint)
+    linked_study = query.get("study", fingerprint)
     return Location(
         study=fingerprint,
-        foreign=asked_study if asked_study != fingerprint else None,
+        foreign=linked_study if linked_study != fingerprint else None,
         algorithm=algorithm,
         method=method,
         slice=slice,
         page=number("page", 1, max(1, dataset.n_test)),
         size=size,
-        selected=read_rows("selected", asked, dataset.n_test, problems) or (),
-        test=asked.get("test"),
-        train=asked.get("train"),
+        selected=read_rows("selected", query, dataset.n_test, problems) or (),
+        test=query.get("test"),
+        train=query.get("train"),
         show=show,
         k=number("k", min(DEFAULT_K, largest_k), largest_k),
         problems=tuple(problems),
@@ -185,12 +185,12 @@ def read_location(study: StudyReader) -> Location:
 
 
 def largest_k_of(study: StudyReader) -> int:
-    """The most training examples a side can show."""
+    """The largest number of training examples per side."""
     return max(1, min(MAX_K, study.dataset.n_train))
 
 
 def announce(location: Location) -> None:
-    """Keep what is looked at in the URL, so that whatever is copied from it stands alone."""
+    """Write the study, algorithm and method to the URL, so that a copied link is complete."""
     if location.study is not None:
         found = {
             "study": location.study,
@@ -205,13 +205,13 @@ def announce(location: Location) -> None:
 def keep(
     name: str, default: Any = None, resets: tuple[str, ...] = (), key: str | None = None
 ) -> None:
-    """Callback of a widget: write its value to the URL; drop what no longer fits.
+    """Callback of a widget: write its value to the URL and remove parameters it invalidates.
 
     Args:
-        name: Of the URL's parameter.
-        default: The value that the URL leaves out.
-        resets: Parameters that the change makes meaningless.
-        key: Of the widget, where it is not `name`.
+        name: Name of the URL parameter.
+        default: The value that the URL omits.
+        resets: Parameters to remove.
+        key: Key of the widget, if it is not `name`.
     """
     value = st.session_state[key or name]
     go(**{name: None if value == default else value}, **dict.fromkeys(resets))

@@ -1,13 +1,13 @@
-"""Signing in, for a server that others can reach: by OpenID Connect, where it is configured.
+"""Sign-in with OpenID Connect, for a server that others can reach.
 
-`[auth]` in `.streamlit/secrets.toml` (of the folder the server is started in, or the home folder)
-names the provider, as Streamlit's `st.login` wants it. Whom the provider lets in may see the study,
-unless `[dataloupe]` names them one by one:
+`[auth]` in `.streamlit/secrets.toml` (in the folder where the server starts, or the home folder)
+names the provider, in the format of Streamlit's `st.login`. Everyone who can sign in may see the
+study, unless `[dataloupe]` lists who may:
 
     [dataloupe]
     allow = ["ada@example.org", "@example.com"]
 
-Without `[auth]` there is no signing in, and the server should listen on this machine only.
+Without `[auth]` there is no sign-in, and the server should listen on this machine only.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from engine.store.errors import DataloupeError
 
 @dataclass(frozen=True)
 class Login:
-    """How one signs in.
+    """The configured login.
 
     Attributes:
         providers: Names of the providers; empty for a single one without a name.
         allow: Addresses, or `@domains`, that may see the study; empty for all who can sign in.
-        secret: What signs the cookies.
+        secret: Key that signs the cookies.
     """
 
     providers: tuple[str, ...]
@@ -39,7 +39,7 @@ class Login:
     secret: str
 
     def allows(self, user: dict[str, Any]) -> bool:
-        """Whether this user may see the study. An address counts unless it is not verified."""
+        """Whether this user may see the study. Addresses marked as unverified do not count."""
         if not self.allow:
             return True
         address = str(user.get("email", "")).casefold()
@@ -50,17 +50,17 @@ class Login:
 
 
 def secrets_files() -> list[Path]:
-    """Where secrets are looked for; what a later file says goes before an earlier one."""
+    """Where secrets are read from; a later file overrides an earlier one."""
     return [folder / ".streamlit" / "secrets.toml" for folder in (Path.home(), Path.cwd())]
 
 
 @cache
 def configured() -> Login | None:
-    """What the secrets say, read once; None where they ask for no login.
+    """The login in the secrets, read once; None if they configure none.
 
     Raises:
-        DataloupeError: They are there and cannot be read, or what they ask for is not installed: no
-            study is shown to everyone because of a mistake in a file.
+        DataloupeError: The secrets cannot be read, or a package they need is not installed. A
+            mistake in a file must not open the study to everyone.
     """
     secrets: dict[str, Any] = {}
     found = [file for file in secrets_files() if file.exists()]
@@ -73,7 +73,7 @@ def configured() -> Login | None:
         return None
     if find_spec("authlib") is None:
         raise DataloupeError(
-            f"{found[-1]} asks for a login, which needs `pip install dataloupe[login]`."
+            f"{found[-1]} configures a login, which needs `pip install dataloupe[login]`."
         )
     try:
         auth, allow = dict(secrets["auth"]), secrets.get("dataloupe", {}).get("allow", [])
@@ -82,18 +82,18 @@ def configured() -> Login | None:
             raise TypeError
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataloupeError(
-            f"{found[-1]}: [auth] needs a cookie_secret, and allow in [dataloupe] is a list of "
-            "texts (docs/serving.md)."
+            f"{found[-1]}: [auth] needs a cookie_secret, and allow in [dataloupe] must be a "
+            "list of strings (docs/serving.md)."
         ) from error
     providers = tuple(name for name, value in auth.items() if isinstance(value, dict))
     return Login(providers, tuple(allow), secret)
 
 
 def picture_key(fingerprint: str) -> str:
-    """What stands for the data in the address of their pictures.
+    """The key of the data in the URLs of its pictures.
 
-    Their fingerprint, or where one must sign in something that only pages know: a browser sends
-    requests for pictures past the page that asks who it is.
+    It is the fingerprint or, with a login, a secret that only pages know: requests for pictures
+    bypass the page that checks the login.
     """
     login = configured()
     if login is None:

@@ -1,4 +1,4 @@
-"""Names of classes, examples and files, cut and escaped so that they fit where they are shown."""
+"""Names of classes, examples and files, shortened and escaped for display."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ LONGEST = 60
 
 
 def short(text: object) -> str:
-    """A name short enough for a sentence."""
-    words = str(text)
-    return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
+    """Shorten a name to LONGEST characters."""
+    name = str(text)
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def plain(text: object) -> str:
-    """A name for a label of Streamlit's, which would take `*` or `:red[` for markup."""
+    """Shorten and escape a name for a Streamlit label, which reads `*` or `:red[` as markup."""
     return re.sub(r"(^[-+=]|[\\`*_{}\[\]()#:~<>$&|!])", r"\\\1", short(text))

@@ -1,7 +1,6 @@
-"""What the server serves beside the pages: sprite sheets, stored or of any rows, the fonts, and to
-who started it a sign that it is up.
+"""Routes other than the pages: sprite sheets, fonts, and a readiness check for the launcher.
 
-A sheet's address holds a key of the data, so a browser may keep it for ever.
+The URL of a sprite sheet holds a key of the data, so browsers may cache it forever.
 """
 
 from __future__ import annotations
@@ -38,8 +37,11 @@ def routes(root: Path) -> list[BaseRoute]:
     """The routes for the study in `root`."""
 
     def dataset(request: Request) -> tuple[Split, str, int]:
-        """The split asked for, the data's fingerprint and the side of a thumbnail, if the address
-        is of these data."""
+        """The requested split, the data's fingerprint and the side of a thumbnail in pixels.
+
+        Raises:
+            HTTPException: 404 if the URL is not for these data.
+        """
         split = request.path_params["split"]
         try:
             status = layout.dataset_file(root).stat()
@@ -52,7 +54,7 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404)
         return cast(Split, split), fingerprint, cell
 
-    # A sheet is small: handing it to a thread, and opening the study, would take longer.
+    # A sheet is small: starting a thread or opening the study would take longer.
     async def stored(request: Request) -> Response:
         split, _, _ = dataset(request)
         try:
@@ -70,14 +72,14 @@ def routes(root: Path) -> list[BaseRoute]:
         try:
             content = sprite_sheets.gathered(root, fingerprint, split, rows, cell).result()
         except (OSError, DataloupeError) as error:
-            sprite_sheets.gathered.cache_clear()  # what is missing now may be mended later
+            sprite_sheets.gathered.cache_clear()  # a missing file may be repaired later
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 
     def server(request: Request) -> Response:
         if request.path_params["token"] != os.environ.get(TOKEN_VARIABLE):
             raise HTTPException(404)
-        return Response(status_code=204)  # not 200, which some other server may say of anything
+        return Response(status_code=204)  # not 200, which a different server may return for any URL
 
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
@@ -90,6 +92,6 @@ def routes(root: Path) -> list[BaseRoute]:
 
 @lru_cache(maxsize=8)
 def _dataset(path: Path, changed: int, size: int) -> tuple[str, int]:
-    """Fingerprint, and side of a thumbnail, read once for each state of dataset.json."""
+    """Fingerprint and side of a thumbnail, read once per version of dataset.json."""
     content = store.read_json(path)
     return str(content["fingerprint"]), int(content["cell"])

@@ -1,6 +1,6 @@
-"""A slice: which test examples are looked at, and in which order. It is data, never a query.
+"""A slice: a filtered and sorted list of test examples, described by data and never by a query.
 
-It stands in the URL as parameters, and a saved slice is these parameters with a name.
+The URL holds it as parameters, and a saved slice is these parameters with a name.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SORTS = {
     "support": "Strongest supporter",
     "oppose": "Strongest opposer",
 }
-"""Orders of a slice other than the data's."""
+"""Sort orders of a slice; the default is the order of the data."""
 NEED_SCORES = ("support", "oppose")
 MOST_PICKED = 500
-"""Examples that can be picked one by one, so that they fit into an address."""
+"""Examples that can be picked individually and still fit in a URL."""
 LONGEST_SEARCH = 200
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Which test examples are looked at, and in which order. None leaves a column free.
+    """Filters and order of test examples. None means no filter.
 
     Attributes:
-        margin: Least and largest margin, both included.
-        id: What an id contains; capitals do not matter.
-        only: Rows picked one by one, ascending.
+        margin: Smallest and largest margin, both included.
+        id: Text that an id contains, ignoring case.
+        only: Rows picked individually, ascending.
         sort: One of SORTS; None is the order of the data.
     """
 
@@ -46,8 +46,8 @@ class Slice:
     sort: str | None = None
 
     def filters(self) -> dict[str, Any]:
-        """What narrows the slice: filter → value. See `dashboard.read.studies.matching`."""
-        wanted = {
+        """The active filters: name → value. See `dashboard.read.studies.matching`."""
+        values = {
             "label": self.label,
             "predicted": self.predicted,
             "correct": None if self.result is None else RESULTS[self.result],
@@ -55,10 +55,10 @@ class Slice:
             "id": self.id,
             "only": self.only,
         }
-        return {name: value for name, value in wanted.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None}
 
     def parameters(self) -> dict[str, str]:
-        """As they stand in the URL."""
+        """The slice as URL parameters."""
         found = {
             "label": self.label,
             "predicted": self.predicted,
@@ -71,7 +71,7 @@ class Slice:
         return {name: value for name, value in found.items() if value is not None}
 
     def words(self) -> str:
-        """As a person would say it; empty for all examples."""
+        """The slice as text; empty for all examples."""
         parts = []
         if self.label is not None:
             parts.append(f"true class {self.label}")
@@ -83,75 +83,77 @@ class Slice:
             least, largest = (f"{end:g}".replace("-", "−") for end in self.margin)
             parts.append(f"margin {least} to {largest}")
         if self.id is not None:
-            parts.append(f"an id with “{self.id}”")
+            parts.append(f"id contains “{self.id}”")
         if self.only is not None:
             parts.append(f"{len(self.only):,} picked")
         return ", ".join(parts)
 
 
 PARAMETERS = ("label", "predicted", "result", "margin", "id", "only", "sort")
-"""The URL's parameters of a slice."""
+"""The URL parameters of a slice."""
 
 
 def read_slice(
-    asked: Mapping[str, str], classes: Sequence[str], rows: int, problems: list[str]
+    query: Mapping[str, str], classes: Sequence[str], rows: int, problems: list[str]
 ) -> Slice:
-    """Check a slice's parameters against the data; what cannot be is told in `problems`.
+    """Check a slice's parameters against the data; invalid ones are reported in `problems`.
 
     Args:
         rows: Number of test examples.
     """
 
     def known_class(name: str) -> str | None:
-        value = asked.get(name)
+        value = query.get(name)
         if value is not None and value not in classes:
-            problems.append(f"This study has no class “{_short(value)}”; that filter is left out.")
+            problems.append(f"This study has no class “{_short(value)}”; that filter is ignored.")
             return None
         return value
 
-    result = asked.get("result")
+    result = query.get("result")
     if result is not None and result not in RESULTS:
-        problems.append(f"A result is correct or wrong, not “{_short(result)}”.")
+        problems.append(f"result must be correct or wrong, not “{_short(result)}”.")
         result = None
-    sort = asked.get("sort")
+    sort = query.get("sort")
     if sort is not None and sort not in SORTS:
-        problems.append(f"Nothing can be sorted by “{_short(sort)}”.")
+        problems.append(f"Examples cannot be sorted by “{_short(sort)}”.")
         sort = None
     margin = None
-    if "margin" in asked:
-        margin = _margin(asked["margin"])
+    if "margin" in query:
+        margin = _margin(query["margin"])
         if margin is None:
-            said = _short(asked["margin"])
-            problems.append(f"A margin is two numbers, as in -2..3, not “{said}”.")
-    only = read_rows("only", asked, rows, problems)
-    search = asked.get("id", "").strip()[:LONGEST_SEARCH] or None
+            text = _short(query["margin"])
+            problems.append(f"margin must be two numbers, as in -2..3, not “{text}”.")
+    only = read_rows("only", query, rows, problems)
+    search = query.get("id", "").strip()[:LONGEST_SEARCH] or None
     return Slice(known_class("label"), known_class("predicted"), result, margin, search, only, sort)
 
 
 def read_rows(
-    name: str, asked: Mapping[str, str], rows: int, problems: list[str]
+    name: str, query: Mapping[str, str], rows: int, problems: list[str]
 ) -> tuple[int, ...] | None:
-    """The rows that a parameter such as `0-4,17` names, ascending; None where it is not there."""
-    if name not in asked:
+    """The rows that a parameter such as `0-4,17` names, ascending; None if it is missing."""
+    if name not in query:
         return None
     found: set[int] = set()
-    for part in asked[name].split(","):
+    for part in query[name].split(","):
         first, _, last = part.partition("-")
         ends = [first, last or first]
         fits = all(end.isascii() and end.isdigit() and len(end) <= 9 for end in ends)
         if fits and int(ends[0]) <= int(ends[1]) < rows:
             found.update(range(int(ends[0]), min(int(ends[1]), int(ends[0]) + MOST_PICKED) + 1))
         else:
-            said = _short(part)
-            problems.append(f"{name} takes rows 0 to {rows - 1:,}, as in 0-4,17, not “{said}”.")
+            text = _short(part)
+            problems.append(f"{name} takes rows 0 to {rows - 1:,}, as in 0-4,17, not “{text}”.")
             break
     if len(found) > MOST_PICKED:
-        problems.append(f"At most {MOST_PICKED} can be picked one by one; the first are.")
+        problems.append(
+            f"At most {MOST_PICKED} can be picked individually; only the first are kept."
+        )
     return tuple(sorted(found)[:MOST_PICKED]) or None
 
 
 def rows_text(rows: Sequence[int] | np.ndarray) -> str:
-    """Rows as they stand in the URL: `0-4,17`."""
+    """Rows as a URL parameter: `0-4,17`."""
     numbers = np.unique(np.asarray(rows, dtype=np.int64))
     if not len(numbers):
         return ""
@@ -160,9 +162,10 @@ def rows_text(rows: Sequence[int] | np.ndarray) -> str:
 
 
 def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | None, int | None]:
-    """(place from 1 of `row` among `rows`, the row before it, the row after it).
+    """Position of `row` in `rows` counted from 1, the row before it, and the row after it.
 
-    `rows` may be in any order. A row that is not among them has its neighbours by number.
+    `rows` may be in any order. If `row` is not in them, its neighbors are the next smaller and the
+    next larger row, and the position is None.
     """
     found = np.flatnonzero(rows == row)
     if len(found):
@@ -175,7 +178,7 @@ def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | Non
 
 
 def margin_text(margin: tuple[float, float]) -> str:
-    """A range of margins as it stands in the URL."""
+    """A range of margins as a URL parameter."""
     return f"{margin[0]:g}..{margin[1]:g}"
 
 

@@ -1,6 +1,6 @@
-"""The pages, one file each, read from top to bottom like the page.
+"""The pages, one file each, in the order of the page from top to bottom.
 
-The folder must not be called `pages`: Streamlit would take a folder of that name beside app.py for
-an app of its older kind, and until app.py has run once it would show what an address asks for
-without app.py, which asks who is there.
+The folder must not be called `pages`: Streamlit treats a folder of that name next to app.py as a
+multipage app of the older kind. Until app.py has run once, it would then serve the page of a URL
+without app.py, which checks the login.
 """

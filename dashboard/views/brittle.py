@@ -55,7 +55,7 @@ FILES: tuple[tuple[str, Format, str], ...] = (
 )
 PER_PAGE = 60
 SIDE = 112
-WORDS = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
+BADGES = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
 MARKS: dict[str, Literal["both", "alone"]] = {"verified": "both", "refuted": "alone"}
 
 study = open_study()
@@ -71,24 +71,24 @@ if method is None or not has_predictions(study, algorithm):
     )
     st.stop()
 
-asked = read_asked(study)
-if asked.problems:
-    warning(["This link says something that cannot be here.", *asked.problems])
-found = supports(study, algorithm, method, asked.at_most)
-told = brittle(study, found)[1]
+query = read_asked(study)
+if query.problems:
+    warning(["This link has invalid parameters.", *query.problems])
+found = supports(study, algorithm, method, query.at_most)
+table = brittle(study, found)[1]
 test_examples = examples(study, "test", algorithm)
 chosen, hint = asked_row(study, "test", location.test)
 
 
-# --- title, filters, ways out ------------------------------------------------------------------
+# --- filters and export ------------------------------------------------------------------------
 
 
 def filters() -> None:
-    """What narrows the list; each is in the address."""
+    """The filters of the list, each kept in the URL."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        st.session_state["at_most"] = asked.at_most
+        st.session_state["at_most"] = query.at_most
         st.number_input(
-            "Removing at most",
+            "Remove at most",
             1,
             MOST_SHOWN,
             key="at_most",
@@ -96,20 +96,20 @@ def filters() -> None:
             args=("at_most", AT_MOST, ("page",)),
             width=150,
         )
-        labels = sorted(set(told["label"]))
-        tags = sorted({tag for tags in told["tags"] for tag in tags})
-        issues = [name for name in RULES if any(name in some for some in told["data_issues"])]
-        for name, words, options, value in (
-            ("status", "Status", [one for one in STATUSES if one in WORDS], asked.status),
-            ("label", "True class", labels, asked.label),
-            ("flag", "Data issue", issues, asked.flag),
-            ("tag", "Tag", tags, asked.tag),
+        labels = sorted(set(table["label"]))
+        tags = sorted({tag for tags in table["tags"] for tag in tags})
+        issues = [name for name in RULES if any(name in some for some in table["data_issues"])]
+        for name, label, options, value in (
+            ("status", "Status", [one for one in STATUSES if one in BADGES], query.status),
+            ("label", "True class", labels, query.label),
+            ("flag", "Data issue", issues, query.flag),
+            ("tag", "Tag", tags, query.tag),
         ):
             if value is not None and value not in options:
                 options = [value, *options]
             st.session_state[name] = value
             st.selectbox(
-                words,
+                label,
                 options,
                 index=None,
                 placeholder="Any",
@@ -124,7 +124,7 @@ def filters() -> None:
 
 
 def export(number_listed: int) -> None:
-    """A button that opens the ways out for the list as it is filtered."""
+    """A button with download options for the filtered list."""
     with (
         st.popover(f"Export {number_listed:,}", icon=":material/download:", width="content"),
         st.container(horizontal=True),
@@ -141,13 +141,13 @@ def export(number_listed: int) -> None:
 
 
 def _file(format_: Format) -> bytes:
-    """As things stand when it is asked for: tags may be newer than the page."""
-    table, told = brittle(study, found)
-    return as_bytes(table.take(matching(told, asked)), format_)
+    """The filtered list, read at download time: tags may be newer than the page."""
+    arrow, current = brittle(study, found)
+    return as_bytes(arrow.take(matching(current, query)), format_)
 
 
 def open_example(row: int) -> None:
-    """Look at one prediction."""
+    """Open one prediction."""
     go(test=str(test_examples.table["id"].iloc[row]), removed=None)
 
 
@@ -155,15 +155,15 @@ def open_example(row: int) -> None:
 
 
 def cards_of(places: np.ndarray, here: Location) -> list[Card]:
-    """A card shows how many examples a prediction depends on, and whether that is verified."""
-    some = told.iloc[places]
+    """Cards with the data support of each prediction and its verification status."""
+    some = table.iloc[places]
     plain_cards = test_cards(test_examples, some["row"].to_numpy(), here)
     cards = []
     for card, (_, one) in zip(plain_cards, some.iterrows(), strict=True):
         changes = f"→ {one['other']}"
         hint = (
-            f"{card.hint}; said to become {one['other']} without {one['support']:.0f} training "
-            f"examples, {one['status']}"
+            f"{card.hint}; predicted to become {one['other']} without {one['support']:.0f} "
+            f"training examples, {one['status']}"
         )
         if len(one["data_issues"]):
             hint += f"; data issues: {', '.join(one['data_issues'])}"
@@ -179,7 +179,7 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
                 wrong=not one["correct"],
                 href="brittle?" + urlencode(parameters),
                 text=card.text,
-                tag=WORDS[one["status"]],
+                tag=BADGES[one["status"]],
                 mark=MARKS.get(one["status"]),
             )
         )
@@ -187,11 +187,13 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
 
 
 def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
-    """The cards, a page at a time."""
+    """The cards, one page at a time."""
     pages = max(1, -(-len(places) // PER_PAGE))
     page = max(1, min(here.page, pages))
     on_page = places[(page - 1) * PER_PAGE : page * PER_PAGE]
-    group = Group("Brittle predictions", cards_of(on_page, here), empty="None is like this.")
+    group = Group(
+        "Brittle predictions", cards_of(on_page, here), empty="No prediction matches these filters."
+    )
     gallery(study, "test", [group], SIDE, "brittle", open_example)
     if pages > 1:
         key = f"page_{page}"
@@ -202,20 +204,22 @@ def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
 
 
 def verdict(row: int, size: int, after: float, half_width: float) -> str:
-    """One sentence: what removing would do."""
+    """One sentence: the predicted effect of the removal."""
     example = test_examples.table.iloc[row]
     predicted, label = escape(short(example["predicted"])), escape(short(example["label"]))
     kinds = "supporters" if found.right[row] else "opposers"
-    is_now = f"“{predicted}”" + (", rightly" if found.right[row] else f", but it is {label}")
+    is_now = f"“{predicted}”" + (
+        ", which is correct" if found.right[row] else f", but it is {label}"
+    )
     if not found.calibrated:
         return (
-            f"Predicted {is_now}. Scores are not calibrated here, so its {kinds} are ranked, and "
+            f"Predicted {is_now}. The scores are not calibrated, so its {kinds} are ranked, but "
             "the effect of removing them is not predicted."
         )
     if found.agreement[row] < REQUIRED_AGREEMENT:
         return (
             f"Predicted {is_now}. No flip is predicted: only {found.agreement[row]:.0%} of the "
-            "models trained with all data agree, so it depends on chance, not on examples."
+            "models trained on all data agree, so it depends on chance, not on examples."
         )
     if not size:
         return (
@@ -232,15 +236,17 @@ def verdict(row: int, size: int, after: float, half_width: float) -> str:
 
 
 def proof(row: int, one: Verification | None) -> str:
-    """What retraining showed, or that nothing is proven yet."""
+    """The result of retraining, or a note that the prediction is not verified."""
     outcome = None if one is None else one.of(row)
     if one is None or outcome is None:
-        return '<p class="dl-aside">Predicted, not verified: no model was retrained for it.</p>'
+        return (
+            '<p class="dl-aside">Predicted, not verified: no model has been retrained for it.</p>'
+        )
     good = outcome.flipped
     models = len(outcome.without)
     flips = round(outcome.flips.mean * models)
-    words = f"{flips} of {models} retrained models flip ({outcome.flips.low:.0%} to "
-    words += f"{outcome.flips.high:.0%}); with all data {outcome.flips_with.mean:.0%} do"
+    summary = f"{flips} of {models} retrained models flip ({outcome.flips.low:.0%} to "
+    summary += f"{outcome.flips.high:.0%}); with all data {outcome.flips_with.mean:.0%} do"
     change = f"margin changed by {number(outcome.change)}"
     if outcome.low is not None and outcome.high is not None:
         change += f" ({number(outcome.low)} to {number(outcome.high)})"
@@ -248,18 +254,18 @@ def proof(row: int, one: Verification | None) -> str:
         change += f", predicted {number(outcome.predicted.mean)}"
     return (
         f'<p class="dl-result" data-kind="{"good" if good else "wrong"}" role="status">'
-        f"{'Verified' if good else 'Refuted'}: {escape(words)}.</p>"
+        f"{'Verified' if good else 'Refuted'}: {escape(summary)}.</p>"
         f'<p class="dl-aside">{escape(change[0].upper() + change[1:])}.</p>'
     )
 
 
 def detail(row: int, study: StudyReader, here: Location) -> None:
-    """The curve with its slider, the removal set as pictures, the proof, tags and notes."""
+    """The curve with its slider, the removal set, the verification, tags and notes."""
     now = read_asked(study)
     size = int(found.size[row])
     ranked = found.removal(row, found.at_most)
     if not len(ranked):
-        notice("Nothing to remove", "No training example pulls this prediction where it is.")
+        notice("Nothing to remove", "No training example supports this prediction.")
         return
     k = min(now.k or size or len(ranked), len(ranked))
     one = np.array([row])
@@ -296,7 +302,7 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
     group = Group(
         "Removal set",
         influence_cards(training, ranked[:k], scores, largest, here, test, slope),
-        title=f"The {k} removed" if k > 1 else "The one removed",
+        title=f"The {k} removed" if k > 1 else "The removed example",
         words="Strongest first",
         sign=sign,
     )
@@ -312,7 +318,7 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
 
 
 def one_prediction(row: int, rows: np.ndarray) -> None:
-    """A prediction in a frame, with the way to its neighbours in the list `rows`."""
+    """One prediction in a frame, with buttons to its neighbors in the list `rows`."""
     place, before, after = position_in_slice(rows, row)
     id_ = str(test_examples.ids[row])
     with st.container(border=True, key="one"):
@@ -339,24 +345,24 @@ def one_prediction(row: int, rows: np.ndarray) -> None:
                 on_click=go,
                 kwargs={"test": None, "removed": None},
             )
-        side, beside = st.columns([0.24, 0.76], gap="large")
+        side, main = st.columns([0.24, 0.76], gap="large")
         with side:
             subject(study, algorithm, "test", row, test_examples.table.iloc[row].to_dict())
-            for flag in next(iter(told["data_issues"][told["row"] == row]), ()):
-                st.html(f'<p class="dl-aside"><b>{flag}</b>: {escape(RULES[flag])}</p>')
-        with beside:
+            for issue in next(iter(table["data_issues"][table["row"] == row]), ()):
+                st.html(f'<p class="dl-aside"><b>{issue}</b>: {escape(RULES[issue])}</p>')
+        with main:
             part(location, partial(detail, row))
 
 
 # --- the page ----------------------------------------------------------------------------------
 
-places = matching(told, asked)
+places = matching(table, query)
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(
         title(
             "Brittle predictions",
-            f"{len(told):,} of {len(found.logit_gap):,} are predicted to flip without at most "
-            f"{asked.at_most} training {kind}",
+            f"{len(table):,} of {len(found.logit_gap):,} are predicted to flip when at most "
+            f"{query.at_most} training {kind} are removed",
         )
     )
     quality_badge(badge(study, algorithm, method))
@@ -366,30 +372,30 @@ progress(study)
 if chosen is None and location.test is not None:
     warning([f"There is no test example “{short(location.test)}” here.{hint}"])
 if chosen is not None:
-    one_prediction(chosen, told["row"].to_numpy(np.int64)[places])
+    one_prediction(chosen, table["row"].to_numpy(np.int64)[places])
 
 if not found.calibrated:
     notice(
-        "Scores are not calibrated here",
-        "So training examples are ranked, but it cannot be said what removing them does. Add "
-        f"[subset_runs] with masks = 200 to study.toml, then dataloupe build {study.root}.",
+        "The scores are not calibrated",
+        "Training examples are ranked, but the effect of removing them cannot be predicted. Add "
+        f"[subset_runs] with masks = 200 to study.toml, then run dataloupe build {study.root}.",
     )
     st.stop()
 filters()
-if not len(told):
+if not len(table):
     notice(
-        f"No prediction is said to flip without at most {asked.at_most}",
-        "Let more be removed, or choose another method above.",
+        f"No prediction flips when at most {query.at_most} are removed",
+        "Allow a larger removal set, or choose another method above.",
     )
     st.stop()
 with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
     st.html(f'<div class="dl-where"><b>{len(places):,}</b> listed</div>', width="content")
     st.space("stretch")
     if has_recipe(study, algorithm):
-        verify_first(study, found, told["row"].to_numpy()[places])
+        verify_first(study, found, table["row"].to_numpy()[places])
     export(len(places))
 try:
     check_recipe(study, algorithm)
 except DataloupeError as error:
-    aside(f"These can be predicted and not verified: {error}")
+    aside(f"These predictions cannot be verified: {error}")
 part(location, partial(listed, places))

@@ -1,5 +1,8 @@
-"""Compare: two learning algorithms, one of them perhaps uploaded: what each does that the other
-does not, on which training data that rests, and whether a hypothesis about it is true."""
+"""Compare two learning algorithms: what each relies on that the other does not.
+
+One of them may be an upload. The page shows distinguishing directions of their attributions, and
+tests a hypothesis about them.
+"""
 
 from __future__ import annotations
 
@@ -60,17 +63,17 @@ if not study.has_data:
         location.algorithm,
     )
     st.stop()
-with contextlib.suppress(OSError):  # a study that cannot be written keeps what it has
+with contextlib.suppress(OSError):  # a read-only study keeps its uploads
     expire(study)
-asked = read_asked(study)
+query = read_asked(study)
 uploads = study.uploads
 
 
 def choose(a: str, b: str) -> None:
-    """Which two algorithms, and where there is a choice, by which scores."""
+    """Controls for the two algorithms and, if there are several methods, their scores."""
     names = list(study.algorithms)
     with st.container(horizontal=True, vertical_alignment="bottom", key="two"):
-        for key, value, method in (("a", a, asked.method_a), ("b", b, asked.method_b)):
+        for key, value, method in (("a", a, query.method_a), ("b", b, query.method_b)):
             st.session_state[f"compared_{key}"] = value
             st.selectbox(
                 f"Algorithm {key.upper()}",
@@ -98,17 +101,17 @@ def choose(a: str, b: str) -> None:
             icon=":material/swap_horiz:",
             key="swap",
             on_click=show,
-            kwargs={"a": b, "b": a, "by_a": asked.method_b, "by_b": asked.method_a},
+            kwargs={"a": b, "b": a, "by_a": query.method_b, "by_b": query.method_a},
         )
 
 
 def show(**parameters: str | None) -> None:
-    """Callback: another comparison, from its first direction."""
+    """Callback: show a different comparison, from its first direction."""
     go(**parameters, direction=None, side=None)
 
 
 def chosen(key: str, a: str, b: str) -> None:
-    """Callback: another algorithm on one side; the same on both sides swaps them."""
+    """Callback: change the algorithm of one side; choosing the same on both sides swaps them."""
     value = st.session_state[f"compared_{key}"]
     other = b if key == "a" else a
     both = {"a": a, "b": b, key: value}
@@ -118,8 +121,10 @@ def chosen(key: str, a: str, b: str) -> None:
 
 
 def chosen_scores(key: str, other: str) -> None:
-    """Callback: other scores of one side; the other side goes along if it has them, for what two
-    methods say differs of itself."""
+    """Callback: change the method of one side, and of the other if it has that method.
+
+    Different methods give different attributions, whatever the algorithms do.
+    """
     method = st.session_state[f"by_{key}"]
     show(**{f"by_{key}": method})
     if method in methods_of(study, other):
@@ -127,7 +132,7 @@ def chosen_scores(key: str, other: str) -> None:
 
 
 def latest(wanted: Asked) -> Job | None:
-    """The newest job that compares these two, by these scores."""
+    """The newest job that compares these two algorithms by these methods."""
 
     def compared(job: Job) -> tuple[str, ...]:
         given = job.parameters
@@ -141,49 +146,49 @@ def latest(wanted: Asked) -> Job | None:
 
 
 def not_compared(b: str) -> None:
-    """The way to a comparison: its button, or how far its job is."""
-    job = latest(asked)
+    """A button that starts the comparison, or the progress of its job."""
+    job = latest(query)
     if job is not None and job.status != "done":
         job_panel(study, job.id)
         if job.active:
             return
-    heading("What they do differently")
+    heading("What they rely on differently")
     aside(
         "Training data that one relies on and the other does not: the distinguishing directions of "
-        "their attributions. An upload's are computed once and kept; that takes as long as for the "
-        "study's own models."
+        "their attributions. The attributions of an upload are computed once and kept; that takes "
+        "as long as for the study's own models."
     )
-    if asked.method_a != asked.method_b:
+    if query.method_a != query.method_b:
         aside(
-            "Two methods are chosen, which differ of themselves: what is found may be theirs and "
-            "not the algorithms'."
+            "Two different methods are chosen: differences may come from the methods and not from "
+            "the algorithms."
         )
-    methods = {"method_a": asked.method_a, "method_b": asked.method_b}
+    methods = {"method_a": query.method_a, "method_b": query.method_b}
     job_button(
         "Compare their training data",
         study,
         KIND,
-        {"a": asked.a, "b": b, **methods},
-        f"Compare {name_of(study, asked.a)} and {name_of(study, b)}",
+        {"a": query.a, "b": b, **methods},
+        f"Compare {name_of(study, query.a)} and {name_of(study, b)}",
         icon=":material/difference:",
         type="primary",
         key="compare",
     )
-    if told := refusal(KIND):
-        warning([told])
+    if message := refusal(KIND):
+        warning([message])
 
 
 def quick(a: str, b: str) -> None:
-    """The quick report of what was uploaded, beside the other."""
+    """The quick report of an upload, next to the other algorithm."""
     upload = uploads.get(b) or uploads.get(a)
     if upload is None:
         return
     against = a if upload.id == b else b
     if against in uploads and not has_predictions(study, against):
-        aside(f"{short(name_of(study, against))} has no predictions yet to stand beside.")
+        aside(f"{short(name_of(study, against))} has no predictions to compare with yet.")
         return
     heading(f"{short(upload.name)} at a glance")
-    aside(f"{checkpoints_words(upload)}. Fed with {upload.preprocessing}")
+    aside(f"{checkpoints_words(upload)}. Preprocessing: {upload.preprocessing}")
     try:
         found = report(study, upload, against)
     except DataloupeError as error:
@@ -194,7 +199,7 @@ def quick(a: str, b: str) -> None:
 
 
 def panes(study: StudyReader, here: Location) -> None:
-    """What was found, in parts."""
+    """The comparison, one pane at a time."""
     now: Asked = read_asked(study)
     about = comparison_of(study, now)
     if about is None:
@@ -207,7 +212,7 @@ def panes(study: StudyReader, here: Location) -> None:
         fewest = ENOUGH - about["wanted"]
         aside(
             f"Indicative: one side has {fewest} checkpoint{'s' if fewest != 1 else ''}; "
-            f"{about['wanted']} more would do."
+            f"{about['wanted']} more would be enough."
         )
     if now.pane == HYPOTHESIS:
         found = about["directions"][now.key]
@@ -224,35 +229,35 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("Compare", "two learning algorithms: what each relies on and the other does not"))
     st.space("stretch")
     copy_link("copy")
-if asked.problems:
-    warning(["This link says something that cannot be here.", *asked.problems])
-if asked.b is None:
+if query.problems:
+    warning(["This link has invalid parameters.", *query.problems])
+if query.b is None:
     notice(
-        "Which model shall be compared?",
-        "Upload one: its checkpoints, trained on the same data in another way. Or describe a "
-        "second learning algorithm in study.toml and build it.",
+        "Which model should be compared?",
+        "Upload checkpoints that were trained on the same data in a different way, or add a "
+        "second learning algorithm to study.toml and build it.",
     )
 count = f" ({len(uploads):,})" if uploads else ""
 with st.expander(
-    f"Upload a model, or look through what was uploaded{count}",
+    f"Upload a model, or see the uploads{count}",
     icon=":material/upload:",
-    expanded=asked.b is None or "upload_told" in st.session_state,
+    expanded=query.b is None or "upload_told" in st.session_state,
     key="uploads",
 ):
     upload_form(study)
     upload_list(study)
-if asked.b is None:
+if query.b is None:
     st.stop()
 
-choose(asked.a, asked.b)
-if comparison_of(study, asked) is None:
-    not_compared(asked.b)
-    quick(asked.a, asked.b)
+choose(query.a, query.b)
+if comparison_of(study, query) is None:
+    not_compared(query.b)
+    quick(query.a, query.b)
 else:
     part(location, panes)
-    if upload := uploads.get(asked.b) or uploads.get(asked.a):
+    if upload := uploads.get(query.b) or uploads.get(query.a):
         with st.expander(
             f"{plain(upload.name)} at a glance", key="glance", on_change="rerun"
         ) as glance:
             if glance.open:
-                quick(asked.a, asked.b)
+                quick(query.a, query.b)

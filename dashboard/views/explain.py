@@ -66,38 +66,38 @@ found = examples(study, "test", algorithm)
 row, hint = asked_row(study, "test", location.test)
 
 
-def show(row: int) -> None:
-    """Explain another test example here."""
+def open_example(row: int) -> None:
+    """Explain a different test example on this page."""
     go(test=str(found.table["id"].iloc[row]))
 
 
 def button_to_explore(label: str) -> None:
-    """Lead back to the slice in the gallery. The query stays, so that one step back returns."""
+    """Go back to the slice in Explore. The URL's parameters stay, so Back returns here."""
     if st.button(label, icon=":material/arrow_back:", key="back"):
         st.switch_page(EXPLORE, query_params=st.query_params.to_dict())
 
 
-def question(example: dict[Hashable, Any]) -> str:
-    """What this page answers."""
+def page_title(example: dict[Hashable, Any]) -> str:
+    """Title of the page: which prediction is explained."""
     id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
         return title(label, id_)
-    answer = f"for {id_}, rightly" if example["correct"] else f"for {id_}, which is {label}"
-    return title(f"Why “{short(example['predicted'])}”?", answer)
+    caption = f"for {id_}, correct" if example["correct"] else f"for {id_}, which is {label}"
+    return title(f"Why “{short(example['predicted'])}”?", caption)
 
 
-# --- no example, or one that does not exist ----------------------------------------------------
+# --- no example, or one that does not exist -----------------------------------------------------
 
 if row is None:
     if location.test is None:
-        words = "Pick one in Explore"
-        words += ", or start with one of the mistakes below." if found.has_predictions else "."
-        notice(f"Which test {kind} shall be explained?", words)
+        hint_text = "Choose one in Explore"
+        hint_text += ", or start with one of the mistakes below." if found.has_predictions else "."
+        notice(f"Which test {kind} should be explained?", hint_text)
     else:
         notice(
             f"There is no test {kind} “{short(location.test)}”",
-            f"This study has {len(found.table):,} of them.{hint} The link may belong to another "
-            "study, or the data have changed since it was made.",
+            f"This study has {len(found.table):,}.{hint} The link may belong to a different "
+            "study, or the data may have changed since it was created.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         button_to_explore("Go to Explore")
@@ -110,24 +110,24 @@ if row is None:
             cards,
             title=name,
             words="Wrong predictions with the lowest margins",
-            empty="The model makes no mistake on this data.",
+            empty="The model makes no mistakes on this data.",
         )
-        gallery(study, "test", [group], SIDE, "mistakes", show)
+        gallery(study, "test", [group], SIDE, "mistakes", open_example)
     st.stop()
 
-# --- where we are in the slice -----------------------------------------------------------------
+# --- position in the slice ----------------------------------------------------------------------
 
 example = found.table.iloc[row].to_dict()
 rows = slice_rows(study, found, location)
 place, before, after = position_in_slice(rows, row)
 
-where = f"{place:,}" if place is not None else "not one"
-of = location.slice.words() or f"all test {kind}s"
+where = f"<b>{place:,}</b> of" if place is not None else "<b>not among</b>"
+slice_text = location.slice.words() or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(question(example))
+    st.html(page_title(example))
     st.html(
-        f'<div class="dl-where"><b>{where}</b> of {len(rows):,} · {escape(of)}</div>',
+        f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
         width="content",
     )
     copy_link("copy")
@@ -137,7 +137,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
             "Previous",
             shortcut="Left",
             disabled=before is None,
-            on_click=show,
+            on_click=open_example,
             args=(before,),
             key="previous",
         )
@@ -145,40 +145,40 @@ with st.container(horizontal=True, vertical_alignment="center"):
             "Next",
             shortcut="Right",
             disabled=after is None,
-            on_click=show,
+            on_click=open_example,
             args=(after,),
             key="next",
         )
 
-# --- what speaks for and against its true label, painted anew for another k ---------------------
+# --- supporting and opposing examples, redrawn when k changes -----------------------------------
 
 
-def answer(row: int, study: StudyReader, here: Location) -> None:
-    """The training examples that are asked for, with the controls that ask."""
+def explanation(row: int, study: StudyReader, here: Location) -> None:
+    """The requested training examples, below the controls that choose them."""
     label, test = str(example["label"]), str(example["id"])
-    wants = here.show
+    show = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
-        show_switch(wants)
-        if method is not None and wants != SIMILAR:
+        show_switch(show)
+        if method is not None and show != SIMILAR:
             quality_badge(badge(study, algorithm, method))
         st.space("stretch")
         if method is not None:
             export(study, row, test, here.k, algorithm, method)
         sides(here.k, largest_k_of(study))
 
-    if wants != SIMILAR and method is None:
+    if show != SIMILAR and method is None:
         building(
             "Supporting and opposing training data appear here as soon as they are scored",
             lambda study: has_scores(study, algorithm),
             algorithm,
         )
         return
-    if wants != INFLUENTIAL:
+    if show != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
 
     training = examples(study, "train")
     groups: list[Group] = []
-    if wants != SIMILAR and method is not None:
+    if show != SIMILAR and method is not None:
         totals = read_totals(study, algorithm, method)
         found_rows = find_influences(study, row, here.k, algorithm, method)
         influences = Influences(
@@ -189,20 +189,20 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
             without_support=predict_removal(study, row, found_rows[1], algorithm, method),
             without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
         )
-        # Scores that were imported may stand without a prediction.
+        # Imported scores may come without predictions.
         predicted = label if "predicted" not in example else str(example["predicted"])
         groups += influence_groups(training, influences, label, predicted, here, test)
-    if wants != INFLUENTIAL:
+    if show != INFLUENTIAL:
         similarity = read_similarity(study, algorithm)
-        found_alike = find_neighbours(study, "test", row, here.k, algorithm)
-        groups.append(similar_group(training, *found_alike, similarity, label, here, test))
+        neighbors = find_neighbours(study, "test", row, here.k, algorithm)
+        groups.append(similar_group(training, *neighbors, similarity, label, here, test))
         if method is not None:
             nearest, _ = find_neighbours(study, "test", row, similarity.stored, algorithm)
             top = read_top(study, algorithm, method)
             strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
             groups = compared(groups, nearest, *strongest)
     answer_gallery(study, training, groups, kind, here, test)
-    if wants != SIMILAR and method is not None and len(influences.support):
+    if show != SIMILAR and method is not None and len(influences.support):
         ask_about(
             study,
             influences.support,
@@ -212,13 +212,13 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
         )
 
 
-# --- the example beside it ---------------------------------------------------------------------
+# --- layout: the example on the left ------------------------------------------------------------
 
-side, beside = st.columns([0.24, 0.76], gap="large")
+side, main = st.columns([0.24, 0.76], gap="large")
 with side:
     subject(study, algorithm, "test", row, example)
     if not found.has_predictions and method is not None:
         unpredicted(study)
 
-with beside:
-    part(location, partial(answer, row))
+with main:
+    part(location, partial(explanation, row))

@@ -1,4 +1,4 @@
-"""Explore: all test examples in a gallery, filtered by class and by what the model says."""
+"""Explore: all test examples in a gallery, filtered by class and by prediction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ rows = slice_rows(study, found, location)
 
 
 def open_example(here: Location, test: str) -> None:
-    """Explain a test example, in the same slice; what is selected stays so on the way back."""
+    """Explain a test example in the same slice, and keep the selection for the way back."""
     chosen = {"selected": rows_text(here.selected)} if here.selected else {}
     st.switch_page(EXPLAIN, query_params=here.parameters(test=test, **chosen))
 
@@ -54,7 +54,7 @@ if location.slice.only is not None:
         f"Only the {len(location.slice.only):,} picked",
         icon=":material/close:",
         key="unpick",
-        help="Leave this filter out",
+        help="Remove this filter",
         on_click=go,
         kwargs={"only": None, "page": None},
     )
@@ -63,14 +63,14 @@ if not found.has_predictions and location.method is not None:
     unpredicted(study)
 elif not found.has_predictions:
     building(
-        "Predictions appear as soon as they are made",
+        "Predictions appear as soon as they are computed",
         lambda study: has_predictions(study, algorithm),
         algorithm,
     )
 
 
 def size_control(size: str, first: int) -> None:
-    """How large thumbnails are; what is first on the page stays on it."""
+    """Control for the thumbnail size; the first example on the page stays on it."""
 
     def changed() -> None:
         chosen = st.session_state["size"]
@@ -89,11 +89,11 @@ def size_control(size: str, first: int) -> None:
     )
 
 
-# --- the gallery, with what is selected in it --------------------------------------------------
+# --- the gallery and its selection -------------------------------------------------------------
 
 
 def cards_of_slice(study: StudyReader, here: Location) -> None:
-    """The toolbar, the cards and the pages: what turning a page or selecting paints anew."""
+    """The toolbar, the cards and the pager: the part that paging and selecting redraw."""
     per_page = PER_PAGE[here.size]
     pages = -(-len(rows) // per_page)
     page = max(1, min(here.page, pages))
@@ -106,10 +106,10 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
             size_control(here.size, first)
         saved(study, here, found)
         chosen = np.array(here.selected, dtype=np.int64)
-        what = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
-        export_slice(study, found, chosen if len(chosen) else rows, what, here)
+        label = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
+        export_slice(study, found, chosen if len(chosen) else rows, label, here)
     if not len(rows):
-        notice(f"No {kind} are like this", f"Nothing here has {location.slice.words()}.")
+        notice(f"No {kind} match", f"No test example matches: {location.slice.words()}.")
         with st.container(horizontal=True, horizontal_alignment="center"):
             nothing = dict.fromkeys((*PARAMETERS, "page"))
             st.button("Show all", key="show_all", on_click=go, kwargs=nothing)
@@ -129,7 +129,7 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
         horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"
     ):
         if pages > 1:
-            key = f"page_{page}"  # The pager takes its page from its default: each has its own.
+            key = f"page_{page}"  # A new key: only a new pager follows its default.
             st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
         st.text_input(
             "Open by id, or row as #17",

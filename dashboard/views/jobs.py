@@ -1,4 +1,4 @@
-"""Jobs: the study's long work, how far it is, how it ended; it goes on when this page is closed."""
+"""Jobs: progress and results of long-running work, which continues when this page is closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS = 1.0
 SHOWN = 50
 
 study = open_study()
-st.html(title("Jobs", "long work, one at a time; it goes on when this page is closed"))
+st.html(title("Jobs", "long-running work, one at a time; it continues when this page is closed"))
 
 listed = jobs(study.root, newest=SHOWN)
 building = any(job.active and job.kind == "build" for job in listed)
@@ -29,7 +29,7 @@ if not building and not all(step.complete for step in stage_progress(study)):
 
 
 def order(job: Job) -> tuple[int, int]:
-    """What runs, then what waits in its order, then what has ended, the latest first."""
+    """Sort key: running jobs, then waiting ones in order, then ended ones, latest first."""
     if job.active:
         return ("running", "waiting").index(job.status), job.id
     return 2, -job.id
@@ -37,7 +37,7 @@ def order(job: Job) -> tuple[int, int]:
 
 @st.fragment(run_every=SECONDS if any(job.active for job in listed) else None)
 def watch() -> None:
-    """The jobs, as long as one is under way anew every second."""
+    """The list of jobs, refreshed every second while one is active."""
     try:
         resume(study.root)
         now = jobs(study.root, newest=SHOWN)
@@ -55,7 +55,7 @@ if listed:
 else:
     notice(
         "No jobs yet",
-        "Work that takes long, such as training models again to verify a prediction, is started on "
-        "the pages that need it and stands here: how far it is, how long it still takes, and its "
-        "log. You can close the browser meanwhile.",
+        "Long-running work, such as retraining models to verify a prediction, is started on other "
+        "pages and listed here with its progress, remaining time and log. You can close the "
+        "browser in the meantime.",
     )

@@ -1,4 +1,4 @@
-"""Live query: one's own picture or text, what the models say of it, and which data say so."""
+"""Live query: your own picture or text, its prediction, and the training data behind it."""
 
 from __future__ import annotations
 
@@ -50,9 +50,12 @@ text = study.spec.task.name.startswith("text")
 kind = "text" if text else "picture"
 
 
-def given() -> bytes | str | None:
-    """What the reader asks about. The session holds it, so that looking at a training example and
-    coming back does not lose it, until it is taken away or the tab is closed."""
+def read_query() -> bytes | str | None:
+    """The picture or text to explain.
+
+    The session holds it until it is removed or the tab is closed, so that it is still there after
+    a visit to a training example.
+    """
     if text:
         st.session_state["own_text"] = st.session_state.get("live_given", "")
         st.text_area(
@@ -68,12 +71,12 @@ def given() -> bytes | str | None:
     )
     held: bytes | None = st.session_state.get("live_given")
     if file is None and held is not None:
-        st.button("Take the picture away", icon=":material/close:", on_click=forget, key="forget")
+        st.button("Remove picture", icon=":material/close:", on_click=forget, key="forget")
     return held
 
 
 def take() -> None:
-    """Callback: hold what was given; forget what was there."""
+    """Callback: hold the new query; forget the last one."""
     forget()
     if text:
         found = st.session_state["own_text"].strip() or None
@@ -85,25 +88,25 @@ def take() -> None:
 
 
 def forget() -> None:
-    """Keep nothing of the last question."""
-    for name in ("live_given", "live_asked", "live_answer", "explained"):
+    """Keep nothing of the last query."""
+    for name in ("live_given", "live_key", "live_answer", "explained"):
         st.session_state.pop(name, None)
 
 
-def answered(content: bytes | str, label: int | None) -> QueryResult:
-    """The answer, from this session's last question if it was the same."""
+def explained(content: bytes | str, label: int | None) -> QueryResult:
+    """The explanation, reused if this session's last query was the same."""
     raw = content.encode() if isinstance(content, str) else content
-    asked = hashlib.sha256(raw).hexdigest(), str(study.root), algorithm, label
-    if st.session_state.get("live_asked") != asked:
-        with st.spinner(f"Asking about your {kind} (the first question loads the models)…"):
+    key = hashlib.sha256(raw).hexdigest(), str(study.root), algorithm, label
+    if st.session_state.get("live_key") != key:
+        with st.spinner(f"Explaining your {kind} (the first query loads the models)…"):
             st.session_state["live_answer"] = ask(study, algorithm, content, label)
-        st.session_state["live_asked"] = asked
+        st.session_state["live_key"] = key
     found: QueryResult = st.session_state["live_answer"]
     return found
 
 
 def subject(answer: QueryResult, classes: list[str]) -> None:
-    """What was given, as it was understood, and what the models say of it."""
+    """The query as the models read it, and its prediction."""
     shown = "" if answer.text is None else f"<blockquote>{escape(answer.text)}</blockquote>"
     if answer.thumbnail is not None:
         side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
@@ -119,7 +122,7 @@ def subject(answer: QueryResult, classes: list[str]) -> None:
         "Confidence": f"{answer.probabilities[answer.predicted]:.1%}",
         "Margin": f"{margin}<small>{odds(answer.margin, short(classes[answer.label]))}</small>",
     }
-    entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts.items())
+    entries = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
     listed = f'<ul class="dl-list">{notes}</ul>' if notes else ""
     likeliest = probabilities(classes, answer.probabilities, classes[answer.label])
@@ -129,9 +132,9 @@ def subject(answer: QueryResult, classes: list[str]) -> None:
     )
 
 
-# --- is there anything to ask? -----------------------------------------------------------------
+# --- title, and whether live queries are available ---------------------------------------------
 
-st.html(title(f"Ask about your own {kind}", "what supports and opposes its prediction"))
+st.html(title(f"Explain your own {kind}", "what supports and opposes its prediction"))
 if not has_live(study, algorithm):
     building(
         "Live queries work as soon as they are prepared",
@@ -141,35 +144,34 @@ if not has_live(study, algorithm):
     st.stop()
 live = read_live(study, algorithm)
 if not live.checkpoints:
-    notice("This study takes no live queries", f"No checkpoint is kept for them: {live.reason}.")
+    notice("This study has no live queries", f"No checkpoint is kept for them: {live.reason}.")
     st.stop()
 warm_up(study, algorithm)
 
-# --- the question ------------------------------------------------------------------------------
+# --- the query ---------------------------------------------------------------------------------
 
 classes = study.dataset.classes
 side, right = st.columns([0.24, 0.76], gap="large")
 with side:
-    content = given()
+    content = read_query()
     if content is None:
         st.html(
-            f'<p class="dl-aside">Your {kind} is worked on in memory and is gone when you take it '
-            "away or close this tab. Nothing of it is stored, unless you export the answer.</p>"
+            f'<p class="dl-aside">Your {kind} is kept in memory until you remove it or close this '
+            "tab. Nothing is stored unless you export the result.</p>"
         )
 if content is None:
     with right:
         notice(
-            f"Which {kind} shall be explained?",
-            f"{'Write one' if text else 'Drop in a file, or choose one'}. You will see what the "
-            f"models say of it, which training {kind}s support and oppose that, and which the "
-            "models see as alike.",
+            f"Which {kind} should be explained?",
+            f"{'Write one' if text else 'Drop a file, or choose one'}. You will see its "
+            f"prediction, the training {kind}s that support and oppose it, and similar ones.",
         )
     st.stop()
 
 with side:
     chosen = st.session_state.get("explained")
     try:
-        answer = answered(content, None if chosen is None else classes.index(chosen))
+        answer = explained(content, None if chosen is None else classes.index(chosen))
     except DataloupeError as error:
         with right:
             notice(f"This {kind} cannot be explained", str(error), kind="error")
@@ -184,18 +186,19 @@ with side:
         key="explained",
     )
 
-# --- the answer --------------------------------------------------------------------------------
+# --- the explanation ---------------------------------------------------------------------------
 
 with right:
-    wants, k = location.show, min(location.k, KEPT)
+    show, k = location.show, min(location.k, KEPT)
     with st.container(horizontal=True, vertical_alignment="center"):
-        show_switch(wants)
-        if wants != SIMILAR:
-            whole = badge(study, algorithm, TRAK)
-            reason = f"Live: {answer.scoring} of {whole.checkpoints} checkpoints. {whole.reason}"
+        show_switch(show)
+        if show != SIMILAR:
+            stored_quality = badge(study, algorithm, TRAK)
+            reason = f"Live: {answer.scoring} of {stored_quality.checkpoints} checkpoints. "
+            reason += stored_quality.reason
             quality_badge(
                 replace(
-                    whole,
+                    stored_quality,
                     method="TRAK, live",
                     checkpoints=answer.scoring,
                     lds=None,
@@ -210,7 +213,7 @@ with right:
     training = examples(study, "train")
     label, predicted = classes[answer.label], classes[answer.predicted]
     groups: list[Group] = []
-    if wants != SIMILAR:
+    if show != SIMILAR:
         influences = Influences(
             answer.support[:k],
             answer.support_scores[:k],
@@ -220,11 +223,11 @@ with right:
             answer.oppose_total,
         )
         groups += influence_groups(training, influences, label, predicted, location)
-    if wants != INFLUENTIAL:
+    if show != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)
-        alike = answer.similar[:k], answer.similarities[:k]
-        groups.append(similar_group(training, *alike, similarity, label, location))
+        neighbors = answer.similar[:k], answer.similarities[:k]
+        groups.append(similar_group(training, *neighbors, similarity, label, location))
         stored = similarity.stored
         groups = compared(
             groups, answer.similar[:stored], answer.support[:stored], answer.oppose[:stored]

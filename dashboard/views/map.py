@@ -1,4 +1,4 @@
-"""Map: all training and test examples in the plane, near where they do the same to predictions."""
+"""Map: training and test examples in 2-D, close together if they affect predictions similarly."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ kind = what_it_shows(study)
 
 
 def parameter(name: str, options: tuple[Any, ...], problems: list[str]) -> Any:
-    """A parameter of the address that is one of some options."""
-    asked = st.query_params.get(name, options[0])
-    if asked not in options:
-        problems.append(f"{name} is one of {', '.join(options)}, not “{short(asked)}”.")
+    """A URL parameter that must be one of the options; the first is the default."""
+    value = st.query_params.get(name, options[0])
+    if value not in options:
+        problems.append(f"{name} must be one of {', '.join(options)}, not “{short(value)}”.")
         return options[0]
-    return asked
+    return value
 
 
 problems: list[str] = []
@@ -74,7 +74,7 @@ if (
 ):
     st.html(title("Map", "not drawn yet"))
     building(
-        "The map is drawn last, when everything else is computed",
+        "The map appears when everything else is computed",
         lambda study: any(
             has_map(study, algorithm, one, "pca") and has_map(study, algorithm, one, "umap")
             for one in (ranked_methods(study, algorithm) if study.has_data else [])
@@ -91,49 +91,49 @@ STATE = f"map selection {location.study} {algorithm}"
 
 
 def selected() -> Selection:
-    """What is selected: kept for this visitor, whatever the chart does."""
+    """The selection, kept for this session however the chart is redrawn."""
     found: Selection = st.session_state.get(STATE, {"train": [], "test": []})
     return found
 
 
 def select(found: Selection) -> None:
-    """Callback: select these, and nothing else."""
+    """Callback: replace the selection."""
     st.session_state[STATE] = found
 
 
 def chart_selected() -> None:
-    """Callback of the chart: a lasso, a box or a click."""
+    """Callback of the chart: select by lasso, box or click."""
     points = st.session_state[chart_key()].selection.points
     if points:
         select(selection_of(points))
 
 
 def chart_key() -> str:
-    """The chart begins anew where it shows something else."""
+    """Key of the chart: a new one resets the chart when other points or colors are shown."""
     return f"map {method} {drawn} {by}"
 
 
 def looked_at() -> tuple[Split, int] | None:
-    """The point that the address names; the training example where it names two."""
+    """The point that the URL names; the training example if it names two."""
     for split in SPLITS:
-        asked = location.train if split == "train" else location.test
-        row, _ = asked_row(study, split, asked)
+        id_ = location.train if split == "train" else location.test
+        row, _ = asked_row(study, split, id_)
         if row is not None:
             return split, row
     return None
 
 
 def controls() -> None:
-    """What is drawn, and how it is coloured."""
+    """Controls for the layout and the color of the points."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="map_bar"):
         kinds: dict[str, str] = {kind: KIND_NAMES[kind] for kind in MAP_KINDS}
-        choice("Drawn by", kinds, drawn, "kind", MAP_KINDS[0])
+        choice("Layout", kinds, drawn, "kind", MAP_KINDS[0])
         shown = {colour: COLOURS[colour] for colour in colours}
-        choice("Coloured by", shown, by, "colour", colours[0])
+        choice("Color by", shown, by, "colour", colours[0])
         if (ring := looked_at()) is not None:
             split, row = ring
             st.button(
-                f"Without the ring around {NAMES[split]} {kind} {plain(both[split].ids[row])}",
+                f"Remove the ring around {NAMES[split]} {kind} {plain(both[split].ids[row])}",
                 icon=":material/close:",
                 key="unring",
                 on_click=go,
@@ -142,7 +142,7 @@ def controls() -> None:
 
 
 def without_mouse() -> None:
-    """The same selection by controls that need no mouse."""
+    """The same selection without a mouse."""
     with (
         st.popover("Select", icon=":material/check_box:", width="content"),
         st.form("select_on_map", border=False),
@@ -151,7 +151,7 @@ def without_mouse() -> None:
             "All of a class", both["train"].classes, index=None, placeholder="None", key="map_class"
         )
         which = st.multiselect(
-            "Of", list(SPLITS), ["train"], format_func=NAMES.__getitem__, key="map_of"
+            "From", list(SPLITS), ["train"], format_func=NAMES.__getitem__, key="map_of"
         )
         st.text_area(f"Or training {kind}s by ids, or rows as #17", key="map_ids", max_chars=20_000)
         st.form_submit_button("Select", on_click=select_chosen)
@@ -160,24 +160,24 @@ def without_mouse() -> None:
 
 
 def select_chosen() -> None:
-    """Callback of that form."""
+    """Callback of that form: select the class and the ids."""
     found: Selection = {"train": [], "test": []}
     label = st.session_state["map_class"]
     if label is not None:
         for split in st.session_state["map_of"]:
             found[split] = matching(both[split], {"label": label}).tolist()
-    asked = parse_examples(study, st.session_state["map_ids"])
-    found["train"] = np.union1d(found["train"], asked.rows).astype(int).tolist()
-    if asked.unknown:
-        named = ", ".join(short(word) for word in asked.unknown[:5])
-        st.session_state["map_told"] = (
-            f"No training {kind} is called {named}; left out.{asked.hint}"
+    named = parse_examples(study, st.session_state["map_ids"])
+    found["train"] = np.union1d(found["train"], named.rows).astype(int).tolist()
+    if named.unknown:
+        unknown = ", ".join(short(word) for word in named.unknown[:5])
+        st.session_state["map_message"] = (
+            f"No training {kind} has the id {unknown}; ignored.{named.hint}"
         )
     select(found)
 
 
 def galleries(here: Location, chosen: Selection) -> None:
-    """The selected examples; those of the training set can be asked about."""
+    """The selected training and test examples."""
     rows = {split: np.array(chosen[split], np.int64) for split in SPLITS}
     weight = weights(study, algorithm, str(method))
     trains = rows["train"][np.argsort(-weight.total[rows["train"]], kind="stable")]
@@ -189,7 +189,7 @@ def galleries(here: Location, chosen: Selection) -> None:
         if not len(rows[split]):
             continue
         number = len(rows[split])
-        more = f", of which {SHOWN} are shown" if number > SHOWN else ""
+        more = f", {SHOWN} shown" if number > SHOWN else ""
         gallery(
             study,
             split,
@@ -213,12 +213,12 @@ def open_test(row: int) -> None:
 
 
 def open_train(row: int) -> None:
-    """Look at a training example."""
+    """Open a training example."""
     st.switch_page(TRAINING, query_params=location.parameters(train=str(both["train"].ids[row])))
 
 
-def answer(study: StudyReader, here: Location) -> None:
-    """The chart, and what is selected in it."""
+def chart(study: StudyReader, here: Location) -> None:
+    """The chart and its selection."""
     chosen, ring = selected(), looked_at()
     sizes: dict[Split, int] = {split: study.dataset.rows(split) for split in SPLITS}
     keep_drawn: Selection = {split: list(chosen[split]) for split in SPLITS}
@@ -244,15 +244,17 @@ def answer(study: StudyReader, here: Location) -> None:
             here,
             f"What if these {numbers['train']:,} were removed?",
         )
-    if told := st.session_state.pop("map_told", None):
-        warning([told])
-    words = (
-        f"Circles are {count['train']:,} training, diamonds {count['test']:,} test {kind}s. "
-        "Draw around some, or click one."
+    if message := st.session_state.pop("map_message", None):
+        warning([message])
+    caption = (
+        f"Circles: {count['train']:,} training {kind}s. Diamonds: {count['test']:,} test {kind}s. "
+        "Click a point, or select several with the lasso or box."
     )
     if sum(sizes.values()) > MOST_DRAWN:
-        words += f" Drawn are {sum(count.values()):,} of {sum(sizes.values()):,}, evenly spread."
-    aside(words)
+        caption += (
+            f" An even sample of {sum(count.values()):,} of {sum(sizes.values()):,} is drawn."
+        )
+    aside(caption)
     place = read_map(study, drawn, algorithm, method)
     figure = scatter(place, both, layers(both, rows, by), chosen, ring)
     st.plotly_chart(
@@ -261,23 +263,23 @@ def answer(study: StudyReader, here: Location) -> None:
         on_select=chart_selected,
         selection_mode=("points", "box", "lasso"),
         config={"displaylogo": False, "scrollZoom": True},
-        alt=f"{KIND_NAMES[drawn]} map of the attribution space, coloured by "
-        f"{COLOURS[by].lower()}. {words}",
+        alt=f"{KIND_NAMES[drawn]} map of the attribution space, colored by "
+        f"{COLOURS[by].lower()}. {caption}",
     )
     galleries(here, chosen)
 
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title("Map", f"{kind}s that do the same to predictions lie together"))
+    st.html(title("Map", f"{kind}s with similar influence on predictions lie close together"))
     st.space("stretch")
     quality_badge(badge(study, algorithm, method))
     copy_link("copy")
 if problems:
-    warning(["This link says something that cannot be here.", *problems])
+    warning(["This link has invalid parameters.", *problems])
 if looked_at() is None and (location.train or location.test):
     hint = (
         asked_row(study, "train", location.train)[1] or asked_row(study, "test", location.test)[1]
     )
     warning([f"There is no such {kind} here: “{short(location.train or location.test)}”.{hint}"])
 controls()
-part(location, answer)
+part(location, chart)

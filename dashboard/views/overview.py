@@ -1,4 +1,4 @@
-"""Overview: how good the model is, what it mixes up, what weighs most, how far to trust scores."""
+"""Overview: accuracy, confusion matrix, most influential data and quality of the scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engine.study.methods import has_scores
 from engine.study.models import has_predictions
 
 SIDE = 112
-HEAVIEST = 22
+MOST_INFLUENTIAL = 22
 BINS = 32
 
 study = open_study()
@@ -32,7 +32,7 @@ here = read_location(study)
 algorithm, method = here.algorithm, here.method
 kind = f"{what_it_shows(study)}s"
 
-# What is opened from here is the whole study's, not what some slice left behind.
+# Pages opened from here show the full study, not a slice that is left in the URL.
 location = here.of_slice(Slice())
 
 
@@ -40,53 +40,53 @@ guide()
 
 if not study.has_data:
     st.html(title("Overview", "nothing is computed yet"))
-    building("The overview fills as the study is built", lambda study: study.has_data, algorithm)
+    building("The overview fills in as the study is built", lambda study: study.has_data, algorithm)
     st.stop()
 
 dataset = study.dataset
 tests, training = examples(study, "test", algorithm), examples(study, "train", algorithm)
 
-# --- figures -----------------------------------------------------------------------------------
+# --- figures ------------------------------------------------------------------------------------
 
 st.html(title("Overview", dataset.source))
 shown = {
     "Training": (f"{dataset.n_train:,}", kind),
     "Test": (f"{dataset.n_test:,}", kind),
-    "Classes": (f"{len(dataset.classes):,}", "to tell apart"),
+    "Classes": (f"{len(dataset.classes):,}", "in the dataset"),
 }
 if tests.has_predictions:
     right, known = tests.table["correct"], training.table["correct"]
     checkpoints = study.checkpoints(algorithm)
     shown = {
-        "Test accuracy": (f"{right.mean():.1%}", f"{right.sum():,} of {dataset.n_test:,} right"),
+        "Test accuracy": (f"{right.mean():.1%}", f"{right.sum():,} of {dataset.n_test:,} correct"),
         "Wrong": (f"{(~right).sum():,}", f"test {kind}"),
         "Training accuracy": (
             f"{known.mean():.1%}",
-            f"{(~known).sum():,} of {dataset.n_train:,} not learnt",
+            f"{(~known).sum():,} of {dataset.n_train:,} not learned",
         ),
-        "Checkpoints": (f"{checkpoints:,}", "whose mean decides"),
+        "Checkpoints": (f"{checkpoints:,}", "averaged to predict"),
     }
 figures(shown)
 
 if method is None:
-    # The watch ends with the next thing that can be shown, be it predictions or scores.
+    # Stop watching at the next result that can be shown: predictions or scores.
     predicted = tests.has_predictions
     building(
-        "Influence appears as soon as it is scored"
+        "Influence appears as soon as the scores are computed"
         if predicted
-        else "Accuracy and mistakes appear as soon as the checkpoints have spoken",
+        else "Accuracy and mistakes appear as soon as the predictions are computed",
         lambda study: (
             has_scores(study, algorithm) or (not predicted and has_predictions(study, algorithm))
         ),
         algorithm,
     )
 
-# --- what it mixes up, and how sure it is ------------------------------------------------------
+# --- confusion matrix and margins ---------------------------------------------------------------
 
 if tests.has_predictions:
-    mistakes, certainty = st.columns([0.55, 0.45], gap="large")
+    mistakes, margins = st.columns([0.55, 0.45], gap="large")
     with mistakes:
-        heading("What is taken for what")
+        heading("Confusion matrix")
         part(
             here,
             lambda *_: confusion(
@@ -100,20 +100,20 @@ if tests.has_predictions:
         with st.container(horizontal=True):
             if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):
                 st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
-            if st.button("The most confident mistake", disabled=bool(right.all())):
+            if st.button("Most confident mistake", disabled=bool(right.all())):
                 wrong = tests.table[~right.astype(bool)]
                 worst = str(wrong.nsmallest(1, "margin")["id"].iloc[0])
                 query = location.parameters(test=worst, result="wrong")
                 st.switch_page(EXPLAIN, query_params=query)
-    with certainty:
-        heading("How sure it is")
+    with margins:
+        heading("Margin distribution")
         margin = tests.table["margin"].to_numpy()
         reach = max(1.0, float(np.ceil(np.quantile(np.abs(margin), 0.995))))
         st.html(
             histogram(
                 "Margin of the true label",
                 "Log-odds of the true label, mean over checkpoints. Above 0 it is more likely than "
-                "all others together; the last columns hold what lies beyond.",
+                "all others together; the outermost bins include all values beyond them.",
                 [
                     Series("correct", margin[right], "good"),
                     Series("wrong", margin[~right], "wrong"),
@@ -128,28 +128,28 @@ if tests.has_predictions:
             if len(some) > 1 and some.min() < some.max():
                 least, largest = float(np.quantile(some, 0.01)), float(some.max())
                 percent = weight.order[: max(1, len(weight.order) // 100)]
-                heaviest = weight.total[percent].sum() / some.sum()
+                top = weight.total[percent].sum() / some.sum()
                 st.html(
                     histogram(
                         "Influence of the training examples",
                         "Sum of |influence| over all test predictions, on a logarithmic axis. The "
-                        f"heaviest 1% carry {heaviest:.0%} of it all.",
+                        f"top 1% account for {top:.0%} of the total.",
                         [Series("training examples", weight.total)],
                         np.geomspace(least, largest, BINS + 1),
                         (f"≤ {least:.2g}", "logarithmic", f"{largest:.2g}"),
                     )
                 )
 
-# --- what weighs most, and how far to trust it -------------------------------------------------
+# --- most influential data, and quality of the scores -------------------------------------------
 
 if method is not None:
     weight = weights(study, algorithm, method)
     group = Group(
         "Most influential training data",
-        weight_cards(training, weight.order[:HEAVIEST], weight, location),
+        weight_cards(training, weight.order[:MOST_INFLUENTIAL], weight, location),
         title=f"Most influential training {kind}",
-        words="Largest sum of influence, helping and hurting, over all test predictions; a "
-        "prediction with larger scores weighs more.",
+        words="Largest sum of |influence| over all test predictions; predictions with larger "
+        "scores count more.",
     )
     gallery(
         study,
@@ -163,18 +163,21 @@ if method is not None:
         ),
     )
 
-trusted, data = st.columns([0.55, 0.45], gap="large")
-with trusted:
-    heading("How far the scores can be trusted")
+quality, data = st.columns([0.55, 0.45], gap="large")
+with quality:
+    heading("Quality of the scores")
     if method is not None:
         st.html(full_quality_badge(badge(study, algorithm, method)))
         link_to_quality()
     else:
-        st.html('<p class="dl-aside">Method, checkpoints and quality stand here once scored.</p>')
+        st.html(
+            '<p class="dl-aside">Method, checkpoints and quality appear here once scores are '
+            "computed.</p>"
+        )
 with data:
     heading("Data")
     if dataset.warnings:
         entries = "".join(f"<li>{escape(line)}</li>" for line in dataset.warnings)
         st.html(f'<ul class="dl-list">{entries}</ul>')
     else:
-        st.html('<p class="dl-aside">Reading the data gave no warning.</p>')
+        st.html('<p class="dl-aside">Reading the data gave no warnings.</p>')

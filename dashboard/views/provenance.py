@@ -1,4 +1,4 @@
-"""Provenance: what everything shown was made from, by what and when, and whether it is whole."""
+"""Provenance: the data, code and settings behind a study, and whether its files are intact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engine.study.stage_titles import TITLES
 
 OUTPUTS = {
     "margin": "margin: logit of the label − logsumexp of the others",
-    "max-margin": "max-margin: logit of the label − the largest other (not our margin)",
+    "max-margin": "max-margin: logit of the label − the largest other (not the margin used here)",
 }
 PACKAGES = ("dataloupe", "numpy", "pandas", "pyarrow", "faiss-cpu", "streamlit", "torch")
 
@@ -34,7 +34,7 @@ algorithm = location.algorithm
 
 
 def size(number: float) -> str:
-    """Bytes in the unit that a person would use."""
+    """Bytes in a readable unit."""
     for unit in ("B", "KB", "MB"):
         if number < 1000:
             return f"{number:.3g} {unit}"
@@ -43,15 +43,17 @@ def size(number: float) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A file's time, in UTC so that it means the same everywhere."""
+    """A file's modification time, in UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-st.html(title("Provenance", "what all of this was made from, and whether it is whole"))
+st.html(
+    title("Provenance", "data, code and settings of this study, and whether its files are intact")
+)
 
-# --- what was made, and whether it is whole ----------------------------------------------------
+# --- stages and checksums ----------------------------------------------------------------------
 
-heading("What each stage made")
+heading("Files of each stage")
 progress = {
     step.stage: step for step in stage_progress(study) if step.algorithm in (None, algorithm)
 }
@@ -73,7 +75,7 @@ table("Stages", ["Stage", "State", "Files", "Size", "Last written"], rows)
 
 stamp = files_stamp(study)
 with st.container(horizontal=True, vertical_alignment="center"):
-    if st.button("Verify every checksum", icon=":material/verified:", key="verify"):
+    if st.button("Verify all checksums", icon=":material/verified:", key="verify"):
         st.session_state["verified"] = stamp
     if st.session_state.get("verified") == stamp:
         with st.spinner("Reading every file…"):
@@ -82,14 +84,18 @@ with st.container(horizontal=True, vertical_alignment="center"):
         summary = escape(report.summary)
         st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{summary}</p>')
     elif "verified" in st.session_state:
-        st.html('<p class="dl-aside" role="status">Files have changed since; verify again.</p>')
+        st.html(
+            '<p class="dl-aside" role="status">Files have changed since then; verify again.</p>'
+        )
     else:
-        st.html('<p class="dl-aside">Reads all files once; a large study takes a while.</p>')
+        st.html(
+            '<p class="dl-aside">Reads every file; this can take a while for a large study.</p>'
+        )
 if st.session_state.get("verified") == stamp and report.broken:
     entries = "".join(f"<li>{escape(line)}</li>" for line in report.broken)
     st.html(f'<ul class="dl-list">{entries}</ul>')
 
-# --- what from, by what ------------------------------------------------------------------------
+# --- data, spec, server and checkpoints --------------------------------------------------------
 
 left, right = st.columns(2, gap="large")
 with left:
@@ -108,14 +114,14 @@ with left:
         )
     else:
         st.html('<p class="dl-aside">Not read yet.</p>')
-    heading("Make it again")
+    heading("Reproduce")
     root = shlex.quote(str(study.root))
     verbs = ("build", "doctor", "serve")
-    # No language: the colours of comments have too little contrast.
+    # No language: the color of comments has too little contrast.
     st.code("\n".join(f"dataloupe {verb} {root}" for verb in verbs), language=None, wrap_lines=True)
     st.html(
-        '<p class="dl-aside">build makes what is missing, with the same bytes for the same spec, '
-        "seed and device; doctor verifies every file and names what is broken.</p>"
+        '<p class="dl-aside">build computes missing files, with the same bytes for the same spec, '
+        "seed and device; doctor verifies every file and lists broken ones.</p>"
     )
     heading("This server")
     facts(
@@ -132,21 +138,25 @@ with right:
     )
 
 heading(f"Checkpoints of {algorithm}")
-made = []
+checkpoints = []
 for checkpoint in range(study.checkpoints(algorithm)):
     path = layout.checkpoint_file(study.root, algorithm, checkpoint)
     if path.exists():
-        by = store.read_metadata(path)
+        metadata = store.read_metadata(path)
         versions = ", ".join(
-            f"{name} {by[name]}" for name in ("dataloupe", "torch", "numpy") if name in by
+            f"{name} {metadata[name]}"
+            for name in ("dataloupe", "torch", "numpy")
+            if name in metadata
         )
-        source = str(by.get("source", f"seed {by.get('seed')}"))
-        device = str(by.get("device", "–"))
-        made.append([f"{checkpoint:03d}", source, device, versions, moment(path.stat().st_mtime)])
-if made:
-    table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], made)
+        source = str(metadata.get("source", f"seed {metadata.get('seed')}"))
+        device = str(metadata.get("device", "–"))
+        checkpoints.append(
+            [f"{checkpoint:03d}", source, device, versions, moment(path.stat().st_mtime)]
+        )
+if checkpoints:
+    table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], checkpoints)
 else:
-    st.html('<p class="dl-aside">None is trained yet.</p>')
+    st.html('<p class="dl-aside">None trained yet.</p>')
 
 bank, runs = read_bank_import(study, algorithm), study.spec.subset_runs
 if bank is not None:
@@ -166,7 +176,7 @@ elif wanted_runs(study):
     facts(
         {
             "Runs": f"{finished:,} of {wanted:,}: {runs.masks:,} masks, α {runs.alpha:g}, "
-            f"{runs.seeds:,} of each",
+            f"{runs.seeds:,} per mask",
             "Model output": OUTPUTS["margin"],
         }
     )
@@ -176,15 +186,15 @@ if imports:
     heading("Imported scores")
     table(
         "Imported scores",
-        ["Method", "Made by", "File", "SHA-256", "Its matrix", "It says"],
+        ["Method", "Tool", "File", "SHA-256", "Matrix", "Settings"],
         [
             [
                 name,
                 one.tool or "–",
                 ", ".join(one.files),
                 ", ".join(digest[:16] for digest in one.files.values()),
-                f"{' × '.join(f'{n:,}' for n in one.shape)}, a row for each {one.rows} example"
-                + (", signs turned round" if one.negated else ""),
+                f"{' × '.join(f'{n:,}' for n in one.shape)}, one row per {one.rows} example"
+                + (", signs flipped" if one.negated else ""),
                 ", ".join(f"{key} {value}" for key, value in one.settings.items()) or "–",
             ]
             for name, one in imports.items()

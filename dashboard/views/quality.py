@@ -1,4 +1,4 @@
-"""Quality: how far scores can be trusted, measured on models trained on parts of the data."""
+"""Quality: how far scores can be trusted, measured on models trained on subsets of the data."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ algorithm, method = location.algorithm, location.method
 # --- nothing is measured yet -------------------------------------------------------------------
 
 if method is None:
-    st.html(title("Quality", "there are no scores to trust yet"))
+    st.html(title("Quality", "no scores yet"))
     building(
-        "How good the scores are stands here when they are made and judged",
+        "Quality appears here as soon as the scores are computed and measured",
         lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
@@ -66,7 +66,7 @@ if quality is None:
         unmeasured(study, algorithm, name)
     else:
         building(
-            "How good the scores are stands here when the subset runs are done",
+            "Quality appears here when the subset runs are done",
             lambda study: read_quality(study, algorithm) is not None,
             algorithm,
         )
@@ -82,11 +82,11 @@ def id_of(row: int) -> str:
 
 
 def tag_of(one: MethodQuality, preferred: bool) -> str:
-    """What marks a method, in words."""
+    """The labels shown next to a method."""
     if one.baseline:
         return "baseline"
     chance = "" if one.beats_chance else "no better than chance"
-    return " · ".join(word for word in ("preferred" if preferred else "", chance) if word)
+    return " · ".join(label for label in ("preferred" if preferred else "", chance) if label)
 
 
 def bars_of_methods(quality: Quality) -> list[Bar]:
@@ -106,7 +106,7 @@ def bars_of_classes(measured: MethodQuality) -> list[Bar]:
 
 
 def lines_of(points: list[Point], quality: Quality) -> list[Line]:
-    """One line a method, which looks the same in every chart."""
+    """One line per method, in the same style in every chart."""
     lines = []
     for style, (name, one) in enumerate(quality.methods.items()):
         found = sorted((point.n, point.lds) for point in points if point.method == name)
@@ -120,17 +120,17 @@ def open_example(row: int) -> None:
     st.switch_page(EXPLAIN, query_params=location.parameters(test=id_of(row)))
 
 
-def ask() -> None:
-    """Show the points of the test example that was typed, or of all."""
+def show_typed() -> None:
+    """Callback: show the points of the test example that was typed, or of all."""
     go(test=typed_id(study, "test", st.session_state["one_test"]))
 
 
 def headline(quality: Quality, method: str) -> None:
-    """The figures that matter most."""
+    """The main figures of a method."""
     measured = quality.methods[method]
     lds, units = measured.lds, measured.units
     seeds = "one run each" if quality.seeds == 1 else f"{quality.seeds:,} runs each"
-    few = "few: intervals are wide" if few_runs(quality, method) else "never chosen on"
+    few = "few: intervals are wide" if few_runs(quality, method) else "not used for selection"
     shown = {
         "LDS": (number(lds.mean, 3), f"{number(lds.low, 3)} to {number(lds.high, 3)}"),
         "Held-out masks": (f"{quality.masks['test']:,}", f"{seeds}, {few}"),
@@ -139,17 +139,17 @@ def headline(quality: Quality, method: str) -> None:
         shown["Unit"] = ("None", "scores are uncalibrated")
     else:
         ends = f"{units.slope.low:.3g} to {units.slope.high:.3g}"
-        shown["Slope"] = (f"{units.slope.mean:.3g}", f"{ends}, {quality.output} for a score of 1")
-        shown["Explained"] = (f"{units.r_squared:.0%}", "of how outcomes differ (R²)")
+        shown["Slope"] = (f"{units.slope.mean:.3g}", f"{ends}, {quality.output} per unit of score")
+        shown["Explained"] = (f"{units.r_squared:.0%}", "of the variance of outcomes (R²)")
     if measured.coverage is not None:
-        shown["90% intervals"] = (f"{measured.coverage:.0%}", "of outcomes lie inside them")
+        shown["90% intervals"] = (f"{measured.coverage:.0%}", "of outcomes lie within them")
     figures(shown)
 
 
 def predicted_against_actual(
     of_each: np.ndarray, quality: Quality, measured: MethodQuality
 ) -> None:
-    """The points of all test examples or of one, with the controls that choose."""
+    """Predicted and actual outputs of all test examples or of one, with controls to choose."""
     outputs = read_predicted_and_actual(study, algorithm, method)
     if location.test is not None and row is None:
         warning([f"There is no test example “{short(location.test)}”; all are shown.{hint}"])
@@ -157,9 +157,9 @@ def predicted_against_actual(
         st.session_state["one_test"] = "" if row is None else id_of(row)
         st.text_input(
             "Test example, by id, or row as #17",
-            placeholder="All of them",
+            placeholder="All",
             key="one_test",
-            on_change=ask,
+            on_change=show_typed,
             width=220,
         )
         for label, place in (("Best predicted", of_each.argmax()), ("Worst", of_each.argmin())):
@@ -172,23 +172,23 @@ def predicted_against_actual(
     calibrated = measured.calibration is not None
     if row is None:
         sampled = f"; {POINTS:,} of them, drawn at random" if count * held_out > POINTS else ""
-        words = (
-            f"A point is one of {count:,} test examples in one of {held_out:,} held-out masks"
+        caption = (
+            f"Each point is one of {count:,} test examples in one of {held_out:,} held-out masks"
             f"{sampled}. Click one to explain its example."
         )
     else:
-        words = (
-            f"A point is one of {held_out:,} held-out masks. Their rank correlation is "
+        caption = (
+            f"Each point is one of {held_out:,} held-out masks. Their rank correlation is "
             f"{number(float(of_each[row]))}."
         )
         if "deviation" in outputs:
-            words += " Bars are the method's 90% intervals."
+            caption += " Bars are the method's 90% intervals."
     if calibrated:
-        words += " On the dashed line it came out as predicted."
-    aside(words)
+        caption += " Points on the dashed line match the prediction."
+    aside(caption)
     ids = tests.table["id"].astype(str).tolist()
     figure = agreement(outputs, ids, quality.output, row, calibrated)
-    show(figure, f"Predicted against actual {quality.output}. {words}", "agreement", open_example)
+    show(figure, f"Predicted against actual {quality.output}. {caption}", "agreement", open_example)
 
 
 # --- what these scores are good for ------------------------------------------------------------
@@ -201,8 +201,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
 if bank is not None and not bank.complete:
     warning(
         [
-            f"The run bank grows: {bank.done:,} of {bank.total:,} runs are there. These figures "
-            "are of those it had when they were measured."
+            f"The run bank is growing: {bank.done:,} of {bank.total:,} runs are done. These "
+            "figures use the runs that were done when they were measured."
         ]
     )
 
@@ -211,15 +211,15 @@ of_each = None if measured is None else lds_of_each(study, algorithm, method)
 if measured is None:
     warning(
         [
-            f"{name} was not there when quality was measured. `dataloupe build {study.root}` "
-            f"measures it; until then trust {quality.methods[quality.preferred].title} more."
+            f"{name} was added after quality was measured. `dataloupe build {study.root}` "
+            f"measures it; until then, prefer {quality.methods[quality.preferred].title}."
         ]
     )
 else:
     headline(quality, method)
 
-said, compared = st.columns(2, gap="large")
-with said:
+verdicts, compared = st.columns(2, gap="large")
+with verdicts:
     heading("What these scores are good for")
     if measured is None:
         aside("Unknown: these scores were not measured.")
@@ -228,9 +228,9 @@ with said:
 with compared:
     heading("LDS of every method")
     aside(
-        f"How well sums of scores order what models trained on random {quality.alpha:.0%} parts of "
-        "the data say of a test example: 1 is perfect, 0 is chance. The thin line is the 95% "
-        "interval, over test examples and runs."
+        f"Rank correlation between sums of scores and the outputs of models trained on random "
+        f"{quality.alpha:.0%} subsets of the data, averaged over test examples: 1 is perfect, 0 is "
+        "chance. The thin line is the 95% interval over test examples and runs."
     )
     here = None if measured is None else measured.title
     st.html(intervals(bars_of_methods(quality), "LDS of every method, best first", here))
@@ -242,8 +242,8 @@ with compared:
         st.html(
             histogram(
                 "Rank correlation over the held-out masks",
-                f"Shuffled scores get above {number(bound)} once in 20 times. A single test "
-                "example's correlation is noisy: take the shape for true, not one value.",
+                f"Shuffled scores exceed {number(bound)} 1 time in 20. The correlation of a "
+                "single test example is noisy: trust the shape, not one value.",
                 [
                     Series("above chance", of_each[above], "good"),
                     Series("not above chance", of_each[~above], "wrong"),
@@ -253,7 +253,7 @@ with compared:
             )
         )
 
-# --- where they fail ---------------------------------------------------------------------------
+# --- by class, and predicted against actual ----------------------------------------------------
 
 if measured is not None:
     of_classes, points = st.columns([0.38, 0.62], gap="large")
@@ -268,13 +268,13 @@ if measured is not None:
             heading("Predicted against actual")
             predicted_against_actual(of_each, quality, measured)
 
-# --- proven by retraining ----------------------------------------------------------------------
+# --- verified by retraining --------------------------------------------------------------------
 
 heading("Verified by retraining")
-proofs = [one for one in kept_verifications(study, algorithm) if one.method == method]
-verified(proofs)
+verifications = [one for one in kept_verifications(study, algorithm) if one.method == method]
+verified(verifications)
 
-# --- what would make them better ---------------------------------------------------------------
+# --- what would improve the scores -------------------------------------------------------------
 
 by_checkpoints, by_runs = lines_of(quality.checkpoints, quality), lines_of(quality.runs, quality)
 if by_checkpoints or by_runs:
@@ -284,7 +284,7 @@ if by_checkpoints or by_runs:
             st.html(
                 curves(
                     "LDS with more checkpoints",
-                    "Where a line still rises, more checkpoints make better scores.",
+                    "Where a line is still rising, more checkpoints improve the scores.",
                     "checkpoints",
                     by_checkpoints,
                 )
@@ -294,13 +294,13 @@ if by_checkpoints or by_runs:
             st.html(
                 curves(
                     "LDS with more subset runs",
-                    "Where a line still rises, more subset runs make better scores.",
-                    "subset runs fitted on",
+                    "Where a line is still rising, more subset runs improve the scores.",
+                    "subset runs used to fit",
                     by_runs,
                 )
             )
 
-# --- what it was measured with -----------------------------------------------------------------
+# --- how quality was measured ------------------------------------------------------------------
 
 tried, with_runs = st.columns(2, gap="large")
 with with_runs:
@@ -308,24 +308,24 @@ with with_runs:
     parts = quality.masks
     facts(
         {
-            "Masks": f"{sum(parts.values()):,} random parts of the training data",
-            "Each": f"{quality.alpha:.0%} of {study.dataset.n_train:,} training examples (α)",
-            "Runs of each": f"{quality.seeds:,}, outputs averaged",
-            "Fit": f"{parts['fit']:,} masks, for datamodels to be fitted on",
-            "Validation": f"{parts['validation']:,} masks, to choose settings and method on",
-            "Test": f"{parts['test']:,} masks, for the figures here and for no choice",
+            "Masks": f"{sum(parts.values()):,} random subsets of the training data",
+            "Subset size": f"{quality.alpha:.0%} (α) of {study.dataset.n_train:,} examples",
+            "Runs per mask": f"{quality.seeds:,}, outputs averaged",
+            "Fit": f"{parts['fit']:,} masks, to fit datamodels",
+            "Validation": f"{parts['validation']:,} masks, to choose settings and the method",
+            "Test": f"{parts['test']:,} masks, used only for the figures here",
             "Output": f"{quality.output} of the true label",
         }
     )
 with tried:
-    heading("Settings of TRAK that were tried")
+    heading("TRAK settings tried")
     if quality.tuning:
-        aside("On validation masks. The best is used; the figures above are of other masks.")
+        aside("On validation masks. The best is used; the figures above are on test masks.")
         best_first = sorted(quality.tuning, key=lambda tried: -tried["lds"])
         heads = ["Damping λ", "Tempering", "Soft threshold", "LDS, validation"]
         keys = ("damping", "tempering", "soft_threshold")
         table(
-            "Settings of TRAK that were tried, best first",
+            "TRAK settings tried, best first",
             heads,
             [
                 [*(f"{tried[key]:g}" for key in keys), number(tried["lds"], 3)]
@@ -333,4 +333,4 @@ with tried:
             ],
         )
     else:
-        aside("None: study.toml fixes them, or the scores were made elsewhere.")
+        aside("None: study.toml fixes them, or the scores were computed elsewhere.")

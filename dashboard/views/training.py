@@ -1,4 +1,4 @@
-"""Training view: one training example, and the test predictions that it helps and hurts most."""
+"""Training: one training example, and the test predictions that it helps and hurts most."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from engine.study.reader import StudyReader
 from engine.study.training_datamodels import has_training_datamodels, read_training_datamodel
 
 SIDE = 112
-HEAVIEST = 24
+MOST_INFLUENTIAL = 24
 
 study = open_study()
 location = read_location(study)
@@ -59,35 +59,35 @@ training = examples(study, "train", algorithm)
 row, hint = asked_row(study, "train", location.train)
 
 
-def show(row: int) -> None:
-    """Look at another training example here."""
+def open_example(row: int) -> None:
+    """Show a different training example on this page."""
     go(train=str(training.table["id"].iloc[row]))
 
 
-def ask() -> None:
-    """Look at the training example that was typed."""
+def open_typed() -> None:
+    """Callback: show the training example whose id was typed."""
     go(train=typed_id(study, "train", st.session_state["open_training"]))
 
 
-def open_by_name() -> None:
-    """A text field that opens any training example."""
+def open_by_id() -> None:
+    """A text field that opens any training example by its id."""
     st.text_input(
         "Open by id, or row as #17",
         placeholder=str(training.table["id"].iloc[0]),
         key="open_training",
-        on_change=ask,
+        on_change=open_typed,
         width=220,
     )
 
 
 def similar_training(row: int, label: str, study: StudyReader, here: Location) -> None:
-    """The training examples most like one, with those of another label marked."""
+    """The training examples most similar to one, marked where their label differs."""
     if not has_neighbours(study, algorithm):
         aside(f"Similar training {kind}s appear here after `dataloupe build {study.root}`.")
         return
     similarity = read_similarity(study, algorithm)
     if not similarity.checkpoints:
-        aside(f"Which training {kind}s are similar is not known: {similarity.reason}.")
+        aside(f"Similar training {kind}s are not available: {similarity.reason}.")
         return
     k = min(here.k, similarity.stored)
     found = find_neighbours(study, "train", row, k, algorithm)
@@ -100,26 +100,26 @@ def similar_training(row: int, label: str, study: StudyReader, here: Location) -
         words=similar_words(similarity, len(cards), conflict_words(cards, label, kind)),
         empty=f"It is the only training {kind}.",
     )
-    gallery(study, "train", [group], SIDE, "similar", show)
+    gallery(study, "train", [group], SIDE, "similar", open_example)
 
 
 def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
-    """What the model says of this training example itself, and whose doing that is."""
+    """The example's effect on its own prediction, and the other examples that influence it."""
     found = read_training_datamodel(study, row, algorithm)
     helping, hurting = found.strongest(here.k, 1), found.strongest(here.k, -1)
     largest = max(float(np.abs(weights).max(initial=0)) for _, weights in (helping, hurting)) or 1.0
-    memorised = signed(found.itself, max(abs(found.itself), largest))
+    own_effect = signed(found.itself, max(abs(found.itself), largest))
     st.html(
-        f"<h2>What its own prediction depends on</h2><p>Being trained on changes its own margin by "
-        f"<b>{memorised}</b>. From a datamodel of this example, fitted to the subset runs "
-        f"(correlation with runs it was not fitted to: {found.correlation:.2f}).</p>"
+        f"<h2>What its own prediction depends on</h2><p>Training on this example changes its own "
+        f"margin by <b>{own_effect}</b>, according to a datamodel fitted to the subset runs "
+        f"(correlation on held-out runs: {found.correlation:.2f}).</p>"
     )
     groups = [
         Group(
             "Others that raise its own margin",
             influence_cards(training, *helping, largest, here, None, 1.0),
             title="Raise its margin",
-            words="With them in training, the models are surer of its label.",
+            words="Models trained on them are more confident in its label.",
             sign="support",
             empty="No other training example raises it.",
         ),
@@ -127,70 +127,70 @@ def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
             "Others that lower its own margin",
             influence_cards(training, *hurting, largest, here, None, 1.0),
             title="Lower its margin",
-            words="With them in training, the models doubt its label more.",
+            words="Models trained on them are less confident in its label.",
             sign="oppose",
             empty="No other training example lowers it.",
         ),
     ]
-    gallery(study, "train", groups, SIDE, "own", show)
+    gallery(study, "train", groups, SIDE, "own", open_example)
 
 
-def aside(words: str) -> None:
-    """A quiet line in a part's place."""
-    st.html(f'<p class="dl-aside">{escape(words)}</p>')
+def aside(text: str) -> None:
+    """A muted line in place of a section."""
+    st.html(f'<p class="dl-aside">{escape(text)}</p>')
 
 
-# --- no example, or one that does not exist ----------------------------------------------------
+# --- no example, or one that does not exist -----------------------------------------------------
 
 if row is None:
     if location.train is None:
         notice(
             f"Which training {kind}?",
-            f"Every training {kind} in Explain leads here. Or take one that weighs much in the "
-            "whole study, or any by its id.",
+            f"Click any training {kind} in Explain, choose one of the most influential below, or "
+            "enter an id.",
         )
     else:
         notice(
             f"There is no training {kind} “{short(location.train)}”",
-            f"This study has {len(training.table):,} of them.{hint} The link may belong to another "
-            "study, or the data have changed since it was made.",
+            f"This study has {len(training.table):,}.{hint} The link may belong to a different "
+            "study, or the data may have changed since it was created.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
-        open_by_name()
+        open_by_id()
     if method is not None:
         weight = weights(study, algorithm, method)
         group = Group(
             "Most influential",
-            weight_cards(training, weight.order[:HEAVIEST], weight, location),
+            weight_cards(training, weight.order[:MOST_INFLUENTIAL], weight, location),
             title="Most influential",
-            words="Largest sum of influence, helping and hurting, over all test predictions",
+            words="Largest sum of |influence| over all test predictions",
         )
-        gallery(study, "train", [group], SIDE, "heaviest", show)
+        gallery(study, "train", [group], SIDE, "heaviest", open_example)
     st.stop()
 
-# --- what it is, and the way back --------------------------------------------------------------
+# --- title and back button ----------------------------------------------------------------------
 
 example = training.table.iloc[row].to_dict()
 tests = examples(study, "test", algorithm)
-asked, _ = asked_row(study, "test", location.test)
-came_from = None if asked is None else str(tests.table["id"].iloc[asked])
+test_row, _ = asked_row(study, "test", location.test)
+came_from = None if test_row is None else str(tests.table["id"].iloc[test_row])
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title(f"Training {kind} {short(example['id'])}", f"labelled {short(example['label'])}"))
+    st.html(title(f"Training {kind} {short(example['id'])}", f"labeled {short(example['label'])}"))
     st.space("stretch")
     copy_link("copy")
     with st.container(horizontal=True, gap="small", width="content"):
         back = "Explore" if came_from is None else f"Back to {plain(came_from)}"
         if st.button(back, icon=":material/arrow_back:", key="back"):
-            # The query stays as it is, so that one step back returns here.
+            # The URL's parameters stay, so the browser's Back button returns here.
             to = EXPLORE if came_from is None else EXPLAIN
             st.switch_page(to, query_params=st.query_params.to_dict())
 
-# --- whom it helps and hurts, painted anew for another k ----------------------------------------
+# --- predictions it helps and hurts, redrawn when k changes -------------------------------------
 
 
-def answer(row: int, study: StudyReader, here: Location) -> None:
-    """The test predictions that it helps and hurts, then the training data like it."""
+def influenced(row: int, study: StudyReader, here: Location) -> None:
+    """The test predictions that it helps and hurts, then similar training examples."""
     if method is None:
         building(
             "The predictions it helps and hurts appear here as soon as they are scored",
@@ -200,12 +200,12 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
         similar_training(row, str(example["label"]), study, here)
         return
 
-    trust = badge(study, algorithm, method)
-    units = " Numbers are changes of that margin." if trust.calibrated else ""
+    quality = badge(study, algorithm, method)
+    units = " Numbers are changes in that margin." if quality.calibrated else ""
     top = read_top_of_training(study, row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
-        quality_badge(trust)
+        quality_badge(quality)
         st.space("stretch")
         k = sides(here.k, stored)
 
@@ -219,10 +219,10 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
     groups.append(
         Group(
             "Predictions it helps most",
-            influenced_cards(tests, rows, scores, largest, here, trust.slope),
+            influenced_cards(tests, rows, scores, largest, here, quality.slope),
             title="Helps most",
-            words="Test predictions that it trained the model towards: without it, so say the "
-            "scores, the margin of their true label would be lower." + units,
+            words="Without it, the scores predict a lower margin of the true label for these test "
+            "examples." + units,
             sign="support",
             empty="It helps no test prediction.",
         )
@@ -231,10 +231,10 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
     groups.append(
         Group(
             "Predictions it hurts most",
-            influenced_cards(tests, rows, scores, largest, here, trust.slope),
+            influenced_cards(tests, rows, scores, largest, here, quality.slope),
             title="Hurts most",
-            words="Test predictions that it pulled the model away from: without it, so say the "
-            "scores, the margin of their true label would be higher." + units,
+            words="Without it, the scores predict a higher margin of the true label for these test "
+            "examples." + units,
             sign="oppose",
             empty="It hurts no test prediction.",
         )
@@ -254,20 +254,20 @@ def answer(row: int, study: StudyReader, here: Location) -> None:
         own_datamodel(row, study, here)
 
 
-# --- the example beside it ---------------------------------------------------------------------
+# --- layout: the example on the left ------------------------------------------------------------
 
-side, beside = st.columns([0.24, 0.76], gap="large")
+side, main = st.columns([0.24, 0.76], gap="large")
 with side:
     subject(study, algorithm, "train", row, example)
     if "predicted" in example and not example["correct"]:
         st.html(
-            '<p class="dl-aside">The checkpoints were trained on it and still disagree: look '
-            "whether its label is right.</p>"
+            '<p class="dl-aside">The checkpoints were trained on it and still disagree with its '
+            "label: check whether the label is correct.</p>"
         )
     if method is not None:
         slope = badge(study, algorithm, method).slope or 1.0
         weight = weights(study, algorithm, method).scaled(slope)
         standing(row, training, weight, study.dataset.n_test, kind)
 
-with beside:
-    part(location, partial(answer, row))
+with main:
+    part(location, partial(influenced, row))

@@ -1,4 +1,4 @@
-"""Unlearn: make a model forget training examples, and judge it by models that never saw them."""
+"""Unlearn: make a model forget training examples, and audit it against real retrains."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ kind = what_it_shows(study)
 if not study.has_data or method is None:
     st.html(title("Unlearn", "make a model forget training data"))
     building(
-        "What forgetting would do can be asked as soon as there are scores",
+        "The effect of forgetting can be predicted as soon as there are scores",
         lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
@@ -71,32 +71,32 @@ training = examples(study, "train", algorithm)
 
 
 def others(here: RemovalSet | None) -> None:
-    """Every audit, newest first; each opens its own set."""
+    """Every audit, newest first; each opens its forget set."""
     kept = audits(study, algorithm)
     if not kept:
         return
     heading("All audits")
-    asked_before(study, kept, in_words, here)
+    asked_before(study, kept, as_request, here)
 
 
-def in_words(one: Audit) -> AskedBefore:
-    """An audit, to open again."""
+def as_request(one: Audit) -> AskedBefore:
+    """An audit as an earlier request that can be opened again."""
     by = best(one)
     klom = one.of(by).forget.at_half.mean.mean
-    words = (
+    label = (
         f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
         f"{one.models} models · {GRADES[method_verdict(one, by).grade]} · {title_of(by)}, KLoM "
         f"{number(klom)}"
     )
-    chosen = f"{len(one.forget):,} of the audit of {one.created[:10]}"
-    return AskedBefore(one.id, one.forget, words, chosen)
+    chosen = f"{len(one.forget):,} audited on {one.created[:10]}"
+    return AskedBefore(one.id, one.forget, label, chosen)
 
 
-# --- the parts ---------------------------------------------------------------------------------
+# --- the panes ---------------------------------------------------------------------------------
 
 
 def effect(chosen: RemovalSet, removed: Removal, here: Location) -> None:
-    """What forgetting would do, before anything runs."""
+    """The predicted effect of forgetting, before anything runs."""
     found = counterfactual(study, here.algorithm, str(here.method), chosen)
     headline(study, found, kind, "Forgotten")
     left, right = st.columns(2, gap="large")
@@ -104,25 +104,23 @@ def effect(chosen: RemovalSet, removed: Removal, here: Location) -> None:
         removed_gallery(study, chosen, here, kind, "To be forgotten")
     with right:
         effect_by_class(found)
-    if _known(here.algorithm):
+    if _predictable(here.algorithm):
         predicted_margins(study, removed, here, kind)
     affected(study, found, here, kind)
 
 
-def _known(algorithm: str) -> bool:
-    """Whether models can be asked; or say why not."""
+def _predictable(algorithm: str) -> bool:
+    """Whether outputs without the forget set can be predicted; if not, show why."""
     try:
         check_scores(study, algorithm)
     except DataloupeError as error:
-        aside(
-            f"What models without the forgotten {kind}s would output cannot be predicted: {error}"
-        )
+        aside(f"The outputs of models without the forgotten {kind}s cannot be predicted: {error}")
         return False
     return True
 
 
 def unlearn_and_audit(removed: Removal, kept: list[Audit], now: Asked, here: Location) -> None:
-    """The audit that there is, and the way to another."""
+    """The selected audit, and the form for a new one."""
     try:
         check_recipe(study, here.algorithm)
         check_scores(study, here.algorithm)
@@ -133,25 +131,25 @@ def unlearn_and_audit(removed: Removal, kept: list[Audit], now: Asked, here: Loc
         audit_form(study, here.algorithm, removed, kind)
         return
     audit_view(kept, now)
-    heading("Unlearn by other methods, with another budget or more models")
+    heading("Unlearn by other methods, with a different budget or more models")
     audit_form(study, here.algorithm, removed, kind)
 
 
 def no_audit() -> None:
-    """What stands where an audit would be read."""
+    """A notice in place of an audit."""
     notice(
-        "Nothing is audited yet",
-        f"Under “{PANES[AUDIT]}” models unlearn, and are judged by models that never saw these "
-        f"{kind}s.",
+        "No audit yet",
+        f"Run one under “{PANES[AUDIT]}”: models unlearn, and are compared with models retrained "
+        f"without these {kind}s.",
     )
 
 
 def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Location) -> None:
-    """One of the parts."""
+    """The pane that the URL names."""
     kept = audits_of(study, here.algorithm, removed)
     now = read_asked(kept)
     if now.problems:
-        warning(["This link says something that cannot be here.", *now.problems])
+        warning(["This link has invalid parameters.", *now.problems])
     default = AUDIT if kept else EFFECT
     choice("Show", PANES, now.pane, "pane", default, label_visibility="collapsed")
     if now.pane == EFFECT:
@@ -171,12 +169,12 @@ def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Locati
 
 
 def the_model(removed: Removal, kept: list[Audit], now: Asked, here: Location) -> None:
-    """A model to take away."""
+    """The unlearned model, to download."""
     if here.algorithm in study.uploads:
         notice(
-            "An upload is not unlearned",
-            "The effect of forgetting can be predicted. Models are made of the study's own "
-            "checkpoints: choose an algorithm of study.toml above.",
+            "Uploads cannot be unlearned",
+            "The effect of forgetting can be predicted. Only the study's own checkpoints can be "
+            "unlearned: choose an algorithm of study.toml above.",
         )
         return
     if now.audit is not None and now.method is not None:
@@ -204,9 +202,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
 if chosen is None:
     removal_choice(study, location, training, kind, ASKING)
     notice(
-        "What shall be forgotten?",
-        "Choose above. The effect is predicted before anything runs; then a model is "
-        "made to forget, and judged by models that were really trained without.",
+        "What should be forgotten?",
+        "Choose a forget set above. The effect is predicted before anything runs; then a model "
+        "unlearns, and is audited against models retrained without the forget set.",
     )
     others(None)
     st.stop()

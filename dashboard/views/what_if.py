@@ -1,4 +1,4 @@
-"""What if: remove training examples, see what predictions would become, and prove it."""
+"""What if: remove training examples, predict the effect, and verify it by retraining."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ kind = what_it_shows(study)
 if not study.has_data or method is None:
     st.html(title("What if", "some training data were removed"))
     building(
-        "What removal would do can be asked as soon as there are scores",
+        "The effect of a removal can be predicted as soon as there are scores",
         lambda study: study.has_data and has_scores(study, algorithm),
         algorithm,
     )
@@ -52,26 +52,26 @@ training = examples(study, "train", algorithm)
 
 
 def others(kept: list[Verification], here: RemovalSet | None) -> None:
-    """Every verification, newest first; each opens its own set."""
+    """Every verification, newest first; each opens its removal set."""
     heading("All verifications")
     if not kept:
-        aside("None yet. Each is kept here, and all together are judged on the page Quality.")
+        aside("None yet. They are kept here, and evaluated together on the Quality page.")
         return
-    asked_before(study, kept, in_words, here)
+    asked_before(study, kept, as_request, here)
 
 
-def in_words(one: Verification) -> AskedBefore:
-    """A verification, to open again."""
+def as_request(one: Verification) -> AskedBefore:
+    """A verification as an earlier request that can be opened again."""
     flips = sum(outcome.flipped for outcome in one.outcomes)
-    words = (
+    label = (
         f"{one.created[:16].replace('T', ' ')} · without {len(one.removed):,} · "
         f"{one.seeds} models · {flips:,} of {len(one.outcomes):,} flip"
     )
-    chosen = f"{len(one.removed):,} that were verified {one.created[:10]}"
-    return AskedBefore(one.id, one.removed, words, chosen)
+    chosen = f"{len(one.removed):,} verified on {one.created[:10]}"
+    return AskedBefore(one.id, one.removed, label, chosen)
 
 
-# --- what is removed ---------------------------------------------------------------------------
+# --- removal set -------------------------------------------------------------------------------
 
 chosen = asked_set(study)
 with st.container(horizontal=True, vertical_alignment="center"):
@@ -91,14 +91,14 @@ if chosen is None:
     others(kept_verifications(study, algorithm), None)
     notice(
         "Which training data?",
-        "Choose above. The answer is a sum of scores: it takes no training, and retraining can "
-        "prove it.",
+        "Choose a removal set above. Its effect is predicted from the scores without training, and "
+        "can be verified by retraining.",
     )
     st.stop()
 with st.expander("Choose other training data", icon=":material/content_cut:"):
     removal_choice(study, location, training, kind, ASKING)
 
-# --- what it would do --------------------------------------------------------------------------
+# --- predicted effect --------------------------------------------------------------------------
 
 found = counterfactual(study, algorithm, method, chosen)
 headline(study, found, kind)
@@ -109,7 +109,7 @@ with right:
     effect_by_class(found)
 affected(study, found, location, kind)
 
-# --- proof -------------------------------------------------------------------------------------
+# --- verification ------------------------------------------------------------------------------
 
 heading("Verify: retrain without them")
 verify_button(study, algorithm, method, chosen.rows, f"{len(chosen.rows):,} training {kind}s")

@@ -87,4 +87,4 @@ def test_the_address_brings_it_all_back(real: Study, page: Page) -> None:
     row = int(find(real).ranked[0])
     page.goto(f"brittle?test=test-{row}&removed=3&at_most=15")
     expect(page.get_by_text("The 3 removed")).to_be_visible()
-    assert page.get_by_label("Removing at most").input_value() == "15"
+    assert page.get_by_label("Remove at most").input_value() == "15"

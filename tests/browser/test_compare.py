@@ -91,7 +91,7 @@ def pane(page: Page, name: str) -> None:
 
 def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_path: Path) -> None:
     page.goto(f"{plain_url}/compare")
-    expect(page.get_by_text("Which model shall be compared?")).to_be_visible()
+    expect(page.get_by_text("Which model should be compared?")).to_be_visible()
     give(page, *((f"run {n}.safetensors", changed(plain, n)) for n in range(2)))
     glance = page.get_by_role("heading", name="run 0.safetensors at a glance")
     expect(glance).to_be_visible(timeout=WAIT)

@@ -39,7 +39,7 @@ def page(desktop: BrowserContext, live_url: str) -> Page:
     desktop.set_default_timeout(120_000)
     page = desktop.new_page()
     page.goto(f"{live_url}/live")
-    expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+    expect(page.get_by_text("Which picture should be explained?")).to_be_visible()
     return page
 
 
@@ -83,8 +83,8 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     expect(page.get_by_role("heading", name=f"train-{explained.support[0]}")).to_be_visible()
     page.go_back()
     expect_rows(page, "similar", answer.similar[:12])
-    page.get_by_role("button", name="Take the picture away").click()
-    expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+    page.get_by_role("button", name="Remove picture").click()
+    expect(page.get_by_text("Which picture should be explained?")).to_be_visible()
 
 
 BAD = {
@@ -104,7 +104,7 @@ def test_each_bad_picture_gets_one_clear_line(page: Page) -> None:
         expect(panel, name).to_contain_text(line)
         expect(panel, name).to_contain_text("This picture cannot be explained")
         page.get_by_role("button", name="Remove").first.click()
-        expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+        expect(page.get_by_text("Which picture should be explained?")).to_be_visible()
     assert page.locator("[data-testid=stException]").count() == 0
 
 
@@ -123,7 +123,7 @@ def test_each_strange_picture_is_answered_and_says_what_was_done(page: Page) -> 
         expect(page.locator(".dl-subject .dl-list"), name).to_contain_text(note)
         expect(page.locator("section[data-sign=support] a.card")).to_have_count(12)
         page.get_by_role("button", name="Remove").first.click()
-        expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+        expect(page.get_by_text("Which picture should be explained?")).to_be_visible()
 
 
 def test_30_megabytes_and_other_kinds_of_file_are_refused_at_once(
@@ -162,7 +162,7 @@ def test_phone_width_has_no_sideways_scroll(browser: Browser, live_url: str) -> 
     page = context.new_page()
     page.set_default_timeout(120_000)
     page.goto(f"{live_url}/live")
-    expect(page.get_by_text("Which picture shall be explained?")).to_be_visible()
+    expect(page.get_by_text("Which picture should be explained?")).to_be_visible()
     file = io.BytesIO()
     Image.fromarray(photo(300, 200)).save(file, "PNG")
     give(page, file.getvalue())

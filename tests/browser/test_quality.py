@@ -50,7 +50,7 @@ def test_from_the_badge_to_the_figures_and_back(
     shown = page.get_by_role("list", name="LDS of every method").locator(".dl-name")
     expect(shown).to_have_text([re.compile(re.escape(title)) for title in titles])
     each = read_lds_of_each(study)
-    expect(page.get_by_text("A point is one of 40 held-out masks")).to_contain_text(
+    expect(page.get_by_text("Each point is one of 40 held-out masks")).to_contain_text(
         f"{each[5]:.2f}".replace("-", "−")
     )
     page.go_back()
@@ -95,5 +95,5 @@ def test_one_example_is_chosen_by_name(desktop: BrowserContext, study: Study, ur
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Explain test-9")).to_be_visible()
     page.get_by_role("button", name="All", exact=True).click()
-    expect(page.get_by_text("A point is one of 150 test examples")).to_be_visible()
+    expect(page.get_by_text("Each point is one of 150 test examples")).to_be_visible()
     page.wait_for_url(re.compile(r"quality\?(?!.*test=)"))

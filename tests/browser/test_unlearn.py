@@ -58,7 +58,7 @@ def test_from_a_forget_set_to_a_certified_model(
 ) -> None:
     page = desktop.new_page()
     page.goto(f"{own_url}/unlearn")
-    expect(page.get_by_text("What shall be forgotten?")).to_be_visible()
+    expect(page.get_by_text("What should be forgotten?")).to_be_visible()
     pick(page, "Ids")
     page.get_by_label(re.compile("Ids of training")).fill("train-3 7 train-11 15 19 23 nobody 3")
     page.keyboard.press("Control+Enter")

@@ -1,4 +1,4 @@
-"""Studies that several pages are tested with."""
+"""Fixtures shared by the tests of several pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page Brittle in its states, on a real small study that it may verify in."""
+"""The Brittle page in every state, on a small real study in which predictions can be verified."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def calibrated(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def study(calibrated: Study, tmp_path: Path) -> Study:
-    """A copy of it: nothing is verified, tagged or queued."""
+    """A copy with nothing verified, tagged or queued."""
     return copy_of(calibrated, tmp_path / "study")
 
 
@@ -42,7 +42,7 @@ def found(calibrated: Study) -> Supports:
 
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs are put into the queue, and nothing runs them."""
+    """Jobs are queued, but no runner starts them."""
     monkeypatch.setattr("engine.running.jobs.queue.start_runner", lambda study: None)
 
 
@@ -58,10 +58,10 @@ def test_the_most_brittle_come_first(visit: Any, study: Study, found: Supports) 
     shown = cards(app)
     assert [card["row"] for card in shown] == found.ranked.tolist()
     assert [card["aside"] for card in shown] == [f"k {found.size[row]}" for row in found.ranked]
-    assert f"{len(found.ranked)} of 60 are said to flip without at most 20" in words(app)
+    assert f"{len(found.ranked)} of 60 are predicted to flip when at most 20" in words(app)
 
 
-def test_filters_are_in_the_address(visit: Any, study: Study, found: Supports) -> None:
+def test_filters_are_kept_in_the_url(visit: Any, study: Study, found: Supports) -> None:
     labels = study.table("test")["label"]
     wanted = labels[found.ranked[0]]
     app = visit(study, "brittle")
@@ -78,13 +78,13 @@ def test_filters_are_in_the_address(visit: Any, study: Study, found: Supports) -
 @pytest.mark.parametrize(
     ("name", "value"), [("at_most", "0"), ("at_most", "x"), ("flag", "<b>"), ("status", "maybe")]
 )
-def test_what_cannot_be_is_told(visit: Any, study: Study, name: str, value: str) -> None:
+def test_invalid_parameters_are_reported(visit: Any, study: Study, name: str, value: str) -> None:
     app = visit(study, "brittle", **{name: value})
-    assert "This link says something that cannot be here." in words(app)
+    assert "This link has invalid parameters." in words(app)
     assert "<b>”" not in words(app)
 
 
-def test_the_list_is_exported_as_it_is_filtered(visit: Any, study: Study, found: Supports) -> None:
+def test_the_filtered_list_is_exported(visit: Any, study: Study, found: Supports) -> None:
     label = study.table("test")["label"][found.ranked[0]]
     app = visit(study, "brittle", label=label)
     named = [button.proto.label for button in app.get("download_button")]
@@ -108,14 +108,16 @@ def test_a_prediction_shows_its_removal_set_and_flip(
     assert app.query_params["removed"] == str(len(found.removal(row, 20)))
 
 
-def test_one_that_is_stable_says_so(visit: Any, study: Study, found: Supports) -> None:
+def test_a_stable_prediction_is_not_predicted_to_flip(
+    visit: Any, study: Study, found: Supports
+) -> None:
     stable = int(np.flatnonzero((found.size == 0) & (found.agreement == 1))[0])
     app = visit(study, "brittle", test=id_of(study, stable))
-    assert "Not said to flip without its strongest 20" in words(app)
+    assert "Not predicted to flip when its 20 strongest" in words(app)
     assert not [button for button in app.button if button.key == "verify"]
 
 
-def test_an_unknown_example_is_told(visit: Any, study: Study) -> None:
+def test_an_unknown_example_gets_a_warning(visit: Any, study: Study) -> None:
     assert "There is no test example “nobody” here." in words(
         visit(study, "brittle", test="nobody")
     )
@@ -141,9 +143,7 @@ def test_tags_and_notes_with_undo(visit: Any, study: Study, found: Supports) -> 
 # --- verifying ------------------------------------------------------------------------------------
 
 
-def test_verify_puts_a_job_into_the_queue(
-    visit: Any, study: Study, found: Supports, queued: None
-) -> None:
+def test_verify_submits_a_job(visit: Any, study: Study, found: Supports, queued: None) -> None:
     row = int(found.ranked[0])
     app = visit(study, "brittle", test=id_of(study, row))
     app.button(key="verify").click().run()
@@ -158,33 +158,33 @@ def test_verify_puts_a_job_into_the_queue(
     assert jobs(study.root)[0].parameters["tests"] == found.ranked[:2].tolist()
 
 
-def test_a_verified_prediction_says_what_came(visit: Any, study: Study, found: Supports) -> None:
+def test_a_verified_prediction_shows_the_outcome(visit: Any, study: Study, found: Supports) -> None:
     row = int(found.ranked[0])
     (one,) = verify_brittle(study, found, [row], seeds=2, workers=0)
     outcome = one.outcomes[0]
     app = visit(study, "brittle", test=id_of(study, row))
-    word = "Verified" if outcome.flipped else "Refuted"
-    assert f"{word}: {round(2 * outcome.flips.mean)} of 2 retrained models flip" in words(app)
+    status = "Verified" if outcome.flipped else "Refuted"
+    assert f"{status}: {round(2 * outcome.flips.mean)} of 2 retrained models flip" in words(app)
     first = cards(app, gallery=1)[0] if len(app.get("bidi_component")) > 1 else None
-    assert first is None or word.lower() in first["tag"]
-    app = visit(study, "brittle", status=word.lower())
+    assert first is None or status.lower() in first["tag"]
+    app = visit(study, "brittle", status=status.lower())
     assert [card["row"] for card in cards(app)] == [row]
 
 
-# --- what is missing ------------------------------------------------------------------------------
+# --- missing scores or recipe ---------------------------------------------------------------------
 
 
-def test_scores_without_units_say_what_to_add(visit: Any, tmp_path: Path) -> None:
+def test_uncalibrated_scores_explain_what_to_add(visit: Any, tmp_path: Path) -> None:
     app = visit(write_study(tmp_path / "study"), "brittle")
-    assert "Scores are not calibrated here" in words(app)
+    assert "The scores are not calibrated" in words(app)
 
 
-def test_before_the_scores_the_build_is_shown(visit: Any, tmp_path: Path) -> None:
+def test_without_scores_the_build_progress_is_shown(visit: Any, tmp_path: Path) -> None:
     app = visit(write_study(tmp_path / "study", stage="predictions"), "brittle")
     assert "appear here as soon as they are scored" in words(app)
 
 
-def test_checkpoints_alone_are_predicted_and_not_verified(
+def test_without_a_recipe_flips_are_predicted_but_not_verified(
     visit: Any, study: Study, tmp_path: Path
 ) -> None:
     copy = copy_of(study, tmp_path / "copy")
@@ -204,7 +204,7 @@ def test_checkpoints_alone_are_predicted_and_not_verified(
 # --- the chart ------------------------------------------------------------------------------------
 
 
-def test_the_curve_is_told_to_those_who_cannot_see() -> None:
+def test_the_curve_has_a_text_alternative() -> None:
     gaps, reach = np.array([2.0, 1.0, 0.2, -0.6]), np.array([0.1, 0.1, 0.2, 0.3])
     shown = logit_gap_curve(gaps, reach, 2, 3)
     assert "Without 2: +0.2, between 0 and +0.4. Said to flip without 3." in shown
@@ -219,6 +219,6 @@ def test_exports_open_in_pandas(study: Study, found: Supports) -> None:
     from dashboard.read.supports import brittle
     from engine.applications.brittle.table import as_bytes
 
-    table, told = brittle(study, found)
-    opened = pd.read_parquet(io.BytesIO(as_bytes(table, "parquet")))
-    assert opened["row"].tolist() == told["row"].tolist() == found.ranked.tolist()
+    arrow, table = brittle(study, found)
+    opened = pd.read_parquet(io.BytesIO(as_bytes(arrow, "parquet")))
+    assert opened["row"].tolist() == table["row"].tolist() == found.ranked.tolist()

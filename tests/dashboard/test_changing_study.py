@@ -49,7 +49,7 @@ def test_pages_follow_a_study_as_it_is_built(visit: Any, tmp_path: Path) -> None
     assert not explain.exception
 
 
-def test_a_study_that_is_gone_gets_a_message(visit: Any, tmp_path: Path) -> None:
+def test_a_removed_study_gets_a_message(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     app = visit(study)
     study.root.rename(tmp_path / "elsewhere")
@@ -59,7 +59,7 @@ def test_a_study_that_is_gone_gets_a_message(visit: Any, tmp_path: Path) -> None
     assert "is not a folder" in words(app)
 
 
-def test_a_link_to_an_example_that_a_rebuild_took_away(visit: Any, tmp_path: Path) -> None:
+def test_a_link_to_an_example_that_a_rebuild_removed(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     explain = visit(study, "explain", test="test-20", only="19-20", selected="18-21")
     training = visit(study, "training", train="train-30", test="test-20")
@@ -67,10 +67,10 @@ def test_a_link_to_an_example_that_a_rebuild_took_away(visit: Any, tmp_path: Pat
     for name in ("data", "algorithms"):
         (study.root / name).rename(tmp_path / f"old-{name}")
         (tmp_path / "t" / name).rename(study.root / name)
-    for app, told in ((explain, "no test picture"), (training, "no training picture")):
+    for app, message in ((explain, "no test picture"), (training, "no training picture")):
         app.run()
         assert not app.exception
-        assert told in words(app)
+        assert message in words(app)
         assert "made for other data" in words(app)
     assert "only takes rows 0 to 8" in words(explain)
 

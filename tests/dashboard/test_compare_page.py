@@ -1,4 +1,4 @@
-"""The page Compare in every state; uploads are tried in a real worker."""
+"""The Compare page in every state; uploads run in a real worker."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAME = "<b>Mine</b> | other"
 
 @pytest.fixture(scope="module")
 def worker(small_study: Study) -> Iterator[KeptWorker]:
-    """One worker for all tests here: it takes seconds to load."""
+    """One worker for all tests of this file: it takes seconds to load."""
     kept = trial_worker(small_study)
     yield kept
     kept.end()
@@ -48,7 +48,7 @@ def worker(small_study: Study) -> Iterator[KeptWorker]:
 
 @pytest.fixture
 def page(visit: Any, worker: KeptWorker, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The page, in a server whose jobs are rows only: no runner is started for them."""
+    """The page, with jobs that are queued but never run."""
     monkeypatch.setattr(dashboard.read.upload_trials, "_worker", lambda study: worker)
     monkeypatch.setattr(queue, "start_runner", lambda study: None)
     return lambda study, **parameters: visit(study, "compare", **parameters)
@@ -56,13 +56,13 @@ def page(visit: Any, worker: KeptWorker, monkeypatch: pytest.MonkeyPatch) -> Any
 
 @pytest.fixture
 def fresh(small_study: Study, tmp_path: Path) -> Study:
-    """The small study, without anything uploaded, to write into."""
+    """A writable copy of the small study without uploads."""
     shutil.copytree(small_study.root, tmp_path / "study")
     return Study.open(tmp_path / "study")
 
 
-def quiet(done: int, total: int, what: str) -> None:
-    """Nobody is told."""
+def no_progress(done: int, total: int, what: str) -> None:
+    """Report no progress."""
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,15 @@ def shared_compared(small_study: Study, tmp_path_factory: pytest.TempPathFactory
     path = root.parent / "mine.safetensors"
     store.write_tensors(path, changed, "mine")
     upload = study.upload(path, name=NAME)
-    found = run_job(study, {"a": "mlp", "b": upload.id, "workers": 0}, quiet)["comparison"]
+    found = run_job(study, {"a": "mlp", "b": upload.id, "workers": 0}, no_progress)["comparison"]
     for names in (None, ["patch"]):
-        run_hypothesis(study, {"comparison": found, "names": names, "rows": [0, 1, 2]}, quiet)
+        run_hypothesis(study, {"comparison": found, "names": names, "rows": [0, 1, 2]}, no_progress)
     return study
 
 
 @pytest.fixture
 def compared(shared_compared: Study, tmp_path: Path) -> Study:
-    """A copy of it."""
+    """A writable copy of the compared study."""
     return copy_of(shared_compared, tmp_path / "compared")
 
 
@@ -115,25 +115,25 @@ def give(app: AppTest, *contents: bytes, name: str = "a.safetensors") -> AppTest
 # --- uploading -----------------------------------------------------------------------------------
 
 
-def test_a_study_of_one_algorithm_asks_for_another(page: Any, small_study: Study) -> None:
+def test_a_study_with_one_algorithm_asks_for_a_second(page: Any, small_study: Study) -> None:
     app = page(small_study)
     shown = words(app)
-    assert "Which model shall be compared?" in shown
+    assert "Which model should be compared?" in shown
     assert "Grey pictures" in shown or "grey pictures" in shown.lower()
     assert "opening one runs what is in it" in shown
     assert app.button(key="upload").disabled
     assert "mlp" in app.selectbox(key="upload_architecture_0").options
 
 
-def test_texts_can_be_compared_too(page: Any, text_study: Study) -> None:
+def test_text_studies_can_be_compared(page: Any, text_study: Study) -> None:
     assert "token ids of the study" in words(page(text_study))
 
 
-def test_before_the_data_are_read_it_says_so(visit: Any, idle_study: Study) -> None:
+def test_before_the_data_are_read_a_notice_is_shown(visit: Any, idle_study: Study) -> None:
     assert "as soon as the data are read" in words(visit(idle_study, "compare"))
 
 
-def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study) -> None:
+def test_an_upload_gets_a_quick_report_without_a_job(page: Any, fresh: Study) -> None:
     content = layout.checkpoint_file(fresh.root, "mlp", 1).read_bytes()
     app = page(fresh)
     app.text_input(key="upload_name_0").input("Second <i>")
@@ -148,11 +148,11 @@ def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study
     logits = store.read_tensors(layout.outputs_file(fresh.root, "mlp", 1, "test"))["logits"]
     classes = np.array(fresh.dataset.classes)
     labels = fresh.table("test")["label"].to_numpy()
-    said = classes[np.asarray(logits).argmax(axis=1)]
-    assert f"<dd>{(said == labels).mean():.1%}<small>mean of 1 checkpoint" in shown
+    predicted = classes[np.asarray(logits).argmax(axis=1)]
+    assert f"<dd>{(predicted == labels).mean():.1%}<small>mean of 1 checkpoint" in shown
     theirs = fresh.predictions("test", "mlp")["predicted"].to_numpy()
-    assert f"{(said != theirs).sum()} of 60 differ" in shown
-    assert {card["row"] for card in cards(app)} == set(np.flatnonzero(said != theirs))
+    assert f"{(predicted != theirs).sum()} of 60 differ" in shown
+    assert {card["row"] for card in cards(app)} == set(np.flatnonzero(predicted != theirs))
     assert jobs(fresh.root) == []
     app.button(key="compare").click().run()
     (job,) = jobs(fresh.root)
@@ -162,13 +162,13 @@ def test_an_upload_is_reported_before_anything_long_runs(page: Any, fresh: Study
     assert "compare" not in [button.key for button in app.button]
 
 
-def test_what_is_refused_is_said_in_one_line(page: Any, fresh: Study) -> None:
+def test_a_refused_upload_gets_one_message(page: Any, fresh: Study) -> None:
     app = give(page(fresh), b"\x80\x04", name="<img src=x>.safetensors")
     assert "&lt;img src=x&gt;" in words(app)
     assert words(app).count('data-kind="wrong"') == 1
     assert not fresh.uploads
     assert not layout.uploaded_weights_files(fresh.root)
-    # What the browser sent is let go: the next attempt begins with no file.
+    # The uploaded file is dropped: the next attempt starts without a file.
     assert not app.file_uploader(key="checkpoints_1").value
     good = layout.checkpoint_file(fresh.root, "mlp", 0).read_bytes()
     app.file_uploader(key="checkpoints_1").set_value(
@@ -178,7 +178,7 @@ def test_what_is_refused_is_said_in_one_line(page: Any, fresh: Study) -> None:
     assert "are the same file; upload each checkpoint" in words(app)
 
 
-def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -> None:
+def test_uploads_are_renamed_and_deleted_after_confirmation(page: Any, fresh: Study) -> None:
     upload = fresh.upload(layout.checkpoint_file(fresh.root, "mlp", 0)).id
     app = page(fresh)
     app.text_input(key=f"name-{upload}").input("Better").run()
@@ -191,10 +191,10 @@ def test_uploads_are_renamed_and_deleted_after_asking(page: Any, fresh: Study) -
     assert not app.exception
     assert not fresh.uploads
     assert "“Better” is deleted" in words(app)
-    assert "Which model shall be compared?" in words(app)
+    assert "Which model should be compared?" in words(app)
 
 
-def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> None:
+def test_expired_uploads_are_deleted_on_the_next_visit(page: Any, fresh: Study) -> None:
     upload = fresh.upload(layout.checkpoint_file(fresh.root, "mlp", 0))
     spec = layout.spec_file(fresh.root).read_text()
     layout.spec_file(fresh.root).write_text(spec.replace("[uploads]", "[uploads]\nkeep_days = 7"))
@@ -205,24 +205,24 @@ def test_old_uploads_are_gone_when_somebody_looks(page: Any, fresh: Study) -> No
     )
     shown = words(page(fresh))
     assert "Uploads are deleted after 7 days." in shown
-    assert "Which model shall be compared?" in shown
+    assert "Which model should be compared?" in shown
     assert not fresh.uploads
     assert not layout.uploaded_weights_files(fresh.root)
 
 
-def test_an_address_that_cannot_be_is_said(page: Any, compared: Study) -> None:
+def test_an_invalid_url_is_reported(page: Any, compared: Study) -> None:
     app = page(compared, a="nobody", b="upload-000000000000", pane="<x>", direction="-1", side="c")
     assert "no learning algorithm “nobody”" in words(app)
     app = page(compared, a="mlp", b="mlp", direction="999")
     assert "cannot be compared with itself" in words(app)
 
 
-def test_the_server_takes_what_the_study_says(compared: Study, tmp_path: Path) -> None:
+def test_the_upload_limit_comes_from_the_study(compared: Study, tmp_path: Path) -> None:
     assert largest_upload(compared.root) == compared.spec.uploads.max_mib
     assert largest_upload(tmp_path) == dashboard.read.live_queries.MEGABYTES
 
 
-# --- what was found ------------------------------------------------------------------------------
+# --- directions ----------------------------------------------------------------------------------
 
 
 def test_directions_both_ways(page: Any, compared: Study) -> None:
@@ -233,7 +233,7 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
         found = about["directions"][side][1]
         shown = words(app)
         assert "not judged" in shown
-        assert "Indicative: one side has 1 checkpoint; 4 more would do." in shown
+        assert "Indicative: one side has 1 checkpoint; 4 more would be enough." in shown
         assert "Both attributed with TRAK. Not tested: at least one algorithm needs three " in shown
         assert [card["row"] for card in cards(app, 0)] == found["positive"][:18]
         assert [card["row"] for card in cards(app, 1)] == found["negative"][:18]
@@ -242,8 +242,8 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
         assert "&lt;b&gt;Mine&lt;/b&gt;" in shown
 
 
-def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> None:
-    """Datamodels and imported scores beside TRAK; the other side goes along where it has them."""
+def test_the_method_of_each_side_can_be_chosen(page: Any, fresh: Study) -> None:
+    """Datamodels and imported scores next to TRAK; the other side follows if it has them."""
     for name in ("mlp", "second"):
         folder = layout.algorithm_folder(fresh.root, name)
         if name == "second":  # the same models under another name
@@ -257,14 +257,14 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
     assert "Datamodel + TRAK" in app.selectbox(key="by_a").options
     app.selectbox(key="by_a").select("datamodel").run()
     assert app.selectbox(key="by_b").value == "datamodel"
-    assert "Two methods are chosen" not in words(app)
+    assert "Two different methods are chosen" not in words(app)
     app.button(key="compare").click().run()
     (job,) = jobs(study.root)
     assert [job.parameters[f"method_{key}"] for key in ("a", "b")] == 2 * ["datamodel"]
     assert "compare" not in [button.key for button in app.button]
     app = page(study, a="mlp", b="second")  # by TRAK nothing is under way
     assert "compare" in [button.key for button in app.button]
-    run_job(study, job.parameters, quiet)
+    run_job(study, job.parameters, no_progress)
     app = page(study, a="mlp", b="second", by_a="datamodel", by_b="datamodel")
     assert "Both attributed with Datamodel. Not tested: at least one algorithm" in words(app)
     assert "subset runs or more" in words(app)
@@ -272,10 +272,12 @@ def test_the_scores_that_are_compared_can_be_chosen(page: Any, fresh: Study) -> 
     assert app.selectbox(key="by_a").value == "datamodel"
     app = page(study, a="mlp", b="second", by_a="hybrid", by_b="nothing")
     assert "second has no scores by the method “nothing”" in words(app)
-    assert "Two methods are chosen" in words(app)
+    assert "Two different methods are chosen" in words(app)
 
 
-def test_noise_is_said_to_be_noise(page: Any, compared: Study, tmp_path: Path) -> None:
+def test_directions_no_larger_than_chance_are_marked(
+    page: Any, compared: Study, tmp_path: Path
+) -> None:
     study = compared
     path = layout.comparison_file(study.root, the_comparison(study))
     about = store.read_json(path)
@@ -329,7 +331,7 @@ def test_one_example_under_both(page: Any, compared: Study) -> None:
     )
 
 
-def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path: Path) -> None:
+def test_a_hypothesis_is_shown_and_measured(page: Any, compared: Study, tmp_path: Path) -> None:
     study = compared
     app = page(study, b=the_upload(study), pane="hypothesis")
     before = words(app)
@@ -350,7 +352,7 @@ def test_a_hypothesis_is_seen_and_measured(page: Any, compared: Study, tmp_path:
     assert app.button(key="measure").disabled
 
 
-def test_a_texture_that_is_no_picture(page: Any, compared: Study) -> None:
+def test_a_texture_that_is_not_a_picture(page: Any, compared: Study) -> None:
     app = page(compared, b=the_upload(compared), pane="hypothesis")
     app.selectbox(key="transformation").select("texture").run()
     app.file_uploader(key="option_texture_texture").upload("x.png", b"no", "image/png").run()
@@ -358,10 +360,10 @@ def test_a_texture_that_is_no_picture(page: Any, compared: Study) -> None:
     assert "is damaged or no picture" in words(app)
 
 
-# --- to take away --------------------------------------------------------------------------------
+# --- export --------------------------------------------------------------------------------------
 
 
-def test_the_report_holds_everything_and_loads_nothing(compared: Study) -> None:
+def test_the_report_is_complete_and_self_contained(compared: Study) -> None:
     comparison = the_comparison(compared)
     page = as_html(compared, comparison)
     assert "<b>Mine" not in page
@@ -385,21 +387,21 @@ def test_the_report_holds_everything_and_loads_nothing(compared: Study) -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "says"),
+    "view",
     [
-        ("explain", "Supporting"),
-        ("explore", ""),
-        ("training", "helped"),
-        ("overview", "indicative"),
-        ("quality", "uploaded as finished checkpoints"),
-        ("map", "is computed"),
-        ("live", "are computed when it is compared"),
-        ("what_if", "cannot be verified"),
-        ("brittle", ""),
-        ("provenance", ""),
+        "explain",
+        "explore",
+        "training",
+        "overview",
+        "quality",
+        "map",
+        "live",
+        "what_if",
+        "brittle",
+        "provenance",
     ],
 )
-def test_every_page_shows_an_upload(visit: Any, compared: Study, view: str, says: str) -> None:
+def test_every_page_shows_an_upload(visit: Any, compared: Study, view: str) -> None:
     app = visit(
         compared, view, algorithm=the_upload(compared), test="test-3", train="train-3", set="none"
     )

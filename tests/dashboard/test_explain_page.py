@@ -1,4 +1,4 @@
-"""The page Explain in every state."""
+"""The Explain page in every state."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bo
     bars = [card["bar"] for side in (0, 1) for card in cards(app, side)]
     assert max(bars) == pytest.approx(1)
     assert bars[1] == pytest.approx(float(support_scores[1]) * bars[0] / float(support_scores[0]))
-    towards, away = group_words(app)
+    supporting, opposing = group_words(app)
     label, predicted = (
         complete_study.table("test")["label"][row],
         complete_study.predictions("test")["predicted"][row],
     )
-    assert f"true label, “{label}”" in towards
+    assert f"true label, “{label}”" in supporting
     assert f"Why “{predicted}”?" in words(app)
     if correct:
         assert "Predicted correctly" in words(app)
-        assert "away from that" in away
+        assert "away from that" in opposing
     else:
         assert "Predicted wrongly" in words(app)
-        assert f"to the wrong “{predicted}”" in away
+        assert f"to the wrong “{predicted}”" in opposing
 
 
-def test_the_badge_stands_beside_the_scores(visit: Any, complete_study: Study) -> None:
+def test_the_quality_badge_is_shown_with_the_scores(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-1")
     shown = words(app)
-    for told in ("TRAK", "32,768 per checkpoint", "Not measured", "Uncalibrated", "recall@20"):
-        assert told in shown
+    for text in ("TRAK", "32,768 per checkpoint", "Not measured", "Uncalibrated", "recall@20"):
+        assert text in shown
 
 
 def test_k_changes_both_sides_and_the_url(visit: Any, complete_study: Study) -> None:
@@ -87,10 +87,10 @@ def test_previous_and_next_stay_in_the_slice(visit: Any, complete_study: Study) 
     assert app.query_params["test"] == f"test-{wrong[0]}"
     right = np.flatnonzero(complete_study.predictions("test")["correct"])
     outside = visit(complete_study, "explain", test=f"test-{right[0]}", result="wrong")
-    assert f"<b>not one</b> of {len(wrong)}" in words(outside)
+    assert f"<b>not among</b> {len(wrong)}" in words(outside)
 
 
-def test_the_link_is_complete(visit: Any, complete_study: Study) -> None:
+def test_the_url_is_complete(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-3", result="wrong", k="4")
     wanted = {
         "study": complete_study.dataset.fingerprint[:8],
@@ -103,26 +103,24 @@ def test_the_link_is_complete(visit: Any, complete_study: Study) -> None:
 
 def test_without_an_example_explain_offers_mistakes(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain")
-    assert "Which test picture shall be explained?" in words(app)
+    assert "Which test picture should be explained?" in words(app)
     margins = complete_study.predictions("test")["margin"].to_numpy()
     shown = [margins[card["row"]] for card in cards(app)]
     assert shown == sorted(shown)
     assert all(card["wrong"] for card in cards(app))
 
 
-def test_cards_of_an_explanation_lead_to_the_training_view(
-    visit: Any, complete_study: Study
-) -> None:
+def test_cards_link_to_the_training_page(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-1", result="wrong")
     card = cards(app, 0)[0]
     assert card["href"].startswith("training?")
-    asked = parse_qs(urlparse(card["href"]).query)
-    assert asked["train"] == [f"train-{card['row']}"]
-    assert asked["test"] == ["test-1"]
-    assert asked["result"] == ["wrong"]
+    query = parse_qs(urlparse(card["href"]).query)
+    assert query["train"] == [f"train-{card['row']}"]
+    assert query["test"] == ["test-1"]
+    assert query["result"] == ["wrong"]
 
 
-def test_the_likeliest_classes_stand_with_their_probabilities(
+def test_the_most_likely_classes_are_shown_with_probabilities(
     visit: Any, complete_study: Study
 ) -> None:
     shown = words(visit(complete_study, "explain", test="test-1"))
@@ -132,14 +130,14 @@ def test_the_likeliest_classes_stand_with_their_probabilities(
     assert shown.count("<li data-label=") == 4
 
 
-def test_the_label_is_shown_however_unlikely() -> None:
+def test_the_true_label_is_always_listed() -> None:
     html = probabilities(list("abcdef"), np.array([0.4, 0.3, 0.2, 0.06, 0.03, 0.01]), "f")
     assert html.count("<li") == 4
     assert '<li data-label="true"><span><span class="dl-clamp" title="f">' in html
     assert "1.0%" in html
 
 
-def test_each_side_says_what_it_is_made_of(visit: Any, complete_study: Study) -> None:
+def test_each_side_shows_its_labels_and_shares(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-1")
     rows, scores, _, oppose_scores = find_influences(complete_study, 1, 12)
     labels = complete_study.table("train")["label"].iloc[rows]
@@ -152,11 +150,11 @@ def test_each_side_says_what_it_is_made_of(visit: Any, complete_study: Study) ->
     assert sum(oppose["shares"]) == pytest.approx(oppose_scores.sum() / totals["test_oppose"][1])
 
 
-def test_an_explanation_can_be_taken_away(visit: Any, complete_study: Study) -> None:
+def test_an_explanation_can_be_exported(visit: Any, complete_study: Study) -> None:
     explanation = complete_study.explain("test-1", k=5)
-    taken = json.loads(as_json(explanation, "f00d"))
-    assert taken["data_fingerprint"] == "f00d"
-    assert [one["row"] for one in taken["supporting"]] == list(
+    exported = json.loads(as_json(explanation, "f00d"))
+    assert exported["data_fingerprint"] == "f00d"
+    assert [one["row"] for one in exported["supporting"]] == list(
         find_influences(complete_study, 1, 5)[0]
     )
     lines = list(csv.DictReader(io.StringIO(as_csv(explanation))))
@@ -171,16 +169,16 @@ def test_an_explanation_can_be_taken_away(visit: Any, complete_study: Study) -> 
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_no_text_of_the_csv_is_a_formula(complete_study: Study, start: str) -> None:
+def test_csv_texts_are_never_formulas(complete_study: Study, start: str) -> None:
     evil = f"{start}cmd|'/c calc'!A1"
     influence = Influence(1, evil, evil, -0.5)
     explanation = replace(complete_study.explain(0, k=1), id=evil, opposing=[influence])
     line = list(csv.DictReader(io.StringIO(as_csv(explanation))))[-1]
     assert line["id"] == line["label"] == line["test_id"] == f"'{evil}"
-    assert line["score"] == "-0.5"  # A number is one.
+    assert line["score"] == "-0.5"  # Numbers stay numbers.
 
 
-def test_an_example_that_does_not_exist(visit: Any, complete_study: Study) -> None:
+def test_an_unknown_example_gets_a_notice(visit: Any, complete_study: Study) -> None:
     for test in ("nobody", "40", "-1", "<b>x</b>", "9" * 400, "²"):
         app = visit(complete_study, "explain", test=test)
         assert "There is no test picture" in words(app)
@@ -193,22 +191,22 @@ def test_an_example_by_its_row_number(visit: Any, complete_study: Study) -> None
 
 
 @given(some.floats(-60, 60))
-def test_odds_are_true(margin: float) -> None:
-    said = odds(margin)
-    if "even" in said:
+def test_odds_match_the_margin(margin: float) -> None:
+    text = odds(margin)
+    if "even" in text:
         assert abs(margin) < 0.1
     else:
-        assert ("for the" in said) == (margin > 0)
-        if "over" in said:
+        assert ("for the" in text) == (margin > 0)
+        if "over" in text:
             assert math.exp(abs(margin)) >= 1000
         else:
-            number = float(said.split("about ")[1].split(" to")[0])
+            number = float(text.split("about ")[1].split(" to")[0])
             assert number == pytest.approx(math.exp(abs(margin)), rel=0.06)
 
 
 @given(some.floats(1e-12, 1e9), some.floats(-1, 1))
 def test_scores_keep_sign_and_three_digits(largest: float, part: float) -> None:
     score = part * largest
-    said = signed(score, largest)
-    assert said[0] in "+−"
-    assert float(said.replace("−", "-")) == pytest.approx(score, abs=0.006 * largest)
+    text = signed(score, largest)
+    assert text[0] in "+−"
+    assert float(text.replace("−", "-")) == pytest.approx(score, abs=0.006 * largest)

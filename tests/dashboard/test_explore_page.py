@@ -1,4 +1,4 @@
-"""The page Explore in every state."""
+"""The Explore page in every state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_explore_shows_every_test_picture(visit: Any, complete_study: Study) -> 
     assert "test=test-0" in first["href"]
 
 
-def test_a_wrong_prediction_is_marked_by_sign_and_word(visit: Any, complete_study: Study) -> None:
+def test_wrong_predictions_are_marked_by_symbol_and_text(visit: Any, complete_study: Study) -> None:
     predictions = complete_study.predictions("test")
     for card, (_, row) in zip(cards(visit(complete_study)), predictions.iterrows(), strict=True):
         assert card["wrong"] is not row["correct"]
@@ -39,7 +39,7 @@ def test_a_wrong_prediction_is_marked_by_sign_and_word(visit: Any, complete_stud
         assert ("correct" if row["correct"] else "wrong") in card["hint"]
 
 
-def test_filters_narrow_the_gallery_and_the_url(visit: Any, complete_study: Study) -> None:
+def test_filters_apply_to_the_gallery_and_the_url(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study)
     app.selectbox(key="label").select(CLASSES[2]).run()
     table = complete_study.table("test").join(complete_study.predictions("test"))
@@ -53,7 +53,7 @@ def test_filters_narrow_the_gallery_and_the_url(visit: Any, complete_study: Stud
     assert f"<b>{len(wanted):,}</b> / 40" in words(app)
 
 
-def test_each_filter_counts_what_it_would_leave(visit: Any, complete_study: Study) -> None:
+def test_filter_options_show_counts(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, result="wrong")
     table = complete_study.table("test").join(complete_study.predictions("test"))
     wrong = table[~table["correct"]]
@@ -76,7 +76,7 @@ def test_a_url_restores_the_slice(visit: Any, complete_study: Study) -> None:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_slices_are_sorted_and_walked_in_their_order(
+def test_a_sort_order_applies_to_the_gallery_and_to_next(
     visit: Any, complete_study: Study, sort: str
 ) -> None:
     table = complete_study.predictions("test")
@@ -120,19 +120,19 @@ def test_a_range_of_margins(visit: Any, complete_study: Study) -> None:
     assert len(cards(app)) == 40
 
 
-def test_an_empty_slice_says_so_and_leads_out(visit: Any, complete_study: Study) -> None:
+def test_an_empty_slice_offers_to_show_all(visit: Any, complete_study: Study) -> None:
     table = complete_study.predictions("test")
     app = visit(complete_study, label=CLASSES[0], predicted=CLASSES[4])
     assert not (
         (table["predicted"] == CLASSES[4]) & (complete_study.table("test")["label"] == CLASSES[0])
     ).any()
-    assert "No pictures are like this" in words(app)
+    assert "No pictures match" in words(app)
     app.button(key="show_all").click().run()
     assert len(cards(app)) == 40
     assert "label" not in app.query_params
 
 
-def test_a_mix_up_is_both_class_filters_at_once(visit: Any, complete_study: Study) -> None:
+def test_a_confusion_sets_both_class_filters(visit: Any, complete_study: Study) -> None:
     table = complete_study.table("test").join(complete_study.predictions("test"))
     wrong = table[~table["correct"]]
     often = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False)
@@ -165,13 +165,13 @@ def test_search_by_id(visit: Any, complete_study: Study, search: str, rows: list
 
 
 @pytest.mark.parametrize("search", [".*", "[", "' or 1=1 --", "<b>x</b>", "🦊", "x" * 999])
-def test_a_search_is_text_and_nothing_else(visit: Any, complete_study: Study, search: str) -> None:
+def test_a_search_is_treated_as_plain_text(visit: Any, complete_study: Study, search: str) -> None:
     app = visit(complete_study, id=search)
     assert "<b>0</b> / 40" in words(app)
     assert "<b>x</b>" not in words(app)
 
 
-def test_small_thumbnails_show_more_and_stay_where_one_is(visit: Any, tmp_path: Path) -> None:
+def test_small_thumbnails_show_more_from_the_same_place(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", n_test=2000)
     app = visit(study, page="10")
     assert cards(app)[0]["row"] == 1080
@@ -196,7 +196,7 @@ def test_pages_of_the_gallery(visit: Any, tmp_path: Path) -> None:
 
 
 @given(some.integers(1, 96), some.integers(40, 300))
-def test_thumbnails_are_whole_multiples(cell: int, wanted: int) -> None:
+def test_thumbnail_sides_are_multiples_of_the_cell(cell: int, wanted: int) -> None:
     side = thumbnail_side(cell, wanted)
     assert side % cell == 0
     assert side <= max(cell, wanted)

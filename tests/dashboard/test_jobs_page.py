@@ -1,4 +1,4 @@
-"""The Jobs page in each of its states, and what other pages show of jobs."""
+"""The Jobs page in every state, and how other pages show jobs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.builders.synthetic_study import write_study
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """A study whose jobs are rows only: no runner is started for them."""
+    """A study whose jobs are queued but never run."""
     monkeypatch.setattr(queue, "start_runner", lambda study: None)
     return write_study(tmp_path / "study")
 
 
 def write(study: Study, **values: Any) -> int:
-    """Put a job into the queue as it would stand there."""
+    """Insert a job into the queue's database."""
     row = {"home": home(study.root), "kind": "build", "title": "Build", "parameters": "{}"}
     row |= {"submitted": time.time() - 300, **values}
     with connected(study.root, create=True) as connection:
@@ -56,7 +56,7 @@ def test_no_jobs_yet(visit: Any, written: Study) -> None:
     assert not layout.jobs_file(written.root).exists()
 
 
-def test_every_status_says_what_there_is_to_know(visit: Any, written: Study) -> None:
+def test_every_status_shows_its_details(visit: Any, written: Study) -> None:
     now = time.time()
     write(written, title="One", status="done", started=now - 200, ended=now - 77, attempt=1)
     write(written, title="Two", status="failed", started=now - 9, ended=now, error="No space.")
@@ -66,7 +66,7 @@ def test_every_status_says_what_there_is_to_know(visit: Any, written: Study) -> 
     write(written, title="Six")
     app = visit(written, "jobs")
     shown = words(app)
-    for said in (
+    for text in (
         "Done",
         "took 2 min",
         "No space.",
@@ -78,7 +78,7 @@ def test_every_status_says_what_there_is_to_know(visit: Any, written: Study) -> 
         'aria-valuenow="30"',
         "waiting for",
     ):
-        assert said in shown, said
+        assert text in shown, text
     order = [shown.index(title) for title in ("Four", "Five", "Six", "Three", "Two", "One")]
     assert order == sorted(order)
     assert {"cancel-6", "cancel-5", "cancel-4", "retry-3", "retry-2"} == set(keys(app)) - {"build"}
@@ -99,7 +99,7 @@ def test_cancel_and_retry(visit: Any, written: Study) -> None:
     assert not app.exception
 
 
-def test_what_is_missing_can_be_built(visit: Any, tmp_path: Path, written: Study) -> None:
+def test_missing_stages_can_be_built(visit: Any, tmp_path: Path, written: Study) -> None:
     unbuilt = write_study(tmp_path / "unbuilt", stage="data")
     app = visit(unbuilt, "jobs")
     app.button(key="build").click().run()
@@ -109,7 +109,7 @@ def test_what_is_missing_can_be_built(visit: Any, tmp_path: Path, written: Study
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_jobs_say_is_text(visit: Any, written: Study, text: str) -> None:
+def test_texts_of_jobs_are_escaped(visit: Any, written: Study, text: str) -> None:
     write(written, title=text, **running(what=text))
     write(written, title=text, status="failed", started=1.0, ended=2.0, error=text)
     app = visit(written, "jobs")
@@ -118,7 +118,7 @@ def test_what_jobs_say_is_text(visit: Any, written: Study, text: str) -> None:
     assert "<img src=x" not in words(app)
 
 
-def test_a_broken_queue_is_named_and_other_pages_go_on(visit: Any, written: Study) -> None:
+def test_a_broken_queue_is_reported_and_other_pages_work(visit: Any, written: Study) -> None:
     write(written)
     layout.jobs_file(written.root).write_bytes(b"no database" * 1000)
     for name in ("jobs.sqlite-wal", "jobs.sqlite-shm"):
@@ -127,7 +127,7 @@ def test_a_broken_queue_is_named_and_other_pages_go_on(visit: Any, written: Stud
     assert "jobs.sqlite" not in words(visit(written, "explore"))
 
 
-def test_every_page_says_that_a_job_runs(visit: Any, written: Study) -> None:
+def test_every_page_shows_the_running_job(visit: Any, written: Study) -> None:
     assert not visit(written, "explore").get("page_link")
     write(written, title="Train *again*", **running())
     write(written, title="Later")
@@ -161,18 +161,18 @@ def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:
     assert ended(idle_study, again).status == "cancelled"
 
 
-def test_opening_the_dashboard_starts_what_waits(visit: Any, idle_study: Study) -> None:
+def test_opening_the_dashboard_starts_waiting_jobs(visit: Any, idle_study: Study) -> None:
     number = submit(idle_study, "count", {"steps": 400, "seconds": 0.2})
     cancel(idle_study.root, number)
     ended(idle_study, number)
-    with connected(idle_study.root) as connection:  # as if the machine had gone down just now
+    with connected(idle_study.root) as connection:  # as if the machine had just crashed
         connection.execute("UPDATE jobs SET status = 'waiting', cancelling = 0")
         connection.execute('UPDATE jobs SET parameters = \'{"steps": 1, "seconds": 0}\'')
     visit(idle_study, "jobs")
     assert ended(idle_study, number).status == "done"
 
 
-def test_words_for_time() -> None:
+def test_durations_as_text() -> None:
     assert [duration(seconds) for seconds in (-1, 0.4, 59, 90, 3599, 3600 + 25 * 60)] == [
         "0 s",
         "0 s",
@@ -183,12 +183,12 @@ def test_words_for_time() -> None:
     ]
 
 
-def test_a_job_started_again_says_so(written: Study) -> None:
+def test_a_restarted_job_is_marked(written: Study) -> None:
     write(written, **running(attempt=2))
     assert "started again after an interruption" in facts_of(jobs(written.root)[0], time.time())
 
 
-def test_the_database_outlives_a_reader_that_was_killed(written: Study) -> None:
+def test_an_open_reader_does_not_block_the_database(written: Study) -> None:
     write(written)
     reader = sqlite3.connect(layout.jobs_file(written.root))
     reader.execute("BEGIN")

@@ -1,4 +1,4 @@
-"""Links whose parameters do not fit the study: every page says so and shows what it can."""
+"""Links with invalid parameters: every page warns and still shows what it can."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.builders.page_contents import cards, words
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
         ({"study": "0123abcd"}, "made for other data"),
         ({"label": "<i>Zebra</i>"}, "no class “&lt;i&gt;Zebra"),
@@ -28,15 +28,15 @@ from tests.builders.page_contents import cards, words
     ],
 )
 @pytest.mark.parametrize("view", ["overview", "explore", "explain", "training"])
-def test_a_foreign_link_is_told_and_still_shows(
-    visit: Any, complete_study: Study, view: str, parameters: dict[str, str], told: str
+def test_an_invalid_link_gets_a_warning_and_the_page(
+    visit: Any, complete_study: Study, view: str, parameters: dict[str, str], message: str
 ) -> None:
     app = visit(complete_study, view, test="test-2", train="train-2", **parameters)
-    assert told in words(app)
+    assert message in words(app)
     assert cards(app)
 
 
-def test_a_link_to_other_data_can_be_taken_over(visit: Any, complete_study: Study) -> None:
+def test_a_link_to_other_data_can_be_used_anyway(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, study="0123abcd")
     assert app.query_params["study"] == "0123abcd"
     app.button[0].click().run()

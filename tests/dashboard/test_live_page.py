@@ -1,4 +1,4 @@
-"""The live page in every state, in-process; answers come from a real worker."""
+"""The Live page in every state, in-process; explanations come from a real worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.running.test_kept_worker import hang
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[KeptWorker]:
-    """One worker for all tests here: it takes seconds to load."""
+    """One worker for all tests of this file: it takes seconds to load."""
     kept = KeptWorker(1, dashboard.read.live_queries.MEMORY_BYTES, 600, 60)
     yield kept
     kept.end()
@@ -61,16 +61,14 @@ def give(app: AppTest, content: bytes, name: str = "mine.png") -> AppTest:
     return app
 
 
-def test_it_asks_for_a_picture_and_says_that_nothing_is_kept(
-    visit: Any, small_study: Study
-) -> None:
+def test_the_page_asks_for_a_picture_and_stores_nothing(visit: Any, small_study: Study) -> None:
     app = visit(small_study)
-    assert "Which picture shall be explained?" in words(app)
-    assert "Nothing of it is stored" in words(app)
+    assert "Which picture should be explained?" in words(app)
+    assert "Nothing is stored" in words(app)
     assert "png" in " ".join(app.file_uploader(key="own_picture").allowed_type)
 
 
-def test_a_picture_is_answered(visit: Any, small_study: Study) -> None:
+def test_a_picture_is_explained(visit: Any, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study, k="7"), content)
     answer = run_query(Query(small_study.root, "mlp", content))
@@ -90,7 +88,7 @@ def test_a_picture_is_answered(visit: Any, small_study: Study) -> None:
     assert "Live: 2 of 2 checkpoints" in shown
 
 
-def test_another_class_can_be_explained(visit: Any, small_study: Study) -> None:
+def test_a_different_class_can_be_explained(visit: Any, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
     predicted = run_query(Query(small_study.root, "mlp", content)).predicted
@@ -104,7 +102,7 @@ def test_another_class_can_be_explained(visit: Any, small_study: Study) -> None:
 
 
 @pytest.mark.parametrize("show", ["similar", "both"])
-def test_similar_pictures_stand_beside(visit: Any, small_study: Study, show: str) -> None:
+def test_similar_pictures_are_shown(visit: Any, small_study: Study, show: str) -> None:
     app = give(visit(small_study, show=show), png(pixels_of(small_study, 5)))
     rows, _ = small_study.neighbours("test", 5, 12)
     assert [card["row"] for card in cards(app, 2 * (show == "both"))] == list(rows)
@@ -120,7 +118,7 @@ def test_similar_pictures_stand_beside(visit: Any, small_study: Study, show: str
         (b"", "The file is empty"),
     ],
 )
-def test_what_cannot_be_used_gets_one_clear_line(
+def test_unusable_files_get_one_clear_message(
     visit: Any, small_study: Study, content: bytes, line: str
 ) -> None:
     app = give(visit(small_study), content)
@@ -132,23 +130,23 @@ def test_what_cannot_be_used_gets_one_clear_line(
     assert len(cards(app)) == 12
 
 
-def test_what_was_done_to_the_picture_is_said(visit: Any, small_study: Study) -> None:
+def test_resizing_of_the_picture_is_reported(visit: Any, small_study: Study) -> None:
     app = give(visit(small_study), png(photo(640, 480)), "photo.png")
     assert "640 × 480 pixels and was resized to the 28 × 28" in words(app)
 
 
-KEPT_OF_A_QUESTION = ("live_given", "live_asked", "live_answer")
+KEPT_FOR_A_QUERY = ("live_given", "live_key", "live_answer")
 
 
-def test_a_picture_that_is_taken_away_leaves_nothing(visit: Any, small_study: Study) -> None:
+def test_a_removed_picture_leaves_nothing(visit: Any, small_study: Study) -> None:
     app = give(visit(small_study), png(pixels_of(small_study, 5)))
     assert "live_answer" in app.session_state
     app.file_uploader(key="own_picture").set_value(None).run()
-    assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
-    assert "Which picture shall be explained?" in words(app)
+    assert not [name for name in KEPT_FOR_A_QUERY if name in app.session_state]
+    assert "Which picture should be explained?" in words(app)
 
 
-def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study: Study) -> None:
+def test_a_picture_survives_a_visit_to_a_training_example(visit: Any, small_study: Study) -> None:
     app = give(visit(small_study), png(pixels_of(small_study, 5)))
     shown = [card["row"] for card in cards(app)]
     app.query_params["train"] = "train-3"
@@ -156,25 +154,25 @@ def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study
     app.switch_page("views/live.py").run()
     assert [card["row"] for card in cards(app)] == shown
     app.button(key="forget").click().run()
-    assert "Which picture shall be explained?" in words(app)
-    assert not [name for name in KEPT_OF_A_QUESTION if name in app.session_state]
+    assert "Which picture should be explained?" in words(app)
+    assert not [name for name in KEPT_FOR_A_QUERY if name in app.session_state]
 
 
-def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:
+def test_the_explanation_can_be_exported(visit: Any, small_study: Study) -> None:
     from dashboard.parts.controls.live_answer_download import answer_as_json
 
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
     assert [button.proto.label for button in app.get("download_button")] == ["JSON"]
     answer = run_query(Query(small_study.root, "mlp", content))
-    taken = json.loads(answer_as_json(small_study, "mlp", answer, 4))
-    assert [one["row"] for one in taken["supporting"]] == list(answer.support[:4])
-    assert [one["row"] for one in taken["similar"]] == list(answer.similar[:4])
-    assert taken["given"].startswith("data:image/png;base64,")
-    assert sum(taken["probabilities"].values()) == pytest.approx(1)
+    exported = json.loads(answer_as_json(small_study, "mlp", answer, 4))
+    assert [one["row"] for one in exported["supporting"]] == list(answer.support[:4])
+    assert [one["row"] for one in exported["similar"]] == list(answer.similar[:4])
+    assert exported["given"].startswith("data:image/png;base64,")
+    assert sum(exported["probabilities"].values()) == pytest.approx(1)
 
 
-def test_a_hanging_worker_is_said_and_replaced(
+def test_a_hanging_worker_is_reported_and_replaced(
     visit: Any, small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = visit(small_study)
@@ -185,9 +183,9 @@ def test_a_hanging_worker_is_said_and_replaced(
     monkeypatch.undo()
 
 
-def test_a_text_is_asked_in_a_box(visit: Any, text_study: Study) -> None:
+def test_a_text_is_explained(visit: Any, text_study: Study) -> None:
     app = visit(text_study)
-    assert "Which text shall be explained?" in words(app)
+    assert "Which text should be explained?" in words(app)
     app.text_area(key="own_text").input("my sister praised the zeppelin").run()
     answer = run_query(Query(text_study.root, "words", "my sister praised the zeppelin"))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
@@ -203,7 +201,7 @@ def test_a_study_built_before_live_queries_waits_for_them(visit: Any, tmp_path: 
     assert "as soon as they are prepared" in words(visit(empty))
 
 
-def test_a_study_that_keeps_nothing_says_why(
+def test_a_study_without_live_queries_shows_the_reason(
     visit: Any, small_study: Study, tmp_path: Path
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
@@ -213,11 +211,11 @@ def test_a_study_that_keeps_nothing_says_why(
     }
     store.write_json(layout.live_file(study.root, "mlp"), found, "")
     shown = words(visit(study))
-    assert "takes no live queries" in shown
+    assert "has no live queries" in shown
     assert "it is &lt;b&gt;huge" in shown
 
 
-def test_a_model_without_embeddings_is_answered_without_likeness(
+def test_a_model_without_embeddings_has_no_similar_examples(
     visit: Any, small_study: Study, tmp_path: Path
 ) -> None:
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
@@ -229,7 +227,7 @@ def test_a_model_without_embeddings_is_answered_without_likeness(
     assert "does not say which pictures are similar" in shown
 
 
-def test_the_server_takes_as_much_as_the_page_and_no_more() -> None:
+def test_the_upload_limits_of_server_and_page_are_equal() -> None:
     assert (
         server_config("127.0.0.1", 1)["server.maxUploadSize"]
         == dashboard.read.live_queries.MEGABYTES
@@ -237,7 +235,7 @@ def test_the_server_takes_as_much_as_the_page_and_no_more() -> None:
     )
 
 
-def test_the_page_s_process_needs_no_torch(small_study: Study, tmp_path: Path) -> None:
+def test_the_page_does_not_import_torch(small_study: Study, tmp_path: Path) -> None:
     picture = tmp_path / "mine.png"
     picture.write_bytes(png(pixels_of(small_study, 5)))
     script = f"""
@@ -254,8 +252,8 @@ assert "torch" not in sys.modules, "torch was imported"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_scores_of_the_page_are_those_of_the_study(visit: Any, small_study: Study) -> None:
-    """With all checkpoints live, a test picture's own supporters are those of Explain."""
+def test_live_scores_equal_the_scores_of_the_study(visit: Any, small_study: Study) -> None:
+    """With all checkpoints live, a test picture gets the same supporters as on Explain."""
     row = int(np.flatnonzero(small_study.predictions("test")["correct"])[0])
     app = give(visit(small_study), png(pixels_of(small_study, row)))
     assert [card["row"] for card in cards(app)] == list(find_influences(small_study, row, 12)[0])

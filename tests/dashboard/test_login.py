@@ -1,4 +1,4 @@
-"""Who may see a study: nobody is let in by a mistake in the secrets."""
+"""Who may see a study: a mistake in the secrets never opens it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUTH = '[auth]\ncookie_secret = "ssssssssssssssssssss"\nclient_id = "x"\n'
 
 @pytest.fixture
 def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Write a secrets.toml for the server that is started here."""
+    """Write a secrets.toml for the server under test."""
     path = tmp_path / ".streamlit" / "secrets.toml"
     path.parent.mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -37,7 +37,7 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     login.configured.cache_clear()
     yield write
     login.configured.cache_clear()
-    st.secrets._reset()  # Streamlit has read ours where a page was shown.
+    st.secrets._reset()  # Streamlit may have cached these secrets.
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_without_secrets_there_is_no_login(secrets: Callable[[str], Path]) -> No
     assert login.picture_key("f00d") == "f00d"
 
 
-def test_providers_and_who_is_allowed_are_read(secrets: Callable[[str], Path]) -> None:
+def test_providers_and_allowed_users_are_read(secrets: Callable[[str], Path]) -> None:
     secrets(AUTH + '[auth.one]\nclient_id = "a"\n[dataloupe]\nallow = ["@example.org"]\n')
     assert login.configured() == Login(("one",), ("@example.org",), "s" * 20)
     key = login.picture_key("f00d")
@@ -77,24 +77,24 @@ def test_providers_and_who_is_allowed_are_read(secrets: Callable[[str], Path]) -
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[auth\n", "cannot be read"),
         ("auth = 3\n", "needs a cookie_secret"),
         ('[auth]\nclient_id = "x"\n', "needs a cookie_secret"),
-        (AUTH + '[dataloupe]\nallow = "@example.org"\n', "list of texts"),
+        (AUTH + '[dataloupe]\nallow = "@example.org"\n', "list of strings"),
     ],
 )
-def test_a_mistake_in_the_secrets_is_told(
-    secrets: Callable[[str], Path], text: str, told: str
+def test_a_mistake_in_the_secrets_is_reported(
+    secrets: Callable[[str], Path], text: str, message: str
 ) -> None:
     path = secrets(text)
-    with pytest.raises(DataloupeError, match=told) as raised:
+    with pytest.raises(DataloupeError, match=message) as raised:
         login.configured()
     assert str(path) in str(raised.value)
 
 
-def test_a_mistake_in_the_secrets_opens_nothing(
+def test_a_mistake_in_the_secrets_stops_the_server(
     secrets: Callable[[str], Path], tmp_path: Path
 ) -> None:
     secrets("[auth\n")
@@ -110,7 +110,7 @@ def test_a_mistake_in_the_secrets_opens_nothing(
     assert "Traceback" not in ended.stderr
 
 
-def test_a_page_shows_nothing_before_one_is_signed_in(
+def test_pages_show_nothing_before_sign_in(
     secrets: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets(AUTH + '[auth.one]\nclient_id = "a"\n[auth.two]\nclient_id = "b"\n')

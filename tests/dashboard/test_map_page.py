@@ -1,4 +1,4 @@
-"""The page Map in every state."""
+"""The Map page in every state."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def points(app: AppTest) -> int:
     return sum(len(trace["customdata"]) for trace in figure(app)["data"] if "customdata" in trace)
 
 
-def test_all_points_are_drawn_in_every_colour(visit: Any, complete: Study) -> None:
+def test_all_points_are_drawn_in_every_coloring(visit: Any, complete: Study) -> None:
     for colour in ("class", "result", "margin"):
         app = visit(complete, "map", colour=colour)
         assert points(app) == 84
-    assert "60 training, diamonds 24 test" in words(app)
+    assert "Circles: 60 training pictures. Diamonds: 24 test" in words(app)
     app = visit(complete, "map", kind="pca")
     assert points(app) == 84
 
@@ -57,27 +57,27 @@ def test_a_class_is_selected_without_a_mouse(visit: Any, complete: Study) -> Non
     assert f"{number} selected on the map" in words(app)
 
 
-def test_unknown_ids_are_told(visit: Any, complete: Study) -> None:
+def test_unknown_ids_are_reported(visit: Any, complete: Study) -> None:
     app = visit(complete, "map")
     app.text_area(key="map_ids").input("train-3 nobody")
     app.button(key="FormSubmitter:select_on_map-Select").click().run()
-    assert "No training picture is called nobody" in words(app)
+    assert "No training picture has the id nobody; ignored." in words(app)
     assert "<b>1</b> training" in words(app)
     app.button(key="map_clear").click().run()
     assert "<b>0</b> training" in words(app)
 
 
-def test_the_address_marks_a_point(visit: Any, complete: Study) -> None:
+def test_the_url_marks_a_point(visit: Any, complete: Study) -> None:
     app = visit(complete, "map", test="test-5")
     assert figure(app)["data"][-1]["name"] == "looked at"
     app.button(key="unring").click().run()
     assert "test" not in app.query_params
     assert "no such picture" in words(visit(complete, "map", train="nobody"))
-    assert "kind is one of umap, pca" in words(visit(complete, "map", kind="<b>"))
+    assert "kind must be one of umap, pca" in words(visit(complete, "map", kind="<b>"))
 
 
 @pytest.mark.parametrize("stage", ["spec", "data", "predictions"])
-def test_before_it_is_drawn(visit: Any, tmp_path: Path, stage: Any) -> None:
+def test_before_the_map_is_computed(visit: Any, tmp_path: Path, stage: Any) -> None:
     assert "not drawn yet" in words(visit(write_study(tmp_path / "s", stage=stage), "map"))
 
 
@@ -87,7 +87,7 @@ def test_hostile_names(visit: Any, tmp_path: Path) -> None:
     assert all("<" not in text.replace("<br>", "") for text in texts)
 
 
-def test_many_points_are_sampled_and_what_is_selected_stays() -> None:
+def test_many_points_are_sampled_and_selected_ones_kept() -> None:
     rows = drawn_rows({"train": 50_000, "test": 10_000}, {"train": [7, 13], "test": [1]})
     assert sum(map(len, rows.values())) <= MOST_DRAWN + 3
     assert np.isin([7, 13], rows["train"]).all()

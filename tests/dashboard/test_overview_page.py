@@ -1,4 +1,4 @@
-"""The page Overview in every state."""
+"""The Overview page in every state."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_overview_counts_and_links_every_confusion(visit: Any, complete_study: S
             assert cell["count"] == both.sum()
             if not cell["count"]:
                 continue
-            asked = parse_qs(urlparse(cell["href"]).query)
-            assert (asked["label"], asked["predicted"]) == ([label], [predicted])
-            assert "result" not in asked
+            query = parse_qs(urlparse(cell["href"]).query)
+            assert (query["label"], query["predicted"]) == ([label], [predicted])
+            assert "result" not in query
     assert f"{table['correct'].mean():.1%}" in words(app)
     assert f"{(~table['correct']).sum()}<small>test pictures" in words(app)
 
 
-def test_overview_shows_what_weighs_most_and_the_badge_in_full(
+def test_overview_shows_the_most_influential_data_and_the_full_badge(
     visit: Any, complete_study: Study
 ) -> None:
     app = visit(complete_study, "overview")
@@ -47,36 +47,36 @@ def test_overview_shows_what_weighs_most_and_the_badge_in_full(
     assert [card["row"] for card in shown] == list(np.argsort(-weight, kind="stable")[:22])
     assert shown[0]["href"].startswith("training?")
     assert shown[0]["bar"] == 1
-    for told in ("32,768 per checkpoint", "Not measured", "recall@20", "gave no warning"):
-        assert told in words(app)
+    for text in ("32,768 per checkpoint", "Not measured", "recall@20", "gave no warnings"):
+        assert text in words(app)
 
 
-def test_overview_leads_to_the_mistakes(visit: Any, complete_study: Study) -> None:
+def test_overview_links_to_the_mistakes(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "overview")
     (button,) = [b for b in app.button if "mistakes" in b.label]
     button.click().run()
     wrong = np.flatnonzero(~complete_study.predictions("test")["correct"])
     assert [card["row"] for card in cards(app)] == list(wrong)
     app = visit(complete_study, "overview")
-    (button,) = [b for b in app.button if "most confident" in b.label]
+    (button,) = [b for b in app.button if "Most confident" in b.label]
     button.click().run()
     worst = complete_study.predictions("test")["margin"].iloc[wrong].idxmin()
     assert app.query_params["test"] == f"test-{worst}"
 
 
 @pytest.mark.parametrize(
-    ("stage", "told", "absent"),
+    ("stage", "message", "absent"),
     [
         ("spec", "nothing is computed yet", "Test accuracy"),
-        ("data", "the checkpoints have spoken", "Test accuracy"),
-        ("predictions", "as soon as it is scored", "Most influential"),
+        ("data", "as soon as the predictions are computed", "Test accuracy"),
+        ("predictions", "as soon as the scores are computed", "Most influential"),
     ],
 )
-def test_overview_of_a_study_that_is_still_built(
-    visit: Any, tmp_path: Path, stage: Any, told: str, absent: str
+def test_overview_of_a_study_that_is_being_built(
+    visit: Any, tmp_path: Path, stage: Any, message: str, absent: str
 ) -> None:
     app = visit(write_study(tmp_path / "s", stage=stage), "overview")
-    assert told in words(app)
+    assert message in words(app)
     assert absent not in words(app)
 
 
@@ -112,13 +112,13 @@ def test_mix_ups_among_a_thousand_classes(visit: Any, tmp_path: Path) -> None:
     number = len(wrong.groupby(["label", "predicted"]))
     assert pairs["title"] == f"Most frequent mix-ups (24 / {number})"
     for cell in pairs["cells"]:
-        asked = parse_qs(urlparse(cell["href"]).query)
-        both = (wrong["label"] == asked["label"][0]) & (wrong["predicted"] == asked["predicted"][0])
+        query = parse_qs(urlparse(cell["href"]).query)
+        both = (wrong["label"] == query["label"][0]) & (wrong["predicted"] == query["predicted"][0])
         assert cell["count"] == both.sum() > 0
     for cell in mistaken["cells"]:
-        asked = parse_qs(urlparse(cell["href"]).query)
-        assert asked["result"] == ["wrong"]
-        assert cell["count"] == (wrong["label"] == asked["label"][0]).sum() > 0
+        query = parse_qs(urlparse(cell["href"]).query)
+        assert query["result"] == ["wrong"]
+        assert cell["count"] == (wrong["label"] == query["label"][0]).sum() > 0
     label = wrong["label"].iloc[0]
     app.selectbox(key="confused").select_index(classes.index(label)).run()
     (pairs,) = component(app, "lists")["lists"]

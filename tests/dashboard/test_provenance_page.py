@@ -1,4 +1,4 @@
-"""The page Provenance in every state."""
+"""The Provenance page in every state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.builders.page_contents import words
 from tests.builders.synthetic_study import write_study
 
 
-def test_provenance_tells_what_was_fingerprint_what(
+def test_provenance_shows_fingerprints_versions_and_files(
     visit: Any, complete_study: Study, tmp_path: Path
 ) -> None:
     complete_study = copy_of(complete_study, tmp_path / "copy")
@@ -37,10 +37,10 @@ def test_provenance_tells_what_was_fingerprint_what(
     assert f"dataloupe build {complete_study.root}" in app.code[0].value
     files = [path for path in (complete_study.root / "data").rglob("*") if path.is_file()]
     assert f"<td>complete</td><td>{len(files)}</td>" in shown
-    assert "all intact" not in shown  # Nothing is read before it is asked for.
+    assert "all intact" not in shown  # Files are only verified on request.
 
 
-def test_provenance_says_which_output_an_imported_bank_has(visit: Any, tmp_path: Path) -> None:
+def test_provenance_shows_the_model_output_of_an_imported_bank(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     assert "Run bank" not in words(visit(study, "provenance"))
     about = BankImport(
@@ -60,7 +60,7 @@ def test_provenance_says_which_output_an_imported_bank_has(visit: Any, tmp_path:
     shown = words(visit(study, "provenance"))
     assert "Run bank, imported" in shown
     assert "1,200 on 1,000 masks" in shown
-    assert "the largest other (not our margin)" in shown
+    assert "the largest other (not the margin used here)" in shown
     assert "&lt;b&gt;cifar&lt;/b&gt;: train_masks.npy" in shown
 
 
@@ -82,8 +82,8 @@ def test_checksums_are_verified_on_demand(visit: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["spec", "data"])
-def test_provenance_of_a_study_that_is_still_built(visit: Any, tmp_path: Path, stage: Any) -> None:
+def test_provenance_of_a_study_that_is_being_built(visit: Any, tmp_path: Path, stage: Any) -> None:
     shown = words(visit(write_study(tmp_path / "s", stage=stage), "provenance"))
     assert ("Not read yet" in shown) is (stage == "spec")
-    assert "None is trained yet" in shown
+    assert "None trained yet" in shown
     assert "<td>0 of 5</td><td>0</td><td>0 B</td><td>–</td>" in shown

@@ -1,4 +1,4 @@
-"""The Quality page in every state, the badge that leads to it, and scores in margin units."""
+"""The Quality page in every state, the badge that links to it, and scores in margin units."""
 
 from __future__ import annotations
 
@@ -61,38 +61,36 @@ def test_everything_measured_is_shown(visit: Any, measured: Study) -> None:
     for label in CLASSES:
         assert f'"dl-name">{label}' in shown
     assert ">do not trust</span>" in shown
-    for told in (
+    for text in (
         "What these scores are good for",
         "Prove what one example did",
         "LDS with more checkpoints",
         "LDS with more subset runs",
         "<td>1.5</td><td>0.5</td><td>0</td><td>0.310</td>",
-        "120 masks, for datamodels",
-        "40 masks, for the figures here and for no choice",
+        "120 masks, to fit datamodels",
+        "40 masks, used only for the figures here",
     ):
-        assert told in shown
+        assert text in shown
 
 
-def test_a_method_is_switched_everywhere(visit: Any, measured: Study) -> None:
+def test_switching_the_method_applies_everywhere(visit: Any, measured: Study) -> None:
     app = visit(measured, "quality")
     assert app.query_params["method"] == "hybrid"
     app.selectbox(key="method").select("datamodel").run()
     assert app.query_params["method"] == "datamodel"
     assert "how far scores by Datamodel can be trusted" in words(app)
     assert "Validation prefers TRAK + runs" in words(app)
-    assert "90% intervals" not in words(app)  # Only the hybrid states any.
+    assert "90% intervals" not in words(app)  # Only the hybrid has them.
 
 
 @pytest.mark.parametrize("stage", ["spec", "data", "predictions"])
 def test_before_there_are_scores(visit: Any, tmp_path: Path, stage: Any) -> None:
     shown = words(visit(write_study(tmp_path / "s", stage=stage), "quality"))
-    assert "no scores to trust yet" in shown
+    assert "no scores yet" in shown
     assert "Read and check the data" in shown
 
 
-def test_without_subset_runs_it_says_what_to_add_and_what_it_costs(
-    visit: Any, tmp_path: Path
-) -> None:
+def test_without_subset_runs_the_page_explains_what_to_add(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     app = visit(study, "quality")
     assert "Nobody knows yet" in words(app)
@@ -110,9 +108,7 @@ def test_without_subset_runs_it_says_what_to_add_and_what_it_costs(
     assert "times what the" not in shown
 
 
-def test_while_subset_runs_are_trained_it_shows_how_far_they_are(
-    visit: Any, tmp_path: Path
-) -> None:
+def test_progress_is_shown_while_subset_runs_are_trained(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     layout.spec_file(study.root).write_text(
         layout.spec_file(study.root).read_text() + "[subset_runs]\nmasks = 20\n"
@@ -123,10 +119,10 @@ def test_while_subset_runs_are_trained_it_shows_how_far_they_are(
     write_quality(study)
     app.run()
     assert "What these scores are good for" in words(app)
-    assert "The run bank grows: 0 of 20 runs" in words(app)
+    assert "The run bank is growing: 0 of 20 runs" in words(app)
 
 
-def test_scores_made_elsewhere_alone(visit: Any, tmp_path: Path) -> None:
+def test_imported_scores_without_trak(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     write_quality(study, methods=("datamodel", "embedding"))
     shutil.rmtree(layout.trak_folder(study.root, "cnn"))
@@ -134,26 +130,26 @@ def test_scores_made_elsewhere_alone(visit: Any, tmp_path: Path) -> None:
     shown = words(visit(study, "quality"))
     assert "how far scores by Datamodel can be trusted" in shown
     assert "LDS with more checkpoints" not in shown
-    assert "the scores were made elsewhere" in shown
+    assert "the scores were computed elsewhere" in shown
     shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     shown = words(visit(study, "quality"))
     assert "Scores by Datamodel were made elsewhere and come without proof" in shown
 
 
-def test_a_method_that_came_after_the_measuring(visit: Any, tmp_path: Path) -> None:
+def test_a_method_added_after_quality_was_measured(visit: Any, tmp_path: Path) -> None:
     study = write_quality(write_study(tmp_path / "s"))
     before = layout.quality_file(study.root, "cnn").read_bytes()
     shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     write_quality(study, methods=(TRAK,))
     shown = words(visit(study, "quality", method="hybrid"))
-    assert "TRAK + runs was not there when quality was measured" in shown
-    assert "until then trust TRAK more" in shown
+    assert "TRAK + runs was added after quality was measured" in shown
+    assert "until then, prefer TRAK" in shown
     assert "do not trust" not in shown
     layout.quality_file(study.root, "cnn").write_bytes(before)
-    assert "was not there" not in words(visit(study, "quality", method="hybrid"))
+    assert "was added after" not in words(visit(study, "quality", method="hybrid"))
 
 
-def test_few_runs_and_chance_are_said(visit: Any, tmp_path: Path) -> None:
+def test_few_runs_and_chance_level_are_reported(visit: Any, tmp_path: Path) -> None:
     study = write_quality(write_study(tmp_path / "s"), masks=15)
     shown = words(visit(study, "quality"))
     assert "few: intervals are wide" in shown
@@ -169,7 +165,7 @@ def test_few_runs_and_chance_are_said(visit: Any, tmp_path: Path) -> None:
 # --- predicted against actual ------------------------------------------------------------------
 
 
-def test_points_of_all_examples_have_their_means_taken_out(visit: Any, measured: Study) -> None:
+def test_points_of_all_examples_are_centered(visit: Any, measured: Study) -> None:
     app = visit(measured, "quality")
     assert "48 test examples in one of 40 held-out masks." in words(app)
     outputs = read_predicted_and_actual(measured)
@@ -189,7 +185,7 @@ def test_scores_without_a_unit_have_no_diagonal() -> None:
     assert made.layout.xaxis.range is None
 
 
-def test_many_points_are_sampled_alike_each_time() -> None:
+def test_many_points_are_sampled_reproducibly() -> None:
     outputs = {name: np.random.default_rng(0).normal(size=(500, 50)) for name in "ab"}
     outputs = {"predicted": outputs["a"], "actual": outputs["b"]}
     first, again = (agreement(outputs, ["x"] * 500, "margin", None).data[1] for _ in range(2))
@@ -198,7 +194,7 @@ def test_many_points_are_sampled_alike_each_time() -> None:
     assert len({tuple(pair) for pair in first.customdata}) == POINTS
 
 
-def test_one_example_stands_in_the_url_and_leads_to_explain(visit: Any, measured: Study) -> None:
+def test_one_example_is_kept_in_the_url_and_links_to_explain(visit: Any, measured: Study) -> None:
     app = visit(measured, "quality", test="test-7")
     each = read_lds_of_each(measured)
     assert f"rank correlation is {each[7]:.2f}".replace("-", "−") in words(app)
@@ -216,7 +212,7 @@ def test_one_example_stands_in_the_url_and_leads_to_explain(visit: Any, measured
     assert app.query_params["method"] == "hybrid"
 
 
-def test_an_example_that_does_not_exist_is_told(visit: Any, measured: Study) -> None:
+def test_an_unknown_example_gets_a_warning(visit: Any, measured: Study) -> None:
     shown = words(visit(measured, "quality", test="<b>nobody</b>"))
     assert "no test example “&lt;b&gt;nobody&lt;/b&gt;”; all are shown" in shown
 
@@ -232,9 +228,7 @@ def test_without_stored_outputs_the_rest_is_shown(visit: Any, tmp_path: Path) ->
 # --- the badge, and units of the margin --------------------------------------------------------
 
 
-def test_the_badge_says_how_good_scores_are_and_leads_to_quality(
-    visit: Any, measured: Study
-) -> None:
+def test_the_badge_shows_the_lds_and_links_to_quality(visit: Any, measured: Study) -> None:
     app = visit(measured, "explain", test="test-1")
     quality = measured.quality()
     assert quality is not None
@@ -250,7 +244,7 @@ def test_the_badge_says_how_good_scores_are_and_leads_to_quality(
     assert visit(measured, "overview").get("page_link")
 
 
-def test_calibrated_scores_are_shown_as_changes_of_the_margin(visit: Any, measured: Study) -> None:
+def test_calibrated_scores_are_shown_as_changes_in_the_margin(visit: Any, measured: Study) -> None:
     app = visit(measured, "explain", test="test-1", k="5")
     _, scores, _, oppose_scores = find_influences(measured, 1, 5)
     card = cards(app, 0)[0]
@@ -259,20 +253,20 @@ def test_calibrated_scores_are_shown_as_changes_of_the_margin(visit: Any, measur
     change = predict_removal(measured, 1, scores)
     assert change is not None
     assert change.mean == pytest.approx(-4 * scores.sum(), rel=1e-5)
-    said = (
+    summary = (
         f"Removing these 5: margin {change.mean:.2f} ± {change.high - change.mean:.2f}, on average"
     )
     supporting, opposing = group_words(app)
-    assert said.replace("-", "−") in supporting
+    assert summary.replace("-", "−") in supporting
     assert f"margin +{-4 * oppose_scores.sum():.2f} ±" in opposing
 
     training = visit(measured, "training", train="train-3")
     top = read_top_of_training(measured, 3)["support_score"]
     assert float(cards(training, 0)[0]["score"]) == pytest.approx(4 * top[0], rel=0.01)
-    assert "Numbers are changes of that margin" in group_words(training)[0]
+    assert "Numbers are changes in that margin" in group_words(training)[0]
 
 
-def test_uncalibrated_scores_stay_as_they_are(visit: Any, tmp_path: Path) -> None:
+def test_uncalibrated_scores_are_shown_unscaled(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     before = cards(visit(study, "explain", test="test-1", method=TRAK))
     write_quality(study, skill=0.0)
@@ -313,6 +307,6 @@ def test_bars_and_curves_stay_inside(triples: list[tuple[float, float, float]]) 
     assert all(-0.01 <= percent <= 100.01 for percent in percents)
 
 
-def test_a_calibrated_amount_names_its_score() -> None:
+def test_a_calibrated_amount_includes_its_score() -> None:
     assert amount(0.01, 0.05, None) == ("+0.0100", "+0.0100")
     assert amount(-0.01, 0.05, 4.0) == ("−0.040", "−0.040 of margin (score −0.0100)")

@@ -1,4 +1,4 @@
-"""Slices saved from Explore: for everyone who sees the study, with any name."""
+"""Slices saved from Explore: shared by all users of the study, with any name."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_a_selection_is_saved_as_a_slice(visit: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 81])
-def test_no_slice_without_a_proper_name(visit: Any, tmp_path: Path, name: str) -> None:
+def test_invalid_slice_names_are_refused(visit: Any, tmp_path: Path, name: str) -> None:
     study = write_study(tmp_path / "s")
     with pytest.raises(DataloupeError, match="1 to 80 characters"):
         save_slice(study, name, {})
     assert saved_slices(study) == ([], [])
 
 
-def test_slices_with_any_name_and_of_other_data(visit: Any, tmp_path: Path) -> None:
+def test_slices_with_hostile_names_and_for_other_data(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     names = ("../../etc", "<script>alert(1)</script>", "🦊 **bold** :red[x] [a](b)", "é", "👩‍💻")
     for name in names:
@@ -81,7 +81,7 @@ def test_slices_with_any_name_and_of_other_data(visit: Any, tmp_path: Path) -> N
     assert "made for other data" in words(app)
 
 
-def test_a_broken_slice_is_told_and_the_others_stay(visit: Any, tmp_path: Path) -> None:
+def test_a_broken_slice_is_reported_and_the_others_work(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     for name in ("one", "two"):
         save_slice(study, name, {})
@@ -93,7 +93,7 @@ def test_a_broken_slice_is_told_and_the_others_stay(visit: Any, tmp_path: Path) 
     ]
 
 
-def test_a_study_that_cannot_be_written_keeps_no_slice(
+def test_a_read_only_study_saves_no_slice(
     visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = write_study(tmp_path / "s")

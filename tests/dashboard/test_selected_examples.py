@@ -1,4 +1,4 @@
-"""Examples selected in Explore: kept in the address, opened as a slice, taken away."""
+"""Examples selected in Explore: kept in the URL, opened as a slice, exported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_url_restores_the_selection(visit: Any, complete_study: Study) -> None
     assert component(app, "groups")["selected"] == []
 
 
-def test_the_selection_outlives_pages_and_can_be_opened(visit: Any, tmp_path: Path) -> None:
+def test_the_selection_survives_paging_and_can_be_opened(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", n_test=250)
     app = visit(study, page="2", selected="7")
     app.button(key="select_page").click().run()
@@ -54,7 +54,7 @@ def test_the_selection_outlives_pages_and_can_be_opened(visit: Any, tmp_path: Pa
     assert "<b>250</b> / 250" in words(app)
 
 
-def test_a_whole_slice_can_be_selected_if_it_is_not_too_large(visit: Any, tmp_path: Path) -> None:
+def test_all_of_a_slice_can_be_selected_up_to_the_limit(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", n_test=700)
     assert not [button for button in visit(study).button if button.key == "select_slice"]
     app = visit(study, result="wrong")
@@ -70,16 +70,14 @@ def test_a_whole_slice_can_be_selected_if_it_is_not_too_large(visit: Any, tmp_pa
     "text", ["40", "-1", "3-1", "a", "1,,2", "<i>x</i>", "9" * 5000, "0-39,40", "²", ""]
 )
 @pytest.mark.parametrize("name", ["selected", "only"])
-def test_rows_that_cannot_be_are_told(
-    visit: Any, complete_study: Study, name: str, text: str
-) -> None:
+def test_invalid_rows_are_reported(visit: Any, complete_study: Study, name: str, text: str) -> None:
     app = visit(complete_study, **{name: text})
     assert f"{name} takes rows 0 to 39" in words(app)
     assert "<i>x</i>" not in words(app)
     assert cards(app)
 
 
-def test_a_slice_or_a_selection_can_be_taken_away(visit: Any, complete_study: Study) -> None:
+def test_a_slice_or_a_selection_can_be_exported(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, result="wrong")
     wrong = np.flatnonzero(~complete_study.predictions("test")["correct"])
     labels = [part.proto.popover.label for part in app.get("popover")]
@@ -112,8 +110,8 @@ def test_a_slice_or_a_selection_can_be_taken_away(visit: Any, complete_study: St
         k=12,
         problems=(),
     )
-    taken = json.loads(rows_as_json(found, np.array([3, 1]), here, "f00d"))
-    assert taken["data_fingerprint"] == "f00d"
-    assert taken["slice"] == {"result": "wrong"}
-    assert [one["id"] for one in taken["examples"]] == ["test-3", "test-1"]
-    assert taken["examples"][0]["correct"] is bool(table["correct"][3])
+    exported = json.loads(rows_as_json(found, np.array([3, 1]), here, "f00d"))
+    assert exported["data_fingerprint"] == "f00d"
+    assert exported["slice"] == {"result": "wrong"}
+    assert [one["id"] for one in exported["examples"]] == ["test-3", "test-1"]
+    assert exported["examples"][0]["correct"] is bool(table["correct"][3])

@@ -1,4 +1,4 @@
-"""The server: closed by default, and without torch."""
+"""The server: local by default, and without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.api import Study
 from tests.conftest import APP
 
 
-def test_pages_need_no_torch(complete_study: Study) -> None:
+def test_pages_do_not_import_torch(complete_study: Study) -> None:
     script = f"""
 import os, sys
 os.environ[{STUDY_VARIABLE!r}] = {str(complete_study.root)!r}
@@ -30,7 +30,7 @@ assert "torch" not in sys.modules, "torch was imported"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
-def test_the_server_is_closed_by_default() -> None:
+def test_the_server_is_local_by_default() -> None:
     config = server_config("127.0.0.1", 8501)
     assert config["server.enableXsrfProtection"]
     assert config["browser.gatherUsageStats"] is False

@@ -1,4 +1,4 @@
-"""Similar training examples beside influential ones, on Explain and Training."""
+"""Similar training examples next to influential ones, on Explain and Training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_study import write_study
 
 
-def test_similar_training_pictures_in_their_order(visit: Any, complete_study: Study) -> None:
+def test_similar_training_pictures_are_sorted(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-1", show="similar", k="6")
-    rows, alike = complete_study.neighbours("test", 1, 6)
+    rows, similarities = complete_study.neighbours("test", 1, 6)
     shown = cards(app)
     assert [card["row"] for card in shown] == list(rows)
-    assert [card["score"] for card in shown] == [f"{one:.3f}" for one in alike]
+    assert [card["score"] for card in shown] == [f"{one:.3f}" for one in similarities]
     labels = complete_study.table("train")["label"].iloc[rows]
     label = complete_study.table("test")["label"][1]
     (about,) = group_words(app)
@@ -39,9 +39,7 @@ def test_the_switch_is_in_the_url(visit: Any, complete_study: Study, show: str) 
     assert (f"show={show}" in cards(app)[0]["href"]) is (show != "influential")
 
 
-def test_both_marks_what_is_in_both_and_what_is_influential_alone(
-    visit: Any, complete_study: Study
-) -> None:
+def test_both_marks_shared_and_only_influential_examples(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-1", show="both")
     nearest, top = list(complete_study.neighbours("test", 1, 20)[0]), read_top(complete_study)
     marks = []
@@ -68,13 +66,13 @@ def test_both_marks_what_is_in_both_and_what_is_influential_alone(
     assert f"{marks.count('alone')} of the {len(marks)} influential pictures" in words(app)
 
 
-def test_an_unknown_switch_is_said_and_left_out(visit: Any, complete_study: Study) -> None:
+def test_an_invalid_choice_is_reported_and_ignored(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain", test="test-1", show="<b>")
     assert len(group_words(app)) == 2
-    assert "influential, similar, both ones, not “&lt;b&gt;”" in words(app)
+    assert "influential, similar, both, not “&lt;b&gt;”" in words(app)
 
 
-def test_similar_is_shown_before_scores_are(visit: Any, tmp_path: Path) -> None:
+def test_similar_examples_need_no_scores(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study", stage="predictions")
     app = visit(study, "explain", test="test-1", show="similar")
     assert [card["row"] for card in cards(app)] == list(study.neighbours("test", 1, 12)[0])
@@ -82,7 +80,7 @@ def test_similar_is_shown_before_scores_are(visit: Any, tmp_path: Path) -> None:
     assert "as soon as they are scored" in words(visit(study, "explain", test="1", show="both"))
 
 
-def test_a_study_built_before_likeness_waits_for_it(visit: Any, tmp_path: Path) -> None:
+def test_a_study_without_similarity_waits_for_it(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
     layout.similarity_file(study.root, "cnn").unlink()
     for show in ("similar", "both"):
@@ -94,7 +92,7 @@ def test_a_study_built_before_likeness_waits_for_it(visit: Any, tmp_path: Path) 
     assert f"appear here after `dataloupe build {study.root}`" in shown
 
 
-def test_a_model_without_embeddings_says_why(visit: Any, tmp_path: Path) -> None:
+def test_a_model_without_embeddings_shows_the_reason(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
     path = layout.similarity_file(study.root, "cnn")
     reason = "the architecture 'python:mine:net' has no method `embed`"
@@ -103,10 +101,10 @@ def test_a_model_without_embeddings_says_why(visit: Any, tmp_path: Path) -> None
     assert "does not say which pictures are similar" in words(app)
     assert "python:mine:net" in words(app)
     assert len(group_words(visit(study, "explain", test="test-1"))) == 2
-    assert "is not known: the architecture" in words(visit(study, "training", train="3"))
+    assert "are not available: the architecture" in words(visit(study, "training", train="3"))
 
 
-def test_training_shows_what_is_similar_and_what_is_labelled_otherwise(
+def test_training_marks_similar_examples_with_a_different_label(
     visit: Any, complete_study: Study
 ) -> None:
     app = visit(complete_study, "training", train="train-3", k="15")
@@ -126,8 +124,8 @@ def test_training_shows_what_is_similar_and_what_is_labelled_otherwise(
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "text"),
     [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (22, "22nd"), (112, "112th")],
 )
-def test_ordinals(number: int, words: str) -> None:
-    assert ordinal(number) == words
+def test_ordinals(number: int, text: str) -> None:
+    assert ordinal(number) == text

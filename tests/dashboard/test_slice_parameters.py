@@ -1,4 +1,4 @@
-"""What the address says of a slice."""
+"""URL parameters of a slice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dashboard.slice_parameters import MOST_PICKED, position_in_slice, read_rows
 
 
 @given(some.sets(some.integers(0, 999), min_size=1, max_size=MOST_PICKED))
-def test_rows_in_a_url_are_read_as_they_were_written(rows: set[int]) -> None:
+def test_rows_survive_a_round_trip_through_the_url(rows: set[int]) -> None:
     problems: list[str] = []
     text = rows_text(sorted(rows))
     assert read_rows("only", {"only": text}, 1000, problems) == tuple(sorted(rows))

@@ -1,4 +1,4 @@
-"""The page Training in every state."""
+"""The Training page in every state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.study.rankings import read_top_of_training, read_totals
 from tests.builders.page_contents import cards, words
 
 
-def test_training_shows_whom_it_helps_and_hurts(visit: Any, complete_study: Study) -> None:
+def test_training_shows_predictions_it_helps_and_hurts(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "training", train="train-3")
     top = read_top_of_training(complete_study, 3)
     for side, sign in enumerate(("support", "oppose")):
@@ -32,7 +32,7 @@ def test_training_shows_whom_it_helps_and_hurts(visit: Any, complete_study: Stud
     assert "quality not measured" in app.get("popover")[0].proto.popover.label
 
 
-def test_training_says_how_unusual_its_influence_is(visit: Any, complete_study: Study) -> None:
+def test_training_shows_the_rank_of_its_influence(visit: Any, complete_study: Study) -> None:
     totals, labels = read_totals(complete_study), complete_study.table("train")["label"].to_numpy()
     weight = totals["train_support"] - totals["train_oppose"]
     members = weight[labels == labels[3]]
@@ -41,9 +41,7 @@ def test_training_says_how_unusual_its_influence_is(visit: Any, complete_study: 
     assert "data-here" in shown
 
 
-def test_training_leads_back_to_the_explanation_it_came_from(
-    visit: Any, complete_study: Study
-) -> None:
+def test_training_links_back_to_the_explanation(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "training", train="train-3", test="test-5", result="wrong")
     assert app.button(key="back").label == "Back to test-5"
     app.button(key="back").click().run()
@@ -54,18 +52,22 @@ def test_training_leads_back_to_the_explanation_it_came_from(
     assert alone.button(key="back").label == "Explore"
 
 
-def test_training_keeps_k_and_its_link_is_complete(visit: Any, complete_study: Study) -> None:
+def test_training_keeps_k_and_its_url_is_complete(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "training", train="train-3", test="test-5", k="5")
     assert [len(cards(app, side)) for side in (0, 1)] == [5, 5]
     app.number_input(key="k").set_value(7).run()
     assert len(cards(app, 1)) == 7
     assert app.query_params["k"] == "7"
     assert (app.query_params["train"], app.query_params["test"]) == ("train-3", "test-5")
-    more = visit(complete_study, "training", train="train-3", k="60")  # No more than are stored.
+    more = visit(
+        complete_study, "training", train="train-3", k="60"
+    )  # At most as many as are stored.
     assert len(cards(more, 0)) == 20
 
 
-def test_without_an_example_training_offers_the_heaviest(visit: Any, complete_study: Study) -> None:
+def test_without_an_example_training_offers_the_most_influential(
+    visit: Any, complete_study: Study
+) -> None:
     app = visit(complete_study, "training")
     assert "Which training picture?" in words(app)
     totals = read_totals(complete_study)
@@ -81,12 +83,12 @@ def test_without_an_example_training_offers_the_heaviest(visit: Any, complete_st
 
 
 @pytest.mark.parametrize(
-    ("weight", "members", "told"),
+    ("weight", "members", "text"),
     [
         (1.0, [1.0], "only training picture labelled “a”"),
         (1.0, [1.0, 1.0], "0 of the 1</b>"),
         (3.0, [1.0, 2.0, 3.0, 4.0], "2 of the 3</b>"),
     ],
 )
-def test_standing_in_a_class(weight: float, members: list[float], told: str) -> None:
-    assert told in rank_words(weight, np.array(members), "a", "picture")
+def test_influence_rank_in_a_class(weight: float, members: list[float], text: str) -> None:
+    assert text in rank_words(weight, np.array(members), "a", "picture")

@@ -1,4 +1,4 @@
-"""The page Unlearn in every state."""
+"""The Unlearn page in every state."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def kept(measured: Study) -> str:
     return keep_set(measured, FORGET, "some of them").key
 
 
-# --- what is to be forgotten ----------------------------------------------------------------------
+# --- choosing the forget set ----------------------------------------------------------------------
 
 
 def test_nothing_chosen_yet(visit: Any, raw: Study) -> None:
     app = visit(raw, "unlearn")
-    assert "What shall be forgotten?" in words(app)
+    assert "What should be forgotten?" in words(app)
     assert "All audits" not in words(app)
     app.segmented_control(key="by").select("random").run()
     app.text_input(key="set_name").input("My set").run()
@@ -64,7 +64,9 @@ def test_nothing_chosen_yet(visit: Any, raw: Study) -> None:
 
 def test_a_principal_direction(visit: Any, raw: Study) -> None:
     app = visit(raw, "unlearn")
-    assert "direction" not in app.segmented_control(key="by").options  # it stores no space
+    assert (
+        "direction" not in app.segmented_control(key="by").options
+    )  # no principal directions are stored
     along = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
     write_vectors(raw, along)
     app = visit(raw, "unlearn")
@@ -82,21 +84,21 @@ def write_vectors(study: Study, along: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says", "number"),
+    ("text", "message", "number"),
     [
         ("train-3, 7 nobody <b>", "No training picture is called nobody, &lt;b&gt;; left out.", 2),
         ("3 train-3 3", "2 of the names repeat others; each picture counts once.", 1),
         (" ,, ; ", "This names no training picture.", 0),
     ],
 )
-def test_ids_that_are_unknown_or_twice(
-    visit: Any, raw: Study, text: str, says: str, number: int
+def test_unknown_and_duplicate_ids_are_reported(
+    visit: Any, raw: Study, text: str, message: str, number: int
 ) -> None:
     app = visit(raw, "unlearn")
     app.segmented_control(key="by").select("ids").run()
     assert app.button(key="ask").disabled
     app.text_area(key="pasted_ids").input(text).run()
-    assert says in words(app)
+    assert message in words(app)
     assert app.button(key="ask").disabled == (number == 0)
     if number:
         assert app.button(key="ask").label == f"Forget these {number}"
@@ -112,7 +114,7 @@ def test_ids_from_a_file(visit: Any, raw: Study) -> None:
     assert "cannot be read as UTF-8 text" in words(app)
 
 
-def test_a_whole_class_and_everything(visit: Any, raw: Study) -> None:
+def test_forgetting_a_full_class_or_everything_is_refused(visit: Any, raw: Study) -> None:
     labels = raw.table("train")["label"].to_numpy()
     whole = keep_set(raw, np.flatnonzero(labels == labels[0]).tolist(), "a class").key
     shown = words(visit(raw, "unlearn", set=whole))
@@ -125,18 +127,18 @@ def test_a_whole_class_and_everything(visit: Any, raw: Study) -> None:
     assert "all 60 training examples, which leaves nothing" in words(app)
 
 
-def test_links_that_cannot_be(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
+def test_invalid_links_are_reported(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
     assert "has no removal set" in words(visit(measured, "unlearn", set="../../x"))
     wrong = {"pane": "<b>", "on": "moon", "audit": "none", "unlearned_by": "magic"}
     shown = words(visit(measured, "unlearn", set=kept, **wrong))
-    for says in ("not “&lt;b&gt;”", "“moon”", "no audit “none”", "method “magic”"):
-        assert says in shown
+    for message in ("not “&lt;b&gt;”", "“moon”", "no audit “none”", "method “magic”"):
+        assert message in shown
 
 
-# --- what is predicted ----------------------------------------------------------------------------
+# --- predicted effect -----------------------------------------------------------------------------
 
 
-def test_the_effect_stands_before_anything_runs(visit: Any, measured: Study) -> None:
+def test_the_effect_is_predicted_before_anything_runs(visit: Any, measured: Study) -> None:
     rows = [1, 5, 9]
     app = visit(measured, "unlearn", set=keep_set(measured, rows, "three").key)
     found = measured.counterfactual(rows)
@@ -155,12 +157,12 @@ def test_predicted_margins_of_the_forgotten(visit: Any, small_study: Study, tmp_
 
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "s"))
     key = keep_set(study, FORGET, "some").key
-    asked = kind("predict").checked(study, {"forget": FORGET})
-    kind("predict").work(study, asked, lambda done, total, what: None)
+    request = kind("predict").checked(study, {"forget": FORGET})
+    kind("predict").work(study, request, lambda done, total, what: None)
     app = visit(study, "unlearn", set=key)
     (first, *_) = cards(app, 0, gallery=1)
     assert "→" in first["note"]
-    assert first["score"].startswith("−")  # the surest fall first
+    assert first["score"].startswith("−")  # the largest predicted drop comes first
 
 
 # --- the audit ------------------------------------------------------------------------------------
@@ -168,22 +170,22 @@ def test_predicted_margins_of_the_forgotten(visit: Any, small_study: Study, tmp_
 
 @pytest.fixture
 def idle(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Jobs are put into the queue, and nobody runs them."""
+    """Jobs are queued, but no runner starts them."""
     started: list[Any] = []
     monkeypatch.setattr("engine.running.jobs.queue.start_runner", started.append)
     return started
 
 
-def test_the_form_says_what_it_costs_and_starts(visit: Any, raw: Study, idle: list[Any]) -> None:
+def test_the_form_shows_the_cost_and_submits_a_job(visit: Any, raw: Study, idle: list[Any]) -> None:
     key = keep_set(raw, FORGET, "some").key
     app = visit(raw, "unlearn", set=key, pane="audit")
     app.multiselect(key="unlearn_methods").set_value(["finetune"]).run()
     app.number_input(key="unlearn_models").set_value(20).run()
     shown = words(app)
-    assert "Trains 52 models" in shown  # 20 originals, 20 oracles, 12 that choose
+    assert "Trains 52 models" in shown  # 20 originals, 20 oracles, 12 for selection
     assert "4.6 more" in shown  # 5 % of (20 + 12 · 6) models
     assert "No optimiser state is needed" in shown
-    app.number_input(key="unlearn_models").set_value(24)  # and clicks before that is painted
+    app.number_input(key="unlearn_models").set_value(24)  # clicked before the page is redrawn
     app.button(key="unlearn").click().run()
     (job,) = jobs(raw.root)
     assert job.parameters["forget"] == FORGET
@@ -194,7 +196,7 @@ def test_the_form_says_what_it_costs_and_starts(visit: Any, raw: Study, idle: li
     assert f"cancel-{job.id}" in [button.key for button in app.button]
 
 
-def test_no_method_is_no_audit(visit: Any, raw: Study) -> None:
+def test_an_audit_needs_a_method(visit: Any, raw: Study) -> None:
     key = keep_set(raw, FORGET, "some").key
     app = visit(raw, "unlearn", set=key, pane="audit")
     app.multiselect(key="unlearn_methods").set_value([]).run()
@@ -202,7 +204,7 @@ def test_no_method_is_no_audit(visit: Any, raw: Study) -> None:
     assert "Choose a method or more" in words(app)
 
 
-def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -> None:
+def test_an_interrupted_audit_resumes(visit: Any, raw: Study, idle: list[Any]) -> None:
     from engine.applications.unlearning.oracles import oracle_file
     from engine.applications.unlearning.rows import rows_of
     from engine.running.jobs.queue import cancel, submit
@@ -222,10 +224,10 @@ def test_an_interrupted_audit_goes_on(visit: Any, raw: Study, idle: list[Any]) -
     assert [one.status for one in jobs(raw.root)] == ["waiting", "cancelled"]
 
 
-def test_an_audit_is_read(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
+def test_an_audit_is_shown(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
     app = visit(measured, "unlearn", set=kept)
     shown = words(app)
-    assert "SCRUB: on the forget set, models are" in shown  # the best of them, by the figures
+    assert "SCRUB: on the forget set, models are" in shown  # the best method
     assert "Forgotten examples: how far from retrained models" in shown
     scrub, floor = audited.of("scrub").forget.at_half.mean, audited.floor["forget"].mean
     assert f"{scrub.mean:.2f} [{scrub.low:.2f}, {scrub.high:.2f}]" in shown
@@ -253,12 +255,14 @@ def test_before_and_after(visit: Any, measured: Study, audited: Audit, kept: str
     assert app.get("plotly_chart")
 
 
-def test_without_an_audit_the_other_parts_say_where_to_begin(visit: Any, raw: Study) -> None:
+def test_without_an_audit_the_other_panes_say_where_to_start(visit: Any, raw: Study) -> None:
     key = keep_set(raw, [1, 2], "two").key
-    assert "Nothing is audited yet" in words(visit(raw, "unlearn", set=key, pane="before"))
+    assert "No audit yet" in words(visit(raw, "unlearn", set=key, pane="before"))
 
 
-def test_all_audits_are_listed_and_open(visit: Any, measured: Study, audited: Audit) -> None:
+def test_all_audits_are_listed_and_can_be_opened(
+    visit: Any, measured: Study, audited: Audit
+) -> None:
     app = visit(measured, "unlearn")
     app.button(key=f"open_{audited.id}").click().run()
     assert "SCRUB: on the forget set, models are" in words(app)
@@ -268,7 +272,7 @@ def test_all_audits_are_listed_and_open(visit: Any, measured: Study, audited: Au
 # --- the model ------------------------------------------------------------------------------------
 
 
-def test_a_model_is_metadata_a_job_and_then_downloaded(
+def test_a_model_is_unlearned_by_a_job_and_downloaded(
     visit: Any, small_study: Study, tmp_path: Path, idle: list[Any]
 ) -> None:
     import shutil
@@ -291,9 +295,7 @@ def test_a_model_is_metadata_a_job_and_then_downloaded(
     assert "download_model" in str(app.get("download_button"))
 
 
-def test_without_a_recipe_effects_are_predicted_and_models_made_but_not_audited(
-    visit: Any, tmp_path: Path
-) -> None:
+def test_without_a_recipe_effects_are_predicted_but_not_audited(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", n_train=60)
     spec = layout.spec_file(study.root).read_text()
     layout.spec_file(study.root).write_text(
@@ -310,11 +312,11 @@ def test_without_a_recipe_effects_are_predicted_and_models_made_but_not_audited(
     assert "no checkpoint 0 to unlearn from" in words(app)
 
 
-# --- the ways here --------------------------------------------------------------------------------
+# --- links to this page ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("view", "parameters"), [("explain", {"test": "test-4"})])
-def test_other_pages_lead_here(visit: Any, raw: Study, view: str, parameters: Any) -> None:
+def test_other_pages_link_to_unlearn(visit: Any, raw: Study, view: str, parameters: Any) -> None:
     app = visit(raw, view, **parameters)
     app.button(key="forget").click().run()
     assert not app.exception
@@ -336,6 +338,6 @@ def test_hostile_names(visit: Any, tmp_path: Path) -> None:
         assert "<img src=x" not in words(visit(study, "unlearn", set=kept.key, pane=pane))
 
 
-def test_kinds_of_jobs_are_there() -> None:
+def test_the_kinds_of_jobs_are_registered() -> None:
     assert isinstance(KINDS["predict"], Kind)
     assert isinstance(KINDS["certify"], Kind)

@@ -32,7 +32,7 @@ def test_hostile_names_are_shown_as_text(visit: Any, tmp_path: Path) -> None:
         assert {card["name"] for side in (0, 1) for card in cards(app, side)} <= set(HOSTILE)
 
 
-def test_hostile_file_names_are_shown_as_text_and_found_again(visit: Any, tmp_path: Path) -> None:
+def test_hostile_file_names_are_shown_as_text_and_can_be_opened(visit: Any, tmp_path: Path) -> None:
     files = tuple(f"/{name}" for name in HOSTILE)
     study = write_study(tmp_path / "s", n_test=12, files=files, wrong=0.5)
     ids = study.table("test")["id"]
@@ -44,15 +44,15 @@ def test_hostile_file_names_are_shown_as_text_and_found_again(visit: Any, tmp_pa
             assert "<img" not in words(app)
             assert cards(app)
         assert f"<b>{row + 1}</b> of 12" in words(explain)
-        asked = parse_qs(urlparse(cards(training)[0]["href"]).query)
-        assert asked["test"][0] in set(ids)
+        query = parse_qs(urlparse(cards(training)[0]["href"]).query)
+        assert query["test"][0] in set(ids)
         if "bold" in HOSTILE[row]:
             assert r"\*\*bold\*\*" in training.button(key="back").label
         training.button(key="back").click().run()
         assert training.query_params["test"] == ids[row]
 
 
-def test_texts_are_shown_in_place_of_pictures(visit: Any, tmp_path: Path) -> None:
+def test_texts_are_shown_instead_of_pictures(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", display="text", classes=("good", "bad"))
     shown = cards(visit(study))
     assert shown[0]["text"] == study.table("test")["text"][0]
@@ -62,7 +62,7 @@ def test_texts_are_shown_in_place_of_pictures(visit: Any, tmp_path: Path) -> Non
     assert first["text"] == study.table("train")["text"][first["row"]]
 
 
-def test_two_algorithms_can_be_switched(visit: Any, tmp_path: Path) -> None:
+def test_the_algorithm_can_be_switched(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", algorithms=("cnn", "mlp"))
     app = visit(study, "explain", test="test-0")
     app.selectbox(key="algorithm").select("mlp").run()
@@ -74,7 +74,7 @@ def test_two_algorithms_can_be_switched(visit: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("n_test", "classes"), [(1, ("a", "b")), (30, [f"class {n}" for n in range(1000)])]
 )
-def test_small_and_wide_studies(
+def test_tiny_studies_and_many_classes(
     visit: Any, tmp_path: Path, n_test: int, classes: list[str], wrong: float
 ) -> None:
     study = write_study(tmp_path / "s", n_test=n_test, classes=classes, wrong=wrong)

@@ -1,4 +1,4 @@
-"""The page What if in every state."""
+"""The What-if page in every state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def raw(tmp_path: Path) -> Study:
     return write_study(tmp_path / "raw", n_train=60, n_test=24)
 
 
-def test_a_class_is_chosen_and_answered(visit: Any, measured: Study) -> None:
+def test_the_effect_of_removing_a_class_is_predicted(visit: Any, measured: Study) -> None:
     app = visit(measured, "what_if")
     assert "Which training data?" in words(app)
     labels = measured.table("train")["label"].to_numpy()
@@ -47,7 +47,7 @@ def test_a_class_is_chosen_and_answered(visit: Any, measured: Study) -> None:
     assert "Predicted effect by class" in words(again)
 
 
-def test_uncalibrated_scores_order_and_no_more(visit: Any, raw: Study) -> None:
+def test_uncalibrated_scores_only_rank(visit: Any, raw: Study) -> None:
     kept = keep_set(raw, [1, 2, 3], "three")
     shown = words(visit(raw, "what_if", set=kept.key))
     assert "Uncalibrated" in shown
@@ -78,20 +78,20 @@ def test_by_filter_at_random_and_by_supporters(visit: Any, raw: Study) -> None:
     assert len(cards(app)) == 12
 
 
-def test_explain_leads_here(visit: Any, raw: Study) -> None:
+def test_explain_links_to_what_if(visit: Any, raw: Study) -> None:
     app = visit(raw, "explain", test="test-4")
     app.button(key="what_if").click().run()
     assert not app.exception
     assert "strongest supporters of test picture test-4" in words(app)
 
 
-def test_sets_that_cannot_be(visit: Any, raw: Study) -> None:
+def test_invalid_sets_are_reported(visit: Any, raw: Study) -> None:
     shown = words(visit(raw, "what_if", set="../../x"))
     assert "has no removal set" in shown
     assert "Which training data?" in shown
 
 
-def test_without_a_recipe_it_says_what_to_add(visit: Any, tmp_path: Path) -> None:
+def test_without_a_recipe_the_page_explains_what_to_add(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     spec = layout.spec_file(study.root).read_text()
     layout.spec_file(study.root).write_text(
@@ -104,7 +104,7 @@ def test_without_a_recipe_it_says_what_to_add(visit: Any, tmp_path: Path) -> Non
     assert not [button for button in app.button if button.key == "verify"]
 
 
-def test_who_types_a_number_and_clicks_at_once_gets_that_many(
+def test_a_typed_number_counts_even_if_clicked_at_once(
     visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.running.jobs.queue.start_runner", lambda study: None)
