@@ -33,7 +33,7 @@ RECENT_JOBS = 200
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """What the address says, checked.
 
     Attributes:
@@ -51,7 +51,7 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(audits: list[Audit]) -> Asked:
+def read_query(audits: list[Audit]) -> Query:
     """Read and check the address.
 
     Args:
@@ -80,7 +80,7 @@ def read_asked(audits: list[Audit]) -> Asked:
             method = by
         else:
             problems.append(f"This audit is not of a method “{by[:40]}”.")
-    return Asked(pane, part, audit, method, tuple(problems))
+    return Query(pane, part, audit, method, tuple(problems))
 
 
 def title_of(method: str) -> str:

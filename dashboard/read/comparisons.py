@@ -33,7 +33,7 @@ PANES = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """What the address says, checked.
 
     Attributes:
@@ -55,7 +55,7 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(study: StudyReader) -> Asked:
+def read_query(study: StudyReader) -> Query:
     """Read and check the address."""
     problems: list[str] = []
     names = list(study.algorithms)
@@ -88,7 +88,7 @@ def read_asked(study: StudyReader) -> Asked:
 
     pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")
     number = st.query_params.get("direction", "1")
-    return Asked(
+    return Query(
         a=a,
         b=b,
         method_a=method("a", a),
@@ -111,7 +111,7 @@ def methods_of(study: StudyReader, algorithm: str) -> list[str]:
     return scored_methods(study, algorithm) or [TRAK]  # what an upload gets when it is compared
 
 
-def comparison_of(study: StudyReader, asked: Asked) -> dict[str, Any] | None:
+def comparison_of(study: StudyReader, asked: Query) -> dict[str, Any] | None:
     """What was found between the scores of two algorithms as they are now; None if nothing yet."""
     if asked.b is None:
         return None

@@ -92,7 +92,7 @@ def _kept(root: str, stamps: tuple[Stamp, ...], _study: StudyReader) -> StudyRea
     return _study
 
 
-def asked_row(study: StudyReader, split: Split, asked: str | None) -> tuple[int | None, str]:
+def requested_row(study: StudyReader, split: Split, asked: str | None) -> tuple[int | None, str]:
     """The row of an example that a person names, None where there is none such; and the ids most
     like what was written, as a question to follow a sentence."""
     if asked is None:

@@ -26,7 +26,7 @@ Stamps = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """What the address asks of the page, beside what every page has.
 
     Attributes:
@@ -45,7 +45,7 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(study: StudyReader) -> Asked:
+def read_query(study: StudyReader) -> Query:
     """Check the address; nothing in it is trusted or dropped silently."""
     asked, problems = st.query_params.to_dict(), []
 
@@ -65,7 +65,7 @@ def read_asked(study: StudyReader) -> Asked:
 
     at_most = number("at_most", AT_MOST, MOST_SHOWN) or AT_MOST
     flag = next((name for name in RULES if name == one_of("flag", RULES)), None)
-    return Asked(
+    return Query(
         at_most=at_most,
         status=one_of("status", STATUSES),
         flag=flag,
@@ -160,7 +160,7 @@ def _brittle(
     return table, table.to_pandas()
 
 
-def matching(table: pd.DataFrame, asked: Asked) -> np.ndarray:
+def matching(table: pd.DataFrame, asked: Query) -> np.ndarray:
     """Places in the table that pass all filters, ascending."""
     keep = np.ones(len(table), dtype=bool)
     for name in ("status", "label"):

@@ -20,7 +20,7 @@ from dashboard.parts.compare.upload_list import checkpoints_words, upload_list
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.jobs.job_panel import job_panel
-from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice, warning
@@ -32,11 +32,11 @@ from dashboard.read.comparisons import (
     HYPOTHESIS,
     OTHER,
     PANES,
-    Asked,
+    Query,
     comparison_of,
     methods_of,
     name_of,
-    read_asked,
+    read_query,
 )
 from dashboard.read.studies import examples, open_study
 from dashboard.read.upload_trials import report
@@ -62,7 +62,7 @@ if not study.has_data:
     st.stop()
 with contextlib.suppress(OSError):  # a study that cannot be written keeps what it has
     expire(study)
-asked = read_asked(study)
+asked = read_query(study)
 uploads = study.uploads
 
 
@@ -126,7 +126,7 @@ def chosen_scores(key: str, other: str) -> None:
         go(**{f"by_{OTHER[key]}": method})
 
 
-def latest(wanted: Asked) -> Job | None:
+def latest(wanted: Query) -> Job | None:
     """The newest job that compares these two, by these scores."""
 
     def compared(job: Job) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def not_compared(b: str) -> None:
         type="primary",
         key="compare",
     )
-    if told := refusal(KIND):
+    if told := pop_message(KIND):
         warning([told])
 
 
@@ -195,7 +195,7 @@ def quick(a: str, b: str) -> None:
 
 def panes(study: StudyReader, here: Location) -> None:
     """What was found, in parts."""
-    now: Asked = read_asked(study)
+    now: Query = read_query(study)
     about = comparison_of(study, now)
     if about is None:
         return
@@ -236,7 +236,7 @@ count = f" ({len(uploads):,})" if uploads else ""
 with st.expander(
     f"Upload a model, or look through what was uploaded{count}",
     icon=":material/upload:",
-    expanded=asked.b is None or "upload_told" in st.session_state,
+    expanded=asked.b is None or "upload_message" in st.session_state,
     key="uploads",
 ):
     upload_form(study)

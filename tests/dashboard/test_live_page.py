@@ -161,13 +161,13 @@ def test_a_picture_outlives_a_look_at_a_training_example(visit: Any, small_study
 
 
 def test_the_answer_can_be_taken_away(visit: Any, small_study: Study) -> None:
-    from dashboard.parts.controls.live_answer_download import answer_as_json
+    from dashboard.parts.controls.live_result_download import result_as_json
 
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
     assert [button.proto.label for button in app.get("download_button")] == ["JSON"]
     answer = ask(Question(small_study.root, "mlp", content))
-    taken = json.loads(answer_as_json(small_study, "mlp", answer, 4))
+    taken = json.loads(result_as_json(small_study, "mlp", answer, 4))
     assert [one["row"] for one in taken["supporting"]] == list(answer.support[:4])
     assert [one["row"] for one in taken["similar"]] == list(answer.similar[:4])
     assert taken["given"].startswith("data:image/png;base64,")

@@ -85,7 +85,7 @@ def write_vectors(study: Study, along: np.ndarray) -> None:
     ("text", "says", "number"),
     [
         ("train-3, 7 nobody <b>", "No training picture is called nobody, &lt;b&gt;; left out.", 2),
-        ("3 train-3 3", "2 of the names repeat others; each picture counts once.", 1),
+        ("3 train-3 3", "2 repeated names; each picture counts once.", 1),
         (" ,, ; ", "This names no training picture.", 0),
     ],
 )
@@ -142,7 +142,7 @@ def test_the_effect_stands_before_anything_runs(visit: Any, measured: Study) -> 
     found = measured.counterfactual(rows)
     shown = words(app)
     assert "Predicted effect by class" in shown
-    assert f"<dd>{len(found.lost)}<small>margins fall below 0" in shown
+    assert f"<dd>{len(found.lost)}<small>margins predicted to fall below 0" in shown
     assert len(cards(app)) == 3
     assert app.button(key="predict")
     assert not jobs(measured.root)

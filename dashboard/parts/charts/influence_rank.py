@@ -14,7 +14,7 @@ from dashboard.read.studies import Examples, Weights
 BINS = 24
 
 
-def standing(row: int, training: Examples, weights: Weights, n_test: int, kind: str) -> None:
+def influence_rank(row: int, training: Examples, weights: Weights, n_test: int, kind: str) -> None:
     """Show the sums of one training example's influence and where they stand in its class.
 
     Args:

@@ -103,7 +103,7 @@ def influence_groups(
     ]
 
 
-def answer_gallery(
+def influence_gallery(
     study: StudyReader,
     training: Examples,
     groups: list[Group],

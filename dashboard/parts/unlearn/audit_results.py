@@ -10,7 +10,7 @@ from dashboard.location import keep
 from dashboard.parts.charts.quality_cost_chart import STYLES, Level, Point, frontier
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.layout.blocks import aside, table
-from dashboard.read.audits import ON, Asked, title_of
+from dashboard.read.audits import ON, Query, title_of
 from engine.applications.unlearning.audit_record import PARTS, Audit, Judged, MethodAudit
 from engine.applications.unlearning.method_verdict import GRADES, harms, method_verdict
 from engine.applications.unlearning.settings import TITLES, UNCHANGED
@@ -21,7 +21,7 @@ GOOD = ("good", "idle")
 LOOKS = {method: place % STYLES for place, method in enumerate(["matching", *TITLES])}
 
 
-def audit_view(audits: list[Audit], asked: Asked) -> None:
+def audit_view(audits: list[Audit], asked: Query) -> None:
     """Show the audit that the address names.
 
     Args:

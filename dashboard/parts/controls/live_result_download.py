@@ -13,12 +13,12 @@ from engine.applications.live import Answer
 from engine.study.reader import StudyReader
 
 
-def answer_export(study: StudyReader, algorithm: str, answer: Answer, k: int) -> None:
+def result_export(study: StudyReader, algorithm: str, answer: Answer, k: int) -> None:
     """A button that opens the way out of a live query: the only trace that it leaves."""
     with st.popover("Export", icon=":material/download:", width="content"):
         st.download_button(
             "JSON",
-            lambda: answer_as_json(study, algorithm, answer, k),
+            lambda: result_as_json(study, algorithm, answer, k),
             file_name="live-query.json",
             mime="application/json",
             on_click="ignore",
@@ -27,7 +27,7 @@ def answer_export(study: StudyReader, algorithm: str, answer: Answer, k: int) ->
         st.caption("The answer with what was given, re-encoded. Nothing is kept here.")
 
 
-def answer_as_json(study: StudyReader, algorithm: str, answer: Answer, k: int) -> str:
+def result_as_json(study: StudyReader, algorithm: str, answer: Answer, k: int) -> str:
     """What the page shows of a live query, its first `k` of each order, and what it is about."""
     classes, train = study.dataset.classes, study.table("train")
 
