@@ -188,7 +188,7 @@ def _weighted(
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
         ],
         title=f"{sign.capitalize()} weights",
-        words=f"Training {kind}s at this end, largest weight first; classes of the top {len(rows)}.",
+        words=f"Training {kind}s at this end, largest weights first; classes of all {len(rows)}.",
         sign=colour,
         makeup=makeup(training, rows),
         empty="None at this end.",
