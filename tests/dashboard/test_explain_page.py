@@ -53,7 +53,7 @@ def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bo
     assert f"Why “{predicted}”?" in words(app)
     if correct:
         assert "Predicted correctly" in words(app)
-        assert "away from that" in away
+        assert "away from it" in away
     else:
         assert "Predicted wrongly" in words(app)
         assert f"to the wrong “{predicted}”" in away

@@ -79,8 +79,8 @@ def test_a_picture_is_answered(visit: Any, small_study: Study) -> None:
         assert cards(app, side)[0]["href"].startswith("training?")
         assert "test=" not in cards(app, side)[0]["href"]
     predicted = small_study.dataset.classes[answer.predicted]
-    assert f"Trained the model towards “{predicted}”" in group_words(app)[0]
-    assert "Pulled it away from that" in group_words(app)[1]
+    assert f"Pulled the model toward “{predicted}”" in group_words(app)[0]
+    assert "Pulled the model away from it" in group_words(app)[1]
     shown = words(app)
     assert f"{answer.probabilities.max():.1%}" in shown
     assert "data:image/png;base64," in shown
@@ -100,7 +100,7 @@ def test_another_class_can_be_explained(visit: Any, small_study: Study) -> None:
     answer = ask(Question(small_study.root, "mlp", content, other))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
     assert f"towards “{classes[other]}”" in group_words(app)[0]
-    assert f"Pulled it to the predicted “{classes[predicted]}”" in group_words(app)[1]
+    assert f"Pulled the model toward the predicted “{classes[predicted]}”" in group_words(app)[1]
 
 
 @pytest.mark.parametrize("show", ["similar", "both"])

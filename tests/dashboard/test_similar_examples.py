@@ -26,7 +26,7 @@ def test_similar_training_pictures_in_their_order(visit: Any, complete_study: St
     labels = complete_study.table("train")["label"].iloc[rows]
     label = complete_study.table("test")["label"][1]
     (about,) = group_words(app)
-    assert f"{(labels == label).sum()} of 6 are labelled “{label}”" in about
+    assert f"{(labels == label).sum()} of 6 are labeled “{label}”" in about
     assert "mean cosine of its embeddings over 5 checkpoints" in about
     assert not app.get("popover")[0].proto.popover.label.startswith("TRAK")
 
@@ -116,13 +116,13 @@ def test_training_shows_what_is_similar_and_what_is_labelled_otherwise(
     assert [card["row"] for card in shown] == list(rows)
     for card in shown:
         other = labels[card["row"]] != labels[3]
-        assert (card.get("tag") == "other label") is other
+        assert (card.get("tag") == "different label") is other
         assert ("possible label conflict" in card["hint"]) is other
     others = int((labels.iloc[rows] != labels[3]).sum())
     assert 0 < others < 15
     galleries = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
     about = [gallery for gallery in galleries if "groups" in gallery][1]["groups"][0]["words"]
-    assert f"{others} of 15 have another label" in about
+    assert f"{others} of 15 have a different label" in about
 
 
 @pytest.mark.parametrize(

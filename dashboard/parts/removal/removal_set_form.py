@@ -142,7 +142,7 @@ def _by_class(study: StudyReader, location: Location, training: Examples) -> tup
     with st.container(horizontal=True, vertical_alignment="bottom"):
         label = st.selectbox("Class", training.classes, key="removed_class", width=230)
         members = matching(training, {"label": label})
-        return _some(study, location, members, f"labelled {label}")
+        return _some(study, location, members, f"labeled {label}")
 
 
 def _by_filter(
