@@ -56,7 +56,7 @@ def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bo
         assert "away from it" in away
     else:
         assert "Predicted wrongly" in words(app)
-        assert f"to the wrong “{predicted}”" in away
+        assert f"toward the wrong “{predicted}”" in away
 
 
 def test_the_badge_stands_beside_the_scores(visit: Any, complete_study: Study) -> None:

@@ -63,7 +63,7 @@ def test_a_whole_slice_can_be_selected_if_it_is_not_too_large(visit: Any, tmp_pa
     assert component(app, "groups")["selected"] == list(wrong)
     app = visit(study, selected="0-699")
     assert "At most 500" in words(app)
-    assert "the most there can be" in words(app)
+    assert "the maximum" in words(app)
 
 
 @pytest.mark.parametrize(

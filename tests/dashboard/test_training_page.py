@@ -83,7 +83,7 @@ def test_without_an_example_training_offers_the_heaviest(visit: Any, complete_st
 @pytest.mark.parametrize(
     ("weight", "members", "told"),
     [
-        (1.0, [1.0], "only training picture labelled “a”"),
+        (1.0, [1.0], "only training picture labeled “a”"),
         (1.0, [1.0, 1.0], "0 of the 1</b>"),
         (3.0, [1.0, 2.0, 3.0, 4.0], "2 of the 3</b>"),
     ],

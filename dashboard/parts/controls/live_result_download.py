@@ -1,4 +1,4 @@
-"""The answer to a live query, to take away; nothing of it is kept here."""
+"""Download the result of a live query; nothing is stored on the server."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from engine.applications.live import Answer
 from engine.study.reader import StudyReader
 
 
-def result_export(study: StudyReader, algorithm: str, answer: Answer, k: int) -> None:
-    """A button that opens the way out of a live query: the only trace that it leaves."""
+def result_export(study: StudyReader, algorithm: str, result: Answer, k: int) -> None:
+    """Show a button that opens the download of a live query's result, its only record."""
     with st.popover("Export", icon=":material/download:", width="content"):
         st.download_button(
             "JSON",
-            lambda: result_as_json(study, algorithm, answer, k),
+            lambda: result_as_json(study, algorithm, result, k),
             file_name="live-query.json",
             mime="application/json",
             on_click="ignore",
             key="json",
         )
-        st.caption("The answer with what was given, re-encoded. Nothing is kept here.")
+        st.caption("The result and the re-encoded input. Nothing is stored on the server.")
 
 
-def result_as_json(study: StudyReader, algorithm: str, answer: Answer, k: int) -> str:
-    """What the page shows of a live query, its first `k` of each order, and what it is about."""
+def result_as_json(study: StudyReader, algorithm: str, result: Answer, k: int) -> str:
+    """JSON of a live query: its input, its outputs, and the first `k` of each ranking."""
     classes, train = study.dataset.classes, study.table("train")
 
     def listed(rows: np.ndarray, values: np.ndarray, value: str) -> list[dict[str, Any]]:
@@ -41,22 +41,22 @@ def result_as_json(study: StudyReader, algorithm: str, answer: Answer, k: int) -
         ]
 
     picture = None
-    if answer.thumbnail is not None:
-        picture = "data:image/png;base64," + base64.b64encode(answer.thumbnail).decode()
+    if result.thumbnail is not None:
+        picture = "data:image/png;base64," + base64.b64encode(result.thumbnail).decode()
     content = {
         "data_fingerprint": study.dataset.fingerprint,
         "study": study.spec.name,
         "algorithm": algorithm,
-        "given": answer.text if picture is None else picture,
-        "notes": answer.notes,
-        "probabilities": dict(zip(classes, answer.probabilities.tolist(), strict=True)),
-        "predicted": classes[answer.predicted],
-        "explained": classes[answer.label],
-        "margin": answer.margin,
-        "predicting_checkpoints": answer.predicting,
-        "scoring_checkpoints": answer.scoring,
-        "supporting": listed(answer.support, answer.support_scores, "score"),
-        "opposing": listed(answer.oppose, answer.oppose_scores, "score"),
-        "similar": listed(answer.similar, answer.similarities, "similarity"),
+        "given": result.text if picture is None else picture,
+        "notes": result.notes,
+        "probabilities": dict(zip(classes, result.probabilities.tolist(), strict=True)),
+        "predicted": classes[result.predicted],
+        "explained": classes[result.label],
+        "margin": result.margin,
+        "predicting_checkpoints": result.predicting,
+        "scoring_checkpoints": result.scoring,
+        "supporting": listed(result.support, result.support_scores, "score"),
+        "opposing": listed(result.oppose, result.oppose_scores, "score"),
+        "similar": listed(result.similar, result.similarities, "similarity"),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

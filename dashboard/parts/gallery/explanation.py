@@ -33,7 +33,8 @@ class Influences:
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of the scores of each sign over all training examples.
         slope: Change of the margin per unit of score; None while scores are uncalibrated.
-        without_support, without_oppose: Predicted change of the margin if all of these are removed.
+        without_support, without_oppose: Predicted change of the margin when all of these are
+            removed.
     """
 
     support: np.ndarray
@@ -92,8 +93,9 @@ def influence_groups(
             "Opposing training examples",
             cards(found.oppose, found.oppose_scores),
             title="Opposing",
-            words=f"Pulled the model {away}. {share(training, found.oppose, predicted)} are labeled "
-            f"“{short(predicted)}”." + without_words(len(found.oppose), found.without_oppose),
+            words=f"Pulled the model {away}. "
+            f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”."
+            + without_words(len(found.oppose), found.without_oppose),
             sign="oppose",
             makeup=makeup(training, found.oppose),
             shares=_shares(found.oppose_scores, found.oppose_total),
