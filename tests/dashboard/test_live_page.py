@@ -99,7 +99,7 @@ def test_another_class_can_be_explained(visit: Any, small_study: Study) -> None:
     app.selectbox(key="explained").select(classes[other]).run()
     answer = ask(Question(small_study.root, "mlp", content, other))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
-    assert f"towards “{classes[other]}”" in group_words(app)[0]
+    assert f"toward “{classes[other]}”" in group_words(app)[0]
     assert f"Pulled the model toward the predicted “{classes[predicted]}”" in group_words(app)[1]
 
 
@@ -226,7 +226,7 @@ def test_a_model_without_embeddings_is_answered_without_likeness(
     content = png(pixels_of(study, 5))
     assert len(cards(give(visit(study), content))) == 12
     shown = words(give(visit(study, show="both"), content))
-    assert "does not say which pictures are similar" in shown
+    assert "No similar pictures without embeddings" in shown
 
 
 def test_the_server_takes_as_much_as_the_page_and_no_more() -> None:

@@ -27,7 +27,7 @@ def test_similar_training_pictures_in_their_order(visit: Any, complete_study: St
     label = complete_study.table("test")["label"][1]
     (about,) = group_words(app)
     assert f"{(labels == label).sum()} of 6 are labeled “{label}”" in about
-    assert "mean cosine of its embeddings over 5 checkpoints" in about
+    assert "mean cosine of the model's embeddings over 5 checkpoints" in about
     assert not app.get("popover")[0].proto.popover.label.startswith("TRAK")
 
 
@@ -100,7 +100,7 @@ def test_a_model_without_embeddings_says_why(visit: Any, tmp_path: Path) -> None
     reason = "the architecture 'python:mine:net' has no method `embed`"
     store.write_json(path, {"checkpoints": 0, "reason": reason}, "synthetic")
     app = visit(study, "explain", test="test-1", show="similar")
-    assert "does not say which pictures are similar" in words(app)
+    assert "No similar pictures without embeddings" in words(app)
     assert "python:mine:net" in words(app)
     assert len(group_words(visit(study, "explain", test="test-1"))) == 2
     assert "is not known: the architecture" in words(visit(study, "training", train="3"))

@@ -35,7 +35,7 @@ def wait_for_similarity(study: StudyReader, algorithm: str, kind: str) -> None:
     similarity = read_similarity(study, algorithm)
     if not similarity.checkpoints:
         notice(
-            f"This model has no embeddings to find similar {kind}s with",
+            f"No similar {kind}s without embeddings",
             f"Similarity is the cosine of a model's embeddings, and {similarity.reason}. Give the "
             "model an embedding that maps a batch of inputs to features `[batch, d]`, and build "
             "the checkpoints again. Influence is available without it.",

@@ -31,6 +31,6 @@ def part(location: Location, draw: Callable[[StudyReader, Location], None]) -> N
                 st.rerun()
             draw(study, here)
         except DataloupeError as error:
-            notice("This study cannot be shown", str(error), kind="error")
+            notice("This study cannot be shown as it is", str(error), kind="error")
 
     paint()

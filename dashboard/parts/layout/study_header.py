@@ -57,11 +57,11 @@ def context(study: StudyReader, location: Location) -> None:
             )
         working(study)
     if location.problems:
-        warning(["Some parameters of this link are invalid.", *location.problems])
+        warning(["This link has invalid parameters.", *location.problems])
     if location.foreign is not None:
         warning(
             [
-                "This link was made for different data, so it may show something else here. Its "
+                "This link was made for other data, so it may show something else here. Its "
                 f"fingerprint is {location.foreign[:16]}; this study's is {location.study}."
             ]
         )
