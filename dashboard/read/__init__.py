@@ -1,1 +1,1 @@
-"""What pages ask of a study, kept in memory while its files last."""
+"""Cached reads of a study for the pages."""

@@ -1,4 +1,4 @@
-"""What the address of Unlearn says, and what its parts read of audits, jobs and models."""
+"""The URL parameters of Unlearn, and the audits, jobs and models that its parts read."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ PANES = {
     MODEL: "The model",
 }
 ON = {"forget": "Forgotten", "retain": "Kept", "test": "Test"}
-"""Parts that an audit judges on."""
+"""The parts that an audit evaluates on."""
 RECENT_JOBS = 200
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the address says, checked.
+class Query:
+    """The checked URL parameters.
 
     Attributes:
         pane: One of PANES.
         part: One of ON.
-        audit: The audit that is read; None where there is none of this set.
-        method: Of the audit, that is read closely.
-        problems: What in the address could not be, for the reader.
+        audit: The audit shown; None if this set has none.
+        method: The method of the audit shown in detail.
+        problems: Messages about invalid parameters.
     """
 
     pane: str
@@ -51,40 +51,40 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(audits: list[Audit]) -> Asked:
-    """Read and check the address.
+def read_query(audits: list[Audit]) -> Query:
+    """Read and check the URL parameters.
 
     Args:
-        audits: Of the set that is asked about, oldest first.
+        audits: All audits of the forget set, oldest first.
     """
     problems: list[str] = []
-    asked = st.query_params
-    pane = asked.get("pane", AUDIT if audits else EFFECT)
+    query = st.query_params
+    pane = query.get("pane", AUDIT if audits else EFFECT)
     if pane not in PANES:
         problems.append(f"This page shows {', '.join(PANES)}, not “{pane[:40]}”.")
         pane = EFFECT
-    part = asked.get("on", "forget")
+    part = query.get("on", "forget")
     if part not in ON:
-        problems.append(f"An audit judges on {', '.join(ON)}, not on “{part[:40]}”.")
+        problems.append(f"An audit evaluates on {', '.join(ON)}, not on “{part[:40]}”.")
         part = "forget"
-    audit, wanted = (audits[-1] if audits else None), asked.get("audit")
+    audit, wanted = (audits[-1] if audits else None), query.get("audit")
     if wanted is not None:
         found = next((one for one in audits if one.id == wanted), None)
         if found is None:
             problems.append(f"There is no audit “{wanted[:40]}” of these examples.")
         audit = found or audit
     method = None if audit is None else best(audit)
-    by = asked.get("unlearned_by")
+    by = query.get("unlearned_by")
     if audit is not None and by is not None:
         if by in [one.method for one in audit.methods]:
             method = by
         else:
-            problems.append(f"This audit is not of a method “{by[:40]}”.")
-    return Asked(pane, part, audit, method, tuple(problems))
+            problems.append(f"This audit has no method “{by[:40]}”.")
+    return Query(pane, part, audit, method, tuple(problems))
 
 
 def title_of(method: str) -> str:
-    """What people call a method."""
+    """Display name of a method."""
     return TITLES[method][0] if method in TITLES else method
 
 
@@ -103,7 +103,7 @@ def _audits(
 
 
 def audits_of(study: StudyReader, algorithm: str, removed: Removal) -> list[Audit]:
-    """Those of one forget set, by the recipe as it is now."""
+    """The audits of one forget set with the current recipe, oldest first."""
     found = [one for one in audits(study, algorithm) if one.forget == list(removed)]
     if not found:
         return []
@@ -112,16 +112,16 @@ def audits_of(study: StudyReader, algorithm: str, removed: Removal) -> list[Audi
 
 
 def read_predicted(study: StudyReader, algorithm: str, removed: Removal) -> PredictedMargins | None:
-    """What is predicted for the examples to forget; None until a job has done it."""
+    """Predicted margins of the examples to forget; None until a job has computed them."""
     return read_predicted_margins(study, algorithm, removed)
 
 
 def before_and_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
-    """Outputs of the models of an audit on the examples to forget."""
+    """Outputs of an audit's models on the examples to forget."""
     return _before_and_after(str(study.root), audit.id, method, study, audit)
 
 
-@st.cache_resource(max_entries=16, show_spinner="Reading what the models said…")
+@st.cache_resource(max_entries=16, show_spinner="Reading model outputs…")
 def _before_and_after(
     root: str, audit: str, method: str, _study: StudyReader, _audit: Audit
 ) -> BeforeAfter:
@@ -129,7 +129,7 @@ def _before_and_after(
 
 
 def sources(study: StudyReader, algorithm: str) -> list[Source]:
-    """What this study can predict class logits with."""
+    """The sources that can predict class logits in this study."""
     found = []
     for source in SOURCES:
         try:
@@ -154,5 +154,5 @@ def latest_job(study: StudyReader, kind: str, algorithm: str, removed: Removal) 
 
 
 def content_of(path: Path) -> bytes:
-    """Of a file that is downloaded, read when it is asked for."""
+    """Content of a file, read only when it is downloaded."""
     return path.read_bytes()

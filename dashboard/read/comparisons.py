@@ -1,4 +1,4 @@
-"""What the address of Compare says, and what its parts read of comparisons."""
+"""The URL parameters of Compare, and the comparisons that its parts read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.study.nearest import did_you_mean
 from engine.study.reader import StudyReader
 
 Key = Literal["a", "b"]
-"""`a`: what A does and B does not; `b`: the reverse."""
+"""`a`: directions in A and not in B; `b`: the reverse."""
 OTHER: dict[str, Key] = {"a": "b", "b": "a"}
 DIRECTIONS = 5
 FOUND, HYPOTHESIS, EXAMPLE = "directions", "hypothesis", "example"
@@ -33,16 +33,16 @@ PANES = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the address says, checked.
+class Query:
+    """The checked URL parameters.
 
     Attributes:
-        a, b: The algorithms; b is None where the study has no second.
-        method_a, method_b: By which scores either is compared.
+        a, b: The algorithms; b is None if the study has only one.
+        method_a, method_b: The methods whose scores are compared.
         pane: One of PANES.
-        key: Which side's directions.
+        key: The side whose directions are shown.
         number: Of the direction, from 0.
-        problems: What in the address could not be, for the reader.
+        problems: Messages about invalid parameters.
     """
 
     a: str
@@ -55,22 +55,22 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(study: StudyReader) -> Asked:
-    """Read and check the address."""
+def read_query(study: StudyReader) -> Query:
+    """Read and check the URL parameters."""
     problems: list[str] = []
     names = list(study.algorithms)
 
     def algorithm(key: str, default: str | None) -> str | None:
-        asked = st.query_params.get(key)
+        name = st.query_params.get(key)
         try:
-            return default if asked is None else resolve_algorithm(study, asked)
+            return default if name is None else resolve_algorithm(study, name)
         except UnknownName as error:
-            named = str(asked)[:60]
+            named = str(name)[:60]
             problems.append(f"This study has no learning algorithm “{named}”.{error.hint}")
             return default
 
     a = algorithm("a", names[0]) or names[0]
-    # What is newest of the others is what somebody has come to compare.
+    # The newest of the others is the one a person most likely wants to compare.
     others = [*study.uploads, *(name for name in study.spec.algorithms if name != a)]
     b = algorithm("b", next((name for name in others if name != a), None))
     if a == b:
@@ -78,17 +78,17 @@ def read_asked(study: StudyReader) -> Asked:
         b = next((name for name in others if name != a), None)
 
     def method(key: str, algorithm: str) -> str:
-        there, asked = methods_of(study, algorithm), st.query_params.get(f"by_{key}")
-        if asked is None or asked in there:
-            return asked or there[0]
+        known, chosen = methods_of(study, algorithm), st.query_params.get(f"by_{key}")
+        if chosen is None or chosen in known:
+            return chosen or known[0]
         name = name_of(study, algorithm)
-        hint = did_you_mean(asked, there)
-        problems.append(f"{short(name)} has no scores by the method “{str(asked)[:60]}”.{hint}")
-        return there[0]
+        hint = did_you_mean(chosen, known)
+        problems.append(f"{short(name)} has no scores by the method “{str(chosen)[:60]}”.{hint}")
+        return known[0]
 
     pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")
     number = st.query_params.get("direction", "1")
-    return Asked(
+    return Query(
         a=a,
         b=b,
         method_a=method("a", a),
@@ -101,24 +101,24 @@ def read_asked(study: StudyReader) -> Asked:
 
 
 def name_of(study: StudyReader, algorithm: str) -> str:
-    """What to call an algorithm."""
+    """Display name of an algorithm."""
     upload = study.uploads.get(algorithm)
     return algorithm if upload is None else upload.name
 
 
 def methods_of(study: StudyReader, algorithm: str) -> list[str]:
-    """By which scores an algorithm can be compared, the default first."""
-    return scored_methods(study, algorithm) or [TRAK]  # what an upload gets when it is compared
+    """Methods whose scores an algorithm can be compared by, the default first."""
+    return scored_methods(study, algorithm) or [TRAK]  # An upload gets TRAK when it is compared.
 
 
-def comparison_of(study: StudyReader, asked: Asked) -> dict[str, Any] | None:
-    """What was found between the scores of two algorithms as they are now; None if nothing yet."""
-    if asked.b is None:
+def comparison_of(study: StudyReader, query: Query) -> dict[str, Any] | None:
+    """The comparison of two algorithms by their current scores; None if there is none yet."""
+    if query.b is None:
         return None
     try:
-        a, b = side(study, asked.a, asked.method_a), side(study, asked.b, asked.method_b)
+        a, b = side(study, query.a, query.method_a), side(study, query.b, query.method_b)
         found = comparison_id(study, a, b, DIRECTIONS)
-    except DataloupeError:  # one has no scores yet
+    except DataloupeError:  # One has no scores yet.
         return None
     stamp = stamp_of(layout.comparison_file(study.root, found))
     return None if stamp is None else _comparison(str(study.root), found, stamp, study)
@@ -130,7 +130,7 @@ def _comparison(root: str, comparison: str, stamp: object, _study: StudyReader) 
 
 
 def hypotheses(study: StudyReader, comparison: str) -> list[dict[str, Any]]:
-    """The tests of hypotheses about a comparison, newest first; broken ones are left out."""
+    """The hypothesis tests of a comparison, newest first; unreadable ones are left out."""
     found = []
     for path in layout.hypothesis_files(study.root, comparison):
         try:
@@ -141,10 +141,10 @@ def hypotheses(study: StudyReader, comparison: str) -> list[dict[str, Any]]:
 
 
 def judged(direction: dict[str, Any]) -> tuple[str, str]:
-    """(kind for the style, words): whether a direction is more than chance in training."""
+    """(style, text): whether a direction is more than training randomness."""
     p = direction["p"]
     if p is None:
         return "unknown", "not judged"
     if p < LEVEL:
-        return "told", f"more than chance (p = {p:.2g})"
+        return "significant", f"more than chance (p = {p:.2g})"
     return "chance", "no more than chance"

@@ -1,6 +1,6 @@
-"""The worker that answers live queries: one for the whole server, shared by all sessions.
+"""The worker that runs live queries: one for the whole server, shared by all sessions.
 
-Models and whatever strangers upload stay in that process; the pages' own never imports torch and
+Models and uploaded inputs stay in that process. The pages' own process never imports torch and
 never decodes a picture.
 """
 
@@ -19,11 +19,11 @@ from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 
 MEGABYTES = 20
-"""The largest file that is taken. The server itself may take more: models are larger."""
+"""The largest accepted input. The server's own limit may be higher, as models are larger."""
 MEMORY_BYTES = 3 * 2**30
-"""Mapped files do not count. A picture of the most pixels that are taken needs 1 GiB."""
+"""Memory limit; mapped files do not count. A picture with the most pixels allowed needs 1 GiB."""
 THREADS = 1
-"""Two small passes do not gain by more, and lose much where other processes compute."""
+"""Two small passes gain nothing from more threads, and lose much if other processes compute."""
 IDLE_SECONDS = 900.0
 LOADING_SECONDS = 180.0
 ANSWER_SECONDS = 20.0
@@ -31,13 +31,13 @@ WAITING_SECONDS = 60.0
 
 
 def warm_up(study: StudyReader, algorithm: str) -> None:
-    """Begin to load what answers need, without waiting for it."""
+    """Start loading what queries need, without waiting for it."""
     worker = _worker()
     if worker.pid is None:
         query = Query(study.root, algorithm, b"")
 
         def begin() -> None:
-            # Whatever goes wrong is said when somebody asks.
+            # Errors are reported on the first query.
             with contextlib.suppress(DataloupeError, RuntimeError):
                 worker.call(load, query, LOADING_SECONDS)
 
@@ -45,10 +45,11 @@ def warm_up(study: StudyReader, algorithm: str) -> None:
 
 
 def ask(study: StudyReader, algorithm: str, content: bytes | str, label: int | None) -> QueryResult:
-    """What the models say of an example, and which training data say so.
+    """Run a live query: the prediction for an example and the training data that explain it.
 
     Raises:
-        DataloupeError: It cannot be used, or takes too long or too much, or others are asking.
+        DataloupeError: The input cannot be used, a time or memory limit is exceeded, or the
+            worker is busy.
     """
     query = Query(study.root, algorithm, content, label)
     worker = _worker()
@@ -59,7 +60,7 @@ def ask(study: StudyReader, algorithm: str, content: bytes | str, label: int | N
     except RuntimeError as error:
         traceback.print_exception(error)
         raise DataloupeError(
-            "Something unexpected happened; the terminal that runs Dataloupe says what."
+            "An unexpected error occurred; see the terminal that runs Dataloupe."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Sheets of any rows, begun as soon as a page is about to show them.
+"""Sprite sheets of arbitrary rows, started as soon as a page is about to show them.
 
-The browser asks for a sheet only once it has built the page around it. By then it is there.
+The browser requests a sheet only after it has built the page, and by then the sheet is ready.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _pool = ThreadPoolExecutor(2, thread_name_prefix="sheets")
 def gathered(
     root: Path, fingerprint: str, split: Split, rows: tuple[int, ...], cell: int
 ) -> Future[bytes]:
-    """The sheet of these rows, being made or made; kept while it is among the last ones.
+    """The sheet of these rows, made in the background; the most recent ones are cached.
 
     Args:
-        fingerprint: Of the study's data: other data, another sheet.
-        cell: Side of a thumbnail, pixels.
+        fingerprint: Of the study's data, so that changed data make a new sheet.
+        cell: Side of a thumbnail in pixels.
     """
     return _pool.submit(gathered_sheet, partial(layout.sprite_file, root, split), rows, cell)

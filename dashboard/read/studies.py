@@ -1,7 +1,7 @@
-"""What the pages read: the open study and its tables, kept in memory while their files last.
+"""Cached reads of the open study and its tables.
 
-Caches are keyed by the time and size of the files they come from, so a study that is built,
-rebuilt or removed while a page is open is seen as it is. Nothing here imports torch.
+Caches are keyed by the time and size of the files they come from, so a page sees every change of
+a study that is built, rebuilt or removed while it is open. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -42,19 +42,18 @@ STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
 
 DIRECTIONS = 10
-"""Principal directions of the attributions that can be chosen by."""
+"""Number of principal directions of the attributions to choose from."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One split's examples and, for test examples, what the model says of them.
+    """The examples of one split, with predictions if they are built.
 
     Attributes:
         table: `id`, `label`, the task's columns and, once they are built, `predicted`, `correct`,
-            `confidence`, `margin`. Shared between sessions: never change it.
+            `confidence`, `margin`. Shared between sessions: do not modify.
         ids: Index of the ids, to find a row.
-        codes: The columns that hold class names, `label` and `predicted`, as places in the
-            study's classes: int64 `[n]`.
+        codes: The class columns, `label` and `predicted`, as indices into `classes`: int64 `[n]`.
     """
 
     table: pd.DataFrame
@@ -71,11 +70,11 @@ def open_study() -> StudyReader:
     """The study that this server shows.
 
     Raises:
-        SpecError, StoreError: It is gone, or no study.
+        SpecError, StoreError: The folder is missing or is not a study.
     """
     root = os.environ.get(STUDY_VARIABLE)
     if not root:
-        raise SpecError("No study was named. Start the dashboard with `dataloupe serve STUDY`.")
+        raise SpecError("No study is set. Start the dashboard with `dataloupe serve STUDY`.")
     study = StudyReader.open(root)
     stamps = [stamp_of(layout.spec_file(study.root)), stamp_of(layout.dataset_file(study.root))]
     for algorithm in study.algorithms:
@@ -88,29 +87,33 @@ def open_study() -> StudyReader:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _kept(root: str, stamps: tuple[Stamp, ...], _study: StudyReader) -> StudyReader:
-    """The study opened first for these files, with the search indexes it has read since."""
+    """The first reader opened for these files, which keeps the search indexes it has read."""
     return _study
 
 
-def asked_row(study: StudyReader, split: Split, asked: str | None) -> tuple[int | None, str]:
-    """The row of an example that a person names, None where there is none such; and the ids most
-    like what was written, as a question to follow a sentence."""
-    if asked is None:
+def requested_row(study: StudyReader, split: Split, text: str | None) -> tuple[int | None, str]:
+    """(row, hint) for an example's id or row number as text.
+
+    The row is None if there is no such example; the hint then suggests the most similar ids.
+    """
+    if text is None:
         return None, ""
-    row = find_row(study, split, asked)
-    return row, "" if row is not None else near_examples(study, split, asked)
+    row = find_row(study, split, text)
+    return row, "" if row is not None else near_examples(study, split, text)
 
 
-def typed_id(study: StudyReader, split: Split, asked: str) -> str | None:
-    """The id of the example that a person names in a text field, so that the address outlives the
-    order of the rows; the text itself where there is none such, and None where it is empty."""
-    row = find_row(study, split, asked)
+def typed_id(study: StudyReader, split: Split, text: str) -> str | None:
+    """The id of the example named in a text field, for a URL that does not depend on row order.
+
+    The text itself if there is no such example; None if it is empty.
+    """
+    row = find_row(study, split, text)
     ids = read_names(study, split)["id"]
-    return asked.strip() or None if row is None else str(ids[row].as_py())
+    return text.strip() or None if row is None else str(ids[row].as_py())
 
 
 def examples(study: StudyReader, split: Split, algorithm: str | None = None) -> Examples:
-    """A split's table, with the predictions of `algorithm` where they are built."""
+    """The examples of a split, with the predictions of `algorithm` if they are built."""
     predicted = None
     if algorithm is not None and has_predictions(study, algorithm):
         predicted = stamp_of(layout.predictions_file(study.root, algorithm, split))
@@ -135,7 +138,7 @@ def _examples(
 
 
 def kept_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
-    """The saved slices, and what is wrong with broken ones."""
+    """(the saved slices, error messages for unreadable ones)."""
     stamps = tuple((path.name, stamp_of(path)) for path in layout.slice_files(study.root))
     return _kept_slices(str(study.root), stamps, study)
 
@@ -148,7 +151,7 @@ def _kept_slices(
 
 
 def badge(study: StudyReader, algorithm: str, method: str) -> Badge:
-    """The badge of a method's scores."""
+    """The quality badge of a method's scores."""
     files = [
         layout.search_file(study.root, algorithm, method),
         layout.solver_file(study.root, algorithm),
@@ -170,7 +173,7 @@ def _badge(
 def counterfactual(
     study: StudyReader, algorithm: str, method: str, removed: RemovalSet
 ) -> Counterfactual:
-    """What removing a kept set would do."""
+    """The predicted effect of removing a saved set."""
     files = [
         layout.search_file(study.root, algorithm, method),
         layout.quality_file(study.root, algorithm),
@@ -211,7 +214,7 @@ def _kept_verifications(
 
 
 def lds_of_each(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
-    """LDS of every test example `[n_test]`; None where predicted outputs are not stored."""
+    """LDS of every test example `[n_test]`; None if predicted outputs are not stored."""
     stamp = stamp_of(layout.predicted_file(study.root, algorithm, method))
     if stamp is None:
         return None
@@ -226,8 +229,11 @@ def _lds_of_each(
 
 
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
-    """Rows (ascending) that pass all filters: a column's value, or its least and largest; `id`
-    is a part of the id, `only` the rows themselves."""
+    """Rows that pass all filters, ascending.
+
+    A filter is a column's value, or its (smallest, largest) value; `id` is a substring of the id,
+    and `only` is the rows themselves.
+    """
     keep = np.ones(len(examples.table), dtype=bool)
     for name, value in filters.items():
         keep &= _passes(examples, name, value)
@@ -250,7 +256,7 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
 
 
 def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np.ndarray:
-    """Rows of the slice in its order; equals stay in the order of the data."""
+    """Rows of the slice in its order; ties keep the order of the data."""
     rows = matching(examples, location.slice.filters())
     sort = location.slice.sort
     if sort is None:
@@ -266,8 +272,10 @@ def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np
 
 
 def counts(examples: Examples, column: str, filters: dict[str, Any]) -> np.ndarray:
-    """How many rows each value of `column` would leave under the other filters: int64, for every
-    class, or for (wrong, correct)."""
+    """Number of rows for each value of `column` under the other filters, int64.
+
+    The values are the classes, or (wrong, correct).
+    """
     others = {name: value for name, value in filters.items() if name != column}
     rows = matching(examples, others)
     if column in examples.codes:
@@ -276,8 +284,10 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> np.ndarr
 
 
 def mix_ups(examples: Examples, filters: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """(true class, class predicted in its place, how often) under all filters but those of the
-    two classes, most frequent first."""
+    """(true class, predicted class, count) of wrong predictions, most frequent first.
+
+    The class filters are ignored; all others apply.
+    """
     others = {name: value for name, value in filters.items() if name not in examples.codes}
     rows = matching(examples, others)
     label, predicted = (examples.codes[name][rows] for name in ("label", "predicted"))
@@ -290,12 +300,12 @@ def mix_ups(examples: Examples, filters: dict[str, Any]) -> list[tuple[int, int,
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each training example matters to all test predictions together.
+    """Total influence of each training example on all test predictions.
 
     Attributes:
         support, oppose: Sums of its scores of each sign `[n_train]`.
-        total: Sum of their sizes.
-        order: Training rows, heaviest first.
+        total: Sum of absolute scores `[n_train]`.
+        order: Training rows, largest total first.
     """
 
     support: np.ndarray
@@ -304,13 +314,13 @@ class Weights:
     order: np.ndarray
 
     def scaled(self, slope: float) -> Weights:
-        """The same in other units."""
+        """The weights times `slope`."""
         sums = slope * self.support, slope * self.oppose, slope * self.total
         return Weights(*sums, self.order)
 
 
 def weights(study: StudyReader, algorithm: str, method: str) -> Weights:
-    """The weights of the training examples."""
+    """The total influence of the training examples."""
     stamp = stamp_of(layout.totals_file(study.root, algorithm, method))
     return _weights(str(study.root), algorithm, method, stamp, study)
 
@@ -324,8 +334,10 @@ def _weights(root: str, algorithm: str, method: str, stamp: Stamp, _study: Study
 
 
 def directions(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
-    """Training examples along the first principal directions of a method's attributions,
-    `[n_train, DIRECTIONS]` or fewer; None where they are not stored."""
+    """Projections of training examples on the first principal directions of the attributions.
+
+    `[n_train, DIRECTIONS]`, or fewer columns; None if they are not stored.
+    """
     stamp = stamp_of(layout.train_vectors_file(study.root, algorithm, method, 0))
     if stamp is None:
         return None
@@ -340,7 +352,7 @@ def _directions(
 
 
 def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:
-    """(label, how many of these rows have it), most frequent first; beyond `most` they are one."""
+    """(label, count) in these rows, most frequent first; those after `most` are summed."""
     found = examples.table["label"].iloc[rows].value_counts()
     named = [(str(label), int(number)) for label, number in found.iloc[:most].items()]
     others = int(found.iloc[most:].sum())
@@ -348,13 +360,13 @@ def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[st
 
 
 def share(examples: Examples, rows: np.ndarray, label: str) -> str:
-    """How many of these rows have the label, in words: `7 of 10`."""
+    """Number of these rows with the label as text: `7 of 10`."""
     return f"{(examples.table['label'].iloc[rows] == label).sum()} of {len(rows)}"
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of a study: its size in bytes, and when it changed, in seconds since 1970."""
+    """One file of a study: size in bytes, modification time in seconds since 1970."""
 
     path: Path
     size: int
@@ -362,7 +374,7 @@ class StoredFile:
 
 
 def stage_files(study: StudyReader, stage: str, algorithm: str) -> list[StoredFile]:
-    """What a stage has made so far."""
+    """The files a stage has written so far."""
     found = []
     for folder in layout.stage_folders(study.root, stage, algorithm):
         for path in sorted(folder.rglob("*")):
@@ -373,7 +385,7 @@ def stage_files(study: StudyReader, stage: str, algorithm: str) -> list[StoredFi
 
 
 def files_stamp(study: StudyReader) -> str:
-    """Stands for names, sizes and times of all files of the study except those of its jobs."""
+    """Fingerprint of names, sizes and times of all files of the study except its jobs' files."""
     paths = sorted(
         path
         for path in study.root.rglob("*")
@@ -385,25 +397,25 @@ def files_stamp(study: StudyReader) -> str:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def examined(_study: StudyReader, stamp: str) -> Report:
-    """What reading every file of the study found, as long as no file changes."""
+    """The report of reading every file of the study, cached until a file changes."""
     return examine(_study)
 
 
 def what_it_shows(study: StudyReader) -> str:
-    """What to call an example of the study: picture or text."""
+    """What an example of the study is: `picture` or `text`."""
     return "picture" if study.spec.task.name.startswith("image") else "text"
 
 
 def sprite_url(study: StudyReader, split: Split, sheet: int | None = None) -> str:
-    """Where the browser finds a sprite sheet; the address changes whenever the pictures do.
+    """URL of a sprite sheet, which changes whenever the pictures do.
 
-    Without a number, `{}` stands in its place.
+    Without a sheet number, the URL contains `{}` instead.
     """
     return f"{_sprites(study, split)}/{'{}' if sheet is None else sheet}.webp"
 
 
 def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str:
-    """Where the browser finds one sheet of these rows, in their order. Making it begins now."""
+    """URL of one sheet of these rows, in order. Starts making the sheet."""
     gathered(study.root, study.dataset.fingerprint, split, rows, study.dataset.cell)
     return f"{_sprites(study, split)}/of/{'-'.join(map(str, rows))}.webp"
 

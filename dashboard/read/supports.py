@@ -1,4 +1,4 @@
-"""What the page Brittle reads, kept in memory while its files last, and what its address says."""
+"""The URL parameters of Brittle, and cached reads of data support for it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from engine.study.reader import StudyReader
 from engine.study.tags import TagsAndNotes, read_tags
 
 MOST_SHOWN = 100
-"""The most that a removal set may have on the page."""
+"""The largest removal set that the page shows."""
 
 Stamps = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the address asks of the page, beside what every page has.
+class Query:
+    """The checked URL parameters specific to this page.
 
     Attributes:
         at_most: K.
         status, flag, tag, label: Filters; None for any.
-        k: How many are removed in the view of one prediction; None: its support estimate.
-        problems: What cannot be, in words.
+        k: Number of examples removed in the view of one prediction; None for its support estimate.
+        problems: Messages about invalid parameters.
     """
 
     at_most: int
@@ -45,19 +45,19 @@ class Asked:
     problems: tuple[str, ...]
 
 
-def read_asked(study: StudyReader) -> Asked:
-    """Check the address; nothing in it is trusted or dropped silently."""
-    asked, problems = st.query_params.to_dict(), []
+def read_query(study: StudyReader) -> Query:
+    """Read and check the URL parameters; none is trusted, and invalid ones are reported."""
+    query, problems = st.query_params.to_dict(), []
 
     def number(name: str, default: int | None, most: int) -> int | None:
-        text = asked.get(name)
+        text = query.get(name)
         if text is None or (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
             return default if text is None else int(text)
         problems.append(f"{name} must be 1 to {most:,}, not “{text[:60]}”.")
         return default
 
     def one_of(name: str, known: Iterable[str]) -> str | None:
-        value = asked.get(name)
+        value = query.get(name)
         if value is None or value in known:
             return value
         problems.append(f"There is no {name} “{value[:60]}” here.")
@@ -65,11 +65,11 @@ def read_asked(study: StudyReader) -> Asked:
 
     at_most = number("at_most", AT_MOST, MOST_SHOWN) or AT_MOST
     flag = next((name for name in RULES if name == one_of("flag", RULES)), None)
-    return Asked(
+    return Query(
         at_most=at_most,
         status=one_of("status", STATUSES),
         flag=flag,
-        tag=asked.get("tag"),
+        tag=query.get("tag"),
         label=one_of("label", study.dataset.classes),
         k=number("removed", None, MOST_SHOWN),
         problems=tuple(problems),
@@ -86,29 +86,29 @@ def supports(study: StudyReader, algorithm: str, method: str, at_most: int) -> S
     return _supports(str(study.root), algorithm, method, at_most, stamps(files), study)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Estimating supports …")
+@st.cache_resource(max_entries=8, show_spinner="Estimating data support…")
 def _supports(
     root: str, algorithm: str, method: str, at_most: int, stamps: Stamps, _study: StudyReader
 ) -> Supports:
     return find(_study, algorithm, method, at_most)
 
 
-def flagged(study: StudyReader, algorithm: str, method: str) -> dict[DataIssue, np.ndarray]:
-    """Which test examples each rule holds for."""
+def data_issues(study: StudyReader, algorithm: str, method: str) -> dict[DataIssue, np.ndarray]:
+    """For each rule, which test examples have that data issue."""
     files = [layout.dataset_file(study.root), layout.search_file(study.root, algorithm, method)]
     files.append(layout.similarity_file(study.root, algorithm))
-    return _flagged(str(study.root), algorithm, method, stamps(files), study)
+    return _data_issues(str(study.root), algorithm, method, stamps(files), study)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Looking for leaks and wrong labels …")
-def _flagged(
+@st.cache_resource(max_entries=8, show_spinner="Looking for leaks and wrong labels…")
+def _data_issues(
     root: str, algorithm: str, method: str, stamps: Stamps, _study: StudyReader
 ) -> dict[DataIssue, np.ndarray]:
     return find_data_issues(_study, algorithm, method)
 
 
 def verifications(study: StudyReader, algorithm: str) -> list[Verification]:
-    """All that are kept."""
+    """All verifications of an algorithm."""
     found = stamps(layout.verification_files(study.root, algorithm))
     return _verifications(str(study.root), algorithm, found, study)
 
@@ -121,7 +121,7 @@ def _verifications(
 
 
 def read_tagged(study: StudyReader, algorithm: str) -> dict[int, TagsAndNotes]:
-    """Tags and notes. Shared between sessions: never change them."""
+    """Tags and notes by test row. Shared between sessions: do not modify."""
     return _tagged(str(study.root), algorithm, stamps(layout.triage_files(study.root)), study)
 
 
@@ -133,7 +133,7 @@ def _tagged(
 
 
 def brittle(study: StudyReader, found: Supports) -> tuple[pa.Table, pd.DataFrame]:
-    """The table of all predictions said to flip, ranked, as files and as pages have it."""
+    """Table of all test examples predicted to flip, ranked, as Arrow (files) and pandas (pages)."""
     files = stamps(
         [*layout.verification_files(study.root, found.algorithm), *layout.triage_files(study.root)]
     )
@@ -154,27 +154,27 @@ def _brittle(
         _study,
         _found,
         verifications(_study, _found.algorithm),
-        flagged(_study, _found.algorithm, _found.method) if len(_found.ranked) else {},
+        data_issues(_study, _found.algorithm, _found.method) if len(_found.ranked) else {},
         read_tagged(_study, _found.algorithm),
     )
     return table, table.to_pandas()
 
 
-def matching(table: pd.DataFrame, asked: Asked) -> np.ndarray:
-    """Places in the table that pass all filters, ascending."""
+def matching(table: pd.DataFrame, query: Query) -> np.ndarray:
+    """Positions in the table that pass all filters, ascending."""
     keep = np.ones(len(table), dtype=bool)
     for name in ("status", "label"):
-        value = getattr(asked, name)
+        value = getattr(query, name)
         if value is not None:
             keep &= (table[name] == value).to_numpy()
-    for column, value in (("data_issues", asked.flag), ("tags", asked.tag)):
+    for column, value in (("data_issues", query.flag), ("tags", query.tag)):
         if value is not None:
             keep &= np.array([value in values for values in table[column]], dtype=bool)
     return np.flatnonzero(keep)
 
 
 def stamps(files: Iterable[Path]) -> Stamps:
-    """Names, times and sizes of those files that are there."""
+    """Names, times and sizes of the files that exist."""
     found = []
     for path in files:
         try:

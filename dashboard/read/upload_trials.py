@@ -1,5 +1,7 @@
-"""The worker that strangers' models are tried in: one for the whole server, bounded as study.toml
-says. The pages' own process never imports torch and never loads a checkpoint."""
+"""The worker that runs uploaded models: one for the whole server, with the limits of study.toml.
+
+The pages' own process never imports torch and never loads a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,23 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def take(
+def accept_upload(
     study: StudyReader, given: Sequence[Given], name: str, architecture: str | None = None
 ) -> Upload:
-    """Check files and keep them as one upload. Raises UploadError: then nothing is kept."""
+    """Check files and save them as one upload.
+
+    Raises:
+        UploadError: The files are refused; nothing is saved.
+    """
     return accept(study, given, name, who(), architecture, _worker(study))
 
 
 def report(study: StudyReader, upload: Upload, against: str) -> QuickReport:
-    """What an upload says of the test examples, beside an algorithm of the study.
+    """Compare the predictions of an upload with those of an algorithm of the study.
 
     Raises:
-        DataloupeError: It no longer loads, takes too long or too much, or others are asking.
+        DataloupeError: It no longer loads, exceeds the time or memory limit, or the worker is
+            busy.
     """
     stamps = (
         stamp_of(layout.upload_file(study.root, upload.id)),
@@ -55,17 +62,17 @@ def _report(
     root: str, upload: str, against: str, stamps: tuple[object, ...], _study: StudyReader
 ) -> QuickReport:
     request = Request(_study.root, upload, against)
-    return _ask(_study, quick_report, request, _study.spec.uploads.seconds)
+    return _call(_study, quick_report, request, _study.spec.uploads.seconds)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def texture(content: bytes, shape: tuple[int, int, int], _study: StudyReader) -> np.ndarray:
-    """A stranger's picture as a texture of this shape. Raises DataError: it is no picture."""
-    return _ask(_study, partial(texture_of, shape=shape), content, TEXTURE_SECONDS)
+    """An uploaded picture as a texture of this shape. Raises DataError if it is not a picture."""
+    return _call(_study, partial(texture_of, shape=shape), content, TEXTURE_SECONDS)
 
 
-def let_go(files: Sequence[UploadedFile]) -> None:
-    """Free what the browser sent: Streamlit would keep it as long as the session lasts."""
+def free_files(files: Sequence[UploadedFile]) -> None:
+    """Free the files the browser sent, which Streamlit would keep until the session ends."""
     context = get_script_run_ctx()
     remove = getattr(context and context.uploaded_file_mgr, "remove_file", None)
     if context is not None and remove is not None:
@@ -74,18 +81,20 @@ def let_go(files: Sequence[UploadedFile]) -> None:
 
 
 def who() -> str:
-    """Who is signed in; empty where nobody signs in."""
+    """Name of the signed-in user; empty without a login."""
     user = st.user.to_dict()
     return str(user.get("name") or user.get("email") or "") if user.get("is_logged_in") else ""
 
 
-def _ask(study: StudyReader, function: Callable[[Job], Result], job: Job, seconds: float) -> Result:
+def _call(
+    study: StudyReader, function: Callable[[Job], Result], job: Job, seconds: float
+) -> Result:
     try:
         return _worker(study).call(function, job, seconds)
     except RuntimeError as error:
         traceback.print_exception(error)
         raise DataloupeError(
-            "Something unexpected happened; the terminal that runs Dataloupe says what."
+            "An unexpected error occurred; see the terminal that runs Dataloupe."
         ) from error
 
 

@@ -25,13 +25,13 @@ from dashboard.parts.layout.messages import notice, warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.parts.removal.removal_buttons import ask_about
-from dashboard.read.studies import asked_row, badge, examples, open_study, what_it_shows
+from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.read.studies import badge, examples, open_study, requested_row, what_it_shows
 from dashboard.read.supports import (
     MOST_SHOWN,
     brittle,
     matching,
-    read_asked,
+    read_query,
     supports,
     verifications,
 )
@@ -71,13 +71,13 @@ if method is None or not has_predictions(study, algorithm):
     )
     st.stop()
 
-query = read_asked(study)
+query = read_query(study)
 if query.problems:
     warning(["This link has invalid parameters.", *query.problems])
 found = supports(study, algorithm, method, query.at_most)
 table = brittle(study, found)[1]
 test_examples = examples(study, "test", algorithm)
-chosen, hint = asked_row(study, "test", location.test)
+chosen, hint = requested_row(study, "test", location.test)
 
 
 # --- filters and export ------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def proof(row: int, one: Verification | None) -> str:
 
 def detail(row: int, study: StudyReader, here: Location) -> None:
     """The curve with its slider, the removal set, the verification, tags and notes."""
-    now = read_asked(study)
+    now = read_query(study)
     size = int(found.size[row])
     ranked = found.removal(row, found.at_most)
     if not len(ranked):
@@ -307,7 +307,7 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
         sign=sign,
     )
     gallery(study, "train", [group], SIDE, "removal")
-    ask_about(
+    removal_buttons(
         study,
         ranked[:k],
         f"{k:,} that the prediction of {test} depends on",

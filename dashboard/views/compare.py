@@ -23,7 +23,7 @@ from dashboard.parts.compare.upload_list import checkpoints_words, upload_list
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.jobs.job_panel import job_panel
-from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice, warning
@@ -35,11 +35,11 @@ from dashboard.read.comparisons import (
     HYPOTHESIS,
     OTHER,
     PANES,
-    Asked,
+    Query,
     comparison_of,
     methods_of,
     name_of,
-    read_asked,
+    read_query,
 )
 from dashboard.read.studies import examples, open_study
 from dashboard.read.upload_trials import report
@@ -65,7 +65,7 @@ if not study.has_data:
     st.stop()
 with contextlib.suppress(OSError):  # a read-only study keeps its uploads
     expire(study)
-query = read_asked(study)
+query = read_query(study)
 uploads = study.uploads
 
 
@@ -131,7 +131,7 @@ def chosen_scores(key: str, other: str) -> None:
         go(**{f"by_{OTHER[key]}": method})
 
 
-def latest(wanted: Asked) -> Job | None:
+def latest(wanted: Query) -> Job | None:
     """The newest job that compares these two algorithms by these methods."""
 
     def compared(job: Job) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def not_compared(b: str) -> None:
         type="primary",
         key="compare",
     )
-    if message := refusal(KIND):
+    if message := pop_message(KIND):
         warning([message])
 
 
@@ -200,7 +200,7 @@ def quick(a: str, b: str) -> None:
 
 def panes(study: StudyReader, here: Location) -> None:
     """The comparison, one pane at a time."""
-    now: Asked = read_asked(study)
+    now: Query = read_query(study)
     about = comparison_of(study, now)
     if about is None:
         return
@@ -241,7 +241,7 @@ count = f" ({len(uploads):,})" if uploads else ""
 with st.expander(
     f"Upload a model, or see the uploads{count}",
     icon=":material/upload:",
-    expanded=query.b is None or "upload_told" in st.session_state,
+    expanded=query.b is None or "upload_message" in st.session_state,
     key="uploads",
 ):
     upload_form(study)

@@ -26,7 +26,7 @@ from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.explanation import (
     Influences,
-    answer_gallery,
+    influence_gallery,
     influence_groups,
     similar_group,
 )
@@ -41,8 +41,15 @@ from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.parts.removal.removal_buttons import ask_about
-from dashboard.read.studies import asked_row, badge, examples, open_study, slice_rows, what_it_shows
+from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.read.studies import (
+    badge,
+    examples,
+    open_study,
+    requested_row,
+    slice_rows,
+    what_it_shows,
+)
 from dashboard.slice_parameters import position_in_slice
 from engine.study.counterfactuals import predict_removal
 from engine.study.methods import has_scores
@@ -63,7 +70,7 @@ if not study.has_data:
     st.stop()
 
 found = examples(study, "test", algorithm)
-row, hint = asked_row(study, "test", location.test)
+row, hint = requested_row(study, "test", location.test)
 
 
 def open_example(row: int) -> None:
@@ -201,9 +208,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             top = read_top(study, algorithm, method)
             strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
             groups = compared(groups, nearest, *strongest)
-    answer_gallery(study, training, groups, kind, here, test)
+    influence_gallery(study, training, groups, kind, here, test)
     if show != SIMILAR and method is not None and len(influences.support):
-        ask_about(
+        removal_buttons(
             study,
             influences.support,
             f"{len(influences.support)} strongest supporters of test {kind} {test}",

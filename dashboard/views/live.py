@@ -12,12 +12,12 @@ import streamlit as st
 from dashboard.location import INFLUENTIAL, SIMILAR, read_location
 from dashboard.names import short
 from dashboard.parts.controls.examples_per_side import sides
-from dashboard.parts.controls.live_answer_download import answer_export
+from dashboard.parts.controls.live_result_download import result_export
 from dashboard.parts.gallery.example_header import SIDE as SUBJECT_SIDE
 from dashboard.parts.gallery.example_header import odds, probabilities
 from dashboard.parts.gallery.explanation import (
     Influences,
-    answer_gallery,
+    influence_gallery,
     influence_groups,
     similar_group,
 )
@@ -207,7 +207,7 @@ with right:
                 )
             )
         st.space("stretch")
-        answer_export(study, algorithm, answer, location.k)
+        result_export(study, algorithm, answer, location.k)
         sides(location.k, min(KEPT, study.dataset.n_train))
 
     training = examples(study, "train")
@@ -232,4 +232,4 @@ with right:
         groups = compared(
             groups, answer.similar[:stored], answer.support[:stored], answer.oppose[:stored]
         )
-    answer_gallery(study, training, groups, kind, location)
+    influence_gallery(study, training, groups, kind, location)

@@ -30,13 +30,13 @@ from dashboard.parts.layout.messages import warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.parts.removal.removal_buttons import ask_about
+from dashboard.parts.removal.removal_buttons import removal_buttons
 from dashboard.read.studies import (
-    asked_row,
     badge,
     examples,
     matching,
     open_study,
+    requested_row,
     weights,
     what_it_shows,
 )
@@ -117,7 +117,7 @@ def looked_at() -> tuple[Split, int] | None:
     """The point that the URL names; the training example if it names two."""
     for split in SPLITS:
         id_ = location.train if split == "train" else location.test
-        row, _ = asked_row(study, split, id_)
+        row, _ = requested_row(study, split, id_)
         if row is not None:
             return split, row
     return None
@@ -237,7 +237,7 @@ def chart(study: StudyReader, here: Location) -> None:
         nothing: Selection = {"train": [], "test": []}
         if any(numbers.values()):
             st.button("Clear", key="map_clear", on_click=select, args=(nothing,))
-        ask_about(
+        removal_buttons(
             study,
             np.array(chosen["train"], np.int64),
             f"{numbers['train']:,} selected on the map",
@@ -278,7 +278,8 @@ if problems:
     warning(["This link has invalid parameters.", *problems])
 if looked_at() is None and (location.train or location.test):
     hint = (
-        asked_row(study, "train", location.train)[1] or asked_row(study, "test", location.test)[1]
+        requested_row(study, "train", location.train)[1]
+        or requested_row(study, "test", location.test)[1]
     )
     warning([f"There is no such {kind} here: “{short(location.train or location.test)}”.{hint}"])
 controls()

@@ -20,12 +20,12 @@ from dashboard.parts.quality.how_to_measure import unmeasured
 from dashboard.parts.quality.verdict_list import verdict_list
 from dashboard.parts.removal.verify_by_retraining import verified
 from dashboard.read.studies import (
-    asked_row,
     badge,
     examples,
     kept_verifications,
     lds_of_each,
     open_study,
+    requested_row,
     typed_id,
 )
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
@@ -73,7 +73,7 @@ if quality is None:
     st.stop()
 
 tests = examples(study, "test", algorithm)
-row, hint = asked_row(study, "test", location.test)
+row, hint = requested_row(study, "test", location.test)
 
 
 def id_of(row: int) -> str:

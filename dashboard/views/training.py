@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.location import EXPLAIN, EXPLORE, Location, go, read_location
 from dashboard.names import plain, short
-from dashboard.parts.charts.influence_rank import standing
+from dashboard.parts.charts.influence_rank import influence_rank
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.gallery.cards import (
@@ -29,10 +29,10 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.studies import (
-    asked_row,
     badge,
     examples,
     open_study,
+    requested_row,
     typed_id,
     weights,
     what_it_shows,
@@ -56,7 +56,7 @@ if not study.has_data:
     st.stop()
 
 training = examples(study, "train", algorithm)
-row, hint = asked_row(study, "train", location.train)
+row, hint = requested_row(study, "train", location.train)
 
 
 def open_example(row: int) -> None:
@@ -172,7 +172,7 @@ if row is None:
 
 example = training.table.iloc[row].to_dict()
 tests = examples(study, "test", algorithm)
-test_row, _ = asked_row(study, "test", location.test)
+test_row, _ = requested_row(study, "test", location.test)
 came_from = None if test_row is None else str(tests.table["id"].iloc[test_row])
 
 with st.container(horizontal=True, vertical_alignment="center"):
@@ -267,7 +267,7 @@ with side:
     if method is not None:
         slope = badge(study, algorithm, method).slope or 1.0
         weight = weights(study, algorithm, method).scaled(slope)
-        standing(row, training, weight, study.dataset.n_test, kind)
+        influence_rank(row, training, weight, study.dataset.n_test, kind)
 
 with main:
     part(location, partial(influenced, row))

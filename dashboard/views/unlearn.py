@@ -15,14 +15,14 @@ from dashboard.parts.layout.messages import notice, warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.parts.removal.earlier_requests import AskedBefore, asked_before
+from dashboard.parts.removal.earlier_requests import EarlierRequest, earlier_requests
 from dashboard.parts.removal.predicted_effect import (
     affected,
     effect_by_class,
     headline,
     removed_gallery,
 )
-from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_choice
+from dashboard.parts.removal.removal_set_form import ButtonText, removal_choice, requested_set
 from dashboard.parts.unlearn.audit_form import audit_form
 from dashboard.parts.unlearn.audit_results import audit_view, which_audit, which_method
 from dashboard.parts.unlearn.forget_set_margins import before_after, predicted_margins
@@ -33,10 +33,10 @@ from dashboard.read.audits import (
     EFFECT,
     MODEL,
     PANES,
-    Asked,
+    Query,
     audits,
     audits_of,
-    read_asked,
+    read_query,
     title_of,
 )
 from dashboard.read.studies import badge, counterfactual, examples, open_study, what_it_shows
@@ -51,7 +51,7 @@ from engine.study.methods import has_scores
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
-ASKING = Asking("Forget these {}", "Forget …", ":material/ink_eraser:")
+ASKING = ButtonText("Forget these {}", "Forget …", ":material/ink_eraser:")
 
 study = open_study()
 location = read_location(study)
@@ -76,10 +76,10 @@ def others(here: RemovalSet | None) -> None:
     if not kept:
         return
     heading("All audits")
-    asked_before(study, kept, as_request, here)
+    earlier_requests(study, kept, as_request, here)
 
 
-def as_request(one: Audit) -> AskedBefore:
+def as_request(one: Audit) -> EarlierRequest:
     """An audit as an earlier request that can be opened again."""
     by = best(one)
     klom = one.of(by).forget.at_half.mean.mean
@@ -89,7 +89,7 @@ def as_request(one: Audit) -> AskedBefore:
         f"{number(klom)}"
     )
     chosen = f"{len(one.forget):,} audited on {one.created[:10]}"
-    return AskedBefore(one.id, one.forget, label, chosen)
+    return EarlierRequest(one.id, one.forget, label, chosen)
 
 
 # --- the panes ---------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def _predictable(algorithm: str) -> bool:
     return True
 
 
-def unlearn_and_audit(removed: Removal, kept: list[Audit], now: Asked, here: Location) -> None:
+def unlearn_and_audit(removed: Removal, kept: list[Audit], now: Query, here: Location) -> None:
     """The selected audit, and the form for a new one."""
     try:
         check_recipe(study, here.algorithm)
@@ -147,7 +147,7 @@ def no_audit() -> None:
 def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Location) -> None:
     """The pane that the URL names."""
     kept = audits_of(study, here.algorithm, removed)
-    now = read_asked(kept)
+    now = read_query(kept)
     if now.problems:
         warning(["This link has invalid parameters.", *now.problems])
     default = AUDIT if kept else EFFECT
@@ -168,7 +168,7 @@ def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Locati
         the_model(removed, kept, now, here)
 
 
-def the_model(removed: Removal, kept: list[Audit], now: Asked, here: Location) -> None:
+def the_model(removed: Removal, kept: list[Audit], now: Query, here: Location) -> None:
     """The unlearned model, to download."""
     if here.algorithm in study.uploads:
         notice(
@@ -186,7 +186,7 @@ def the_model(removed: Removal, kept: list[Audit], now: Asked, here: Location) -
 
 # --- the page ----------------------------------------------------------------------------------
 
-chosen = asked_set(study)
+chosen = requested_set(study)
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("Unlearn", chosen.words if chosen else "make a model forget training data"))
     st.space("stretch")
@@ -211,7 +211,7 @@ if chosen is None:
 with st.expander(
     f"Forget other {kind}s",
     icon=":material/ink_eraser:",
-    expanded="removal_told" in st.session_state,
+    expanded="removal_message" in st.session_state,
 ):
     removal_choice(study, location, training, kind, ASKING)
 try:

@@ -11,15 +11,15 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.parts.removal.earlier_requests import AskedBefore, asked_before
+from dashboard.parts.removal.earlier_requests import EarlierRequest, earlier_requests
 from dashboard.parts.removal.predicted_effect import (
     affected,
     effect_by_class,
     headline,
     removed_gallery,
 )
-from dashboard.parts.removal.removal_set_form import Asking, asked_set, removal_choice
-from dashboard.parts.removal.verify_by_retraining import told, verify_button
+from dashboard.parts.removal.removal_set_form import ButtonText, removal_choice, requested_set
+from dashboard.parts.removal.verify_by_retraining import verification_result, verify_button
 from dashboard.read.studies import (
     badge,
     counterfactual,
@@ -32,7 +32,7 @@ from engine.applications.verification import Verification
 from engine.study.methods import has_scores
 from engine.study.removal_sets import RemovalSet
 
-ASKING = Asking("What if these {} were removed?", "What if …", ":material/content_cut:")
+ASKING = ButtonText("What if these {} were removed?", "What if …", ":material/content_cut:")
 
 study = open_study()
 location = read_location(study)
@@ -57,10 +57,10 @@ def others(kept: list[Verification], here: RemovalSet | None) -> None:
     if not kept:
         aside("None yet. They are kept here, and evaluated together on the Quality page.")
         return
-    asked_before(study, kept, as_request, here)
+    earlier_requests(study, kept, as_request, here)
 
 
-def as_request(one: Verification) -> AskedBefore:
+def as_request(one: Verification) -> EarlierRequest:
     """A verification as an earlier request that can be opened again."""
     flips = sum(outcome.flipped for outcome in one.outcomes)
     label = (
@@ -68,12 +68,12 @@ def as_request(one: Verification) -> AskedBefore:
         f"{one.seeds} models · {flips:,} of {len(one.outcomes):,} flip"
     )
     chosen = f"{len(one.removed):,} verified on {one.created[:10]}"
-    return AskedBefore(one.id, one.removed, label, chosen)
+    return EarlierRequest(one.id, one.removed, label, chosen)
 
 
 # --- removal set -------------------------------------------------------------------------------
 
-chosen = asked_set(study)
+chosen = requested_set(study)
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("What if", chosen.words if chosen else "some training data were removed"))
     st.space("stretch")
@@ -116,5 +116,5 @@ verify_button(study, algorithm, method, chosen.rows, f"{len(chosen.rows):,} trai
 kept = kept_verifications(study, algorithm)
 mine = [one for one in kept if one.removed == chosen.rows.tolist() and one.method == method]
 for one in mine[::-1]:
-    told(one)
+    verification_result(one)
 others(kept, chosen)

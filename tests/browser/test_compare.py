@@ -78,7 +78,7 @@ def give(page: Page, *files: tuple[str, bytes]) -> None:
             for name, content in files
         ]
     )
-    button = page.get_by_role("button", name="Check and keep")
+    button = page.get_by_role("button", name="Check and save")
     expect(button).to_be_enabled()  # so what was said of the files before is gone
     button.click()
 
@@ -106,7 +106,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     expect(page.get_by_text(re.compile("Indicative: one side has 2 checkpoints"))).to_be_visible()
     expect(page.locator("section[data-sign=support] a.card").first).to_be_visible()
     page.get_by_label("Name of this direction").fill("Noise")
-    page.get_by_role("button", name="Keep name and note").click()
+    page.get_by_role("button", name="Save name and note").click()
     expect(page.get_by_text("Direction 1 · Noise")).to_be_visible()
     assert serious_findings(page) == []
 
@@ -119,11 +119,9 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     assert serious_findings(page) == []
 
     pane(page, "One example")
-    expect(
-        page.get_by_text(re.compile("supporting examples are the same for both"))
-    ).to_be_visible()
+    expect(page.get_by_text(re.compile("supporting examples are in both"))).to_be_visible()
     page.get_by_role("button", name="Next").click()
-    expect(page.get_by_text(re.compile("opposing examples are the same for both"))).to_be_visible()
+    expect(page.get_by_text(re.compile("opposing examples are in both"))).to_be_visible()
     expect(page).to_have_url(re.compile("test="))
     assert serious_findings(page) == []
 
@@ -152,7 +150,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name=re.compile("Delete .* for everyone")).click()
-    expect(page.get_by_text(re.compile("is deleted, with all"))).to_be_visible()
+    expect(page.get_by_text(re.compile("and everything computed from it"))).to_be_visible()
     assert not plain.uploads
     assert not layout.comparison_files(plain.root)
 
@@ -173,11 +171,11 @@ def test_a_lasso_in_direction_space_shows_what_it_holds(
     around(page, chart, 0.02, 0.98)
     selected = page.get_by_role("heading", name=re.compile("^Selected"))
     expect(selected).to_be_visible()
-    expect(page.get_by_text("60, of which 36 are shown.")).to_be_visible()
+    expect(page.get_by_text("60; 36 are shown.")).to_be_visible()
     assert serious_findings(page) == []
     settled(page)
     around(page, chart, 0.02, 0.5)
-    fewer = page.get_by_text(re.compile(r"^\d+(, of which 36 are shown)?\.$"))
+    fewer = page.get_by_text(re.compile(r"^\d+(; 36 are shown)?\.$"))
     expect(fewer).not_to_have_text(re.compile("^60"))
     page.locator("section", has=selected).locator("a.card").first.click()
     expect(page).to_have_url(re.compile(r"/explain\?.*test="))

@@ -75,7 +75,7 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     other = (answer.predicted + 1) % 10
     page.get_by_label("Explain the margin of").click()
     page.get_by_role("option", name=small_study.dataset.classes[other], exact=True).click()
-    expect(page.get_by_text(f"Pulled it to the predicted “{predicted}”")).to_be_visible()
+    expect(page.get_by_text(f"Pulled the model toward the predicted “{predicted}”")).to_be_visible()
     explained = run_query(Query(small_study.root, "mlp", content, other))
     expect_rows(page, "support", explained.support[:12])
 

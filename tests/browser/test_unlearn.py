@@ -63,28 +63,28 @@ def test_from_a_forget_set_to_a_certified_model(
     page.get_by_label(re.compile("Ids of training")).fill("train-3 7 train-11 15 19 23 nobody 3")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_text(re.compile("No training picture is called nobody"))).to_be_visible()
-    expect(page.get_by_text(re.compile("1 of the names repeat others"))).to_be_visible()
+    expect(page.get_by_text(re.compile("1 repeated name"))).to_be_visible()
     page.get_by_label("Name of the set").fill("On request")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Forget these 6").click()
 
     expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
     expect(page.locator(".dl-title")).to_contain_text("On request")
-    page.get_by_role("button", name="Predict it").click()
-    told = page.get_by_text(re.compile("predicted for models that never saw it"))
+    page.get_by_role("button", name="Predict margins").click()
+    told = page.get_by_text(re.compile("predicted for models not trained on it"))
     expect(told.first).to_be_visible(timeout=WAIT)
     assert serious_findings(page) == []
 
     pick(page, "Unlearn and audit")
     expect(page.get_by_text(re.compile("Trains .* models"))).to_be_visible()
     assert serious_findings(page) == []
-    page.get_by_role("spinbutton", name="Models to judge by").fill("4")
+    page.get_by_role("spinbutton", name="Models on each side").fill("4")
     page.keyboard.press("Enter")
     expect(page.get_by_text(re.compile("Trains 10 models"))).to_be_visible()
     page.get_by_role("button", name="Unlearn and audit").last.click()
-    expect(page.get_by_text(re.compile("Close the browser if you like"))).to_be_visible()
+    expect(page.get_by_text(re.compile("You can close the browser"))).to_be_visible()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
-    chart = page.get_by_role("img", name=re.compile("how far from retrained models"))
+    chart = page.get_by_role("img", name=re.compile("distance from retrained models"))
     expect(chart).to_be_visible(timeout=WAIT)
     expect(page.locator(".dl-grade")).to_contain_text("4 models say little")
     table = page.get_by_role("region", name="Audit on forgotten examples")
@@ -99,7 +99,7 @@ def test_from_a_forget_set_to_a_certified_model(
 
     pick(page, "Before and after")
     expect(page.locator("a.card")).to_have_count(6)
-    expect(page.locator("a.card").first).to_contain_text("never seen")
+    expect(page.locator("a.card").first).to_contain_text("retrained")
     assert serious_findings(page) == []
 
     pick(page, "The model")

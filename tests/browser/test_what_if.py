@@ -50,10 +50,12 @@ def test_by_class_verified_and_kept(desktop: BrowserContext, real: Study, real_u
     expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
     expect(page.get_by_text("Removed", exact=True).first).to_be_visible()
     assert "set=" in page.url
-    page.get_by_label("Models with and without").fill("2")
+    page.get_by_label("Models on each side").fill("2")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Verify by retraining").click()
-    told = page.get_by_text(re.compile(r"2 models with and 2 without, .* flip in most"))
+    told = page.get_by_text(
+        re.compile(r"2 models trained with these examples and 2 without: .* flip in most")
+    )
     expect(told.first).to_be_visible(timeout=120_000)
     expect(page.get_by_role("region", name="Mean change of the margin by class")).to_be_visible()
     (kept,) = real.verifications()

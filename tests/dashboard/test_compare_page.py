@@ -120,7 +120,7 @@ def test_a_study_with_one_algorithm_asks_for_a_second(page: Any, small_study: St
     shown = words(app)
     assert "Which model should be compared?" in shown
     assert "Grey pictures" in shown or "grey pictures" in shown.lower()
-    assert "opening one runs what is in it" in shown
+    assert "opening one runs the code in it" in shown
     assert app.button(key="upload").disabled
     assert "mlp" in app.selectbox(key="upload_architecture_0").options
 
@@ -143,7 +143,7 @@ def test_an_upload_gets_a_quick_report_without_a_job(page: Any, fresh: Study) ->
     assert app.query_params["b"] in (upload.id, [upload.id])
     shown = words(app)
     assert "Second &lt;i&gt; at a glance" in shown
-    assert "1 checkpoint, indicative: 4 more would do" in shown
+    assert "1 checkpoint, indicative: 4 more needed" in shown
     assert f"<code>{upload.files[0].sha256[:16]}</code>" in shown
     logits = store.read_tensors(layout.outputs_file(fresh.root, "mlp", 1, "test"))["logits"]
     classes = np.array(fresh.dataset.classes)
@@ -190,7 +190,7 @@ def test_uploads_are_renamed_and_deleted_after_confirmation(page: Any, fresh: St
     app.button(key=f"delete-{upload}").click().run()
     assert not app.exception
     assert not fresh.uploads
-    assert "“Better” is deleted" in words(app)
+    assert "Deleted “Better”" in words(app)
     assert "Which model should be compared?" in words(app)
 
 
@@ -295,7 +295,7 @@ def test_a_direction_is_named_and_noted(page: Any, compared: Study) -> None:
     app = page(compared, b=the_upload(compared))
     app.text_input(key=f"direction_name_{comparison}_a0").input("<i>Patch</i>")
     app.text_area(key=f"direction_note_{comparison}_a0").input("Only *pullovers*.")
-    next(button for button in app.button if button.label == "Keep name and note").click().run()
+    next(button for button in app.button if button.label == "Save name and note").click().run()
     assert not app.exception
     assert notes(compared, comparison)["a", 0].name == "<i>Patch</i>"
     assert "&lt;i&gt;Patch&lt;/i&gt;" in words(app)
@@ -336,7 +336,7 @@ def test_a_hypothesis_is_shown_and_measured(page: Any, compared: Study, tmp_path
     app = page(study, b=the_upload(study), pane="hypothesis")
     before = words(app)
     assert before.count("<figure>") == 3  # the direction's test examples
-    tables = re.findall(r"<td>(differs|as chance)</td>", before)
+    tables = re.findall(r"<td>(differs|not significant)</td>", before)
     assert len(tables) in (0, 13)
     app.selectbox(key="shown_hypothesis").select_index(0).run()
     app.selectbox(key="transformation").select("patch").run()

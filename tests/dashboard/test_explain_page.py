@@ -53,10 +53,10 @@ def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bo
     assert f"Why “{predicted}”?" in words(app)
     if correct:
         assert "Predicted correctly" in words(app)
-        assert "away from that" in opposing
+        assert "away from it" in opposing
     else:
         assert "Predicted wrongly" in words(app)
-        assert f"to the wrong “{predicted}”" in opposing
+        assert f"toward the wrong “{predicted}”" in opposing
 
 
 def test_the_quality_badge_is_shown_with_the_scores(visit: Any, complete_study: Study) -> None:

@@ -77,8 +77,8 @@ def test_a_picture_is_explained(visit: Any, small_study: Study) -> None:
         assert cards(app, side)[0]["href"].startswith("training?")
         assert "test=" not in cards(app, side)[0]["href"]
     predicted = small_study.dataset.classes[answer.predicted]
-    assert f"Trained the model towards “{predicted}”" in group_words(app)[0]
-    assert "Pulled it away from that" in group_words(app)[1]
+    assert f"Pulled the model toward “{predicted}”" in group_words(app)[0]
+    assert "Pulled the model away from it" in group_words(app)[1]
     shown = words(app)
     assert f"{answer.probabilities.max():.1%}" in shown
     assert "data:image/png;base64," in shown
@@ -97,8 +97,8 @@ def test_a_different_class_can_be_explained(visit: Any, small_study: Study) -> N
     app.selectbox(key="explained").select(classes[other]).run()
     answer = run_query(Query(small_study.root, "mlp", content, other))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
-    assert f"towards “{classes[other]}”" in group_words(app)[0]
-    assert f"Pulled it to the predicted “{classes[predicted]}”" in group_words(app)[1]
+    assert f"toward “{classes[other]}”" in group_words(app)[0]
+    assert f"Pulled the model toward the predicted “{classes[predicted]}”" in group_words(app)[1]
 
 
 @pytest.mark.parametrize("show", ["similar", "both"])
@@ -159,13 +159,13 @@ def test_a_picture_survives_a_visit_to_a_training_example(visit: Any, small_stud
 
 
 def test_the_explanation_can_be_exported(visit: Any, small_study: Study) -> None:
-    from dashboard.parts.controls.live_answer_download import answer_as_json
+    from dashboard.parts.controls.live_result_download import result_as_json
 
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
     assert [button.proto.label for button in app.get("download_button")] == ["JSON"]
     answer = run_query(Query(small_study.root, "mlp", content))
-    exported = json.loads(answer_as_json(small_study, "mlp", answer, 4))
+    exported = json.loads(result_as_json(small_study, "mlp", answer, 4))
     assert [one["row"] for one in exported["supporting"]] == list(answer.support[:4])
     assert [one["row"] for one in exported["similar"]] == list(answer.similar[:4])
     assert exported["given"].startswith("data:image/png;base64,")
@@ -224,7 +224,7 @@ def test_a_model_without_embeddings_has_no_similar_examples(
     content = png(pixels_of(study, 5))
     assert len(cards(give(visit(study), content))) == 12
     shown = words(give(visit(study, show="both"), content))
-    assert "does not say which pictures are similar" in shown
+    assert "No similar pictures without embeddings" in shown
 
 
 def test_the_upload_limits_of_server_and_page_are_equal() -> None:

@@ -69,7 +69,7 @@ def test_unknown_ids_are_reported(visit: Any, complete: Study) -> None:
 
 def test_the_url_marks_a_point(visit: Any, complete: Study) -> None:
     app = visit(complete, "map", test="test-5")
-    assert figure(app)["data"][-1]["name"] == "looked at"
+    assert figure(app)["data"][-1]["name"] == "this example"
     app.button(key="unring").click().run()
     assert "test" not in app.query_params
     assert "no such picture" in words(visit(complete, "map", train="nobody"))

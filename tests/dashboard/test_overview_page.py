@@ -110,7 +110,7 @@ def test_mix_ups_among_a_thousand_classes(visit: Any, tmp_path: Path) -> None:
     app = visit(study, "overview")
     pairs, mistaken = component(app, "lists")["lists"]
     number = len(wrong.groupby(["label", "predicted"]))
-    assert pairs["title"] == f"Most frequent mix-ups (24 / {number})"
+    assert pairs["title"] == f"Most frequent confusions (24 / {number})"
     for cell in pairs["cells"]:
         query = parse_qs(urlparse(cell["href"]).query)
         both = (wrong["label"] == query["label"][0]) & (wrong["predicted"] == query["predicted"][0])

@@ -93,8 +93,8 @@ def test_before_there_are_scores(visit: Any, tmp_path: Path, stage: Any) -> None
 def test_without_subset_runs_the_page_explains_what_to_add(visit: Any, tmp_path: Path) -> None:
     study = write_study(tmp_path / "s")
     app = visit(study, "quality")
-    assert "Nobody knows yet" in words(app)
-    assert "about 20 times what the 5 checkpoints here took" in words(app)
+    assert "The quality of these scores is not measured yet" in words(app)
+    assert "about 20 times the cost of this study" in words(app)
     assert [code.value for code in app.code] == [
         "[subset_runs]\nmasks = 200",
         f"dataloupe build {study.root}",
@@ -104,8 +104,8 @@ def test_without_subset_runs_the_page_explains_what_to_add(visit: Any, tmp_path:
         spec.replace("[algorithms.cnn]", '[algorithms.cnn]\nweights=["a"]')
     )
     shown = words(visit(Study.open(study.root), "quality"))
-    assert "give the recipe that made them" in shown
-    assert "times what the" not in shown
+    assert "Add the recipe that made the weights" in shown
+    assert "times the cost" not in shown
 
 
 def test_progress_is_shown_while_subset_runs_are_trained(visit: Any, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_the_badge_shows_the_lds_and_links_to_quality(visit: Any, measured: Stud
     assert (
         label == f"TRAK + runs · LDS {lds.mean:.2f} ({lds.low:.2f} to {lds.high:.2f}) · calibrated"
     )
-    assert "Calibrated: times 4 (3.52 to 4.52)" in words(app)
+    assert "Calibrated: a score times 4 (3.52 to 4.52)" in words(app)
     (link,) = app.get("page_link")
     assert link.proto.page == "quality"
     assert parse_qs(link.proto.query_string)["test"] == ["test-1"]

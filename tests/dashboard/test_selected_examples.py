@@ -63,7 +63,7 @@ def test_all_of_a_slice_can_be_selected_up_to_the_limit(visit: Any, tmp_path: Pa
     assert component(app, "groups")["selected"] == list(wrong)
     app = visit(study, selected="0-699")
     assert "At most 500" in words(app)
-    assert "the most there can be" in words(app)
+    assert "the maximum" in words(app)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def test_similar_training_pictures_are_sorted(visit: Any, complete_study: Study)
     labels = complete_study.table("train")["label"].iloc[rows]
     label = complete_study.table("test")["label"][1]
     (about,) = group_words(app)
-    assert f"{(labels == label).sum()} of 6 are labelled “{label}”" in about
-    assert "mean cosine of its embeddings over 5 checkpoints" in about
+    assert f"{(labels == label).sum()} of 6 are labeled “{label}”" in about
+    assert "mean cosine of the model's embeddings over 5 checkpoints" in about
     assert not app.get("popover")[0].proto.popover.label.startswith("TRAK")
 
 
@@ -98,7 +98,7 @@ def test_a_model_without_embeddings_shows_the_reason(visit: Any, tmp_path: Path)
     reason = "the architecture 'python:mine:net' has no method `embed`"
     store.write_json(path, {"checkpoints": 0, "reason": reason}, "synthetic")
     app = visit(study, "explain", test="test-1", show="similar")
-    assert "does not say which pictures are similar" in words(app)
+    assert "No similar pictures without embeddings" in words(app)
     assert "python:mine:net" in words(app)
     assert len(group_words(visit(study, "explain", test="test-1"))) == 2
     assert "are not available: the architecture" in words(visit(study, "training", train="3"))
@@ -114,13 +114,13 @@ def test_training_marks_similar_examples_with_a_different_label(
     assert [card["row"] for card in shown] == list(rows)
     for card in shown:
         other = labels[card["row"]] != labels[3]
-        assert (card.get("tag") == "other label") is other
+        assert (card.get("tag") == "different label") is other
         assert ("possible label conflict" in card["hint"]) is other
     others = int((labels.iloc[rows] != labels[3]).sum())
     assert 0 < others < 15
     galleries = [json.loads(part.proto.json or "{}") for part in app.get("bidi_component")]
     about = [gallery for gallery in galleries if "groups" in gallery][1]["groups"][0]["words"]
-    assert f"{others} of 15 have another label" in about
+    assert f"{others} of 15 have a different label" in about
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_without_an_example_training_offers_the_most_influential(
 @pytest.mark.parametrize(
     ("weight", "members", "text"),
     [
-        (1.0, [1.0], "only training picture labelled “a”"),
+        (1.0, [1.0], "only training picture labeled “a”"),
         (1.0, [1.0, 1.0], "0 of the 1</b>"),
         (3.0, [1.0, 2.0, 3.0, 4.0], "2 of the 3</b>"),
     ],

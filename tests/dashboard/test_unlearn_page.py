@@ -87,8 +87,8 @@ def write_vectors(study: Study, along: np.ndarray) -> None:
     ("text", "message", "number"),
     [
         ("train-3, 7 nobody <b>", "No training picture is called nobody, &lt;b&gt;; left out.", 2),
-        ("3 train-3 3", "2 of the names repeat others; each picture counts once.", 1),
-        (" ,, ; ", "This names no training picture.", 0),
+        ("3 train-3 3", "2 repeated names; each picture counts once.", 1),
+        (" ,, ; ", "This list names no training picture.", 0),
     ],
 )
 def test_unknown_and_duplicate_ids_are_reported(
@@ -144,7 +144,7 @@ def test_the_effect_is_predicted_before_anything_runs(visit: Any, measured: Stud
     found = measured.counterfactual(rows)
     shown = words(app)
     assert "Predicted effect by class" in shown
-    assert f"<dd>{len(found.lost)}<small>margins fall below 0" in shown
+    assert f"<dd>{len(found.lost)}<small>margins predicted to fall below 0" in shown
     assert len(cards(app)) == 3
     assert app.button(key="predict")
     assert not jobs(measured.root)
@@ -184,15 +184,15 @@ def test_the_form_shows_the_cost_and_submits_a_job(visit: Any, raw: Study, idle:
     shown = words(app)
     assert "Trains 52 models" in shown  # 20 originals, 20 oracles, 12 for selection
     assert "4.6 more" in shown  # 5 % of (20 + 12 · 6) models
-    assert "No optimiser state is needed" in shown
+    assert "No optimizer state is needed" in shown
     app.number_input(key="unlearn_models").set_value(24)  # clicked before the page is redrawn
     app.button(key="unlearn").click().run()
     (job,) = jobs(raw.root)
     assert job.parameters["forget"] == FORGET
     assert (job.parameters["models"], job.parameters["methods"]) == (24, ["finetune"])
     assert job.parameters["budget"] == 0.05
-    assert "Unlearn 13 pictures, and audit it" in words(app)
-    assert "Close the browser if you like" in words(app)
+    assert "Unlearn 13 pictures and audit" in words(app)
+    assert "You can close the browser" in words(app)
     assert f"cancel-{job.id}" in [button.key for button in app.button]
 
 
@@ -201,7 +201,7 @@ def test_an_audit_needs_a_method(visit: Any, raw: Study) -> None:
     app = visit(raw, "unlearn", set=key, pane="audit")
     app.multiselect(key="unlearn_methods").set_value([]).run()
     assert app.button(key="unlearn").disabled
-    assert "Choose a method or more" in words(app)
+    assert "Choose at least one method" in words(app)
 
 
 def test_an_interrupted_audit_resumes(visit: Any, raw: Study, idle: list[Any]) -> None:
@@ -219,7 +219,7 @@ def test_an_interrupted_audit_resumes(visit: Any, raw: Study, idle: list[Any]) -
     key = keep_set(raw, FORGET, "some").key
     app = visit(raw, "unlearn", set=key, pane="audit")
     assert "Cancelled" in words(app)
-    assert "7 are there already, and none is trained twice" in words(app)
+    assert "7 more exist already and are reused" in words(app)
     app.button(key=f"retry-{number}").click().run()
     assert [one.status for one in jobs(raw.root)] == ["waiting", "cancelled"]
 
@@ -228,7 +228,7 @@ def test_an_audit_is_shown(visit: Any, measured: Study, audited: Audit, kept: st
     app = visit(measured, "unlearn", set=kept)
     shown = words(app)
     assert "SCRUB: on the forget set, models are" in shown  # the best method
-    assert "Forgotten examples: how far from retrained models" in shown
+    assert "Forgotten examples: distance from retrained models" in shown
     scrub, floor = audited.of("scrub").forget.at_half.mean, audited.floor["forget"].mean
     assert f"{scrub.mean:.2f} [{scrub.low:.2f}, {scrub.high:.2f}]" in shown
     assert f"{floor.mean:.2f} [{floor.low:.2f}, {floor.high:.2f}]" in shown
@@ -236,7 +236,7 @@ def test_an_audit_is_shown(visit: Any, measured: Study, audited: Audit, kept: st
     assert "Doing nothing" in shown
     assert shown.count('class="dl-mark"') == len(NEAR) - 1
     app.segmented_control(key="on").select("test").run()
-    assert "Test examples: how far from retrained models" in words(app)
+    assert "Test examples: distance from retrained models" in words(app)
     app.selectbox(key="unlearned_by").select("finetune").run()
     assert "Fine-tuning: on the forget set, models are" in words(app)
     again = visit(measured, "unlearn", **app.query_params)
@@ -246,10 +246,10 @@ def test_an_audit_is_shown(visit: Any, measured: Study, audited: Audit, kept: st
 def test_before_and_after(visit: Any, measured: Study, audited: Audit, kept: str) -> None:
     app = visit(measured, "unlearn", set=kept, pane="before", unlearned_by="scrub")
     shown = words(app)
-    assert "Never seen" in shown
+    assert "Retrained" in shown
     found = cards(app)
     assert len(found) == len(FORGET)
-    assert all("→" in card["note"] and "never seen" in card["score"] for card in found)
+    assert all("→" in card["note"] and "retrained" in card["score"] for card in found)
     bars = [card["bar"] for card in found]
     assert min(bars) < 0.9
     assert app.get("plotly_chart")

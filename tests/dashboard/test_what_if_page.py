@@ -37,9 +37,9 @@ def test_the_effect_of_removing_a_class_is_predicted(visit: Any, measured: Study
     assert not app.exception
     found = measured.counterfactual(np.flatnonzero(labels == labels[0]).tolist())
     shown = words(app)
-    assert "Nothing would be left of" in shown
+    assert "This would remove every example of" in shown
     assert "Predicted effect by class" in shown
-    assert f"<dd>{len(found.lost)}<small>margins fall below 0" in shown
+    assert f"<dd>{len(found.lost)}<small>margins predicted to fall below 0" in shown
     assert len(cards(app)) == min(24, len(found.removed))
     assert len(cards(app, 0, gallery=1)) == len(found.strongest(-1, 24))
     assert len(cards(app, 1, gallery=1)) == len(found.strongest(1, 24))
@@ -51,7 +51,7 @@ def test_uncalibrated_scores_only_rank(visit: Any, raw: Study) -> None:
     kept = keep_set(raw, [1, 2, 3], "three")
     shown = words(visit(raw, "what_if", set=kept.key))
     assert "Uncalibrated" in shown
-    assert "margins fall below" not in shown
+    assert "margins predicted to fall below" not in shown
 
 
 def test_pasted_ids(visit: Any, raw: Study) -> None:
@@ -60,7 +60,7 @@ def test_pasted_ids(visit: Any, raw: Study) -> None:
     app.text_area(key="pasted_ids").input("train-3, 7 nobody <b>").run()
     assert "No training picture is called nobody, &lt;b&gt;; left out." in words(app)
     app.button(key="ask").click().run()
-    assert "2 named one by one" in words(app)
+    assert "2 chosen by id" in words(app)
 
 
 def test_by_filter_at_random_and_by_supporters(visit: Any, raw: Study) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.read.studies import asked_row, typed_id
+from dashboard.read.studies import requested_row, typed_id
 from engine.api import Study
 from engine.applications.unlearning.rows import forget_set
 from engine.applications.verification.verifying import request_of
@@ -147,7 +147,7 @@ def test_a_word_means_one_example_everywhere(own_ids: Study, entrance: str, word
 def test_what_is_pasted_into_a_page_means_the_same(own_ids: Study, word: str) -> None:
     row = WORDS[word]
     assert find_row(own_ids, "train", word) == row
-    assert asked_row(own_ids, "train", word)[0] == row
+    assert requested_row(own_ids, "train", word)[0] == row
     named = [parse_examples(own_ids, word), name_examples(own_ids, "train", [word])]
     if word.isprintable():
         named.append(parse_table(own_ids, word.encode()))
@@ -237,8 +237,8 @@ def test_where_dataloupe_made_the_ids_a_number_is_short_for_one(made_ids: Study)
         assert find_row(made_ids, "test", word) is None
         assert typed_id(made_ids, "test", word) == word
     assert typed_id(made_ids, "test", " ") is None
-    assert "test-17" in asked_row(made_ids, "test", "test-71")[1]
-    assert asked_row(made_ids, "test", None) == (None, "")
+    assert "test-17" in requested_row(made_ids, "test", "test-71")[1]
+    assert requested_row(made_ids, "test", None) == (None, "")
 
 
 def test_pages_show_ids_in_their_addresses_and_suggest_the_nearest(

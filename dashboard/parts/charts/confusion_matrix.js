@@ -57,7 +57,7 @@ function list({ title, cells }) {
   const part = element("section")
   part.append(element("h3", "", title))
   if (cells.length === 0) {
-    part.append(element("p", "", "No class is mistaken for another."))
+    part.append(element("p", "", "No class is confused with another."))
     return part
   }
   const entries = element("ol")
@@ -90,8 +90,8 @@ function element(tag, name = "", text = "") {
   return node
 }
 
-// To open another page Streamlit pushes the new query on this page first, then the new page. With
-// the query in place already it pushes once, and one step back leads here again.
+// To open a page, Streamlit pushes the new query on this page first, then the new page. With the
+// query already in place it pushes once, so one step back returns here.
 function takeQuery(link) {
   const { pathname } = window.location
   if (link.pathname !== pathname) window.history.replaceState({}, "", pathname + link.search)

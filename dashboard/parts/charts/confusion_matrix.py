@@ -1,8 +1,8 @@
 """The confusion matrix as a table of links: each cell opens the test examples it counts.
 
-A table, and not a chart: it can be walked with the keyboard, read aloud and opened in a new tab.
-Too many classes for a table are listed instead: the most frequent mix-ups, of all classes or of
-one that is chosen, and the classes that are mistaken most.
+It is a table, not a chart, so that it works with the keyboard, screen readers and new tabs. With
+too many classes for a table, it lists the most frequent confusions, of all classes or of a chosen
+one, and the classes with the most errors.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _HERE = Path(__file__).parent
 def confusion(
     examples: Examples, location: Location, on_open: Callable[[dict[str, str]], None]
 ) -> None:
-    """Show how often each class is predicted as which.
+    """Show the confusion matrix.
 
     Args:
         examples: With predictions.
-        on_open: Called with the filters of a clicked cell, as they stand in the URL.
+        on_open: Called with the filters of a clicked cell, in the form of the URL.
     """
     classes = examples.classes
     cells: list[dict[str, str]] = []
 
     def cell(words: str, count: int, hint: str, **filters: str) -> dict[str, Any]:
-        """What a link shows and where it leads; its place in `cells` says which was clicked."""
+        """Text and target of a link; its index in `cells` identifies the clicked one."""
         cells.append(filters)
         href = "explore?" + urlencode(location.parameters(**filters))
         return {"words": words, "count": count, "hint": hint, "href": href, "cell": len(cells) - 1}
@@ -72,11 +72,11 @@ def confusion(
         if chosen is not None:
             found = [one for one in found if chosen in one[:2]]
         listed = [pair(*one) for one in found[:MOST_LISTED]]
-        data = {"lists": [_list("Most frequent mix-ups", listed, len(found))]}
+        data = {"lists": [_list("Most frequent confusions", listed, len(found))]}
         if chosen is None:
             hardest = most_mistaken(examples)
             listed = [mistaken(*one) for one in hardest[:MOST_LISTED]]
-            data["lists"].append(_list("Classes mistaken most", listed, len(hardest)))
+            data["lists"].append(_list("Classes with the most errors", listed, len(hardest)))
 
     def opened() -> None:
         place = st.session_state["confusion"].opened
@@ -91,9 +91,9 @@ def _list(name: str, listed: list[dict[str, Any]], of: int) -> dict[str, Any]:
 
 
 def _class(classes: Sequence[str]) -> int | None:
-    """A class whose mix-ups are wanted, or None for all."""
+    """Choose a class to list confusions of; None for all classes."""
     chosen = st.selectbox(
-        "Mix-ups of one class",
+        "Confusions of one class",
         range(len(classes)),
         index=None,
         format_func=classes.__getitem__,
@@ -112,7 +112,7 @@ def confusion_counts(examples: Examples) -> np.ndarray:
 
 
 def most_mistaken(examples: Examples) -> list[tuple[int, int, int]]:
-    """(class, how many of it are predicted wrongly, of how many), largest share first."""
+    """(class, number predicted wrongly, number of examples), largest share first."""
     n = len(examples.classes)
     label = examples.codes["label"]
     of = np.bincount(label, minlength=n)

@@ -1,4 +1,4 @@
-"""A histogram in plain HTML: light, themed by the page's own colours, and said in words."""
+"""A histogram in plain HTML: lightweight, in the page's theme, with a text alternative."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Series:
-    """What is counted: drawn from the bottom up in the order given."""
+    """Values to count; series are stacked from the bottom up in the given order."""
 
     name: str
     values: np.ndarray
@@ -32,9 +32,9 @@ def histogram(
     Args:
         title: What is counted.
         words: How to read it.
-        edges: Of the bins, ascending. Values beyond the ends count in the outer bins.
-        ends: What stands under the left end, the middle and the right end.
-        marked: A value whose bin is pointed out.
+        edges: Bin edges, ascending. Values beyond the ends count in the outer bins.
+        ends: Texts under the left end, the middle and the right end.
+        marked: A value whose bin is highlighted.
     """
     counts = [np.histogram(np.clip(s.values, edges[0], edges[-1]), edges)[0] for s in series]
     highest = max(1, int(np.sum(counts, axis=0).max(initial=0)))
@@ -67,7 +67,7 @@ def _column(
         f'<i data-kind="{one.kind}" style="height:{100 * count / highest:.2f}%"></i>'
         for one, count in zip(reversed(series), reversed(counts), strict=True)
     )
-    told = ", ".join(f"{one.name} {n:,}" for one, n in zip(series, counts, strict=True))
-    hint = escape(f"{edges[bin]:.3g} to {edges[bin + 1]:.3g}: {told}", quote=True)
+    text = ", ".join(f"{one.name} {n:,}" for one, n in zip(series, counts, strict=True))
+    hint = escape(f"{edges[bin]:.3g} to {edges[bin + 1]:.3g}: {text}", quote=True)
     mark = ' data-here="true"' if on else ""
     return f'<div title="{hint}"{mark}>{parts}</div>'

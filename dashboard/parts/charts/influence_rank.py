@@ -1,4 +1,4 @@
-"""How much one training example matters: over all predictions, and among those of its class."""
+"""The total influence of one training example, and its rank within its class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dashboard.read.studies import Examples, Weights
 BINS = 24
 
 
-def standing(row: int, training: Examples, weights: Weights, n_test: int, kind: str) -> None:
-    """Show the sums of one training example's influence and where they stand in its class.
+def influence_rank(row: int, training: Examples, weights: Weights, n_test: int, kind: str) -> None:
+    """Show the total influence of one training example and its rank within its class.
 
     Args:
         weights: Of all training examples.
@@ -28,7 +28,7 @@ def standing(row: int, training: Examples, weights: Weights, n_test: int, kind: 
     largest = max(plus, -minus)
     short = escape(label if len(label) <= 60 else label[:59] + "…")
     bar = (
-        f'<div class="dl-balance" role="img" aria-label="{share:.0f} % of it helps">'
+        f'<div class="dl-balance" role="img" aria-label="{share:.0f}% of its influence helps">'
         f'<i data-sign="support" style="width:{share:.1f}%"></i>'
         f'<i data-sign="oppose" style="width:{100 - share:.1f}%"></i></div>'
         f'<div class="dl-balance-words"><span>{signed(plus, largest)} helping</span>'
@@ -42,26 +42,26 @@ def standing(row: int, training: Examples, weights: Weights, n_test: int, kind: 
 
 
 def rank_words(weight: float, members: np.ndarray, label: str, kind: str) -> str:
-    """Where `weight` stands among the weights of its class, itself included."""
+    """The rank of `weight` among the weights of its class as HTML; `members` includes it."""
     others = len(members) - 1
     if others < 1:
-        return f"It is the only training {kind} labelled “{label}”."
+        return f"It is the only training {kind} labeled “{label}”."
     lighter = int((members < weight).sum())
     words = f"More influence than <b>{lighter:,} of the {others:,}</b> other training {kind}s"
-    return f"{words} labelled “{label}”."
+    return f"{words} labeled “{label}”."
 
 
 def _shape(weight: float, members: np.ndarray, label: str) -> str:
-    """The class's weights on a logarithmic axis, as they spread over orders of magnitude."""
+    """Histogram of the class's weights, on a log axis as they span orders of magnitude."""
     positive = members[members > 0]
     if len(positive) < 2 or weight <= 0 or positive.min() == positive.max():
         return ""
     edges = np.geomspace(positive.min(), positive.max(), BINS + 1)
-    ends = (f"{edges[0]:.2g}", "sum of |influence|, logarithmic", f"{edges[-1]:.2g}")
+    ends = (f"{edges[0]:.2g}", "sum of |influence|, log scale", f"{edges[-1]:.2g}")
     name = label if len(label) <= 24 else label[:23] + "…"
     return histogram(
         "Influence in its class",
-        "The marked column holds this one.",
+        "The marked bar contains this example.",
         [Series(name, positive)],
         edges,
         ends,

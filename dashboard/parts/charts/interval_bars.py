@@ -1,4 +1,4 @@
-"""Figures with their 95 % intervals as bars in plain HTML; every number stands beside its bar."""
+"""Figures with 95% intervals as bars in plain HTML; each number is shown next to its bar."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Bar:
     """One figure.
 
     Attributes:
-        name: Of what was measured.
-        words: Under the name.
-        tag: A word that marks it, such as `preferred`.
-        baseline: Whether it is there to compare with only.
+        name: What was measured.
+        words: Text under the name.
+        tag: A label such as `preferred`.
+        baseline: Whether it is only a reference.
     """
 
     name: str
@@ -34,9 +34,9 @@ def intervals(
     """HTML of the bars from 0, each with the interval's ends as whiskers.
 
     Args:
-        label: What is listed, for those who cannot see it.
+        label: What is listed, for screen readers.
         here: Name of the bar that the page is about.
-        changes: Whether figures below 0 say as much as those above it.
+        changes: Whether figures below 0 are as meaningful as those above it.
     """
     least = min(0.0, *(bar.lds.low for bar in bars))
     most = max(0.0, *(bar.lds.high for bar in bars))
@@ -61,8 +61,8 @@ def _entry(bar: Bar, percent: Callable[[float], float], here: bool, changes: boo
     words = f"<small>{escape(bar.words)}</small>" if bar.words else ""
     known = bar.lds.low < bar.lds.high
     ends = f"{number(bar.lds.low)} to {number(bar.lds.high)}" if known else ""
-    told = bar.lds.low > 0 or (changes and bar.lds.high < 0)
-    kind = "baseline" if bar.baseline else "plain" if told else "chance"
+    significant = bar.lds.low > 0 or (changes and bar.lds.high < 0)
+    kind = "baseline" if bar.baseline else "plain" if significant else "chance"
     current = ' aria-current="true"' if here else ""
     return (
         f'<li data-kind="{kind}"{current}><div class="dl-name">{name} {tag}{words}</div>'

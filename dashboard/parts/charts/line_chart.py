@@ -1,7 +1,7 @@
-"""Figures against a number, as lines with bands of their 95 % intervals, in plain HTML.
+"""Figures against a number, as lines with 95% interval bands, in plain HTML.
 
-Lines differ by dashes and marks as well as by colour; every point says its figures when pointed at,
-and all of them are told to those who cannot see.
+Lines differ in dashes and markers as well as in color. Each point has a tooltip, and the text
+alternative lists all figures.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from engine.attribution.evaluation.verdict import interval
 from engine.store.text import number
 
 STYLES = 6
-"""How many looks a line can have; style.css has them."""
+"""The number of line styles in style.css."""
 LOGARITHMIC_FROM = 6
-"""Largest number over least from which the axis is logarithmic."""
+"""The axis is logarithmic if the largest number is at least this many times the smallest."""
 STEPS = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -37,7 +37,7 @@ def curves(title: str, words: str, unit: str, lines: Sequence[Line]) -> str:
     Args:
         title: What is shown.
         words: How to read it.
-        unit: What the numbers below count.
+        unit: What the numbers on the x-axis count.
         lines: At least one, each with at least one point.
     """
     numbers = sorted({n for line in lines for n, _ in line.points})
@@ -62,11 +62,11 @@ def curves(title: str, words: str, unit: str, lines: Sequence[Line]) -> str:
     legend = "".join(
         f'<span data-style="{line.style}"><i></i>{escape(line.name)}</span>' for line in lines
     )
-    told = "; ".join(
+    values = "; ".join(
         f"{line.name}: " + ", ".join(f"{n:,} {interval(lds)}" for n, lds in line.points)
         for line in lines
     )
-    alt = escape(f"{title}. {words} {unit}: LDS with its interval. {told}", quote=True)
+    alt = escape(f"{title}. {words} {unit}: LDS with its interval. {values}", quote=True)
     return (
         f'<figure class="dl-curves"><figcaption><b>{escape(title)}</b>'
         f'<span class="dl-legend">{legend}</span></figcaption>'
@@ -79,7 +79,7 @@ def curves(title: str, words: str, unit: str, lines: Sequence[Line]) -> str:
 
 
 def _drawn(line: Line, across: Callable[[int], float], down: Callable[[float], float]) -> str:
-    """The band and the line, each cut out of the plot's whole area: `st.html` takes no SVG."""
+    """The band and the line, each clipped from the plot's area, as `st.html` allows no SVG."""
 
     def edge(part: str, shift: str = "") -> list[str]:
         heights = ((across(n), down(getattr(lds, part))) for n, lds in line.points)
@@ -106,7 +106,7 @@ def _marks(
 
 
 def _position(n: int, numbers: Sequence[int]) -> float:
-    """Where `n` stands between the least and the largest number: 0 to 1."""
+    """Position of `n` between the smallest and the largest number, 0 to 1."""
     least, most = numbers[0], numbers[-1]
     if least == most:
         return 0.5
@@ -116,7 +116,7 @@ def _position(n: int, numbers: Sequence[int]) -> float:
 
 
 def _spread(numbers: Sequence[int], across: Callable[[int], float]) -> list[int]:
-    """Those numbers whose words do not touch; the last always stands."""
+    """The numbers whose labels do not overlap; the last is always kept."""
     kept: list[int] = []
     for n in reversed(numbers):
         if not kept or across(kept[-1]) - across(n) >= 9:
@@ -125,7 +125,7 @@ def _spread(numbers: Sequence[int], across: Callable[[int], float]) -> list[int]
 
 
 def _axis(least: float, most: float) -> tuple[float, float, list[float]]:
-    """(bottom, top, ticks) of an axis that holds 0 and the figures, with two to six ticks."""
+    """(bottom, top, ticks) of an axis that includes 0 and the figures, with two to six ticks."""
     least, most = min(0.0, least), max(most, 0.02)
     step = next((step for step in STEPS if (most - least) / step <= 5), 0.5)
     first, last = math.floor(least / step), math.ceil(most / step)

@@ -1,4 +1,4 @@
-"""The predicted logit gap of one prediction as training examples are taken away, in plain HTML."""
+"""The predicted logit gap of one prediction as training examples are removed, in plain HTML."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ TICKS = 5
 
 
 def logit_gap_curve(gaps: np.ndarray, half_width: np.ndarray, k: int, flip: int) -> str:
-    """HTML of the chart: the logit gap without 0 to K examples, its 95 % band, and the flip.
+    """HTML of the chart: the logit gap without 0 to K examples, its 95% band, and the flip.
 
     Args:
-        gaps: As it is, and as predicted without the first 1 to K `[K + 1]`.
-        half_width: Of their intervals, to both sides `[K + 1]`.
-        k: How many are removed in the view.
-        flip: How many must be; 0 where no number here is said to do.
+        gaps: The logit gap with all examples, and as predicted without the first 1 to K `[K + 1]`.
+        half_width: Half widths of their intervals `[K + 1]`.
+        k: The number removed in the view.
+        flip: The number whose removal is predicted to flip the prediction; 0 if none here is.
     """
     low, high = gaps - half_width, gaps + half_width
     bottom, top = min(0.0, float(low.min())), max(0.0, float(high.max()))
@@ -56,17 +56,19 @@ def logit_gap_curve(gaps: np.ndarray, half_width: np.ndarray, k: int, flip: int)
     numbers = "".join(
         f'<span style="left:{across(n):.2f}%">{n}</span>' for n in range(0, last + 1, step)
     )
-    told = f"Without {k}: {_signed(float(gaps[k]))}, between {_signed(float(low[k]))} and "
-    told += f"{_signed(float(high[k]))}. "
-    told += f"Said to flip without {flip}." if flip else f"Not said to flip without {last}."
+    alt = f"Without {k}: {_signed(float(gaps[k]))}, between {_signed(float(low[k]))} and "
+    alt += f"{_signed(float(high[k]))}. "
+    alt += (
+        f"Predicted to flip without {flip}." if flip else f"Not predicted to flip without {last}."
+    )
     words = (
-        "Lead: logit of the true label less the largest other; below 0 the prediction is wrong. "
-        "Band: 95 % interval of the mean over models. It is said to flip where the line is beyond "
-        f"0 by {REQUIRED_DEVIATIONS:g} deviations."
+        "Logit gap: the true label's logit minus the largest other; below 0 the prediction is "
+        "wrong. Band: 95% interval of the mean over models. A flip is predicted where the line is "
+        f"beyond 0 by {REQUIRED_DEVIATIONS:g} standard deviations."
     )
     return (
         '<figure class="dl-curves dl-logit-gap"><figcaption><b>Predicted logit gap</b></figcaption>'
-        f'<div class="dl-plot" role="img" aria-label="{escape(told, quote=True)}">{grid}{zero}'
+        f'<div class="dl-plot" role="img" aria-label="{escape(alt, quote=True)}">{grid}{zero}'
         f'<div class="dl-band" data-style="0" style="clip-path:polygon({",".join(band)})"></div>'
         f'<div class="dl-line" data-style="0" style="clip-path:polygon({",".join(stroke)})"></div>'
         f"{marks}</div>"

@@ -1,4 +1,4 @@
-"""Predicted against actual outputs of the test runs, as points that lead to their examples."""
+"""Predicted against actual outputs of the test runs, as points that link to their examples."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import streamlit as st
 from engine.attribution.evaluation.calibration import NINETY
 
 POINTS = 2_000
-"""More than this many are sampled: drawn as SVG, which asks for no graphics card."""
+"""More points than this are sampled, so that SVG can draw them without a graphics card."""
 HEIGHT = 460
 BLUE, GREY = "#3a86c8", "#87919a"
-"""Seen on light and dark ground alike (3:1 and more)."""
+"""Visible on light and dark backgrounds (contrast 3:1 or more)."""
 
 
 def agreement(
@@ -24,18 +24,18 @@ def agreement(
     row: int | None,
     calibrated: bool = True,
 ) -> go.Figure:
-    """The figure for all test examples, or for one.
+    """Figure for all test examples, or for one.
 
-    Together, each example's own mean is taken out of its points, as it is for the LDS and for R²:
-    else the differences between examples, which any mean predicts, would hide everything else.
+    For all, each example's mean is subtracted from its points, as for the LDS and R². Otherwise
+    the differences between examples, which any mean predicts, would dominate.
 
     Args:
-        outputs: What `Study.predicted_and_actual` gives.
+        outputs: From `Study.predicted_and_actual`.
         ids: Of the test examples.
         output: Name of the model output.
         row: The one test example shown; None for all.
-        calibrated: Whether predicted outputs are in the unit of the actual ones: only then can
-            points be expected on the diagonal.
+        calibrated: Whether predicted outputs are in the unit of the actual ones. Only then are
+            points expected on the diagonal.
     """
     if row is None:
         tests, runs = _sample(outputs["actual"].shape)
@@ -43,12 +43,12 @@ def agreement(
             name: (outputs[name] - outputs[name].mean(axis=1, keepdims=True))[tests, runs]
             for name in ("predicted", "actual")
         }
-        less = ", less the example’s mean"
+        minus_mean = ", minus the example’s mean"
     else:
         found = {name: np.asarray(array[row]) for name, array in outputs.items()}
         runs = np.arange(len(found["actual"]))
         tests = np.full(len(runs), row)
-        less = ""
+        minus_mean = ""
     deviation = found.get("deviation")
     names = [ids[test] for test in tests]
     figure = go.Figure()
@@ -64,7 +64,7 @@ def agreement(
             mode="markers",
             marker={"color": BLUE, "size": 5 if row is None else 9},
             opacity=0.35 if row is None else 0.9,
-            # As lists: a row of an array comes back from the browser as a mapping.
+            # Lists, as the browser returns a row of an array as a mapping.
             customdata=np.stack([tests, runs], axis=1).tolist(),
             text=names,
             hovertemplate="%{text}, test run %{customdata[1]}<br>predicted %{x:.2f}<br>"
@@ -78,16 +78,16 @@ def agreement(
         hovermode="closest",
         dragmode=False,
         xaxis={
-            "title": f"Predicted {output}{less}" if calibrated else f"Sum of scores{less}",
+            "title": f"{f'Predicted {output}' if calibrated else 'Sum of scores'}{minus_mean}",
             "zeroline": False,
         },
-        yaxis={"title": f"Actual {output}{less}", "zeroline": False},
+        yaxis={"title": f"Actual {output}{minus_mean}", "zeroline": False},
     )
     return figure
 
 
 def add_diagonal(figure: go.Figure, values: np.ndarray) -> list[float]:
-    """The line of predictions that come true; gives the ends of the values, with some room."""
+    """Add the line where actual equals predicted; return the axis range, with a margin."""
     low, high = float(values.min()), float(values.max())
     room = 0.04 * (high - low or 1.0)
     ends = [low - room, high + room]
@@ -101,7 +101,7 @@ def _bars(deviation: np.ndarray) -> dict[str, object]:
 
 
 def _sample(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Test rows and runs of the points shown, the same at every visit."""
+    """Test rows and runs of the points shown, with a fixed seed."""
     count = shape[0] * shape[1]
     chosen = np.arange(count)
     if count > POINTS:
@@ -111,7 +111,7 @@ def _sample(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def show(figure: go.Figure, alt: str, key: str, on_open: Callable[[int], None]) -> None:
-    """Draw the figure; `on_open` is called with the row of a point that was clicked."""
+    """Draw the figure; `on_open` is called with the row of a clicked point."""
     event = st.plotly_chart(
         figure,
         key=key,

@@ -1,7 +1,7 @@
-"""Quality against cost, in plain HTML: each method a point with its 95 % interval, beside the lines
-of what there is to be gained and lost.
+"""Quality against cost, in plain HTML: each method is a point with its 95% interval, with lines for
+the best and the worst to expect.
 
-Points differ by marks as well as by colour, and the method stands beside each.
+Points differ in shape as well as in color, and each is labeled with its method.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from engine.attribution.evaluation.verdict import interval
 from engine.store.text import number
 
 STYLES = 6
-"""How many looks a point can have; style.css has them."""
+"""The number of point styles in style.css."""
 TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Shares of a retraining that may stand under the axis."""
+"""Possible axis ticks, as shares of a retraining."""
 APART = 7.0
-"""Least distance of two names that stand beside each other, percent of the height."""
+"""Least vertical distance between neighboring names, in percent of the height."""
 WIDE = 26.0
-"""Names nearer than this, percent of the width, stand beside each other."""
+"""Names closer than this horizontally, in percent of the width, count as neighboring."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Point:
 
     Attributes:
         cost: Of one model, as a share of a retraining, above 0.
-        current: Whether it is of the audit that is read, not of another.
+        current: Whether it belongs to the audit shown, not to a different one.
     """
 
     name: str
@@ -56,8 +56,8 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
     Args:
         title: What is shown.
         words: How to read it.
-        points: Cost against distance from retrained models; lower is nearer.
-        levels: Lines that the points lie between.
+        points: Cost against distance from retrained models; lower is closer.
+        levels: Reference lines.
     """
     least = min((point.cost for point in points), default=0.05)
     first = next(tick for tick in reversed(TICKS) if tick <= max(least / 1.5, TICKS[0]))
@@ -91,7 +91,7 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
     lines = "".join(
         f'<div class="dl-level" data-kind="{level.kind}" '
         f'style="top:{down(level.distance.mean):.2f}%" '
-        f'title="{_told(level.name, level.distance)}">'
+        f'title="{_tooltip(level.name, level.distance)}">'
         f"<span>{escape(level.name)} {number(level.distance.mean)}</span></div>"
         for level in levels
     )
@@ -107,11 +107,11 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
             [(place, *places[place]) for place, point in enumerate(points) if point.current]
         )
     )
-    told = "; ".join(
+    values = "; ".join(
         [f"{level.name}: {interval(level.distance)}" for level in levels]
         + [f"{one.name} at {one.cost:.1%}: {interval(one.distance)}" for one in points]
     )
-    alt = escape(f"{title}. {words} {told}", quote=True)
+    alt = escape(f"{title}. {words} {values}", quote=True)
     return (
         f'<figure class="dl-curves dl-frontier"><figcaption><b>{escape(title)}</b></figcaption>'
         f'<div class="dl-plot" role="img" aria-label="{alt}">{grid}{lines}{drawn}{names}</div>'
@@ -123,30 +123,31 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
 
 def _drawn(point: Point, x: float, high: float, low: float, y: float) -> str:
     kind = "current" if point.current else "other"
+    tooltip = _tooltip(f"{point.name}, {point.cost:.1%} of a retraining", point.distance)
     return (
         f'<div class="dl-reach" data-style="{point.style}" data-kind="{kind}" '
         f'style="left:{x:.2f}%;top:{high:.2f}%;height:{low - high:.2f}%"></div>'
         f'<div class="dl-mark" data-style="{point.style}" data-kind="{kind}" '
         f'style="left:{x:.2f}%;top:{y:.2f}%" '
-        f'title="{_told(f"{point.name}, {point.cost:.1%} of a retraining", point.distance)}"></div>'
+        f'title="{tooltip}"></div>'
     )
 
 
-def _told(name: str, distance: Measured) -> str:
+def _tooltip(name: str, distance: Measured) -> str:
     return escape(f"{name}: {interval(distance)}", quote=True)
 
 
 def _spread(places: list[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
-    """Where names stand, so that those beside each other do not touch: from the top down."""
+    """Positions of the names, placed from the top down so that they do not overlap."""
     found: list[tuple[int, float, float]] = []
     for place, x, y in sorted(places, key=lambda one: one[2]):
-        above = [there for _, beside, there in found if abs(beside - x) < WIDE]
-        found.append((place, x, max([y, *(there + APART for there in above)])))
+        above = [other_y for _, other_x, other_y in found if abs(other_x - x) < WIDE]
+        found.append((place, x, max([y, *(other_y + APART for other_y in above)])))
     return found
 
 
 def _step(most: float) -> float:
-    """Between ticks, of which there are some six."""
+    """Distance between ticks, for about six of them."""
     raw = max(most, 0.1) / 5
     magnitude: float = 10.0 ** math.floor(math.log10(raw))
     return next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)

@@ -1,4 +1,4 @@
-"""The scatter of a map: train and test points overlaid, with what is selected in focus."""
+"""The scatter plot of a map: train and test points overlaid, with the selection highlighted."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dashboard.read.studies import Examples
 from engine.store.layout import SPLITS, Split
 
 MOST_DRAWN = 20_000
-"""More points than this are sampled: each is sent to the browser."""
+"""More points than this are sampled, as each is sent to the browser."""
 NEED_GRAPHICS = 2_000
-"""More points than this are drawn by WebGL; fewer as SVG, which asks for no graphics card."""
+"""More points than this are drawn by WebGL; fewer as SVG, which needs no graphics card."""
 HEIGHT = 620
 COLOURS = {"class": "Class", "result": "Right or wrong", "margin": "Margin"}
 PALETTE = (
     *("#3a86c8", "#d1711a", "#3d9a50", "#b5569f", "#8a7433"),
     *("#20979c", "#c4504c", "#7a6fc7", "#2f7d5b", "#e05d8c"),
 )
-"""Told from each other by people with colour-blindness, on light and dark ground (3:1 and more)."""
+"""Distinguishable with color blindness, on light and dark backgrounds (contrast 3:1 or more)."""
 OTHERS = "#87919a"
 RING = "#e0218a"
 SYMBOLS: dict[Split, str] = {"train": "circle", "test": "diamond"}
@@ -31,7 +31,7 @@ Selection = dict[Split, list[int]]
 
 @dataclass(frozen=True)
 class Layer:
-    """Points drawn as one: one split, one colour."""
+    """Points drawn together: one split, one color."""
 
     split: Split
     name: str
@@ -40,7 +40,7 @@ class Layer:
 
 
 def drawn_rows(sizes: dict[Split, int], keep: Selection) -> dict[Split, np.ndarray]:
-    """Rows of each split that are drawn: all, or a fixed sample and what is to be kept."""
+    """Rows of each split to draw: all, or a fixed sample plus the rows in `keep`."""
     total = sum(sizes.values())
     rows = {}
     for split, n in sizes.items():
@@ -51,7 +51,7 @@ def drawn_rows(sizes: dict[Split, int], keep: Selection) -> dict[Split, np.ndarr
 
 
 def layers(examples: dict[Split, Examples], rows: dict[Split, np.ndarray], by: str) -> list[Layer]:
-    """The points of both splits in their colours."""
+    """The points of both splits, grouped by color."""
     found = []
     for split in SPLITS:
         one, mine = examples[split], rows[split]
@@ -81,9 +81,9 @@ def scatter(
     """The figure.
 
     Args:
-        place: `train`, `test` `[n, 2]`.
-        shown: Of `layers`.
-        selected: Rows; where there are any, all other points are grey.
+        place: Positions: `train`, `test` `[n, 2]`.
+        shown: From `layers`.
+        selected: Rows; if there are any, all other points are gray.
         ring: The point to mark.
     """
     count = sum(len(layer.rows) for layer in shown)
@@ -128,7 +128,7 @@ def scatter(
                 x=[x],
                 y=[y],
                 mode="markers",
-                name="looked at",
+                name="this example",
                 marker={
                     "symbol": "circle-open",
                     "size": 22,
@@ -157,11 +157,11 @@ def scatter(
 
 
 def selection_of(points: list[dict[str, object]]) -> Selection:
-    """Rows of both splits among the points that plotly says are selected."""
+    """Rows of both splits among the points that Plotly reports as selected."""
     found: Selection = {"train": [], "test": []}
     for point in points:
         data = point.get("customdata")
-        if isinstance(data, dict):  # a row of a list comes back from the browser as a mapping
+        if isinstance(data, dict):  # The browser returns a row of a list as a mapping.
             data = [data.get("0"), data.get("1")]
         if isinstance(data, list) and len(data) == 2 and data[0] in SPLITS:
             found[data[0]].append(int(data[1]))
@@ -169,7 +169,7 @@ def selection_of(points: list[dict[str, object]]) -> Selection:
 
 
 def _plain(text: object) -> str:
-    """Plotly takes `<b>` for markup."""
+    """Escape and truncate a text, as Plotly interprets tags such as `<b>`."""
     return _cut(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -1,4 +1,4 @@
-"""A comparison to take away: a page of its own, the numbers, a table."""
+"""Export a comparison: an HTML report, JSON, or CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.study.reader import StudyReader
 
 
 def comparison_export(study: StudyReader, about: dict[str, Any]) -> None:
-    """A button that opens the ways out."""
+    """Show a button that opens the downloads."""
     comparison = about["id"]
     files: tuple[tuple[str, str, str, Callable[[], str]], ...] = (
         ("Report (HTML)", "html", "text/html", lambda: as_html(study, comparison)),
@@ -30,7 +30,7 @@ def comparison_export(study: StudyReader, about: dict[str, Any]) -> None:
                 on_click="ignore",
                 key=f"comparison_{suffix}",
             )
-        st.caption("The report holds its pictures itself: it opens anywhere.")
+        st.caption("The report is one file that includes its pictures.")
 
 
 def _json(study: StudyReader, comparison: str) -> str:

@@ -1,4 +1,4 @@
-"""All test examples in the space of two directions; a lasso shows what it holds as a gallery."""
+"""All test examples in the plane of two directions; a lasso opens the selection as a gallery."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEIGHT = 440
 def direction_space(
     study: StudyReader, about: dict[str, Any], key: str, number: int, location: Location
 ) -> None:
-    """Draw the test examples along this direction and the next of the same side."""
+    """Draw the test examples along this direction and the next one of the same side."""
     arrays = store.read_tensors(layout.comparison_arrays_file(study.root, about["id"]))
     along = np.asarray(arrays[f"{key}_projections"], np.float64)
     if along.shape[1] < 2:
@@ -48,8 +48,8 @@ def direction_space(
     rows = drawn_rows({"train": 0, "test": study.dataset.n_test}, chosen)
     rows["train"] = np.empty(0, np.int64)
     words = (
-        f"{len(rows['test']):,} test examples, coloured by class. Those in the middle are the same "
-        "to both algorithms. Draw around some, or click one."
+        f"{len(rows['test']):,} test examples, colored by class. Those in the middle do not differ "
+        "between the algorithms. Draw a lasso around some, or click one."
     )
     aside(words)
     place = {"test": along[:, [number, other]], "train": np.empty((0, 2))}
@@ -70,17 +70,17 @@ def direction_space(
     )
     if not chosen["test"]:
         return
-    of = np.array(chosen["test"], np.int64)
-    more = f", of which {SHOWN} are shown" if len(of) > SHOWN else ""
+    selected = np.array(chosen["test"], np.int64)
+    more = f"; {SHOWN} are shown" if len(selected) > SHOWN else ""
     gallery(
         study,
         "test",
         [
             Group(
                 "Selected test examples",
-                test_cards(both["test"], of[:SHOWN], location),
+                test_cards(both["test"], selected[:SHOWN], location),
                 title="Selected",
-                words=f"{len(of):,}{more}.",
+                words=f"{len(selected):,}{more}.",
             )
         ],
         SIDE,

@@ -1,4 +1,4 @@
-"""The distinguishing directions of a comparison: all as bars, one in full."""
+"""The distinguishing directions of a comparison: all as bars, and one in detail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
-from dashboard.read.comparisons import OTHER, Asked, judged
+from dashboard.read.comparisons import OTHER, Query, judged
 from dashboard.read.studies import Examples, examples, makeup
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
@@ -24,58 +24,58 @@ from engine.study.reader import StudyReader
 
 SIDE = 84
 SHOWN = 18
-_TOLD = "note_told"
+_MESSAGE = "note_message"
 
 
-def directions(study: StudyReader, about: dict[str, Any], asked: Asked, location: Location) -> None:
-    """Choose a side and a direction, and look at it."""
+def directions(study: StudyReader, about: dict[str, Any], query: Query, location: Location) -> None:
+    """Choose a side and a direction, and show it."""
     names = {key: short(about[key]["name"]) for key in ("a", "b")}
-    said = notes(study, about["id"])
-    st.session_state["side"] = asked.key
+    noted = notes(study, about["id"])
+    st.session_state["side"] = query.key
     st.segmented_control(
         "Whose directions",
         ["a", "b"],
-        format_func=lambda key: f"What {plain(names[key])} does, not {plain(names[OTHER[key]])}",
+        format_func=lambda key: f"In {plain(names[key])}, not in {plain(names[OTHER[key]])}",
         key="side",
         required=True,
         on_change=keep,
         args=("side", "a", ("direction",)),
     )
-    found = about["directions"][asked.key]
+    found = about["directions"][query.key]
     if not found:
         aside("There is no direction along which they differ.")
         return
-    number = min(asked.number, len(found) - 1)
-    st.html(bars(about, asked.key, number, said))
+    number = min(query.number, len(found) - 1)
+    st.html(bars(about, query.key, number, noted))
     aside(f"{attributed_by(about)} {about['significance']}")
     st.session_state["direction"] = str(number + 1)
     st.segmented_control(
         "Direction",
         [str(place + 1) for place in range(len(found))],
-        format_func=lambda shown: _label(said.get((asked.key, int(shown) - 1)), shown),
+        format_func=lambda shown: _label(noted.get((query.key, int(shown) - 1)), shown),
         key="direction",
         required=True,
         on_change=keep,
         args=("direction", "1"),
     )
-    one(study, about, asked.key, number, location)
-    note_form(study, about["id"], asked.key, number, said.get((asked.key, number)))
-    direction_space(study, about, asked.key, number, location)
+    one(study, about, query.key, number, location)
+    note_form(study, about["id"], query.key, number, noted.get((query.key, number)))
+    direction_space(study, about, query.key, number, location)
 
 
 def _label(note: Note | None, number: str) -> str:
     return f"{number} · {plain(note.name)}" if note and note.name else number
 
 
-def bars(about: dict[str, Any], key: str, number: int, said: dict[tuple[str, int], Note]) -> str:
-    """HTML: the shares of both algorithms' variance along each direction, and how it is judged."""
+def bars(about: dict[str, Any], key: str, number: int, noted: dict[tuple[str, int], Note]) -> str:
+    """HTML of each direction's share of both algorithms' variance, and its significance."""
     names = about[key]["name"], about[OTHER[key]]["name"]
     found = about["directions"][key]
     most = max(max(one["own_variance"], one["other_variance"]) for one in found) or 1.0
     entries = []
     for place, one in enumerate(found):
         kind, words = judged(one)
-        note = said.get((key, place))
+        note = noted.get((key, place))
         title = f"Direction {place + 1}" + (f" · {note.name}" if note and note.name else "")
         pairs = "".join(
             f'<div class="dl-pair" data-kind="{side}"><span>{escape(short(name))}</span>'
@@ -100,21 +100,21 @@ def bars(about: dict[str, Any], key: str, number: int, said: dict[tuple[str, int
 def one(
     study: StudyReader, about: dict[str, Any], key: str, number: int, location: Location
 ) -> None:
-    """One direction: what the numbers say, its training examples, its test examples."""
+    """Show one direction: its figures, its training examples, and its test examples."""
     found = about["directions"][key][number]
     own, other = about[key], about[OTHER[key]]
     heading(f"Direction {number + 1}")
     st.html(f'<p class="dl-says">{escape(found["reading"])}</p>')
     shown = {
-        "Found again": (
+        "Stability": (
             f"{found['stability']:.2f}",
-            "median cosine among resampled test examples; 1 is always",
+            "median cosine over resampled test examples; 1 is perfectly stable",
         )
     }
     for side, accuracy in ((own, found["own_accuracy"]), (other, found["other_accuracy"])):
         if accuracy is not None:
             words = f"on the {len(found['tests']):,} test examples below"
-            shown[f"{short(side['name'])} is right"] = f"{accuracy:.0%}", words
+            shown[f"Accuracy of {short(side['name'])}"] = f"{accuracy:.0%}", words
     figures(shown)
     training = examples(study, "train")
     kind = "picture" if study.dataset.display == "image" else "example"
@@ -132,13 +132,13 @@ def one(
         ),
     )
     tests = examples(study, "test", own["algorithm"])
-    beside = examples(study, "test", other["algorithm"])
+    theirs = examples(study, "test", other["algorithm"])
     rows = np.array(found["tests"][: 2 * SHOWN], np.int64)
     group = Group(
-        "Test examples that project most",
-        _projected(tests, beside, rows, found["projections"], (own, other), location),
-        title="Where it shows",
-        words=f"Test {kind}s that project furthest; the number says how far, and to which side.",
+        "Test examples with the largest projections",
+        _projected(tests, theirs, rows, found["projections"], (own, other), location),
+        title="Most affected",
+        words=f"Test {kind}s with the largest projections; the sign gives the side.",
         sign="similar",
         makeup=makeup(tests, np.array(found["tests"], np.int64)),
     )
@@ -188,7 +188,7 @@ def _weighted(
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
         ],
         title=f"{sign.capitalize()} weights",
-        words=f"Training {kind}s at this end, heaviest first; classes of the {len(rows)} heaviest.",
+        words=f"Training {kind}s at this end, largest weights first; classes of all {len(rows)}.",
         sign=colour,
         makeup=makeup(training, rows),
         empty="None at this end.",
@@ -197,29 +197,30 @@ def _weighted(
 
 def _projected(
     tests: Examples,
-    beside: Examples,
+    theirs: Examples,
     rows: np.ndarray,
     projections: list[float],
     sides: tuple[dict[str, Any], dict[str, Any]],
     location: Location,
 ) -> list[Card]:
-    """Cards that say what both predict."""
+    """Cards with the predictions of both algorithms."""
     largest = max(map(abs, projections), default=1.0) or 1.0
     cards = []
     for card, along in zip(test_cards(tests, rows, location), projections, strict=False):
-        if tests.has_predictions and beside.has_predictions:
-            said = [str(one.table["predicted"].iloc[card.row]) for one in (tests, beside)]
-            right = [predicted == card.name for predicted in said]
+        if tests.has_predictions and theirs.has_predictions:
+            predictions = [str(one.table["predicted"].iloc[card.row]) for one in (tests, theirs)]
+            right = [predicted == card.name for predicted in predictions]
             marks = [
-                "✓" if ok else f"✕ {predicted}" for ok, predicted in zip(right, said, strict=True)
+                "✓" if ok else f"✕ {predicted}"
+                for ok, predicted in zip(right, predictions, strict=True)
             ]
-            told = [f"{s['name']} {p}" for s, p in zip(sides, said, strict=True)]
+            named = [f"{s['name']} predicts {p}" for s, p in zip(sides, predictions, strict=True)]
             card = replace(
                 card,
-                note=" / ".join(marks) if len(set(said)) > 1 else f"both {marks[0]}",
+                note=" / ".join(marks) if len(set(predictions)) > 1 else f"both {marks[0]}",
                 aside="",
                 wrong=not all(right),
-                hint=f"{card.name}: predicted by {' and by '.join(told)}",
+                hint=f"{card.name}: {', '.join(named)}",
             )
         words = f"{along:+z.2f}".replace("-", "−")
         cards.append(replace(card, score=words, bar=abs(along) / largest))
@@ -232,7 +233,7 @@ def _projected(
 def note_form(
     study: StudyReader, comparison: str, key: str, number: int, note: Note | None
 ) -> None:
-    """Name this direction, and note what it may be: kept with the comparison, for everyone."""
+    """Show the form for this direction's name and note, which are saved for everyone."""
     place = f"{comparison}_{key}{number}"
     with st.form(f"note_{place}", border=False):
         with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -241,11 +242,11 @@ def note_form(
                 value=note.name if note else "",
                 max_chars=LONGEST_NAME,
                 key=f"direction_name_{place}",
-                placeholder="What it is about",
+                placeholder="What it shows",
                 width=300,
             )
             st.form_submit_button(
-                "Keep name and note",
+                "Save name and note",
                 icon=":material/edit_note:",
                 on_click=_keep,
                 args=(study, comparison, key, number),
@@ -257,8 +258,9 @@ def note_form(
             key=f"direction_note_{place}",
             height=90,
         )
-    if told := st.session_state.pop(_TOLD, None):
-        st.html(f'<p class="dl-result" data-kind="{told[0]}" role="status">{escape(told[1])}</p>')
+    if message := st.session_state.pop(_MESSAGE, None):
+        kind, text = message
+        st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{escape(text)}</p>')
 
 
 def _keep(study: StudyReader, comparison: str, key: str, number: int) -> None:
@@ -267,7 +269,7 @@ def _keep(study: StudyReader, comparison: str, key: str, number: int) -> None:
     try:
         keep_note(study, comparison, key, number, name, note)
     except DataloupeError as error:
-        st.session_state[_TOLD] = "wrong", str(error)
+        st.session_state[_MESSAGE] = "wrong", str(error)
     else:
-        st.session_state[_TOLD] = "good", "Kept with the comparison."
+        st.session_state[_MESSAGE] = "good", "Saved with the comparison."
     go()

@@ -1,4 +1,4 @@
-"""Test a hypothesis: change test pictures, look at them, and measure what that does to both."""
+"""Test a hypothesis: transform test pictures, and measure the effect on both algorithms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from dashboard.names import short
 from dashboard.parts.charts.interval_bars import Bar, intervals
 from dashboard.parts.jobs.job_panel import job_panel
-from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading, table
 from dashboard.read.comparisons import hypotheses
 from dashboard.read.upload_trials import texture
@@ -35,26 +35,26 @@ STRIP = 8
 SIDE = 84
 TEXTURE_MIB = 5
 MOST_PICTURES = 2_000
-"""That a hypothesis is tested on; of more, so many evenly spread ones."""
+"""The most pictures a hypothesis is tested on; from more, an evenly spread sample."""
 WORDS = {
-    "row": "Down from the top",
-    "column": "In from the left",
+    "row": "Distance from the top",
+    "column": "Distance from the left",
     "size": "Size",
     "spacing": "Spacing",
     "kind": "Pattern",
-    "colour": "Colour",
+    "colour": "Color",
     "darker": "Darker",
 }
 
 
 def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, Any] | None) -> None:
-    """Choose a transformation, see it, measure it.
+    """Choose a transformation, preview it, and measure its effect.
 
     Args:
-        direction: The one that is looked at: its test examples are the strip.
+        direction: The direction shown; the preview uses its test examples.
     """
     if study.dataset.display != "image":
-        aside("Transformations are of pictures, and this study has texts.")
+        aside("Transformations apply to pictures only, and this study has texts.")
         return
     channels, height, width = study.dataset.encoding["shape"]
     names = applicable(channels)
@@ -75,10 +75,10 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
             st.html(strip(study, name, intensity, options, rows))
         except DataloupeError as error:
             aside(str(error))
-        which = f"They show direction {direction['number'] + 1}. " if direction else ""
+        which = f" of direction {direction['number'] + 1}" if direction else ""
         aside(
-            f"Above as they are, below changed. {which}The average treatment effect (ATE) is the "
-            "mean change of the true label's probability and of its margin."
+            f"Test examples{which}: the originals above, transformed below. The average treatment "
+            "effect (ATE) is the mean change of the true label's probability and of its margin."
         )
         tests = evenly_spread(study.dataset.n_test, MOST_PICTURES).tolist()
         every = None if len(tests) == study.dataset.n_test else tests
@@ -87,7 +87,7 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
         title = TRANSFORMATIONS[name].title
         with st.container(horizontal=True):
             job_button(
-                "Measure it on A and B",
+                "Measure on A and B",
                 study,
                 KIND,
                 common | one | {"intensities": _intensities(intensity)},
@@ -105,10 +105,11 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
                 "Try all transformations",
                 icon=":material/playlist_play:",
                 key="try_all",
-                help="Every transformation at three intensities, ranked by how differently it acts",
+                help="Every transformation at three intensities, ranked by how much the effects "
+                "on A and B differ",
             )
-        if told := refusal(KIND):
-            st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(told)}</p>')
+        if message := pop_message(KIND):
+            st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(message)}</p>')
         running = _latest(study, about["id"])
         if running is not None and running.status != "done":
             job_panel(study, running.id)
@@ -116,21 +117,21 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
 
 
 def _intensities(chosen: float) -> list[float]:
-    """A third, two thirds and all of what is chosen: does more of it do more?"""
+    """A third, two thirds and all of the chosen intensity, to show whether the effect grows."""
     return [round(chosen * share, 3) for share in (1 / 3, 2 / 3, 1.0)]
 
 
 def _options(
     study: StudyReader, name: str, shape: tuple[int, int, int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Widgets for the options; (as `apply` takes them, as a job takes them)."""
+    """Show widgets for the options: (options for `apply`, options for the job)."""
     options: dict[str, Any] = {}
     sent: dict[str, Any] = {}
     for option, default in TRANSFORMATIONS[name].options.items():
         key, words = f"option_{name}_{option}", WORDS.get(option, option.capitalize())
         if option == "texture":
             file = st.file_uploader(
-                "A picture of your own as the texture",
+                "Your own picture as the texture",
                 type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
                 max_upload_size=TEXTURE_MIB,
                 key=key,
@@ -156,7 +157,7 @@ def _options(
             value = st.toggle(words, default, key=key)
         elif isinstance(default, float):
             value = st.slider(words, 0.0, 1.0, default, 0.02, key=key)
-        else:  # a seed is none of the reader's business
+        else:  # A seed needs no widget.
             continue
         options[option] = value
         if value != (list(default) if isinstance(default, tuple) else default):
@@ -167,7 +168,7 @@ def _options(
 def strip(
     study: StudyReader, name: str, intensity: float, options: Mapping[str, Any], rows: list[int]
 ) -> str:
-    """HTML of some test pictures, and under each what the transformation makes of it."""
+    """HTML of some test pictures, each with its transformed version below."""
     before = np.asarray(read_stacked_arrays(study, "test")["input"][np.array(rows, np.int64)])
     after = apply(name, before, intensity, options)
     table_ = study.table("test")
@@ -175,8 +176,8 @@ def strip(
     for row, one, other in zip(rows, before, after, strict=True):
         label = escape(short(table_["label"].iloc[row]))
         items.append(
-            f'<figure><img src="{picture(one)}" alt="{label}, as it is">'
-            f'<img src="{picture(other)}" alt="{label}, changed">'
+            f'<figure><img src="{picture(one)}" alt="{label}, original">'
+            f'<img src="{picture(other)}" alt="{label}, transformed">'
             f"<figcaption>{label}</figcaption></figure>"
         )
     return f'<div class="dl-strip">{"".join(items)}</div>'
@@ -202,15 +203,15 @@ def _latest(study: StudyReader, comparison: str) -> Job | None:
     )
 
 
-# --- what was found ------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
 def results(study: StudyReader, about: dict[str, Any]) -> None:
-    """Everything that was measured, the newest first."""
+    """Show all results, newest first."""
     kept = hypotheses(study, about["id"])
-    heading("What was measured")
+    heading("Results")
     if not kept:
-        aside("Nothing yet.")
+        aside("None yet.")
         return
     shown = st.selectbox(
         "Test",
@@ -238,18 +239,18 @@ def _title(one: dict[str, Any]) -> str:
 
 
 def sentence(tested: dict[str, Any], names: tuple[str, str]) -> str:
-    """What a test says, at the intensity where the algorithms differ most."""
+    """The result of a test as text, at the intensity where the algorithms differ most."""
     effects, adjusted = tested["effects"], tested["adjusted"]
     place = min(range(len(effects)), key=lambda at: (adjusted[at], -effects[at]["intensity"]))
     effect = effects[place]
     ates = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
-    said = (
-        f"At intensity {effect['intensity']:g} it changes the true label's probability by "
-        f"{ates[0]} in {names[0]} and by {ates[1]} in {names[1]}"
+    text = (
+        f"At intensity {effect['intensity']:g}, the transformation changes the true label's "
+        f"probability by {ates[0]} for {names[0]} and by {ates[1]} for {names[1]}."
     )
     if adjusted[place] < LEVEL:
-        return f"{said}: it acts differently on them (p = {adjusted[place]:.2g})."
-    return f"{said}: no more different than chance (p = {adjusted[place]:.2g})."
+        return f"{text} The difference is significant (p = {adjusted[place]:.2g})."
+    return f"{text} The difference is not significant (p = {adjusted[place]:.2g})."
 
 
 def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
@@ -265,11 +266,11 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
                 baseline=key == "difference",
             )
             for effect in tested["effects"]
-            for key, label in (("a", names[0]), ("b", names[1]), ("difference", "A less B"))
+            for key, label in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
         ]
         st.html(f'<h3 class="dl-heading">{heading_}</h3>' + intervals(bars, heading_, changes=True))
     counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])
-    alone = " One checkpoint says nothing of chance in training."
+    alone = " With one checkpoint, the randomness of training is not measured."
     aside(
         f"{tested['pictures']:,} test pictures, {counts} checkpoints; 95 % intervals over both."
         + (alone if 1 in tested["checkpoints"] else "")
@@ -277,26 +278,26 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
 
 
 def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
-    """A table: how much at least each acts differently, p after correction for all."""
+    """Show a table: the smallest plausible difference of each, with p corrected for all."""
     rows = []
     for one in tested:
         effects, adjusted = one["effects"], one["adjusted"]
         place = int(np.argmin(adjusted))
         effect = effects[place]
-        said = [
+        ates = [
             f"{number(effect[key]['probability']['mean'], 3)} "
             f"({number(effect[key]['probability']['low'], 3)} to "
             f"{number(effect[key]['probability']['high'], 3)})"
             for key in ("a", "b", "difference")
         ]
-        verdict = "differs" if adjusted[place] < LEVEL else "as chance"
+        verdict = "differs" if adjusted[place] < LEVEL else "not significant"
         rows.append(
             [
                 TRANSFORMATIONS[one["name"]].title,
                 verdict,
                 number(one["strength"], 3),
                 f"{effect['intensity']:g}",
-                *said,
+                *ates,
                 f"{adjusted[place]:.2g}",
             ]
         )
@@ -310,8 +311,9 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
         "Difference",
         "p",
     )
-    table("Transformations, those first that act most differently", heads, rows)
+    table("Transformations, largest difference first", heads, rows)
     aside(
-        f"On {tested[0]['pictures']:,} test pictures, {len(INTENSITIES)} intensities each; p by "
-        "Holm over all of them. “At least”: the end nearest to 0 of the difference's interval."
+        f"On {tested[0]['pictures']:,} test pictures, {len(INTENSITIES)} intensities each; p with "
+        "Holm correction over all tests. “At least”: the end of the difference's interval that is "
+        "nearer to 0."
     )

@@ -1,4 +1,4 @@
-"""The quick report of an upload: how good it is, and where it and the study's model differ."""
+"""The quick report of an upload: its accuracy, and where it differs from the study's model."""
 
 from __future__ import annotations
 
@@ -29,24 +29,27 @@ def quick_report(
     tests: Examples,
     location: Location,
 ) -> None:
-    """Show it.
+    """Show the report.
 
     Args:
         name: Of the upload.
-        against: What to call the algorithm it stands beside.
-        tests: With that algorithm's predictions, where it has any.
+        against: Name of the algorithm it is compared with.
+        tests: The test examples, with that algorithm's predictions if it has any.
     """
     n = study.dataset.n_test
     of = f"1 checkpoint{'s' * (found.checkpoints > 1)}".replace("1", f"{found.checkpoints:,}", 1)
     shown = {f"Accuracy of {short(name)}": (f"{found.accuracy:.1%}", f"mean of {of}")}
     if found.their_accuracy is not None and found.agreement is not None:
-        shown[f"Accuracy of {short(against)}"] = f"{found.their_accuracy:.1%}", "on the same"
+        shown[f"Accuracy of {short(against)}"] = (
+            f"{found.their_accuracy:.1%}",
+            "on the same examples",
+        )
         shown["Agreement"] = f"{found.agreement:.1%}", f"{found.differing:,} of {n:,} differ"
     figures(shown)
     heading("Accuracy by class")
     st.html(_by_class(found, name, against))
     if found.their_by_class is None:
-        aside(f"{short(against)} has no predictions yet to compare these with.")
+        aside(f"{short(against)} has no predictions yet to compare with.")
         return
     rows = np.array(found.rows[:SHOWN], np.int64)
     cards = [
@@ -63,13 +66,15 @@ def quick_report(
             test_cards(tests, rows, location), found.predicted, found.their_predicted, strict=False
         )
     ]
-    more = f"the {SHOWN} surest of {found.differing:,}; " if found.differing > SHOWN else ""
+    more = ""
+    if found.differing > SHOWN:
+        more = f"The {SHOWN} most confident of {found.differing:,}. "
     group = Group(
         "Test examples that they predict differently",
         cards,
         title="Where they differ",
-        words=f"{more}in the frame what {short(name)} says.",
-        empty="They predict every test example alike.",
+        words=f"{more}Framed: the prediction of {short(name)}.",
+        empty="They agree on every test example.",
     )
     gallery(
         study,
@@ -84,7 +89,7 @@ def quick_report(
 
 
 def _by_class(found: QuickReport, name: str, against: str) -> str:
-    """Two bars a class, in HTML; the class that changes most comes first."""
+    """HTML of two bars per class; the class whose accuracy differs most comes first."""
     theirs = found.their_by_class or {}
     order = sorted(found.by_class, key=lambda one: -abs(found.by_class[one] - theirs.get(one, 0)))
     entries = "".join(

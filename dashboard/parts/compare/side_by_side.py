@@ -1,4 +1,4 @@
-"""One test example under two algorithms: what supports and opposes it, and what they share."""
+"""One test example under two algorithms: supporting and opposing examples of both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.read.studies import Examples, asked_row, badge, examples, typed_id
+from dashboard.read.studies import Examples, badge, examples, requested_row, typed_id
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
 
@@ -26,9 +26,9 @@ SIDE = 84
 
 
 def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) -> None:
-    """Show the test example that the address names, or the one that projects most."""
+    """Show the test example in the URL, or the one with the largest projection."""
     tests = {key: examples(study, "test", about[key]["algorithm"]) for key in ("a", "b")}
-    row, hint = asked_row(study, "test", location.test)
+    row, hint = requested_row(study, "test", location.test)
     if location.test is not None and row is None:
         aside(f"There is no test example “{short(location.test)}” here.{hint}")
     if row is None:
@@ -49,10 +49,10 @@ def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) 
         for key in ("a", "b")
     }
     for place, sign, title in ((0, "support", "Supporting"), (2, "oppose", "Opposing")):
-        _beside(study, about, found, place, sign, title, str(tests["a"].ids[row]), location)
+        _both(study, about, found, place, sign, title, str(tests["a"].ids[row]), location)
 
 
-def _beside(
+def _both(
     study: StudyReader,
     about: dict[str, Any],
     found: Mapping[str, tuple[np.ndarray, ...]],
@@ -62,12 +62,12 @@ def _beside(
     test: str,
     location: Location,
 ) -> None:
-    """One sign's training examples of both; those that both have are marked."""
+    """Show the training examples of one sign for both; shared ones are marked."""
     training = examples(study, "train")
     rows = {key: found[key][place].tolist() for key in found}
     shared = set(rows["a"]) & set(rows["b"])
     fewest = min(len(rows["a"]), len(rows["b"]))
-    words = escape(f"{len(shared):,} of {fewest:,} {title.lower()} examples are the same for both.")
+    words = escape(f"{len(shared):,} of {fewest:,} {title.lower()} examples are in both.")
     st.html(f'<p class="dl-says" role="status">{words}</p>')
     groups = []
     for key in ("a", "b"):
@@ -92,7 +92,7 @@ def _beside(
         "train",
         groups,
         SIDE,
-        f"beside_{sign}",
+        f"both_{sign}",
         lambda row: st.switch_page(
             TRAINING, query_params=location.parameters(test=test, train=str(training.ids[row]))
         ),
@@ -100,10 +100,10 @@ def _beside(
 
 
 def _choice(study: StudyReader, tests: Examples, row: int) -> None:
-    """Which test example; and its neighbours."""
+    """Choose the test example, or go to the previous or next one."""
     st.session_state["compared_test"] = str(tests.ids[row])
     st.text_input(
-        "Test example, by id, or row as #17",
+        "Test example: an id, or a row such as #17",
         key="compared_test",
         on_change=lambda: go(test=typed_id(study, "test", st.session_state["compared_test"])),
         width=260,

@@ -1,4 +1,4 @@
-"""Upload a model: its checkpoints, what it is called, which architecture it is of."""
+"""Upload a model: its checkpoints, name and architecture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard.location import go
 from dashboard.parts.layout.blocks import aside
-from dashboard.read.upload_trials import let_go, take
+from dashboard.read.upload_trials import accept_upload, free_files
 from engine.exchange.uploads.keeping import Given
 from engine.models import ARCHITECTURES
 from engine.store.errors import DataloupeError
@@ -16,16 +16,16 @@ from engine.study.reader import StudyReader
 from engine.study.uploads import ENOUGH, preprocessing_of
 
 LONGEST_NAME = 100
-TOLD = "upload_told"
+MESSAGE = "upload_message"
 
 
 def upload_form(study: StudyReader) -> None:
-    """Take checkpoints. What is refused is said in one line; what is taken is looked at next."""
+    """Show the form. A refused upload shows one error line; an accepted one is opened next."""
     limits = study.spec.uploads
-    # A key of its own for each attempt: the browser's files are let go with the old one.
+    # A separate key for each attempt, so that the browser's files are freed with the old one.
     turn = st.session_state.setdefault("upload_turn", 0)
     files = st.file_uploader(
-        "Checkpoints of one model, .safetensors",
+        "Checkpoints of one model (.safetensors)",
         type=["safetensors"],
         accept_multiple_files=True,
         max_upload_size=limits.max_mib,
@@ -36,60 +36,61 @@ def upload_form(study: StudyReader) -> None:
             "Name",
             key=f"upload_name_{turn}",
             max_chars=LONGEST_NAME,
-            placeholder="As the first file",
+            placeholder="Name of the first file",
             width=260,
         )
         st.selectbox(
             "Architecture",
             architectures(study),
             index=None,
-            placeholder="Recognise it",
+            placeholder="Detect automatically",
             key=f"upload_architecture_{turn}",
             width=260,
         )
         st.button(
-            "Check and keep",
+            "Check and save",
             icon=":material/upload:",
             type="primary",
             key="upload",
             disabled=not files,
-            on_click=_take,
+            on_click=_accept,
             args=(study,),
         )
-    if told := st.session_state.pop(TOLD, None):
-        st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(told)}</p>')
+    if message := st.session_state.pop(MESSAGE, None):
+        st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(message)}</p>')
     aside(
-        f"Trained on this study's training data, and fed with: "
+        f"The model must be trained on this study's training data. Its inputs: "
         f"{preprocessing_of(study.dataset.encoding)} Up to {limits.max_files:,} files of "
-        f"{limits.max_mib:,} MiB; {ENOUGH} checkpoints or more let chance in training be told from "
-        "a difference, one is a hint. A file of torch.save is refused, as opening one runs what "
-        "is in it: dataloupe convert model.pt makes a safetensors of your own."
+        f"{limits.max_mib:,} MiB. {ENOUGH} checkpoints or more separate a real difference from "
+        "training randomness; one is only indicative. Files made by torch.save are refused, as "
+        "opening one runs the code in it: convert your own with dataloupe convert model.pt."
     )
     if limits.keep_days:
         aside(f"Uploads are deleted after {limits.keep_days:,} days.")
 
 
 def architectures(study: StudyReader) -> list[str]:
-    """What an upload may be: the study's own architectures, then the other built-ins."""
+    """Architectures an upload can have: the study's own, then the other built-in ones."""
     own = [spec.architecture for spec in study.spec.algorithms.values()]
     return list(dict.fromkeys([*own, *ARCHITECTURES]))
 
 
-def _take(study: StudyReader) -> None:
-    """Callback: check the files and keep them, then let go of what the browser sent."""
+def _accept(study: StudyReader) -> None:
+    """Callback: check and save the files, then free the browser's copies."""
     turn = st.session_state["upload_turn"]
     files = st.session_state.get(f"checkpoints_{turn}") or []
     name = st.session_state.get(f"upload_name_{turn}", "")
     architecture = st.session_state.get(f"upload_architecture_{turn}")
     try:
         with st.spinner("Checking…"):
-            upload = take(study, [Given(file.name, file) for file in files], name, architecture)
+            given = [Given(file.name, file) for file in files]
+            upload = accept_upload(study, given, name, architecture)
     except DataloupeError as error:
-        st.session_state[TOLD] = str(error)
+        st.session_state[MESSAGE] = str(error)
     except OSError as error:
-        st.session_state[TOLD] = f"Uploads cannot be written: {error.strerror}."
+        st.session_state[MESSAGE] = f"Uploads cannot be written: {error.strerror}."
     else:
         a = st.query_params.get("a")
         go(a=None if a == upload.id else a, b=upload.id, direction=None, side=None)
-    let_go(files)
+    free_files(files)
     st.session_state["upload_turn"] = turn + 1

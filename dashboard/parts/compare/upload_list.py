@@ -1,4 +1,4 @@
-"""What people have uploaded: which files, how large, who, when; rename one, delete one."""
+"""The uploaded models: files, size, user and date; rename or delete one."""
 
 from __future__ import annotations
 
@@ -17,50 +17,52 @@ from engine.study.uploads import Upload
 
 MIB = 2**20
 SHOWN_FILES = 8
-_TOLD = "uploads_told"
+_MESSAGE = "uploads_message"
 
 
 def upload_list(study: StudyReader) -> None:
-    """All uploads, newest first, and how much room they take."""
+    """Show all uploads, newest first, and the disk space they use."""
     used, quota = used_bytes(study) / MIB, study.spec.uploads.quota_mib
     uploads = study.uploads
-    if told := st.session_state.pop(_TOLD, None):
-        kind, words = told
-        st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{escape(words)}</p>')
+    if message := st.session_state.pop(_MESSAGE, None):
+        kind, text = message
+        st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{escape(text)}</p>')
     for upload in uploads.values():
         _entry(study, upload)
     count = f"{len(uploads):,} upload{'s' if len(uploads) != 1 else ''}"
-    aside(f"{count} of everyone who sees this study; {used:,.1f} of {quota:,} MiB used.")
+    aside(
+        f"{count}, visible to everyone who can open this study; {used:,.1f} of {quota:,} MiB used."
+    )
 
 
 def checkpoints_words(upload: Upload) -> str:
-    """How many checkpoints there are, and how many more would do."""
+    """The number of checkpoints, and how many more are needed if they are too few."""
     count = len(upload.files)
     words = f"{count:,} checkpoint{'s' if count != 1 else ''}"
-    return f"{words}, indicative: {upload.wanted:,} more would do" if upload.indicative else words
+    return f"{words}, indicative: {upload.wanted:,} more needed" if upload.indicative else words
 
 
 def _entry(study: StudyReader, upload: Upload) -> None:
-    asked = st.session_state.get("deleting_upload") == upload.id
+    confirming = st.session_state.get("deleting_upload") == upload.id
     with st.container(border=True, key=f"entry-{upload.id}", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.html(f'<div class="dl-job"><b>{escape(upload.name)}</b></div>', width="stretch")
             st.button(
-                "Look",
+                "Open",
                 key=f"look-{upload.id}",
                 icon=":material/visibility:",
                 help=f"Compare {plain(upload.name)} with the study's model",
-                on_click=_look,
+                on_click=_open,
                 args=(study, upload),
             )
             with st.popover("Rename", icon=":material/edit:", width="content"):
                 st.text_input("New name", value=upload.name, key=f"name-{upload.id}", max_chars=100)
                 st.button("Save", key=f"rename-{upload.id}", on_click=_rename, args=(study, upload))
             st.button(
-                f"Delete {plain(upload.name)} for everyone" if asked else "Delete",
+                f"Delete {plain(upload.name)} for everyone" if confirming else "Delete",
                 key=f"delete-{upload.id}",
                 icon=":material/delete:",
-                on_click=_delete if asked else _ask,
+                on_click=_delete if confirming else _confirm,
                 args=(study, upload),
             )
         by = f" by {upload.who}" if upload.who else ""
@@ -86,7 +88,7 @@ def _entry(study: StudyReader, upload: Upload) -> None:
         )
 
 
-def _look(study: StudyReader, upload: Upload) -> None:
+def _open(study: StudyReader, upload: Upload) -> None:
     first = next(iter(study.spec.algorithms))
     go(a=first, b=upload.id, direction=None, side=None, pane=None)
 
@@ -95,10 +97,10 @@ def _rename(study: StudyReader, upload: Upload) -> None:
     try:
         rename(study, upload.id, st.session_state[f"name-{upload.id}"])
     except DataloupeError as error:
-        st.session_state[_TOLD] = "wrong", str(error)
+        st.session_state[_MESSAGE] = "wrong", str(error)
 
 
-def _ask(study: StudyReader, upload: Upload) -> None:
+def _confirm(study: StudyReader, upload: Upload) -> None:
     st.session_state["deleting_upload"] = upload.id
 
 
@@ -107,11 +109,11 @@ def _delete(study: StudyReader, upload: Upload) -> None:
     try:
         delete(study, upload.id)
     except DataloupeError as error:
-        st.session_state[_TOLD] = "wrong", str(error)
+        st.session_state[_MESSAGE] = "wrong", str(error)
         return
-    st.session_state[_TOLD] = (
+    st.session_state[_MESSAGE] = (
         "good",
-        f"“{upload.name}” is deleted, with all that was computed of it.",
+        f"Deleted “{upload.name}” and everything computed from it.",
     )
     gone = [key for key in ("a", "b", "algorithm") if st.query_params.get(key) == upload.id]
     go(**dict.fromkeys([*gone, "direction", "side", "test"]))

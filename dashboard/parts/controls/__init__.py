@@ -1,1 +1,1 @@
-"""Controls that choose what is shown, and buttons that take it away."""
+"""Controls that choose what is shown, and download buttons."""

@@ -1,4 +1,4 @@
-"""A button that copies the address of the view: all that is needed to show it again is in it."""
+"""A button that copies the URL of the view, which holds everything needed to show it again."""
 
 from __future__ import annotations
 

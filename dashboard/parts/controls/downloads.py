@@ -1,5 +1,5 @@
-"""What is shown, to take away: an explanation as JSON, CSV and the Python that gives it again, a
-slice as JSON and CSV."""
+"""Downloads: an explanation as JSON, CSV and the Python code that reproduces it; a slice as JSON
+and CSV."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.study.reader import StudyReader
 
 
 def export(study: StudyReader, row: int, id_: str, k: int, algorithm: str, method: str) -> None:
-    """A button that opens the ways out. Files are made when they are asked for."""
+    """Show a button that opens the downloads of an explanation; files are made on request."""
 
     def explanation() -> Explanation:
         return explain(study, row, k, algorithm, method)
@@ -50,7 +50,7 @@ def export(study: StudyReader, row: int, id_: str, k: int, algorithm: str, metho
 def export_slice(
     study: StudyReader, examples: Examples, rows: np.ndarray, what: str, location: Location
 ) -> None:
-    """A button that opens the ways out for these examples, with all that is known of each."""
+    """Show a button that opens the downloads of these examples, with all their columns."""
     with (
         st.popover(f"Export {what}", icon=":material/download:", width="content"),
         st.container(horizontal=True),
@@ -74,7 +74,7 @@ def export_slice(
 
 
 def rows_as_json(examples: Examples, rows: np.ndarray, location: Location, fingerprint: str) -> str:
-    """The examples, with the fingerprint of their data, the algorithm and the slice."""
+    """JSON of the examples, the fingerprint of their data, the algorithm and the slice."""
     content = {
         "data_fingerprint": fingerprint,
         "algorithm": location.algorithm,
@@ -85,7 +85,7 @@ def rows_as_json(examples: Examples, rows: np.ndarray, location: Location, finge
 
 
 def rows_as_csv(examples: Examples, rows: np.ndarray) -> str:
-    """One line an example: `row`, then the columns of its table."""
+    """CSV with one line per example: `row`, then the columns of its table."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["row", *map(harmless, examples.table.columns)])
@@ -95,7 +95,7 @@ def rows_as_csv(examples: Examples, rows: np.ndarray) -> str:
 
 
 def _records(examples: Examples, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row with its columns, in values that JSON has."""
+    """Each row with its columns, as JSON-compatible values."""
     table = examples.table.iloc[rows]
     columns = {str(name): table[name].tolist() for name in table.columns}
     for place, row in enumerate(rows):
@@ -103,26 +103,26 @@ def _records(examples: Examples, rows: np.ndarray) -> Iterator[tuple[int, dict[s
 
 
 def as_json(explanation: Explanation, fingerprint: str) -> str:
-    """All that the view shows, with the fingerprint of the data it is about."""
+    """JSON of everything the view shows, with the fingerprint of its data."""
     content = {"data_fingerprint": fingerprint, **explanation.to_dict()}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def as_csv(explanation: Explanation) -> str:
-    """One line a training example, strongest first, supporting before opposing."""
+    """CSV with one line per training example, strongest first, supporting before opposing."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["test_row", "test_id", "side", "rank", "train_row", "id", "label", "score"])
     sides = {"supporting": explanation.supporting, "opposing": explanation.opposing}
     for side, influences in sides.items():
         for rank, one in enumerate(influences, start=1):
-            told = [explanation.row, harmless(explanation.id), side, rank]
-            writer.writerow([*told, one.row, harmless(one.id), harmless(one.label), one.score])
+            test = [explanation.row, harmless(explanation.id), side, rank]
+            writer.writerow([*test, one.row, harmless(one.id), harmless(one.label), one.score])
     return file.getvalue()
 
 
 def snippet(study: StudyReader, id_: str, k: int, algorithm: str, method: str) -> str:
-    """Python that gives the same explanation."""
+    """Python code that gives the same explanation."""
     return (
         "from engine import Study\n\n"
         f"study = Study.open({str(study.root)!r})\n"

@@ -8,7 +8,7 @@ from dashboard.location import DEFAULT_K, keep
 
 
 def sides(k: int, largest: int) -> int:
-    """Show the control, at `k` or the largest there is; returns the number shown."""
+    """Show the control at `k`, or at `largest` if that is less; return the number shown."""
     shown = min(k, largest)
     st.html('<div class="dl-where">Each side</div>', width="content")
     st.session_state["k"] = shown

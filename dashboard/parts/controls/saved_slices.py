@@ -1,6 +1,6 @@
-"""Saved slices: keep the slice that is looked at, open one, delete one.
+"""Saved slices: save the current slice, open one, or delete one.
 
-They are kept in the study's folder, so everyone who looks at the study has them.
+They are stored in the study's folder, so everyone who opens the study shares them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from engine.study.slices import LONGEST_NAME, SavedSlice, delete_slice, save_sli
 
 
 def saved(study: StudyReader, location: Location, examples: Examples) -> None:
-    """A button that opens the saved slices."""
+    """Show a button that opens the saved slices."""
     slices, problems = kept_slices(study)
     with st.popover(f"Saved slices ({len(slices)})", icon=":material/bookmark:", width="content"):
         for one in slices:
             _entry(study, one, examples)
         for problem in problems:
-            _tell("wrong", problem)
+            _message("wrong", problem)
         _form(study, location)
 
 
 def _entry(study: StudyReader, one: SavedSlice, examples: Examples) -> None:
-    """One saved slice: a button that opens it, and one that deletes it after asking."""
+    """Show one saved slice: a button that opens it, and one that deletes it after confirmation."""
     current = one.data == study.dataset.fingerprint
     slice = read_slice(one.parameters, examples.classes, len(examples.table), [])
     if not examples.has_predictions:
         slice = replace(slice, predicted=None, result=None, margin=None)
     number = len(matching(examples, slice.filters()))
     count = f"{number:,} / {len(examples.table):,}" if current else "of other data"
-    asked = st.session_state.get("deleting") == one.name
+    confirming = st.session_state.get("deleting") == one.name
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
             f"{plain(one.name)} ({count})",
@@ -49,16 +49,16 @@ def _entry(study: StudyReader, one: SavedSlice, examples: Examples) -> None:
             width="stretch",
         )
         st.button(
-            f"Delete {plain(one.name)} for everyone" if asked else "Delete",
+            f"Delete {plain(one.name)} for everyone" if confirming else "Delete",
             icon=":material/delete:",
             key=f"delete slice {one.name}",
-            on_click=_delete if asked else _ask,
+            on_click=_delete if confirming else _confirm,
             args=(study, one.name),
         )
 
 
 def _form(study: StudyReader, location: Location) -> None:
-    """Save the selection if there is one, else the filters and the order."""
+    """Show the form that saves the selection if there is one, else the filters and the order."""
     slice = Slice(only=location.selected) if location.selected else location.slice
     with st.form("save_slice", border=False, clear_on_submit=True):
         st.text_input(
@@ -71,19 +71,19 @@ def _form(study: StudyReader, location: Location) -> None:
             "Save", icon=":material/bookmark_add:", on_click=_save, args=(study, slice)
         )
     order = "as in the data" if slice.sort is None else SORTS[slice.sort].lower() + " first"
-    words = f"{slice.words() or 'All of them'}; {order}. Everyone who sees this study can open it."
+    words = f"{slice.words() or 'All examples'}; {order}. Everyone who opens this study can see it."
     st.html(f'<p class="dl-aside">{escape(words)}</p>')
-    if "slice_told" in st.session_state:
-        _tell(*st.session_state.pop("slice_told"))
+    if "slice_message" in st.session_state:
+        _message(*st.session_state.pop("slice_message"))
 
 
 def _open(one: SavedSlice) -> None:
-    """Callback: the slice in place of the filters. Of other data, the page will warn."""
+    """Callback: replace the filters with the slice. The page warns if its data differ."""
     wanted = {name: one.parameters.get(name) for name in PARAMETERS}
     go(**wanted, study=one.data[:8], page=None, selected=None)
 
 
-def _ask(study: StudyReader, name: str) -> None:
+def _confirm(study: StudyReader, name: str) -> None:
     st.session_state["deleting"] = name
 
 
@@ -92,19 +92,19 @@ def _delete(study: StudyReader, name: str) -> None:
     try:
         delete_slice(study, name)
     except DataloupeError as error:
-        st.session_state["slice_told"] = "wrong", str(error)
+        st.session_state["slice_message"] = "wrong", str(error)
     else:
-        st.session_state["slice_told"] = "good", f"“{name}” is deleted."
+        st.session_state["slice_message"] = "good", f"“{name}” is deleted."
 
 
 def _save(study: StudyReader, slice: Slice) -> None:
     try:
         one = save_slice(study, st.session_state["slice_name"], slice.parameters())
     except DataloupeError as error:
-        st.session_state["slice_told"] = "wrong", str(error)
+        st.session_state["slice_message"] = "wrong", str(error)
     else:
-        st.session_state["slice_told"] = "good", f"“{one.name}” is saved."
+        st.session_state["slice_message"] = "good", f"“{one.name}” is saved."
 
 
-def _tell(kind: Literal["good", "wrong"], words: str) -> None:
+def _message(kind: Literal["good", "wrong"], words: str) -> None:
     st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{escape(words)}</p>')

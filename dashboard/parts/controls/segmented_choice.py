@@ -1,4 +1,4 @@
-"""One of a few, side by side; what is chosen is in the URL."""
+"""A segmented control whose value is in the URL."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def choice(
     resets: tuple[str, ...] = (),
     label_visibility: Literal["visible", "collapsed"] = "visible",
 ) -> None:
-    """Show it.
+    """Show the control.
 
     Args:
-        words: Value → what is read.
-        chosen: The value that the URL says now.
-        name: Of the URL's parameter, and the widget's key.
+        words: Value → label.
+        chosen: The current value in the URL.
+        name: Of the URL parameter, and the widget's key.
         default: The value that the URL leaves out.
-        resets: Parameters that another choice makes meaningless.
+        resets: Parameters that no longer apply after a change.
     """
     st.session_state[name] = chosen
     st.segmented_control(

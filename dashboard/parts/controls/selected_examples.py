@@ -1,4 +1,4 @@
-"""Selected examples: what the gallery's mouse and keys select, as controls that say so."""
+"""Selected examples: what is selected in the gallery, with controls to change it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dashboard.slice_parameters import MOST_PICKED, rows_text
 
 
 def select(rows: Sequence[int] | np.ndarray) -> None:
-    """Callback: these rows are selected, and no others."""
+    """Callback: select only these rows."""
     go(selected=rows_text(rows) or None)
 
 
@@ -26,7 +26,7 @@ def open_selection(rows: np.ndarray) -> None:
 def selection(
     location: Location, examples: Examples, rows: np.ndarray, shown: np.ndarray, kind: str
 ) -> None:
-    """Say what is selected, and offer what can be done with it.
+    """Show the selection and what can be done with it.
 
     Args:
         rows: Of the slice.
@@ -36,10 +36,10 @@ def selection(
     with st.popover("Select", icon=":material/check_box:", width="content"):
         _choose(chosen, examples, rows, shown, kind)
     if not len(chosen):
-        words = "Shift with a click or an arrow key selects; so does Space."
+        words = "Select with Shift and a click or an arrow key, or with Space."
         st.html(f'<div class="dl-where">{words}</div>', width="content")
         return
-    full = f", the most there can be ({MOST_PICKED})" if len(chosen) >= MOST_PICKED else ""
+    full = f", the maximum ({MOST_PICKED})" if len(chosen) >= MOST_PICKED else ""
     st.html(
         f'<div class="dl-where" role="status"><b>{len(chosen):,}</b> selected{full}</div>',
         width="content",
@@ -57,7 +57,7 @@ def selection(
 def _choose(
     chosen: np.ndarray, examples: Examples, rows: np.ndarray, shown: np.ndarray, kind: str
 ) -> None:
-    """The same by controls that need no mouse and no arrow keys."""
+    """Show controls that select without the mouse or the arrow keys."""
     offered = np.union1d(chosen, shown)
     with st.container(horizontal=True):
         st.button(

@@ -1,4 +1,4 @@
-"""The filters of the slice, each with its counts, and the order it is shown in."""
+"""The filters of the slice, each with its counts, and the order of the slice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 60
 
 
 def filters(study: StudyReader, location: Location, examples: Examples) -> None:
-    """Show the filters; what they choose is in the URL, and so in the next run's `location`."""
+    """Show the filters; their values are in the URL, and so in the next run's `location`."""
     chosen = location.slice
     scored = location.method is not None
     with st.container(horizontal=True, vertical_alignment="top", key="filters"):
@@ -67,7 +67,7 @@ def _class_filter(
 
 
 def _pair_filter(location: Location, examples: Examples) -> None:
-    """One class taken for another: both class filters at once."""
+    """Show a filter for one cell of the confusion matrix, which sets both class filters."""
     chosen, classes = location.slice, examples.classes
     found = {pair[:2]: pair[2] for pair in mix_ups(examples, chosen.filters())}
     of = {pair[:2]: pair[2] for pair in mix_ups(examples, {})}
@@ -88,7 +88,7 @@ def _pair_filter(location: Location, examples: Examples) -> None:
 
     st.session_state["pair"] = here
     st.selectbox(
-        "Mix-up",
+        "Confusion",
         pairs,
         index=None,
         placeholder=with_count("Any", sum(found.values()), sum(of.values())),
@@ -147,14 +147,14 @@ def _search(location: Location, examples: Examples) -> None:
 
 
 def _left(name: str, location: Location, examples: Examples) -> tuple[int, int]:
-    """(rows that this filter leaves of those that the others leave, those)."""
+    """(number of rows under all filters, number of rows under all other filters)."""
     chosen = location.slice.filters()
     others = {other: value for other, value in chosen.items() if other != name}
     return len(matching(examples, chosen)), len(matching(examples, others))
 
 
 def with_count(name: str, some: int, of: int) -> str:
-    """`Coat (47 / 412)`, or `Coat (412)` where nothing is left out."""
+    """`Coat (47 / 412)`, or `Coat (412)` if no row is filtered out."""
     numbers = f"{some:,}" if some == of else f"{some:,} / {of:,}"
     return f"{_cut(name, LONGEST)} ({numbers})"
 

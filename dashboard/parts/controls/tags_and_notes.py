@@ -1,4 +1,4 @@
-"""Tags and notes of one prediction, with undo. Everyone who sees the study has them."""
+"""Tags and notes of one prediction, with undo. Everyone who opens the study shares them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 from engine.study.tags import LONGEST_NOTE, LONGEST_TAG, TagsAndNotes, note, tag, undo, untag
 
-WORDS = {"tag": "the tag “{}”", "untag": "taking the tag “{}” off", "note": "the note “{}”"}
+WORDS = {
+    "tag": "adding the tag “{}”",
+    "untag": "removing the tag “{}”",
+    "note": "adding the note “{}”",
+}
 
 
 def tags_panel(study: StudyReader, algorithm: str, row: int) -> None:
-    """Show them, and what adds, takes off and takes back."""
-    standing = read_tagged(study, algorithm).get(row, TagsAndNotes())
+    """Show the tags and notes, with controls to add, remove and undo."""
+    current = read_tagged(study, algorithm).get(row, TagsAndNotes())
     with st.container(key="triage"):
         st.html('<h3 class="dl-heading">Tags and notes</h3>')
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            for name in standing.tags:
+            for name in current.tags:
                 st.button(
                     plain(name),
                     icon=":material/close:",
                     key=f"untag {name}",
-                    help="Take this tag off",
+                    help="Remove this tag",
                     on_click=_do,
                     args=(untag, study, algorithm, row, name),
                 )
@@ -35,7 +39,7 @@ def tags_panel(study: StudyReader, algorithm: str, row: int) -> None:
                 "Add a tag",
                 key=f"new_tag_{row}",
                 max_chars=LONGEST_TAG,
-                placeholder="mislabelled",
+                placeholder="mislabeled",
                 on_change=_add,
                 args=(tag, f"new_tag_{row}", study, algorithm, row),
                 width=200,
@@ -48,21 +52,21 @@ def tags_panel(study: StudyReader, algorithm: str, row: int) -> None:
                 args=(note, f"new_note_{row}", study, algorithm, row),
                 width=360,
             )
-            last = standing.last
+            last = current.last
             st.button(
                 "Undo",
                 icon=":material/undo:",
                 key="undo",
                 disabled=last is None,
-                help=None if last is None else f"Take back {_words(last.action, last.value)}",
+                help=None if last is None else f"Undo {_words(last.action, last.value)}",
                 on_click=_do,
                 args=(undo, study, algorithm, row),
             )
-        if standing.notes:
-            entries = "".join(f"<li>{escape(words)}</li>" for words in standing.notes)
+        if current.notes:
+            entries = "".join(f"<li>{escape(words)}</li>" for words in current.notes)
             st.html(f'<ul class="dl-list dl-notes" aria-label="Notes">{entries}</ul>')
-        if "triage_told" in st.session_state:
-            words = escape(st.session_state.pop("triage_told"))
+        if "triage_message" in st.session_state:
+            words = escape(st.session_state.pop("triage_message"))
             st.html(f'<p class="dl-result" data-kind="wrong" role="status">{words}</p>')
 
 
@@ -74,7 +78,7 @@ def _words(action: str, value: str) -> str:
 def _add(
     action: Callable[..., object], key: str, study: StudyReader, algorithm: str, row: int
 ) -> None:
-    """Callback of a field: do it with what was typed, and empty the field."""
+    """Callback of a field: apply the action to its text, and clear the field."""
     text = st.session_state[key]
     st.session_state[key] = ""
     if text.strip():
@@ -82,8 +86,8 @@ def _add(
 
 
 def _do(action: Callable[..., object], *arguments: object) -> None:
-    """Callback: make a change; what is wrong with it is told on the page."""
+    """Callback: make a change; an error is shown on the page."""
     try:
         action(*arguments)
     except DataloupeError as error:
-        st.session_state["triage_told"] = str(error)
+        st.session_state["triage_message"] = str(error)

@@ -1,1 +1,1 @@
-"""Examples as cards, and what explains a prediction."""
+"""Galleries of example cards, and the explanation of a prediction."""

@@ -1,5 +1,5 @@
-"""What an example shows on its card: a test example its prediction, an influence its score, a
-training example its weight in the whole study."""
+"""Cards of examples: a test example with its prediction, an influence with its score, a training
+example with its total influence in the study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dashboard.read.studies import Examples, Weights
 
 
 def test_cards(found: Examples, rows: np.ndarray, location: Location) -> list[Card]:
-    """Cards of test examples; each leads to its explanation in the same slice."""
+    """Cards of test examples; each links to its explanation in the same slice."""
     shown = found.table.iloc[rows]
     return [
         _test_card(int(row), example, found.has_predictions, location)
@@ -52,17 +52,17 @@ def influence_cards(
 ) -> list[Card]:
     """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
 
-    Each leads to the training example's own view, which leads back to `test` if it is one.
+    Each links to the page of the training example, which links back to `test` if it is given.
 
     Args:
-        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
+        slope: Change of the margin per unit of score; None while scores are uncalibrated.
     """
     shown = training.table.iloc[rows]
     back = {} if test is None else {"test": test}
     cards = []
     for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
-        shown_score, told = amount(score, largest, slope)
-        words = f"{'supports' if score > 0 else 'opposes'} with {told}"
+        shown_score, full = amount(score, largest, slope)
+        words = f"{'supports' if score > 0 else 'opposes'} with {full}"
         card = training_card(int(row), example, words, location, back)
         cards.append(replace(card, score=shown_score, bar=abs(float(score)) / largest))
     return cards
@@ -71,7 +71,7 @@ def influence_cards(
 def training_card(
     row: int, example: dict[Hashable, Any], words: str, location: Location, back: dict[str, str]
 ) -> Card:
-    """A training example's card, which leads to its own view; `words` say what it is here for."""
+    """Card of a training example with a link to its page; `words` describe its role here."""
     id_, label = str(example["id"]), str(example["label"])
     return Card(
         row,
@@ -90,17 +90,17 @@ def similar_cards(
     location: Location,
     test: str | None = None,
 ) -> list[Card]:
-    """Cards of training examples with how alike the model sees each and the example in question.
+    """Cards of training examples with the similarity of each to the example shown.
 
-    Each leads to the training example's own view, which leads back to `test` if there is one.
+    Each links to the page of the training example, which links back to `test` if it is given.
     """
     shown = training.table.iloc[rows]
     back = {} if test is None else {"test": test}
     cards = []
-    for row, alike, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
-        words = f"{alike:z.3f}".replace("-", "−")
+    for row, similarity, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
+        words = f"{similarity:z.3f}".replace("-", "−")
         card = training_card(int(row), example, f"similarity {words}", location, back)
-        cards.append(replace(card, score=words, bar=max(0.0, float(alike))))
+        cards.append(replace(card, score=words, bar=max(0.0, float(similarity))))
     return cards
 
 
@@ -112,12 +112,12 @@ def influenced_cards(
     location: Location,
     slope: float | None = None,
 ) -> list[Card]:
-    """Cards of test examples with what one training example does to each; they lead to Explain."""
+    """Cards of test examples with the effect of one training example on each, linked to Explain."""
     cards = []
     for card, score in zip(test_cards(found, rows, location), scores, strict=True):
-        shown, told = amount(score, largest, slope)
-        does = "helped" if score > 0 else "hurt"
-        hint = f"{card.hint}; {does} with {told}"
+        shown, full = amount(score, largest, slope)
+        effect = "helped" if score > 0 else "hurt"
+        hint = f"{card.hint}; {effect} with {full}"
         cards.append(replace(card, hint=hint, score=shown, bar=abs(float(score)) / largest))
     return cards
 
@@ -125,13 +125,13 @@ def influenced_cards(
 def weight_cards(
     training: Examples, rows: np.ndarray, weights: Weights, location: Location
 ) -> list[Card]:
-    """Cards of training examples with the sum of their influence, both signs counted as weight."""
+    """Cards of training examples with the sum of their absolute influence."""
     largest = float(weights.total[rows].max(initial=0)) or 1.0
     cards = []
     for row, example in zip(rows, training.table.iloc[rows].to_dict("records"), strict=True):
         weight = float(weights.total[row])
         helps, hurts = (signed(sums[row], largest) for sums in (weights.support, weights.oppose))
-        words = f"{helps} helping and {hurts} hurting in all"
+        words = f"{helps} helping and {hurts} hurting in total"
         card = training_card(int(row), example, words, location, {})
         score = signed(weight, largest).removeprefix("+")
         cards.append(replace(card, score=score, bar=weight / largest))
@@ -139,7 +139,7 @@ def weight_cards(
 
 
 def amount(score: float, largest: float, slope: float | None) -> tuple[str, str]:
-    """(what a card shows of a score, what it says when pointed at): calibrated where it can be."""
+    """(score on the card, score in its tooltip), in units of margin if calibrated."""
     raw = signed(score, largest)
     if slope is None:
         return raw, raw
@@ -148,7 +148,7 @@ def amount(score: float, largest: float, slope: float | None) -> tuple[str, str]
 
 
 def signed(score: float, largest: float) -> str:
-    """A score with its sign and as many decimals as tell `largest` in three digits."""
+    """A signed score with the decimals that show `largest` in three digits."""
     if not 1e-5 <= largest < 1e5:
         return f"{score:+.2e}".replace("-", "−")
     decimals = max(0, 2 - math.floor(math.log10(largest)))

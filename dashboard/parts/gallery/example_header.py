@@ -1,4 +1,4 @@
-"""The example that a page is about: large, with its label, what the model says, how sure it is."""
+"""The example that a page is about: shown large, with its label, prediction and confidence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIKELIEST = 4
 def subject(
     study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
 ) -> None:
-    """Show one example. Without predictions yet, only what the data say."""
+    """Show one example. Without predictions, show only its data."""
     text = study.dataset.display == "text"
     shown = _text(example) if text else _picture(study, split, row, example)
     shown += _facts(split, row, example)
@@ -38,7 +38,7 @@ def subject(
 
 
 def probabilities(classes: list[str], found: np.ndarray, label: str) -> str:
-    """HTML of the likeliest classes, and of the label wherever it stands, with their bars."""
+    """HTML bars of the most likely classes, and of the label whatever its rank."""
     order = np.argsort(-found, kind="stable")
     shown = [int(place) for place in order[:LIKELIEST]]
     if label in classes and classes.index(label) not in shown:
@@ -53,7 +53,7 @@ def probabilities(classes: list[str], found: np.ndarray, label: str) -> str:
 
 
 def odds(margin: float, label: str = "the true label") -> str:
-    """The margin log p/(1 − p) of a label, in words."""
+    """The margin log p/(1 − p) of a label as text."""
     ratio = math.exp(min(abs(margin), 50.0))
     if ratio < EVEN_ODDS:
         return f"even odds for {label}"
@@ -71,19 +71,19 @@ def _picture(study: StudyReader, split: Split, row: int, example: dict[Hashable,
     sheet, position = divmod(row, SPRITES_PER_SHEET)
     left, top, _, _ = thumbnail_box(position, 1)
     columns, rows = COLUMNS, thumbnail_box(_last_position(study, split, sheet), 1)[3]
-    # In percent of what lies beside the picture, so that it can shrink with the page.
+    # In percent of the sheet outside the picture, so that the picture can shrink with the page.
     across, down = (100 * at / max(1, of - 1) for at, of in ((left, columns), (top, rows)))
     style = (
         f"width:{side}px;background-image:url('{sprite_url(study, split, sheet)}');"
         f"background-size:{100 * columns}% auto;background-position:{across:.4f}% {down:.4f}%"
     )
     kind = "Test" if split == "test" else "Training"
-    name = escape(f"{kind} picture {example['id']}, labelled {example['label']}", quote=True)
+    name = escape(f"{kind} picture {example['id']}, labeled {example['label']}", quote=True)
     return f'<div class="dl-picture" role="img" aria-label="{name}" style="{style}"></div>'
 
 
 def _last_position(study: StudyReader, split: Split, sheet: int) -> int:
-    """The last filled cell of a sheet, which ends with that cell's row."""
+    """The last filled cell of a sheet; the sheet ends with its row."""
     return min(SPRITES_PER_SHEET, study.dataset.rows(split) - sheet * SPRITES_PER_SHEET) - 1
 
 

@@ -1,4 +1,4 @@
-"""The galleries that answer for a prediction: what supports it, opposes it, and is similar."""
+"""Galleries that explain a prediction: supporting, opposing and similar training examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.study.neighbours import read_similarity
 from engine.study.reader import StudyReader
 
 SIDE = 112
-"""Of a picture, in pixels."""
+"""Side of a picture in pixels."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Influences:
         support, oppose: Training rows.
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of the scores of each sign over all training examples.
-        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
-        without_support, without_oppose: What removing all of these would do to the margin.
+        slope: Change of the margin per unit of score; None while scores are uncalibrated.
+        without_support, without_oppose: Predicted change of the margin when all of these are
+            removed.
     """
 
     support: np.ndarray
@@ -59,8 +60,8 @@ def influence_groups(
 
     Args:
         label: The class whose margin is explained.
-        predicted: The class that the model says.
-        test: The explained example, where it is one of the study's: cards lead back to it.
+        predicted: The predicted class.
+        test: Id of the explained example if it is in the study: linked pages link back to it.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
     largest, slope = float(sizes.max(initial=0)), found.slope
@@ -71,16 +72,16 @@ def influence_groups(
     right = label == predicted
     which = "“" if test is None else "the true label, “"
     if right:
-        away = "away from that"
+        away = "away from it"
     else:
-        away = f"to the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
+        away = f"toward the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
     return [
         Group(
             "Supporting training examples",
             cards(found.support, found.support_scores),
             title="Supporting",
-            words=f"Trained the model towards {which}{short(label)}”. "
-            f"{share(training, found.support, label)} are labelled so."
+            words=f"Pulled the model toward {which}{short(label)}”. "
+            f"{share(training, found.support, label)} have this label."
             + without_words(len(found.support), found.without_support),
             sign="support",
             makeup=makeup(training, found.support),
@@ -92,8 +93,9 @@ def influence_groups(
             "Opposing training examples",
             cards(found.oppose, found.oppose_scores),
             title="Opposing",
-            words=f"Pulled it {away}. {share(training, found.oppose, predicted)} are labelled "
-            f"“{short(predicted)}”." + without_words(len(found.oppose), found.without_oppose),
+            words=f"Pulled the model {away}. "
+            f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”."
+            + without_words(len(found.oppose), found.without_oppose),
             sign="oppose",
             makeup=makeup(training, found.oppose),
             shares=_shares(found.oppose_scores, found.oppose_total),
@@ -103,7 +105,7 @@ def influence_groups(
     ]
 
 
-def answer_gallery(
+def influence_gallery(
     study: StudyReader,
     training: Examples,
     groups: list[Group],
@@ -111,12 +113,12 @@ def answer_gallery(
     location: Location,
     test: str | None = None,
 ) -> None:
-    """Show these groups, and where both orders are shown what they have in common.
+    """Show these groups and, if both rankings are shown, their overlap.
 
     Args:
-        groups: Of `influence_groups`, `similar_group`, or both in this order.
+        groups: From `influence_groups`, `similar_group`, or both in this order.
         kind: `picture` or `text`.
-        test: The explained example, where it is one of the study's; the training view leads back.
+        test: Id of the explained example if it is in the study; Training links back to it.
     """
     if location.show == BOTH:
         influential = [card for group in groups[:2] for card in group.cards]
@@ -137,16 +139,16 @@ def answer_gallery(
 
 
 def without_words(count: int, change: Measured | None) -> str:
-    """What removing `count` examples would do, where it is known; begins with a space."""
+    """Predicted effect of removing `count` examples, if known; begins with a space."""
     if change is None or not count:
         return ""
-    of, reach = ("it" if count == 1 else f"these {count}"), (change.high - change.low) / 2
+    what, reach = ("it" if count == 1 else f"these {count}"), (change.high - change.low) / 2
     sign = "+" if change.mean > 0 else ""
-    return f" Removing {of}: margin {sign}{number(change.mean)} ± {number(reach)}, on average."
+    return f" Removing {what}: margin {sign}{number(change.mean)} ± {number(reach)}, on average."
 
 
 def _shares(scores: np.ndarray, total: float) -> list[float]:
-    """Parts of this prediction's sum of influence of one sign."""
+    """Share of each score in the total influence of its sign on this prediction."""
     return (scores / total).tolist() if total else []
 
 
@@ -159,13 +161,13 @@ def similar_group(
     location: Location,
     test: str | None = None,
 ) -> Group:
-    """The training examples that the model sees as most alike; `label` is what they may share."""
-    labelled = f"{share(training, rows, label)} are labelled “{short(label)}”."
+    """The most similar training examples; the caption counts those with `label`."""
+    labeled = f"{share(training, rows, label)} are labeled “{short(label)}”."
     return Group(
         "Similar training examples",
         similar_cards(training, rows, similarities, location, test),
         title="Similar",
-        words=similar_words(similarity, len(rows), labelled),
+        words=similar_words(similarity, len(rows), labeled),
         sign="similar",
         makeup=makeup(training, rows),
     )

@@ -1,12 +1,12 @@
 // A gallery of examples: thumbnails cut from sprite sheets, or excerpts of text.
-// Everything shown is set as text, never as HTML: labels and ids are the user's.
+// Everything is set as text, never as HTML: labels and ids come from the user.
 
-// What a mounted gallery knows between two runs: what is selected, where a range began, and how
-// many changes it has sent.
+// State of a mounted gallery between two runs: the selection, where a range began, and the number
+// of changes sent.
 const states = new WeakMap()
-const SEND_AFTER = 200 // ms, so that a row of quick keys is one change
+const SEND_AFTER = 200 // ms, so that a quick series of keys is one change
 const LOOK_AFTER = 350 // ms under the mouse
-const GAP = 10 // px between a card and the closer look at it
+const GAP = 10 // px between a card and its enlarged view
 
 export default function (component) {
   const { data, parentElement } = component
@@ -14,7 +14,7 @@ export default function (component) {
   const state = states.get(root) ?? begun(root)
   state.component = component
   build(root, state, data, parentElement.activeElement?.dataset?.row)
-  // What we sent after the server's answer was made is newer than that answer.
+  // Changes sent after the server's response was made are newer than that response.
   if (data.change >= state.sent && state.timer === null) {
     state.sent = data.change
     state.chosen = new Set(data.selected)
@@ -122,13 +122,13 @@ function toggle(card, root, state) {
   begin(card, state)
 }
 
-// A range begins here; what was selected before stays so.
+// A range begins here; the earlier selection is kept.
 function begin(card, state) {
   state.anchor = rowOf(card)
   state.before = new Set(state.chosen)
 }
 
-// Select from where the range began (`from`, if it begins now) to this card.
+// Select from the start of the range (`from`, if it starts now) to this card.
 function extend(card, root, state, from) {
   if (state.anchor === null) begin(from, state)
   const rows = [...card.closest("ul").querySelectorAll("a.card")].map(rowOf)
@@ -159,9 +159,9 @@ function mark(root, state) {
   }
 }
 
-// --- a closer look -----------------------------------------------------------------------------
+// --- enlarged view -----------------------------------------------------------------------------
 
-// The card under the mouse, large and in words; where cards have no words, the focused one too.
+// Show the card under the mouse enlarged, with its text; without captions, also the focused card.
 function peek(card, root, state, after) {
   clearTimeout(state.peeking)
   root.querySelector(".peek")?.remove()
@@ -226,26 +226,26 @@ function section(group, data) {
   return part
 }
 
-// Which labels the cards have: one bar, most frequent first, with its numbers under it.
+// The labels of the cards: one bar, most frequent first, with the counts under it.
 function makeup(group) {
   const words = group.makeup.map(([label, number]) => `${label} ${number}`)
   return strip("Labels", words.join(", "), group.makeup.map(([, number]) => number), 0, words)
 }
 
-// How much of the whole the cards carry together: a segment each, the rest left empty.
+// The cards' cumulative share of the total: one segment per card, the rest left empty.
 function cumulative(group) {
   const sum = group.shares.reduce((total, share) => total + share, 0)
   const percent = 100 * sum
   const amount = percent >= 99.95 ? "100" : percent.toFixed(1)
-  const words = `These ${group.shares.length} carry ${amount}% of ${group.whole}`
+  const words = `These ${group.shares.length} account for ${amount}% of ${group.whole}`
   return strip("Share", words, group.shares, Math.max(0, 1 - sum), [words])
 }
 
-function strip(name, told, parts, rest, words) {
+function strip(name, text, parts, rest, words) {
   const node = element("div", "strip")
   const bar = element("div", `parts ${name.toLowerCase()}`)
   bar.setAttribute("role", "img")
-  bar.setAttribute("aria-label", `${name}: ${told}`)
+  bar.setAttribute("aria-label", `${name}: ${text}`)
   for (const part of parts) {
     const segment = element("i")
     segment.style.flexGrow = part
@@ -301,7 +301,7 @@ function card(item, place, group, data) {
 
 function thumbnail(item, place, group, data) {
   const node = element("div", "thumb")
-  // Cards lie on sheets of their own in the order shown, or else on those of all rows.
+  // Cards are on separate sheets in the order shown, or on the sheets of all rows.
   const at = group.sheets ? place : item.row
   const [number, cell] = [Math.floor(at / data.perSheet), at % data.perSheet]
   const sheet = group.sheets ? group.sheets[number] : data.sheets.replace("{}", number)
@@ -316,7 +316,7 @@ function thumbnail(item, place, group, data) {
   return node
 }
 
-// The box in a card's corner. Space does the same on the card, so the tab key passes it by.
+// The box in a card's corner. Space does the same on the card, so the Tab key skips the box.
 function pick(item) {
   const box = element("input", "pick")
   box.type = "checkbox"
@@ -325,7 +325,7 @@ function pick(item) {
   return box
 }
 
-// The card that an arrow key leads to; at an end, the same. Only one card is a stop of the tab key.
+// The card that an arrow key moves to, or the same one at an end. Only one card is a tab stop.
 function target(key, here, cards) {
   const top = card => card.getBoundingClientRect().top
   const below = cards.findIndex(card => top(card) > top(cards[0]))
@@ -349,9 +349,9 @@ function element(tag, name = "", text = "") {
   return node
 }
 
-// To open another page Streamlit pushes the new query on this page first, then the new page. With
-// the query in place already it pushes once, and one step back leads here again.
-// What is selected goes along, so that it still is on the way back.
+// To open a page, Streamlit pushes the new query on this page first, then the new page. With the
+// query already in place it pushes once, so one step back returns here.
+// The selection is added to the query, so that it is still there after going back.
 function takeQuery(link) {
   const { pathname, search } = window.location
   if (link.pathname === pathname) return

@@ -1,7 +1,7 @@
 """The gallery: pictures from sprite sheets, or texts, in a grid for mouse and arrow keys.
 
-A card opens by a click or Enter. Where cards can be selected, the box in the corner, Space, Shift
-with a click or an arrow key, and Ctrl+A do it; Escape selects none.
+A click or Enter opens a card. Selectable cards are selected with the box in the corner, Space,
+Shift with a click or an arrow key, or Ctrl+A; Escape clears the selection.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from engine.study.reader import StudyReader
 
 EXCERPT = 240
 CAPTIONED = 80
-"""Thumbnails of a smaller side than this have no words under them."""
+"""Thumbnails smaller than this, in pixels, have no caption."""
 LARGE_SIDE = 224
-"""Of the picture that appears beside a card under the mouse."""
+"""Side in pixels of the enlarged picture next to the card under the mouse."""
 _HERE = Path(__file__).parent
 _KEY = "gallery"
 
@@ -33,19 +33,18 @@ class Card:
     """One example in a gallery.
 
     Attributes:
-        row: Of its split.
+        row: Row in its split.
         name: First line: its label.
         note: Second line.
-        hint: All of it as one sentence: shown beside the card under the mouse, and what a screen
-            reader says after the lines.
-        aside: At the end of the second line, never cut short.
-        wrong: Whether the note says that a prediction is wrong.
-        href: Where it leads; None where it leads nowhere.
-        text: The example itself where it is text.
+        hint: The whole card as one sentence, for the tooltip and for screen readers.
+        aside: At the end of the second line, never truncated.
+        wrong: Whether the note shows a wrong prediction.
+        href: Link target; None for no link.
+        text: The text of a text example.
         score: Of an influence, with its sign.
         bar: Length of the score's bar, 0 to 1.
-        tag: A few words in a frame: how it stands in another order than the gallery's.
-        mark: Draws the eye to the tag: `both` orders have it, or this one `alone`.
+        tag: Short framed text, such as the card's rank in a different ranking.
+        mark: Highlights the tag: the example is in `both` rankings, or in this one `alone`.
     """
 
     row: int
@@ -68,13 +67,13 @@ class Group:
 
     Attributes:
         name: For screen readers.
-        title: Heading; None shows none.
-        words: What the heading means.
-        sign: Colours and marks the group as supporting, opposing or similar.
-        empty: Said in place of cards where there are none.
-        makeup: (label, how many of the cards have it), drawn as one bar.
-        shares: Part of the whole that each card is of, in order; drawn as they add up.
-        whole: What the shares are shares of.
+        title: Heading; None for no heading.
+        words: Caption under the heading.
+        sign: Colors and marks the group as supporting, opposing or similar.
+        empty: Text shown if there are no cards.
+        makeup: (label, number of cards with it), drawn as one bar.
+        shares: Each card's share of a total, in order; drawn cumulatively.
+        whole: Name of that total.
     """
 
     name: str
@@ -89,7 +88,10 @@ class Group:
 
 
 def thumbnail_side(cell: int, wanted: int) -> int:
-    """Side in CSS pixels of a thumbnail, at most `wanted` if it can: whole multiples stay sharp."""
+    """Side of a thumbnail in CSS pixels: the largest multiple of `cell` up to `wanted`.
+
+    Integer multiples stay sharp. The side is at least `cell`.
+    """
     return cell * max(1, wanted // cell) if cell else wanted
 
 
@@ -108,9 +110,9 @@ def gallery(
 
     Args:
         on_open: Called with the row of a clicked card.
-        selected: Rows that are selected, on this page or not.
-        most: How many can be selected.
-        on_select: Called with all selected rows when they change; None: cards cannot be selected.
+        selected: Selected rows, on this page or not.
+        most: The most rows that can be selected.
+        on_select: Called with all selected rows when they change; None disables selection.
     """
     text = study.dataset.display == "text"
     compact = side < CAPTIONED and not text
@@ -138,7 +140,7 @@ def gallery(
             "selectable": on_select is not None,
             "selected": list(selected),
             "most": most,
-            # Changes that the page made after this one are newer than what we know of.
+            # The browser may have made newer changes than this one.
             "change": st.session_state.get(f"{key}_change", 0),
             "side": thumbnail_side(study.dataset.cell, side),
             "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
@@ -170,7 +172,7 @@ def gallery(
 
 
 def _own_sheets(study: StudyReader, split: Split, group: Group) -> list[str] | None:
-    """Sheets of just these cards, in their order; None where the stored ones are about as few."""
+    """Sheets of only these cards, in order; None if the stored sheets are about as few."""
     rows = tuple(card.row for card in group.cards)
     sheets = [rows[at : at + SPRITES_PER_SHEET] for at in range(0, len(rows), SPRITES_PER_SHEET)]
     if len({row // SPRITES_PER_SHEET for row in rows}) <= len(sheets) + 1:

@@ -1,4 +1,4 @@
-"""Similar beside influential: what the two orders of training examples have in common."""
+"""Compare the most similar with the most influential training examples."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from engine.study.reader import StudyReader
 
 
 def show_switch(chosen: str) -> None:
-    """Influential, similar, or both; what is chosen is in the URL."""
+    """Show the choice between influential, similar, and both; the URL holds it."""
     choice("Training data shown", SHOWS, chosen, "show", INFLUENTIAL, label_visibility="collapsed")
 
 
 def wait_for_similarity(study: StudyReader, algorithm: str, kind: str) -> None:
-    """End the page here, with the reason, unless it is known which training data are similar."""
+    """Stop the page with the reason unless similar training examples are available."""
     if not has_neighbours(study, algorithm):
         building(
             f"Similar training {kind}s appear here as soon as they are found",
@@ -35,10 +35,10 @@ def wait_for_similarity(study: StudyReader, algorithm: str, kind: str) -> None:
     similarity = read_similarity(study, algorithm)
     if not similarity.checkpoints:
         notice(
-            f"This model does not say which {kind}s are similar",
-            f"Likeness is measured by a model's embeddings, and {similarity.reason}. Give it one "
-            "that turns a batch of inputs into features `[batch, d]`, and build the checkpoints "
-            "again. What is influential is known all the same.",
+            f"No similar {kind}s without embeddings",
+            f"Similarity is the cosine of a model's embeddings, and {similarity.reason}. Give the "
+            "model an embedding that maps a batch of inputs to features `[batch, d]`, and build "
+            "the checkpoints again. Influence is available without it.",
         )
         st.stop()
 
@@ -46,50 +46,50 @@ def wait_for_similarity(study: StudyReader, algorithm: str, kind: str) -> None:
 def compared(
     groups: Sequence[Group], nearest: np.ndarray, support: np.ndarray, oppose: np.ndarray
 ) -> list[Group]:
-    """Mark the cards of each group by their place in the other order.
+    """Mark the cards of each group with their rank in the other ranking.
 
     Args:
         groups: Supporting, opposing or similar ones.
-        nearest: Training rows that are most similar, most similar first.
-        support, oppose: Those that are most influential, most influential first.
+        nearest: The most similar training rows, most similar first.
+        support, oppose: The most influential training rows, most influential first.
     """
     return [
-        replace(group, cards=_beside_influential(group.cards, support, oppose))
+        replace(group, cards=_with_influence_rank(group.cards, support, oppose))
         if group.sign == "similar"
-        else replace(group, cards=_beside_similar(group.cards, nearest))
+        else replace(group, cards=_with_similarity_rank(group.cards, nearest))
         for group in groups
     ]
 
 
 def with_conflicts(cards: Sequence[Card], label: str) -> list[Card]:
-    """Training examples that are similar to one labelled `label`; other labels are marked."""
+    """Cards similar to an example labeled `label`, with different labels marked."""
     return [
         card
         if card.name == label
         else replace(
             card,
-            tag="other label",
+            tag="different label",
             mark="alone",
             wrong=True,
-            hint=f"{card.hint}; another label than “{label}”: a possible label conflict",
+            hint=f"{card.hint}; label differs from “{label}”: a possible label conflict",
         )
         for card in cards
     ]
 
 
 def conflict_words(cards: Sequence[Card], label: str, kind: str) -> str:
-    """How many of the similar ones are labelled otherwise, and what that may mean."""
+    """The number of similar examples with a different label, and what it may mean."""
     others = sum(card.name != label for card in cards)
     if not others:
-        return f"All {len(cards):,} have its label."
-    have = "has another label" if others == 1 else "have another label"
+        return f"All {len(cards):,} have the same label."
+    have = "has a different label" if others == 1 else "have a different label"
     return (
-        f"{others:,} of {len(cards):,} {have}, though the model sees them as alike: possible label "
-        f"conflicts. Look whether this {kind} or that one is labelled wrongly."
+        f"{others:,} of {len(cards):,} {have}, although their embeddings are similar: possible "
+        f"label conflicts. Check whether this {kind} or the other is mislabeled."
     )
 
 
-def _beside_similar(cards: Sequence[Card], nearest: np.ndarray) -> list[Card]:
+def _with_similarity_rank(cards: Sequence[Card], nearest: np.ndarray) -> list[Card]:
     places = _places(nearest)
     return [
         replace(card, tag=f"similar, {ordinal(places[card.row])}", mark="both")
@@ -99,7 +99,7 @@ def _beside_similar(cards: Sequence[Card], nearest: np.ndarray) -> list[Card]:
     ]
 
 
-def _beside_influential(
+def _with_influence_rank(
     cards: Sequence[Card], support: np.ndarray, oppose: np.ndarray
 ) -> list[Card]:
     marked = []
@@ -116,27 +116,27 @@ def _beside_influential(
     return marked
 
 
-def similar_words(similarity: Similarity, shown: int, labelled: str) -> str:
-    """What the order is, over the cards of similar training examples."""
+def similar_words(similarity: Similarity, shown: int, labeled: str) -> str:
+    """Caption of the similar training examples: how they are ranked."""
     over = "one checkpoint"
     if similarity.checkpoints > 1:
         over = f"{similarity.checkpoints} checkpoints"
     return (
-        f"The {shown:,} that the model sees as most like it: mean cosine of its embeddings over "
-        f"{over}. {labelled}"
+        f"The {shown:,} most similar by mean cosine of the model's embeddings over {over}. "
+        f"{labeled}"
     )
 
 
 def overlap_words(
     influential: Sequence[Card], similar: Sequence[Card], similarity: Similarity, kind: str
 ) -> str:
-    """How much the two orders have in common, in a sentence or two."""
+    """The overlap of the two rankings as text."""
     alone = sum(card.mark == "alone" for card in influential)
     both = sum(card.mark == "both" for card in similar)
     return (
         f"{alone:,} of the {len(influential):,} influential {kind}s shown are not among the "
         f"{similarity.stored:,} most similar; {both:,} of the {len(similar):,} similar ones shown "
-        "are among the most influential, too."
+        "are also among the most influential."
     )
 
 

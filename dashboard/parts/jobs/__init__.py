@@ -1,1 +1,1 @@
-"""Long work: how it is started, and how far it is."""
+"""Jobs: how they are started, and their progress."""

@@ -1,4 +1,4 @@
-"""One job: how far it is, what it does, how it ended, its log, and what can be done about it."""
+"""One job: its progress, its result, its log, and buttons to cancel or retry it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = {
 
 
 def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
-    """Show a job, with buttons to stop it or to do it again."""
+    """Show a job, with a button to cancel it or to retry it."""
     with st.container(border=True, key=f"job-{job.id}", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
             st.html(_head(job))
@@ -36,7 +36,7 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
                     key=f"cancel-{job.id}",
                     icon=":material/stop_circle:",
                     disabled=job.cancelling,
-                    help="Ends it and all its processes. What is finished is kept.",
+                    help="Stops the job and all its processes. Finished work is kept.",
                 )
                 if stop:
                     _act(lambda: cancel(study.root, job.id))
@@ -45,7 +45,7 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
                     "Retry",
                     key=f"retry-{job.id}",
                     icon=":material/replay:",
-                    help="Does the same once more; what is finished is not done again.",
+                    help="Runs the job again; finished work is not repeated.",
                 )
                 if again:
                     _act(lambda: retry(study, job.id))
@@ -54,7 +54,7 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
             opened = st.expander("Log", key=f"log-{job.id}", on_change="rerun", type="compact")
             if opened.open:
                 lines = log(study.root, job.id).splitlines()[-LOG_LINES:]
-                text = "\n".join(lines) or "It has printed nothing."
+                text = "\n".join(lines) or "The log is empty."
                 with opened.container(height=280 if len(lines) > MOST_LINES else "content"):
                     st.code(text, language=None, wrap_lines=True)
 
@@ -91,7 +91,7 @@ def _body(job: Job, now: float) -> str:
 
 
 def facts_of(job: Job, now: float) -> list[str]:
-    """What is to be said of a job beside its title and status, in the order it is shown."""
+    """The facts shown below a job's title and status, in order."""
     facts = []
     if job.status == "waiting":
         facts.append(f"waiting for {duration(now - job.submitted)}")
@@ -113,7 +113,7 @@ def facts_of(job: Job, now: float) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
+    """A duration in seconds as text, such as `5 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""One job on another page: it moves by itself until the job ends.
+"""One job on any page, updated until the job ends.
 
 if st.button("Verify"):
     st.session_state["verifying"] = submit(study, "verify", parameters)
@@ -22,12 +22,12 @@ SECONDS = 1.0
 
 
 def job_panel(study: StudyReader, number: int, on_done: Callable[[Job], None] | None = None) -> Job:
-    """Show how far a job is, with a button to stop it; return it as it is now.
+    """Show the progress of a job, with a button to cancel it; return the job as it is now.
 
-    The page is painted anew when the job has ended, however it did.
+    The page reruns when the job ends, whatever its status.
 
     Args:
-        on_done: Called before that, once, if it ended well while this page was watching.
+        on_done: Called once before that rerun if the job succeeds while this page is open.
     """
     before = job(study.root, number)
 

@@ -1,4 +1,4 @@
-"""Put a job into the queue from a button; what is wrong with it waits for the next painting."""
+"""Submit a job from a button; an error is shown on the next run of the page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def job_button(
     title: str,
     **button: Any,
 ) -> None:
-    """A button that puts a job into the queue.
+    """Show a button that submits a job.
 
-    It is no callback of the button: that would get the parameters as they were painted last, and
-    who types a number and clicks at once is asking for the one just typed.
+    It does not use a callback: a callback would get the parameters of the previous run, and miss a
+    number that was typed just before the click.
 
     Args:
-        parameters: Of the job, as the fields beside the button say now.
-        button: More of `st.button`.
+        parameters: Of the job, from the current values of the fields next to the button.
+        button: Further arguments of `st.button`.
     """
     if st.button(label, **button):
         enqueue(study, kind, parameters, title)
@@ -34,19 +34,19 @@ def job_button(
 
 
 def enqueue(study: StudyReader, kind: str, parameters: dict[str, Any], title: str) -> None:
-    """Put a job into the queue, or have `refusal` say why not."""
+    """Submit a job; if it is refused, store the reason for `pop_message`."""
     try:
         submit(study, kind, parameters, title)
     except DataloupeError as error:
-        tell(kind, str(error))
+        set_message(kind, str(error))
 
 
-def tell(kind: str, words: str) -> None:
-    """Have `refusal` say this of the jobs of a kind."""
-    st.session_state[f"{kind}_told"] = words
+def set_message(kind: str, text: str) -> None:
+    """Store a message about the jobs of a kind for `pop_message`."""
+    st.session_state[f"{kind}_message"] = text
 
 
-def refusal(kind: str) -> str | None:
-    """What is to be said of the jobs of a kind, once."""
-    told: str | None = st.session_state.pop(f"{kind}_told", None)
-    return told
+def pop_message(kind: str) -> str | None:
+    """The stored message about the jobs of a kind, if any; each is returned once."""
+    message: str | None = st.session_state.pop(f"{kind}_message", None)
+    return message

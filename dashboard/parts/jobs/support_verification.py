@@ -1,4 +1,4 @@
-"""Verification from the page: buttons that put it into the queue, and how far it is."""
+"""Verify data support from the page: buttons that submit the job, and its progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.parts.jobs.job_card import job_card
-from dashboard.parts.jobs.submit_button import enqueue, refusal, tell
+from dashboard.parts.jobs.submit_button import enqueue, pop_message, set_message
 from dashboard.read.studies import open_study
 from engine.applications.brittle.supports import Supports
 from engine.running.jobs.queue import Job, job, jobs
@@ -22,7 +22,7 @@ SECONDS = 2.0
 
 
 def verify_button(study: StudyReader, found: Supports, row: int) -> None:
-    """Retrain without the removal set of one prediction."""
+    """Show a button that retrains without the removal set of one prediction."""
     clicked = st.button(
         "Verify",
         icon=":material/science:",
@@ -31,20 +31,20 @@ def verify_button(study: StudyReader, found: Supports, row: int) -> None:
     )
     if clicked:
         _submit(study, found, [row], SEEDS)
-        st.rerun()  # all of the page: how far it is stands above this part
+        st.rerun()  # The whole page: the progress is shown above this fragment.
 
 
 def verify_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
-    """Retrain for the first of the list as it is filtered."""
+    """Show a button that verifies the first predictions of the filtered list."""
     most = min(len(rows), MOST_AT_ONCE)
     with st.popover("Verify the first …", icon=":material/science:", width="content"):
         if not most:
-            st.html('<p class="dl-aside">None is listed.</p>')
+            st.html('<p class="dl-aside">The list is empty.</p>')
             return
         with st.container(horizontal=True):
             first = st.number_input("Predictions", 1, most, min(10, most), key="first", width=150)
             seeds = st.number_input("Models for each", 1, 20, SEEDS, key="seeds", width=150)
-        st.html(f'<p class="dl-aside">At most {first * seeds:,} models are trained.</p>')
+        st.html(f'<p class="dl-aside">Trains at most {first * seeds:,} models.</p>')
         st.button(
             "Verify",
             key="verify_first",
@@ -54,12 +54,12 @@ def verify_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
 
 
 def progress(study: StudyReader) -> None:
-    """How far the verifications are that wait or run, whoever asked for them; looks by itself.
+    """Show the progress of all waiting and running verifications, whoever submitted them.
 
-    When one more prediction is verified, or a job has ended, the page is painted anew.
+    The page reruns when another prediction is verified or a job ends.
     """
-    if told := refusal(KIND):
-        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
+    if message := pop_message(KIND):
+        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(message)}</p>')
     active = _active(study)
     if not active:
         return
@@ -74,7 +74,7 @@ def progress(study: StudyReader) -> None:
         now = _active(study)
         algorithm = active[0].parameters["algorithm"]
         if (len(layout.verification_files(study.root, algorithm)), _numbers(now)) != seen:
-            _tell_of_failures(study, _numbers(active) - _numbers(now))
+            _report_failures(study, _numbers(active) - _numbers(now))
             st.rerun()
         for one in now:
             job_card(study, one, with_log=False)
@@ -90,21 +90,21 @@ def _numbers(some: list[Job]) -> set[int]:
     return {one.id for one in some}
 
 
-def _tell_of_failures(study: StudyReader, ended: set[int]) -> None:
+def _report_failures(study: StudyReader, ended: set[int]) -> None:
     for number in sorted(ended):
         one = job(study.root, number)
         if one.status == "failed":
-            tell(KIND, f"{one.title} failed: {one.error}")
+            set_message(KIND, f"{one.title} failed: {one.error}")
 
 
 def _submit_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
-    """Callback: as many as the fields say now, which may be newer than what was painted."""
+    """Callback: read the fields again, since they may have changed since the last run."""
     first, seeds = (int(st.session_state[name]) for name in ("first", "seeds"))
     _submit(study, found, [int(row) for row in rows[:first]], seeds)
 
 
 def _submit(study: StudyReader, found: Supports, rows: list[int], seeds: int) -> None:
-    """Put it into the queue; what is wrong with it is told on the page."""
+    """Submit the job; an error is shown on the page."""
     parameters = {
         "tests": rows,
         "seeds": seeds,

@@ -1,1 +1,1 @@
-"""What frames a page: headings, messages, what is still being built."""
+"""The frame of a page: header, headings, messages, and build progress."""

@@ -1,4 +1,4 @@
-"""Blocks that pages are put together from: headings, figures, facts and tables of text."""
+"""Building blocks of pages: headings, captions, figures, facts and tables."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import streamlit as st
 
 
 def heading(text: str) -> None:
-    """A heading of a part of the page."""
+    """Show a section heading."""
     st.html(f'<h2 class="dl-heading">{escape(text)}</h2>')
 
 
 def aside(text: str) -> None:
-    """Quieter words between the parts."""
+    """Show a caption in muted text."""
     st.html(f'<p class="dl-aside">{escape(text)}</p>')
 
 
 def figures(entries: dict[str, tuple[str, str]]) -> None:
-    """A row of name → (figure, words under it)."""
+    """Show a row of figures: name → (figure, text under it)."""
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(figure)}<small>{escape(words)}</small></dd></div>"
         for name, (figure, words) in entries.items()
@@ -28,7 +28,7 @@ def figures(entries: dict[str, tuple[str, str]]) -> None:
 
 
 def facts(entries: dict[str, str]) -> None:
-    """Name → words, under each other."""
+    """Show a list of facts: name → text."""
     cells = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items()
     )
@@ -36,7 +36,7 @@ def facts(entries: dict[str, str]) -> None:
 
 
 def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A small table of text; a wide one scrolls within itself."""
+    """Show a small table of text; a wide one scrolls horizontally."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows

@@ -1,4 +1,4 @@
-"""What a page shows while its part of the study is still being built; it looks again by itself."""
+"""Build progress, shown in place of a page until its part of the study is built."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SECONDS = 1.5
 
 
 def building(title: str, ready: Callable[[StudyReader], bool], algorithm: str) -> None:
-    """Show how far the build is; when the study is `ready`, show the page itself."""
+    """Show the progress of the build; rerun the page when the study is `ready`."""
     study = open_study()
     if algorithm in study.uploads:
         notice(
             title,
             f"“{short(study.uploads[algorithm].name)}” was uploaded. Its predictions and scores "
             "are computed when it is compared: start that on the page Compare. Similar examples, "
-            "maps and live queries are of the study's own algorithms only.",
+            "maps and live queries are available for the study's own algorithms only.",
         )
         with st.container(horizontal=True, horizontal_alignment="center"):
             st.page_link(
@@ -51,10 +51,10 @@ def building(title: str, ready: Callable[[StudyReader], bool], algorithm: str) -
 
 
 def unpredicted(study: StudyReader) -> None:
-    """Say why imported scores stand here without predictions."""
+    """Explain why imported scores are shown without predictions."""
     st.html(
-        '<p class="dl-aside">The scores are imported and no model of this study has predicted '
-        f"anything yet; <code>dataloupe build {escape(str(study.root))}</code> trains one.</p>"
+        '<p class="dl-aside">The scores are imported, and this study has no predictions yet. '
+        f"Train a model with <code>dataloupe build {escape(str(study.root))}</code>.</p>"
     )
 
 
@@ -63,7 +63,7 @@ def _panel(title: str, steps: list[Progress], study: StudyReader) -> str:
     entries = "".join(_entry(step, step is current) for step in steps)
     return (
         f'<div class="dl-building" role="status"><h2>{escape(title)}</h2><ol>{entries}</ol>'
-        "<p>This page fills itself. If no build is running, start one: "
+        "<p>This page updates automatically. If no build is running, start one: "
         f"<code>dataloupe build {escape(str(study.root))}</code></p></div>"
     )
 

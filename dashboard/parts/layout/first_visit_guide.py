@@ -1,6 +1,6 @@
-"""The guide of a first visit: three sentences that go away for good when they are dismissed.
+"""The first-visit guide: three sentences that stay hidden once dismissed.
 
-Whether they were is kept by the browser, not by us.
+The browser remembers that, not the server.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ button:focus-visible { outline: 3px solid var(--dl-accent); }
 
 _HTML = """
 <aside hidden aria-label="First steps">
-  <p>Why does the model say this? Ask its training data.</p>
+  <p>Why does the model predict this? Look at its training data.</p>
   <ol>
     <li><b>Pick a prediction</b>: a cell of the confusion matrix below, or any card in Explore.</li>
-    <li><b>Explain it</b>: blue training examples speak for its true label, orange ones against.
-      Arrow keys lead to the next.</li>
-    <li><b>Turn it round</b>: click a training example to see what it helps and what it hurts.</li>
+    <li><b>Explain it</b>: blue training examples support its true label, orange ones oppose it.
+      Use the arrow keys to move between them.</li>
+    <li><b>Go the other way</b>: click a training example to see which predictions it helps and
+      hurts.</li>
   </ol>
   <button type="button" aria-label="Dismiss the first steps">✕</button>
 </aside>
@@ -47,7 +48,7 @@ const KEY = "dataloupe.first-steps"
 
 export default function ({ parentElement }) {
   const panel = parentElement.querySelector("aside")
-  // A browser that keeps nothing shows the guide at each visit.
+  // Without local storage, the guide is shown at each visit.
   const kept = (work) => { try { return work() } catch { return null } }
   panel.hidden = kept(() => localStorage.getItem(KEY)) !== null
   panel.querySelector("button").onclick = () => {

@@ -1,4 +1,4 @@
-"""What a page says when there is nothing to show, or something is wrong."""
+"""Messages shown when a page has nothing to show or something is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 
 
 def notice(title: str, words: str, kind: Literal["empty", "error"] = "empty") -> None:
-    """A panel in the page's place."""
+    """Show a panel in place of the page."""
     st.html(
         f'<div class="dl-notice" data-kind="{kind}" role="status">'
         f"<h2>{escape(title)}</h2><p>{escape(words)}</p></div>"
@@ -18,6 +18,6 @@ def notice(title: str, words: str, kind: Literal["empty", "error"] = "empty") ->
 
 
 def warning(lines: Sequence[str]) -> None:
-    """A line above the page."""
+    """Show warning lines."""
     text = "<br>".join(escape(line) for line in lines)
     st.html(f'<div class="dl-warning" role="status">{text}</div>')

@@ -1,4 +1,4 @@
-"""A part of a page that is painted anew by itself when one of its own controls is used."""
+"""A part of a page that reruns alone when one of its own controls is used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engine.study.reader import StudyReader
 
 
 def part(location: Location, draw: Callable[[StudyReader, Location], None]) -> None:
-    """Draw it, and only it whenever something in it is clicked.
+    """Draw the part, and rerun only it when one of its controls is used.
 
     Args:
-        location: Of the page. Where a click changed more of it than a part may, the page is
-            painted anew.
-        draw: Called with the study and the location as they are then.
+        location: Of the page. If a click changes more of it than the part shows, the whole page
+            reruns.
+        draw: Called with the current study and location.
     """
 
     @st.fragment

@@ -1,4 +1,4 @@
-"""A word at the top of every page while a job waits or runs; it leads to Jobs."""
+"""A link to Jobs at the top of every page while a job is waiting or running."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ WIDTH = 260
 
 
 def working(study: StudyReader) -> None:
-    """Show what runs, and start what a server before this one has left. Jobs says what is wrong."""
+    """Show the running job, and resume jobs left by an earlier server.
+
+    Errors are ignored here; the page Jobs shows them.
+    """
     with contextlib.suppress(StoreError):
         resume(study.root)
         if not jobs(study.root, active=True):
             return
 
-        # Its end is cut by the style sheet where there is no room.
+        # The style sheet truncates it if there is not enough room.
         @st.fragment(run_every=SECONDS)
         def watch() -> None:
             with contextlib.suppress(StoreError):

@@ -1,4 +1,4 @@
-"""Who is signed in, above every page; a page without that ends here."""
+"""The signed-in user, shown above every page; without one, the page stops here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dashboard.parts.layout.messages import notice
 
 
 def sign_in() -> None:
-    """Show who is signed in; without that, offer it and end the page."""
+    """Show the signed-in user; without one, offer to sign in and stop the page."""
     login = configured()
     if login is None:
         return
     user = st.user.to_dict()
     if not user.get("is_logged_in"):
-        notice("Sign in", "This study is shown to people who are signed in.")
+        notice("Sign in", "Sign in to see this study.")
         with st.container(horizontal=True, horizontal_alignment="center"):
             for provider in login.providers or (None,):
                 words = "Sign in" if provider is None else f"Sign in with {provider}"

@@ -1,4 +1,4 @@
-"""The line at the top of every page: which study, data, learning algorithm and method."""
+"""The header of every page: study, data, learning algorithm and method."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.study.reader import StudyReader
 
 
 def context(study: StudyReader, location: Location) -> None:
-    """Show what is looked at, and warn where a link says something else."""
+    """Show the header, and warn about a link with invalid parameters or for different data."""
     facts = [f"<strong>{escape(study.spec.name)}</strong>"]
     if study.has_data:
         dataset = study.dataset
@@ -57,12 +57,12 @@ def context(study: StudyReader, location: Location) -> None:
             )
         working(study)
     if location.problems:
-        warning(["This link says something that cannot be here.", *location.problems])
+        warning(["This link has invalid parameters.", *location.problems])
     if location.foreign is not None:
         warning(
             [
-                "This link was made for other data, so what it shows here may differ: it carries "
-                f"the fingerprint {location.foreign[:16]}, this study's data {location.study}."
+                "This link was made for other data, so it may show something else here. Its "
+                f"fingerprint is {location.foreign[:16]}; this study's is {location.study}."
             ]
         )
         st.button("Use it here anyway", on_click=go, kwargs={"study": location.study})

@@ -1,1 +1,1 @@
-"""How far scores can be trusted."""
+"""The quality of scores."""

@@ -1,4 +1,4 @@
-"""What a study without subset runs is told: what they are, what to add, and what it costs."""
+"""Help for studies without subset runs: what they are, what to add, and what it costs."""
 
 from __future__ import annotations
 
@@ -15,57 +15,58 @@ ALPHA = 0.5
 
 
 def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
-    """Say how the scores of `name` can be measured."""
+    """Show how the quality of the scores by `name` can be measured."""
     if algorithm in study.uploads:
-        heading("Nobody knows how good these scores are")
+        heading("The quality of these scores is not measured")
         aside(
-            f"{study.uploads[algorithm].name} was uploaded as finished checkpoints. Scores are "
-            "measured on models trained on random parts of the data, and how to train this one was "
-            "not given. Take the order of its scores for a hint, and their size for nothing."
+            f"{study.uploads[algorithm].name} was uploaded as finished checkpoints. Measuring the "
+            "quality of scores requires models trained on random subsets of the data, and an "
+            "upload has no training recipe. Treat the order of its scores as a hint, and ignore "
+            "their size."
         )
         return
     spec = study.spec.algorithms[algorithm]
     imported = TRAK not in ranked_methods(study, algorithm)
     left, right = st.columns(2, gap="large")
     with left:
-        heading("Nobody knows yet how good these scores are")
+        heading("The quality of these scores is not measured yet")
         if imported:
-            aside(f"Scores by {name} were made elsewhere and come without proof.")
+            aside(f"Scores by {name} were imported without a measured quality.")
         aside(
-            "Scores say what a model would answer had it been trained on other data. So train "
-            f"some: a subset run is the algorithm trained on a random {ALPHA:.0%} of the training "
-            "data. How well scores predict the outputs of these models is their LDS, and the slope "
-            "between the two turns a score into a change of the margin. Until then take the order "
-            "of the scores for a hint, and their size for nothing."
+            "Scores predict the outputs of models trained on other data. To test them, train such "
+            f"models: a subset run is the algorithm trained on a random {ALPHA:.0%} of the "
+            "training data. The LDS measures how well scores predict the outputs of these models, "
+            "and the slope between the two converts a score to a change of the margin. Until then, "
+            "treat the order of the scores as a hint, and ignore their size."
         )
         heading("What to do")
         if spec.weights:
             aside(
-                f"Learning algorithm {algorithm} names finished weights, and subset runs train "
-                "models: give the recipe that made them (epochs, batch_size, optimizer, "
+                f"Learning algorithm {algorithm} uses finished weights, but subset runs train "
+                "models. Add the recipe that made the weights (epochs, batch_size, optimizer, "
                 f"learning_rate, …) under [algorithms.{algorithm}]. Then:"
             )
-        aside("Add this to study.toml, and build again:")
+        aside("Add this to study.toml and build again:")
         st.code(f"[subset_runs]\nmasks = {MASKS}", language=None)
         st.code(f"dataloupe build {study.root}", language=None, wrap_lines=True)
-        aside("Subset runs that were made elsewhere can be brought in: dataloupe import bank.")
+        aside("You can also import subset runs made with other tools: dataloupe import bank.")
     with right:
         heading("What it costs")
         trained = has_predictions(study, algorithm) and not spec.weights
         aside(_cost(study.checkpoints(algorithm) if trained else 0))
         aside(
-            "Runs are kept one by one: stop whenever you like, go on later, and raise masks at any "
-            "time; what is there is reused. Of every five masks three are fitted on, one chooses "
-            "between methods, one judges. 50 masks give a first, wide interval; some hundred also "
-            "make better scores, as datamodels are fitted on them."
+            "Each finished run is saved: you can stop and resume at any time, and raise masks "
+            "later; existing runs are reused. Of every five masks, three are used to fit, one to "
+            "choose between methods, and one to measure quality. 50 masks give a first, wide "
+            "interval; a few hundred also improve scores, as datamodels are fitted on them."
         )
 
 
 def _cost(checkpoints: int) -> str:
-    """What runs cost, beside the checkpoints that were trained here, if any were."""
+    """The cost of the runs, relative to the study's checkpoints if it trained any."""
     whole = MASKS * ALPHA
     words = f"{MASKS} models on {ALPHA:.0%} of the data take as long as {whole:.0f} on all of it"
     if not checkpoints:
         return f"{words}."
     times = whole / checkpoints
-    return f"{words}: about {times:.0f} times what the {checkpoints:,} checkpoints here took."
+    return f"{words}: about {times:.0f} times the cost of this study's {checkpoints:,} checkpoints."

@@ -13,27 +13,27 @@ from engine.store.records import Badge
 
 SOLVERS = {
     "dual-exact": "Exact gradients, solved in the dual (n × n)",
-    "dual-wide": "Wide factorised gradient features, solved in the dual (n × n)",
-    "primal": "Factorised gradient features, solved in the primal",
+    "dual-wide": "Wide factorized gradient features, solved in the dual (n × n)",
+    "primal": "Factorized gradient features, solved in the primal",
 }
 
 
 def quality_badge(badge: Badge) -> None:
-    """A button with the badge in one line, which opens it in full and leads to Quality."""
+    """Show the badge as one line; it opens the full badge with a link to Quality."""
     with st.popover(_line(badge), icon=_icon(badge), width="content", wrap=True):
         st.html(full_quality_badge(badge))
         link_to_quality()
 
 
 def link_to_quality() -> None:
-    """A link to all that was measured. The query goes along, so that one step back returns."""
+    """Show a link to Quality. It keeps the query, so that one step back returns here."""
     query = st.query_params.to_dict()
     words = "How far can these scores be trusted?"
     st.page_link(QUALITY, label=words, icon=":material/arrow_forward:", query_params=query)
 
 
 def _line(badge: Badge) -> str:
-    """How good the scores are; or, until that is known, how they were made."""
+    """The quality of the scores or, until it is measured, how they were computed."""
     parts = [badge.method]
     if badge.lds is None or badge.lds_low is None or badge.lds_high is None:
         if badge.checkpoints is not None:
@@ -59,18 +59,18 @@ def _icon(badge: Badge) -> str:
 
 
 def full_quality_badge(badge: Badge) -> str:
-    """Everything the badge knows, as HTML."""
+    """HTML of all fields of the badge."""
     quality = (
-        "Not measured: it takes models trained on random subsets. Trust the order, less the "
-        "numbers."
+        "Not measured: this requires models trained on random subsets. Rely on the order more "
+        "than on the numbers."
         if badge.lds is None
         else f"{badge.lds:.3f} ({badge.lds_low:.3f} to {badge.lds_high:.3f}): rank correlation of "
         "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
     )
     units = (
-        f"Calibrated: times {badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), "
-        "a score is a change of the margin, on average. That explains "
-        f"{badge.r_squared:.0%} of how held-out outcomes differ."
+        f"Calibrated: a score times {badge.slope:.3g} ({badge.slope_low:.3g} to "
+        f"{badge.slope_high:.3g}) is the change of the margin, on average. This explains "
+        f"{badge.r_squared:.0%} of the variance of held-out outcomes."
         if badge.slope is not None
         else "Uncalibrated: compare scores of one prediction with each other, not with other "
         "predictions."
@@ -81,10 +81,10 @@ def full_quality_badge(badge: Badge) -> str:
     else:
         rows["Solver"] = f"{SOLVERS.get(badge.solver, badge.solver)}. {badge.reason}"
     if badge.checkpoints is not None:
-        more = f"; indicative, {badge.wanted:,} more would do" if badge.wanted else ""
+        more = f"; indicative, {badge.wanted:,} more needed" if badge.wanted else ""
         rows["Checkpoints"] = f"{badge.checkpoints:,}{more}"
     if badge.runs is not None:
-        rows["Subset runs"] = f"{badge.runs:,} that it was fitted on"
+        rows["Subset runs"] = f"{badge.runs:,} used to fit"
     if badge.solver is not None:
         exact = badge.features is None
         rows["Features"] = "Exact" if exact else f"{badge.features:,} per checkpoint"

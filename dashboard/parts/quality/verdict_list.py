@@ -1,4 +1,4 @@
-"""What scores can and cannot be used for, as a list that says yes, with care or no."""
+"""A list of what scores can be used for: yes, with care, or no."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ANSWERS = {"yes": ("✓", "Yes"), "care": ("!", "With care"), "no": ("✕", "No"
 
 
 def verdict_list(found: Verdict) -> str:
-    """HTML of the verdict: its summary, each use with its answer, and what else to know."""
+    """HTML of the verdict: its summary, each use with yes, care or no, and its cautions."""
     uses = ""
     for use in found.uses:
         mark, word = ANSWERS[use.answer]

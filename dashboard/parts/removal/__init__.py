@@ -1,1 +1,1 @@
-"""Training examples to leave out, and what that does."""
+"""Choosing training examples to remove, and what their removal does."""

@@ -1,4 +1,4 @@
-"""What was asked before of sets of training examples: buttons that open each again."""
+"""Earlier requests about sets of training examples: buttons that open each again."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class AskedBefore:
-    """One of them.
+class EarlierRequest:
+    """One earlier request.
 
     Attributes:
-        id: Of what came of it.
-        rows: The training rows that it was about.
-        words: When, and what came of it.
-        chosen: How its rows are said to have been chosen when it is opened.
+        id: Of its result.
+        rows: The training rows it is about.
+        words: Its date and its result.
+        chosen: How its rows were chosen: the description of the set when it is opened again.
     """
 
     id: str
@@ -34,18 +34,21 @@ class AskedBefore:
     chosen: str
 
 
-def asked_before(
-    study: StudyReader, kept: list[T], in_words: Callable[[T], AskedBefore], here: RemovalSet | None
+def earlier_requests(
+    study: StudyReader,
+    kept: list[T],
+    describe: Callable[[T], EarlierRequest],
+    here: RemovalSet | None,
 ) -> None:
-    """List the newest, newest first.
+    """List the latest requests, newest first.
 
     Args:
-        kept: All, oldest first.
-        in_words: Asked only of those that are listed.
-        here: What the page shows.
+        kept: All results, oldest first.
+        describe: Called only for those that are listed.
+        here: The set the page shows.
     """
     rows = None if here is None else here.rows.tolist()
-    for one in map(in_words, kept[::-1][:LISTED]):
+    for one in map(describe, kept[::-1][:LISTED]):
         shown = " · shown above" if one.rows == rows else ""
         args = (study, one.rows, one.chosen)
         st.button(one.words + shown, key=f"open_{one.id}", on_click=open_set, args=args)

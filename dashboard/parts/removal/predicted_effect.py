@@ -1,4 +1,4 @@
-"""What leaving training examples out is predicted to do: figures, by class, example by example."""
+"""The predicted effect of removing training examples: figures, by class, and by example."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ CLASSES_SHOWN = 24
 
 
 def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "Removed") -> None:
-    """The figures that matter most; and a warning where they cannot be predicted.
+    """Show the main figures, and a warning where the effect cannot be predicted.
 
     Args:
-        name: Of what was done to the examples.
+        name: What was done to the examples.
     """
     if found.emptied:
         names = ", ".join(short(label) for label in found.emptied[:5])
         warning(
-            [f"Nothing would be left of {names}. Scores cannot predict that: do not trust this."]
+            [
+                f"This would remove every example of {names}. Scores cannot predict that: do not "
+                "rely on these figures."
+            ]
         )
     of = study.dataset.n_train
     removed = len(found.removed)
     shown = {name: (f"{removed:,}", f"{removed / of:.1%} of {of:,} training {kind}s")}
     if found.calibrated and found.before is not None:
-        shown["Lost"] = (f"{len(found.lost):,}", "margins fall below 0, as predicted")
-        shown["Won"] = (f"{len(found.won):,}", "margins rise above 0, as predicted")
+        shown["Lost"] = (f"{len(found.lost):,}", "margins predicted to fall below 0")
+        shown["Won"] = (f"{len(found.won):,}", "margins predicted to rise above 0")
     label, worst = min(found.by_class.items(), key=lambda item: item[1].mean)
-    unit = "of margin" if found.calibrated else "of scores, no unit"
+    unit = "of margin" if found.calibrated else "of scores (no unit)"
     shown["Hit most"] = (short(label), f"{signed(worst.mean, 1.0)} {unit}, on average")
     figures(shown)
 
@@ -50,11 +53,11 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
 def removed_gallery(
     study: StudyReader, removed: RemovalSet, location: Location, kind: str, name: str = "Removed"
 ) -> None:
-    """The removed examples, heaviest first."""
+    """Show the removed examples, most influential first."""
     training = examples(study, "train", location.algorithm)
     weight = weights(study, location.algorithm, str(location.method))
     order = removed.rows[np.argsort(-weight.total[removed.rows], kind="stable")]
-    more = f", the {SHOWN} most influential of them" if len(order) > SHOWN else ""
+    more = f"; the {SHOWN} most influential are shown" if len(order) > SHOWN else ""
     gallery(
         study,
         "train",
@@ -63,7 +66,7 @@ def removed_gallery(
                 f"{name} training examples",
                 weight_cards(training, order[:SHOWN], weight, location),
                 title=name,
-                words=f"{len(order):,} training {kind}s{more}. Numbers: sum of influence.",
+                words=f"{len(order):,} training {kind}s{more}. Numbers: total influence.",
             )
         ],
         SIDE,
@@ -75,25 +78,25 @@ def removed_gallery(
 
 
 def effect_by_class(found: Counterfactual) -> None:
-    """Mean changes of every class, worst first."""
+    """Show the mean change of each class, worst first."""
     heading("Predicted effect by class")
     aside(
-        "Mean change of the margin of each class's test examples, with its 95% interval."
+        "Mean change of the margin over each class's test examples, with its 95% interval."
         if found.calibrated
-        else "Uncalibrated: sums of scores order the classes; they are no changes of the margin, "
-        "and have no interval. Subset runs give them a unit, see Quality."
+        else "Uncalibrated: sums of scores rank the classes. They are not changes of the margin "
+        "and have no interval. Subset runs calibrate them: see Quality."
     )
     worst = sorted(found.by_class.items(), key=lambda item: item[1].mean)
     if len(worst) > CLASSES_SHOWN:
         half = CLASSES_SHOWN // 2
-        aside(f"The {half} classes at either end of {len(worst):,}.")
+        aside(f"The {half} classes at each end of {len(worst):,}.")
         worst = worst[:half] + worst[-half:]
     bars = [Bar(label, mean) for label, mean in worst]
     st.html(intervals(bars, "Mean change of the margin by class", changes=True))
 
 
 def affected(study: StudyReader, found: Counterfactual, location: Location, kind: str) -> None:
-    """The predictions that change most, in both directions."""
+    """Show the predictions that change most, in both directions."""
     tests = examples(study, "test", location.algorithm)
     unit = "margin" if found.calibrated else "sum of scores"
     falls, rises = found.strongest(-1, SHOWN), found.strongest(1, SHOWN)
@@ -129,7 +132,7 @@ def affected(study: StudyReader, found: Counterfactual, location: Location, kind
 def _cards(
     tests: Examples, found: Counterfactual, rows: np.ndarray, location: Location
 ) -> list[Card]:
-    """Test examples with the change of their margins, and whether they flip."""
+    """Cards of test examples with the change of their margins and whether they flip."""
     largest = float(np.abs(found.change).max(initial=0)) or 1.0
     crossing = {*found.lost.tolist(), *found.won.tolist()}
     after = found.after

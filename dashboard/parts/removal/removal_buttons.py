@@ -1,5 +1,4 @@
-"""The ways to What if and Unlearn: buttons that keep some training examples as a set and ask about
-it there."""
+"""Buttons that save training examples as a set and open it on What if or Unlearn."""
 
 from __future__ import annotations
 
@@ -13,23 +12,23 @@ from engine.study.reader import StudyReader
 from engine.study.removal_sets import keep_set
 
 
-def ask_about(
+def removal_buttons(
     study: StudyReader, rows: np.ndarray, words: str, location: Location, what_if: str
 ) -> None:
-    """Ask what removing these training rows would do, or forget them.
+    """Show buttons that predict the effect of removing these training rows, or forget them.
 
     Args:
         words: How the rows were chosen.
-        what_if: What the button to What if says.
+        what_if: Label of the button that opens What if.
     """
-    ways = (
+    targets = (
         (what_if, ":material/content_cut:", "what_if", WHAT_IF),
         ("Forget these", ":material/ink_eraser:", "forget", UNLEARN),
     )
     with st.container(horizontal=True, width="content"):
         clicked = [
             page
-            for label, icon, key, page in ways
+            for label, icon, key, page in targets
             if st.button(label, icon=icon, key=key, disabled=not len(rows))
         ]
     if clicked:

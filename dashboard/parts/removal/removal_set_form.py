@@ -1,5 +1,5 @@
-"""Ways to choose training examples to remove or forget: by class, filter, supporters, at random, by
-a principal direction, by ids, or a set that was kept."""
+"""Choose training examples to remove or forget: by class, filter, supporters, at random, by
+principal direction, by id, or from the saved sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard.location import MAP, Location, go
 from dashboard.names import short
 from dashboard.parts.layout.messages import warning
-from dashboard.read.studies import Examples, asked_row, directions, examples, matching, weights
+from dashboard.read.studies import Examples, directions, examples, matching, requested_row, weights
 from engine.store.errors import DataloupeError
 from engine.study.names import Named
 from engine.study.rankings import find_influences
@@ -43,33 +43,33 @@ WAYS = {
     AT_RANDOM: "At random",
     DIRECTION: "A direction",
     IDS: "Ids",
-    KEPT: "A kept set",
+    KEPT: "A saved set",
 }
 INFLUENCE, RANDOM = "influence", "random"
 ORDERS = {INFLUENCE: "Most influential first", RANDOM: "At random"}
 LONGEST_LIST = 200_000
 LARGEST_MIB = 5
 MOST_KEPT = 100
-_TOLD = "removal_told"
+_MESSAGE = "removal_message"
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What the button says.
+class ButtonText:
+    """Text and icon of the button.
 
     Attributes:
-        label: With `{}` for how many.
-        nothing: While nothing is chosen.
-        icon: Of it.
+        label: With `{}` for the number of examples.
+        empty_label: Shown while nothing is chosen.
+        icon: A Material icon.
     """
 
     label: str
-    nothing: str
+    empty_label: str
     icon: str
 
 
-def asked_set(study: StudyReader) -> RemovalSet | None:
-    """The set in the address; None where there is none, or it cannot be, which is said."""
+def requested_set(study: StudyReader) -> RemovalSet | None:
+    """The set in the URL; None without one. Warns if the set cannot be read."""
     key = st.query_params.get("set")
     if key is None:
         return None
@@ -81,9 +81,9 @@ def asked_set(study: StudyReader) -> RemovalSet | None:
 
 
 def removal_choice(
-    study: StudyReader, location: Location, training: Examples, kind: str, asking: Asking
+    study: StudyReader, location: Location, training: Examples, kind: str, button: ButtonText
 ) -> None:
-    """Controls that choose a set; the button keeps it and asks about it."""
+    """Show controls that choose a set; the button saves the set and opens it."""
     found = None
     if location.method is not None:
         found = directions(study, location.algorithm, location.method)
@@ -113,36 +113,36 @@ def removal_choice(
                 width=300,
             )
         st.button(
-            asking.label.format(f"{len(rows):,}") if len(rows) else asking.nothing,
-            icon=asking.icon,
+            button.label.format(f"{len(rows):,}") if len(rows) else button.empty_label,
+            icon=button.icon,
             key="ask",
             disabled=not len(rows),
-            on_click=_ask,
+            on_click=_submit,
             args=(study, rows, words, way != KEPT),
         )
-    if told := st.session_state.pop(_TOLD, None):
-        warning([told])
+    if message := st.session_state.pop(_MESSAGE, None):
+        warning([message])
 
 
 def open_set(study: StudyReader, rows: list[int], words: str) -> None:
-    """Callback: ask about these rows on this page."""
+    """Callback: open these rows as a set on this page."""
     try:
         go(set=keep_set(study, rows, words).key)
     except DataloupeError as error:
-        st.session_state[_TOLD] = str(error)
+        st.session_state[_MESSAGE] = str(error)
 
 
-def _ask(study: StudyReader, rows: np.ndarray, words: str, nameable: bool) -> None:
+def _submit(study: StudyReader, rows: np.ndarray, words: str, nameable: bool) -> None:
     name = st.session_state.get("set_name", "").strip() if nameable else ""
     open_set(study, rows.tolist(), name or words)
-    st.session_state["set_name"] = ""  # the next set is another
+    st.session_state["set_name"] = ""  # the name belongs to this set only
 
 
 def _by_class(study: StudyReader, location: Location, training: Examples) -> tuple[np.ndarray, str]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         label = st.selectbox("Class", training.classes, key="removed_class", width=230)
         members = matching(training, {"label": label})
-        return _some(study, location, members, f"labelled {label}")
+        return _some(study, location, members, f"labeled {label}")
 
 
 def _by_filter(
@@ -171,14 +171,14 @@ def _by_filter(
         if part:
             filters["id"] = part
         rows = matching(training, filters) if filters else np.empty(0, np.int64)
-        words = ", ".join(_told(name, value) for name, value in filters.items())
+        words = ", ".join(_filter_text(name, value) for name, value in filters.items())
         if not filters:
-            st.html(f'<p class="dl-aside">Narrow it down: all {kind}s cannot be removed.</p>')
+            st.html(f'<p class="dl-aside">Set a filter: you cannot remove all {kind}s.</p>')
             return rows, ""
         return _some(study, location, rows, words)
 
 
-def _told(name: str, value: object) -> str:
+def _filter_text(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return f"{name} {value[0]:g} to {value[1]:g}"
     return f"{name} {value}"
@@ -187,9 +187,9 @@ def _told(name: str, value: object) -> str:
 def _some(
     study: StudyReader, location: Location, members: np.ndarray, words: str
 ) -> tuple[np.ndarray, str]:
-    """How many of the members, and which."""
+    """Choose the number of members and which ones: (rows, description)."""
     if not len(members):
-        st.html('<p class="dl-aside">No training example is like this.</p>')
+        st.html('<p class="dl-aside">No training example matches.</p>')
         return members, ""
     number = st.number_input(
         f"How many of {len(members):,}", 1, len(members), min(50, len(members)), width=150
@@ -208,8 +208,8 @@ def _some(
 def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[np.ndarray, str]:
     tests = examples(study, "test", location.algorithm)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        asked = st.text_input(
-            f"Test {kind}, by id, or row as #17",
+        example = st.text_input(
+            f"Test {kind}: an id, or a row such as #17",
             value=location.test or "",
             placeholder=str(tests.ids[0]),
             key="supporters_of",
@@ -217,10 +217,10 @@ def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[n
         ).strip()
         most = min(500, study.dataset.n_train - 1)
         k = st.number_input("Strongest supporters", 1, most, min(12, most), width=180)
-    row, hint = asked_row(study, "test", asked or None)
+    row, hint = requested_row(study, "test", example or None)
     if row is None or location.method is None:
-        if asked:
-            warning([f"There is no test {kind} “{asked[:60]}”.{hint}"])
+        if example:
+            warning([f"There is no test {kind} “{example[:60]}”.{hint}"])
         return np.empty(0, np.int64), ""
     rows = find_influences(study, row, int(k), location.algorithm, location.method)[0]
     words = f"{len(rows):,} strongest supporters of test {kind} {tests.ids[row]}"
@@ -259,11 +259,11 @@ def _by_direction(found: np.ndarray | None, kind: str) -> tuple[np.ndarray, str]
 def _kept(study: StudyReader) -> tuple[np.ndarray, str]:
     kept = kept_sets(study, MOST_KEPT)
     if not kept:
-        st.html('<p class="dl-aside">No set is kept yet: each that is asked about is.</p>')
+        st.html('<p class="dl-aside">No saved sets yet. Every set you open is saved.</p>')
         return np.empty(0, np.int64), ""
     named = {one.key: one for one in kept}
     key = st.selectbox(
-        "Kept sets, newest first",
+        "Saved sets, newest first",
         list(named),
         format_func=lambda key: f"{short(named[key].words)} ({len(named[key].rows):,})",
         key="kept_set",
@@ -273,18 +273,18 @@ def _kept(study: StudyReader) -> tuple[np.ndarray, str]:
 
 def _by_ids(study: StudyReader, kind: str) -> tuple[np.ndarray, str]:
     text = st.text_area(
-        f"Ids of training {kind}s, or rows as #17, with commas, spaces or lines between",
+        f"Ids of training {kind}s, or rows such as #17, separated by commas, spaces or line breaks",
         key="pasted_ids",
         max_chars=LONGEST_LIST,
     )
     file = st.file_uploader(
-        "Or a CSV file with them in its first column",
+        "Or a CSV file with the ids in its first column",
         type=["csv", "txt"],
         max_upload_size=LARGEST_MIB,
         key="ids_file",
     )
     named = parse_examples(study, text)
-    words = f"{len(named.rows):,} named one by one"
+    words = f"{len(named.rows):,} chosen by id"
     if file is not None:
         try:
             named = parse_table(study, file.getvalue())
@@ -292,20 +292,21 @@ def _by_ids(study: StudyReader, kind: str) -> tuple[np.ndarray, str]:
             warning([str(error)])
             return np.empty(0, np.int64), ""
         words = f"{len(named.rows):,} listed in {file.name}"
-    _tell(named, kind, asked=bool(text.strip() or file))
+    _list_problems(named, kind, given=bool(text.strip() or file))
     return named.rows, words
 
 
-def _tell(named: Named, kind: str, asked: bool) -> None:
-    """What in a list could not be taken as it stands."""
+def _list_problems(named: Named, kind: str, given: bool) -> None:
+    """Warn about unknown and repeated names in a list, and about an empty one."""
     lines = []
     if named.unknown:
         some = ", ".join(word[:40] for word in named.unknown[:8])
         more = f" and {len(named.unknown) - 8:,} others" if len(named.unknown) > 8 else ""
         lines.append(f"No training {kind} is called {some}{more}; left out.{named.hint}")
     if named.repeated:
-        lines.append(f"{named.repeated:,} of the names repeat others; each {kind} counts once.")
-    if asked and not len(named.rows) and not named.unknown:
-        lines.append(f"This names no training {kind}.")
+        names = "name" if named.repeated == 1 else "names"
+        lines.append(f"{named.repeated:,} repeated {names}; each {kind} counts once.")
+    if given and not len(named.rows) and not named.unknown:
+        lines.append(f"This list names no training {kind}.")
     if lines:
         warning(lines)

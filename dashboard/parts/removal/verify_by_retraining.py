@@ -1,4 +1,4 @@
-"""Verify a removal by retraining: the button, how far it is, and predicted beside actual."""
+"""Verify a removal by retraining: the button, the progress, and predicted against actual."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.parts.charts.predicted_vs_actual import BLUE, add_diagonal
 from dashboard.parts.jobs.job_card import job_card
-from dashboard.parts.jobs.submit_button import job_button, refusal, tell
+from dashboard.parts.jobs.submit_button import job_button, pop_message, set_message
 from dashboard.parts.layout.blocks import aside, table
 from dashboard.read.studies import open_study
 from engine.applications.verification import Verification, agreement, predicted_and_actual
@@ -24,9 +24,9 @@ from engine.study.reader import StudyReader
 KIND = "verify"
 SEEDS = 5
 MOST_TESTS = 2_000
-"""Test examples that a verification tells of; of more, so many evenly spread ones."""
+"""The most test examples that a verification reports; from more, an evenly spread sample."""
 MOST_DRAWN = 2_000
-"""Points of a chart."""
+"""The most points in a chart."""
 SECONDS = 2.0
 HEIGHT = 420
 
@@ -34,7 +34,7 @@ HEIGHT = 420
 def verify_button(
     study: StudyReader, algorithm: str, method: str, rows: np.ndarray, words: str
 ) -> None:
-    """Retrain with and without these training rows; or say what to add first."""
+    """Show the button that retrains with and without these rows, or what to add first."""
     try:
         check_recipe(study, algorithm)
     except DataloupeError as error:
@@ -42,7 +42,7 @@ def verify_button(
         return
     tests = evenly_spread(study.dataset.n_test, MOST_TESTS).tolist()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        seeds = st.number_input("Models with and without", 1, 20, SEEDS, key="seeds", width=190)
+        seeds = st.number_input("Models on each side", 1, 20, SEEDS, key="seeds", width=190)
         parameters = {
             "removed": rows.tolist(),
             "tests": tests,
@@ -59,8 +59,8 @@ def verify_button(
             icon=":material/science:",
             key="verify",
         )
-    if told := refusal(KIND):
-        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(told)}</p>')
+    if message := pop_message(KIND):
+        st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(message)}</p>')
     _progress(study, algorithm)
 
 
@@ -69,7 +69,7 @@ def _active(study: StudyReader) -> list[Job]:
 
 
 def _progress(study: StudyReader, algorithm: str) -> None:
-    """How far verifications are that wait or run; when one ends the page is painted anew."""
+    """Show the progress of waiting and running verifications; rerun the page when one ends."""
     active = _active(study)
     if not active:
         return
@@ -82,7 +82,7 @@ def _progress(study: StudyReader, algorithm: str) -> None:
         for ended in sorted(seen - {one.id for one in now}):
             found = job(study.root, ended)
             if found.status == "failed":
-                tell(KIND, f"{found.title} failed: {found.error}")
+                set_message(KIND, f"{found.title} failed: {found.error}")
         if {one.id for one in now} != seen:
             st.rerun()
         for one in now:
@@ -91,20 +91,20 @@ def _progress(study: StudyReader, algorithm: str) -> None:
     watch()
 
 
-# --- predicted beside actual -------------------------------------------------------------------
+# --- predicted against actual ------------------------------------------------------------------
 
 
-def told(one: Verification) -> None:
-    """What a verification found: flips, a scatter of all test examples, means by class."""
+def verification_result(one: Verification) -> None:
+    """Show the result of a verification: flips, a scatter plot, and means by class."""
     flipped = sum(outcome.flipped for outcome in one.outcomes)
     by_luck = sum(outcome.flips_with.mean > 0.5 for outcome in one.outcomes)
     known = [outcome for outcome in one.outcomes if outcome.predicted is not None]
     predicted = np.array([outcome.predicted.mean for outcome in known if outcome.predicted])
     actual = np.array([outcome.change for outcome in known])
     words = (
-        f"{one.seeds} models with and {one.seeds} without, {one.created[:10]}: "
-        f"{flipped:,} of {len(one.outcomes):,} predictions flip in most of the models without; "
-        f"{by_luck:,} do in most of those with all data."
+        f"{one.created[:10]}, {one.seeds} models trained with these examples and {one.seeds} "
+        f"without: {flipped:,} of {len(one.outcomes):,} predictions flip in most models without "
+        f"them; {by_luck:,} flip in most models trained on all data."
     )
     found = agreement(predicted, actual)
     if found is not None:
@@ -117,25 +117,25 @@ def told(one: Verification) -> None:
 
 
 def verified(proofs: list[Verification]) -> None:
-    """How far predicted changes came true, over all verifications of one method."""
+    """Show how well predicted changes match actual ones over all verifications of a method."""
     found = predicted_and_actual(proofs)
     count = len(found["predicted"])
     if not count:
         aside(
             "No removal predicted with these scores has been verified yet. Verify some on the "
-            "pages What if and Brittle: here it shows how far predicted changes came true."
+            "pages What if and Brittle to compare predicted with actual changes here."
         )
         return
     words = f"{count:,} predictions in {len(proofs):,} verifications."
     judged = agreement(found["predicted"], found["actual"])
     if judged is not None:
         words += (
-            f" An actual change is {number(judged[0])} of the predicted one (slope through 0), "
-            f"their correlation {number(judged[1])}."
+            f" The actual change is {number(judged[0])} times the predicted one (slope through 0); "
+            f"correlation {number(judged[1])}."
         )
-    words += " On the dashed line it came out as predicted."
+    words += " On the dashed line, actual equals predicted."
     if count > MOST_DRAWN:
-        words += f" Drawn are {MOST_DRAWN:,}, evenly spread."
+        words += f" {MOST_DRAWN:,} evenly spread points are drawn."
     aside(words)
     rows = evenly_spread(count, MOST_DRAWN)
     tests, removed = found["test"][rows].tolist(), found["removed"][rows].tolist()
@@ -144,7 +144,7 @@ def verified(proofs: list[Verification]) -> None:
 
 
 def by_class(one: Verification) -> list[list[str]]:
-    """Rows of class, mean predicted and mean actual change."""
+    """Table rows: class, mean predicted change, mean actual change."""
     rows = []
     for label in sorted({outcome.label for outcome in one.outcomes}):
         mine = [outcome for outcome in one.outcomes if outcome.label == label]
@@ -162,7 +162,7 @@ def change_scatter(
     words: str,
     axes: tuple[str, str] = ("Predicted change of the margin", "Actual change of the margin"),
 ) -> None:
-    """Predicted against actual changes, or what `axes` names, with the line on which they agree."""
+    """Draw predicted against actual changes, or what `axes` names, with the diagonal."""
     figure = go.Figure()
     ends = add_diagonal(figure, np.concatenate([predicted, actual]))
     figure.add_trace(

@@ -1,1 +1,1 @@
-"""The parts of the page Unlearn."""
+"""Parts of the page Unlearn."""

@@ -1,5 +1,4 @@
-"""Unlearn and audit from the page: methods, budget and models, what that costs, and how far it
-is."""
+"""Unlearn and audit from the page: methods, budget, models, cost, and progress."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import streamlit as st
 
 from dashboard.location import go
 from dashboard.parts.jobs.job_panel import job_panel
-from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import warning
 from dashboard.read.audits import latest_job, sources, title_of
@@ -31,12 +30,12 @@ PREDICTORS: dict[Source, str] = {
 
 
 def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> None:
-    """Choose and begin an audit, or see how far the last one of this set is."""
+    """Show the form that starts an audit, or the progress of this set's last one."""
     job = latest_job(study, KIND, algorithm, removed)
     if job is not None and job.status != "done":
         job_panel(study, job.id, _open)
         if job.active:
-            aside("Close the browser if you like: this goes on, and what is finished is kept.")
+            aside("You can close the browser: the job keeps running and its results are saved.")
             return
     with st.container(horizontal=True, vertical_alignment="bottom", key="unlearn_form"):
         methods = st.multiselect(
@@ -49,15 +48,16 @@ def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) 
             width=420,
         )
         budget = budget_input(
-            "unlearn_budget", "What each method may take for one model: the same for all."
+            "unlearn_budget", "The compute each method may use per model, the same for all."
         )
         models = st.number_input(
-            "Models to judge by",
+            "Models on each side",
             FEWEST,
             MOST,
             MODELS_DEFAULT,
             key="unlearn_models",
-            help="So many unlearned models against so many retrained ones. 50 say something.",
+            help="The number of unlearned models and of retrained models they are compared with. "
+            "50 give a meaningful result.",
             width=160,
         )
         source: Source = "trak"
@@ -83,26 +83,26 @@ def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) 
             study,
             KIND,
             parameters,
-            f"Unlearn {len(removed):,} {kind}s, and audit it",
+            f"Unlearn {len(removed):,} {kind}s and audit",
             icon=":material/ink_eraser:",
             type="primary",
             key="unlearn",
             disabled=not methods,
         )
-    if told := refusal(KIND):
-        warning([told])
+    if message := pop_message(KIND):
+        warning([message])
     if not methods:
-        aside("Choose a method or more. Doing nothing is always judged beside them.")
+        aside("Choose at least one method. Doing nothing is always included for comparison.")
         return
     found = audit_cost(study, removed, methods, int(models), budget, algorithm, source)
     aside(_cost(found, int(models), study.checkpoints(algorithm)))
 
 
 def budget_input(key: str, words: str | None = None) -> float:
-    """The control of the budget, as a share of a retraining.
+    """Show the budget control; return the budget as a share of a retraining.
 
     Args:
-        words: What it means, told on request.
+        words: Help text.
     """
     percent = st.number_input(
         "Budget, % of a retraining",
@@ -119,19 +119,20 @@ def budget_input(key: str, words: str | None = None) -> float:
 
 
 def _cost(found: AuditCost, models: int, checkpoints: int) -> str:
-    """What is trained, and how long that is, measured by the checkpoints that were trained here."""
+    """The number of models to train, and the time relative to this study's checkpoints."""
     times = found.trainings / checkpoints
     words = f"Trains {found.missing:,} models"
     if found.there:
-        words += f" ({found.there:,} are there already, and none is trained twice)"
+        words += f" ({found.there:,} more exist already and are reused)"
     words += (
-        f"; unlearning {models:,} models by each method, and the search of its settings, take at "
-        f"most as much as {found.unlearning:,.1f} more. In all about {times:,.1f} times what the "
-        f"{checkpoints:,} checkpoints here took. No optimiser state is needed: steps begin anew."
+        f". Unlearning {models:,} models by each method, including the search for its settings, "
+        f"costs at most as much as training {found.unlearning:,.1f} more. In total, about "
+        f"{times:,.1f} times the cost of this study's {checkpoints:,} checkpoints. No optimizer "
+        "state is needed: each method starts with a fresh optimizer."
     )
     return words
 
 
 def _open(job: Job) -> None:
-    """The audit that this page was watching is what is read now."""
+    """Open the audit that has just finished."""
     go(audit=job.result["audit"], unlearned_by=None)

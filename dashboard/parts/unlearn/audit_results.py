@@ -1,4 +1,4 @@
-"""An audit to read: a plain sentence, quality against cost, and all figures in a table."""
+"""The results of an audit: a verdict, quality against cost, and a table of all figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dashboard.location import keep
 from dashboard.parts.charts.quality_cost_chart import STYLES, Level, Point, frontier
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.layout.blocks import aside, table
-from dashboard.read.audits import ON, Asked, title_of
+from dashboard.read.audits import ON, Query, title_of
 from engine.applications.unlearning.audit_record import PARTS, Audit, Judged, MethodAudit
 from engine.applications.unlearning.method_verdict import GRADES, harms, method_verdict
 from engine.applications.unlearning.settings import TITLES, UNCHANGED
@@ -21,31 +21,33 @@ GOOD = ("good", "idle")
 LOOKS = {method: place % STYLES for place, method in enumerate(["matching", *TITLES])}
 
 
-def audit_view(audits: list[Audit], asked: Asked) -> None:
-    """Show the audit that the address names.
+def audit_view(audits: list[Audit], query: Query) -> None:
+    """Show the audit in the URL.
 
     Args:
-        audits: All of this set, oldest first: their points stand in the chart, too.
+        audits: All audits of this set, oldest first; the chart shows their points too.
     """
-    audit, method = asked.audit, asked.method
+    audit, method = query.audit, query.method
     assert audit is not None
     assert method is not None
-    said = method_verdict(audit, method)
-    kind = "good" if said.grade in GOOD else "part" if said.grade == "part" else "wrong"
+    verdict = method_verdict(audit, method)
+    kind = "good" if verdict.grade in GOOD else "part" if verdict.grade == "part" else "wrong"
     st.html(
-        f'<div class="dl-grade" data-kind="{kind}" role="status"><b>{GRADES[said.grade]}.</b> '
-        f"{escape(said.summary)} {escape(said.caution)}</div>"
+        f'<div class="dl-grade" data-kind="{kind}" role="status"><b>{GRADES[verdict.grade]}.</b> '
+        f"{escape(verdict.summary)} {escape(verdict.caution)}</div>"
     )
     with st.container(horizontal=True, vertical_alignment="top", key="audit_controls"):
-        choice("Judged on", ON, asked.part, "on", "forget")
+        choice("Evaluated on", ON, query.part, "on", "forget")
         which_audit(audits, audit)
         which_method(audit, method)
-    like = [one for one in audits if (one.models, one.direction) == (audit.models, audit.direction)]
+    comparable = [
+        one for one in audits if (one.models, one.direction) == (audit.models, audit.direction)
+    ]
     left, right = st.columns([0.42, 0.58], gap="large")
     with left:
-        st.html(_chart(like, audit, asked.part))
+        st.html(_chart(comparable, audit, query.part))
     with right:
-        _table(audit, method, asked.part)
+        _table(audit, method, query.part)
 
 
 def which_audit(audits: list[Audit], audit: Audit) -> None:
@@ -66,7 +68,7 @@ def which_audit(audits: list[Audit], audit: Audit) -> None:
 
 
 def which_method(audit: Audit, method: str) -> None:
-    """Choose the method that is read closely."""
+    """Choose the method shown in detail."""
     st.session_state["unlearned_by"] = method
     st.selectbox(
         "Method",
@@ -85,7 +87,7 @@ def _words(audit: Audit) -> str:
 
 
 def _chart(audits: list[Audit], audit: Audit, part: str) -> str:
-    """Methods of all comparable audits, between doing nothing and the floor."""
+    """HTML of the methods of all comparable audits, with the levels of doing nothing and floor."""
     points = [
         Point(_marked(other, one), one.cost_share, _half(one, part), LOOKS[one.method], mine)
         for other in audits
@@ -99,11 +101,11 @@ def _chart(audits: list[Audit], audit: Audit, part: str) -> str:
     ]
     half = audit.models // 2
     words = (
-        f"KLoM of {half:,} models against {half:,} retrained ones, mean over the examples with its "
-        f"95 % interval: lower is nearer, {audit.ceiling:.1f} the most. Floor: {half:,} retrained "
-        "models against as many others. ✕: worse than before on what is kept or on test examples."
+        f"KLoM of {half:,} models against {half:,} retrained ones, mean over examples with its "
+        f"95% interval: lower is closer; {audit.ceiling:.1f} is the maximum. Floor: {half:,} "
+        f"retrained models against {half:,} others. ✕: worse than before on kept or test examples."
     )
-    return frontier(f"{ON[part]} examples: how far from retrained models", words, points, levels)
+    return frontier(f"{ON[part]} examples: distance from retrained models", words, points, levels)
 
 
 def _marked(audit: Audit, one: MethodAudit) -> str:
@@ -168,15 +170,15 @@ def _table(audit: Audit, method: str, part: str) -> None:
     )
     words = (
         f"N = {audit.models:,} unlearned and {audit.models:,} retrained models, budget "
-        f"{audit.budget:.1%}; {direction}. Membership: 2 · AUC − 1 of telling forgotten from test "
-        "examples; at best that of the retrained. Cost: of a retraining, for a model + once for "
-        "all. Brackets: 95 % intervals over examples. "
-        f"With all {audit.models:,} models on either side {title_of(method)} has KLoM "
+        f"{audit.budget:.1%}; {direction}. Membership: 2 · AUC − 1 of separating forgotten from "
+        "test examples; ideally equal to that of the retrained models. Cost: share of a "
+        "retraining, per model + once for all. Brackets: 95% intervals over examples. "
+        f"With all {audit.models:,} models on each side, {title_of(method)} has KLoM "
         f"{number(_judged(audit.of(method), part).klom.mean.mean)}."
     )
     if audit.correlation is not None and audit.error is not None:
         words += (
-            f" Predicted changes of the logits and those of retrained models correlate by "
+            f" Correlation of predicted logit changes with those of retrained models: "
             f"{number(audit.correlation[part])} (error {number(audit.error[part])})."
         )
     aside(words)

@@ -1,6 +1,6 @@
-"""What forgetting does to the forgotten examples themselves: their margins, each beside the other.
+"""The effect of forgetting on the margins of the forgotten examples themselves.
 
-Before training, they are predicted; after an audit, they are the outputs of its models.
+They are predicted before training, and measured on the models of an audit afterward.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dashboard.location import TRAINING, Location
 from dashboard.parts.gallery.cards import signed, training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.jobs.job_panel import job_panel
-from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.removal.verify_by_retraining import change_scatter
@@ -36,7 +36,7 @@ KIND = "predict"
 
 
 def predicted_margins(study: StudyReader, removed: Removal, location: Location, kind: str) -> None:
-    """Margins of the forgotten examples, now and predicted; or how to get them."""
+    """Show the current and predicted margins of the forgotten examples, or how to get them."""
     algorithm = location.algorithm
     found = read_predicted(study, algorithm, removed)
     heading(f"The forgotten {kind}s themselves")
@@ -45,11 +45,11 @@ def predicted_margins(study: StudyReader, removed: Removal, location: Location, 
         return
     change = found.after - found.before
     words = (
-        f"Margin of its label now → predicted for models that never saw it, for the {kind}s that "
+        f"Margin of each label now → predicted for models not trained on it. The {kind}s that "
+        "change most are shown."
     )
-    words += "change most."
     if not found.calibrated:
-        words += " Uncalibrated: the order of the changes says something, their size does not."
+        words += " Uncalibrated: use the order of the changes, not their size."
     largest = float(np.abs(change).max()) or 1.0
     order = np.argsort(change, kind="stable")[:SHOWN]
     training = examples(study, "train", algorithm)
@@ -71,21 +71,21 @@ def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> Non
         if job.active:
             return
     aside(
-        f"What models would say of these {kind}s had they never seen them takes one pass of the "
-        "study's checkpoints over the training data. It trains nothing, and methods learn from it "
-        "later."
+        f"Predicting the outputs of models trained without these {kind}s takes one pass of the "
+        "study's checkpoints over the training data. It trains nothing; unlearning methods use "
+        "the result later."
     )
     job_button(
-        "Predict it",
+        "Predict margins",
         study,
         KIND,
         {"forget": list(removed), "algorithm": algorithm},
-        f"Predict forgetting {len(removed):,} examples",
+        f"Predict the effect of forgetting {len(removed):,} examples",
         icon=":material/online_prediction:",
         key="predict",
     )
-    if told := refusal(KIND):
-        warning([told])
+    if message := pop_message(KIND):
+        warning([message])
 
 
 # --- before and after ---------------------------------------------------------------------------
@@ -94,16 +94,16 @@ def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> Non
 def before_after(
     study: StudyReader, audit: Audit, method: str, location: Location, kind: str
 ) -> None:
-    """Each forgotten example as models had it, have it now, and would have had it."""
+    """Show each forgotten example before, unlearned, and for models retrained without it."""
     found = before_and_after(study, audit, method)
     name = title_of(method)
     before, unlearned, oracle = map(probability, (found.before, found.unlearned, found.oracle))
     means = [f"{part.mean():.1%}" for part in (before, unlearned, oracle)]
     figures(
         {
-            "Before": (means[0], "probability of the label, mean"),
+            "Before": (means[0], "mean probability of the label"),
             "Unlearned": (means[1], f"by {name}"),
-            "Never seen": (means[2], "by retrained models: where it should be"),
+            "Retrained": (means[2], "by models never trained on them: the target"),
         }
     )
     training = examples(study, "train", audit.algorithm)
@@ -111,21 +111,21 @@ def before_after(
     cards = []
     for place in order:
         was, now, truth = (f"{part[place]:.0%}" for part in (before, unlearned, oracle))
-        hint = f"{was} before, {now} unlearned, {truth} had it never been seen"
+        hint = f"{was} before, {now} unlearned, {truth} retrained"
         card = _card(training, int(found.rows[place]), hint, location)
         cards.append(
-            replace(card, note=f"{was} → {now}", score=f"never seen {truth}", bar=oracle[place])
+            replace(card, note=f"{was} → {now}", score=f"retrained {truth}", bar=oracle[place])
         )
     words = (
-        f"Probability of its label before → unlearned, and by models that never saw it; {kind}s "
-        "that those know least come first."
+        f"Probability of the label before → unlearned, and by models retrained without the {kind}; "
+        "largest fall by retraining first."
     )
     _gallery(study, training, cards, "Forgotten training examples", words, location, "before_after")
-    heading("Unlearned beside never seen")
+    heading("Unlearned against retrained")
     means_of = [part.mean(axis=0) for part in (found.unlearned, found.oracle)]
     words = (
         f"Mean margin of each forgotten {kind} over {audit.models:,} models. On the dashed line, "
-        "models that unlearned say what retrained ones do."
+        "unlearned and retrained models agree."
     )
     aside(words)
     drawn = evenly_spread(len(found.rows), MOST_DRAWN)
@@ -136,7 +136,7 @@ def before_after(
         ids,
         f"unlearned_{audit.id}_{method}",
         words,
-        ("Margin, unlearned", "Margin, never seen"),
+        ("Margin, unlearned", "Margin, retrained"),
     )
 
 

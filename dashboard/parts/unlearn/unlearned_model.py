@@ -1,4 +1,4 @@
-"""A model that unlearned, to take away with its certificate."""
+"""Make and download an unlearned model with its certificate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.parts.jobs.job_panel import job_panel
-from dashboard.parts.jobs.submit_button import job_button, refusal
+from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, facts
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.unlearn.audit_form import budget_input
@@ -34,8 +34,8 @@ def unlearned_model(
     """Make a model, or download the one that was made.
 
     Args:
-        audit: Whose settings are taken and which the certificate holds; None: it says that nothing
-            was audited.
+        audit: Its settings are used and it is part of the certificate. None: the certificate
+            states that nothing was audited.
         method: Of the audit.
     """
     with st.container(horizontal=True, vertical_alignment="bottom", key="model_form"):
@@ -77,11 +77,11 @@ def unlearned_model(
         type="primary",
         key="certify",
     )
-    if told := refusal(KIND):
-        warning([told])
-    words = f"Checkpoint {checkpoint:,}, unlearned by {title_of(method)}, as safetensors"
-    words += ", with a certificate that says what was forgotten, how, from which file, and "
-    words += "the audit." if audit is not None else "that nothing was audited."
+    if message := pop_message(KIND):
+        warning([message])
+    words = f"Checkpoint {checkpoint:,}, unlearned by {title_of(method)}, as safetensors, "
+    words += "with a certificate: forgotten examples, method, original file, and "
+    words += "the audit." if audit is not None else "a statement that nothing was audited."
     aside(words)
 
 

@@ -1,0 +1,62 @@
+"""Download the result of a live query; nothing is stored on the server."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from engine.applications.live import QueryResult
+from engine.study.reader import StudyReader
+
+
+def result_export(study: StudyReader, algorithm: str, result: QueryResult, k: int) -> None:
+    """Show a button that opens the download of a live query's result, its only record."""
+    with st.popover("Export", icon=":material/download:", width="content"):
+        st.download_button(
+            "JSON",
+            lambda: result_as_json(study, algorithm, result, k),
+            file_name="live-query.json",
+            mime="application/json",
+            on_click="ignore",
+            key="json",
+        )
+        st.caption("The result and the re-encoded input. Nothing is stored on the server.")
+
+
+def result_as_json(study: StudyReader, algorithm: str, result: QueryResult, k: int) -> str:
+    """JSON of a live query: its input, its outputs, and the first `k` of each ranking."""
+    classes, train = study.dataset.classes, study.table("train")
+
+    def listed(rows: np.ndarray, values: np.ndarray, value: str) -> list[dict[str, Any]]:
+        chosen = train.iloc[rows[:k]]
+        return [
+            {"row": int(row), "id": str(id_), "label": str(label), value: float(number)}
+            for row, id_, label, number in zip(
+                rows[:k], chosen["id"], chosen["label"], values[:k], strict=True
+            )
+        ]
+
+    picture = None
+    if result.thumbnail is not None:
+        picture = "data:image/png;base64," + base64.b64encode(result.thumbnail).decode()
+    content = {
+        "data_fingerprint": study.dataset.fingerprint,
+        "study": study.spec.name,
+        "algorithm": algorithm,
+        "given": result.text if picture is None else picture,
+        "notes": result.notes,
+        "probabilities": dict(zip(classes, result.probabilities.tolist(), strict=True)),
+        "predicted": classes[result.predicted],
+        "explained": classes[result.label],
+        "margin": result.margin,
+        "predicting_checkpoints": result.predicting,
+        "scoring_checkpoints": result.scoring,
+        "supporting": listed(result.support, result.support_scores, "score"),
+        "opposing": listed(result.oppose, result.oppose_scores, "score"),
+        "similar": listed(result.similar, result.similarities, "similarity"),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
