@@ -239,7 +239,7 @@ class _Chooser:
     def see(self, step: int, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """Take note of a step's predictions `[len(targets), h]`; return where they are better."""
         error = ((predictions[:, self._runs] - self._actual[targets]) ** 2).mean(axis=1)
-        better = error < self._smallest[targets]
+        better: np.ndarray = error < self._smallest[targets]
         rows = targets[better]
         self._smallest[rows], self.best[rows] = error[better], step
         self.predicted[rows] = predictions[better]

@@ -86,7 +86,7 @@ def _resampled(found: Validation, actual: np.ndarray) -> np.ndarray:
     """The statistic of each bootstrap resample; resample r draws the same for every method."""
     parts = halves(actual.shape[1])
     assert parts is not None
-    return np.mean(
+    drawn: np.ndarray = np.mean(
         [
             bootstrap_means(
                 np.ascontiguousarray(found.predicted[:, half]),
@@ -98,3 +98,4 @@ def _resampled(found: Validation, actual: np.ndarray) -> np.ndarray:
         ],
         axis=0,
     )
+    return drawn
