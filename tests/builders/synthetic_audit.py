@@ -21,7 +21,7 @@ from engine.applications.unlearning.oracles import oracle_file
 from engine.applications.unlearning.rows import Rows, forget_set, labels_of, rows_of
 from engine.applications.unlearning.settings import UNCHANGED, Hyper
 from engine.applications.unlearning.unlearned import unlearned_file
-from engine.build.retraining import weights_file
+from engine.build.retraining import NOTHING, model_file, weights_file
 
 NEAR = {UNCHANGED: 0.0, "scrub": 0.8, "finetune": 0.15, "both": 0.55}
 """Methods, and how far each moves the originals toward the oracles."""
@@ -46,6 +46,7 @@ def write_audit(
     rows, generator = rows_of(study, removed), np.random.default_rng(seed)
     for number in range(models):
         write(weights_file(study, algorithm, number), {"weight": np.zeros(1, np.float32)})
+        write(model_file(study, algorithm, NOTHING, number), {"margin": np.zeros(1, np.float32)})
         write(
             oracle_file(study, algorithm, removed, number),
             _logits(study, rows, 1.0, 0.0, generator),
