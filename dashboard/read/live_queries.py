@@ -35,12 +35,12 @@ def warm_up(study: StudyReader, algorithm: str) -> None:
     """Start loading what queries need, without waiting for it."""
     worker = _worker()
     if worker.pid is None:
-        query = Question(study.root, algorithm, b"")
+        question = Question(study.root, algorithm, b"")
 
         def begin() -> None:
             # Errors are reported on the first query.
             with contextlib.suppress(DataloupeError, RuntimeError):
-                worker.call(load, query, LOADING_SECONDS)
+                worker.call(load, question, LOADING_SECONDS)
 
         threading.Thread(target=begin, daemon=True).start()
 
@@ -52,11 +52,11 @@ def ask(study: StudyReader, algorithm: str, content: bytes | str, label: int | N
         DataloupeError: The input cannot be used, a time or memory limit is exceeded, or the
             worker is busy.
     """
-    query = Question(study.root, algorithm, content, label)
+    question = Question(study.root, algorithm, content, label)
     worker = _worker()
     try:
-        worker.call(load, query, LOADING_SECONDS)
-        found: Answer = worker.call(answer, query, ANSWER_SECONDS)
+        worker.call(load, question, LOADING_SECONDS)
+        found: Answer = worker.call(answer, question, ANSWER_SECONDS)
         return found
     except RuntimeError as error:
         traceback.print_exception(error)

@@ -137,7 +137,7 @@ def test_scores_made_elsewhere_alone(visit: Any, tmp_path: Path) -> None:
     assert "the scores were made elsewhere" in shown
     shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     shown = words(visit(study, "quality"))
-    assert "Scores by Datamodel were made elsewhere and come without proof" in shown
+    assert "Scores by Datamodel were imported without a measured quality" in shown
 
 
 def test_a_method_that_came_after_the_measuring(visit: Any, tmp_path: Path) -> None:
