@@ -140,7 +140,7 @@ def hypotheses(study: StudyReader, comparison: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: str(one["when"]), reverse=True)
 
 
-def judged(direction: dict[str, Any]) -> tuple[str, str]:
+def significance(direction: dict[str, Any]) -> tuple[str, str]:
     """(style, text): whether a direction is more than training randomness."""
     p = direction["p"]
     if p is None:

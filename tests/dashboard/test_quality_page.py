@@ -133,7 +133,7 @@ def test_imported_scores_without_trak(visit: Any, tmp_path: Path) -> None:
     assert "the scores were computed elsewhere" in shown
     shutil.rmtree(layout.quality_folder(study.root, "cnn"))
     shown = words(visit(study, "quality"))
-    assert "Scores by Datamodel were made elsewhere and come without proof" in shown
+    assert "Scores by Datamodel were imported without a measured quality" in shown
 
 
 def test_a_method_added_after_quality_was_measured(visit: Any, tmp_path: Path) -> None:

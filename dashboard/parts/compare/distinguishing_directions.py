@@ -15,7 +15,7 @@ from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
-from dashboard.read.comparisons import OTHER, Query, judged
+from dashboard.read.comparisons import OTHER, Query, significance
 from dashboard.read.studies import Examples, examples, makeup
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
@@ -74,7 +74,7 @@ def bars(about: dict[str, Any], key: str, number: int, noted: dict[tuple[str, in
     most = max(max(one["own_variance"], one["other_variance"]) for one in found) or 1.0
     entries = []
     for place, one in enumerate(found):
-        kind, words = judged(one)
+        kind, words = significance(one)
         note = noted.get((key, place))
         title = f"Direction {place + 1}" + (f" · {note.name}" if note and note.name else "")
         pairs = "".join(

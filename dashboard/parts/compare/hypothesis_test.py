@@ -272,7 +272,7 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
     counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])
     alone = " With one checkpoint, the randomness of training is not measured."
     aside(
-        f"{tested['pictures']:,} test pictures, {counts} checkpoints; 95 % intervals over both."
+        f"{tested['pictures']:,} test pictures, {counts} checkpoints; 95% intervals over both."
         + (alone if 1 in tested["checkpoints"] else "")
     )
 

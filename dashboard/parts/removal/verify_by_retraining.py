@@ -127,11 +127,11 @@ def verified(proofs: list[Verification]) -> None:
         )
         return
     words = f"{count:,} predictions in {len(proofs):,} verifications."
-    judged = agreement(found["predicted"], found["actual"])
-    if judged is not None:
+    fit = agreement(found["predicted"], found["actual"])
+    if fit is not None:
         words += (
-            f" The actual change is {number(judged[0])} times the predicted one (slope through 0); "
-            f"correlation {number(judged[1])}."
+            f" The actual change is {number(fit[0])} times the predicted one (slope through 0); "
+            f"correlation {number(fit[1])}."
         )
     words += " On the dashed line, actual equals predicted."
     if count > MOST_DRAWN:
