@@ -119,7 +119,7 @@ def test_a_study_of_one_algorithm_asks_for_another(page: Any, small_study: Study
     app = page(small_study)
     shown = words(app)
     assert "Which model shall be compared?" in shown
-    assert "Grey pictures" in shown or "grey pictures" in shown.lower()
+    assert "grayscale pictures" in shown.lower()
     assert "opening one runs what is in it" in shown
     assert app.button(key="upload").disabled
     assert "mlp" in app.selectbox(key="upload_architecture_0").options
