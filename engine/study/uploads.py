@@ -98,7 +98,7 @@ def preprocessing_of(encoding: dict[str, Any]) -> str:
         return "token ids of the study's own vocabulary."
     channels, height, width = encoding["shape"]
     mean, std = (", ".join(f"{number:g}" for number in encoding[key]) for key in ("mean", "std"))
-    kind = "grey" if channels == 1 else "RGB"
+    kind = "grayscale" if channels == 1 else "RGB"
     return f"{kind} pictures of {height} × {width}, pixels / 255, minus {mean}, divided by {std}."
 
 

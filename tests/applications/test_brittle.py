@@ -252,7 +252,7 @@ def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
     with pytest.raises(DataloupeError, match="no parameter 'colour'"):
         supports.check_job(study, {"tests": [1], "colour": 3})
     stable = int(np.flatnonzero(found.size == 0)[0])
-    with pytest.raises(DataloupeError, match="not said to flip"):
+    with pytest.raises(DataloupeError, match="not predicted to flip"):
         supports.check_job(study, {"tests": [stable]})
 
 
@@ -343,7 +343,7 @@ def test_the_command_line_lists_verifies_and_exports(
     arguments = ["brittle", str(study.root), "--verify", "2", "--seeds", "1", "--workers", "0"]
     out = tmp_path / "brittle.csv"
     assert main([*arguments, "--out", str(out)]) == 0
-    assert "are predicted to flip when at most 20" in capsys.readouterr().out
+    assert "are predicted to flip by removing at most 20" in capsys.readouterr().out
     found = pd.read_csv(out)
     assert found["row"].tolist()[:2] == tests
     assert set(found["status"][:2]) <= {"verified", "refuted"}

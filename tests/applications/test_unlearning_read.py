@@ -177,7 +177,7 @@ def test_the_sentence_follows_from_the_figures(
     found = method_verdict(said(audited, 1.0, nothing=nothing, ascent=ascent), "ascent")
     assert found.grade == grade
     assert says in found.summary
-    assert "4 models say little" in found.caution
+    assert "4 models are few" in found.caution
     assert method_verdict(replace(audited, models=50), "ascent").caution == ""
 
 

@@ -86,7 +86,7 @@ def test_from_a_forget_set_to_a_certified_model(
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
     chart = page.get_by_role("img", name=re.compile("distance from retrained models"))
     expect(chart).to_be_visible(timeout=WAIT)
-    expect(page.locator(".dl-grade")).to_contain_text("4 models say little")
+    expect(page.locator(".dl-grade")).to_contain_text("4 models are few")
     table = page.get_by_role("region", name="Audit on forgotten examples")
     expect(table).to_contain_text("Retrained (floor)")
     assert serious_findings(page) == []

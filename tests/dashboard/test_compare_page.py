@@ -119,7 +119,7 @@ def test_a_study_with_one_algorithm_asks_for_a_second(page: Any, small_study: St
     app = page(small_study)
     shown = words(app)
     assert "Which model should be compared?" in shown
-    assert "Grey pictures" in shown or "grey pictures" in shown.lower()
+    assert "grayscale pictures" in shown.lower()
     assert "opening one runs the code in it" in shown
     assert app.button(key="upload").disabled
     assert "mlp" in app.selectbox(key="upload_architecture_0").options

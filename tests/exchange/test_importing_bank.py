@@ -121,7 +121,7 @@ def test_unfinished_runs_of_the_datamodels_library_are_left_out(
     )
     about = copy.import_bank(folder, output="margin")
     assert (about.runs, about.output, about.train) == (20, "margin", False)
-    assert "4 of 24 runs are unfinished" in " ".join(about.notes)
+    assert "4 of 24 runs as unfinished" in " ".join(about.notes)
     assert copy.bank().train is None
     np.testing.assert_array_equal(copy.bank().masks, masks[:20])
 
@@ -257,7 +257,7 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
         (
             without_example("test_margins_50pct"),
             r"24 rows \(as many as masks\) and 59 columns \(which matches nothing\); the study "
-            "has 60 test examples and 24 runs have masks",
+            "has 60 test examples and masks of 24 runs",
         ),
         (
             lambda files: files.update(test_margins_50pct=files["test_margins_50pct"][:20]),
@@ -269,7 +269,10 @@ def set_to(name: str, where: Any, value: Any) -> Callable[[dict[str, Any]], None
         ),
         (set_to("test_margins_50pct", (5, 7), np.inf), "in run 5, 1 of its 60 outputs is NaN or"),
         (set_to("train_margins_50pct", 3, 0), "in run 3, all its 300 outputs are the same"),
-        (set_to("test_margins_50pct", (slice(None), 9), 1), "1 of 60 test examples have the same"),
+        (
+            set_to("test_margins_50pct", (slice(None), 9), 1),
+            "the same output for 1 of 60 test examples",
+        ),
         (set_to("train_masks_50pct", 2, False), "run 2 was trained on no example"),
         (set_to("train_masks_50pct", 2, True), "run 2 was trained on every example"),
         (

@@ -78,7 +78,7 @@ def test_a_kept_worker_that_hangs_is_ended_and_replaced(kept: KeptWorker) -> Non
 
 def test_a_kept_worker_that_dies_is_replaced(kept: KeptWorker, tmp_path: Path) -> None:
     assert kept.call(die_the_first_time, tmp_path / "marker", 30) == "marker"
-    with pytest.raises(DataloupeError, match=r"status -9\), twice"):
+    with pytest.raises(DataloupeError, match=r"ended twice \(status -9\)"):
         kept.call(die, 0, 30)
     assert kept.call(square, 2, 30) == 4
 

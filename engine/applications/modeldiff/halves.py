@@ -71,8 +71,8 @@ class Halved:
     """A split of one algorithm, in the proportions of the two algorithms compared.
 
     Attributes:
-        like_a: Stands for A: as many checkpoints and masks as A has, if there are enough.
-        like_b: Stands for B: the rest.
+        like_a: Represents A: as many checkpoints and masks as A has, if there are enough.
+        like_b: Represents B: the rest.
     """
 
     algorithm: str
@@ -126,7 +126,7 @@ def ways_to_halve(
 
 
 def _larger_for_larger(splits: Splits, count_a: int, count_b: int) -> Splits:
-    """Splits in which the larger part stands for the algorithm that has more."""
+    """Splits in which the larger part represents the algorithm that has more."""
     return splits if count_a >= count_b else [(rest, larger) for larger, rest in splits]
 
 

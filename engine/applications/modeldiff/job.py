@@ -89,7 +89,7 @@ def run_job(study: StudyReader, parameters: dict[str, Any], report: Report) -> d
 def _unless_deleted(
     study: StudyReader, algorithms: Sequence[str], report: Report, *made: Path
 ) -> Iterator[Report]:
-    """Stop work on uploads as soon as one of them is deleted, which anybody can do meanwhile.
+    """Stop work on uploads as soon as one of them is deleted, which anyone can do.
 
     Yields a `report` that raises if an upload is gone. Then all its results and the files `made`
     are removed.
