@@ -212,9 +212,12 @@ def _print_outcome(shown: Console, outcome: Outcome) -> None:
         caption="largest differences first; p after Holm's correction",
     )
     for one in outcome.tried[:SHOWN]:
-        place = one["adjusted"].index(min(one["adjusted"]))
+        known = [1.0 if p is None else p for p in one["adjusted"]]
+        place = known.index(min(known))
         effect, p = one["effects"][place], one["adjusted"][place]
         cells = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
-        tried.add_row(one["name"], f"{effect['intensity']:g}", *cells, f"{p:.2g}")
+        tried.add_row(
+            one["name"], f"{effect['intensity']:g}", *cells, "–" if p is None else f"{p:.2g}"
+        )
     shown.print()
     shown.print(tried)

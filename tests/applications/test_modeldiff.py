@@ -167,6 +167,10 @@ def test_checkpoints_are_split_in_different_ways_and_each_split_comes_once() -> 
     assert split_checkpoints(2, 2) == [((1,), (0,))]
     assert len(split_checkpoints(4, 2)) == 3
     assert len(split_checkpoints(5, 1)) == 5
+    of_many = split_checkpoints(40, 20)
+    assert len({first for first, _ in of_many}) == 10
+    shared = set.intersection(*({*first} for first, _ in of_many))
+    assert len(shared) < 3  # drawn from all 137 billion splits, not from the first of a list
     many = split_checkpoints(12, 6)
     assert len({frozenset((frozenset(a), frozenset(b))) for a, b in many}) == len(many) == 10
     for larger, smaller in many:

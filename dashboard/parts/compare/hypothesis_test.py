@@ -30,6 +30,7 @@ from engine.store.text import number
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 
+ONE_CHECKPOINT = "one checkpoint, which does not show the randomness of training"
 KIND = "hypothesis"
 STRIP = 8
 SIDE = 84
@@ -241,16 +242,27 @@ def _title(one: dict[str, Any]) -> str:
 def sentence(tested: dict[str, Any], names: tuple[str, str]) -> str:
     """The result of a test as text, at the intensity where the algorithms differ most."""
     effects, adjusted = tested["effects"], tested["adjusted"]
-    place = min(range(len(effects)), key=lambda at: (adjusted[at], -effects[at]["intensity"]))
+    place = _most_different(tested)
     effect = effects[place]
     ates = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
     text = (
         f"At intensity {effect['intensity']:g}, the transformation changes the true label's "
         f"probability by {ates[0]} for {names[0]} and by {ates[1]} for {names[1]}."
     )
+    if adjusted[place] is None:
+        return f"{text} The difference is not tested: {ONE_CHECKPOINT}."
     if adjusted[place] < LEVEL:
         return f"{text} The difference is significant (p = {adjusted[place]:.2g})."
     return f"{text} The difference is not significant (p = {adjusted[place]:.2g})."
+
+
+def _most_different(one: dict[str, Any]) -> int:
+    """The intensity with the smallest p-value; the largest intensity where there is none."""
+    effects, adjusted = one["effects"], one["adjusted"]
+    return min(
+        range(len(effects)),
+        key=lambda at: (1.0 if adjusted[at] is None else adjusted[at], -effects[at]["intensity"]),
+    )
 
 
 def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
@@ -270,7 +282,7 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
         ]
         st.html(f'<h3 class="dl-heading">{heading_}</h3>' + intervals(bars, heading_, changes=True))
     counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])
-    alone = " With one checkpoint, the randomness of training is not measured."
+    alone = f" With {ONE_CHECKPOINT}, intervals are over pictures only."
     aside(
         f"{tested['pictures']:,} test pictures, {counts} checkpoints; 95% intervals over both."
         + (alone if 1 in tested["checkpoints"] else "")
@@ -282,7 +294,7 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
     rows = []
     for one in tested:
         effects, adjusted = one["effects"], one["adjusted"]
-        place = int(np.argmin(adjusted))
+        place = _most_different(one)
         effect = effects[place]
         ates = [
             f"{number(effect[key]['probability']['mean'], 3)} "
@@ -290,7 +302,8 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
             f"{number(effect[key]['probability']['high'], 3)})"
             for key in ("a", "b", "difference")
         ]
-        verdict = "differs" if adjusted[place] < LEVEL else "not significant"
+        p = adjusted[place]
+        verdict = "not tested" if p is None else "differs" if p < LEVEL else "not significant"
         rows.append(
             [
                 TRANSFORMATIONS[one["name"]].title,
@@ -298,7 +311,7 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
                 number(one["strength"], 3),
                 f"{effect['intensity']:g}",
                 *ates,
-                f"{adjusted[place]:.2g}",
+                "–" if p is None else f"{p:.2g}",
             ]
         )
     heads = (

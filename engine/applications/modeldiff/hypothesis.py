@@ -1,20 +1,20 @@
 """Test a hypothesis: the effect of a transformation on the predictions of both algorithms.
 
 The ATE of an algorithm is the mean change, over test pictures and checkpoints, of the true label's
-probability and of the margin when the pictures are transformed. Intervals are bootstrapped over
-pictures and checkpoints together. The functions that run models (`measure`, `try_all`) need torch
-and run in a worker.
+probability and of the margin when the pictures are transformed. Intervals and p-values account for
+both the pictures and the checkpoints (`effect_estimates`). The functions that run models
+(`measure`, `try_all`) need torch and run in a worker.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from engine.applications.modeldiff.effect_estimates import estimate, estimate_difference
 from engine.applications.modeldiff.significance import holm
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
 from engine.attribution.evaluation.quality import Measured
@@ -26,7 +26,6 @@ from engine.tasks import load_task
 
 OUTPUTS = ("probability", "margin")
 INTENSITIES = (0.25, 0.5, 1.0)
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,15 @@ class Effect:
         a, b: ATE of each algorithm with its 95 % interval, by output: `probability` of the true
             label, and `margin`.
         difference: ATE of A minus that of B.
-        p: Two-sided p-value of no difference, by output.
+        p: Two-sided p-value of no difference, by output; None where either algorithm has a single
+            checkpoint, which says nothing about the randomness of training.
     """
 
     intensity: float
     a: dict[str, Measured]
     b: dict[str, Measured]
     difference: dict[str, Measured]
-    p: dict[str, float]
+    p: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Tested:
         pictures: Number of test pictures it was measured on.
         checkpoints: Number of checkpoints of A and of B.
         adjusted: By intensity, p-value of the probabilities' difference after Holm's correction
-            over everything that was tried together.
+            over everything that was tried together; None where there is none.
         strength: Smallest difference between A and B that the data support: the end nearest to 0 of
             the interval of the difference in ATE on p_y, at the intensity where that is largest; 0
-            if all intervals contain 0.
+            if all intervals contain 0, or there is no p-value.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Tested:
     pictures: int
     checkpoints: tuple[int, int]
     effects: list[Effect]
-    adjusted: list[float]
+    adjusted: list[float | None]
     strength: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,7 +161,9 @@ def _test(
             effects.setdefault(name, []).append(effect)
             strengths[name] = max(strengths.get(name, 0.0), strength)
     report(total, total, "Done")
-    adjusted = holm([e.p["probability"] for several in effects.values() for e in several])
+    p_values = [effect.p["probability"] for several in effects.values() for effect in several]
+    known = iter(holm([p for p in p_values if p is not None]))
+    adjusted = [None if p is None else next(known) for p in p_values]
     results = []
     for number, (name, several) in enumerate(effects.items()):
         mine = slice(number * len(intensities), (number + 1) * len(intensities))
@@ -201,42 +203,26 @@ def _outputs(
 def _effect(
     intensity: float, a: dict[str, np.ndarray], b: dict[str, np.ndarray]
 ) -> tuple[Effect, float]:
-    """Bootstrap over pictures (the same draws for both) and checkpoints (separate draws).
+    """Estimate both ATEs and their difference.
 
     Args:
         a, b: Changes by output, `[checkpoints, n]`.
     """
-    rng = np.random.default_rng(0)
-    n = a["margin"].shape[1]
-    draws: dict[str, list[np.ndarray]] = {"a": [], "b": []}
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n  # [resamples, n]
-    for key, changes in (("a", a), ("b", b)):
-        count = len(changes["margin"])
-        models = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
-        for output in OUTPUTS:
-            means = weights @ changes[output].T  # [resamples, checkpoints]
-            draws[key].append((means * models).sum(axis=1))
-    found: dict[str, dict[str, Measured]] = {"a": {}, "b": {}, "difference": {}}
-    p = {}
-    for place, output in enumerate(OUTPUTS):
-        ate_a, ate_b = float(a[output].mean()), float(b[output].mean())
-        drawn_a, drawn_b = draws["a"][place], draws["b"][place]
-        found["a"][output] = _measured(ate_a, drawn_a)
-        found["b"][output] = _measured(ate_b, drawn_b)
-        found["difference"][output] = _measured(ate_a - ate_b, drawn_a - drawn_b)
-        error = max(float((drawn_a - drawn_b).std()), 1e-12)
-        z = (ate_a - ate_b) / error
-        p[output] = _two_sided(z)
-    difference = found["difference"]["probability"]
-    strength = max(0.0, difference.low, -difference.high)
-    return Effect(intensity, found["a"], found["b"], found["difference"], p), strength
-
-
-def _measured(mean: float, draws: np.ndarray) -> Measured:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Measured(mean, float(low), float(high))
-
-
-def _two_sided(z: float) -> float:
-    """P(|Z| ≥ |z|) of a normal Z; z is in units of the bootstrap's standard error."""
-    return math.erfc(abs(z) / math.sqrt(2))
+    estimates = {
+        output: {
+            "a": estimate(a[output]),
+            "b": estimate(b[output]),
+            "difference": estimate_difference(a[output], b[output]),
+        }
+        for output in OUTPUTS
+    }
+    by_key = {
+        key: {output: estimates[output][key].interval() for output in OUTPUTS}
+        for key in ("a", "b", "difference")
+    }
+    p = {output: estimates[output]["difference"].p_value() for output in OUTPUTS}
+    strength = 0.0
+    if p["probability"] is not None:
+        difference = by_key["difference"]["probability"]
+        strength = max(0.0, difference.low, -difference.high)
+    return Effect(intensity, by_key["a"], by_key["b"], by_key["difference"], p), strength

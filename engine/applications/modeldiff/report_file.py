@@ -194,7 +194,7 @@ def _effects(hypothesis: dict[str, Any]) -> list[list[str]]:
             for key in ("a", "b", "difference"):
                 ate = effect[key]["probability"]
                 cells.append(f"{ate['mean']:+z.3f} ({ate['low']:+z.3f} to {ate['high']:+z.3f})")
-            rows.append([*cells, f"{p:.2g}"])
+            rows.append([*cells, "–" if p is None else f"{p:.2g}"])
     return rows
 
 

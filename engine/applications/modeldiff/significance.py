@@ -24,6 +24,8 @@ FEWEST_VALUES = 3
 MOST_SPLITS = 10
 FEWEST_MASKS = 3
 """Fewest subset runs that a datamodel is fitted to, and fewest that choose its settings."""
+_MOST_LISTED = 10_000
+"""Where there are more ways to split, some are drawn at random instead of listing all."""
 _LEAST_SPREAD = 0.1
 """Logarithmic: splits of a few checkpoints overlap, so they vary less than independent ones."""
 
@@ -57,10 +59,20 @@ def split_checkpoints(
     if smaller < 1:
         return []
     everything = set(range(total))
-    parts = list(itertools.islice(itertools.combinations(range(total), smaller), 100_000))
-    if 2 * smaller == total:  # otherwise each split would appear twice
+    equal = 2 * smaller == total
+    generator = np.random.default_rng(seed)
+    if math.comb(total, smaller) > _MOST_LISTED:
+        drawn: set[tuple[int, ...]] = set()
+        while len(drawn) < MOST_SPLITS:
+            part = set(generator.permutation(total)[:smaller].tolist())
+            if equal and 0 not in part:  # otherwise each split could appear twice
+                part = everything - part
+            drawn.add(tuple(sorted(part)))
+        return [(tuple(sorted(everything - set(part))), part) for part in sorted(drawn)]
+    parts = list(itertools.combinations(range(total), smaller))
+    if equal:
         parts = [part for part in parts if 0 in part]
-    chosen = np.random.default_rng(seed).permutation(len(parts))[:MOST_SPLITS]
+    chosen = generator.permutation(len(parts))[:MOST_SPLITS]
     return [(tuple(sorted(everything - set(parts[n]))), parts[n]) for n in sorted(chosen)]
 
 
