@@ -32,7 +32,8 @@ from engine.store.errors import DataloupeError
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
-st.html(HERE / "style.css")
+for sheet in ("page", "figures", "charts", "verdicts"):
+    st.html(HERE / "style" / f"{sheet}.css")
 st.logo(HERE / "logo.svg", size="large")
 page = st.navigation(
     [

@@ -152,6 +152,19 @@ def test_files_and_classes_can_be_read_in_one_sitting(module: str) -> None:
             assert len(public) <= MOST_METHODS, f"{module}.{node.name}: {len(public)} methods"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        str(path.relative_to(ROOT))
+        for ending in ("css", "js", "html")
+        for room in ("engine", "dashboard", "assets/reports")
+        for path in sorted((ROOT / room).rglob(f"*.{ending}"))
+    ],
+)
+def test_pages_styles_and_scripts_can_be_read_in_one_sitting(path: str) -> None:
+    assert len((ROOT / path).read_text().splitlines()) <= MOST_LINES
+
+
 def test_the_public_study_has_few_methods() -> None:
     """Inherited ones count, too."""
     names = [name for name in dir(Study) if not name.startswith("_")]

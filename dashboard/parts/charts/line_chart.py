@@ -16,7 +16,7 @@ from engine.attribution.evaluation.verdict import interval
 from engine.store.text import number
 
 STYLES = 6
-"""The number of line styles in style.css."""
+"""The number of line styles in style/charts.css."""
 LOGARITHMIC_FROM = 6
 """The axis is logarithmic if the largest number is at least this many times the smallest."""
 STEPS = (0.02, 0.05, 0.1, 0.2, 0.5)

@@ -16,7 +16,7 @@ from engine.attribution.evaluation.verdict import interval
 from engine.store.text import number
 
 STYLES = 6
-"""The number of point styles in style.css."""
+"""The number of point styles in style/charts.css."""
 TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Possible axis ticks, as shares of a retraining."""
 APART = 7.0
