@@ -17,6 +17,7 @@ predicted. Everything trained is kept in the study, so an interrupted run contin
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,9 @@ def rows_of_table(found: Audit) -> dict[str, Any]:
             }
             for part in PARTS
         } | {
+            "share_of_way": None if one.share_of_way is None else asdict(one.share_of_way),
+            "attack": asdict(one.attack),
+            "remembered": len(one.remembered),
             "membership": round(one.membership, 3),
             "cost_share": round(one.cost_share, 4),
             "hyper": one.hyper,

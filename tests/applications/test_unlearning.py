@@ -147,7 +147,7 @@ def test_a_bank_with_logits_predicts_them_too(with_logits: Study) -> None:
 def test_a_bank_without_logits_says_what_to_set(study: Study) -> None:
     with pytest.raises(StoreError, match="logits = true"):
         predicted_changes(study, FORGET, FORGET, "mlp", source="hybrid")
-    with pytest.raises(DataloupeError, match="not by 'magic'"):
+    with pytest.raises(DataloupeError, match="by 'magic'"):
         predicted_changes(study, FORGET, FORGET, "mlp", source="magic")
 
 

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine import DataloupeError, StoreError, Study, store
 from engine.applications.unlearning.audit import audit
-from engine.applications.unlearning.audit_record import Audit, MethodAudit, read_audits
+from engine.applications.unlearning.audit_record import PARTS, Audit, MethodAudit, read_audits
 from engine.applications.unlearning.before_after import probability, read_before_after
 from engine.applications.unlearning.certificate import certified_file
 from engine.applications.unlearning.cost import audit_cost
@@ -110,85 +111,153 @@ def test_audits_of_another_version_are_left_out(study: Study, audited: Audit) ->
     assert [one.id for one in read_audits(study)] == [audited.id]
 
 
-def measured(mean: float, reach: float = 0.1) -> Measured:
-    return Measured(mean, mean - reach, mean + reach)
+def measured(mean: float, half_width: float = 0.1) -> Measured:
+    return Measured(mean, mean - half_width, mean + half_width)
 
 
-def said(audited: Audit, floor: float, **figures: dict[str, float]) -> Audit:
-    """An audit with these figures, half against half: method → part → KLoM."""
+def with_figures(
+    audited: Audit, klom: dict[str, dict[str, float]], floor: float = 1.0, **changes: Any
+) -> Audit:
+    """An audit with these KLoM at half (method → part), and `changes` of ascent's other figures.
 
-    def with_figures(method: str) -> dict[str, object]:
-        one, found = audited.of(method), figures.get(method, {})
-        return {
-            part: replace(getattr(one, part), at_half=Klom(measured(value), measured(value), 2))
-            for part, value in found.items()
-        }
+    Nothing else says that a part is harmed, and doing nothing differs from retraining.
+    """
+
+    def changed(one: MethodAudit) -> MethodAudit:
+        parts = {}
+        for part in PARTS:
+            value = klom.get(one.method, {}).get(part, 1.0)
+            half = Klom(measured(value), measured(value), 2)
+            parts[part] = replace(
+                getattr(one, part), at_half=half, accuracy=0.8, oracle_accuracy=0.8
+            )
+        one = replace(one, **parts, differs=dict.fromkeys(PARTS, 0.01))
+        one = replace(one, closer=dict.fromkeys(PARTS, 0.5), attack=measured(0.05), remembered=[])
+        return replace(one, **changes) if one.method == "ascent" else one
 
     return replace(
         audited,
-        floor={part: Klom(measured(floor), measured(floor), 2) for part in audited.floor},
-        methods=[replace(one, **with_figures(one.method)) for one in audited.methods],
+        floor={part: Klom(measured(floor), measured(floor), 2) for part in PARTS},
+        methods=[changed(one) for one in audited.methods],
     )
 
 
-def equally_right(one: MethodAudit, test: float = 0.8) -> MethodAudit:
-    """With accuracies that say nothing."""
-    parts = {
-        part: replace(getattr(one, part), accuracy=0.8, oracle_accuracy=0.8)
-        for part in ("forget", "retain")
-    }
-    return replace(one, **parts, test=replace(one.test, accuracy=test, oracle_accuracy=0.8))
-
-
-def test_models_that_broke_down_are_not_good_however_low_their_klom(audited: Audit) -> None:
-    """A few far off make bins so wide that all others share one: KLoM falls below the floor."""
-    low = {"forget": 0.4, "retain": 0.4, "test": 0.4}
-    found = said(audited, 1.0, nothing=WAS, ascent=low)
-    broke = [equally_right(one, 0.8 if one.method == UNCHANGED else 0.5) for one in found.methods]
-    read = method_verdict(replace(found, methods=broke), "ascent")
-    assert read.grade == "harm"
-    assert "worse than before on test examples" in read.summary
-    assert "Closer than retrained models are to each other" in read.caution
-
-
 WAS = {"forget": 7.0, "retain": 1.0, "test": 1.0}
+CLOSER = {"forget": 0.01, "retain": 0.5, "test": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("nothing", "ascent", "grade", "says"),
+    ("ascent", "changes", "grade", "message"),
     [
-        (WAS, {"forget": 1.8, "retain": 1.1, "test": 1.0}, "good", "1.8 times"),
-        (WAS, {"forget": 3.0, "retain": 1.0, "test": 1.1}, "part", "3.0 times"),
-        (WAS, {"forget": 7.1, "retain": 1.0, "test": 1.0}, "no", "7.1 times"),
-        (WAS, {"forget": 1.8, "retain": 4.0, "test": 1.0}, "harm", "on the retain set"),
-        (WAS, {"forget": 9.0, "retain": 1.0, "test": 4.0}, "no", "on test examples"),
+        (1.8, {"share_of_way": measured(0.87), "closer": CLOSER}, "good", "87% of the way"),
         (
-            {"forget": 1.1, "retain": 1.0, "test": 1.0},
-            {"forget": 1.1, "retain": 1.0, "test": 1.0},
-            "idle",
-            "doing nothing has KLoM 1.10",
+            1.8,
+            {"share_of_way": measured(0.87), "closer": CLOSER, "attack": measured(0.4)},
+            "part",
+            "in 70% of guesses",
         ),
+        (
+            3.0,
+            {"share_of_way": measured(0.67), "closer": CLOSER, "remembered": [7, 3]},
+            "part",
+            "2 forgotten examples of 15 are still predicted better than retrained models do, most "
+            "clearly train-7, train-3",
+        ),
+        (
+            3.0,
+            {"share_of_way": measured(0.67), "closer": CLOSER, "remembered": [7]},
+            "part",
+            "1 forgotten example of 15 is still",
+        ),
+        (6.8, {"share_of_way": measured(0.03)}, "no", "not significantly closer than doing"),
+        (9.0, {"share_of_way": measured(-0.3)}, "no", "farther from retrained ones than before"),
     ],
 )
-def test_the_sentence_follows_from_the_figures(
-    audited: Audit, nothing: dict[str, float], ascent: dict[str, float], grade: str, says: str
+def test_the_verdict_follows_from_the_figures(
+    audited: Audit, ascent: float, changes: dict[str, Any], grade: str, message: str
 ) -> None:
-    audited = replace(audited, methods=[equally_right(one) for one in audited.methods])
-    found = method_verdict(said(audited, 1.0, nothing=nothing, ascent=ascent), "ascent")
+    figures = {UNCHANGED: WAS, "ascent": {**WAS, "forget": ascent}}
+    found = method_verdict(with_figures(audited, figures, **changes), "ascent")
     assert found.grade == grade
-    assert says in found.summary
+    assert message in found.summary
     assert "4 models are few" in found.caution
     assert method_verdict(replace(audited, models=50), "ascent").caution == ""
+
+
+def test_doing_nothing_never_counts_as_forgotten(audited: Audit) -> None:
+    """Today's figures of 250 random examples: within twice the floor, but nothing was done."""
+    nothing = {"forget": 4.03, "retain": 2.3, "test": 2.3}
+    found = with_figures(audited, {UNCHANGED: nothing, "ascent": nothing}, floor=2.36)
+    assert method_verdict(found, UNCHANGED).grade == "no"
+    assert method_verdict(found, "ascent").grade == "no"
+
+
+def test_there_is_little_to_forget_where_a_test_cannot_tell(audited: Audit) -> None:
+    found = with_figures(audited, {})
+    methods = [replace(one, differs=dict.fromkeys(PARTS, 0.3)) for one in found.methods]
+    verdict = method_verdict(replace(found, methods=methods), "ascent")
+    assert verdict.grade == "idle"
+    assert "cannot be told from retrained ones" in verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("klom", "closer", "accuracy", "part"),
+    [
+        ({"retain": 4.0}, {"retain": 0.99}, 0.8, "on the retain set"),
+        ({"test": 4.0}, {"test": 0.97}, 0.8, "on test examples"),
+        ({"test": 0.4}, {}, 0.5, "on test examples"),
+        ({"retain": 4.0}, {"retain": 0.9}, 0.8, None),
+        ({"retain": 1.05}, {"retain": 0.99}, 0.8, None),
+    ],
+)
+def test_harm_to_other_examples(
+    audited: Audit,
+    klom: dict[str, float],
+    closer: dict[str, float],
+    accuracy: float,
+    part: str | None,
+) -> None:
+    figures = {UNCHANGED: WAS, "ascent": {"forget": 1.8, **klom}}
+    changes = {"share_of_way": measured(0.9), "closer": {**CLOSER, **closer}}
+    found = with_figures(audited, figures, **changes)
+    methods = [
+        replace(one, test=replace(one.test, accuracy=accuracy)) if one.method == "ascent" else one
+        for one in found.methods
+    ]
+    verdict = method_verdict(replace(found, methods=methods), "ascent")
+    assert verdict.grade == ("good" if part is None else "harm")
+    assert part is None or f"worse than before {part}" in verdict.summary
+
+
+def test_klom_below_the_floor_gets_a_caution(audited: Audit) -> None:
+    """A few models far off make bins so wide that all others share one."""
+    figures = {UNCHANGED: WAS, "ascent": {"forget": 0.4}}
+    found = with_figures(audited, figures, share_of_way=measured(1.1), closer=CLOSER)
+    assert "Closer than retrained models are to each other" in (
+        method_verdict(found, "ascent").caution
+    )
 
 
 def test_the_best_method_is_near_on_all_parts(audited: Audit) -> None:
     near = {"forget": 2.0, "retain": 1.0, "test": 1.0}
     harmful = {"forget": 1.0, "retain": 6.0, "test": 6.0}
-    audited = replace(audited, methods=[equally_right(one) for one in audited.methods])
-    assert best(said(audited, 1.0, nothing=WAS, ascent=near, finetune=harmful)) == "ascent"
-    assert best(said(audited, 1.0, nothing=WAS, ascent=harmful, finetune=near)) == "finetune"
+    farther = {"forget": 0.01, "retain": 0.99, "test": 0.99}
+    for good, bad in (("ascent", "finetune"), ("finetune", "ascent")):
+        found = with_figures(audited, {UNCHANGED: WAS, good: near, bad: harmful})
+        methods = [
+            replace(one, closer=farther) if one.method == bad else one for one in found.methods
+        ]
+        assert best(replace(found, methods=methods)) == good
     only = replace(audited, methods=[audited.of(UNCHANGED)])
     assert best(only) == UNCHANGED
+
+
+def test_an_audit_survives_being_written_and_read(audited: Audit) -> None:
+    assert Audit.from_dict(json.loads(json.dumps(audited.to_dict()))) == audited
+    one = audited.of("ascent")
+    assert set(one.differs) == set(one.closer) == set(PARTS)
+    assert audited.of(UNCHANGED).share_of_way is None
+    assert audited.of(UNCHANGED).closer["forget"] == 1
 
 
 # --- what it costs --------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
         f"N = {audit.models:,} unlearned and {audit.models:,} retrained models, budget "
         f"{audit.budget:.1%}; {direction}. Membership: 2 · AUC − 1 of separating forgotten from "
         "test examples; ideally equal to that of the retrained models. Cost: share of a "
-        "retraining, per model + once for all. Brackets: 95% intervals over examples. "
+        "retraining, per model + once for all. Brackets: 95% intervals over models and examples. "
         f"With all {audit.models:,} models on each side, {title_of(method)} has KLoM "
         f"{number(_judged(audit.of(method), part).klom.mean.mean)}."
     )

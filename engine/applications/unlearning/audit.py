@@ -144,7 +144,9 @@ def audit(
         job = method_job(study, algorithm, removed, removed, method, budget, device, models, source)
         jobs = [replace(job, hyper=chosen, seed=seed) for seed in range(models)]
         unlearn_models(study, jobs, workers, during(f"unlearning by {method}"))
-        found.append(judge_method(study, jobs, truth, rows, direction, source))
+        # Doing nothing comes first, so the originals' logits are there for all methods.
+        before = original_logits(study, algorithm, removed, removed, models, device)
+        found.append(judge_method(study, jobs, before, truth, rows, direction, source))
     done = _audit(
         study, algorithm, removed, truth, found, models, budget, direction, source, device
     )

@@ -14,7 +14,7 @@ from engine.store import layout
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
-CODE = 3
+CODE = 4
 """Increment when the same models would be judged differently."""
 Part = Literal["forget", "retain", "test"]
 PARTS: tuple[Part, ...] = ("forget", "retain", "test")
@@ -45,6 +45,15 @@ class MethodAudit:
         method: Its name in `engine.applications.unlearning.settings.GRIDS`.
         hyper: Its hyper-parameters, chosen by the search or given.
         forget, retain, test: Results on the forget set, part of the retain set, all test examples.
+        share_of_way: Share of the way from doing nothing to the floor on the forget set; None for
+            doing nothing, and where that is no farther than the floor.
+        attack: Advantage of a membership test against retrained models on the forget set
+            (`model_tests.membership_attack`).
+        remembered: Training rows that its models still predict better than retrained models do,
+            the clearest first.
+        differs: p-value, by part, that its models are farther from oracles than oracles are.
+        closer: p-value, by part, that its models are closer to the oracles than the originals are;
+            a value near 1 means that they are farther.
         membership: Advantage in separating forgotten from test examples by the margin: 2 · AUC − 1,
             mean over models. 0 is none; that of the oracles is in `Audit.membership`.
         cost_share: Cost for one model, as a share of a retraining.
@@ -58,6 +67,11 @@ class MethodAudit:
     forget: Judged
     retain: Judged
     test: Judged
+    share_of_way: Measured | None
+    attack: Measured
+    remembered: list[int]
+    differs: dict[Part, float]
+    closer: dict[Part, float]
     membership: float
     cost_share: float
     once_share: float
@@ -115,7 +129,14 @@ class Audit:
     def from_dict(cls, content: Mapping[str, Any]) -> Audit:
         """The reverse of `to_dict`."""
         methods = [
-            MethodAudit(**{**one, **{part: _judged(one[part]) for part in PARTS}})
+            MethodAudit(
+                **{
+                    **one,
+                    **{part: _judged(one[part]) for part in PARTS},
+                    "attack": Measured(**one["attack"]),
+                    "share_of_way": one["share_of_way"] and Measured(**one["share_of_way"]),
+                }
+            )
             for one in content["methods"]
         ]
         floor = {part: _klom(content["floor"][part]) for part in PARTS}

@@ -15,8 +15,15 @@ from engine.applications.unlearning.cost import retraining_cost
 from engine.applications.unlearning.klom import Direction
 from engine.applications.unlearning.logit_changes import LogitChanges, cost_of_changes
 from engine.applications.unlearning.logits import ClassLogits, read_logits
+from engine.applications.unlearning.model_tests import (
+    membership_attack,
+    p_closer,
+    p_differs,
+    remembered,
+    share_of_way,
+)
 from engine.applications.unlearning.rows import Rows, labels_of
-from engine.applications.unlearning.settings import Cost
+from engine.applications.unlearning.settings import UNCHANGED, Cost
 from engine.applications.unlearning.unlearned import (
     Unlearning,
     unlearned_file,
@@ -68,15 +75,22 @@ def membership(forget: np.ndarray, test: np.ndarray) -> float:
 def judge_method(
     study: StudyReader,
     jobs: Sequence[Unlearning],
+    originals: ClassLogits,
     oracles: ClassLogits,
     rows: Rows,
     direction: Direction,
     source: Source,
 ) -> MethodAudit:
-    """Compare the models of one method, one job each, with as many oracles."""
+    """Compare the models of one method, one job each, with as many oracles.
+
+    Args:
+        originals: Of the models that the method started from, in the same order.
+    """
     files = [unlearned_file(study, job) for job in jobs]
     unlearned = read_logits(files, rows.all)
-    ours, theirs = (margins_by_part(study, logits, rows) for logits in (unlearned, oracles))
+    ours, before, theirs = (
+        margins_by_part(study, logits, rows) for logits in (unlearned, originals, oracles)
+    )
     ours = {part: _finite(values) for part, values in ours.items()}
     correct, oracle_correct = (_accuracies(study, logits, rows) for logits in (unlearned, oracles))
     parts = {
@@ -94,6 +108,9 @@ def judge_method(
         )
         for part in PARTS
     }
+    share = None
+    if jobs[0].method != UNCHANGED:
+        share = share_of_way(ours["forget"], before["forget"], theirs["forget"], direction)
     job = jobs[0]
     retraining = retraining_cost(study, job.algorithm)
     cost = Cost(*(int(number) for number in store.read_tensors(files[0])["cost"]))
@@ -106,6 +123,13 @@ def judge_method(
         forget=parts["forget"],
         retain=parts["retain"],
         test=parts["test"],
+        share_of_way=share,
+        attack=membership_attack(ours["forget"], theirs["forget"]),
+        remembered=[int(rows.forget[at]) for at in remembered(ours["forget"], theirs["forget"])],
+        differs={part: p_differs(ours[part], theirs[part], direction) for part in PARTS},
+        closer={
+            part: p_closer(ours[part], before[part], theirs[part], direction) for part in PARTS
+        },
         membership=membership(ours["forget"], ours["test"]),
         cost_share=cost.share(retraining),
         once_share=once / retraining,

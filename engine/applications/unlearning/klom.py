@@ -36,9 +36,10 @@ class Klom:
     """KLoM of a set of examples.
 
     Attributes:
-        mean: Over the examples, with a 95 % bootstrap interval that resamples examples. Models
-            are not resampled: a model drawn twice would look like less spread.
-        p95: The 95th percentile over the examples, with the same interval.
+        mean: Over the examples, with a 95 % interval. Examples are resampled, and where halves of
+            the models are compared, so are models, by a jackknife over halves: drawn with
+            replacement, a model that comes twice would look like less spread.
+        p95: The 95th percentile over the examples; its interval is over examples only.
         models: N, of each kind.
     """
 
@@ -118,7 +119,7 @@ def halves(models: int, splits: int = _SPLITS) -> list[tuple[np.ndarray, np.ndar
 
 
 def floor(oracle: np.ndarray, direction: Direction = DIRECTION) -> np.ndarray:
-    """KLoM of one half of the oracles against the other, mean over random halves: `[n]`.
+    """KLoM of one half of the oracles against the other, for random halves: `[halves, n]`.
 
     A perfect method has this KLoM with half as many models. Fewer models give a higher floor.
     """
@@ -128,25 +129,33 @@ def floor(oracle: np.ndarray, direction: Direction = DIRECTION) -> np.ndarray:
 def at_half(
     *, unlearned: np.ndarray, oracle: np.ndarray, direction: Direction = DIRECTION
 ) -> np.ndarray:
-    """KLoM with half of the models on each side, to be compared with `floor`: `[n]`.
+    """KLoM with half of the models on each side, to be compared with `floor`: `[halves, n]`.
 
     Args:
         unlearned, oracle: As for `klom`, the same number of each.
     """
-    values = [
-        klom(unlearned=unlearned[first], oracle=oracle[second], direction=direction)
-        for first, second in halves(len(oracle))
-    ]
-    mean: np.ndarray = np.mean(values, axis=0)
-    return mean
+    return np.stack(
+        [
+            klom(unlearned=unlearned[first], oracle=oracle[second], direction=direction)
+            for first, second in halves(len(oracle))
+        ]
+    )
 
 
 def summary(values: np.ndarray, models: int) -> Klom:
-    """Mean and 95th percentile of KLoM over examples `[n]`, with bootstrap intervals."""
+    """Mean and 95th percentile of KLoM over examples, with intervals.
+
+    Args:
+        values: KLoM of each example, `[n]`, or for each of several halves, `[halves, n]`.
+        models: On each side.
+    """
+    of_models = float(values.mean(axis=1).std(ddof=1)) if values.ndim == 2 else 0.0
+    values = values.mean(axis=0) if values.ndim == 2 else values
     generator = np.random.Generator(np.random.PCG64(len(values)))
     drawn = values[generator.integers(len(values), size=(_DRAWS, len(values)))]
+    means = drawn.mean(axis=1) + of_models * generator.standard_normal(_DRAWS)
     return Klom(
-        mean=_measured(float(values.mean()), drawn.mean(axis=1)),
+        mean=_measured(float(values.mean()), means),
         p95=_measured(float(np.quantile(values, 0.95)), np.quantile(drawn, 0.95, axis=1)),
         models=models,
     )

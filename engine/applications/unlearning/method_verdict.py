@@ -1,6 +1,8 @@
 """The verdict on a method: a plain sentence that follows from the audit's figures.
 
-Models are compared with the floor, half against half. docs/unlearning.md states the same rules.
+A method is judged by how far it gets from doing nothing to the floor, and by whether a membership
+test can tell its models from retrained ones. Doing nothing passes neither. docs/unlearning.md
+states the same rules.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Literal
 
 from engine.applications.unlearning.audit_record import PARTS, Audit, MethodAudit, Part
 from engine.applications.unlearning.settings import TITLES, UNCHANGED
-from engine.store.text import number
+from engine.store.text import counted, number
 
 Grade = Literal["good", "part", "harm", "no", "idle"]
 GRADES: dict[Grade, str] = {
@@ -21,8 +23,12 @@ GRADES: dict[Grade, str] = {
     "no": "Not forgotten",
     "idle": "Little to forget",
 }
-NEAR = 2.0
-"""Up to this many times the floor is close to the oracles."""
+LEVEL = 0.05
+"""Of the tests over models."""
+ENOUGH_OF_WAY = 0.8
+"""Share of the way from doing nothing to the floor that counts as forgotten."""
+LITTLE_ADVANTAGE = 0.1
+"""Largest advantage of a membership test that can hardly tell: 55 % of its guesses are right."""
 FARTHER = 1.1
 """Above this many times the distance, models are clearly farther away."""
 TOLERATED = 0.02
@@ -39,7 +45,7 @@ class MethodVerdict:
 
     Attributes:
         grade: One of GRADES.
-        summary: One or two sentences.
+        summary: Two or three sentences.
         caution: What to keep in mind; may be empty.
     """
 
@@ -51,59 +57,92 @@ class MethodVerdict:
 def method_verdict(audited: Audit, method: str) -> MethodVerdict:
     """The verdict on a method. Raises KeyError if the audit does not include it."""
     one, nothing = audited.of(method), audited.of(UNCHANGED)
-    floor = audited.floor["forget"].mean
-    mine, was = one.forget.at_half.mean, nothing.forget.at_half.mean
     harmed = [part for part in PARTS if part != "forget" and harms(audited, one, part)]
     cautions = []
     if audited.models < FEW:
         cautions.append(f"{audited.models} models are few: audit with 50.")
-    if was.low <= floor.high and not harmed:
+    if nothing.differs["forget"] > LEVEL and not harmed:
         text = (
-            "The original models already predict these examples as retrained models do: doing "
-            f"nothing has KLoM {number(was.mean)}, retrained models compared with each other have "
-            f"{number(floor.mean)}."
+            "The original models cannot be told from retrained ones on these examples: their KLoM "
+            f"is {number(nothing.forget.klom.mean.mean)}, p = {nothing.differs['forget']:.2g}."
         )
         return MethodVerdict("idle", text, " ".join(cautions))
-    if mine.high < floor.low:
+    if one.forget.at_half.mean.high < audited.floor["forget"].mean.low:
         cautions.append(
             "Closer than retrained models are to each other. KLoM also falls if models are too "
             "similar, or if a few are so far off that its bins no longer separate the others."
         )
-    times = f"{mine.mean / floor.mean:.1f} times" if floor.mean > 0 else "many times"
-    text = (
-        f"{TITLES[method][0]}: on the forget set, models are {times} as far from retrained models "
-        f"as those are from each other (KLoM {number(mine.mean)}; retrained models compared with "
-        f"each other {number(floor.mean)}; doing nothing {number(was.mean)})"
-    )
-    better = mine.high < was.low
+    closer = one.closer["forget"] <= LEVEL
     grade: Grade = "no"
-    if better and harmed:
+    if closer and harmed:
         grade = "harm"
-    elif better:
-        grade = "good" if mine.mean <= NEAR * floor.mean else "part"
+    elif closer:
+        grade = "good" if forgets(one) else "part"
+    text = f"{TITLES[method][0]}: {_distance(audited, one)}. {_remembers(audited, one)}"
     if harmed:
-        text += f"; they are worse than before on {' and on '.join(map(_name, harmed))}"
-    elif better:
-        text += "; the retain set and the test set are not harmed"
+        text += f" They are worse than before on {' and on '.join(map(_name, harmed))}."
+    elif closer:
+        text += " The retain set and the test set are not harmed."
     else:
-        text += "; that is not significantly closer than doing nothing"
+        text += " That is not significantly closer than doing nothing."
     cost = f"{one.cost_share:.1%} of a retraining per model"
     if one.once_share:
         cost += f", and {one.once_share:.1%} once for all models"
-    return MethodVerdict(grade, f"{text}. It took {cost}.", " ".join(cautions))
+    return MethodVerdict(grade, f"{text} It took {cost}.", " ".join(cautions))
+
+
+def forgets(one: MethodAudit) -> bool:
+    """Whether a method gets far enough, and leaves a membership test little advantage."""
+    far = one.share_of_way is not None and one.share_of_way.mean >= ENOUGH_OF_WAY
+    return far and one.attack.mean <= LITTLE_ADVANTAGE
+
+
+def _distance(audited: Audit, one: MethodAudit) -> str:
+    floor, was = (
+        found.mean.mean for found in (audited.floor["forget"], audited.of(UNCHANGED).forget.at_half)
+    )
+    figures = (
+        f"KLoM {number(one.forget.at_half.mean.mean)}, doing nothing {number(was)}, retrained "
+        f"models compared with each other {number(floor)}"
+    )
+    way = one.share_of_way
+    if way is None:
+        return f"on the forget set, models stay as far from retrained ones as before ({figures})"
+    if way.mean < 0:
+        return f"on the forget set, models are farther from retrained ones than before ({figures})"
+    return (
+        f"on the forget set, models get {way.mean:.0%} of the way from doing nothing to retraining "
+        f"(95% interval {max(0.0, way.low):.0%} to {way.high:.0%}; {figures})"
+    )
+
+
+def _remembers(audited: Audit, one: MethodAudit) -> str:
+    """What a membership test can tell, and which examples are still remembered."""
+    right = 0.5 + one.attack.mean / 2
+    text = f"A membership test tells them from retrained models in {max(right, 0.5):.0%} of guesses"
+    if one.remembered:
+        ids = [audited.forget_ids[audited.forget.index(row)] for row in one.remembered[:3]]
+        many = len(one.remembered) > 1
+        text += (
+            f", and {counted(len(one.remembered), 'forgotten example')} of "
+            f"{len(audited.forget):,} {'are' if many else 'is'} still predicted better than "
+            f"retrained models do, most clearly {', '.join(ids)}"
+        )
+    accuracy, retrained = one.forget.accuracy, one.forget.oracle_accuracy
+    return f"{text}; accuracy on the forget set is {accuracy:.1%} (retrained: {retrained:.1%})."
 
 
 def harms(audited: Audit, one: MethodAudit, part: Part) -> bool:
     """Whether a method harms a part of the examples.
 
-    If so, its models are clearly farther from the oracles than both the originals and other
-    oracles, or less accurate than both.
+    If so, its models are significantly and clearly farther from the oracles than the originals, or
+    less accurate than both.
     """
     mine, was = getattr(one, part), getattr(audited.of(UNCHANGED), part)
     far, before = mine.at_half.mean, was.at_half.mean
     farther = far.mean > FARTHER * max(before.mean, audited.floor[part].mean.mean)
     accurate = min(was.accuracy, mine.oracle_accuracy) - TOLERATED
-    return bool((farther and far.low > before.high) or mine.accuracy < accurate)
+    return bool((farther and one.closer[part] >= 1 - LEVEL) or mine.accuracy < accurate)
 
 
 def best(audited: Audit) -> str:
