@@ -16,6 +16,8 @@ from engine.cli.arguments import Verbs, add_algorithm, add_json
 from engine.cli.printing import console, interval, print_json, table
 from engine.store.text import counted
 from engine.study.measured_quality import read_lds_of_each, require_quality
+from engine.study.methods import method_title, scored_methods
+from engine.study.names import resolve_algorithm
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -38,6 +40,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     shown.print(_quality_table(quality))
     if options.by_class:
         shown.print(_class_table(quality))
+    algorithm = resolve_algorithm(study, options.algorithm)
+    waiting = [
+        method_title(study, algorithm, name)
+        for name in scored_methods(study, algorithm)
+        if name not in quality.methods
+    ]
+    if waiting:
+        shown.print(
+            f"Not measured yet: {', '.join(waiting)}. `dataloupe build {options.study}` does it.",
+            markup=False,
+        )
     method = quality.preferred
     of_each = read_lds_of_each(study, options.algorithm, method)
     _print_verdict(shown, quality.methods[method].title, verdict(quality, method, of_each))
@@ -53,8 +66,9 @@ def _quality_table(quality: Quality) -> Table:
         "slope",
         "R²",
         "90 %",
-        caption=f"{counted(quality.masks['test'], 'held-out mask')}{seeds}, α {quality.alpha:g}; "
-        "* best on validation masks; 90 %: share of outcomes inside the 90 % intervals",
+        caption=f"{counted(quality.masks['test'], 'held-out mask')}{seeds}, α {quality.alpha:.4g}; "
+        "* preferred: the simplest within a standard error of the best on validation masks; "
+        "90 %: share of outcomes inside the 90 % intervals",
     )
     for name, one in quality.methods.items():
         mark = " *" if name == quality.preferred else " (baseline)" if one.baseline else ""

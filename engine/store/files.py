@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -77,9 +78,7 @@ def atomic(path: Path) -> Iterator[Path]:
     A failure (a full disk, too) removes the temporary file and leaves the old file untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _locked_temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -97,6 +96,8 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -104,10 +105,29 @@ def atomic(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """A new temporary file next to `path`, and the descriptor that keeps it from being removed as
+    a leftover while it is open."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if Path(name).exists():  # and was not removed before it was locked
+            return handle, Path(name)
+        os.close(handle)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left under `folder`."""
+    """Remove the temporary files that killed processes left under `folder`.
+
+    A file that is being written, by whichever process, is locked and stays.
+    """
     for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError), leftover.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            leftover.unlink(missing_ok=True)
 
 
 # --- tensors -----------------------------------------------------------------------------------

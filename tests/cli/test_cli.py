@@ -6,11 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from engine import Study
 from engine.attribution.evaluation.quality import Quality
+from engine.build.method_files import write_method
 from engine.cli.main import main
 from engine.store import layout
 from tests.builders.synthetic_quality import write_quality
@@ -73,6 +75,17 @@ def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys) -> None:
     assert "Prove what one example did." in out
     assert "Sneaker  " not in out
     assert "Sneaker  " in run(capsys, "evaluate", study.root, "--by-class")[1]
+    assert "Not measured yet" not in out
+
+
+def test_evaluate_names_imported_scores_that_are_not_measured(tmp_path: Path, capsys) -> None:
+    study = write_quality(write_study(tmp_path / "study", n_test=60))
+    scores = np.zeros((60, study.dataset.n_train), np.float32)
+    write_method(study, "cnn", "mine", lambda tests: scores[tests], {"method": "Mine"}, "f")
+    _, out, _ = run(capsys, "evaluate", study.root)
+    assert f"Not measured yet: Mine. `dataloupe build {study.root}` does it." in (
+        " ".join(out.split())
+    )
 
 
 @pytest.mark.parametrize(

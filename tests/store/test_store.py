@@ -174,6 +174,16 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
+def test_a_file_that_is_being_written_is_no_leftover(tmp_path: Path) -> None:
+    """Audits, notes and certificates are written without the lock of a build."""
+    path = tmp_path / "a.json"
+    with store.atomic(path) as temporary:
+        temporary.write_text("{}")
+        store.remove_leftovers(tmp_path)
+    assert path.read_text() == "{}"
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
 @given(
     a=st.recursive(st.integers() | st.text() | st.none() | st.booleans(), st.lists, max_leaves=5),
     b=st.recursive(st.integers() | st.text() | st.none() | st.booleans(), st.lists, max_leaves=5),

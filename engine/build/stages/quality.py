@@ -130,7 +130,7 @@ def evaluate_methods(job: Job) -> None:
     report = Quality(
         masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
         seeds=int(bank.seeds.min()),
-        alpha=round(float(bank.masks.mean()), 3),
+        alpha=float(bank.masks.mean()),
         output=bank.output,
         preferred=preferred,
         methods=dict(sorted(found.items(), key=lambda item: -item[1].lds.mean)),
