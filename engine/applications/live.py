@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine import store
+from engine.attribution.ensemble import mean_logits
 from engine.attribution.scores.factors import combine
 from engine.attribution.scores.top_k import top_k_among
 from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
-from engine.attribution.softmax import softmax
+from engine.attribution.softmax import margins, softmax
 from engine.build.models import load_checkpoint
 from engine.store import layout
 from engine.store.cache import Stamp, stamp_of
@@ -116,11 +117,11 @@ def run_query(query: Query) -> QueryResult:
     accepted, encoded = _encode(loaded, query.content)
     arrays = dict(encoded.arrays)
     outputs = [loaded.evaluate(model, arrays) for model in loaded.models]
-    probabilities = np.mean([softmax(found["logits"][0]) for found in outputs], axis=0)
+    logits = mean_logits(found["logits"] for found in outputs)
+    probabilities = softmax(logits[0])
     predicted = int(probabilities.argmax())
     label = predicted if query.label is None else query.label
     arrays["label"] = np.full_like(arrays["label"], label)
-    margins = [loaded.evaluate(model, arrays)["output"][0] for model in loaded.models]
     scores = loaded.scores(arrays)
     all_rows = np.arange(scores.shape[1])[None]
     top = top_k_among(scores, all_rows, min(KEPT, scores.shape[1]))
@@ -133,7 +134,7 @@ def run_query(query: Query) -> QueryResult:
         probabilities=probabilities,
         predicted=predicted,
         label=label,
-        margin=float(np.mean(margins)),
+        margin=float(margins(logits, np.array([label]))[0]),
         predicting=len(loaded.models),
         scoring=len(loaded.checkpoints),
         support=support[support >= 0],

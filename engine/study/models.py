@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
+from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import softmax
 from engine.store import layout
 from engine.store.layout import SPLITS, Split
@@ -38,8 +39,8 @@ def read_predictions(
 ) -> pd.DataFrame:
     """`predicted` (class name), `correct`, `confidence`, `margin`; one row per example.
 
-    `confidence` is the mean probability of the predicted class over the checkpoints,
-    `margin` the mean model output (of the true label).
+    All follow from the checkpoints' mean logits (engine.attribution.ensemble): `confidence` is the
+    probability of the predicted class, `margin` the log-odds of the true label.
     """
     path = layout.predictions_file(study.root, resolve_algorithm(study, algorithm), split)
     table: pd.DataFrame = store.read_table(path).to_pandas()
@@ -49,11 +50,17 @@ def read_predictions(
 def read_probabilities(
     study: StudyReader, split: Split, row: int, algorithm: str | None = None
 ) -> np.ndarray:
-    """Probability of every class, mean over the checkpoints: float64 `[n_classes]`."""
+    """Probability of every class, from the mean logits: float64 `[n_classes]`."""
     algorithm = resolve_algorithm(study, algorithm)
-    total = np.zeros(len(study.dataset.classes))
-    checkpoints = study.checkpoints(algorithm)
-    for checkpoint in range(checkpoints):
-        outputs = store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
-        total += softmax(outputs["logits"][row]) / checkpoints
-    return total
+    files = (
+        layout.outputs_file(study.root, algorithm, checkpoint, split)
+        for checkpoint in range(study.checkpoints(algorithm))
+    )
+    return softmax(mean_logits(store.read_tensors(file)["logits"][row] for file in files))
+
+
+def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:
+    """Number of each example's label among the dataset's classes: int64 `[n]`."""
+    number = {name: place for place, name in enumerate(study.dataset.classes)}
+    found: np.ndarray = study.table(split)["label"].map(number).to_numpy(dtype=np.int64)
+    return found

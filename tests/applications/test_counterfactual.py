@@ -231,7 +231,7 @@ def test_a_set_of_other_data_is_refused(copy: Study) -> None:
     content = json.loads(path.read_text())
     body = {"words": "two", "runs": content["runs"], "data": "other"}
     store.write_json(path, body, "other")
-    with pytest.raises(DataloupeError, match="other data"):
+    with pytest.raises(DataloupeError, match="different data"):
         removal_set(copy, kept.key)
     store.write_json(path, {"words": "two"}, "other")
     with pytest.raises(DataloupeError, match="not a complete removal set"):

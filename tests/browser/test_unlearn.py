@@ -62,7 +62,7 @@ def test_from_a_forget_set_to_a_certified_model(
     pick(page, "Ids")
     page.get_by_label(re.compile("Ids of training")).fill("train-3 7 train-11 15 19 23 nobody 3")
     page.keyboard.press("Control+Enter")
-    expect(page.get_by_text(re.compile("No training picture is called nobody"))).to_be_visible()
+    expect(page.get_by_text(re.compile("No training picture has the id nobody"))).to_be_visible()
     expect(page.get_by_text(re.compile("1 repeated name"))).to_be_visible()
     page.get_by_label("Name of the set").fill("On request")
     page.keyboard.press("Enter")

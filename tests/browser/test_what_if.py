@@ -94,7 +94,7 @@ def test_lasso_then_gallery_then_what_if(desktop: BrowserContext, study: Study, 
     page.get_by_role("button", name="Select", exact=True).click()
     page.get_by_label(re.compile("Or training pictures by ids")).fill("train-3, 7, nobody")
     page.get_by_test_id("stFormSubmitButton").get_by_role("button").click()
-    expect(page.get_by_text("No training picture is called nobody")).to_be_visible()
+    expect(page.get_by_text("No training picture has the id nobody")).to_be_visible()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="What if these 2 were removed?").click()
     expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
@@ -107,7 +107,7 @@ def test_pasted_ids_that_do_not_exist(desktop: BrowserContext, url: str) -> None
     choose_way(page, "Ids")
     page.get_by_label(re.compile("Ids of training")).fill("train-1 nobody")
     page.keyboard.press("Control+Enter")
-    expect(page.get_by_text("No training picture is called nobody; left out.")).to_be_visible()
+    expect(page.get_by_text("No training picture has the id nobody; ignored.")).to_be_visible()
     page.get_by_role("button", name="What if these 1 were removed?").click()
     expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
 

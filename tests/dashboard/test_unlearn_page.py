@@ -86,7 +86,7 @@ def write_vectors(study: Study, along: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "number"),
     [
-        ("train-3, 7 nobody <b>", "No training picture is called nobody, &lt;b&gt;; left out.", 2),
+        ("train-3, 7 nobody <b>", "No training picture has the id nobody, &lt;b&gt;; ignored.", 2),
         ("3 train-3 3", "2 repeated names; each picture counts once.", 1),
         (" ,, ; ", "This list names no training picture.", 0),
     ],

@@ -58,7 +58,7 @@ def test_pasted_ids(visit: Any, raw: Study) -> None:
     app = visit(raw, "what_if")
     app.segmented_control(key="by").select("ids").run()
     app.text_area(key="pasted_ids").input("train-3, 7 nobody <b>").run()
-    assert "No training picture is called nobody, &lt;b&gt;; left out." in words(app)
+    assert "No training picture has the id nobody, &lt;b&gt;; ignored." in words(app)
     app.button(key="ask").click().run()
     assert "2 chosen by id" in words(app)
 

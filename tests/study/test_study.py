@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import engine
-from engine import DataloupeError, SpecError, StoreError, Study
+from engine import DataloupeError, SpecError, StoreError, Study, store
 from engine.store import layout
 from engine.store.sharded_rows import ShardedRows
 from engine.study.examples import read_stacked_arrays, read_thumbnail
@@ -93,25 +93,25 @@ def test_sharded_rows_are_one_array(lengths: list[int], data: st.DataObject) -> 
     np.testing.assert_array_equal(rows[start:stop], whole[start:stop])
 
 
-def test_confidence_and_margin_are_those_of_the_checkpoints(small_study: Study) -> None:
-    from engine import store
-
-    outputs = [
-        store.read_tensors(layout.outputs_file(small_study.root, "mlp", checkpoint, "test"))
-        for checkpoint in range(2)
-    ]
-    probabilities = np.mean(
-        [np.exp(o["logits"]) / np.exp(o["logits"]).sum(1, keepdims=True) for o in outputs], axis=0
-    )
+def test_a_prediction_follows_from_the_mean_logits(small_study: Study) -> None:
+    files = [layout.outputs_file(small_study.root, "mlp", m, "test") for m in range(2)]
+    logits = np.mean([store.read_tensors(file)["logits"] for file in files], axis=0, dtype=float)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     predictions = small_study.predictions("test")
-    np.testing.assert_allclose(predictions["confidence"], probabilities.max(1), rtol=1e-5)
+    np.testing.assert_allclose(predictions["confidence"], expected.max(1), rtol=1e-5)
     for row in (0, 33):
         found = read_probabilities(small_study, "test", row)
-        np.testing.assert_allclose(found, probabilities[row], rtol=1e-5)
+        np.testing.assert_allclose(found, expected[row], rtol=1e-5)
         assert small_study.dataset.classes[found.argmax()] == predictions["predicted"][row]
-    margins = np.mean([o["output"] for o in outputs], axis=0)
-    np.testing.assert_allclose(predictions["margin"], margins, rtol=1e-5, atol=1e-6)
-    assert predictions["correct"].mean() > 0.5  # the small model has learnt something
+    label = small_study.table("test")["label"].map(small_study.dataset.classes.index).to_numpy()
+    p = expected[np.arange(60), label]
+    np.testing.assert_allclose(predictions["margin"], np.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
+    # One prediction, one story.
+    correct = predictions["correct"].to_numpy()
+    np.testing.assert_array_equal(correct, expected.argmax(1) == label)
+    assert correct[predictions["margin"] > 0].all()
+    np.testing.assert_allclose(predictions["confidence"][correct], p[correct], rtol=1e-5)
+    assert predictions["correct"].mean() > 0.5  # the small model has learned something
 
 
 @pytest.mark.parametrize(

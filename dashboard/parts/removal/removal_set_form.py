@@ -302,7 +302,7 @@ def _list_problems(named: Named, kind: str, given: bool) -> None:
     if named.unknown:
         some = ", ".join(word[:40] for word in named.unknown[:8])
         more = f" and {len(named.unknown) - 8:,} others" if len(named.unknown) > 8 else ""
-        lines.append(f"No training {kind} is called {some}{more}; left out.{named.hint}")
+        lines.append(f"No training {kind} has the id {some}{more}; ignored.{named.hint}")
     if named.repeated:
         names = "name" if named.repeated == 1 else "names"
         lines.append(f"{named.repeated:,} repeated {names}; each {kind} counts once.")

@@ -6,7 +6,7 @@ strongest examples are removed one after the other (supporters of a correct pred
 a wrong one) until the predicted *logit gap* changes sign. Only retraining proves it
 (engine.applications.verification); a support proven this way is an upper bound on the true one.
 
-The logit gap is the logit of the true label minus the largest other logit, averaged over the
+The logit gap is the logit of the true label minus the largest other, in the mean logits of the
 checkpoints. Unlike the margin, it changes sign exactly where the predicted class changes. Scores
 are about the margin; removal is assumed to change the logit gap as much as the margin.
 
@@ -30,6 +30,7 @@ import numpy as np
 from engine import store
 from engine.applications.verification.record import Verification
 from engine.applications.verification.verifying import Request, check, request_of, verify_all
+from engine.attribution.ensemble import mean_logits
 from engine.attribution.evaluation.effects import removals
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 from engine.attribution.scores.top_k import top_k_among
@@ -41,7 +42,7 @@ from engine.store.rows import ranges
 from engine.store.text import counted
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
-from engine.study.models import read_predictions
+from engine.study.models import read_class_numbers, read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
@@ -198,7 +199,7 @@ def find(
     if not 1 <= at_most <= MOST:
         raise DataloupeError(f"at_most must be from 1 to {MOST:,}, not {at_most:,}.")
     right = read_predictions(study, "test", algorithm)["correct"].to_numpy(dtype=bool)
-    each = logit_gaps(study, algorithm)
+    each, agreeing = logit_gaps(study, algorithm)
     checkpoints = len(each)
     index, score = _strongest(study, algorithm, method, min(at_most, study.dataset.n_train), right)
     _keep_one_of_every_class(study, index, score)
@@ -210,7 +211,7 @@ def find(
         logit_gap=each.mean(axis=0),
         # Unknown for a single checkpoint, and then treated as 0.
         logit_gap_deviation=each.std(axis=0, ddof=1) if checkpoints > 1 else np.zeros(len(right)),
-        agreement=((each > 0) == right).mean(axis=0),
+        agreement=(agreeing == right).mean(axis=0),
         checkpoints=checkpoints,
         index=index,
         score=score,
@@ -220,19 +221,30 @@ def find(
     )
 
 
-def logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
-    """Logit of the true label minus the largest other logit: float64 `[checkpoints, n_test]`."""
-    number = {name: place for place, name in enumerate(study.dataset.classes)}
-    labels = study.table("test")["label"].map(number).to_numpy(dtype=np.int64)
+def logit_gaps(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarray]:
+    """Each checkpoint's part in the logit gap of the test predictions.
+
+    Returns:
+        Logit of the true label minus that of the class that is the runner-up in the mean logits:
+        float64 `[checkpoints, n_test]`, with the logit gap as its mean. And whether the checkpoint
+        itself predicts the true label: bool `[checkpoints, n_test]`.
+    """
+    labels = read_class_numbers(study, "test")
     rows = np.arange(len(labels))
-    found = np.empty((study.checkpoints(algorithm), len(labels)))
-    for checkpoint, row in enumerate(found):
-        path = layout.outputs_file(study.root, algorithm, checkpoint, "test")
-        logits = np.array(store.read_tensors(path)["logits"], np.float64)
-        own = logits[rows, labels]
-        logits[rows, labels] = -np.inf
-        row[:] = own - logits.max(axis=1)
-    return found
+    files = [
+        layout.outputs_file(study.root, algorithm, checkpoint, "test")
+        for checkpoint in range(study.checkpoints(algorithm))
+    ]
+    others = mean_logits(store.read_tensors(file)["logits"] for file in files)
+    others[rows, labels] = -np.inf
+    runner_up = others.argmax(axis=1)
+    gaps = np.empty((len(files), len(labels)))
+    agreeing = np.empty(gaps.shape, bool)
+    for checkpoint, file in enumerate(files):
+        logits = np.asarray(store.read_tensors(file)["logits"], np.float64)
+        gaps[checkpoint] = logits[rows, labels] - logits[rows, runner_up]
+        agreeing[checkpoint] = logits.argmax(axis=1) == labels
+    return gaps, agreeing
 
 
 def _units(study: StudyReader, algorithm: str, method: str) -> Units | None:

@@ -16,6 +16,7 @@ from engine.applications.unlearning.bank_changes import Source, check_source
 from engine.applications.unlearning.checks import check_scores
 from engine.applications.unlearning.logit_changes import changes_fingerprint, predicted_changes
 from engine.applications.unlearning.rows import forget_set, labels_of
+from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import margins
 from engine.build.retraining import Removal
 from engine.running import processes
@@ -54,16 +55,16 @@ def read_predicted_margins(
         return None
     change = store.read_tensors(path, fingerprint)["forget_change"]
     rows = np.array(removed, np.int64)
-    labels, total = labels_of(study, rows), study.checkpoints(algorithm)
-    ends = np.zeros((2, len(rows)))
-    for checkpoint in range(total):
-        outputs = store.read_tensors(
-            layout.outputs_file(study.root, algorithm, checkpoint, "train")
-        )
-        logits = outputs["logits"][rows]
-        ends += [margins(logits, labels) / total, margins(logits + change, labels) / total]
+    files = (
+        layout.outputs_file(study.root, algorithm, checkpoint, "train")
+        for checkpoint in range(study.checkpoints(algorithm))
+    )
+    logits = mean_logits(store.read_tensors(file)["logits"][rows] for file in files)
+    labels = labels_of(study, rows)
     calibrated = layout.method_file(study.root, algorithm, HYBRID).exists()
-    return PredictedMargins(rows, ends[0], ends[1], calibrated)
+    return PredictedMargins(
+        rows, margins(logits, labels), margins(logits + change, labels), calibrated
+    )
 
 
 def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:

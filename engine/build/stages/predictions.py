@@ -1,6 +1,6 @@
 """Average the checkpoints' outputs into one prediction per example (`predictions/{split}.parquet`).
 
-Mean probabilities give the predicted class and the confidence; the mean output is the margin.
+Class, confidence and margin all follow from the mean logits (engine.attribution.ensemble).
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
-from engine.attribution.softmax import softmax
+from engine.attribution.ensemble import mean_logits
+from engine.attribution.softmax import margins, softmax
 from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
+from engine.study.models import read_class_numbers
 from engine.study.reader import StudyReader
 
-CODE = 1
+CODE = 2
 """Increment when the same outputs would be averaged differently."""
 
 
@@ -37,19 +39,14 @@ def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     if path.exists():
         store.read_table(path, fingerprint, columns=[])
         return
-    probabilities: np.ndarray | float = 0.0
-    margin: np.ndarray | float = 0.0
-    for checkpoint in range(total):
-        outputs = store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
-        probabilities = probabilities + softmax(outputs["logits"]) / total
-        margin = margin + outputs["output"].astype(np.float64) / total
-    assert isinstance(probabilities, np.ndarray)
-    predicted = probabilities.argmax(axis=1)
-    classes = np.array(study.dataset.classes, dtype=object)[predicted]
+    files = (layout.outputs_file(study.root, algorithm, m, split) for m in range(total))
+    logits = mean_logits(store.read_tensors(file)["logits"] for file in files)
+    labels = read_class_numbers(study, split)
+    predicted = logits.argmax(axis=1)
     columns = {
-        "predicted": pa.array(classes, pa.string()),
-        "correct": pa.array(classes == study.table(split)["label"].to_numpy()),
-        "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
-        "margin": pa.array(np.asarray(margin, dtype=np.float32)),
+        "predicted": pa.array(np.array(study.dataset.classes, object)[predicted], pa.string()),
+        "correct": pa.array(predicted == labels),
+        "confidence": pa.array(softmax(logits).max(axis=1).astype(np.float32)),
+        "margin": pa.array(margins(logits, labels).astype(np.float32)),
     }
     store.write_table(path, pa.table(columns), fingerprint)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import softmax
 from engine.exchange.uploads.match import Architecture
 from engine.exchange.uploads.trial import load, logits_of, write_no_file
@@ -77,12 +78,21 @@ def quick_report(request: Request) -> QuickReport:
     study = StudyReader.open(request.root)
     upload = resolve_upload(study, request.upload)
     architecture = Architecture(upload.architecture, upload.architecture_options)
-    probabilities = np.zeros((study.dataset.n_test, len(study.dataset.classes)))
-    for file in upload.files:
-        path = layout.uploaded_weights_file(study.root, file.sha256)
-        model = load(study, path, file.name, architecture)
-        logits = logits_of(study, model, slice(0, study.dataset.n_test))
-        probabilities += softmax(logits) / len(upload.files)
+    probabilities = softmax(
+        mean_logits(
+            logits_of(
+                study,
+                load(
+                    study,
+                    layout.uploaded_weights_file(study.root, file.sha256),
+                    file.name,
+                    architecture,
+                ),
+                slice(0, study.dataset.n_test),
+            )
+            for file in upload.files
+        )
+    )
     classes = np.array(study.dataset.classes, dtype=object)
     predicted = classes[probabilities.argmax(axis=1)]
     labels = study.table("test")["label"].to_numpy()

@@ -1,0 +1,32 @@
+"""One prediction from several checkpoints.
+
+The checkpoints' logits are averaged, and everything shown of a prediction follows from the average:
+the predicted class, its confidence, the margin, the logit gap, and whether it flips. So they cannot
+contradict each other: a margin above 0 means a probability of the true label above one half, and
+then it is the predicted class. Averaging log-odds in one place and probabilities in another would
+allow a wrong prediction with a positive margin.
+
+Attributions are sums over checkpoints of derivatives of log-odds, which averages of logits suit
+best. Among ways to pool opinions, this is the logarithmic one (Genest & Zidek 1986).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def mean_logits(logits: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of the checkpoints' logits: float64 in the shape of each.
+
+    Args:
+        logits: One array for each checkpoint, all of one shape; at least one.
+    """
+    total: np.ndarray | float = 0.0
+    count = 0
+    for each in logits:
+        total = total + np.asarray(each, np.float64)
+        count += 1
+    mean: np.ndarray = np.asarray(total) / count
+    return mean
