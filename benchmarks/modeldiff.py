@@ -64,7 +64,7 @@ def measure() -> dict[str, Any]:
             "planted_variances": [first["own_variance"], first["other_variance"]],
             "compare_seconds": round(seconds, 1),
             "tried_first": ranked[0].name,
-            "tried_first_p": min(ranked[0].adjusted),
+            "tried_first_p": min(p for p in ranked[0].adjusted if p is not None),
             **false_positives(study),
         }
         log("writing features of half a million examples")

@@ -109,7 +109,7 @@ def _variance(values: np.ndarray) -> float:
 
 def _residual_variance(changes: np.ndarray) -> float:
     """s²_residual: what neither a checkpoint's mean nor a picture's explains."""
-    m, n = changes.shape
+    m, n = len(changes), len(changes[0])
     if n < 2:
         return 0.0
     rows, columns = changes.mean(axis=1, keepdims=True), changes.mean(axis=0, keepdims=True)

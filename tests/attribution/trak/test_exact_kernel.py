@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmarks.random_networks import first_output, random_network
 from engine.attribution.trak.kernel import NO_LIMIT, make_kernel
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import share_out
 from tests.builders.exact_gradients import dense_gradients
-from tests.builders.random_networks import first_output, random_network
 
 TRAIN = 8
 

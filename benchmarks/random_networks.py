@@ -24,7 +24,8 @@ def random_network(seed: int, examples: int = 12) -> tuple[nn.Module, Batch]:
 def first_output(model: nn.Module, batch: Batch) -> Tensor:
     """The model output that is attributed: the log-odds of the first of three classes."""
     logits = model(batch["x"])
-    return logits[:, 0] - logits[:, 1:].logsumexp(1)
+    found: Tensor = logits[:, 0] - logits[:, 1:].logsumexp(1)
+    return found
 
 
 def _convolutions(draw: random.Random, examples: int) -> tuple[list[nn.Module], Tensor]:
@@ -45,7 +46,7 @@ def _convolutions(draw: random.Random, examples: int) -> tuple[list[nn.Module], 
                 bias=draw.random() < 0.5,
             )
         )
-        layers.append(draw.choice([nn.BatchNorm2d, lambda n: nn.GroupNorm(1, n)])(wider))
+        layers.append(nn.BatchNorm2d(wider) if draw.random() < 0.5 else nn.GroupNorm(1, wider))
         layers.append(draw.choice([nn.Tanh, nn.ReLU, nn.GELU])())
         channels = wider
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)]
