@@ -112,7 +112,7 @@ if tests.has_predictions:
         st.html(
             histogram(
                 "Margin of the true label",
-                "Log-odds of the true label, mean over checkpoints. Above 0 it is more likely than "
+                "Log-odds of the true label in the mean logits. Above 0 it is more likely than "
                 "all others together; the outermost bins include all values beyond them.",
                 [
                     Series("correct", margin[right], "good"),

@@ -82,7 +82,7 @@ class Supports:
         algorithm, method: Learning algorithm and attribution method of the scores.
         at_most: The largest size of a removal set, K.
         right: Whether the checkpoints together predict the true label, bool `[n]`.
-        logit_gap: Mean over the checkpoints, float64 `[n]`.
+        logit_gap: Of the mean logits, float64 `[n]`.
         logit_gap_deviation: Standard deviation over the checkpoints, float64 `[n]`.
         agreement: Share of the checkpoints that are right or wrong as their mean is, float64 `[n]`.
         checkpoints: Number of checkpoints.
