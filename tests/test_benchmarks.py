@@ -1,5 +1,5 @@
 """Benchmarks: the workload trains once and splits fairly, scores are averaged as TRAK says, rivals
-come out in our orientation, and the committed results hold the figures that are asked for."""
+come out in our orientation, and the committed results hold the figures that were requested."""
 
 import json
 from dataclasses import replace

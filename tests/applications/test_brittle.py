@@ -50,7 +50,7 @@ def planted(
     units: Units | None = None,
     checkpoints: int = 4,
 ) -> Supports:
-    """Supports of made-up gaps and scores, in a world without errors unless said."""
+    """Supports of made-up gaps and scores, without errors by default."""
     gaps, score = np.array(logit_gap), np.array(scores, np.float32)
     n, k = score.shape
     return Supports(
@@ -243,10 +243,10 @@ def test_a_verification_belongs_to_its_removal_set(proven: tuple) -> None:
 
 def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
     study, found, tests = proven
-    asked = supports.check_job(study, {"tests": [f"test-{tests[0]}"], "seeds": 1})
-    assert asked["tests"] == [tests[0]]
-    assert json.loads(json.dumps(asked)) == asked
-    answer = supports.run_job(study, asked, lambda done, total, what: None)
+    request = supports.check_job(study, {"tests": [f"test-{tests[0]}"], "seeds": 1})
+    assert request["tests"] == [tests[0]]
+    assert json.loads(json.dumps(request)) == request
+    answer = supports.run_job(study, request, lambda done, total, what: None)
     assert answer["tests"] == 1
     with pytest.raises(DataloupeError, match="at least one prediction"):
         supports.check_job(study, {})
@@ -281,12 +281,12 @@ def test_parquet_opens_in_pandas_with_the_stated_types(table: pa.Table, tmp_path
 def test_json_and_csv_say_the_same(table: pa.Table, tmp_path: Path) -> None:
     for name in ("brittle.json", "brittle.csv"):
         write(table, tmp_path / name)
-    told = json.loads((tmp_path / "brittle.json").read_text())
-    assert told == table.to_pylist()
+    result = json.loads((tmp_path / "brittle.json").read_text())
+    assert result == table.to_pylist()
     found = pd.read_csv(tmp_path / "brittle.csv")
-    assert found["row"].tolist() == [one["row"] for one in told]
-    np.testing.assert_allclose(found["logit_gap"], [one["logit_gap"] for one in told])
-    rows = [[str(row) for row in one["removal_rows"]] for one in told]
+    assert found["row"].tolist() == [one["row"] for one in result]
+    np.testing.assert_allclose(found["logit_gap"], [one["logit_gap"] for one in result])
+    rows = [[str(row) for row in one["removal_rows"]] for one in result]
     assert found["removal_rows"].astype(str).str.split(";").tolist() == rows
 
 

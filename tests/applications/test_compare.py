@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def silent(done: int, total: int, what: str) -> None:
-    """Nobody is told."""
+    """Report nothing."""
 
 
 # --- an upload is an algorithm -------------------------------------------------------------------
@@ -91,11 +91,11 @@ def test_the_command_line_compares_files(
     shutil.copy(layout.checkpoint_file(copied.root, "mlp", 1), path)
     command = ["compare", str(copied.root), "--with", str(path), "--arch", "mlp", "--workers", "0"]
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "mine.safetensors is mlp" in said
-    assert "they agree on" in said
-    assert "What mlp does and mine.safetensors does not" in said
-    assert "Indicative only" in said
+    output = capsys.readouterr().out
+    assert "mine.safetensors is mlp" in output
+    assert "they agree on" in output
+    assert "What mlp does and mine.safetensors does not" in output
+    assert "Indicative only" in output
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["report"]["checkpoints"] == 1
@@ -280,26 +280,26 @@ def test_a_hypothesis_is_a_job_whose_result_is_kept(
     study, _ = planted
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), (200, 10, 10)).save(buffer, "PNG")
-    asked = {
+    request = {
         "comparison": comparison["id"],
         "names": ["texture", "blur"],
         "rows": [0, 1, 2, 3, 4],
         "intensities": [1.0],
         "options": {"texture": {"texture": base64.b64encode(buffer.getvalue()).decode()}},
     }
-    name = run_hypothesis(study, asked, silent)["hypothesis"]
+    name = run_hypothesis(study, request, silent)["hypothesis"]
     kept = store.read_json(layout.hypothesis_file(study.root, comparison["id"], name))
     assert {one["name"] for one in kept["tested"]} == {"texture", "blur"}
     assert layout.hypothesis_files(study.root, comparison["id"])
     assert layout.comparison_files(study.root) == [
         layout.comparison_file(study.root, comparison["id"])
     ]
-    for wrong in ({"comparison": "../../study"}, {**asked, "names": ["melt"]}):
+    for wrong in ({"comparison": "../../study"}, {**request, "names": ["melt"]}):
         with pytest.raises(DataloupeError):
             check_hypothesis(study, wrong)
     broken = {"texture": {"texture": base64.b64encode(b"no picture").decode()}}
     with pytest.raises(DataError, match="Your texture"):
-        run_hypothesis(study, {**asked, "options": broken}, silent)
+        run_hypothesis(study, {**request, "options": broken}, silent)
 
 
 def test_the_queue_s_kinds_are_checked_without_torch() -> None:
@@ -366,9 +366,9 @@ def test_the_command_line_tells_a_case_study(
     study, _ = planted
     command = ["case-study", "shortcut", str(study.root), "--workers", "0"]
     assert main(command) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"direction 1 of sees, (9\d|100)% have the planted feature", said)
-    assert "What sees does and covered does not" in said
-    assert re.findall(r"│ ([a-z-]+) │", said)[0] == "patch"
+    output = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"direction 1 of sees, (9\d|100)% have the planted feature", output)
+    assert "What sees does and covered does not" in output
+    assert re.findall(r"│ ([a-z-]+) │", output)[0] == "patch"
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["planted"][0] >= 0.9

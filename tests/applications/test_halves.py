@@ -1,6 +1,6 @@
 """ModelDiff of datamodels and of the hybrid: judged by an algorithm's own subset runs split in two.
 
-Two algorithms that learn the same are not told apart; one with a planted dependence is, and by it.
+Two algorithms that learn the same cannot be told apart; a planted dependence is found.
 """
 
 from __future__ import annotations

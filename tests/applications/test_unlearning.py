@@ -1,4 +1,4 @@
-"""Unlearning: methods, what they are told, and the audit by models that were really retrained."""
+"""Unlearning: methods, their predicted changes, and the audit by retrained models."""
 
 from __future__ import annotations
 
@@ -287,10 +287,10 @@ def test_predictions_for_other_rows_are_not_reused(
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:
     model = model_without(study, "mlp", FORGET, FIRST_ORACLE + 1, "cpu")
     task, rows = load_task("image-classification"), rows_of(study, FORGET)
-    said = store.read_tensors(oracle_file(study, "mlp", FORGET, 1))["train_logits"]
+    logits = store.read_tensors(oracle_file(study, "mlp", FORGET, 1))["train_logits"]
     with torch.no_grad():
         wanted = task.predict(model, examples(study, rows.all).batch)
-    np.testing.assert_allclose(said, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_audit_judges_each_method_beside_the_floor(audited: Audit) -> None:
@@ -341,9 +341,9 @@ def test_an_interrupted_audit_repeats_no_oracle(study: Study) -> None:
     made = [oracle_file(study, "mlp", forget, number) for number in range(N)]
     there = {path: path.stat().st_mtime_ns for path in made if path.exists()}
     assert len(there) == 2
-    asked = kind("unlearn").checked(study, {"forget": ["train-1", 2, "2"], "models": N})
-    assert asked["forget"] == [1, 2]
-    result = kind("unlearn").work(study, {**asked, "workers": 0, "budget": 0.1}, stop_never)
+    request = kind("unlearn").checked(study, {"forget": ["train-1", 2, "2"], "models": N})
+    assert request["forget"] == [1, 2]
+    result = kind("unlearn").work(study, {**request, "workers": 0, "budget": 0.1}, stop_never)
     assert result["forget"] == 2
     assert {path: path.stat().st_mtime_ns for path in there} == there
     assert all(path.exists() for path in made)
@@ -370,12 +370,12 @@ def test_the_command_line_writes_a_model_and_its_certificate(
     words = ["unlearn", str(study.root), "--forget", str(ids), "--method", "ascent"]
     words += ["--audit", str(N), "--budget", "0.2", "--workers", "0", "--out", str(out)]
     assert main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["forget"] == list(FORGET)
+    result = json.loads(capsys.readouterr().out)
+    assert result["forget"] == list(FORGET)
     certificate = json.loads(out.with_suffix(".json").read_text())
     assert [one["row"] for one in certificate["forgotten"]] == list(FORGET)
     assert certificate["model_sha256"] == store.file_digest(out)
-    assert certificate["audit"]["id"] == told["id"]
+    assert certificate["audit"]["id"] == result["id"]
     model = load_checkpoint(study, "mlp", 0, "cpu")
     load_weights(out, model)  # fits the architecture
     assert main(words) == 0

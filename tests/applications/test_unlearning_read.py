@@ -65,9 +65,9 @@ def audited(with_audit: tuple[Study, Audit]) -> Audit:
 
 def test_margins_are_predicted_by_a_job_and_read_without_it(study: Study) -> None:
     assert read_predicted_margins(study, "mlp", FORGET) is None
-    asked = kind("predict").checked(study, {"forget": ["train-3", *FORGET]})
-    assert asked["forget"] == list(FORGET)
-    kind("predict").work(study, asked, quiet)
+    request = kind("predict").checked(study, {"forget": ["train-3", *FORGET]})
+    assert request["forget"] == list(FORGET)
+    kind("predict").work(study, request, quiet)
     found = read_predicted_margins(study, "mlp", FORGET)
     assert found is not None
     assert found.calibrated
@@ -90,10 +90,10 @@ def test_what_forgotten_examples_were_and_became(study: Study, audited: Audit) -
     for one in (found.before, found.unlearned, found.oracle):
         assert one.shape == (N, len(FORGET))
     files = [oracle_file(study, "mlp", FORGET, number) for number in range(N)]
-    said = read_logits(files, rows_of(study, FORGET).all)
-    logits, labels = said.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
+    unlearned = read_logits(files, rows_of(study, FORGET).all)
+    logits, labels = unlearned.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
     np.testing.assert_allclose(found.oracle, margins(logits, labels))
-    tests = margins(said.test, labels_of(study))
+    tests = margins(unlearned.test, labels_of(study))
     assert membership(found.oracle, tests) == pytest.approx(audited.membership)
     assert np.abs(found.unlearned - found.before).mean() > 0.01
     checkpoints = [
@@ -271,8 +271,8 @@ def test_work_counts_what_is_there(study: Study, audited: Audit) -> None:
     assert more.missing == 3 * 2
     assert more.unlearning == pytest.approx(0.2 * (6 + 6 * len(GRIDS["ascent"])))
     assert more.trainings == more.missing + more.unlearning
-    told = audit_cost(study, FORGET, ["matching"], N, 0.2, "mlp").unlearning
-    assert told > 0.2 * N * (1 + len(GRIDS["matching"]))  # with the prediction
+    cost = audit_cost(study, FORGET, ["matching"], N, 0.2, "mlp").unlearning
+    assert cost > 0.2 * N * (1 + len(GRIDS["matching"]))  # with the prediction
     other = audit_cost(study, (1, 2), ["ascent"], N, 0.2, "mlp")
     assert other.there == N
     assert audit_cost(study, (1, 2), [UNCHANGED], N, 0.2, "mlp").unlearning == 0
@@ -310,11 +310,11 @@ def test_the_page_reads_all_of_it_without_torch(study: Study, audited: Audit) ->
 
 
 def test_a_job_writes_a_model_of_the_audit_once(study: Study, audited: Audit) -> None:
-    asked = kind("certify").checked(study, {"audit": audited.id, "method": "ascent"})
-    assert (asked["forget"], asked["budget"]) == (list(FORGET), 0.2)
-    path = certified_file(study, asked)
+    request = kind("certify").checked(study, {"audit": audited.id, "method": "ascent"})
+    assert (request["forget"], request["budget"]) == (list(FORGET), 0.2)
+    path = certified_file(study, request)
     assert not path.exists()
-    assert kind("certify").work(study, asked, quiet) == {"model": path.name}
+    assert kind("certify").work(study, request, quiet) == {"model": path.name}
     certificate = json.loads(path.with_suffix(".json").read_text())
     assert certificate["file"] == path.name
     assert certificate["model_sha256"] == store.file_digest(path)
@@ -324,7 +324,7 @@ def test_a_job_writes_a_model_of_the_audit_once(study: Study, audited: Audit) ->
     assert certificate["audit"]["id"] == audited.id
     assert certificate["hyper"] == audited.of("ascent").hyper
     before = path.stat().st_mtime_ns
-    kind("certify").work(study, asked, quiet)
+    kind("certify").work(study, request, quiet)
     assert path.stat().st_mtime_ns == before
     alone = kind("certify").checked(study, {"forget": list(FORGET), "method": "ascent"})
     assert certified_file(study, alone) != path

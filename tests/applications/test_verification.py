@@ -1,4 +1,4 @@
-"""Verification: retraining that a plain training loop confirms, and what is told of it."""
+"""Verification: retraining that a plain training loop confirms, and how it is shown."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def test_a_model_is_the_recipe_without_the_removed_rows(copy: Study) -> None:
 
 
 def test_models_with_all_data_are_the_checkpoints_as_far_as_there_are_any(copy: Study) -> None:
-    told: list[tuple[int, int]] = []
-    retrain(copy, "mlp", [NOTHING], 3, workers=0, on_done=lambda _, *step: told.append(step))
-    assert told == [(2, 3), (3, 3)]
+    steps: list[tuple[int, int]] = []
+    retrain(copy, "mlp", [NOTHING], 3, workers=0, on_done=lambda _, *step: steps.append(step))
+    assert steps == [(2, 3), (3, 3)]
     outputs = store.read_tensors(layout.outputs_file(copy.root, "mlp", 1, "test"))
     np.testing.assert_array_equal(retrained(copy, "mlp", NOTHING, 1).margin, outputs["output"])
     third = retrained(copy, "mlp", NOTHING, 2)
@@ -107,7 +107,7 @@ def test_models_of_another_recipe_are_never_mixed(copy: Study) -> None:
         retrained(other, "mlp", (1,), 0)
 
 
-# --- what is told ---------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 
 def test_the_outcome_is_that_of_the_models(verified: Study) -> None:
@@ -159,11 +159,11 @@ def test_predicted_and_actual_changes_are_collected(verified: Study) -> None:
 
 
 def test_the_queue_can_run_it(copy: Study) -> None:
-    told: list[tuple[int, int, str]] = []
+    steps: list[tuple[int, int, str]] = []
     parameters = {"removed": ["train-3"], "tests": [1], "seeds": 2, "workers": 0}
-    answer = run_job(copy, parameters, lambda *step: told.append(step))
+    answer = run_job(copy, parameters, lambda *step: steps.append(step))
     assert answer["verification"] == copy.verifications()[0].id
-    assert [step[:2] for step in told] == [(2, 4), (3, 4), (4, 4)]
+    assert [step[:2] for step in steps] == [(2, 4), (3, 4), (4, 4)]
 
 
 # --- what cannot be -------------------------------------------------------------------------------

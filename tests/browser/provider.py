@@ -1,4 +1,4 @@
-"""A provider of OpenID Connect that lets everyone in, as the person it is told."""
+"""A provider of OpenID Connect that lets everyone in, as the person it is configured for."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def provider() -> Iterator[Provider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = urlparse(self.path)
-            if asked.path == "/authorize":
-                query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+            address = urlparse(self.path)
+            if address.path == "/authorize":
+                query = {name: values[0] for name, values in parse_qs(address.query).items()}
                 found.nonce = query.get("nonce", "")
                 answer = urlencode({"code": "c", "state": query["state"]})
                 self.send_response(302)
@@ -65,7 +65,7 @@ def provider() -> Iterator[Provider]:
                 "/jwks": lambda: {"keys": [found.key.as_dict(private=False)]},
                 "/userinfo": lambda: found.person,
             }
-            self.answer(pages[asked.path]())
+            self.answer(pages[address.path]())
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))

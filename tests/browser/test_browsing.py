@@ -60,7 +60,7 @@ def test_from_the_gallery_to_an_explanation_and_back_by_url(
     assert page.url == link
     assert page.locator(".groups").inner_text() == before
     expect(page.locator(".dl-where").first).to_contain_text(f"1 of {len(wanted)}")
-    assert not [asked for asked in foreign if not re.match(rf"{url}|blob:|data:", asked)]
+    assert not [one for one in foreign if not re.match(rf"{url}|blob:|data:", one)]
 
 
 def shown_on(page: Page) -> str:

@@ -140,11 +140,11 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     assert found["comparison"]["directions"]["a"][0]["name"] == "Noise"
     assert len(found["hypotheses"][0]["tested"]) == 13
     report = page.context.new_page()
-    asked: list[str] = []
-    report.on("request", lambda sent: asked.append(sent.url))
+    requested: list[str] = []
+    report.on("request", lambda sent: requested.append(sent.url))
     report.goto(next(tmp_path.glob("*.html")).as_uri())
     expect(report.locator("figure img").first).to_be_visible()
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     report.close()
 
     page.keyboard.press("Escape")
@@ -210,11 +210,11 @@ def test_hostile_files_through_the_browser(
     attacks = [one for one in corpus if one.name != GOOD_NAME]
     attacks += [one for one in corpus if one.name == GOOD_NAME][::4]
     page.goto(f"{plain_url}/compare")
-    told = page.locator("p.dl-result[data-kind=wrong]")
+    message = page.locator("p.dl-result[data-kind=wrong]")
     for attack in attacks:
         # A browser sends what is said to be a file's name as it is.
         give(page, (attack.name, attack.path.read_bytes()))
-        expect(told, attack.name).to_contain_text(re.compile(attack.says))
+        expect(message, attack.name).to_contain_text(re.compile(attack.says))
     assert len(attacks) >= 20
     assert not canary.exists()
     assert not layout.uploaded_weights_files(plain.root)
@@ -226,7 +226,7 @@ def test_what_is_too_large_or_no_safetensors_is_refused_at_once(
 ) -> None:
     page.goto(f"{plain_url}/compare")
     sent: list[str] = []
-    page.on("request", lambda asked: sent.append(asked.url) if asked.method == "PUT" else None)
+    page.on("request", lambda one: sent.append(one.url) if one.method == "PUT" else None)
     files = page.locator("input[type=file]").first
     for name, content, says in (
         ("a.safetensors", bytes(21 * 2**20), "20.0MB or smaller"),

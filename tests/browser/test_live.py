@@ -132,7 +132,7 @@ def test_30_megabytes_and_other_kinds_of_file_are_refused_at_once(
     large = tmp_path / "mine.png"
     large.write_bytes(b"\x89PNG" + bytes(30 * 2**20))
     uploads: list[str] = []
-    page.on("request", lambda asked: uploads.append(asked.url) if asked.method == "PUT" else None)
+    page.on("request", lambda one: uploads.append(one.url) if one.method == "PUT" else None)
     page.locator("input[type=file]").set_input_files(large)
     expect(page.get_by_text("20.0MB or smaller")).to_be_visible()
     give(page, b"PK", "mine.pt")
@@ -141,12 +141,12 @@ def test_30_megabytes_and_other_kinds_of_file_are_refused_at_once(
 
 
 def test_the_server_refuses_30_megabytes_whoever_sends_them(page: Page, live_url: str) -> None:
-    asked: list[str] = []
-    page.on("request", lambda sent: asked.append(sent.url) if sent.method == "PUT" else None)
+    requested: list[str] = []
+    page.on("request", lambda sent: requested.append(sent.url) if sent.method == "PUT" else None)
     give(page, png(np.zeros((28, 28), np.uint8)))
     expect(page.locator("section[data-sign=support] a.card").first).to_be_visible()
     answer = page.request.put(
-        asked[0],
+        requested[0],
         multipart={"file": {"name": "a.png", "mimeType": "image/png", "buffer": bytes(30 * 2**20)}},
         headers={
             "X-Xsrftoken": next(

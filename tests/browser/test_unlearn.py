@@ -71,8 +71,8 @@ def test_from_a_forget_set_to_a_certified_model(
     expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
     expect(page.locator(".dl-title")).to_contain_text("On request")
     page.get_by_role("button", name="Predict margins").click()
-    told = page.get_by_text(re.compile("predicted for models not trained on it"))
-    expect(told.first).to_be_visible(timeout=WAIT)
+    message = page.get_by_text(re.compile("predicted for models not trained on it"))
+    expect(message.first).to_be_visible(timeout=WAIT)
     assert serious_findings(page) == []
 
     pick(page, "Unlearn and audit")

@@ -53,19 +53,19 @@ def test_by_class_verified_and_kept(desktop: BrowserContext, real: Study, real_u
     page.get_by_label("Models on each side").fill("2")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Verify by retraining").click()
-    told = page.get_by_text(
+    message = page.get_by_text(
         re.compile(r"2 models trained with these examples and 2 without: .* flip in most")
     )
-    expect(told.first).to_be_visible(timeout=120_000)
+    expect(message.first).to_be_visible(timeout=120_000)
     expect(page.get_by_role("region", name="Mean change of the margin by class")).to_be_visible()
     (kept,) = real.verifications()
     assert len(kept.removed) == 5
     assert len(kept.outcomes) == real.dataset.n_test
     page.reload()
-    expect(told.first).to_be_visible()
+    expect(message.first).to_be_visible()
     page.goto(f"{real_url}/what-if")
     page.get_by_role("button", name=re.compile("without 5 · 2 models")).click()
-    expect(told.first).to_be_visible()
+    expect(message.first).to_be_visible()
 
 
 def test_lasso_then_gallery_then_what_if(desktop: BrowserContext, study: Study, url: str) -> None:

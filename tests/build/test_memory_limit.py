@@ -46,13 +46,13 @@ def test_study_toml_sets_the_limit(study: Study) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gib", "asked", "given"),
+    ("gib", "requested", "granted"),
     [(64, 2, 2), (64, 0, 0), (0.1, 0, 0), (0.1, 8, 1), (2, 8, 2), (8, 64, 11)],
 )
 def test_as_many_jobs_run_side_by_side_as_half_the_machine_holds(
-    study: Study, monkeypatch: pytest.MonkeyPatch, gib: float, asked: int, given: int
+    study: Study, monkeypatch: pytest.MonkeyPatch, gib: float, requested: int, granted: int
 ) -> None:
     """2,000 + 500 examples of 32,768 features: 0.34 GiB a job."""
     machine(monkeypatch, gib)
-    run = Run(study, "cpu", asked, print)
-    assert limit_workers(run, SOLVER) == replace(run, workers=given)
+    run = Run(study, "cpu", requested, print)
+    assert limit_workers(run, SOLVER) == replace(run, workers=granted)

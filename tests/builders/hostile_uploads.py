@@ -129,8 +129,8 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
     # Other files under a model's name.
     payload = _Canary(canary)
     for protocol in (0, 2, 4):
-        said = "not a safetensors|pickle|truncated|damaged"
-        add(f"pickle-{protocol}", pickle.dumps(payload, protocol), said)
+        message = "not a safetensors|pickle|truncated|damaged"
+        add(f"pickle-{protocol}", pickle.dumps(payload, protocol), message)
     add("pickle-bare-code", f"cos\nsystem\n(S'touch {canary}'\ntR.".encode(), "not a safetensors")
     add("pickle-then-safetensors", pickle.dumps(payload, 2) + good, "pickle|not a safetensors")
     add("pickle-with-brace", b"\x80\x02......{" + pickle.dumps(payload), "damaged")

@@ -89,19 +89,19 @@ def test_evaluate_names_imported_scores_that_are_not_measured(tmp_path: Path, ca
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "message"),
     [
         ("", "add `[subset_runs]` with `masks = 200` to {spec}, then `dataloupe build {root}`"),
         ("[subset_runs]\nmasks = 20\n", "0 of 20 so far"),
     ],
 )
-def test_evaluate_says_what_is_missing(tmp_path: Path, capsys, runs: str, told: str) -> None:
+def test_evaluate_says_what_is_missing(tmp_path: Path, capsys, runs: str, message: str) -> None:
     study = write_study(tmp_path / "study")
     layout.spec_file(study.root).write_text(layout.spec_file(study.root).read_text() + runs)
     code, _, err = run(capsys, "evaluate", study.root)
     assert code == 2
     assert err.count("\n") == 1
-    assert told.format(spec=layout.spec_file(study.root), root=study.root) in err
+    assert message.format(spec=layout.spec_file(study.root), root=study.root) in err
 
 
 def test_doctor_says_what_is_broken(small_study: Study, tmp_path: Path, capsys) -> None:

@@ -30,13 +30,13 @@ def test_every_shell_gets_a_script_that_knows_the_verbs(shell: str, capsys) -> N
 
 def completed_by_bash(script: Path, line: str) -> set[str]:
     """What bash offers for the last word of `line`."""
-    asked = (
+    script_ = (
         f"source {script}; COMP_WORDS=({line}); "
         f"COMP_CWORD={line.count(' ')}; "
         "_shtab_dataloupe dataloupe; printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     done = subprocess.run(
-        ["bash", "-c", asked], capture_output=True, text=True, check=True, cwd=script.parent
+        ["bash", "-c", script_], capture_output=True, text=True, check=True, cwd=script.parent
     )
     return {word.strip() for word in done.stdout.splitlines()}
 

@@ -109,11 +109,11 @@ def test_the_whole_corpus_is_refused_and_leaves_no_trace(
     for attack in corpus:
         with attack.path.open("rb") as file, pytest.raises(UploadError) as caught:
             accept(study, [Given(attack.name, file)], worker=worker)
-        said = str(caught.value)
-        assert re.search(attack.says, said), f"{attack.path.name}: {said}"
-        assert said.isprintable(), attack.path.name
-        assert len(said) < 600, attack.path.name
-        assert str(study.root) not in said
+        output = str(caught.value)
+        assert re.search(attack.says, output), f"{attack.path.name}: {output}"
+        assert output.isprintable(), attack.path.name
+        assert len(output) < 600, attack.path.name
+        assert str(study.root) not in output
     assert not canary.exists()
     assert everything(study.root) == before
     assert everything(study.root.parents[0]) == around
@@ -333,10 +333,10 @@ def test_of_many_uploads_at_once_as_many_are_kept_as_there_is_room_for(
         return "kept"
 
     with ThreadPoolExecutor(100) as people:
-        said = list(people.map(give, range(100)))
-    assert said.count("kept") == fit == len(study.uploads)
+        messages = list(people.map(give, range(100)))
+    assert messages.count("kept") == fit == len(study.uploads)
     assert used_bytes(study) == fit * len(GOOD)
-    assert all(re.match(r"kept|No space: uploads use [\d,]+ of 1 MiB", one) for one in said)
+    assert all(re.match(r"kept|No space: uploads use [\d,]+ of 1 MiB", one) for one in messages)
     assert not list(layout.uploads_folder(study.root).glob(".incoming-*"))
 
 
