@@ -114,6 +114,8 @@ def _unlearn(options: argparse.Namespace) -> int:
 
 
 def _print_audit(shown: Console, found: Audit) -> None:
+    from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
+
     listed = table(
         "method",
         "forget set",
@@ -121,17 +123,20 @@ def _print_audit(shown: Console, found: Audit) -> None:
         "test set",
         "test accuracy",
         "cost",
-        caption=f"KLoM, mean [95 %] / 95th percentile, between {found.models} unlearned models "
-        f"and {found.models} oracles, retrained without the forget set "
+        caption=f"KLoM, mean [95 %] / 95th percentile, between halves of {found.models} unlearned "
+        f"models and of {found.models} oracles, retrained without the forget set "
         f"({counted(len(found.forget), 'example')}); capped at {found.ceiling:.1f}",
     )
     for one in found.methods:
-        cells = [_klom(part.klom) for part in (one.forget, one.retain, one.test)]
+        cells = [_klom(part.at_half) for part in (one.forget, one.retain, one.test)]
         listed.add_row(one.method, *cells, f"{one.test.accuracy:.1%}", f"{one.cost_share:.1%}")
     floor = [_klom(found.floor[part]) for part in ("forget", "retain", "test")]
     accuracy = found.methods[0].test.oracle_accuracy
-    listed.add_row(f"floor ({found.models // 2} oracles)", *floor, f"{accuracy:.1%}", "100.0%")
+    listed.add_row("floor (oracles)", *floor, f"{accuracy:.1%}", "100.0%")
     shown.print(listed)
+    verdict = method_verdict(found, best(found))
+    text = f"{GRADES[verdict.grade]}. {verdict.summary} {verdict.caution}".strip()
+    shown.print(text, markup=False, highlight=False)
 
 
 def _klom(found: Klom) -> str:
