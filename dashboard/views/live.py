@@ -105,27 +105,27 @@ def explained(content: bytes | str, label: int | None) -> QueryResult:
     return found
 
 
-def subject(answer: QueryResult, classes: list[str]) -> None:
+def subject(result: QueryResult, classes: list[str]) -> None:
     """The query as the models read it, and its prediction."""
-    shown = "" if answer.text is None else f"<blockquote>{escape(answer.text)}</blockquote>"
-    if answer.thumbnail is not None:
+    shown = "" if result.text is None else f"<blockquote>{escape(result.text)}</blockquote>"
+    if result.thumbnail is not None:
         side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
-        source = f"data:image/png;base64,{base64.b64encode(answer.thumbnail).decode()}"
+        source = f"data:image/png;base64,{base64.b64encode(result.thumbnail).decode()}"
         shown = (
             f'<img class="dl-own" src="{source}" alt="Your picture, re-encoded" '
             f'style="width:{side}px">'
         )
-    predicted, margin = classes[answer.predicted], f"{answer.margin:+z.2f}".replace("-", "−")
-    of = "1 checkpoint" if answer.predicting == 1 else f"{answer.predicting} checkpoints"
+    predicted, margin = classes[result.predicted], f"{result.margin:+z.2f}".replace("-", "−")
+    of = "1 checkpoint" if result.predicting == 1 else f"{result.predicting} checkpoints"
     facts = {
         "Predicted": f"{escape(short(predicted))}<small>by {of}</small>",
-        "Confidence": f"{answer.probabilities[answer.predicted]:.1%}",
-        "Margin": f"{margin}<small>{odds(answer.margin, short(classes[answer.label]))}</small>",
+        "Confidence": f"{result.probabilities[result.predicted]:.1%}",
+        "Margin": f"{margin}<small>{odds(result.margin, short(classes[result.label]))}</small>",
     }
     entries = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
-    notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     listed = f'<ul class="dl-list">{notes}</ul>' if notes else ""
-    likeliest = probabilities(classes, answer.probabilities, classes[answer.label])
+    likeliest = probabilities(classes, result.probabilities, classes[result.label])
     st.html(
         f'<div class="dl-subject">{shown}{listed}<dl class="dl-facts">{entries}</dl>'
         f"{likeliest}</div>"
@@ -171,17 +171,17 @@ if content is None:
 with side:
     chosen = st.session_state.get("explained")
     try:
-        answer = explained(content, None if chosen is None else classes.index(chosen))
+        result = explained(content, None if chosen is None else classes.index(chosen))
     except DataloupeError as error:
         with right:
             notice(f"This {kind} cannot be explained", str(error), kind="error")
         st.stop()
-    subject(answer, classes)
+    subject(result, classes)
     st.selectbox(
         "Explain the margin of",
         classes,
         index=None,
-        placeholder=f"{short(classes[answer.predicted])}, as predicted",
+        placeholder=f"{short(classes[result.predicted])}, as predicted",
         format_func=short,
         key="explained",
     )
@@ -194,42 +194,42 @@ with right:
         show_switch(show)
         if show != SIMILAR:
             stored_quality = badge(study, algorithm, TRAK)
-            reason = f"Live: {answer.scoring} of {stored_quality.checkpoints} checkpoints. "
+            reason = f"Live: {result.scoring} of {stored_quality.checkpoints} checkpoints. "
             reason += stored_quality.reason
             quality_badge(
                 replace(
                     stored_quality,
                     method="TRAK, live",
-                    checkpoints=answer.scoring,
+                    checkpoints=result.scoring,
                     lds=None,
                     slope=None,
                     reason=reason,
                 )
             )
         st.space("stretch")
-        result_export(study, algorithm, answer, location.k)
+        result_export(study, algorithm, result, location.k)
         sides(location.k, min(KEPT, study.dataset.n_train))
 
     training = examples(study, "train")
-    label, predicted = classes[answer.label], classes[answer.predicted]
+    label, predicted = classes[result.label], classes[result.predicted]
     groups: list[Group] = []
     if show != SIMILAR:
         influences = Influences(
-            answer.support[:k],
-            answer.support_scores[:k],
-            answer.oppose[:k],
-            answer.oppose_scores[:k],
-            answer.support_total,
-            answer.oppose_total,
+            result.support[:k],
+            result.support_scores[:k],
+            result.oppose[:k],
+            result.oppose_scores[:k],
+            result.support_total,
+            result.oppose_total,
         )
         groups += influence_groups(training, influences, label, predicted, location)
     if show != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)
-        neighbors = answer.similar[:k], answer.similarities[:k]
+        neighbors = result.similar[:k], result.similarities[:k]
         groups.append(similar_group(training, *neighbors, similarity, label, location))
         stored = similarity.stored
         groups = compared(
-            groups, answer.similar[:stored], answer.support[:stored], answer.oppose[:stored]
+            groups, result.similar[:stored], result.support[:stored], result.oppose[:stored]
         )
     influence_gallery(study, training, groups, kind, location)
