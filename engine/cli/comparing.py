@@ -192,6 +192,8 @@ def _case_study(options: argparse.Namespace) -> int:
 
 
 def _print_outcome(shown: Console, outcome: Outcome) -> None:
+    from engine.applications.modeldiff.effect_estimates import most_different
+
     accuracy = (f"{name} {share:.1%}" for name, share in outcome.accuracy.items())
     shown.print(f"Test accuracy: {', '.join(accuracy)}.")
     _print_comparison(shown, outcome.comparison)
@@ -212,8 +214,7 @@ def _print_outcome(shown: Console, outcome: Outcome) -> None:
         caption="largest differences first; p after Holm's correction",
     )
     for one in outcome.tried[:SHOWN]:
-        known = [1.0 if p is None else p for p in one["adjusted"]]
-        place = known.index(min(known))
+        place = most_different(one)
         effect, p = one["effects"][place], one["adjusted"][place]
         cells = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
         tried.add_row(

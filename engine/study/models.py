@@ -51,12 +51,18 @@ def read_probabilities(
     study: StudyReader, split: Split, row: int, algorithm: str | None = None
 ) -> np.ndarray:
     """Probability of every class, from the mean logits: float64 `[n_classes]`."""
-    algorithm = resolve_algorithm(study, algorithm)
+    return softmax(read_mean_logits(study, split, resolve_algorithm(study, algorithm), row))
+
+
+def read_mean_logits(
+    study: StudyReader, split: Split, algorithm: str, rows: int | slice | np.ndarray = slice(None)
+) -> np.ndarray:
+    """Mean logits of the checkpoints on all or some examples: float64 `[..., n_classes]`."""
     files = (
         layout.outputs_file(study.root, algorithm, checkpoint, split)
         for checkpoint in range(study.checkpoints(algorithm))
     )
-    return softmax(mean_logits(store.read_tensors(file)["logits"][row] for file in files))
+    return mean_logits(store.read_tensors(file)["logits"][rows] for file in files)
 
 
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:

@@ -19,6 +19,7 @@ from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading, table
 from dashboard.read.comparisons import hypotheses
 from dashboard.read.upload_trials import texture
+from engine.applications.modeldiff.effect_estimates import most_different
 from engine.applications.modeldiff.hypothesis import INTENSITIES
 from engine.applications.modeldiff.significance import LEVEL
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
@@ -242,7 +243,7 @@ def _title(one: dict[str, Any]) -> str:
 def sentence(tested: dict[str, Any], names: tuple[str, str]) -> str:
     """The result of a test as text, at the intensity where the algorithms differ most."""
     effects, adjusted = tested["effects"], tested["adjusted"]
-    place = _most_different(tested)
+    place = most_different(tested)
     effect = effects[place]
     ates = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
     text = (
@@ -254,15 +255,6 @@ def sentence(tested: dict[str, Any], names: tuple[str, str]) -> str:
     if adjusted[place] < LEVEL:
         return f"{text} The difference is significant (p = {adjusted[place]:.2g})."
     return f"{text} The difference is not significant (p = {adjusted[place]:.2g})."
-
-
-def _most_different(one: dict[str, Any]) -> int:
-    """The intensity with the smallest p-value; the largest intensity where there is none."""
-    effects, adjusted = one["effects"], one["adjusted"]
-    return min(
-        range(len(effects)),
-        key=lambda at: (1.0 if adjusted[at] is None else adjusted[at], -effects[at]["intensity"]),
-    )
 
 
 def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
@@ -294,7 +286,7 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
     rows = []
     for one in tested:
         effects, adjusted = one["effects"], one["adjusted"]
-        place = _most_different(one)
+        place = most_different(one)
         effect = effects[place]
         ates = [
             f"{number(effect[key]['probability']['mean'], 3)} "

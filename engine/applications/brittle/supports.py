@@ -30,7 +30,6 @@ import numpy as np
 from engine import store
 from engine.applications.verification.record import Verification
 from engine.applications.verification.verifying import Request, check, request_of, verify_all
-from engine.attribution.ensemble import mean_logits
 from engine.attribution.evaluation.effects import removals
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 from engine.attribution.scores.top_k import top_k_among
@@ -42,7 +41,7 @@ from engine.store.rows import ranges
 from engine.store.text import counted
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
-from engine.study.models import read_class_numbers, read_predictions
+from engine.study.models import read_class_numbers, read_mean_logits, read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
@@ -231,20 +230,23 @@ def logit_gaps(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarr
     """
     labels = read_class_numbers(study, "test")
     rows = np.arange(len(labels))
-    files = [
-        layout.outputs_file(study.root, algorithm, checkpoint, "test")
-        for checkpoint in range(study.checkpoints(algorithm))
-    ]
-    others = mean_logits(store.read_tensors(file)["logits"] for file in files)
-    others[rows, labels] = -np.inf
-    runner_up = others.argmax(axis=1)
-    gaps = np.empty((len(files), len(labels)))
+    runner_up = runners_up(study, algorithm)
+    gaps = np.empty((study.checkpoints(algorithm), len(labels)))
     agreeing = np.empty(gaps.shape, bool)
-    for checkpoint, file in enumerate(files):
-        logits = np.asarray(store.read_tensors(file)["logits"], np.float64)
+    for checkpoint in range(len(gaps)):
+        path = layout.outputs_file(study.root, algorithm, checkpoint, "test")
+        logits = np.asarray(store.read_tensors(path)["logits"], np.float64)
         gaps[checkpoint] = logits[rows, labels] - logits[rows, runner_up]
         agreeing[checkpoint] = logits.argmax(axis=1) == labels
     return gaps, agreeing
+
+
+def runners_up(study: StudyReader, algorithm: str) -> np.ndarray:
+    """Number of the class with the largest mean logit but the true label's: int64 `[n_test]`."""
+    others = read_mean_logits(study, "test", algorithm)
+    others[np.arange(len(others)), read_class_numbers(study, "test")] = -np.inf
+    found: np.ndarray = others.argmax(axis=1)
+    return found
 
 
 def _units(study: StudyReader, algorithm: str, method: str) -> Units | None:

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 
 from engine import store
 from engine.applications.brittle.data_issues import DataIssue
-from engine.applications.brittle.supports import Supports, verified
+from engine.applications.brittle.supports import Supports, runners_up, verified
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
-from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.text import harmless
 from engine.study.models import read_predictions
@@ -179,14 +178,8 @@ def other_classes(study: StudyReader, supports: Supports) -> np.ndarray:
     """
     classes = np.array(study.dataset.classes, dtype=object)
     labels = study.table("test")["label"].to_numpy(dtype=object)
-    number = {name: place for place, name in enumerate(classes)}
-    own = np.array([number[label] for label in labels])
-    total = np.zeros((len(labels), len(classes)))
-    for checkpoint in range(supports.checkpoints):
-        path = layout.outputs_file(study.root, supports.algorithm, checkpoint, "test")
-        total += store.read_tensors(path)["logits"]
-    total[np.arange(len(own)), own] = -np.inf
-    other: np.ndarray = np.where(supports.right, classes[total.argmax(axis=1)], labels)
+    runner_up = classes[runners_up(study, supports.algorithm)]
+    other: np.ndarray = np.where(supports.right, runner_up, labels)
     return other
 
 

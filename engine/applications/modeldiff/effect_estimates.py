@@ -15,7 +15,9 @@ values and takes their spread for normal.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -101,6 +103,20 @@ def estimate_difference(a: np.ndarray, b: np.ndarray) -> Estimate:
             parts.append((_variance(changes.mean(axis=1)) / m, m - 1))
     parts.append((max(0.0, pictures), max(1, n - 1)))
     return Estimate(float(a.mean() - b.mean()), tuple(parts), judged=min(len(a), len(b)) > 1)
+
+
+def most_different(tested: Mapping[str, Any]) -> int:
+    """Which intensity of a test to show: that with the smallest p-value, and of equal ones, or
+    where there is none, the largest.
+
+    Args:
+        tested: From `Tested.to_dict`.
+    """
+    effects, adjusted = tested["effects"], tested["adjusted"]
+    return min(
+        range(len(effects)),
+        key=lambda at: (1.0 if adjusted[at] is None else adjusted[at], -effects[at]["intensity"]),
+    )
 
 
 def _variance(values: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from engine.applications.unlearning.klom import Direction, halves, klom
+from engine.applications.unlearning.klom import Direction, at_half, halves, klom
 from engine.attribution.evaluation.quality import Measured
 
 EXCHANGES = 199
@@ -90,15 +90,10 @@ def share_of_way(
         None where doing nothing is no farther than the floor.
     """
 
-    def distances(models: np.ndarray) -> np.ndarray:
-        return np.array(
-            [
-                _mean_klom(models[first], oracle[second], direction)
-                for first, second in halves(len(oracle))
-            ]
-        )
-
-    mine, was, floor = (distances(models) for models in (unlearned, original, oracle))
+    mine, was, floor = (
+        at_half(unlearned=models, oracle=oracle, direction=direction).mean(axis=1)
+        for models in (unlearned, original, oracle)
+    )
     length = float(was.mean() - floor.mean())
     if length <= 0:
         return None

@@ -16,7 +16,6 @@ from engine.applications.unlearning.bank_changes import Source, check_source
 from engine.applications.unlearning.checks import check_scores
 from engine.applications.unlearning.logit_changes import changes_fingerprint, predicted_changes
 from engine.applications.unlearning.rows import forget_set, labels_of
-from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import margins
 from engine.build.retraining import Removal
 from engine.running import processes
@@ -24,6 +23,7 @@ from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.layout import HYBRID
+from engine.study.models import read_mean_logits
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -55,11 +55,7 @@ def read_predicted_margins(
         return None
     change = store.read_tensors(path, fingerprint)["forget_change"]
     rows = np.array(removed, np.int64)
-    files = (
-        layout.outputs_file(study.root, algorithm, checkpoint, "train")
-        for checkpoint in range(study.checkpoints(algorithm))
-    )
-    logits = mean_logits(store.read_tensors(file)["logits"][rows] for file in files)
+    logits = read_mean_logits(study, "train", algorithm, rows)
     labels = labels_of(study, rows)
     calibrated = layout.method_file(study.root, algorithm, HYBRID).exists()
     return PredictedMargins(

@@ -15,6 +15,7 @@ import numpy as np
 from engine import store
 from engine.build.retraining import Removal, removal_of
 from engine.store.layout import Split
+from engine.study.models import read_class_numbers
 from engine.study.reader import StudyReader
 
 MOST_LEARNED = 1000
@@ -85,6 +86,5 @@ def _rows_of(n_train: int, study_seed: int, forget: Removal) -> Rows:
 def labels_of(study: StudyReader, rows: np.ndarray | None = None) -> np.ndarray:
     """Class numbers of training rows, or of all test examples for None: int64."""
     split: Split = "test" if rows is None else "train"
-    place = {name: number for number, name in enumerate(study.dataset.classes)}
-    numbers = study.table(split)["label"].map(place).to_numpy(dtype=np.int64)
+    numbers = read_class_numbers(study, split)
     return numbers if rows is None else numbers[rows]

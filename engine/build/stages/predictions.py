@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
-from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import margins, softmax
 from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
-from engine.study.models import read_class_numbers
+from engine.study.models import read_class_numbers, read_mean_logits
 from engine.study.reader import StudyReader
 
 CODE = 2
@@ -39,8 +38,7 @@ def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     if path.exists():
         store.read_table(path, fingerprint, columns=[])
         return
-    files = (layout.outputs_file(study.root, algorithm, m, split) for m in range(total))
-    logits = mean_logits(store.read_tensors(file)["logits"] for file in files)
+    logits = read_mean_logits(study, split, algorithm)
     labels = read_class_numbers(study, split)
     predicted = logits.argmax(axis=1)
     columns = {

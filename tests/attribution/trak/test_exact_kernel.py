@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmarks.judging import kernel_error
 from benchmarks.random_networks import first_output, random_network
-from engine.attribution.trak.kernel import NO_LIMIT, make_kernel
-from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import share_out
 from tests.builders.exact_gradients import dense_gradients
 
-TRAIN = 8
 
-
-def kernel_error(model: nn.Module, batch: dict[str, Tensor]) -> float:
-    """Largest error of K and k, relative to the largest entry of the dense kernel in float64."""
-
-    def part(rows: slice) -> Iterator[dict[str, Tensor]]:
-        yield {name: tensor[rows] for name, tensor in batch.items()}
-
-    plan = plan_gradients(model, first_output, batch)
-    train, test = slice(None, TRAIN), slice(TRAIN, None)
-    found = make_kernel(
-        model,
-        first_output,
-        lambda: part(train),
-        lambda: part(test),
-        plan,
-        plan.n_parameters,
-        0,
-        NO_LIMIT,
-    )
-    gradients = dense_gradients(model, first_output, batch).double()
-    exact = gradients @ gradients.T
-    upper = torch.triu(torch.ones(TRAIN, TRAIN, dtype=torch.bool))
-    errors = [
-        (found.train - exact[:TRAIN, :TRAIN])[upper].abs().max(),
-        (found.test - exact[:TRAIN, TRAIN:]).abs().max(),
-    ]
-    return float(max(errors) / exact.abs().max())
+def error(model: nn.Module, batch: dict[str, Tensor]) -> float:
+    """Against gradients by torch.func, which share no code with the kernel's."""
+    return kernel_error(model, batch, dense_gradients(model, first_output, batch))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000))
 def test_the_kernel_equals_the_dense_one(seed: int) -> None:
-    assert kernel_error(*random_network(seed)) <= 1e-5
+    assert error(*random_network(seed)) <= 1e-5
 
 
 def test_a_convolution_whose_share_was_rounded_down() -> None:
@@ -66,7 +38,7 @@ def test_a_convolution_whose_share_was_rounded_down() -> None:
         nn.Linear(7, 3),
     ).eval()
     batch = {"x": torch.randn(12, 3, 8, 8)}
-    assert kernel_error(model, batch) <= 1e-5
+    assert error(model, batch) <= 1e-5
 
 
 @pytest.mark.parametrize("energies", [(0.1, 0.2, 0.7), (1 / 3, 1 / 7, 1e-30), (0.0, 0.0, 1.0)])
