@@ -46,7 +46,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     import torch
 
-CODE = 2
+CODE = 3
 """Increment when the same recipe and removal set would give different models or files. Version 1
 kept the oracles of audits in a separate store."""
 FIRST_ORACLE = 1_000_000

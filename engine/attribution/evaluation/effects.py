@@ -6,140 +6,146 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.attribution.evaluation.effect_sizes import EffectSizes, Removal, basis
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 
-TARGETED = 0.35
-"""Standard deviation of the actual change, relative to the predicted one, when models were
-retrained without the strongest supporting examples (measured as described in docs/quality.md)."""
+
+@dataclass(frozen=True)
+class Units:
+    """What turns a method's scores into changes of the output.
+
+    Attributes:
+        slope: Change of the output for a score of 1, between random subsets.
+        sizes: How that differs when examples are removed from all the data.
+        mean_square: Of each test example's scores over all training examples, float64 `[n_test]`.
+        n_train: Number of training examples.
+    """
+
+    slope: Measured
+    sizes: EffectSizes
+    mean_square: np.ndarray
+    n_train: int
+
+    def of_one(self, scores: np.ndarray, test: int | np.ndarray) -> np.ndarray:
+        """Predicted change of the output of a test example without one training example.
+
+        Args:
+            scores: Of any shape: each of one training example.
+            test: Test row of each.
+        """
+        return changes(scores, np.square(scores, dtype=np.float64), 1, self, test).change
 
 
 @dataclass(frozen=True)
 class Changes:
     """Predicted changes of outputs from one removal, and their errors.
 
-    All are float64 of the same shape. The three errors are half-widths of 95 % intervals.
-
     Attributes:
-        change: Predicted change of each output.
-        of_slope: Error of the slope, which all outputs share; it has the sign of the score.
-        of_scores: Error of the scores themselves.
-        of_targeting: Error because examples are not removed at random.
+        change: Predicted change of each output, float64 of any shape.
+        derivatives: Of `change` by the slopes, `[..., 3]`; the error of the slopes is shared by
+            all outputs.
+        covariance: Of the slopes, `[3, 3]`.
+        own: Variance of each output's own error.
+        shared: Standard deviation of the error that a removal has for all outputs it was chosen
+            for.
     """
 
     change: np.ndarray
-    of_slope: np.ndarray
-    of_scores: np.ndarray
-    of_targeting: np.ndarray
+    derivatives: np.ndarray
+    covariance: np.ndarray
+    own: np.ndarray
+    shared: np.ndarray
 
     @property
     def reach(self) -> np.ndarray:
         """Half-width of each output's 95 % interval."""
-        reach: np.ndarray = np.sqrt(self.of_slope**2 + self.of_scores**2 + self.of_targeting**2)
+        of_slopes = np.einsum(
+            "...i,ij,...j->...", self.derivatives, self.covariance, self.derivatives
+        )
+        reach: np.ndarray = TWO_SIDED_95 * np.sqrt(of_slopes + self.own + self.shared**2)
         return reach
 
     def mean(self, members: np.ndarray) -> Measured:
         """Mean change over some of the outputs, with its 95 % interval.
 
-        Errors of the scores average out. Errors that all outputs share do not: those of the slope,
-        and those from effects that do not add up.
+        Errors of single outputs average out. Errors that all outputs share do not.
 
         Args:
             members: Mask or rows; at least one.
         """
-        change = float(self.change[members].mean())
-        of_scores = self.of_scores[members]
-        parts = (
-            float(self.of_slope[members].mean()),
-            float(np.sqrt((of_scores**2).sum())) / len(of_scores),
-            float(self.of_targeting[members].mean()),
-        )
-        reach = float(np.sqrt(sum(part**2 for part in parts)))
+        change, own = float(self.change[members].mean()), self.own[members]
+        derivatives = self.derivatives[members].mean(axis=0)
+        variance = derivatives @ self.covariance @ derivatives + own.sum() / len(own) ** 2
+        reach = TWO_SIDED_95 * float(np.sqrt(variance + self.shared[members].mean() ** 2))
         return Measured(change, change - reach, change + reach)
 
 
 def changes(
     totals: np.ndarray,
+    squares: np.ndarray,
     counts: int | np.ndarray,
-    slope: Measured,
-    variances: np.ndarray,
-    n_train: int,
-    alpha: float,
-    targeted: float = TARGETED,
+    units: Units,
+    tests: int | slice | np.ndarray,
 ) -> Changes:
     """Predicted changes of the expected outputs of test examples when training examples are
     removed.
 
-    The output is modeled as linear in the training set, Σ_i β_i over its examples, with
-    β_i = slope · score_i + e_i. Over random masks with a share α of the examples, the errors sum to
-    a variance of α(1 − α) Σ_i e_i². So the residuals of held-out runs give the mean e_i², and
-    removing k examples adds k times that to the variance from the slope's interval.
-
-    But examples are not removed at random from half of the data. They are removed from all of it
-    because they are similar and have high scores. So effects do not quite add up, and no held-out
-    run shows by how much. `targeted` adds the relative error that was measured; it is by far the
-    largest of the three.
-
     Args:
         totals: Sums of the scores of the removed examples, of any shape.
+        squares: Sums of their squares.
         counts: Number of removed examples.
-        slope: Change of the output for a score of 1.
-        variances: Variance of actual minus predicted outputs over the test runs (two or more).
-        n_train: Number of training examples.
-        alpha: Share of them in a run.
-        targeted: Relative error of a removal that is not random; 0 for a random one.
+        units: Of the method.
+        tests: Test row of each output.
     """
-    totals = np.asarray(totals, np.float64)
-    change = -slope.mean * totals
-    of_scores = np.sqrt(counts * variances / (n_train * alpha * (1 - alpha)))
+    slope = units.slope.mean
+    removed = Removal(
+        total=slope * np.asarray(totals, np.float64),
+        squares=slope**2 * np.asarray(squares, np.float64),
+        level=slope**2 * units.mean_square[tests],
+        count=np.asarray(counts, np.float64),
+    )
+    derivatives = basis(removed, units.n_train)
+    own, shared = units.sizes.variances(removed)
     return Changes(
-        change=change,
-        of_slope=totals * (slope.high - slope.low) / 2,
-        of_scores=TWO_SIDED_95 * of_scores,
-        of_targeting=TWO_SIDED_95 * targeted * np.abs(change),
+        change=derivatives @ units.sizes.slopes,
+        derivatives=derivatives,
+        covariance=np.array(units.sizes.covariance),
+        own=own,
+        shared=np.sqrt(shared),
     )
 
 
-def removal(
-    scores: np.ndarray,
-    slope: Measured,
-    residuals: np.ndarray,
-    n_train: int,
-    alpha: float,
-    targeted: float = TARGETED,
-) -> Measured:
+def removal(scores: np.ndarray, units: Units, test: int) -> Measured:
     """`changes` of one test example: its change with a 95 % interval.
 
     Args:
         scores: Scores of the removed examples, `[k]`.
-        residuals: Actual minus predicted outputs of this test example, `[runs]`; two or more.
-        slope, n_train, alpha, targeted: As for `changes`.
+        test: Test row.
     """
-    total = np.array([np.sum(scores, dtype=np.float64)])
-    variance = np.array([np.var(residuals, dtype=np.float64, ddof=1)])
-    found = changes(total, len(scores), slope, variance, n_train, alpha, targeted)
-    change, reach = float(found.change[0]), float(found.reach[0])
+    found = changes(*_sums(scores, axis=0), len(scores), units, test)
+    change, reach = float(found.change), float(found.reach)
     return Measured(change, change - reach, change + reach)
 
 
 def removals(
-    scores: np.ndarray,
-    slope: Measured,
-    variances: np.ndarray,
-    n_train: int,
-    alpha: float,
-    targeted: float = TARGETED,
+    scores: np.ndarray, units: Units, tests: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """`changes` of many test examples after removing their first 1, 2, … examples.
 
     Args:
         scores: Scores in the order of removal, `[n, k]`.
-        slope, n_train, alpha, targeted: As for `changes`.
-        variances: Variance of each test example's residuals, `[n]`.
+        tests: Test rows `[n]`.
 
     Returns:
         Changes and the half-widths of their 95 % intervals, both float64 `[n, k]`.
     """
     totals = np.cumsum(scores, axis=1, dtype=np.float64)
+    squares = np.cumsum(np.square(scores, dtype=np.float64), axis=1)
     counts = np.arange(1, scores.shape[1] + 1)
-    found = changes(totals, counts, slope, variances[:, None], n_train, alpha, targeted)
+    found = changes(totals, squares, counts, units, tests[:, None])
     return found.change, found.reach
+
+
+def _sums(scores: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.asarray(scores, np.float64)
+    return scores.sum(axis=axis), np.square(scores).sum(axis=axis)

@@ -27,7 +27,7 @@ from engine.study.reader import StudyReader
 from engine.study.run_banks import finished_runs, read_bank_import, run_seed, wanted_runs
 from engine.tasks import load_task
 
-CODE = 1
+CODE = 2
 """Increment when the same spec would draw different masks or record different outputs."""
 
 
