@@ -295,13 +295,13 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
                 verify_button(study, found, row)
     training = examples(study, "train")
     scores = found.score[row, :k]
-    slope = found.units.slope.mean if found.units else None
+    margins = None if found.units is None else -found.units.of_one(scores, row)
     largest = float(np.abs(found.score[row]).max()) or 1.0
     test = str(test_examples.table["id"].iloc[row])
     sign: Any = "support" if found.right[row] else "oppose"
     group = Group(
         "Removal set",
-        influence_cards(training, ranked[:k], scores, largest, here, test, slope),
+        influence_cards(training, ranked[:k], scores, largest, here, test, margins),
         title=f"The {k} removed" if k > 1 else "The removed example",
         words="Strongest first",
         sign=sign,

@@ -51,7 +51,7 @@ from dashboard.read.studies import (
     what_it_shows,
 )
 from dashboard.slice_parameters import position_in_slice
-from engine.study.counterfactuals import predict_removal
+from engine.study.counterfactuals import predict_removal, read_units
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
 from engine.study.rankings import find_influences, read_top, read_totals
@@ -188,11 +188,13 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     if show != SIMILAR and method is not None:
         totals = read_totals(study, algorithm, method)
         found_rows = find_influences(study, row, here.k, algorithm, method)
+        units = read_units(study, algorithm, method)
         influences = Influences(
             *found_rows,
             support_total=float(totals["test_support"][row]),
             oppose_total=float(totals["test_oppose"][row]),
-            slope=badge(study, algorithm, method).slope,
+            support_margins=None if units is None else -units.of_one(found_rows[1], row),
+            oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
             without_support=predict_removal(study, row, found_rows[1], algorithm, method),
             without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
         )

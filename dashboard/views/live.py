@@ -202,7 +202,6 @@ with right:
                     method="TRAK, live",
                     checkpoints=result.scoring,
                     lds=None,
-                    slope=None,
                     reason=reason,
                 )
             )

@@ -30,7 +30,7 @@ from dashboard.read.studies import (
 )
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
 from engine.attribution.evaluation.verdict import chance, few_runs, verdict
-from engine.store.text import number
+from engine.store.text import counted, number
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import has_scores, read_quality
 from engine.study.progress import stage_progress
@@ -141,6 +141,13 @@ def headline(quality: Quality, method: str) -> None:
         ends = f"{units.slope.low:.3g} to {units.slope.high:.3g}"
         shown["Slope"] = (f"{units.slope.mean:.3g}", f"{ends}, {quality.output} per unit of score")
         shown["Explained"] = (f"{units.r_squared:.0%}", "of the variance of outcomes (R²)")
+        effects = measured.effects
+        if effects is not None:
+            runs = counted(effects.removals, "removal run") if effects.removals else "typical sizes"
+            shown["Full data"] = (
+                f"× {effects.ordinary:.2f} to {effects.chosen:.2f}",
+                f"size of an effect there: ordinary to chosen examples; {runs}",
+            )
     if measured.coverage is not None:
         shown["90% intervals"] = (f"{measured.coverage:.0%}", "of outcomes lie within them")
     figures(shown)

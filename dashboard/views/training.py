@@ -37,6 +37,7 @@ from dashboard.read.studies import (
     weights,
     what_it_shows,
 )
+from engine.study.counterfactuals import read_units
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, has_neighbours, read_similarity
 from engine.study.rankings import read_top_of_training
@@ -215,11 +216,16 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
         rows, scores = top[f"{sign}_index"][:k], top[f"{sign}_score"][:k]
         parts[sign] = rows[rows >= 0], scores[rows >= 0]
     largest = max(float(np.abs(scores).max(initial=0)) for _, scores in parts.values())
+    calibration = read_units(study, algorithm, method)
+
+    def margins(rows: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
+        return None if calibration is None else -calibration.of_one(scores, rows)
+
     rows, scores = parts["support"]
     groups.append(
         Group(
             "Predictions it helps most",
-            influenced_cards(tests, rows, scores, largest, here, quality.slope),
+            influenced_cards(tests, rows, scores, largest, here, margins(rows, scores)),
             title="Helps most",
             words="Without it, the scores predict a lower margin of the true label for these test "
             "examples." + units,
@@ -231,7 +237,7 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
     groups.append(
         Group(
             "Predictions it hurts most",
-            influenced_cards(tests, rows, scores, largest, here, quality.slope),
+            influenced_cards(tests, rows, scores, largest, here, margins(rows, scores)),
             title="Hurts most",
             words="Without it, the scores predict a higher margin of the true label for these test "
             "examples." + units,

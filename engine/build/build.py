@@ -24,6 +24,7 @@ from engine.build.stages import (
     neighbours,
     predictions,
     quality,
+    removals,
     search,
     stage_groups,
     stages_of,
@@ -50,6 +51,7 @@ _ALGORITHM_STAGES = {
     "search": search,
     "live": live,
     "datamodels": datamodels,
+    "removals": removals,
     "quality": quality,
     "map": map,
 }

@@ -42,6 +42,7 @@ algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train
 algorithms/NAME/search/METHOD/search.json    which kind of index, and its measured recall
 algorithms/NAME/maps/METHOD-umap.safetensors    where every example lies on a map
 algorithms/NAME/bank/00017-0.safetensors     subset run: mask 17, seed 0, and its outputs
+algorithms/NAME/removals/00003.safetensors   a model without some examples: its outputs
 algorithms/NAME/imported-bank/bank.json      imported subset runs: their description
 algorithms/NAME/imported-bank/HASH-00000.safetensors   masks and outputs of a part of them
 algorithms/NAME/quality/quality.json         how far each method's scores can be trusted
@@ -199,6 +200,7 @@ def stage_folders(root: Path, stage: str, algorithm: str) -> list[Path]:
             for method in (DATAMODEL, HYBRID)
             for of in (method_folder, search_folder)
         ],
+        "removals": [removals_folder(root, algorithm)],
         "quality": [quality_folder(root, algorithm)],
         "map": [folder / "maps"],
     }[stage]
@@ -362,6 +364,14 @@ def bank_folder(root: Path, algorithm: str) -> Path:
 
 def run_file(root: Path, algorithm: str, mask: int, seed: int) -> Path:
     return bank_folder(root, algorithm) / f"{mask:05d}-{seed}.safetensors"
+
+
+def removals_folder(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "removals"
+
+
+def removal_run_file(root: Path, algorithm: str, number: int) -> Path:
+    return removals_folder(root, algorithm) / f"{number:05d}.safetensors"
 
 
 def bank_import_file(root: Path, algorithm: str) -> Path:

@@ -73,7 +73,8 @@ class Badge:
         runs: Number of subset runs that the scores were fitted on.
         lds: Linear datamodeling score; None until it is measured on held-out subset runs.
         lds_low, lds_high: Ends of its 95 % interval.
-        slope: Change of the margin for a score of 1; None while scores are uncalibrated.
+        slope: Change of the margin for a score of 1 when a strong supporter is removed from all the
+            data; None while scores are uncalibrated.
         slope_low, slope_high: Ends of its 95 % interval.
         r_squared: Share of the outputs' variance that the calibrated scores explain.
     """

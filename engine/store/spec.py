@@ -175,6 +175,10 @@ class SubsetRunsSpec(_Strict):
     """Share of the training examples that each run is trained on."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     """Runs per mask; their outputs are averaged."""
+    removals: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Number of models trained without the strongest supporters of some test examples, to learn how
+    large effects are. Each costs a training on all the data. None: as many as there are test
+    masks."""
     logits: bool = False
     """Also keep every class's logits of every example."""
     weights: bool = False

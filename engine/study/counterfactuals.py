@@ -7,7 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.attribution.evaluation.effects import Units
 from engine.attribution.evaluation.quality import Measured
+from engine.attribution.scores.matrix import sums_of_squares
 from engine.study.examples import read_columns
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
@@ -35,22 +37,32 @@ def predict_removal(
     """
     from engine.attribution.evaluation.effects import removal
 
+    units = read_units(study, algorithm, method)
+    return None if units is None else removal(scores, units, test)
+
+
+def read_units(
+    study: StudyReader, algorithm: str | None = None, method: str | None = None
+) -> Units | None:
+    """What turns the method's scores into changes of the margin; None if it is not calibrated."""
+    from engine.attribution.evaluation.effects import Units
+
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     quality = read_quality(study, algorithm)
-    slope = _slope(study, algorithm, method)
-    if quality is None or slope is None:
+    if quality is None or method not in quality.methods:
         return None
-    outputs = read_predicted_and_actual(study, algorithm, method)
-    residuals = outputs["actual"][test] - outputs["predicted"][test]
-    return removal(scores, slope, residuals, study.dataset.n_train, quality.alpha)
-
-
-def _slope(study: StudyReader, algorithm: str, method: str) -> Measured | None:
-    """Change of the margin for a score of 1; None if the scores are not calibrated."""
-    quality = read_quality(study, algorithm)
-    measured = None if quality is None else quality.methods.get(method)
-    return None if measured is None or measured.units is None else measured.units.slope
+    measured = quality.methods[method]
+    if measured.units is None or measured.effects is None:
+        return None
+    mean_square = read_predicted_and_actual(study, algorithm, method)["mean_square"]
+    return Units(
+        measured.units.slope,
+        measured.effects,
+        mean_square,
+        study.dataset.n_train,
+        quality.alpha,
+    )
 
 
 def predict_counterfactual(
@@ -74,21 +86,18 @@ def predict_counterfactual(
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     rows = resolve_training_rows(study, removed)
-    totals = read_score_matrix(study, algorithm, method).sums(rows)
+    scores = read_score_matrix(study, algorithm, method)
+    totals = scores.sums(rows)
     labels = read_columns(study, "test", ["label"])["label"].to_pandas().to_numpy()
     members = {str(label): labels == label for label in sorted(set(labels))}
-    quality, slope = read_quality(study, algorithm), _slope(study, algorithm, method)
+    units = read_units(study, algorithm, method)
     low = high = None
-    if quality is None or slope is None:
+    if units is None:
         change = -totals
         means = {label: float(change[mine].mean()) for label, mine in members.items()}
         by_class = {label: Measured(mean, mean, mean) for label, mean in means.items()}
     else:
-        outputs = read_predicted_and_actual(study, algorithm, method)
-        residuals = outputs["actual"] - outputs["predicted"]
-        n_train, alpha = study.dataset.n_train, quality.alpha
-        variances = residuals.var(axis=1, dtype=np.float64, ddof=1)
-        found = changes(totals, len(rows), slope, variances, n_train, alpha)
+        found = changes(totals, sums_of_squares(scores, rows), len(rows), units, slice(None))
         change, low, high = found.change, found.change - found.reach, found.change + found.reach
         by_class = {label: found.mean(mine) for label, mine in members.items()}
     trained = read_columns(study, "train", ["label"])["label"].to_pandas().to_numpy()
@@ -100,7 +109,7 @@ def predict_counterfactual(
         algorithm=algorithm,
         method=method,
         removed=rows,
-        calibrated=slope is not None,
+        calibrated=units is not None,
         change=change,
         low=low,
         high=high,

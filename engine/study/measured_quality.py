@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine import store
-from engine.attribution.evaluation.quality import Quality
+from engine.attribution.evaluation.quality import TWO_SIDED_95, Quality
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import TRAK
@@ -36,11 +36,13 @@ def read_badge(
             "lds_low": measured.lds.low,
             "lds_high": measured.lds.high,
         }
-        if measured.units is not None:
+        if measured.units is not None and measured.effects is not None:
+            slope, effects = measured.units.slope.mean, measured.effects
+            error = TWO_SIDED_95 * effects.covariance[1][1] ** 0.5
             found |= {
-                "slope": measured.units.slope.mean,
-                "slope_low": measured.units.slope.low,
-                "slope_high": measured.units.slope.high,
+                "slope": slope * effects.chosen,
+                "slope_low": slope * (effects.chosen - error),
+                "slope_high": slope * (effects.chosen + error),
                 "r_squared": measured.units.r_squared,
             }
     if method != TRAK:

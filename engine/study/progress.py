@@ -10,6 +10,7 @@ from engine.study.methods import has_scores, scored_methods
 from engine.study.models import has_predictions
 from engine.study.neighbours import has_neighbours
 from engine.study.reader import StudyReader
+from engine.study.removal_runs import finished_removals, wanted_removals
 from engine.study.run_banks import finished_runs, is_tuned, wanted_runs, wants_bank
 from engine.study.training_datamodels import has_training_datamodels
 
@@ -46,6 +47,8 @@ def stage_progress(study: StudyReader) -> list[Progress]:
             training = study.spec.subset_runs.training_targets
             fitted += int(training and has_training_datamodels(study, name))
             stages.append(Progress("datamodels", name, fitted, 2 + int(training)))
+            if removals := wanted_removals(study, name):
+                stages.append(Progress("removals", name, finished_removals(study, name), removals))
             measured = layout.quality_file(study.root, name).exists()
             stages.append(Progress("quality", name, int(measured), 1))
     for name in study.spec.algorithms:

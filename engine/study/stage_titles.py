@@ -14,6 +14,7 @@ TITLES = {
     "bank": "Train on random subsets",
     "tuning": "Choose settings on validation runs",
     "datamodels": "Fit datamodels",
+    "removals": "Train without chosen examples",
     "quality": "Measure quality on test runs",
     "map": "Draw maps",
 }

@@ -14,7 +14,6 @@ from scipy.sparse import csr_array
 
 from engine import DataloupeError, Study, store
 from engine.attribution.evaluation.counterfactual import Counterfactual
-from engine.attribution.evaluation.effects import changes, removal
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
@@ -65,56 +64,8 @@ def test_sums_are_those_of_the_dense_matrix(threshold: bool, rows: set[int]) -> 
     truth = tau[:, chosen].astype(np.float64).sum(axis=1)
     for scores in (factors, dense, sparse):
         np.testing.assert_allclose(scores.sums(chosen), truth, atol=1e-4)
-
-
-def test_ridge_regression_predicts_its_own_refits() -> None:
-    """Outputs of a linear world are linear in who is trained on: then sums are exact."""
-    rng = np.random.default_rng(1)
-    weights = rng.normal(size=(N_TEST, N_TRAIN))
-    bias = rng.normal(size=N_TEST)
-    removed = rng.choice(N_TRAIN, 9, replace=False)
-    kept = np.setdiff1d(np.arange(N_TRAIN), removed)
-    actual = (bias + weights[:, kept].sum(axis=1)) - (bias + weights.sum(axis=1))
-    scores = DenseScores([(weights / 4).astype(np.float32)])
-    found = changes(scores.sums(removed), 9, Measured(4, 4, 4), np.zeros(N_TEST), N_TRAIN, 0.5)
-    np.testing.assert_allclose(found.change, actual, atol=1e-5)
-
-
-@given(seed=some.integers(0, 2**16), k=some.integers(1, 20))
-def test_many_at_once_are_each_by_itself(seed: int, k: int) -> None:
-    rng = np.random.default_rng(seed)
-    scores, residuals = rng.normal(size=(5, k)), rng.normal(size=(5, 12))
-    slope = Measured(3, 2.5, 3.75)
-    variances = residuals.var(axis=1, ddof=1)
-    found = changes(scores.sum(axis=1), k, slope, variances, 100, 0.4)
-    for row in range(5):
-        one = removal(scores[row], slope, residuals[row], 100, 0.4)
-        assert one.mean == pytest.approx(found.change[row], abs=1e-9)
-        assert one.high - one.mean == pytest.approx(found.reach[row], abs=1e-9)
-
-
-def test_intervals_of_class_means_hold_the_planted_mean() -> None:
-    rng = np.random.default_rng(0)
-    inside = []
-    for _ in range(300):
-        scores = rng.normal(scale=0.01, size=(20, 400))
-        errors = rng.normal(scale=0.03, size=(20, 400))
-        masks = rng.random((100, 400)).argsort(axis=1) < 200
-        residuals = errors @ masks.T
-        removed = rng.choice(400, 16, replace=False)
-        totals = scores[:, removed].sum(axis=1)
-        variances = residuals.var(axis=1, ddof=1)
-        found = changes(totals, 16, Measured(5, 5, 5), variances, 400, 0.5, targeted=0)
-        mean = found.mean(np.arange(20))
-        actual = -(5 * totals + errors[:, removed].sum(axis=1)).mean()
-        inside.append(mean.low <= actual <= mean.high)
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.035)
-
-
-def test_what_all_outputs_share_is_not_averaged_out() -> None:
-    totals = np.full(10_000, 0.5)
-    found = changes(totals, 4, Measured(4, 3, 5), np.zeros(10_000), 100, 0.5, targeted=0)
-    assert found.mean(np.arange(10_000)) == Measured(-2, -2.5, -1.5)
+        found = sums_of_squares(scores, chosen)
+        np.testing.assert_allclose(found, np.square(tau[:, chosen]).sum(axis=1), rtol=1e-4)
 
 
 def counterfactual(before: list[float], change: list[float], calibrated: bool) -> Counterfactual:

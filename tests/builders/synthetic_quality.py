@@ -6,13 +6,14 @@ each is computed from them, so figures, points and classes agree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
 from engine import store
 from engine.api import Study
+from engine.attribution.evaluation.effect_sizes import TYPICAL
 from engine.attribution.evaluation.lds import spearman
 from engine.attribution.evaluation.quality import (
     Calibration,
@@ -155,6 +156,7 @@ def _measure(method: Method, outputs: dict[str, np.ndarray], labels: np.ndarray)
             for label in sorted(set(labels))
         },
         calibration=Calibration(slope, float(r_squared)) if r_squared > 0 else None,
+        effects=replace(TYPICAL, removals=24) if r_squared > 0 else None,
         coverage=coverage,
     )
 

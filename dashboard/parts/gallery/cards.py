@@ -48,20 +48,23 @@ def influence_cards(
     largest: float,
     location: Location,
     test: str | None,
-    slope: float | None = None,
+    margins: np.ndarray | None = None,
 ) -> list[Card]:
     """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
 
     Each links to the page of the training example, which links back to `test` if it is given.
 
     Args:
-        slope: Change of the margin per unit of score; None while scores are uncalibrated.
+        margins: What each adds to the margin; None while scores are uncalibrated.
     """
     shown = training.table.iloc[rows]
     back = {} if test is None else {"test": test}
     cards = []
-    for row, score, example in zip(rows, scores, shown.to_dict("records"), strict=True):
-        shown_score, full = amount(score, largest, slope)
+    amounts_shown = amounts(scores, largest, margins)
+    examples = shown.to_dict("records")
+    for row, score, example, (shown_score, full) in zip(
+        rows, scores, examples, amounts_shown, strict=True
+    ):
         words = f"{'supports' if score > 0 else 'opposes'} with {full}"
         card = training_card(int(row), example, words, location, back)
         cards.append(replace(card, score=shown_score, bar=abs(float(score)) / largest))
@@ -110,12 +113,18 @@ def influenced_cards(
     scores: np.ndarray,
     largest: float,
     location: Location,
-    slope: float | None = None,
+    margins: np.ndarray | None = None,
 ) -> list[Card]:
-    """Cards of test examples with the effect of one training example on each, linked to Explain."""
+    """Cards of test examples with the effect of one training example on each, linked to Explain.
+
+    Args:
+        margins: What it adds to the margin of each; None while scores are uncalibrated.
+    """
     cards = []
-    for card, score in zip(test_cards(found, rows, location), scores, strict=True):
-        shown, full = amount(score, largest, slope)
+    own = test_cards(found, rows, location)
+    for card, score, (shown, full) in zip(
+        own, scores, amounts(scores, largest, margins), strict=True
+    ):
         effect = "helped" if score > 0 else "hurt"
         hint = f"{card.hint}; {effect} with {full}"
         cards.append(replace(card, hint=hint, score=shown, bar=abs(float(score)) / largest))
@@ -138,13 +147,19 @@ def weight_cards(
     return cards
 
 
-def amount(score: float, largest: float, slope: float | None) -> tuple[str, str]:
-    """(score on the card, score in its tooltip), in units of margin if calibrated."""
-    raw = signed(score, largest)
-    if slope is None:
-        return raw, raw
-    margin = signed(slope * score, slope * largest)
-    return margin, f"{margin} of margin (score {raw})"
+def amounts(
+    scores: np.ndarray, largest: float, margins: np.ndarray | None
+) -> list[tuple[str, str]]:
+    """(score on the card, score in its tooltip) of each, in units of margin if calibrated."""
+    raw = [signed(score, largest) for score in scores]
+    if margins is None:
+        return [(score, score) for score in raw]
+    finest = float(np.abs(margins).max(initial=0))
+    shown = [signed(margin, finest) for margin in margins]
+    return [
+        (margin, f"{margin} of margin (score {score})")
+        for margin, score in zip(shown, raw, strict=True)
+    ]
 
 
 def signed(score: float, largest: float) -> str:

@@ -32,7 +32,8 @@ class Influences:
         support, oppose: Training rows.
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of the scores of each sign over all training examples.
-        slope: Change of the margin per unit of score; None while scores are uncalibrated.
+        support_margins, oppose_margins: What each adds to the margin; None while scores are
+            uncalibrated.
         without_support, without_oppose: Predicted change of the margin when all of these are
             removed.
     """
@@ -43,7 +44,8 @@ class Influences:
     oppose_scores: np.ndarray
     support_total: float
     oppose_total: float
-    slope: float | None = None
+    support_margins: np.ndarray | None = None
+    oppose_margins: np.ndarray | None = None
     without_support: Measured | None = None
     without_oppose: Measured | None = None
 
@@ -64,10 +66,10 @@ def influence_groups(
         test: Id of the explained example if it is in the study: linked pages link back to it.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
-    largest, slope = float(sizes.max(initial=0)), found.slope
+    largest = float(sizes.max(initial=0))
 
-    def cards(rows: np.ndarray, scores: np.ndarray) -> list[Card]:
-        return influence_cards(training, rows, scores, largest, location, test, slope)
+    def cards(rows: np.ndarray, scores: np.ndarray, margins: np.ndarray | None) -> list[Card]:
+        return influence_cards(training, rows, scores, largest, location, test, margins)
 
     right = label == predicted
     which = "“" if test is None else "the true label, “"
@@ -78,7 +80,7 @@ def influence_groups(
     return [
         Group(
             "Supporting training examples",
-            cards(found.support, found.support_scores),
+            cards(found.support, found.support_scores, found.support_margins),
             title="Supporting",
             words=f"Pulled the model toward {which}{short(label)}”. "
             f"{share(training, found.support, label)} have this label."
@@ -91,7 +93,7 @@ def influence_groups(
         ),
         Group(
             "Opposing training examples",
-            cards(found.oppose, found.oppose_scores),
+            cards(found.oppose, found.oppose_scores, found.oppose_margins),
             title="Opposing",
             words=f"Pulled the model {away}. "
             f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”."

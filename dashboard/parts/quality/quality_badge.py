@@ -68,9 +68,9 @@ def full_quality_badge(badge: Badge) -> str:
         "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
     )
     units = (
-        f"Calibrated: a score times {badge.slope:.3g} ({badge.slope_low:.3g} to "
-        f"{badge.slope_high:.3g}) is the change of the margin, on average. This explains "
-        f"{badge.r_squared:.0%} of the variance of held-out outcomes."
+        f"Calibrated: removing a strong supporter lowers the margin by its score times "
+        f"{badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), on average. Between "
+        f"random subsets, scores explain {badge.r_squared:.0%} of the variance of held-out outcomes."
         if badge.slope is not None
         else "Uncalibrated: compare scores of one prediction with each other, not with other "
         "predictions."

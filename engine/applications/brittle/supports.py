@@ -30,8 +30,8 @@ import numpy as np
 from engine import store
 from engine.applications.verification.record import Verification
 from engine.applications.verification.verifying import Request, check, request_of, verify_all
-from engine.attribution.evaluation.effects import removals
-from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
+from engine.attribution.evaluation.effects import Units, removals
+from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.attribution.scores.top_k import top_k_among
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
@@ -39,8 +39,7 @@ from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.rows import ranges
 from engine.store.text import counted
-from engine.study.measured_quality import read_predicted_and_actual
-from engine.study.methods import read_quality
+from engine.study.counterfactuals import read_units
 from engine.study.models import read_class_numbers, read_mean_logits, read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.rankings import read_top
@@ -59,21 +58,6 @@ _BLOCK_BYTES = 2**27
 
 
 @dataclass(frozen=True)
-class Units:
-    """The calibration of scores to changes of the margin, with its errors.
-
-    Attributes:
-        slope: Change of the margin for a score of 1.
-        variances: Variance of each test example's residuals on the test runs, float64 `[n_test]`.
-        alpha: Share of the training examples in a run.
-    """
-
-    slope: Measured
-    variances: np.ndarray
-    alpha: float
-
-
-@dataclass(frozen=True)
 class Supports:
     """Support estimates of every test example, and their removal sets.
 
@@ -88,7 +72,6 @@ class Supports:
         index: Training rows in the order of removal, int32 `[n, K]`; −1 after the last one.
         score: Their scores, float32 `[n, K]`.
         units: None if the scores are not calibrated: examples are ranked, and no flip is predicted.
-        n_train: Number of training examples.
         scores: Fingerprint of the scores.
     """
 
@@ -103,7 +86,6 @@ class Supports:
     index: np.ndarray
     score: np.ndarray
     units: Units | None
-    n_train: int
     scores: str
 
     @property
@@ -163,9 +145,7 @@ class Supports:
         if self.units is None:
             nothing = np.full((len(tests), self.index.shape[1]), np.nan)
             return nothing, nothing
-        units = self.units
-        scores, variances = self.score[tests], units.variances[tests]
-        return removals(scores, units.slope, variances, self.n_train, units.alpha)
+        return removals(self.score[tests], self.units, tests)
 
     def _flips(self, tests: np.ndarray) -> np.ndarray:
         """Whether removing the first 1 to K rows is predicted to flip: bool `[t, K]`."""
@@ -214,8 +194,7 @@ def find(
         checkpoints=checkpoints,
         index=index,
         score=score,
-        units=_units(study, algorithm, method),
-        n_train=study.dataset.n_train,
+        units=read_units(study, algorithm, method),
         scores=store.json_fingerprint(layout.search_file(study.root, algorithm, method)),
     )
 
@@ -247,20 +226,6 @@ def runners_up(study: StudyReader, algorithm: str) -> np.ndarray:
     others[np.arange(len(others)), read_class_numbers(study, "test")] = -np.inf
     found: np.ndarray = others.argmax(axis=1)
     return found
-
-
-def _units(study: StudyReader, algorithm: str, method: str) -> Units | None:
-    quality = read_quality(study, algorithm)
-    measured = None if quality is None else quality.methods.get(method)
-    if quality is None or measured is None or measured.units is None:
-        return None
-    outputs = read_predicted_and_actual(study, algorithm, method)
-    variances = np.empty(len(outputs["actual"]))
-    for block in ranges(range(len(variances)), 4096):
-        rows = slice(block.start, block.stop)
-        residuals = outputs["actual"][rows].astype(np.float64) - outputs["predicted"][rows]
-        variances[rows] = residuals.var(axis=1, ddof=1)
-    return Units(measured.units.slope, variances, quality.alpha)
 
 
 def _strongest(

@@ -6,11 +6,12 @@ that matter little are mostly noise, and examples that were chosen because they 
 prediction are similar, so the effect of each grows when the others are gone. With the calibrated
 sum of scores t = slope · Σ_S τ_i of a removal S of k of the n training examples,
 
-    change = −t · n/(n − k) · [(1 − w) · ordinary + w · (chosen + growth · log(1 + |t|))],
-    w = z² / (z² + 9),   z = |t| / √(k · mean t_i²),
+    change = −t · [f + (1 − f) · ((1 − w) · ordinary + w · (chosen + growth · log(1 + |t|)))],
+    f = min(1, k / (n · (1 − α))),   w = z² / (z² + 9),   z = |t| / √(k · mean t_i²).
 
-where w says how much S looks chosen for this output: it is about .1 for random removals, and near 1
-for the strongest supporters. The variance of the error is
+f says how close the removal comes to a random subset, where the calibrated sum is right; α is the
+share of the examples in a subset. w says how much S looks chosen for this output: it is about .1
+for random removals, and near 1 for the strongest supporters. The variance of the error is
 
     (1 − w) · ordinary² · score_error · k · mean t_i² + w · chosen_error · (t² + 4 Σ_S t_i²).
 
@@ -27,16 +28,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.attribution.evaluation.calibration import NINETY
-
 ORDINARY = 3.0
 """z at which half of the weight is on each slope; random removals have about 1."""
 FEWEST_REMOVALS = 3
 _FEWEST_TARGETS = 3
 _ROUNDS = 15
-_FIRST_ERROR = 0.1
-_LEAST_ERROR = 1e-4
+_LEAST_ERROR = 1e-3
+_PRIOR = 4.0
+"""How many targets the typical error counts for."""
 _SMALL = 1e-300
+_RIDGE = 1e-6
+_UNKNOWN = np.eye(3)
 _ALONE = 4.0
 _FARTHEST = 3.0
 """Residuals count at most as if they were this many standard deviations."""
@@ -51,12 +53,14 @@ class Removal:
         squares: Σ t_i² over them.
         level: Mean of t_i² over all training examples.
         count: k, the number of removed examples.
+        fraction: f, from `fraction_of_subset`.
     """
 
     total: np.ndarray
     squares: np.ndarray
     level: np.ndarray
     count: np.ndarray
+    fraction: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,10 @@ class EffectSizes:
 TYPICAL = EffectSizes(
     ordinary=0.65,
     chosen=0.7,
-    growth=0.15,
-    covariance=((0.04, 0.0, 0.0), (0.0, 0.04, 0.0), (0.0, 0.0, 0.02)),
+    growth=0.2,
+    covariance=((0.06, 0.0, 0.0), (0.0, 0.06, 0.0), (0.0, 0.0, 0.04)),
     score_error=0.5,
-    chosen_error=0.1,
+    chosen_error=0.06,
     removals=0,
 )
 """Between those of a linear model, an MLP and a CNN (docs/quality.md), with errors that cover all
@@ -134,7 +138,6 @@ def fit_sizes(
     targeted: Sequence[np.ndarray],
     noise: np.ndarray,
     error: float,
-    n_train: int,
     resamples: int = 200,
     seed: int = 0,
 ) -> EffectSizes | None:
@@ -142,7 +145,8 @@ def fit_sizes(
 
     `ordinary` is fitted to the test examples that a removal was not planned for, as far as it does
     not look chosen for them (z < 2), and `chosen` and `growth` to those it was planned for.
-    The covariance is that of the slopes over removals drawn with replacement.
+    The covariance is that of the slopes over removals drawn with replacement. Both are combined
+    with the `TYPICAL` ones.
 
     Args:
         removals: One for each training, with a row for every test example.
@@ -150,13 +154,14 @@ def fit_sizes(
         targeted: Test rows that each was planned for.
         noise: Variance of each output over seeds, `[n_test]`, or any multiple of it.
         error: From `score_error`.
-        n_train: Number of training examples.
         resamples, seed: Of the bootstrap.
     """
     if len(removals) < FEWEST_REMOVALS:
         return None
+    if not noise.any():  # models that do not depend on chance: the same error for all
+        noise = np.ones(len(noise))
     parts = [
-        _Part.of(one, change, tests, noise, n_train)
+        _Part.of(one, change, tests, noise)
         for one, change, tests in zip(removals, changes, targeted, strict=True)
     ]
     found = _fit(parts, error)
@@ -166,27 +171,46 @@ def fit_sizes(
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):
-        some = _fit([parts[n] for n in generator.integers(len(parts), size=len(parts))], error, 3)
+        some = _fit([parts[n] for n in generator.integers(len(parts), size=len(parts))], error)
         if some is not None:
             drawn.append(some[0])
-    covariance = np.cov(np.array(drawn), rowvar=False) if len(drawn) > 1 else np.zeros((3, 3))
+    # The inverse of a covariance from few draws is too large: the mean of inverse Wishart matrices.
+    few = (len(parts) - 1) / max(0.5, len(parts) - 5)
+    covariance = few * np.cov(np.array(drawn), rowvar=False) if len(drawn) > 3 else _UNKNOWN
+    covariance += _RIDGE * np.eye(3)
+    slopes, covariance = _combined(slopes, covariance)
     rows = tuple((float(a), float(b), float(c)) for a, b, c in covariance)
     ordinary, chosen, growth = (float(value) for value in slopes)
     return EffectSizes(ordinary, chosen, growth, rows, error, chosen_error, len(removals))
 
 
+def _combined(slopes: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fitted slopes combined with `TYPICAL` ones, each as certain as it is, and their covariance.
+
+    Where removals are few and outputs are noisy, slopes alone would be wild guesses.
+    """
+    typical, fitted = (np.linalg.inv(np.array(one)) for one in (TYPICAL.covariance, covariance))
+    found = np.linalg.inv(typical + fitted)
+    mean: np.ndarray = found @ (fitted @ slopes + typical @ TYPICAL.slopes)
+    return mean, found
+
+
 @dataclass(frozen=True)
 class _Part:
-    """What one removal tells.
+    """What one removal tells; changes are without the offset of `basis`.
 
     Attributes:
-        sums: Over the ordinary test examples, with g the basis of a single slope, y the change and
-            v its weight: Σ v g y, Σ v g², Σ y², Σ g y, Σ g², Σ noise, Σ k · level.
-        derivatives, change, noise, spread, scale, weight: Of the targeted ones, `[targets, ...]`; `scale`
-            is what `chosen_error` multiplies.
+        weighted, plain: Products of (three derivatives, change) with each other, summed over the
+            ordinary test examples, `[4, 4]`; `weighted` by how certain each is.
+        noise_sum, spread_sum: Sums of noise and of k · level over those.
+        derivatives, change, noise, spread, scale, weight: Of the targeted ones, `[targets, ...]`;
+            `scale` is what `chosen_error` multiplies.
     """
 
-    sums: np.ndarray
+    weighted: np.ndarray
+    plain: np.ndarray
+    noise_sum: float
+    spread_sum: float
     derivatives: np.ndarray
     change: np.ndarray
     noise: np.ndarray
@@ -196,54 +220,56 @@ class _Part:
 
     @classmethod
     def of(
-        cls,
-        removal: Removal,
-        change: np.ndarray,
-        targeted: np.ndarray,
-        noise: np.ndarray,
-        n_train: int,
+        cls, removal: Removal, change: np.ndarray, targeted: np.ndarray, noise: np.ndarray
     ) -> _Part:
         mine = np.zeros(len(change), bool)
         mine[targeted] = True
         spread, w = spread_of(removal), chosenness(removal)
-        derivatives, change = basis(removal, n_train), np.asarray(change, np.float64)
+        offset, derivatives = basis(removal)
+        change = np.asarray(change, np.float64) - offset
         rows = ~mine & (np.abs(removal.total) < 2 * np.sqrt(spread))
-        g, y, v = derivatives[rows, :2].sum(axis=1), change[rows], noise[rows] + 0.3 * spread[rows]
-        products = (g * y / v, g * g / v, y * y, g * y, g * g, noise[rows], spread[rows])
-        rows = mine & (removal.total != 0)
+        columns = np.column_stack([derivatives[rows], change[rows]])
+        certain = 1 / (noise[rows] + 0.3 * spread[rows])
         scale = w * (removal.total**2 + _ALONE * removal.squares)
+        sums = float(noise[rows].sum()), float(spread[rows].sum())
+        gram = columns.T @ (certain[:, None] * columns), columns.T @ columns
+        rows = mine & (removal.total != 0)
         own = (derivatives, change, noise, spread, scale, w)
-        return cls(np.array([one.sum() for one in products]), *(array[rows] for array in own))
+        return cls(*gram, *sums, *(array[rows] for array in own))
 
 
 def _fit(
     parts: Sequence[_Part], error: float, rounds: int = _ROUNDS
 ) -> tuple[np.ndarray, float] | None:
     """Slopes `[3]` and `chosen_error`; None if nothing is removed that has a score."""
-    cross, square, y_y, g_y, g_g, chance, spread = np.sum([part.sums for part in parts], axis=0)
-    if square == 0 or sum(len(part.change) for part in parts) < _FEWEST_TARGETS:
+    weighted, plain = (sum(getattr(part, name) for part in parts) for name in ("weighted", "plain"))
+    if weighted[0, 0] == 0 or sum(len(part.change) for part in parts) < _FEWEST_TARGETS:
         return None
-    ordinary = cross / square
-    # Models of a pair share a seed, so their difference may have less noise than two models have.
-    left = y_y - 2 * ordinary * g_y + ordinary**2 * (g_g - error * spread)
-    per_noise = max(0.0, left / chance) if chance > 0 else 0.0
+    noise_sum, spread_sum = (
+        sum(getattr(part, name) for part in parts) for name in ("noise_sum", "spread_sum")
+    )
     derivatives, change, noise, spread, scale, w = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("derivatives", "change", "noise", "spread", "scale", "weight")
     )
-    base = per_noise * noise + (1 - w) * ordinary**2 * error * spread
-    rest, own = change - ordinary * derivatives[:, 0], derivatives[:, 1:]
-    variance = base + _FIRST_ERROR * scale
+    slopes, chosen = np.array([1.0, 1.0, 0.0]), TYPICAL.chosen_error
     for _ in range(rounds):
-        root = np.sqrt(variance)
-        slopes = np.linalg.lstsq(own / root[:, None], rest / root, rcond=None)[0]
-        off = np.minimum(np.square(rest - own @ slopes), _FARTHEST**2 * variance) - base
-        relative = scale / variance
-        chosen = max(_LEAST_ERROR, float(relative @ (off / variance) / (relative @ relative)))
+        slopes[0] = (weighted[0, 3] - weighted[0, 1:3] @ slopes[1:]) / weighted[0, 0]
+        # Models of a pair share a seed, so their difference may be less noisy than two models.
+        signed = np.append(slopes, -1.0)
+        left = signed @ plain @ signed - slopes[0] ** 2 * error * spread_sum
+        base = max(0.0, left / noise_sum) * noise + (1 - w) * slopes[0] ** 2 * error * spread
         variance = base + chosen * scale
-    # So that 90 % of the changes are inside their 90 % intervals.
-    width = float(np.quantile(np.abs(rest - own @ slopes) / np.sqrt(variance), 0.9)) / NINETY
-    return np.array([ordinary, *slopes]), chosen * width**2
+        root = np.sqrt(variance)
+        rest, own = change - slopes[0] * derivatives[:, 0], derivatives[:, 1:]
+        slopes[1:] = np.linalg.lstsq(own / root[:, None], rest / root, rcond=None)[0]
+        square = np.minimum(np.square(rest - own @ slopes[1:]), _FARTHEST**2 * variance)
+        # Each tells as much as the error is a part of its variance.
+        tells = np.square(chosen * scale / variance)
+        seen = float(tells @ ((square - base) / np.maximum(scale, _SMALL)))
+        chosen = (seen + _PRIOR * TYPICAL.chosen_error) / (float(tells.sum()) + _PRIOR)
+        chosen = max(_LEAST_ERROR, chosen)
+    return slopes, chosen
 
 
 def chosenness(removal: Removal) -> np.ndarray:
@@ -253,11 +279,17 @@ def chosenness(removal: Removal) -> np.ndarray:
     return found
 
 
-def basis(removal: Removal, n_train: int) -> np.ndarray:
-    """Derivatives of the change by the three slopes, `[..., 3]`."""
-    grown = -removal.total * n_train / np.maximum(n_train - removal.count, 1)
-    w = chosenness(removal)
-    return np.stack([grown * (1 - w), grown * w, grown * w * np.log1p(np.abs(removal.total))], -1)
+def basis(removal: Removal) -> tuple[np.ndarray, np.ndarray]:
+    """The change is offset `[...]` + derivatives `[..., 3]` · slopes."""
+    whole, w = -removal.total * (1 - removal.fraction), chosenness(removal)
+    derivatives = [whole * (1 - w), whole * w, whole * w * np.log1p(np.abs(removal.total))]
+    return -removal.total * removal.fraction, np.stack(derivatives, -1)
+
+
+def fraction_of_subset(count: np.ndarray, n_train: int, alpha: float) -> np.ndarray:
+    """f: the removed examples as a share of those that a random subset leaves out, at most 1."""
+    fraction: np.ndarray = np.minimum(1.0, count / (n_train * (1 - alpha)))
+    return fraction
 
 
 def spread_of(removal: Removal) -> np.ndarray:

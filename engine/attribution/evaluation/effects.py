@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.attribution.evaluation.effect_sizes import EffectSizes, Removal, basis
+from engine.attribution.evaluation.effect_sizes import (
+    EffectSizes,
+    Removal,
+    basis,
+    fraction_of_subset,
+)
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 
 
@@ -19,12 +24,14 @@ class Units:
         sizes: How that differs when examples are removed from all the data.
         mean_square: Of each test example's scores over all training examples, float64 `[n_test]`.
         n_train: Number of training examples.
+        alpha: Share of them in a random subset.
     """
 
     slope: Measured
     sizes: EffectSizes
     mean_square: np.ndarray
     n_train: int
+    alpha: float
 
     def of_one(self, scores: np.ndarray, test: int | np.ndarray) -> np.ndarray:
         """Predicted change of the output of a test example without one training example.
@@ -97,17 +104,18 @@ def changes(
         units: Of the method.
         tests: Test row of each output.
     """
-    slope = units.slope.mean
+    slope, count = units.slope.mean, np.asarray(counts, np.float64)
     removed = Removal(
         total=slope * np.asarray(totals, np.float64),
         squares=slope**2 * np.asarray(squares, np.float64),
         level=slope**2 * units.mean_square[tests],
-        count=np.asarray(counts, np.float64),
+        count=count,
+        fraction=fraction_of_subset(count, units.n_train, units.alpha),
     )
-    derivatives = basis(removed, units.n_train)
+    offset, derivatives = basis(removed)
     own, shared = units.sizes.variances(removed)
     return Changes(
-        change=derivatives @ units.sizes.slopes,
+        change=offset + derivatives @ units.sizes.slopes,
         derivatives=derivatives,
         covariance=np.array(units.sizes.covariance),
         own=own,

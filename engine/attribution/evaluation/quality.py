@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.attribution.evaluation.effect_sizes import EffectSizes
+
 TWO_SIDED_95 = 1.96
 
 
@@ -63,6 +65,7 @@ class MethodQuality:
             highest. None for baselines, and where the runs are too few.
         by_class: LDS over the test examples of each class.
         calibration: None where the predictions do not vary.
+        effects: Sizes of the effects of removals from all the data; None if not calibrated.
         coverage: Share of the test outcomes inside the method's own 90 % intervals; None for a
             method without intervals.
     """
@@ -74,6 +77,7 @@ class MethodQuality:
     validation_lds: float | None
     by_class: dict[str, Measured]
     calibration: Calibration | None
+    effects: EffectSizes | None = None
     coverage: float | None = None
 
     @property
@@ -150,6 +154,8 @@ def _method(content: Mapping[str, Any]) -> MethodQuality:
     by_class = {label: Measured(**found) for label, found in content["by_class"].items()}
     lds = Measured(**content["lds"])
     changed = {"lds": lds, "by_class": by_class, "calibration": calibration}
+    if content.get("effects") is not None:
+        changed["effects"] = EffectSizes.from_dict(content["effects"])
     return MethodQuality(**{**content, **changed})
 
 

@@ -168,9 +168,16 @@ def _amounts(measured: MethodQuality, quality: Quality) -> Use:
         return Use(what, "no", f"They have no unit: {why}.")
     slope = f"{units.slope.mean:.3g} ({units.slope.low:.3g} to {units.slope.high:.3g})"
     why = (
-        f"Removing some examples lowers the {quality.output} by {slope} times the sum of their "
+        f"Between random subsets, the {quality.output} changes by {slope} times the sum of the "
         f"scores, on average. That explains {units.r_squared:.0%} of how outcomes differ"
     )
+    if measured.effects is not None and not measured.effects.removals:
+        return Use(
+            what,
+            "care",
+            f"{why}. No model was trained on all the data but a few examples, so the size of a "
+            "removal's effect is rough.",
+        )
     if units.r_squared < MUCH_EXPLAINED:
         return Use(what, "care", f"{why}: the size is rough, and one retraining may well differ.")
     return Use(what, "yes", f"{why}.")

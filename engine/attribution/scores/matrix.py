@@ -63,6 +63,16 @@ def sum_of_columns(scores: Scores, trains: np.ndarray) -> np.ndarray:
     return total
 
 
+def sums_of_squares(scores: Scores, trains: np.ndarray) -> np.ndarray:
+    """For every test example, the sum of its squared scores with some training examples: float64
+    `[n_test]`, in limited memory."""
+    total = np.zeros(scores.n_test)
+    for part in ranges(range(len(trains)), block_rows(WORKING_BYTES, 8 * scores.n_test)):
+        block = scores.columns(np.asarray(trains)[part.start : part.stop])
+        total += np.square(block).sum(axis=1, dtype=np.float64)
+    return total
+
+
 def all_rows_if_none(trains: range | None, n_train: int) -> range:
     """The training rows that `trains` stands for: None is all of them."""
     return range(n_train) if trains is None else trains

@@ -11,7 +11,7 @@ from engine.study.reader import StudyReader
 from engine.study.run_banks import is_tuned, wants_bank
 
 _ATTRIBUTION = ("trak", "search", "live")
-_EVALUATION = ("datamodels", "quality")
+_EVALUATION = ("datamodels", "removals", "quality")
 
 
 def stage_groups(study: StudyReader) -> tuple[tuple[str, ...], ...]:

@@ -28,10 +28,12 @@ from engine.attribution.evaluation.quality import (
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.matrix import Scores
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
+from engine.build.effects import fit_effects
 from engine.build.models import load_checkpoint
 from engine.build.run import Run
 from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_TARGETS
+from engine.build.stages.removals import removals_fingerprint
 from engine.build.stages.search import method_fingerprint
 from engine.store import layout
 from engine.store.layout import DATAMODEL, HYBRID, SPLITS, TRAK
@@ -41,11 +43,12 @@ from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
+from engine.study.removal_runs import read_removal_runs
 from engine.study.run_banks import is_tuned, read_bank, wants_bank
 from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
 from engine.tasks import load_task
 
-CODE = 3
+CODE = 4
 """Increment when the same runs would give a different evaluation."""
 
 
@@ -81,7 +84,13 @@ def quality_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the evaluation: the bank, and every method's scores."""
     methods = scored_methods(study, algorithm)
     scores = {method: method_fingerprint(study, algorithm, method) for method in methods}
-    return store.fingerprint_of("quality", CODE, bank_fingerprint(study, algorithm), scores)
+    return store.fingerprint_of(
+        "quality",
+        CODE,
+        bank_fingerprint(study, algorithm),
+        scores,
+        removals_fingerprint(study, algorithm),
+    )
 
 
 def evaluate_methods(job: Job) -> None:
@@ -94,6 +103,7 @@ def evaluate_methods(job: Job) -> None:
     labels = study.table("test")["label"].to_numpy()
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     on_validation = _rows(validation.test)[targets]
+    removal_runs = read_removal_runs(study, algorithm)
     found: dict[str, MethodQuality] = {}
     candidates: dict[str, Validation] = {}
     for method in scored_methods(study, algorithm):
@@ -117,6 +127,13 @@ def evaluate_methods(job: Job) -> None:
             # Uncalibrated predictions stay in the scores' unit. Their order is still meaningful.
             slope = 1.0 if quality.calibration is None else quality.calibration.slope.mean
             arrays["predicted"] = _in_output_units(predicted, slope, mean_outputs)
+        if quality.calibration is not None:
+            slope = quality.calibration.slope.mean
+            calibrated = _in_output_units(predicted, slope, mean_outputs)
+            effects, arrays["mean_square"] = fit_effects(
+                study, algorithm, scores, slope, test, calibrated, removal_runs
+            )
+            quality = replace(quality, effects=effects)
         store.write_tensors(
             layout.predicted_file(study.root, algorithm, method), arrays, fingerprint
         )
