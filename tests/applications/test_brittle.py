@@ -19,9 +19,11 @@ from scipy import stats
 
 from engine import DataloupeError, StoreError, Study, store
 from engine.applications.brittle import supports
-from engine.applications.brittle.supports import Supports, Units, find, verified, verify_brittle
+from engine.applications.brittle.supports import Supports, find, verified, verify_brittle
 from engine.applications.brittle.table import COLUMNS, as_bytes, as_csv, brittle_table, write
 from engine.applications.verification import verify
+from engine.attribution.evaluation.effect_sizes import EffectSizes
+from engine.attribution.evaluation.effects import Units
 from engine.attribution.evaluation.quality import Measured
 from engine.cli.main import main
 from engine.store import layout
@@ -29,7 +31,10 @@ from engine.study.tags import TagsAndNotes
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
 
-SURELY = Measured(1, 1, 1)
+ROUGHLY = EffectSizes(
+    *(1, 1, 0), ((0.0, 0.0, 0.0), (0.0, 0.35**2, 0.0), (0.0, 0.0, 0.0)), 0, 0, removals=9
+)
+"""Each score is the change of the margin, within 35 %."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,6 @@ def planted(
     logit_gap: list[float],
     scores: list[list[float]],
     deviation: float = 0.0,
-    units: Units | None = None,
     checkpoints: int = 4,
 ) -> Supports:
     """Supports of made-up gaps and scores, without errors by default."""
@@ -64,8 +68,7 @@ def planted(
         checkpoints=checkpoints,
         index=np.where(score != 0, np.arange(k, dtype=np.int32), -1),
         score=score,
-        units=units or Units(SURELY, np.zeros(n), 0.5),
-        n_train=100,
+        units=Units(Measured(1, 1, 1), ROUGHLY, np.full(n, 1e-12), 10**9, 0.5),
         scores="",
     )
 
@@ -134,9 +137,8 @@ def test_a_planted_linear_world_flips_where_it_is_said_to(
     order = np.argsort(-noisy, axis=1)[:, :k]
     scores = np.take_along_axis(noisy, order, axis=1)
     logit_gap = generator.uniform(0.1, 2.0, size=n)
-    variances = np.full(n, trains * 0.25 * noise**2)
-    found = planted(logit_gap.tolist(), scores.tolist(), units=Units(SURELY, variances, 0.5))
-    found = replace(found, index=order.astype(np.int32), n_train=trains)
+    found = planted(logit_gap.tolist(), scores.tolist())
+    found = replace(found, index=order.astype(np.int32))
     ranked = found.ranked
     after = [logit_gap[row] - weights[row, found.removal(row)].sum() for row in ranked]
     assert len(ranked) > 50

@@ -14,9 +14,9 @@ from scipy.sparse import csr_array
 
 from engine import DataloupeError, Study, store
 from engine.attribution.evaluation.counterfactual import Counterfactual
-from engine.attribution.evaluation.quality import Measured
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
+from engine.attribution.scores.matrix import sums_of_squares
 from engine.attribution.scores.sparse import SparseScores
 from engine.cli.main import main
 from engine.store import layout
@@ -65,7 +65,7 @@ def test_sums_are_those_of_the_dense_matrix(threshold: bool, rows: set[int]) -> 
     for scores in (factors, dense, sparse):
         np.testing.assert_allclose(scores.sums(chosen), truth, atol=1e-4)
         found = sums_of_squares(scores, chosen)
-        np.testing.assert_allclose(found, np.square(tau[:, chosen]).sum(axis=1), rtol=1e-4)
+        np.testing.assert_allclose(found, np.square(tau[:, chosen]).sum(axis=1), atol=1e-4)
 
 
 def counterfactual(before: list[float], change: list[float], calibrated: bool) -> Counterfactual:

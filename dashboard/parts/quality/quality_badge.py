@@ -69,8 +69,9 @@ def full_quality_badge(badge: Badge) -> str:
     )
     units = (
         f"Calibrated: removing a strong supporter lowers the margin by its score times "
-        f"{badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), on average. Between "
-        f"random subsets, scores explain {badge.r_squared:.0%} of the variance of held-out outcomes."
+        f"{badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), on average. "
+        f"Between random subsets, scores explain {badge.r_squared:.0%} of the variance of held-out "
+        "outcomes."
         if badge.slope is not None
         else "Uncalibrated: compare scores of one prediction with each other, not with other "
         "predictions."

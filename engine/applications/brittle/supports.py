@@ -48,10 +48,9 @@ from engine.study.score_matrices import read_score_matrix
 
 AT_MOST = 20
 MOST = 1000
-REQUIRED_DEVIATIONS = 0.52
-"""How many standard deviations beyond 0 a logit gap must be: a one-sided 70 %. At 1.28, 15
-of 15 predictions of the demo flipped, and margins changed by 1.4 times the predicted change;
-benchmarks/brittle.py measures this rule on other data."""
+REQUIRED_DEVIATIONS = 0.84
+"""How many standard deviations beyond 0 a logit gap must be: a one-sided 80 %, so that at least
+four of five predictions flip. benchmarks/brittle.py measures how many do."""
 REQUIRED_AGREEMENT = 1.0
 """At 0.8, 5 of 19 predictions of the demo also flipped when random examples were removed."""
 _BLOCK_BYTES = 2**27

@@ -135,9 +135,7 @@ def removal(scores: np.ndarray, units: Units, test: int) -> Measured:
     return Measured(change, change - reach, change + reach)
 
 
-def removals(
-    scores: np.ndarray, units: Units, tests: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def removals(scores: np.ndarray, units: Units, tests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`changes` of many test examples after removing their first 1, 2, … examples.
 
     Args:

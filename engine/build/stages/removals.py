@@ -66,7 +66,9 @@ def removals_fingerprint(study: StudyReader, algorithm: str) -> str:
         layout.removal_run_file(study.root, algorithm, number)
         for number in range(wanted_removals(study, algorithm))
     ]
-    return store.fingerprint_of("removals", CODE, [store.tensors_fingerprint(file) for file in files])
+    return store.fingerprint_of(
+        "removals", CODE, [store.tensors_fingerprint(file) for file in files]
+    )
 
 
 def _fingerprint(study: StudyReader, job: Job) -> str:
