@@ -250,8 +250,8 @@ def small_data() -> None:
     def data() -> workload.Data:
         return small
 
-    workload.data = data  # type: ignore[assignment]
-    lds.data = data  # type: ignore[attr-defined]
+    for module in (workload, lds):
+        setattr(module, "data", data)  # noqa: B010  # both look it up at each call
 
 
 def base(name: str, seeds: int) -> np.ndarray:

@@ -118,7 +118,7 @@ def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
     groups = [
         Group(
             "Others that raise its own margin",
-            influence_cards(training, *helping, largest, here, None, 1.0),
+            influence_cards(training, *helping, largest, here, None, helping[1]),
             title="Raise its margin",
             words="Models trained on them are more confident in its label.",
             sign="support",
@@ -126,7 +126,7 @@ def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
         ),
         Group(
             "Others that lower its own margin",
-            influence_cards(training, *hurting, largest, here, None, 1.0),
+            influence_cards(training, *hurting, largest, here, None, hurting[1]),
             title="Lower its margin",
             words="Models trained on them are less confident in its label.",
             sign="oppose",

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.location import EXPLAIN, TRAINING, Location
 from dashboard.names import short
 from dashboard.parts.charts.interval_bars import Bar, intervals
-from dashboard.parts.gallery.cards import amount, signed, test_cards, weight_cards
+from dashboard.parts.gallery.cards import signed, test_cards, weight_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
@@ -139,7 +139,7 @@ def _cards(
     cards = []
     for card in test_cards(tests, rows, location):
         change = float(found.change[card.row])
-        shown, _ = amount(change, largest, None)
+        shown = signed(change, largest)
         hint, note = f"{card.hint}; changes by {shown}", card.note
         if found.before is not None and after is not None:
             ends = [signed(float(end[card.row]), 100.0) for end in (found.before, after)]

@@ -90,10 +90,10 @@ def train_removal(job: Job) -> None:
         output = evaluate(task, model, arrays, study.dataset.encoding, 512, job.device)["output"]
         if problem := output_problem(output):
             raise DataloupeError(
-                f"Removal run {job.number} of {job.algorithm}: the model collapsed, {problem} on the "
-                "test split. Try a lower learning_rate, or a longer warmup."
+                f"Removal run {job.number} of {job.algorithm}: the model collapsed, {problem} on "
+                "the test split. Try a lower learning_rate, or a longer warmup."
             )
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "removed": np.array(job.removed, np.int64),
         "targets": np.array(job.targets, np.int64),
         "output": output,

@@ -1,0 +1,100 @@
+"""Removal runs: planned from the rankings, trained once, and used for the sizes of effects."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import Study, store
+from engine.attribution.evaluation.removal_plan import MOST
+from engine.build.retraining import model_without
+from engine.store import layout
+from engine.store.spec import PARTS
+from engine.study.examples import read_stacked_arrays
+from engine.study.removal_runs import (
+    finished_removals,
+    plan_removals,
+    read_removal_runs,
+    wanted_removals,
+)
+from engine.tasks import load_task
+from engine.training.outputs import evaluate
+from tests.builders.copies import copy_of
+
+ALGORITHM = "mlp"
+
+
+def respecified(study: Study, **subset_runs: int) -> Study:
+    """The study with other values in `[subset_runs]`."""
+    path = layout.spec_file(study.root)
+    text = path.read_text()
+    for name, value in subset_runs.items():
+        text = re.sub(rf"^{name} = .*\n", "", text, flags=re.MULTILINE)
+        text = text.replace("[subset_runs]\n", f"[subset_runs]\n{name} = {value}\n")
+    path.write_text(text)
+    return Study.open(study.root)
+
+
+def test_there_are_as_many_as_test_masks(small_study: Study) -> None:
+    masks = small_study.spec.subset_runs.masks
+    assert wanted_removals(small_study, ALGORITHM) == masks // len(PARTS)
+    assert finished_removals(small_study, ALGORITHM) == masks // len(PARTS)
+
+
+def test_a_run_leaves_out_what_was_planned(small_study: Study) -> None:
+    plans, runs = plan_removals(small_study, ALGORITHM), read_removal_runs(small_study, ALGORITHM)
+    for plan, run in zip(plans, runs, strict=True):
+        assert plan.rows.tolist() == run.removed.tolist()
+        assert plan.targets.tolist() == run.targets.tolist()
+        assert 0 < len(run.removed) <= MOST * small_study.dataset.n_train
+
+
+def test_a_run_is_compared_with_the_checkpoint_of_the_same_seed(small_study: Study) -> None:
+    run = read_removal_runs(small_study, ALGORITHM)[1]
+    model = model_without(small_study, ALGORITHM, tuple(run.removed.tolist()), 1, "cpu")
+    task, arrays = load_task(small_study.dataset.task), read_stacked_arrays(small_study, "test")
+    encoding = small_study.dataset.encoding
+    without = evaluate(task, model, arrays, encoding, 512, "cpu")["output"]
+    file = layout.outputs_file(small_study.root, ALGORITHM, 1, "test")
+    before = store.read_tensors(file)["output"]
+    np.testing.assert_allclose(run.change, without - before, atol=1e-5)
+
+
+def test_runs_are_trained_once_and_again_where_rankings_changed(
+    small_study: Study, tmp_path: Path
+) -> None:
+    study = copy_of(small_study, tmp_path / "own")
+    files = [layout.removal_run_file(study.root, ALGORITHM, n) for n in range(3)]
+    first = [file.read_bytes() for file in files]
+    study.build(workers=0)
+    assert [file.read_bytes() for file in files] == first
+    files[1].unlink()
+    study.build(workers=0)
+    assert [file.read_bytes() for file in files] == first
+    tensors = {name: np.array(value) for name, value in store.read_tensors(files[2]).items()}
+    store.write_tensors(files[2], tensors, "planned from other rankings")
+    study.build(workers=0)
+    assert [file.read_bytes() for file in files] == first
+
+
+def test_without_runs_sizes_are_typical_ones(small_study: Study, tmp_path: Path) -> None:
+    study = respecified(copy_of(small_study, tmp_path / "own"), removals=0)
+    study.build(workers=0)
+    assert wanted_removals(study, ALGORITHM) == 0
+    quality = study.quality(ALGORITHM)
+    assert quality is not None
+    effects = [one.effects for one in quality.methods.values() if one.effects is not None]
+    assert effects
+    assert all(one.removals == 0 for one in effects)
+
+
+@pytest.mark.parametrize("count", [4])
+def test_more_runs_keep_the_finished_ones(small_study: Study, tmp_path: Path, count: int) -> None:
+    study = respecified(copy_of(small_study, tmp_path / "own"), removals=count)
+    before = layout.removal_run_file(study.root, ALGORITHM, 0).stat().st_mtime_ns
+    study.build(workers=0)
+    assert finished_removals(study, ALGORITHM) == count
+    assert layout.removal_run_file(study.root, ALGORITHM, 0).stat().st_mtime_ns == before
