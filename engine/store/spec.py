@@ -175,12 +175,20 @@ class SubsetRunsSpec(_Strict):
     """Share of the training examples that each run is trained on."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     """Runs per mask; their outputs are averaged."""
+    test_seeds: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Runs per mask of the test part, never fewer than `seeds`. Two or more give the noise ceiling:
+    how much of the outcomes is the randomness of single runs."""
     logits: bool = False
     """Also keep every class's logits of every example."""
     weights: bool = False
     """Also keep the trained models."""
     training_targets: bool = False
     """Also fit a datamodel of every training example's own output."""
+
+    def seeds_of(self, mask: int) -> int:
+        """How many runs a mask has, by the part that it belongs to."""
+        in_test = PARTS[mask % len(PARTS)] == "test"
+        return max(self.seeds, self.test_seeds) if in_test else self.seeds
 
     @field_validator("masks")
     @classmethod

@@ -16,6 +16,7 @@ import numpy as np
 from engine import store
 from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.evaluation.calibration import NINETY, calibrate
+from engine.attribution.evaluation.ceiling import noise_ceiling
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions
 from engine.attribution.evaluation.preference import Validation, halves, prefer, validation_lds
 from engine.attribution.evaluation.quality import (
@@ -41,11 +42,11 @@ from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.study.run_banks import is_tuned, read_bank, wants_bank
+from engine.study.run_banks import is_tuned, read_bank, read_repeated_runs, wants_bank
 from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
 from engine.tasks import load_task
 
-CODE = 3
+CODE = 4
 """Increment when the same runs would give a different evaluation."""
 
 
@@ -129,7 +130,7 @@ def evaluate_methods(job: Job) -> None:
         found[name] = replace(quality, baseline=True)
     report = Quality(
         masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
-        seeds=int(bank.seeds.min()),
+        seeds=int(test.seeds.min()),
         alpha=float(bank.masks.mean()),
         output=bank.output,
         preferred=preferred,
@@ -137,6 +138,7 @@ def evaluate_methods(job: Job) -> None:
         checkpoints=list(by_checkpoints(study, algorithm, test)),
         runs=list(by_runs(study, algorithm, bank, job.device)),
         tuning=_trials(study, algorithm),
+        ceiling=noise_ceiling(read_repeated_runs(study, algorithm)),
     )
     store.write_json(layout.quality_file(study.root, algorithm), report.to_dict(), fingerprint)
 
