@@ -187,8 +187,11 @@ class SubsetRunsSpec(_Strict):
 
     def seeds_of(self, mask: int) -> int:
         """How many runs a mask has, by the part that it belongs to."""
-        in_test = PARTS[mask % len(PARTS)] == "test"
-        return max(self.seeds, self.test_seeds) if in_test else self.seeds
+        return self.runs_per_test_mask if PARTS[mask % len(PARTS)] == "test" else self.seeds
+
+    @property
+    def runs_per_test_mask(self) -> int:
+        return max(self.seeds, self.test_seeds)
 
     @field_validator("masks")
     @classmethod

@@ -107,7 +107,7 @@ def _chance(repeated: RepeatedRuns) -> np.ndarray:
     within = repeated.squares.sum(axis=0, dtype=np.float64) / (repeated.runs - 1).sum()
     between = repeated.means.var(axis=0, ddof=1, dtype=np.float64)
     share: np.ndarray = np.ones_like(within)
-    noise = within * (1 / repeated.runs).mean()
+    noise = within * (1 / repeated.runs).mean() * (m - 3) / (m - 1)
     np.divide(noise, between, out=share, where=between > 0)
     return share
 

@@ -82,7 +82,8 @@ def quality_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the evaluation: the bank, and every method's scores."""
     methods = scored_methods(study, algorithm)
     scores = {method: method_fingerprint(study, algorithm, method) for method in methods}
-    return store.fingerprint_of("quality", CODE, bank_fingerprint(study, algorithm), scores)
+    bank, runs = bank_fingerprint(study, algorithm), study.spec.subset_runs.runs_per_test_mask
+    return store.fingerprint_of("quality", CODE, bank, runs, scores)
 
 
 def evaluate_methods(job: Job) -> None:
