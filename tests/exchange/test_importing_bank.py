@@ -29,7 +29,7 @@ def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory
     """The small study with 24 runs and their logits, from which the tests make the files."""
     root = tmp_path_factory.mktemp("banks") / "study"
     shutil.copytree(small_study.root, root)
-    study = change(root, "masks = 15", "masks = 24\nlogits = true")
+    study = change(root, "masks = 15", "masks = 24\ntest_seeds = 1\nlogits = true")
     study.build(workers=2, rebuild="bank")
     return study
 
