@@ -60,9 +60,9 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
             "Each finished run is saved: you can stop and resume at any time, and raise masks "
             "later; existing runs are reused. Of every five masks, three are used to fit, one to "
             "choose between methods, and one to measure quality. That one is trained on twice, "
-            f"which shows how much of an outcome is chance: {MASKS} masks are {RUNS} runs. 50 masks "
-            "give a first, wide interval; a few hundred also improve scores, as datamodels are "
-            "fitted on them."
+            f"which shows how much of an outcome is chance: {MASKS} masks are {RUNS} runs. Start "
+            "with 50 for a first, wide interval; a few hundred also improve scores, as datamodels "
+            "are fitted on them."
         )
 
 
