@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +21,7 @@ from dashboard.read import sprite_sheets
 from engine import store
 from engine.running.launch import TOKEN_VARIABLE
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
 
@@ -44,10 +44,8 @@ def routes(root: Path) -> list[BaseRoute]:
         """
         split = request.path_params["split"]
         try:
-            status = layout.dataset_file(root).stat()
-            fingerprint, cell = _dataset(
-                layout.dataset_file(root), status.st_mtime_ns, status.st_size
-            )
+            path = layout.dataset_file(root)
+            fingerprint, cell = _DATASETS.get(path, lambda: _dataset(path))
         except (OSError, DataloupeError) as error:
             raise HTTPException(404) from error
         if split not in ("train", "test") or request.path_params["key"] != picture_key(fingerprint):
@@ -90,8 +88,10 @@ def routes(root: Path) -> list[BaseRoute]:
     ]
 
 
-@lru_cache(maxsize=8)
-def _dataset(path: Path, changed: int, size: int) -> tuple[str, int]:
-    """Fingerprint and side of a thumbnail, read once per version of dataset.json."""
+_DATASETS: FileCache[tuple[str, int]] = FileCache(most=8)
+
+
+def _dataset(path: Path) -> tuple[str, int]:
+    """Fingerprint of the data and side of a thumbnail."""
     content = store.read_json(path)
     return str(content["fingerprint"]), int(content["cell"])

@@ -9,14 +9,18 @@ import streamlit as st
 
 from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
-from engine.applications.unlearning.before_after import BeforeAfter, read_before_after
+from engine.applications.unlearning.before_after import (
+    BeforeAfter,
+    before_after_files,
+    read_before_after,
+)
 from engine.applications.unlearning.method_verdict import best
 from engine.applications.unlearning.predicted_effect import PredictedMargins, read_predicted_margins
 from engine.applications.unlearning.settings import TITLES
 from engine.build.retraining import Removal, retrained_fingerprint
 from engine.running.jobs.queue import Job, jobs
 from engine.store import layout
-from engine.store.cache import Stamp, stamp_of
+from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 
@@ -91,14 +95,11 @@ def title_of(method: str) -> str:
 def audits(study: StudyReader, algorithm: str) -> list[Audit]:
     """All audits of an algorithm, oldest first. Raises StoreError for a broken one."""
     files = layout.unlearning_audit_files(study.root, algorithm)
-    stamps = tuple((path.name, stamp_of(path)) for path in files)
-    return _audits(str(study.root), algorithm, stamps, study)
+    return _audits(algorithm, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _audits(
-    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
-) -> list[Audit]:
+def _audits(algorithm: str, stamps: Stamps, _study: StudyReader) -> list[Audit]:
     return read_audits(_study, algorithm)
 
 
@@ -118,12 +119,16 @@ def read_predicted(study: StudyReader, algorithm: str, removed: Removal) -> Pred
 
 def before_and_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
     """Outputs of an audit's models on the examples to forget."""
-    return _before_and_after(str(study.root), audit.id, method, study, audit)
+    files = [
+        layout.dataset_file(study.root),
+        *(file for files in before_after_files(study, audit, method) for file in files),
+    ]
+    return _before_and_after(audit.id, method, stamps_of(files), study, audit)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading model outputs…")
 def _before_and_after(
-    root: str, audit: str, method: str, _study: StudyReader, _audit: Audit
+    audit: str, method: str, stamps: Stamps, _study: StudyReader, _audit: Audit
 ) -> BeforeAfter:
     return read_before_after(_study, _audit, method)
 

@@ -12,7 +12,7 @@ from engine import store
 from engine.applications.modeldiff.comparison import comparison_id, read_comparison, side
 from engine.applications.modeldiff.significance import LEVEL
 from engine.store import layout
-from engine.store.cache import stamp_of
+from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataloupeError, StoreError, UnknownName
 from engine.store.layout import TRAK
 from engine.study.methods import scored_methods
@@ -120,12 +120,12 @@ def comparison_of(study: StudyReader, query: Query) -> dict[str, Any] | None:
         found = comparison_id(study, a, b, DIRECTIONS)
     except DataloupeError:  # One has no scores yet.
         return None
-    stamp = stamp_of(layout.comparison_file(study.root, found))
-    return None if stamp is None else _comparison(str(study.root), found, stamp, study)
+    path = layout.comparison_file(study.root, found)
+    return _comparison(found, stamps_of([path]), study) if path.exists() else None
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _comparison(root: str, comparison: str, stamp: object, _study: StudyReader) -> dict[str, Any]:
+def _comparison(comparison: str, stamps: Stamps, _study: StudyReader) -> dict[str, Any]:
     return read_comparison(_study, comparison)
 
 

@@ -1,7 +1,8 @@
 """Cached reads of the open study and its tables.
 
-Caches are keyed by the time and size of the files they come from, so a page sees every change of
-a study that is built, rebuilt or removed while it is open. Nothing here imports torch.
+Caches are keyed by the stamps (time, size and inode) of all files they come from, so a page sees
+every change of a study that is built, rebuilt or removed while it is open. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from engine import store
 from engine.applications.verification import Verification, read_verifications
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store import layout
-from engine.store.cache import Stamp, stamp_of
+from engine.store.cache import Stamps, stamp_of, stamps_of
 from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge
 from engine.study.counterfactuals import predict_counterfactual
 from engine.study.doctor import Report, examine
+from engine.study.examples import shard_count
 from engine.study.measured_quality import read_badge, read_lds_of_each
-from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import find_row, near_examples, read_names
 from engine.study.rankings import read_principal_directions, read_top, read_totals
@@ -75,20 +76,7 @@ def open_study() -> StudyReader:
     root = os.environ.get(STUDY_VARIABLE)
     if not root:
         raise SpecError("No study is set. Start the dashboard with `dataloupe serve STUDY`.")
-    study = StudyReader.open(root)
-    stamps = [stamp_of(layout.spec_file(study.root)), stamp_of(layout.dataset_file(study.root))]
-    for algorithm in study.algorithms:
-        methods = ranked_methods(study, algorithm)
-        stamps += [
-            stamp_of(layout.search_file(study.root, algorithm, method)) for method in methods
-        ]
-    return _kept(root, tuple(stamps), study)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _kept(root: str, stamps: tuple[Stamp, ...], _study: StudyReader) -> StudyReader:
-    """The first reader opened for these files, which keeps the search indexes it has read."""
-    return _study
+    return StudyReader.open(root)
 
 
 def requested_row(study: StudyReader, split: Split, text: str | None) -> tuple[int | None, str]:
@@ -114,19 +102,16 @@ def typed_id(study: StudyReader, split: Split, text: str) -> str | None:
 
 def examples(study: StudyReader, split: Split, algorithm: str | None = None) -> Examples:
     """The examples of a split, with the predictions of `algorithm` if they are built."""
-    predicted = None
+    files = [layout.dataset_file(study.root)]
     if algorithm is not None and has_predictions(study, algorithm):
-        predicted = stamp_of(layout.predictions_file(study.root, algorithm, split))
-    stamps = stamp_of(layout.dataset_file(study.root)), predicted
-    return _examples(str(study.root), split, algorithm, stamps, study)
+        files.append(layout.predictions_file(study.root, algorithm, split))
+    return _examples(split, algorithm, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _examples(
-    root: str, split: Split, algorithm: str | None, stamps: tuple[Stamp, Stamp], _study: StudyReader
-) -> Examples:
+def _examples(split: Split, algorithm: str | None, stamps: Stamps, _study: StudyReader) -> Examples:
     table = _study.table(split)
-    if stamps[1] is not None:
+    if len(stamps) > 1:
         table = pd.concat([table, read_predictions(_study, split, algorithm)], axis=1)
     places = pd.Index(_study.dataset.classes)
     codes = {
@@ -139,14 +124,11 @@ def _examples(
 
 def kept_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
     """(the saved slices, error messages for unreadable ones)."""
-    stamps = tuple((path.name, stamp_of(path)) for path in layout.slice_files(study.root))
-    return _kept_slices(str(study.root), stamps, study)
+    return _kept_slices(stamps_of(layout.slice_files(study.root)), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _kept_slices(
-    root: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
-) -> tuple[list[SavedSlice], list[str]]:
+def _kept_slices(stamps: Stamps, _study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
     return saved_slices(_study)
 
 
@@ -155,18 +137,17 @@ def badge(study: StudyReader, algorithm: str, method: str) -> Badge:
     files = [
         layout.search_file(study.root, algorithm, method),
         layout.solver_file(study.root, algorithm),
-    ]
-    files += [
         layout.method_file(study.root, algorithm, method),
         layout.quality_file(study.root, algorithm),
+        layout.spec_file(study.root),
     ]
-    return _badge(str(study.root), algorithm, method, tuple(map(stamp_of, files)), study)
+    if algorithm in study.uploads:
+        files.append(layout.upload_file(study.root, algorithm))
+    return _badge(algorithm, method, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _badge(
-    root: str, algorithm: str, method: str, stamps: tuple[Stamp, ...], _study: StudyReader
-) -> Badge:
+def _badge(algorithm: str, method: str, stamps: Stamps, _study: StudyReader) -> Badge:
     return read_badge(_study, algorithm, method)
 
 
@@ -177,21 +158,19 @@ def counterfactual(
     files = [
         layout.search_file(study.root, algorithm, method),
         layout.quality_file(study.root, algorithm),
+        layout.predicted_file(study.root, algorithm, method),
+        layout.predictions_file(study.root, algorithm, "test"),
+        layout.dataset_file(study.root),
     ]
-    stamps = (
-        *map(stamp_of, files),
-        stamp_of(layout.predictions_file(study.root, algorithm, "test")),
-    )
-    return _counterfactual(str(study.root), algorithm, method, removed.key, stamps, study, removed)
+    return _counterfactual(algorithm, method, removed.key, stamps_of(files), study, removed)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _counterfactual(
-    root: str,
     algorithm: str,
     method: str,
     key: str,
-    stamps: tuple[Stamp, ...],
+    stamps: Stamps,
     _study: StudyReader,
     _removed: RemovalSet,
 ) -> Counterfactual:
@@ -200,31 +179,25 @@ def _counterfactual(
 
 def kept_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All verifications, oldest first. Raises StoreError for a broken one."""
-    stamps = tuple(
-        (path.name, stamp_of(path)) for path in layout.verification_files(study.root, algorithm)
-    )
-    return _kept_verifications(str(study.root), algorithm, stamps, study)
+    files = layout.verification_files(study.root, algorithm)
+    return _kept_verifications(algorithm, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _kept_verifications(
-    root: str, algorithm: str, stamps: tuple[tuple[str, Stamp], ...], _study: StudyReader
-) -> list[Verification]:
+def _kept_verifications(algorithm: str, stamps: Stamps, _study: StudyReader) -> list[Verification]:
     return read_verifications(_study, algorithm)
 
 
 def lds_of_each(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
     """LDS of every test example `[n_test]`; None if predicted outputs are not stored."""
-    stamp = stamp_of(layout.predicted_file(study.root, algorithm, method))
-    if stamp is None:
+    path = layout.predicted_file(study.root, algorithm, method)
+    if not path.exists():
         return None
-    return _lds_of_each(str(study.root), algorithm, method, stamp, study)
+    return _lds_of_each(algorithm, method, stamps_of([path]), study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _lds_of_each(
-    root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader
-) -> np.ndarray:
+def _lds_of_each(algorithm: str, method: str, stamps: Stamps, _study: StudyReader) -> np.ndarray:
     return read_lds_of_each(_study, algorithm, method)
 
 
@@ -321,12 +294,12 @@ class Weights:
 
 def weights(study: StudyReader, algorithm: str, method: str) -> Weights:
     """The total influence of the training examples."""
-    stamp = stamp_of(layout.totals_file(study.root, algorithm, method))
-    return _weights(str(study.root), algorithm, method, stamp, study)
+    files = [layout.totals_file(study.root, algorithm, method)]
+    return _weights(algorithm, method, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _weights(root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader) -> Weights:
+def _weights(algorithm: str, method: str, stamps: Stamps, _study: StudyReader) -> Weights:
     totals = read_totals(_study, algorithm, method)
     support, oppose = np.array(totals["train_support"]), np.array(totals["train_oppose"])
     total = support - oppose
@@ -338,15 +311,16 @@ def directions(study: StudyReader, algorithm: str, method: str) -> np.ndarray | 
 
     `[n_train, DIRECTIONS]`, or fewer columns; None if they are not stored.
     """
-    stamp = stamp_of(layout.train_vectors_file(study.root, algorithm, method, 0))
-    if stamp is None:
-        return None
-    return _directions(str(study.root), algorithm, method, stamp, study)
+    files = [
+        layout.train_vectors_file(study.root, algorithm, method, n)
+        for n in range(shard_count(study, "train"))
+    ]
+    return _directions(algorithm, method, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _directions(
-    root: str, algorithm: str, method: str, stamp: Stamp, _study: StudyReader
+    algorithm: str, method: str, stamps: Stamps, _study: StudyReader
 ) -> np.ndarray | None:
     return read_principal_directions(_study, DIRECTIONS, algorithm, method)
 

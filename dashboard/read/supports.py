@@ -16,13 +16,12 @@ from engine.applications.brittle.supports import AT_MOST, Supports, find
 from engine.applications.brittle.table import STATUSES, brittle_table
 from engine.applications.verification import Verification, read_verifications
 from engine.store import layout
+from engine.store.cache import Stamps, stamps_of
 from engine.study.reader import StudyReader
 from engine.study.tags import TagsAndNotes, read_tags
 
 MOST_SHOWN = 100
 """The largest removal set that the page shows."""
-
-Stamps = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -78,72 +77,88 @@ def read_query(study: StudyReader) -> Query:
 
 def supports(study: StudyReader, algorithm: str, method: str, at_most: int) -> Supports:
     """Support estimates of every test example."""
-    files = [
+    found = stamps_of(_support_files(study, algorithm, method))
+    return _supports(algorithm, method, at_most, found, study)
+
+
+def _support_files(study: StudyReader, algorithm: str, method: str) -> list[Path]:
+    return [
+        layout.dataset_file(study.root),
         layout.predictions_file(study.root, algorithm, "test"),
         layout.search_file(study.root, algorithm, method),
         layout.quality_file(study.root, algorithm),
+        layout.predicted_file(study.root, algorithm, method),
+        *(
+            layout.outputs_file(study.root, algorithm, checkpoint, "test")
+            for checkpoint in range(study.checkpoints(algorithm))
+        ),
     ]
-    return _supports(str(study.root), algorithm, method, at_most, stamps(files), study)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Estimating data support…")
 def _supports(
-    root: str, algorithm: str, method: str, at_most: int, stamps: Stamps, _study: StudyReader
+    algorithm: str, method: str, at_most: int, stamps: Stamps, _study: StudyReader
 ) -> Supports:
     return find(_study, algorithm, method, at_most)
 
 
 def data_issues(study: StudyReader, algorithm: str, method: str) -> dict[DataIssue, np.ndarray]:
     """For each rule, which test examples have that data issue."""
-    files = [layout.dataset_file(study.root), layout.search_file(study.root, algorithm, method)]
-    files.append(layout.similarity_file(study.root, algorithm))
-    return _data_issues(str(study.root), algorithm, method, stamps(files), study)
+    return _data_issues(algorithm, method, stamps_of(_issue_files(study, algorithm, method)), study)
+
+
+def _issue_files(study: StudyReader, algorithm: str, method: str) -> list[Path]:
+    return [
+        layout.dataset_file(study.root),
+        layout.predictions_file(study.root, algorithm, "test"),
+        layout.search_file(study.root, algorithm, method),
+        layout.similarity_file(study.root, algorithm),
+    ]
 
 
 @st.cache_resource(max_entries=8, show_spinner="Looking for leaks and wrong labels…")
 def _data_issues(
-    root: str, algorithm: str, method: str, stamps: Stamps, _study: StudyReader
+    algorithm: str, method: str, stamps: Stamps, _study: StudyReader
 ) -> dict[DataIssue, np.ndarray]:
     return find_data_issues(_study, algorithm, method)
 
 
 def verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All verifications of an algorithm."""
-    found = stamps(layout.verification_files(study.root, algorithm))
-    return _verifications(str(study.root), algorithm, found, study)
+    files = layout.verification_files(study.root, algorithm)
+    return _verifications(algorithm, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _verifications(
-    root: str, algorithm: str, stamps: Stamps, _study: StudyReader
-) -> list[Verification]:
+def _verifications(algorithm: str, stamps: Stamps, _study: StudyReader) -> list[Verification]:
     return read_verifications(_study, algorithm)
 
 
 def read_tagged(study: StudyReader, algorithm: str) -> dict[int, TagsAndNotes]:
     """Tags and notes by test row. Shared between sessions: do not modify."""
-    return _tagged(str(study.root), algorithm, stamps(layout.triage_files(study.root)), study)
+    files = [layout.dataset_file(study.root), *layout.triage_files(study.root)]
+    return _tagged(algorithm, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _tagged(
-    root: str, algorithm: str, stamps: Stamps, _study: StudyReader
-) -> dict[int, TagsAndNotes]:
+def _tagged(algorithm: str, stamps: Stamps, _study: StudyReader) -> dict[int, TagsAndNotes]:
     return read_tags(_study, algorithm)
 
 
 def brittle(study: StudyReader, found: Supports) -> tuple[pa.Table, pd.DataFrame]:
     """Table of all test examples predicted to flip, ranked, as Arrow (files) and pandas (pages)."""
-    files = stamps(
-        [*layout.verification_files(study.root, found.algorithm), *layout.triage_files(study.root)]
-    )
-    return _brittle(str(study.root), found.scores, found.method, found.at_most, files, study, found)
+    files = [
+        *_support_files(study, found.algorithm, found.method),
+        *_issue_files(study, found.algorithm, found.method),
+        *layout.verification_files(study.root, found.algorithm),
+        *layout.triage_files(study.root),
+    ]
+    return _brittle(found.algorithm, found.method, found.at_most, stamps_of(files), study, found)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _brittle(
-    root: str,
-    scores: str,
+    algorithm: str,
     method: str,
     at_most: int,
     stamps: Stamps,
@@ -171,15 +186,3 @@ def matching(table: pd.DataFrame, query: Query) -> np.ndarray:
         if value is not None:
             keep &= np.array([value in values for values in table[column]], dtype=bool)
     return np.flatnonzero(keep)
-
-
-def stamps(files: Iterable[Path]) -> Stamps:
-    """Names, times and sizes of the files that exist."""
-    found = []
-    for path in files:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        found.append((path.name, status.st_mtime_ns, status.st_size))
-    return tuple(found)

@@ -20,7 +20,7 @@ from engine.exchange.uploads.keeping import Given, accept, trial_worker
 from engine.exchange.uploads.report import QuickReport, Request, quick_report
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
-from engine.store.cache import stamp_of
+from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 from engine.study.uploads import Upload
@@ -49,18 +49,17 @@ def report(study: StudyReader, upload: Upload, against: str) -> QuickReport:
         DataloupeError: It no longer loads, exceeds the time or memory limit, or the worker is
             busy.
     """
-    stamps = (
-        stamp_of(layout.upload_file(study.root, upload.id)),
-        stamp_of(layout.predictions_file(study.root, against, "test")),
-        stamp_of(layout.dataset_file(study.root)),
-    )
-    return _report(str(study.root), upload.id, against, stamps, study)
+    files = [
+        layout.upload_file(study.root, upload.id),
+        layout.predictions_file(study.root, against, "test"),
+        layout.dataset_file(study.root),
+        *(layout.uploaded_weights_file(study.root, file.sha256) for file in upload.files),
+    ]
+    return _report(upload.id, against, stamps_of(files), study)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Running the uploaded model on the test examples…")
-def _report(
-    root: str, upload: str, against: str, stamps: tuple[object, ...], _study: StudyReader
-) -> QuickReport:
+def _report(upload: str, against: str, stamps: Stamps, _study: StudyReader) -> QuickReport:
     request = Request(_study.root, upload, against)
     return _call(_study, quick_report, request, _study.spec.uploads.seconds)
 

@@ -33,7 +33,7 @@ from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
 from dashboard.read.studies import badge, examples, open_study
-from engine.applications.live import KEPT, QueryResult
+from engine.applications.live import KEPT, QueryResult, live_stamps
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
@@ -94,9 +94,9 @@ def forget() -> None:
 
 
 def explained(content: bytes | str, label: int | None) -> QueryResult:
-    """The explanation, reused if this session's last query was the same."""
+    """The explanation, reused if this session's last query and the models were the same."""
     raw = content.encode() if isinstance(content, str) else content
-    key = hashlib.sha256(raw).hexdigest(), str(study.root), algorithm, label
+    key = hashlib.sha256(raw).hexdigest(), label, algorithm, live_stamps(study, algorithm)
     if st.session_state.get("live_key") != key:
         with st.spinner(f"Explaining your {kind} (the first query loads the models)…"):
             st.session_state["live_answer"] = ask(study, algorithm, content, label)

@@ -176,7 +176,7 @@ elif wanted_runs(study):
     facts(
         {
             "Runs": f"{finished:,} of {wanted:,}: {runs.masks:,} masks, α {runs.alpha:g}, "
-            f"{runs.seeds:,} per mask",
+            f"{runs.seeds:,} per mask, {runs.runs_per_test_mask:,} per test mask",
             "Model output": OUTPUTS["margin"],
         }
     )

@@ -29,7 +29,7 @@ from dashboard.read.studies import (
     typed_id,
 )
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
-from engine.attribution.evaluation.verdict import chance, few_runs, verdict
+from engine.attribution.evaluation.verdict import ceiling_text, chance, few_runs, verdict
 from engine.store.text import counted, number
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import has_scores, read_quality
@@ -90,8 +90,11 @@ def tag_of(one: MethodQuality, preferred: bool) -> str:
 
 
 def bars_of_methods(quality: Quality) -> list[Bar]:
-    """All methods, best first."""
-    return [
+    """All methods, best first; before them what perfect predictions would reach."""
+    perfect = []
+    if quality.ceiling is not None and quality.ceiling.low > 0:
+        perfect = [Bar("Noise ceiling", quality.ceiling, "perfect predictions", baseline=True)]
+    return perfect + [
         Bar(one.title, one.lds, one.settings, tag_of(one, name == quality.preferred), one.baseline)
         for name, one in quality.methods.items()
     ]
@@ -130,11 +133,16 @@ def headline(quality: Quality, method: str) -> None:
     measured = quality.methods[method]
     lds, units = measured.lds, measured.units
     seeds = "one run each" if quality.seeds == 1 else f"{quality.seeds:,} runs each"
+    ceiling, share = quality.ceiling, quality.share_of_ceiling(method)
     few = "few: intervals are wide" if few_runs(quality, method) else "not used for selection"
     shown = {
         "LDS": (number(lds.mean, 3), f"{number(lds.low, 3)} to {number(lds.high, 3)}"),
-        "Held-out masks": (f"{quality.masks['test']:,}", f"{seeds}, {few}"),
     }
+    if ceiling is not None and ceiling.low > 0:
+        ends = f"{number(ceiling.low, 3)} to {number(ceiling.high, 3)}"
+        reached = "" if share is None else f", {share:.0%} reached"
+        shown["Noise ceiling"] = (number(ceiling.mean, 3), f"{ends}{reached}")
+    shown["Held-out masks"] = (f"{quality.masks['test']:,}", f"{seeds}, {few}")
     if units is None:
         shown["Unit"] = ("None", "scores are uncalibrated")
     else:
@@ -237,7 +245,8 @@ with compared:
     aside(
         f"Rank correlation between sums of scores and the outputs of models trained on random "
         f"{quality.alpha:.0%} subsets of the data, averaged over test examples: 1 is perfect, 0 is "
-        "chance. The thin line is the 95% interval over test examples and runs."
+        "chance. The thin line is the 95% interval over test examples and runs. "
+        + ("" if quality.ceiling is None else f"Noise ceiling {ceiling_text(quality)}")
     )
     here = None if measured is None else measured.title
     st.html(intervals(bars_of_methods(quality), "LDS of every method, best first", here))
@@ -317,7 +326,7 @@ with with_runs:
         {
             "Masks": f"{sum(parts.values()):,} random subsets of the training data",
             "Subset size": f"{quality.alpha:.0%} (α) of {study.dataset.n_train:,} examples",
-            "Runs per mask": f"{quality.seeds:,}, outputs averaged",
+            "Runs per test mask": f"{quality.seeds:,}, outputs averaged",
             "Fit": f"{parts['fit']:,} masks, to fit datamodels",
             "Validation": f"{parts['validation']:,} masks, to choose settings and the method",
             "Test": f"{parts['test']:,} masks, used only for the figures here",

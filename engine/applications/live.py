@@ -25,7 +25,7 @@ from engine.attribution.search.vector_index import candidates_for, index_from_ar
 from engine.attribution.softmax import margins, softmax
 from engine.build.models import load_checkpoint
 from engine.store import layout
-from engine.store.cache import Stamp, stamp_of
+from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import validate_options
 from engine.study.live_and_maps import read_live, training_feature_shards
@@ -257,22 +257,30 @@ def load(root: Path, algorithm: str) -> Loaded:
     if not live.checkpoints:
         raise DataloupeError(f"{root} keeps no checkpoint for live queries: {live.reason}.")
     read_similarity(study, algorithm)
-    files = [
-        layout.spec_file(root),
-        layout.dataset_file(root),
-        layout.live_file(root, algorithm),
-        layout.similarity_file(root, algorithm),
-        layout.neighbours_index_file(root, algorithm),
-        layout.solver_file(root, algorithm),
-        layout.weighting_file(root, algorithm),
-        *(layout.checkpoint_file(root, algorithm, m) for m in range(study.checkpoints(algorithm))),
-        *(layout.live_inverse_file(root, algorithm, m) for m in range(live.checkpoints)),
-    ]
-    return _loaded(root, algorithm, tuple(map(stamp_of, files)))
+    return _loaded(root, algorithm, live_stamps(study, algorithm))
+
+
+def live_stamps(study: StudyReader, algorithm: str) -> Stamps:
+    """Stamps of the files that a query's result depends on."""
+    root, live = study.root, read_live(study, algorithm)
+    checkpoints = range(study.checkpoints(algorithm))
+    return stamps_of(
+        [
+            layout.spec_file(root),
+            layout.dataset_file(root),
+            layout.live_file(root, algorithm),
+            layout.similarity_file(root, algorithm),
+            layout.neighbours_index_file(root, algorithm),
+            layout.solver_file(root, algorithm),
+            layout.weighting_file(root, algorithm),
+            *(layout.checkpoint_file(root, algorithm, m) for m in checkpoints),
+            *(layout.live_inverse_file(root, algorithm, m) for m in range(live.checkpoints)),
+        ]
+    )
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(root: Path, algorithm: str, stamps: tuple[Stamp, ...]) -> Loaded:
+def _loaded(root: Path, algorithm: str, stamps: Stamps) -> Loaded:
     study = StudyReader.open(root)
     task = load_task(study.dataset.task)
     similarity = store.read_json(layout.similarity_file(study.root, algorithm))

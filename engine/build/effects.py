@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from engine import store
-from engine.attribution.datamodels.run_bank import RunBank
+from engine.attribution.evaluation.ceiling import RepeatedRuns
 from engine.attribution.evaluation.effect_sizes import (
     TYPICAL,
     EffectSizes,
@@ -28,7 +28,8 @@ def fit_effects(
     algorithm: str,
     scores: Scores,
     slope: float,
-    test: RunBank,
+    test: RepeatedRuns,
+    masks: np.ndarray,
     predicted: np.ndarray,
     runs: Sequence[RemovalRun],
 ) -> tuple[EffectSizes, np.ndarray]:
@@ -39,15 +40,15 @@ def fit_effects(
     Args:
         slope: From scores to changes of the output, between random subsets.
         test: The test runs.
+        masks: Of those runs, `[runs, n_train]`.
         predicted: Calibrated outputs of those runs, `[n_test, runs]`.
         runs: The algorithm's removal runs.
     """
     totals, squares, mean_square = _sums(scores, [run.removed for run in runs])
     noise = _noise(study, algorithm)
-    residuals = (test.test.T - predicted).var(axis=1, dtype=np.float64, ddof=1)
-    alpha = float(test.masks.mean())
-    level, n_train = slope**2 * mean_square, scores.n_train
-    chance = np.zeros(scores.n_test) if noise is None else noise / test.seeds.mean()
+    residuals = (test.means.T - predicted).var(axis=1, dtype=np.float64, ddof=1)
+    alpha, n_train = float(masks.mean()), scores.n_train
+    level, chance = slope**2 * mean_square, _chance(test, noise)
     error = score_error(residuals, chance, level, n_train * alpha * (1 - alpha))
     removals = [
         Removal(
@@ -63,19 +64,35 @@ def fit_effects(
         removals,
         [run.change for run in runs],
         [run.targets for run in runs],
-        np.zeros(scores.n_test) if noise is None else noise,
+        noise,
         error,
     )
     return found or replace(TYPICAL, score_error=error), mean_square
 
 
-def _noise(study: StudyReader, algorithm: str) -> np.ndarray | None:
-    """Variance of each test output over the checkpoints, `[n_test]`; None for a single one."""
+def _chance(test: RepeatedRuns, noise: np.ndarray) -> np.ndarray:
+    """Variance of a mask's mean output that comes from chance in training, `[n_test]`.
+
+    Where every mask has one run, that of the checkpoints stands in for it.
+    """
+    repeated = test.runs > 1
+    if not repeated.any():
+        return noise / test.runs.mean()
+    runs = test.runs[repeated, None]
+    found: np.ndarray = (test.squares[repeated] / (runs - 1) / runs).mean(axis=0)
+    return found
+
+
+def _noise(study: StudyReader, algorithm: str) -> np.ndarray:
+    """Variance of each test output over the checkpoints, `[n_test]`; zeros for a single one."""
     outputs = [
         store.read_tensors(layout.outputs_file(study.root, algorithm, n, "test"))["output"]
         for n in range(study.checkpoints(algorithm))
     ]
-    return np.var(outputs, axis=0, dtype=np.float64, ddof=1) if len(outputs) > 1 else None
+    if len(outputs) < 2:
+        return np.zeros(len(outputs[0]))
+    found: np.ndarray = np.var(outputs, axis=0, dtype=np.float64, ddof=1)
+    return found
 
 
 def _sums(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from engine.api import Study
 from engine.attribution.evaluation.quality import Quality
-from engine.attribution.evaluation.verdict import Verdict, verdict
+from engine.attribution.evaluation.verdict import Verdict, ceiling_text, verdict
 from engine.cli.arguments import Verbs, add_algorithm, add_json
 from engine.cli.printing import console, interval, print_json, table
 from engine.store.text import counted
@@ -38,6 +38,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         return 0
     shown = console()
     shown.print(_quality_table(quality))
+    shown.print(f"Noise ceiling {ceiling_text(quality, quality.preferred)}", markup=False)
     if options.by_class:
         shown.print(_class_table(quality))
     algorithm = resolve_algorithm(study, options.algorithm)

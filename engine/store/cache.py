@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -24,6 +24,8 @@ from engine.store.files import read_table
 
 Stamp = tuple[int, int, int] | None
 """Time of the last change in nanoseconds, size and inode; None where the file is missing."""
+Stamps = tuple[tuple[str, Stamp], ...]
+"""Paths and stamps of files."""
 T = TypeVar("T")
 
 SETTLED_NS = 2 * 10**9
@@ -38,6 +40,14 @@ def stamp_of(path: Path) -> Stamp:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def stamps_of(files: Iterable[Path]) -> Stamps:
+    """The stamps of files as they are now, missing ones included: a key for what is made of them.
+
+    List every file that is read. The key then changes with each of them.
+    """
+    return tuple((str(path), stamp_of(path)) for path in files)
 
 
 def settled_stamp_of(path: Path) -> Stamp:

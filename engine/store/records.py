@@ -73,6 +73,9 @@ class Badge:
         runs: Number of subset runs that the scores were fitted on.
         lds: Linear datamodeling score; None until it is measured on held-out subset runs.
         lds_low, lds_high: Ends of its 95 % interval.
+        ceiling: Noise ceiling, the LDS of perfect predictions; None where it is unknown.
+        ceiling_low, ceiling_high: Ends of its 95 % interval.
+        ceiling_text: The words for it, or why it is unknown; empty without an LDS.
         slope: Change of the margin for a score of 1 when a strong supporter is removed from all the
             data; None while scores are uncalibrated.
         slope_low, slope_high: Ends of its 95 % interval.
@@ -94,6 +97,10 @@ class Badge:
     lds: float | None = None
     lds_low: float | None = None
     lds_high: float | None = None
+    ceiling: float | None = None
+    ceiling_low: float | None = None
+    ceiling_high: float | None = None
+    ceiling_text: str = ""
     slope: float | None = None
     slope_low: float | None = None
     slope_high: float | None = None
@@ -118,6 +125,8 @@ class Badge:
             parts.append("LDS not measured")
         else:
             parts.append(f"LDS {self.lds:.3f} [{self.lds_low:.3f}, {self.lds_high:.3f}]")
+        if self.ceiling is not None and self.ceiling_low is not None and self.ceiling_low > 0:
+            parts.append(f"noise ceiling {self.ceiling:.3f}")
         parts.append("calibrated" if self.calibrated else "uncalibrated")
         return " · ".join(parts)
 

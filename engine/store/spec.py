@@ -175,6 +175,9 @@ class SubsetRunsSpec(_Strict):
     """Share of the training examples that each run is trained on."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     """Runs per mask; their outputs are averaged."""
+    test_seeds: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Runs per mask of the test part, never fewer than `seeds`. Two or more give the noise ceiling:
+    how much of the outcomes is the randomness of single runs."""
     removals: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Number of models trained without the strongest supporters of some test examples, to learn how
     large effects are. Each costs a training on all the data. None: as many as there are test
@@ -185,6 +188,14 @@ class SubsetRunsSpec(_Strict):
     """Also keep the trained models."""
     training_targets: bool = False
     """Also fit a datamodel of every training example's own output."""
+
+    def seeds_of(self, mask: int) -> int:
+        """How many runs a mask has, by the part that it belongs to."""
+        return self.runs_per_test_mask if PARTS[mask % len(PARTS)] == "test" else self.seeds
+
+    @property
+    def runs_per_test_mask(self) -> int:
+        return max(self.seeds, self.test_seeds)
 
     @field_validator("masks")
     @classmethod

@@ -6,6 +6,7 @@ import numpy as np
 
 from engine import store
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Quality
+from engine.attribution.evaluation.verdict import ceiling_text
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import TRAK
@@ -35,7 +36,14 @@ def read_badge(
             "lds": measured.lds.mean,
             "lds_low": measured.lds.low,
             "lds_high": measured.lds.high,
+            "ceiling_text": ceiling_text(quality, method),
         }
+        if quality.ceiling is not None:
+            found |= {
+                "ceiling": quality.ceiling.mean,
+                "ceiling_low": quality.ceiling.low,
+                "ceiling_high": quality.ceiling.high,
+            }
         if measured.units is not None and measured.effects is not None:
             slope, effects = measured.units.slope.mean, measured.effects
             error = TWO_SIDED_95 * effects.covariance[1][1] ** 0.5

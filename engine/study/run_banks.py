@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from engine import store
 from engine.attribution.datamodels import run_bank
 from engine.attribution.datamodels.run_bank import BankImport, RunBank
+from engine.attribution.evaluation.ceiling import RepeatedRuns
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import SPLITS
@@ -29,7 +32,7 @@ def is_tuned(study: StudyReader, algorithm: str) -> bool:
 def wanted_runs(study: StudyReader) -> list[tuple[int, int]]:
     """(mask, seed) of every subset run in the spec."""
     runs = study.spec.subset_runs
-    return [(mask, seed) for mask in range(runs.masks) for seed in range(runs.seeds)]
+    return [(mask, seed) for mask in range(runs.masks) for seed in range(runs.seeds_of(mask))]
 
 
 def run_seed(study: StudyReader, mask: int, seed: int) -> int:
@@ -80,6 +83,7 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
         return run_bank.gather(about, map(store.read_tensors, files), study.dataset.n_train, train)
     _check_that_bank_is_complete(study, algorithm)
     n_train, runs = study.dataset.n_train, study.spec.subset_runs
+    seeds = [runs.seeds_of(mask) for mask in range(runs.masks)]
     masks = np.empty((runs.masks, n_train), dtype=bool)
     outputs = {
         split: np.empty((runs.masks, study.dataset.rows(split)), np.float32)
@@ -87,7 +91,7 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
         if train or split == "test"
     }
     for mask in range(runs.masks):
-        shards = [_read_run(study, algorithm, mask, seed) for seed in range(runs.seeds)]
+        shards = [_read_run(study, algorithm, mask, seed) for seed in range(seeds[mask])]
         masks[mask] = run_bank.unpack(shards[0]["mask"], n_train)
         for split, rows in outputs.items():
             rows[mask] = run_bank.mean_of_seeds(shard[split] for shard in shards)
@@ -95,9 +99,42 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
         masks=masks,
         train=outputs.get("train"),
         test=outputs["test"],
-        seeds=np.full(runs.masks, runs.seeds),
+        seeds=np.array(seeds),
         numbers=np.arange(runs.masks),
     )
+
+
+def read_repeated_runs(study: StudyReader, algorithm: str | None = None) -> RepeatedRuns:
+    """How the runs of each test mask differ on the test examples.
+
+    Raises as `read_bank`.
+    """
+    algorithm = resolve_algorithm(study, algorithm)
+    bank = read_bank(study, algorithm, train=False).part("test")
+    squares = np.zeros(bank.test.shape)
+    rows = {int(number): row for row, number in enumerate(bank.numbers)}
+    for number, outputs in _test_runs(study, algorithm, bank):
+        row = rows[number]
+        squares[row] += (outputs.astype(np.float64) - bank.test[row]) ** 2
+    return RepeatedRuns(bank.test, squares, bank.seeds)
+
+
+def _test_runs(
+    study: StudyReader, algorithm: str, bank: RunBank
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the mask, outputs on the test examples) of each run of these masks."""
+    if about := read_bank_import(study, algorithm):
+        wanted = set(bank.numbers.tolist())
+        for n in range(about.shards):
+            path = layout.imported_runs_file(study.root, algorithm, about.fingerprint, n)
+            shard = store.read_tensors(path)
+            for place, number in enumerate(shard["number"].tolist()):
+                if number in wanted:
+                    yield number, shard["test"][place]
+        return
+    for number, seeds in zip(bank.numbers.tolist(), bank.seeds.tolist(), strict=True):
+        for seed in range(seeds):
+            yield number, _read_run(study, algorithm, number, seed)["test"]
 
 
 def _check_that_bank_is_complete(study: StudyReader, algorithm: str) -> None:

@@ -113,7 +113,7 @@ def test_margins_without_torch_are_those_of_the_task() -> None:
 @pytest.fixture
 def with_logits(study: Study) -> Study:
     """The study, with a bank that keeps logits."""
-    own = change(study.root, "masks = 15", "masks = 15\nlogits = true")
+    own = change(study.root, "masks = 15", "masks = 15\ntest_seeds = 1\nlogits = true")
     own.build(workers=0, rebuild="bank")
     return own
 

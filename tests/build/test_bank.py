@@ -34,7 +34,7 @@ from engine.models import build_model
 from engine.store import layout
 from engine.store.spec import Part
 from engine.study.examples import read_stacked_arrays
-from engine.study.run_banks import finished_runs, has_bank, run_seed
+from engine.study.run_banks import finished_runs, has_bank, read_repeated_runs, run_seed
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
 from engine.training.trainer import train
@@ -87,7 +87,7 @@ def test_a_bank_has_one_row_per_mask(small_study: Study) -> None:
     assert (found.train.shape, found.test.shape) == ((15, 300), (15, 60))
     assert found.train.dtype == found.test.dtype == np.float32
     np.testing.assert_array_equal(found.masks.sum(1), 150)
-    np.testing.assert_array_equal(found.seeds, 1)
+    np.testing.assert_array_equal(found.seeds, [1, 1, 1, 1, 2] * 3)
     assert len(found) == len(np.unique(found.masks, axis=0)) == 15
     assert small_study.bank(train=False).train is None
 
@@ -155,7 +155,7 @@ def test_a_growing_bank_trains_only_missing_runs(copy: Study) -> None:
     old = {path: path.stat().st_mtime_ns for path in layout.bank_folder(copy.root, "mlp").iterdir()}
     before = copy.bank()
     study = change(copy.root, "masks = 15", "masks = 17\nseeds = 2")
-    with pytest.raises(StoreError, match=r"has 15 of 34 runs so far"):
+    with pytest.raises(StoreError, match=r"has 18 of 34 runs so far"):
         study.bank()
     assert not has_bank(study, "mlp")
     study.build(workers=0)
@@ -170,6 +170,43 @@ def test_a_growing_bank_trains_only_missing_runs(copy: Study) -> None:
     np.testing.assert_allclose(after.test[2], (before.test[2] + second["test"]) / 2, rtol=1e-6)
     change(copy.root, "masks = 17\nseeds = 2", "masks = 15").build(workers=0)
     np.testing.assert_array_equal(Study.open(copy.root).bank().test, before.test)
+
+
+def test_a_bank_of_single_runs_grows_by_second_runs_of_test_masks_and_nothing_is_fitted_anew(
+    small_study: Study, tmp_path: Path
+) -> None:
+    single = study_with(tmp_path, small_study, SMALL_STUDY + "test_seeds = 1\n")
+    single.build(workers=0)
+    before = single.bank()
+    np.testing.assert_array_equal(before.seeds, 1)
+    old = {path: path.stat().st_mtime_ns for path in single.root.rglob("*.safetensors")}
+    study = change(single.root, "test_seeds = 1\n", "")
+    study.build(workers=0)
+    bank = layout.bank_folder(study.root, "mlp")
+    second = {layout.run_file(study.root, "mlp", mask, 1) for mask in (4, 9, 14)}
+    assert set(bank.iterdir()) - old.keys() == second
+    now = {path: path.stat().st_mtime_ns for path in old}
+    assert {path.parent.name for path in old if now[path] != old[path]} == {"quality"}
+    after = study.bank()
+    np.testing.assert_array_equal(
+        after.part("fit", "validation").test, before.part("fit", "validation").test
+    )
+    quality = study.quality("mlp")
+    assert quality is not None
+    assert (quality.seeds, quality.ceiling) == (2, None)  # three test masks are too few
+
+
+def test_the_runs_of_a_test_mask_are_compared(small_study: Study) -> None:
+    found = read_repeated_runs(small_study)
+    np.testing.assert_array_equal(found.runs, 2)
+    runs = [
+        store.read_tensors(layout.run_file(small_study.root, "mlp", 9, seed))["test"]
+        for seed in range(2)
+    ]
+    np.testing.assert_allclose(found.means[1], np.mean(runs, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.squares[1], 2 * np.var(runs, axis=0), rtol=1e-4, atol=1e-9)
+    assert found.means.shape == found.squares.shape == (3, 60)
+    assert found.squares.min(axis=1).max() > 0
 
 
 @pytest.mark.parametrize(
@@ -213,7 +250,7 @@ def test_algorithms_share_masks_and_seeds(small_study: Study, tmp_path: Path) ->
     [
         ("alpha = 0", "subset_runs.alpha = 0: input should be greater than 0"),
         ("alpha = 1.0", "subset_runs.alpha = 1.0: input should be less than 1"),
-        ("masks = 4", "subset_runs.masks = 4: of every five masks three are fitted on"),
+        ("masks = 4", "subset_runs.masks = 4: of every five masks three are for fitting"),
         ("seeds = 0", "subset_runs.seeds = 0: input should be greater than or equal to 1"),
         ("mask = 10", "unknown key 'subset_runs.mask'; did you mean 'masks'"),
     ],

@@ -72,6 +72,8 @@ def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys) -> None:
     assert "TRAK + runs *" in out
     assert "Embedding similarity (baseline)" in out
     assert "TRAK + runs: Good." in out
+    assert "Noise ceiling 0.82 (0.78 to 0.86): the LDS that perfect predictions would" in out
+    assert f"reach {lds.mean / 0.82:.0%} of it" in " ".join(out.split())
     assert "Prove what one example did." in out
     assert "Sneaker  " not in out
     assert "Sneaker  " in run(capsys, "evaluate", study.root, "--by-class")[1]
@@ -92,7 +94,7 @@ def test_evaluate_names_imported_scores_that_are_not_measured(tmp_path: Path, ca
     ("runs", "message"),
     [
         ("", "add `[subset_runs]` with `masks = 200` to {spec}, then `dataloupe build {root}`"),
-        ("[subset_runs]\nmasks = 20\n", "0 of 20 so far"),
+        ("[subset_runs]\nmasks = 20\n", "0 of 24 so far"),
     ],
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, capsys, runs: str, message: str) -> None:

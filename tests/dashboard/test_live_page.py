@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,24 @@ def test_a_picture_is_explained(visit: Any, small_study: Study) -> None:
     popovers = [part.proto.popover.label for part in app.get("popover")]
     assert popovers[0].startswith("TRAK, live · 2 checkpoints · quality not measured")
     assert "Live: 2 of 2 checkpoints" in shown
+
+
+def test_the_same_picture_is_explained_anew_by_other_models(
+    visit: Any, own_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, real = [], dashboard.read.live_queries.ask
+
+    def ask(*query: Any) -> Any:
+        calls.append(query)
+        return real(*query)
+
+    monkeypatch.setattr(dashboard.read.live_queries, "ask", ask)
+    app = give(visit(own_study), png(pixels_of(own_study, 5)))
+    app.run()
+    assert len(calls) == 1
+    os.utime(layout.checkpoint_file(own_study.root, "mlp", 0))
+    app.run()
+    assert len(calls) == 2
 
 
 def test_a_different_class_can_be_explained(visit: Any, small_study: Study) -> None:

@@ -54,6 +54,10 @@ def test_everything_measured_is_shown(visit: Any, measured: Study) -> None:
     for one in quality.methods.values():
         assert f"{one.lds.mean:.3f}".replace("-", "−") in shown
         assert one.settings in shown
+    assert "0.820" in shown
+    assert f"0.780 to 0.860, {quality.methods['hybrid'].lds.mean / 0.82:.0%} reached" in shown
+    assert "the LDS that perfect predictions would reach" in shown
+    assert '"dl-name">Noise ceiling' in shown
     assert shown.count("baseline</span>") == 2
     assert "TRAK + runs <span class=" in shown
     assert ">preferred</span>" in shown
@@ -83,6 +87,13 @@ def test_switching_the_method_applies_everywhere(visit: Any, measured: Study) ->
     assert "90% intervals" not in words(app)  # Only the hybrid has them.
 
 
+def test_one_run_of_each_test_mask_gives_no_ceiling(visit: Any, tmp_path: Path) -> None:
+    shown = words(visit(write_quality(write_study(tmp_path / "s"), seeds=1), "quality"))
+    assert "Noise ceiling unknown: each test mask has one run" in shown
+    assert '"dl-name">Noise ceiling' not in shown
+    assert "reached" not in shown
+
+
 @pytest.mark.parametrize("stage", ["spec", "data", "predictions"])
 def test_before_there_are_scores(visit: Any, tmp_path: Path, stage: Any) -> None:
     shown = words(visit(write_study(tmp_path / "s", stage=stage), "quality"))
@@ -94,7 +105,7 @@ def test_without_subset_runs_the_page_explains_what_to_add(visit: Any, tmp_path:
     study = write_study(tmp_path / "s")
     app = visit(study, "quality")
     assert "The quality of these scores is not measured yet" in words(app)
-    assert "about 20 times the cost of this study" in words(app)
+    assert "about 24 times the cost of this study" in words(app)
     assert [code.value for code in app.code] == [
         "[subset_runs]\nmasks = 200",
         f"dataloupe build {study.root}",
@@ -115,11 +126,11 @@ def test_progress_is_shown_while_subset_runs_are_trained(visit: Any, tmp_path: P
     )
     app = visit(study, "quality")
     assert "when the subset runs are done" in words(app)
-    assert "0 of 20" in words(app)
+    assert "0 of 24" in words(app)
     write_quality(study)
     app.run()
     assert "What these scores are good for" in words(app)
-    assert "The run bank is growing: 0 of 20 runs" in words(app)
+    assert "The run bank is growing: 0 of 24 runs" in words(app)
 
 
 def test_imported_scores_without_trak(visit: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from engine.store import layout
 from engine.store.errors import ImportingError, SpecError, StoreError
 from engine.study.doctor import examine
 from engine.study.examples import read_arrays
-from engine.study.run_banks import has_bank
+from engine.study.run_banks import has_bank, read_repeated_runs
 from tests.build.test_build import change, contents
 
 M, N_TRAIN, N_TEST = 24, 300, 60
@@ -29,7 +29,7 @@ def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory
     """The small study with 24 runs and their logits, from which the tests make the files."""
     root = tmp_path_factory.mktemp("banks") / "study"
     shutil.copytree(small_study.root, root)
-    study = change(root, "masks = 15", "masks = 24\nlogits = true")
+    study = change(root, "masks = 15", "masks = 24\ntest_seeds = 1\nlogits = true")
     study.build(workers=2, rebuild="bank")
     return study
 
@@ -140,6 +140,21 @@ def test_runs_with_the_same_mask_are_averaged(
     assert len(np.unique(found.masks, axis=0)) == 18
     wanted = margins[[0, 3, 19]].astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(found.test[0], wanted, rtol=1e-5)
+
+
+def test_runs_of_one_test_mask_are_compared(
+    copy: Study, files: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(banks, "_SHARD_BYTES", 4 * 360 * 7)  # seven runs per shard
+    order = [*range(18), 4, 4]  # mask 4 is in the test part
+    margins = files["test_margins_50pct"][: len(order)]
+    files = {"masks": files["train_masks_50pct"][order], "margins": margins}
+    copy.import_bank(saved(tmp_path / "seeds", files))
+    found = read_repeated_runs(copy)
+    assert found.runs.tolist() == [3, 1, 1]
+    wanted = 3 * margins[[4, 18, 19]].astype(np.float64).var(axis=0)
+    np.testing.assert_allclose(found.squares[0], wanted, rtol=1e-4)
+    assert not found.squares[1:].any()
 
 
 def test_transposed_matrices_are_recognized_and_noted(

@@ -11,6 +11,8 @@ from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
 
 MASKS = 200
+RUNS = MASKS + MASKS // 5
+"""Masks that measure quality, one in five, are trained on twice."""
 ALPHA = 0.5
 
 
@@ -57,15 +59,17 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
         aside(
             "Each finished run is saved: you can stop and resume at any time, and raise masks "
             "later; existing runs are reused. Of every five masks, three are used to fit, one to "
-            "choose between methods, and one to measure quality. 50 masks give a first, wide "
-            "interval; a few hundred also improve scores, as datamodels are fitted on them."
+            "choose between methods, and one to measure quality. That one is trained on twice, "
+            f"which shows how much of an outcome is chance: {MASKS} masks are {RUNS} runs. Start "
+            "with 50 for a first, wide interval; a few hundred also improve scores, as datamodels "
+            "are fitted on them."
         )
 
 
 def _cost(checkpoints: int) -> str:
     """The cost of the runs, relative to the study's checkpoints if it trained any."""
-    whole = MASKS * ALPHA
-    words = f"{MASKS} models on {ALPHA:.0%} of the data take as long as {whole:.0f} on all of it"
+    whole = RUNS * ALPHA
+    words = f"{RUNS} models on {ALPHA:.0%} of the data take as long as {whole:.0f} on all of it"
     if not checkpoints:
         return f"{words}."
     times = whole / checkpoints

@@ -92,8 +92,10 @@ def full_quality_badge(badge: Badge) -> str:
         rows["Damping λ"] = f"{badge.damping:g} × mean diagonal"
         none = badge.soft_threshold == 0
         rows["Soft threshold"] = "None" if none else f"{badge.soft_threshold:g}"
+    rows["Quality (LDS)"] = quality
+    if badge.ceiling_text:
+        rows["Noise ceiling"] = badge.ceiling_text[0].upper() + badge.ceiling_text[1:]
     rows |= {
-        "Quality (LDS)": quality,
         "Units": units,
         "Search": f"{badge.index.upper()} index, recall@{badge.recall_at} {badge.recall:.3f}",
     }

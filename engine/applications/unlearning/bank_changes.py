@@ -134,7 +134,8 @@ def bank_logits(study: StudyReader, algorithm: str, split: Split, rows: np.ndarr
     runs = study.spec.subset_runs
     found = []
     for mask in range(runs.masks):
-        files = [layout.run_file(study.root, algorithm, mask, seed) for seed in range(runs.seeds)]
+        seeds = range(runs.seeds_of(mask))
+        files = [layout.run_file(study.root, algorithm, mask, seed) for seed in seeds]
         shards = [store.read_tensors(file) for file in files]
         found.append(mean_of_seeds(shard[f"{split}_logits"][rows] for shard in shards))
     return np.stack(found)

@@ -40,6 +40,29 @@ class BeforeAfter:
     oracle: np.ndarray
 
 
+def before_after_files(
+    study: StudyReader, audit: Audit, method: str
+) -> tuple[list[Path], list[Path], list[Path]]:
+    """The files of an audit's models: the originals, the unlearned ones, and the oracles.
+
+    Raises:
+        KeyError: The audit does not include this method.
+    """
+    root, algorithm, numbers = study.root, audit.algorithm, range(audit.models)
+    before, unlearned = (
+        [
+            layout.unlearned_file(root, algorithm, audit.of(name).fingerprint, seed)
+            for seed in numbers
+        ]
+        for name in (UNCHANGED, method)
+    )
+    oracles = [
+        layout.retrained_file(root, algorithm, audit.fingerprint, FIRST_ORACLE + number)
+        for number in numbers
+    ]
+    return before, unlearned, oracles
+
+
 def read_before_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
     """Read the margins of an audit's models.
 
@@ -48,30 +71,12 @@ def read_before_after(study: StudyReader, audit: Audit, method: str) -> BeforeAf
         StoreError: The models' outputs are missing or broken.
     """
     rows = np.array(audit.forget, np.int64)
-    labels, numbers, algorithm = labels_of(study, rows), range(audit.models), audit.algorithm
-
-    def margins_in(files: list[Path]) -> np.ndarray:
-        return margins(read_train_logits(files, rows), labels)
-
-    def unlearned_by(name: str) -> np.ndarray:
-        fingerprint = audit.of(name).fingerprint
-        return margins_in(
-            [layout.unlearned_file(study.root, algorithm, fingerprint, seed) for seed in numbers]
-        )
-
-    return BeforeAfter(
-        rows=rows,
-        before=unlearned_by(UNCHANGED),
-        unlearned=unlearned_by(method),
-        oracle=margins_in(
-            [
-                layout.retrained_file(
-                    study.root, algorithm, audit.fingerprint, FIRST_ORACLE + number
-                )
-                for number in numbers
-            ]
-        ),
+    labels = labels_of(study, rows)
+    before, unlearned, oracle = (
+        margins(read_train_logits(files, rows), labels)
+        for files in before_after_files(study, audit, method)
     )
+    return BeforeAfter(rows, before, unlearned, oracle)
 
 
 def probability(margin: np.ndarray) -> np.ndarray:

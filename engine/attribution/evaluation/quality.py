@@ -11,6 +11,8 @@ from typing import Any
 from engine.attribution.evaluation.effect_sizes import EffectSizes
 
 TWO_SIDED_95 = 1.96
+CLEAR_CEILING = 0.1
+"""Where the noise ceiling's interval begins lower, no LDS is divided by it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Quality:
 
     Attributes:
         masks: Number of masks in each part of the run bank: `fit`, `validation` and `test`.
-        seeds: Number of runs of each mask.
+        seeds: Number of runs of each test mask; the lowest where they differ.
         alpha: Share of the training examples in a mask.
         output: Name of the model output, such as `margin`.
         preferred: The default method everywhere; see `preference.prefer`.
@@ -118,6 +120,8 @@ class Quality:
         runs: LDS by number of runs that a method was fitted to.
         tuning: Settings of TRAK that were tried on validation runs: `damping`, `tempering`,
             `soft_threshold`, `lds`; empty where study.toml fixes them.
+        ceiling: The LDS that perfect predictions would reach; None where too few test masks have
+            two runs (`evaluation.ceiling`).
     """
 
     masks: dict[str, int]
@@ -129,6 +133,13 @@ class Quality:
     checkpoints: list[Point]
     runs: list[Point]
     tuning: list[dict[str, float]]
+    ceiling: Measured | None = None
+
+    def share_of_ceiling(self, method: str) -> float | None:
+        """LDS of a method as a share of the noise ceiling; None where that is near 0 or unknown."""
+        if self.ceiling is None or self.ceiling.low < CLEAR_CEILING:
+            return None
+        return self.methods[method].lds.mean / self.ceiling.mean
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -137,9 +148,11 @@ class Quality:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Quality:
         """The reverse of `to_dict`."""
+        ceiling = content.get("ceiling")
         return cls(
             **{
                 **content,
+                "ceiling": None if ceiling is None else Measured(**ceiling),
                 "methods": {name: _method(found) for name, found in content["methods"].items()},
                 "checkpoints": [_point(point) for point in content["checkpoints"]],
                 "runs": [_point(point) for point in content["runs"]],

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from engine.attribution.evaluation.ceiling import LEAST_MASKS
 from engine.attribution.evaluation.quality import Measured, MethodQuality, Quality
 from engine.store.text import number
 
@@ -97,6 +98,33 @@ def ordered(correlation: float) -> float:
     probability 1/2 + arcsin(r) / π (Kruskal 1958, Ordinal measures of association).
     """
     return 0.5 + math.asin(2 * math.sin(math.pi * correlation / 6)) / math.pi
+
+
+def ceiling_text(quality: Quality, method: str | None = None) -> str:
+    """What follows “Noise ceiling”: its value, or why it is unknown, and a method's share of it."""
+    ceiling = quality.ceiling
+    if ceiling is None:
+        return _no_ceiling(quality)
+    if ceiling.low <= 0:
+        return (
+            f"{interval(ceiling)}: runs of one mask agree no more than chance would have it, so "
+            "there is nothing that scores could predict."
+        )
+    found = f"{interval(ceiling)}: the LDS that perfect predictions would reach on these runs."
+    share = None if method is None else quality.share_of_ceiling(method)
+    return found if share is None else f"{found} These scores reach {share:.0%} of it."
+
+
+def _no_ceiling(quality: Quality) -> str:
+    masks = quality.masks["test"]
+    if masks < LEAST_MASKS:
+        return f"unknown: it takes {LEAST_MASKS} test masks, and there are {masks}."
+    if quality.seeds == 1:
+        return (
+            "unknown: each test mask has one run, and only a second one shows how much of an "
+            "outcome is chance. LDS and R² come out lower than the scores deserve."
+        )
+    return "unknown until the next `dataloupe build`."
 
 
 def few_runs(quality: Quality, method: str) -> bool:
@@ -237,11 +265,8 @@ def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list
     if rivals:
         rival = max(rivals, key=lambda one: one.lds.mean)
         found.append(f"The plain baseline “{rival.title}” does as well: {interval(rival.lds)}.")
-    if quality.seeds == 1:
-        found.append(
-            "Each mask was trained on once, so the outcomes include the randomness of a single "
-            "run: LDS and R² come out lower than the scores deserve."
-        )
+    if quality.ceiling is None:
+        found.append(f"Noise ceiling {ceiling_text(quality)}")
     return found
 
 

@@ -110,10 +110,19 @@ def run_fingerprint(study: StudyReader, algorithm: str, mask: int, seed: int) ->
 
 
 def bank_fingerprint(study: StudyReader, algorithm: str) -> str:
-    """Fingerprint of the whole bank, for the stages that use it."""
+    """Fingerprint of the bank, for the stages that use it.
+
+    The further runs of test masks are not part of it: nothing is fitted to them, so what was fitted
+    stays when they are added.
+    """
     if about := read_bank_import(study, algorithm):
         return about.fingerprint
-    runs = [run_fingerprint(study, algorithm, *one) for one in wanted_runs(study)]
+    spec = study.spec.subset_runs
+    runs = [
+        run_fingerprint(study, algorithm, mask, seed)
+        for mask in range(spec.masks)
+        for seed in range(spec.seeds)
+    ]
     return store.fingerprint_of("bank", CODE, runs)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from engine import store
 from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.evaluation.calibration import NINETY, calibrate
+from engine.attribution.evaluation.ceiling import noise_ceiling
 from engine.attribution.evaluation.lds import Lds, lds_of_predictions
 from engine.attribution.evaluation.preference import Validation, halves, prefer, validation_lds
 from engine.attribution.evaluation.quality import (
@@ -44,11 +45,11 @@ from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.removal_runs import read_removal_runs
-from engine.study.run_banks import is_tuned, read_bank, wants_bank
+from engine.study.run_banks import is_tuned, read_bank, read_repeated_runs, wants_bank
 from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
 from engine.tasks import load_task
 
-CODE = 4
+CODE = 5
 """Increment when the same runs would give a different evaluation."""
 
 
@@ -88,6 +89,7 @@ def quality_fingerprint(study: StudyReader, algorithm: str) -> str:
         "quality",
         CODE,
         bank_fingerprint(study, algorithm),
+        study.spec.subset_runs.runs_per_test_mask,
         scores,
         removals_fingerprint(study, algorithm),
     )
@@ -103,7 +105,10 @@ def evaluate_methods(job: Job) -> None:
     labels = study.table("test")["label"].to_numpy()
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     on_validation = _rows(validation.test)[targets]
-    removal_runs = read_removal_runs(study, algorithm)
+    removal_runs, repeated = (
+        read_removal_runs(study, algorithm),
+        read_repeated_runs(study, algorithm),
+    )
     found: dict[str, MethodQuality] = {}
     candidates: dict[str, Validation] = {}
     for method in scored_methods(study, algorithm):
@@ -131,7 +136,7 @@ def evaluate_methods(job: Job) -> None:
             slope = quality.calibration.slope.mean
             calibrated = _in_output_units(predicted, slope, mean_outputs)
             effects, arrays["mean_square"] = fit_effects(
-                study, algorithm, scores, slope, test, calibrated, removal_runs
+                study, algorithm, scores, slope, repeated, test.masks, calibrated, removal_runs
             )
             quality = replace(quality, effects=effects)
         store.write_tensors(
@@ -146,7 +151,7 @@ def evaluate_methods(job: Job) -> None:
         found[name] = replace(quality, baseline=True)
     report = Quality(
         masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
-        seeds=int(bank.seeds.min()),
+        seeds=int(test.seeds.min()),
         alpha=float(bank.masks.mean()),
         output=bank.output,
         preferred=preferred,
@@ -154,6 +159,7 @@ def evaluate_methods(job: Job) -> None:
         checkpoints=list(by_checkpoints(study, algorithm, test)),
         runs=list(by_runs(study, algorithm, bank, job.device)),
         tuning=_trials(study, algorithm),
+        ceiling=noise_ceiling(repeated),
     )
     store.write_json(layout.quality_file(study.root, algorithm), report.to_dict(), fingerprint)
 

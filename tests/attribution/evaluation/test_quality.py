@@ -42,6 +42,7 @@ QUALITY = Quality(
     checkpoints=[Point("trak", 1, LDS)],
     runs=[],
     tuning=[{"damping": 1.5, "tempering": 0.5, "soft_threshold": 0.0, "lds": 0.3}],
+    ceiling=Measured(0.62, 0.55, 0.7),
 )
 
 
@@ -56,7 +57,17 @@ def test_the_badge_shows_the_quality(small_study: Study, tmp_path: Path) -> None
     store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     badge = study.badge()
     assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 12.5)
-    assert "LDS 0.310 [0.250, 0.370] · calibrated" in str(badge)
+    assert "LDS 0.310 [0.250, 0.370] · noise ceiling 0.620 · calibrated" in str(badge)
+    assert (badge.ceiling, badge.ceiling_low, badge.ceiling_high) == (0.62, 0.55, 0.7)
+    assert badge.ceiling_text.endswith("These scores reach 50% of it.")
+
+
+def test_a_quality_without_a_noise_ceiling_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "quality.json"
+    content = QUALITY.to_dict()
+    del content["ceiling"]
+    store.write_json(path, content, fingerprint="")
+    assert Quality.from_dict(store.read_json(path)) == replace(QUALITY, ceiling=None)
 
 
 def test_scores_have_no_unit_where_chance_could_explain_them() -> None:

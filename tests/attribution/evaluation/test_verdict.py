@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from engine.attribution.evaluation.quality import Calibration, Measured, MethodQuality, Quality
-from engine.attribution.evaluation.verdict import Verdict, chance, ordered, verdict
+from engine.attribution.evaluation.verdict import Verdict, ceiling_text, chance, ordered, verdict
 
 
 def around(mean: float, reach: float = 0.05) -> Measured:
@@ -35,6 +35,7 @@ QUALITY = Quality(
     checkpoints=[],
     runs=[],
     tuning=[],
+    ceiling=Measured(0.8, 0.75, 0.84),
 )
 
 
@@ -111,10 +112,48 @@ def test_classes_with_poor_predictions_are_named() -> None:
 
 def test_few_runs_are_reported() -> None:
     assert "Few runs: 40" in judged(lds=around(0.4, 0.15)).cautions[0]
-    few = replace(QUALITY, masks={"fit": 30, "validation": 10, "test": 10}, seeds=1)
+    few = replace(QUALITY, masks={"fit": 30, "validation": 10, "test": 10}, seeds=1, ceiling=None)
     cautions = verdict(few, "trak").cautions
     assert "10 held-out masks" in cautions[0]
-    assert "trained on once" in cautions[1]
+    assert "Noise ceiling unknown: each test mask has one run" in cautions[1]
+
+
+def test_the_noise_ceiling_is_shown_with_the_share_that_is_reached() -> None:
+    found = ceiling_text(QUALITY, "trak")
+    assert found.startswith("0.80 (0.75 to 0.84): the LDS that perfect predictions would reach")
+    assert found.endswith("These scores reach 50% of it.")
+    assert "reach 50%" not in ceiling_text(QUALITY)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "says"),
+    [
+        (Measured(0.3, 0.05, 0.5), "0.30 (0.05 to 0.50): the LDS that perfect predictions"),
+        (Measured(0.1, -0.2, 0.3), "no more than chance would have it"),
+        (Measured(-0.1, -0.3, 0.1), "no more than chance would have it"),
+    ],
+)
+def test_no_lds_is_divided_by_a_ceiling_near_0(ceiling: Measured, says: str) -> None:
+    quality = replace(QUALITY, ceiling=ceiling)
+    assert quality.share_of_ceiling("trak") is None
+    assert says in ceiling_text(quality, "trak")
+    assert "reach 1" not in ceiling_text(quality, "trak")
+
+
+@pytest.mark.parametrize(
+    ("test_masks", "seeds", "why"),
+    [
+        (5, 2, "it takes 6 test masks, and there are 5"),
+        (40, 1, "each test mask has one run"),
+        (40, 2, "until the next `dataloupe build`"),
+    ],
+)
+def test_an_unknown_ceiling_says_why(test_masks: int, seeds: int, why: str) -> None:
+    masks = {"fit": 120, "validation": 40, "test": test_masks}
+    quality = replace(QUALITY, masks=masks, seeds=seeds, ceiling=None)
+    assert ceiling_text(quality, "trak").startswith("unknown")
+    assert why in ceiling_text(quality, "trak")
+    assert "\n" not in ceiling_text(quality, "trak")
 
 
 def test_better_methods_and_baselines_are_named() -> None:
