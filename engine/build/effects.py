@@ -77,7 +77,8 @@ def _chance(test: RepeatedRuns, noise: np.ndarray) -> np.ndarray:
     """
     repeated = test.runs > 1
     if not repeated.any():
-        return noise / test.runs.mean()
+        each: np.ndarray = noise / test.runs.mean()
+        return each
     runs = test.runs[repeated, None]
     found: np.ndarray = (test.squares[repeated] / (runs - 1) / runs).mean(axis=0)
     return found

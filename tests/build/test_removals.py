@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine import Study, store
+from engine.attribution.evaluation.effect_sizes import TYPICAL
 from engine.attribution.evaluation.removal_plan import MOST
+from engine.build.effects import fit_effects
 from engine.build.retraining import model_without
 from engine.store import layout
 from engine.store.spec import PARTS
@@ -20,6 +23,8 @@ from engine.study.removal_runs import (
     read_removal_runs,
     wanted_removals,
 )
+from engine.study.run_banks import read_repeated_runs
+from engine.study.score_matrices import read_score_matrix
 from engine.tasks import load_task
 from engine.training.outputs import evaluate
 from tests.builders.copies import copy_of
@@ -84,11 +89,14 @@ def test_without_runs_sizes_are_typical_ones(small_study: Study, tmp_path: Path)
     study = respecified(copy_of(small_study, tmp_path / "own"), removals=0)
     study.build(workers=0)
     assert wanted_removals(study, ALGORITHM) == 0
-    quality = study.quality(ALGORITHM)
-    assert quality is not None
-    effects = [one.effects for one in quality.methods.values() if one.effects is not None]
-    assert effects
-    assert all(one.removals == 0 for one in effects)
+    scores, test = read_score_matrix(study, ALGORITHM), study.bank(ALGORITHM).part("test")
+    repeated, predicted = read_repeated_runs(study, ALGORITHM), np.zeros(test.test.T.shape)
+    found, mean_square = fit_effects(
+        study, ALGORITHM, scores, 2.0, repeated, test.masks, predicted, []
+    )
+    assert found == replace(TYPICAL, score_error=found.score_error)
+    rows = scores.rows(np.arange(scores.n_test))
+    np.testing.assert_allclose(mean_square, np.square(rows).mean(axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [4])

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from engine import Study, store
+from engine.attribution.evaluation.effect_sizes import TYPICAL
 from engine.attribution.evaluation.quality import (
     Calibration,
     Measured,
@@ -37,6 +38,7 @@ QUALITY = Quality(
             validation_lds=0.3,
             by_class={"Bag": LDS},
             calibration=Calibration(Measured(12.5, 11.0, 14.0), 0.1),
+            effects=replace(TYPICAL, chosen=0.8),
         )
     },
     checkpoints=[Point("trak", 1, LDS)],
@@ -56,7 +58,7 @@ def test_the_badge_shows_the_quality(small_study: Study, tmp_path: Path) -> None
     study = Study.open(shutil.copytree(small_study.root, tmp_path / "copy"))
     store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     badge = study.badge()
-    assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 12.5)
+    assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 10.0)
     assert "LDS 0.310 [0.250, 0.370] · noise ceiling 0.620 · calibrated" in str(badge)
     assert (badge.ceiling, badge.ceiling_low, badge.ceiling_high) == (0.62, 0.55, 0.7)
     assert badge.ceiling_text.endswith("These scores reach 50% of it.")
