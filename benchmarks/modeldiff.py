@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engine.applications.modeldiff.mean_scores import scores_of_checkpoints
 
 from benchmarks._report import log, report
 from benchmarks.scaling import memory_mib
 from engine.api import Study
 from engine.applications.modeldiff.comparison import compare, read_comparison, side
 from engine.applications.modeldiff.hypothesis import try_all
-from engine.applications.modeldiff.mean_scores import scores_of_checkpoints
 from engine.applications.modeldiff.residuals import Attributions, directions, residuals
 from engine.applications.modeldiff.significance import LEVEL, Null, p_values, split_checkpoints
 from engine.attribution.scores.dense import DenseScores

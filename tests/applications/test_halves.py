@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine.applications.modeldiff.halves import Half, runs_of, scores_of, ways_to_halve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Study
 from engine.applications.modeldiff.comparison import compare, read_comparison, side
-from engine.applications.modeldiff.halves import Half, runs_of, scores_of, ways_to_halve
 from engine.applications.modeldiff.residuals import directions, residuals
 from engine.applications.modeldiff.significance import (
     LEVEL,
