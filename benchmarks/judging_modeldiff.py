@@ -15,10 +15,21 @@ import torch
 from benchmarks._report import log
 from benchmarks._study import built
 from engine.applications.modeldiff.chance import ByCheckpoints, ByRuns, Chance
-from engine.applications.modeldiff.checkpoint_noise import Contrast, common_signal, plan
+from engine.applications.modeldiff.checkpoint_noise import (
+    FEWEST_CHECKPOINTS,
+    Contrast,
+    common_part,
+    noise_of_mean,
+    plan,
+)
 from engine.applications.modeldiff.comparison import compare, read_comparison, side
-from engine.applications.modeldiff.residuals import Attributions, directions, residuals
-from engine.applications.modeldiff.significance import null_of, p_values
+from engine.applications.modeldiff.residuals import (
+    Attributions,
+    directions,
+    residuals,
+    squared_lengths,
+)
+from engine.applications.modeldiff.significance import Null, null_of, p_values
 from engine.attribution.datamodels import hybrid
 from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.scores.dense import DenseScores
@@ -49,24 +60,46 @@ class Simulated:
         return DenseScores([hybrid.fit(tau, masks, outputs, self.settings).weights.numpy()])
 
 
-def smallest_p(a: Simulated, b: Simulated) -> tuple[float, float]:
-    """The smallest p of A∖B and of B∖A."""
+@dataclass(frozen=True)
+class Judged:
+    """Distinguishing variances of A∖B and of B∖A, and what chance alone gives."""
+
+    gaps: tuple[np.ndarray, np.ndarray]
+    null: Null
+
+    @property
+    def smallest_p(self) -> float:
+        """Over all directions of both sides."""
+        return min(
+            float(p_values(gaps, self.null, of_a).min())
+            for gaps, of_a in zip(self.gaps, (True, False), strict=True)
+        )
+
+
+def judge(a: Simulated, b: Simulated) -> Judged:
+    """Compare them like two algorithms of a study."""
     scores_a, scores_b = (one.scores(one.checkpoints.mean(axis=0), one.runs) for one in (a, b))
     chance = _chance(a, b)
     pairs = (chance.pair(number) for number in range(chance.pairs))
-    null = null_of(pairs, chance.independent, K)
-    found = []
-    for of_a, sides in ((True, (scores_a, scores_b)), (False, (scores_b, scores_a))):
-        gaps = directions(residuals(*sides), K, tolerance=1e-3).distinguishing
-        found.append(float(p_values(gaps, null, of_a).min()))
-    return found[0], found[1]
+    gaps_a, gaps_b = (
+        directions(residuals(*sides), K, tolerance=1e-3, resamples=0).distinguishing
+        for sides in ((scores_a, scores_b), (scores_b, scores_a))
+    )
+    return Judged((gaps_a, gaps_b), null_of(pairs, chance.independent, K))
 
 
 def _chance(a: Simulated, b: Simulated) -> Chance:
     contrasts = plan(len(a.checkpoints), len(b.checkpoints))
     if contrasts is None:
         raise ValueError("at least one algorithm needs three checkpoints")
-    signal = common_signal(*(DenseScores([one.checkpoints.mean(axis=0)]) for one in (a, b)))
+    means = [DenseScores([one.checkpoints.mean(axis=0)]) for one in (a, b)]
+    noise_a, noise_b = (
+        noise_of_mean(np.square(one.checkpoints).sum(axis=2), squared_lengths(mean))
+        if len(one.checkpoints) >= FEWEST_CHECKPOINTS
+        else None
+        for one, mean in zip((a, b), means, strict=True)
+    )
+    common = common_part(*means, contrasts, (noise_a, noise_b))
 
     def noise(contrast: Contrast) -> Attributions:
         own = (a if contrast.of_a else b).checkpoints
@@ -79,7 +112,7 @@ def _chance(a: Simulated, b: Simulated) -> Chance:
         return (a if is_a else b).scores(prior.rows(np.arange(N_TEST)), runs)
 
     by_runs = None if a.runs is None or b.runs is None else ByRuns(a.runs, b.runs, refit)
-    return Chance(ByCheckpoints(contrasts, signal, noise), by_runs, 0)
+    return Chance(ByCheckpoints(contrasts, common, noise), by_runs, 0)
 
 
 def truth(generator: np.random.Generator) -> np.ndarray:
@@ -155,7 +188,7 @@ def false_positives(pairs: int, level: float, count: int, runs: int = 0) -> int:
     """How many pairs of equal algorithms have a significant direction."""
     found = 0
     for seed in range(pairs):
-        found += min(smallest_p(*same_algorithm(seed, count, runs))) < level
+        found += judge(*same_algorithm(seed, count, runs)).smallest_p < level
         if seed % 50 == 49:
             log(f"modeldiff, {count} checkpoints, {runs} runs: {found} of {seed + 1}")
     return found

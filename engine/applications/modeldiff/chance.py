@@ -16,17 +16,18 @@ import numpy as np
 from engine.applications.modeldiff.checkpoint_noise import (
     FEWEST_CHECKPOINTS,
     MOST_PAIRS,
+    Common,
     Contrast,
     Plan,
-    Signal,
-    add_noise,
-    common_signal,
+    common_part,
+    imitate,
+    noise_of_mean,
     plan,
 )
 from engine.applications.modeldiff.checkpoint_scores import MOST_BYTES, sum_of_checkpoints
 from engine.applications.modeldiff.exchanged_runs import FEWEST_MASKS, can_exchange, exchange_runs
 from engine.applications.modeldiff.refits import refit_datamodel, refit_hybrid
-from engine.applications.modeldiff.residuals import Attributions, without_threshold
+from engine.applications.modeldiff.residuals import Attributions, squared_lengths, without_threshold
 from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.scores.dense import DenseScores
 from engine.store.layout import DATAMODEL, HYBRID, TRAK
@@ -53,21 +54,20 @@ class ByCheckpoints:
 
     Attributes:
         plan: Which contrasts to use.
-        signal: What A's and B's scores have in common.
+        common: What A's and B's scores have in common.
         noise: Computes the scores of a contrast.
     """
 
     plan: Plan
-    signal: Signal
+    common: Common
     noise: Callable[[Contrast], Attributions]
 
     def pair(self, number: int) -> tuple[Attributions, Attributions]:
-        of_a, of_b = self.plan.contrasts[number]
-        noise = {one: self.noise(one) for one in {of_a, of_b}}
-        a, b = (
-            _in_memory(add_noise(self.signal, noise[one], one.of_a, size, for_a))
-            for one, size, for_a in zip((of_a, of_b), self.plan.sizes, (True, False), strict=True)
-        )
+        difference = [
+            (contrast.of_a, factor, self.noise(contrast))
+            for contrast, factor in self.plan.differences[number]
+        ]
+        a, b = map(_in_memory, imitate(self.common, difference))
         return a, b
 
 
@@ -101,11 +101,11 @@ class Chance:
 
     @property
     def pairs(self) -> int:
-        return MOST_PAIRS if self.checkpoints is None else len(self.checkpoints.plan.contrasts)
+        return MOST_PAIRS if self.checkpoints is None else len(self.checkpoints.plan.differences)
 
     @property
-    def independent(self) -> int:
-        """Number of independent pairs that they are worth."""
+    def independent(self) -> float:
+        """How many independent pairs they are worth."""
         if self.checkpoints is None:
             return self.pairs
         return min(self.pairs, self.checkpoints.plan.independent)
@@ -149,14 +149,27 @@ def _by_checkpoints(study: StudyReader, a: str, b: str) -> ByCheckpoints | None:
     found = plan(study.checkpoints(a), study.checkpoints(b), study.spec.seed)
     if found is None:
         return None
-    signal = common_signal(
-        *(without_threshold(read_score_matrix(study, one, TRAK)) for one in (a, b))
+    scores = [without_threshold(read_score_matrix(study, one, TRAK)) for one in (a, b)]
+    noise_a, noise_b = (
+        _noise_of(study, one, whole) for one, whole in zip((a, b), scores, strict=True)
     )
+    common = common_part(*scores, found, (noise_a, noise_b))
 
     def noise(contrast: Contrast) -> Attributions:
         return sum_of_checkpoints(study, a if contrast.of_a else b, contrast.shares)
 
-    return ByCheckpoints(found, replace(signal, rows=_in_memory(signal.rows)), noise)
+    return ByCheckpoints(found, replace(common, rows=_in_memory(common.rows)), noise)
+
+
+def _noise_of(study: StudyReader, algorithm: str, scores: Attributions) -> np.ndarray | None:
+    """`noise_of_mean` of an algorithm; None for too few checkpoints."""
+    count = study.checkpoints(algorithm)
+    if count < FEWEST_CHECKPOINTS:
+        return None
+    squares = [
+        squared_lengths(sum_of_checkpoints(study, algorithm, {m: 1.0})) for m in range(count)
+    ]
+    return noise_of_mean(np.stack(squares), squared_lengths(scores))
 
 
 def _by_runs(study: StudyReader, a: str, b: str, method: str) -> ByRuns:

@@ -5,13 +5,18 @@ checkpoints have the same signal, so their difference is pure noise. Such a *con
 the noise of a mean of all checkpoints: with parts of p and q of m = p + q checkpoints, by √(pq)/m.
 (Halves compared as they are would be twice as noisy as the whole.)
 
-A and B with the same signal are imitated by one common signal plus a contrast each. The signal is
-the mean of both algorithms' rows, scaled to the length that is left when the noise is taken away:
-a row of length 1 whose noise has length n has a signal of length √(1 − n²). Each algorithm keeps
-its own noise, so a noisy algorithm is not taken for a different one.
+Let A = S + n_a and B = S + n_b be the same algorithm, with ρ the share of n_a in the variance of
+A − B. Then P = (1 − ρ)A + ρB is uncorrelated with A − B, and A = P + ρ(A − B) and
+B = P − (1 − ρ)(A − B). So another pair with the same P is
 
-An algorithm with one or two checkpoints says too little about its noise. It is given that of the
-other: one contrast is then shared between both sides such that their difference has the right size.
+    A* = P + ρ·D,   B* = P − (1 − ρ)·D,
+
+where D is a contrast of A minus one of B. Each side is as noisy as the algorithm that it stands
+for, so a noisy algorithm is not taken for a different one. Before A and B are added, each row is
+divided by the length of its signal, which is what the noise leaves of the row's length.
+
+An algorithm with one or two checkpoints says too little about its noise. One of its checkpoints is
+taken to be as noisy as one of the other algorithm's, and D is a contrast of the other alone.
 """
 
 from __future__ import annotations
@@ -24,7 +29,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.applications.modeldiff.residuals import Attributions, residuals
-from engine.store.rows import ranges
 
 MOST_PAIRS = 10
 """Number of pairs that imitate A and B."""
@@ -34,7 +38,7 @@ _MOST_LISTED = 10_000
 """Where there are more ways to split, some are drawn at random instead of listing all."""
 _LEAST_SIGNAL = 0.05
 """Smallest share of a row's square that counts as signal: the noise is only estimated."""
-_BLOCK_BYTES = 2**28
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,15 @@ class Plan:
     """How to imitate A and B, each with its own number of checkpoints.
 
     Attributes:
-        contrasts: For each pair, the contrasts of A and of B: the same one twice if only one of
-            them has enough checkpoints.
-        sizes: Factors on the contrasts of A and of B.
-        independent: How many independent contrasts there are, however many pairs are made.
+        of_a, of_b: The numbers of checkpoints.
+        differences: For each pair, the contrasts that make up A − B, with their factors.
+        independent: How many independent pairs they are worth, however many there are.
     """
 
-    contrasts: list[tuple[Contrast, Contrast]]
-    sizes: tuple[float, float]
-    independent: int
+    of_a: int
+    of_b: int
+    differences: list[tuple[tuple[Contrast, float], ...]]
+    independent: float
 
 
 def plan(of_a: int, of_b: int, seed: int = 0) -> Plan | None:
@@ -85,15 +89,15 @@ def plan(of_a: int, of_b: int, seed: int = 0) -> Plan | None:
         a, b = ways[True], ways[False]
         wanted = min(MOST_PAIRS, len(a) * len(b))
         both = [(a[n % len(a)], b[(n + n // len(a)) % len(b)]) for n in range(wanted)]
-        return Plan(both, (1.0, 1.0), of_a + of_b - 2)
+        # Satterthwaite's degrees of freedom of a variance σ²/of_a + σ²/of_b
+        degrees = (1 / of_a + 1 / of_b) ** 2 / sum(1 / m**2 / (m - 1) for m in (of_a, of_b))
+        return Plan(of_a, of_b, [((one, 1.0), (other, -1.0)) for one, other in both], degrees)
     if not ways:
         return None
     is_a, found = next(iter(ways.items()))
     own, other = (of_a, of_b) if is_a else (of_b, of_a)
-    # If own + other checkpoints were split like this, the parts would differ from their common
-    # mean by so much, in units of the noise of a mean of `own`.
-    sizes = (math.sqrt(other / (own + other)), -own / math.sqrt(other * (own + other)))
-    return Plan([(one, one) for one in found], sizes if is_a else sizes[::-1], own - 1)
+    factor = math.sqrt(1 + own / other) * (1 if is_a else -1)
+    return Plan(of_a, of_b, [((one, factor),) for one in found], own - 1)
 
 
 def split_checkpoints(total: int, seed: int = 0) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -149,52 +153,85 @@ class ScaledSum:
 
 
 @dataclass(frozen=True)
-class Signal:
-    """What both sides of a pair have in common.
+class Common:
+    """What both sides of every pair have in common.
 
     Attributes:
-        rows: The mean of A's and B's rows, each scaled to length 1, scaled to length 1 again.
-        norm_a, norm_b: Lengths of the rows of A and of B `[n_test]`; 1 for rows of zeros.
+        rows: P, in units of the signal.
+        share: ρ `[n_test]`.
+        signal_a, signal_b: Length of the signal in the rows of A and of B `[n_test]`.
     """
 
     rows: Attributions
-    norm_a: np.ndarray
-    norm_b: np.ndarray
+    share: np.ndarray
+    signal_a: np.ndarray
+    signal_b: np.ndarray
 
 
-def common_signal(a: Attributions, b: Attributions) -> Signal:
-    """The signal of A and B if they are the same algorithm; both before any soft threshold."""
-    found = residuals(a, b)
-    cosines = found.beta * found.norm_b
-    length = np.sqrt(np.maximum(2 + 2 * cosines, 2 * _LEAST_SIGNAL))
-    scales = (1 / (norm * length) for norm in (found.norm_a, found.norm_b))
-    terms = [(scale.astype(np.float32), one) for scale, one in zip(scales, (a, b), strict=True)]
-    return Signal(ScaledSum(terms), found.norm_a, found.norm_b)
-
-
-def add_noise(
-    signal: Signal, noise: Attributions, of_a: bool, size: float, for_a: bool
-) -> ScaledSum:
-    """One side of a pair: the common signal and a contrast, with rows as long as that side's.
+def noise_of_mean(squares: np.ndarray, mean_squares: np.ndarray) -> np.ndarray:
+    """Expected squared length of the noise of a mean over checkpoints, without bias.
 
     Args:
-        noise: Scores of a contrast.
-        of_a: Whether it was made from A's checkpoints.
-        size: Factor on it.
-        for_a: Whether the side stands for A.
+        squares: Squared lengths of the rows of every checkpoint `[m, n_test]`.
+        mean_squares: Squared lengths of the rows of their mean `[n_test]`.
     """
-    source = signal.norm_a if of_a else signal.norm_b
-    own = signal.norm_a if for_a else signal.norm_b
-    kept = np.sqrt(np.maximum(1 - _squares(noise) / source**2, _LEAST_SIGNAL))
-    scales = (own * kept, size * own / source)
-    terms = zip(scales, (signal.rows, noise), strict=True)
-    return ScaledSum([(scale.astype(np.float32), one) for scale, one in terms])
+    found: np.ndarray = (squares.mean(axis=0) - mean_squares) / (len(squares) - 1)
+    return np.maximum(found, 0)
 
 
-def _squares(scores: Attributions) -> np.ndarray:
-    """Squared lengths of the rows `[n_test]`."""
-    found = np.empty(scores.n_test)
-    for tests in ranges(range(scores.n_test), max(1, _BLOCK_BYTES // (4 * scores.n_train))):
-        rows = scores.rows(np.arange(tests.start, tests.stop))
-        found[tests.start : tests.stop] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-    return found
+def common_part(
+    a: Attributions, b: Attributions, plan: Plan, noise: tuple[np.ndarray | None, np.ndarray | None]
+) -> Common:
+    """What A and B have in common if they are the same algorithm.
+
+    Args:
+        a, b: Their scores before any soft threshold.
+        noise: `noise_of_mean` of A and of B; None for too few checkpoints.
+    """
+    found = residuals(a, b)
+    of_a, of_b = (
+        None if one is None else _to_signal(one / norm**2)
+        for one, norm in zip(noise, (found.norm_a, found.norm_b), strict=True)
+    )
+    if of_a is None and of_b is not None:
+        of_a = of_b * plan.of_b / plan.of_a
+    if of_b is None and of_a is not None:
+        of_b = of_a * plan.of_a / plan.of_b
+    if of_a is None or of_b is None:
+        raise ValueError("the noise of neither algorithm is known")
+    both = np.maximum(of_a + of_b, _TINY)
+    share = np.where(of_a + of_b > _TINY, of_a / both, 0.5)
+    signal_a, signal_b = found.norm_a / np.sqrt(1 + of_a), found.norm_b / np.sqrt(1 + of_b)
+    parts = (1 - share) * np.sqrt(1 + of_a), share * np.sqrt(1 + of_b)
+    cosines = found.beta * found.norm_b
+    square = parts[0] ** 2 + parts[1] ** 2 + 2 * parts[0] * parts[1] * cosines
+    # The length that it has if they are the same algorithm; of different ones it is shorter.
+    length = np.sqrt((1 + of_a * of_b / both) / np.maximum(square, _LEAST_SIGNAL))
+    scales = (length * (1 - share) / signal_a, length * share / signal_b)
+    terms = [(scale.astype(np.float32), one) for scale, one in zip(scales, (a, b), strict=True)]
+    return Common(ScaledSum(terms), share, signal_a, signal_b)
+
+
+def imitate(
+    common: Common, difference: Sequence[tuple[bool, float, Attributions]]
+) -> tuple[ScaledSum, ScaledSum]:
+    """A* and B*.
+
+    Args:
+        difference: For each contrast that makes up A − B: whether it is one of A, its factor, and
+            its scores.
+    """
+    sides = []
+    for own, sign in ((common.signal_a, common.share), (common.signal_b, common.share - 1)):
+        terms = [(own.astype(np.float32), common.rows)]
+        for of_a, factor, scores in difference:
+            source = common.signal_a if of_a else common.signal_b
+            terms.append(((sign * factor * own / source).astype(np.float32), scores))
+        sides.append(ScaledSum(terms))
+    return sides[0], sides[1]
+
+
+def _to_signal(share: np.ndarray) -> np.ndarray:
+    """The noise relative to the signal, from the noise relative to the whole row."""
+    share = np.minimum(share, 1 - _LEAST_SIGNAL)
+    return share / (1 - share)

@@ -32,12 +32,12 @@ class Null:
 
     Attributes:
         a, b: The largest distinguishing variance of A∖B and of B∖A for each pair.
-        independent: Number of independent pairs that they are worth.
+        independent: How many independent pairs they are worth.
     """
 
     a: tuple[float, ...] = ()
     b: tuple[float, ...] = ()
-    independent: int = 0
+    independent: float = 0
 
     @property
     def known(self) -> bool:
@@ -46,20 +46,20 @@ class Null:
 
 
 def null_of(
-    pairs: Iterable[tuple[Attributions, Attributions]], independent: int, k: int, seed: int = 0
+    pairs: Iterable[tuple[Attributions, Attributions]], independent: float, k: int, seed: int = 0
 ) -> Null:
     """Compare the two sides of each pair like A and B are compared.
 
     Args:
         pairs: Scores that differ by chance alone.
-        independent: Number of independent pairs that they are worth.
+        independent: How many independent pairs they are worth.
         k: Number of directions, as for A and B.
     """
     found: tuple[list[float], list[float]] = ([], [])
     for one, other in pairs:
         for values, sides in zip(found, ((one, other), (other, one)), strict=True):
-            gaps = directions(residuals(*sides), k, seed, _TOLERANCE).distinguishing
-            values.append(float(gaps.max()))
+            of_pair = directions(residuals(*sides), k, seed, _TOLERANCE, resamples=0)
+            values.append(float(of_pair.distinguishing.max()))
     return Null(tuple(found[0]), tuple(found[1]), independent)
 
 
