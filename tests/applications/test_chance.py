@@ -109,29 +109,29 @@ def test_the_sides_of_a_pair_differ_as_much_as_two_algorithms_would(a: int, b: i
         assert found is None
         return
     assert found is not None
-    assert len(set(found.contrasts)) == len(found.contrasts) <= MOST_PAIRS
-    for of_a, of_b in found.contrasts:
-        assert (of_a == of_b) == (min(a, b) < 3)
-        variance = [size**2 for size in found.sizes]
-        count = a if of_a.of_a else b
-        if of_a == of_b:  # one contrast, with opposite signs
-            difference = (found.sizes[0] - found.sizes[1]) ** 2 / count
-        else:
-            difference = variance[0] / a + variance[1] / b
-        assert difference == pytest.approx(1 / a + 1 / b)
-    assert found.independent == (a + b - 2 if min(a, b) >= 3 else max(a, b) - 1)
+    assert len(set(found.differences)) == len(found.differences) <= MOST_PAIRS
+    for difference in found.differences:
+        assert len(difference) == (2 if min(a, b) >= 3 else 1)
+        variances = [factor**2 / (a if one.of_a else b) for one, factor in difference]
+        assert sum(variances) == pytest.approx(1 / a + 1 / b)
+    if a == b:
+        assert found.independent == pytest.approx(a + b - 2)
+    assert found.independent <= a + b - 2 + 1e-9
+    if min(a, b) < 3:
+        assert {len(one.second) for ((one, _),) in found.differences} == {min(a, b, max(a, b) // 2)}
 
 
 def test_checkpoints_are_split_in_different_ways_and_each_split_comes_once() -> None:
-    assert split_checkpoints(1) == []
-    assert split_checkpoints(2) == [((1,), (0,))]
-    assert len(split_checkpoints(4)) == 3
-    assert len(split_checkpoints(5)) == 10
-    of_many = split_checkpoints(40)
+    assert split_checkpoints(1, 1) == []
+    assert split_checkpoints(2, 2) == [((1,), (0,))]
+    assert len(split_checkpoints(4, 2)) == 3
+    assert len(split_checkpoints(5, 2)) == 10
+    assert len(split_checkpoints(5, 1)) == 5
+    of_many = split_checkpoints(40, 20)
     assert len({first for first, _ in of_many}) == 10
     shared = set.intersection(*({*first} for first, _ in of_many))
     assert len(shared) < 3  # drawn from all 137 billion splits, not from the first of a list
-    many = split_checkpoints(12)
+    many = split_checkpoints(12, 6)
     assert len({frozenset((frozenset(a), frozenset(b))) for a, b in many}) == len(many) == 10
     for larger, smaller in many:
         assert sorted(larger + smaller) == list(range(12))
@@ -218,26 +218,18 @@ def test_hybrids_of_one_algorithm_are_not_told_apart_and_the_null_has_their_size
     assert 0.25 < ranks(judged) < 0.75
 
 
-@pytest.mark.parametrize(("of_a", "of_b"), [(5, 1), (3, 8)])
-def test_the_null_has_the_right_size_for_unequal_numbers_of_checkpoints(
-    of_a: int, of_b: int
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "noisier"), [(5, 1, 1.0), (8, 3, 1.0), (5, 40, 1.0), (5, 5, 2.0)]
+)
+def test_the_null_has_the_right_size_if_one_algorithm_is_noisier(
+    of_a: int, of_b: int, noisier: float
 ) -> None:
     judged = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
         signal = truth(rng)
-        sides = (Simulated(checkpoints(rng, signal, count, "low rank")) for count in (of_a, of_b))
-        judged.append(judge(*sides))
-    assert 0.25 < ranks(judged) < 0.75
-
-
-def test_a_noisy_algorithm_is_not_taken_for_a_different_one() -> None:
-    judged = []
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        signal = truth(rng)
-        quiet, noisy = (checkpoints(rng, signal, 5, "low rank") for _ in "ab")
-        judged.append(judge(Simulated(signal + 2 * (noisy - signal)), Simulated(quiet)))
+        a, b = (checkpoints(rng, signal, count, "shared") for count in (of_a, of_b))
+        judged.append(judge(Simulated((signal + noisier * (a - signal)).astype("f")), Simulated(b)))
     assert sum(one.smallest_p < LEVEL for one in judged) <= 3
     assert 0.25 < ranks(judged) < 0.75
 

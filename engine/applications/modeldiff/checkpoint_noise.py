@@ -16,7 +16,11 @@ for, so a noisy algorithm is not taken for a different one. Before A and B are a
 divided by the length of its signal, which is what the noise leaves of the row's length.
 
 An algorithm with one or two checkpoints says too little about its noise. One of its checkpoints is
-taken to be as noisy as one of the other algorithm's, and D is a contrast of the other alone.
+taken to be as noisy as one of the other algorithm's, and D is a contrast of the other alone, with
+as many of its checkpoints in one part as the algorithm with few has.
+
+With as many checkpoints and as much noise on both sides, ρ = ½ and the pair is an exchange of
+checkpoints, which holds whatever the noise is like. Otherwise noise is taken to be Gaussian.
 """
 
 from __future__ import annotations
@@ -80,8 +84,10 @@ class Plan:
 
 def plan(of_a: int, of_b: int, seed: int = 0) -> Plan | None:
     """Choose contrasts for these numbers of checkpoints; None if both are too few."""
+    fewest = min(of_a, of_b)
+    parts = fewest if fewest < FEWEST_CHECKPOINTS else max(of_a, of_b)  # halves if both are known
     ways = {
-        is_a: [Contrast(is_a, *way) for way in split_checkpoints(count, seed + (not is_a))]
+        is_a: [Contrast(is_a, *way) for way in split_checkpoints(count, parts, seed + (not is_a))]
         for is_a, count in ((True, of_a), (False, of_b))
         if count >= FEWEST_CHECKPOINTS
     }
@@ -100,9 +106,16 @@ def plan(of_a: int, of_b: int, seed: int = 0) -> Plan | None:
     return Plan(of_a, of_b, [((one, factor),) for one in found], own - 1)
 
 
-def split_checkpoints(total: int, seed: int = 0) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Different ways to split checkpoints in halves, at most `MOST_PAIRS` of them."""
-    smaller = total // 2
+def split_checkpoints(
+    total: int, smaller: int, seed: int = 0
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Different ways to split checkpoints in two, at most `MOST_PAIRS` of them.
+
+    Args:
+        total: Number of checkpoints.
+        smaller: Number of checkpoints in the second part, at most half of them.
+    """
+    smaller = min(smaller, total // 2)
     if smaller < 1:
         return []
     everything = set(range(total))
