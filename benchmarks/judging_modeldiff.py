@@ -39,7 +39,6 @@ from engine.store.spec import PARTS
 
 N_TEST, N_TRAIN, K = 50, 100, 5
 KINDS = ("independent", "low rank", "shared", "heavy")
-MASKS = 80
 RUNS = 300
 
 
@@ -99,7 +98,7 @@ def _chance(a: Simulated, b: Simulated) -> Chance:
         else None
         for one, mean in zip((a, b), means, strict=True)
     )
-    common = common_part(*means, contrasts, (noise_a, noise_b))
+    common = common_part(means[0], means[1], contrasts, (noise_a, noise_b))
 
     def noise(contrast: Contrast) -> Attributions:
         own = (a if contrast.of_a else b).checkpoints
@@ -125,11 +124,11 @@ def checkpoints(
     generator: np.random.Generator, signal: np.ndarray, count: int, kind: str
 ) -> np.ndarray:
     """Scores of single checkpoints `[count, N_TEST, N_TRAIN]` float32."""
-    draw = generator.standard_normal
-    if kind == "heavy":
 
-        def draw(size: tuple[int, ...]) -> np.ndarray:
-            return generator.standard_t(3, size=size) / 3**0.5
+    def draw(size: tuple[int, ...]) -> np.ndarray:
+        if kind == "heavy":
+            return np.asarray(generator.standard_t(3, size=size) / 3**0.5)
+        return generator.standard_normal(size)
 
     each = draw((count, N_TEST, N_TRAIN))
     if kind == "independent":
@@ -198,8 +197,8 @@ def planted_hybrid() -> dict[str, float]:
     """The planted shortcut by the hybrid: p of direction 1 of `sees`, and who carries the patch."""
     spec = spec_from_template("case-shortcut")
     study = built(f"shortcut-{RUNS}", f"{spec}\n[subset_runs]\nmasks = {RUNS}\n")
-    sides = (side(study, name, HYBRID) for name in ("sees", "covered"))
-    first = read_comparison(study, compare(study, *sides))["directions"]["a"][0]
+    a, b = (side(study, name, HYBRID) for name in ("sees", "covered"))
+    first = read_comparison(study, compare(study, a, b))["directions"]["a"][0]
     carries = study.table("train")["patch"].to_numpy(bool)
     return {
         "planted_hybrid_p": float(first["p"]),

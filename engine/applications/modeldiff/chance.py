@@ -153,7 +153,7 @@ def _by_checkpoints(study: StudyReader, a: str, b: str) -> ByCheckpoints | None:
     noise_a, noise_b = (
         _noise_of(study, one, whole) for one, whole in zip((a, b), scores, strict=True)
     )
-    common = common_part(*scores, found, (noise_a, noise_b))
+    common = common_part(scores[0], scores[1], found, (noise_a, noise_b))
 
     def noise(contrast: Contrast) -> Attributions:
         return sum_of_checkpoints(study, a if contrast.of_a else b, contrast.shares)

@@ -188,8 +188,8 @@ def noise_of_mean(squares: np.ndarray, mean_squares: np.ndarray) -> np.ndarray:
         squares: Squared lengths of the rows of every checkpoint `[m, n_test]`.
         mean_squares: Squared lengths of the rows of their mean `[n_test]`.
     """
-    found: np.ndarray = (squares.mean(axis=0) - mean_squares) / (len(squares) - 1)
-    return np.maximum(found, 0)
+    found = (squares.mean(axis=0) - mean_squares) / (len(squares) - 1)
+    return np.asarray(np.maximum(found, 0))
 
 
 def common_part(
@@ -246,5 +246,5 @@ def imitate(
 
 def _to_signal(share: np.ndarray) -> np.ndarray:
     """The noise relative to the signal, from the noise relative to the whole row."""
-    share = np.minimum(share, 1 - _LEAST_SIGNAL)
-    return share / (1 - share)
+    limited = np.minimum(share, 1 - _LEAST_SIGNAL)
+    return np.asarray(limited / (1 - limited))
