@@ -213,7 +213,7 @@ def test_scores_of_one_algorithm_are_not_told_apart_and_the_null_has_their_size(
 
 
 def test_hybrids_of_one_algorithm_are_not_told_apart_and_the_null_has_their_size() -> None:
-    judged = [judge(*same_algorithm(seed, 5, 40)) for seed in range(500, 512)]
+    judged = [judge(*same_algorithm(seed, 5, 40)) for seed in range(500, 506)]
     assert sum(one.smallest_p < LEVEL for one in judged) <= 3
     assert 0.25 < ranks(judged) < 0.75
 
@@ -314,4 +314,4 @@ def test_nothing_is_imitated_without_knowing_how(study: Study) -> None:
     assert chance_of(study, "one", "other", "imported") is None
     found = chance_of(study, "one", "other", TRAK)
     assert found is not None
-    assert (found.pairs, found.independent) == (MOST_PAIRS, 8)
+    assert (found.pairs, found.independent) == (MOST_PAIRS, pytest.approx(8))
