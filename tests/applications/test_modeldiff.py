@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
 from sklearn.decomposition import PCA
 
 from engine.applications.modeldiff.residuals import directions, residuals
@@ -164,6 +165,16 @@ def test_nothing_is_significant_without_a_null_or_within_it() -> None:
     found = p_values(gaps, Null(values, values, 5), True)
     assert found[0] < 0.01
     assert (found[1:] >= LEVEL).all()
+
+
+def test_p_is_that_of_student_s_prediction_interval() -> None:
+    """With logarithms 1, 2, 3 and 4, 5, 6: a mean of 2, and a variance of 1 on both sides."""
+    null = Null(tuple(np.exp([1.0, 2, 3])), tuple(np.exp([4.0, 5, 6])), 3)
+    for independent, count in ((3.0, 3), (2.0, 2), (20.0, 3)):
+        null = Null(null.a, null.b, independent)
+        t = (5 - 2) / (1 + 1 / count) ** 0.5
+        found = p_values(np.array([np.exp(5.0)]), null, True)[0]
+        assert found == pytest.approx(2 * student.sf(t, 2 * (count - 1)))
 
 
 def test_each_side_has_its_own_null_and_few_independent_pairs_count_for_less() -> None:
