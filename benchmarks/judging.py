@@ -3,7 +3,8 @@
 python -m benchmarks.judging --json [--save]
 
 Nothing is there to be found in these simulations. Everything comes from seeds, so the figures are
-the same on every machine.
+the same on every machine. Only `planted_hybrid_p` is of a difference that is there: the shipped
+shortcut, whose study is kept in `.bench/`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._report import log, report
+from benchmarks.judging_modeldiff import false_positives, planted_hybrid
 from benchmarks.random_networks import first_output, random_network
 from engine.applications.modeldiff.effect_estimates import estimate_difference
 from engine.applications.unlearning.klom import DIRECTION
@@ -31,6 +33,7 @@ from engine.attribution.trak.make_plan import plan_gradients
 PAIRS = 400
 NETWORKS = 200
 MASKS = (40, 100, 200)
+HYBRID_RUNS = 80
 LEVEL = 0.05
 TRAIN = 8
 
@@ -39,6 +42,12 @@ def measure() -> dict[str, Any]:
     """All figures."""
     return {
         "ate_false_positive": {str(n): ate_false_positive(n) for n in (2, 3, 5, 10)},
+        "modeldiff_false_positive": {
+            "5": modeldiff_false_positive("5", 5),
+            "40": modeldiff_false_positive("40", 40),
+            "hybrid": modeldiff_false_positive("hybrid", 5, HYBRID_RUNS),
+        },
+        **planted_hybrid(),
         "klom_false_positive": {str(n): klom_false_positive(n) for n in (10, 20, 50)},
         "method_false_positive": {str(n): method_false_positive(n) for n in (10, 20, 50)},
         "preferred_on_noise_lds": preferred_on_noise(),
@@ -68,6 +77,11 @@ def ate_false_positive(checkpoints: int) -> dict[str, float]:
     return _rate("ate", checkpoints, found)
 
 
+def modeldiff_false_positive(name: str, checkpoints: int, runs: int = 0) -> dict[str, float]:
+    """Share of equal algorithms of which one has a significant direction."""
+    return _rate("modeldiff", name, false_positives(PAIRS, LEVEL, checkpoints, runs))
+
+
 def klom_false_positive(models: int) -> dict[str, float]:
     """Share of perfectly unlearned models that are called different from retrained ones."""
     found = 0
@@ -94,7 +108,7 @@ def _margins(generator: np.random.Generator, models: int, examples: int = 30) ->
     return generator.normal(size=(models, examples)) + generator.normal(size=(models, 1))
 
 
-def _rate(name: str, size: int, found: int) -> dict[str, float]:
+def _rate(name: str, size: int | str, found: int) -> dict[str, float]:
     rate = share(found, PAIRS)
     log(f"{name}, {size}: {found} of {PAIRS}")
     return {"mean": rate.mean, "low": round(rate.low, 4), "high": round(rate.high, 4)}

@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import log, report
+from benchmarks.judging_modeldiff import Simulated, judge
 from benchmarks.scaling import memory_mib
 from engine.api import Study
+from engine.applications.modeldiff.checkpoint_scores import sum_of_checkpoints
 from engine.applications.modeldiff.comparison import compare, read_comparison, side
 from engine.applications.modeldiff.hypothesis import try_all
-from engine.applications.modeldiff.mean_scores import scores_of_checkpoints
-from engine.applications.modeldiff.residuals import Attributions, directions, residuals
-from engine.applications.modeldiff.significance import LEVEL, Null, p_values, split_checkpoints
+from engine.applications.modeldiff.residuals import directions, residuals
+from engine.applications.modeldiff.significance import LEVEL, p_values
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
 from engine.store import read_tensors, write_tensors
@@ -106,31 +107,17 @@ def parity(study: Study) -> float:
 
 def false_positives(study: Study) -> dict[str, Any]:
     """Share of significant results when halves of one algorithm are compared."""
+    each = [sum_of_checkpoints(study, "sees", {m: 1.0}) for m in range(CHECKPOINTS)]
+    scores = np.stack([one.rows(np.arange(one.n_test)) for one in each])
     significant = 0
     rng = np.random.default_rng(0)
     for number in range(SPLITS):
-        order = rng.permutation(CHECKPOINTS)
-        halves = [sorted(part.tolist()) for part in np.split(order, 2)]
-        nulls: list[list[float]] = []
-        for half in halves:
-            values = []
-            for larger, smaller in split_checkpoints(len(half), len(half) // 2):
-                parts = ([half[m] for m in part] for part in (larger, smaller))
-                one, other = (scores_of_checkpoints(study, "sees", part) for part in parts)
-                values.append(float(gaps(one, other).max()))
-            nulls.append(values)
-        first, second = (scores_of_checkpoints(study, "sees", half) for half in halves)
-        for one, other in ((first, second), (second, first)):
-            found = gaps(one, other)
-            p = np.max([p_values(found, Null(tuple(values))) for values in nulls], axis=0)
-            significant += int((p < LEVEL).any())
+        a, b = (Simulated(scores[half]) for half in np.split(rng.permutation(CHECKPOINTS), 2))
+        judged = judge(a, b)
+        for gaps, of_a in zip(judged.gaps, (True, False), strict=True):
+            significant += int((p_values(gaps, judged.null, of_a) < LEVEL).any())
         log(f"split {number + 1} of {SPLITS}: {significant} significant so far")
     return {"false_positive_share": significant / (2 * SPLITS), "splits": SPLITS}
-
-
-def gaps(one: Attributions, other: Attributions) -> np.ndarray:
-    found: np.ndarray = directions(residuals(one, other), K, tolerance=1e-3).distinguishing
-    return found
 
 
 # --- larger than memory -----------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """ModelDiff: residual directions equal the closed form and the library's own, need no dense matrix,
-survive zero rows; and two halves of one algorithm do not differ."""
+survive zero rows; and what is within the null is not significant."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
 from sklearn.decomposition import PCA
 
 from engine.applications.modeldiff.residuals import directions, residuals
-from engine.applications.modeldiff.significance import (
-    LEVEL,
-    Null,
-    holm,
-    p_values,
-    split_checkpoints,
-)
+from engine.applications.modeldiff.significance import LEVEL, Null, holm, p_values
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
 
@@ -162,66 +157,38 @@ def test_holm_s_correction(p: list[float]) -> None:
         assert adjusted[place] == pytest.approx(worst)
 
 
-def test_checkpoints_are_split_in_different_ways_and_each_split_comes_once() -> None:
-    assert split_checkpoints(1, 1) == []
-    assert split_checkpoints(2, 2) == [((1,), (0,))]
-    assert len(split_checkpoints(4, 2)) == 3
-    assert len(split_checkpoints(5, 1)) == 5
-    of_many = split_checkpoints(40, 20)
-    assert len({first for first, _ in of_many}) == 10
-    shared = set.intersection(*({*first} for first, _ in of_many))
-    assert len(shared) < 3  # drawn from all 137 billion splits, not from the first of a list
-    many = split_checkpoints(12, 6)
-    assert len({frozenset((frozenset(a), frozenset(b))) for a, b in many}) == len(many) == 10
-    for larger, smaller in many:
-        assert sorted(larger + smaller) == list(range(12))
-
-
 def test_nothing_is_significant_without_a_null_or_within_it() -> None:
     gaps = np.array([0.5, 0.02, 0.001, -0.1])
-    assert np.isnan(p_values(gaps, Null((0.01, 0.02)))).all()
-    found = p_values(gaps, Null((0.01, 0.012, 0.02, 0.011, 0.015)))
+    values = (0.01, 0.012, 0.02, 0.011, 0.015)
+    assert np.isnan(p_values(gaps, Null(), True)).all()
+    assert np.isnan(p_values(gaps, Null(values, values, 1), True)).all()
+    found = p_values(gaps, Null(values, values, 5), True)
     assert found[0] < 0.01
     assert (found[1:] >= LEVEL).all()
 
 
-def checkpoints(count: int, seed: int, own: float = 0.0) -> list[np.ndarray]:
-    """Scores of single checkpoints: what all share, noise with structure, perhaps a direction."""
-    rng = np.random.default_rng(99)
-    base = rng.standard_normal((60, 8)) @ rng.standard_normal((8, 80))
-    direction = rng.standard_normal(80)
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        noise = rng.standard_normal((60, 5)) @ rng.standard_normal((5, 80))
-        scores = base + noise + rng.standard_normal((60, 80))
-        scores[:15] += own * direction
-        found.append(scores.astype("f"))
-    return found
+def test_p_is_that_of_student_s_prediction_interval() -> None:
+    """With logarithms 1, 2, 3 and 4, 5, 6: a mean of 2, and a variance of 1 on both sides."""
+    null = Null(tuple(np.exp([1.0, 2, 3])), tuple(np.exp([4.0, 5, 6])), 3)
+    for independent, count in ((3.0, 3), (2.0, 2), (20.0, 3)):
+        null = Null(null.a, null.b, independent)
+        t = (5 - 2) / (1 + 1 / count) ** 0.5
+        found = p_values(np.array([np.exp(5.0)]), null, True)[0]
+        assert found == pytest.approx(2 * student.sf(t, 2 * (count - 1)))
 
 
-def mean(parts: list[np.ndarray], chosen: tuple[int, ...] | None = None) -> DenseScores:
-    return DenseScores([np.mean([parts[m] for m in chosen or range(len(parts))], axis=0)])
+def test_each_side_has_its_own_null_and_few_independent_pairs_count_for_less() -> None:
+    low, high = (0.01, 0.012, 0.009, 0.011, 0.01), (0.1, 0.12, 0.09, 0.11, 0.1)
+    gaps = np.array([0.05])
+    assert p_values(gaps, Null(low, high, 5), True)[0] < 0.01
+    assert p_values(gaps, Null(low, high, 5), False)[0] >= LEVEL
+    few, many = (p_values(gaps, Null(low, high, count), True)[0] for count in (2, 5))
+    assert few > 3 * many
 
 
-def p_of(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """The smallest p of A∖B, as `engine.applications.modeldiff.comparison` judges it."""
-
-    def largest(one: DenseScores, other: DenseScores) -> np.ndarray:
-        return directions(residuals(one, other), 5, tolerance=1e-3).distinguishing
-
-    worst = 0.0
-    for parts in (a, b):
-        splits = split_checkpoints(len(parts), min(len(a), len(b)))
-        values = [largest(mean(parts, m), mean(parts, n)).max() for m, n in splits]
-        null = Null(tuple(float(value) for value in values))
-        if null.known:
-            worst = max(worst, float(p_values(largest(mean(a), mean(b)), null).min()))
-    return worst
-
-
-def test_halves_of_one_algorithm_are_not_significant_and_a_planted_direction_is() -> None:
-    false = [p_of(checkpoints(5, seed), checkpoints(5, 100 + seed)) < LEVEL for seed in range(20)]
-    assert np.mean(false) <= 0.05
-    found = [p_of(checkpoints(5, seed, own=4.0), checkpoints(5, 100 + seed)) for seed in range(5)]
-    assert max(found) < LEVEL
+def test_null_values_that_are_not_positive_make_the_test_careful() -> None:
+    null = Null((0.01, -0.02, 0.0, 0.012), (0.01, 0.01, 0.011, 0.012), 4)
+    found = p_values(np.array([0.013, 0.02]), null, True)
+    assert (found >= LEVEL).all()
+    nothing = p_values(np.array([-1.0, 0.0]), Null((-1.0, -2.0), (-1.0, -2.0), 2), True)
+    assert (nothing == 1).all()

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.parts.charts.interval_bars import Bar, intervals
 from dashboard.parts.charts.line_chart import Line, curves
 from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement
-from dashboard.parts.gallery.cards import amount
+from dashboard.parts.gallery.cards import amounts
 from engine.api import Study
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
@@ -319,5 +319,9 @@ def test_bars_and_curves_stay_inside(triples: list[tuple[float, float, float]]) 
 
 
 def test_a_calibrated_amount_includes_its_score() -> None:
-    assert amount(0.01, 0.05, None) == ("+0.0100", "+0.0100")
-    assert amount(-0.01, 0.05, 4.0) == ("−0.040", "−0.040 of margin (score −0.0100)")
+    scores = np.array([0.01, -0.05])
+    assert amounts(scores, 0.05, None) == [("+0.0100", "+0.0100"), ("−0.0500", "−0.0500")]
+    assert amounts(scores, 0.05, 4 * scores) == [
+        ("+0.040", "+0.040 of margin (score +0.0100)"),
+        ("−0.200", "−0.200 of margin (score −0.0500)"),
+    ]

@@ -2,6 +2,7 @@
 
 residuals        distinguishing directions in the space of training examples
 significance     which of them exceed the chance of training
+chance           A and B imitated as one algorithm: what chance alone does
 account          description of a direction: its training and test examples, both models on them
 transformations  changes of pictures that test a hypothesis
 hypothesis       effect of a transformation on the predictions of both

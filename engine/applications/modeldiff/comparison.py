@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,17 +12,9 @@ import numpy as np
 
 from engine import store
 from engine.applications.modeldiff.account import accounts
-from engine.applications.modeldiff.halves import (
-    DEPENDS_ON,
-    NEEDED,
-    Halved,
-    runs_of,
-    scores_of,
-    ways_to_halve,
-)
-from engine.applications.modeldiff.residuals import Directions, Residuals, directions, residuals
-from engine.applications.modeldiff.significance import LEVEL, Null, p_values
-from engine.attribution.datamodels.run_bank import RunBank
+from engine.applications.modeldiff.chance import DEPENDS_ON, NEEDED, Chance, chance_of
+from engine.applications.modeldiff.residuals import Attributions, directions, residuals
+from engine.applications.modeldiff.significance import LEVEL, Null, null_of, p_values
 from engine.build.stages.search import method_fingerprint
 from engine.running.progress import Report
 from engine.store import layout
@@ -33,9 +26,8 @@ from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 from engine.study.uploads import ENOUGH
 
-CODE = 2
+CODE = 3
 """Increment when the same scores would give a different comparison."""
-_NULL_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -88,28 +80,23 @@ def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | N
     if layout.comparison_file(study.root, comparison).exists():
         return comparison
     scores_a, scores_b = (read_score_matrix(study, s.algorithm, s.method) for s in (a, b))
-    halved, runs = _halved(study, a, b)
-    total = 2 + len(halved)
+    chance = chance_of(study, a.algorithm, b.algorithm, a.method) if a.method == b.method else None
+    total = 2 + (0 if chance is None else chance.pairs)
     report(0, total, "Comparing attributions")
     a_minus_b = residuals(scores_a, scores_b)
     found_a = directions(a_minus_b, k, study.spec.seed)
     report(1, total, "Comparing attributions")
     found_b = directions(residuals(scores_b, scores_a), k, study.spec.seed)
-    nulls: dict[str, dict[str, list[float]]] = {"a": {}, "b": {}}
-    for number, way in enumerate(halved):
-        report(2 + number, total, "Comparing each algorithm with itself")
-        like_a, like_b = (
-            scores_of(study, way.algorithm, a.method, half, runs[way.algorithm])
-            for half in (way.like_a, way.like_b)
-        )
-        for key, one, other in (("a", like_a, like_b), ("b", like_b, like_a)):
-            largest = _largest(residuals(one, other), k, study.spec.seed)
-            nulls[key].setdefault(way.algorithm, []).append(largest)
+    null = Null()
+    if chance is not None:
+        pairs = _reported(chance, report, total)
+        null = null_of(pairs, chance.independent, k, study.spec.seed)
     arrays: dict[str, np.ndarray] = {}
     for key, found in (("a", found_a), ("b", found_b)):
         arrays |= {f"{key}_weights": found.weights, f"{key}_projections": found.projections}
     names = (a.name, b.name)
-    p_a, p_b = _p(found_a, nulls["a"]), _p(found_b, nulls["b"])
+    p_a = p_values(found_a.distinguishing, null, of_a=True)
+    p_b = p_values(found_b.distinguishing, null, of_a=False)
     described = {
         "a": accounts(study, found_a, p_a, a.algorithm, b.algorithm, names),
         "b": accounts(study, found_b, p_b, b.algorithm, a.algorithm, names[::-1]),
@@ -123,8 +110,8 @@ def compare(study: StudyReader, a: Side, b: Side, k: int = 5, report: Report | N
         "k": k,
         "level": LEVEL,
         "alignment": a_minus_b.alignment,
-        "null": nulls,
-        "significance": _how_tested(nulls, a, b),
+        "null": vars(null),
+        "significance": _how_tested(null, a, b),
         "indicative": fewest < ENOUGH,
         "wanted": max(0, ENOUGH - fewest),
         "directions": {key: [one.to_dict() for one in found] for key, found in described.items()},
@@ -142,47 +129,25 @@ def read_comparison(study: StudyReader, comparison: str) -> dict[str, Any]:
     return store.read_json(layout.comparison_file(study.root, comparison))
 
 
-def _halved(study: StudyReader, a: Side, b: Side) -> tuple[list[Halved], dict[str, RunBank | None]]:
-    """Ways to split each of the two algorithms, and the runs of each, read once.
-
-    None if the two are compared by different methods.
-    """
-    if a.method != b.method:
-        return [], {}
-    both = (a.algorithm, b.algorithm)
-    runs = {one: runs_of(study, one, a.method) for one in both}
-    ways = [way for one in both for way in ways_to_halve(study, one, *both, a.method, runs)]
-    return ways, runs
+def _reported(
+    chance: Chance, report: Report, total: int
+) -> Iterator[tuple[Attributions, Attributions]]:
+    """The pairs, with progress."""
+    for number in range(chance.pairs):
+        report(2 + number, total, "Finding what chance alone does")
+        yield chance.pair(number)
 
 
-def _largest(found: Residuals, k: int, seed: int) -> float:
-    return float(directions(found, k, seed, _NULL_TOLERANCE).distinguishing.max())
-
-
-def _p(found: Directions, nulls: dict[str, list[float]]) -> np.ndarray:
-    """The larger p of both algorithms: a direction must exceed the chance of either."""
-    judged = [
-        p_values(found.distinguishing, null)
-        for null in (Null(tuple(values)) for values in nulls.values())
-        if null.known
-    ]
-    if not judged:
-        return np.full(len(found.variance), np.nan)
-    worst: np.ndarray = np.max(judged, axis=0)
-    return worst
-
-
-def _how_tested(nulls: dict[str, dict[str, list[float]]], a: Side, b: Side) -> str:
+def _how_tested(null: Null, a: Side, b: Side) -> str:
     """One sentence on how significance was tested."""
-    known = [one.name for one in (a, b) if Null(tuple(nulls["a"].get(one.algorithm, ()))).known]
     depends_on = DEPENDS_ON.get(a.method)
-    if known:
+    if null.known:
         return (
-            f"Tested against splits of the {depends_on} of {' and of '.join(known)}; "
-            f"corrected for all directions of both sides, level {LEVEL:g}."
+            f"Tested against {len(null.a)} imitations of both as one algorithm, from their "
+            f"{depends_on}; corrected for all directions of both sides, level {LEVEL:g}."
         )
     if a.method != b.method:
         return "Not tested: two methods differ even for the same algorithm."
     if depends_on is None:
         return "Not tested: for imported scores, the effect of chance is unknown."
-    return f"Not tested: at least one algorithm needs {NEEDED[a.method]} or more."
+    return f"Not tested: {NEEDED[a.method]}."

@@ -28,7 +28,7 @@ _OVERSAMPLING = 16
 _ROWS_BYTES = 2**31
 """Memory for rows of both sides. With fewer rows at a time, factors are read more often."""
 _MOST_ITERATIONS = 50
-_RESAMPLES = 40
+RESAMPLES = 40
 
 
 class Attributions(Protocol):
@@ -139,7 +139,13 @@ def residuals(a: Attributions, b: Attributions, normalise: bool = True) -> Resid
     return Residuals(a, b, *numbers)
 
 
-def directions(found: Residuals, k: int, seed: int = 0, tolerance: float = 1e-7) -> Directions:
+def directions(
+    found: Residuals,
+    k: int,
+    seed: int = 0,
+    tolerance: float = 1e-7,
+    resamples: int = RESAMPLES,
+) -> Directions:
     """Principal directions of the residuals by subspace iteration, from matrix products only.
 
     Halko, Martinsson and Tropp (2011), algorithm 4.4, repeated until the variances converge. Memory
@@ -150,6 +156,7 @@ def directions(found: Residuals, k: int, seed: int = 0, tolerance: float = 1e-7)
         k: Number of directions; at most min(n_test − 1, n_train) exist.
         seed: Seed of the random start and of the resampling for `stability`.
         tolerance: Iteration ends when the variances change by less, relative to the largest.
+        resamples: How often to resample for `stability`; without any it is NaN.
     """
     n_test, n_train = found.shape
     width = min(k + _OVERSAMPLING, n_test, n_train)
@@ -180,7 +187,7 @@ def directions(found: Residuals, k: int, seed: int = 0, tolerance: float = 1e-7)
         variance=squares[:k] / n_test,
         variance_a=variance_along(found.a, found.norm_a, weights),
         variance_b=variance_along(found.b, found.norm_b, weights),
-        stability=_stability(inside, k, rng),
+        stability=_stability(inside, k, rng, resamples),
     )
 
 
@@ -191,14 +198,16 @@ def variance_along(scores: Attributions, norms: np.ndarray, weights: np.ndarray)
     return spread
 
 
-def _stability(inside: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def _stability(inside: np.ndarray, k: int, rng: np.random.Generator, resamples: int) -> np.ndarray:
     """Median cosines under resampling of test examples, by PCA within the subspace found.
 
     Args:
         inside: Residuals in the coordinates of the directions found, `[n_test, width]`.
     """
-    cosines = np.empty((_RESAMPLES, k))
-    for number in range(_RESAMPLES):
+    if not resamples:
+        return np.full(k, np.nan)
+    cosines = np.empty((resamples, k))
+    for number in range(resamples):
         rows = inside[rng.integers(len(inside), size=len(inside))].astype(np.float64)
         rows -= rows.mean(axis=0)
         again = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :k]
@@ -215,6 +224,16 @@ def _paired_rows(
     for tests in ranges(range(a.n_test), step):
         numbers = np.arange(tests.start, tests.stop)
         yield slice(tests.start, tests.stop), a.rows(numbers), b.rows(numbers)
+
+
+def squared_lengths(scores: Attributions) -> np.ndarray:
+    """Of the rows `[n_test]` float64."""
+    found = np.empty(scores.n_test)
+    step = max(1, _ROWS_BYTES // (4 * scores.n_train))
+    for tests in ranges(range(scores.n_test), step):
+        rows = scores.rows(np.arange(tests.start, tests.stop))
+        found[tests.start : tests.stop] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return found
 
 
 def without_threshold(scores: Any) -> Any:

@@ -1,33 +1,29 @@
 """Test which distinguishing directions are beyond chance in training.
 
 Two sets of checkpoints of *the same* algorithm also differ, because initial weights and batch order
-are random; so do two sets of subset runs. So each algorithm's checkpoints and runs are split in
-two, and the parts are compared as if they were two algorithms. The largest distinguishing variance
-found there is the effect of chance alone. A direction of A∖B is significant if its distinguishing
-variance exceeds that.
-
-The parts of a split are smaller than the sets of the comparison itself, and so noisier. The null is
-therefore too large rather than too small, and the test is conservative.
+are random; so do two sets of subset runs. So pairs of scores are made that differ like A and B
+would if they were the same algorithm (`engine.applications.modeldiff.chance`). The largest
+distinguishing variance of a pair is the effect of chance alone. A direction of A∖B is significant
+if its distinguishing variance exceeds that.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from engine.applications.modeldiff.residuals import Attributions, directions, residuals
+
 LEVEL = 0.05
-FEWEST_VALUES = 3
-MOST_SPLITS = 10
-FEWEST_MASKS = 3
-"""Fewest subset runs that a datamodel is fitted to, and fewest that choose its settings."""
-_MOST_LISTED = 10_000
-"""Where there are more ways to split, some are drawn at random instead of listing all."""
+FEWEST_INDEPENDENT = 2
+_TOLERANCE = 1e-3
+_LEAST_VALUE = 0.01
+"""Of null values, relative to the largest: the logarithm needs positive ones."""
 _LEAST_SPREAD = 0.1
-"""Logarithmic: splits of a few checkpoints overlap, so they vary less than independent ones."""
+"""Logarithmic: imitated pairs are no more accurate than this."""
 
 
 @dataclass(frozen=True)
@@ -35,84 +31,46 @@ class Null:
     """Distinguishing variances that come from chance in training.
 
     Attributes:
-        values: The largest distinguishing variance of each split of one algorithm.
+        a, b: The largest distinguishing variance of A∖B and of B∖A for each pair.
+        independent: How many independent pairs they are worth.
     """
 
-    values: tuple[float, ...]
+    a: tuple[float, ...] = ()
+    b: tuple[float, ...] = ()
+    independent: float = 0
 
     @property
     def known(self) -> bool:
-        """Whether there are enough splits for a test."""
-        return len(self.values) >= FEWEST_VALUES
+        """Whether there are enough pairs for a test."""
+        return min(len(self.a), self.independent) >= FEWEST_INDEPENDENT
 
 
-def split_checkpoints(
-    total: int, smaller: int, seed: int = 0
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Different ways to split checkpoints in two, at most `MOST_SPLITS` of them.
-
-    Args:
-        total: Number of checkpoints.
-        smaller: Number of checkpoints in the second part, at most half of them.
-    """
-    smaller = min(smaller, total // 2)
-    if smaller < 1:
-        return []
-    everything = set(range(total))
-    equal = 2 * smaller == total
-    generator = np.random.default_rng(seed)
-    if math.comb(total, smaller) > _MOST_LISTED:
-        drawn: set[tuple[int, ...]] = set()
-        while len(drawn) < MOST_SPLITS:
-            part = set(generator.permutation(total)[:smaller].tolist())
-            if equal and 0 not in part:  # otherwise each split could appear twice
-                part = everything - part
-            drawn.add(tuple(sorted(part)))
-        return [(tuple(sorted(everything - set(part))), part) for part in sorted(drawn)]
-    parts = list(itertools.combinations(range(total), smaller))
-    if equal:
-        parts = [part for part in parts if 0 in part]
-    chosen = generator.permutation(len(parts))[:MOST_SPLITS]
-    return [(tuple(sorted(everything - set(parts[n]))), parts[n]) for n in sorted(chosen)]
-
-
-def split_masks(
-    held_out: np.ndarray, share: float, seed: int = 0
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Random ways to split the masks of subset runs in two.
-
-    Masks that choose settings and the other masks are split in the same proportion, so that a
-    datamodel can be fitted to either part.
+def null_of(
+    pairs: Iterable[tuple[Attributions, Attributions]], independent: float, k: int, seed: int = 0
+) -> Null:
+    """Compare the two sides of each pair like A and B are compared.
 
     Args:
-        held_out: Whether a mask is for choosing settings, bool `[m]`.
-        share: Share of the masks in the second part, at most a half.
-
-    Returns:
-        `MOST_SPLITS` pairs of ascending rows; none if a part would be too small to fit to.
+        pairs: Scores that differ by chance alone.
+        independent: How many independent pairs they are worth.
+        k: Number of directions, as for A and B.
     """
-    groups = [np.flatnonzero(held_out), np.flatnonzero(~held_out)]
-    sizes = [int(min(share, 0.5) * len(group)) for group in groups]
-    if min(sizes) < FEWEST_MASKS:
-        return []
-    generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(MOST_SPLITS):
-        second = np.concatenate(
-            [generator.permutation(group)[:size] for group, size in zip(groups, sizes, strict=True)]
-        )
-        first = np.setdiff1d(np.arange(len(held_out)), second)
-        found.append((tuple(first.tolist()), tuple(sorted(second.tolist()))))
-    return found
+    found: tuple[list[float], list[float]] = ([], [])
+    for one, other in pairs:
+        for values, sides in zip(found, ((one, other), (other, one)), strict=True):
+            of_pair = directions(residuals(*sides), k, seed, _TOLERANCE, resamples=0)
+            values.append(float(of_pair.distinguishing.max()))
+    return Null(tuple(found[0]), tuple(found[1]), independent)
 
 
-def p_values(distinguishing: np.ndarray, null: Null, comparisons: int = 2) -> np.ndarray:
-    """p-value of each direction's distinguishing variance under chance alone.
+def p_values(distinguishing: np.ndarray, null: Null, of_a: bool) -> np.ndarray:
+    """p-value of the distinguishing variance of each direction of A∖B, or of B∖A.
 
-    Each null value is the largest over all directions of a split, which corrects for the number of
-    directions tested; Bonferroni corrects for the number of `comparisons` (A∖B and B∖A). A new
-    value is compared with the null on a logarithmic scale by Student's prediction interval. A value
-    that does not exceed every null value is never significant.
+    Each null value is the largest over all directions of a pair, which corrects for the number of
+    directions tested; Bonferroni corrects for the two sides. A new value is compared with the null
+    on a logarithmic scale by Student's prediction interval. The spread is that of both sides. Few
+    checkpoints give many pairs, but these are alike: so no more of them count than are independent.
+    A value that does not exceed every null value is never significant.
 
     Returns:
         `[k]`; 1 for variances not above 0, NaN without a null.
@@ -121,16 +79,25 @@ def p_values(distinguishing: np.ndarray, null: Null, comparisons: int = 2) -> np
 
     if not null.known:
         return np.full(len(distinguishing), np.nan)
-    logs = np.log(np.maximum(null.values, 1e-12))
-    spread = max(float(logs.std(ddof=1)), _LEAST_SPREAD) * math.sqrt(1 + 1 / len(logs))
+    values = np.array(null.a if of_a else null.b)
+    center, _ = _logs(values)
+    variance = np.mean([_logs(np.array(side))[1] for side in (null.a, null.b)])
+    count = min(len(values), null.independent)
+    spread = max(math.sqrt(variance), _LEAST_SPREAD) * math.sqrt(1 + 1 / count)
     found = np.ones(len(distinguishing))
     for place, value in enumerate(distinguishing):
-        if value > max(null.values):
-            t = (math.log(value) - float(logs.mean())) / spread
-            found[place] = min(1.0, comparisons * float(stdtr(len(logs) - 1, -t)))
+        if value > max(values.max(), 0):
+            t = (math.log(value) - center) / spread
+            found[place] = min(1.0, 2 * float(stdtr(2 * (count - 1), -t)))
         elif value > 0:
-            found[place] = max(LEVEL, float((np.array(null.values) >= value).mean()))
+            found[place] = max(LEVEL, float((values >= value).mean()))
     return found
+
+
+def _logs(values: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of the logarithms."""
+    logs = np.log(np.maximum(values, max(_LEAST_VALUE * values.max(), 1e-12)))
+    return float(logs.mean()), float(logs.var(ddof=1))
 
 
 def holm(p: Sequence[float]) -> list[float]:

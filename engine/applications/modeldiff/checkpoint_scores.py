@@ -1,8 +1,8 @@
-"""Scores from some of an algorithm's checkpoints: a mean of parts, times a weight per column."""
+"""Scores from some of an algorithm's checkpoints: a sum of parts, times a weight per column."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +16,21 @@ from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
 
 MOST_BYTES = 2**29
-"""Largest mean matrix that is held in memory."""
+"""Largest sum that is held in memory."""
 
 
 @dataclass(frozen=True)
-class MeanScores:
-    """mean(parts) ⊙ weights, with only the part of `Scores` that ModelDiff needs.
+class SumOfScores:
+    """(Σ share · part) ⊙ weights, with only the part of `Scores` that ModelDiff needs.
 
     Attributes:
         parts: Scores of single checkpoints, before the out-to-loss gradient.
+        shares: The factor of each.
         weights: Mean out-to-loss gradient `[n_train]`.
     """
 
     parts: Sequence[Scores]
+    shares: Sequence[float]
     weights: np.ndarray
 
     @property
@@ -40,30 +42,45 @@ class MeanScores:
         return self.parts[0].n_train
 
     def rows(self, tests: np.ndarray) -> np.ndarray:
-        total = sum((part.rows(tests) for part in self.parts), start=np.float32(0))
-        return np.asarray(total * (self.weights / np.float32(len(self.parts))))
+        total = sum(
+            np.float32(share) * part.rows(tests)
+            for share, part in zip(self.shares, self.parts, strict=True)
+        )
+        return np.asarray(total * self.weights)
 
     def matmat(self, x: np.ndarray) -> np.ndarray:
-        weighted = x * (self.weights[:, None] / np.float32(len(self.parts)))
-        return np.asarray(sum(part.matmat(weighted) for part in self.parts))
+        weighted = x * self.weights[:, None]
+        return np.asarray(
+            sum(
+                np.float32(share) * part.matmat(weighted)
+                for share, part in zip(self.shares, self.parts, strict=True)
+            )
+        )
 
     def rmatmat(self, y: np.ndarray) -> np.ndarray:
-        total = np.asarray(sum(part.rmatmat(y) for part in self.parts))
-        return total * (self.weights[:, None] / np.float32(len(self.parts)))
+        total = sum(
+            np.float32(share) * part.rmatmat(y)
+            for share, part in zip(self.shares, self.parts, strict=True)
+        )
+        return np.asarray(total * self.weights[:, None])
 
 
-def scores_of_checkpoints(
-    study: StudyReader, algorithm: str, checkpoints: Sequence[int]
-) -> MeanScores | DenseScores:
-    """TRAK scores from these checkpoints only, with the out-to-loss weights of all of them."""
+def sum_of_checkpoints(
+    study: StudyReader, algorithm: str, shares: Mapping[int, float]
+) -> SumOfScores | DenseScores:
+    """TRAK scores of some checkpoints, each times its share, with the out-to-loss weights of all.
+
+    Args:
+        shares: Checkpoint → factor; equal ones that sum to 1 give the checkpoints' own scores.
+    """
     weights = np.array(
         store.read_tensors(layout.weighting_file(study.root, algorithm))["out_to_loss"]
     )
-    parts = [_of_one(study, algorithm, checkpoint) for checkpoint in checkpoints]
-    mean = MeanScores(parts, weights)
-    if 4 * mean.n_test * mean.n_train > MOST_BYTES:
-        return mean
-    return DenseScores([mean.rows(np.arange(mean.n_test))])
+    parts = [_of_one(study, algorithm, checkpoint) for checkpoint in shares]
+    total = SumOfScores(parts, list(shares.values()), weights)
+    if 4 * total.n_test * total.n_train > MOST_BYTES:
+        return total
+    return DenseScores([total.rows(np.arange(total.n_test))])
 
 
 def _of_one(study: StudyReader, algorithm: str, checkpoint: int) -> Scores:
