@@ -1,6 +1,7 @@
 """How many predictions flip, of those predicted to flip when a few training examples are removed?
 
     python -m benchmarks.brittle --json [--save]
+    DATALOUPE_STUDY=FOLDER python -m benchmarks.brittle --json
 
 The study is the demo's, with `RUNS` subset runs. `PREDICTIONS` are drawn at random from those that
 are predicted to flip at k ≤ 20. For each, models are retrained without its removal set, with
@@ -13,6 +14,7 @@ chosen on the test examples `CHOSEN_ON`, which are excluded here.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import defaultdict
@@ -41,6 +43,7 @@ from engine.attribution.evaluation.quality import Measured, share
 from engine.build.retraining import removal_of
 from engine.data.templates import spec_from_template
 
+STUDY = "DATALOUPE_STUDY"
 RUNS = 100
 PREDICTIONS = 30
 CHOSEN_ON = (
@@ -55,8 +58,16 @@ SIZES = (5, 10, 20)
 
 
 def measure() -> dict[str, Any]:
+    """The figures of the demo's study, or of the built study in `$DATALOUPE_STUDY` as `photos`."""
+    if folder := os.environ.get(STUDY):
+        return {"photos": measured(Study.open(folder))}
     spec = spec_from_template("fashion-mnist")
-    study = built("brittle", re.sub(r"^masks = .*", f"masks = {RUNS}", spec, flags=re.MULTILINE))
+    masks = re.sub(r"^masks = .*", f"masks = {RUNS}", spec, flags=re.MULTILINE)
+    return measured(built("brittle", masks))
+
+
+def measured(study: Study) -> dict[str, Any]:
+    """The figures of a built study."""
     start = time.perf_counter()
     supports = find(study, at_most=AT_MOST)
     found_after = time.perf_counter() - start
@@ -86,7 +97,7 @@ def measure() -> dict[str, Any]:
         "predictions": len(outcomes),
         "random_removals": len({tuple(one) for one in groups(study, supports, tests)}),
         "seeds": SEEDS,
-        "subset_runs": RUNS,
+        "subset_runs": study.spec.subset_runs.masks,
         "at_most": AT_MOST,
         "predicted_to_flip": len(supports.ranked),
         "test_examples": len(supports.logit_gap),

@@ -24,6 +24,7 @@ from engine.attribution.evaluation.quality import (
 )
 from engine.store import layout
 from engine.store.layout import TRAK
+from engine.study.score_matrices import read_score_matrix
 from tests.builders.synthetic_study import write_scores
 
 ALPHA = 0.5
@@ -96,6 +97,9 @@ def write_quality(
         if not method.baseline:
             path = layout.predicted_file(study.root, algorithm, name)
             arrays = {key: array.astype(np.float32) for key, array in outputs.items()}
+            scores = read_score_matrix(study, algorithm, name)
+            rows = scores.rows(np.arange(scores.n_test))
+            arrays["mean_square"] = np.square(rows, dtype=np.float64).mean(axis=1)
             store.write_tensors(path, arrays, "synthetic")
         found[name] = _measure(method, outputs, labels)
     ranked = dict(sorted(found.items(), key=lambda item: -item[1].lds.mean))

@@ -23,7 +23,7 @@ from engine.api import Study
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
 from engine.store.layout import TRAK
-from engine.study.counterfactuals import predict_removal
+from engine.study.counterfactuals import predict_removal, read_units
 from engine.study.measured_quality import read_lds_of_each, read_predicted_and_actual
 from engine.study.rankings import find_influences, read_top_of_training
 from tests.builders.hostile_names import HOSTILE
@@ -248,7 +248,8 @@ def test_the_badge_shows_the_lds_and_links_to_quality(visit: Any, measured: Stud
     assert (
         label == f"TRAK + runs · LDS {lds.mean:.2f} ({lds.low:.2f} to {lds.high:.2f}) · calibrated"
     )
-    assert "Calibrated: a score times 4 (3.52 to 4.52)" in words(app)
+    # 4 between subsets, and 0.7 ± 0.48 of it for a strong supporter in all the data.
+    assert "lowers the margin by its score times 2.8 (0.88 to 4.72)" in words(app)
     (link,) = app.get("page_link")
     assert link.proto.page == "quality"
     assert parse_qs(link.proto.query_string)["test"] == ["test-1"]
@@ -259,21 +260,26 @@ def test_calibrated_scores_are_shown_as_changes_in_the_margin(visit: Any, measur
     app = visit(measured, "explain", test="test-1", k="5")
     _, scores, _, oppose_scores = find_influences(measured, 1, 5)
     card = cards(app, 0)[0]
-    assert float(card["score"]) == pytest.approx(4 * scores[0], rel=0.01)
+    units = read_units(measured)
+    assert units is not None
+    assert float(card["score"]) == pytest.approx(-units.of_one(scores[:1], 1)[0], rel=0.01)
     assert "of margin (score +" in card["hint"]
     change = predict_removal(measured, 1, scores)
     assert change is not None
-    assert change.mean == pytest.approx(-4 * scores.sum(), rel=1e-5)
+    assert -4 * scores.sum() < change.mean < 0
     summary = (
         f"Removing these 5: margin {change.mean:.2f} ± {change.high - change.mean:.2f}, on average"
     )
     supporting, opposing = group_words(app)
     assert summary.replace("-", "−") in supporting
-    assert f"margin +{-4 * oppose_scores.sum():.2f} ±" in opposing
+    rise = predict_removal(measured, 1, oppose_scores)
+    assert rise is not None
+    assert f"margin +{rise.mean:.2f} ±" in opposing
 
     training = visit(measured, "training", train="train-3")
-    top = read_top_of_training(measured, 3)["support_score"]
-    assert float(cards(training, 0)[0]["score"]) == pytest.approx(4 * top[0], rel=0.01)
+    top = read_top_of_training(measured, 3)
+    effect = units.of_one(top["support_score"][:1], top["support_index"][:1])[0]
+    assert float(cards(training, 0)[0]["score"]) == pytest.approx(-effect, rel=0.01)
     assert "Numbers are changes in that margin" in group_words(training)[0]
 
 
