@@ -12,9 +12,9 @@ needs one). `random` removes k random pictures and looks at all test pictures. `
 k strongest supporters of several test pictures at once and looks at those; `alone` removes those of
 one (not for the CNN, whose trainings take too long).
 
-`slope` is that of actual on predicted changes, with a bootstrap interval over removals, and
-`coverage_90` the share of actual changes inside the predicted 90 % intervals, which are widened by
-what five seeds leave open. Trained models' outputs are kept in `.bench/effects`.
+`slope` is that of actual on predicted changes, with a bootstrap interval over removals and seeds,
+and `coverage_90` the share of actual changes inside the predicted 90 % intervals, which are widened
+by what five seeds leave open. Trained models' outputs are kept in `.bench/effects`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from engine.attribution.evaluation.effect_sizes import (
     basis,
     fit_sizes,
     fraction_of_subset,
+    moderated_variance,
     score_error,
 )
 from engine.attribution.evaluation.removal_plan import plan_removal
@@ -93,7 +94,8 @@ def measure() -> dict[str, Any]:
 def measure_workload(name: str) -> tuple[dict[str, Any], dict[str, Any], EffectSizes]:
     """Slopes and coverages by kind and k, and the fitted sizes."""
     small_data()
-    tau, noise = attributions(name), base(name, CHECKPOINTS).var(axis=0, ddof=1)
+    tau, noise = attributions(name), moderated_variance(base(name, CHECKPOINTS))
+    noise_of_truth = moderated_variance(base(name, 2 * CHECKPOINTS))
     halves = [half(number) for number in range(HALVES)]
     outputs = np.stack([output(name, 1000 + n, keep) for n, keep in enumerate(halves)])
     log(f"{name}: halves")
@@ -114,7 +116,7 @@ def measure_workload(name: str) -> tuple[dict[str, Any], dict[str, Any], EffectS
         if kind == "alone" and name not in ALONE:
             continue
         for k in KS:
-            slope, coverage = judge(truths(name, k, tau), t, level, noise, sizes)
+            slope, coverage = judge(truths(name, k, tau), t, level, noise_of_truth, sizes)
             slopes.setdefault(kind, {})[str(k)] = slope
             coverages.setdefault(kind, {})[str(k)] = coverage
             log(f"{name} {kind} {k}: slope {slope}, coverage {coverage}")
@@ -168,14 +170,20 @@ def judge(
         own, shared = sizes.variances(removal)
         variance = own + shared + (left_open[one.tests] if seeds > 1 else 0)
         variance += np.einsum("ni,ij,nj->n", derivatives, covariance, derivatives)
-        products.append(float(predicted @ actual))
+        products.append(one.changes @ predicted)
         squares.append(float(predicted @ predicted))
         inside += (np.square(actual - predicted) < NINETY**2 * variance).tolist()
-    rows = np.random.default_rng(0).integers(len(truths), size=(2000, len(truths)))
-    drawn = np.array(products)[rows].sum(axis=1) / np.array(squares)[rows].sum(axis=1)
+    of_each, below = np.array(products), np.array(squares)
+    generator = np.random.default_rng(0)
+    drawn = []
+    for _ in range(2000):
+        rows = generator.integers(len(truths), size=len(truths))
+        some_seeds = generator.integers(seeds, size=seeds)
+        drawn.append(of_each[rows][:, some_seeds].mean(axis=1).sum() / below[rows].sum())
     low, high = np.quantile(drawn, (0.025, 0.975))
-    slope = {"mean": sum(products) / sum(squares), "low": float(low), "high": float(high)}
-    return {key: round(value, 3) for key, value in slope.items()}, round(float(np.mean(inside)), 3)
+    slope = {"mean": of_each.mean(axis=1).sum() / below.sum(), "low": low, "high": high}
+    rounded = {key: round(float(value), 3) for key, value in slope.items()}
+    return rounded, round(float(np.mean(inside)), 3)
 
 
 def removal_of(t: np.ndarray, level: np.ndarray, rows: np.ndarray) -> Removal:

@@ -15,6 +15,7 @@ from engine.attribution.evaluation.effect_sizes import (
     Removal,
     fit_sizes,
     fraction_of_subset,
+    moderated_variance,
     score_error,
 )
 from engine.attribution.scores.matrix import Scores
@@ -85,15 +86,12 @@ def _chance(test: RepeatedRuns, noise: np.ndarray) -> np.ndarray:
 
 
 def _noise(study: StudyReader, algorithm: str) -> np.ndarray:
-    """Variance of each test output over the checkpoints, `[n_test]`; zeros for a single one."""
+    """Moderated variance of each test output over the checkpoints, `[n_test]`."""
     outputs = [
         store.read_tensors(layout.outputs_file(study.root, algorithm, n, "test"))["output"]
         for n in range(study.checkpoints(algorithm))
     ]
-    if len(outputs) < 2:
-        return np.zeros(len(outputs[0]))
-    found: np.ndarray = np.var(outputs, axis=0, dtype=np.float64, ddof=1)
-    return found
+    return moderated_variance(np.stack(outputs))
 
 
 def _sums(

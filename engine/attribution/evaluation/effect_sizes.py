@@ -40,6 +40,7 @@ _SMALL = 1e-300
 _RIDGE = 1e-6
 _UNKNOWN = np.eye(3)
 _ALONE = 4.0
+_SEEDS = 4.0
 _FARTHEST = 3.0
 """Residuals count at most as if they were this many standard deviations."""
 
@@ -114,6 +115,24 @@ TYPICAL = EffectSizes(
 )
 """Between those of a linear model, an MLP and a CNN (docs/quality.md), with errors that cover all
 three: for algorithms without planned removals."""
+
+
+def moderated_variance(outputs: np.ndarray) -> np.ndarray:
+    """Variance over seeds of each test output, `[n_test]`, drawn toward their mean.
+
+    A variance from a few seeds is often far too small, and then counts far too much. The mean of
+    all outputs weighs as much as `_SEEDS` seeds (Smyth 2004, with a fixed prior). All zeros for one
+    seed.
+
+    Args:
+        outputs: `[seeds, n_test]`.
+    """
+    seeds = len(outputs)
+    if seeds < 2:
+        return np.zeros(outputs.shape[1])
+    each = np.var(outputs, axis=0, dtype=np.float64, ddof=1)
+    found: np.ndarray = ((seeds - 1) * each + _SEEDS * each.mean()) / (seeds - 1 + _SEEDS)
+    return found
 
 
 def score_error(residuals: np.ndarray, noise: np.ndarray, level: np.ndarray, pq: float) -> float:

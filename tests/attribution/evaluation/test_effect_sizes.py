@@ -17,6 +17,7 @@ from engine.attribution.evaluation.effect_sizes import (
     basis,
     fit_sizes,
     fraction_of_subset,
+    moderated_variance,
     score_error,
 )
 from engine.attribution.evaluation.removal_plan import MOST, plan_removal
@@ -132,6 +133,17 @@ def test_score_error_is_the_planted_one() -> None:
     assert found == pytest.approx(0.49, rel=0.1)
     assert score_error(noise / 2, noise, level, N_TRAIN / 4) == 0
     assert score_error(noise, noise, np.zeros(50), N_TRAIN / 4) == 0
+
+
+def test_variances_from_few_seeds_are_drawn_toward_their_mean() -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.gamma(4, 1 / 4, size=4000)
+    outputs = np.sqrt(truth) * generator.normal(size=(5, 4000))
+    found = moderated_variance(outputs)
+    plain = outputs.var(axis=0, ddof=1)
+    assert found.mean() == pytest.approx(plain.mean())
+    assert np.mean((found - truth) ** 2) < 0.5 * np.mean((plain - truth) ** 2)
+    assert moderated_variance(outputs[:1]).tolist() == [0.0] * 4000
 
 
 @settings(deadline=None)
