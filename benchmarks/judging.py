@@ -4,7 +4,8 @@ python -m benchmarks.judging --json [--save]
 
 Nothing is there to be found in these simulations. Everything comes from seeds, so the figures are
 the same on every machine. Only `planted_hybrid_p` is of a difference that is there: the shipped
-shortcut, whose study is kept in `.bench/`.
+shortcut, whose study is kept in `.bench/`. `effect_slope` and `effect_coverage_90` compare
+predicted effects of removals with retraining (`benchmarks.effects`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks import effects
 from benchmarks._report import log, report
 from benchmarks.judging_modeldiff import false_positives, planted_hybrid
 from benchmarks.random_networks import first_output, random_network
@@ -52,6 +54,7 @@ def measure() -> dict[str, Any]:
         "method_false_positive": {str(n): method_false_positive(n) for n in (10, 20, 50)},
         "preferred_on_noise_lds": preferred_on_noise(),
         "kernel_max_rel_error": worst_kernel_error(),
+        **effects.measure(),  # last, because it shortens the shared data
         "pairs": PAIRS,
         "networks": NETWORKS,
     }

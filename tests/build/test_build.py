@@ -232,7 +232,7 @@ def test_doctor_sets_user_made_files_aside_instead_of_removing_them(copy: Study)
     path = next((copy.root / "sets").glob("*.json"))
     spoil(path, "cut")
     (finding,) = examine(copy).broken
-    assert "People made what it held" in finding
+    assert "A person made it, so no build makes it again" in finding
     content = path.read_bytes()
     examine(copy, repair=True)
     assert not path.exists()

@@ -76,7 +76,8 @@ def verdict(quality: Quality, method: str, of_each: np.ndarray | None = None) ->
             "Prove what one example did",
             "no",
             "Only retraining without it does that. Scores were checked on models that had "
-            f"{quality.alpha:.0%} of the training data, never on the removal of one example.",
+            f"{quality.alpha:.0%} of the training data, and sizes on removals of many examples at "
+            "once, never on the removal of one.",
         )
     )
     return Verdict(grade, summary, uses, _cautions(quality, method, of_each))
