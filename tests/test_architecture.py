@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,11 @@ def test_no_html_or_css_in_the_engine() -> None:
     markup = re.compile(r"</[a-z]|<(div|span|table|style|html|body|img)\b|[;{] ?(color|font-size):")
     for path in sorted((ROOT / "engine").rglob("*.py")):
         assert not markup.search(path.read_text()), path
+
+
+def test_no_folder_of_tests_is_skipped(pytestconfig: pytest.Config) -> None:
+    """By default pytest skips folders that are named `build` or `dist`."""
+    patterns = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    skipped = [name for name in folders for pattern in patterns if fnmatch(name, pattern)]
+    assert skipped == []
