@@ -317,11 +317,14 @@ def test_unusable_outputs_are_refused_by_file_name(copy: Study, spoil, words: st
 # --- killed workers -----------------------------------------------------------------------------
 
 
+KILLS = 8
+
+
 @pytest.mark.determinism
-def test_killing_workers_twenty_times_loses_and_repeats_no_run(
+def test_killing_workers_again_and_again_loses_and_repeats_no_run(
     small_study: Study, tmp_path: Path
 ) -> None:
-    text = SMALL_STUDY.replace("masks = 15", "masks = 60\nseeds = 2")
+    text = SMALL_STUDY.replace("masks = 15", "masks = 30\nseeds = 2")
     undisturbed = study_with(tmp_path / "a", small_study, text)
     train_bank(undisturbed, workers=0)
     study = study_with(tmp_path / "b", small_study, text)
@@ -330,7 +333,7 @@ def test_killing_workers_twenty_times_loses_and_repeats_no_run(
 
     def kill_workers() -> None:
         nonlocal killed
-        while killed < 20 and not done.is_set():
+        while killed < KILLS and not done.is_set():
             before = len(finished_runs(study, "mlp"))
             while len(finished_runs(study, "mlp")) == before and not done.wait(0.005):
                 pass  # a worker takes a second to start and a twentieth of one to train
@@ -355,6 +358,6 @@ def test_killing_workers_twenty_times_loses_and_repeats_no_run(
     finally:
         done.set()
         killer.join()
-    assert killed == 20
+    assert killed == KILLS
     train_bank(study, workers=0)  # clears what workers left that died
     assert contents(study.root) == contents(undisturbed.root)

@@ -90,7 +90,7 @@ def killed(root: Path, files: int, seconds: float, by_command: bool) -> bool:
 
 
 @pytest.mark.determinism
-@pytest.mark.parametrize(("solver", "kills"), [("auto", 10), ("primal", 5)])
+@pytest.mark.parametrize(("solver", "kills"), [("auto", 4), ("primal", 2)])
 def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(
     small_study: Study, study_folder: Path, tmp_path: Path, solver: str, kills: int
 ) -> None:
