@@ -66,13 +66,10 @@ GRIDS: Mapping[str, Sequence[Hyper]] = {
     "both": _TWO_LOSSES,
     "scrub": _TWO_LOSSES,
     "matching": [
-        Hyper(rate, share, scale, batch=_MATCHED)
-        for scale, rate, share in product((1.0, 0.7, 0.85, 1.2, 1.4), (0.01, 0.003), (0.5, 0.25))
+        Hyper(rate, 0.5, scale, batch=_MATCHED)
+        for scale, rate in product((1.0, 0.7, 0.85, 1.2, 1.4), (0.01, 0.003))
     ],
-    "oracle": [
-        Hyper(rate, share, batch=_MATCHED)
-        for rate, share in product((0.01, 0.003, 0.001), (0.5, 0.25))
-    ],
+    "oracle": [Hyper(rate, 0.5, batch=_MATCHED) for rate in (0.01, 0.003)],
 }
 """Methods, and the hyper-parameters to try for each. The first are used where none is chosen."""
 
