@@ -66,8 +66,10 @@ GRIDS: Mapping[str, Sequence[Hyper]] = {
     "both": _TWO_LOSSES,
     "scrub": _TWO_LOSSES,
     "matching": [
-        Hyper(rate, 0.5, scale, batch=_MATCHED)
-        for scale, rate in product((1.0, 0.7, 0.85, 1.2, 1.4), (0.01, 0.003))
+        Hyper(rate, share, scale, batch=_MATCHED)
+        for scale, (rate, share) in product(
+            (1.0, 0.7, 1.4), ((0.01, 0.5), (0.01, 0.75), (0.003, 0.75))
+        )
     ],
     "oracle": [Hyper(rate, 0.5, batch=_MATCHED) for rate in (0.01, 0.003)],
 }
