@@ -3,12 +3,16 @@
     python -m benchmarks.unlearning --json [--save]
 
 The study uses the MLP of `benchmarks.workload` on the included 5,000 + 1,000 pictures, with 5
-checkpoints and 60 subset runs. Forget sets have `SIZES` training examples: random ones, and those
-with the largest entries in the first principal direction of the attributions. `MODELS` original
-models unlearn by every method, within `BUDGET` of a retraining, and are compared with `MODELS`
-oracles. Each method's hyper-parameters are chosen by forgetting other, most similar examples.
+checkpoints and 60 subset runs that keep class logits. Forget sets have `SIZES` training examples:
+random ones, and those with the largest entries in the first principal direction of the
+attributions. `MODELS` original models unlearn by every method, within `BUDGET` of a retraining, and
+are compared with `MODELS` oracles. Each method's hyper-parameters are chosen by forgetting other,
+most similar examples.
 
-For each set, `matching_vs_floor_forget` is the KLoM on the forget set divided by the KLoM between
+For each set, `unlearning_share_of_way` is how far matching gets within `BUDGET` from doing nothing
+(0) to the floor between oracles (1), by KLoM on the forget set with half of the models, and
+`share_of_way_curve` the same by budget, with the settings chosen at `BUDGET`, for `CURVE_SETS`.
+`matching_vs_floor_forget` is the KLoM on the forget set divided by the KLoM between
 oracles, both with half of the models. `matching_cost_share` is the cost per model as a share of a
 retraining, and `matching_once_share` the one-time cost of predicting the changes. The table has the
 mean and 95th percentile with intervals; `predicted` states how well the changes of the logits were
@@ -29,12 +33,15 @@ from engine.api import Study
 from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import PARTS, Audit
 from engine.applications.unlearning.klom import Klom
-from engine.applications.unlearning.settings import BUDGET, GRIDS
+from engine.applications.unlearning.settings import BUDGET, GRIDS, Hyper
 from engine.store.layout import TRAK
 from engine.study.score_matrices import read_score_matrix
 
 SIZES = (10, 50, 250)
 MODELS = 50
+CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+"""Budgets, as shares of a retraining."""
+CURVE_SETS = ("random 250", "direction 250")
 SPEC = f"""\
 name = "Unlearning"
 [data]
@@ -57,6 +64,7 @@ tempering = 0.5
 soft_threshold = 0
 [subset_runs]
 masks = 60
+logits = true
 """
 
 
@@ -85,7 +93,28 @@ def measured(
             report=log_progress,
         )
     matching = {name: found.of("matching") for name, found in audits.items()}
+    curves = {
+        name: {
+            f"{budget:g}": share_of_way(
+                audit(
+                    study,
+                    sets[name].tolist(),
+                    methods=["matching"],
+                    models=models,
+                    budget=budget,
+                    hyper={"matching": Hyper(**matching[name].hyper)},
+                    workers=workers,
+                    report=log_progress,
+                )
+            )
+            for budget in CURVE
+        }
+        for name in CURVE_SETS
+        if name in sets
+    }
     return {
+        "unlearning_share_of_way": {name: share_of_way(found) for name, found in audits.items()},
+        "share_of_way_curve": curves,
         "matching_vs_floor_forget": {
             name: round(one.forget.at_half.mean.mean / audits[name].floor["forget"].mean.mean, 2)
             for name, one in matching.items()
@@ -102,6 +131,12 @@ def measured(
             for name, one in audits.items()
         },
     }
+
+
+def share_of_way(found: Audit) -> dict[str, float] | None:
+    """Of matching, with its interval; None where there is no way to go."""
+    share = found.of("matching").share_of_way
+    return None if share is None else {k: round(v, 3) for k, v in asdict(share).items()}
 
 
 def random_rows(study: Study) -> np.ndarray:

@@ -41,9 +41,8 @@ def add_verbs(verbs: Verbs) -> None:
     unlearn.add_argument(
         "--by",
         choices=("trak", "datamodel", "hybrid"),
-        default="trak",
         help="scores that matching takes its targets from; datamodel and hybrid need a run bank "
-        "with logits (default: %(default)s)",
+        "with logits (default: hybrid where the study has them, else trak)",
     )
     unlearn.add_argument(
         "--audit",

@@ -12,12 +12,13 @@ import torch
 
 from benchmarks.unlearning import direction_rows, measured
 from engine import DataloupeError, SpecError, StoreError, Study, store
+from engine.applications.unlearning import bank_changes, validation
 from engine.applications.unlearning import rows as rows_module
-from engine.applications.unlearning import validation
 from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import (
     bank_logits,
+    best_source,
     class_scores,
     predict_changes_by_bank,
 )
@@ -128,7 +129,9 @@ def test_scores_of_class_logits_sum_to_what_the_derivative_says(study: Study) ->
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=1e-3 * np.abs(wanted).max())
 
 
-def test_a_bank_with_logits_predicts_them_too(with_logits: Study) -> None:
+def test_a_bank_with_logits_predicts_them_too(
+    with_logits: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, ones = np.array([0, 7]), units(with_logits, "mlp")
     logits = bank_logits(with_logits, "mlp", "test", rows)
     bank = with_logits.bank("mlp")
@@ -142,10 +145,21 @@ def test_a_bank_with_logits_predicts_them_too(with_logits: Study) -> None:
         # Linear: what two sets do together is the sum of what each does.
         np.testing.assert_allclose(parts[0] + parts[1], parts[2], rtol=1e-3, atol=1e-4)
     found = predicted_changes(with_logits, FORGET, FORGET, "mlp", source="hybrid")
-    np.testing.assert_allclose(found.test[rows], parts[2], rtol=1e-3, atol=1e-4)
+    by_trak = predicted_changes(with_logits, FORGET, FORGET, "mlp")
+    np.testing.assert_array_equal(found.test, by_trak.test)
+    assert np.abs(found.forget - by_trak.forget).max() > 1e-3
+    assert best_source(with_logits, "mlp") == "hybrid"
+    # However many examples are scored together.
+    monkeypatch.setattr(bank_changes, "_SCORES", 0)
+    monkeypatch.setattr(bank_changes, "_BLOCK", 7)
+    again = predict_changes_by_bank(
+        with_logits, "mlp", "hybrid", FORGET, "train", np.array(FORGET), ones
+    )
+    np.testing.assert_allclose(found.forget, again, rtol=1e-3, atol=1e-4)
 
 
 def test_a_bank_without_logits_says_what_to_set(study: Study) -> None:
+    assert best_source(study, "mlp") == "trak"
     with pytest.raises(StoreError, match="logits = true"):
         predicted_changes(study, FORGET, FORGET, "mlp", source="hybrid")
     with pytest.raises(DataloupeError, match="by 'magic'"):
@@ -183,6 +197,25 @@ def test_every_method_keeps_to_the_budget_and_its_seed(study: Study, method: str
         return
     assert 0.7 < costs[0].share(300) <= 1
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("budget", [40, 300, 2_000])
+def test_matching_passes_forward_only_what_it_visits(study: Study, budget: int) -> None:
+    """A small budget is not spent on targets of examples that no step looks at."""
+    task, rows = load_task("image-classification"), rows_of(study, FORGET)
+    parts = [
+        examples(study, part, change=torch.zeros(len(part), 10))
+        for part in (rows.forget, rows.learned)
+    ]
+    hyper = Hyper(batch=16, forget_share=0.25)
+    model = load_checkpoint(study, "mlp", 0, "cpu")
+    cost = METHODS["matching"](Setup(task, model, *parts, budget, 0, hyper))
+    steps = cost.gradients // 16
+    assert cost.forwards == sum(
+        min(len(part), steps * size) for part, size in zip(parts, (4, 12), strict=True)
+    )
+    # One more step would be too much.
+    assert budget - 16 - 16 / 3 - 1 < cost.gradients + cost.forwards / 3 <= budget
 
 
 def test_matching_reaches_goals_that_can_be_reached(study: Study) -> None:

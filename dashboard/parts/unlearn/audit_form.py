@@ -11,7 +11,7 @@ from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import warning
 from dashboard.read.audits import latest_job, sources, title_of
 from engine.applications.brittle.supports import MOST
-from engine.applications.unlearning.bank_changes import Source
+from engine.applications.unlearning.bank_changes import Source, best_source
 from engine.applications.unlearning.checks import FEWEST, MODELS_DEFAULT
 from engine.applications.unlearning.cost import AuditCost, audit_cost
 from engine.applications.unlearning.settings import BUDGET, TITLES, UNCHANGED
@@ -66,6 +66,7 @@ def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) 
             source = st.selectbox(
                 "Predicted by",
                 known,
+                index=known.index(best_source(study, algorithm)),
                 format_func=PREDICTORS.__getitem__,
                 key="unlearn_source",
                 width=160,

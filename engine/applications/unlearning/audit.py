@@ -22,7 +22,7 @@ from engine.applications.unlearning.audit_record import (
     MethodAudit,
     keep_audit,
 )
-from engine.applications.unlearning.bank_changes import Source
+from engine.applications.unlearning.bank_changes import Source, best_source
 from engine.applications.unlearning.checks import MODELS_DEFAULT, check_audit
 from engine.applications.unlearning.judging import (
     agreement,
@@ -69,7 +69,7 @@ def audit(
     budget: float = BUDGET,
     algorithm: str | None = None,
     direction: Direction = DIRECTION,
-    source: Source = "trak",
+    source: Source | None = None,
     hyper: Mapping[str, Hyper] | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -84,7 +84,7 @@ def audit(
         budget: Largest cost of each method, as a share of a retraining.
         direction: Direction of KLoM.
         source: Source of the predicted changes that matching learns
-            (`engine.applications.unlearning.bank_changes`).
+            (`engine.applications.unlearning.bank_changes`); None: the best that there is.
         hyper: Hyper-parameters by method, instead of searching for them.
         device: As for `build`.
         workers: As for `build`.
@@ -98,6 +98,7 @@ def audit(
         InterruptedBuild: Ctrl-C. What is finished is kept.
     """
     algorithm = check_audit(study, algorithm, methods, models, budget, source)
+    source = source or best_source(study, algorithm)
     methods = list(dict.fromkeys([UNCHANGED, *methods]))
     removed = forget_set(study, forget)
     device = processes.pick_device(device)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.applications.unlearning.audit import audit
+from engine.applications.unlearning.bank_changes import best_source
 from engine.applications.unlearning.checks import MODELS_DEFAULT, check_audit
 from engine.applications.unlearning.klom import DIRECTION
 from engine.applications.unlearning.rows import forget_set
@@ -19,7 +20,7 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
     """Parameters of `run_job`, complete and checked. Raises as `audit`."""
     defaults: dict[str, Any] = {"forget": [], "methods": ["matching"]}
     defaults |= {"models": MODELS_DEFAULT, "budget": BUDGET, "algorithm": None}
-    defaults |= {"direction": DIRECTION, "source": "trak", "device": "auto", "workers": None}
+    defaults |= {"direction": DIRECTION, "source": None, "device": "auto", "workers": None}
     request = complete(defaults, parameters)
     algorithm = check_audit(
         study,
@@ -29,7 +30,11 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
         request["budget"],
         request["source"],
     )
-    return request | {"forget": list(forget_set(study, request["forget"])), "algorithm": algorithm}
+    return request | {
+        "forget": list(forget_set(study, request["forget"])),
+        "algorithm": algorithm,
+        "source": request["source"] or best_source(study, algorithm),
+    }
 
 
 def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:

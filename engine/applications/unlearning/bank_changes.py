@@ -37,6 +37,9 @@ Source = Literal["trak", "datamodel", "hybrid"]
 SOURCES: tuple[Source, ...] = ("trak", "datamodel", "hybrid")
 _BLOCK = 64
 """Examples whose class logits are fitted together."""
+_SCORES = 60_000_000
+"""Scores that are in memory at once: 240 MB. Each block of them solves every checkpoint's system
+anew, so blocks are large."""
 _CLASS = "requested class"
 
 
@@ -73,6 +76,15 @@ def check_source(study: StudyReader, algorithm: str, source: str) -> None:
                 "The hybrid of class logits needs a dual solver, and this study has the primal "
                 "one: predict by trak or datamodel."
             )
+
+
+def best_source(study: StudyReader, algorithm: str) -> Source:
+    """The hybrid where the study can predict by it, else TRAK."""
+    try:
+        check_source(study, algorithm, "hybrid")
+    except DataloupeError:
+        return "trak"
+    return "hybrid"
 
 
 def predict_changes_by_bank(
@@ -119,13 +131,18 @@ def predict_changes_by_bank(
     settings = hybrid.Settings(*(float(kept[name]) for name in ("ridge", "flat", "noise", "width")))
     masks, unit = torch.from_numpy(both.masks), torch.from_numpy(units)
     leaving = torch.zeros(study.dataset.n_train).index_fill(0, torch.tensor(removed), -1)
-    blocks = []
-    for block in np.array_split(np.arange(len(rows)), len(rows) // _BLOCK + 1):
-        tau = class_scores(study, algorithm, split, rows[block], device) * unit
-        actual = torch.from_numpy(logits[places][:, block].reshape(len(places), -1))
-        mean, _ = hybrid.change_deviation(tau, masks, actual, settings, leaving)
-        blocks.append(mean.numpy().reshape(len(block), classes))
-    return np.concatenate(blocks)
+    actual = torch.from_numpy(outputs)
+    blocks, together = [], max(_BLOCK, _SCORES // (classes * study.dataset.n_train))
+    for start in range(0, len(rows), together):
+        tau = class_scores(study, algorithm, split, rows[start : start + together], device)
+        for scored, observed in zip(
+            tau.split(_BLOCK * classes),
+            actual[:, start * classes : (start + together) * classes].split(_BLOCK * classes, 1),
+            strict=True,
+        ):
+            mean, _ = hybrid.change_deviation(scored * unit, masks, observed, settings, leaving)
+            blocks.append(mean.numpy())
+    return np.concatenate(blocks).reshape(len(rows), classes)
 
 
 def bank_logits(study: StudyReader, algorithm: str, split: Split, rows: np.ndarray) -> np.ndarray:

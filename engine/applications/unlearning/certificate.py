@@ -16,7 +16,7 @@ from typing import Any
 
 from engine import store
 from engine.applications.unlearning.audit_record import Audit, read_audits
-from engine.applications.unlearning.bank_changes import Source, check_source
+from engine.applications.unlearning.bank_changes import Source, best_source, check_source
 from engine.applications.unlearning.checks import check_methods, check_scores
 from engine.applications.unlearning.logit_changes import changes_fingerprint
 from engine.applications.unlearning.method_jobs import method_job
@@ -47,7 +47,7 @@ def write_unlearned(
     method: str = "matching",
     budget: float = BUDGET,
     algorithm: str | None = None,
-    source: Source = "trak",
+    source: Source | None = None,
     checkpoint: int = 0,
     audited: Audit | None = None,
     device: str = "auto",
@@ -69,6 +69,7 @@ def write_unlearned(
     algorithm = resolve_algorithm(study, algorithm)
     check_methods([method], budget)
     check_scores(study, algorithm)
+    source = source or best_source(study, algorithm)
     if out.suffix != ".safetensors":
         raise DataloupeError(f"{out} must end in .safetensors, the format of the model.")
     _check_oracles(method, audited)
@@ -125,7 +126,7 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
     With an audit, the forget set, the budget and the source are those of the audit.
     """
     defaults: dict[str, Any] = {"forget": [], "method": "matching", "budget": BUDGET}
-    defaults |= {"algorithm": None, "source": "trak", "checkpoint": 0, "audit": None}
+    defaults |= {"algorithm": None, "source": None, "checkpoint": 0, "audit": None}
     request = complete(defaults | {"device": "auto"}, parameters)
     algorithm = resolve_algorithm(study, request["algorithm"])
     audited = _audit(study, algorithm, request["audit"], request["method"])
@@ -133,6 +134,7 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
         request |= {"forget": audited.forget, "budget": audited.budget, "source": audited.source}
     check_methods([request["method"]], request["budget"])
     check_scores(study, algorithm)
+    request["source"] = request["source"] or best_source(study, algorithm)
     check_source(study, algorithm, request["source"])
     _check_oracles(request["method"], audited)
     _check_checkpoint(study, algorithm, request["checkpoint"])

@@ -22,7 +22,7 @@ def check_audit(
     methods: Sequence[str],
     models: int,
     budget: float,
-    source: str = "trak",
+    source: str | None = None,
 ) -> str:
     """The name of the algorithm, if it can be audited in this way. Raises as `audit`."""
     algorithm = resolve_algorithm(study, algorithm)
@@ -31,7 +31,8 @@ def check_audit(
         raise DataloupeError(f"An audit takes {FEWEST} to {MOST:,} models, not {models:,}.")
     check_recipe(study, algorithm)
     check_scores(study, algorithm)
-    check_source(study, algorithm, source)
+    if source is not None:
+        check_source(study, algorithm, source)
     return algorithm
 
 

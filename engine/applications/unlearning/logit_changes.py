@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from engine.attribution.trak.removal_direction import Logits
     from engine.attribution.trak.solver import Solver
 
-CODE = 1
+CODE = 2
 """Increment when the predicted changes for the same forget set would differ."""
 
 
@@ -81,7 +81,8 @@ def predicted_changes(
     Args:
         forget: The forget set of the audit, which decides the retain examples to learn from.
         removed: The examples that are forgotten: the forget set, or its validation set.
-        source: TRAK, or datamodels of the class logits from a bank that keeps them
+        source: TRAK; datamodels of the class logits from a bank that keeps them; or the hybrid for
+            the forgotten examples and TRAK for all others
             (`engine.applications.unlearning.bank_changes`).
         on_done: Called with (checkpoints done, checkpoints).
 
@@ -97,10 +98,11 @@ def predicted_changes(
     fingerprint = changes_fingerprint(study, forget, removed, algorithm, source)
     path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
-        if source == "trak":
+        found = {}
+        if source != "datamodel":
             found = _compute(study, forget, removed, algorithm, device, on_done)
-        else:
-            found = _by_bank(study, forget, removed, algorithm, source, device)
+        if source != "trak":
+            found |= _by_bank(study, forget, removed, algorithm, source, device)
         store.write_tensors(path, found, fingerprint)
     found = store.read_tensors(path, fingerprint)
     return LogitChanges(found["forget_change"], found["retain_change"], found["test_change"], path)
@@ -150,11 +152,12 @@ def _by_bank(
     source: Source,
     device: str,
 ) -> dict[str, np.ndarray]:
-    rows: dict[str, tuple[Split, np.ndarray]] = {
-        "forget": ("train", np.array(removed, np.int64)),
-        "retain": ("train", rows_of(study, forget).learned),
-        "test": ("test", np.arange(study.dataset.n_test)),
-    }
+    """By the hybrid, only the forgotten examples: what leaving out an example does to itself is
+    what the runs know best, and each class logit of each example is solved for separately."""
+    rows: dict[str, tuple[Split, np.ndarray]] = {"forget": ("train", np.array(removed, np.int64))}
+    if source == "datamodel":
+        rows["retain"] = "train", rows_of(study, forget).learned
+        rows["test"] = "test", np.arange(study.dataset.n_test)
     unit = units(study, algorithm)
     return {
         f"{name}_change": predict_changes_by_bank(
@@ -277,11 +280,14 @@ def cost_of_changes(
 ) -> int:
     """Example-gradients that `predicted_changes` takes, once for all models, on top of the build.
 
-    At each checkpoint, one pass over the training examples and one over the predicted examples;
-    for the hybrid, the latter once for each class. A datamodel needs only the bank.
+    At each checkpoint, one pass over the training examples and one over the predicted examples; for
+    the hybrid, one more over the training examples, and one for each class over the forgotten ones.
+    A datamodel needs only the bank.
     """
     if source == "datamodel":
         return 0
     examples = len(removed) + len(rows_of(study, forget).learned) + study.dataset.n_test
-    passes = len(study.dataset.classes) if source == "hybrid" else 1
-    return study.checkpoints(algorithm) * (study.dataset.n_train + passes * examples)
+    passes = study.dataset.n_train + examples
+    if source == "hybrid":
+        passes += study.dataset.n_train + len(study.dataset.classes) * len(removed)
+    return study.checkpoints(algorithm) * passes

@@ -3,11 +3,13 @@
     method(setup) -> cost
 
 The model is changed in place, in eval mode, so normalization statistics are fixed and dropout is
-off. Every method takes steps of `BATCH` examples, with momentum and a learning rate that falls to
-0, until the budget is used up. It starts without optimizer state, because a study keeps none.
+off. Every method takes steps of a few examples (`Hyper.batch`), with momentum and a learning rate
+that falls to 0, until the budget is used up. It starts without optimizer state, because a study
+keeps none.
 
 - **matching**: squared error between the model's logits and the original's logits plus their
-  predicted change; batches mix the forget set and the retain set (Georgiev et al. 2024).
+  predicted change; batches mix the forget set and the retain set (Georgiev et al. 2024). A target
+  has no label noise, so batches are small: steps are what the budget is short of.
 - **oracle**: the same with the actual mean change of oracles, the best possible target.
 - **finetune**, **ascent**, **both**: cross entropy down on the retain set, up on the forget set, or
   both at once.
@@ -18,7 +20,6 @@ off. Every method takes steps of `BATCH` examples, with momentum and a learning 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,6 @@ from engine.tasks import Task
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
 
-BATCH = 64
 MOMENTUM = 0.9
 
 
@@ -98,12 +98,12 @@ def nothing(setup: Setup) -> Cost:
 
 def matching(setup: Setup) -> Cost:
     """Fine-tune toward the model's own logits plus their predicted change."""
+    visits = _visits(setup, _mixed(setup), forward=True)
     targets = []
-    for part in setup.parts:
+    for part, visited in zip(setup.parts, visits.visited, strict=True):
         if part.change is None:
             raise DataloupeError("Matching needs predicted changes of the logits.")
-        logits = _logits(setup.task, setup.model, part)
-        targets.append(logits + setup.hyper.scale * part.change)
+        targets.append(_before(setup, part, visited) + setup.hyper.scale * part.change)
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         losses = []
@@ -113,9 +113,7 @@ def matching(setup: Setup) -> Cost:
             losses.append(_centered(off).square().mean(dim=1))
         return torch.cat(losses).mean()
 
-    forwards = sum(map(len, setup.parts))
-    cost = _descend(setup, _mixed(setup), loss, _left(setup.budget, forwards))
-    return Cost(cost.gradients, forwards)
+    return _descend(setup, visits, loss)
 
 
 def finetune(setup: Setup) -> Cost:
@@ -124,7 +122,7 @@ def finetune(setup: Setup) -> Cost:
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         return setup.loss(setup.retain, rows[1])
 
-    return _descend(setup, (0, BATCH), loss, setup.budget)
+    return _descend(setup, _visits(setup, (0, setup.hyper.batch)), loss)
 
 
 def ascent(setup: Setup) -> Cost:
@@ -133,7 +131,8 @@ def ascent(setup: Setup) -> Cost:
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         return -setup.loss(setup.forget, rows[0])
 
-    return _descend(setup, (min(BATCH, len(setup.forget)), 0), loss, setup.budget)
+    sizes = min(setup.hyper.batch, len(setup.forget)), 0
+    return _descend(setup, _visits(setup, sizes), loss)
 
 
 def both(setup: Setup) -> Cost:
@@ -143,16 +142,16 @@ def both(setup: Setup) -> Cost:
         away = setup.loss(setup.forget, rows[0])
         return setup.loss(setup.retain, rows[1]) - setup.hyper.weight * away
 
-    return _descend(setup, _mixed(setup), loss, setup.budget)
+    return _descend(setup, _visits(setup, _mixed(setup)), loss)
 
 
 def scrub(setup: Setup) -> Cost:
     """First away from the original on the forget set, always close to it on the retain set."""
-    teacher = copy.deepcopy(setup.model)
-    before = [_logits(setup.task, teacher, part).log_softmax(dim=1) for part in setup.parts]
-    sizes, forwards = _mixed(setup), sum(map(len, setup.parts))
-    budget = _left(setup.budget, forwards)
-    half = budget // sum(sizes) // 2
+    visits = _visits(setup, _mixed(setup), forward=True)
+    before = [
+        _before(setup, part, visited).log_softmax(dim=1)
+        for part, visited in zip(setup.parts, visits.visited, strict=True)
+    ]
 
     def divergence(part: Examples, before: Tensor, chosen: Tensor) -> Tensor:
         now = setup.task.predict(setup.model, part.rows(chosen)).log_softmax(dim=1)
@@ -161,12 +160,11 @@ def scrub(setup: Setup) -> Cost:
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         close = divergence(setup.retain, before[1], rows[1])
         close = close + setup.loss(setup.retain, rows[1])
-        if step >= half:
+        if step >= visits.steps // 2:
             return close
         return close - setup.hyper.weight * divergence(setup.forget, before[0], rows[0])
 
-    cost = _descend(setup, sizes, loss, budget)
-    return Cost(cost.gradients, forwards)
+    return _descend(setup, visits, loss)
 
 
 METHODS: Mapping[str, Method] = {
@@ -181,9 +179,59 @@ METHODS: Mapping[str, Method] = {
 """Methods by name. Retraining is not one: it makes a new model."""
 
 
-def _left(budget: int, forwards: int) -> int:
-    """The rest of a budget after some forward passes."""
-    return max(0, budget - math.ceil(FORWARD * forwards))
+@dataclass(frozen=True)
+class Visits:
+    """The examples that a method visits, step by step.
+
+    Attributes:
+        sizes: Examples of the forget set and of the retain set in each step.
+        orders: Row numbers of each part in the order of visits, `[steps · size]`.
+        forwards: Examples passed forward once, before the first step.
+    """
+
+    steps: int
+    sizes: tuple[int, int]
+    orders: tuple[Tensor, Tensor]
+    forwards: int
+
+    @property
+    def visited(self) -> list[Tensor]:
+        """Rows of each part that are visited at all."""
+        return [order.unique() for order in self.orders]
+
+    def rows(self, step: int) -> list[Tensor]:
+        """Rows of each part in a step."""
+        return [
+            order[step * size : (step + 1) * size]
+            for order, size in zip(self.orders, self.sizes, strict=True)
+        ]
+
+
+def _visits(setup: Setup, sizes: tuple[int, int], forward: bool = False) -> Visits:
+    """As many steps as the budget allows.
+
+    Args:
+        forward: Whether the outputs of the original are needed on the examples that are visited.
+    """
+    parts = [(len(part), size) for part, size in zip(setup.parts, sizes, strict=True)]
+
+    def forwards(steps: int) -> int:
+        return sum(min(n, steps * size) for n, size in parts) if forward else 0
+
+    steps = setup.budget // sum(sizes)
+    while steps and steps * sum(sizes) + math.ceil(FORWARD * forwards(steps)) > setup.budget:
+        steps -= 1
+    generator = torch.Generator().manual_seed(setup.seed)
+    device = next(setup.model.parameters()).device
+    first, second = (_endless(n, steps * size, generator).to(device) for n, size in parts)
+    return Visits(steps, sizes, (first, second), forwards(steps))
+
+
+def _mixed(setup: Setup) -> tuple[int, int]:
+    """Examples of the forget set and of the retain set in a batch, at least one of each."""
+    batch, share = setup.hyper.batch, setup.hyper.forget_share
+    first = min(max(1, round(share * batch)), len(setup.forget), batch - 1)
+    return first, min(batch - first, len(setup.retain))
 
 
 def _centered(logits: Tensor) -> Tensor:
@@ -191,44 +239,26 @@ def _centered(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(task: Task, model: nn.Module, part: Examples) -> Tensor:
-    rows = torch.arange(len(part), device=next(model.parameters()).device).split(512)
-    return torch.cat([task.predict(model, part.rows(chosen)) for chosen in rows])
+def _before(setup: Setup, part: Examples, visited: Tensor) -> Tensor:
+    """The model's logits on one part, `[n, classes]`; 0 for examples that are not visited."""
+    logits = setup.task.predict(setup.model, part.rows(visited[:1]))
+    found = logits.new_zeros(len(part), logits.shape[1])
+    for rows in visited.split(512):
+        found[rows] = setup.task.predict(setup.model, part.rows(rows))
+    return found
 
 
-def _mixed(setup: Setup) -> tuple[int, int]:
-    """Examples of the forget set and of the retain set in a batch, at least one of each."""
-    share = setup.hyper.forget_share
-    first = min(max(1, round(share * BATCH)), len(setup.forget), BATCH - 1)
-    return first, min(BATCH - first, len(setup.retain))
-
-
-def _descend(
-    setup: Setup,
-    sizes: tuple[int, int],
-    loss: Callable[[int, list[Tensor]], Tensor],
-    budget: int,
-) -> Cost:
-    """Take as many steps as the budget allows; `loss` gets rows of the forget and retain sets."""
-    steps, rate = budget // sum(sizes), setup.hyper.learning_rate
-    generator = torch.Generator().manual_seed(setup.seed)
-    device = next(setup.model.parameters()).device
+def _descend(setup: Setup, visits: Visits, loss: Callable[[int, list[Tensor]], Tensor]) -> Cost:
+    """Take all steps; `loss` gets rows of the forget and retain sets."""
+    rate = setup.hyper.learning_rate
     optimizer = torch.optim.SGD(setup.model.parameters(), rate, momentum=MOMENTUM)
-    orders = [
-        _endless(len(part), steps * size, generator)
-        for part, size in zip(setup.parts, sizes, strict=True)
-    ]
-    for step in range(steps):
-        rows = [
-            order[step * size : (step + 1) * size].to(device)
-            for order, size in zip(orders, sizes, strict=True)
-        ]
+    for step in range(visits.steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - step / steps)
+            group["lr"] = rate * (1 - step / visits.steps)
         optimizer.zero_grad()
-        torch.autograd.backward(loss(step, rows))
+        torch.autograd.backward(loss(step, visits.rows(step)))
         optimizer.step()
-    return Cost(steps * sum(sizes))
+    return Cost(visits.steps * sum(visits.sizes), visits.forwards)
 
 
 def _endless(n: int, length: int, generator: torch.Generator) -> Tensor:

@@ -23,12 +23,14 @@ class Hyper:
         forget_share: Share of a batch that comes from the forget set, where batches are mixed.
         scale: Factor on predicted changes.
         weight: Weight of the loss on the forget set, next to the loss on the retain set.
+        batch: Examples in a step.
     """
 
     learning_rate: float = 0.01
     forget_share: float = 0.25
     scale: float = 1.0
     weight: float = 0.1
+    batch: int = 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Cost:
 
 
 _RATES = (0.001, 0.003, 0.01, 0.03)
+_MATCHED = 16
+"""Examples in a step of matching."""
 _TWO_LOSSES = [
     Hyper(learning_rate=rate, weight=weight)
     for rate, weight in product((0.0003, *_RATES), (0.01, 0.03, 0.1, 0.3, 1.0))
@@ -62,12 +66,14 @@ GRIDS: Mapping[str, Sequence[Hyper]] = {
     "both": _TWO_LOSSES,
     "scrub": _TWO_LOSSES,
     "matching": [
-        Hyper(learning_rate=rate, forget_share=share, scale=scale)
-        for rate, share, scale in product((*_RATES, 0.1), (0.25, 0.5), (0.5, 0.7, 1.0, 1.4, 2.0))
+        Hyper(rate, share, scale, batch=_MATCHED)
+        for scale, (rate, share) in product(
+            (1.0, 0.7, 1.4), ((0.01, 0.5), (0.01, 0.75), (0.003, 0.75))
+        )
     ],
-    "oracle": [Hyper(rate, share) for rate, share in product((*_RATES, 0.1), (0.25, 0.5))],
+    "oracle": [Hyper(rate, 0.5, batch=_MATCHED) for rate in (0.01, 0.003)],
 }
-"""Methods, and the hyper-parameters to try for each."""
+"""Methods, and the hyper-parameters to try for each. The first are used where none is chosen."""
 
 TITLES: Mapping[str, tuple[str, str]] = {
     UNCHANGED: ("Doing nothing", "leaves the model as it is"),

@@ -27,7 +27,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     import torch
 
-CODE = 2
+CODE = 3
 """Increment when the same job would give a different model or a different file."""
 
 
