@@ -102,7 +102,7 @@ def measured(
                     methods=["matching"],
                     models=models,
                     budget=budget,
-                    hyper={"matching": Hyper(**matching[name].hyper)},
+                    hyper={"matching": Hyper.from_dict(matching[name].hyper)},
                     workers=workers,
                     report=log_progress,
                 )

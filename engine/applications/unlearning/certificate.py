@@ -77,7 +77,7 @@ def write_unlearned(
     device = processes.pick_device(device)
     models = audited.models if audited else 0
     job = method_job(study, algorithm, removed, removed, method, budget, device, models, source)
-    hyper = Hyper(**audited.of(method).hyper) if audited else GRIDS[method][0]
+    hyper = Hyper.from_dict(audited.of(method).hyper) if audited else GRIDS[method][0]
     job = replace(job, hyper=hyper, seed=checkpoint)
     _check_checkpoint(study, algorithm, checkpoint)
     model, cost = unlearn(study, job)

@@ -32,6 +32,11 @@ class Hyper:
     weight: float = 0.1
     batch: int = 64
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, float]) -> Hyper:
+        """From JSON."""
+        return cls(**{**content, "batch": int(content["batch"])})  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Cost:

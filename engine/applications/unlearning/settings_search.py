@@ -122,7 +122,7 @@ def search(
         score = found[chosen].score
         store.write_json(path, {"chosen": asdict(chosen), "score": score, "trials": trials}, key)
     kept = store.read_json(path, key)
-    return Found(Hyper(**kept["chosen"]), kept["score"], len(kept["trials"]))
+    return Found(Hyper.from_dict(kept["chosen"]), kept["score"], len(kept["trials"]))
 
 
 def choose(trials: Sequence[tuple[Hyper, Divergences]]) -> Hyper:
