@@ -35,7 +35,7 @@ from engine.attribution.trak.make_plan import plan_gradients
 PAIRS = 400
 NETWORKS = 200
 MASKS = (40, 100, 200)
-HYBRID_RUNS = 80
+HYBRID_RUNS = 60
 LEVEL = 0.05
 TRAIN = 8
 

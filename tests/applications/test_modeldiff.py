@@ -168,13 +168,13 @@ def test_nothing_is_significant_without_a_null_or_within_it() -> None:
 
 
 def test_p_is_that_of_student_s_prediction_interval() -> None:
-    """With logarithms 1, 2, 3 and 4, 5, 6: a mean of 2, and a variance of 1 on both sides."""
-    null = Null(tuple(np.exp([1.0, 2, 3])), tuple(np.exp([4.0, 5, 6])), 3)
+    """With logarithms 1, 2, 3 and 5, 6, 4: a mean of 2, variances of 1, and a correlation of −½."""
+    null = Null(tuple(np.exp([1.0, 2, 3])), tuple(np.exp([5.0, 6, 4])), 3)
     for independent, count in ((3.0, 3), (2.0, 2), (20.0, 3)):
         null = Null(null.a, null.b, independent)
         t = (5 - 2) / (1 + 1 / count) ** 0.5
         found = p_values(np.array([np.exp(5.0)]), null, True)[0]
-        assert found == pytest.approx(2 * student.sf(t, 2 * (count - 1)))
+        assert found == pytest.approx(2 * student.sf(t, 2 * (count - 1) / 1.25))
 
 
 def test_each_side_has_its_own_null_and_few_independent_pairs_count_for_less() -> None:

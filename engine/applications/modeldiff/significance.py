@@ -68,8 +68,9 @@ def p_values(distinguishing: np.ndarray, null: Null, of_a: bool) -> np.ndarray:
 
     Each null value is the largest over all directions of a pair, which corrects for the number of
     directions tested; Bonferroni corrects for the two sides. A new value is compared with the null
-    on a logarithmic scale by Student's prediction interval. The spread is that of both sides. Few
-    checkpoints give many pairs, but these are alike: so no more of them count than are independent.
+    on a logarithmic scale by Student's prediction interval. The spread is that of both sides; the
+    mean of two variances of n values with correlation r has 2(n − 1)/(1 + r²) degrees of freedom.
+    Few checkpoints give many pairs, but these are alike: n counts those that are independent.
     A value that does not exceed every null value is never significant.
 
     Returns:
@@ -80,24 +81,31 @@ def p_values(distinguishing: np.ndarray, null: Null, of_a: bool) -> np.ndarray:
     if not null.known:
         return np.full(len(distinguishing), np.nan)
     values = np.array(null.a if of_a else null.b)
-    center, _ = _logs(values)
-    variance = np.mean([_logs(np.array(side))[1] for side in (null.a, null.b)])
-    count = min(len(values), null.independent)
-    spread = max(math.sqrt(variance), _LEAST_SPREAD) * math.sqrt(1 + 1 / count)
+    logs = [_logs(side) for side in (null.a, null.b)]
+    center = float(logs[0 if of_a else 1].mean())
+    count = min(float(len(values)), null.independent)
+    spread = max(math.sqrt(np.mean([side.var(ddof=1) for side in logs])), _LEAST_SPREAD)
+    spread *= math.sqrt(1 + 1 / count)
+    degrees = 2 * (count - 1) / (1 + _correlation(*logs) ** 2)
     found = np.ones(len(distinguishing))
     for place, value in enumerate(distinguishing):
         if value > max(values.max(), 0):
             t = (math.log(value) - center) / spread
-            found[place] = min(1.0, 2 * float(stdtr(2 * (count - 1), -t)))
+            found[place] = min(1.0, 2 * float(stdtr(degrees, -t)))
         elif value > 0:
             found[place] = max(LEVEL, float((values >= value).mean()))
     return found
 
 
-def _logs(values: np.ndarray) -> tuple[float, float]:
-    """Mean and variance of the logarithms."""
-    logs = np.log(np.maximum(values, max(_LEAST_VALUE * values.max(), 1e-12)))
-    return float(logs.mean()), float(logs.var(ddof=1))
+def _logs(side: Sequence[float]) -> np.ndarray:
+    values = np.array(side)
+    return np.asarray(np.log(np.maximum(values, max(_LEAST_VALUE * values.max(), 1e-12))))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """1 where it is not defined."""
+    size = float(a.std() * b.std())
+    return float(np.mean((a - a.mean()) * (b - b.mean()))) / size if size > 0 else 1.0
 
 
 def holm(p: Sequence[float]) -> list[float]:
