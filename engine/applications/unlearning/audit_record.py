@@ -63,7 +63,7 @@ class MethodAudit:
     """
 
     method: str
-    hyper: dict[str, float]
+    hyper: dict[str, Any]
     forget: Judged
     retain: Judged
     test: Judged
