@@ -201,10 +201,6 @@ ONE_FILE: dict[str, tuple[Callable[[StudyReader], Any], Callable[[StudyReader], 
         READS["supports"],
         lambda study: layout.outputs_file(study.root, "mlp", 0, "test"),
     ),
-    "residuals": (
-        lambda study: supports.supports(study, "mlp", TRAK, 20).size,
-        lambda study: layout.predicted_file(study.root, "mlp", TRAK),
-    ),
     "brittle": (
         lambda study: brittle(study),
         lambda study: layout.quality_file(study.root, "mlp"),

@@ -234,7 +234,7 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
         shown = words(app)
         assert "not judged" in shown
         assert "Indicative: one side has 1 checkpoint; 4 more would be enough." in shown
-        assert "Both attributed with TRAK. Not tested: at least one algorithm needs three " in shown
+        assert "Both attributed with TRAK. Not tested: at least one algorithm needs " in shown
         assert [card["row"] for card in cards(app, 0)] == found["positive"][:18]
         assert [card["row"] for card in cards(app, 1)] == found["negative"][:18]
         assert [card["row"] for card in cards(app, 0, gallery=1)] == found["tests"][:36]
@@ -266,7 +266,7 @@ def test_the_method_of_each_side_can_be_chosen(page: Any, fresh: Study) -> None:
     assert "compare" in [button.key for button in app.button]
     run_job(study, job.parameters, no_progress)
     app = page(study, a="mlp", b="second", by_a="datamodel", by_b="datamodel")
-    assert "Both attributed with Datamodel. Not tested: at least one algorithm" in words(app)
+    assert "Both attributed with Datamodel. Not tested: both algorithms need" in words(app)
     assert "subset runs or more" in words(app)
     app.button(key="swap").click().run()
     assert app.selectbox(key="by_a").value == "datamodel"

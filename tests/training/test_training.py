@@ -145,10 +145,11 @@ def test_dropout_is_seeded(arrays: dict[str, np.ndarray]):
 def test_only_the_subset_is_trained_on(arrays: dict[str, np.ndarray]):
     subset = np.array([5, 1, 60, 33, 8, 40])
     alone = {name: array[subset] for name, array in arrays.items()}
-    # fewer than a batch: one smaller batch an epoch, so the order is of no importance
+    # Fewer than a batch: one smaller batch an epoch, so the order only changes the rounding.
     on_subset = train(TASK, fresh(), arrays, ENCODING, recipe(), 0, "cpu", subset=subset)
     on_copy = train(TASK, fresh(), alone, ENCODING, recipe(), 0, "cpu")
-    assert same(on_subset, on_copy)
+    for name, weights in on_subset.state_dict().items():
+        torch.testing.assert_close(weights, on_copy.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_partial_batch_is_dropped_and_every_epoch_is_another_shuffle(

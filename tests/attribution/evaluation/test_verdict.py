@@ -54,7 +54,7 @@ def test_good_calibrated_scores_can_be_read_as_amounts() -> None:
     assert "0.40 (0.35 to 0.45)" in found.summary
     assert "higher margin about 64 times in 100" in found.summary
     assert answers(found) == ["yes", "yes", "yes", "yes", "no"]
-    assert "lowers the margin by 12 (11 to 13) times" in found.uses[2].why
+    assert "the margin changes by 12 (11 to 13) times" in found.uses[2].why
     assert "40%" in found.uses[2].why
     assert found.cautions == []
 
