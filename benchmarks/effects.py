@@ -31,24 +31,21 @@ from benchmarks import lds, workload
 from benchmarks._report import log, report
 from engine import store
 from engine.attribution.evaluation.calibration import NINETY, calibrate
-from engine.attribution.evaluation.effect_sizes import (
-    TYPICAL,
-    EffectSizes,
-    Removal,
-    basis,
-    fit_sizes,
-    fraction_of_subset,
-    moderated_variance,
-    score_error,
-)
+from engine.attribution.evaluation.effect_sizes import EffectSizes, moderated_variance
+from engine.attribution.evaluation.effects import Units, changes
+from engine.attribution.evaluation.quality import Measured
 from engine.attribution.evaluation.removal_plan import plan_removal
+from engine.attribution.scores.dense import DenseScores
 from engine.attribution.trak.solver import Solver
+from engine.build.effects import fit_effects
+from engine.study.removal_runs import RemovalRun
 from engine.training import trainer
 from engine.training.outputs import evaluate
 
 CODE = 1
 N_TRAIN, N_TEST = 2000, 500
 HALVES, PLANNED, CHECKPOINTS = 100, 32, 5
+ALPHA = 0.5
 KS = (1, 5, 20, 50)
 RANDOM_SETS = 8
 CHOSEN_SETS = {1: (4, 40), 5: (6, 16), 20: (8, 5), 50: (10, 2)}
@@ -94,18 +91,15 @@ def measure() -> dict[str, Any]:
 def measure_workload(name: str) -> tuple[dict[str, Any], dict[str, Any], EffectSizes]:
     """Slopes and coverages by kind and k, and the fitted sizes."""
     small_data()
-    tau, noise = attributions(name), moderated_variance(base(name, CHECKPOINTS))
-    noise_of_truth = moderated_variance(base(name, 2 * CHECKPOINTS))
+    tau, noise = attributions(name), moderated_variance(base(name, 2 * CHECKPOINTS))
     halves = [half(number) for number in range(HALVES)]
     outputs = np.stack([output(name, 1000 + n, keep) for n, keep in enumerate(halves)])
     log(f"{name}: halves")
     masks = np.stack(halves).astype(np.float32)
     calibration = calibrate(tau @ masks.T, np.ascontiguousarray(outputs.T))
     assert calibration is not None
-    t = calibration.slope * tau.astype(np.float64)
-    level = np.square(t).mean(axis=1)
-    sizes = fitted(name, t, level, noise, masks, outputs)
-    log(f"{name}: {sizes}")
+    units = fitted(name, tau, calibration.slope, masks, outputs)
+    log(f"{name}: {units.sizes}")
     slopes: dict[str, Any] = {}
     coverages: dict[str, Any] = {}
     for kind, truths in (
@@ -116,86 +110,67 @@ def measure_workload(name: str) -> tuple[dict[str, Any], dict[str, Any], EffectS
         if kind == "alone" and name not in ALONE:
             continue
         for k in KS:
-            slope, coverage = judge(truths(name, k, tau), t, level, noise_of_truth, sizes)
+            slope, coverage = judge(truths(name, k, tau), tau, noise, units)
             slopes.setdefault(kind, {})[str(k)] = slope
             coverages.setdefault(kind, {})[str(k)] = coverage
             log(f"{name} {kind} {k}: slope {slope}, coverage {coverage}")
-    return slopes, coverages, sizes
+    return slopes, coverages, units.sizes
 
 
 def fitted(
-    name: str,
-    t: np.ndarray,
-    level: np.ndarray,
-    noise: np.ndarray,
-    masks: np.ndarray,
-    outputs: np.ndarray,
-) -> EffectSizes:
-    """Sizes of effects, as `engine.build.effects` fits them."""
-    predicted = t @ masks.T
-    residuals = (outputs.T - predicted).var(axis=1, ddof=1)
-    error = score_error(residuals, noise, level, N_TRAIN / 4)
-    supporters = np.argsort(-t, axis=1, kind="stable")[:, :100]
-    classes = workload.data().train["label"]
-    removals, changes, targets = [], [], []
+    name: str, tau: np.ndarray, slope: float, masks: np.ndarray, outputs: np.ndarray
+) -> Units:
+    """The units that a build with planned removals gives these scores."""
     full = base(name, CHECKPOINTS)
+    noise = moderated_variance(full)
+    residuals = (outputs.T - slope * tau.astype(np.float64) @ masks.T).var(axis=1, ddof=1)
+    supporters = np.argsort(-tau, axis=1, kind="stable")[:, :100]
+    runs = []
     for number in range(PLANNED):
-        plan = plan_removal(supporters, classes, 0, number)
+        plan = plan_removal(supporters, workload.data().train["label"], 0, number)
         seed = number % CHECKPOINTS
-        removals.append(removal_of(t, level, plan.rows))
-        changes.append(output(name, seed, without(plan.rows)) - full[seed])
-        targets.append(plan.targets)
-    return fit_sizes(removals, changes, targets, noise, error) or TYPICAL
+        change = output(name, seed, without(plan.rows)) - full[seed]
+        runs.append(RemovalRun(plan.rows, plan.targets, change))
+    sizes, mean_square = fit_effects(
+        DenseScores([tau]), slope, ALPHA, residuals, noise, noise, runs
+    )
+    return Units(Measured(slope, slope, slope), sizes, mean_square, N_TRAIN, ALPHA)
 
 
 def judge(
-    truths: Sequence[Truth],
-    t: np.ndarray,
-    level: np.ndarray,
-    noise: np.ndarray,
-    sizes: EffectSizes,
+    truths: Sequence[Truth], tau: np.ndarray, noise: np.ndarray, units: Units
 ) -> tuple[dict[str, float], float]:
-    """Slope of actual on predicted changes, and the coverage of 90 % intervals."""
+    """Slope of actual on predicted changes, and the coverage of 90 % intervals.
+
+    Args:
+        noise: Variance of each output over seeds, `[n_test]`.
+    """
     seeds = len(truths[0].changes)
-    left_open = np.zeros(1)
+    left_open = np.zeros(N_TEST)
     if seeds > 1:
         of_seeds = sum(float(one.changes.var(axis=0, ddof=1).sum()) for one in truths)
         left_open = noise * of_seeds / sum(float(noise[one.tests].sum()) for one in truths) / seeds
-    products, squares, inside = [], [], []
-    covariance = np.array(sizes.covariance)
+    products, below, inside = [], [], []
     for one in truths:
-        removal = removal_of(t[one.tests], level[one.tests], one.removed)
-        offset, derivatives = basis(removal)
-        predicted, actual = offset + derivatives @ sizes.slopes, one.changes.mean(axis=0)
-        own, shared = sizes.variances(removal)
-        variance = own + shared + (left_open[one.tests] if seeds > 1 else 0)
-        variance += np.einsum("ni,ij,nj->n", derivatives, covariance, derivatives)
+        scores, count = tau[one.tests][:, one.removed].astype(np.float64), len(one.removed)
+        squares = np.square(scores).sum(axis=1)
+        found = changes(scores.sum(axis=1), squares, count, units, one.tests)
+        predicted, actual = found.change, one.changes.mean(axis=0)
         products.append(one.changes @ predicted)
-        squares.append(float(predicted @ predicted))
+        below.append(float(predicted @ predicted))
+        variance = found.variance + left_open[one.tests]
         inside += (np.square(actual - predicted) < NINETY**2 * variance).tolist()
-    of_each, below = np.array(products), np.array(squares)
+    of_each, of_all = np.array(products), np.array(below)
     generator = np.random.default_rng(0)
     drawn = []
     for _ in range(2000):
         rows = generator.integers(len(truths), size=len(truths))
         some_seeds = generator.integers(seeds, size=seeds)
-        drawn.append(of_each[rows][:, some_seeds].mean(axis=1).sum() / below[rows].sum())
+        drawn.append(of_each[rows][:, some_seeds].mean(axis=1).sum() / of_all[rows].sum())
     low, high = np.quantile(drawn, (0.025, 0.975))
-    slope = {"mean": of_each.mean(axis=1).sum() / below.sum(), "low": low, "high": high}
+    slope = {"mean": of_each.mean(axis=1).sum() / of_all.sum(), "low": low, "high": high}
     rounded = {key: round(float(value), 3) for key, value in slope.items()}
     return rounded, round(float(np.mean(inside)), 3)
-
-
-def removal_of(t: np.ndarray, level: np.ndarray, rows: np.ndarray) -> Removal:
-    count = np.full(len(t), float(len(rows)))
-    chosen = t[:, rows]
-    return Removal(
-        chosen.sum(axis=1),
-        np.square(chosen).sum(axis=1),
-        level,
-        count,
-        fraction_of_subset(count, N_TRAIN, 0.5),
-    )
 
 
 # --- truth ---------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from engine.attribution.evaluation.effect_sizes import (
     EffectSizes,
     Removal,
     fit_sizes,
-    fraction_of_subset,
     moderated_variance,
     score_error,
 )
@@ -25,13 +24,12 @@ from engine.study.removal_runs import RemovalRun
 
 
 def fit_effects(
-    study: StudyReader,
-    algorithm: str,
     scores: Scores,
     slope: float,
-    test: RepeatedRuns,
-    masks: np.ndarray,
-    predicted: np.ndarray,
+    alpha: float,
+    residuals: np.ndarray,
+    chance: np.ndarray,
+    noise: np.ndarray,
     runs: Sequence[RemovalRun],
 ) -> tuple[EffectSizes, np.ndarray]:
     """Sizes of effects, and the mean square of each test example's scores, float64 `[n_test]`.
@@ -40,41 +38,49 @@ def fit_effects(
 
     Args:
         slope: From scores to changes of the output, between random subsets.
-        test: The test runs.
-        masks: Of those runs, `[runs, n_train]`.
-        predicted: Calibrated outputs of those runs, `[n_test, runs]`.
+        alpha: Share of the training examples in a subset.
+        residuals: Variance of actual minus calibrated outputs over test masks, `[n_test]`.
+        chance: The part of it that comes from chance in training, `[n_test]`.
+        noise: Variance of each output over seeds, `[n_test]`, from `seed_noise`.
         runs: The algorithm's removal runs.
     """
     totals, squares, mean_square = _sums(scores, [run.removed for run in runs])
-    noise = _noise(study, algorithm)
-    residuals = (test.means.T - predicted).var(axis=1, dtype=np.float64, ddof=1)
-    alpha, n_train = float(masks.mean()), scores.n_train
-    level, chance = slope**2 * mean_square, _chance(test, noise)
-    error = score_error(residuals, chance, level, n_train * alpha * (1 - alpha))
+    n_train, pq = scores.n_train, scores.n_train * alpha * (1 - alpha)
+    error = score_error(residuals, chance, slope**2 * mean_square, pq)
     removals = [
-        Removal(
-            slope * totals[:, n],
-            slope**2 * squares[:, n],
-            level,
-            count := np.full(scores.n_test, float(len(run.removed))),
-            fraction_of_subset(count, n_train, alpha),
+        Removal.of(
+            slope,
+            totals[:, n],
+            squares[:, n],
+            mean_square,
+            np.full(scores.n_test, len(run.removed)),
+            n_train,
+            alpha,
         )
         for n, run in enumerate(runs)
     ]
-    found = fit_sizes(
-        removals,
-        [run.change for run in runs],
-        [run.targets for run in runs],
-        noise,
-        error,
-    )
+    changes, targets = [run.change for run in runs], [run.targets for run in runs]
+    found = fit_sizes(removals, changes, targets, noise, error)
     return found or replace(TYPICAL, score_error=error), mean_square
 
 
-def _chance(test: RepeatedRuns, noise: np.ndarray) -> np.ndarray:
+def seed_noise(study: StudyReader, algorithm: str) -> np.ndarray:
+    """Moderated variance of each test output over the checkpoints, `[n_test]`."""
+    outputs = [
+        store.read_tensors(layout.outputs_file(study.root, algorithm, n, "test"))["output"]
+        for n in range(study.checkpoints(algorithm))
+    ]
+    return moderated_variance(np.stack(outputs))
+
+
+def chance_of_means(test: RepeatedRuns, noise: np.ndarray) -> np.ndarray:
     """Variance of a mask's mean output that comes from chance in training, `[n_test]`.
 
     Where every mask has one run, that of the checkpoints stands in for it.
+
+    Args:
+        test: The test runs.
+        noise: From `seed_noise`.
     """
     repeated = test.runs > 1
     if not repeated.any():
@@ -83,15 +89,6 @@ def _chance(test: RepeatedRuns, noise: np.ndarray) -> np.ndarray:
     runs = test.runs[repeated, None]
     found: np.ndarray = (test.squares[repeated] / (runs - 1) / runs).mean(axis=0)
     return found
-
-
-def _noise(study: StudyReader, algorithm: str) -> np.ndarray:
-    """Moderated variance of each test output over the checkpoints, `[n_test]`."""
-    outputs = [
-        store.read_tensors(layout.outputs_file(study.root, algorithm, n, "test"))["output"]
-        for n in range(study.checkpoints(algorithm))
-    ]
-    return moderated_variance(np.stack(outputs))
 
 
 def _sums(

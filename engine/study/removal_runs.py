@@ -87,12 +87,11 @@ def read_removal_runs(study: StudyReader, algorithm: str) -> list[RemovalRun]:
         )
         for n in range(study.checkpoints(algorithm))
     ]
+    mean = np.mean(checkpoints, axis=0)
     found = []
     for number in range(wanted_removals(study, algorithm)):
         shard = store.read_tensors(layout.removal_run_file(study.root, algorithm, number))
-        before = checkpoints[removal_seed(study, algorithm, number)]
-        if spec.weights:
-            before = np.mean(checkpoints, axis=0)
+        before = mean if spec.weights else checkpoints[removal_seed(study, algorithm, number)]
         if len(shard["removed"]):
             found.append(RemovalRun(shard["removed"], shard["targets"], shard["output"] - before))
     return found

@@ -12,7 +12,7 @@ import pytest
 from engine import Study, store
 from engine.attribution.evaluation.effect_sizes import TYPICAL
 from engine.attribution.evaluation.removal_plan import MOST
-from engine.build.effects import fit_effects
+from engine.build.effects import chance_of_means, fit_effects, seed_noise
 from engine.build.retraining import model_without
 from engine.store import layout
 from engine.store.spec import PARTS
@@ -89,11 +89,10 @@ def test_without_runs_sizes_are_typical_ones(small_study: Study, tmp_path: Path)
     study = respecified(copy_of(small_study, tmp_path / "own"), removals=0)
     study.build(workers=0)
     assert wanted_removals(study, ALGORITHM) == 0
-    scores, test = read_score_matrix(study, ALGORITHM), study.bank(ALGORITHM).part("test")
-    repeated, predicted = read_repeated_runs(study, ALGORITHM), np.zeros(test.test.T.shape)
-    found, mean_square = fit_effects(
-        study, ALGORITHM, scores, 2.0, repeated, test.masks, predicted, []
-    )
+    scores, noise = read_score_matrix(study, ALGORITHM), seed_noise(study, ALGORITHM)
+    repeated = read_repeated_runs(study, ALGORITHM)
+    chance, residuals = chance_of_means(repeated, noise), repeated.means.var(axis=0, ddof=1)
+    found, mean_square = fit_effects(scores, 2.0, 0.5, residuals, chance, noise, [])
     assert found == replace(TYPICAL, score_error=found.score_error)
     rows = scores.rows(np.arange(scores.n_test))
     np.testing.assert_allclose(mean_square, np.square(rows).mean(axis=1), rtol=1e-5)

@@ -201,6 +201,10 @@ ONE_FILE: dict[str, tuple[Callable[[StudyReader], Any], Callable[[StudyReader], 
         READS["supports"],
         lambda study: layout.outputs_file(study.root, "mlp", 0, "test"),
     ),
+    "mean squares of scores": (
+        lambda study: supports.supports(study, "mlp", TRAK, 20).half_width(np.arange(60)),
+        lambda study: layout.predicted_file(study.root, "mlp", TRAK),
+    ),
     "brittle": (
         lambda study: brittle(study),
         lambda study: layout.quality_file(study.root, "mlp"),

@@ -152,6 +152,32 @@ def test_only_the_subset_is_trained_on(arrays: dict[str, np.ndarray]):
         torch.testing.assert_close(weights, on_copy.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
+def test_a_subset_is_seen_in_the_order_of_all_examples(arrays: dict[str, np.ndarray]):
+    import dataclasses
+
+    def rows_seen(subset: np.ndarray | None) -> list[list[int]]:
+        """Rows in the order of training, for each epoch."""
+        seen: list[list[int]] = []
+
+        def loss(model: nn.Module, batch: dict[str, torch.Tensor], smoothing: float):
+            seen.append(batch["input"].tolist())
+            return model(torch.ones(len(batch["input"]), 1)).squeeze(1)
+
+        task = dataclasses.replace(TASK, prepare=lambda batch, encoding: batch, loss=loss)
+        rows = {"input": np.arange(64), "label": arrays["label"][:64]}
+        one = recipe(epochs=3).model_copy(update={"batch_size": 8})
+        train(task, nn.Linear(1, 1), rows, ENCODING, one, 0, "cpu", subset=subset)
+        steps = len(seen) // 3
+        return [
+            [row for batch in seen[steps * n : steps * (n + 1)] for row in batch] for n in range(3)
+        ]
+
+    whole, kept = rows_seen(None), np.setdiff1d(np.arange(64), np.arange(3, 19))
+    for epoch, of_subset in zip(whole, rows_seen(kept), strict=True):
+        assert of_subset == [row for row in epoch if row in kept]
+    assert whole[0] != whole[1]
+
+
 def test_the_last_partial_batch_is_dropped_and_every_epoch_is_another_shuffle(
     arrays: dict[str, np.ndarray],
 ):

@@ -184,6 +184,7 @@ class Visits:
     """The examples that a method visits, step by step.
 
     Attributes:
+        steps: Number of steps.
         sizes: Examples of the forget set and of the retain set in each step.
         orders: Row numbers of each part in the order of visits, `[steps · size]`.
         forwards: Examples passed forward once, before the first step.

@@ -32,17 +32,21 @@ ORDINARY = 3.0
 """z at which half of the weight is on each slope; random removals have about 1."""
 FEWEST_REMOVALS = 3
 _FEWEST_TARGETS = 3
-_ROUNDS = 15
-_LEAST_ERROR = 1e-3
+_ALONE = 4.0
+"""Variance of a chosen example's own error, relative to the error that chosen examples share."""
+_SEEDS = 4.0
+"""How many seeds the mean variance of all outputs counts for."""
 _PRIOR = 4.0
 """How many targets the typical error counts for."""
-_SMALL = 1e-300
-_RIDGE = 1e-6
-_UNKNOWN = np.eye(3)
-_ALONE = 4.0
-_SEEDS = 4.0
+_LEAST_ERROR = 1e-3
 _FARTHEST = 3.0
 """Residuals count at most as if they were this many standard deviations."""
+_ROUNDS = 15
+_RIDGE = 1e-6
+"""Added to variances of slopes, so that the matrix can be inverted."""
+_UNKNOWN = np.eye(3)
+"""Covariance of the slopes where the bootstrap cannot tell."""
+_SMALL = 1e-300
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Removal:
         squares: Σ t_i² over them.
         level: Mean of t_i² over all training examples.
         count: k, the number of removed examples.
-        fraction: f, from `fraction_of_subset`.
+        fraction: f, the removed examples as a share of those that a random subset leaves out, at
+            most 1.
     """
 
     total: np.ndarray
@@ -62,6 +67,36 @@ class Removal:
     level: np.ndarray
     count: np.ndarray
     fraction: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        slope: float,
+        totals: np.ndarray,
+        squares: np.ndarray,
+        mean_square: np.ndarray,
+        counts: int | np.ndarray,
+        n_train: int,
+        alpha: float,
+    ) -> Removal:
+        """From scores in their own unit.
+
+        Args:
+            slope: Change of the output for a score of 1, between random subsets.
+            totals, squares: Sums of the removed examples' scores, and of their squares.
+            mean_square: Of the scores of all training examples.
+            counts: Number of removed examples.
+            n_train: Number of training examples.
+            alpha: Share of them in a random subset.
+        """
+        count = np.asarray(counts, np.float64)
+        return cls(
+            total=slope * np.asarray(totals, np.float64),
+            squares=slope**2 * np.asarray(squares, np.float64),
+            level=slope**2 * np.asarray(mean_square, np.float64),
+            count=count,
+            fraction=np.minimum(1.0, count / (n_train * (1 - alpha))),
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +134,7 @@ class EffectSizes:
     def variances(self, removal: Removal) -> tuple[np.ndarray, np.ndarray]:
         """Variance of the errors of single examples' effects, and of the error they share."""
         w = chosenness(removal)
-        ordinary = (1 - w) * self.ordinary**2 * self.score_error * removal.count * removal.level
+        ordinary = (1 - w) * self.ordinary**2 * self.score_error * spread_of(removal)
         chosen = w * self.chosen_error
         return ordinary + _ALONE * chosen * removal.squares, chosen * removal.total**2
 
@@ -257,9 +292,7 @@ class _Part:
         return cls(*gram, *sums, *(array[rows] for array in own))
 
 
-def _fit(
-    parts: Sequence[_Part], error: float, rounds: int = _ROUNDS
-) -> tuple[np.ndarray, float] | None:
+def _fit(parts: Sequence[_Part], error: float) -> tuple[np.ndarray, float] | None:
     """Slopes `[3]` and `chosen_error`; None if nothing is removed that has a score."""
     weighted, plain = (sum(getattr(part, name) for part in parts) for name in ("weighted", "plain"))
     if weighted[0, 0] == 0 or sum(len(part.change) for part in parts) < _FEWEST_TARGETS:
@@ -272,7 +305,7 @@ def _fit(
         for name in ("derivatives", "change", "noise", "spread", "scale", "weight")
     )
     slopes, chosen = np.array([1.0, 1.0, 0.0]), TYPICAL.chosen_error
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         slopes[0] = (weighted[0, 3] - weighted[0, 1:3] @ slopes[1:]) / weighted[0, 0]
         # Models of a pair share a seed, so their difference may be less noisy than two models.
         signed = np.append(slopes, -1.0)
@@ -303,12 +336,6 @@ def basis(removal: Removal) -> tuple[np.ndarray, np.ndarray]:
     whole, w = -removal.total * (1 - removal.fraction), chosenness(removal)
     derivatives = [whole * (1 - w), whole * w, whole * w * np.log1p(np.abs(removal.total))]
     return -removal.total * removal.fraction, np.stack(derivatives, -1)
-
-
-def fraction_of_subset(count: np.ndarray, n_train: int, alpha: float) -> np.ndarray:
-    """f: the removed examples as a share of those that a random subset leaves out, at most 1."""
-    fraction: np.ndarray = np.minimum(1.0, count / (n_train * (1 - alpha)))
-    return fraction
 
 
 def spread_of(removal: Removal) -> np.ndarray:

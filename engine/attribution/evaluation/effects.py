@@ -6,12 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.attribution.evaluation.effect_sizes import (
-    EffectSizes,
-    Removal,
-    basis,
-    fraction_of_subset,
-)
+from engine.attribution.evaluation.effect_sizes import EffectSizes, Removal, basis
 from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured
 
 
@@ -64,12 +59,18 @@ class Changes:
     shared: np.ndarray
 
     @property
-    def reach(self) -> np.ndarray:
-        """Half-width of each output's 95 % interval."""
+    def variance(self) -> np.ndarray:
+        """Variance of each output's error, all of it."""
         of_slopes = np.einsum(
             "...i,ij,...j->...", self.derivatives, self.covariance, self.derivatives
         )
-        reach: np.ndarray = TWO_SIDED_95 * np.sqrt(of_slopes + self.own + self.shared**2)
+        variance: np.ndarray = of_slopes + self.own + self.shared**2
+        return variance
+
+    @property
+    def reach(self) -> np.ndarray:
+        """Half-width of each output's 95 % interval."""
+        reach: np.ndarray = TWO_SIDED_95 * np.sqrt(self.variance)
         return reach
 
     def mean(self, members: np.ndarray) -> Measured:
@@ -104,14 +105,8 @@ def changes(
         units: Of the method.
         tests: Test row of each output.
     """
-    slope, count = units.slope.mean, np.asarray(counts, np.float64)
-    removed = Removal(
-        total=slope * np.asarray(totals, np.float64),
-        squares=slope**2 * np.asarray(squares, np.float64),
-        level=slope**2 * units.mean_square[tests],
-        count=count,
-        fraction=fraction_of_subset(count, units.n_train, units.alpha),
-    )
+    level, n_train = units.mean_square[tests], units.n_train
+    removed = Removal.of(units.slope.mean, totals, squares, level, counts, n_train, units.alpha)
     offset, derivatives = basis(removed)
     own, shared = units.sizes.variances(removed)
     return Changes(
@@ -130,7 +125,8 @@ def removal(scores: np.ndarray, units: Units, test: int) -> Measured:
         scores: Scores of the removed examples, `[k]`.
         test: Test row.
     """
-    found = changes(*_sums(scores, axis=0), len(scores), units, test)
+    each = np.asarray(scores, np.float64)
+    found = changes(each.sum(), np.square(each).sum(), len(each), units, test)
     change, reach = float(found.change), float(found.reach)
     return Measured(change, change - reach, change + reach)
 
@@ -150,8 +146,3 @@ def removals(scores: np.ndarray, units: Units, tests: np.ndarray) -> tuple[np.nd
     counts = np.arange(1, scores.shape[1] + 1)
     found = changes(totals, squares, counts, units, tests[:, None])
     return found.change, found.reach
-
-
-def _sums(scores: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    scores = np.asarray(scores, np.float64)
-    return scores.sum(axis=axis), np.square(scores).sum(axis=axis)

@@ -57,8 +57,7 @@ class Scores(Protocol):
 def sum_of_columns(scores: Scores, trains: np.ndarray) -> np.ndarray:
     """`Scores.sums` by reading every score."""
     total = np.zeros(scores.n_test)
-    for part in ranges(range(len(trains)), block_rows(WORKING_BYTES, 8 * scores.n_test)):
-        block = scores.columns(np.asarray(trains)[part.start : part.stop])
+    for block in _blocks_of_columns(scores, trains):
         total += block.sum(axis=1, dtype=np.float64)
     return total
 
@@ -67,10 +66,15 @@ def sums_of_squares(scores: Scores, trains: np.ndarray) -> np.ndarray:
     """For every test example, the sum of its squared scores with some training examples: float64
     `[n_test]`, in limited memory."""
     total = np.zeros(scores.n_test)
-    for part in ranges(range(len(trains)), block_rows(WORKING_BYTES, 8 * scores.n_test)):
-        block = scores.columns(np.asarray(trains)[part.start : part.stop])
+    for block in _blocks_of_columns(scores, trains):
         total += np.square(block).sum(axis=1, dtype=np.float64)
     return total
+
+
+def _blocks_of_columns(scores: Scores, trains: np.ndarray) -> Iterator[np.ndarray]:
+    """Scores of every test example with some training examples, in limited memory."""
+    for part in ranges(range(len(trains)), block_rows(WORKING_BYTES, 8 * scores.n_test)):
+        yield scores.columns(np.asarray(trains)[part.start : part.stop])
 
 
 def all_rows_if_none(trains: range | None, n_train: int) -> range:

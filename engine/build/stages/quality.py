@@ -29,7 +29,7 @@ from engine.attribution.evaluation.quality import (
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.matrix import Scores
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
-from engine.build.effects import fit_effects
+from engine.build.effects import chance_of_means, fit_effects, seed_noise
 from engine.build.models import load_checkpoint
 from engine.build.run import Run
 from engine.build.stages.bank import bank_fingerprint
@@ -105,10 +105,12 @@ def evaluate_methods(job: Job) -> None:
     labels = study.table("test")["label"].to_numpy()
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     on_validation = _rows(validation.test)[targets]
-    removal_runs, repeated = (
-        read_removal_runs(study, algorithm),
+    repeated, removal_runs = (
         read_repeated_runs(study, algorithm),
+        read_removal_runs(study, algorithm),
     )
+    noise = seed_noise(study, algorithm)
+    chance = chance_of_means(repeated, noise)
     found: dict[str, MethodQuality] = {}
     candidates: dict[str, Validation] = {}
     for method in scored_methods(study, algorithm):
@@ -122,21 +124,20 @@ def evaluate_methods(job: Job) -> None:
         if halves(len(validation)) is not None:
             lds = validation_lds(candidates[method], on_validation)
             quality = replace(quality, validation_lds=lds)
-        arrays = {"actual": _rows(test.test)}
+        # Uncalibrated predictions stay in the scores' unit. Their order is still meaningful.
+        slope = 1.0 if quality.calibration is None else quality.calibration.slope.mean
+        in_units = _in_output_units(predicted, slope, mean_outputs)
+        arrays = {"actual": _rows(test.test), "predicted": in_units}
         if layout.intervals_file(study.root, algorithm, method, 0).exists():
             arrays |= _intervals(study, algorithm, method)
             error = np.abs(arrays["predicted"] - arrays["actual"])
             coverage = float((error < NINETY * arrays["deviation"]).mean())
             quality = replace(quality, coverage=coverage)
-        else:
-            # Uncalibrated predictions stay in the scores' unit. Their order is still meaningful.
-            slope = 1.0 if quality.calibration is None else quality.calibration.slope.mean
-            arrays["predicted"] = _in_output_units(predicted, slope, mean_outputs)
         if quality.calibration is not None:
-            slope = quality.calibration.slope.mean
-            calibrated = _in_output_units(predicted, slope, mean_outputs)
+            residuals = (_rows(test.test) - in_units).var(axis=1, dtype=np.float64, ddof=1)
+            alpha = float(test.masks.mean())
             effects, arrays["mean_square"] = fit_effects(
-                study, algorithm, scores, slope, repeated, test.masks, calibrated, removal_runs
+                scores, slope, alpha, residuals, chance, noise, removal_runs
             )
             quality = replace(quality, effects=effects)
         store.write_tensors(

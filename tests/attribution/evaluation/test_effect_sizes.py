@@ -16,7 +16,6 @@ from engine.attribution.evaluation.effect_sizes import (
     Removal,
     basis,
     fit_sizes,
-    fraction_of_subset,
     moderated_variance,
     score_error,
 )
@@ -39,14 +38,9 @@ class World:
         self.level = np.square(self.scores).mean(axis=1)
 
     def removal(self, rows: np.ndarray) -> Removal:
-        scores, count = self.scores[:, rows], np.full(N_TEST, float(len(rows)))
-        return Removal(
-            scores.sum(axis=1),
-            np.square(scores).sum(axis=1),
-            self.level,
-            count,
-            fraction_of_subset(count, N_TRAIN, 0.5),
-        )
+        scores, count = self.scores[:, rows], np.full(N_TEST, len(rows))
+        squares = np.square(scores).sum(axis=1)
+        return Removal.of(1.0, scores.sum(axis=1), squares, self.level, count, N_TRAIN, 0.5)
 
     def expected(self, removal: Removal) -> np.ndarray:
         offset, derivatives = basis(removal)
