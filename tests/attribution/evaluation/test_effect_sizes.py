@@ -43,10 +43,15 @@ class World:
         return Removal.of(1.0, scores.sum(axis=1), squares, self.level, count, N_TRAIN, 0.5)
 
     def expected(self, removal: Removal) -> np.ndarray:
-        offset, derivatives = basis(removal)
-        own, shared = self.sizes.variances(removal)
-        error = np.sqrt(own + shared) * self.generator.normal(size=N_TEST)
-        change: np.ndarray = offset + derivatives @ self.sizes.slopes + error
+        """The model's formulas once more, so that the code under test is not its own truth."""
+        true, t, spread = self.sizes, removal.total, removal.count * removal.level
+        w = t**2 / (t**2 + 9 * spread)
+        f = removal.count / (N_TRAIN / 2)
+        slope = (1 - w) * true.ordinary + w * (true.chosen + true.growth * np.log(1 + np.abs(t)))
+        ordinary = true.ordinary**2 * true.score_error * spread
+        variance = (1 - w) * ordinary + w * true.chosen_error * (t**2 + 4 * removal.squares)
+        error = np.sqrt(variance) * self.generator.normal(size=N_TEST)
+        change: np.ndarray = -t * (f + (1 - f) * slope) + error
         return change
 
     def fit(self, runs: int) -> EffectSizes:
@@ -97,6 +102,14 @@ def test_intervals_hold_nine_of_ten_new_changes(runs: int, noise: float) -> None
                     held.append(float((error**2 < NINETY**2 * variance)[one].mean()))
     assert 0.85 < np.mean(inside["random"]) < 0.95
     assert 0.8 < np.mean(inside["chosen"]) < 0.99  # a few runs tell little about the error's size
+
+
+def test_variances_by_hand() -> None:
+    """Two examples with effects 3 and 1, which look chosen with w = 16 / (16 + 9 · 2 · 8) = .1."""
+    two = Removal.of(2.0, *np.array([[2.0], [2.5], [2.0]]), 2, N_TRAIN, 0.5)
+    own, shared = TRUE.variances(two)
+    assert own == pytest.approx(0.9 * 0.6**2 * 0.4 * 2 * 8 + 0.1 * 0.02 * 4 * (3**2 + 1))
+    assert shared == pytest.approx(0.1 * 0.02 * (3 + 1) ** 2)
 
 
 def test_too_few_removals_give_no_sizes() -> None:
