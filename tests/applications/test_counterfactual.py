@@ -20,6 +20,7 @@ from engine.attribution.scores.matrix import sums_of_squares
 from engine.attribution.scores.sparse import SparseScores
 from engine.cli.main import main
 from engine.store import layout
+from engine.store.layout import TRAK
 from engine.study.counterfactuals import predict_removal
 from engine.study.methods import ranked_methods
 from engine.study.names import resolve_algorithm
@@ -33,6 +34,7 @@ from engine.study.removal_sets import (
     removal_set,
 )
 from engine.study.score_matrices import read_score_matrix
+from tests.builders.calibrated_study import give_units
 from tests.builders.synthetic_study import write_study
 
 N_TRAIN, N_TEST = 90, 30
@@ -97,16 +99,18 @@ def test_who_flips() -> None:
 # --- a study -----------------------------------------------------------------------------------
 
 
-def test_of_a_study_is_what_each_removal_says(small_study: Study) -> None:
-    rows = [3, 5, 250, 3]
-    for method in ranked_methods(small_study, resolve_algorithm(small_study)):
-        found = small_study.counterfactual(rows, method=method)
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_of_a_study_is_what_each_removal_says(own_study: Study, calibrated: bool) -> None:
+    study = give_units(own_study) if calibrated else own_study
+    rows, algorithm = [3, 5, 250, 3], resolve_algorithm(study)
+    if calibrated:
+        assert study.counterfactual(rows, method=TRAK).calibrated
+    for method in ranked_methods(study, algorithm):
+        found = study.counterfactual(rows, method=method)
         assert found.removed.tolist() == [3, 5, 250]
-        scores = read_score_matrix(small_study, resolve_algorithm(small_study), method).columns(
-            found.removed
-        )
+        scores = read_score_matrix(study, algorithm, method).columns(found.removed)
         for test in (0, 17, 59):
-            one = predict_removal(small_study, test, scores[test], method=method)
+            one = predict_removal(study, test, scores[test], method=method)
             if one is None:
                 assert not found.calibrated
                 assert found.low is None
@@ -115,7 +119,7 @@ def test_of_a_study_is_what_each_removal_says(small_study: Study) -> None:
                 assert found.low is not None
                 assert found.change[test] == pytest.approx(one.mean, rel=1e-4, abs=1e-6)
                 assert found.low[test] == pytest.approx(one.low, rel=1e-4, abs=1e-6)
-        labels = small_study.table("test")["label"].to_numpy()
+        labels = study.table("test")["label"].to_numpy()
         for label, mean in found.by_class.items():
             assert mean.mean == pytest.approx(found.change[labels == label].mean())
             assert mean.low <= mean.mean <= mean.high

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine import Study, store
+from engine.attribution.evaluation.ceiling import RepeatedRuns
 from engine.attribution.evaluation.effect_sizes import TYPICAL
 from engine.attribution.evaluation.removal_plan import MOST
 from engine.build.effects import chance_of_means, fit_effects, seed_noise
@@ -96,6 +97,17 @@ def test_without_runs_sizes_are_typical_ones(small_study: Study, tmp_path: Path)
     assert found == replace(TYPICAL, score_error=found.score_error)
     rows = scores.rows(np.arange(scores.n_test))
     np.testing.assert_allclose(mean_square, np.square(rows).mean(axis=1), rtol=1e-5)
+
+
+def test_chance_comes_from_repeated_runs_where_there_are_any() -> None:
+    generator = np.random.default_rng(0)
+    runs = 3 * generator.normal(size=(400, 2, 5))  # of 400 masks, two seeds each
+    means, squares = runs.mean(axis=1), np.square(runs - runs.mean(axis=1, keepdims=True))
+    twice = RepeatedRuns(means, squares.sum(axis=1), np.full(400, 2))
+    noise = np.full(5, 100.0)
+    np.testing.assert_allclose(chance_of_means(twice, noise), 9 / 2, rtol=0.25)
+    once = RepeatedRuns(means, np.zeros_like(means), np.full(400, 1))
+    np.testing.assert_array_equal(chance_of_means(once, noise), noise)
 
 
 @pytest.mark.parametrize("count", [4])

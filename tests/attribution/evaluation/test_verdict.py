@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from engine.attribution.evaluation.effect_sizes import TYPICAL
 from engine.attribution.evaluation.quality import Calibration, Measured, MethodQuality, Quality
 from engine.attribution.evaluation.verdict import Verdict, ceiling_text, chance, ordered, verdict
 
@@ -57,6 +58,13 @@ def test_good_calibrated_scores_can_be_read_as_amounts() -> None:
     assert "the margin changes by 12 (11 to 13) times" in found.uses[2].why
     assert "40%" in found.uses[2].why
     assert found.cautions == []
+
+
+def test_sizes_are_rough_without_removal_runs() -> None:
+    assert answers(judged(effects=replace(TYPICAL, removals=8)))[2] == "yes"
+    rough = judged(effects=TYPICAL).uses[2]
+    assert rough.answer == "care"
+    assert "the size of a removal's effect is rough" in rough.why
 
 
 @pytest.mark.parametrize(
