@@ -3,6 +3,7 @@
     sources     `[data]` of study.toml → two checked splits (`load_source`)
     readers     files, folders, arrays, Hugging Face names → rows
     labels      labels of any kind → one list of classes
+    sampling    the rows that `train_limit` and `test_limit` draw
     raw         fingerprints of a source's rows
     pictures    a picture's bytes → 8-bit grayscale or RGB, safely
     thumbnails  sprite sheets, and where a thumbnail is on its sheet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -13,7 +14,7 @@ from engine.store.errors import DataError
 
 def read_labels(
     train: datasets.Dataset, test: datasets.Dataset, column: str
-) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Map the labels of both splits to the same class numbers.
 
     Class names come from a `ClassLabel` feature of the training split, in its order. Without one
@@ -24,7 +25,7 @@ def read_labels(
         column: The column of labels in both.
 
     Returns:
-        (training labels, test labels, class names, warnings). Labels are int64 `[rows]`.
+        (training labels, test labels, class names). Labels are int64 `[rows]`.
 
     Raises:
         DataError: A label is missing, out of range or not a class; there is only one class; or the
@@ -50,21 +51,36 @@ def read_labels(
         )
     if len(known) < 2:
         raise DataError(
-            f"Every training example has class {str(next(iter(known)))!r}; two classes are needed. "
-            "(With train_limit under [data], rows that are sorted by class give one class.)"
+            f"Every training example has class {str(next(iter(known)))!r}; two classes are needed."
         )
     place = {name: i for i, name in enumerate(names)}
-    warnings = [
-        f"The {split} split has no example of {', '.join(missing)}."
-        for split, there in (("training", known), ("test", set(test_values)))
-        if (missing := [str(name) for name in names if name not in there])
-    ]
     return (
         np.array([place[value] for value in train_values], np.int64),
         np.array([place[value] for value in test_values], np.int64),
         [str(name) for name in names],
-        warnings,
     )
+
+
+def missing_classes(train: np.ndarray, test: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Warnings about classes of which a split has no example, after any sampling.
+
+    Raises:
+        DataError: A sample of the training split has no example of a class that the test split has,
+            or only one class.
+    """
+    there = {"training": set(train.tolist()), "test": set(test.tolist())}
+    missing = there["test"] - there["training"]
+    if missing or len(there["training"]) < 2:
+        lacking = f"no example of class {names[min(missing)]!r}" if missing else "one class only"
+        raise DataError(
+            f"train_limit = {len(train)} under [data] leaves {lacking}; raise it to at least "
+            f"{len(names)}, the number of classes."
+        )
+    return [
+        f"The {split} split has no example of {', '.join(lacks)}."
+        for split, found in there.items()
+        if (lacks := [name for i, name in enumerate(names) if i not in found])
+    ]
 
 
 def _order(value: Any) -> tuple[bool, Any]:

@@ -18,12 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from engine.data.ids import read_ids
-from engine.data.labels import read_labels
+from engine.data.labels import missing_classes, read_labels
 from engine.data.pictures import SUFFIXES
 from engine.data.readers import Rows, read_splits
+from engine.data.sampling import sample_rows
 from engine.store.errors import DataError
+from engine.store.layout import Split
 from engine.store.spec import DataSpec
 
+SOURCE_ROW = "source_row"
+"""Column of a sampled split: the row's number in the source's split, from 0."""
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 
 
@@ -47,7 +51,11 @@ class Source:
 
 
 def load_source(
-    spec: DataSpec, base: Path, allow_code: bool = False, scratch: Path | None = None
+    spec: DataSpec,
+    base: Path,
+    allow_code: bool = False,
+    scratch: Path | None = None,
+    seed: int = 0,
 ) -> Source:
     """Read and check a dataset. Pictures are checked only when they are encoded.
 
@@ -57,6 +65,7 @@ def load_source(
         allow_code: Run `python:module:function`. Only for the command line, never for a server.
         scratch: Folder for a memory-mapped copy of files that cannot be mapped directly (Parquet,
             CSV, JSON); None is the system's temporary folder. The copy ends with the process.
+        seed: The study's, which draws the samples of `train_limit` and `test_limit`.
 
     Raises:
         DataError: One line: what is wrong, in which row or file, what to do.
@@ -65,7 +74,6 @@ def load_source(
         # Mapped files stay readable after the folder is deleted, so even a killed process leaves
         # no files behind.
         train, test = read_splits(spec, base, allow_code, Path(folder))
-        train, test = _limited(train, spec.train_limit), _limited(test, spec.test_limit)
         for rows, split in ((train, spec.train), (test, spec.test)):
             if not len(rows.table):
                 raise DataError(f"The split {split!r} of {spec.source} is empty.")
@@ -73,26 +81,41 @@ def load_source(
         input_ = _input_column(train.table, spec, label)
         _require(train.table, spec.train, [input_, label, spec.id])
         _require(test.table, spec.test, [input_, label, spec.id])
-        labels = read_labels(train.table, test.table, label)
+        train_labels, test_labels, classes = read_labels(train.table, test.table, label)
+        whole = len(train.table), len(test.table)
+        train, train_labels = _sampled(train, train_labels, spec.train_limit, seed, "train")
+        test, test_labels = _sampled(test, test_labels, spec.test_limit, seed, "test")
+        labels = train_labels, test_labels
+        warnings = missing_classes(*labels, classes)
         ids = _ids(train.table, "train", spec.id), _ids(test.table, "test", spec.id)
         _refuse_duplicates(*ids)
         splits = [
             _named(_with_pictures(rows, input_, split), input_, label, spec.id, numbers, names)
             for rows, split, numbers, names in zip(
-                (train, test), (spec.train, spec.test), labels[:2], ids, strict=True
+                (train, test), (spec.train, spec.test), labels, ids, strict=True
             )
         ]
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"of {len(labels[2])} classes from {spec.source}"
+        f"of {len(classes)} classes from {spec.source}"
     )
-    return Source(splits[0], splits[1], labels[2], description, tuple(labels[3]))
+    if (len(splits[0]), len(splits[1])) != whole:
+        description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
+    return Source(splits[0], splits[1], classes, description, tuple(warnings))
 
 
-def _limited(rows: Rows, limit: int | None) -> Rows:
-    if limit is None or limit >= len(rows.table):
-        return rows
-    return Rows(rows.table.select(range(limit)), rows.folder)
+def _sampled(
+    rows: Rows, labels: np.ndarray, limit: int | None, seed: int, split: Split
+) -> tuple[Rows, np.ndarray]:
+    """Rows and labels of a sample; its column `source_row` says where each row comes from."""
+    chosen = sample_rows(labels, limit, seed, split)
+    if len(chosen) == len(labels):
+        return rows, labels
+    table = rows.table.select(chosen)
+    if SOURCE_ROW in table.column_names:
+        table = table.rename_column(SOURCE_ROW, f"original_{SOURCE_ROW}")
+    table = table.add_column(SOURCE_ROW, pa.array(chosen, pa.int64()))
+    return Rows(table, rows.folder), labels[chosen]
 
 
 # --- which column is what -----------------------------------------------------------------------

@@ -71,7 +71,7 @@ class DataSpec(_Strict):
     id: str | None = None
     """Column of unique ids, kept as text exactly as written; none: `train-17`, `test-3` by row."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first rows, this many."""
+    """Use only so many rows: a sample of each class in proportion, drawn with the study's seed."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
 
 

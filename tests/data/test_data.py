@@ -346,9 +346,10 @@ def test_limits_ids_and_other_columns(tmp_path: Path) -> None:
     write_tables(tmp_path, rows, {**rows, "key": [1, 2, 3, 4]})
     source = read(str(tmp_path), tmp_path, id="key", train_limit=3, test_limit=2)
     assert (len(source.train), len(source.test)) == (3, 2)
-    assert source.train.column_names == ["input", "label", "id", "original_id"]
-    assert source.train["id"][:] == ["7", "8", "9"]
-    assert source.train["original_id"][:] == ["w", "x", "y"]
+    assert source.train.column_names == ["input", "label", "id", "original_id", "source_row"]
+    chosen = source.train["source_row"][:]
+    assert source.train["id"][:] == [str(7 + row) for row in chosen]
+    assert source.train["original_id"][:] == ["wxyz"[row] for row in chosen]
 
 
 def test_a_class_without_test_examples_is_a_warning(tmp_path: Path) -> None:
