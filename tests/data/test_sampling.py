@@ -35,7 +35,7 @@ def counts(source: Source) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("classes", "limit", "expected"),
     [
-        ({name: 30 for name in "abcdefghij"}, 100, {name: 10 for name in "abcdefghij"}),
+        (dict.fromkeys("abcdefghij", 30), 100, dict.fromkeys("abcdefghij", 10)),
         ({"a": 90, "b": 9, "c": 1}, 10, {"a": 8, "b": 1, "c": 1}),
         ({"a": 60, "b": 30, "c": 10}, 10, {"a": 6, "b": 3, "c": 1}),
         ({"a": 3, "b": 2}, 5, {"a": 3, "b": 2}),
@@ -83,7 +83,8 @@ def test_shares_are_whole_and_fair(sizes: list[int], share: float, seed: int) ->
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
     limit = max(1, round(share * len(labels)))
     rows = sample_rows(labels, limit, seed, "train")
-    assert len(rows) == min(limit, len(labels)) and (np.diff(rows) > 0).all()
+    assert len(rows) == min(limit, len(labels))
+    assert (np.diff(rows) > 0).all()
     found = np.bincount(labels[rows], minlength=len(sizes))
     exact = np.array(sizes) * limit / len(labels)
     if limit >= len(sizes):
