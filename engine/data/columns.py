@@ -20,12 +20,13 @@ from engine.store.spec import DataSpec
 
 LABEL_NAMES: Final = ("label", "labels", "class", "category", "target", "y")
 _TEXT_NAMES: Final = frozenset(
-    "text texts sentence sentences review reviews content document body message comment tweet "
-    "utterance sms input".split()
+    {"text", "texts", "sentence", "sentences", "review", "reviews", "content", "document"}
+    | {"body", "message", "comment", "tweet", "utterance", "sms", "input"}
 )
 _FILE_NAMES: Final = frozenset(
-    "file files file_name filename image images img picture pictures photo path filepath file_path "
-    "image_path image_file input".split()
+    {"file", "files", "file_name", "filename", "image", "images", "img", "picture"}
+    | {"pictures", "photo", "path", "filepath", "file_path", "image_path", "image_file"}
+    | {"input"}
 )
 _NO_INPUT: Final = ("id", "split", "source_row")
 _ROWS_TO_LOOK_AT: Final = 1000

@@ -51,7 +51,8 @@ def read_split(folder: Path, split: str, reading: Reading) -> Rows:
         return _saved(named)
     files, others = named_files(folder, split)
     if not files:
-        files, others = named_files(folder / "data", split)
+        files, more = named_files(folder / "data", split)
+        others += more
     if files:
         notes = _not_read(folder, split, others, named.is_dir())
         return read_files(files, reading).noting(*notes)

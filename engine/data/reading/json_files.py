@@ -116,15 +116,11 @@ def _rows_of_lines(path: Path) -> Iterator[Row]:
 
 def _holds_rows(value: Row, splits: Sequence[str]) -> bool:
     """Whether an object is not one row, but holds the rows: by split, by column or under a key."""
-    return (
-        all(_is_collection(value.get(split)) for split in splits)
-        or _is_rows(_only_value(value))
-        or _is_columns(value)
-    )
+    return _by_split(value, splits) or _is_rows(_only_value(value)) or _is_columns(value)
 
 
 def _rows_of_value(value: Any, path: Path, splits: Sequence[str]) -> Iterator[Row]:
-    if isinstance(value, dict) and all(_is_collection(value.get(name)) for name in splits):
+    if _by_split(value, splits):
         for name, rows in value.items():
             if _is_collection(rows):
                 for row in _rows_of_value(rows, path, ()):
@@ -146,6 +142,12 @@ def _rows_of_value(value: Any, path: Path, splits: Sequence[str]) -> Iterator[Ro
             f"{path} cannot be read as json: it is not a list of objects "
             '([{"column": value, ...}, ...]).'
         )
+
+
+def _by_split(value: Any, splits: Sequence[str]) -> bool:
+    if not isinstance(value, dict) or not splits:
+        return False
+    return all(_is_collection(value.get(split)) for split in splits)
 
 
 def _only_value(value: Row) -> Any:

@@ -41,7 +41,7 @@ def opened_text(path: Path) -> IO[str]:
     """
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    stream = gzip.open(path) if zipped else path.open("rb")  # noqa: SIM115: closed by the caller
+    stream = gzip.open(path) if zipped else path.open("rb")  # noqa: SIM115
     start = stream.peek(4)[:4]
     encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
     return io.TextIOWrapper(stream, encoding=encoding, newline="")
