@@ -435,7 +435,7 @@ def test_a_table_of_pictures_without_suffixes(tmp_path: Path) -> None:
     assert source.train[0]["input"]["path"] == str(tmp_path / "pictures" / "train#1")
 
 
-# --- which column is the input ----------------------------------------------------------------------
+# --- which column is the input --------------------------------------------------------------------
 
 INPUTS: dict[str, tuple[str, list[str], str, str]] = {
     "text and others": ("text,city,label", ["a b,Oslo,x", "c d,Rome,y"], "a b", "'city' holds"),
