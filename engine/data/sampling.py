@@ -44,7 +44,7 @@ def _shares(counts: np.ndarray, limit: int) -> np.ndarray:
         shares[np.argsort(-counts, kind="stable")[:limit]] = 1
         return shares
     exact = counts * limit / counts.sum()
-    shares = np.maximum(np.floor(exact).astype(np.int64), 1)
+    shares: np.ndarray = np.maximum(np.floor(exact).astype(np.int64), 1)
     while shares.sum() > limit:  # classes of one row each took rows of the larger ones
         shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
     missing = limit - shares.sum()

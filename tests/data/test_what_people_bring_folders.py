@@ -242,7 +242,7 @@ def lost_data_file(folder: Path) -> None:
 AMBIGUOUS: dict[str, tuple[Callable[[Path], None], str]] = {
     "two formats": (named_in_full, r"2 sources of the split 'train'.*`train = \"train.csv\"`"),
     "plain and zipped": (plain_and_zipped, r"train.csv, train.csv.gz"),
-    "two formats in a folder": (two_formats_inside, r"train/a.csv|a.csv, b.parquet"),
+    "two formats in a folder": (two_formats_inside, "2 sources .*train/a.csv, train/b.parquet"),
     "a shard is missing": (missing_shard, "2 of the 3 files .* number 1 is missing"),
     "other columns": (other_columns, "a.csv has the columns text, label, and .*b.csv has n, m"),
     "other classes": (other_classes, "number their classes differently"),

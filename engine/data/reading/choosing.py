@@ -114,8 +114,9 @@ def _whole(shards: Sequence[tuple[int, int, Path]], split: str) -> list[Path]:
     return paths
 
 
-def _ambiguous(paths: Sequence[Path], split: str) -> DataError:
-    names = [path.name for path in paths]
+def _ambiguous(paths: Sequence[Path], split: str, below: str = "") -> DataError:
+    """The error for more than one source of a split; `below` leads from the source to them."""
+    names = [below + path.name for path in paths]
     return DataError(
         f"{paths[0].parent} has {len(names)} sources of the split {split!r}: "
         f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}. Remove the wrong ones, or "
@@ -156,8 +157,7 @@ def _read_split_folder(folder: Path, split: str, reading: Reading) -> Rows:
         if not files:
             files, others = tables, []
         if len({_format(path) for path in files}) > 1:
-            names = [f"{folder.name}/{path.name}" for path in files]
-            raise _ambiguous([folder.parent / name for name in names], split)
+            raise _ambiguous(files, split, f"{folder.name}/")
         notes = _not_read(folder, split, [path for path in tables if path not in files])
         if len(files) > 1 and not others and files == tables:
             notes = [f"{len(files)} files of {folder.name} are read, in the order of their names."]

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pyarrow as pa
 
@@ -74,7 +74,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
-        self.quoting = csv.QUOTE_MINIMAL
+        self.quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
         self.delimiter = self._find_delimiter()
         if self.delimiter == "\t" and not self._quotes_fit():
             self.quoting = csv.QUOTE_NONE
