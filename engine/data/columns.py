@@ -81,12 +81,15 @@ def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]
         if name not in (label, spec.id) and name.lower() not in _NO_INPUT
     ]
     pictures = [name for name in others if is_picture_column(table.features[name])]
-    if pictures:
-        return _best(pictures, _FILE_NAMES, "pictures", table)
     texts = [name for name in others if is_text_column(table.features[name])]
-    files = [name for name in texts if names_pictures(rows, name)]
-    if files:
-        return _best(files, _FILE_NAMES, "names of picture files", table)
+    files = [name for name in texts if not pictures and names_pictures(rows, name)]
+    if pictures or files:
+        kind = "pictures" if pictures else "names of picture files"
+        found, notes = _best(pictures or files, _FILE_NAMES, kind, table)
+        usual = [name for name in texts if name != found and name.lower() in _TEXT_NAMES]
+        if usual:
+            notes.append(f"The input is the column {found!r} of {kind}, not {_named(usual)}.")
+        return found, notes
     found, notes = _best(texts, _TEXT_NAMES, "texts", table)
     properties = [name for name in others if name != found]
     if found.lower() not in _TEXT_NAMES and properties and _looks_like_a_property(table, found):

@@ -229,7 +229,7 @@ def _refuse_negative(values: Sequence[Any], split: str, signs: bool) -> None:
         raise DataError(
             f"Row {row} of the {split} split has label {values[row]}; a class must be a whole "
             "number that is not negative (unless the classes are -1 and 1). -1 often stands for a "
-            "missing label; remove such rows."
+            "missing label: remove such rows, or write the classes as texts."
         )
 
 
@@ -239,7 +239,8 @@ def _one_hot(labels: pa.ChunkedArray, column: str, split: str) -> list[int]:
     width = len(rows[0])
     for number, row in enumerate(rows):
         others = [value for value in row if value != 1]
-        if len(row) != width or len(others) != width - 1 or not others or any(others):
+        single = len(row) == width > 1 and len(others) == width - 1
+        if not single or any(value != 0 for value in others):
             raise DataError(
                 f"Row {number} of the {split} split has the label {_short(row)} (column "
                 f"{column!r}), which is neither one class nor one-hot (a single 1, and 0 for every "

@@ -426,6 +426,31 @@ def test_class_folders_of_one_look_are_named(
     assert re.search(message, " ".join(source.warnings))
 
 
+def test_a_table_beside_one_folder_of_pictures(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        rows = []
+        for number, name in enumerate("xyx"):
+            picture(tmp_path / split / "images" / f"{number}.png")
+            rows.append(f"images/{number}.png,{name},a b")
+        table(tmp_path / split / "labels.csv", *rows, header="file_name,label,text")
+        (tmp_path / split / "dataset_info.json").write_text("{}")
+    source = read(tmp_path)
+    assert [source.classes[label] for label in source.train["label"]] == ["x", "y", "x"]
+    first = tmp_path / "train" / "images" / "0.png"
+    assert source.train[0]["input"]["path"] == str(first)
+    assert "not 'text'" in " ".join(source.warnings)
+
+
+def test_class_folders_in_a_folder_with_an_odd_name(tmp_path: Path) -> None:
+    for folder in ("[1]*? #%", "1x #%"):
+        class_folders(tmp_path / folder)
+    picture(tmp_path / "1x #%" / "train" / "eel" / "0.png")
+    source = read(tmp_path / "[1]*? #%")
+    assert source.classes == ["cat", "dog"]
+    found = {row["input"]["path"] for row in source.train}
+    assert found == {str(tmp_path / "[1]*? #%" / "train" / n / "0.png") for n in ("cat", "dog")}
+
+
 def test_a_table_of_pictures_without_suffixes(tmp_path: Path) -> None:
     for split in ("train", "test"):
         picture(tmp_path / "pictures" / f"{split}#1", kind="JPEG")

@@ -380,6 +380,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "a number": ("json", b"17", "not a list of objects"),
     "negative": ("csv", b"text,label\na,0\nb,1\nc,-1\n", "Row 2 .* label -1.*missing label"),
     "two ones": ("jsonl", b'{"text": "a", "label": [1, 1]}', "neither one class nor one-hot"),
+    "no zero": ("jsonl", b'{"text": "a", "label": [1, null]}', "neither one class nor one-hot"),
     "soft labels": ("jsonl", b'{"text": "a", "label": [0.9, 0.1]}', "neither one class nor one-"),
     "one-hot columns": ("csv", b"text,cat,dog\na b,0,1\nc d,1,0\n", r"cat, dog \(one-hot\)"),
     "first version of Feather": ("feather", b"FEA1" + bytes(40), "first version of Feather"),

@@ -4,7 +4,8 @@
 2. A folder of `save_to_disk`: the files that its `state.json` names.
 3. One file that is named like the split: `train.csv` (`.csv.gz`, `.parquet`, ...).
 4. All shards `train-00000-of-00002.parquet`, here or in `data/`; one that is missing is an error.
-5. The folder `train/`, or `split=train/`: pictures in class folders; else files of rows, by the
+5. The folder `train/`, or `split=train/`: pictures in class folders (at least two, if there are
+   tables beside them); else files of rows, by the
    same names, else all of them; else folders `column=value/` with such files, which give a column.
 6. Folders `column=value/` of which one level is `split=train/`.
 
@@ -32,6 +33,7 @@ from engine.store.errors import DataError
 
 _SHARD: Final = re.compile(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?")
 _PARTITION: Final = re.compile(r"([^=/]+)=(.*)")
+_ABOUT_ROWS: Final = {"dataset_info.json", "dataset_infos.json", STATE}
 _NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -144,13 +146,15 @@ def _read_split_folder(folder: Path, split: str, reading: Reading) -> Rows:
     if (folder / STATE).is_file():
         return _saved(folder)
     tables = _tables(folder)
-    if has_class_folders(folder):
+    # One folder of pictures beside a table is no class: the table names them.
+    if has_class_folders(folder, at_least=2 if tables else 1):
         rows = read_class_folders(folder)
         if not tables:
             return rows
         names = ", ".join(path.name for path in tables[:5])
         return rows.noting(
-            f"The pictures in the class folders of {folder.name} are read, not {names}."
+            f"The pictures in the class folders of {folder.name} are read, not {names}. (To read a "
+            f'table instead, name it: `train = "{folder.name}/{tables[0].name}"`.)'
         )
     if tables:
         files, others = named_files(folder, split)
@@ -171,7 +175,10 @@ def _tables(folder: Path) -> list[Path]:
     return [
         path
         for path in _visible(folder)
-        if path.is_file() and not path.name.startswith("_") and name_and_format(path) is not None
+        if path.is_file()
+        and not path.name.startswith("_")
+        and path.name not in _ABOUT_ROWS
+        and name_and_format(path) is not None
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ _SYSTEM_FILES: Final = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is no data: hidden, or left by a file manager or an editor."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+    return name.startswith((".", "~$")) or name.lower() in _SYSTEM_FILES
 
 
 def is_picture(path: Path) -> bool:
@@ -36,21 +37,24 @@ def is_picture(path: Path) -> bool:
         return False
 
 
-def has_class_folders(folder: Path) -> bool:
-    """Whether a folder has subfolders with pictures in them."""
-    return any(
-        _first_picture(Path(entry.path), ()) for entry in _entries(folder) if _is_folder(entry)
+def has_class_folders(folder: Path, at_least: int = 1) -> bool:
+    """Whether a folder has subfolders with pictures in them, so many at least."""
+    with_pictures = (
+        entry
+        for entry in _entries(folder)
+        if _is_folder(entry) and _has_picture(Path(entry.path), ())
     )
+    return len(list(itertools.islice(with_pictures, at_least))) == at_least
 
 
-def _first_picture(folder: Path, above: tuple[tuple[int, int], ...]) -> bool:
+def _has_picture(folder: Path, above: tuple[tuple[int, int], ...]) -> bool:
     here = _identity(folder)
     if here in above:
         return False
     entries = _entries(folder)
     files = [Path(entry.path) for entry in entries if not _is_folder(entry)]
     return any(file.is_file() and is_picture(file) for file in files) or any(
-        _first_picture(Path(entry.path), (*above, here)) for entry in entries if _is_folder(entry)
+        _has_picture(Path(entry.path), (*above, here)) for entry in entries if _is_folder(entry)
     )
 
 
