@@ -1,15 +1,17 @@
 """Data: from a source to two checked splits, and how an example looks.
 
     sources     `[data]` of study.toml → two checked splits (`load_source`)
-    readers     files, folders, arrays, Hugging Face names → rows
+    reading     files, folders, arrays, Hugging Face names → rows
+    columns     which column is the input, and which the label
     labels      labels of any kind → one list of classes
+    sampling    the rows that `train_limit` and `test_limit` draw
     raw         fingerprints of a source's rows
     pictures    a picture's bytes → 8-bit grayscale or RGB, safely
     thumbnails  sprite sheets, and where a thumbnail is on its sheet
     templates   the specs that Dataloupe ships
     assets      the files that Dataloupe ships
 
-Import `sources` and `readers` only where data are read: the Hugging Face library takes two seconds
+Import `sources` and `reading` only where data are read: the Hugging Face library takes two seconds
 to import, and the dashboard should not wait for it.
 """
 

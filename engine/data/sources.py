@@ -10,21 +10,31 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
+from engine.data.columns import (
+    LABEL_NAMES,
+    input_column,
+    is_picture_column,
+    is_text_column,
+    label_column,
+    names_pictures,
+)
 from engine.data.ids import read_ids
-from engine.data.labels import read_labels
-from engine.data.pictures import SUFFIXES
-from engine.data.readers import Rows, read_splits
+from engine.data.labels import missing_classes, read_labels
+from engine.data.reading import Rows, read_splits
+from engine.data.sampling import sample_rows
 from engine.store.errors import DataError
+from engine.store.layout import Split
 from engine.store.spec import DataSpec
 
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
+SOURCE_ROW = "source_row"
+"""Column of a sampled split: the row's number in the source's split, from 0."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Source:
         test: The same columns, as far as it has them.
         classes: Class names by label.
         description: One line for people.
-        warnings: What is allowed, but should be known.
+        warnings: What is allowed, or was chosen for the user, but should be known.
     """
 
     train: datasets.Dataset
@@ -47,7 +57,11 @@ class Source:
 
 
 def load_source(
-    spec: DataSpec, base: Path, allow_code: bool = False, scratch: Path | None = None
+    spec: DataSpec,
+    base: Path,
+    allow_code: bool = False,
+    scratch: Path | None = None,
+    seed: int = 0,
 ) -> Source:
     """Read and check a dataset. Pictures are checked only when they are encoded.
 
@@ -57,6 +71,7 @@ def load_source(
         allow_code: Run `python:module:function`. Only for the command line, never for a server.
         scratch: Folder for a memory-mapped copy of files that cannot be mapped directly (Parquet,
             CSV, JSON); None is the system's temporary folder. The copy ends with the process.
+        seed: The study's, which draws the samples of `train_limit` and `test_limit`.
 
     Raises:
         DataError: One line: what is wrong, in which row or file, what to do.
@@ -64,76 +79,53 @@ def load_source(
     with tempfile.TemporaryDirectory(prefix="dataloupe-", dir=scratch) as folder:
         # Mapped files stay readable after the folder is deleted, so even a killed process leaves
         # no files behind.
-        train, test = read_splits(spec, base, allow_code, Path(folder))
-        train, test = _limited(train, spec.train_limit), _limited(test, spec.test_limit)
+        as_written = frozenset(LABEL_NAMES if spec.label == "auto" else [spec.label])
+        as_written |= {spec.id} if spec.id is not None else set()
+        train, test = read_splits(spec, base, allow_code, Path(folder), as_written)
         for rows, split in ((train, spec.train), (test, spec.test)):
             if not len(rows.table):
                 raise DataError(f"The split {split!r} of {spec.source} is empty.")
-        label = _label_column(train.table, spec)
-        input_ = _input_column(train.table, spec, label)
+        label, label_notes = label_column(train.table, spec)
+        input_, input_notes = input_column(train, spec, label)
         _require(train.table, spec.train, [input_, label, spec.id])
         _require(test.table, spec.test, [input_, label, spec.id])
-        labels = read_labels(train.table, test.table, label)
+        read = read_labels(train.table, test.table, label)
+        train_labels, test_labels, classes = read.train, read.test, read.classes
+        whole = len(train.table), len(test.table)
+        train, train_labels = _sampled(train, train_labels, spec.train_limit, seed, "train")
+        test, test_labels = _sampled(test, test_labels, spec.test_limit, seed, "test")
+        labels = train_labels, test_labels
+        notes = [*train.notes, *test.notes, *label_notes, *input_notes, *read.warnings]
+        warnings = [*dict.fromkeys(notes), *missing_classes(*labels, classes)]
         ids = _ids(train.table, "train", spec.id), _ids(test.table, "test", spec.id)
         _refuse_duplicates(*ids)
         splits = [
             _named(_with_pictures(rows, input_, split), input_, label, spec.id, numbers, names)
             for rows, split, numbers, names in zip(
-                (train, test), (spec.train, spec.test), labels[:2], ids, strict=True
+                (train, test), (spec.train, spec.test), labels, ids, strict=True
             )
         ]
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"of {len(labels[2])} classes from {spec.source}"
+        f"of {len(classes)} classes from {spec.source} (input: {input_}, label: {label})"
     )
-    return Source(splits[0], splits[1], labels[2], description, tuple(labels[3]))
+    if (len(splits[0]), len(splits[1])) != whole:
+        description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
+    return Source(splits[0], splits[1], classes, description, tuple(warnings))
 
 
-def _limited(rows: Rows, limit: int | None) -> Rows:
-    if limit is None or limit >= len(rows.table):
-        return rows
-    return Rows(rows.table.select(range(limit)), rows.folder)
-
-
-# --- which column is what -----------------------------------------------------------------------
-
-
-def _label_column(table: datasets.Dataset, spec: DataSpec) -> str:
-    if spec.label != "auto":
-        return spec.label
-    found = [
-        name
-        for name, feature in table.features.items()
-        if isinstance(feature, datasets.ClassLabel) and name not in (spec.input, spec.id)
-    ]
-    if not found:
-        found = [name for name in _LABEL_NAMES if name in table.column_names][:1]
-    return _only(found, "label", table)
-
-
-def _input_column(table: datasets.Dataset, spec: DataSpec, label: str) -> str:
-    """A column of pictures if there is one, else of names of picture files, else of texts."""
-    if spec.input != "auto":
-        return spec.input
-    others = {
-        name: feature
-        for name, feature in table.features.items()
-        if name not in (label, spec.id, "id")
-    }
-    texts = [name for name, feature in others.items() if _is_text(feature)]
-    pictures = [name for name, feature in others.items() if _is_picture(feature)]
-    files = [name for name in texts if Path(str(table[0][name])).suffix.lower() in SUFFIXES]
-    return _only(pictures or files or texts, "input", table)
-
-
-def _only(found: Sequence[str], key: str, table: datasets.Dataset) -> str:
-    if len(found) == 1:
-        return found[0]
-    problem = f"{len(found)} columns fit ({', '.join(found)})" if found else "no column fits"
-    raise DataError(
-        f"{problem[0].upper()}{problem[1:]} as {key}; the columns are "
-        f"{', '.join(table.column_names)}. Name one as `{key}` under [data]."
-    )
+def _sampled(
+    rows: Rows, labels: np.ndarray, limit: int | None, seed: int, split: Split
+) -> tuple[Rows, np.ndarray]:
+    """Rows and labels of a sample; its column `source_row` says where each row comes from."""
+    chosen = sample_rows(labels, limit, seed, split)
+    if len(chosen) == len(labels):
+        return rows, labels
+    table = rows.table.select(chosen)
+    if SOURCE_ROW in table.column_names:
+        table = table.rename_column(SOURCE_ROW, f"original_{SOURCE_ROW}")
+    table = table.add_column(SOURCE_ROW, pa.array(chosen, pa.int64()))
+    return replace(rows, table=table), labels[chosen]
 
 
 def _require(table: datasets.Dataset, split: str, columns: Sequence[str | None]) -> None:
@@ -143,18 +135,6 @@ def _require(table: datasets.Dataset, split: str, columns: Sequence[str | None])
                 f"The split {split!r} has no column {column!r}; it has "
                 f"{', '.join(table.column_names)}."
             )
-
-
-def _is_text(feature: object) -> bool:
-    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
-
-
-def _is_picture(feature: object) -> bool:
-    return (
-        isinstance(feature, datasets.Image)
-        or (isinstance(feature, datasets.Value) and "binary" in feature.dtype)
-        or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
-    )
 
 
 # --- pictures, ids ------------------------------------------------------------------------------
@@ -169,7 +149,7 @@ def _with_pictures(rows: Rows, column: str, split: str) -> datasets.Dataset:
     for name, other in table.features.items():
         if name != column and isinstance(other, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
-    if _is_picture(feature):
+    if is_picture_column(feature):
         table = table.cast_column(column, datasets.Image(decode=False))
         content = _column(table, column).combine_chunks()
         if not (content.field("bytes").null_count and len(content)):
@@ -179,7 +159,7 @@ def _with_pictures(rows: Rows, column: str, split: str) -> datasets.Dataset:
             return table
         files = content.field("path").to_pylist()
         contents = content.field("bytes")
-    elif _is_text(feature) and Path(str(table[0][column])).suffix.lower() in SUFFIXES:
+    elif is_text_column(feature) and names_pictures(rows, column):
         files = _column(table, column).to_pylist()
         contents = pa.nulls(len(files), pa.binary())
     else:

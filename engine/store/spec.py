@@ -57,21 +57,25 @@ class DataSpec(_Strict):
     """`[data]`: the source of the examples, and the names of its columns."""
 
     source: str
-    """`fashion-mnist` (embedded), a folder, a .parquet/.arrow/.csv/.json file, a folder of such
-    files, a .npz file, a hub name (`owner/name`), or, on the command line only, an import
-    string `python:module:function` that returns a `datasets.DatasetDict`."""
+    """`fashion-mnist` (embedded), a folder of pictures in class folders, a file of rows (Parquet,
+    Arrow, Feather, CSV, TSV, JSON) or a folder of such files, a .npz file, a hub name
+    (`owner/name`), or, on the command line only, an import string `python:module:function` that
+    returns a `datasets.DatasetDict`. docs/study-toml.md says which files are a split."""
     config: str | None = None
     """The configuration of a hub dataset."""
     train: str = "train"
-    """Name of the training split in the source."""
+    """Name of the training split in the source, or the path of its file below the source."""
     test: str = "test"
     input: str = "auto"
-    """Column of pictures or texts; `auto` takes the only one that fits the task."""
+    """Column of pictures, of names of picture files, or of texts; `auto` takes the only one, or the
+    only one with a usual name such as `text`, `image` or `file`, and says so."""
     label: str = "auto"
+    """Column of labels; `auto` takes the one of numbered classes, else `label`, `labels`, `class`,
+    `category`, `target` or `y`."""
     id: str | None = None
     """Column of unique ids, kept as text exactly as written; none: `train-17`, `test-3` by row."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first rows, this many."""
+    """Use only so many rows: a sample of each class in proportion, drawn with the study's seed."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
 
 

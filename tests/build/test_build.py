@@ -123,7 +123,7 @@ def test_a_complete_study_is_not_rebuilt(copy: Study) -> None:
         ("train_limit = 300", "train_limit = 200", "data"),
         ("mean = 0.286", "mean = 0.5", "data"),
         ("epochs = 4", "epochs = 3", "checkpoints"),
-        ("seed = 3", "seed = 4", "checkpoints"),
+        ("seed = 3", "seed = 4", "data"),  # it draws the sample of train_limit
         ("[search]", "[trak]\ndamping = 2.0\n\n[search]", "tuning"),
         ("top_k = 20", "top_k = 10", "search"),
     ],

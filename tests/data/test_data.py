@@ -346,9 +346,10 @@ def test_limits_ids_and_other_columns(tmp_path: Path) -> None:
     write_tables(tmp_path, rows, {**rows, "key": [1, 2, 3, 4]})
     source = read(str(tmp_path), tmp_path, id="key", train_limit=3, test_limit=2)
     assert (len(source.train), len(source.test)) == (3, 2)
-    assert source.train.column_names == ["input", "label", "id", "original_id"]
-    assert source.train["id"][:] == ["7", "8", "9"]
-    assert source.train["original_id"][:] == ["w", "x", "y"]
+    assert source.train.column_names == ["input", "label", "id", "original_id", "source_row"]
+    chosen = source.train["source_row"][:]
+    assert source.train["id"][:] == [str(7 + row) for row in chosen]
+    assert source.train["original_id"][:] == ["wxyz"[row] for row in chosen]
 
 
 def test_a_class_without_test_examples_is_a_warning(tmp_path: Path) -> None:
@@ -362,7 +363,7 @@ BAD_TABLES: dict[str, tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any
     "negative": (texts(3, label=[0, 1, -1]), None, {}, "Row 2 of the training .* label -1"),
     "fraction": (texts(3, label=[0.0, 1.5, 2.0]), None, {}, "Row 1 .* label 1.5"),
     "nan label": (texts(2, label=[0.0, float("nan")]), None, {}, "Row 1 .* label nan"),
-    "wrong type": (texts(2, label=[[1], [2]]), None, {}, "holds list.* Name the right column"),
+    "wrong type": (texts(2, label=[[1], [2]]), None, {}, "neither one class .* the right column"),
     "test class": (
         texts(2, label=["a", "b"]),
         texts(2, label=["b", "z"]),
@@ -379,7 +380,7 @@ BAD_TABLES: dict[str, tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any
     "no column": (texts(2, label=["a", "b"]), {"text": ["x"]}, {}, "'test' has no column 'label'"),
     "no such input": (texts(2, label=["a", "b"]), None, {"input": "img"}, "it has text, label"),
     "no such id": (texts(2, label=["a", "b"]), None, {"id": "key"}, "no column 'key'"),
-    "two inputs": (texts(2, more=["x", "y"], label=["a", "b"]), None, {}, "2 columns fit"),
+    "two inputs": ({"p": ["x", "y"], "q": ["x", "y"], "label": [0, 1]}, None, {}, "2 columns fit"),
     "no input": ({"n": [1, 2], "label": ["a", "b"]}, None, {}, "No column fits as input"),
     "no labels": (texts(2), None, {}, "No column fits as label; the columns are text"),
     "twice": (
@@ -465,7 +466,7 @@ NPZ: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "channels": ({"train_input": np.zeros((2, 5, 4, 7), np.uint8)}, "has shape"),
     "normalized": ({"train_input": np.full((2, 4, 4), -0.3)}, "before any normalization"),
     "too large": ({"train_input": np.full((2, 4, 4), 300)}, "not pixels"),
-    "labels": ({"train_label": np.zeros((2, 5))}, r"labels of train have shape \[2, 5\]"),
+    "labels": ({"train_label": np.zeros((2, 5))}, r"neither one class nor one-hot"),
     "empty": ({"train_input": np.zeros((0, 4, 4)), "train_label": np.zeros(0)}, "is empty"),
     "twice": ({"train_id": np.array([4, 4]), "test_id": np.array([5, 6])}, "'4' occurs twice"),
 }

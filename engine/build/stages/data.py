@@ -28,7 +28,7 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
 
-CODE = 2
+CODE = 3
 """Increment when the same source would be encoded differently."""
 
 
@@ -51,7 +51,7 @@ def run(run: Run) -> None:
 
     task = load_task(study.spec.task.name)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
-    source = load_source(study.spec.data, study.root, allow_code=True)
+    source = load_source(study.spec.data, study.root, allow_code=True, seed=study.spec.seed)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
     if not study.has_data:
@@ -130,8 +130,14 @@ def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path
 
 def data_fingerprint(study: StudyReader) -> str:
     """Fingerprint of the spec's [data] and [task]; `Dataset.fingerprint` is that of the content."""
+    spec = study.spec
+    sampled = spec.data.train_limit is not None or spec.data.test_limit is not None
     return store.fingerprint_of(
-        "data", CODE, study.spec.data.model_dump(), study.spec.task.model_dump()
+        "data",
+        CODE,
+        spec.data.model_dump(),
+        spec.task.model_dump(),
+        spec.seed if sampled else None,  # without a sample, another seed needs no other data
     )
 
 

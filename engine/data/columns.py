@@ -1,0 +1,181 @@
+"""Which column of a source is the input, and which is the label.
+
+Names that are usual decide; what else would fit is said. Without such a name, a column is chosen
+only where nothing else can be meant: a model of the wrong column looks like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import datasets
+
+from engine.data.pictures import SUFFIXES
+from engine.data.reading import Rows
+from engine.data.reading.folders import is_picture
+from engine.store.errors import DataError
+from engine.store.spec import DataSpec
+
+LABEL_NAMES: Final = ("label", "labels", "class", "category", "target", "y")
+_TEXT_NAMES: Final = frozenset(
+    {"text", "texts", "sentence", "sentences", "review", "reviews", "content", "document"}
+    | {"body", "message", "comment", "tweet", "utterance", "sms", "input"}
+)
+_FILE_NAMES: Final = frozenset(
+    {"file", "files", "file_name", "filename", "image", "images", "img", "picture"}
+    | {"pictures", "photo", "path", "filepath", "file_path", "image_path", "image_file"}
+    | {"input"}
+)
+_NO_INPUT: Final = ("id", "split", "source_row")
+_ROWS_TO_LOOK_AT: Final = 1000
+
+
+def label_column(table: datasets.Dataset, spec: DataSpec) -> tuple[str, list[str]]:
+    """The column of labels, and notes on others that might be meant.
+
+    Raises:
+        DataError: None fits, or several do.
+    """
+    if spec.label != "auto":
+        return spec.label, []
+    others = [name for name in table.column_names if name not in (spec.input, spec.id)]
+    classes = [name for name in others if isinstance(table.features[name], datasets.ClassLabel)]
+    if classes:
+        return _only(classes, "label", table), []
+    usual = sorted(
+        (name for name in others if name.lower() in LABEL_NAMES),
+        key=lambda name: LABEL_NAMES.index(name.lower()),
+    )
+    if not usual:
+        one_hot = _one_hot_columns(table, others)
+        if len(one_hot) > 1:
+            raise DataError(
+                f"No column fits as label, but each row has a single 1 in the columns "
+                f"{', '.join(one_hot[:12])}{', ...' if len(one_hot) > 12 else ''} (one-hot). Write "
+                "one column of classes and name it as `label` under [data]."
+            )
+    best = [name for name in usual if name.lower() == usual[0].lower()]
+    notes = []
+    if len(best) == 1 and len(usual) > 1:
+        notes = [f"The labels are the column {best[0]!r}, not {_named(usual[1:])}."]
+    return _only(best, "label", table), notes
+
+
+def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]]:
+    """The column of pictures if there is one, else of names of picture files, else of texts.
+
+    Returns:
+        The column, and notes on why it is this one where others might be meant.
+
+    Raises:
+        DataError: None fits, or several do, or the only one looks like a property, not a text.
+    """
+    table = rows.table
+    if spec.input != "auto":
+        return spec.input, []
+    others = [
+        name
+        for name in table.column_names
+        if name not in (label, spec.id) and name.lower() not in _NO_INPUT
+    ]
+    pictures = [name for name in others if is_picture_column(table.features[name])]
+    texts = [name for name in others if is_text_column(table.features[name])]
+    files = [name for name in texts if not pictures and names_pictures(rows, name)]
+    if pictures or files:
+        kind = "pictures" if pictures else "names of picture files"
+        found, notes = _best(pictures or files, _FILE_NAMES, kind, table)
+        usual = [name for name in texts if name != found and name.lower() in _TEXT_NAMES]
+        if usual:
+            notes.append(f"The input is the column {found!r} of {kind}, not {_named(usual)}.")
+        return found, notes
+    found, notes = _best(texts, _TEXT_NAMES, "texts", table)
+    properties = [name for name in others if name != found]
+    if found.lower() not in _TEXT_NAMES and properties and _looks_like_a_property(table, found):
+        raise DataError(
+            f"The column {found!r} is the only one of texts, but looks like a property beside "
+            f"{_named(properties)}, not like the text to classify. Name the input as `input` "
+            "under [data]."
+        )
+    return found, notes
+
+
+def _best(
+    found: Sequence[str], usual: frozenset[str], kind: str, table: datasets.Dataset
+) -> tuple[str, list[str]]:
+    """The only column, or the only one with a usual name, which a note then says."""
+    named = [name for name in found if name.lower() in usual]
+    if len(found) > 1 and len(named) == 1:
+        rest = [name for name in found if name != named[0]]
+        return named[0], [
+            f"The input is the column {named[0]!r}, by its name; {_named(rest)} "
+            f"{'holds' if len(rest) == 1 else 'hold'} {kind}, too."
+        ]
+    return _only(found, "input", table), []
+
+
+def _only(found: Sequence[str], key: str, table: datasets.Dataset) -> str:
+    if len(found) == 1:
+        return found[0]
+    problem = f"{len(found)} columns fit ({', '.join(found)})" if found else "no column fits"
+    raise DataError(
+        f"{problem[0].upper()}{problem[1:]} as {key}; the columns are "
+        f"{', '.join(table.column_names)}. Name one as `{key}` under [data]."
+    )
+
+
+def _named(columns: Sequence[str]) -> str:
+    shown = [repr(name) for name in columns[:5]]
+    return ", ".join(shown) + (", ..." if len(columns) > 5 else "")
+
+
+# --- what columns hold --------------------------------------------------------------------------
+
+
+def is_text_column(feature: object) -> bool:
+    """Whether a column holds texts."""
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
+def is_picture_column(feature: object) -> bool:
+    """Whether a column holds pictures: their bytes, or also their paths."""
+    return (
+        isinstance(feature, datasets.Image)
+        or (isinstance(feature, datasets.Value) and "binary" in feature.dtype)
+        or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+    )
+
+
+def names_pictures(rows: Rows, column: str) -> bool:
+    """Whether a column of texts names picture files, by suffix or by what the file holds."""
+    first = next((text for text in _first(rows.table, column) if text), "")
+    if Path(first).suffix.lower() in SUFFIXES:
+        return True
+    try:
+        file = rows.folder / first
+        return bool(first) and file.is_file() and is_picture(file)
+    except OSError:  # a text too long for a name
+        return False
+
+
+def _first(table: datasets.Dataset, column: str) -> list[str | None]:
+    few = table.select_columns([column]).with_format("arrow")
+    return list(few[:_ROWS_TO_LOOK_AT][column].to_pylist())
+
+
+def _looks_like_a_property(table: datasets.Dataset, column: str) -> bool:
+    """Whether texts are of one or two words, or repeat: `Oslo`, `New York`, `Oslo`."""
+    texts = [text for text in _first(table, column) if text]
+    if not texts:
+        return True
+    short = sum(len(text.split()) <= 2 for text in texts)
+    return 2 * short >= len(texts) or 2 * len(set(texts)) <= len(texts)
+
+
+def _one_hot_columns(table: datasets.Dataset, columns: Sequence[str]) -> list[str]:
+    """Columns of 0 and 1 of which each of the first rows has a single 1."""
+    few = table.select(range(min(len(table), _ROWS_TO_LOOK_AT))).with_format("arrow")[:]
+    found = [name for name in columns if set(few[name].to_pylist()) <= {0, 1}]
+    sums = [sum(row) for row in zip(*(few[name].to_pylist() for name in found), strict=True)]
+    return found if sums and all(total == 1 for total in sums) else []
