@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,8 @@ class Dataset:
         display: How an example is shown.
         encoding: The task's description of how rows became tensors.
         cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
+        warnings: What may make results wrong, one sentence each.
+        notes: What was measured or chosen when the data were read, one sentence each.
     """
 
     fingerprint: str
@@ -37,6 +39,7 @@ class Dataset:
     encoding: dict[str, Any]
     cell: int
     warnings: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def rows(self, split: Split) -> int:
         return self.n_train if split == "train" else self.n_test
