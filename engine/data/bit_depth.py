@@ -68,9 +68,6 @@ class ValueRange:
         """Whether a few outliers leave the other values only a few of the 256 grays."""
         return self.middle_high - self.middle_low < (self.high - self.low) / 16
 
-    def __str__(self) -> str:
-        return f"{_shown(self.low)} to {_shown(self.high)}"
-
 
 def is_deep(picture: Image.Image) -> bool:
     """Whether an opened picture has more than 8 bits a value (16-bit CMYK does not count)."""

@@ -17,11 +17,20 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from engine.data.file_names import (
+    FILE,
+    as_column,
+    file_names,
+    has_files,
+    ids_are_files,
+    source_folder,
+)
 from engine.data.ids import read_ids
 from engine.data.labels import read_labels
 from engine.data.pictures import SUFFIXES
 from engine.data.readers import Rows, read_splits
 from engine.store.errors import DataError
+from engine.store.layout import SPLITS, Split
 from engine.store.spec import DataSpec
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
@@ -32,7 +41,8 @@ class Source:
     """A checked dataset.
 
     Attributes:
-        train: Columns `input`, `label` (int64), `id` (text), then all other columns of the source.
+        train: Columns `input`, `label` (int64), `id` (text), for pictures `file` (text; missing for
+            a picture without a file), then all other columns of the source.
         test: The same columns, as far as it has them.
         classes: Class names by label.
         description: One line for people.
@@ -71,16 +81,20 @@ def load_source(
                 raise DataError(f"The split {split!r} of {spec.source} is empty.")
         label = _label_column(train.table, spec)
         input_ = _input_column(train.table, spec, label)
-        _require(train.table, spec.train, [input_, label, spec.id])
-        _require(test.table, spec.test, [input_, label, spec.id])
+        _require(train.table, spec.train, [input_, label])
+        _require(test.table, spec.test, [input_, label])
         labels = read_labels(train.table, test.table, label)
-        ids = _ids(train.table, "train", spec.id), _ids(test.table, "test", spec.id)
+        tables = [_with_pictures(rows, input_) for rows in (train, test)]
+        start = source_folder(spec.source, base)
+        files = [file_names(table, input_, start) for table in tables]
+        ids = [
+            _ids(rows.table, split, spec, input_, found)
+            for rows, split, found in zip((train, test), SPLITS, files, strict=True)
+        ]
         _refuse_duplicates(*ids)
         splits = [
-            _named(_with_pictures(rows, input_, split), input_, label, spec.id, numbers, names)
-            for rows, split, numbers, names in zip(
-                (train, test), (spec.train, spec.test), labels[:2], ids, strict=True
-            )
+            _named(table, input_, label, spec.id, numbers, names, found)
+            for table, numbers, names, found in zip(tables, labels[:2], ids, files, strict=True)
         ]
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
@@ -122,8 +136,11 @@ def _input_column(table: datasets.Dataset, spec: DataSpec, label: str) -> str:
     }
     texts = [name for name, feature in others.items() if _is_text(feature)]
     pictures = [name for name, feature in others.items() if _is_picture(feature)]
-    files = [name for name in texts if Path(str(table[0][name])).suffix.lower() in SUFFIXES]
-    return _only(pictures or files or texts, "input", table)
+    files = [name for name in texts if _names_pictures(table, name)]
+    found = pictures or files or texts
+    if not found and spec.id in table.column_names and _names_pictures(table, spec.id):
+        found = [spec.id]  # names of files that are ids, too
+    return _only(found, "input", table)
 
 
 def _only(found: Sequence[str], key: str, table: datasets.Dataset) -> str:
@@ -149,6 +166,12 @@ def _is_text(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
 
 
+def _names_pictures(table: datasets.Dataset, column: str) -> bool:
+    return (
+        _is_text(table.features[column]) and Path(str(table[0][column])).suffix.lower() in SUFFIXES
+    )
+
+
 def _is_picture(feature: object) -> bool:
     return (
         isinstance(feature, datasets.Image)
@@ -160,7 +183,7 @@ def _is_picture(feature: object) -> bool:
 # --- pictures, ids ------------------------------------------------------------------------------
 
 
-def _with_pictures(rows: Rows, column: str, split: str) -> datasets.Dataset:
+def _with_pictures(rows: Rows, column: str) -> datasets.Dataset:
     """Make `column` an undecoded image column whose paths are absolute and exist.
 
     A column of texts that are not names of picture files stays as it is.
@@ -179,7 +202,7 @@ def _with_pictures(rows: Rows, column: str, split: str) -> datasets.Dataset:
             return table
         files = content.field("path").to_pylist()
         contents = content.field("bytes")
-    elif _is_text(feature) and Path(str(table[0][column])).suffix.lower() in SUFFIXES:
+    elif _names_pictures(table, column):
         files = _column(table, column).to_pylist()
         contents = pa.nulls(len(files), pa.binary())
     else:
@@ -197,9 +220,18 @@ def _column(table: datasets.Dataset, name: str) -> pa.ChunkedArray:
     return table.select_columns([name]).with_format("arrow")[:][name]
 
 
-def _ids(table: datasets.Dataset, split: str, column: str | None) -> list[str]:
-    ids = None if column is None else _column(table, column)
-    return read_ids(ids, split, column, len(table))
+def _ids(
+    table: datasets.Dataset,
+    split: Split,
+    spec: DataSpec,
+    input_: str,
+    files: Sequence[str | None] | None,
+) -> list[str]:
+    if files is not None and ids_are_files(table, spec.id, input_):
+        return read_ids(as_column(files), split, FILE, len(table))
+    _require(table, spec.train if split == "train" else spec.test, [spec.id])
+    ids = None if spec.id is None else _column(table, spec.id)
+    return read_ids(ids, split, spec.id, len(table))
 
 
 def _refuse_duplicates(train: Sequence[str], test: Sequence[str]) -> None:
@@ -219,15 +251,25 @@ def _named(
     id_: str | None,
     labels: np.ndarray,
     ids: Sequence[str],
+    files: Sequence[str | None] | None,
 ) -> datasets.Dataset:
-    """`input`, `label`, `id`, then all others; other columns of these names get `original_`."""
+    """`input`, `label`, `id`, for pictures `file`, then all others.
+
+    Other columns of these names get `original_` before it. A column `file` of the source stays
+    where the pictures have no files of their own.
+    """
     rest = [name for name in table.column_names if name not in (input_, label, id_)]
+    own_files = files is not None and (has_files(files) or FILE not in rest)
+    named = ("input", "label", "id", *([FILE] if own_files else []))
     table = table.select_columns([input_, *rest])
-    clashing = {name: f"original_{name}" for name in rest if name in ("input", "label", "id")}
+    clashing = {name: f"original_{name}" for name in rest if name in named}
+    while taken := set(clashing.values()) & set(rest):
+        clashing |= {name: f"original_{to}" for name, to in clashing.items() if to in taken}
     if input_ != "input":
         clashing = {**clashing, input_: "input"}
     table = table.rename_columns(clashing) if clashing else table
     table = table.add_column("label", pa.array(labels, pa.int64()))
     table = table.add_column("id", pa.array(ids, pa.string()))
-    rest = [clashing.get(name, name) for name in rest]
-    return table.select_columns(["input", "label", "id", *rest])
+    if own_files:
+        table = table.add_column(FILE, pa.array(files, pa.string()))
+    return table.select_columns([*named, *(clashing.get(name, name) for name in rest)])

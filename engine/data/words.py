@@ -63,7 +63,7 @@ def _usual_width(found: re.Match[str]) -> str:
 
 @cache
 def _word_pattern() -> re.Pattern[str]:
-    """Built for the first text that is not ASCII: looking up all marks takes a third of a second."""
+    """Built for the first text beyond ASCII: looking up all marks takes a third of a second."""
     marks = _marks() + _SPACING_VOWELS
     letter = rf"[^\W_{_UNSPACED}{_SPACING_VOWELS}]"
     goes_on = rf"(?:{letter}|[{marks}])"

@@ -82,7 +82,9 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
 
 
 def remarks(
-    rows: Dataset, encoding: dict[str, Any], arrays: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
+    rows: Dataset,
+    encoding: dict[str, Any],
+    arrays: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
 ) -> Remarks:
     """The share of the test texts' words that the vocabulary lacks."""
     read = sum(int((shard["input"] != PADDING).sum()) for shard in arrays["test"])

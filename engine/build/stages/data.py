@@ -81,7 +81,9 @@ def run(run: Run) -> None:
     content_fingerprint = dataset_fingerprint(contents, source.classes, encoding)
     _refuse_changed(study, content_fingerprint, written)
     remarks = task.remarks(
-        source.test, encoding, {split: [arrays for arrays, _ in contents[split]] for split in SPLITS}
+        source.test,
+        encoding,
+        {split: [arrays for arrays, _ in contents[split]] for split in SPLITS},
     )
     dataset = Dataset(
         fingerprint=content_fingerprint,
