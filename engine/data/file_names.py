@@ -41,23 +41,31 @@ def file_names(
     if not isinstance(table.features[column], datasets.Image):
         return None
     found = table.select_columns([column]).with_format("arrow")[:][column].combine_chunks()
-    paths = found.field("path").to_pylist()
-    start = None if source is None else os.path.abspath(source)
-    return [None if not path else _below(path, start) for path in paths]
+    paths, on_disk = found.field("path").to_pylist(), found.field("bytes").is_null().to_pylist()
+    start = None if source is None else _whole(source)
+    return [
+        None if not path else _below(path, start, on_disk=there)
+        for path, there in zip(paths, on_disk, strict=True)
+    ]
 
 
-def _below(path: str, start: str | None) -> str:
+def _below(path: str, start: Path | None, on_disk: bool) -> str:
     if (inside := _IN_ARCHIVE.match(path)) is not None:
         return inside.group(1)
     if (repository := _REPOSITORY.match(path)) is not None:
         return path[repository.end() :]
-    if start is not None and (os.path.isabs(path) or os.path.exists(path)):
-        whole = os.path.abspath(path)
-        if whole.startswith(os.path.join(start, "")):
-            path = os.path.relpath(whole, start)
+    # The path of a picture whose bytes are in the table is a name that somebody wrote down.
+    if start is not None and (on_disk or Path(path).is_absolute()):
+        whole = _whole(Path(path))
+        path = str(whole.relative_to(start)) if whole.is_relative_to(start) else path
     path = path.replace(os.sep, "/")
     extracted = _EXTRACTED.match(path)
     return path if extracted is None else path[extracted.end() :]
+
+
+def _whole(path: Path) -> Path:
+    """The path from the root, without `..`; links stay what they are."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def has_files(files: Sequence[str | None] | None) -> bool:
