@@ -194,12 +194,19 @@ class Live:
 
 @dataclass(frozen=True)
 class Influence:
-    """One training example's score for one prediction. Positive supports, negative opposes."""
+    """One training example's score for one prediction. Positive supports, negative opposes.
+
+    Attributes:
+        file: The file of a picture, below the source; None if it has none.
+        text: The text of a text example; None for a picture.
+    """
 
     row: int
     id: str
     label: str
     score: float
+    file: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +241,8 @@ class TrainingDatamodel:
 class Explanation:
     """One prediction and the training examples that support and oppose its true label's margin.
 
-    The prediction (`predicted` to `margin`) is None if only scores were imported.
+    The prediction (`predicted` to `margin`) is None if only scores were imported. `file` and `text`
+    are those of the test example, as in `Influence`.
     """
 
     study: str
@@ -250,6 +258,8 @@ class Explanation:
     supporting: list[Influence]
     opposing: list[Influence]
     badge: Badge
+    file: str | None = None
+    text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

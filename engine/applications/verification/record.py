@@ -30,6 +30,7 @@ class Outcome:
         low, high: Its 95 % interval by Student's t; None for a single seed.
         flips: Share of the models without the removal set that flip, with its 95 % interval.
         flips_with: The same of the models with all data, which flip by chance alone.
+        file: The file of a picture; None if it has none.
     """
 
     test: int
@@ -46,6 +47,7 @@ class Outcome:
     high: float | None
     flips: Measured
     flips_with: Measured
+    file: str | None = None
 
     @property
     def flipped(self) -> bool:
