@@ -103,7 +103,7 @@ def _brittle(options: argparse.Namespace) -> int:
 
 def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]]) -> None:
     heads = "id", "label", "predicted", "would be", "data support", "status", "flips", "data issues"
-    has_files = any(row["file"] is not None for row in rows)
+    has_files = any(row.get("file") is not None for row in rows)
     listed = table(*heads, *["file"] * has_files)
     for row in rows[:SHOWN]:
         rate = row["flip_rate"]
@@ -113,7 +113,7 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
             row["status"],
             "–" if rate is None else f"{rate:.0%} of {row['seeds']}",
             ", ".join(row["data_issues"]),
-            *["–" if row["file"] is None else one_line(row["file"])] * has_files,
+            *[one_line(row.get("file") or "–")] * has_files,
         )
     if rows:
         shown.print(listed)
