@@ -75,6 +75,14 @@ def read_values(content: Any, where: str) -> DeepValues:
         return _deep(content, where)
 
 
+def has_many_bits(content: Any, where: str) -> bool:
+    """Whether a picture has more than 8 bits a value; nothing is decoded, whatever its format.
+
+    Raises DataError like `read_picture`.
+    """
+    return is_deep(_open(content, where))
+
+
 @dataclass(frozen=True)
 class Header:
     """What a picture's header tells.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from engine.data.bit_depth import measure, share_beyond
-from engine.data.pictures import read_header, read_values
+from engine.data.pictures import has_many_bits, read_values
 from engine.store.errors import SpecError
 from engine.store.rows import evenly_spread
 from engine.store.text import counted
@@ -70,7 +70,7 @@ def remarks(
     """How pictures of more than 8 bits a value were scaled, and where that may be wrong."""
     scale = between(encoding)
     if scale is None:
-        return Remarks([], [])
+        return Remarks([], _unexpected(rows))
     deep = encoding["values"]["pictures"]
     trained = sum(len(shard["label"]) for shard in arrays["train"])
     note = (
@@ -100,13 +100,24 @@ def remarks(
     return Remarks([note], warnings)
 
 
+def _unexpected(rows: Dataset) -> list[str]:
+    """A warning if pictures of the test split have more bits than those of the training split."""
+    examples = (rows[int(row)] for row in evenly_spread(len(rows), _ROWS_TO_COMPARE))
+    if not any(has_many_bits(one["input"], f"example {one['id']!r}") for one in examples):
+        return []
+    return [
+        "Test pictures have more than 8 bits a value, and no training picture has. Their upper 8 of "
+        "16 bits are used. Save all with the same number of bits, or set value_range under [task]."
+    ]
+
+
 def _compared(rows: Dataset, scale: tuple[float, float]) -> tuple[float, int]:
     """(share of values outside the scale, pictures with 8 bits) in a sample of the test split."""
     outside, plain = [], 0
     for row in evenly_spread(len(rows), _ROWS_TO_COMPARE):
         one = rows[int(row)]
         where = f"example {one['id']!r}"
-        if read_header(one["input"], where).deep:
+        if has_many_bits(one["input"], where):
             outside.append(share_beyond(read_values(one["input"], where), *scale))
         else:
             plain += 1

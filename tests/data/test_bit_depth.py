@@ -161,6 +161,7 @@ def said(train: datasets.Dataset, test: datasets.Dataset, **options: Any) -> tup
 
 
 HOT = values(255, 50, 40)
+SIXTEEN = png16(values(65535, 5, 4))
 HOT[25, 20] = 65535
 EIGHT, TEN = saved(Image.fromarray(noise(5, 4))), png16(GRAY)
 
@@ -181,6 +182,7 @@ EIGHT, TEN = saved(Image.fromarray(noise(5, 4))), png16(GRAY)
             [png16(HOT)],
             [TEN], {"image_size": 4}, "0 to 65,535", "few of the 256 grays", id="hot pixels",
         ),
+        pytest.param([EIGHT], [SIXTEEN], {}, "", "no training picture has", id="16-bit test"),
         pytest.param([EIGHT, TEN], [TEN], {"value_range": (0, 4095)}, "0 to 4,095", "", id="given"),
     ],
 )  # fmt: skip
