@@ -19,7 +19,7 @@ from engine.cli.printing import WIDE, console, interval, one_line, print_json, t
 from engine.store import layout
 from engine.store.records import Explanation, Influence
 from engine.store.text import counted
-from engine.study.examples import FILE, TEXT, read_column
+from engine.study.examples import FILE, TEXT, read_column, read_texts_of
 from engine.study.rankings import name_influences
 from engine.study.training_datamodels import read_training_datamodel
 
@@ -185,7 +185,8 @@ def _what_if(options: argparse.Namespace) -> int:
     rows = read_examples(study, options.remove)
     found = study.counterfactual(rows, options.algorithm, options.method)
     if options.json:
-        print_json(found.to_dict(), indent=None)
+        files = read_texts_of(study, "train", FILE, found.removed)
+        print_json({**found.to_dict(), "removed_files": files}, indent=None)
     else:
         _print_counterfactual(console(), study, found, options.k)
     return 0

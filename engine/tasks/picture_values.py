@@ -11,7 +11,6 @@ from engine.data.bit_depth import measure, share_beyond
 from engine.data.pictures import has_many_bits, read_values
 from engine.store.errors import SpecError
 from engine.store.rows import evenly_spread
-from engine.store.text import counted
 from engine.tasks import Remarks
 
 if TYPE_CHECKING:
@@ -74,8 +73,8 @@ def remarks(
     deep = encoding["values"]["pictures"]
     trained = sum(len(shard["label"]) for shard in arrays["train"])
     note = (
-        f"{deep:,} of {counted(trained, 'training picture')} have more than 8 bits a value. Values "
-        f"from {shown(*scale)} became 0 to 255, in all splits and in new pictures."
+        f"Training pictures with more than 8 bits a value: {deep:,} of {trained:,}. Their values "
+        f"from {shown(*scale)} became 0 to 255, and so they do in test and new pictures."
     )
     warnings = []
     if encoding["values"]["flat"]:
@@ -106,8 +105,9 @@ def _unexpected(rows: Dataset) -> list[str]:
     if not any(has_many_bits(one["input"], f"example {one['id']!r}") for one in examples):
         return []
     return [
-        "Test pictures have more than 8 bits a value, and no training picture has. Their upper 8 of "
-        "16 bits are used. Save all with the same number of bits, or set value_range under [task]."
+        "Test pictures have more than 8 bits a value, and no training picture has. The upper 8 of "
+        "their 16 bits are used. Save all with the same number of bits, or set value_range under "
+        "[task]."
     ]
 
 

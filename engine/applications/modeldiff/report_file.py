@@ -28,7 +28,7 @@ from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.layout import Split
 from engine.store.text import counted, harmless
-from engine.study.examples import FILE
+from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
 
 SHOWN = 12
@@ -66,6 +66,10 @@ def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
         for one in found:
             note = all_notes.get((key, one["number"]))
             one |= {"name": note.name if note else "", "note": note.note if note else ""}
+            one["files"] = {
+                part: read_texts_of(study, split, FILE, one[part])
+                for part, split in (("positive", TRAIN), ("negative", TRAIN), ("tests", TEST))
+            }
     uploads = study.uploads
     return {
         "comparison": about,

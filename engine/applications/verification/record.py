@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine import store
@@ -72,6 +72,8 @@ class Verification:
         fingerprint: Fingerprint of the models without the removal set.
         scores: Fingerprint of the scores that made the predictions.
         device, versions: Of the training of the last model.
+        removed_files: The files of the pictures left out, None for each without a file; empty in
+            records from before files were kept.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Verification:
     scores: str | None
     device: str
     versions: dict[str, str]
+    removed_files: list[str | None] = field(default_factory=list)
 
     def of(self, test: int) -> Outcome | None:
         """The outcome for a test example, if it was requested."""
