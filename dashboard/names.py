@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 LONGEST = 60
 
@@ -11,6 +13,18 @@ def short(text: object) -> str:
     """Shorten a name to LONGEST characters."""
     name = str(text)
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
+def file_of(example: Mapping[Hashable, Any]) -> str | None:
+    """The file of a picture, below the source; None if it has none."""
+    file = example.get("file")
+    return str(file) if isinstance(file, str) and file else None
+
+
+def with_file(example: Mapping[Hashable, Any]) -> str:
+    """The id of an example, and its file where that is another name."""
+    file, id_ = file_of(example), str(example["id"])
+    return id_ if file in (None, id_) else f"{id_} ({file})"
 
 
 def plain(text: object) -> str:

@@ -204,8 +204,8 @@ def _lds_of_each(algorithm: str, method: str, stamps: Stamps, _study: StudyReade
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
     """Rows that pass all filters, ascending.
 
-    A filter is a column's value, or its (smallest, largest) value; `id` is a substring of the id,
-    and `only` is the rows themselves.
+    A filter is a column's value, or its (smallest, largest) value; `id` is a substring of the id
+    or the file, and `only` is the rows themselves.
     """
     keep = np.ones(len(examples.table), dtype=bool)
     for name, value in filters.items():
@@ -219,6 +219,9 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
         found[list(value)] = True
     elif name == "id":
         found = examples.ids.str.contains(value, case=False, regex=False)
+        if "file" in examples.table:
+            files = examples.table["file"].astype("string").fillna("")
+            found |= files.str.contains(value, case=False, regex=False).to_numpy(bool)
     elif name in examples.codes:
         found = examples.codes[name] == examples.classes.index(value)
     else:

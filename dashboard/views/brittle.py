@@ -179,6 +179,7 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
                 wrong=not one["correct"],
                 href="brittle?" + urlencode(parameters),
                 text=card.text,
+                file=card.file,
                 tag=BADGES[one["status"]],
                 mark=MARKS.get(one["status"]),
             )

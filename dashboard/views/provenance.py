@@ -109,6 +109,7 @@ with left:
                 "Task": dataset.task,
                 "Classes": short(", ".join(dataset.classes)),
                 "Encoding": ", ".join(f"{key} {value}" for key, value in dataset.encoding.items()),
+                "Notes": " ".join(dataset.notes) or "None",
                 "Warnings": " ".join(dataset.warnings) or "None",
             }
         )

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from engine.api import Study
 from engine.cli.arguments import Verbs, add_attribution, add_json, add_machine
-from engine.cli.printing import console, table
+from engine.cli.printing import console, one_line, table
 from engine.store.text import counted
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def _brittle(options: argparse.Namespace) -> int:
 
 
 def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]]) -> None:
-    listed = table(
-        "id", "label", "predicted", "would be", "data support", "status", "flips", "data issues"
-    )
+    heads = "id", "label", "predicted", "would be", "data support", "status", "flips", "data issues"
+    has_files = any(row.get("file") is not None for row in rows)
+    listed = table(*heads, *["file"] * has_files)
     for row in rows[:SHOWN]:
         rate = row["flip_rate"]
         listed.add_row(
@@ -113,6 +113,7 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
             row["status"],
             "–" if rate is None else f"{rate:.0%} of {row['seeds']}",
             ", ".join(row["data_issues"]),
+            *[one_line(row.get("file") or "–")] * has_files,
         )
     if rows:
         shown.print(listed)

@@ -74,8 +74,8 @@ def _build(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
     with BuildProgress(study) as progress:
         study.build(options.device, options.workers, options.rebuild, progress.update, options.ray)
-    for line in study.dataset.warnings:
-        print(f"Data: {line}")
+    for line in (*study.dataset.notes, *(f"Warning: {text}" for text in study.dataset.warnings)):
+        print(line)
     print(f"Built. To open the dashboard, run: dataloupe serve {study.root}")
     return 0
 

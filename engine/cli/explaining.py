@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,12 +15,18 @@ from rich.text import Text
 from engine.api import Study
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.cli.arguments import Verbs, add_attribution, add_json
-from engine.cli.printing import console, interval, print_json, table
+from engine.cli.printing import WIDE, console, interval, one_line, print_json, table
 from engine.store import layout
 from engine.store.records import Explanation, Influence
 from engine.store.text import counted
+from engine.study.examples import FILE, TEXT, read_column, read_texts_of
 from engine.study.rankings import name_influences
 from engine.study.training_datamodels import read_training_datamodel
+
+LINES_OF_TEXT = 4
+"""Lines of the terminal that the text of the explained example may take."""
+LEAST_OF_TEXT = 20
+"""Characters of the texts of training examples shown in a narrow terminal."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -87,6 +94,8 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
             "row": found.row,
             "id": str(example["id"]),
             "label": str(example["label"]),
+            "file": example.get(FILE),
+            "text": example.get(TEXT),
             "itself": found.itself,
             "bias": found.bias,
             "correlation": found.correlation,
@@ -104,12 +113,13 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
             f"; training on it changes its own margin by {found.itself:+z.2f}",
         )
     )
+    _print_content(shown, example.get(FILE), example.get(TEXT))
     for title, side in (
         ("Other training examples that raise its margin", helping),
         ("Other training examples that lower its margin", hurting),
     ):
         shown.print(f"\n{title}")
-        shown.print(_influence_table(side))
+        shown.print(_influence_table(shown, side))
     return 0
 
 
@@ -128,19 +138,40 @@ def _print_explanation(shown: Console, explanation: Explanation) -> None:
                 f"margin {explanation.margin:+z.2f})",
             )
         )
+    _print_content(shown, explanation.file, explanation.text)
     for title, side in (
         ("Supporting: pushed the model toward the true label", explanation.supporting),
         ("Opposing: pushed the model away from the true label", explanation.opposing),
     ):
         shown.print(f"\n{title}")
-        shown.print(_influence_table(side))
+        shown.print(_influence_table(shown, side))
     shown.print(Text(f"\n{explanation.badge}", style="dim"), soft_wrap=True)
 
 
-def _influence_table(side: Sequence[Influence]) -> Table:
-    listed = table("", "id", "label", "score")
-    for rank, influence in enumerate(side, start=1):
-        listed.add_row(str(rank), influence.id, influence.label, f"{influence.score:+.4g}")
+def _print_content(shown: Console, file: str | None, text: str | None) -> None:
+    """The file or the text of the example; a text is shortened to a few lines of the terminal."""
+    if file is not None:
+        shown.print(f"File {one_line(file)}", soft_wrap=True)
+    if text is not None:
+        shown.print(f"“{one_line(text, most=LINES_OF_TEXT * min(shown.width, WIDE))}”")
+
+
+def _influence_table(shown: Console, side: Sequence[Influence]) -> Table:
+    """The examples of one side, with their files or texts; texts are shortened to one line."""
+    has_files = any(one.file is not None for one in side)
+    has_texts = any(one.text is not None for one in side)
+    rows = [[str(rank), one.id, one.label, f"{one.score:+.4g}"] for rank, one in enumerate(side, 1)]
+    for row, one in zip(rows, side, strict=True):
+        row += ["–" if one.file is None else one_line(one.file)] * has_files
+    heads = ["", "id", "label", "score", *["file"] * has_files]
+    if has_texts:
+        widths = [max(map(cell_len, column)) + 3 for column in zip(heads, *rows, strict=True)]
+        room = min(max(shown.width - sum(widths) - 4, LEAST_OF_TEXT), WIDE)
+        for row, one in zip(rows, side, strict=True):
+            row.append(one_line(one.text or "", most=room))
+    listed = table(*heads, *["text"] * has_texts)
+    for row in rows:
+        listed.add_row(*row)
     return listed
 
 
@@ -154,7 +185,8 @@ def _what_if(options: argparse.Namespace) -> int:
     rows = read_examples(study, options.remove)
     found = study.counterfactual(rows, options.algorithm, options.method)
     if options.json:
-        print_json(found.to_dict(), indent=None)
+        files = read_texts_of(study, "train", FILE, found.removed)
+        print_json({**found.to_dict(), "removed_files": files}, indent=None)
     else:
         _print_counterfactual(console(), study, found, options.k)
     return 0
@@ -168,12 +200,14 @@ def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k
     shown.print(f"Predicted without {counted(len(found.removed), 'training example')}:")
     shown.print(by_class)
     tests = study.table("test")[["id", "label"]]
-    most = table("id", "label", "before", "change", "after")
+    files = read_column(study, "test", FILE)
+    most = table("id", "label", "before", "change", "after", *([] if files is None else ["file"]))
     for row in [*found.strongest(-1, k), *found.strongest(1, k)[::-1]]:
         ends = [None if at is None else at[row] for at in (found.before, found.after)]
         before, after = ("–" if end is None else f"{end:+z.2f}" for end in ends)
         id_, label = tests.iloc[row]
-        most.add_row(str(id_), str(label), before, _change(found, row), after)
+        file = [] if files is None else [one_line(files[int(row)].as_py() or "–")]
+        most.add_row(str(id_), str(label), before, _change(found, row), after, *file)
     shown.print(most)
     if found.calibrated:
         shown.print(

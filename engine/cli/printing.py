@@ -19,6 +19,10 @@ WIDEST = 100_000
 """Width of an output that is not a terminal: more columns than any table needs."""
 
 
+WIDE = 200
+"""Most characters of a text shown in one line, whatever the width."""
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # as from `print`; Rich itself would exit with code 1
@@ -41,6 +45,15 @@ def table(*heads: str | Column, title: str | None = None, caption: str | None = 
     """An empty table. If the terminal is too narrow, cells are folded and never truncated."""
     columns = (Column(head, overflow="fold") if isinstance(head, str) else head for head in heads)
     return Table(*columns, title=title, caption=caption)
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    """A text without line breaks and control characters, shortened to `most` characters."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    if most is None:
+        return line
+    line = " ".join(line.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def interval(figure: Measured) -> str:

@@ -90,6 +90,8 @@ def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]
         if usual:
             notes.append(f"The input is the column {found!r} of {kind}, not {_named(usual)}.")
         return found, notes
+    if not texts and spec.id in table.column_names and names_pictures(rows, spec.id):
+        return spec.id, []  # names of files that are ids, too
     found, notes = _best(texts, _TEXT_NAMES, "texts", table)
     properties = [name for name in others if name != found]
     if found.lower() not in _TEXT_NAMES and properties and _looks_like_a_property(table, found):
@@ -147,6 +149,12 @@ def is_picture_column(feature: object) -> bool:
     )
 
 
+def _is_number(feature: object) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype.startswith(
+        ("bool", "int", "uint", "float")
+    )
+
+
 def names_pictures(rows: Rows, column: str) -> bool:
     """Whether a column of texts names picture files, by suffix or by what the file holds."""
     first = next((text for text in _first(rows.table, column) if text), "")
@@ -176,6 +184,7 @@ def _looks_like_a_property(table: datasets.Dataset, column: str) -> bool:
 def _one_hot_columns(table: datasets.Dataset, columns: Sequence[str]) -> list[str]:
     """Columns of 0 and 1 of which each of the first rows has a single 1."""
     few = table.select(range(min(len(table), _ROWS_TO_LOOK_AT))).with_format("arrow")[:]
-    found = [name for name in columns if set(few[name].to_pylist()) <= {0, 1}]
+    numbers = [name for name in columns if _is_number(table.features[name])]
+    found = [name for name in numbers if set(few[name].to_pylist()) <= {0, 1}]
     sums = [sum(row) for row in zip(*(few[name].to_pylist() for name in found), strict=True)]
     return found if sums and all(total == 1 for total in sums) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from engine.store.errors import DataError
+
+_MOST_FRACTIONS = 20
+"""Labels such as 0.5 and 1.0 may be classes if there are no more than these, or half the rows."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,9 @@ def _values(rows: datasets.Dataset, column: str, split: str) -> list[Any]:
         return [feature.names[number] for number in numbers]
     kind = labels.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return list(labels.to_pylist())
+        texts = list(labels.to_pylist())
+        _refuse_measurements(texts, column)
+        return texts
     if pa.types.is_boolean(kind):
         return ["true" if value else "false" for value in labels.to_pylist()]
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -219,6 +225,23 @@ def _values(rows: datasets.Dataset, column: str, split: str) -> list[Any]:
         f"Column {column!r} of the {split} split holds {kind}; classes are texts, whole numbers or "
         "a ClassLabel. Name the right column as `label` under [data]."
     )
+
+
+def _refuse_measurements(texts: Sequence[str], column: str) -> None:
+    """Refuse numbers such as 0.73 that are a quantity to predict, not names of classes."""
+    distinct = set(texts)
+    if len(distinct) <= min(_MOST_FRACTIONS, len(texts) / 2):
+        return
+    try:
+        numbers = [float(text) for text in distinct]
+    except ValueError:
+        return
+    if any(math.isfinite(number) and number % 1 for number in numbers):
+        raise DataError(
+            f"Column {column!r} holds {len(distinct):,} different numbers, such as {texts[0]}, "
+            "which is a quantity, not classes. Regression is not supported; put the numbers into "
+            "a few classes, or name the right column as `label` under [data]."
+        )
 
 
 def _refuse_negative(values: Sequence[Any], split: str, signs: bool) -> None:

@@ -8,13 +8,21 @@ file becomes one line that names the example.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps
 
+from engine.data.bit_depth import (
+    DeepValues,
+    UnusableValues,
+    is_deep,
+    is_deep_gray,
+    read_deep,
+    to_eight_bits,
+)
 from engine.store.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -25,15 +33,20 @@ SUFFIXES = frozenset(
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused: decoding one would take 200 MB or more."""
 
-_GRAYSCALE = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-_ORIENTATION = 0x0112
+_GRAYSCALE = {"1", "L", "LA", "La"}
+_WIDTH, _LENGTH, _ORIENTATION = 0x0100, 0x0101, 0x0112
 
 
-def read_picture(content: Any, where: str, at_least: int | None = None) -> Image.Image:
+def read_picture(
+    content: Any,
+    where: str,
+    at_least: int | None = None,
+    between: tuple[float, float] | None = None,
+) -> Image.Image:
     """Decode a picture to mode `L` (grayscale) or `RGB`, upright.
 
-    Transparent parts become white; 16-bit grayscale keeps its upper 8 bits; palettes, CMYK and
-    others become RGB; only the first frame of an animation is used; an EXIF orientation is applied.
+    Transparent parts become white; palettes, CMYK and others become RGB; only the first frame of an
+    animation is used; an EXIF orientation is applied.
 
     Args:
         content: A value of an undecoded Hugging Face image column: `{"bytes", "path"}`.
@@ -41,77 +54,124 @@ def read_picture(content: Any, where: str, at_least: int | None = None) -> Image
         at_least: Length of the sides that is enough, in pixels. A larger JPEG is reduced by 2, 4 or
             8 while it is decoded, which is several times as fast for photos of a phone. None
             decodes in full.
+        between: The values that become black and white in a picture of more than 8 bits a value;
+            None keeps the upper 8 of 16 bits, and refuses pictures that do not use those.
 
     Raises:
         DataError: The picture is missing, damaged or too large, or the file is not a picture.
     """
     picture = _open(content, where)
-    try:
+    with _one_line(content, where):
+        if is_deep(picture):
+            return to_eight_bits(_deep(content, where), between)
         if at_least is not None:
             picture.draft(None, (at_least, at_least))
-        upright = ImageOps.exif_transpose(picture)
-        return _eight_bits(upright if upright is not None else picture)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
-        raise DataError(f"{where}: {_named(content)} is damaged ({error}).") from error
+        return _eight_bits(_upright(picture))
 
 
-def read_header(content: Any, where: str) -> tuple[tuple[int, int], bool]:
-    """Read ((width, height), whether it is grayscale) as `read_picture` would decode it.
+def read_values(content: Any, where: str) -> DeepValues:
+    """Decode a picture whose header says `deep`. Raises DataError like `read_picture`."""
+    with _one_line(content, where):
+        return _deep(content, where)
 
-    Only the header is read, which is about ten times as fast. Raises DataError like `read_picture`.
+
+def has_many_bits(content: Any, where: str) -> bool:
+    """Whether a picture has more than 8 bits a value; nothing is decoded, whatever its format.
+
+    Raises DataError like `read_picture`.
     """
-    picture = _open(content, where)
-    width, height = picture.size
-    try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-    except Exception as error:  # as in read_picture
-        raise DataError(f"{where}: {_named(content)} is damaged ({error}).") from error
-    if orientation in (5, 6, 7, 8):  # rotated by 90°
-        width, height = height, width
-    return (width, height), picture.mode in _GRAYSCALE
+    return is_deep(_open(content, where))
 
 
 @dataclass(frozen=True)
-class Looks:
+class Header:
     """What a picture's header tells.
 
     Attributes:
         size: (width, height) as `read_picture` would give it.
         grayscale: Whether it has no color.
-        mode: Pillow's name for the kind of pixels.
-        animated: Whether it has more than one frame.
-        turned: Whether its EXIF orientation rotates or mirrors it.
-        sixteen_bits: Whether its gray values have more than 8 bits.
-        transparent: Whether it may have transparent parts.
+        deep: Whether it has more than 8 bits a value.
     """
 
     size: tuple[int, int]
     grayscale: bool
+    deep: bool
+
+
+def read_header(content: Any, where: str) -> Header:
+    """Read a picture's header without decoding it, where its format allows.
+
+    Raises DataError like `read_picture`.
+    """
+    with _one_line(content, where):
+        return _header(_open(content, where))
+
+
+def _header(picture: Image.Image) -> Header:
+    deep = is_deep(picture)  # before getexif, which decodes a PNG
+    grayscale = is_deep_gray(picture) if deep else picture.mode in _GRAYSCALE
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    # Newer Pillow already swaps the sides of a TIFF, and not if the orientation is in its XMP.
+    tags = getattr(picture, "tag_v2", None)
+    width, height = picture.size if tags is None else (tags[_WIDTH], tags[_LENGTH])
+    if orientation in (5, 6, 7, 8):  # rotated by 90°
+        width, height = height, width
+    return Header((width, height), grayscale, deep)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What can be told of a picture without decoding it.
+
+    Attributes:
+        header: What its header tells.
+        mode: Pillow's name for the kind of pixels.
+        animated: Whether it has more than one frame.
+        turned: Whether its EXIF orientation rotates or mirrors it.
+        transparent: Whether it may have transparent parts.
+    """
+
+    header: Header
     mode: str
     animated: bool
     turned: bool
-    sixteen_bits: bool
     transparent: bool
 
 
 def examine(content: Any, where: str) -> Looks:
-    """Read a picture's header without decoding it. Raises DataError like `read_picture`."""
-    size, grayscale = read_header(content, where)
-    picture = _open(content, where)
-    try:
+    """Look at a picture from outside. Raises DataError like `read_picture`."""
+    with _one_line(content, where):
+        picture = _open(content, where)
         return Looks(
-            size=size,
-            grayscale=grayscale,
+            header=_header(picture),
             mode=picture.mode,
             animated=bool(getattr(picture, "is_animated", False)),
             turned=picture.getexif().get(_ORIENTATION, 1) not in (0, 1),
-            sixteen_bits=picture.mode.startswith("I"),
             transparent=picture.has_transparency_data,
         )
-    except Exception as error:  # as in read_picture
+
+
+@contextmanager
+def _one_line(content: Any, where: str) -> Iterator[None]:
+    """Make one DataError of what a decoder raises."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UnusableValues as error:
+        raise DataError(f"{where}: {_named(content)} {error}.") from error
+    except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
         raise DataError(f"{where}: {_named(content)} is damaged ({error}).") from error
+
+
+def _deep(content: Any, where: str) -> DeepValues:
+    return read_deep(lambda: _open(content, where), _upright)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Decode a picture, and turn it as its EXIF orientation says."""
+    turned = ImageOps.exif_transpose(picture)
+    return picture if turned is None else turned
 
 
 def _open(content: Any, where: str) -> Image.Image:
@@ -158,13 +218,6 @@ def _named(content: Mapping[str, Any]) -> str:
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     grayscale = picture.mode in _GRAYSCALE
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError("its values do not fit 16 bits")
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    if picture.mode == "F":
-        raise ValueError("it holds floating-point values; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))

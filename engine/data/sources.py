@@ -25,12 +25,20 @@ from engine.data.columns import (
     label_column,
     names_pictures,
 )
+from engine.data.file_names import (
+    FILE,
+    as_column,
+    file_names,
+    has_files,
+    ids_are_files,
+    source_folder,
+)
 from engine.data.ids import read_ids
 from engine.data.labels import missing_classes, read_labels
 from engine.data.reading import Rows, read_splits
 from engine.data.sampling import sample_rows
 from engine.store.errors import DataError
-from engine.store.layout import Split
+from engine.store.layout import SPLITS, Split
 from engine.store.spec import DataSpec
 
 SOURCE_ROW = "source_row"
@@ -42,17 +50,20 @@ class Source:
     """A checked dataset.
 
     Attributes:
-        train: Columns `input`, `label` (int64), `id` (text), then all other columns of the source.
+        train: Columns `input`, `label` (int64), `id` (text), for pictures `file` (text; missing for
+            a picture without a file), then all other columns of the source.
         test: The same columns, as far as it has them.
         classes: Class names by label.
         description: One line for people.
-        warnings: What is allowed, or was chosen for the user, but should be known.
+        notes: What was chosen for the user, and what was not read, one sentence each.
+        warnings: What is allowed but should be known.
     """
 
     train: datasets.Dataset
     test: datasets.Dataset
     classes: list[str]
     description: str
+    notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -87,31 +98,34 @@ def load_source(
                 raise DataError(f"The split {split!r} of {spec.source} is empty.")
         label, label_notes = label_column(train.table, spec)
         input_, input_notes = input_column(train, spec, label)
-        _require(train.table, spec.train, [input_, label, spec.id])
-        _require(test.table, spec.test, [input_, label, spec.id])
+        _require(train.table, spec.train, [input_, label])
+        _require(test.table, spec.test, [input_, label])
         read = read_labels(train.table, test.table, label)
-        train_labels, test_labels, classes = read.train, read.test, read.classes
         whole = len(train.table), len(test.table)
-        train, train_labels = _sampled(train, train_labels, spec.train_limit, seed, "train")
-        test, test_labels = _sampled(test, test_labels, spec.test_limit, seed, "test")
+        train, train_labels = _sampled(train, read.train, spec.train_limit, seed, "train")
+        test, test_labels = _sampled(test, read.test, spec.test_limit, seed, "test")
         labels = train_labels, test_labels
-        notes = [*train.notes, *test.notes, *label_notes, *input_notes, *read.warnings]
-        warnings = [*dict.fromkeys(notes), *missing_classes(*labels, classes)]
-        ids = _ids(train.table, "train", spec.id), _ids(test.table, "test", spec.id)
+        notes = dict.fromkeys([*train.notes, *test.notes, *label_notes, *input_notes])
+        warnings = [*read.warnings, *missing_classes(*labels, read.classes)]
+        tables = [_with_pictures(rows, input_) for rows in (train, test)]
+        start = source_folder(spec.source, base)
+        files = [file_names(table, input_, start) for table in tables]
+        ids = [
+            _ids(rows.table, split, spec, input_, found)
+            for rows, split, found in zip((train, test), SPLITS, files, strict=True)
+        ]
         _refuse_duplicates(*ids)
         splits = [
-            _named(_with_pictures(rows, input_, split), input_, label, spec.id, numbers, names)
-            for rows, split, numbers, names in zip(
-                (train, test), (spec.train, spec.test), labels, ids, strict=True
-            )
+            _named(table, input_, label, spec.id, numbers, names, found)
+            for table, numbers, names, found in zip(tables, labels, ids, files, strict=True)
         ]
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"of {len(classes)} classes from {spec.source} (input: {input_}, label: {label})"
+        f"of {len(read.classes)} classes from {spec.source} (input: {input_}, label: {label})"
     )
     if (len(splits[0]), len(splits[1])) != whole:
         description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
-    return Source(splits[0], splits[1], classes, description, tuple(warnings))
+    return Source(splits[0], splits[1], read.classes, description, tuple(notes), tuple(warnings))
 
 
 def _sampled(
@@ -140,7 +154,7 @@ def _require(table: datasets.Dataset, split: str, columns: Sequence[str | None])
 # --- pictures, ids ------------------------------------------------------------------------------
 
 
-def _with_pictures(rows: Rows, column: str, split: str) -> datasets.Dataset:
+def _with_pictures(rows: Rows, column: str) -> datasets.Dataset:
     """Make `column` an undecoded image column whose paths are absolute and exist.
 
     A column of texts that are not names of picture files stays as it is.
@@ -177,9 +191,18 @@ def _column(table: datasets.Dataset, name: str) -> pa.ChunkedArray:
     return table.select_columns([name]).with_format("arrow")[:][name]
 
 
-def _ids(table: datasets.Dataset, split: str, column: str | None) -> list[str]:
-    ids = None if column is None else _column(table, column)
-    return read_ids(ids, split, column, len(table))
+def _ids(
+    table: datasets.Dataset,
+    split: Split,
+    spec: DataSpec,
+    input_: str,
+    files: Sequence[str | None] | None,
+) -> list[str]:
+    if files is not None and ids_are_files(table, spec.id, input_):
+        return read_ids(as_column(files), split, FILE, len(table))
+    _require(table, spec.train if split == "train" else spec.test, [spec.id])
+    ids = None if spec.id is None else _column(table, spec.id)
+    return read_ids(ids, split, spec.id, len(table))
 
 
 def _refuse_duplicates(train: Sequence[str], test: Sequence[str]) -> None:
@@ -199,15 +222,25 @@ def _named(
     id_: str | None,
     labels: np.ndarray,
     ids: Sequence[str],
+    files: Sequence[str | None] | None,
 ) -> datasets.Dataset:
-    """`input`, `label`, `id`, then all others; other columns of these names get `original_`."""
+    """`input`, `label`, `id`, for pictures `file`, then all others.
+
+    Other columns of these names get `original_` before it. A column `file` of the source stays
+    where the pictures have no files of their own.
+    """
     rest = [name for name in table.column_names if name not in (input_, label, id_)]
+    own_files = files is not None and (has_files(files) or FILE not in rest)
+    named = ("input", "label", "id", *([FILE] if own_files else []))
     table = table.select_columns([input_, *rest])
-    clashing = {name: f"original_{name}" for name in rest if name in ("input", "label", "id")}
+    clashing = {name: f"original_{name}" for name in rest if name in named}
+    while taken := set(clashing.values()) & set(rest):
+        clashing |= {name: f"original_{to}" for name, to in clashing.items() if to in taken}
     if input_ != "input":
         clashing = {**clashing, input_: "input"}
     table = table.rename_columns(clashing) if clashing else table
     table = table.add_column("label", pa.array(labels, pa.int64()))
     table = table.add_column("id", pa.array(ids, pa.string()))
-    rest = [clashing.get(name, name) for name in rest]
-    return table.select_columns(["input", "label", "id", *rest])
+    if own_files:
+        table = table.add_column(FILE, pa.array(files, pa.string()))
+    return table.select_columns([*named, *(clashing.get(name, name) for name in rest)])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from engine.store.files import read_table
 
@@ -110,6 +111,7 @@ class FileCache(Generic[T]):
 
 
 _TABLES: FileCache[pa.Table] = FileCache(MOST_TABLE_BYTES, lambda table: int(table.nbytes))
+_COLUMNS: FileCache[tuple[str, ...]] = FileCache(most=512)
 _FOLDERS: FileCache[tuple[str, ...]] = FileCache(most=512)
 
 
@@ -137,6 +139,22 @@ def read_cached_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     return known.select(columns)
 
 
+def read_column_names(path: Path) -> tuple[str, ...]:
+    """Names of the columns of a Parquet table.
+
+    Raises:
+        StoreError: It is missing or broken.
+    """
+    return _COLUMNS.get(path, lambda: _column_names(path))
+
+
+def _column_names(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return tuple(read_table(path).column_names)  # raises what is wrong
+
+
 def list_names(folder: Path) -> tuple[str, ...]:
     """Names of what lies in a folder, sorted, without hidden ones; none where it is missing."""
     if stamp_of(folder) is None:
@@ -153,4 +171,5 @@ def _listed(folder: Path) -> tuple[str, ...]:
 def clear_caches() -> None:
     """Forget all tables and folders that were read."""
     _TABLES.clear()
+    _COLUMNS.clear()
     _FOLDERS.clear()

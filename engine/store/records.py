@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,8 @@ class Dataset:
         display: How an example is shown.
         encoding: The task's description of how rows became tensors.
         cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
+        warnings: What may make results wrong, one sentence each.
+        notes: What was measured or chosen when the data were read, one sentence each.
     """
 
     fingerprint: str
@@ -37,6 +39,7 @@ class Dataset:
     encoding: dict[str, Any]
     cell: int
     warnings: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def rows(self, split: Split) -> int:
         return self.n_train if split == "train" else self.n_test
@@ -191,12 +194,19 @@ class Live:
 
 @dataclass(frozen=True)
 class Influence:
-    """One training example's score for one prediction. Positive supports, negative opposes."""
+    """One training example's score for one prediction. Positive supports, negative opposes.
+
+    Attributes:
+        file: The file of a picture, below the source; None if it has none.
+        text: The text of a text example; None for a picture.
+    """
 
     row: int
     id: str
     label: str
     score: float
+    file: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +241,8 @@ class TrainingDatamodel:
 class Explanation:
     """One prediction and the training examples that support and oppose its true label's margin.
 
-    The prediction (`predicted` to `margin`) is None if only scores were imported.
+    The prediction (`predicted` to `margin`) is None if only scores were imported. `file` and `text`
+    are those of the test example, as in `Influence`.
     """
 
     study: str
@@ -247,6 +258,8 @@ class Explanation:
     supporting: list[Influence]
     opposing: list[Influence]
     badge: Badge
+    file: str | None = None
+    text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

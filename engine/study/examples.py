@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import read_column_names
 from engine.store.layout import ROWS_PER_SHARD, Split
 from engine.store.sharded_rows import ShardedRows
 from engine.study.reader import StudyReader, read_table
@@ -35,6 +37,29 @@ def read_arrays(
 def read_columns(study: StudyReader, split: Split, columns: list[str]) -> pa.Table:
     """Some columns of a split's table."""
     return read_table(study.root, split, study.dataset.rows(split), columns)
+
+
+FILE, TEXT = "file", "text"
+"""Columns that pictures and texts have, in a study of this version."""
+
+
+def read_column(study: StudyReader, split: Split, name: str) -> pa.ChunkedArray | None:
+    """A column of a split's table; None if the table has no such column."""
+    first = layout.table_file(study.root, split, 0)
+    if name not in read_column_names(first):
+        return None
+    return read_columns(study, split, [name])[name]
+
+
+def read_texts_of(
+    study: StudyReader, split: Split, name: str, rows: Sequence[int] | np.ndarray
+) -> list[str | None]:
+    """`file` or `text` of some examples; None where there is none."""
+    column = read_column(study, split, name)
+    if column is None:
+        return [None] * len(rows)
+    found = column.take(pa.array(np.asarray(rows, np.int64))).to_pylist()
+    return [None if value is None else str(value) for value in found]
 
 
 def read_thumbnail(study: StudyReader, split: Split, row: int) -> Image:

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.store.errors import DataloupeError
 from engine.store.records import Explanation
+from engine.study.examples import FILE, TEXT, read_texts_of
 from engine.study.measured_quality import read_badge
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
@@ -32,6 +33,7 @@ def explain(
     method = resolve_method(study, algorithm, method)
     row = resolve_row(study, "test", test)
     (example,) = read_names(study, "test").slice(row, 1).to_pylist()
+    (file,), (text,) = (read_texts_of(study, "test", name, [row]) for name in (FILE, TEXT))
     support, support_scores, oppose, oppose_scores = find_influences(
         study, row, k, algorithm, method
     )
@@ -49,6 +51,8 @@ def explain(
         supporting=supporting,
         opposing=opposing,
         badge=read_badge(study, algorithm, method),
+        file=file,
+        text=text,
     )
 
 

@@ -14,7 +14,7 @@ from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.records import Influence
-from engine.study.examples import shard_count
+from engine.study.examples import FILE, TEXT, read_texts_of, shard_count
 from engine.study.names import read_names, resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
@@ -137,15 +137,18 @@ def _search(
 def name_influences(
     study: StudyReader, *sides: tuple[np.ndarray, np.ndarray]
 ) -> list[list[Influence]]:
-    """Training rows and their scores, with ids and labels: one list per side."""
+    """Training rows and their scores, with ids, labels, files and texts: one list per side."""
     table = read_names(study, "train")
     found = []
     for rows, scores in sides:
         named = table.take(pa.array(rows, pa.int64())).to_pylist()
+        files, texts = (read_texts_of(study, "train", name, rows) for name in (FILE, TEXT))
         found.append(
             [
-                Influence(int(row), str(one["id"]), str(one["label"]), float(score))
-                for row, one, score in zip(rows, named, scores, strict=True)
+                Influence(int(row), str(one["id"]), str(one["label"]), float(score), file, text)
+                for row, one, score, file, text in zip(
+                    rows, named, scores, files, texts, strict=True
+                )
             ]
         )
     return found

@@ -33,7 +33,7 @@ from engine.study.names import (
 from engine.study.reader import StudyReader
 
 LONGEST_WORDS = 200
-HEADERS = ("id", "ids", "row", "train_id")
+HEADERS = ("id", "ids", "row", "train_id", "file")
 """First lines of files of examples that are a column header."""
 
 

@@ -10,7 +10,7 @@ Importing this module does not import torch; `load_task` does, through the task'
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +50,19 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Remarks:
+    """What a person should know of an encoded dataset, one sentence each.
+
+    Attributes:
+        notes: What was measured or chosen.
+        warnings: What may make results wrong.
+    """
+
+    notes: list[str]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
 class Accepted:
     """An example from outside the dataset, ready for `encode`.
 
@@ -81,6 +94,7 @@ class Task:
             with the row's id for anything it cannot use.
         accept: (a file's bytes or a text, options, encoding) → `Accepted`. The input is not
             trusted. Raises `DataError` if it is not an example.
+        remarks: (test rows, encoding, split → its shards of arrays) → `Remarks` on both splits.
         input_shape: encoding → shape of one model input, without the batch dimension.
         prepare: (raw batch, encoding) → batch as the model takes it (float, normalized).
         augment: (prepared batch, names of augmentations, generator) → batch of the same shapes.
@@ -98,6 +112,9 @@ class Task:
     plan_encoding: Callable[[Any, Any, Sequence[str]], dict[str, Any]]
     encode: Callable[[Sequence[dict[str, Any]], Any, dict[str, Any]], Encoded]
     accept: Callable[[bytes | str, Any, dict[str, Any]], Accepted]
+    remarks: Callable[
+        [Any, dict[str, Any], Mapping[str, Sequence[Mapping[str, np.ndarray]]]], Remarks
+    ]
     input_shape: Callable[[dict[str, Any]], tuple[int, ...]]
     prepare: Callable[[Batch, dict[str, Any]], Batch]
     augment: Callable[[Batch, Sequence[str], torch.Generator], Batch]

@@ -17,6 +17,7 @@ from engine.store.errors import DataError, SpecError
 from engine.store.rows import evenly_spread
 from engine.store.text import counted
 from engine.tasks import Accepted, Encoded, Task, margin
+from engine.tasks.picture_values import between, plan_values, remarks, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,6 +49,9 @@ class Options(BaseModel):
     pictures (`auto`)."""
     std: Statistic = "auto"
     """Divides the result; given like `mean`."""
+    value_range: tuple[float, float] | Literal["auto"] = "auto"
+    """The values that become black and white in pictures of more than 8 bits a value; `auto` is the
+    smallest and the largest value of the training pictures."""
 
 
 def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:
@@ -55,19 +59,25 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
 
     Returns:
         `shape` [channels, height, width]; `mean` and `std` of each channel; `cell`, the longest
-        side of a thumbnail in pixels.
+        side of a thumbnail in pixels; `values`, if any picture has more than 8 bits a value: see
+        `plan_values`.
 
     Raises:
         DataError: A picture cannot be read, or sizes differ and no `image_size` is set.
-        SpecError: `mean` or `std` does not fit.
+        SpecError: `mean`, `std` or `value_range` does not fit.
     """
     sizes: dict[tuple[int, int], str] = {}
     all_grayscale = True
+    deep: list[int] = []
+    row = 0
     for chunk in rows.select_columns(["input", "id"]).iter(256):
         for content, id_ in zip(chunk["input"], chunk["id"], strict=True):
-            size, grayscale = read_header(content, f"example {id_!r}")
-            sizes.setdefault(size, id_)
-            all_grayscale &= grayscale
+            header = read_header(content, f"example {id_!r}")
+            sizes.setdefault(header.size, id_)
+            all_grayscale &= header.grayscale
+            if header.deep:
+                deep.append(row)
+            row += 1
     if options.image_size is None:
         height, width = _only_size(sizes)
     elif isinstance(options.image_size, int):
@@ -79,6 +89,8 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
         "shape": [channels, height, width],
         "cell": min(MAX_SIDE, max(max(size) for size in sizes)),
     }
+    if deep or options.value_range != "auto":
+        encoding["values"] = plan_values(rows, deep, options.value_range)
     mean, std = _statistics(rows, options, encoding)
     return {**encoding, "mean": mean, "std": std}
 
@@ -147,7 +159,7 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     thumbnails = []
     for row, target in zip(rows, pictures, strict=True):
         where = f"example {row['id']!r}"
-        picture = read_picture(row["input"], where, enough)
+        picture = read_picture(row["input"], where, enough, between(encoding))
         picture = _in_channels(picture, channels, options, where)
         thumbnails.append(thumbnail(picture, encoding["cell"]))
         values = np.asarray(_in_size(picture, (width, height), options, where))
@@ -195,6 +207,7 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
     channels, height, width = encoding["shape"]
     row = {"input": {"bytes": content, "path": None}, "label": 0, "id": OUTSIDE}
     looks = examine(row["input"], f"example {OUTSIDE!r}")
+    header, scale = looks.header, between(encoding)
     changes: dict[str, Any] = {"color": "grey" if channels == 1 else "rgb"}
     if options.image_size is None:
         changes |= {"image_size": (height, width), "resize": "pad"}
@@ -205,16 +218,20 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
         notes.append("It was rotated as its EXIF data say.")
     if looks.mode == "CMYK":
         notes.append("Its CMYK colors were converted to RGB.")
-    if looks.sixteen_bits:
+    if header.deep and scale is None:
         notes.append("Only the upper 8 of its 16 bits are used.")
+    elif header.deep and scale is not None:
+        notes.append(f"Its values from {shown(*scale)} became 0 to 255, as in training pictures.")
+    elif scale is not None:
+        notes.append("It has 8 bits a value and was not scaled like the training pictures.")
     if looks.transparent:
         notes.append("Its transparent parts were filled with white.")
-    if channels == 1 and not looks.grayscale:
+    if channels == 1 and not header.grayscale:
         notes.append("Its colors were removed: the model takes grayscale pictures only.")
-    if looks.size != (width, height):
-        smaller = min(looks.size) < min(width, height)
+    if header.size != (width, height):
+        smaller = min(header.size) < min(width, height)
         notes.append(
-            f"It has {looks.size[0]:,} × {looks.size[1]:,} pixels and was "
+            f"It has {header.size[0]:,} × {header.size[1]:,} pixels and was "
             f"{'enlarged' if smaller else 'resized'} to the {width} × {height} that the model sees."
         )
     return Accepted(row, options.model_copy(update=changes), notes)
@@ -299,6 +316,7 @@ TASK = Task(
     plan_encoding=plan_encoding,
     encode=encode,
     accept=accept,
+    remarks=remarks,
     input_shape=input_shape,
     prepare=prepare,
     augment=augment,

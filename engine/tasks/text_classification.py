@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.store.errors import DataError, SpecError
-from engine.tasks import Accepted, Encoded, Task, margin
+from engine.tasks import Accepted, Encoded, Remarks, Task, margin
+from engine.tasks.words import words
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PADDING, UNKNOWN = 0, 1
 _SPECIAL = ["<padding>", "<unknown>"]
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_MANY_UNKNOWN = 0.2
+"""From this share of unknown words in the test texts on, the data get a warning."""
 
 
 class Options(BaseModel):
@@ -33,15 +34,6 @@ class Options(BaseModel):
     """The most words that are read of each text; the rest is ignored."""
     max_vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     """How many of the most frequent words of the training texts the vocabulary has."""
-
-
-def words(text: str) -> list[str]:
-    """Split a text into lower-case words.
-
-    A word is a run of letters and digits of any script, with inner apostrophes ("don't").
-    Everything else separates words.
-    """
-    return _WORD.findall(text.lower())
 
 
 def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:
@@ -89,6 +81,25 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     return Encoded({"input": tokens, "label": labels}, {"text": [row["input"] for row in rows]})
 
 
+def remarks(
+    rows: Dataset,
+    encoding: dict[str, Any],
+    arrays: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+) -> Remarks:
+    """The share of the test texts' words that the vocabulary lacks."""
+    read = sum(int((shard["input"] != PADDING).sum()) for shard in arrays["test"])
+    unknown = sum(int((shard["input"] == UNKNOWN).sum()) for shard in arrays["test"])
+    note = f"{unknown / max(read, 1):.1%} of the words of the test texts are unknown."
+    warnings = []
+    if unknown >= _MANY_UNKNOWN * read:
+        warnings.append(
+            f"{note} The vocabulary has the {len(encoding['vocabulary']) - len(_SPECIAL):,} most "
+            "frequent words of the training texts, and models read all others as one word. "
+            "Raise max_vocabulary under [task], or add training texts like the test texts."
+        )
+    return Remarks([note], warnings)
+
+
 def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
     """Take any text with a word in it, and say which words the model does not see."""
     text = content if isinstance(content, str) else content.decode("utf-8", errors="replace")
@@ -132,6 +143,7 @@ TASK = Task(
     plan_encoding=plan_encoding,
     encode=encode,
     accept=accept,
+    remarks=remarks,
     input_shape=input_shape,
     prepare=prepare,
     augment=augment,

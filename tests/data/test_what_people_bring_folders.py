@@ -190,7 +190,7 @@ def test_the_rule_chooses_the_files_of_a_split(name: str, tmp_path: Path) -> Non
     source = read(tmp_path, **spec)
     assert texts(source) == ["a b", "c d"]
     assert [source.classes[label] for label in source.train["label"]] == ["x", "y"]
-    said = " ".join(source.warnings)
+    said = " ".join((*source.notes, *source.warnings))
     assert all(note in said for note in notes), said
     assert bool(said) == bool(notes), said
 
@@ -356,8 +356,8 @@ PICTURES: Pictures = {
         left_out,
         [],
         [
-            "2 .heic files, 1 .txt files, 1 broken links, 1 files without a suffix, "
-            "1 pictures outside the class folders.",
+            "2 .heic files, 1 .txt file, 1 broken link, 1 file without a suffix, "
+            "1 picture outside the class folders.",
             "train/cow holds no pictures",
         ],
     ),
@@ -385,7 +385,7 @@ def test_the_pictures_of_class_folders(name: str, tmp_path: Path) -> None:
         for row in source.train
     ]
     assert found == [(file, file.split("/")[0]) for file in expected]
-    said = " ".join(source.warnings)
+    said = " ".join((*source.notes, *source.warnings))
     assert all(note in said for note in notes), said
     assert bool(said) == bool(notes), said
 
@@ -423,7 +423,7 @@ def test_class_folders_of_one_look_are_named(
             picture(tmp_path / split / name / "0.png")
     source = read(tmp_path)
     assert source.classes == sorted(names)
-    assert re.search(message, " ".join(source.warnings))
+    assert re.search(message, " ".join((*source.notes, *source.warnings)))
 
 
 def test_a_table_beside_one_folder_of_pictures(tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_a_table_beside_one_folder_of_pictures(tmp_path: Path) -> None:
     assert [source.classes[label] for label in source.train["label"]] == ["x", "y", "x"]
     first = tmp_path / "train" / "images" / "0.png"
     assert source.train[0]["input"]["path"] == str(first)
-    assert "not 'text'" in " ".join(source.warnings)
+    assert "not 'text'" in " ".join((*source.notes, *source.warnings))
 
 
 def test_class_folders_in_a_folder_with_an_odd_name(tmp_path: Path) -> None:
@@ -481,8 +481,8 @@ def test_the_input_is_chosen_and_said(name: str, tmp_path: Path) -> None:
     source = read(tmp_path)
     assert source.train[0]["input"] == first
     assert source.classes == ["x", "y"]
-    assert note in " ".join(source.warnings)
-    assert bool(note) == bool(source.warnings)
+    assert note in " ".join((*source.notes, *source.warnings))
+    assert bool(note) == bool(source.notes)
     assert "(input: " in source.description
 
 

@@ -231,7 +231,7 @@ def test_quotation_marks_that_are_text_in_tsv(tmp_path: Path) -> None:
         (tmp_path / f"{split}.tsv").write_text('text\tlabel\n"well he said\tx\n12" disk "new"\ty\n')
     source = read(tmp_path)
     assert content(source)["train"] == [('"well he said', "x"), ('12" disk "new"', "y")]
-    assert any("Quotation marks in train.tsv" in note for note in source.warnings)
+    assert any("Quotation marks in train.tsv" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -309,7 +309,7 @@ def test_labels_of_every_kind(name: str, tmp_path: Path) -> None:
             for label in labels
         ]
         assert [name for _, name in content(source)[split]] == expected
-    warnings = " ".join(source.warnings)
+    warnings = " ".join((*source.notes, *source.warnings))
     if case.warning:
         assert re.search(case.warning, warnings)
     else:
@@ -382,6 +382,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "two ones": ("jsonl", b'{"text": "a", "label": [1, 1]}', "neither one class nor one-hot"),
     "no zero": ("jsonl", b'{"text": "a", "label": [1, null]}', "neither one class nor one-hot"),
     "soft labels": ("jsonl", b'{"text": "a", "label": [0.9, 0.1]}', "neither one class nor one-"),
+    "quantities": ("csv", b"text,label\na b,0.25\nc d,1.5\n", "a quantity, not classes"),
+    "nested": (
+        "json",
+        b'{"version": 1, "data": [{"text": "a b", "label": "x"}]}',
+        "No column fits",
+    ),
     "one-hot columns": ("csv", b"text,cat,dog\na b,0,1\nc d,1,0\n", r"cat, dog \(one-hot\)"),
     "first version of Feather": ("feather", b"FEA1" + bytes(40), "first version of Feather"),
     "no Arrow": ("arrow", b"something else", "cannot be read as arrow"),

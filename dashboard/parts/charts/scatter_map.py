@@ -103,7 +103,8 @@ def scatter(
             margins = one.table["margin"].to_numpy()[layer.rows]
             marker |= {"color": margins.tolist(), "coloraxis": "coloraxis"}
         picked = np.flatnonzero(np.isin(layer.rows, selected[layer.split])).tolist()
-        labels = one.table["label"].iloc[layer.rows].astype(str)
+        names = [name for name in ("id", "file", "label") if name in one.table]
+        hovered = one.table[names].iloc[layer.rows]
         figure.add_trace(
             kind(
                 x=at[:, 0],
@@ -113,8 +114,8 @@ def scatter(
                 marker=marker,
                 customdata=[[layer.split, int(row)] for row in layer.rows],
                 text=[
-                    f"{_plain(id_)}<br>{_plain(label)}"
-                    for id_, label in zip(one.ids[layer.rows], labels, strict=True)
+                    "<br>".join(_plain(name) for name in dict.fromkeys(texts) if name is not None)
+                    for texts in zip(*(hovered[name] for name in names), strict=True)
                 ],
                 hovertemplate="%{text}<extra>" + NAMES[layer.split] + "</extra>",
                 selectedpoints=picked if some else None,

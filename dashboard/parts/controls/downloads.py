@@ -112,12 +112,14 @@ def as_csv(explanation: Explanation) -> str:
     """CSV with one line per training example, strongest first, supporting before opposing."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(["test_row", "test_id", "side", "rank", "train_row", "id", "label", "score"])
+    heads = "test_row", "test_id", "test_file", "side", "rank", "train_row", "id", "file", "label"
+    writer.writerow([*heads, "score"])
     sides = {"supporting": explanation.supporting, "opposing": explanation.opposing}
     for side, influences in sides.items():
         for rank, one in enumerate(influences, start=1):
-            test = [explanation.row, harmless(explanation.id), side, rank]
-            writer.writerow([*test, one.row, harmless(one.id), harmless(one.label), one.score])
+            test = harmless(explanation.id), harmless(explanation.file or "")
+            train = harmless(one.id), harmless(one.file or ""), harmless(one.label)
+            writer.writerow([explanation.row, *test, side, rank, one.row, *train, one.score])
     return file.getvalue()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from engine.applications.live import QueryResult
+from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
 
 
@@ -33,10 +34,11 @@ def result_as_json(study: StudyReader, algorithm: str, result: QueryResult, k: i
 
     def listed(rows: np.ndarray, values: np.ndarray, value: str) -> list[dict[str, Any]]:
         chosen = train.iloc[rows[:k]]
+        files = read_texts_of(study, "train", FILE, rows[:k])
         return [
-            {"row": int(row), "id": str(id_), "label": str(label), value: float(number)}
-            for row, id_, label, number in zip(
-                rows[:k], chosen["id"], chosen["label"], values[:k], strict=True
+            {"row": int(row), "id": str(id_), "file": file, "label": str(label), value: float(one)}
+            for row, id_, file, label, one in zip(
+                rows[:k], chosen["id"], files, chosen["label"], values[:k], strict=True
             )
         ]
 

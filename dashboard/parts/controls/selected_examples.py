@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.location import Location, go
+from dashboard.names import with_file
 from dashboard.parts.controls.slice_filters import with_count
 from dashboard.read.studies import Examples
 from dashboard.slice_parameters import MOST_PICKED, rows_text
@@ -73,10 +74,11 @@ def _choose(
                 on_click=select,
                 args=(rows,),
             )
-    table = examples.table[["id", "label"]].iloc[offered]
+    columns = [name for name in ("id", "label", "file") if name in examples.table]
+    records = examples.table[columns].iloc[offered].to_dict("records")
     names = {
-        int(row): f"{id_} · {label}"
-        for row, id_, label in zip(offered, table["id"], table["label"], strict=True)
+        int(row): f"{with_file(one)} · {one['label']}"
+        for row, one in zip(offered, records, strict=True)
     }
     st.session_state["selected"] = chosen.tolist()
     st.multiselect(

@@ -135,8 +135,12 @@ def _margin_filter(location: Location, examples: Examples) -> None:
 
 def _search(location: Location, examples: Examples) -> None:
     st.session_state["id"] = location.slice.id or ""
+    has_files = "file" in examples.table and examples.table["file"].notna().any()
     st.text_input(
-        with_count("Search by id", *_left("id", location, examples)),
+        with_count(
+            "Search by id or file" if has_files else "Search by id",
+            *_left("id", location, examples),
+        ),
         placeholder=str(examples.ids[0]),
         key="id",
         max_chars=LONGEST_SEARCH,

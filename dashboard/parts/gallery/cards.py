@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from dashboard.location import Location
+from dashboard.names import file_of, with_file
 from dashboard.parts.gallery.gallery import Card
 from dashboard.read.studies import Examples, Weights
 
@@ -31,14 +32,20 @@ def _test_card(
     id_, label = str(example["id"]), str(example["label"])
     href = "explain?" + urlencode(location.parameters(test=id_))
     text = str(example["text"]) if "text" in example else None
+    who, file = with_file(example), _file_name(example)
     if not predictions:
-        return Card(row, label, "", f"{id_}: {label}", href=href, text=text)
+        return Card(row, label, "", f"{who}: {label}", href=href, text=text, file=file)
     predicted, correct = str(example["predicted"]), bool(example["correct"])
     confidence = f"{float(example['confidence']):.0%}"
     note = "✓ correct" if correct else f"✕ {predicted}"
     verdict = "correct" if correct else "wrong"
-    hint = f"{id_}: {label}, predicted {predicted} ({verdict}, confidence {confidence})"
-    return Card(row, label, note, hint, confidence, not correct, href, text)
+    hint = f"{who}: {label}, predicted {predicted} ({verdict}, confidence {confidence})"
+    return Card(row, label, note, hint, confidence, not correct, href, text, file)
+
+
+def _file_name(example: dict[Hashable, Any]) -> str | None:
+    file = file_of(example)
+    return None if file is None else file.rpartition("/")[2]
 
 
 def influence_cards(
@@ -80,9 +87,10 @@ def training_card(
         row,
         label,
         id_,
-        f"Training example {id_}: {label}, {words}",
+        f"Training example {with_file(example)}: {label}, {words}",
         href="training?" + urlencode(location.parameters(**back, train=id_)),
         text=str(example["text"]) if "text" in example else None,
+        file=_file_name(example),
     )
 
 

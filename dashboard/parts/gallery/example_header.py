@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from dashboard.names import file_of
 from dashboard.parts.gallery.gallery import thumbnail_side
 from dashboard.read.studies import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
@@ -105,6 +106,8 @@ def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
             ("Margin", f"{margin:+z.2f}".replace("-", "−") + f"<small>{odds(margin)}</small>"),
         ]
     facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
+    if (file := file_of(example)) is not None:
+        facts.append(("File", _clamped(file)))
     entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts)
     return f'{verdict}<dl class="dl-facts">{entries}</dl>'
 

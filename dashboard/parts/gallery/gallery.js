@@ -295,6 +295,7 @@ function card(item, place, group, data) {
     note.append(element("span", "", item.note), element("span", "aside", item.aside))
     caption.append(note)
   }
+  if (item.file) caption.append(element("div", "file", item.file))
   node.append(caption)
   return node
 }

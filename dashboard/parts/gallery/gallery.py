@@ -41,6 +41,7 @@ class Card:
         wrong: Whether the note shows a wrong prediction.
         href: Link target; None for no link.
         text: The text of a text example.
+        file: Name of a picture's file, without its folder.
         score: Of an influence, with its sign.
         bar: Length of the score's bar, 0 to 1.
         tag: Short framed text, such as the card's rank in a different ranking.
@@ -55,6 +56,7 @@ class Card:
     wrong: bool = False
     href: str | None = None
     text: str | None = None
+    file: str | None = None
     score: str | None = None
     bar: float | None = None
     tag: str | None = None

@@ -24,6 +24,7 @@ from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.store.errors import DataloupeError
 from engine.store.text import harmless
+from engine.study.examples import FILE, read_texts_of
 from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
 from engine.study.tags import TagsAndNotes
@@ -38,6 +39,7 @@ COLUMNS = pa.schema(
     [
         ("row", pa.int64()),
         ("id", pa.string()),
+        ("file", pa.string()),  # of a picture, below the source; missing where there is none
         ("label", pa.string()),
         ("predicted", pa.string()),
         ("other", pa.string()),  # the class after a flip: the runner-up, or the true label
@@ -50,6 +52,7 @@ COLUMNS = pa.schema(
         ("support", pa.int64()),  # size of the removal set; missing: more than K
         ("removal_rows", pa.list_(pa.int64())),  # strongest first
         ("removal_ids", _TEXTS),
+        ("removal_files", _TEXTS),  # missing for a study without files
         ("logit_gap_after", pa.float64()),  # predicted without the removal set
         ("logit_gap_after_low", pa.float64()),  # 95 % interval
         ("logit_gap_after_high", pa.float64()),
@@ -90,6 +93,7 @@ def brittle_table(
     test, train = study.table("test"), study.table("train")
     predictions = read_predictions(study, "test", supports.algorithm)
     ids = train["id"].astype(str).to_numpy()
+    files = train[FILE].tolist() if FILE in train else None
     removals = [supports.removal(int(row)).tolist() for row in rows]
     sizes = supports.size[rows]
     last = np.maximum(sizes, 1) - 1
@@ -118,6 +122,7 @@ def brittle_table(
     columns: dict[str, list[Any]] = {
         "row": listed(rows),
         "id": listed(test["id"].astype(str).to_numpy()[rows]),
+        "file": read_texts_of(study, "test", FILE, rows),
         "label": listed(test["label"].astype(str).to_numpy()[rows]),
         "predicted": listed(predictions["predicted"].astype(str).to_numpy()[rows]),
         "other": listed(other_classes(study, supports)[rows]),
@@ -130,6 +135,9 @@ def brittle_table(
         "support": listed(sizes, within),
         "removal_rows": removals,
         "removal_ids": [[ids[row] for row in removal] for removal in removals],
+        "removal_files": [
+            None if files is None else [files[row] for row in removal] for removal in removals
+        ],
         "logit_gap_after": listed(after, within),
         "logit_gap_after_low": listed(after - half_width, known),
         "logit_gap_after_high": listed(after + half_width, known),
@@ -235,5 +243,6 @@ def as_csv(table: pa.Table) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
-        return harmless(";".join(str(one).replace(";", ",") for one in value))
+        texts = ("" if one is None else str(one).replace(";", ",") for one in value)
+        return harmless(";".join(texts))
     return harmless(value) if isinstance(value, str) else value

@@ -28,6 +28,7 @@ from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.layout import Split
 from engine.store.text import counted, harmless
+from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
 
 SHOWN = 12
@@ -45,11 +46,13 @@ class ShownExample:
     Attributes:
         text: Its text; None for a picture.
         picture: PNG in base64; empty for a text.
+        file: Where the picture came from; empty if that is not known.
     """
 
     label: str
     text: str | None = None
     picture: str = ""
+    file: str = ""
 
 
 Show = Callable[[Split, Sequence[int]], list[ShownExample]]
@@ -63,6 +66,10 @@ def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
         for one in found:
             note = all_notes.get((key, one["number"]))
             one |= {"name": note.name if note else "", "note": note.note if note else ""}
+            one["files"] = {
+                part: read_texts_of(study, split, FILE, one[part])
+                for part, split in (("positive", TRAIN), ("negative", TRAIN), ("tests", TEST))
+            }
     uploads = study.uploads
     return {
         "comparison": about,
@@ -89,7 +96,17 @@ def as_csv(study: StudyReader, comparison: str) -> str:
     tables = {split: study.table(split) for split in (TRAIN, TEST)}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    heads = "directions_of", "direction", "significant", "split", "row", "id", "label", "value"
+    heads = (
+        "directions_of",
+        "direction",
+        "significant",
+        "split",
+        "row",
+        "id",
+        "file",
+        "label",
+        "value",
+    )
     writer.writerow(heads)
     for key, found in about["directions"].items():
         for one in found:
@@ -102,7 +119,8 @@ def as_csv(study: StudyReader, comparison: str) -> str:
                 for row, value in zip(rows, values, strict=True):
                     example = tables[split].iloc[row]
                     cells = [harmless(about[key]["name"]), one["number"] + 1, judged, split, row]
-                    cells += [harmless(str(example["id"])), harmless(str(example["label"])), value]
+                    texts = example["id"], example.get(FILE) or "", example["label"]
+                    cells += [*(harmless(str(text)) for text in texts), value]
                     writer.writerow(cells)
     return file.getvalue()
 
@@ -240,7 +258,8 @@ def _examples(study: StudyReader) -> Show:
             if study.dataset.display == "text":
                 shown.append(ShownExample(label, text=str(example["text"])[:LONGEST_TEXT]))
             else:
-                shown.append(ShownExample(label, picture=picture(split, row)))
+                file = example.get(FILE) or ""
+                shown.append(ShownExample(label, picture=picture(split, row), file=file))
         return shown
 
     return show

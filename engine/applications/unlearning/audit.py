@@ -57,6 +57,7 @@ from engine.build.retraining import (
 )
 from engine.running import processes
 from engine.running.progress import Report
+from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
 
 
@@ -200,4 +201,5 @@ def _audit(
         fingerprint=retrained_fingerprint(study, algorithm, forget),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=device,
+        forget_files=read_texts_of(study, "train", FILE, forget),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from engine import store
@@ -97,6 +97,8 @@ class Audit:
         budget: Largest cost of each method, as a share of a retraining.
         fingerprint: Fingerprint of the oracles.
         created, device: Time (UTC) and device.
+        forget_files: The files of the forget set's pictures, None for each without a file; empty in
+            audits from before files were kept.
     """
 
     id: str
@@ -116,6 +118,7 @@ class Audit:
     fingerprint: str
     created: str
     device: str
+    forget_files: list[str | None] = field(default_factory=list)
 
     def of(self, method: str) -> MethodAudit:
         """The result of one method. Raises KeyError if the audit does not include it."""

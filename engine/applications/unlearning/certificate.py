@@ -31,6 +31,7 @@ from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError
+from engine.study.examples import FILE, read_texts_of
 from engine.study.models import checkpoint_seed
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
@@ -82,10 +83,14 @@ def write_unlearned(
     _check_checkpoint(study, algorithm, checkpoint)
     model, cost = unlearn(study, job)
     ids = study.table("train")["id"]
+    files = read_texts_of(study, "train", FILE, removed)
     certificate = {
         "dataset": study.dataset.fingerprint,
         "algorithm": algorithm,
-        "forgotten": [{"row": row, "id": str(ids.iloc[row])} for row in removed],
+        "forgotten": [
+            {"row": row, "id": str(ids.iloc[row]), "file": file}
+            for row, file in zip(removed, files, strict=True)
+        ],
         "method": method,
         "source": source,
         "hyper": asdict(hyper),

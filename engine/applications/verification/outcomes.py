@@ -11,6 +11,7 @@ from engine.applications.verification.record import Outcome
 from engine.attribution.evaluation.quality import Measured, share
 from engine.build.retraining import NOTHING, Removal, retrained
 from engine.study.counterfactuals import predict_removal
+from engine.study.examples import FILE, read_texts_of
 from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
@@ -41,7 +42,8 @@ def outcomes_of(
     classes = np.array(study.dataset.classes, dtype=object)
     predicted = predicted_changes(study, algorithm, method, removed, tests)
     found = []
-    for test, expected in zip(tests, predicted, strict=True):
+    files = read_texts_of(study, "test", FILE, tests)
+    for test, expected, file in zip(tests, predicted, files, strict=True):
         label, was_correct = str(table["label"].iloc[test]), bool(predictions["correct"].iloc[test])
         margins = [[float(model.margin[test]) for model in group] for group in (with_all, without)]
         names = [
@@ -66,6 +68,7 @@ def outcomes_of(
                 high=high,
                 flips=share(flips[1], seeds),
                 flips_with=share(flips[0], seeds),
+                file=file,
             )
         )
     return found

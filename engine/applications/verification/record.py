@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine import store
@@ -30,6 +30,7 @@ class Outcome:
         low, high: Its 95 % interval by Student's t; None for a single seed.
         flips: Share of the models without the removal set that flip, with its 95 % interval.
         flips_with: The same of the models with all data, which flip by chance alone.
+        file: The file of a picture; None if it has none.
     """
 
     test: int
@@ -46,6 +47,7 @@ class Outcome:
     high: float | None
     flips: Measured
     flips_with: Measured
+    file: str | None = None
 
     @property
     def flipped(self) -> bool:
@@ -70,6 +72,8 @@ class Verification:
         fingerprint: Fingerprint of the models without the removal set.
         scores: Fingerprint of the scores that made the predictions.
         device, versions: Of the training of the last model.
+        removed_files: The files of the pictures left out, None for each without a file; empty in
+            records from before files were kept.
     """
 
     id: str
@@ -86,6 +90,7 @@ class Verification:
     scores: str | None
     device: str
     versions: dict[str, str]
+    removed_files: list[str | None] = field(default_factory=list)
 
     def of(self, test: int) -> Outcome | None:
         """The outcome for a test example, if it was requested."""

@@ -31,6 +31,7 @@ from engine.build.retraining import (
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError
+from engine.study.examples import FILE, read_texts_of
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
@@ -214,6 +215,7 @@ def _verification(
         scores=scores,
         device=metadata.pop("device"),
         versions={name: str(value) for name, value in metadata.items() if name != "seed"},
+        removed_files=read_texts_of(study, "train", FILE, request.removed),
     )
     store.write_json(
         layout.verification_file(study.root, algorithm, name), found.to_dict(), fingerprint

@@ -80,6 +80,11 @@ def run(run: Run) -> None:
         ]
     content_fingerprint = dataset_fingerprint(contents, source.classes, encoding)
     _refuse_changed(study, content_fingerprint, written)
+    remarks = task.remarks(
+        source.test,
+        encoding,
+        {split: [arrays for arrays, _ in contents[split]] for split in SPLITS},
+    )
     dataset = Dataset(
         fingerprint=content_fingerprint,
         source=source.description,
@@ -90,7 +95,8 @@ def run(run: Run) -> None:
         classes=source.classes,
         encoding=encoding,
         cell=cell,
-        warnings=list(source.warnings),
+        warnings=[*source.warnings, *remarks.warnings],
+        notes=[*source.notes, *remarks.notes],
     )
     store.write_json(layout.dataset_file(study.root), asdict(dataset), fingerprint)
     layout.data_begun_file(study.root).unlink(missing_ok=True)

@@ -149,15 +149,20 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _leave_out(path: Path, found: _Found) -> None:
     if not path.exists():
-        kind = "broken links"
+        kind = "broken link"
     elif is_picture(path):
-        kind = "pictures outside the class folders"
+        kind = "picture outside the class folders"
     else:
-        kind = f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"
+        kind = f"{path.suffix.lower()} file" if path.suffix else "file without a suffix"
     found.left_out[kind] += 1
 
 
 def _shown_left_out(found: _Found) -> str:
     kinds = sorted(found.left_out.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:8])
+    shown = ", ".join(_counted(count, kind) for kind, count in kinds[:8])
     return f" {shown}{', ...' if len(kinds) > 8 else ''}." if kinds else ""
+
+
+def _counted(count: int, kind: str) -> str:
+    noun = next(noun for noun in ("broken link", "picture", "file") if noun in kind)
+    return f"{count:,} {kind if count == 1 else kind.replace(noun, f'{noun}s')}"
