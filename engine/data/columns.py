@@ -90,6 +90,8 @@ def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]
         if usual:
             notes.append(f"The input is the column {found!r} of {kind}, not {_named(usual)}.")
         return found, notes
+    if not texts and spec.id in table.column_names and names_pictures(rows, spec.id):
+        return spec.id, []  # names of files that are ids, too
     found, notes = _best(texts, _TEXT_NAMES, "texts", table)
     properties = [name for name in others if name != found]
     if found.lower() not in _TEXT_NAMES and properties and _looks_like_a_property(table, found):
@@ -149,6 +151,8 @@ def is_picture_column(feature: object) -> bool:
 
 def names_pictures(rows: Rows, column: str) -> bool:
     """Whether a column of texts names picture files, by suffix or by what the file holds."""
+    if not is_text_column(rows.table.features[column]):
+        return False
     first = next((text for text in _first(rows.table, column) if text), "")
     if Path(first).suffix.lower() in SUFFIXES:
         return True
