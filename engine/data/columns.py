@@ -157,6 +157,8 @@ def _is_number(feature: object) -> bool:
 
 def names_pictures(rows: Rows, column: str) -> bool:
     """Whether a column of texts names picture files, by suffix or by what the file holds."""
+    if not is_text_column(rows.table.features[column]):
+        return False
     first = next((text for text in _first(rows.table, column) if text), "")
     if Path(first).suffix.lower() in SUFFIXES:
         return True

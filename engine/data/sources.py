@@ -21,7 +21,6 @@ from engine.data.columns import (
     LABEL_NAMES,
     input_column,
     is_picture_column,
-    is_text_column,
     label_column,
     names_pictures,
 )
@@ -173,7 +172,7 @@ def _with_pictures(rows: Rows, column: str) -> datasets.Dataset:
             return table
         files = content.field("path").to_pylist()
         contents = content.field("bytes")
-    elif is_text_column(feature) and names_pictures(rows, column):
+    elif names_pictures(rows, column):
         files = _column(table, column).to_pylist()
         contents = pa.nulls(len(files), pa.binary())
     else:

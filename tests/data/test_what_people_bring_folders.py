@@ -456,8 +456,20 @@ def test_a_table_of_pictures_without_suffixes(tmp_path: Path) -> None:
         picture(tmp_path / "pictures" / f"{split}#1", kind="JPEG")
         table(tmp_path / f"{split}.csv", f"pictures/{split}#1,x", f"pictures/{split}#1,y",
               header="image,label")  # fmt: skip
-    source = read(tmp_path)
-    assert source.train[0]["input"]["path"] == str(tmp_path / "pictures" / "train#1")
+    for spec in ({}, {"input": "image"}):
+        source = read(tmp_path, **spec)
+        assert source.train[0]["input"]["path"] == str(tmp_path / "pictures" / "train#1")
+
+
+def test_names_of_pictures_that_are_ids_too(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        rows = [f"{split}{number}.png,{name}" for number, name in enumerate("xy")]
+        for row in rows:
+            picture(tmp_path / row.split(",")[0])
+        table(tmp_path / f"{split}.csv", *rows, header="file,label")
+    source = read(tmp_path, id="file")
+    assert source.train["id"][:] == ["train0.png", "train1.png"]
+    assert source.train[1]["input"]["path"] == str(tmp_path / "train1.png")
 
 
 # --- which column is the input --------------------------------------------------------------------

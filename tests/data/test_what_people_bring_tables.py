@@ -17,10 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from engine.data.sources import Source, load_source
+from engine.exchange.importing.matrix import open_matrix
 from engine.store.errors import DataError
 from engine.store.spec import DataSpec
+from engine.training.weights import load_weights
 
 pytestmark = pytest.mark.input_case
 
@@ -156,6 +160,18 @@ def test_arrays_in_a_file_with_an_odd_name(tmp_path: Path) -> None:
         np.savez(file, **arrays)
     (tmp_path / "1x #%" / "a1.NPZ").write_bytes(b"decoy")
     assert content(read(tmp_path / ODD / "a[1]*.NPZ")) == SPLITS
+
+
+def test_weights_and_scores_in_a_folder_with_an_odd_name(tmp_path: Path) -> None:
+    for folder, value in ((ODD, 1.0), ("1x #%", 2.0)):
+        (tmp_path / folder).mkdir()
+        weights = {"weight": torch.full((1, 1), value)}
+        save_file(weights, str(tmp_path / folder / "w[1]*.safetensors"))
+        np.save(tmp_path / folder / "s[1]*.npy", np.zeros((2, round(value))))
+    model = torch.nn.Linear(1, 1, bias=False)
+    load_weights(tmp_path / ODD / "w[1]*.safetensors", model)
+    assert model.weight.item() == 1
+    assert open_matrix(tmp_path / ODD / "s[1]*.npy")[1].shape == (2, 1)
 
 
 def test_a_split_whose_name_is_a_pattern(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import io
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 from engine.data import asset
+from engine.store.layout import SPLITS
 
 if TYPE_CHECKING:
     import datasets
@@ -31,11 +33,11 @@ def pictures() -> datasets.DatasetDict:
     """The embedded pictures in color, some of `CLASS` with the patch; `CARRIES` marks them."""
     import datasets
 
+    from engine.data.reading.rows import as_dataset
+
     source = asset("fashion-mnist")
-    files = {split: str(source / f"{split}.parquet") for split in ("train", "test")}
-    return datasets.DatasetDict(
-        {split: _planted(datasets.Dataset.from_parquet(file)) for split, file in files.items()}
-    )
+    tables = {split: pq.ParquetFile(source / f"{split}.parquet").read() for split in SPLITS}
+    return datasets.DatasetDict({split: _planted(as_dataset(tables[split])) for split in SPLITS})
 
 
 def _planted(rows: datasets.Dataset) -> datasets.Dataset:
