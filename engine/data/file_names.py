@@ -13,6 +13,9 @@ import pyarrow as pa
 FILE = "file"
 """Name of the column, and of the column of ids that takes its values."""
 
+_ROWS_AT_ONCE = 1024
+"""Rows whose pictures may be in memory at once."""
+
 # What the Hugging Face libraries put before a path inside a repository or an archive.
 _REPOSITORY = re.compile(r"^hf://(?:datasets/)?[^/]+/[^/@]+(?:@[^/]+)?/")
 _EXTRACTED = re.compile(r"^.*/downloads/extracted/[0-9a-f]{64}/")
@@ -40,13 +43,14 @@ def file_names(
     """
     if not isinstance(table.features[column], datasets.Image):
         return None
-    found = table.select_columns([column]).with_format("arrow")[:][column].combine_chunks()
-    paths, on_disk = found.field("path").to_pylist(), found.field("bytes").is_null().to_pylist()
     start = None if source is None else _whole(source)
-    return [
-        None if not path else _below(path, start, on_disk=there)
-        for path, there in zip(paths, on_disk, strict=True)
-    ]
+    files: list[str | None] = []
+    for batch in table.select_columns([column]).with_format("arrow").iter(_ROWS_AT_ONCE):
+        found = batch[column].combine_chunks()
+        on_disk = found.field("bytes").is_null()
+        for path, there in zip(found.field("path").to_pylist(), on_disk.to_pylist(), strict=True):
+            files.append(_below(path, start, there) if path else None)
+    return files
 
 
 def _below(path: str, start: Path | None, on_disk: bool) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from engine import store
 from engine.store import layout
-from engine.store.cache import read_column_names
+from engine.store.cache import read_cached_table, read_column_names
 from engine.store.layout import ROWS_PER_SHARD, Split
 from engine.store.sharded_rows import ShardedRows
 from engine.study.reader import StudyReader, read_table
@@ -55,11 +55,17 @@ def read_texts_of(
     study: StudyReader, split: Split, name: str, rows: Sequence[int] | np.ndarray
 ) -> list[str | None]:
     """`file` or `text` of some examples; None where there is none."""
-    column = read_column(study, split, name)
-    if column is None:
-        return [None] * len(rows)
-    found = column.take(pa.array(np.asarray(rows, np.int64))).to_pylist()
-    return [None if value is None else str(value) for value in found]
+    wanted = np.asarray(rows, np.int64)
+    found: list[str | None] = [None] * len(wanted)
+    for shard in np.unique(wanted // ROWS_PER_SHARD).tolist():
+        path = layout.table_file(study.root, split, shard)
+        if name not in read_column_names(path):
+            continue
+        column = read_cached_table(path, [name])[name]
+        for place in np.flatnonzero(wanted // ROWS_PER_SHARD == shard).tolist():
+            value = column[int(wanted[place]) % ROWS_PER_SHARD].as_py()
+            found[place] = None if value is None else str(value)
+    return found
 
 
 def read_thumbnail(study: StudyReader, split: Split, row: int) -> Image:
