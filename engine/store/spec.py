@@ -252,17 +252,20 @@ class StudySpec(_Strict):
     live: LiveSpec = LiveSpec()
     uploads: UploadsSpec = UploadsSpec()
 
-    @model_validator(mode="after")
-    def _names_differ_in_more_than_case(self) -> StudySpec:
+    @field_validator("algorithms")
+    @classmethod
+    def _names_differ_in_more_than_case(
+        cls, algorithms: dict[str, AlgorithmSpec]
+    ) -> dict[str, AlgorithmSpec]:
         seen: dict[str, str] = {}
-        for name in self.algorithms:
+        for name in algorithms:
             other = seen.setdefault(name.casefold(), name)
             if other != name:
                 raise ValueError(
-                    f"algorithms {other} and {name} differ only in upper and lower case, and some "
-                    "disks would keep them in one folder; rename one"
+                    f"{other} and {name} differ only in upper and lower case, and some disks would "
+                    "keep them in one folder; rename one"
                 )
-        return self
+        return algorithms
 
     @model_validator(mode="after")
     def _weights_and_recipe_exclude_each_other(self) -> StudySpec:
