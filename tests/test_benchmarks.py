@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import lds as lds_benchmark
-from benchmarks import rivals, workload
+from benchmarks import rivals, robustness, robustness_inputs, robustness_kills, workload
 from engine.store.spec import AlgorithmSpec
 from tests.builders.exact_gradients import dense_gradients
 
@@ -197,3 +197,40 @@ def test_committed_speeds_are_ratios_of_their_rates():
         rates = part["examples_per_second"]
         assert part["ratio_vs_traker"] == pytest.approx(rates["ours"] / rates["traker"], rel=0.05)
         assert part["ratio_vs_bound"] == pytest.approx(rates["ours"] / rates["bound"], rel=0.01)
+
+
+def test_input_cases_are_counted_in_a_report_of_pytest(tmp_path):
+    (tmp_path / "report.xml").write_text(
+        '<testsuites><testsuite><testcase classname="a" name="right"/>'
+        '<testcase classname="a" name="wrong"><failure/></testcase>'
+        '<testcase classname="a" name="broken"><error/></testcase>'
+        '<testcase classname="a" name="left out"><skipped/></testcase></testsuite></testsuites>'
+    )
+    found = robustness_inputs.counts(tmp_path / "report.xml")
+    assert (found["input_cases"], found["input_cases_right"]) == (4, 1)
+    assert found["input_cases_wrong"] == ["a.wrong", "a.broken", "a.left out"]
+
+
+def test_a_killed_work_that_leaves_other_files_is_seen(tmp_path):
+    def study(name, **files):
+        for file, text in files.items():
+            (tmp_path / name / "x").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "x" / file.replace("_", ".")).write_text(text)
+        return tmp_path / name
+
+    whole = study("whole", a_json='{"when": 1, "k": 2}', b_bin="b", c_bin="c")
+    again = study("again", a_json='{"when": 9, "k": 2}', b_bin="b", c_bin="c")
+    other = study("other", a_json='{"when": 1, "k": 3}', b_bin="B", d_bin="c")
+    assert robustness_kills.differences(whole, again) == []
+    assert robustness_kills.differences(whole, other) == [
+        "x/c.bin is missing",
+        "x/d.bin is left over",
+        "x/a.json differs",
+        "x/b.bin differs",
+    ]
+
+
+def test_every_part_of_robustness_has_its_figures():
+    names = {part.__name__.rpartition(".")[2] for part in robustness.PARTS}
+    files = {path.stem for path in Path(robustness.__file__).parent.glob("robustness_*.py")}
+    assert names == files

@@ -147,6 +147,9 @@ def latest(wanted: Query) -> Job | None:
 
 def not_compared(b: str) -> None:
     """A button that starts the comparison, or the progress of its job."""
+    if reason := refusal(query.a, b):
+        notice("This upload cannot be compared", reason, kind="error")
+        return
     job = latest(query)
     if job is not None and job.status != "done":
         job_panel(study, job.id)
@@ -176,6 +179,18 @@ def not_compared(b: str) -> None:
     )
     if message := pop_message(KIND):
         warning([message])
+
+
+def refusal(a: str, b: str) -> str:
+    """Why one of the two cannot be compared; empty if both can, as far as is known."""
+    for one, other in ((a, b), (b, a)):
+        if one in uploads:
+            known = other not in uploads or has_predictions(study, other)
+            against = other if known else next(iter(study.spec.algorithms))
+            with contextlib.suppress(DataloupeError):  # `quick` says so
+                if reason := report(study, uploads[one], against).refusal:
+                    return f"{uploads[one].name}: {reason}"
+    return ""
 
 
 def quick(a: str, b: str) -> None:

@@ -15,7 +15,7 @@ from engine.cli.arguments import Verbs, add_json, add_machine
 from engine.cli.printing import console, print_json, table
 from engine.cli.progress import BuildProgress, job_progress
 from engine.data.templates import case_names
-from engine.store.errors import DataloupeError
+from engine.store.errors import DataloupeError, UploadError
 from engine.store.text import counted, number
 from engine.study.names import resolve_algorithm
 
@@ -139,12 +139,16 @@ def _upload(study: Study, options: argparse.Namespace, against: str) -> tuple[Up
         worker.end()
     if not options.json:
         _print_quick_report(upload, report)
+    if report.refusal:
+        raise UploadError(f"{upload.name}, kept as {upload.id}: {report.refusal}")
     return upload, report
 
 
 def _print_quick_report(upload: Upload, report: QuickReport) -> None:
     print(f"The architecture of {upload.name} is {upload.architecture}. It is kept as {upload.id}.")
     print(f"Its input is {upload.preprocessing}")
+    for line in report.warnings:
+        print(f"Warning: {line}")
     accuracy = f"Its test accuracy is {report.accuracy:.1%}"
     if report.their_accuracy is not None:
         accuracy += (

@@ -45,7 +45,19 @@ def checked_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(checked_name)]
+def is_upload_id(name: str) -> bool:
+    """Whether a name is like one that an upload gets, on any file system."""
+    return name.casefold().startswith("upload-")
+
+
+def checked_algorithm_name(name: str) -> str:
+    """The name of a learning algorithm, which no upload can get; raises ValueError if not."""
+    if is_upload_id(checked_name(name)):
+        raise ValueError("names that begin with upload- are those of uploaded models")
+    return name
+
+
+Name = Annotated[str, AfterValidator(checked_algorithm_name)]
 """Names become folder names, so they contain no path separators."""
 
 
@@ -243,6 +255,21 @@ class StudySpec(_Strict):
     subset_runs: SubsetRunsSpec = SubsetRunsSpec()
     live: LiveSpec = LiveSpec()
     uploads: UploadsSpec = UploadsSpec()
+
+    @field_validator("algorithms")
+    @classmethod
+    def _names_differ_in_more_than_case(
+        cls, algorithms: dict[str, AlgorithmSpec]
+    ) -> dict[str, AlgorithmSpec]:
+        seen: dict[str, str] = {}
+        for name in algorithms:
+            other = seen.setdefault(name.casefold(), name)
+            if other != name:
+                raise ValueError(
+                    f"{other} and {name} differ only in upper and lower case, and some disks would "
+                    "keep them in one folder; rename one"
+                )
+        return algorithms
 
     @model_validator(mode="after")
     def _weights_and_recipe_exclude_each_other(self) -> StudySpec:

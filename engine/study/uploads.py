@@ -29,11 +29,13 @@ class UploadedFile:
         sha256: SHA-256 of its bytes, which is also its name in the store.
         size: Size in bytes.
         name: Its name on the owner's machine. Untrusted text: escape it when shown.
+        tensors: Digest of its tensors alone; empty for files uploaded before there was one.
     """
 
     sha256: str
     size: int
     name: str
+    tensors: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Upload:
         when: Time in UTC, ISO 8601.
         preprocessing: Description of the model's inputs, as shown to its owner.
         dataset: Fingerprint of the study's data at that time.
+        copies: A sentence for each given file that was a copy of another and is not kept.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Upload:
     files: tuple[UploadedFile, ...]
     preprocessing: str
     dataset: str
+    copies: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -117,7 +121,7 @@ def read_upload(path: Path) -> Upload:
 def _read_upload(path: Path) -> Upload:
     content = store.read_json(path)
     files = tuple(UploadedFile(**file) for file in content.pop("files"))
-    return Upload(files=files, **content)
+    return Upload(files=files, copies=tuple(content.pop("copies", ())), **content)
 
 
 def read_uploads(root: Path) -> dict[str, Upload]:

@@ -58,9 +58,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         ["--help"],
         ["explain", "{study}", "--test", "3", "--json"],
         ["explain", "{study}", "--test", "3"],
-        ["whatif", "{study}", "--remove", "3"],
-        ["methods", "{study}"],
-        ["jobs", "{study}", "--json"],
         ["doctor", "{study}"],
     ],
 )

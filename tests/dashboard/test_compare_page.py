@@ -175,7 +175,8 @@ def test_a_refused_upload_gets_one_message(page: Any, fresh: Study) -> None:
         [(f"{n}.safetensors", good, "application/octet-stream") for n in range(2)]
     ).run()
     app.button(key="upload").click().run()
-    assert "are the same file; upload each checkpoint" in words(app)
+    assert "holds the same weights as 0.safetensors, so the two count as one" in words(app)
+    assert [file.name for file in fresh.uploads[the_upload(fresh)].files] == ["0.safetensors"]
 
 
 def test_uploads_are_renamed_and_deleted_after_confirmation(page: Any, fresh: Study) -> None:

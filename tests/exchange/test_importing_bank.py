@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from engine import Study, store
-from engine.build.build import build
+from engine.build.build import build, writing
+from engine.build.run import Run
+from engine.build.stages import bank
 from engine.cli.main import main
 from engine.exchange.importing import banks
 from engine.store import layout
@@ -28,9 +30,10 @@ M, N_TRAIN, N_TEST = 24, 300, 60
 def study_with_runs(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The small study with 24 runs and their logits, from which the tests make the files."""
     root = tmp_path_factory.mktemp("banks") / "study"
-    shutil.copytree(small_study.root, root)
+    shutil.copytree(small_study.root, root, ignore=shutil.ignore_patterns("bank"))
     study = change(root, "masks = 15", "masks = 24\ntest_seeds = 1\nlogits = true")
-    study.build(workers=2, rebuild="bank")
+    with writing(study):
+        bank.run(Run(study, "cpu", 0, lambda step: None), "mlp")
     return study
 
 

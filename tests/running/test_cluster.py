@@ -18,7 +18,7 @@ from tests.build.test_build import contents
 from tests.conftest import SMALL_STUDY
 from tests.running.test_processes import threads_of_libraries
 
-BANK = SMALL_STUDY.replace("epochs = 4", "epochs = 40").replace("masks = 5", "masks = 12")
+BANK = SMALL_STUDY.replace("epochs = 4", "epochs = 16").replace("masks = 5", "masks = 12")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_node_that_dies_loses_and_repeats_nothing(
 ) -> None:
     nodes, second = two_nodes
     here = Study.create(tmp_path / "here", BANK)
-    here.build(workers=2)
+    here.build(workers=0)
     there = Study.create(tmp_path / "there", BANK)
     monkeypatch.chdir(tmp_path)
     answers, seen = [], []

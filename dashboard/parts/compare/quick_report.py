@@ -13,6 +13,7 @@ from dashboard.names import short
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
+from dashboard.parts.layout.messages import warning
 from dashboard.read.studies import Examples
 from engine.exchange.uploads.report import QuickReport
 from engine.study.reader import StudyReader
@@ -36,6 +37,8 @@ def quick_report(
         against: Name of the algorithm it is compared with.
         tests: The test examples, with that algorithm's predictions if it has any.
     """
+    if found.warnings:
+        warning(found.warnings)
     n = study.dataset.n_test
     of = f"1 checkpoint{'s' * (found.checkpoints > 1)}".replace("1", f"{found.checkpoints:,}", 1)
     shown = {f"Accuracy of {short(name)}": (f"{found.accuracy:.1%}", f"mean of {of}")}

@@ -25,8 +25,7 @@ def upload_form(study: StudyReader) -> None:
     # A separate key for each attempt, so that the browser's files are freed with the old one.
     turn = st.session_state.setdefault("upload_turn", 0)
     files = st.file_uploader(
-        "Checkpoints of one model (.safetensors)",
-        type=["safetensors"],
+        "Checkpoints of one model (.safetensors)",  # any name: the content decides
         accept_multiple_files=True,
         max_upload_size=limits.max_mib,
         key=f"checkpoints_{turn}",

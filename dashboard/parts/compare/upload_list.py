@@ -81,6 +81,7 @@ def _entry(study: StudyReader, upload: Upload) -> None:
         )
         more = len(upload.files) - SHOWN_FILES
         files += f"<li>and {more:,} more</li>" if more > 0 else ""
+        files += "".join(f"<li>{escape(copy)}</li>" for copy in upload.copies)
         st.html(
             f'<div class="dl-job-body"><div class="dl-job-facts">{spans}</div>'
             f'<ul class="dl-list" aria-label="Files and the start of their SHA-256">{files}</ul>'

@@ -25,7 +25,7 @@ from engine.exchange.uploads.keeping import remove_results
 from engine.running.processes import default_workers, pick_device
 from engine.running.progress import Report
 from engine.store import layout
-from engine.store.errors import DataloupeError, UploadError
+from engine.store.errors import DataloupeError, InterruptedBuild, StaleError, UploadError
 from engine.store.records import Progress
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
@@ -133,7 +133,12 @@ def compute(
     device: str | None = None,
     workers: int | None = None,
 ) -> None:
-    """Compute the missing predictions and scores of an upload."""
+    """Compute the missing predictions and scores of an upload.
+
+    Raises:
+        UploadError: It cannot be attributed, because its outputs or its gradients are not finite.
+            Nothing that was computed of it is kept.
+    """
     device = pick_device(device or "auto")
     workers = default_workers(device) if workers is None else workers
     with writing(study):
@@ -142,7 +147,14 @@ def compute(
             def on_progress(progress: Progress, what: str = what) -> None:
                 report(progress.done, progress.total, what)
 
-            stage(Run(study, device, workers, on_progress), upload)
+            try:
+                stage(Run(study, device, workers, on_progress), upload)
+            except (InterruptedBuild, StaleError):
+                raise
+            except DataloupeError as error:
+                name = study.uploads[upload].name if upload in study.uploads else upload
+                remove_results(study, upload)
+                raise UploadError(f"“{name}” cannot be compared: {error}") from error
 
 
 def check_hypothesis(study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:

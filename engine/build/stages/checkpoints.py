@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from engine import store
 from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.run import Run
 from engine.store import layout
 from engine.store.cache import FileCache
-from engine.store.errors import SpecError
-from engine.store.layout import SPLITS
+from engine.store.errors import CheckpointError, SpecError
+from engine.store.layout import SPLITS, Split
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, user_file
 from engine.study.reader import StudyReader
@@ -51,6 +53,8 @@ def run(run: Run, algorithm: str) -> None:
         exists = [store.is_there(path, fingerprint) for path, fingerprint in files.items()]
         if not all(exists):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device))
+    if jobs and len(study.algorithms[algorithm].weights) > 1:
+        check_distinct(study, algorithm)
     run.run_remaining("checkpoints", algorithm, make_checkpoint, jobs, total)
 
 
@@ -88,6 +92,45 @@ def _digest(path: Path) -> str:
             "the file there."
         )
     return _DIGESTS.get(path, lambda: store.file_digest(path))
+
+
+def check_distinct(study: StudyReader, algorithm: str) -> None:
+    """Check that no two of the user's own checkpoints hold the same weights.
+
+    Copies agree exactly, so whatever is estimated from differences of checkpoints would be wrong.
+
+    Raises:
+        SpecError: Two are copies of each other.
+    """
+    from engine.training.copies import copies_among, tensors_digest
+
+    names = study.algorithms[algorithm].weights
+    copies = copies_among([tensors_digest(user_file(study, name)) for name in names])
+    for number, first in copies.items():
+        raise SpecError(
+            f"algorithms.{algorithm}.weights: {names[number]} holds the same weights as "
+            f"{names[first]}. List each checkpoint once."
+        )
+
+
+def _check_finite(
+    study: StudyReader, job: Job, split: Split, outputs: dict[str, np.ndarray]
+) -> None:
+    """Raise CheckpointError if a model gives NaN or infinity for some example."""
+    from engine.training.finite import count_text, not_finite
+
+    if not (bad := not_finite(outputs)).any():
+        return
+    upload = study.uploads.get(job.algorithm)
+    who = f"Checkpoint {job.checkpoint} of {job.algorithm}"
+    if upload is not None:
+        who = upload.files[job.checkpoint].name
+    kind = "training" if split == "train" else "test"
+    count = count_text(bad, study.table(split)["id"].tolist(), kind)
+    raise CheckpointError(
+        f"{who} gives NaN or infinite outputs for {count}: its weights are too large there. "
+        "Attributions need finite outputs for every example."
+    )
 
 
 def outputs_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
@@ -131,6 +174,7 @@ def make_checkpoint(job: Job) -> None:
     model = model.to(job.device).eval()
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
+        _check_finite(study, job, split, outputs)
         store.write_tensors(
             layout.outputs_file(study.root, job.algorithm, job.checkpoint, split),
             outputs,

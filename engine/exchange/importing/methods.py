@@ -22,6 +22,7 @@ from engine.exchange.importing import KINDS
 from engine.exchange.importing.source import Blocks, Rows, oriented
 from engine.running.processes import run_jobs
 from engine.store import layout
+from engine.store.cache import list_names
 from engine.store.errors import ImportingError
 from engine.store.layout import OWN_METHODS, SPLITS
 from engine.store.records import Import, Progress
@@ -92,7 +93,7 @@ def import_scores(
     if kind not in KINDS:
         raise ImportingError(f"There is no kind {kind!r} of scores; kinds are {', '.join(KINDS)}.")
     algorithm = resolve_algorithm(study, algorithm)
-    method = _method_name(name or kind)
+    method = _method_name(study, algorithm, name or kind)
     source = KINDS[kind].read(Path(path), array)
     build_data(study, report)
     dataset = study.dataset
@@ -147,15 +148,21 @@ def remove_import(study: StudyReader, method: str, algorithm: str | None = None)
         remove_method(study, algorithm, method)
 
 
-def _method_name(name: str) -> str:
+def _method_name(study: StudyReader, algorithm: str, name: str) -> str:
     try:
         checked_name(name)
     except ValueError as error:
         raise ImportingError(f"{name!r} cannot be the name of a method: {error}.") from error
-    if name in OWN_METHODS:
+    if name.casefold() in OWN_METHODS:
         raise ImportingError(
             f"{name!r} is one of Dataloupe's own methods; choose a different name with --name."
         )
+    for other in list_names(layout.methods_folder(study.root, algorithm)):
+        if other != name and other.casefold() == name.casefold():
+            raise ImportingError(
+                f"{algorithm} already has a method {other!r}, and some disks would keep {name!r} "
+                "in the same folder; choose a different name with --name."
+            )
     return name
 
 

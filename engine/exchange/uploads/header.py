@@ -38,8 +38,12 @@ DTYPES = {
 _METADATA = "__metadata__"
 _KEYS = {"dtype", "shape", "data_offsets"}
 _CONVERT = "Convert your own file on your own machine with `dataloupe convert FILE`."
+_IF_TORCH = (
+    "If torch.save made it (.pt, .pth, .ckpt, .bin), convert it on your own machine with "
+    "`dataloupe convert FILE`"
+)
 _OTHER_FORMATS = (
-    (b"PK\x03\x04", f"is a zip archive, perhaps a .pt file under another name. {_CONVERT}"),
+    (b"PK\x03\x04", f"is a zip archive. {_IF_TORCH}; if somebody packed it, unpack it."),
     (b"PK\x05\x06", "is an empty zip archive."),
     (b"\x93NUMPY", "is a NumPy array, not a model."),
     (b"\x89HDF", "is an HDF5 file; only safetensors files are accepted."),
@@ -158,7 +162,7 @@ def _check_start(start: bytes, name: str) -> None:
     if len(start) < 9:
         raise UploadError(f"{name} is {'empty' if not start else 'truncated'}.")
     if start[8:9] != b"{":
-        raise UploadError(f"{name} is not a safetensors file.")
+        raise UploadError(f"{name} is not a safetensors file. {_IF_TORCH}.")
 
 
 def _parse(text: bytes, name: str) -> dict[str, Any]:

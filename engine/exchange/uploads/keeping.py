@@ -19,12 +19,12 @@ from typing import BinaryIO
 
 from engine import store
 from engine.exchange.uploads.header import check_size, read_header, shown_name
-from engine.exchange.uploads.match import Architecture
 from engine.exchange.uploads.room import incoming, locked, remove_left_behind
-from engine.exchange.uploads.trial import Trial, try_out
+from engine.exchange.uploads.trial import Trial, Tried, try_out
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
 from engine.store.errors import StoreError, UploadError
+from engine.store.spec import is_upload_id
 from engine.study.names import resolve_upload
 from engine.study.reader import StudyReader
 from engine.study.uploads import Upload, UploadedFile, preprocessing_of, upload_id, write_upload
@@ -65,10 +65,11 @@ def accept(
         worker: The worker in which to try out the files; None: a new process.
 
     Returns:
-        The stored upload. The same files give the upload that already exists.
+        The stored upload. Files with the same tensors count once, and are named in `copies`. The
+        same checkpoints as before give the upload that already exists.
 
     Raises:
-        UploadError: A file is refused; nothing is stored. The message is one line.
+        UploadError: A file or the name is refused; nothing is stored. The message is one line.
         StoreError: The study has no data yet.
     """
     if not study.has_data:
@@ -77,6 +78,7 @@ def accept(
             "first."
         )
     spec = study.spec.uploads
+    chosen = _free_name(study, name) if _text(name) else ""
     expire(study)
     if not given:
         raise UploadError("No file was given. Upload at least one .safetensors file.")
@@ -87,18 +89,17 @@ def accept(
         )
     largest = spec.max_mib * 2**20
     with incoming(study, [_size(one, largest) for one in given]) as paths:
-        files = []
+        arrived = []
         for one, path in zip(given, paths, strict=True):
-            files.append(_copy(one, path, largest))
-            read_header(path, files[-1].name, largest)
-        _check_distinct(files)
-        named = tuple((path, file.name) for path, file in zip(paths, files, strict=True))
-        trial = Trial(study.root, named, architecture)
-        found = _try(study, trial, worker)
-        digests = [file.sha256 for file in files]
+            arrived.append(_copy(one, path, largest))
+            read_header(path, arrived[-1].name, largest)
+        named = tuple((path, file.name) for path, file in zip(paths, arrived, strict=True))
+        tried = _try(study, Trial(study.root, named, architecture), worker)
+        found, kept, copies = tried.architecture, *_without_copies(arrived, paths, tried.digests)
+        files = [file for file, _ in kept]
         upload = Upload(
-            id=upload_id(digests, found.name, found.options),
-            name=_text(name) or files[0].name,
+            id=upload_id([file.sha256 for file in files], found.name, found.options),
+            name=chosen or _given_name(study, files[0].name),
             who=_text(who),
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             architecture=found.name,
@@ -106,11 +107,13 @@ def accept(
             files=tuple(files),
             preprocessing=preprocessing_of(study.dataset.encoding),
             dataset=study.dataset.fingerprint,
+            copies=copies,
         )
         with locked(study):
-            if upload.id in study.uploads:
-                return study.uploads[upload.id]
-            for file, path in zip(files, paths, strict=True):
+            for existing in study.uploads.values():
+                if _are_the_same(existing, upload):
+                    return replace(existing, copies=copies)
+            for file, path in kept:
                 target = layout.uploaded_weights_file(study.root, file.sha256)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
@@ -137,11 +140,11 @@ def accept_files(
 
 
 def rename(study: StudyReader, upload: str, name: str) -> Upload:
-    """Change an upload's display name. Raises UploadError if the name is empty."""
+    """Change an upload's display name. Raises UploadError if the name is empty or taken."""
     if not _text(name):
         raise UploadError("An upload's name cannot be empty.")
     with locked(study):
-        renamed = replace(resolve_upload(study, upload), name=_text(name))
+        renamed = replace(resolve_upload(study, upload), name=_free_name(study, name))
         write_upload(study.root, renamed)
     return renamed
 
@@ -218,18 +221,37 @@ def _copy(given: Given, path: Path, max_bytes: int) -> UploadedFile:
     return UploadedFile(digest.hexdigest(), path.stat().st_size, name)
 
 
-def _check_distinct(files: Sequence[UploadedFile]) -> None:
-    seen: dict[str, str] = {}
-    for file in files:
-        if file.sha256 in seen:
-            raise UploadError(
-                f"{seen[file.sha256]} and {file.name} are the same file; upload each checkpoint "
-                "once."
+def _without_copies(
+    files: Sequence[UploadedFile], paths: Sequence[Path], digests: Sequence[str]
+) -> tuple[list[tuple[UploadedFile, Path]], tuple[str, ...]]:
+    """The first file of each set of tensors, and a sentence on each other one.
+
+    Copies would pass for several trainings that agree exactly.
+    """
+    kept: dict[str, tuple[UploadedFile, Path]] = {}
+    copies = []
+    for file, path, digest in zip(files, paths, digests, strict=True):
+        if digest in kept:
+            copies.append(
+                f"{file.name} holds the same weights as {kept[digest][0].name}, so the two count "
+                "as one checkpoint."
             )
-        seen[file.sha256] = file.name
+        else:
+            kept[digest] = replace(file, tensors=digest), path
+    return list(kept.values()), tuple(copies)
 
 
-def _try(study: StudyReader, trial: Trial, worker: KeptWorker | None) -> Architecture:
+def _are_the_same(one: Upload, other: Upload) -> bool:
+    """Whether two uploads have the same checkpoints, whatever else their files hold."""
+
+    def checkpoints(upload: Upload) -> object:
+        digests = sorted(file.tensors for file in upload.files)
+        return digests, upload.architecture, upload.architecture_options
+
+    return one.id == other.id or checkpoints(one) == checkpoints(other)
+
+
+def _try(study: StudyReader, trial: Trial, worker: KeptWorker | None) -> Tried:
     """Try out the files in a worker. Any failure of the worker becomes a one-line UploadError."""
     own = worker or trial_worker(study)
     try:
@@ -247,6 +269,27 @@ def trial_worker(study: StudyReader) -> KeptWorker:
     """Return a worker for untrusted models with the limits of study.toml. End it after use."""
     memory = study.spec.uploads.memory_mib * 2**20
     return KeptWorker(threads=1, memory_bytes=memory, idle_seconds=60, waiting_seconds=60)
+
+
+def _free_name(study: StudyReader, name: str) -> str:
+    """A display name. Raises UploadError if it is one of an algorithm, or looks like an id."""
+    name = _text(name)
+    if reason := _taken(study, name):
+        raise UploadError(f"An upload cannot be named {name!r}: {reason}.")
+    return name
+
+
+def _given_name(study: StudyReader, file: str) -> str:
+    """The display name after a file, marked if it is taken."""
+    return f"{file} (uploaded)" if _taken(study, file) else file
+
+
+def _taken(study: StudyReader, name: str) -> str:
+    """Why a name could be mistaken for an algorithm; empty if it cannot."""
+    alike = [one for one in study.spec.algorithms if one.casefold() == name.casefold()]
+    if alike:
+        return f"the study's algorithm {alike[0]!r} is called so"
+    return "ids of uploads look so" if is_upload_id(name) else ""
 
 
 def _text(text: str) -> str:

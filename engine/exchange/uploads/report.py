@@ -15,11 +15,14 @@ import numpy as np
 from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import softmax
 from engine.exchange.uploads.match import Architecture
-from engine.exchange.uploads.trial import load, logits_of, write_no_file
+from engine.exchange.uploads.plausible import doubts
+from engine.exchange.uploads.trial import load, outputs_of, write_no_file
 from engine.store import layout
-from engine.study.models import has_predictions, read_predictions
+from engine.study.models import has_predictions, read_class_numbers, read_predictions
 from engine.study.names import resolve_algorithm, resolve_upload
 from engine.study.reader import StudyReader
+from engine.study.uploads import UploadedFile
+from engine.training.finite import count_text, not_finite
 
 MOST_DIFFERENCES = 1000
 
@@ -40,6 +43,10 @@ class QuickReport:
     Attributes:
         upload: The upload's id.
         checkpoints: Number of checkpoints whose probabilities are averaged.
+        warnings: Sentences to read before any figure below; [] if nothing looks wrong.
+        refusal: Why the upload cannot be compared; empty if it can.
+        not_finite: Number of test examples on which an output is NaN or infinite. They have no
+            predicted class, and count as wrong and as no agreement.
         accuracy: Share of test examples that the upload predicts correctly.
         by_class: Accuracy on each class that has test examples, by class name.
         against: The algorithm of the study to compare with.
@@ -53,6 +60,9 @@ class QuickReport:
 
     upload: str
     checkpoints: int
+    warnings: list[str]
+    refusal: str
+    not_finite: int
     accuracy: float
     by_class: dict[str, float]
     against: str
@@ -78,27 +88,39 @@ def quick_report(request: Request) -> QuickReport:
     study = StudyReader.open(request.root)
     upload = resolve_upload(study, request.upload)
     architecture = Architecture(upload.architecture, upload.architecture_options)
-    probabilities = softmax(
-        mean_logits(
-            logits_of(
-                study,
-                load(
-                    study,
-                    layout.uploaded_weights_file(study.root, file.sha256),
-                    file.name,
-                    architecture,
-                ),
-                slice(0, study.dataset.n_test),
+    warnings, bad = [*upload.copies], np.zeros(study.dataset.n_test, bool)
+
+    def logits_of(file: UploadedFile) -> np.ndarray:
+        path = layout.uploaded_weights_file(study.root, file.sha256)
+        model = load(study, path, file.name, architecture)
+        outputs = outputs_of(study, model, slice(0, study.dataset.n_test))
+        own = not_finite(outputs)
+        if own.any():
+            ids = study.table("test")["id"].tolist()
+            warnings.append(
+                f"{file.name} gives NaN or infinite outputs for {count_text(own, ids, 'test')}: "
+                "its weights are too large there. These examples have no predicted class and "
+                "count as wrong below."
             )
-            for file in upload.files
-        )
-    )
+        np.logical_or(bad, own, out=bad)
+        return outputs["logits"]
+
+    with np.errstate(invalid="ignore"):  # infinite logits, whose rows are set to 0 next
+        logits = mean_logits(logits_of(file) for file in upload.files)
+    logits[bad] = 0
+    probabilities = softmax(logits)
     classes = np.array(study.dataset.classes, dtype=object)
     predicted = classes[probabilities.argmax(axis=1)]
+    predicted[bad] = ""
     labels = study.table("test")["label"].to_numpy()
+    numbers = read_class_numbers(study, "test")
+    warnings += doubts(logits[~bad], numbers[~bad], study.dataset.classes)
     found: dict[str, Any] = {
         "upload": upload.id,
         "checkpoints": len(upload.files),
+        "warnings": warnings,
+        "refusal": _refusal(bad),
+        "not_finite": int(bad.sum()),
         "accuracy": float((predicted == labels).mean()),
         "by_class": _by_class(predicted == labels, labels, study.dataset.classes),
         "against": request.against,
@@ -110,7 +132,7 @@ def quick_report(request: Request) -> QuickReport:
     theirs = read_predictions(study, "test", against)
     their_predicted = theirs["predicted"].to_numpy()
     correct = theirs["correct"].to_numpy()
-    differ = np.flatnonzero(predicted != their_predicted)
+    differ = np.flatnonzero((predicted != their_predicted) & ~bad)
     confidence = probabilities.max(axis=1) + theirs["confidence"].to_numpy()
     rows = differ[np.argsort(-confidence[differ], kind="stable")][:MOST_DIFFERENCES]
     return QuickReport(
@@ -122,6 +144,16 @@ def quick_report(request: Request) -> QuickReport:
         rows=rows.tolist(),
         predicted=predicted[rows].tolist(),
         their_predicted=their_predicted[rows].tolist(),
+    )
+
+
+def _refusal(bad: np.ndarray) -> str:
+    if not bad.any():
+        return ""
+    return (
+        f"It cannot be compared: {bad.sum():,} of {len(bad):,} test examples have NaN or infinite "
+        "outputs, and attributions need finite ones. Find what made these weights so large, and "
+        "upload the corrected model."
     )
 
 

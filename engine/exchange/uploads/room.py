@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from engine import store
 from engine.store import layout
 from engine.store.errors import UploadError
 from engine.study.reader import StudyReader
@@ -48,7 +49,8 @@ def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
 
 
 def remove_left_behind(study: StudyReader) -> None:
-    """Remove the folders of interrupted uploads. Call this only while holding `locked`."""
+    """Remove what interrupted uploads left. Call this only while holding `locked`."""
+    store.remove_leftovers(layout.uploads_folder(study.root))
     for folder in layout.uploads_folder(study.root).glob(f"{_INCOMING}*"):
         unless_in_use = contextlib.suppress(FileNotFoundError, BlockingIOError)
         with unless_in_use, (folder / _ALIVE).open() as alive:

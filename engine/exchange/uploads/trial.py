@@ -42,15 +42,31 @@ class Trial:
     requested: str | None = None
 
 
-def try_out(trial: Trial) -> Architecture:
-    """Load and run every file, and return their common architecture.
+@dataclass(frozen=True)
+class Tried:
+    """Files that passed.
+
+    Attributes:
+        architecture: The architecture of all of them.
+        digests: The digest of each file's tensors: copies have the same.
+    """
+
+    architecture: Architecture
+    digests: tuple[str, ...]
+
+
+def try_out(trial: Trial) -> Tried:
+    """Load and run every file.
 
     Raises:
         UploadError: A file is hostile, does not match, or gives outputs that are not finite; or the
             files have different architectures.
     """
     write_no_file()
+    from engine.training.copies import tensors_digest
+
     study = StudyReader.open(trial.root)
+    digests = []
     found: list[tuple[str, Architecture]] = []
     for path, name in trial.files:
         limit = study.spec.uploads.max_mib * 2**20
@@ -65,7 +81,8 @@ def try_out(trial: Trial) -> Architecture:
             )
         model = load(study, path, name, architecture)
         _check_outputs(study, model, name)
-    return found[0][1]
+        digests.append(tensors_digest(path))
+    return Tried(found[0][1], tuple(digests))
 
 
 def load(study: StudyReader, path: Path, name: str, architecture: Architecture) -> torch.nn.Module:
@@ -97,18 +114,19 @@ def write_no_file() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def logits_of(study: StudyReader, model: torch.nn.Module, rows: slice) -> np.ndarray:
-    """Logits of some test examples, float32 `[rows, n_classes]`."""
+def outputs_of(study: StudyReader, model: torch.nn.Module, rows: slice) -> dict[str, np.ndarray]:
+    """Outputs on some test examples, among them `logits`, float32 `[rows, n_classes]`."""
     from engine.training.outputs import evaluate
 
     task, arrays = load_task(study.dataset.task), read_stacked_arrays(study, "test")
     some = {name: np.asarray(array[rows]) for name, array in arrays.items()}
-    return evaluate(task, model, some, study.dataset.encoding, 512, "cpu")["logits"]
+    return evaluate(task, model, some, study.dataset.encoding, 512, "cpu")
 
 
 def _check_outputs(study: StudyReader, model: torch.nn.Module, name: str) -> None:
-    logits = logits_of(study, model, slice(0, min(EXAMPLES, study.dataset.n_test)))
-    if not np.isfinite(logits).all():
+    from engine.training.finite import not_finite
+
+    if not_finite(outputs_of(study, model, slice(0, EXAMPLES))).any():
         raise UploadError(
             f"{name} gives NaN or infinite outputs on this study's examples. Its weights are too "
             "large, or it was trained on a different kind of input."

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine import store
 from engine.running.progress import Report
 from engine.store.errors import DataloupeError
 
@@ -52,7 +53,11 @@ class Kind:
     def work(
         self, study: StudyReader, parameters: dict[str, Any], report: Report
     ) -> dict[str, Any]:
-        """Run a job with checked parameters and return its result."""
+        """Run a job with checked parameters and return its result.
+
+        First, temporary files that killed jobs left are removed.
+        """
+        store.remove_leftovers(study.root)
         result: dict[str, Any] = _load(self.run)(study, parameters, report)
         return result
 
