@@ -92,7 +92,7 @@ BAD = {
     "html": (b"<html><script>alert(1)</script></html>", "no picture of a known format"),
     "empty": (b"", "The file is empty"),
     "truncated": (png(photo(300, 300))[:20_000], "The picture is damaged"),
-    "100 megapixels": (header_of_100_megapixels(), "more pixels than the 64,000,000"),
+    "100 megapixels": (header_of_100_megapixels(), "more than the 25,000,000 pixels"),
 }
 
 

@@ -195,7 +195,7 @@ def test_a_hanging_worker_is_reported_and_replaced(
     visit: Any, small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = visit(small_study)
-    monkeypatch.setattr(dashboard.read.live_queries, "run_query", hang)
+    monkeypatch.setattr(dashboard.read.live_queries, "explain", hang)
     monkeypatch.setattr(dashboard.read.live_queries, "ANSWER_SECONDS", 0.3)
     give(app, png(pixels_of(small_study, 6)))
     assert "took longer than 0 seconds and was stopped" in words(app)

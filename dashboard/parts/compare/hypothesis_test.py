@@ -132,16 +132,17 @@ def _options(
     for option, default in TRANSFORMATIONS[name].options.items():
         key, words = f"option_{name}_{option}", WORDS.get(option, option.capitalize())
         if option == "texture":
-            file = st.file_uploader(
+            file = uploader(
                 "Your own picture as the texture",
-                type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
-                max_upload_size=TEXTURE_MIB,
                 key=key,
+                megabytes=TEXTURE_MIB,
+                type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
             )
             if file is not None and file.size <= TEXTURE_MIB * 2**20:
                 try:
-                    options[option] = texture(file.getvalue(), shape, study)
-                    sent[option] = base64.b64encode(file.getvalue()).decode()
+                    content = content_of(file)
+                    options[option] = texture(content, shape, study)
+                    sent[option] = base64.b64encode(content).decode()
                 except DataloupeError as error:
                     st.html(
                         f'<p class="dl-result" data-kind="wrong" role="alert">'
