@@ -1,10 +1,10 @@
 """The workers that run live queries, shared by all sessions of the server.
 
 Two kinds of worker, because what strangers send may be slow to read: *readers* decode it to the
-small arrays that the models take, under limits of bytes, pixels, memory and seconds; one *explainer*
-holds the models and takes equally long for every example. People take turns at both
-(`engine.running.fair_turns`), so a slow picture delays only its sender. The pages' own process never
-imports torch and never decodes a picture.
+small arrays that the models take, under limits of bytes, pixels, memory and seconds; one
+*explainer* holds the models and takes equally long for every example. People take turns at both
+(`engine.running.fair_turns`), so a slow picture delays only its sender. The pages' own process
+never imports torch and never decodes a picture.
 """
 
 from __future__ import annotations

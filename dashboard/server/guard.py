@@ -34,11 +34,12 @@ from dashboard.server.uploaded_files import UploadedFiles
 SIGN_OUT = "/auth/logout"
 OPEN = re.compile(
     r"(/[^/]+)*/(_stcore/(health|host-config)|auth/login|oauth2callback)"
-    r"|/dataloupe/(server|fonts)/[^/]+"
+    r"|/dataloupe/(server|fonts)/[^/]+|/static/.+"
 )
 """Routes that need no sign-in: they tell nothing of the study, and keep nothing."""
 CLOSED = re.compile(r".*/(_stcore|media|component|app|dataloupe|auth)(/.*)?", re.DOTALL)
-"""Anywhere in a path, since a server may be below another. Other paths are the page itself, which is the same for everyone, or its scripts and styles."""
+"""Anywhere in a path, since a server may be below another. Other paths are the page itself, which
+is the same for everyone, or its scripts and styles."""
 MOST_MESSAGE = 32 * 2**20
 """Bytes of one message of a signed-in browser: a lasso around 50,000 points takes some."""
 MOST_MESSAGE_UNSIGNED = 2**16
@@ -108,7 +109,7 @@ class Guard:
         app = self.app
 
         async def as_get(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, "method": "GET"}, receive, send)
+            await app({**scope, "method": "GET"}, _nothing, send)
 
         return as_get
 
@@ -152,8 +153,13 @@ class Guard:
         return sending
 
 
+async def _nothing() -> Message:
+    """The body of a request that was read already."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
 def user_of(connection: HTTPConnection, login: Login) -> dict[str, Any]:
-    """What the signed cookie says of the user, as Streamlit checks it; empty without a valid one."""
+    """What the signed cookie says of the user, checked as Streamlit does; empty if invalid."""
 
     def cookie(name: str) -> bytes | None:
         value = connection.cookies.get(name)

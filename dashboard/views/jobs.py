@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.permissions import gate, why_not
@@ -32,7 +33,7 @@ if not building and not all(step.complete for step in stage_progress(study)):
         ):
             submit(study, "build", {})
             st.rerun()
-        st.html('<p class="dl-aside">Some stages of this study are not computed yet.</p>')
+        aside(f"Some stages of this study are not computed yet. {why_not('run') or ''}")
 
 active = [job for job in listed if job.active]
 if len(active) > 1 and st.button(

@@ -1,9 +1,10 @@
 """What a stranger's picture may cost, read from its bytes before any decoder sees them.
 
-Some valid files take minutes: a PNG with 300,000 text chunks, a JPEG with a thousand scans, a format
-whose decoder is written in Python. Each format has one function here, which reads only the structure
-of the file: its pixels, how often they are gone over, and how many parts surround them. What is over
-the budget is refused in milliseconds. Damage is left to the decoder, which runs under a time limit.
+Some valid files take minutes: a PNG with 300,000 text chunks, a JPEG with a thousand scans, a
+format whose decoder is written in Python. Each format has one function here, which reads only the
+structure of the file: its pixels, how often they are gone over, and how many parts surround them.
+What is over the budget is refused in milliseconds. Damage is left to the decoder, which runs under
+a time limit.
 """
 
 from __future__ import annotations

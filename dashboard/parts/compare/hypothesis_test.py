@@ -14,11 +14,13 @@ from PIL import Image
 
 from dashboard.names import short
 from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.jobs.job_panel import job_panel
 from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading, table
 from dashboard.read.comparisons import hypotheses
 from dashboard.read.upload_trials import texture
+from dashboard.server.uploaded_files import content_of
 from engine.applications.modeldiff.effect_estimates import most_different
 from engine.applications.modeldiff.hypothesis import INTENSITIES
 from engine.applications.modeldiff.significance import LEVEL
