@@ -84,9 +84,7 @@ def unsigned_bytes() -> dict[str, Any]:
                 for method, route in ROUTES:
                     for chunked in (False, True):
                         path = route.format(session=session)
-                        status, count = _send(
-                            server.url, method, path, cookie, BODY_BYTES, chunked
-                        )
+                        status, count = _send(server.url, method, path, cookie, BODY_BYTES, chunked)
                         answers[f"{method} {route}{' chunked' if chunked else ''}"] = status
                         sent += count
                 grown = server.memory_mb("RssAnon") * 1e6 - before
@@ -268,8 +266,8 @@ def slow_files() -> dict[str, bytes]:
     png = _saved(Image.new("RGB", (32, 32)), "PNG")
     progressive = _saved(Image.new("RGB", (4096, 4096), "gray"), "JPEG", progressive=True)
     scan = progressive.rindex(b"\xff\xda")
-    runs = b"\xff\x00" * 33 * 8000 + b"\0\1"
-    bmp = struct.pack("<IiiHHIIiiII", 40, 8000, 8000, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
+    runs = b"\xff\x00" * 16 * 4000 + b"\0\1"
+    bmp = struct.pack("<IiiHHIIiiII", 40, 4000, 4000, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
     photo = ordinary_pictures()[1]
     large = Image.open(io.BytesIO(photo)).resize((5700, 4300))
     return {

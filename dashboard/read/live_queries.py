@@ -10,12 +10,11 @@ never imports torch and never decodes a picture.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import streamlit as st
 
 from engine.applications.live import (
     Example,
@@ -129,6 +128,6 @@ def ask(
         ) from error
 
 
-@st.cache_resource(show_spinner=False)
+@functools.cache
 def _workers() -> Workers:
     return Workers()
