@@ -1,9 +1,9 @@
 """What strangers can do to a server: two measurements for `benchmarks.robustness`.
 
 `unsigned_bytes` sends large files to every kind of route of a server with a login, without signing
-in, and counts what the server keeps of them on disk and in memory. `slow_pictures` asks live queries
-as an ordinary person while others send pictures that are slow to read, again and again, and measures
-how long that person waits.
+in, and counts what the server keeps of them on disk and in memory. `slow_pictures` asks live
+queries as an ordinary person while others send pictures that are slow to read, again and again, and
+measures how long that person waits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ import numpy as np
 from PIL import Image
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin, Subprotocol
 
 from benchmarks._report import log
 from benchmarks._server import ROOT, serving
@@ -41,6 +43,8 @@ from tests.conftest import SMALL_STUDY
 
 MIB = 2**20
 BODY_BYTES = 400 * MIB
+MESSAGE_BYTES = 100 * MIB
+SOCKETS = 5
 NOISE_BYTES = 24 * MIB
 """What a server's memory grows by while it answers small requests."""
 SECRETS = """
@@ -74,22 +78,27 @@ def unsigned_bytes() -> dict[str, Any]:
         secrets.write_text(SECRETS.format(secret=os.urandom(20).hex()))
         files = Path(folder) / "files"
         files.mkdir()
-        with _environment(TMPDIR=str(files), PYTHONPATH=str(ROOT)), serving(study.root) as server:
-            with _unsigned_session(server.url) as (session, cookie):
-                for method, route in ROUTES:
-                    _send(server.url, method, route.format(session=session), cookie, 1000, False)
-                before = server.memory_mb("RssAnon") * 1e6
-                answers: dict[str, int] = {}
-                sent = 0
-                for method, route in ROUTES:
-                    for chunked in (False, True):
-                        path = route.format(session=session)
-                        status, count = _send(server.url, method, path, cookie, BODY_BYTES, chunked)
-                        answers[f"{method} {route}{' chunked' if chunked else ''}"] = status
-                        sent += count
-                grown = server.memory_mb("RssAnon") * 1e6 - before
-                on_disk = sum(one.stat().st_size for one in files.rglob("*") if one.is_file())
-                on_disk += _deleted_bytes(server.pid)
+        with (
+            _environment(TMPDIR=str(files), PYTHONPATH=str(ROOT)),
+            serving(study.root) as server,
+            _unsigned_session(server.url) as (session, cookie),
+        ):
+            for method, route in ROUTES:
+                _send(server.url, method, route.format(session=session), cookie, 1000, False)
+            before = server.memory_mb("RssAnon") * 1e6
+            answers: dict[str, int] = {}
+            sent = 0
+            for method, route in ROUTES:
+                for chunked in (False, True):
+                    path = route.format(session=session)
+                    status, count = _send(server.url, method, path, cookie, BODY_BYTES, chunked)
+                    answers[f"{method} {route}{' chunked' if chunked else ''}"] = status
+                    sent += count
+            for _ in range(SOCKETS):
+                sent += _talk(server.url, cookie)
+            grown = server.memory_mb("RssAnon") * 1e6 - before
+            on_disk = sum(one.stat().st_size for one in files.rglob("*") if one.is_file())
+            on_disk += _deleted_bytes(server.pid)
     log(f"offered {2 * len(ROUTES) * BODY_BYTES:,} bytes, {sent:,} left; memory grew {grown:,.0f}")
     in_memory = 0 if grown < NOISE_BYTES else round(grown)
     return {
@@ -115,21 +124,37 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _websocket(url: str, cookie: str) -> ClientConnection:
+    """A connection as a browser makes it."""
+    return connect(
+        f"ws://{urlsplit(url).netloc}/_stcore/stream",
+        origin=Origin(url),
+        additional_headers={"Cookie": cookie},
+        subprotocols=[Subprotocol("streamlit"), Subprotocol(cookie.partition("=")[2])],
+        max_size=None,
+    )
+
+
+def _talk(url: str, cookie: str) -> int:
+    """Send a large message without signing in, with the state of a widget; return its bytes."""
+    message = BackMsg()
+    state = message.rerun_script.widget_states.widgets.add()
+    state.id, state.string_value = "$$ID-x-own_text", "x" * MESSAGE_BYTES
+    content = message.SerializeToString()
+    with contextlib.suppress(OSError, ConnectionClosed), _websocket(url, cookie) as ws:
+        ws.send(content)
+        while True:
+            ws.recv(timeout=10)
+    return len(content)
+
+
 @contextlib.contextmanager
 def _unsigned_session(url: str) -> Iterator[tuple[str, str]]:
     """A session of a browser that did not sign in: its id, and its cookie."""
-    host = urlsplit(url).netloc
-    client = http.client.HTTPConnection(host, timeout=10)
+    client = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     client.request("GET", "/_stcore/health")
     cookie = (client.getresponse().getheader("Set-Cookie") or "").partition(";")[0]
-    token = cookie.partition("=")[2]
-    with connect(
-        f"ws://{host}/_stcore/stream",
-        origin=url,  # type: ignore[arg-type]
-        additional_headers={"Cookie": cookie},
-        subprotocols=["streamlit", token],  # type: ignore[list-item]
-        max_size=None,
-    ) as ws:
+    with _websocket(url, cookie) as ws:
         start = BackMsg()
         start.rerun_script.query_string = ""
         ws.send(start.SerializeToString())
@@ -179,7 +204,7 @@ def _deleted_bytes(pid: int) -> int:
     total = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if os.readlink(entry).endswith("(deleted)"):
+            if str(entry.readlink()).endswith("(deleted)"):
                 total += entry.stat().st_size
     return total
 

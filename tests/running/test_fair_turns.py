@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -39,8 +38,8 @@ class Crowd:
 
 
 @pytest.fixture
-def one() -> Iterator[FairTurns]:
-    yield FairTurns(slots=1, waiting_seconds=30)
+def one() -> FairTurns:
+    return FairTurns(slots=1, waiting_seconds=30)
 
 
 def test_who_asked_for_less_goes_before_who_waits_longer(one: FairTurns) -> None:
