@@ -26,11 +26,11 @@ ROLE_VARIABLE = "DATALOUPE_ROLE"
 
 Action = Literal["run", "write", "upload", "change_any", "audit"]
 WORDS: dict[Action, tuple[str, Role]] = {
-    "run": ("start jobs", "editor"),
-    "write": ("write notes, tags, slices and sets", "editor"),
-    "upload": ("upload models", "editor"),
-    "change_any": ("cancel or delete what others started or made", "owner"),
-    "audit": ("read the audit log", "owner"),
+    "run": ("starting jobs", "editor"),
+    "write": ("writing notes, tags, slices and sets", "editor"),
+    "upload": ("uploading models", "editor"),
+    "change_any": ("changing what others made or started", "owner"),
+    "audit": ("reading the audit log", "owner"),
 }
 """What it is, and the role that it takes."""
 
@@ -85,9 +85,9 @@ def why_not(action: Action, by: str | None = None) -> str | None:
     enough = ROLES.index(who.role) >= ROLES.index(role)
     granted = login is not None and action in login.viewers_may
     if not enough and not granted:
-        return f"Your role here is {who.role}; to {words} takes an {role}."
+        return f"Your role here is {who.role}; {words} takes an {role}."
     if by is not None and who.role != "owner" and (not who.key or by != who.key):
-        return f"Your role here is {who.role}; to {WORDS['change_any'][0]} takes an owner."
+        return f"Your role here is {who.role}; {WORDS['change_any'][0]} takes an owner."
     return None
 
 

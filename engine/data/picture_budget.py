@@ -76,26 +76,27 @@ def check_budget(content: bytes) -> None:
     pixels = cost.width * cost.height
     if pixels > MOST_PIXELS:
         _refuse(
-            f"has {cost.width:,} × {cost.height:,} pixels, more",
+            f"has {cost.width:,} × {cost.height:,} pixels",
             f"the {MOST_PIXELS:,} pixels of a live query",
             "Shrink it.",
         )
     if cost.in_python and (pixels > MOST_PIXELS_IN_PYTHON or len(content) > MOST_BYTES_IN_PYTHON):
         _refuse(
-            f"is stored in a way that is slow to read, with {pixels:,} pixels, more",
-            f"{MOST_PIXELS_IN_PYTHON:,} pixels and {MOST_BYTES_IN_PYTHON // 2**20} MiB",
+            f"is stored in a way that is slow to read, and has {pixels:,} pixels in "
+            f"{len(content) / 2**20:,.1f} MiB",
+            f"{MOST_PIXELS_IN_PYTHON:,} pixels or {MOST_BYTES_IN_PYTHON // 2**20} MiB",
             "Save it as PNG or JPEG.",
         )
     if pixels * cost.passes > MOST_PASSES:
         _refuse(
-            f"goes over its {pixels:,} pixels too often ({cost.passes:,.0f} passes), more",
+            f"goes over its {pixels:,} pixels too often ({cost.passes:,.0f} passes)",
             f"{MOST_PASSES:,} pixels in all",
             "Save it again as a baseline JPEG or PNG.",
         )
 
 
 def _refuse(found: str, most: str, remedy: str) -> NoReturn:
-    raise DataError(f"the picture {found.removesuffix(', more')}, more than {most}. {remedy}")
+    raise DataError(f"the picture {found}, more than {most}. {remedy}")
 
 
 def _parts(count: int, most: int, what: str) -> None:

@@ -114,7 +114,7 @@ def test_the_page_compare_takes_no_model_from_a_viewer(
     monkeypatch.setenv(ROLE_VARIABLE, "viewer")
     app = visit(study, "compare")
     assert not app.get("file_uploader")
-    assert "upload models takes an editor" in " ".join(part.value for part in app.html)
+    assert "uploading models takes an editor" in " ".join(part.value for part in app.html)
 
 
 WRITES: dict[str, Callable[[Study], object]] = {
