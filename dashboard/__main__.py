@@ -58,7 +58,7 @@ def main() -> None:
         options.study.resolve(),
         address=options.address,
         hosts=hosts,
-        limits=Limits.for_uploads_of(megabytes, files_at_once(options.study)),
+        limits=Limits.for_quota(upload_quota(options.study)),
         on_script_error=_on_error,
     )
     app.run(config=server_config(options.address, options.port, megabytes, hosts))
@@ -100,11 +100,12 @@ def hosts_of(asked: Sequence[str]) -> tuple[str, ...]:
     return (*asked, *public, *login.serving().hosts)
 
 
-def files_at_once(root: Path) -> int:
-    """How many files of the largest size somebody may send together."""
+def upload_quota(root: Path) -> int:
+    """The most that somebody may send together, in MiB: what the study may keep of uploads."""
     with contextlib.suppress(DataloupeError):  # the pages show the error
-        return StudyReader.open(root).spec.uploads.max_files
-    return 1
+        uploads = StudyReader.open(root).spec.uploads
+        return max(largest_upload(root), uploads.quota_mib)
+    return 2 * MEGABYTES
 
 
 def largest_upload(root: Path) -> int:

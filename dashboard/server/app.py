@@ -26,8 +26,8 @@ from dashboard.server.uploaded_files import UploadedFiles
 
 UPLOADER = "file_uploader_state_value"
 """What Streamlit calls the value of a file uploader."""
-SERVER_SHARE = 4
-"""People who may send as much as one may at the same time."""
+SERVER_SHARE = 2
+"""Sessions that may send as much as one may at the same time."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,9 @@ class Limits:
     server: int
 
     @classmethod
-    def for_uploads_of(cls, megabytes: int, files: int) -> Limits:
-        """Room for some of the largest files at a time, as an ensemble of models is."""
-        session = megabytes * 2**20 * min(max(files, 2), 16)
-        return cls(session, SERVER_SHARE * session)
+    def for_quota(cls, mebibytes: int) -> Limits:
+        """One session may send what all uploads of a study may keep; all together twice that."""
+        return cls(mebibytes * 2**20, SERVER_SHARE * mebibytes * 2**20)
 
 
 class App(st.App):

@@ -49,8 +49,7 @@ def content_policy(frame_ancestors: Sequence[str], form_targets: Sequence[str]) 
         "img-src": "'self' data: blob:",
         "font-src": "'self' data:",
         "media-src": "'self' data: blob:",
-        # Not every browser counts a WebSocket to the same server as 'self'.
-        "connect-src": "'self' ws: wss: blob: data:",
+        "connect-src": "'self' blob: data:",
         "worker-src": "'self' blob:",
         "frame-src": "'self' blob:",
         "object-src": "'none'",
