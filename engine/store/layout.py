@@ -145,12 +145,7 @@ def runner_lock_file(root: Path) -> Path:
 
 
 def audit_log_file(root: Path, number: int) -> Path:
-    """The audit log; 0 is the newest file."""
     return root / "audit" / (f"audit.{number}.jsonl" if number else "audit.jsonl")
-
-
-def audit_lock_file(root: Path) -> Path:
-    return root / "audit" / ".lock"
 
 
 def removal_set_file(root: Path, key: str) -> Path:

@@ -8,8 +8,11 @@ The log is rotated: at most `FILES` files of `LARGEST` bytes are kept.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +50,7 @@ def record(root: Path, who: str, what: str, outcome: str) -> None:
     path = layout.audit_log_file(root, 0)
     with store.writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with layout.audit_lock_file(root).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(path.parent):
             if path.exists() and path.stat().st_size + len(line) > LARGEST:
                 for number in reversed(range(FILES - 1)):
                     older = layout.audit_log_file(root, number)
@@ -56,6 +58,17 @@ def record(root: Path, who: str, what: str, outcome: str) -> None:
                         older.replace(layout.audit_log_file(root, number + 1))
             with path.open("a", encoding="utf-8") as file:
                 file.write(line)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock on the log's folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def entries(root: Path, newest: int) -> list[Entry]:
