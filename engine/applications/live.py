@@ -159,7 +159,7 @@ def read_example(query: Query) -> Example:
     study = StudyReader.open(query.root)
     dataset, content = study.dataset, query.content
     if isinstance(content, bytes) and content:
-        _in_one_line(lambda: check_budget(content))
+        _in_one_line(lambda: check_budget(content, "example 'yours'"))
     elif len(content) > LONGEST_TEXT:
         raise DataError(
             f"The text has {len(content):,} characters, more than {LONGEST_TEXT:,}. Shorten it."

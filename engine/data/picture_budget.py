@@ -55,12 +55,22 @@ class Cost:
     in_python: bool = False
 
 
-def check_budget(content: bytes) -> None:
+def check_budget(content: bytes, where: str) -> None:
     """Refuse a picture that would take too long, or too much memory, to decode.
+
+    Args:
+        where: Names the example in errors.
 
     Raises:
         DataError: One line: what there is too much of, and what to do.
     """
+    try:
+        _check(content)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def _check(content: bytes) -> None:
     if len(content) > MOST_BYTES:
         _refuse(f"has {len(content) / 2**20:,.1f} MiB", f"{MOST_BYTES // 2**20} MiB", "Shrink it.")
     reader = next((read for magic, read in _READERS if magic.match(content)), None)

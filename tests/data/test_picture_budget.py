@@ -136,7 +136,7 @@ def test_a_slow_picture_is_refused_before_it_is_decoded(name: str) -> None:
     make, words = SLOW[name]
     content = make()
     with pytest.raises(DataError) as refused:
-        check_budget(content)
+        check_budget(content, "Yours")
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -170,7 +170,7 @@ ORDINARY: dict[str, Callable[[], bytes]] = {
 @pytest.mark.input_case
 @pytest.mark.parametrize("name", ORDINARY)
 def test_an_ordinary_picture_is_let_through(name: str) -> None:
-    check_budget(ORDINARY[name]())
+    check_budget(ORDINARY[name](), "Yours")
 
 
 def too_many(width: int, height: int) -> dict[str, bytes]:
@@ -196,5 +196,5 @@ def too_many(width: int, height: int) -> dict[str, bytes]:
 @pytest.mark.parametrize("format", too_many(1, 1))
 def test_the_size_of_every_format_is_read_from_its_header(format: str) -> None:
     with pytest.raises(DataError, match=r"6,000 × 5,000 pixels"):
-        check_budget(too_many(6_000, 5_000)[format])
+        check_budget(too_many(6_000, 5_000)[format], "Yours")
     assert MOST_PIXELS < 6_000 * 5_000
