@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,8 +61,9 @@ def serve(files: UploadedFiles) -> Serve:
 
     async def echo(socket: WebSocket) -> None:
         await socket.accept()
-        while True:
-            await socket.send_text(str(len(await socket.receive_bytes())))
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await socket.send_text(str(len(await socket.receive_bytes())))
 
     methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
     routes = [
