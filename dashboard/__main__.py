@@ -11,20 +11,20 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-
-import streamlit as st
 
 from dashboard import login
 from dashboard.parts.layout.messages import notice
+from dashboard.permissions import ROLE_VARIABLE
 from dashboard.read.live_queries import MEGABYTES
 from dashboard.read.studies import STUDY_VARIABLE
-from dashboard.routes import routes
+from dashboard.server.app import App, Limits
+from dashboard.server.hosts import LOOPBACK
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 
 HERE = Path(__file__).parent
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE_SECONDS = 3.0
 """How long open pages may delay the end of the server."""
 
@@ -35,36 +35,77 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8501)
+    parser.add_argument("--role", choices=login.ROLES)
+    parser.add_argument("--host", action="append", default=[])
     parser.add_argument(
         "--end-with-input", action="store_true", help="end when the standard input closes"
     )
     options = parser.parse_args()
     try:
-        warn_if_open(options.address)
+        role = role_without_login(options.address, options.role)
+        hosts = hosts_of(options.host)
     except DataloupeError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     os.environ[STUDY_VARIABLE] = str(options.study.resolve())
+    os.environ[ROLE_VARIABLE] = role
     if options.end_with_input:
         threading.Thread(target=_end_with_input, daemon=True).start()
     gc.freeze()  # imported modules stay, and scanning them takes longer than rendering a page
-    app = st.App(HERE / "app.py", routes=routes(options.study.resolve()), on_script_error=_on_error)
     megabytes = largest_upload(options.study)
-    app.run(config=server_config(options.address, options.port, megabytes))
+    app = App(
+        HERE / "app.py",
+        options.study.resolve(),
+        address=options.address,
+        hosts=hosts,
+        limits=Limits.for_quota(upload_quota(options.study)),
+        on_script_error=_on_error,
+    )
+    app.run(config=server_config(options.address, options.port, megabytes, hosts))
 
 
-def warn_if_open(address: str) -> None:
-    """Warn if anyone on the network can open the study.
+def role_without_login(address: str, asked: str | None) -> str:
+    """The role of everyone on a server without a login, and a warning if that is a risk.
+
+    On this machine only, everyone is its owner; others look, unless a role is asked for.
 
     Raises:
-        DataloupeError: The login is configured incorrectly.
+        DataloupeError: The login is configured incorrectly, or a role is asked for beside it.
     """
-    if login.configured() is None and address not in LOOPBACK:
+    configured = login.configured()
+    if configured is not None:
+        if asked is not None:
+            raise DataloupeError("With a login, roles come from secrets.toml: leave out --role.")
+        if "owner" not in (configured.default_role, *configured.roles.values()):
+            print(
+                "Nobody is an owner: name one under [dataloupe.roles] in secrets.toml "
+                "(docs/serving.md).",
+                file=sys.stderr,
+            )
+        return "viewer"
+    role = asked or ("owner" if address in LOOPBACK else "viewer")
+    if address not in LOOPBACK:
         print(
-            f"Anyone who can reach {address} can see this study, save slices and start jobs: no "
-            "login is configured (docs/serving.md).",
+            f"Anyone who can reach {address} can see this study as its {role}: no login is "
+            "configured (docs/serving.md).",
             file=sys.stderr,
         )
+    return role
+
+
+def hosts_of(asked: Sequence[str]) -> tuple[str, ...]:
+    """Names of the server: asked for, and configured. Raises DataloupeError as the login."""
+    configured = login.configured()
+    public = configured.public_hosts if configured is not None else ()
+    return (*asked, *public, *login.serving().hosts)
+
+
+def upload_quota(root: Path) -> int:
+    """The most that somebody may send together, in MiB: what the study may keep of uploads."""
+    with contextlib.suppress(DataloupeError):  # the pages show the error
+        uploads = StudyReader.open(root).spec.uploads
+        return max(largest_upload(root), uploads.quota_mib)
+    return 2 * MEGABYTES
 
 
 def largest_upload(root: Path) -> int:
@@ -74,7 +115,9 @@ def largest_upload(root: Path) -> int:
     return MEGABYTES
 
 
-def server_config(address: str, port: int, megabytes: int = MEGABYTES) -> dict[str, object]:
+def server_config(
+    address: str, port: int, megabytes: int = MEGABYTES, hosts: Sequence[str] = ()
+) -> dict[str, object]:
     """Streamlit's options: theme, address, cross-site protection, no telemetry, viewer toolbar.
 
     They do not depend on the working directory, so an installed wheel looks the same.
@@ -88,7 +131,7 @@ def server_config(address: str, port: int, megabytes: int = MEGABYTES) -> dict[s
         "server.enableXsrfProtection": True,
         "server.enableCORS": True,
         # A page of a different site must not reach a local server through its own domain name.
-        "server.allowedHosts": list(LOOPBACK) if address in LOOPBACK else ["*"],
+        "server.allowedHosts": [*LOOPBACK, *hosts] if address in LOOPBACK else ["*"],
         "secrets.files": [str(path) for path in login.secrets_files()],
         "server.maxUploadSize": megabytes,
         "browser.gatherUsageStats": False,

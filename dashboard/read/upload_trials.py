@@ -15,8 +15,9 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from dashboard.writes import accept_upload as accept
 from engine.applications.modeldiff.transformations import texture_of
-from engine.exchange.uploads.keeping import Given, accept, trial_worker
+from engine.exchange.uploads.keeping import Given, trial_worker
 from engine.exchange.uploads.report import QuickReport, Request, quick_report
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
@@ -39,7 +40,7 @@ def accept_upload(
     Raises:
         UploadError: The files are refused; nothing is saved.
     """
-    return accept(study, given, name, who(), architecture, _worker(study))
+    return accept(study, given, name, architecture, _worker(study))
 
 
 def report(study: StudyReader, upload: Upload, against: str) -> QuickReport:
@@ -66,7 +67,8 @@ def _report(upload: str, against: str, stamps: Stamps, _study: StudyReader) -> Q
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def texture(content: bytes, shape: tuple[int, int, int], _study: StudyReader) -> np.ndarray:
-    """An uploaded picture as a texture of this shape. Raises DataError if it is not a picture."""
+    """An uploaded picture as a texture of this shape. Raises DataError if it is not a picture, or
+    takes too long to read."""
     return _call(_study, partial(texture_of, shape=shape), content, TEXTURE_SECONDS)
 
 
@@ -77,12 +79,6 @@ def free_files(files: Sequence[UploadedFile]) -> None:
     if context is not None and remove is not None:
         for file in files:
             remove(session_id=context.session_id, file_id=file.file_id)
-
-
-def who() -> str:
-    """Name of the signed-in user; empty without a login."""
-    user = st.user.to_dict()
-    return str(user.get("name") or user.get("email") or "") if user.get("is_logged_in") else ""
 
 
 def _call(

@@ -5,15 +5,21 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
+from dashboard.permissions import gate, why_not
 from dashboard.read.studies import open_study
-from engine.running.jobs.queue import Job, jobs, resume, submit
+from dashboard.writes import cancel_all, submit
+from engine.running.jobs.queue import Job, jobs, resume
 from engine.store.errors import DataloupeError
+from engine.study.audit_log import entries
 from engine.study.progress import stage_progress
 
 SECONDS = 1.0
 SHOWN = 50
+RECORDED = 200
+"""Entries of the audit log."""
 
 study = open_study()
 st.html(title("Jobs", "long-running work, one at a time; it continues when this page is closed"))
@@ -22,10 +28,19 @@ listed = jobs(study.root, newest=SHOWN)
 building = any(job.active and job.kind == "build" for job in listed)
 if not building and not all(step.complete for step in stage_progress(study)):
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Build what is missing", icon=":material/construction:", key="build"):
+        if st.button(
+            "Build what is missing", icon=":material/construction:", key="build", **gate("run")
+        ):
             submit(study, "build", {})
             st.rerun()
-        st.html('<p class="dl-aside">Some stages of this study are not computed yet.</p>')
+        aside(f"Some stages of this study are not computed yet. {why_not('run') or ''}")
+
+active = [job for job in listed if job.active]
+if len(active) > 1 and st.button(
+    f"Cancel all {len(active):,}", icon=":material/cancel:", key="cancel_all", **gate("change_any")
+):
+    cancel_all(study)
+    st.rerun()
 
 
 def order(job: Job) -> tuple[int, int]:
@@ -59,3 +74,14 @@ else:
         "pages and listed here with its progress, remaining time and log. You can close the "
         "browser in the meantime.",
     )
+
+if why_not("audit") is None and (recorded := entries(study.root, newest=RECORDED)):
+    with st.expander("Audit log", icon=":material/history:"):
+        st.dataframe(
+            [
+                {"When (UTC)": one.when[:19].replace("T", " "), "Who": one.who}
+                | {"What": one.what, "Outcome": one.outcome}
+                for one in recorded
+            ],
+            hide_index=True,
+        )

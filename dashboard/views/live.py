@@ -13,6 +13,7 @@ from dashboard.location import INFLUENTIAL, SIMILAR, read_location
 from dashboard.names import short
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.live_result_download import result_export
+from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.gallery.example_header import SIDE as SUBJECT_SIDE
 from dashboard.parts.gallery.example_header import odds, probabilities
 from dashboard.parts.gallery.explanation import (
@@ -31,9 +32,11 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
+from dashboard.permissions import session
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
 from dashboard.read.studies import badge, examples, open_study
-from engine.applications.live import KEPT, QueryResult, live_stamps
+from dashboard.server.uploaded_files import content_of
+from engine.applications.live import KEPT, LONGEST_TEXT, QueryResult, live_stamps
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
@@ -41,7 +44,6 @@ from engine.study.live_and_maps import has_live, read_live
 from engine.study.neighbours import read_similarity
 
 SIDE = 112
-LONGEST_TEXT = 20_000
 
 study = open_study()
 location = read_location(study)
@@ -62,11 +64,11 @@ def read_query() -> bytes | str | None:
             "Your text", key="own_text", max_chars=LONGEST_TEXT, height=160, on_change=take
         )
         return st.session_state.get("live_given")
-    file = st.file_uploader(
+    file = uploader(
         "Your picture",
-        type=sorted(suffix.removeprefix(".") for suffix in SUFFIXES),
         key="own_picture",
-        max_upload_size=MEGABYTES,
+        megabytes=MEGABYTES,
+        type=sorted(suffix.removeprefix(".") for suffix in SUFFIXES),
         on_change=take,
     )
     held: bytes | None = st.session_state.get("live_given")
@@ -82,7 +84,7 @@ def take() -> None:
         found = st.session_state["own_text"].strip() or None
     else:
         file = st.session_state["own_picture"]
-        found = None if file is None or file.size > MEGABYTES * 2**20 else file.getvalue()
+        found = None if file is None or file.size > MEGABYTES * 2**20 else content_of(file)
     if found is not None:
         st.session_state["live_given"] = found
 
@@ -99,7 +101,7 @@ def explained(content: bytes | str, label: int | None) -> QueryResult:
     key = hashlib.sha256(raw).hexdigest(), label, algorithm, live_stamps(study, algorithm)
     if st.session_state.get("live_key") != key:
         with st.spinner(f"Explaining your {kind} (the first query loads the models)…"):
-            st.session_state["live_answer"] = ask(study, algorithm, content, label)
+            st.session_state["live_answer"] = ask(study, algorithm, content, label, session())
         st.session_state["live_key"] = key
     found: QueryResult = st.session_state["live_answer"]
     return found

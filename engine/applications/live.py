@@ -1,18 +1,20 @@
 """Live queries: predict an example from outside, and attribute the prediction to training data.
 
-`run_query` needs torch: it runs in a script, or in a worker kept for it
-(`engine.running.kept_worker.KeptWorker`). Importing this module does not import torch, so pages can
-hold queries and results.
+A query has two steps. `read_example` decodes what somebody sent, which may be slow or hostile, to
+the small arrays that a model takes. `explain` does the rest, and takes equally long for every
+example. So the two can run in different processes. Both need torch: they run in a script
+(`run_query`), or in workers kept for them (`engine.running.kept_worker.KeptWorker`). Importing this
+module does not import torch, so pages can hold queries and results.
 """
 
 from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.attribution.softmax import margins, softmax
 from engine.build.models import load_checkpoint
+from engine.data.picture_budget import check_budget
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataError, DataloupeError
@@ -33,7 +36,7 @@ from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
-from engine.tasks import Accepted, Encoded, load_task
+from engine.tasks import Encoded, load_task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,8 +49,15 @@ if TYPE_CHECKING:
 MODEL_BYTES = 2**29
 """Models that predict are kept in memory as long as their weights fit in 512 MiB; those needed for
 scores or similarities always are."""
+LONGEST_TEXT = 20_000
+"""Characters of a text."""
+STUDIES_KEPT = 2
+"""Algorithms whose models stay loaded, so that two people can ask about different ones in turns."""
 KEPT = 500
 """Number of the strongest influences and nearest neighbors in a result."""
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,33 @@ class Query:
     root: Path
     algorithm: str
     content: bytes | str
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example as the models take it.
+
+    Attributes:
+        thumbnail: The example, re-encoded as a PNG; None if the task has no pictures.
+        text: The example itself; None if the task has no texts.
+        notes: Changes made to the example before prediction, one sentence each.
+        arrays: The model's inputs, one row each.
+    """
+
+    thumbnail: bytes | None
+    text: str | None
+    notes: list[str]
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ReadQuery:
+    """A query whose example is read."""
+
+    root: Path
+    algorithm: str
+    example: Example
     label: int | None = None
 
 
@@ -113,9 +150,42 @@ def run_query(query: Query) -> QueryResult:
         DataError: The example cannot be used.
         DataloupeError: The study keeps nothing for live queries.
     """
+    load(query.root, query.algorithm)
+    return explain(ReadQuery(query.root, query.algorithm, read_example(query), query.label))
+
+
+def read_example(query: Query) -> Example:
+    """Decode the example of a query. Raises DataError if it cannot be used or is too large."""
+    study = StudyReader.open(query.root)
+    dataset, content = study.dataset, query.content
+    if isinstance(content, bytes) and content:
+        _in_one_line(lambda: check_budget(content, "example 'yours'"))
+    elif len(content) > LONGEST_TEXT:
+        raise DataError(
+            f"The text has {len(content):,} characters, more than {LONGEST_TEXT:,}. Shorten it."
+        )
+    task = load_task(dataset.task)
+    options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
+    accepted = _in_one_line(lambda: task.accept(content, options, dataset.encoding))
+    encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, dataset.encoding))
+    return Example(
+        thumbnail=_png(encoded),
+        text=content if isinstance(content, str) else None,
+        notes=accepted.notes,
+        arrays=dict(encoded.arrays),
+    )
+
+
+def warm_up_reading(query: Query) -> None:
+    """Import everything that `read_example` needs; the content of the query is ignored."""
+    load_task(StudyReader.open(query.root).dataset.task)
+
+
+def explain(query: ReadQuery) -> QueryResult:
+    """Predict and attribute an example that `read_example` gave. Raises as `load`."""
     loaded = load(query.root, query.algorithm)
-    accepted, encoded = _encode(loaded, query.content)
-    arrays = dict(encoded.arrays)
+    example = query.example
+    arrays = dict(example.arrays)
     outputs = [loaded.evaluate(model, arrays) for model in loaded.models]
     logits = mean_logits(found["logits"] for found in outputs)
     probabilities = softmax(logits[0])
@@ -128,9 +198,9 @@ def run_query(query: Query) -> QueryResult:
     support, oppose = top.support_index[0], top.oppose_index[0]
     similar, similarities = loaded.nearest([found.get("embeddings") for found in outputs])
     return QueryResult(
-        thumbnail=_png(encoded),
-        text=query.content if isinstance(query.content, str) else None,
-        notes=accepted.notes,
+        thumbnail=example.thumbnail,
+        text=example.text,
+        notes=example.notes,
         probabilities=probabilities,
         predicted=predicted,
         label=label,
@@ -153,11 +223,10 @@ def warm_up(query: Query) -> None:
     load(query.root, query.algorithm)
 
 
-def _encode(loaded: Loaded, content: bytes | str) -> tuple[Accepted, Encoded]:
-    dataset = loaded.study.dataset
+def _in_one_line(read: Callable[[], Result]) -> Result:
+    """Read something of the example, and name it in errors as its owner would."""
     try:
-        accepted = loaded.task.accept(content, loaded.options, dataset.encoding)
-        return accepted, loaded.task.encode([accepted.row], accepted.options, dataset.encoding)
+        return read()
     except DataError as error:
         message = str(error).partition("example 'yours': ")[2] or str(error)
         raise DataError(message[0].upper() + message[1:]) from error
@@ -279,7 +348,7 @@ def live_stamps(study: StudyReader, algorithm: str) -> Stamps:
     )
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=STUDIES_KEPT)
 def _loaded(root: Path, algorithm: str, stamps: Stamps) -> Loaded:
     study = StudyReader.open(root)
     task = load_task(study.dataset.task)

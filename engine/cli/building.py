@@ -45,6 +45,18 @@ def add_verbs(verbs: Verbs) -> None:
     serve = verbs.add_parser("serve", help="open the dashboard of a study")
     serve.add_argument("study", type=Path, help="folder of the study")
     add_server(serve)
+    serve.add_argument(
+        "--role",
+        choices=("viewer", "editor", "owner"),
+        help="what everyone may do on a server without a login (default: owner on this machine "
+        "only, else viewer)",
+    )
+    serve.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        help="a further name that the server is reached by, such as that of a proxy",
+    )
     serve.set_defaults(verb=_serve)
 
     demo = verbs.add_parser(
@@ -84,7 +96,14 @@ def _serve(options: argparse.Namespace) -> int:
     from engine.running.launch import serve
 
     study = Study.open(options.study)
-    return serve(study.root, options.address, options.port, open_browser=not options.no_browser)
+    return serve(
+        study.root,
+        options.address,
+        options.port,
+        open_browser=not options.no_browser,
+        role=options.role,
+        hosts=options.host,
+    )
 
 
 def _demo(options: argparse.Namespace) -> int:

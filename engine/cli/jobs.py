@@ -25,6 +25,7 @@ def add_verbs(verbs: Verbs) -> None:
     action.add_argument(
         "--cancel", type=int, metavar="ID", help="stop this job and all of its processes"
     )
+    action.add_argument("--cancel-all", action="store_true", help="stop all jobs")
     action.add_argument(
         "--retry", type=int, metavar="ID", help="submit this job again with the same parameters"
     )
@@ -42,6 +43,8 @@ def _jobs(options: argparse.Namespace) -> int:
     elif options.cancel is not None:
         queue.cancel(study.root, options.cancel)
         print(f"Stopping job {options.cancel}.")
+    elif options.cancel_all:
+        print(f"Stopping {queue.cancel_all(study.root):,} jobs.")
     elif options.retry is not None:
         print(f"Submitted again as job {queue.retry(study, options.retry)}.")
     elif options.json:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.store.errors import DataloupeError
@@ -31,14 +32,22 @@ def serve(
     address: str = "127.0.0.1",
     port: int | None = None,
     open_browser: bool = True,
+    role: str | None = None,
+    hosts: Sequence[str] = (),
 ) -> int:
     """Serve a study's dashboard until Ctrl-C; return the exit code.
+
+    Args:
+        role: What everyone may do on a server without a login; None: owner on this machine only,
+            else viewer.
+        hosts: Further names of the server.
 
     Raises:
         DataloupeError: The port is in use, the address does not belong to this machine, or the
             server does not start.
     """
-    child, url = _start(Path(root), address, port)
+    more = [*(["--role", role] if role else []), *(f"--host={host}" for host in hosts)]
+    child, url = _start(Path(root), address, port, more)
     try:
         print(f"The dashboard of {root} is running at {url}. Press Ctrl-C to stop it.", flush=True)
         if open_browser:
@@ -67,24 +76,28 @@ def launch(
     return url
 
 
-def _start(root: Path, address: str, port: int | None) -> tuple[subprocess.Popen[bytes], str]:
+def _start(
+    root: Path, address: str, port: int | None, more: Sequence[str] = ()
+) -> tuple[subprocess.Popen[bytes], str]:
     if port is not None:
-        return _start_at(root, address, _checked_port(address, port))
+        return _start_at(root, address, _checked_port(address, port), more)
     while True:
         free = _free_port(address)
         try:
-            return _start_at(root, address, free)
+            return _start_at(root, address, free, more)
         except DataloupeError:
             if _is_free(address, free):
                 raise
             # Another server took the port first: try the next one.
 
 
-def _start_at(root: Path, address: str, port: int) -> tuple[subprocess.Popen[bytes], str]:
+def _start_at(
+    root: Path, address: str, port: int, more: Sequence[str]
+) -> tuple[subprocess.Popen[bytes], str]:
     token = secrets.token_hex(8)
     command = [sys.executable, "-m", "dashboard", str(root.resolve())]
     child = subprocess.Popen(
-        [*command, "--address", address, "--port", str(port), "--end-with-input"],
+        [*command, "--address", address, "--port", str(port), "--end-with-input", *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env={**os.environ, TOKEN_VARIABLE: token},

@@ -12,6 +12,7 @@ data/{split}/00000.webp                      thumbnails, 64 to a sprite sheet
 jobs/jobs.sqlite                             the queue of long work (engine.running.jobs)
 jobs/00001.log                               what a job has printed
 jobs/runner.log, jobs/runner.lock            of the process that runs jobs
+audit/audit.jsonl, audit/audit.1.jsonl …     who changed what on the pages, newest file first
 algorithms/NAME/checkpoints/000.safetensors  trained weights
 algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
 algorithms/NAME/predictions/{split}.parquet  predictions averaged over checkpoints
@@ -141,6 +142,10 @@ def runner_log_file(root: Path) -> Path:
 
 def runner_lock_file(root: Path) -> Path:
     return jobs_folder(root) / "runner.lock"
+
+
+def audit_log_file(root: Path, number: int) -> Path:
+    return root / "audit" / (f"audit.{number}.jsonl" if number else "audit.jsonl")
 
 
 def removal_set_file(root: Path, key: str) -> Path:

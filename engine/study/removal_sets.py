@@ -33,6 +33,7 @@ from engine.study.names import (
 from engine.study.reader import StudyReader
 
 LONGEST_WORDS = 200
+MOST_SETS = 5_000
 HEADERS = ("id", "ids", "row", "train_id", "file")
 """First lines of files of examples that are a column header."""
 
@@ -59,16 +60,29 @@ def keep_set(study: StudyReader, examples: Iterable[int | str], words: str) -> R
         UnknownName: An example does not exist.
         DataloupeError: The set is empty or contains all examples, or the folder is not writable.
     """
-    rows = resolve_training_rows(study, examples)
-    words = " ".join(words.split())[:LONGEST_WORDS]
+    named = name_set(study, examples, words)
+    rows, words = named.rows, named.words
     data = study.dataset.fingerprint
-    key = store.fingerprint_of("removal set", data, rows.tolist(), words)
-    path = layout.removal_set_file(study.root, key)
+    path = layout.removal_set_file(study.root, named.key)
     if not path.exists():
+        if len(layout.removal_set_files(study.root)) >= MOST_SETS:
+            raise DataloupeError(
+                f"This study has {MOST_SETS:,} sets, the most there can be. Remove some files from "
+                f"{path.parent}."
+            )
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         runs = [[int(run[0]), int(run[-1])] for run in np.split(rows, ends)]
         with store.writing_to(path.parent):
             store.write_json(path, {"words": words, "runs": runs, "data": data}, data)
+    return named
+
+
+def name_set(study: StudyReader, examples: Iterable[int | str], words: str) -> RemovalSet:
+    """The set that `keep_set` would save. Raises the same, except for the folder."""
+    rows = resolve_training_rows(study, examples)
+    words = " ".join(words.split())[:LONGEST_WORDS]
+    data = study.dataset.fingerprint
+    key = store.fingerprint_of("removal set", data, rows.tolist(), words)
     return RemovalSet(key, rows, words)
 
 

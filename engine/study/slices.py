@@ -30,11 +30,13 @@ class SavedSlice:
         parameters: Parameter of the URL → value. They are not checked here: the page that opens the
             slice checks them like those of any URL.
         data: Fingerprint of the data at that time.
+        who: Who saved it; empty if that is not known.
     """
 
     name: str
     parameters: dict[str, str]
     data: str
+    who: str = ""
 
 
 def saved_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
@@ -44,13 +46,16 @@ def saved_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
         try:
             content = store.read_json(path)
             parameters = {str(key): str(value) for key, value in content["parameters"].items()}
-            found.append(SavedSlice(str(content["name"]), parameters, str(content["data"])))
+            who = str(content.get("who", ""))
+            found.append(SavedSlice(str(content["name"]), parameters, str(content["data"]), who))
         except (StoreError, KeyError, AttributeError):
             problems.append(f"{path} is not a complete saved slice. Remove it, or restore a copy.")
     return sorted(found, key=lambda one: one.name.casefold()), problems
 
 
-def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> SavedSlice:
+def save_slice(
+    study: StudyReader, name: str, parameters: Mapping[str, str], who: str = ""
+) -> SavedSlice:
     """Save a slice under a name; surrounding space is ignored.
 
     Raises:
@@ -65,7 +70,7 @@ def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> 
         )
     if len(layout.slice_files(study.root)) >= MOST_SLICES:
         raise DataloupeError(f"A study can have at most {MOST_SLICES} slices. Delete one first.")
-    saved = SavedSlice(name, dict(parameters), study.dataset.fingerprint)
+    saved = SavedSlice(name, dict(parameters), study.dataset.fingerprint, who)
     with store.writing_to(path.parent):
         store.write_json(path, vars(saved), saved.data)
     return saved

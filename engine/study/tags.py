@@ -27,6 +27,11 @@ from engine.study.reader import StudyReader
 Action = Literal["tag", "untag", "note", "undo"]
 LONGEST_TAG = 40
 LONGEST_NOTE = 2000
+MOST_TAGS = 20
+MOST_NOTES = 100
+"""Of one prediction."""
+MOST_CHANGES = 20_000
+"""Of a study; each is a file."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Change:
         test: The test row whose prediction by the algorithm is tagged.
         value: The tag, the note, or the id of the change that is undone.
         data: Fingerprint of the data at that time.
+        who: Who made it; empty if that is not known.
     """
 
     id: str
@@ -48,6 +54,7 @@ class Change:
     action: Action
     value: str
     data: str
+    who: str = ""
 
 
 @dataclass
@@ -65,38 +72,53 @@ class TagsAndNotes:
     last: Change | None = None
 
 
-def tag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
+def tag(study: StudyReader, algorithm: str, test: int, name: str, who: str = "") -> Change | None:
     """Add a tag to a prediction; return None if it already has that tag.
 
     Raises:
-        DataloupeError: The tag is not valid, or there is no such example.
+        DataloupeError: The tag is not valid, there is no such example, or there are too many tags.
         StoreError: The disk is full.
     """
     name = valid_text(name, LONGEST_TAG, "A tag")
     current = read_tags(study, algorithm).get(test, TagsAndNotes())
-    return None if name in current.tags else _write(study, algorithm, test, "tag", name)
+    if name in current.tags:
+        return None
+    _check_room(len(current.tags), MOST_TAGS, "tags")
+    return _write(study, algorithm, test, "tag", name, who)
 
 
-def untag(study: StudyReader, algorithm: str, test: int, name: str) -> Change | None:
+def untag(study: StudyReader, algorithm: str, test: int, name: str, who: str = "") -> Change | None:
     """Remove a tag; return None if the prediction does not have it. Raises as `tag`."""
     current = read_tags(study, algorithm).get(test, TagsAndNotes())
-    return _write(study, algorithm, test, "untag", name) if name in current.tags else None
+    return _write(study, algorithm, test, "untag", name, who) if name in current.tags else None
 
 
-def note(study: StudyReader, algorithm: str, test: int, text: str) -> Change:
+def note(study: StudyReader, algorithm: str, test: int, text: str, who: str = "") -> Change:
     """Add a note to a prediction. Raises as `tag`."""
     text = text.strip()
     if not text or len(text) > LONGEST_NOTE:
         raise DataloupeError(f"A note has 1 to {LONGEST_NOTE:,} characters.")
-    return _write(study, algorithm, test, "note", text)
+    current = read_tags(study, algorithm).get(test, TagsAndNotes())
+    _check_room(len(current.notes), MOST_NOTES, "notes")
+    return _write(study, algorithm, test, "note", text, who)
 
 
-def undo(study: StudyReader, algorithm: str, test: int) -> Change | None:
+def author_of_tag(study: StudyReader, algorithm: str, test: int, name: str) -> str:
+    """Who added a tag; empty if that is not known."""
+    found = [
+        one.who
+        for one in changes(study, algorithm)
+        if (one.test, one.action, one.value) == (test, "tag", name)
+    ]
+    return found[-1] if found else ""
+
+
+def undo(study: StudyReader, algorithm: str, test: int, who: str = "") -> Change | None:
     """Revert and return the newest change, regardless of who made it; None if there is none."""
     current = read_tags(study, algorithm).get(test)
     if current is None or current.last is None:
         return None
-    _write(study, algorithm, test, "undo", current.last.id)
+    _write(study, algorithm, test, "undo", current.last.id, who)
     return current.last
 
 
@@ -142,10 +164,21 @@ def replay(changes: Iterable[Change]) -> dict[int, TagsAndNotes]:
     return found
 
 
-def _write(study: StudyReader, algorithm: str, test: int, action: Action, value: str) -> Change:
+def _check_room(count: int, most: int, what: str) -> None:
+    if count >= most:
+        raise DataloupeError(f"A prediction has at most {most} {what}. Remove one first.")
+
+
+def _write(
+    study: StudyReader, algorithm: str, test: int, action: Action, value: str, who: str
+) -> Change:
+    if len(layout.triage_files(study.root)) >= MOST_CHANGES:
+        raise DataloupeError(
+            f"This study has {MOST_CHANGES:,} changes of tags and notes, the most there can be."
+        )
     algorithm, test = resolve_algorithm(study, algorithm), resolve_row(study, "test", int(test))
     name, data = secrets.token_hex(8), study.dataset.fingerprint
-    change = Change(name, time.time_ns(), algorithm, test, action, value, data)
+    change = Change(name, time.time_ns(), algorithm, test, action, value, data, who)
     path = layout.triage_file(study.root, name)
     with store.writing_to(path.parent):
         store.write_json(path, asdict(change), data)

@@ -246,7 +246,7 @@ REFUSED = {
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known"),
     "truncated": (png(photo(300, 300))[:20_000], "damaged"),
     "truncated jpeg": (png(photo(300, 300), format="JPEG")[:8_000], "damaged"),
-    "100 megapixels": (header_of_100_megapixels(), "more pixels than the 64,000,000"),
+    "100 megapixels": (header_of_100_megapixels(), "more than the 25,000,000 pixels"),
 }
 
 

@@ -92,7 +92,7 @@ BAD = {
     "html": (b"<html><script>alert(1)</script></html>", "no picture of a known format"),
     "empty": (b"", "The file is empty"),
     "truncated": (png(photo(300, 300))[:20_000], "The picture is damaged"),
-    "100 megapixels": (header_of_100_megapixels(), "more pixels than the 64,000,000"),
+    "100 megapixels": (header_of_100_megapixels(), "more than the 25,000,000 pixels"),
 }
 
 
@@ -175,3 +175,31 @@ def test_phone_width_has_no_sideways_scroll(browser: Browser, live_url: str) -> 
     )
     assert wide == []
     context.close()
+
+
+def test_a_file_is_taken_only_while_a_page_waits_for_it(page: Page, small_study: Study) -> None:
+    urls: list[str] = []
+    page.on("request", lambda one: urls.append(one.url) if one.method == "PUT" else None)
+    give(page, png(pixels_of(small_study, 5)))
+    expect(page.locator("section[data-sign=support] a.card")).to_have_count(12)
+
+    def send(url: str) -> int:
+        """Send a file as the page does, with its cookies and token."""
+        status: int = page.evaluate(
+            """async url => {
+                const token = document.cookie.match(/_streamlit_xsrf=([^;]*)/)[1]
+                const body = new FormData()
+                body.append("file", new Blob(["x"]), "x.png")
+                const headers = {"X-Xsrftoken": token}
+                return (await fetch(url, {method: "PUT", body, headers})).status
+            }""",
+            url,
+        )
+        return status
+
+    (url,) = urls
+    assert send(url) == 409
+    assert send(f"{url.rpartition('/')[0]}/00000000-0000-0000-0000-000000000000") == 403
+    page.get_by_role("link", name="Explore").click()
+    expect(page.locator("a.card").first).to_be_visible()
+    assert send(url) == 403

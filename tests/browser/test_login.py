@@ -42,6 +42,9 @@ server_metadata_url = "{known.url}/.well-known/openid-configuration"
 
 [dataloupe]
 allow = ["Ada@example.org", "@example.com"]
+
+[dataloupe.roles]
+"@example.org" = "editor"
 """
         )
         monkeypatch.chdir(tmp_path)
@@ -53,8 +56,9 @@ allow = ["Ada@example.org", "@example.com"]
             expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
             assert study.spec.name not in page.inner_text("body")
             assert page.locator("a.card").count() == 0
-            with pytest.raises(HTTPError, match="404"):
-                urlopen(f"{url}/dataloupe/sprites/{fingerprint}/test/0.webp")
+            for path in (f"dataloupe/sprites/{fingerprint}/test/0.webp", "_stcore/metrics"):
+                with pytest.raises(HTTPError, match="401"):
+                    urlopen(f"{url}/{path}")
 
             known.person = {"sub": "2", "name": "Eve", "email": "eve@example.net"}
             page.get_by_role("button", name="Sign in").click()
@@ -71,6 +75,11 @@ allow = ["Ada@example.org", "@example.com"]
             expect(page.locator("a.card")).to_have_count(120)
             assert sheets
             assert not [sheet for sheet in sheets if fingerprint in sheet]
+            page.goto(f"{url}/live")
+            page.get_by_role("button", name="Ada").click()
+            expect(page.get_by_text("Your role here: editor.")).to_be_visible()
+            page.goto(f"{url}/auth/logout")  # as a link of another site would
+            page.goto(f"{url}/explore")
             page.get_by_role("button", name="Ada").click()
             page.get_by_role("button", name="Sign out").click()
             expect(page.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -81,7 +81,10 @@ def test_every_status_shows_its_details(visit: Any, written: Study) -> None:
         assert text in shown, text
     order = [shown.index(title) for title in ("Four", "Five", "Six", "Three", "Two", "One")]
     assert order == sorted(order)
-    assert {"cancel-6", "cancel-5", "cancel-4", "retry-3", "retry-2"} == set(keys(app)) - {"build"}
+    assert {"cancel-6", "cancel-5", "cancel-4", "retry-3", "retry-2"} == set(keys(app)) - {
+        "build",
+        "cancel_all",
+    }
 
 
 def test_cancel_and_retry(visit: Any, written: Study) -> None:
@@ -97,6 +100,16 @@ def test_cancel_and_retry(visit: Any, written: Study) -> None:
     app.button(key="retry-1").click().run()
     assert [one.status for one in jobs(written.root)] == ["waiting", "running", "cancelled"]
     assert not app.exception
+
+
+def test_all_jobs_are_cancelled(visit: Any, written: Study) -> None:
+    write(written, title="One")
+    assert "cancel_all" not in keys(visit(written, "jobs"))
+    write(written, title="Two", **running())
+    app = visit(written, "jobs")
+    app.button(key="cancel_all").click().run()
+    assert [job(written.root, number).status for number in (1, 2)] == ["cancelled", "running"]
+    assert job(written.root, 2).cancelling
 
 
 def test_missing_stages_can_be_built(visit: Any, tmp_path: Path, written: Study) -> None:

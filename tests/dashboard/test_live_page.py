@@ -18,11 +18,12 @@ from streamlit.testing.v1 import AppTest
 
 import dashboard.read.live_queries
 from dashboard.__main__ import server_config
+from dashboard.read.live_queries import Workers
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study, store
 from engine.applications.live import Query, run_query
-from engine.running.kept_worker import KeptWorker
 from engine.store import layout
+from engine.store.errors import DataloupeError
 from engine.study.rankings import find_influences
 from tests.applications.test_live import photo, pixels_of, png
 from tests.builders.page_contents import cards, group_words, words
@@ -32,17 +33,17 @@ from tests.running.test_kept_worker import hang
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[KeptWorker]:
-    """One worker for all tests of this file: it takes seconds to load."""
-    kept = KeptWorker(1, dashboard.read.live_queries.MEMORY_BYTES, 600, 60)
+def workers() -> Iterator[Workers]:
+    """The workers of all tests of this file: they take seconds to load."""
+    kept = Workers()
     yield kept
     kept.end()
 
 
 @pytest.fixture
-def visit(monkeypatch: pytest.MonkeyPatch, worker: KeptWorker) -> Any:
+def visit(monkeypatch: pytest.MonkeyPatch, workers: Workers) -> Any:
     st.cache_resource.clear()
-    monkeypatch.setattr(dashboard.read.live_queries, "_worker", lambda: worker)
+    monkeypatch.setattr(dashboard.read.live_queries, "_workers", lambda: workers)
 
     def open_page(study: Study, **parameters: str) -> AppTest:
         monkeypatch.setenv(STUDY_VARIABLE, str(study.root))
@@ -195,7 +196,7 @@ def test_a_hanging_worker_is_reported_and_replaced(
     visit: Any, small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = visit(small_study)
-    monkeypatch.setattr(dashboard.read.live_queries, "run_query", hang)
+    monkeypatch.setattr(dashboard.read.live_queries, "explain", hang)
     monkeypatch.setattr(dashboard.read.live_queries, "ANSWER_SECONDS", 0.3)
     give(app, png(pixels_of(small_study, 6)))
     assert "took longer than 0 seconds and was stopped" in words(app)
@@ -276,3 +277,23 @@ def test_live_scores_equal_the_scores_of_the_study(visit: Any, small_study: Stud
     row = int(np.flatnonzero(small_study.predictions("test")["correct"])[0])
     app = give(visit(small_study), png(pixels_of(small_study, row)))
     assert [card["row"] for card in cards(app)] == list(find_influences(small_study, row, 12)[0])
+
+
+def test_a_slow_picture_delays_only_its_sender(workers: Workers, small_study: Study) -> None:
+    content = png(pixels_of(small_study, 5))
+    with workers.reading.turn("slow"):  # as if a picture of theirs took forever
+        found = workers.ask(Query(small_study.root, "mlp", content), "other")
+    assert list(found.support) == list(run_query(Query(small_study.root, "mlp", content)).support)
+
+
+def test_a_picture_that_ends_its_reader_costs_the_next_one_nothing(
+    workers: Workers, small_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = Query(small_study.root, "mlp", png(pixels_of(small_study, 5)))
+    monkeypatch.setattr(dashboard.read.live_queries, "read_example", hang)
+    monkeypatch.setattr(dashboard.read.live_queries, "READING_SECONDS", 0.3)
+    with pytest.raises(DataloupeError, match="took longer"):
+        workers.ask(query, "slow")
+    assert all(reader.pid for reader in workers.readers[:1]), "it is not started again"
+    monkeypatch.undo()
+    assert len(workers.ask(query, "other").support)

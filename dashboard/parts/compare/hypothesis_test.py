@@ -14,11 +14,13 @@ from PIL import Image
 
 from dashboard.names import short
 from dashboard.parts.charts.interval_bars import Bar, intervals
+from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.jobs.job_panel import job_panel
 from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading, table
 from dashboard.read.comparisons import hypotheses
 from dashboard.read.upload_trials import texture
+from dashboard.server.uploaded_files import content_of
 from engine.applications.modeldiff.effect_estimates import most_different
 from engine.applications.modeldiff.hypothesis import INTENSITIES
 from engine.applications.modeldiff.significance import LEVEL
@@ -132,16 +134,17 @@ def _options(
     for option, default in TRANSFORMATIONS[name].options.items():
         key, words = f"option_{name}_{option}", WORDS.get(option, option.capitalize())
         if option == "texture":
-            file = st.file_uploader(
+            file = uploader(
                 "Your own picture as the texture",
-                type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
-                max_upload_size=TEXTURE_MIB,
                 key=key,
+                megabytes=TEXTURE_MIB,
+                type=["png", "jpg", "jpeg", "webp", "bmp", "gif"],
             )
             if file is not None and file.size <= TEXTURE_MIB * 2**20:
                 try:
-                    options[option] = texture(file.getvalue(), shape, study)
-                    sent[option] = base64.b64encode(file.getvalue()).decode()
+                    content = content_of(file)
+                    options[option] = texture(content, shape, study)
+                    sent[option] = base64.b64encode(content).decode()
                 except DataloupeError as error:
                     st.html(
                         f'<p class="dl-result" data-kind="wrong" role="alert">'

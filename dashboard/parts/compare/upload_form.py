@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from html import escape
 
 import streamlit as st
 
 from dashboard.location import go
+from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.layout.blocks import aside
+from dashboard.permissions import gate, why_not
 from dashboard.read.upload_trials import accept_upload, free_files
+from dashboard.server.uploaded_files import opened
 from engine.exchange.uploads.keeping import Given
 from engine.models import ARCHITECTURES
 from engine.store.errors import DataloupeError
@@ -24,11 +28,14 @@ def upload_form(study: StudyReader) -> None:
     limits = study.spec.uploads
     # A separate key for each attempt, so that the browser's files are freed with the old one.
     turn = st.session_state.setdefault("upload_turn", 0)
-    files = st.file_uploader(
+    if reason := why_not("upload"):
+        aside(reason)
+        return
+    files = uploader(
         "Checkpoints of one model (.safetensors)",  # any name: the content decides
-        accept_multiple_files=True,
-        max_upload_size=limits.max_mib,
         key=f"checkpoints_{turn}",
+        megabytes=limits.max_mib,
+        accept_multiple_files=True,
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input(
@@ -51,9 +58,9 @@ def upload_form(study: StudyReader) -> None:
             icon=":material/upload:",
             type="primary",
             key="upload",
-            disabled=not files,
             on_click=_accept,
             args=(study,),
+            **gate("upload", disabled=not files),
         )
     if message := st.session_state.pop(MESSAGE, None):
         st.html(f'<p class="dl-result" data-kind="wrong" role="alert">{escape(message)}</p>')
@@ -81,8 +88,8 @@ def _accept(study: StudyReader) -> None:
     name = st.session_state.get(f"upload_name_{turn}", "")
     architecture = st.session_state.get(f"upload_architecture_{turn}")
     try:
-        with st.spinner("Checking…"):
-            given = [Given(file.name, file) for file in files]
+        with st.spinner("Checking…"), ExitStack() as open_files:
+            given = [Given(file.name, open_files.enter_context(opened(file))) for file in files]
             upload = accept_upload(study, given, name, architecture)
     except DataloupeError as error:
         st.session_state[MESSAGE] = str(error)

@@ -9,7 +9,8 @@ import streamlit as st
 from dashboard.location import go
 from dashboard.names import plain
 from dashboard.parts.layout.blocks import aside
-from engine.exchange.uploads.keeping import delete, rename
+from dashboard.permissions import gate
+from dashboard.writes import delete_upload, rename_upload
 from engine.exchange.uploads.room import used_bytes
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
@@ -57,13 +58,20 @@ def _entry(study: StudyReader, upload: Upload) -> None:
             )
             with st.popover("Rename", icon=":material/edit:", width="content"):
                 st.text_input("New name", value=upload.name, key=f"name-{upload.id}", max_chars=100)
-                st.button("Save", key=f"rename-{upload.id}", on_click=_rename, args=(study, upload))
+                st.button(
+                    "Save",
+                    key=f"rename-{upload.id}",
+                    on_click=_rename,
+                    args=(study, upload),
+                    **gate("upload", upload.who),
+                )
             st.button(
                 f"Delete {plain(upload.name)} for everyone" if confirming else "Delete",
                 key=f"delete-{upload.id}",
                 icon=":material/delete:",
                 on_click=_delete if confirming else _confirm,
                 args=(study, upload),
+                **gate("upload", upload.who),
             )
         by = f" by {upload.who}" if upload.who else ""
         options = ", ".join(f"{k} = {v}" for k, v in upload.architecture_options.items())
@@ -96,7 +104,7 @@ def _open(study: StudyReader, upload: Upload) -> None:
 
 def _rename(study: StudyReader, upload: Upload) -> None:
     try:
-        rename(study, upload.id, st.session_state[f"name-{upload.id}"])
+        rename_upload(study, upload.id, st.session_state[f"name-{upload.id}"])
     except DataloupeError as error:
         st.session_state[_MESSAGE] = "wrong", str(error)
 
@@ -108,7 +116,7 @@ def _confirm(study: StudyReader, upload: Upload) -> None:
 def _delete(study: StudyReader, upload: Upload) -> None:
     st.session_state.pop("deleting_upload", None)
     try:
-        delete(study, upload.id)
+        delete_upload(study, upload.id)
     except DataloupeError as error:
         st.session_state[_MESSAGE] = "wrong", str(error)
         return

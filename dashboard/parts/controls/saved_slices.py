@@ -13,11 +13,13 @@ import streamlit as st
 
 from dashboard.location import Location, go
 from dashboard.names import plain
+from dashboard.permissions import gate
 from dashboard.read.studies import Examples, kept_slices, matching
 from dashboard.slice_parameters import PARAMETERS, SORTS, Slice, read_slice
+from dashboard.writes import delete_slice, save_slice
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
-from engine.study.slices import LONGEST_NAME, SavedSlice, delete_slice, save_slice
+from engine.study.slices import LONGEST_NAME, SavedSlice
 
 
 def saved(study: StudyReader, location: Location, examples: Examples) -> None:
@@ -53,7 +55,8 @@ def _entry(study: StudyReader, one: SavedSlice, examples: Examples) -> None:
             icon=":material/delete:",
             key=f"delete slice {one.name}",
             on_click=_delete if confirming else _confirm,
-            args=(study, one.name),
+            args=(study, one),
+            **gate("write", one.who),
         )
 
 
@@ -68,7 +71,11 @@ def _form(study: StudyReader, location: Location) -> None:
             placeholder="A name",
         )
         st.form_submit_button(
-            "Save", icon=":material/bookmark_add:", on_click=_save, args=(study, slice)
+            "Save",
+            icon=":material/bookmark_add:",
+            on_click=_save,
+            args=(study, slice),
+            **gate("write"),
         )
     order = "as in the data" if slice.sort is None else SORTS[slice.sort].lower() + " first"
     words = f"{slice.words() or 'All examples'}; {order}. Everyone who opens this study can see it."
@@ -83,18 +90,18 @@ def _open(one: SavedSlice) -> None:
     go(**wanted, study=one.data[:8], page=None, selected=None)
 
 
-def _confirm(study: StudyReader, name: str) -> None:
-    st.session_state["deleting"] = name
+def _confirm(study: StudyReader, one: SavedSlice) -> None:
+    st.session_state["deleting"] = one.name
 
 
-def _delete(study: StudyReader, name: str) -> None:
+def _delete(study: StudyReader, one: SavedSlice) -> None:
     st.session_state.pop("deleting", None)
     try:
-        delete_slice(study, name)
+        delete_slice(study, one)
     except DataloupeError as error:
         st.session_state["slice_message"] = "wrong", str(error)
     else:
-        st.session_state["slice_message"] = "good", f"“{name}” is deleted."
+        st.session_state["slice_message"] = "good", f"“{one.name}” is deleted."
 
 
 def _save(study: StudyReader, slice: Slice) -> None:

@@ -8,10 +8,12 @@ from html import escape
 import streamlit as st
 
 from dashboard.names import plain
+from dashboard.permissions import gate
 from dashboard.read.supports import read_tagged
+from dashboard.writes import note, tag, undo, untag
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
-from engine.study.tags import LONGEST_NOTE, LONGEST_TAG, TagsAndNotes, note, tag, undo, untag
+from engine.study.tags import LONGEST_NOTE, LONGEST_TAG, TagsAndNotes
 
 WORDS = {
     "tag": "adding the tag “{}”",
@@ -31,7 +33,7 @@ def tags_panel(study: StudyReader, algorithm: str, row: int) -> None:
                     plain(name),
                     icon=":material/close:",
                     key=f"untag {name}",
-                    help="Remove this tag",
+                    **gate("write", help="Remove this tag"),
                     on_click=_do,
                     args=(untag, study, algorithm, row, name),
                 )
@@ -43,6 +45,7 @@ def tags_panel(study: StudyReader, algorithm: str, row: int) -> None:
                 on_change=_add,
                 args=(tag, f"new_tag_{row}", study, algorithm, row),
                 width=200,
+                **gate("write"),
             )
             st.text_input(
                 "Add a note",
@@ -51,14 +54,19 @@ def tags_panel(study: StudyReader, algorithm: str, row: int) -> None:
                 on_change=_add,
                 args=(note, f"new_note_{row}", study, algorithm, row),
                 width=360,
+                **gate("write"),
             )
             last = current.last
             st.button(
                 "Undo",
                 icon=":material/undo:",
                 key="undo",
-                disabled=last is None,
-                help=None if last is None else f"Undo {_words(last.action, last.value)}",
+                **gate(
+                    "write",
+                    None if last is None else last.who,
+                    help=None if last is None else f"Undo {_words(last.action, last.value)}",
+                    disabled=last is None,
+                ),
                 on_click=_do,
                 args=(undo, study, algorithm, row),
             )

@@ -9,7 +9,9 @@ from html import escape
 
 import streamlit as st
 
-from engine.running.jobs.queue import Job, cancel, log, retry
+from dashboard.permissions import gate
+from dashboard.writes import cancel, retry
+from engine.running.jobs.queue import Job, log
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 
@@ -35,17 +37,21 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
                     "Stopping…" if job.cancelling else "Cancel",
                     key=f"cancel-{job.id}",
                     icon=":material/stop_circle:",
-                    disabled=job.cancelling,
-                    help="Stops the job and all its processes. Finished work is kept.",
+                    **gate(
+                        "run",
+                        job.who,
+                        help="Stops the job and all its processes. Finished work is kept.",
+                        disabled=job.cancelling,
+                    ),
                 )
                 if stop:
-                    _act(lambda: cancel(study.root, job.id))
+                    _act(lambda: cancel(study, job.id))
             elif job.status != "done":
                 again = st.button(
                     "Retry",
                     key=f"retry-{job.id}",
                     icon=":material/replay:",
-                    help="Runs the job again; finished work is not repeated.",
+                    **gate("run", help="Runs the job again; finished work is not repeated."),
                 )
                 if again:
                     _act(lambda: retry(study, job.id))
@@ -107,6 +113,8 @@ def facts_of(job: Job, now: float) -> list[str]:
         if job.started is not None:
             facts.append(f"took {duration(job.ended - job.started)}")
         facts.append(f"{datetime.fromtimestamp(job.ended, UTC):%Y-%m-%d %H:%M} UTC")
+    if job.who:
+        facts.append(f"started by {job.who}")
     if job.attempt > 1:
         facts.append("started again after an interruption")
     return facts

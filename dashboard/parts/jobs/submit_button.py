@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from engine.running.jobs.queue import submit
+from dashboard.permissions import gate
+from dashboard.writes import submit
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 
@@ -28,7 +29,8 @@ def job_button(
         parameters: Of the job, from the current values of the fields next to the button.
         button: Further arguments of `st.button`.
     """
-    if st.button(label, **button):
+    allowed = gate("run", help=button.pop("help", None), disabled=button.pop("disabled", False))
+    if st.button(label, **button, **allowed):
         enqueue(study, kind, parameters, title)
         st.rerun()
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard.parts.jobs.job_card import job_card
 from dashboard.parts.jobs.submit_button import enqueue, pop_message, set_message
+from dashboard.permissions import gate
 from dashboard.read.studies import open_study
 from engine.applications.brittle.supports import Supports
 from engine.running.jobs.queue import Job, job, jobs
@@ -27,7 +28,7 @@ def verify_button(study: StudyReader, found: Supports, row: int) -> None:
         "Verify",
         icon=":material/science:",
         key="verify",
-        help=f"Retrain {SEEDS} models without its removal set",
+        **gate("run", help=f"Retrain {SEEDS} models without its removal set"),
     )
     if clicked:
         _submit(study, found, [row], SEEDS)
@@ -50,6 +51,7 @@ def verify_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
             key="verify_first",
             on_click=_submit_first,
             args=(study, found, rows),
+            **gate("run"),
         )
 
 

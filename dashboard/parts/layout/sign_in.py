@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
+from streamlit.web.server.starlette.starlette_server_config import XSRF_COOKIE_NAME
 
 from dashboard.login import configured
 from dashboard.parts.layout.messages import notice
+
+SIGN_OUT = "/auth/logout"
 
 
 def sign_in() -> None:
@@ -25,7 +30,17 @@ def sign_in() -> None:
     if not login.allows(user):
         notice("This study is not shared with you", f"You are signed in as {name}.", kind="error")
         with st.container(horizontal=True, horizontal_alignment="center"):
-            st.button("Sign out", on_click=st.logout)
+            sign_out()
         st.stop()
     with st.popover(name, icon=":material/person:", width="content"):
-        st.button("Sign out", on_click=st.logout)
+        st.html(f'<p class="dl-aside">Your role here: {login.role_of(user)}.</p>')
+        sign_out()
+
+
+def sign_out() -> None:
+    """A button that signs out by POST, so that no link of another site can do it."""
+    token = escape(st.context.cookies.get(XSRF_COOKIE_NAME, ""))
+    st.html(
+        f'<form method="post" action="{SIGN_OUT}"><input type="hidden" name="token" '
+        f'value="{token}"><button class="dl-button" type="submit">Sign out</button></form>'
+    )

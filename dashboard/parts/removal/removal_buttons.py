@@ -7,9 +7,10 @@ import streamlit as st
 
 from dashboard.location import UNLEARN, WHAT_IF, Location
 from dashboard.parts.layout.messages import warning
+from dashboard.permissions import gate
+from dashboard.writes import keep_set
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
-from engine.study.removal_sets import keep_set
 
 
 def removal_buttons(
@@ -29,7 +30,7 @@ def removal_buttons(
         clicked = [
             page
             for label, icon, key, page in targets
-            if st.button(label, icon=icon, key=key, disabled=not len(rows))
+            if st.button(label, icon=icon, key=key, **gate("write", disabled=not len(rows)))
         ]
     if clicked:
         try:

@@ -11,8 +11,12 @@ import streamlit as st
 
 from dashboard.location import MAP, Location, go
 from dashboard.names import short
+from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.layout.messages import warning
+from dashboard.permissions import gate
 from dashboard.read.studies import Examples, directions, examples, matching, requested_row, weights
+from dashboard.server.uploaded_files import content_of
+from dashboard.writes import keep_set
 from engine.store.errors import DataloupeError
 from engine.study.names import Named
 from engine.study.rankings import find_influences
@@ -20,7 +24,6 @@ from engine.study.reader import StudyReader
 from engine.study.removal_sets import (
     LONGEST_WORDS,
     RemovalSet,
-    keep_set,
     kept_sets,
     parse_examples,
     parse_table,
@@ -116,9 +119,13 @@ def removal_choice(
             button.label.format(f"{len(rows):,}") if len(rows) else button.empty_label,
             icon=button.icon,
             key="ask",
-            disabled=not len(rows),
             on_click=_submit,
             args=(study, rows, words, way != KEPT),
+            **(
+                {"disabled": not len(rows)}
+                if way == KEPT
+                else gate("write", disabled=not len(rows))
+            ),
         )
     if message := st.session_state.pop(_MESSAGE, None):
         warning([message])
@@ -277,17 +284,17 @@ def _by_ids(study: StudyReader, kind: str) -> tuple[np.ndarray, str]:
         key="pasted_ids",
         max_chars=LONGEST_LIST,
     )
-    file = st.file_uploader(
+    file = uploader(
         "Or a CSV file with the ids in its first column",
-        type=["csv", "txt"],
-        max_upload_size=LARGEST_MIB,
         key="ids_file",
+        megabytes=LARGEST_MIB,
+        type=["csv", "txt"],
     )
     named = parse_examples(study, text)
     words = f"{len(named.rows):,} chosen by id"
     if file is not None:
         try:
-            named = parse_table(study, file.getvalue())
+            named = parse_table(study, content_of(file))
         except DataloupeError as error:
             warning([str(error)])
             return np.empty(0, np.int64), ""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from engine.data.picture_budget import check_budget
 from engine.data.pictures import read_picture
 from engine.store.errors import DataloupeError
 
@@ -71,8 +72,9 @@ def texture_of(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """An untrusted picture as a texture of this shape (channels, height, width), float32 0…255.
 
     Raises:
-        DataError: It is not a picture.
+        DataError: It is not a picture, or takes too long to read.
     """
+    check_budget(content, "Your texture")
     channels, height, width = shape
     picture = read_picture({"bytes": content, "path": None}, "Your texture", max(height, width))
     picture = picture.convert("L" if channels == 1 else "RGB")

@@ -37,7 +37,8 @@ CREATE TABLE jobs (
     started REAL,
     ended REAL,
     error TEXT NOT NULL DEFAULT '',
-    result TEXT NOT NULL DEFAULT '{{}}'
+    result TEXT NOT NULL DEFAULT '{{}}',
+    who TEXT NOT NULL DEFAULT '' -- who submitted it, if that is known
 );
 PRAGMA user_version = {_VERSION};
 """
@@ -89,6 +90,8 @@ def connected(root: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
                 f"reads {_VERSION}). Upgrade Dataloupe, or remove the file: only the list of jobs "
                 "is lost."
             )
+        if create:
+            _add_who(connection)
         yield connection
     except sqlite3.OperationalError as error:
         raise StoreError(f"{path} cannot be read or written: {error}.") from error
@@ -112,6 +115,14 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _add_who(connection: sqlite3.Connection) -> None:
+    """Add the column that databases of earlier versions lack; those versions ignore it."""
+    names = {row["name"] for row in connection.execute("PRAGMA table_info(jobs)")}
+    if "who" not in names:
+        with contextlib.suppress(sqlite3.OperationalError):  # another process was first
+            connection.execute("ALTER TABLE jobs ADD COLUMN who TEXT NOT NULL DEFAULT ''")
 
 
 def _create(path: Path) -> None:

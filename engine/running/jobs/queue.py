@@ -20,6 +20,13 @@ Status = Literal["waiting", "running", "done", "failed", "cancelled"]
 ACTIVE: tuple[Status, Status] = ("waiting", "running")
 LONGEST_TITLE = 120
 LONGEST_LOG = 200_000
+MOST_WAITING = 100
+"""Jobs that wait or run."""
+MOST_WAITING_EACH = 20
+"""Of them, those of one person."""
+KEPT_JOBS = 500
+"""Ended jobs that stay listed, with their logs."""
+KEPT_DAYS = 90
 _ELSEWHERE = (
     "The study was moved or copied while this job was waiting or running. Finished work is kept; "
     "retry the job to continue here."
@@ -40,6 +47,7 @@ class Job:
         seconds_left: Estimate from the progress of this attempt; None if unknown.
         error: Why it failed, in one line.
         result: What `run` of its kind returned.
+        who: Who submitted it; empty if that is not known.
     """
 
     id: int
@@ -58,6 +66,7 @@ class Job:
     seconds_left: float | None
     error: str
     result: dict[str, Any]
+    who: str = ""
 
     @property
     def active(self) -> bool:
@@ -65,7 +74,9 @@ class Job:
         return self.status in ACTIVE
 
 
-def submit(study: StudyReader, kind: str, parameters: dict[str, Any], title: str = "") -> int:
+def submit(
+    study: StudyReader, kind: str, parameters: dict[str, Any], title: str = "", who: str = ""
+) -> int:
     """Add a job to the queue, start a runner if none is running, and return the job's number.
 
     If the same work is already waiting or running, that job's number is returned instead.
@@ -74,9 +85,10 @@ def submit(study: StudyReader, kind: str, parameters: dict[str, Any], title: str
         kind: A key of `engine.running.jobs.kinds.KINDS`.
         parameters: Parameters of the kind; missing ones get their defaults.
         title: Title to display; the kind's title if empty.
+        who: Who submits it, if people are to be told apart.
 
     Raises:
-        DataloupeError: There is no such kind, or the parameters are invalid.
+        DataloupeError: There is no such kind, the parameters are invalid, or too many jobs wait.
         StoreError: The study's folder cannot be written.
     """
     chosen = kind_of(kind)
@@ -86,6 +98,7 @@ def submit(study: StudyReader, kind: str, parameters: dict[str, Any], title: str
         raise DataloupeError(f"The parameters of a job must be plain JSON: {error}.") from error
     title = " ".join((title or chosen.title).split())[:LONGEST_TITLE]
     here = home(study.root)
+    prune(study.root)
     with connected(study.root, create=True) as connection, transaction(connection):
         same = connection.execute(
             "SELECT id FROM jobs WHERE home = ? AND kind = ? AND parameters = ? "
@@ -94,19 +107,55 @@ def submit(study: StudyReader, kind: str, parameters: dict[str, Any], title: str
         ).fetchone()
         number = same and same["id"]
         if same is None:
+            _check_room(connection, who)
             number = connection.execute(
-                "INSERT INTO jobs (home, kind, title, parameters, submitted) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (here, kind, title, text, time.time()),
+                "INSERT INTO jobs (home, kind, title, parameters, submitted, who) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (here, kind, title, text, time.time(), who),
             ).lastrowid
     start_runner(study.root)
     return int(number)
 
 
-def retry(study: StudyReader, number: int) -> int:
+def _check_room(connection: sqlite3.Connection, who: str) -> None:
+    """Raise DataloupeError if too many jobs wait, in all or of this person."""
+    active = "SELECT count(*) FROM jobs WHERE status IN ('waiting', 'running')"
+    (every,) = connection.execute(active).fetchone()
+    (own,) = connection.execute(f"{active} AND who = ?", (who,)).fetchone()
+    if who and own >= MOST_WAITING_EACH:
+        raise DataloupeError(
+            f"You have {own} jobs in the queue, the most for one person. Cancel some, or wait."
+        )
+    if every >= MOST_WAITING:
+        raise DataloupeError(
+            f"{every} jobs are in the queue, the most there can be. Cancel some, or wait."
+        )
+
+
+def retry(study: StudyReader, number: int, who: str = "") -> int:
     """Submit a job's work again and return the new number. Raises the same as `submit`."""
     again = job(study.root, number)
-    return submit(study, again.kind, again.parameters, again.title)
+    return submit(study, again.kind, again.parameters, again.title, who)
+
+
+def prune(root: Path, keep: int = KEPT_JOBS, days: float = KEPT_DAYS) -> int:
+    """Remove ended jobs and their logs: those beyond the newest `keep`, and those older than that.
+
+    Results of jobs are files of the study, and stay. Returns the number of removed jobs.
+    """
+    if not layout.jobs_file(root).exists():
+        return 0
+    oldest = time.time() - days * 86_400
+    with connected(root) as connection, transaction(connection):
+        gone = connection.execute(
+            "DELETE FROM jobs WHERE status NOT IN ('waiting', 'running') AND "
+            "(coalesce(ended, submitted) < ? OR id NOT IN (SELECT id FROM jobs "
+            "WHERE status NOT IN ('waiting', 'running') ORDER BY id DESC LIMIT ?)) RETURNING id",
+            (oldest, keep),
+        ).fetchall()
+    for row in gone:
+        layout.job_log_file(root, row["id"]).unlink(missing_ok=True)
+    return len(gone)
 
 
 def jobs(root: Path, active: bool = False, newest: int | None = None) -> list[Job]:
@@ -152,6 +201,15 @@ def cancel(root: Path, number: int) -> None:
             "UPDATE jobs SET cancelling = 1 WHERE id = ? AND status = 'running'", (number,)
         )
     resume(root)
+
+
+def cancel_all(root: Path) -> int:
+    """Cancel all jobs that wait or run; return how many."""
+    active = jobs(root, active=True)
+    # Waiting ones first, so that none starts when the running one ends.
+    for one in sorted(active, key=lambda one: one.status == "running"):
+        cancel(root, one.id)
+    return len(active)
 
 
 def log(root: Path, number: int) -> str:
@@ -202,6 +260,7 @@ def _job(row: sqlite3.Row) -> Job:
         seconds_left=_seconds_left(row, time.time()),
         error=row["error"],
         result=json.loads(row["result"]),
+        who=row["who"] if "who" in row.keys() else "",  # noqa: SIM118 - a row is no dict
     )
 
 

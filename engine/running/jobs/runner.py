@@ -35,6 +35,8 @@ GRACE_SECONDS = 5.0
 IDLE_SECONDS = 5.0
 """How long the runner waits for work before it exits."""
 TICK_SECONDS = 0.2
+LARGEST_LOG = 2**20
+"""Bytes of the runner's own log, which then begins again."""
 _PYTHON = (sys.executable, "-P", "-m")
 """Runs a module of this installation; -P ignores modules in the working directory."""
 _SERVER_VARIABLES = ("STREAMLIT_", "DATALOUPE_")
@@ -52,7 +54,9 @@ def start_runner(root: Path) -> None:
     with _lock(root) as lock:
         if lock is None:
             return
-        with layout.runner_log_file(root).open("ab") as log:
+        path = layout.runner_log_file(root)
+        full = path.exists() and path.stat().st_size > LARGEST_LOG
+        with path.open("wb" if full else "ab") as log:
             child = subprocess.Popen(
                 [*_PYTHON, "engine.running.jobs.runner", root.resolve(), str(lock)],
                 env=environment,

@@ -1,0 +1,58 @@
+"""The content policy: every page works under it, and no page runs what it forbids."""
+
+from __future__ import annotations
+
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import BrowserContext
+
+from tests.browser.chromium import settled
+
+pytestmark = pytest.mark.browser
+
+PAGES = {
+    "": ".dl-context",
+    "explore": "a.card",
+    "explain?test=test-0": "a.card",
+    "training?train=train-0": "a.card",
+    "brittle?test=test-0": ".dl-context",
+    "map": ".js-plotly-plot .plot-container",
+    "what-if": ".dl-context",
+    "unlearn": ".dl-context",
+    "compare": "input[type=file]",
+    "live": ".dl-context",
+    "quality": ".dl-context",
+    "jobs": ".dl-context",
+    "provenance": ".dl-context",
+}
+
+
+def test_every_page_keeps_the_content_policy(desktop: BrowserContext, url: str) -> None:
+    page = desktop.new_page()
+    broken: list[str] = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.on(
+        "console",
+        lambda one: broken.append(one.text) if "Content Security Policy" in one.text else None,
+    )
+    for path, awaited in PAGES.items():
+        page.goto(f"{url}/{path}")
+        page.locator(awaited).first.wait_for(state="attached")
+        settled(page)
+        assert not broken, f"{path}: {broken}"
+    with pytest.raises(Exception, match=r"Content Security Policy|EvalError|unsafe-eval"):
+        page.evaluate("() => { window.setTimeout('1'); return new Function('return 1')() }")
+    page.close()
+
+
+def test_no_other_site_shows_a_page_in_a_frame(desktop: BrowserContext, url: str) -> None:
+    headers = dict(urlopen(url).headers)
+    assert headers["x-frame-options"] == "DENY"
+    page = desktop.new_page()
+    refused: list[str] = []
+    page.on("console", lambda one: refused.append(one.text))
+    page.set_content(f'<iframe src="{url}"></iframe>')
+    page.wait_for_timeout(1000)
+    assert any("frame-ancestors" in one or "X-Frame-Options" in one for one in refused), refused
+    page.close()
