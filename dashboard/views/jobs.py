@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.jobs.submit_button import enqueue, pop_message
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.read.studies import open_study
-from engine.running.jobs.queue import Job, jobs, resume, submit
+from engine.running.jobs.queue import Job, jobs, resume
 from engine.store.errors import DataloupeError
 from engine.study.progress import stage_progress
 
@@ -23,9 +24,11 @@ building = any(job.active and job.kind == "build" for job in listed)
 if not building and not all(step.complete for step in stage_progress(study)):
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Build what is missing", icon=":material/construction:", key="build"):
-            submit(study, "build", {})
+            enqueue(study, "build", {}, "")
             st.rerun()
         st.html('<p class="dl-aside">Some stages of this study are not computed yet.</p>')
+if message := pop_message("build"):
+    notice("The build cannot start", message, kind="error")
 
 
 def order(job: Job) -> tuple[int, int]:

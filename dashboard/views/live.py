@@ -35,10 +35,11 @@ from dashboard.read.live_queries import MEGABYTES, ask, warm_up
 from dashboard.read.studies import badge, examples, open_study
 from engine.applications.live import KEPT, QueryResult, live_stamps
 from engine.data.pictures import SUFFIXES
-from engine.store.errors import DataloupeError
+from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.neighbours import read_similarity
+from engine.study.trust import require_trust
 
 SIDE = 112
 LONGEST_TEXT = 20_000
@@ -145,6 +146,11 @@ if not has_live(study, algorithm):
 live = read_live(study, algorithm)
 if not live.checkpoints:
     notice("This study has no live queries", f"No checkpoint is kept for them: {live.reason}.")
+    st.stop()
+try:
+    require_trust(study)
+except UntrustedCode as error:
+    notice("This study names code that is not trusted here", str(error), kind="error")
     st.stop()
 warm_up(study, algorithm)
 

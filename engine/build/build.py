@@ -40,6 +40,7 @@ from engine.store.records import Progress
 from engine.study.lock import locked
 from engine.study.methods import imported_methods
 from engine.study.reader import StudyReader
+from engine.study.trust import require_trust
 
 _ALGORITHM_STAGES = {
     "checkpoints": checkpoints,
@@ -79,6 +80,7 @@ def build(
 
     Raises:
         SpecError, DataError, CheckpointError: The user's spec, data or weights are invalid.
+        UntrustedCode: The study names code that this machine's user has not trusted.
         StaleError: Existing files were made from a different spec; nothing was changed.
         StoreError: A file is broken, the disk is full, or another build is running.
         InterruptedBuild: Ctrl-C. Finished work is kept.
@@ -88,6 +90,7 @@ def build(
         raise SpecError(
             f"There is no stage {rebuild!r} to rebuild; stages are {', '.join(stages)}."
         )
+    require_trust(study)
     for algorithm in study.spec.algorithms:
         bank.check_recipe(study, algorithm)
     if rebuild == "data":

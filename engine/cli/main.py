@@ -20,6 +20,7 @@ from engine.cli import (
     exchanging,
     explaining,
     jobs,
+    trusting,
     unlearning,
 )
 from engine.cli.arguments import EXIT_MISTAKE
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A user's mistake prints one line and returns 2. A closed output pipe, as in
     `dataloupe explain … | head`, ends the command silently.
     """
-    _search_current_folder()
+    _search_this_package()
     try:
         try:
             return _run(arguments)
@@ -83,19 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     unlearning.add_verbs(verbs)
     exchanging.add_verbs(verbs)
     jobs.add_verbs(verbs)
+    trusting.add_verbs(verbs)
     return parser
 
 
-def _search_current_folder() -> None:
-    """Let `python:module:function` name a module in the current folder.
+def _search_this_package() -> None:
+    """Let worker processes and jobs, which inherit `sys.path`, find this package.
 
-    Worker processes and jobs inherit `sys.path`. The folder comes last, so that it cannot shadow an
-    installed module, and after the folder of this package, which an editable installation does not
-    put on the path.
+    An editable installation does not put its folder on the path. The current folder is not searched:
+    it may be a folder that somebody sent (`engine.store.trust.search_current_folder`).
     """
-    for folder in (Path(engine.__file__).parents[1], Path.cwd()):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    folder = str(Path(engine.__file__).parents[1])
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _has_no_reader(stream: TextIO) -> bool:

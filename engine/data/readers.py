@@ -6,7 +6,6 @@ the network: only a source of the form `owner/name` that is not a path is looked
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import re
@@ -30,8 +29,9 @@ from PIL import Image
 from engine.data.assets import asset
 from engine.data.ids import cell_text, with_json_ids
 from engine.data.pictures import SUFFIXES
-from engine.store.errors import DataError
+from engine.store.errors import DataError, SpecError
 from engine.store.spec import DataSpec
+from engine.store.trust import Code, load_code
 
 EMBEDDED = "fashion-mnist"
 
@@ -44,19 +44,18 @@ class Rows:
     folder: Path
 
 
-def read_splits(spec: DataSpec, base: Path, allow_code: bool, scratch: Path) -> tuple[Rows, Rows]:
+def read_splits(spec: DataSpec, base: Path, scratch: Path) -> tuple[Rows, Rows]:
     """Read the training and the test split.
 
     Args:
-        base: The study's folder, where relative paths start.
-        allow_code: Whether `python:module:function` may run.
+        base: The study's folder, where relative paths start; trusted if it may name code.
         scratch: An empty folder; files that cannot be memory-mapped are converted into it.
 
     Raises:
         DataError: What was not found, and where it was expected.
     """
     if spec.source.startswith("python:"):
-        return _read_function(spec, base, allow_code)
+        return _read_function(spec, base)
     path = _find(spec.source, base)
     if path is None:
         return _read_hub(spec, base)
@@ -340,21 +339,11 @@ def _read_hub(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
     return _named_splits(splits, spec, base)
 
 
-def _read_function(spec: DataSpec, base: Path, allow_code: bool) -> tuple[Rows, Rows]:
-    if not allow_code:
-        raise DataError(
-            f"source = {spec.source!r} would run code, which only the command line may do: "
-            "`dataloupe build`."
-        )
-    _, _, rest = spec.source.partition(":")
-    module_name, _, name = rest.partition(":")
+def _read_function(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
     try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(
-            f"source = {spec.source!r} cannot be imported: {error}. Write it as "
-            "python:module:function and run where the module can be imported."
-        ) from error
+        function = load_code(Code.of(spec.source), base, ())
+    except SpecError as error:
+        raise DataError(f"source = {error}") from error
     return _named_splits(function(), spec, base)
 
 

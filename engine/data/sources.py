@@ -46,25 +46,23 @@ class Source:
     warnings: tuple[str, ...]
 
 
-def load_source(
-    spec: DataSpec, base: Path, allow_code: bool = False, scratch: Path | None = None
-) -> Source:
+def load_source(spec: DataSpec, base: Path, scratch: Path | None = None) -> Source:
     """Read and check a dataset. Pictures are checked only when they are encoded.
 
     Args:
         spec: `[data]` of the study.
-        base: The study's folder; relative paths start there.
-        allow_code: Run `python:module:function`. Only for the command line, never for a server.
+        base: The study's folder; relative paths start there, and it must be trusted to name code.
         scratch: Folder for a memory-mapped copy of files that cannot be mapped directly (Parquet,
             CSV, JSON); None is the system's temporary folder. The copy ends with the process.
 
     Raises:
         DataError: One line: what is wrong, in which row or file, what to do.
+        UntrustedCode: The source is code that this machine's user has not trusted.
     """
     with tempfile.TemporaryDirectory(prefix="dataloupe-", dir=scratch) as folder:
         # Mapped files stay readable after the folder is deleted, so even a killed process leaves
         # no files behind.
-        train, test = read_splits(spec, base, allow_code, Path(folder))
+        train, test = read_splits(spec, base, Path(folder))
         train, test = _limited(train, spec.train_limit), _limited(test, spec.test_limit)
         for rows, split in ((train, spec.train), (test, spec.test)):
             if not len(rows.table):

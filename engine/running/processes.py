@@ -262,7 +262,7 @@ def start_worker(
     """
     ours, theirs = Pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
+        [sys.executable, "-P", "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
         env={**os.environ, **worker_environment(threads)},
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],

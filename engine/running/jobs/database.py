@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -52,8 +53,10 @@ def home(root: Path) -> str:
     Returns:
         A fingerprint of the machine, the path and the inode; empty if the folder is gone.
     """
+    machine = platform.node()
+    with contextlib.suppress(OSError, ValueError):  # a container may have none
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip() or machine
     with contextlib.suppress(OSError):
-        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
         found = root.resolve(strict=True)
         return store.fingerprint_of(machine, str(found), found.stat().st_ino)
     return ""
