@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 def _search_this_package() -> None:
     """Let worker processes and jobs, which inherit `sys.path`, find this package.
 
-    An editable installation does not put its folder on the path. The current folder is not searched:
-    it may be a folder that somebody sent (`engine.store.trust.search_current_folder`).
+    An editable installation does not put its folder on the path. The current folder is not
+    searched: somebody may have sent it (`engine.store.trust.search_current_folder`).
     """
     folder = str(Path(engine.__file__).parents[1])
     if folder not in sys.path:

@@ -1,4 +1,4 @@
-"""Code that a study names: which studies may run it on this machine, and the one place that loads it.
+"""Code that a study names: which studies may run it on this machine, and what loads it.
 
 A study can name Python functions: an architecture, or the source of its data. A study that somebody
 sends must not run anything, so such code runs only once this machine's user trusted it, by
@@ -175,7 +175,8 @@ def untrusted_text(study: Path | None, names: Sequence[str]) -> str:
         return f"{listed} is code, which runs only where a trusted study names it."
     return (
         f"{study} names code that is not trusted on this machine: {listed}. Nothing of it was run. "
-        f"Whoever owns this machine can look at it, then run: dataloupe trust {shlex.quote(str(study))}"
+        "Whoever owns this machine can look at it, then run: "
+        f"dataloupe trust {shlex.quote(str(study))}"
     )
 
 
@@ -189,7 +190,7 @@ def python_files_digest(study: Path) -> str:
         for name in sorted([*links, *(name for name in files if name.endswith(_PYTHON_FILES))]):
             path = Path(folder) / name
             try:
-                content = os.readlink(path).encode() if name in links else path.read_bytes()
+                content = bytes(path.readlink()) if name in links else path.read_bytes()
             except OSError:  # unreadable for Python's import too
                 content = b""
             digest.update(json.dumps(str(path.relative_to(study))).encode())

@@ -1,12 +1,11 @@
 """The code that a study names, and whether this machine's user trusted it.
 
-What is trusted, and how code is loaded, is `engine.store.trust`. The checks here come early, so that
-nothing is computed before a person hears that code is not trusted; `load_code` checks once more.
+What is trusted, and how code is loaded, is `engine.store.trust`. The checks here come early, so
+that nothing is computed before a person hears that code is not trusted; `load_code` checks again.
 """
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
 from engine.store.errors import UntrustedCode
@@ -50,7 +49,7 @@ def untrusted_code(study: StudyReader) -> list[Named]:
 
 
 def require_trust(study: StudyReader) -> None:
-    """Raise UntrustedCode, with the command to run, unless all code that the study names is trusted."""
+    """Raise UntrustedCode, with the command to run, unless all code of the study is trusted."""
     if unknown := untrusted_code(study):
         raise UntrustedCode(untrusted_text(study.root, [str(one) for one in unknown]))
     if named_code(study):
@@ -63,8 +62,3 @@ def trust_study(study: StudyReader) -> list[Named]:
     if found:
         trust(study.root, [one.code for one in found])
     return found
-
-
-def trust_command(study: StudyReader) -> str:
-    """The command that trusts a study."""
-    return f"dataloupe trust {shlex.quote(str(study.root))}"

@@ -1,4 +1,4 @@
-"""Trust in code that a study names: what it is bound to, where it is kept, and what may be named."""
+"""Trust in code that a study names: what it is bound to, where it is kept, what may be named."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_configuration_folder_that_is_not_absolute_is_ignored(
 def test_a_damaged_file_trusts_nothing_and_says_so(study: Path, content: str) -> None:
     trust(study, [NET])
     trust_file().write_text(content)
-    with pytest.raises(DataloupeError, match="trust.json is damaged") as caught:
+    with pytest.raises(DataloupeError, match=r"trust\.json is damaged") as caught:
         is_trusted(study, NET)
     assert "\n" not in str(caught.value)
 
