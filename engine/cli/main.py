@@ -26,6 +26,7 @@ from engine.cli import (
 from engine.cli.arguments import EXIT_MISTAKE
 from engine.cli.completion import add_completion
 from engine.store.errors import DataloupeError, InterruptedBuild
+from engine.store.io_errors import io_text, reason
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as in shells."""
@@ -52,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in closed:
             _discard(stream)
         return EXIT_CLOSED_OUTPUT
+    except OSError as error:
+        _discard(sys.stdout)
+        print(f"dataloupe: the output cannot be written: {reason(error)}.", file=sys.stderr)
+        return EXIT_MISTAKE
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -66,6 +71,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return EXIT_INTERRUPTED
     except DataloupeError as error:
         print(f"dataloupe: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"dataloupe: {io_text(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     return code
 

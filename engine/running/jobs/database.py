@@ -12,8 +12,9 @@ from pathlib import Path
 from engine import store
 from engine.store import layout
 from engine.store.errors import StoreError
+from engine.store.sealed_rows import give_seals, seal_rows
 
-_VERSION = 1
+_VERSION = 2
 _SECONDS_TO_WAIT = 30.0
 """How long to wait for another process's write before raising an error."""
 _SCHEMA = f"""
@@ -85,6 +86,7 @@ def connected(root: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
             isolation_level=None,
         )
         connection.row_factory = sqlite3.Row
+        give_seals(connection)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             raise StoreError(
@@ -125,6 +127,8 @@ def _create(path: Path) -> None:
             new = Path(folder) / path.name
             connection = sqlite3.connect(new)
             connection.executescript(_SCHEMA)
+            seal_rows(connection, "jobs")
+            connection.commit()
             connection.close()
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(new)

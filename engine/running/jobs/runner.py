@@ -27,6 +27,7 @@ from engine.running.jobs.database import connected, home, transaction
 from engine.running.jobs.process_tree import MARK, carries, end, end_all, ended
 from engine.store import layout
 from engine.store.errors import StoreError
+from engine.store.io_errors import writing_store
 
 ATTEMPTS = 3
 """How often to start a job whose runner keeps being interrupted."""
@@ -52,7 +53,9 @@ def start_runner(root: Path) -> None:
     with _lock(root) as lock:
         if lock is None:
             return
-        with layout.runner_log_file(root).open("ab") as log:
+        with writing_store(layout.runner_log_file(root)):
+            log = layout.runner_log_file(root).open("ab")
+        with log:
             child = subprocess.Popen(
                 [*_PYTHON, "engine.running.jobs.runner", root.resolve(), str(lock)],
                 env=environment,
