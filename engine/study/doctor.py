@@ -72,6 +72,17 @@ def examine(study: StudyReader, repair: bool = False) -> Report:
     return Report(broken, _notes(study, problems), _summary(study, len(broken), len(files), repair))
 
 
+def problem_of(study: StudyReader, path: Path) -> str | None:
+    """What `examine` says of one file; None if it is whole. study.toml is a file, too."""
+    if path == layout.spec_file(study.root):
+        return next(iter(_notes(study, {})), None)
+    if path.suffix == _SHEET:
+        whole = _sheet_digests(study, {}).get(path, "") in ("", _digest(path))
+        return None if whole else "its content does not match its checksum"
+    found = _problem(study, path)
+    return None if found is None else str(found)
+
+
 def _problem(study: StudyReader, path: Path) -> StoreError | None:
     try:
         if path in layout.uploaded_weights_files(study.root):
