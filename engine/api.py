@@ -36,6 +36,7 @@ from engine.study.progress import stage_progress
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
 from engine.study.score_matrices import score_rows
+from engine.study.trust import trust_study
 from engine.study.uploads import Upload
 
 if TYPE_CHECKING:
@@ -53,10 +54,31 @@ class Study(StudyReader):
     """
 
     @classmethod
-    def create(cls, root: str | Path, spec_text: str) -> Self:
-        """Make a folder with this study.toml. An existing study is never overwritten."""
+    def open(cls, root: str | Path, trust: bool = False) -> Self:
+        """Open a study's folder.
+
+        Args:
+            trust: Let the Python code that the study names run on this machine from now on, as
+                `dataloupe trust` does.
+
+        Raises:
+            SpecError: There is no study.toml, or it is invalid.
+            StoreError: The study was made by a newer or older Dataloupe.
+        """
+        study = super().open(root)
+        if trust:
+            trust_study(study)
+        return study
+
+    @classmethod
+    def create(cls, root: str | Path, spec_text: str, trust: bool = False) -> Self:
+        """Make a folder with this study.toml. An existing study is never overwritten.
+
+        Args:
+            trust: As in `open`.
+        """
         create_study(root, spec_text)
-        return cls.open(root)
+        return cls.open(root, trust)
 
     def build(
         self,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.parts.jobs.job_card import job_card
+from dashboard.parts.jobs.submit_button import enqueue, pop_message
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.permissions import gate, why_not
 from dashboard.read.studies import open_study
-from dashboard.writes import cancel_all, submit
+from dashboard.writes import cancel_all
 from engine.running.jobs.queue import Job, jobs, resume
 from engine.store.errors import DataloupeError
 from engine.study.audit_log import entries
@@ -31,9 +32,11 @@ if not building and not all(step.complete for step in stage_progress(study)):
         if st.button(
             "Build what is missing", icon=":material/construction:", key="build", **gate("run")
         ):
-            submit(study, "build", {})
+            enqueue(study, "build", {}, "")
             st.rerun()
         aside(f"Some stages of this study are not computed yet. {why_not('run') or ''}")
+if message := pop_message("build"):
+    notice("The build cannot start", message, kind="error")
 
 active = [job for job in listed if job.active]
 if len(active) > 1 and st.button(

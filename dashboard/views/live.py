@@ -38,10 +38,11 @@ from dashboard.read.studies import badge, examples, open_study
 from dashboard.server.uploaded_files import content_of
 from engine.applications.live import KEPT, LONGEST_TEXT, QueryResult, live_stamps
 from engine.data.pictures import SUFFIXES
-from engine.store.errors import DataloupeError
+from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.neighbours import read_similarity
+from engine.study.trust import require_trust
 
 SIDE = 112
 
@@ -147,6 +148,11 @@ if not has_live(study, algorithm):
 live = read_live(study, algorithm)
 if not live.checkpoints:
     notice("This study has no live queries", f"No checkpoint is kept for them: {live.reason}.")
+    st.stop()
+try:
+    require_trust(study)
+except UntrustedCode as error:
+    notice("This study names code that is not trusted here", str(error), kind="error")
     st.stop()
 warm_up(study, algorithm)
 

@@ -80,7 +80,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     if st.session_state.get("verified") == stamp:
         with st.spinner("Reading every file…"):
             report = examined(study, stamp)
-        kind = "wrong" if report.broken else "good"
+        kind = "wrong" if report.broken or report.notes else "good"
         summary = escape(report.summary)
         st.html(f'<p class="dl-result" data-kind="{kind}" role="status">{summary}</p>')
     elif "verified" in st.session_state:
@@ -91,8 +91,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
         st.html(
             '<p class="dl-aside">Reads every file; this can take a while for a large study.</p>'
         )
-if st.session_state.get("verified") == stamp and report.broken:
-    entries = "".join(f"<li>{escape(line)}</li>" for line in report.broken)
+if st.session_state.get("verified") == stamp and (report.broken or report.notes):
+    lines = (*report.broken, *report.notes)
+    entries = "".join(f"<li>{escape(line)}</li>" for line in lines)
     st.html(f'<ul class="dl-list">{entries}</ul>')
 
 # --- data, spec, server and checkpoints --------------------------------------------------------

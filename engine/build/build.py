@@ -37,9 +37,11 @@ from engine.store import layout
 from engine.store.errors import SpecError, StaleError, StoreError
 from engine.store.layout import FORMAT
 from engine.store.records import Progress
+from engine.store.spec import load_spec
 from engine.study.lock import locked
 from engine.study.methods import imported_methods
 from engine.study.reader import StudyReader
+from engine.study.trust import require_trust
 
 _ALGORITHM_STAGES = {
     "checkpoints": checkpoints,
@@ -79,6 +81,7 @@ def build(
 
     Raises:
         SpecError, DataError, CheckpointError: The user's spec, data or weights are invalid.
+        UntrustedCode: The study names code that this machine's user has not trusted.
         StaleError: Existing files were made from a different spec; nothing was changed.
         StoreError: A file is broken, the disk is full, or another build is running.
         InterruptedBuild: Ctrl-C. Finished work is kept.
@@ -88,6 +91,7 @@ def build(
         raise SpecError(
             f"There is no stage {rebuild!r} to rebuild; stages are {', '.join(stages)}."
         )
+    require_trust(study)
     for algorithm in study.spec.algorithms:
         bank.check_recipe(study, algorithm)
     if rebuild == "data":
@@ -120,6 +124,7 @@ def _build(run: Run, rebuild: str | None) -> None:
                     function = partial(_ALGORITHM_STAGES[stage].run, algorithm=algorithm)
                     _run_stage(run, stage, function, replaceable)
         store.remove_leftovers(study.root)  # of workers that died
+        _record_spec(study)
 
 
 def build_data(study: StudyReader, on_progress: Callable[[Progress], None] | None = None) -> None:
@@ -138,8 +143,17 @@ def writing(study: StudyReader) -> Iterator[None]:
     with locked(study):
         store.remove_leftovers(study.root)
         if not layout.format_file(study.root).exists():
-            store.write_json(layout.format_file(study.root), {"format": FORMAT}, fingerprint="")
+            _record_spec(study)
         yield
+
+
+def _record_spec(study: StudyReader) -> None:
+    """Keep study.toml as it is built, so that `doctor` can tell what has changed in it since."""
+    path, spec = layout.format_file(study.root), layout.spec_file(study.root)
+    content = {"format": FORMAT, "spec": spec.read_text(encoding="utf-8")}
+    unchanged = path.exists() and store.read_json(path) == content
+    if not unchanged and load_spec(spec) == study.spec:  # not edited while this runs
+        store.write_json(path, content, fingerprint="")
 
 
 def _run_stage(

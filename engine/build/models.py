@@ -21,7 +21,12 @@ def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch
 
     dataset = study.dataset
     return build_model(
-        spec.architecture, spec.architecture_options, dataset.encoding, len(dataset.classes), seed
+        spec.architecture,
+        spec.architecture_options,
+        dataset.encoding,
+        len(dataset.classes),
+        seed,
+        study.root,
     )
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from engine.api import Study
 from engine.cli.arguments import Verbs, add_machine, add_server
 from engine.cli.progress import BuildProgress
+from engine.cli.trusting import ask_to_trust
 from engine.data.templates import spec_from_template
 from engine.store import layout
+from engine.study.trust import trust_study
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -76,6 +78,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _init(options: argparse.Namespace) -> int:
     study = Study.create(options.study, spec_from_template(options.template, options.data))
+    trust_study(study)  # whoever wrote `--data python:…`, or took a template, named this code
     print(
         f"Wrote {layout.spec_file(study.root)}. Review it, then run: dataloupe build {study.root}"
     )
@@ -84,6 +87,7 @@ def _init(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
+    ask_to_trust(study)
     with BuildProgress(study) as progress:
         study.build(options.device, options.workers, options.rebuild, progress.update, options.ray)
     for line in (*study.dataset.notes, *(f"Warning: {text}" for text in study.dataset.warnings)):

@@ -13,6 +13,7 @@ from engine.exchange.importing import KINDS
 from engine.store.text import counted
 from engine.study.methods import ranked_methods
 from engine.study.names import resolve_algorithm
+from engine.study.reader import open_to_repair
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -186,8 +187,8 @@ def _convert(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from engine.study.doctor import examine
 
-    report = examine(Study.open(options.study), repair=options.repair)
-    for finding in report.broken:
+    report = examine(open_to_repair(options.study), repair=options.repair)
+    for finding in (*report.broken, *report.notes):
         print(finding)
     print(report.summary)
-    return EXIT_MISTAKE if report.broken and not options.repair else 0
+    return EXIT_MISTAKE if (report.broken or report.notes) and not options.repair else 0

@@ -20,11 +20,13 @@ from engine.cli import (
     exchanging,
     explaining,
     jobs,
+    trusting,
     unlearning,
 )
 from engine.cli.arguments import EXIT_MISTAKE
 from engine.cli.completion import add_completion
 from engine.store.errors import DataloupeError, InterruptedBuild
+from engine.store.io_errors import io_text, reason
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as in shells."""
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A user's mistake prints one line and returns 2. A closed output pipe, as in
     `dataloupe explain … | head`, ends the command silently.
     """
-    _search_current_folder()
+    _search_this_package()
     try:
         try:
             return _run(arguments)
@@ -51,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in closed:
             _discard(stream)
         return EXIT_CLOSED_OUTPUT
+    except OSError as error:
+        _discard(sys.stdout)
+        print(f"dataloupe: the output cannot be written: {reason(error)}.", file=sys.stderr)
+        return EXIT_MISTAKE
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -65,6 +71,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return EXIT_INTERRUPTED
     except DataloupeError as error:
         print(f"dataloupe: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"dataloupe: {io_text(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     return code
 
@@ -83,19 +94,19 @@ def _parser() -> argparse.ArgumentParser:
     unlearning.add_verbs(verbs)
     exchanging.add_verbs(verbs)
     jobs.add_verbs(verbs)
+    trusting.add_verbs(verbs)
     return parser
 
 
-def _search_current_folder() -> None:
-    """Let `python:module:function` name a module in the current folder.
+def _search_this_package() -> None:
+    """Let worker processes and jobs, which inherit `sys.path`, find this package.
 
-    Worker processes and jobs inherit `sys.path`. The folder comes last, so that it cannot shadow an
-    installed module, and after the folder of this package, which an editable installation does not
-    put on the path.
+    An editable installation does not put its folder on the path. The current folder is not
+    searched: somebody may have sent it (`engine.store.trust.search_current_folder`).
     """
-    for folder in (Path(engine.__file__).parents[1], Path.cwd()):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    folder = str(Path(engine.__file__).parents[1])
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _has_no_reader(stream: TextIO) -> bool:

@@ -66,32 +66,26 @@ class Source:
     warnings: tuple[str, ...]
 
 
-def load_source(
-    spec: DataSpec,
-    base: Path,
-    allow_code: bool = False,
-    scratch: Path | None = None,
-    seed: int = 0,
-) -> Source:
+def load_source(spec: DataSpec, base: Path, scratch: Path | None = None, seed: int = 0) -> Source:
     """Read and check a dataset. Pictures are checked only when they are encoded.
 
     Args:
         spec: `[data]` of the study.
-        base: The study's folder; relative paths start there.
-        allow_code: Run `python:module:function`. Only for the command line, never for a server.
+        base: The study's folder; relative paths start there, and it must be trusted to name code.
         scratch: Folder for a memory-mapped copy of files that cannot be mapped directly (Parquet,
             CSV, JSON); None is the system's temporary folder. The copy ends with the process.
         seed: The study's, which draws the samples of `train_limit` and `test_limit`.
 
     Raises:
         DataError: One line: what is wrong, in which row or file, what to do.
+        UntrustedCode: The source is code that this machine's user has not trusted.
     """
     with tempfile.TemporaryDirectory(prefix="dataloupe-", dir=scratch) as folder:
         # Mapped files stay readable after the folder is deleted, so even a killed process leaves
         # no files behind.
         as_written = frozenset(LABEL_NAMES if spec.label == "auto" else [spec.label])
         as_written |= {spec.id} if spec.id is not None else set()
-        train, test = read_splits(spec, base, allow_code, Path(folder), as_written)
+        train, test = read_splits(spec, base, Path(folder), as_written)
         for rows, split in ((train, spec.train), (test, spec.test)):
             if not len(rows.table):
                 raise DataError(f"The split {split!r} of {spec.source} is empty.")

@@ -15,11 +15,13 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from engine.store.errors import SpecError
+from engine.store.trust import Code, load_code
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +43,7 @@ def build_model(
     encoding: dict[str, Any],
     n_classes: int,
     seed: int,
+    study: Path | None = None,
 ) -> torch.nn.Module:
     """Build a model on the CPU, in eval mode, with weights drawn from `seed` alone.
 
@@ -53,14 +56,16 @@ def build_model(
         encoding: The task's encoding, as the store keeps it.
         n_classes: Number of logits.
         seed: Fixes the initial weights.
+        study: Folder of the study that names the architecture, which must be trusted to name code.
 
     Raises:
         SpecError: There is no such architecture or option, a value is not allowed, or the model
             cannot take these inputs.
+        UntrustedCode: It is code that this machine's user has not trusted.
     """
     import torch
 
-    function = _find(architecture)
+    function = _find(architecture, options, study)
     _check_names(architecture, function, options)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -82,21 +87,25 @@ def build_model(
 
 
 def state_shapes(
-    architecture: str, options: dict[str, Any], encoding: dict[str, Any], n_classes: int
+    architecture: str,
+    options: dict[str, Any],
+    encoding: dict[str, Any],
+    n_classes: int,
+    study: Path | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes of an architecture's weights.
 
     A built-in architecture takes no memory for its weights here, however large its options.
 
     Raises:
-        SpecError: As in `build_model`.
+        SpecError, UntrustedCode: As in `build_model`.
     """
     import torch
 
     if architecture not in ARCHITECTURES:
-        model = build_model(architecture, options, encoding, n_classes, seed=0)
+        model = build_model(architecture, options, encoding, n_classes, seed=0, study=study)
         return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    function = _find(architecture)
+    function = _find(architecture, options, study)
     _check_names(architecture, function, options)
     try:
         with torch.device("meta"):
@@ -124,12 +133,13 @@ def guess_options(
     return found
 
 
-def _find(architecture: str) -> Architecture:
+def _find(architecture: str, options: dict[str, Any], study: Path | None) -> Architecture:
     kind, _, rest = architecture.partition(":")
     if architecture in ARCHITECTURES:
-        return _import(architecture, ARCHITECTURES[architecture])
+        module, _, name = ARCHITECTURES[architecture].partition(":")
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
     if kind == "python" and rest:
-        return _import(architecture, rest)
+        return load_code(Code.of(architecture, options), study, ("encoding", "n_classes"))
     if kind == "timm" and rest:
         from engine.models.timm_zoo import timm_model
 
@@ -138,20 +148,6 @@ def _find(architecture: str) -> Architecture:
         f"architecture {architecture!r} is not known; take {', '.join(sorted(ARCHITECTURES))}, "
         "timm:NAME, or python:module:function."
     )
-
-
-def _import(architecture: str, path: str) -> Architecture:
-    module_name, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(
-            f"architecture {architecture!r} cannot be imported: {error}. Write it as "
-            "python:module:function and run where the module can be imported."
-        ) from error
-    if not callable(function):
-        raise SpecError(f"architecture {architecture!r} is {function!r}, not a function.")
-    return function  # type: ignore[no-any-return]
 
 
 def _check_names(architecture: str, function: Architecture, options: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from torch import nn
 from engine.models.classifier import picture_shape
 from engine.store.errors import SpecError
 
+_NOT_OF_A_MODEL = ("cache_dir", "scriptable", "exportable", "no_jit")
+
 
 def timm_model(encoding: dict[str, Any], n_classes: int, *, name: str, **options: Any) -> nn.Module:
     """Build timm's `name` with random weights; `options` go to `timm.create_model`.
@@ -28,6 +30,13 @@ def timm_model(encoding: dict[str, Any], n_classes: int, *, name: str, **options
         ) from error
     if name not in timm.list_models():
         raise SpecError(f"timm has no architecture {name!r}; `timm.list_models()` names them all.")
+    for option in options:
+        # These read files, which may be pickles, or the network.
+        if option.startswith(("pretrained_", "checkpoint")) or option in _NOT_OF_A_MODEL:
+            raise SpecError(
+                f"option {option!r} of 'timm:{name}' is not allowed: weights come from "
+                "`initial_weights` or `weights`, which are safetensors files."
+            )
     channels, _, _ = picture_shape(encoding)
     fixed = {"pretrained": False, "num_classes": n_classes, "in_chans": channels}
     if taken := sorted(fixed.keys() & options.keys()):

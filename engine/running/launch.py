@@ -95,12 +95,14 @@ def _start_at(
     root: Path, address: str, port: int, more: Sequence[str]
 ) -> tuple[subprocess.Popen[bytes], str]:
     token = secrets.token_hex(8)
-    command = [sys.executable, "-m", "dashboard", str(root.resolve())]
+    # -P: the current folder may be the study's, with modules that shadow installed ones.
+    command = [sys.executable, "-P", "-m", "dashboard", str(root.resolve())]
+    modules = [str(Path(path).resolve()) for path in sys.path if path]
     child = subprocess.Popen(
         [*command, "--address", address, "--port", str(port), "--end-with-input", *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, TOKEN_VARIABLE: token},
+        env={**os.environ, TOKEN_VARIABLE: token, "PYTHONPATH": os.pathsep.join(modules)},
         start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server
     )
     try:

@@ -31,6 +31,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from engine.running.threads import environment, limited
 from engine.store.errors import DataloupeError, InterruptedBuild, SpecError
+from engine.store.io_errors import io_text
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -262,7 +263,7 @@ def start_worker(
     """
     ours, theirs = Pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
+        [sys.executable, "-P", "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
         env={**os.environ, **worker_environment(threads)},
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
@@ -318,6 +319,8 @@ def run_message(message: bytes) -> bytes:
         return pickle.dumps((None, function(job)))
     except DataloupeError as error:
         return failure(error)
+    except OSError as error:
+        return failure(DataloupeError(io_text(error)))
     except MemoryError:
         return failure(DataloupeError("This needs more memory than a worker has here."))
     except Exception:

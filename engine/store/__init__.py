@@ -28,8 +28,8 @@ from engine.store.files import (
     write_json,
     write_table,
     write_tensors,
-    writing_to,
 )
+from engine.store.io_errors import writing_to
 
 __all__ = [
     "FINGERPRINT_KEY",

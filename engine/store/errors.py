@@ -32,6 +32,10 @@ class UnknownName(DataloupeError):
         self.hint = hint
 
 
+class UntrustedCode(DataloupeError):
+    """A study names code that this machine's user has not trusted. None of it was run."""
+
+
 class CheckpointError(DataloupeError):
     """A file of weights does not fit the architecture it is meant for."""
 

@@ -3,8 +3,9 @@
 *Complete*: a file is written under a temporary name in its own folder, flushed to disk, then
 renamed. A file that exists is therefore complete, so an interrupted build resumes by skipping it.
 
-*Traceable*: every file carries the fingerprint of everything it was made from and a checksum of its
-content. A file whose fingerprint does not match is refused by name, never mixed with other results.
+*Traceable*: every file carries the fingerprint of everything it was made from and a checksum of all
+its bytes (`engine.store.seal`). A file whose fingerprint does not match is refused by name, never
+mixed with other results.
 
 Tensors are safetensors, tables are Parquet, texts for people are JSON. Nothing is ever pickled.
 """
@@ -12,10 +13,10 @@ Tensors are safetensors, tables are Parquet, texts for people are JSON. Nothing 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import struct
 import tempfile
@@ -27,10 +28,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.store.errors import DataloupeError, StaleError, StoreError
+from engine.store.errors import StaleError, StoreError
+from engine.store.io_errors import reading_store, writing_store
+from engine.store.seal import (
+    BLANK,
+    CHECKSUM_KEY,
+    Finder,
+    is_whole,
+    place_in_header,
+    place_in_shard,
+    place_in_table,
+    place_in_text,
+    seal,
+)
 
 FINGERPRINT_KEY = "dataloupe.fingerprint"
-CHECKSUM_KEY = "dataloupe.checksum"
 METADATA_KEY = "dataloupe.metadata"
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -48,6 +60,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER = 100 * 2**20
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What parsing a damaged header or text can raise."""
 
 
 def fingerprint_of(*parts: Any) -> str:
@@ -63,46 +77,34 @@ def file_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Report in one line where writing failed, for files that people save or export."""
-    try:
-        yield
-    except OSError as error:
-        raise DataloupeError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path next to `path`; on success it is fsynced and renamed onto `path`.
 
-    A failure (a full disk, too) removes the temporary file and leaves the old file untouched.
+    A failure removes the temporary file and leaves the old file untouched.
+
+    Raises:
+        StoreError: The disk is full, the folder cannot be written, or whatever else the system
+            refused, in one line.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = _locked_temporary(path)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"The disk is full: {path} could not be written. Nothing is lost; free some space "
-                "and run the same command again, which continues from here."
-            ) from error
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with writing_store(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = _locked_temporary(path)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(mode)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:
@@ -151,7 +153,6 @@ def write_tensors(
     arrays: dict[str, np.ndarray] = {}
     entries: dict[str, Any] = {}
     offset = 0
-    digest = hashlib.sha256()
     for name in sorted(tensors):
         array = np.asarray(tensors[name], order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -166,20 +167,24 @@ def write_tensors(
             "data_offsets": [offset, offset + array.nbytes],
         }
         offset += array.nbytes
+    header = _header(entries, fingerprint, metadata)
+    digest = hashlib.sha256(header)
+    for array in arrays.values():
         digest.update(_bytes_of(array))
-    header = _header(entries, digest.hexdigest(), fingerprint, metadata)
+    place = place_in_header(header)
     with atomic(path) as temporary, temporary.open("wb") as file:
-        file.write(header)
+        file.write(header[:place] + digest.hexdigest().encode() + header[place + len(BLANK) :])
         for array in arrays.values():
             file.write(_bytes_of(array))
 
 
 def _header(
-    entries: Mapping[str, Any], checksum: str, fingerprint: str, metadata: Mapping[str, Any] | None
+    entries: Mapping[str, Any], fingerprint: str, metadata: Mapping[str, Any] | None
 ) -> bytes:
+    """The header with zeros for the checksum; it comes first, so that nothing is taken for it."""
     header_metadata = {
+        CHECKSUM_KEY: BLANK,
         FINGERPRINT_KEY: fingerprint,
-        CHECKSUM_KEY: checksum,
         METADATA_KEY: json.dumps(metadata or {}, sort_keys=True),
     }
     header = json.dumps(
@@ -224,15 +229,12 @@ def filling_matrix(
     """
     size = 4 * shape[0] * shape[1]
     entries = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}}
-    unknown = _header(entries, "0" * hashlib.sha256().digest_size * 2, fingerprint, None)
+    header = _header(entries, fingerprint, None)
     with atomic(path) as temporary, temporary.open("w+b") as file:
-        file.write(unknown)
-        file.truncate(len(unknown) + size)
-        yield MatrixFile(file, len(unknown), shape)
-        file.seek(len(unknown))
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        file.write(_header(entries, checksum, fingerprint, None))
+        file.write(header)
+        file.truncate(len(header) + size)
+        yield MatrixFile(file, len(header), shape)
+        seal(file, place_in_shard)
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
@@ -246,8 +248,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
         StoreError: The file is missing, truncated, or not a safetensors file.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with reading_store(path), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
             if len(prefix) < 8:
                 raise broken(path, "it is cut short")
@@ -256,13 +258,14 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
                 raise broken(path, "its header is cut short or damaged")
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        total = 8 + length + end
+    except _DAMAGE as error:
         raise broken(path, "its header is damaged") from error
-    if size != 8 + length + end:
-        raise broken(path, f"it has {size} bytes, but its header says {8 + length + end}")
+    if size != total:
+        raise broken(path, f"it has {size} bytes, but its header says {total}")
     return header, metadata, 8 + length
 
 
@@ -272,6 +275,13 @@ def broken(path: Path, why: str) -> StoreError:
         f"{path} is broken: {why}. `dataloupe doctor STUDY --repair` removes only this file, and "
         "the next `dataloupe build` makes it again."
     )
+
+
+def _check_seal(path: Path, find: Finder) -> None:
+    with reading_store(path):
+        whole = is_whole(path, find)
+    if not whole:
+        raise broken(path, "its content does not match its checksum")
 
 
 def read_tensors(
@@ -288,23 +298,25 @@ def read_tensors(
         StoreError: Missing or broken. StaleError: Another fingerprint.
     """
     entries, metadata, start = read_header(path)
+    if verify:
+        _check_seal(path, place_in_shard)
     if fingerprint is not None:
         check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), fingerprint)
     arrays: dict[str, np.ndarray] = {}
-    digest = hashlib.sha256()
     for name, entry in sorted(entries.items()):
-        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        first, last = entry["data_offsets"]
-        if last - first != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
-            raise broken(path, f"the size of tensor {name!r} does not match its shape")
-        if first == last:
-            arrays[name] = np.empty(shape, dtype)
-        else:
-            arrays[name] = np.memmap(path, dtype, "r", start + first, shape)
-        if verify:
-            digest.update(_bytes_of(arrays[name]))
-    if verify and metadata.get(CHECKSUM_KEY) != digest.hexdigest():
-        raise broken(path, "its content does not match its checksum")
+        try:
+            dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+            first, last = entry["data_offsets"]
+            size = dtype.itemsize * math.prod(shape)
+            if min((first, last, *shape)) < 0 or last - first != size:
+                raise ValueError
+            if first == last:
+                arrays[name] = np.empty(shape, dtype)
+            else:
+                with reading_store(path):
+                    arrays[name] = np.memmap(path, dtype, "r", start + first, shape)
+        except _DAMAGE as error:
+            raise broken(path, f"the header's entry of tensor {name!r} is damaged") from error
     return arrays
 
 
@@ -322,8 +334,11 @@ def tensors_fingerprint(path: Path) -> str:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a shard: how it was made."""
-    return dict(json.loads(read_header(path)[1].get(METADATA_KEY, "{}")))
+    """The metadata of a shard: how it was made. Raises as `read_header`."""
+    try:
+        return dict(json.loads(read_header(path)[1].get(METADATA_KEY, "{}")))
+    except _DAMAGE as error:
+        raise broken(path, "its header is damaged") from error
 
 
 def check_fingerprint(path: Path, found: str, wanted: str) -> None:
@@ -344,11 +359,13 @@ def write_table(path: Path, table: pa.Table, fingerprint: str) -> None:
     metadata = {
         **(table.schema.metadata or {}),
         FINGERPRINT_KEY: fingerprint,
-        CHECKSUM_KEY: _table_digest(table),
+        CHECKSUM_KEY: BLANK,
     }
     table = table.replace_schema_metadata(metadata)
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        with temporary.open("r+b") as file:
+            seal(file, place_in_table)
 
 
 def read_table(
@@ -363,50 +380,38 @@ def read_table(
         path: The table.
         fingerprint: The fingerprint it must carry; None takes any.
         columns: Read only these.
-        verify: Also compare its checksum, which covers names and types of columns too; this
-            needs all columns.
+        verify: Also read all of it and compare its checksum.
 
     Raises:
         StoreError: Missing or broken. StaleError: Another fingerprint.
     """
+    if verify:
+        _check_seal(path, place_in_table)
     try:
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+        with reading_store(path):
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError, AttributeError) as error:
+    except (pa.ArrowException, OSError, *_DAMAGE) as error:
         raise broken(path, "it is not a complete Parquet table of a study") from error
     if fingerprint is not None:
         check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), fingerprint)
-    if verify and metadata.get(CHECKSUM_KEY) != _table_digest(table):
-        raise broken(path, "its content does not match its checksum")
     return table
-
-
-def _table_digest(table: pa.Table) -> str:
-    """SHA-256 of column names, types and values; the layout of the file does not matter."""
-    import pandas as pd
-
-    digest = hashlib.sha256(str([(field.name, str(field.type)) for field in table.schema]).encode())
-    if table.num_columns:
-        rows = pd.util.hash_pandas_object(table.to_pandas(), index=False)
-        digest.update(rows.to_numpy().tobytes())
-    return digest.hexdigest()
 
 
 # --- texts for people --------------------------------------------------------------------------
 
 
 def write_json(path: Path, content: Mapping[str, Any], fingerprint: str) -> None:
-    """Write indented JSON that carries its fingerprint and a checksum of its content."""
+    """Write indented JSON that carries its fingerprint and its checksum."""
     body = {
         key: value for key, value in content.items() if key not in (FINGERPRINT_KEY, CHECKSUM_KEY)
     }
-    body = {FINGERPRINT_KEY: fingerprint, CHECKSUM_KEY: fingerprint_of(body), **body}
+    body = {CHECKSUM_KEY: BLANK, FINGERPRINT_KEY: fingerprint, **body}
+    text = json.dumps(body, indent=2, ensure_ascii=False) + "\n"
     with atomic(path) as temporary:
-        temporary.write_text(
-            json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("r+b") as file:
+            seal(file, place_in_text)
 
 
 def json_fingerprint(path: Path) -> str:
@@ -421,15 +426,14 @@ def read_json(path: Path, fingerprint: str | None = None) -> dict[str, Any]:
     Raises:
         StoreError: Missing or broken. StaleError: Another fingerprint.
     """
+    _check_seal(path, place_in_text)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found, checksum = content.pop(FINGERPRINT_KEY), content.pop(CHECKSUM_KEY)
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        with reading_store(path):
+            content = json.loads(path.read_text(encoding="utf-8"))
+        found = content.pop(FINGERPRINT_KEY)
+        del content[CHECKSUM_KEY]
+    except _DAMAGE as error:
         raise broken(path, "it is not a complete JSON file of a study") from error
-    if checksum != fingerprint_of(content):
-        raise broken(path, "its content does not match its checksum")
     if fingerprint is not None:
         check_fingerprint(path, found, fingerprint)
     return dict(content)

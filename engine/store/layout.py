@@ -1,7 +1,7 @@
 """Names of the files of a study. No other module knows them.
 
 study.toml                                   what to compute (written by people)
-store.json                                   format of this folder
+store.json                                   format of this folder, and study.toml as last built
 slices/0123456789abcdef.json                 a saved slice: its name and its filters
 sets/0123456789abcdef.json                   a removal set: training rows, how they were chosen
 data/dataset.json                            what the dataset is, and its fingerprint
@@ -80,9 +80,10 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 MapKind = Literal["umap", "pca"]
 MAP_KINDS: tuple[MapKind, MapKind] = ("umap", "pca")
-FORMAT = 3
+FORMAT = 4
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe.
-1 had 256 thumbnails to a sheet; 2 had other names of files and of keys."""
+1 had 256 thumbnails to a sheet; 2 had other names of files and of keys; 3 had checksums that did
+not cover headers."""
 ROWS_PER_SHARD = 4096
 TRAK = "trak"
 """The method that every study has. Other methods are found in the folder `methods`."""
@@ -112,7 +113,22 @@ def is_of_people(root: Path, path: Path) -> bool:
     """Whether a person made a file's content, so that no build can make it again."""
     folder = path.relative_to(root).parts[0]
     note = folder == "comparisons" and "." in path.stem
-    return note or folder in ("slices", "sets", "triage", "uploads")
+    return note or folder in ("jobs", "slices", "sets", "triage", "uploads")
+
+
+def stored_files(root: Path) -> list[Path]:
+    """Every file of the layout above that is there, but for study.toml.
+
+    A person may keep other files in the folder, such as the source of the data: they are not ours.
+    """
+    found = [format_file(root)]
+    for folder in ("algorithms", "comparisons", "jobs", "sets", "slices", "triage", "uploads"):
+        found += (root / folder).rglob("*")
+    data = root / "data"
+    found += data.glob("*.json")
+    for split in SPLITS:
+        found += (data / split).glob("[0-9][0-9][0-9][0-9][0-9].*")
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 
 def slice_file(root: Path, name: str) -> Path:

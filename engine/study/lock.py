@@ -7,13 +7,17 @@ import fcntl
 from collections.abc import Iterator
 
 from engine.store.errors import StoreError
+from engine.store.io_errors import writing_store
 from engine.study.reader import StudyReader
 
 
 @contextlib.contextmanager
 def locked(study: StudyReader) -> Iterator[None]:
     """Lock the study for writing; only one process at a time can."""
-    with (study.root / ".lock").open("w") as file:
+    path = study.root / ".lock"
+    with writing_store(path):
+        file = path.open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -6,6 +6,8 @@ functions that take a reader and read one kind of result; `engine.api.Study` add
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -47,22 +49,10 @@ class StudyReader:
             SpecError: There is no study.toml, or it is invalid.
             StoreError: The study was made by a newer or older Dataloupe.
         """
-        root = Path(root)
-        if not root.is_dir():
-            raise SpecError(f"{root} is not a folder. `dataloupe init {root}` makes a study there.")
-        study = cls(root, load_spec(root / "study.toml"))
-        if layout.format_file(study.root).exists():
-            found = store.read_json(layout.format_file(study.root)).get("format")
-            if not isinstance(found, int) or found > FORMAT:
-                raise StoreError(
-                    f"{root} was made by a newer Dataloupe (store format {found}; this one reads "
-                    f"up to {FORMAT}). Upgrade Dataloupe, or build into a different folder."
-                )
-            if found < FORMAT:
-                raise StoreError(
-                    f"{root} was made by an older Dataloupe (store format {found}; this one reads "
-                    f"{FORMAT}). Build it again into a different folder."
-                )
+        study = cls(Path(root), _spec_of(Path(root)))
+        path = layout.format_file(study.root)
+        if path.exists():
+            store.read_json(path)
         return study
 
     @property
@@ -95,6 +85,45 @@ class StudyReader:
         """Number of checkpoints in the spec."""
         spec = self.algorithms[algorithm]
         return len(spec.weights) or spec.checkpoints
+
+
+def open_to_repair(root: str | Path) -> StudyReader:
+    """Open a study whose `store.json` may be broken. Raises as `StudyReader.open` otherwise."""
+    return StudyReader(Path(root), _spec_of(Path(root)))
+
+
+def _spec_of(root: Path) -> StudySpec:
+    """The spec of a study in a format that can be read, as far as that is known."""
+    if not root.is_dir():
+        raise SpecError(f"{root} is not a folder. `dataloupe init {root}` makes a study there.")
+    spec = load_spec(root / "study.toml")
+    found = _format(layout.format_file(root))
+    if found is not None and found > FORMAT:
+        raise StoreError(
+            f"{root} was made by a newer Dataloupe (store format {found}; this one reads "
+            f"up to {FORMAT}). Upgrade Dataloupe, or build into a different folder."
+        )
+    if found is not None and found < FORMAT:
+        raise StoreError(
+            f"{root} was made by an older Dataloupe (store format {found}; this one reads "
+            f"{FORMAT}). Build it again into a different folder."
+        )
+    return spec
+
+
+def _format(path: Path) -> int | None:
+    """The format that `store.json` names; None if it is missing or broken."""
+    with contextlib.suppress(StoreError):
+        found = store.read_json(path).get("format")
+        return found if isinstance(found, int) else None
+    # Before format 4, the checksum was this one.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        checksum, found = content.pop("dataloupe.checksum"), content.get("format")
+        del content[store.FINGERPRINT_KEY]
+        if checksum == store.fingerprint_of(content) and isinstance(found, int):
+            return found
+    return None
 
 
 def read_table(root: Path, split: Split, rows: int, columns: list[str] | None = None) -> pa.Table:

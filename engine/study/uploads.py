@@ -7,6 +7,7 @@ an algorithm also works for an upload.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class Upload:
         )
 
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _UPLOADS: FileCache[Upload] = FileCache(most=256)
 
 
@@ -120,8 +122,16 @@ def read_upload(path: Path) -> Upload:
 
 def _read_upload(path: Path) -> Upload:
     content = store.read_json(path)
-    files = tuple(UploadedFile(**file) for file in content.pop("files"))
-    return Upload(files=files, copies=tuple(content.pop("copies", ())), **content)
+    try:
+        files = tuple(UploadedFile(**file) for file in content.pop("files"))
+        found = Upload(files=files, copies=tuple(content.pop("copies", ())), **content)
+        # Both become names of files.
+        if found.id != path.stem or not all(_DIGEST.fullmatch(file.sha256) for file in files):
+            raise ValueError
+        found.algorithm  # noqa: B018 - whether it is one
+    except (TypeError, KeyError, ValueError) as error:
+        raise store.broken(path, "it does not describe an upload") from error
+    return found
 
 
 def read_uploads(root: Path) -> dict[str, Upload]:

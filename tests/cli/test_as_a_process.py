@@ -162,6 +162,10 @@ def test_own_code_is_found_in_the_current_folder(tmp_path: Path) -> None:
         '[algorithms.own]\narchitecture = "python:own_code:net"\nepochs = 1\ncheckpoints = 1\n',
     )
     try:
+        strange = run("build", study.root, "--workers", 1, cwd=tmp_path)
+        assert (strange.returncode, strange.stderr.count("\n")) == (2, 1)
+        assert f"run: dataloupe trust {study.root}" in strange.stderr
+        assert run("trust", study.root, "--yes").returncode == 0
         elsewhere = run("build", study.root, "--workers", 1, cwd=tmp_path / "engine")
         assert elsewhere.returncode == 2
         assert "own_code" in elsewhere.stderr

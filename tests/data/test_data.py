@@ -22,8 +22,9 @@ from PIL import Image
 from engine.build.encoding import dataset_fingerprint, encode_split
 from engine.data import asset
 from engine.data.sources import Source, load_source
-from engine.store.errors import DataError
+from engine.store.errors import DataError, UntrustedCode
 from engine.store.spec import DataSpec, load_spec
+from engine.store.trust import Code, trust
 from engine.tasks import load_task
 
 CLASSES = ["cat", "dog", "eel"]
@@ -218,7 +219,7 @@ def test_encoding_resumes_at_the_missing_shard(pictures: dict[str, Split], tmp_p
     assert whole[1].columns["n"] == [3, 4, 5]
 
 
-def test_functions_run_only_where_code_is_allowed(
+def test_functions_run_only_where_they_are_trusted(
     pictures: dict[str, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_parquet(tmp_path, pictures)
@@ -230,13 +231,16 @@ def test_functions_run_only_where_code_is_allowed(
     )
     monkeypatch.syspath_prepend(tmp_path)
     spec = DataSpec(source="python:their_data:pets")
-    with pytest.raises(DataError, match="would run code"):
+    with pytest.raises(UntrustedCode, match="dataloupe trust"):
         load_source(spec, tmp_path)
-    source = load_source(spec, tmp_path, allow_code=True)
+    assert "their_data" not in sys.modules
+    trust(tmp_path, [Code.of(spec.source)])
+    source = load_source(spec, tmp_path)
     assert fingerprint_of(source) == fingerprint_of(read(str(tmp_path), tmp_path))
     for name, why in (("their_data:cats", "cats"), ("nowhere:pets", "nowhere"), ("x", "Write it")):
+        trust(tmp_path, [Code.of(f"python:{name}")])
         with pytest.raises(DataError, match=why):
-            load_source(DataSpec(source=f"python:{name}"), tmp_path, allow_code=True)
+            load_source(DataSpec(source=f"python:{name}"), tmp_path)
 
 
 def test_only_hub_names_are_looked_up_on_the_hub(

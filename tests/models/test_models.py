@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from engine.models import ARCHITECTURES, build_model
 from engine.store.errors import SpecError
+from engine.store.trust import Code, trust
 
 GREY = {"shape": [1, 28, 28]}
 COLOUR = {"shape": [3, 32, 32]}
@@ -127,8 +129,8 @@ def test_models_come_in_eval_mode():
         ("embedding-bag", {}, GREY, ["'resnet-small'"]),
         ("python:", {}, GREY, ["python:module:function"]),
         ("python:no_such_module:f", {}, GREY, ["no_such_module"]),
-        ("python:math:no_such_function", {}, GREY, ["no_such_function"]),
-        ("python:math:pi", {}, GREY, ["not a function"]),
+        ("python:mine:no_such_function", {}, GREY, ["no_such_function"]),
+        ("python:mine:number", {}, GREY, ["not a function"]),
         ("python:mine:bad", {}, GREY, ["'python:mine:bad'", "ValueError: on purpose"]),
         ("python:mine:five", {}, GREY, ["not a torch.nn.Module"]),
         ("python:mine:wrong_classes", {}, GREY, ["[2, 11]", "[2, 10]"]),
@@ -141,10 +143,12 @@ def test_errors_name_the_mistake(
     encoding: dict[str, object],
     words: list[str],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ):
     monkeypatch.setitem(sys.modules, "mine", a_users_module())
+    trust(tmp_path, [Code.of(architecture, options)])
     with pytest.raises(SpecError) as caught:
-        build_model(architecture, options, encoding, 10, 0)
+        build_model(architecture, options, encoding, 10, 0, tmp_path)
     for word in words:
         assert word in str(caught.value)
 
@@ -159,14 +163,17 @@ def a_users_module() -> types.ModuleType:
     def bad(encoding: object, n_classes: int) -> nn.Module:
         raise ValueError("on purpose")
 
+    module.number = 3
     module.mine, module.bad, module.five = mine, bad, lambda encoding, n_classes: 5
     module.wrong_classes = lambda encoding, n_classes: mine(encoding, n_classes + 1)
     return module
 
 
-def test_an_import_string(monkeypatch: pytest.MonkeyPatch):
+def test_an_import_string(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "mine", a_users_module())
-    assert count(build_model("python:mine:mine", {"bias": False}, GREY, 10, 0)) == 7840
+    trust(tmp_path, [Code.of("python:mine:mine", {"bias": False})])
+    model = build_model("python:mine:mine", {"bias": False}, GREY, 10, 0, tmp_path)
+    assert count(model) == 7840
 
 
 def test_timm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):

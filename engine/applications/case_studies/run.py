@@ -29,6 +29,7 @@ from engine.store.errors import SpecError
 from engine.study.creation import create_study
 from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
+from engine.study.trust import trust_study
 
 PICTURES = 300
 """Number of test pictures that transformations are tried on."""
@@ -93,7 +94,9 @@ def open_case(name: str, root: Path) -> StudyReader:
         raise SpecError(f"There is no case study {name!r}; there are {', '.join(CASES)}.")
     spec = spec_from_template(f"case-{name}")
     if not (root / "study.toml").exists():
-        return create_study(root, spec)
+        study = create_study(root, spec)
+        trust_study(study)  # it names functions of this package
+        return study
     study = StudyReader.open(root)
     if study.spec.name != tomllib.loads(spec)["name"]:
         raise SpecError(

@@ -51,7 +51,7 @@ def run(run: Run) -> None:
 
     task = load_task(study.spec.task.name)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
-    source = load_source(study.spec.data, study.root, allow_code=True, seed=study.spec.seed)
+    source = load_source(study.spec.data, study.root, seed=study.spec.seed)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
     if not study.has_data:

@@ -43,13 +43,12 @@ EMBEDDED = "fashion-mnist"
 
 
 def read_splits(
-    spec: DataSpec, base: Path, allow_code: bool, scratch: Path, as_written: frozenset[str]
+    spec: DataSpec, base: Path, scratch: Path, as_written: frozenset[str]
 ) -> tuple[Rows, Rows]:
     """Read the training and the test split.
 
     Args:
-        base: The study's folder, where relative paths start.
-        allow_code: Whether `python:module:function` may run.
+        base: The study's folder, where relative paths start; trusted if it may name code.
         scratch: An empty folder; files that cannot be memory-mapped are converted into it.
         as_written: Columns of labels and ids: text files give their texts unchanged.
 
@@ -57,7 +56,7 @@ def read_splits(
         DataError: What was not found, and where it was expected.
     """
     if spec.source.startswith("python:"):
-        return read_function(spec, base, allow_code)
+        return read_function(spec, base)
     path = _find(spec.source, base)
     if path is None:
         return read_hub(spec, base)

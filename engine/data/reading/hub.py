@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import datasets
 
 from engine.data.reading.rows import Rows, no_split
-from engine.store.errors import DataError
+from engine.store.errors import DataError, SpecError
 from engine.store.spec import DataSpec
+from engine.store.trust import Code, load_code
 
 
 def read_hub(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
@@ -27,22 +27,12 @@ def read_hub(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
     return _named_splits(splits, spec, base)
 
 
-def read_function(spec: DataSpec, base: Path, allow_code: bool) -> tuple[Rows, Rows]:
+def read_function(spec: DataSpec, base: Path) -> tuple[Rows, Rows]:
     """Call `python:module:function`, which returns a `datasets.DatasetDict`."""
-    if not allow_code:
-        raise DataError(
-            f"source = {spec.source!r} would run code, which only the command line may do: "
-            "`dataloupe build`."
-        )
-    _, _, rest = spec.source.partition(":")
-    module_name, _, name = rest.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(
-            f"source = {spec.source!r} cannot be imported: {error}. Write it as "
-            "python:module:function and run where the module can be imported."
-        ) from error
+        function = load_code(Code.of(spec.source), base, ())
+    except SpecError as error:
+        raise DataError(f"source = {error}") from error
     return _named_splits(function(), spec, base)
 
 

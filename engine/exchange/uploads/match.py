@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.exchange.uploads.header import Entry, quoted
 from engine.models import ARCHITECTURES, guess_options, state_shapes
-from engine.store.errors import SpecError, UploadError
+from engine.store.errors import SpecError, UntrustedCode, UploadError
 from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
 from engine.store.text import counted
@@ -42,6 +43,7 @@ def match(
     dataset: Dataset,
     algorithms: Mapping[str, AlgorithmSpec],
     requested: str | None = None,
+    root: Path | None = None,
 ) -> Architecture:
     """Find the architecture with exactly the names and shapes of a file.
 
@@ -52,9 +54,11 @@ def match(
         algorithms: The algorithms of the study's spec; their architectures are tried first.
         requested: The architecture that the user chose, a built-in or one of the study's spec;
             None: try all.
+        root: The study's folder. Its own architectures that are code are tried if it is trusted.
 
     Raises:
         UploadError: No architecture matches, or uploads may not use the requested one.
+        UntrustedCode: Only an architecture that is not trusted could match.
     """
     shapes = {key: entry.shape for key, entry in entries.items()}
     known = [Architecture(s.architecture, s.architecture_options) for s in algorithms.values()]
@@ -65,13 +69,17 @@ def match(
             f"study; choose one of {', '.join(allowed)}."
         )
     mismatches: list[tuple[float, str]] = []  # (share of names in common, what does not match)
+    untrusted: UntrustedCode | None = None
     for candidate in _candidates(known, shapes):
         if requested not in (None, candidate.name):
             continue
         try:
             expected = state_shapes(
-                candidate.name, candidate.options, dataset.encoding, len(dataset.classes)
+                candidate.name, candidate.options, dataset.encoding, len(dataset.classes), root
             )
+        except UntrustedCode as error:
+            untrusted = error
+            continue
         except SpecError as error:  # impossible sizes, or a different kind of input
             mismatches.append((0.0, str(error)))
             continue
@@ -80,6 +88,8 @@ def match(
             return candidate
         common = len(set(shapes) & set(expected)) / max(len(shapes), len(expected))
         mismatches.append((common, reason))
+    if untrusted is not None:
+        raise untrusted
     nearest = max(mismatches, key=lambda found: found[0], default=(0.0, ""))
     if nearest[0] > _SIMILAR or (requested is not None and mismatches):
         raise UploadError(f"{name} does not match: {nearest[1]}")

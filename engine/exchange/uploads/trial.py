@@ -71,7 +71,9 @@ def try_out(trial: Trial) -> Tried:
     for path, name in trial.files:
         limit = study.spec.uploads.max_mib * 2**20
         entries = read_header(path, name, limit)
-        architecture = match(entries, name, study.dataset, study.spec.algorithms, trial.requested)
+        architecture = match(
+            entries, name, study.dataset, study.spec.algorithms, trial.requested, study.root
+        )
         found.append((name, architecture))
         first_name, first = found[0]
         if architecture != first:
@@ -95,7 +97,9 @@ def load(study: StudyReader, path: Path, name: str, architecture: Architecture) 
     from engine.training.weights import load_weights
 
     encoding, n_classes = study.dataset.encoding, len(study.dataset.classes)
-    model = build_model(architecture.name, architecture.options, encoding, n_classes, seed=0)
+    model = build_model(
+        architecture.name, architecture.options, encoding, n_classes, seed=0, study=study.root
+    )
     try:
         load_weights(path, model)
     except CheckpointError as error:

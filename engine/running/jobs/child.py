@@ -21,6 +21,7 @@ from typing import Any
 from engine.running.jobs.database import connected
 from engine.running.jobs.kinds import kind
 from engine.store.errors import DataloupeError, InterruptedBuild, StoreError
+from engine.store.io_errors import io_text
 from engine.study.reader import StudyReader
 
 _SECONDS_BETWEEN_REPORTS = 0.25
@@ -90,6 +91,9 @@ def main(root: Path, number: int, attempt: int) -> int:
     except DataloupeError as error:
         print(error, file=sys.stderr)
         this_attempt.end("failed", str(error))
+    except OSError as error:
+        print(io_text(error), file=sys.stderr)
+        this_attempt.end("failed", io_text(error))
     except Exception as error:
         traceback.print_exc()
         what = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from pathlib import Path
 from engine import store
 from engine.store import layout
 from engine.store.errors import StoreError
+from engine.store.sealed_rows import give_seals, seal_rows
 
-_VERSION = 1
+_VERSION = 2
 _SECONDS_TO_WAIT = 30.0
 """How long to wait for another process's write before raising an error."""
 _SCHEMA = f"""
@@ -53,8 +55,10 @@ def home(root: Path) -> str:
     Returns:
         A fingerprint of the machine, the path and the inode; empty if the folder is gone.
     """
+    machine = platform.node()
+    with contextlib.suppress(OSError, ValueError):  # a container may have none
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip() or machine
     with contextlib.suppress(OSError):
-        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
         found = root.resolve(strict=True)
         return store.fingerprint_of(machine, str(found), found.stat().st_ino)
     return ""
@@ -83,6 +87,7 @@ def connected(root: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
             isolation_level=None,
         )
         connection.row_factory = sqlite3.Row
+        give_seals(connection)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != _VERSION:
             raise StoreError(
@@ -133,6 +138,8 @@ def _create(path: Path) -> None:
             new = Path(folder) / path.name
             connection = sqlite3.connect(new)
             connection.executescript(_SCHEMA)
+            seal_rows(connection, "jobs")
+            connection.commit()
             connection.close()
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(new)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from engine import store
 from engine.running.progress import Report
 from engine.store.errors import DataloupeError
+from engine.study.trust import require_trust
 
 if TYPE_CHECKING:
     from engine.study.reader import StudyReader
@@ -46,7 +47,9 @@ class Kind:
     run: str
 
     def checked(self, study: StudyReader, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters with defaults. Raises DataloupeError if they are invalid."""
+        """Return the parameters with defaults. Raises DataloupeError if they are invalid, or if the
+        study names code that is not trusted: then no job of it can run."""
+        require_trust(study)
         found: dict[str, Any] = _load(self.check)(study, parameters)
         return found
 
@@ -55,8 +58,10 @@ class Kind:
     ) -> dict[str, Any]:
         """Run a job with checked parameters and return its result.
 
-        First, temporary files that killed jobs left are removed.
+        First, temporary files that killed jobs left are removed. The queue may hold jobs from
+        before the code that the study names changed, so trust is checked here, too.
         """
+        require_trust(study)
         store.remove_leftovers(study.root)
         result: dict[str, Any] = _load(self.run)(study, parameters, report)
         return result

@@ -27,6 +27,7 @@ from engine.running.jobs.database import connected, home, transaction
 from engine.running.jobs.process_tree import MARK, carries, end, end_all, ended
 from engine.store import layout
 from engine.store.errors import StoreError
+from engine.store.io_errors import writing_store
 
 ATTEMPTS = 3
 """How often to start a job whose runner keeps being interrupted."""
@@ -55,8 +56,10 @@ def start_runner(root: Path) -> None:
         if lock is None:
             return
         path = layout.runner_log_file(root)
-        full = path.exists() and path.stat().st_size > LARGEST_LOG
-        with path.open("wb" if full else "ab") as log:
+        with writing_store(path):
+            full = path.exists() and path.stat().st_size > LARGEST_LOG
+            log = path.open("wb" if full else "ab")
+        with log:
             child = subprocess.Popen(
                 [*_PYTHON, "engine.running.jobs.runner", root.resolve(), str(lock)],
                 env=environment,

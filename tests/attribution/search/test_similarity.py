@@ -170,7 +170,7 @@ def test_a_model_without_embed_says_so(
     text = spec.read_text().replace("train_limit = 300", "train_limit = 60")
     text = text.replace('"mlp"\n', '"python:own_architecture:plain"\n')
     spec.write_text(text.replace("architecture_options = { widths = [32] }\n", ""))
-    study = Study.open(study_folder)
+    study = Study.open(study_folder, trust=True)
     with pytest.raises(StoreError, match="is missing"):
         study.neighbours("test", 0, 5)
     study.build(workers=0)
