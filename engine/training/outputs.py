@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.models.answers import logits_of
 from engine.models.classifier import Classifier
+from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
 from engine.tasks import Task
 
 if TYPE_CHECKING:
@@ -30,13 +32,6 @@ def read_batch(
     raw = {name: torch.from_numpy(np.array(array[rows])) for name, array in arrays.items()}
     batch = task.prepare({name: tensor.to(device) for name, tensor in raw.items()}, encoding)
     return {name: in_fast_layout(tensor) for name, tensor in batch.items()}
-
-
-def in_fast_layout(tensor: torch.Tensor) -> torch.Tensor:
-    """Pictures `[b, c, h, w]` on a CPU in channels_last memory; any other tensor as it is."""
-    if tensor.ndim == 4 and tensor.device.type == "cpu":
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor
 
 
 def batches(
@@ -84,8 +79,13 @@ def _embed_and_predict(
     if isinstance(model, Classifier):
         embeddings = model.embed(*inputs)
         return embeddings, model.head(embeddings)
+    logits = logits_of(model(*inputs))
     embed = getattr(model, "embed", None)
-    return embed(*inputs) if embed else None, model(*inputs)
+    if embed is None or isinstance(embed, nn.Module):  # a layer of that name, not our method
+        return None, logits
+    if keeps_layout(model):
+        inputs = tuple(tensor.contiguous() for tensor in inputs)
+    return embed(*inputs), logits
 
 
 @torch.no_grad()
@@ -118,6 +118,7 @@ def evaluate(
 
 def to_device(model: nn.Module, device: str) -> nn.Module:
     """Move a model to `device`; on a CPU its convolutions take channels_last pictures."""
+    model = model.to(device)
     if device == "cpu":
-        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-    return model.to(device)
+        use_fast_layout(model)
+    return model
