@@ -103,17 +103,24 @@ def evaluate(
         `logits` [n, classes], `output` [n] (the model output f), `out_to_loss` [n] (Q), and, where
         the model has `embed`, `embeddings` [n, d]; all float32.
     """
-    observed = _OneForward(to_device(model, device)).eval()
+    model = to_device(model, device).eval()
     parts: dict[str, list[np.ndarray]] = {}
     for batch in batches(task, arrays, encoding, batch_size, device):
-        logits = task.predict(observed, batch)
-        output = task.model_output(observed, batch)
-        found = {"logits": logits, "output": output, "out_to_loss": task.out_to_loss(output)}
-        if observed.embeddings is not None:
-            found["embeddings"] = observed.embeddings.flatten(1)
-        for name, tensor in found.items():
-            parts.setdefault(name, []).append(tensor.float().cpu().numpy())
+        for name, tensor in evaluate_batch(task, model, batch).items():
+            parts.setdefault(name, []).append(tensor.cpu().numpy())
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+
+@torch.no_grad()
+def evaluate_batch(task: Task, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """Run a model in eval mode on a prepared batch. Returns the same as `evaluate`, as tensors."""
+    observed = _OneForward(model)
+    logits = task.predict(observed, batch)
+    output = task.model_output(observed, batch)
+    found = {"logits": logits, "output": output, "out_to_loss": task.out_to_loss(output)}
+    if observed.embeddings is not None:
+        found["embeddings"] = observed.embeddings.flatten(1)
+    return {name: tensor.float() for name, tensor in found.items()}
 
 
 def to_device(model: nn.Module, device: str) -> nn.Module:

@@ -76,7 +76,9 @@ def untapped_gradients(
         rows = []
         for i in range(len(next(iter(batch.values())))):
             with torch.enable_grad():
-                value = output(model, {name: tensor[i : i + 1] for name, tensor in batch.items()})[0]
+                value = output(model, {name: tensor[i : i + 1] for name, tensor in batch.items()})[
+                    0
+                ]
             if not value.requires_grad:
                 rows.append(leaves[0].new_zeros(sum(leaf.numel() for leaf in leaves)).float())
                 continue

@@ -36,7 +36,7 @@ _TAPPED = (
     nn.RMSNorm,
 )
 _HALVES = (torch.float16, torch.bfloat16)
-_FINE, _COARSE = 1e-3, 3e-2
+FINE, COARSE = 1e-3, 3e-2
 """Relative differences of outputs and gradients that rounding explains, in float32 and in half
 precision; a wrong rule differs by more."""
 PROOF_EXAMPLES = 16
@@ -68,7 +68,7 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
     few = head(batch, max(2, min(PROOF_EXAMPLES, _PROOF_NUMBERS // max(1, size))))
-    tolerance = _COARSE if _is_coarse(model, output, few) else _FINE
+    tolerance = COARSE if is_coarse(model, output, few) else FINE
     _check_outputs(model, output, few, tolerance)
     canonical = {
         id(p): name for name, p in model.named_parameters() if p.requires_grad
@@ -123,7 +123,7 @@ def _check_real(model: nn.Module) -> None:
             )
 
 
-def _is_coarse(model: nn.Module, output: Output, batch: Batch) -> bool:
+def is_coarse(model: nn.Module, output: Output, batch: Batch) -> bool:
     """Whether some layer computes in half precision, by itself or under autocast."""
     found = False
 

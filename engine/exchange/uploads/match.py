@@ -16,6 +16,7 @@ from engine.store.errors import SpecError, UploadError
 from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
 from engine.store.text import counted
+from engine.training.weight_names import Fit, Misfit, match_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,9 +76,10 @@ def match(
         except SpecError as error:  # impossible sizes, or a different kind of input
             mismatches.append((0.0, str(error)))
             continue
-        reason = mismatch(shapes, expected, candidate, len(dataset.classes))
-        if reason is None:
+        fit = match_names(shapes, expected)
+        if isinstance(fit, Fit):
             return candidate
+        reason = mismatch(fit, candidate, len(dataset.classes))
         common = len(set(shapes) & set(expected)) / max(len(shapes), len(expected))
         mismatches.append((common, reason))
     nearest = max(mismatches, key=lambda found: found[0], default=(0.0, ""))
@@ -103,19 +105,20 @@ def _candidates(known: list[Architecture], shapes: Shapes) -> Iterator[Architect
                 yield guessed
 
 
-def mismatch(
-    found: Shapes, expected: Shapes, architecture: Architecture, n_classes: int
-) -> str | None:
-    """Describe in one sentence how names or shapes differ; None if they do not."""
-    missing = [quoted(key) for key in expected if key not in found]
-    extra = [quoted(key) for key in found if key not in expected]
-    if missing or extra:
+def mismatch(misfit: Misfit, architecture: Architecture, n_classes: int) -> str:
+    """Describe in one sentence how names or shapes differ."""
+    if misfit.choices:
+        named = [quoted(prefix) if prefix else "no prefix" for prefix in sorted(misfit.choices)]
+        return (
+            f"it holds {architecture} {len(named)} times, under {' and '.join(named)}; keep one with "
+            "`dataloupe convert FILE --key PREFIX`."
+        )
+    if misfit.missing or misfit.unexpected:
+        missing, extra = (list(map(quoted, x)) for x in (misfit.missing, misfit.unexpected))
         parts = [f"does not have {_first(missing)}"] if missing else []
         parts += [f"has the unknown {_first(extra)}"] if extra else []
         return f"compared with {architecture}, it {' and '.join(parts)}."
-    wrong = {key: (found[key], expected[key]) for key in expected if found[key] != expected[key]}
-    if not wrong:
-        return None
+    wrong = misfit.wrong
     classes = {
         theirs[0]
         for theirs, ours in wrong.values()
