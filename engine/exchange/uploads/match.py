@@ -16,7 +16,7 @@ from engine.store.errors import SpecError, UploadError
 from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
 from engine.store.text import counted
-from engine.training.weight_names import Fit, Misfit, match_names
+from engine.training.weight_names import Fit, Misfit, bare_name, common_starts, match_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -80,7 +80,7 @@ def match(
         if isinstance(fit, Fit):
             return candidate
         reason = mismatch(fit, candidate, len(dataset.classes))
-        common = len(set(shapes) & set(expected)) / max(len(shapes), len(expected))
+        common = (len(expected) - len(fit.missing)) / max(len(shapes), len(expected))
         mismatches.append((common, reason))
     nearest = max(mismatches, key=lambda found: found[0], default=(0.0, ""))
     if nearest[0] > _SIMILAR or (requested is not None and mismatches):
@@ -97,12 +97,14 @@ def match(
 def _candidates(known: list[Architecture], shapes: Shapes) -> Iterator[Architecture]:
     """Yield the study's architectures, then the built-ins with options guessed from the shapes."""
     yield from known
-    for name in ARCHITECTURES:
-        options = guess_options(name, shapes)
-        if options is not None:
-            guessed = Architecture(name, options)
-            if guessed not in known:
-                yield guessed
+    for start in common_starts(shapes):
+        inside = {bare_name(key).removeprefix(start): shape for key, shape in shapes.items()}
+        for name in ARCHITECTURES:
+            options = guess_options(name, inside)
+            if options is not None:
+                guessed = Architecture(name, options)
+                if guessed not in known:
+                    yield guessed
 
 
 def mismatch(misfit: Misfit, architecture: Architecture, n_classes: int) -> str:
@@ -110,8 +112,8 @@ def mismatch(misfit: Misfit, architecture: Architecture, n_classes: int) -> str:
     if misfit.choices:
         named = [quoted(prefix) if prefix else "no prefix" for prefix in sorted(misfit.choices)]
         return (
-            f"it holds {architecture} {len(named)} times, under {' and '.join(named)}; keep one with "
-            "`dataloupe convert FILE --key PREFIX`."
+            f"it holds {architecture} {len(named)} times, under {' and '.join(named)}; keep one "
+            "with `dataloupe convert FILE --key PREFIX`."
         )
     if misfit.missing or misfit.unexpected:
         missing, extra = (list(map(quoted, x)) for x in (misfit.missing, misfit.unexpected))
