@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from engine import store
+from engine.build.model_checks import check_models
 from engine.build.run import Run
 from engine.build.stages import (
     bank,
@@ -118,6 +119,7 @@ def _build(run: Run, rebuild: str | None) -> None:
             _remove(study, rebuild)
         _run_stage(run, "data", data.run, replaceable)
         _check_imports(study)
+        check_models(run)
         for group in stage_groups(study)[1:]:
             for algorithm in study.spec.algorithms:
                 for stage in group:

@@ -32,12 +32,26 @@ def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch
 
 def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
     """Return a model as training starts: with the user's initial weights, or seeded random ones."""
+    model = untrained_model(study, spec, seed)
+    load_initial_weights(study, spec, model)
+    return model
+
+
+def load_initial_weights(
+    study: StudyReader, spec: AlgorithmSpec, model: torch.nn.Module
+) -> list[str]:
+    """Fill a seeded model with the user's initial weights, if there are any.
+
+    Parameters that `reset` names keep their seeded values.
+
+    Returns:
+        What the user should know about it, as sentences.
+    """
     from engine.training.weights import load_weights
 
-    model = untrained_model(study, spec, seed)
-    if spec.initial_weights:
-        load_weights(user_file(study, spec.initial_weights), model)
-    return model
+    if not spec.initial_weights:
+        return []
+    return load_weights(user_file(study, spec.initial_weights), model, spec.reset)
 
 
 def load_checkpoint(

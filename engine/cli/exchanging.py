@@ -34,10 +34,17 @@ def add_verbs(verbs: Verbs) -> None:
     )
     methods.set_defaults(verb=_methods)
 
-    convert = verbs.add_parser("convert", help="convert your own .pt file to .safetensors")
-    convert.add_argument("source", type=Path, help="the .pt file")
+    convert = verbs.add_parser("convert", help="convert your own checkpoint to .safetensors")
+    convert.add_argument(
+        "source", type=Path, help="a .pt, .pth, .ckpt, .bin or .safetensors file, or an .index.json"
+    )
     convert.add_argument(
         "target", type=Path, nargs="?", help="file to write (default: SOURCE with .safetensors)"
+    )
+    convert.add_argument(
+        "--key",
+        help="which weights to take, if the file holds several: a key such as state_dict_ema, or a "
+        "prefix of names such as student",
     )
     convert.set_defaults(verb=_convert)
 
@@ -172,10 +179,10 @@ def _methods(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from engine.exchange.convert import convert
+    from engine.exchange.convert import convert, default_target
 
-    target = options.target or options.source.with_suffix(".safetensors")
-    found = convert(options.source, target)
+    target = options.target or default_target(options.source)
+    found = convert(options.source, target, options.key)
     where = f" found under {'.'.join(found.found_in)}" if found.found_in else ""
     print(
         f"Wrote {found.target}: {counted(found.tensors, 'tensor')} with "

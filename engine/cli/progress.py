@@ -64,7 +64,9 @@ class BuildProgress:
             self._bars.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show the progress of a stage."""
+        """Show the progress of a stage, and what it has to say."""
+        if progress.note:
+            self.say(progress.note)
         suffix = f" · {progress.algorithm}" if self._several and progress.algorithm else ""
         title = TITLES[progress.stage] + suffix
         if self._bars is not None:

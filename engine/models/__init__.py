@@ -65,6 +65,8 @@ def build_model(
     """
     import torch
 
+    from engine.models.ready import make_ready
+
     function = _find(architecture, options, study)
     _check_names(architecture, function, options)
     with torch.random.fork_rng(devices=[]):
@@ -82,8 +84,7 @@ def build_model(
             ) from error
         if not isinstance(model, torch.nn.Module):
             raise SpecError(f"architecture {architecture!r} gave {model!r}, not a torch.nn.Module.")
-        _try_out(architecture, model.eval(), encoding, n_classes)
-    return model
+        return make_ready(architecture, model, encoding, n_classes)
 
 
 def state_shapes(
@@ -169,31 +170,3 @@ def _explain(architecture: str, error: ValidationError) -> str:
         f"{detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}."
         for detail in error.errors(include_url=False)
     )
-
-
-def _try_out(
-    architecture: str, model: torch.nn.Module, encoding: dict[str, Any], n_classes: int
-) -> None:
-    import torch
-
-    if "shape" in encoding:
-        inputs, what = torch.zeros(2, *encoding["shape"]), f"pictures of {encoding['shape']}"
-    else:
-        inputs, what = torch.zeros(2, 1, dtype=torch.int64), "sequences of token ids"
-    try:
-        with torch.no_grad():
-            logits = model(inputs)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(
-            f"architecture {architecture!r} cannot take {what} (channels, height, width), "
-            f"which may be too small for it: {reason}"
-            if "shape" in encoding
-            else f"architecture {architecture!r} cannot take {what}: {reason}"
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, n_classes):
-        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise SpecError(
-            f"architecture {architecture!r} gives {found} for two examples of {n_classes} classes; "
-            f"it must give logits of shape [2, {n_classes}]."
-        )

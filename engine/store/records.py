@@ -47,12 +47,17 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of one stage of the build."""
+    """Progress of one stage of the build.
+
+    Attributes:
+        note: A sentence for the user about what the stage does; empty in most reports.
+    """
 
     stage: str
     algorithm: str | None
     done: int
     total: int
+    note: str = ""
 
     @property
     def complete(self) -> bool:

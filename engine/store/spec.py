@@ -111,6 +111,9 @@ class AlgorithmSpec(_Strict):
     """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
     initial_weights: str | None = None
     """A .safetensors file to start from; none: a seeded random initialization."""
+    reset: list[str] = []
+    """Parts of the model, such as `fc`, that keep their seeded initialization instead of taking it
+    from `initial_weights`."""
     weights: list[str] = []
     """The user's own trained checkpoints (.safetensors). If given, nothing is trained."""
     checkpoints: Annotated[int, Field(ge=1, le=10_000)] = 5
@@ -278,6 +281,11 @@ class StudySpec(_Strict):
                 raise ValueError(
                     f"algorithms.{name}: `weights` (already trained) and `initial_weights` "
                     "(a start for training) exclude each other"
+                )
+            if algorithm.reset and not algorithm.initial_weights:
+                raise ValueError(
+                    f"algorithms.{name}: `reset` names parts of the model that do not start from "
+                    "`initial_weights`, but there are none"
                 )
         return self
 

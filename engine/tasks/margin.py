@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from engine.models.answers import logits_of
+
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
 
@@ -34,9 +36,7 @@ def margin_to_loss(margins: torch.Tensor) -> torch.Tensor:
 
 def predict(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Logits `[batch, classes]` of a prepared batch."""
-    logits = model(batch["input"])
-    assert isinstance(logits, torch.Tensor)
-    return logits
+    return logits_of(model(batch["input"]))
 
 
 def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.Tensor:

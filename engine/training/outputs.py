@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.models.answers import logits_of
 from engine.models.classifier import Classifier
+from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
 from engine.tasks import Task
 
 if TYPE_CHECKING:
@@ -30,13 +32,6 @@ def read_batch(
     raw = {name: torch.from_numpy(np.array(array[rows])) for name, array in arrays.items()}
     batch = task.prepare({name: tensor.to(device) for name, tensor in raw.items()}, encoding)
     return {name: in_fast_layout(tensor) for name, tensor in batch.items()}
-
-
-def in_fast_layout(tensor: torch.Tensor) -> torch.Tensor:
-    """Pictures `[b, c, h, w]` on a CPU in channels_last memory; any other tensor as it is."""
-    if tensor.ndim == 4 and tensor.device.type == "cpu":
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor
 
 
 def batches(
@@ -84,8 +79,13 @@ def _embed_and_predict(
     if isinstance(model, Classifier):
         embeddings = model.embed(*inputs)
         return embeddings, model.head(embeddings)
+    logits = logits_of(model(*inputs))
     embed = getattr(model, "embed", None)
-    return embed(*inputs) if embed else None, model(*inputs)
+    if embed is None or isinstance(embed, nn.Module):  # a layer of that name, not our method
+        return None, logits
+    if keeps_layout(model):
+        inputs = tuple(tensor.contiguous() for tensor in inputs)
+    return embed(*inputs), logits
 
 
 @torch.no_grad()
@@ -103,21 +103,29 @@ def evaluate(
         `logits` [n, classes], `output` [n] (the model output f), `out_to_loss` [n] (Q), and, where
         the model has `embed`, `embeddings` [n, d]; all float32.
     """
-    observed = _OneForward(to_device(model, device)).eval()
+    model = to_device(model, device).eval()
     parts: dict[str, list[np.ndarray]] = {}
     for batch in batches(task, arrays, encoding, batch_size, device):
-        logits = task.predict(observed, batch)
-        output = task.model_output(observed, batch)
-        found = {"logits": logits, "output": output, "out_to_loss": task.out_to_loss(output)}
-        if observed.embeddings is not None:
-            found["embeddings"] = observed.embeddings.flatten(1)
-        for name, tensor in found.items():
-            parts.setdefault(name, []).append(tensor.float().cpu().numpy())
+        for name, tensor in evaluate_batch(task, model, batch).items():
+            parts.setdefault(name, []).append(tensor.cpu().numpy())
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+
+@torch.no_grad()
+def evaluate_batch(task: Task, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """Run a model in eval mode on a prepared batch. Returns the same as `evaluate`, as tensors."""
+    observed = _OneForward(model)
+    logits = task.predict(observed, batch)
+    output = task.model_output(observed, batch)
+    found = {"logits": logits, "output": output, "out_to_loss": task.out_to_loss(output)}
+    if observed.embeddings is not None:
+        found["embeddings"] = observed.embeddings.flatten(1)
+    return {name: tensor.float() for name, tensor in found.items()}
 
 
 def to_device(model: nn.Module, device: str) -> nn.Module:
     """Move a model to `device`; on a CPU its convolutions take channels_last pictures."""
+    model = model.to(device)
     if device == "cpu":
-        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-    return model.to(device)
+        use_fast_layout(model)
+    return model

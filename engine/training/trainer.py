@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.models.ready import in_fast_layout
 from engine.store import fingerprint_of
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task
-from engine.training.outputs import in_fast_layout, read_batch, to_device
+from engine.training.outputs import read_batch, to_device
 
 
 def train(

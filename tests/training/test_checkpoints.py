@@ -131,12 +131,6 @@ def test_a_missing_and_an_unexpected_tensor(path: Path):
     assert "'extra' unexpected" in refusal(path)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module."])
-def test_wrapped_names_point_to_convert(prefix: str, path: Path):
-    save_file({prefix + name: tensor for name, tensor in model_of().state_dict().items()}, path)
-    assert "dataloupe convert" in refusal(path)
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite(value: float, path: Path):
     state = {name: tensor.clone() for name, tensor in model_of().state_dict().items()}

@@ -62,11 +62,13 @@ def backward(
 
     def tap(path: str) -> Callable[..., Tensor]:
         def hook(layer: nn.Module, args: Any, kwargs: Any, result: Tensor) -> Tensor:
-            a = input_of(args, kwargs).detach()
+            if not torch.is_grad_enabled():  # by the model itself: no gradient passes here
+                return result
+            a = in_single_precision(input_of(args, kwargs).detach())
             if not result.requires_grad:
                 result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
             # The hook belongs to this tensor, so a later in-place activation does not disturb it.
-            result.register_hook(lambda g: consume(path, layer, a, g))
+            result.register_hook(lambda g: consume(path, layer, a, in_single_precision(g)))
             return result
 
         return hook
@@ -102,6 +104,11 @@ def _channels_last(batch: Batch) -> Batch:
         name: tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
         for name, tensor in batch.items()
     }
+
+
+def in_single_precision(tensor: Tensor) -> Tensor:
+    """Floating-point numbers as float32, whatever precision a layer computes in."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def input_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:

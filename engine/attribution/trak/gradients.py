@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.backward import backward, frozen
+from engine.attribution.trak.backward import backward, frozen, in_single_precision
 from engine.attribution.trak.layer_gradients import bias_gradient, weight_gradient
 from engine.attribution.trak.plan import Batch, Output, Plan, layers_of
 
@@ -67,8 +67,30 @@ def untapped_gradients(
         names: Parameters, in the order of the result's columns.
         looped: One backward pass per example instead of vmap.
     """
-    parameters = dict(model.named_parameters())
-    chosen = {f"model.{name}": parameters[name].detach() for name in names}
+    leaves = [parameter for _, parameter in _named(model, names)]
+    with frozen(model):
+        if not looped:
+            return _mapped_gradients(model, output, batch, names)
+        for leaf in leaves:
+            leaf.requires_grad_(True)
+        rows = []
+        for i in range(len(next(iter(batch.values())))):
+            with torch.enable_grad():
+                value = output(model, {name: tensor[i : i + 1] for name, tensor in batch.items()})[
+                    0
+                ]
+            if not value.requires_grad:
+                rows.append(leaves[0].new_zeros(sum(leaf.numel() for leaf in leaves)).float())
+                continue
+            parts = torch.autograd.grad(value, leaves, materialize_grads=True)
+            rows.append(torch.cat([in_single_precision(part.flatten()) for part in parts]))
+        return torch.stack(rows)
+
+
+def _mapped_gradients(
+    model: nn.Module, output: Output, batch: Batch, names: Sequence[str]
+) -> Tensor:
+    chosen = {f"model.{name}": parameter.detach() for name, parameter in _named(model, names)}
     outputs = OutputModule(model, output)
 
     def one(swapped: dict[str, Tensor], example: Batch) -> Tensor:
@@ -76,21 +98,14 @@ def untapped_gradients(
         value: Tensor = torch.func.functional_call(outputs, swapped, (single,))[0]
         return value
 
-    with frozen(model):
-        if not looped:
-            mapped = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(chosen, batch)
-            return torch.cat([mapped[name].reshape(len(mapped[name]), -1) for name in chosen], 1)
-        rows = []
-        leaves = {name: tensor.clone().requires_grad_() for name, tensor in chosen.items()}
-        for i in range(len(next(iter(batch.values())))):
-            with torch.enable_grad():
-                value = one(leaves, {name: tensor[i] for name, tensor in batch.items()})
-            if not value.requires_grad:
-                rows.append(value.new_zeros(sum(leaf.numel() for leaf in leaves.values())))
-                continue
-            parts = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-            rows.append(torch.cat([part.flatten() for part in parts]))
-        return torch.stack(rows)
+    found = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(chosen, batch)
+    parts = [found[name].reshape(len(found[name]), -1) for name in chosen]
+    return torch.cat([in_single_precision(part) for part in parts], 1)
+
+
+def _named(model: nn.Module, names: Sequence[str]) -> list[tuple[str, nn.Parameter]]:
+    parameters = dict(model.named_parameters())
+    return [(name, parameters[name]) for name in names]
 
 
 def per_example_gradients(

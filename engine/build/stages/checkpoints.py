@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,16 @@ from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import CheckpointError, SpecError
 from engine.store.layout import SPLITS, Split
+from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, user_file
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 CODE = 1
-"""Increment when the same spec would train other models or record other outputs."""
+"""Increment when the same spec would train other models."""
+OUTPUTS_CODE = 2
+"""Increment when the same models would give other outputs."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,7 @@ def run(run: Run, algorithm: str) -> None:
 def recipe_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of a learning algorithm on the study's data, common to all its models."""
     spec = study.algorithms[algorithm]
-    recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
-    start = spec.initial_weights
+    recipe, start = _recipe(spec), spec.initial_weights
     digest = _digest(user_file(study, start)) if start else None
     return store.fingerprint_of("recipe", CODE, study.dataset.fingerprint, recipe, digest)
 
@@ -70,7 +73,7 @@ def recipe_fingerprint(study: StudyReader, algorithm: str) -> str:
 def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of one checkpoint: data, recipe and seed, or the user's own file."""
     spec = study.algorithms[algorithm]
-    recipe = spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"})
+    recipe = _recipe(spec)
     start = spec.weights[checkpoint] if spec.weights else spec.initial_weights
     return store.fingerprint_of(
         "checkpoint",
@@ -80,6 +83,12 @@ def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) 
         checkpoint_seed(study, checkpoint),
         _digest(user_file(study, start)) if start else None,
     )
+
+
+def _recipe(spec: AlgorithmSpec) -> dict[str, Any]:
+    """The spec without what the weights' own digests say."""
+    outside = {"checkpoints", "weights", "initial_weights"} | (set() if spec.reset else {"reset"})
+    return spec.model_dump(exclude=outside)
 
 
 _DIGESTS: FileCache[str] = FileCache(most=1024)
@@ -136,7 +145,7 @@ def _check_finite(
 def outputs_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of one checkpoint's outputs."""
     return store.fingerprint_of(
-        "outputs", CODE, checkpoint_fingerprint(study, algorithm, checkpoint)
+        "outputs", OUTPUTS_CODE, checkpoint_fingerprint(study, algorithm, checkpoint)
     )
 
 

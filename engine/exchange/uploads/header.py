@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from engine.store.errors import UploadError
 from engine.store.text import counted
+from engine.training.weight_names import with_copies
 
 MAX_HEADER = 2 * 2**20
 """Bytes, enough for about 15,000 tensors. Parsed JSON takes several times as much memory."""
@@ -131,7 +132,8 @@ def read_header(path: Path, name: str, max_bytes: int) -> dict[str, Entry]:
         )
     entries = {key: _entry(name, key, value) for key, value in header.items()}
     _check_ranges(entries, size - 8 - length, name)
-    return entries
+    # Tied weights are written once; the metadata name the others (safetensors.torch.save_model).
+    return entries | {key: entries[kept] for key, kept in with_copies(entries, metadata).items()}
 
 
 def check_size(size: int, name: str, max_bytes: int) -> None:

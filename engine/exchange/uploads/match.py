@@ -17,6 +17,7 @@ from engine.store.errors import SpecError, UntrustedCode, UploadError
 from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
 from engine.store.text import counted
+from engine.training.weight_names import Fit, Misfit, bare_name, common_starts, match_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -83,10 +84,11 @@ def match(
         except SpecError as error:  # impossible sizes, or a different kind of input
             mismatches.append((0.0, str(error)))
             continue
-        reason = mismatch(shapes, expected, candidate, len(dataset.classes))
-        if reason is None:
+        fit = match_names(shapes, expected)
+        if isinstance(fit, Fit):
             return candidate
-        common = len(set(shapes) & set(expected)) / max(len(shapes), len(expected))
+        reason = mismatch(fit, candidate, len(dataset.classes))
+        common = (len(expected) - len(fit.missing)) / max(len(shapes), len(expected))
         mismatches.append((common, reason))
     if untrusted is not None:
         raise untrusted
@@ -105,27 +107,30 @@ def match(
 def _candidates(known: list[Architecture], shapes: Shapes) -> Iterator[Architecture]:
     """Yield the study's architectures, then the built-ins with options guessed from the shapes."""
     yield from known
-    for name in ARCHITECTURES:
-        options = guess_options(name, shapes)
-        if options is not None:
-            guessed = Architecture(name, options)
-            if guessed not in known:
-                yield guessed
+    for start in common_starts(shapes):
+        inside = {bare_name(key).removeprefix(start): shape for key, shape in shapes.items()}
+        for name in ARCHITECTURES:
+            options = guess_options(name, inside)
+            if options is not None:
+                guessed = Architecture(name, options)
+                if guessed not in known:
+                    yield guessed
 
 
-def mismatch(
-    found: Shapes, expected: Shapes, architecture: Architecture, n_classes: int
-) -> str | None:
-    """Describe in one sentence how names or shapes differ; None if they do not."""
-    missing = [quoted(key) for key in expected if key not in found]
-    extra = [quoted(key) for key in found if key not in expected]
-    if missing or extra:
+def mismatch(misfit: Misfit, architecture: Architecture, n_classes: int) -> str:
+    """Describe in one sentence how names or shapes differ."""
+    if misfit.choices:
+        named = [quoted(prefix) if prefix else "no prefix" for prefix in sorted(misfit.choices)]
+        return (
+            f"it holds {architecture} {len(named)} times, under {' and '.join(named)}; keep one "
+            "with `dataloupe convert FILE --key PREFIX`."
+        )
+    if misfit.missing or misfit.unexpected:
+        missing, extra = (list(map(quoted, x)) for x in (misfit.missing, misfit.unexpected))
         parts = [f"does not have {_first(missing)}"] if missing else []
         parts += [f"has the unknown {_first(extra)}"] if extra else []
         return f"compared with {architecture}, it {' and '.join(parts)}."
-    wrong = {key: (found[key], expected[key]) for key in expected if found[key] != expected[key]}
-    if not wrong:
-        return None
+    wrong = misfit.wrong
     classes = {
         theirs[0]
         for theirs, ours in wrong.values()

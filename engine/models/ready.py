@@ -1,0 +1,186 @@
+"""Make a model that somebody wrote ready for use, and try it on two empty inputs.
+
+The rest of Dataloupe computes in float32, in eval mode and, on CPUs, with pictures channels-last in
+memory. Models that were not written for that are adapted here where their results stay the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.models.answers import described, logits_of
+from engine.store.errors import SpecError
+
+_CONTIGUOUS = "_dataloupe_contiguous"
+_NOTES = "_dataloupe_notes"
+
+
+class Scripted(nn.Module):
+    """A TorchScript model inside a plain module, which can have hooks."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.module(inputs)
+
+
+def make_ready(
+    architecture: str, model: nn.Module, encoding: dict[str, Any], n_classes: int
+) -> nn.Module:
+    """Return the model in eval mode, known to take this encoding and to give `n_classes` logits.
+
+    Wrappers of `torch.compile` are removed; layers in other precisions are computed in float32
+    unless the model's own code forbids it; lazy layers get their shapes.
+
+    Raises:
+        SpecError: The model cannot take these inputs, or gives something else.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        model = Scripted(model)
+    model.eval()
+    if "shape" in encoding:
+        inputs, what = torch.zeros(2, *encoding["shape"]), f"pictures of {encoding['shape']}"
+    else:
+        inputs = torch.zeros(2, encoding.get("max_tokens", 1), dtype=torch.int64)
+        what = f"sequences of {inputs.shape[1]} token ids"
+    notes = []
+    with torch.no_grad():
+        precisions = _other_precisions(model)
+        if precisions and (kept := _in_float32(model, inputs)) is not None:
+            answer = kept
+            notes.append(f"Its {precisions} layers are computed in float32.")
+        else:
+            try:
+                answer = model(inputs)
+            except Exception as error:
+                raise SpecError(_refusal(architecture, what, "shape" in encoding, error)) from error
+            if precisions:
+                notes.append(
+                    f"Its {precisions} layers are computed in that precision, because its code "
+                    "converts their inputs; gradients are as coarse."
+                )
+        model.eval()  # for layers that were created during the first pass
+        _check_answer(architecture, answer, n_classes)
+        if inputs.ndim == 4 and not _runs_channels_last(model, inputs):
+            model.register_forward_pre_hook(_make_contiguous)
+            object.__setattr__(model, _CONTIGUOUS, True)
+    object.__setattr__(model, _NOTES, notes)
+    return model
+
+
+def notes_of(model: nn.Module) -> list[str]:
+    """What `make_ready` changed, one sentence each."""
+    return list(getattr(model, _NOTES, []))
+
+
+def in_fast_layout(tensor: Tensor) -> Tensor:
+    """Pictures `[b, c, h, w]` on a CPU in channels_last memory; any other tensor as it is."""
+    if tensor.ndim == 4 and tensor.device.type == "cpu":
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def use_fast_layout(model: nn.Module) -> None:
+    """Keep a model's weights channels_last in memory where it is on a CPU and can run so."""
+    if keeps_layout(model):
+        return
+    for parameter in model.parameters():
+        parameter.data = in_fast_layout(parameter.data)
+
+
+def keeps_layout(model: nn.Module) -> bool:
+    """Whether the model needs inputs and weights that are contiguous in memory."""
+    return bool(getattr(model, _CONTIGUOUS, False))
+
+
+def _make_contiguous(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(part.contiguous() if isinstance(part, Tensor) else part for part in args)
+
+
+def _runs_channels_last(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether the model runs channels_last. `x.view(len(x), -1)` after a convolution forbids it."""
+    contiguous = [(parameter, parameter.data) for parameter in model.parameters()]
+    use_fast_layout(model)
+    try:
+        model(in_fast_layout(inputs))
+    except Exception:  # it has just run on the same contiguous numbers
+        return False
+    finally:
+        for parameter, data in contiguous:
+            parameter.data = data
+    return True
+
+
+def _other_precisions(model: nn.Module) -> str:
+    """Floating-point types of parameters and buffers other than float32, as words."""
+    dtypes = {
+        str(tensor.dtype).removeprefix("torch.")
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.is_floating_point() and tensor.dtype != torch.float32
+    }
+    return " and ".join(sorted(dtypes))
+
+
+def _in_float32(model: nn.Module, inputs: Tensor) -> Any:
+    """Convert the model to float32; its answer, or None and no change if it cannot run so."""
+    parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    for parameter, data in parameters:
+        if data.is_floating_point():
+            parameter.data = data.float()
+    for module, name, buffer in buffers:
+        if buffer.is_floating_point():
+            module._buffers[name] = buffer.float()
+    try:
+        return model(inputs)
+    except Exception:  # its code converts inputs to the original precision
+        for parameter, data in parameters:
+            parameter.data = data
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
+    return None
+
+
+def _refusal(architecture: str, what: str, pictures: bool, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, TypeError):
+        reason += " (the model must take one tensor)"
+    if not pictures:
+        return f"architecture {architecture!r} cannot take {what}: {reason}"
+    return (
+        f"architecture {architecture!r} cannot take {what} (channels, height, width), "
+        "which may be too small for it or have other channels than it expects (`image_size` and "
+        f"`color` under [task] change them): {reason}"
+    )
+
+
+def _check_answer(architecture: str, answer: Any, n_classes: int) -> None:
+    try:
+        logits = logits_of(answer)
+    except SpecError as error:
+        raise SpecError(f"architecture {architecture!r}: {error}") from error
+    if logits.shape == (2, n_classes) and logits.is_floating_point():
+        return
+    advice = ""
+    if not logits.ndim:
+        advice = " It seems to return a loss; return the logits instead."
+    elif n_classes == 2 and logits.shape in ((2,), (2, 1)):
+        advice = " Where z is its one output, return the two logits 0 and z."
+    elif isinstance(answer, (tuple, list)):
+        advice = " The first element of a tuple must be the logits."
+    found = described(answer) if logits.is_floating_point() else f"numbers of type {logits.dtype}"
+    raise SpecError(
+        f"architecture {architecture!r} gives {found.removeprefix('shape ')} for two examples of "
+        f"{n_classes} classes; it must give logits of shape [2, {n_classes}].{advice}"
+    )
