@@ -171,6 +171,7 @@ def imports(folder: Path, built: Path) -> list[Work]:
     runs = study.bank("mlp")
     bank = files / "bank"
     bank.mkdir()
+    assert runs.train is not None
     for name, array in (
         ("train_masks", runs.masks),
         ("test_margins", runs.test),

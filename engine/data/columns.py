@@ -90,7 +90,7 @@ def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]
         if usual:
             notes.append(f"The input is the column {found!r} of {kind}, not {_named(usual)}.")
         return found, notes
-    if not texts and spec.id in table.column_names and names_pictures(rows, spec.id):
+    if not texts and spec.id is not None and _names_files(rows, spec.id):
         return spec.id, []  # names of files that are ids, too
     found, notes = _best(texts, _TEXT_NAMES, "texts", table)
     properties = [name for name in others if name != found]
@@ -101,6 +101,11 @@ def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]
             "under [data]."
         )
     return found, notes
+
+
+def _names_files(rows: Rows, column: str) -> bool:
+    features = rows.table.features
+    return column in features and is_text_column(features[column]) and names_pictures(rows, column)
 
 
 def _best(

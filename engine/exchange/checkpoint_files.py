@@ -123,7 +123,7 @@ def _read_safetensors(source: Path) -> dict[str, torch.Tensor]:
 def _read_pickle(source: Path) -> Any:
     kinds: dict[str, type[StandIn]] = {}
     while True:
-        stand_ins = [
+        stand_ins: list[Any] = [
             (type(name, (kind,), {"__module__": "not read"}), name) for name, kind in kinds.items()
         ]
         try:

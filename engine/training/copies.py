@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from engine.training.weights import bare_name
+from engine.training.weight_names import bare_name
 
 _COUNTER = "num_batches_tracked"
 """BatchNorm's count of training steps, which no trained model's output depends on."""

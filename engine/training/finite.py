@@ -20,7 +20,8 @@ def not_finite(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         outputs: As of `engine.training.outputs.evaluate`: arrays `[n, ...]`.
     """
     found = [~np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in outputs.values()]
-    return np.logical_or.reduce(found)
+    bad: np.ndarray = np.stack(found).any(axis=0)
+    return bad
 
 
 def count_text(bad: np.ndarray, ids: Sequence[str], kind: str) -> str:
