@@ -47,7 +47,9 @@ def check_database(path: Path) -> None:
         finally:
             connection.close()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
+        # Text that cannot be decoded has no code.
+        code = getattr(error, "sqlite_errorcode", None)
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
             raise StoreError(f"{path} cannot be read: {error}.") from error
         raise broken(path, str(error)) from error
     except (sqlite3.Error, ValueError, OverflowError) as error:

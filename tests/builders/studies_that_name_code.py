@@ -214,7 +214,7 @@ def _insert(at: Planted, kind: str, parameters: dict[str, Any], where: str) -> N
 
 def _pickled_weights(at: Planted) -> None:
     (at.root / "model.safetensors").write_bytes(at.pickled)
-    at.spec("checkpoints = 2", 'weights = ["model.safetensors"]')
+    at.spec("checkpoints = 2", 'weights = ["model.safetensors", "model.safetensors"]')
 
 
 def _pickled_initial_weights(at: Planted) -> None:
@@ -306,11 +306,11 @@ def attempts(root: Path) -> dict[str, Callable[[], object]]:
         return StudyReader.open(root)
 
     def jobs() -> None:
-        for kind in KINDS.values():
-            with contextlib.suppress(DataloupeError):
-                kind.checked(study(), {})
-            with contextlib.suppress(DataloupeError, KeyError):
-                kind.work(study(), {}, lambda done, total, what: None)
+        for name, kind in KINDS.items():
+            request = {"device": "cpu", "workers": 0} if name == "build" else {}
+            with contextlib.suppress(DataloupeError, KeyError):  # a request that is not complete
+                found = kind.checked(study(), request)
+                kind.work(study(), found, lambda done, total, what: None)
 
     def waiting_jobs() -> None:
         if layout.jobs_file(root).exists():
