@@ -38,7 +38,7 @@ async def take_file(request: Request, files: UploadedFiles) -> Response:
         if not announced.isdigit() or len(announced) > 15:
             raise Refused(400, "Content-Length is not a number.")
         size = max(0, int(announced) - MOST_FRAMING)
-        with files.receiving(*found.groups(), size) as arriving:
+        with files.receiving(found[1], found[2], size) as arriving:
             await _receive(request.stream(), boundary, arriving)
     except Refused as error:
         # The rest of the body is not read, so the connection cannot be used again.
