@@ -7,13 +7,26 @@ Each part is a file of its own with a function `measure`, and runs alone, too.
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
-from benchmarks import robustness_inputs, robustness_kills
+from benchmarks import (
+    robustness_bit_flips,
+    robustness_code,
+    robustness_inputs,
+    robustness_kills,
+    robustness_server,
+)
 from benchmarks._report import log, report
 
-PARTS = (robustness_kills, robustness_inputs)
-"""To add a part: a module with `measure() -> dict[str, Any]`, imported above."""
+PARTS: Final[tuple[ModuleType, ...]] = (
+    robustness_bit_flips,
+    robustness_code,
+    robustness_server,
+    robustness_kills,
+    robustness_inputs,
+)
+"""Modules with a function `measure() -> dict[str, Any]`."""
 
 
 def measure() -> dict[str, Any]:

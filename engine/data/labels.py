@@ -157,7 +157,7 @@ def spelled(name: str) -> str:
 
 
 def _form(name: str) -> str:
-    decomposed = unicodedata.normalize("NFD", name) == name
+    decomposed = any(map(unicodedata.combining, name))
     return "accents as characters of their own" if decomposed else "with characters unlike others"
 
 

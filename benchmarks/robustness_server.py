@@ -1,4 +1,4 @@
-"""What strangers can do to a server: two measurements for `benchmarks.robustness`.
+"""What can strangers do to a server that others use, too?
 
 `unsigned_bytes` sends large files to every kind of route of a server with a login, without signing
 in, and counts what the server keeps of them on disk and in memory. `slow_pictures` asks live
@@ -32,7 +32,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from benchmarks._report import log
+from benchmarks._report import log, report
 from benchmarks._server import ROOT, serving
 from dashboard.read.live_queries import Workers
 from engine.api import Study
@@ -69,6 +69,11 @@ ATTACKERS = 3
 ATTACK_SECONDS = 25.0
 
 
+def measure() -> dict[str, Any]:
+    """Both measurements."""
+    return unsigned_bytes() | slow_pictures()
+
+
 def unsigned_bytes() -> dict[str, Any]:
     """Bytes that a server keeps of what is sent without signing in."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -103,9 +108,9 @@ def unsigned_bytes() -> dict[str, Any]:
     in_memory = 0 if grown < NOISE_BYTES else round(grown)
     return {
         "unsigned_bytes_kept": on_disk + in_memory,
-        "on_disk": on_disk,
-        "memory_growth": round(grown),
-        "taken": sorted(name for name, status in answers.items() if status < 400),
+        "unsigned_on_disk": on_disk,
+        "unsigned_memory_growth": round(grown),
+        "unsigned_taken": sorted(name for name, status in answers.items() if status < 400),
         "answers": answers,
     }
 
@@ -261,11 +266,11 @@ def _attack(workers: Workers, study: Study) -> dict[str, Any]:
     log(f"{len(times)} queries; the slow pictures got: {answers}")
     return {
         "slow_picture_victim_p95_s": round(float(np.quantile(times, 0.95)), 2),
-        "median_s": round(statistics.median(times), 2),
-        "alone_median_s": round(statistics.median(alone), 2),
-        "queries": len(times),
-        "attackers": ATTACKERS,
-        "answers": answers,
+        "slow_picture_victim_median_s": round(statistics.median(times), 2),
+        "slow_picture_alone_median_s": round(statistics.median(alone), 2),
+        "slow_picture_queries": len(times),
+        "slow_picture_attackers": ATTACKERS,
+        "slow_picture_answers": answers,
     }
 
 
@@ -314,3 +319,7 @@ def _saved(picture: Image.Image, format: str, **options: Any) -> bytes:
 if __name__ == "__main__":
     print(unsigned_bytes())
     print(slow_pictures())
+
+
+if __name__ == "__main__":
+    report("robustness_server", measure, __doc__ or "")
