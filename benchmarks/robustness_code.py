@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 from benchmarks._report import log, report
 from engine.api import Study
 from tests.builders.studies_that_name_code import WAYS, code_run_from_study
-from tests.conftest import SMALL_STUDY
+from tests.conftest import SMALL_STUDY  # it also gives trust a folder of its own
 
 
 def measure() -> dict[str, Any]:
     """Number of ways, of those that ran code, and which doors they came through."""
     with tempfile.TemporaryDirectory(prefix="dataloupe-code-") as folder:
-        # This user's own list of trusted studies stays as it is.
-        os.environ["XDG_CONFIG_HOME"] = str(Path(folder) / "config")
         study = Study.create(Path(folder) / "study", SMALL_STUDY)
         study.build(workers=0)
         tries = Path(folder) / "tries"
