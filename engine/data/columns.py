@@ -90,8 +90,9 @@ def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]
         if usual:
             notes.append(f"The input is the column {found!r} of {kind}, not {_named(usual)}.")
         return found, notes
-    if not texts and spec.id in table.column_names and names_pictures(rows, spec.id):
-        return spec.id, []  # names of files that are ids, too
+    ids = spec.id if spec.id in table.column_names else None
+    if not texts and ids is not None and names_pictures(rows, ids):
+        return ids, []  # names of files that are ids, too
     found, notes = _best(texts, _TEXT_NAMES, "texts", table)
     properties = [name for name in others if name != found]
     if found.lower() not in _TEXT_NAMES and properties and _looks_like_a_property(table, found):
