@@ -39,12 +39,13 @@ def sample_rows(labels: np.ndarray, limit: int | None, seed: int, split: Split) 
 
 def _shares(counts: np.ndarray, limit: int) -> np.ndarray:
     """How many of each class: the largest remainders, after one for each class if they fit."""
+    shares: np.ndarray
     if limit <= len(counts):
         one_each = np.zeros(len(counts), np.int64)
         one_each[np.argsort(-counts, kind="stable")[:limit]] = 1
         return one_each
     exact = counts * limit / counts.sum()
-    shares: np.ndarray = np.maximum(np.floor(exact).astype(np.int64), 1)
+    shares = np.maximum(np.floor(exact).astype(np.int64), 1)
     while shares.sum() > limit:  # classes of one row each took rows of the larger ones
         shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
     missing = limit - shares.sum()
