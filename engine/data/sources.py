@@ -138,7 +138,7 @@ def _input_column(table: datasets.Dataset, spec: DataSpec, label: str) -> str:
     pictures = [name for name, feature in others.items() if _is_picture(feature)]
     files = [name for name in texts if _names_pictures(table, name)]
     found = pictures or files or texts
-    if not found and spec.id in table.column_names and _names_pictures(table, spec.id):
+    if not found and spec.id is not None and _names_pictures(table, spec.id):
         found = [spec.id]  # names of files that are ids, too
     return _only(found, "input", table)
 
