@@ -66,8 +66,15 @@ class StudyReader:
         return _DATASETS.get(path, lambda: Dataset(**store.read_json(path)))
 
     def table(self, split: Split) -> pd.DataFrame:
-        """`id`, `label` (class name) and the columns displayed by the task; one row per example."""
-        table: pd.DataFrame = read_table(self.root, split, self.dataset.rows(split)).to_pandas()
+        """`id`, `label` (class name) and the columns displayed by the task; one row per example.
+
+        A text that is missing, such as the `file` of a picture without one, is None.
+        """
+        stored = read_table(self.root, split, self.dataset.rows(split))
+        table: pd.DataFrame = stored.to_pandas()
+        for name in stored.column_names:
+            if pa.types.is_string(stored[name].type) and stored[name].null_count:
+                table[name] = table[name].astype(object).where(table[name].notna(), None)
         return table
 
     @property
