@@ -204,6 +204,8 @@ def _under(source: Path, content: Any, key: str) -> tuple[tuple[str, ...], Any]:
         inside = {name[len(start) :]: content[name] for name in names if name.startswith(start)}
         if inside:
             return (*path, rest), inside
+        if rest in names:
+            return (*path, rest), content[rest]
         inner = [".".join(found) for found, _ in _candidates(content, path) if found]
         starts = list(dict.fromkeys(name.partition(".")[0] for name in names))
         raise CheckpointError(
@@ -225,16 +227,17 @@ def _why_none(source: Path, content: Any, path: tuple[str, ...]) -> str:
             break
         path, content = (*path, key), content[key]
     where = f"{source}, under {'.'.join(path)}," if path else f"{source}"
+    values = list(content.values()) if isinstance(content, Mapping) else [content]
+    if unread := [value for value in values if isinstance(value, StandIn)]:
+        return (
+            f"{where} holds objects other than tensors ({_type_name(unread[0])}), and reading "
+            "those could run code. Save only `model.state_dict()` where the model was trained."
+        )
     if not isinstance(content, Mapping) or not content:
         return (
             f"{where} holds {_type_name(content)} and no named weights. Save `model.state_dict()`."
         )
     for name, value in content.items():
-        if isinstance(value, StandIn):
-            return (
-                f"{where} holds objects other than tensors ({type(value).__name__}), and reading "
-                "those could run code. Save only `model.state_dict()` where the model was trained."
-            )
         if not _is_named_tensor(name, value):
             return (
                 f"{where} holds {name!r} = {_type_name(value)}, which is not a named tensor. "

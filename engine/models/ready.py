@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.models.answers import described, logits_of
 from engine.store.errors import SpecError
 
-_CONTIGUOUS = "_dataloupe_contiguous"
+_CONTIGUOUS = "keeps_layout"
 _NOTES = "_dataloupe_notes"
 
 

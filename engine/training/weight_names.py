@@ -104,7 +104,7 @@ def match_names(
         },
     )
     views: list[_View] = []
-    for cut in common_starts(in_model):
+    for cut in _common_starts(in_model):
         some = [_view(model, in_file, found, p, cut) for p in _prefixes(model, in_file, cut)]
         complete = [view for view in some if not view.missing and not view.wrong]
         if len(complete) > 1:
@@ -193,7 +193,7 @@ def _twins(in_model: Mapping[str, str], ties: Sequence[Collection[str]]) -> dict
     }
 
 
-def common_starts(names: Collection[str]) -> list[str]:
+def _common_starts(names: Collection[str]) -> list[str]:
     """Prefixes that all bare names share, the empty one first: a model may be wrapped, too."""
     starts, split = [""], [bare_name(name).split(".") for name in names]
     for parts in zip(*(segments[:-1] for segments in split), strict=False):

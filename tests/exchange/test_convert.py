@@ -107,7 +107,7 @@ class Evil:
     [
         ({**STATE, "epoch": 3}, ["'epoch' = int", "model.state_dict()"]),
         ({"state_dict": {**STATE, "name": "x"}}, ["under state_dict", "'name' = str"]),
-        ({"a": {"b": torch.zeros(1)}}, ["'a' = dict"]),
+        ({"a": {"b": {"c": torch.zeros(1), "d": 1}}}, ["'a' = dict"]),
         ({1: torch.zeros(1)}, ["1 = Tensor"]),
         ([torch.zeros(1)], ["list"]),
         ({}, ["dict", "no named weights"]),

@@ -22,7 +22,6 @@ from engine.attribution.trak.gradients import (
 )
 from engine.attribution.trak.layer_gradients import BATCH_NORMS, CONVOLUTIONS
 from engine.attribution.trak.plan import Batch, Layer, Output, Plan, head
-from engine.models.ready import keeps_layout
 from engine.store.errors import CheckpointError
 
 _COUPLING = (*BATCH_NORMS, nn.SyncBatchNorm)
@@ -49,7 +48,8 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
     """Decide how each parameter's gradient is computed and check it on a few examples.
 
     Only parameters that require gradients are attributed. Convolution weights are stored
-    channels-last in memory, the fastest layout on CPUs; their values do not change.
+    channels-last in memory, the fastest layout on CPUs; their values do not change. A model with
+    the attribute `keeps_layout` (see `engine.models.ready`) is left as it is.
 
     Args:
         model: In eval mode.
@@ -62,7 +62,7 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
     """
     check_uncoupled(model)
     _check_real(model)
-    if not keeps_layout(model):
+    if not getattr(model, "keeps_layout", False):
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

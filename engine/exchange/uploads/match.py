@@ -6,7 +6,8 @@ No tensors are allocated here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from engine.store.errors import SpecError, UntrustedCode, UploadError
 from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
 from engine.store.text import counted
-from engine.training.weight_names import Fit, Misfit, bare_name, common_starts, match_names
+from engine.training.weight_names import Fit, Misfit, bare_name, match_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+_DEPTH, _MOST_STARTS = 5, 64
+"""How deep a model may stand in a file's names, and how many prefixes are tried."""
 _SIMILAR = 0.5
 """With a larger share of names in common, an error explains the mismatch with that architecture."""
 
@@ -89,6 +92,7 @@ def match(
             return candidate
         reason = mismatch(fit, candidate, len(dataset.classes))
         common = (len(expected) - len(fit.missing)) / max(len(shapes), len(expected))
+        common = 1.0 if fit.choices else common
         mismatches.append((common, reason))
     if untrusted is not None:
         raise untrusted
@@ -107,14 +111,27 @@ def match(
 def _candidates(known: list[Architecture], shapes: Shapes) -> Iterator[Architecture]:
     """Yield the study's architectures, then the built-ins with options guessed from the shapes."""
     yield from known
-    for start in common_starts(shapes):
-        inside = {bare_name(key).removeprefix(start): shape for key, shape in shapes.items()}
+    for start in _starts(shapes):
+        inside = {
+            bare_name(key).removeprefix(start): shape
+            for key, shape in shapes.items()
+            if bare_name(key).startswith(start)
+        }
         for name in ARCHITECTURES:
             options = guess_options(name, inside)
             if options is not None:
                 guessed = Architecture(name, options)
                 if guessed not in known:
                     yield guessed
+
+
+def _starts(names: Collection[str]) -> list[str]:
+    """Prefixes that may hold a whole model, the most common first; hostile files may have many."""
+    counted = Counter([""] * len(names))
+    for name in names:
+        parts = bare_name(name).split(".")
+        counted.update(".".join(parts[:n]) + "." for n in range(1, min(len(parts), _DEPTH)))
+    return [start for start, _ in counted.most_common(_MOST_STARTS)]
 
 
 def mismatch(misfit: Misfit, architecture: Architecture, n_classes: int) -> str:
