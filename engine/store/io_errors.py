@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from engine.store.errors import DataloupeError, StoreError
 
@@ -53,6 +54,23 @@ def writing_store(path: Path) -> Iterator[None]:
                 "and run the same command again, which continues from here."
             ) from error
         raise StoreError(f"{path} cannot be written: {reason(error)}.") from error
+
+
+def open_no_link(path: Path, mode: Literal["wb", "ab"]) -> BinaryIO:
+    """Open a lock or a log of a study for writing, but follow no link.
+
+    Other files are replaced by renaming, which follows none. A study that somebody sent could
+    otherwise lead us to write into any file of its reader.
+
+    Raises:
+        StoreError: It is a link, or cannot be written.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    with writing_store(path):
+        return open(path, mode, opener=opener)  # `Path.open` takes no opener
 
 
 @contextlib.contextmanager

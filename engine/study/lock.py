@@ -7,17 +7,14 @@ import fcntl
 from collections.abc import Iterator
 
 from engine.store.errors import StoreError
-from engine.store.io_errors import writing_store
+from engine.store.io_errors import open_no_link
 from engine.study.reader import StudyReader
 
 
 @contextlib.contextmanager
 def locked(study: StudyReader) -> Iterator[None]:
     """Lock the study for writing; only one process at a time can."""
-    path = study.root / ".lock"
-    with writing_store(path):
-        file = path.open("w")
-    with file:
+    with open_no_link(study.root / ".lock", "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -27,12 +27,14 @@ from engine.cli.main import main
 from engine.exchange.uploads.header import read_header
 from engine.exchange.uploads.match import match
 from engine.exchange.uploads.trial import load
+from engine.running.jobs import runner
 from engine.running.jobs.child import main as run_child
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.kinds import KINDS
 from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.trust import Code, trust
+from engine.study import lock
 from engine.study.reader import StudyReader
 from tests.builders.copies import copy_of
 
@@ -242,6 +244,28 @@ def _task(at: Planted) -> None:
     at.spec("[task]", '[task]\nname = "sent"')
 
 
+def _links(at: Planted) -> None:
+    """Logs and locks that lead to another file, such as a shell's start-up file."""
+    at.module("sent.py")
+    for path in (
+        at.root / ".lock",
+        layout.job_log_file(at.root, 1),
+        layout.runner_log_file(at.root),
+        layout.runner_lock_file(at.root),
+        layout.quality_file(at.root, "mlp"),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(at.marker)
+
+
+def _linked_jobs(at: Planted) -> None:
+    """A folder of jobs that leads to another folder."""
+    at.module("sent.py")
+    layout.jobs_folder(at.root).symlink_to(at.marker.parent)
+    layout.runner_log_file(at.root).symlink_to(at.marker)
+
+
 def _trusted_for_other_code(at: Planted) -> None:
     at.module("sent.py")
     trust(at.root, [Code.of("python:other:net"), Code.of("python:sent:net", {"width": 1})])
@@ -290,6 +314,8 @@ WAYS: dict[str, Callable[[Planted], None]] = {
     "pickled arrays": _pickled_arrays,
     "a script of a dataset": _dataset_script,
     "the name of a task": _task,
+    "logs and locks that are links": _links,
+    "a folder of jobs that is a link": _linked_jobs,
     "trusted for other code": _trusted_for_other_code,
     "trusted, then changed": _trusted_then_changed,
     "a list of trusted studies inside": _trust_inside,
@@ -322,6 +348,12 @@ def attempts(root: Path) -> dict[str, Callable[[], object]]:
                 run_child(root, number, 1)
             signal.signal(signal.SIGTERM, handler)
 
+    def locks() -> None:
+        with contextlib.suppress(DataloupeError), lock.locked(study()):
+            pass
+        with contextlib.suppress(DataloupeError), runner._lock(root):
+            pass
+
     def upload() -> None:
         opened, path = study(), layout.checkpoint_file(root, "mlp", 0)
         entries = read_header(path, "mine", 2**30)
@@ -340,6 +372,7 @@ def attempts(root: Path) -> dict[str, Callable[[], object]]:
         "jobs of all kinds": jobs,
         "jobs that wait": waiting_jobs,
         "an upload": upload,
+        "locks": locks,
     }
 
 

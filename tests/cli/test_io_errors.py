@@ -21,6 +21,7 @@ from engine.running.jobs.queue import job
 from engine.running.processes import run_jobs
 from engine.store import files, layout
 from engine.store.errors import DataloupeError
+from engine.store.io_errors import open_no_link
 from engine.store.trust import Code, trust
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +145,19 @@ def test_a_file_that_cannot_be_read(
 def test_a_name_that_is_too_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("explain", tmp_path / ("x" * 300), "--test", 1) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_locks_and_logs_are_no_links(tmp_path: Path) -> None:
+    """Of a study that was sent they could lead to any file of its reader."""
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "log").symlink_to("precious")
+    for mode in ("ab", "wb"):
+        with pytest.raises(DataloupeError, match="cannot be written: Too many levels of symbolic"):
+            open_no_link(tmp_path / "log", mode)
+    assert (tmp_path / "precious").read_text() == "precious"
+    with open_no_link(tmp_path / "new", "ab") as file:
+        file.write(b"line")
+    assert (tmp_path / "new").read_bytes() == b"line"
 
 
 def _read(path: str) -> str:

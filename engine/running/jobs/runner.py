@@ -27,7 +27,7 @@ from engine.running.jobs.database import connected, home, transaction
 from engine.running.jobs.process_tree import MARK, carries, end, end_all, ended
 from engine.store import layout
 from engine.store.errors import StoreError
-from engine.store.io_errors import writing_store
+from engine.store.io_errors import open_no_link
 
 ATTEMPTS = 3
 """How often to start a job whose runner keeps being interrupted."""
@@ -56,10 +56,8 @@ def start_runner(root: Path) -> None:
         if lock is None:
             return
         path = layout.runner_log_file(root)
-        with writing_store(path):
-            full = path.exists() and path.stat().st_size > LARGEST_LOG
-            log = path.open("wb" if full else "ab")
-        with log:
+        full = path.exists() and path.stat().st_size > LARGEST_LOG
+        with open_no_link(path, "wb" if full else "ab") as log:
             child = subprocess.Popen(
                 [*_PYTHON, "engine.running.jobs.runner", root.resolve(), str(lock)],
                 env=environment,
@@ -75,11 +73,10 @@ def start_runner(root: Path) -> None:
 @contextlib.contextmanager
 def _lock(root: Path, inherited: int | None = None) -> Iterator[int | None]:
     """Take the runner's lock and yield its descriptor; None if another runner holds it."""
+    if layout.jobs_folder(root).is_symlink():
+        raise StoreError(f"{layout.jobs_folder(root)} is a link, which is not followed. Remove it.")
     path = layout.runner_lock_file(root)
-    try:
-        file = path.open("w") if inherited is None else os.fdopen(inherited, "w")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}.") from error
+    file = open_no_link(path, "wb") if inherited is None else os.fdopen(inherited, "wb")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -195,7 +192,7 @@ class Runner:
 
     def _start(self, connection: sqlite3.Connection, job: sqlite3.Row) -> None:
         path = layout.job_log_file(self.root, job["id"])
-        with path.open("ab") as log:
+        with open_no_link(path, "ab") as log:
             started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             log.write(f"--- {started} UTC: {job['title']}, start {job['attempt']}\n".encode())
             log.flush()
