@@ -41,9 +41,8 @@ async def take_file(request: Request, files: UploadedFiles) -> Response:
         with files.receiving(found[1], found[2], size) as arriving:
             await _receive(request.stream(), boundary, arriving)
     except Refused as error:
-        # The rest of the body is not read, so the connection cannot be used again.
-        headers = {"Connection": "close"}
-        return PlainTextResponse(str(error), status_code=error.status, headers=headers)
+        # The server throws the rest of the body away: the page is to get this answer.
+        return PlainTextResponse(str(error), status_code=error.status)
     except (MultipartParseError, ClientDisconnect):
         return PlainTextResponse("The file did not arrive whole.", status_code=400)
     return Response(status_code=204)

@@ -183,6 +183,7 @@ class UploadedFiles(UploadedFileManager):
             place = self._places.get(session_id, {}).get(file_id)
             if place is None or not self._waiting(session_id):
                 raise Refused(403, "No page waits for this file.")
+            _check_size(place, announced)
             if place.used or place.record is not None:
                 raise Refused(409, "This file was sent already.")
             self._grow(session_id, place, max(announced, 1))
@@ -210,8 +211,7 @@ class UploadedFiles(UploadedFileManager):
         more = size - place.used
         if session_id not in self._places:
             raise Refused(403, "The page that waited for this file is closed.")
-        if size > place.most:
-            raise Refused(413, f"The file is larger than {place.most / 2**20:,.0f} MiB.")
+        _check_size(place, size)
         if self._sum([session_id]) + more > self._session_bytes:
             raise Refused(413, "Your files are too large together. Remove some first.")
         if self._sum(list(self._places)) + more > self._server_bytes:
@@ -240,6 +240,11 @@ class UploadedFiles(UploadedFileManager):
     def _path(self, session_id: str, file_id: str) -> Path:
         # Both are this server's own; only letters that such ids have reach a path.
         return self._folder / re.sub(r"[^0-9a-zA-Z-]", "_", f"{session_id}-{file_id}")
+
+
+def _check_size(place: _Place, size: int) -> None:
+    if size > place.most:
+        raise Refused(413, f"The file is larger than {place.most / 2**20:,.0f} MiB.")
 
 
 class Arriving:

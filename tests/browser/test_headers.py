@@ -41,8 +41,15 @@ def test_every_page_keeps_the_content_policy(desktop: BrowserContext, url: str) 
         page.locator(awaited).first.wait_for(state="attached")
         settled(page)
         assert not broken, f"{path}: {broken}"
-    with pytest.raises(Exception, match=r"Content Security Policy|EvalError|unsafe-eval"):
-        page.evaluate("() => { window.setTimeout('1'); return new Function('return 1')() }")
+    page.evaluate(
+        """() => {
+            const script = document.createElement("script")
+            script.textContent = "window.ran = true"
+            document.body.append(script)
+        }"""
+    )
+    assert page.evaluate("window.ran") is None
+    assert len(broken) == 1, broken
     page.close()
 
 
