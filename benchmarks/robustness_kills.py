@@ -179,11 +179,9 @@ def imports(folder: Path, built: Path) -> list[Work]:
     runs = study.bank("mlp")
     bank = files / "bank"
     bank.mkdir()
-    for name, array in (
-        ("train_masks", runs.masks),
-        ("test_margins", runs.test),
-        ("train_margins", runs.train),
-    ):
+    assert runs.train is not None
+    arrays = {"train_masks": runs.masks, "test_margins": runs.test, "train_margins": runs.train}
+    for name, array in arrays.items():
         np.save(bank / f"{name}.npy", array)
     no_bank = without(built, folder / "no bank", ("bank",))
     spec = layout.spec_file(no_bank)

@@ -19,8 +19,9 @@ def not_finite(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     Args:
         outputs: As of `engine.training.outputs.evaluate`: arrays `[n, ...]`.
     """
-    found = [~np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in outputs.values()]
-    return np.logical_or.reduce(found)
+    finite = [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in outputs.values()]
+    bad: np.ndarray = ~np.logical_and.reduce(finite)
+    return bad
 
 
 def count_text(bad: np.ndarray, ids: Sequence[str], kind: str) -> str:
