@@ -180,11 +180,8 @@ def imports(folder: Path, built: Path) -> list[Work]:
     bank = files / "bank"
     bank.mkdir()
     assert runs.train is not None
-    for name, array in (
-        ("train_masks", runs.masks),
-        ("test_margins", runs.test),
-        ("train_margins", runs.train),
-    ):
+    arrays = {"train_masks": runs.masks, "test_margins": runs.test, "train_margins": runs.train}
+    for name, array in arrays.items():
         np.save(bank / f"{name}.npy", array)
     no_bank = without(built, folder / "no bank", ("bank",))
     spec = layout.spec_file(no_bank)

@@ -19,8 +19,8 @@ def not_finite(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     Args:
         outputs: As of `engine.training.outputs.evaluate`: arrays `[n, ...]`.
     """
-    found = [~np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in outputs.values()]
-    bad: np.ndarray = np.stack(found).any(axis=0)
+    finite = [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in outputs.values()]
+    bad: np.ndarray = ~np.logical_and.reduce(finite)
     return bad
 
 
