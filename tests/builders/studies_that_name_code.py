@@ -147,7 +147,12 @@ def _bytecode(at: Planted) -> None:
 
 def _upload(at: Planted) -> None:
     at.module("sent.py")
-    content = {"id": "upload-0123456789ab", "name": "x", "who": "", "when": "2026"}
+    content: dict[str, object] = {
+        "id": "upload-0123456789ab",
+        "name": "x",
+        "who": "",
+        "when": "2026",
+    }
     content |= {"architecture": "python:sent:net", "architecture_options": {}, "dataset": ""}
     content |= {"files": [{"sha256": "0" * 64, "size": 1, "name": "x"}], "preprocessing": ""}
     store.write_json(layout.upload_file(at.root, "upload-0123456789ab"), content, "")
@@ -226,8 +231,9 @@ def _pickled_initial_weights(at: Planted) -> None:
 
 def _pickled_arrays(at: Planted) -> None:
     objects = np.array([_Touch(str(at.marker))], dtype=object)
-    arrays = {f"{split}_{name}": objects for split in ("train", "test") for name in ("x", "y")}
-    np.savez(at.root / "data.npz", **{f"x_{s}": objects for s in ("train", "test")}, **arrays)
+    names = ("x_train", "y_train", "x_test", "y_test")
+    arrays: dict[str, Any] = dict.fromkeys(names, objects)
+    np.savez(at.root / "data.npz", **arrays)
     at.spec(SOURCE, 'source = "data.npz"')
     layout.dataset_file(at.root).unlink()
 
