@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.store import layout
+from engine.store.cache import read_column_names
 from engine.store.errors import DataloupeError, StoreError, UnknownName, UploadError
 from engine.store.layout import Split
 from engine.store.records import default_id
 from engine.store.text import counted
-from engine.study.examples import read_columns
+from engine.study.examples import FILE, read_columns
 from engine.study.methods import ranked_methods, scored_methods
 from engine.study.nearest import did_you_mean
 from engine.study.reader import StudyReader
@@ -41,8 +42,12 @@ _SHOWN = 5
 
 
 def read_names(study: StudyReader, split: Split) -> pa.Table:
-    """`id` and `label` of every example, read together because they are usually needed together."""
-    return read_columns(study, split, ["id", "label"])
+    """`id`, `label` and, where there is one, `file` of every example.
+
+    They are read together because they are usually needed together.
+    """
+    known = read_column_names(layout.table_file(study.root, split, 0))
+    return read_columns(study, split, ["id", "label", *([FILE] if FILE in known else [])])
 
 
 def find_rows(

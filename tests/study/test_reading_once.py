@@ -64,8 +64,8 @@ def test_an_explanation_reads_each_table_and_lists_each_folder_once(
         "algorithms/mlp/predictions/test.parquet",
     }
     assert max(tables.values()) == 1
-    assert columns["data/train/00000.parquet"] == ["id", "label"]
-    assert columns["data/test/00000.parquet"] == ["id", "label"]
+    assert columns["data/train/00000.parquet"] == ["id", "label", "file"]
+    assert columns["data/test/00000.parquet"] == ["id", "label", "file"]
     inside = {path: count for path, count in folders.items() if str(settled) in path}
     assert inside
     assert max(inside.values()) == 1, inside
