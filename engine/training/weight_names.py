@@ -114,7 +114,8 @@ def match_names(
             break
     best = min(views, key=lambda view: len(view.missing) + len(view.wrong))
     holds_model = all(map(_HOLDER.fullmatch, best.prefix.split(".")[:-1]))
-    unexpected, outside = [], []
+    unexpected: list[str] = []
+    outside: list[str] = []
     for bare, name in in_file.items():
         known = name in best.seen or name.rpartition(".")[2] in _BOOKKEEPING
         inside = bare.startswith(best.prefix)
