@@ -98,6 +98,11 @@ def viewing(model: Net, x: Tensor) -> Tensor:
     return model.fc(model.norm(model.conv(x)).tanh().view(x.size(0), 4, -1).mean(2))
 
 
+def viewing_one_channel(model: Net, x: Tensor) -> Tensor:
+    """A weight with one input channel is contiguous in both layouts; its strides decide."""
+    return model.fc(model.conv(x).view(x.size(0), 4, -1).mean(2))
+
+
 def add_unused(model: Net) -> None:
     model.aux = nn.Linear(4, 7)
     model.register_buffer("mean", torch.zeros(3))
@@ -141,6 +146,7 @@ RUN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "shared-and-in-place": (lambda: Net(aliased), ""),
     "lazy": (lazy, ""),
     "view-after-convolution": (lambda: Net(viewing), ""),
+    "view-after-one-channel": (lambda: Net(viewing_one_channel), "No gradient reaches 2 of 6"),
     "convolution-3d": (
         lambda: nn.Sequential(
             nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 2, (1, 3, 3)), nn.Flatten(), nn.LazyLinear(3)
