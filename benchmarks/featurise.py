@@ -26,8 +26,9 @@ from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import make_projection
 from engine.attribution.trak.projection import project
 from engine.models import build_model
+from engine.models.ready import in_fast_layout
 from engine.store.spec import TrakSpec
-from engine.training.outputs import in_fast_layout, to_device
+from engine.training.outputs import to_device
 
 if TYPE_CHECKING:
     from torch import nn

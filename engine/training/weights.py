@@ -195,9 +195,8 @@ def _is_integer(tensor: torch.Tensor) -> bool:
 def _check_tied(path: Path, file: Any, fit: Fit, group: Sequence[str]) -> None:
     """Tensors that are one in the architecture must not differ in the file."""
     sources = sorted({fit.names[name] for name in group if name in fit.names})
-    first = file.get_tensor(sources[0]) if sources else None
     for source in sources[1:]:
-        if not torch.equal(file.get_tensor(source), first):
+        if not torch.equal(file.get_tensor(source), file.get_tensor(sources[0])):
             raise CheckpointError(
                 f"{path} does not fit: {sources[0]!r} and {source!r} are one tensor in the "
                 "architecture, but differ in the file. Was it trained with untied weights?"

@@ -231,8 +231,8 @@ def make_corpus(folder: Path, weights: Mapping[str, np.ndarray], canary: Path) -
         safetensors({"conv.weight": np.ones((3, 3), np.float32)}),
         "known architecture",
     )
-    twice = {f"{who}.{k}": v for who in ("student", "teacher") for k, v in weights.items()}
-    add("two-models", safetensors(twice), "2 times")
+    copies = {f"{who}.{k}": v for who in ("student", "teacher") for k, v in weights.items()}
+    add("two-models", safetensors(copies), "2 times")
     add("whole-numbers", safetensors({k: v.astype("<i4") for k, v in weights.items()}), "I32")
     for what, value in (("nan", np.nan), ("inf", np.inf), ("minus-inf", -np.inf)):
         add(what, safetensors(arrays(**{last: np.full_like(weights[last], value)})), "NaN")
