@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _read_safetensors(source: Path) -> dict[str, torch.Tensor]:
 def _read_pickle(source: Path) -> Any:
     kinds: dict[str, type[StandIn]] = {}
     while True:
-        stand_ins: list[Any] = [
+        stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
             (type(name, (kind,), {"__module__": "not read"}), name) for name, kind in kinds.items()
         ]
         try:

@@ -91,7 +91,9 @@ def use_fast_layout(model: nn.Module) -> None:
     if keeps_layout(model):
         return
     for parameter in model.parameters():
-        parameter.data = in_fast_layout(parameter.data)
+        if parameter.ndim == 4 and parameter.device.type == "cpu":
+            # `contiguous` would leave the strides of weights with one channel as they are.
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
 
 def keeps_layout(model: nn.Module) -> bool:

@@ -65,7 +65,8 @@ def check_model(
             raise _not_repeatable(model, before)
         tolerance = COARSE if is_coarse(model, task.model_output, batch) else FINE
         _check_independence(task, model, batch, logits, tolerance)
-        plan_gradients(model, task.model_output, batch)
+        with _explained("give gradients of single examples"):
+            plan_gradients(model, task.model_output, batch)
         if trained:
             _try_training(task, model, batch)
     return notes

@@ -94,8 +94,17 @@ def lazy() -> nn.Module:
     return nn.Sequential(nn.LazyConv2d(2, 3), nn.Flatten(), nn.ReLU(), nn.LazyLinear(CLASSES))
 
 
+def widen(model: Net) -> None:
+    model.fc = nn.Linear(4 * 4 * 4, CLASSES)
+
+
 def viewing(model: Net, x: Tensor) -> Tensor:
-    return model.fc(model.norm(model.conv(x)).tanh().view(x.size(0), 4, -1).mean(2))
+    return model.fc(model.norm(model.conv(x)).tanh().view(x.size(0), -1))
+
+
+def viewing_one_channel(model: Net, x: Tensor) -> Tensor:
+    """A weight with one input channel is contiguous in both layouts; its strides decide."""
+    return model.fc(model.conv(x).view(x.size(0), -1))
 
 
 def add_unused(model: Net) -> None:
@@ -140,7 +149,8 @@ RUN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "unused-and-integer-parameters": (changed(add_unused), "No gradient reaches 2 of 9"),
     "shared-and-in-place": (lambda: Net(aliased), ""),
     "lazy": (lazy, ""),
-    "view-after-convolution": (lambda: Net(viewing), ""),
+    "view-after-convolution": (changed(widen, viewing), ""),
+    "view-after-one-channel": (changed(widen, viewing_one_channel), "No gradient reaches 2 of 6"),
     "convolution-3d": (
         lambda: nn.Sequential(
             nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 2, (1, 3, 3)), nn.Flatten(), nn.LazyLinear(3)
