@@ -52,7 +52,7 @@ def check_database(path: Path) -> None:
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
             raise StoreError(f"{path} cannot be read: {error}.") from error
         raise broken(path, str(error)) from error
-    except (sqlite3.Error, ValueError, OverflowError) as error:
+    except (sqlite3.Error, ValueError, TypeError, ArithmeticError) as error:
         raise broken(path, str(error)) from error
     if problem:
         raise broken(path, problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,7 +99,9 @@ def test_no_verb_shows_a_traceback(
         monkeypatch.setattr(Path, "unlink", fail)
     refuse(monkeypatch, errno.EROFS)
     if verb == "job":
+        handler = signal.getsignal(signal.SIGTERM)
         assert run_child(root, 1, 1) == 0
+        signal.signal(signal.SIGTERM, handler)
         assert "Read-only file system" in job(root, 1).error
     else:
         assert command(*arguments[verb]) == 2
