@@ -133,6 +133,13 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         launch._stop(launch._children.pop())
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a command names --workers, it starts none: each would import everything again."""
+    for module in ("running.processes", "build.build", "applications.modeldiff.job"):
+        monkeypatch.setattr(f"engine.{module}.default_workers", lambda device: 0)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(blocks_of(page.read_text()))], ids=name_of
 )
@@ -142,6 +149,7 @@ def test_what_it_tells_to_do_works(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     serving: None,
+    in_this_process: None,
 ) -> None:
     text = page.read_text()
     blocks = [block for block in blocks_of(text) if block.language in RUN and not block.not_run]
