@@ -90,6 +90,12 @@ class DataSpec(_Strict):
     """Use only so many rows: a sample of each class in proportion, drawn with the study's seed."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
 
+    @model_validator(mode="after")
+    def _splits_differ(self) -> DataSpec:
+        if self.train == self.test:
+            raise ValueError(f"`train` and `test` both name {self.train!r}; name two splits")
+        return self
+
 
 class TaskSpec(BaseModel):
     """`[task]`: the task whose predictions are attributed. Keys other than `name` belong to it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from engine.data.sources import Source, load_source
 from engine.store.errors import DataError
@@ -522,3 +524,13 @@ def test_where_the_input_is_unclear_the_user_is_asked(name: str, tmp_path: Path)
     for split in ("train", "test"):
         table(tmp_path / f"{split}.csv", *rows, header=header)
     refused(tmp_path, message)
+
+
+def test_a_test_split_that_is_the_training_split(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    shutil.rmtree(tmp_path / "test")
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    with pytest.raises(DataError, match=r"train and .*test are the same"):
+        read(tmp_path)
+    with pytest.raises(ValidationError, match="both name 'train'"):
+        read(tmp_path, test="train")
