@@ -125,7 +125,9 @@ def make_kernel(
         del factors
     if chosen:
         whole = make_projection(plan, model, width, None, seed, chosen.__contains__)
-        check_projection(model, output, first_examples(train), whole)
+        if not outer or any(plan.energies[name] for name in chosen):
+            # Otherwise only the exact layers have gradients, as over a backbone under no_grad.
+            check_projection(model, output, first_examples(train), whole)
         free = memory_bytes - 8 * n_train * (n_train + n_test)
         for part in split(whole, max(1, free // (4 * n))):
             features = torch.empty(n, part.width, device=device)

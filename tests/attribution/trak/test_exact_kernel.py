@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from benchmarks.judging import kernel_error
 from benchmarks.random_networks import first_output, random_network
+from engine.attribution.trak.kernel import NO_LIMIT, make_kernel
+from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import share_out
 from tests.builders.exact_gradients import dense_gradients
 
@@ -47,3 +51,31 @@ def test_enough_width_gives_every_block_its_size(energies: tuple[float, ...], su
     sizes = {"a": 432, "b": 1, "c": 1130}
     shares = share_out(sizes, dict(zip(sizes, energies, strict=True)), 1563 + surplus)
     assert shares == sizes
+
+
+def test_a_backbone_under_no_grad_adds_nothing_to_the_kernel_of_its_head() -> None:
+    torch.manual_seed(0)
+
+    class Headed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+            self.fc = nn.Linear(2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                features = self.conv(x).tanh().mean((2, 3))
+            return self.fc(features)
+
+    model, x = Headed().eval(), torch.randn(7, 1, 5, 5)
+
+    def output(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return model(batch["x"])[:, 0]
+
+    def examples() -> Iterator[dict[str, torch.Tensor]]:
+        yield {"x": x}
+
+    plan = plan_gradients(model, output, {"x": x})
+    kernel = make_kernel(model, output, examples, examples, plan, 64, 0, NO_LIMIT)
+    features = torch.cat([model.conv(x).tanh().mean((2, 3)), torch.ones(7, 1)], 1).detach()
+    torch.testing.assert_close(kernel.test, features @ features.T)
