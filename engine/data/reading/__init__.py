@@ -73,7 +73,7 @@ def read_splits(
             return _by_column(rows_of(read_saved(path), [path / STATE]), path, spec)
     named = path / spec.train, path / spec.test
     if all(one.exists() for one in named) and named[0].samefile(named[1]):
-        raise DataError(f"{named[0]} and {named[1]} are the same, by a link or a name in two cases.")
+        raise DataError(f"{named[0]} and {named[1]} are the same, by a link or the case of a name.")
     return read_split(path, spec.train, reading), read_split(path, spec.test, reading)
 
 
