@@ -23,17 +23,19 @@ from engine.applications.unlearning.bank_changes import (
     predict_changes_by_bank,
 )
 from engine.applications.unlearning.certificate import write_unlearned
-from engine.applications.unlearning.judging import membership
+from engine.applications.unlearning.judging import agreement, membership
 from engine.applications.unlearning.logit_changes import (
+    LogitChanges,
     changes_fingerprint,
     predict_logit_changes,
     predicted_changes,
     units,
 )
+from engine.applications.unlearning.logits import ClassLogits
 from engine.applications.unlearning.method_verdict import method_verdict
 from engine.applications.unlearning.methods import METHODS, Examples, Setup
 from engine.applications.unlearning.oracles import oracle_file
-from engine.applications.unlearning.rows import labels_of, rows_of
+from engine.applications.unlearning.rows import Rows, labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.validation import validation_set
@@ -341,8 +343,42 @@ def test_the_audit_judges_each_method_beside_the_floor(audited: Audit) -> None:
     assert matching.once_share > 0
     assert nothing.forget.accuracy >= nothing.forget.oracle_accuracy
     assert audited.correlation is not None
-    assert audited.correlation["forget"] > 0  # few models of a small study: mostly noise
+    assert set(audited.correlation) == {"forget", "retain", "test"}
     assert audited.floor["test"].models == N // 2
+
+
+@pytest.mark.parametrize(
+    ("part", "factor", "shift", "correlation", "error"),
+    [
+        ("forget", 1.0, 0.0, 1.0, 0.0),
+        ("retain", -1.0, 0.0, -1.0, None),
+        ("test", 2.0, 7.0, 1.0, None),  # a shift of all classes changes no prediction
+        ("test", 0.0, 0.0, 0.0, None),
+    ],
+)
+def test_predicted_changes_agree_with_actual_ones(
+    part: str, factor: float, shift: float, correlation: float, error: float | None
+) -> None:
+    generator = np.random.default_rng(5)
+    none = np.arange(0)
+    rows = Rows(np.arange(3), np.arange(3, 8), none, none, none)
+    train, test = generator.normal(size=(2, 8, 4)), generator.normal(size=(2, 6, 4))
+    change, test_change = generator.normal(size=(8, 4)), generator.normal(size=(6, 4))
+    before = ClassLogits(np.arange(8), train, test)
+    noise = np.array([1.0, -1.0])[:, None, None]  # cancels in the mean over models
+    after = ClassLogits(np.arange(8), train + change + noise, test + test_change + noise)
+    predicted = LogitChanges(
+        factor * change[:3] + shift, factor * change[3:] + shift, factor * test_change + shift,
+        Path(),
+    )  # fmt: skip
+    found, errors = agreement(before, after, predicted, rows)
+    np.testing.assert_allclose(found[part], correlation, atol=1e-12)
+    centered = test_change - test_change.mean(axis=1, keepdims=True)
+    size = np.sqrt(np.mean(((factor - 1) * centered) ** 2))
+    if part == "test":
+        np.testing.assert_allclose(errors[part], size)
+    if error is not None:
+        np.testing.assert_allclose(errors[part], error, atol=1e-12)
 
 
 def test_an_audit_is_kept_and_asked_again_costs_nothing(study: Study, audited: Audit) -> None:
