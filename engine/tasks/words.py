@@ -51,7 +51,7 @@ def words(text: str) -> list[str]:
     """
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    text = _WIDE.sub(_usual_width, _INVISIBLE.sub("", text))
+    text = _WIDE.sub(_usual_width, _INVISIBLE.sub("", text)).replace("’", "'")
     # Lower-casing can undo the normal form.
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
     return _word_pattern().findall(text)
@@ -71,7 +71,7 @@ def _word_pattern() -> re.Pattern[str]:
     character = rf"[{_UNSPACED}][{marks}]*(?:(?<=[{_STACKING}])[{_UNSPACED}][{marks}]*)*"
     emoji = rf"[{_EMOJI}][{_SKIN}]?(?:\u200d[{_EMOJI}\u2640\u2642][{_SKIN}]?)*"
     flag = r"[\U0001f1e6-\U0001f1ff]{2}"
-    return re.compile(rf"{word}(?:['’]{word})*|{character}|{emoji}|{flag}")
+    return re.compile(rf"{word}(?:'{word})*|{character}|{emoji}|{flag}")
 
 
 def _marks() -> str:

@@ -44,7 +44,7 @@ WORDS: dict[str, tuple[str, list[str]]] = {
     "khmer": ("ខ្មែរ", ["ខ្មែ", "រ"]),
     "myanmar": ("မြန်မာ", ["မြ", "န်", "မာ"]),
     "scripts together": ("iPhone15手机 ok", ["iphone15", "手", "机", "ok"]),
-    "apostrophes": ("Don't l’été 'quoted'", ["don't", "l’été", "quoted"]),
+    "apostrophes": ("Don't don’t l’été 'quoted' ‘so’", ["don't", "don't", "l'été", "quoted", "so"]),
     "separators": ("42_times—größer, a/b", ["42", "times", "größer", "a", "b"]),
     "soft hyphen": ("co\u00adoperate", ["cooperate"]),
     "zero-width space": ("a\u200bb", ["a", "b"]),
