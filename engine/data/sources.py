@@ -34,7 +34,7 @@ from engine.data.file_names import (
 )
 from engine.data.ids import read_ids
 from engine.data.labels import missing_classes, read_labels
-from engine.data.reading import Rows, read_splits
+from engine.data.reading import Rows, quiet, read_splits
 from engine.data.sampling import sample_rows
 from engine.store.errors import DataError
 from engine.store.layout import SPLITS, Split
@@ -86,32 +86,38 @@ def load_source(spec: DataSpec, base: Path, scratch: Path | None = None, seed: i
         as_written = frozenset(LABEL_NAMES if spec.label == "auto" else [spec.label])
         as_written |= {spec.id} if spec.id is not None else set()
         train, test = read_splits(spec, base, Path(folder), as_written)
-        for rows, split in ((train, spec.train), (test, spec.test)):
-            if not len(rows.table):
-                raise DataError(f"The split {split!r} of {spec.source} is empty.")
-        label, label_notes = label_column(train.table, spec)
-        input_, input_notes = input_column(train, spec, label)
-        _require(train.table, spec.train, [input_, label])
-        _require(test.table, spec.test, [input_, label])
-        read = read_labels(train.table, test.table, label)
-        whole = len(train.table), len(test.table)
-        train, train_labels = _sampled(train, read.train, spec.train_limit, seed, "train")
-        test, test_labels = _sampled(test, read.test, spec.test_limit, seed, "test")
-        labels = train_labels, test_labels
-        notes = dict.fromkeys([*train.notes, *test.notes, *label_notes, *input_notes])
-        warnings = [*read.warnings, *missing_classes(*labels, read.classes)]
-        tables = [_with_pictures(rows, input_) for rows in (train, test)]
-        start = source_folder(spec.source, base)
-        files = [file_names(table, input_, start) for table in tables]
-        ids = [
-            _ids(rows.table, split, spec, input_, found)
-            for rows, split, found in zip((train, test), SPLITS, files, strict=True)
-        ]
-        _refuse_duplicates(*ids)
-        splits = [
-            _named(table, input_, label, spec.id, numbers, names, found)
-            for table, numbers, names, found in zip(tables, labels, ids, files, strict=True)
-        ]
+        with quiet():
+            return _checked(train, test, spec, base, seed)
+
+
+def _checked(train: Rows, test: Rows, spec: DataSpec, base: Path, seed: int) -> Source:
+    """The rows of a source with labels, samples and ids. Raises as `load_source`."""
+    for rows, split in ((train, spec.train), (test, spec.test)):
+        if not len(rows.table):
+            raise DataError(f"The split {split!r} of {spec.source} is empty.")
+    label, label_notes = label_column(train.table, spec)
+    input_, input_notes = input_column(train, spec, label)
+    _require(train.table, spec.train, [input_, label])
+    _require(test.table, spec.test, [input_, label])
+    read = read_labels(train.table, test.table, label)
+    whole = len(train.table), len(test.table)
+    train, train_labels = _sampled(train, read.train, spec.train_limit, seed, "train")
+    test, test_labels = _sampled(test, read.test, spec.test_limit, seed, "test")
+    labels = train_labels, test_labels
+    notes = dict.fromkeys([*train.notes, *test.notes, *label_notes, *input_notes])
+    warnings = [*read.warnings, *missing_classes(*labels, read.classes)]
+    tables = [_with_pictures(rows, input_) for rows in (train, test)]
+    start = source_folder(spec.source, base)
+    files = [file_names(table, input_, start) for table in tables]
+    ids = [
+        _ids(rows.table, split, spec, input_, found)
+        for rows, split, found in zip((train, test), SPLITS, files, strict=True)
+    ]
+    _refuse_duplicates(*ids)
+    splits = [
+        _named(table, input_, label, spec.id, numbers, names, found)
+        for table, numbers, names, found in zip(tables, labels, ids, files, strict=True)
+    ]
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
         f"of {len(read.classes)} classes from {spec.source} (input: {input_}, label: {label})"

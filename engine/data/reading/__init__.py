@@ -110,4 +110,4 @@ def _by_column(rows: Rows, path: Path, spec: DataSpec) -> tuple[Rows, Rows]:
     return found[0], found[1]
 
 
-__all__ = ["EMBEDDED", "Rows", "read_splits"]
+__all__ = ["EMBEDDED", "Rows", "quiet", "read_splits"]
