@@ -111,7 +111,7 @@ def unsigned_bytes() -> dict[str, Any]:
         "unsigned_on_disk": on_disk,
         "unsigned_memory_growth": round(grown),
         "unsigned_taken": sorted(name for name, status in answers.items() if status < 400),
-        "answers": answers,
+        "unsigned_answers": answers,
     }
 
 
