@@ -15,7 +15,7 @@ def built(name: str, spec: str) -> Study:
     """The study in this folder of `.bench/`, created from the study.toml `spec` if missing."""
     folder = ROOT / ".bench" / name
     if not folder.exists():
-        Study.create(folder, spec)
+        Study.create(folder, spec, trust=True)
     study = Study.open(folder)
     log(f"building {folder} if needed")
     try:

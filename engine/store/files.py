@@ -123,7 +123,9 @@ def remove_leftovers(folder: Path) -> None:
 
     A file that is being written, by whichever process, is locked and stays.
     """
-    for leftover in folder.rglob(".*.tmp"):
+    # Unlike `rglob`, `os.walk` ignores folders that others remove meanwhile.
+    names = (Path(path, name) for path, _, files in os.walk(folder) for name in files)
+    for leftover in (one for one in names if one.match(".*.tmp")):
         with contextlib.suppress(FileNotFoundError), leftover.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -112,7 +112,7 @@ STRANGE = {
     "1×1": (png(photo(1, 1)), "was enlarged"),
     "animated": (animation(), "only its first frame"),
     "CMYK": (png(photo(28, 28), "CMYK", "JPEG"), "CMYK colors"),
-    "16 bits": (png(np.arange(784, dtype=np.uint16).reshape(28, 28)), "upper 8 of its 16 bits"),
+    "16 bits": (png(80 * np.arange(784, dtype=np.uint16).reshape(28, 28)), "upper 8 of its 16"),
     "turned": (turned(), "rotated as its EXIF"),
 }
 

@@ -127,22 +127,29 @@ def test_the_content_decides_and_not_the_extension(
 # --- outputs that are not finite, and other doubts -----------------------------------------------
 
 
+BRIGHT = 0.45 * 255
+
+
 def dark_then_bright(study: Study) -> tuple[int, np.ndarray]:
-    """A pixel that is 0 or bright, and 0 in the first eight test pictures; where it is bright."""
+    """A pixel that is 0 in the first eight test pictures, and clearly bright or not in the others.
+
+    Returns:
+        Its number, and its values in all test pictures.
+    """
     pictures = read_pictures(study)
-    bright = pictures > 0.45 * 255
-    fits = ~(pictures[:8] > 0).any(axis=0) & (bright == (pictures > 0)).all(axis=0)
-    (pixel, *_) = np.flatnonzero(fits & (bright.sum(axis=0) >= 2))
-    return int(pixel), bright[:, pixel]
+    unclear = (pictures > BRIGHT * 2 / 3) & (pictures <= BRIGHT)
+    fits = ~(pictures[:8] > 0).any(axis=0) & ~unclear.any(axis=0)
+    (pixel, *_) = np.flatnonzero(fits & ((pictures > BRIGHT).sum(axis=0) >= 2))
+    return int(pixel), pictures[:, pixel]
 
 
 def two_pixels(study: Study, weights: Weights) -> np.ndarray:
     """Weights of ±3e38 that cancel where both pixels are dark."""
-    pixel, bright = dark_then_bright(study)
+    pixel, values = dark_then_bright(study)
     always = int(np.flatnonzero((read_pictures(study) == 0).all(axis=0))[0])
     weights[f"{HIDDEN}.weight"][:, pixel] = 3e38
     weights[f"{HIDDEN}.weight"][:, always] = -3e38
-    return bright
+    return values > BRIGHT
 
 
 def read_pictures(study: Study) -> np.ndarray:
@@ -151,24 +158,24 @@ def read_pictures(study: Study) -> np.ndarray:
 
 
 def one_class(study: Study, weights: Weights) -> np.ndarray:
-    """Only the logit of class 4 overflows, where one pixel is bright."""
-    pixel, bright = dark_then_bright(study)
+    """Only the logit of class 4 overflows, where one pixel is not dark."""
+    pixel, values = dark_then_bright(study)
     weights[f"{HIDDEN}.weight"][0] = 0
     weights[f"{HIDDEN}.weight"][0, pixel] = 1e3
     weights[f"{HIDDEN}.bias"][0] = 1e3 * 0.286 / 0.353
     weights[f"{HEAD}.weight"][4, 0] = 3e38
-    return bright
+    return values > 0
 
 
 def only_margins(study: Study, weights: Weights) -> np.ndarray:
     """Logits of ±2e38 are finite, and their differences are not."""
-    pixel, bright = dark_then_bright(study)
+    pixel, values = dark_then_bright(study)
     weights[f"{HIDDEN}.weight"][0] = 0
     weights[f"{HIDDEN}.weight"][0, pixel] = 1
     weights[f"{HIDDEN}.bias"][0] = 0.286 / 0.353
-    largest = read_pictures(study)[:, pixel].max() / 255 / 0.353
+    largest = values.max() / 255 / 0.353
     weights[f"{HEAD}.weight"][:, 0] = np.where(np.arange(10) % 2, 3e38, -3e38) / largest
-    return bright
+    return values > 0
 
 
 OVERFLOWS = [two_pixels, one_class, only_margins]
