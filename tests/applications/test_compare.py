@@ -224,7 +224,8 @@ def planted(
     shared_planted: tuple[Study, str], tmp_path: Path
 ) -> tuple[Study, dict[str, np.ndarray]]:
     """A copy of it, and who carries the patch."""
-    study = copy_of(shared_planted[0], tmp_path / "case")
+    root = copy_of(shared_planted[0], tmp_path / "case").root
+    study = Study.open(root, trust=True)  # trust is bound to the place of a study
     return study, carries(study)
 
 
