@@ -26,12 +26,13 @@ from engine.applications.live import (
     warm_up_reading,
 )
 from engine.applications.live import warm_up as load
+from engine.data.picture_budget import MOST_BYTES
 from engine.running.fair_turns import FairTurns
 from engine.running.kept_worker import KeptWorker
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
 
-MEGABYTES = 20
+MEGABYTES = MOST_BYTES // 2**20
 """The largest accepted input. The server's own limit may be higher, as models are larger."""
 MEMORY_BYTES = 3 * 2**30
 """Memory limit of a worker; mapped files do not count. The largest picture needs 500 MB."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import io
 import os
 import re
@@ -33,12 +32,11 @@ from streamlit.runtime.uploaded_file_manager import (
 )
 
 from engine.store.errors import DataloupeError
+from engine.store.scratch_folders import ALIVE, make_scratch_folder, remove_left_behind
 
 MOST_FILES = 100
 """Addresses and files of a session at a time."""
 _PREFIX = "dataloupe-uploads-"
-_ALIVE = "alive"
-"""Locked by the server that uses a folder, so a folder without that lock was left behind."""
 
 
 class OnDisk(bytes):
@@ -110,10 +108,8 @@ class UploadedFiles(UploadedFileManager):
         self._session_bytes, self._server_bytes = session_bytes, server_bytes
         self._lock = threading.RLock()
         self._places: dict[str, dict[str, _Place]] = {}
-        remove_left_behind()
-        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_temporary()))
-        self._alive = (self._folder / _ALIVE).open("w")
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        remove_left_behind(_temporary(), _PREFIX)
+        self._folder, self._alive = make_scratch_folder(_temporary(), _PREFIX)
         atexit.register(self.close)
 
     # --- what Streamlit asks for --------------------------------------------------------------
@@ -149,14 +145,14 @@ class UploadedFiles(UploadedFileManager):
         with self._lock:
             place = self._places.get(session_id, {}).pop(file_id, None)
         if place is not None:
-            self._path(session_id, file_id).unlink(missing_ok=True)
+            self.path_of(session_id, file_id).unlink(missing_ok=True)
 
     def remove_session_files(self, session_id: str) -> None:
         """Remove all files of a session that has ended."""
         with self._lock:
             ids = list(self._places.pop(session_id, {}))
         for file_id in ids:
-            self._path(session_id, file_id).unlink(missing_ok=True)
+            self.path_of(session_id, file_id).unlink(missing_ok=True)
 
     @property
     def stats_families(self) -> Sequence[str]:
@@ -187,7 +183,7 @@ class UploadedFiles(UploadedFileManager):
             if place.used or place.record is not None:
                 raise Refused(409, "This file was sent already.")
             self._grow(session_id, place, max(announced, 1))
-        path = self._path(session_id, file_id)
+        path = self.path_of(session_id, file_id)
         try:
             with path.open("wb") as file:
                 arriving = Arriving(self, session_id, place, file)
@@ -225,19 +221,16 @@ class UploadedFiles(UploadedFileManager):
 
     def kept_bytes(self) -> int:
         """Bytes of all files, whole or arriving."""
-        files = [path for path in self._folder.iterdir() if path.name != _ALIVE]
+        files = [path for path in self._folder.iterdir() if path.name != ALIVE]
         return sum(path.stat().st_size for path in files)
-
-    def path_of(self, session_id: str, file_id: str) -> Path:
-        """Where a file lies."""
-        return self._path(session_id, file_id)
 
     def close(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._alive.close()
 
-    def _path(self, session_id: str, file_id: str) -> Path:
+    def path_of(self, session_id: str, file_id: str) -> Path:
+        """Where a file lies."""
         # Both are this server's own; only letters that such ids have reach a path.
         return self._folder / re.sub(r"[^0-9a-zA-Z-]", "_", f"{session_id}-{file_id}")
 
@@ -269,14 +262,6 @@ class Arriving:
     def keep(self, name: str, type_: str) -> None:
         """Keep the file: it arrived whole."""
         self.kept = name, type_
-
-
-def remove_left_behind() -> None:
-    """Remove the folders of servers that were killed."""
-    for folder in _temporary().glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / _ALIVE).open() as alive:
-            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
 
 
 def _temporary() -> Path:

@@ -99,11 +99,8 @@ def load_code(code: Code, study: Path | None, parameters: Sequence[str]) -> Call
 
 
 def _check(name: str, found: object, parameters: Sequence[str]) -> None:
-    needed = (
-        f"a function that takes ({', '.join(parameters)})"
-        if parameters
-        else ("a function without parameters")
-    )
+    takes = f"that takes ({', '.join(parameters)})" if parameters else "without parameters"
+    needed = f"a function {takes}"
     if not inspect.isfunction(found):
         kind = "a class" if inspect.isclass(found) else repr(found)
         raise SpecError(f"{name!r} is {kind}, not a function. Name {needed}.")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from engine import store
 from engine.store import layout
+from engine.store.io_errors import open_no_link
 
 LARGEST = 2**20
 FILES = 5
@@ -56,8 +57,8 @@ def record(root: Path, who: str, what: str, outcome: str) -> None:
                     older = layout.audit_log_file(root, number)
                     if older.exists():
                         older.replace(layout.audit_log_file(root, number + 1))
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            with open_no_link(path, "ab") as file:
+                file.write(line.encode())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import pytest
 
 from engine import Study
 from engine.cli.main import main
+from engine.exchange.uploads.keeping import expire
 from engine.running.jobs.child import main as run_child
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.queue import job
@@ -24,6 +25,8 @@ from engine.store import files, layout
 from engine.store.errors import DataloupeError
 from engine.store.io_errors import open_no_link
 from engine.store.trust import Code, trust
+from engine.study.audit_log import record
+from tests.builders.copies import copy_of
 
 ROOT = Path(__file__).parents[2]
 REFUSED = {
@@ -161,6 +164,30 @@ def test_locks_and_logs_are_no_links(tmp_path: Path) -> None:
     with open_no_link(tmp_path / "new", "ab") as file:
         file.write(b"line")
     assert (tmp_path / "new").read_bytes() == b"line"
+
+
+WRITERS: dict[str, tuple[Callable[[Path], Path], Callable[[Study], object]]] = {
+    "lock of uploads": (lambda root: layout.uploads_folder(root) / ".lock", expire),
+    "audit log": (
+        lambda root: layout.audit_log_file(root, 0),
+        lambda study: record(study.root, "ada", "cancel job 3", "done"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_writers_outside_builds_follow_no_link(
+    small_study: Study, tmp_path: Path, what: str
+) -> None:
+    study = copy_of(small_study, tmp_path / "study")
+    path_in, write = WRITERS[what]
+    (tmp_path / "precious").write_text("precious")
+    path = path_in(study.root)
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(tmp_path / "precious")
+    with pytest.raises(DataloupeError, match="Too many levels of symbolic"):
+        write(study)
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def _read(path: str) -> str:

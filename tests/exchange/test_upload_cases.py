@@ -7,7 +7,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from engine.applications.modeldiff.job import run_job
 from engine.build.stages import checkpoints
 from engine.cli.main import main
 from engine.exchange.importing.methods import import_scores
-from engine.exchange.uploads.keeping import Given, accept, delete, rename, trial_worker
+from engine.exchange.uploads.keeping import Given, accept, rename
 from engine.exchange.uploads.report import QuickReport, Request, quick_report
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
@@ -30,6 +30,8 @@ from engine.study.uploads import read_uploads
 from engine.training.copies import tensors_digest
 from tests.builders.copies import copy_of
 
+pytestmark = pytest.mark.usefixtures("no_upload_stays")
+
 Weights = dict[str, np.ndarray]
 HIDDEN, HEAD = "trunk.1", "head"
 
@@ -38,20 +40,6 @@ HIDDEN, HEAD = "trunk.1", "head"
 def study(small_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A copy of the small study, whose uploads every test removes."""
     return copy_of(small_study, tmp_path_factory.mktemp("cases") / "study")
-
-
-@pytest.fixture(scope="module")
-def worker(study: Study) -> Iterator[KeptWorker]:
-    worker = trial_worker(study)
-    yield worker
-    worker.end()
-
-
-@pytest.fixture(autouse=True)
-def no_upload_stays(study: Study) -> Iterator[None]:
-    yield
-    for upload in study.uploads:
-        delete(study, upload)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,6 +40,8 @@ from tests.builders.hostile_uploads import (
 )
 from tests.conftest import SMALL_STUDY
 
+pytestmark = pytest.mark.usefixtures("no_upload_stays")
+
 SHAPES = mlp_shapes(784, 32, 10)
 GOOD = safetensors(fitting_weights(SHAPES))
 PEAK_MIB = 1200
@@ -53,20 +54,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = Study.create(tmp_path_factory.mktemp("uploads") / "study", SMALL_STUDY)
     build_data(study)
     return Study.open(study.root)
-
-
-@pytest.fixture(scope="module")
-def worker(study: Study) -> Iterator[KeptWorker]:
-    worker = trial_worker(study)
-    yield worker
-    worker.end()
-
-
-@pytest.fixture(autouse=True)
-def no_upload_stays(study: Study) -> Iterator[None]:
-    yield
-    for upload in study.uploads:
-        delete(study, upload)
 
 
 def named(content: bytes = GOOD, name: str = "model.safetensors") -> Given:

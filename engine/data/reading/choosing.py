@@ -5,8 +5,8 @@
 3. One file that is named like the split: `train.csv` (`.csv.gz`, `.parquet`, ...).
 4. All shards `train-00000-of-00002.parquet`, here or in `data/`; one that is missing is an error.
 5. The folder `train/`, or `split=train/`: pictures in class folders (at least two, if there are
-   tables beside them); else files of rows, by the
-   same names, else all of them; else folders `column=value/` with such files, which give a column.
+   tables beside them); else files of rows, by the same names, else all of them; else folders
+   `column=value/` with such files, which give a column.
 6. Folders `column=value/` of which one level is `split=train/`.
 
 Hidden files and folders are never data, nor are files of rows whose names begin with `_`. What

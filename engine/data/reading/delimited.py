@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import pyarrow as pa
 
-from engine.data.reading.rows import in_scratch
+from engine.data.reading.rows import in_scratch, other_columns
 from engine.data.reading.texts import (
     ROWS_AT_ONCE,
     ColumnType,
@@ -46,11 +46,7 @@ def read_delimited(
     names = readers[0].names
     for reader in readers[1:]:
         if sorted(reader.names) != sorted(names):
-            raise DataError(
-                f"{files[0]} has the columns {', '.join(names)}, and {reader.path} has "
-                f"{', '.join(reader.names)}: they are not parts of one split. Name the right file "
-                "as `train` or `test` under [data]."
-            )
+            raise other_columns(files[0], names, reader.path, reader.names)
     types = [ColumnType(bool({name, name.lower()} & as_written)) for name in names]
     texts = pa.schema([(name, pa.string()) for name in names])
 

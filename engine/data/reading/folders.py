@@ -15,6 +15,7 @@ from PIL import Image
 from engine.data.pictures import FORMATS, SUFFIXES
 from engine.data.reading.rows import Rows
 from engine.store.errors import DataError
+from engine.store.text import counted
 
 _SYSTEM_FILES: Final = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
 
@@ -76,8 +77,8 @@ class _Found:
     """What a walk through class folders found so far."""
 
     files: list[str] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Files that are not data, by suffix."""
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Files that are not data, by kind: its singular and its plural."""
     seen: dict[tuple[int, int], str] = field(default_factory=dict)
     """Folders, by device and inode, with their paths below the split's folder."""
 
@@ -149,20 +150,18 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _leave_out(path: Path, found: _Found) -> None:
     if not path.exists():
-        kind = "broken link"
+        kind = "broken link", "broken links"
     elif is_picture(path):
-        kind = "picture outside the class folders"
+        kind = "picture outside the class folders", "pictures outside the class folders"
+    elif not path.suffix:
+        kind = "file without a suffix", "files without a suffix"
     else:
-        kind = f"{path.suffix.lower()} file" if path.suffix else "file without a suffix"
+        suffix = path.suffix.lower()
+        kind = f"{suffix} file", f"{suffix} files"
     found.left_out[kind] += 1
 
 
 def _shown_left_out(found: _Found) -> str:
     kinds = sorted(found.left_out.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(_counted(count, kind) for kind, count in kinds[:8])
+    shown = ", ".join(counted(count, *kind) for kind, count in kinds[:8])
     return f" {shown}{', ...' if len(kinds) > 8 else ''}." if kinds else ""
-
-
-def _counted(count: int, kind: str) -> str:
-    noun = next(noun for noun in ("broken link", "picture", "file") if noun in kind)
-    return f"{count:,} {kind if count == 1 else kind.replace(noun, f'{noun}s')}"

@@ -46,6 +46,16 @@ def no_split(where: Path | str, name: str, found: Sequence[str]) -> DataError:
     )
 
 
+def other_columns(
+    first: Path, names: Sequence[str], other: Path, others: Sequence[str]
+) -> DataError:
+    """The error for two files of one split with different columns."""
+    return DataError(
+        f"{first} has the columns {', '.join(names)}, and {other} has {', '.join(others)}: they "
+        "are not parts of one split. Name the right file as `train` or `test` under [data]."
+    )
+
+
 def shown(files: Sequence[Path]) -> str:
     """Files, for errors."""
     return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
@@ -81,11 +91,7 @@ def joined(tables: Sequence[pa.Table], files: Sequence[Path]) -> pa.Table:
     first = tables[0]
     for table, file in zip(tables[1:], files[1:], strict=True):
         if set(table.column_names) != set(first.column_names):
-            raise DataError(
-                f"{files[0]} has the columns {', '.join(first.column_names)}, and {file} has "
-                f"{', '.join(table.column_names)}: they are not parts of one split. Name the right "
-                "file as `train` or `test` under [data]."
-            )
+            raise other_columns(files[0], first.column_names, file, table.column_names)
         if class_lists(table.schema) != class_lists(first.schema):
             raise DataError(f"{files[0]} and {file} number their classes differently.")
     try:

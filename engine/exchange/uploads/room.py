@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine import store
-from engine.store import layout
+from engine.store import layout, scratch_folders
 from engine.store.errors import UploadError
+from engine.store.io_errors import open_no_link
+from engine.store.scratch_folders import make_scratch_folder
 from engine.study.reader import StudyReader
 
 _INCOMING = ".incoming-"
-_ALIVE = "alive"
-"""Locked by the process that fills its folder, so a folder without that lock was left behind."""
 
 
 def used_bytes(study: StudyReader) -> int:
@@ -34,9 +33,7 @@ def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
     with locked(study):
         remove_left_behind(study)
         _check_quota(study, sum(sizes))
-        folder = Path(tempfile.mkdtemp(dir=layout.uploads_folder(study.root), prefix=_INCOMING))
-        alive = (folder / _ALIVE).open("w")
-        fcntl.flock(alive, fcntl.LOCK_EX)
+        folder, alive = make_scratch_folder(layout.uploads_folder(study.root), _INCOMING)
         paths = [folder / f"{number}.safetensors" for number in range(len(sizes))]
         for path, size in zip(paths, sizes, strict=True):
             with path.open("wb") as file:
@@ -51,18 +48,14 @@ def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
 def remove_left_behind(study: StudyReader) -> None:
     """Remove what interrupted uploads left. Call this only while holding `locked`."""
     store.remove_leftovers(layout.uploads_folder(study.root))
-    for folder in layout.uploads_folder(study.root).glob(f"{_INCOMING}*"):
-        unless_in_use = contextlib.suppress(FileNotFoundError, BlockingIOError)
-        with unless_in_use, (folder / _ALIVE).open() as alive:
-            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
+    scratch_folders.remove_left_behind(layout.uploads_folder(study.root), _INCOMING)
 
 
 @contextlib.contextmanager
 def locked(study: StudyReader) -> Iterator[None]:
     """Hold the lock on the list of uploads, which is separate from the lock of a build."""
     layout.uploads_folder(study.root).mkdir(exist_ok=True)
-    with (layout.uploads_folder(study.root) / ".lock").open("w") as file:
+    with open_no_link(layout.uploads_folder(study.root) / ".lock", "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
