@@ -28,6 +28,7 @@ from engine.store.cache import Stamps, stamp_of, stamps_of
 from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge
+from engine.store.walk import files_below
 from engine.study.counterfactuals import predict_counterfactual
 from engine.study.doctor import Report, examine
 from engine.study.examples import shard_count
@@ -354,8 +355,8 @@ def stage_files(study: StudyReader, stage: str, algorithm: str) -> list[StoredFi
     """The files a stage has written so far."""
     found = []
     for folder in layout.stage_folders(study.root, stage, algorithm):
-        for path in sorted(folder.rglob("*")):
-            stamp = None if path.name.startswith(".") or path.is_dir() else stamp_of(path)
+        for path in files_below(folder):
+            stamp = None if path.name.startswith(".") else stamp_of(path)
             if stamp is not None:
                 found.append(StoredFile(path, stamp[1], stamp[0] / 1e9))
     return found
@@ -363,12 +364,11 @@ def stage_files(study: StudyReader, stage: str, algorithm: str) -> list[StoredFi
 
 def files_stamp(study: StudyReader) -> str:
     """Fingerprint of names, sizes and times of all files of the study except its jobs' files."""
-    paths = sorted(
+    paths = [
         path
-        for path in study.root.rglob("*")
-        if not path.name.startswith(".")
-        and layout.jobs_folder(study.root) not in (path, *path.parents)
-    )
+        for path in files_below(study.root)
+        if not path.name.startswith(".") and layout.jobs_folder(study.root) not in path.parents
+    ]
     return store.fingerprint_of([(str(path), stamp_of(path)) for path in paths])
 
 

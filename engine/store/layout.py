@@ -75,6 +75,7 @@ from typing import Literal
 
 from engine.store.cache import list_names
 from engine.store.files import fingerprint_of
+from engine.store.walk import files_below
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
@@ -123,7 +124,7 @@ def stored_files(root: Path) -> list[Path]:
     """
     found = [format_file(root)]
     for folder in ("algorithms", "comparisons", "jobs", "sets", "slices", "triage", "uploads"):
-        found += (root / folder).rglob("*")
+        found += files_below(root / folder)
     data = root / "data"
     found += data.glob("*.json")
     for split in SPLITS:

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from engine.models.answers import logits_of
+from engine.models.calling import call
 
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
@@ -36,7 +37,7 @@ def margin_to_loss(margins: torch.Tensor) -> torch.Tensor:
 
 def predict(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Logits `[batch, classes]` of a prepared batch."""
-    return logits_of(model(batch["input"]))
+    return logits_of(call(model, batch))
 
 
 def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.Tensor:

@@ -13,6 +13,7 @@ from engine.store import layout, scratch_folders
 from engine.store.errors import UploadError
 from engine.store.io_errors import open_no_link
 from engine.store.scratch_folders import make_scratch_folder
+from engine.store.walk import files_below
 from engine.study.reader import StudyReader
 
 _INCOMING = ".incoming-"
@@ -62,7 +63,8 @@ def locked(study: StudyReader) -> Iterator[None]:
 
 def _check_quota(study: StudyReader, more: int) -> None:
     used = used_bytes(study)
-    arriving = _sizes(layout.uploads_folder(study.root).glob(f"{_INCOMING}*/*"))
+    folders = layout.uploads_folder(study.root).glob(f"{_INCOMING}*")
+    arriving = sum(_sizes(files_below(folder)) for folder in folders)
     quota = study.spec.uploads.quota_mib * 2**20
     if used + arriving + more > quota:
         others = f", others that are arriving now use {_mib(arriving)}" if arriving else ""
@@ -72,7 +74,7 @@ def _check_quota(study: StudyReader, more: int) -> None:
         )
 
 
-def _sizes(paths: Iterator[Path] | Sequence[Path]) -> int:
+def _sizes(paths: Sequence[Path]) -> int:
     total = 0
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # deleted in the meantime

@@ -1,0 +1,36 @@
+"""Call a model with the inputs in a prepared batch.
+
+    call(model, {"input": pixels, "label": labels})      # model(pixels)
+    call(model, {"input_ids": ids, "attention_mask": mask, "label": labels})
+                                                 # model(input_ids=ids, attention_mask=mask)
+
+A batch also holds what the loss and the model outputs need: the labels, and the task's context, in
+tensors whose names begin with `context_`. Everything else is an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+LABEL = "label"
+CONTEXT = "context_"
+
+
+def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a batch that the model takes, by name."""
+    return {
+        name: tensor
+        for name, tensor in batch.items()
+        if name != LABEL and not name.startswith(CONTEXT)
+    }
+
+
+def call(model: nn.Module, batch: Mapping[str, Tensor]) -> Any:
+    """What the model returns: one input named `input` goes by position, others by keyword."""
+    inputs = inputs_of(batch)
+    if list(inputs) == ["input"]:
+        return model(inputs["input"])
+    return model(**inputs)
