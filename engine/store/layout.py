@@ -81,7 +81,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 MapKind = Literal["umap", "pca"]
 MAP_KINDS: tuple[MapKind, MapKind] = ("umap", "pca")
-FORMAT = 4
+FORMAT = 5
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe.
 1 had 256 thumbnails to a sheet; 2 had other names of files and of keys; 3 had checksums that did
 not cover headers."""

@@ -47,6 +47,8 @@ def explain(
         row=row,
         id=str(example["id"]),
         label=str(example["label"]),
+        output_name=study.dataset.output,
+        output_title=study.dataset.output_title,
         **_prediction(study, row, algorithm),
         supporting=supporting,
         opposing=opposing,
@@ -57,13 +59,13 @@ def explain(
 
 
 def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
-    """The prediction of a test example; every value is None before it is built."""
+    """The prediction of a test example; a value is None before it is built, and where the task
+    does not give it."""
+    kinds = {"predicted": str, "correct": bool, "confidence": float, "output": float}
     if not has_predictions(study, algorithm):
-        return dict.fromkeys(("predicted", "correct", "confidence", "margin"))
+        return dict.fromkeys(kinds)
     found = read_predictions(study, "test", algorithm).iloc[row]
-    return {
-        "predicted": str(found["predicted"]),
-        "correct": bool(found["correct"]),
-        "confidence": float(found["confidence"]),
-        "margin": float(found["margin"]),
-    }
+    values = {name: kind(found[name]) if name in found else None for name, kind in kinds.items()}
+    if not isinstance(found["predicted"], str):
+        values["predicted"] = f"{found['predicted']:.6g}"
+    return values

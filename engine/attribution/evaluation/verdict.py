@@ -232,7 +232,7 @@ def _intervals(coverage: float) -> Use:
 
 
 def _untrusted(measured: MethodQuality) -> list[str]:
-    return [label for label, lds in measured.by_class.items() if lds.low <= 0]
+    return [label for label, lds in measured.by_group.items() if lds.low <= 0]
 
 
 def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from engine import store
 from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.run import Run
+from engine.build.tasks import task_of
 from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import CheckpointError, SpecError
@@ -23,7 +24,6 @@ from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, user_file
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 CODE = 1
 """Increment when the same spec would train other models."""
@@ -157,7 +157,7 @@ def make_checkpoint(job: Job) -> None:
 
     study = StudyReader.open(job.root)
     spec = study.algorithms[job.algorithm]
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     fingerprint = checkpoint_fingerprint(study, job.algorithm, job.checkpoint)
     path = layout.checkpoint_file(study.root, job.algorithm, job.checkpoint)
     seed = checkpoint_seed(study, job.checkpoint)

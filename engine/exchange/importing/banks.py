@@ -245,7 +245,7 @@ def _plausibility(study: StudyReader, algorithm: str, about: BankImport, folder:
     ]
     if has_predictions(study, algorithm):
         outputs = gather(about, shards, study.dataset.n_train, train=False).test.mean(axis=0)
-        margins = read_predictions(study, "test", algorithm)["margin"].to_numpy()
+        margins = read_predictions(study, "test", algorithm)["output"].to_numpy()
         agreement = float(spearman(outputs[None], margins[None])[0])
         if agreement < max(0.1, 3 / np.sqrt(len(margins))):
             raise ImportingError(
