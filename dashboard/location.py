@@ -13,10 +13,11 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.slice_parameters import NEED_SCORES, Slice, read_rows, read_slice
+from dashboard.slice_parameters import Slice, as_far_as_known, read_rows, read_slice
 from engine.store.errors import UnknownName
+from engine.study.capabilities import missing
 from engine.study.methods import ranked_methods
-from engine.study.models import has_predictions
+from engine.study.models import prediction_columns
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
 
@@ -149,11 +150,11 @@ def read_location(study: StudyReader) -> Location:
         problems.append(f"size must be {' or '.join(SIZES)}, not “{_short(size)}”.")
         size = LARGE
     dataset = study.dataset
-    slice = read_slice(query, dataset.classes, dataset.n_test, problems)
-    if not has_predictions(study, algorithm):
-        slice = replace(slice, predicted=None, result=None, margin=None, sort=None)
-    if slice.sort in NEED_SCORES and method is None:
-        slice = replace(slice, sort=None)
+    slice = read_slice(query, dataset, problems)
+    columns = prediction_columns(study, algorithm)
+    if slice.result is not None and columns and "correct" not in columns:
+        problems.append(f"The filter by result is ignored. {missing(study, 'outcomes')}")
+    slice = as_far_as_known(slice, columns, method is not None)
 
     def number(name: str, default: int, largest: int) -> int:
         text = query.get(name, str(default))

@@ -7,6 +7,7 @@ from functools import partial
 from html import escape
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from dashboard.location import (
@@ -42,6 +43,7 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.read.columns import text_of
 from dashboard.read.studies import (
     badge,
     examples,
@@ -88,9 +90,24 @@ def page_title(example: dict[Hashable, Any]) -> str:
     """Title of the page: which prediction is explained."""
     id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
-        return title(label, id_)
-    caption = f"for {id_}, correct" if example["correct"] else f"for {id_}, which is {label}"
-    return title(f"Why “{short(example['predicted'])}”?", caption)
+        return title(label or id_, id_ if label else "")
+    caption = f"for {id_}, which is {label}" if label else f"for {id_}"
+    if example.get("correct"):
+        caption = f"for {id_}, correct"
+    return title(f"Why “{short(text_of(example['predicted']))}”?", caption)
+
+
+def worst() -> tuple[np.ndarray, str, str]:
+    """The predictions to look at first: (rows, their title, how they are ordered)."""
+    if found.has_outcomes:
+        wrong = found.table[~found.outcome_mask()].nsmallest(MISTAKES, "output")
+        order = f"Wrong predictions with the lowest {found.output}s"
+        return wrong.index.to_numpy(), "Most confident mistakes", order
+    if "error" in found.numbers:
+        order = np.argsort(-np.abs(found.numbers["error"]), kind="stable")[:MISTAKES]
+        return order, "Largest errors", "Predictions farthest from their true labels"
+    lowest = np.argsort(found.numbers["output"], kind="stable")[:MISTAKES]
+    return lowest, f"Lowest {found.output}", f"In the order of {study.dataset.output_title}"
 
 
 # --- no example, or one that does not exist -----------------------------------------------------
@@ -98,7 +115,10 @@ def page_title(example: dict[Hashable, Any]) -> str:
 if row is None:
     if location.test is None:
         hint_text = "Choose one in Explore"
-        hint_text += ", or start with one of the mistakes below." if found.has_predictions else "."
+        if found.has_predictions:
+            start = "mistakes" if found.has_outcomes else "predictions"
+            hint_text += f", or start with one of the {start} below"
+        hint_text += "."
         notice(f"Which test {kind} should be explained?", hint_text)
     else:
         notice(
@@ -109,14 +129,13 @@ if row is None:
     with st.container(horizontal=True, horizontal_alignment="center"):
         button_to_explore("Go to Explore")
     if found.has_predictions:
-        mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "output")
-        cards = test_cards(found, mistakes.index.to_numpy(), location)
-        name = "Most confident mistakes"
+        mistakes, name, order = worst()
+        cards = test_cards(found, mistakes, location)
         group = Group(
             name,
             cards,
             title=name,
-            words="Wrong predictions with the lowest margins",
+            words=order,
             empty="The model makes no mistakes on this data.",
         )
         gallery(study, "test", [group], SIDE, "mistakes", open_example)
@@ -129,7 +148,7 @@ rows = slice_rows(study, found, location)
 place, before, after = position_in_slice(rows, row)
 
 where = f"<b>{place:,}</b> of" if place is not None else "<b>not among</b>"
-slice_text = location.slice.words() or f"all test {kind}s"
+slice_text = location.slice.words(found.output) or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(page_title(example))
@@ -193,14 +212,15 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             *found_rows,
             support_total=float(totals["test_support"][row]),
             oppose_total=float(totals["test_oppose"][row]),
-            support_margins=None if units is None else -units.of_one(found_rows[1], row),
-            oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
+            support_changes=None if units is None else -units.of_one(found_rows[1], row),
+            oppose_changes=None if units is None else -units.of_one(found_rows[3], row),
             without_support=predict_removal(study, row, found_rows[1], algorithm, method),
             without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
         )
         # Imported scores may come without predictions.
         predicted = label if "predicted" not in example else str(example["predicted"])
-        groups += influence_groups(training, influences, label, predicted, here, test)
+        answered = study.dataset.output_title
+        groups += influence_groups(training, influences, label, predicted, here, answered, test)
     if show != INFLUENTIAL:
         similarity = read_similarity(study, algorithm)
         neighbors = find_neighbours(study, "test", row, here.k, algorithm)

@@ -229,7 +229,8 @@ with right:
             result.support_total,
             result.oppose_total,
         )
-        groups += influence_groups(training, influences, label, predicted, location)
+        answered = study.dataset.output_title
+        groups += influence_groups(training, influences, label, predicted, location, answered)
     if show != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)

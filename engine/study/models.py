@@ -11,6 +11,7 @@ from engine import store
 from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import softmax
 from engine.store import layout
+from engine.store.cache import read_column_names
 from engine.store.layout import SPLITS, Split
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
@@ -32,6 +33,17 @@ def user_file(study: StudyReader, path: str) -> Path:
 def has_predictions(study: StudyReader, algorithm: str) -> bool:
     """Whether the predictions of both splits are built."""
     return all(layout.predictions_file(study.root, algorithm, split).exists() for split in SPLITS)
+
+
+def prediction_columns(study: StudyReader, algorithm: str) -> list[str]:
+    """Names of the columns of the predictions; none before they are built.
+
+    `error`, predicted minus actual number, is one where labels are numbers.
+    """
+    if not has_predictions(study, algorithm):
+        return []
+    path = layout.predictions_file(study.root, algorithm, "test")
+    return [*read_column_names(path), *(["error"] if study.dataset.labels == "number" else [])]
 
 
 def read_predictions(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from dashboard.location import Location
@@ -88,15 +89,24 @@ def rows_as_csv(examples: Examples, rows: np.ndarray) -> str:
     """CSV with one line per example: `row`, then the columns of its table."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(["row", *map(harmless, examples.table.columns)])
+    writer.writerow(["row", *map(harmless, _columns(examples).columns)])
     for row, one in _records(examples, rows):
         writer.writerow([row, *(harmless(v) if isinstance(v, str) else v for v in one.values())])
     return file.getvalue()
 
 
+def _columns(examples: Examples) -> pd.DataFrame:
+    """The table as files have it: the model output under its own name, and the error."""
+    table = examples.table
+    name = examples.output.replace(" ", "_")
+    if name not in table:
+        table = table.rename(columns={"output": name})
+    return table.assign(error=examples.numbers["error"]) if "error" in examples.numbers else table
+
+
 def _records(examples: Examples, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row with its columns, as JSON-compatible values."""
-    table = examples.table.iloc[rows]
+    table = _columns(examples).iloc[rows]
     columns = {str(name): table[name].tolist() for name in table.columns}
     for place, row in enumerate(rows):
         yield int(row), {name: values[place] for name, values in columns.items()}

@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.names import file_of
 from dashboard.parts.gallery.gallery import thumbnail_side
+from dashboard.read.columns import error_of, output_name, signed_text, text_of
 from dashboard.read.studies import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
@@ -32,8 +33,8 @@ def subject(
     """Show one example. Without predictions, show only its data."""
     text = has(study, "texts")
     shown = _text(example) if text else _picture(study, split, row, example)
-    shown += _facts(split, row, example)
-    if "predicted" in example:
+    shown += _facts(study, split, row, example)
+    if "predicted" in example and has(study, "classes"):
         found = read_probabilities(study, split, row, algorithm)
         shown += probabilities(study.dataset.classes, found, str(example["label"]))
     st.html(f'<div class="dl-subject">{shown}</div>')
@@ -93,24 +94,39 @@ def _text(example: dict[Hashable, Any]) -> str:
     return f"<blockquote>{escape(str(example.get('text', '')))}</blockquote>"
 
 
-def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
-    facts = [("True label" if split == "test" else "Label", _clamped(example["label"]))]
+def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, Any]) -> str:
+    facts = []
+    if example["label"]:
+        facts.append(("True label" if split == "test" else "Label", _clamped(example["label"])))
     verdict = ""
-    if "predicted" in example:
+    if "correct" in example:
         correct = bool(example["correct"])
         word = "✓ Predicted correctly" if correct else "✕ Predicted wrongly"
         verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
-        margin = float(example["output"])
-        facts += [
-            ("Predicted", _clamped(example["predicted"])),
-            ("Confidence", f"{float(example['confidence']):.1%}<small>in its prediction</small>"),
-            ("Margin", f"{margin:+z.2f}".replace("-", "−") + f"<small>{odds(margin)}</small>"),
-        ]
+    if "predicted" in example:
+        facts.append(("Predicted", _clamped(text_of(example["predicted"]))))
+        if (error := error_of(study.dataset, example)) is not None:
+            words = "predicted minus true label"
+            facts.append(("Error", f"{signed_text(error)}<small>{words}</small>"))
+        if "confidence" in example:
+            confidence = f"{float(example['confidence']):.1%}<small>in its prediction</small>"
+            facts.append(("Confidence", confidence))
+        facts += _output(study, example)
     facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
     if (file := file_of(example)) is not None:
         facts.append(("File", _clamped(file)))
     entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts)
     return f'{verdict}<dl class="dl-facts">{entries}</dl>'
+
+
+def _output(study: StudyReader, example: dict[Hashable, Any]) -> list[tuple[str, str]]:
+    """The model output, unless it is the prediction itself."""
+    output = float(example["output"])
+    if example["predicted"] == example["output"]:
+        return []
+    words = odds(output) if has(study, "classes") else escape(study.dataset.output_title)
+    name = escape(output_name(study.dataset).capitalize())
+    return [(name, f"{output:+z.2f}".replace("-", "−") + f"<small>{words}</small>")]
 
 
 def _clamped(text: object) -> str:

@@ -1,0 +1,61 @@
+"""Columns of examples as pages filter, sort and color by them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.store.records import Dataset, LabelKind
+
+SEPARATOR = ", "
+"""Between the classes of an example that has several, as text."""
+
+
+def output_name(dataset: Dataset) -> str:
+    """Name of the model output for people, such as `margin`."""
+    return dataset.output.replace("_", " ")
+
+
+def output_noun(dataset: Dataset) -> str:
+    """What the model output is, after a word such as *lower*: `margin of the true label`."""
+    return dataset.output_title.removeprefix("the ")
+
+
+def numbers_of(table: pd.DataFrame, labels: LabelKind) -> dict[str, np.ndarray]:
+    """Columns of numbers: `label` where labels are numbers, `error` and `output`."""
+    found = {}
+    if labels == "number":
+        found["label"] = pd.to_numeric(table["label"]).to_numpy(np.float64)
+        if "predicted" in table and pd.api.types.is_numeric_dtype(table["predicted"]):
+            found["error"] = table["predicted"].to_numpy(np.float64) - found["label"]
+    if "output" in table:
+        found["output"] = table["output"].to_numpy(np.float64)
+    return found
+
+
+def memberships(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
+    """Which of the classes each example has, bool `[n, classes]`, from texts such as `a, b`."""
+    texts = (SEPARATOR + names.astype(str) + SEPARATOR).to_numpy(str)
+    found = [np.char.find(texts, f"{SEPARATOR}{name}{SEPARATOR}") >= 0 for name in classes]
+    return np.stack(found, axis=1) if found else np.empty((len(names), 0), bool)
+
+
+def error_of(dataset: Dataset, example: Mapping[Hashable, Any]) -> float | None:
+    """Predicted minus actual number of an example; None where these are no numbers."""
+    predicted = example.get("predicted")
+    if dataset.labels != "number" or not isinstance(predicted, float):
+        return None
+    return predicted - float(example["label"])
+
+
+def signed_text(value: float) -> str:
+    """A number with its sign, in four digits."""
+    return f"{value:+.4g}".replace("-", "−")
+
+
+def text_of(value: object) -> str:
+    """A prediction as text."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
