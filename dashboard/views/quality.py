@@ -19,6 +19,7 @@ from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.how_to_measure import unmeasured
 from dashboard.parts.quality.verdict_list import verdict_list
 from dashboard.parts.removal.verify_by_retraining import verified
+from dashboard.read.columns import output_noun
 from dashboard.read.studies import (
     badge,
     examples,
@@ -272,13 +273,15 @@ with compared:
 # --- by class, and predicted against actual ----------------------------------------------------
 
 if measured is not None:
-    of_classes, points = st.columns([0.38, 0.62], gap="large")
-    with of_classes:
-        heading("LDS of each class")
-        bars = bars_of_classes(measured)
-        if len(bars) > CLASSES_SHOWN:
-            aside(f"The {CLASSES_SHOWN} worst of {len(bars):,} classes.")
-        st.html(intervals(bars[:CLASSES_SHOWN], "LDS of each class, worst first"))
+    points = st.container()
+    bars = bars_of_classes(measured)
+    if bars:
+        of_classes, points = st.columns([0.38, 0.62], gap="large")
+        with of_classes:
+            heading("LDS of each class")
+            if len(bars) > CLASSES_SHOWN:
+                aside(f"The {CLASSES_SHOWN} worst of {len(bars):,} classes.")
+            st.html(intervals(bars[:CLASSES_SHOWN], "LDS of each class, worst first"))
     with points:
         if of_each is not None:
             heading("Predicted against actual")
@@ -288,7 +291,7 @@ if measured is not None:
 
 heading("Verified by retraining")
 verifications = [one for one in kept_verifications(study, algorithm) if one.method == method]
-verified(verifications)
+verified(study, verifications)
 
 # --- what would improve the scores -------------------------------------------------------------
 
@@ -330,7 +333,7 @@ with with_runs:
             "Fit": f"{parts['fit']:,} masks, to fit datamodels",
             "Validation": f"{parts['validation']:,} masks, to choose settings and the method",
             "Test": f"{parts['test']:,} masks, used only for the figures here",
-            "Output": f"{quality.output} of the true label",
+            "Output": output_noun(study.dataset),
         }
     )
 with tried:

@@ -98,10 +98,11 @@ class Badge:
         ceiling: Noise ceiling, the LDS of perfect predictions; None where it is unknown.
         ceiling_low, ceiling_high: Ends of its 95 % interval.
         ceiling_text: The words for it, or why it is unknown; empty without an LDS.
-        slope: Change of the margin for a score of 1 when a strong supporter is removed from all the
+        slope: Change of the output for a score of 1 when a strong supporter is removed from all the
             data; None while scores are uncalibrated.
         slope_low, slope_high: Ends of its 95 % interval.
         r_squared: Share of the outputs' variance that the calibrated scores explain.
+        output: Name of the model output that the scores are about.
     """
 
     method: str
@@ -127,10 +128,11 @@ class Badge:
     slope_low: float | None = None
     slope_high: float | None = None
     r_squared: float | None = None
+    output: str = "output"
 
     @property
     def calibrated(self) -> bool:
-        """Whether scores can be read as changes of the margin."""
+        """Whether scores can be read as changes of the model output."""
         return self.slope is not None
 
     def __str__(self) -> str:

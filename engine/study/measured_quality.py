@@ -28,6 +28,7 @@ def read_badge(
         "index": search["kind"],
         "recall": search["recall"],
         "recall_at": search["recall_at"],
+        "output": study.dataset.output,
     }
     quality = read_quality(study, algorithm)
     if quality is not None and method in quality.methods:

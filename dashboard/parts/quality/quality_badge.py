@@ -68,7 +68,7 @@ def full_quality_badge(badge: Badge) -> str:
         "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
     )
     units = (
-        f"Calibrated: removing a strong supporter lowers the margin by its score times "
+        f"Calibrated: removing a strong supporter lowers the {badge.output} by its score times "
         f"{badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), on average. "
         f"Between random subsets, scores explain {badge.r_squared:.0%} of the variance of held-out "
         "outcomes."
