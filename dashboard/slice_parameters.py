@@ -69,7 +69,7 @@ class Slice:
             "label": range_text(self.label) if isinstance(self.label, tuple) else self.label,
             "predicted": self.predicted,
             "result": self.result,
-            "output": None if self.output is None else range_text(self.output),
+            "range": None if self.output is None else range_text(self.output),
             "id": self.id,
             "only": None if self.only is None else rows_text(self.only),
             "sort": self.sort,
@@ -96,8 +96,8 @@ class Slice:
         return ", ".join(parts)
 
 
-PARAMETERS = ("label", "predicted", "result", "output", "id", "only", "sort")
-"""The URL parameters of a slice."""
+PARAMETERS = ("label", "predicted", "result", "range", "id", "only", "sort")
+"""The URL parameters of a slice; `range` is that of the model output."""
 FORMER = "margin"
 """What links and saved slices called the model output when there was no other."""
 
@@ -108,9 +108,10 @@ def read_slice(query: Mapping[str, str], dataset: Dataset, problems: list[str]) 
     Links from before outputs other than the margin call it by that name.
     """
     if dataset.output == FORMER:
-        former = {FORMER: "output", f"-{FORMER}": "-output"}
-        query = {former.get(name, name): value for name, value in query.items()}
-        query |= {"sort": former.get(query["sort"], query["sort"])} if "sort" in query else {}
+        query = {"range" if name == FORMER else name: value for name, value in query.items()}
+        if "sort" in query:
+            former = {FORMER: "output", f"-{FORMER}": "-output"}
+            query["sort"] = former.get(query["sort"], query["sort"])
 
     def known_class(name: str) -> str | None:
         value = query.get(name)
@@ -127,7 +128,7 @@ def read_slice(query: Mapping[str, str], dataset: Dataset, problems: list[str]) 
     if sort is not None and sort not in SORTS:
         problems.append(f"Examples cannot be sorted by “{_short(sort)}”.")
         sort = None
-    output = _range("output", query, problems)
+    output = _range("range", query, problems)
     label: str | tuple[float, float] | None
     if dataset.labels == "number":
         label = _range("label", query, problems)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ SEPARATOR = ", "
 
 def output_name(dataset: Dataset) -> str:
     """Name of the model output for people, such as `margin`."""
-    return dataset.output.replace("_", " ")
+    return dataset.output.replace("_", " ").replace("-", " ")
 
 
 def output_noun(dataset: Dataset) -> str:
@@ -29,11 +28,9 @@ def numbers_of(table: pd.DataFrame, labels: LabelKind) -> dict[str, np.ndarray]:
     found = {}
     if labels == "number":
         found["label"] = pd.to_numeric(table["label"]).to_numpy(np.float64)
-        if "predicted" in table and pd.api.types.is_numeric_dtype(table["predicted"]):
-            found["error"] = table["predicted"].to_numpy(np.float64) - found["label"]
-    if "output" in table:
-        found["output"] = table["output"].to_numpy(np.float64)
-    return found
+    return found | {
+        name: table[name].to_numpy(np.float64) for name in ("error", "output") if name in table
+    }
 
 
 def memberships(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
@@ -41,14 +38,6 @@ def memberships(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
     texts = (SEPARATOR + names.astype(str) + SEPARATOR).to_numpy(str)
     found = [np.char.find(texts, f"{SEPARATOR}{name}{SEPARATOR}") >= 0 for name in classes]
     return np.stack(found, axis=1) if found else np.empty((len(names), 0), bool)
-
-
-def error_of(dataset: Dataset, example: Mapping[Hashable, Any]) -> float | None:
-    """Predicted minus actual number of an example; None where these are no numbers."""
-    predicted = example.get("predicted")
-    if dataset.labels != "number" or not isinstance(predicted, float):
-        return None
-    return predicted - float(example["label"])
 
 
 def signed_text(value: float) -> str:

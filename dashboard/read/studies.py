@@ -58,7 +58,7 @@ class Examples:
             Empty unless each example has one class.
         members: The same columns where examples have several classes: bool `[n, classes]`.
         numbers: Columns of numbers, float64 `[n]`: `label` where labels are numbers, `error`
-            (predicted minus label) and `output`.
+            (predicted minus label) where the task gives it, and `output`.
         output: Name of the model output for people, such as `margin`.
     """
 

@@ -54,6 +54,7 @@ from dashboard.read.studies import (
 )
 from dashboard.slice_parameters import position_in_slice
 from engine.study.counterfactuals import predict_removal, read_units
+from engine.study.capabilities import has
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
 from engine.study.rankings import find_influences, read_top, read_totals
@@ -212,15 +213,17 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             *found_rows,
             support_total=float(totals["test_support"][row]),
             oppose_total=float(totals["test_oppose"][row]),
-            support_changes=None if units is None else -units.of_one(found_rows[1], row),
-            oppose_changes=None if units is None else -units.of_one(found_rows[3], row),
+            support_margins=None if units is None else -units.of_one(found_rows[1], row),
+            oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
             without_support=predict_removal(study, row, found_rows[1], algorithm, method),
             without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
         )
         # Imported scores may come without predictions.
         predicted = label if "predicted" not in example else str(example["predicted"])
-        answered = study.dataset.output_title
-        groups += influence_groups(training, influences, label, predicted, here, answered, test)
+        words, answered = None, study.dataset.output_title
+        if not has(study, "classes"):
+            words = f"Training on these raised {answered}.", f"It lowered {answered}."
+        groups += influence_groups(training, influences, label, predicted, here, test, words)
     if show != INFLUENTIAL:
         similarity = read_similarity(study, algorithm)
         neighbors = find_neighbours(study, "test", row, here.k, algorithm)

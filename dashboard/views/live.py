@@ -40,6 +40,7 @@ from engine.applications.live import KEPT, LONGEST_TEXT, QueryResult, live_stamp
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
+from engine.study.capabilities import has, missing
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.neighbours import read_similarity
 from engine.study.trust import require_trust
@@ -49,7 +50,7 @@ SIDE = 112
 study = open_study()
 location = read_location(study)
 algorithm = location.algorithm
-text = study.spec.task.name.startswith("text")
+text = has(study, "texts")
 kind = "text" if text else "picture"
 
 
@@ -158,6 +159,9 @@ warm_up(study, algorithm)
 
 # --- the query ---------------------------------------------------------------------------------
 
+if reason := missing(study, "classes"):
+    notice("Live explains examples by their class", reason)
+    st.stop()
 classes = study.dataset.classes
 side, right = st.columns([0.24, 0.76], gap="large")
 with side:
@@ -229,8 +233,7 @@ with right:
             result.support_total,
             result.oppose_total,
         )
-        answered = study.dataset.output_title
-        groups += influence_groups(training, influences, label, predicted, location, answered)
+        groups += influence_groups(training, influences, label, predicted, location)
     if show != INFLUENTIAL:
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)

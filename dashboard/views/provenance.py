@@ -182,7 +182,7 @@ elif wanted_runs(study):
         {
             "Runs": f"{finished:,} of {wanted:,}: {runs.masks:,} masks, α {runs.alpha:g}, "
             f"{runs.seeds:,} per mask, {runs.runs_per_test_mask:,} per test mask",
-            "Model output": OUTPUTS["margin"],
+            "Model output": OUTPUTS.get(study.dataset.output, study.dataset.output_title),
         }
     )
 

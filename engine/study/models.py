@@ -36,14 +36,10 @@ def has_predictions(study: StudyReader, algorithm: str) -> bool:
 
 
 def prediction_columns(study: StudyReader, algorithm: str) -> list[str]:
-    """Names of the columns of the predictions; none before they are built.
-
-    `error`, predicted minus actual number, is one where labels are numbers.
-    """
+    """Names of the columns of the predictions; none before they are built."""
     if not has_predictions(study, algorithm):
         return []
-    path = layout.predictions_file(study.root, algorithm, "test")
-    return [*read_column_names(path), *(["error"] if study.dataset.labels == "number" else [])]
+    return list(read_column_names(layout.predictions_file(study.root, algorithm, "test")))
 
 
 def read_predictions(
@@ -58,6 +54,11 @@ def read_predictions(
     path = layout.predictions_file(study.root, resolve_algorithm(study, algorithm), split)
     table: pd.DataFrame = store.read_table(path).to_pandas()
     return table
+
+
+def prediction_text(predicted: object) -> str:
+    """A value of the column `predicted`, for people: a name as it is, a number in six digits."""
+    return predicted if isinstance(predicted, str) else f"{predicted:.6g}"
 
 
 def read_probabilities(

@@ -1,138 +1,133 @@
-"""A task that Dataloupe does not have: a number predicted from a row of numbers.
+"""A task of the user's own: regression on rows of a small table.
 
-It has no classes, and its predictions are neither right nor wrong. A study of it shows whether
-anything outside `engine/tasks/` relies on classification.
+It has neither classes nor right and wrong, and its outputs need a context. A study of it goes
+through everything without a change of the code, which shows that nothing else knows of modalities.
 """
 
 from __future__ import annotations
 
-import random
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from engine.models.calling import call
+from engine import Study
 from engine.store.errors import DataError
+from engine.store.trust import Code, trust
 from engine.tasks import Accepted, Encoded, ModelOutput, Remarks, Task
 
-WEIGHTS = (2.0, -1.0, 0.5, 0.0)
-NAME = "python:tests.builders.toy_task:small_tables"
-
-SPEC = f"""\
-name = "Small tables"
-seed = 5
-
-[data]
-source = "tables"
-input = "measurements"
-label = "price"
-
-[task]
-name = "{NAME}"
-
-[algorithms.wide]
-architecture = "mlp"
-architecture_options = {{ widths = [8] }}
-epochs = 6
-learning_rate = 0.02
-batch_size = 32
-checkpoints = 2
-
-[algorithms.narrow]
-architecture = "mlp"
-architecture_options = {{ widths = [3] }}
-epochs = 6
-learning_rate = 0.02
-batch_size = 32
-checkpoints = 2
-
-[search]
-top_k = 10
-
-[subset_runs]
-masks = 15
-"""
-
-
-def write_tables(folder: Path, n_train: int, n_test: int) -> None:
-    """CSV files of packed measurements and prices, some of them with a price of their own."""
-    folder.mkdir(parents=True)
-    for name, rows, seed in (("train", n_train, 0), ("test", n_test, 1)):
-        _table(rows, seed).to_csv(folder / f"{name}.csv", index=False)
-
-
-def _table(rows: int, seed: int) -> pd.DataFrame:
-    rng = random.Random(seed)
-    found = []
-    for _ in range(rows):
-        numbers = [rng.gauss(0, 1) for _ in WEIGHTS]
-        price = sum(w * x for w, x in zip(WEIGHTS, numbers, strict=True)) + rng.gauss(0, 0.3)
-        found.append((" ".join(f"{number:.3f}" for number in numbers), round(price, 3)))
-    return pd.DataFrame(found, columns=["measurements", "price"])
+FEATURES = 4
+DRAWS = 3
+"""The model output is the mean prediction over so many disturbed copies of an example."""
+Batch = dict[str, torch.Tensor]
 
 
 class Options(BaseModel):
-    """`[task]` of a study of small tables: nothing."""
+    """`[task]` of the toy study."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _numbers(text: Any, id_: str) -> list[float]:
-    try:
-        found = [float(part) for part in str(text).split()]
-    except ValueError:
-        found = []
-    if not found:
-        raise DataError(f"example {id_!r}: numbers were expected and {str(text)[:40]!r} was found.")
-    return found
+    disturbance: float = 0.05
 
 
 def plan_encoding(rows: Any, options: Options, classes: Sequence[str]) -> dict[str, Any]:
-    """`shape` as the architecture `mlp` takes it."""
-    return {"shape": [1, 1, len(_numbers(rows[0]["input"], rows[0]["id"]))]}
+    """The length of a row, and how far its numbers are disturbed."""
+    return {"shape": [len(rows[0]["input"])], "disturbance": options.disturbance}
 
 
 def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str, Any]) -> Encoded:
-    """float32 `input` [rows, 1, 1, columns] and float32 `label` [rows]."""
-    inputs = np.array([_numbers(row["input"], row["id"]) for row in rows], np.float32)
-    labels = np.array([row["label"] for row in rows], np.float32)
-    texts = [" · ".join(str(row["input"]).split()) for row in rows]
-    return Encoded({"input": inputs[:, None, None], "label": labels}, {"text": texts})
+    """float32 `input` [rows, features] and `label` [rows]; the numbers as a text."""
+    for row in rows:
+        if len(row["input"]) != encoding["shape"][0]:
+            raise DataError(f"example {row['id']!r}: {encoding['shape'][0]} numbers are needed.")
+    texts = [" ".join(f"{value:+.2f}" for value in row["input"]) for row in rows]
+    arrays = {
+        "input": np.array([row["input"] for row in rows], np.float32),
+        "label": np.array([row["label"] for row in rows], np.float32),
+    }
+    return Encoded(arrays, {"text": texts})
 
 
 def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
-    """Any text of as many numbers."""
-    text = content if isinstance(content, str) else content.decode("utf-8", errors="replace")
-    if len(_numbers(text, "yours")) != encoding["shape"][2]:
-        raise DataError(f"Write {encoding['shape'][2]} numbers, separated by spaces.")
-    return Accepted({"input": text, "label": 0.0, "id": "yours"}, options, [])
+    """Numbers with spaces between them."""
+    text = content if isinstance(content, str) else content.decode()
+    try:
+        values = [float(part) for part in text.split()]
+    except ValueError as error:
+        raise DataError("Write numbers with spaces between them.") from error
+    return Accepted({"input": values, "label": 0.0, "id": "yours"}, options, [])
 
 
-def remarks(
-    rows: Any,
-    encoding: dict[str, Any],
-    arrays: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
-) -> Remarks:
+def remarks(rows: Any, encoding: dict[str, Any], arrays: Any) -> Remarks:
+    """Nothing to say."""
     return Remarks([], [])
 
 
-def _predicted(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return call(model, batch)[:, 0]  # type: ignore[no-any-return]
+def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
+    """The batch as it is."""
+    return batch
 
 
-def _residual(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return batch["label"] - _predicted(model, batch)
+def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
+    """There are no augmentations."""
+    assert not names
+    return batch
 
 
-def small_tables() -> Task:
-    """The task, as a study names it."""
+def _predict(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = model(inputs).squeeze(1)
+    return found
+
+
+def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.Tensor:
+    """Half the squared errors `[batch]`."""
+    return (_predict(model, batch["input"]) - batch["label"]).square() / 2
+
+
+def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """`prediction` [batch, 1]."""
+    return {"prediction": _predict(model, batch["input"]).unsqueeze(1)}
+
+
+def summarize(
+    records: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """`predicted` and `error`."""
+    predicted = records["prediction"][:, 0]
+    return {"predicted": predicted, "error": predicted - np.asarray(arrays["label"][:])}
+
+
+def context(
+    model: torch.nn.Module, arrays: Mapping[str, np.ndarray], encoding: dict[str, Any], seed: int
+) -> dict[str, np.ndarray]:
+    """`shift` [DRAWS, features]: what is added to an example's numbers."""
+    drawn = np.random.default_rng(seed).normal(size=(DRAWS, encoding["shape"][0]))
+    return {"shift": (encoding["disturbance"] * drawn).astype(np.float32)}
+
+
+def smoothed(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean prediction over disturbed copies of each example `[batch]`."""
+    copies = [_predict(model, batch["input"] + shift) for shift in batch["context_shift"]]
+    return torch.stack(copies).mean(0)
+
+
+def residual(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Q = −dloss/df = label − prediction `[batch]`."""
+    return batch["label"] - smoothed(model, batch)
+
+
+PREDICTION = ModelOutput("prediction", "the predicted number", smoothed, residual, "constant")
+
+
+def task() -> Task:
+    """The task, for `[task] name = "python:tests.builders.toy_task:task"`."""
     return Task(
-        name="small-tables",
+        name="table-regression",
         views=("text",),
         labels="number",
         outcomes=None,
@@ -141,15 +136,84 @@ def small_tables() -> Task:
         encode=encode,
         accept=accept,
         remarks=remarks,
-        prepare=lambda batch, encoding: batch,
-        augment=lambda batch, names, generator: batch,
-        loss=lambda model, batch, smoothing: 0.5 * _residual(model, batch) ** 2,
+        prepare=prepare,
+        augment=augment,
+        loss=loss,
         width=lambda classes: 1,
-        record=lambda model, batch: {"predicted": _predicted(model, batch)},
-        summarize=lambda records, arrays, classes: {
-            "predicted": records["predicted"].astype(np.float32)
-        },
-        outputs=(
-            ModelOutput("prediction", "the predicted number", _predicted, _residual, "constant"),
-        ),
+        record=record,
+        summarize=summarize,
+        outputs=(PREDICTION,),
+        context=context,
     )
+
+
+def regressor(encoding: dict[str, Any], n_classes: int) -> torch.nn.Module:
+    """A small network with one output."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(encoding["shape"][0], 8), torch.nn.Tanh(), torch.nn.Linear(8, n_classes)
+    )
+
+
+def line(encoding: dict[str, Any], n_classes: int) -> torch.nn.Module:
+    """A linear model."""
+    return torch.nn.Linear(encoding["shape"][0], n_classes)
+
+
+SPEC = """\
+name = "Rows of a table"
+seed = 5
+
+[data]
+source = "rows"
+input = "features"
+label = "target"
+
+[task]
+name = "python:tests.builders.toy_task:task"
+
+[algorithms.net]
+architecture = "python:tests.builders.toy_task:regressor"
+epochs = 30
+batch_size = 32
+learning_rate = 0.1
+checkpoints = 2
+
+[algorithms.line]
+architecture = "python:tests.builders.toy_task:line"
+epochs = 30
+batch_size = 32
+learning_rate = 0.1
+checkpoints = 2
+
+[search]
+top_k = 20
+
+[subset_runs]
+masks = 15
+"""
+CODE = ("task", "regressor", "line")
+
+
+def write_toy_study(root: Path) -> Study:
+    """A study of 120 + 40 rows, not built: the label is a planted linear function and noise."""
+    Study.create(root, SPEC)
+    (root / "rows").mkdir()
+    generator = np.random.default_rng(0)
+    for split, rows in (("train", 120), ("test", 40)):
+        features = generator.normal(size=(rows, FEATURES)).astype(np.float32)
+        target = features @ np.array([1.0, -2.0, 0.5, 0.0]) + generator.normal(size=rows) * 0.3
+        columns = {
+            "features": pa.array(features.tolist(), pa.list_(pa.float32())),
+            "target": pa.array(target),
+            "site": pa.array([f"site {row % 3}" for row in range(rows)]),
+        }
+        pq.write_table(pa.table(columns), root / "rows" / f"{split}.parquet")
+    trust(root, [Code.of(f"python:tests.builders.toy_task:{name}") for name in CODE])
+    return Study.open(root)
+
+
+def own_toy_study(study: Study, folder: Path) -> Study:
+    """A copy of a toy study that a test may write into, and whose code may run."""
+    shutil.copytree(study.root, folder)
+    trust(folder, [Code.of(f"python:tests.builders.toy_task:{name}") for name in CODE])
+    return Study.open(folder)

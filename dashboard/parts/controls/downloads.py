@@ -96,12 +96,9 @@ def rows_as_csv(examples: Examples, rows: np.ndarray) -> str:
 
 
 def _columns(examples: Examples) -> pd.DataFrame:
-    """The table as files have it: the model output under its own name, and the error."""
-    table = examples.table
+    """The table as files have it: the model output under its own name."""
     name = examples.output.replace(" ", "_")
-    if name not in table:
-        table = table.rename(columns={"output": name})
-    return table.assign(error=examples.numbers["error"]) if "error" in examples.numbers else table
+    return examples.table.rename(columns={} if name in examples.table else {"output": name})
 
 
 def _records(examples: Examples, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -144,8 +144,9 @@ def _range_filter(
 
     def changed() -> None:
         chosen = st.session_state[key]
-        former = {FORMER: None} if name == "output" else {}
-        go(**former, **{name: None if list(chosen) == ends else range_text(chosen)}, page=None)
+        text = None if list(chosen) == ends else range_text(chosen)
+        changes = {"range": text, FORMER: None} if name == "output" else {name: text}
+        go(**changes, page=None)
 
     st.slider(
         with_count(title, *_left(name, location, examples)),

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard.names import file_of
 from dashboard.parts.gallery.gallery import thumbnail_side
-from dashboard.read.columns import error_of, output_name, signed_text, text_of
+from dashboard.read.columns import output_name, signed_text, text_of
 from dashboard.read.studies import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
@@ -105,9 +105,9 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
         verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
     if "predicted" in example:
         facts.append(("Predicted", _clamped(text_of(example["predicted"]))))
-        if (error := error_of(study.dataset, example)) is not None:
-            words = "predicted minus true label"
-            facts.append(("Error", f"{signed_text(error)}<small>{words}</small>"))
+        if "error" in example:
+            error = signed_text(float(example["error"]))
+            facts.append(("Error", f"{error}<small>predicted minus true label</small>"))
         if "confidence" in example:
             confidence = f"{float(example['confidence']):.1%}<small>in its prediction</small>"
             facts.append(("Confidence", confidence))
@@ -122,7 +122,7 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
 def _output(study: StudyReader, example: dict[Hashable, Any]) -> list[tuple[str, str]]:
     """The model output, unless it is the prediction itself."""
     output = float(example["output"])
-    if example["predicted"] == example["output"]:
+    if text_of(example["predicted"]) == text_of(output):
         return []
     words = odds(output) if has(study, "classes") else escape(study.dataset.output_title)
     name = escape(output_name(study.dataset).capitalize())

@@ -32,7 +32,7 @@ class Influences:
         support, oppose: Training rows.
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of the scores of each sign over all training examples.
-        support_changes, oppose_changes: What each adds to the model output; None while scores are
+        support_margins, oppose_margins: What each adds to the model output; None while scores are
             uncalibrated.
         without_support, without_oppose: Predicted change of the output when all of these are
             removed.
@@ -44,8 +44,8 @@ class Influences:
     oppose_scores: np.ndarray
     support_total: float
     oppose_total: float
-    support_changes: np.ndarray | None = None
-    oppose_changes: np.ndarray | None = None
+    support_margins: np.ndarray | None = None
+    oppose_margins: np.ndarray | None = None
     without_support: Measured | None = None
     without_oppose: Measured | None = None
 
@@ -56,16 +56,16 @@ def influence_groups(
     label: str,
     predicted: str,
     location: Location,
-    title: str,
     test: str | None = None,
+    words: tuple[str, str] | None = None,
 ) -> list[Group]:
     """Supporting and opposing training examples.
 
     Args:
         label: The label whose output is explained.
         predicted: The prediction.
-        title: What the scores answer, as in `Dataset.output_title`.
         test: Id of the explained example if it is in the study: linked pages link back to it.
+        words: Captions of both sides, if they are about another output than the margin of `label`.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
     largest = float(sizes.max(initial=0))
@@ -73,7 +73,7 @@ def influence_groups(
     def cards(rows: np.ndarray, scores: np.ndarray, changes: np.ndarray | None) -> list[Card]:
         return influence_cards(training, rows, scores, largest, location, test, changes)
 
-    toward, away = _directions(training, found, title, label, predicted, test)
+    toward, away = words or _directions(training, found, label, predicted, test)
     without = [
         without_words(len(rows), change, training.output)
         for rows, change in (
@@ -84,7 +84,7 @@ def influence_groups(
     return [
         Group(
             "Supporting training examples",
-            cards(found.support, found.support_scores, found.support_changes),
+            cards(found.support, found.support_scores, found.support_margins),
             title="Supporting",
             words=toward + without[0],
             sign="support",
@@ -95,7 +95,7 @@ def influence_groups(
         ),
         Group(
             "Opposing training examples",
-            cards(found.oppose, found.oppose_scores, found.oppose_changes),
+            cards(found.oppose, found.oppose_scores, found.oppose_margins),
             title="Opposing",
             words=away + without[1],
             sign="oppose",
@@ -108,16 +108,9 @@ def influence_groups(
 
 
 def _directions(
-    training: Examples,
-    found: Influences,
-    title: str,
-    label: str,
-    predicted: str,
-    test: str | None,
+    training: Examples, found: Influences, label: str, predicted: str, test: str | None
 ) -> tuple[str, str]:
     """Where the supporting and the opposing examples pulled the model, as sentences."""
-    if "label" not in training.codes:
-        return f"Training on these raised {title}.", f"Training on these lowered {title}."
     which = "“" if test is None else "the true label, “"
     if label == predicted:
         away = "away from it"
