@@ -148,8 +148,10 @@ def as_far_as_known(slice: Slice, columns: Collection[str], scored: bool) -> Sli
     """
     unknown = [name for name, column in _NEEDED.items() if column not in columns]
     slice = replace(slice, **dict.fromkeys(unknown))
-    return slice if slice.sort is None or can_sort(slice.sort, columns, scored) else replace(
-        slice, sort=None
+    return (
+        slice
+        if slice.sort is None or can_sort(slice.sort, columns, scored)
+        else replace(slice, sort=None)
     )
 
 
@@ -212,9 +214,7 @@ def range_text(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g}..{ends[1]:g}"
 
 
-def _range(
-    name: str, query: Mapping[str, str], problems: list[str]
-) -> tuple[float, float] | None:
+def _range(name: str, query: Mapping[str, str], problems: list[str]) -> tuple[float, float] | None:
     if name not in query:
         return None
     try:

@@ -137,7 +137,7 @@ if row is None:
             cards,
             title=name,
             words=order,
-            empty="The model makes no mistakes on this data.",
+            empty="None: every prediction is right.",
         )
         gallery(study, "test", [group], SIDE, "mistakes", open_example)
     st.stop()
@@ -222,7 +222,10 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
         predicted = label if "predicted" not in example else str(example["predicted"])
         words, answered = None, study.dataset.output_title
         if not has(study, "classes"):
-            words = f"Training on these raised {answered}.", f"It lowered {answered}."
+            words = (
+                f"Training on these raised {answered}.",
+                f"Training on these lowered {answered}.",
+            )
         groups += influence_groups(training, influences, label, predicted, here, test, words)
     if show != INFLUENTIAL:
         similarity = read_similarity(study, algorithm)

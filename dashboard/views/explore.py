@@ -110,7 +110,9 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
         label = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
         export_slice(study, found, chosen if len(chosen) else rows, label, here)
     if not len(rows):
-        notice(f"No {kind} match", f"No test example matches: {location.slice.words(found.output)}.")
+        notice(
+            f"No {kind} match", f"No test example matches: {location.slice.words(found.output)}."
+        )
         with st.container(horizontal=True, horizontal_alignment="center"):
             nothing = dict.fromkeys((*PARAMETERS, FORMER, "page"))
             st.button("Show all", key="show_all", on_click=go, kwargs=nothing)

@@ -251,7 +251,8 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
             "Predictions it hurts most",
             influenced_cards(tests, rows, scores, largest, here, changes(rows, scores)),
             title="Hurts most",
-            words=f"Without it, the scores predict a higher {noun} for these test examples." + units,
+            words=f"Without it, the scores predict a higher {noun} for these test examples."
+            + units,
             sign="oppose",
             empty="It hurts no test prediction.",
         )

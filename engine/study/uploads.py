@@ -100,7 +100,7 @@ def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) ->
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
     """Description of the inputs of the study's models, as the end of a sentence."""
-    if "vocabulary" in encoding:
+    if "max_tokens" in encoding:
         return "token ids of the study's own vocabulary."
     if not {"shape", "mean", "std"} <= encoding.keys():
         return "as this study's task prepares them."

@@ -117,9 +117,13 @@ def _all_changes(found: Counterfactual, output: str) -> None:
     """Show the histogram of the changes of all test examples."""
     heading("Predicted effect")
     reach = float(np.abs(found.change).max(initial=0)) or 1.0
-    words = f"In the unit of the {output}." if found.calibrated else (
-        f"Uncalibrated: sums of scores, which order changes of the {output} but give no size. "
-        "Subset runs calibrate them: see Quality."
+    words = (
+        f"In the unit of the {output}."
+        if found.calibrated
+        else (
+            f"Uncalibrated: sums of scores, which order changes of the {output} but give no size. "
+            "Subset runs calibrate them: see Quality."
+        )
     )
     st.html(
         histogram(

@@ -98,7 +98,12 @@ def removal_choice(
     ]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         way = st.segmented_control(
-            "Choose by", ways, format_func=WAYS.__getitem__, default=ways[0], required=True, key="by"
+            "Choose by",
+            ways,
+            format_func=WAYS.__getitem__,
+            default=ways[0],
+            required=True,
+            key="by",
         )
         st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
     forms: dict[str, Callable[[], tuple[np.ndarray, str]]] = {
