@@ -129,11 +129,8 @@ def read_slice(query: Mapping[str, str], dataset: Dataset, problems: list[str]) 
         problems.append(f"Examples cannot be sorted by “{_short(sort)}”.")
         sort = None
     output = _range("range", query, problems)
-    label: str | tuple[float, float] | None
-    if dataset.labels == "number":
-        label = _range("label", query, problems)
-    else:
-        label = known_class("label")
+    between = _range("label", query, problems) if dataset.labels == "number" else None
+    label = known_class("label") if dataset.labels != "number" else between
     only = read_rows("only", query, dataset.n_test, problems)
     search = query.get("id", "").strip()[:LONGEST_SEARCH] or None
     return Slice(label, known_class("predicted"), result, output, search, only, sort)

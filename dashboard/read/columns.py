@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from engine.store.records import Dataset, LabelKind
 
+
+@dataclass(frozen=True)
+class Effect:
+    """What a training example does to a model output, in three forms of a verb."""
+
+    present: str
+    past: str
+    participle: str
+
+
+HELP, HURT = Effect("helps", "helped", "helping"), Effect("hurts", "hurt", "hurting")
+RAISE, LOWER = Effect("raises", "raised", "raising"), Effect("lowers", "lowered", "lowering")
 SEPARATOR = ", "
 """Between the classes of an example that has several, as text."""
 

@@ -17,7 +17,16 @@ import streamlit as st
 
 from dashboard.location import Location
 from dashboard.login import picture_key
-from dashboard.read.columns import memberships, numbers_of, output_name
+from dashboard.read.columns import (
+    HELP,
+    HURT,
+    LOWER,
+    RAISE,
+    Effect,
+    memberships,
+    numbers_of,
+    output_name,
+)
 from dashboard.read.sprite_sheets import gathered
 from dashboard.slice_parameters import NEED_SCORES
 from engine.applications.verification import Verification, read_verifications
@@ -83,6 +92,14 @@ class Examples:
     def columns(self) -> set[str]:
         """Everything that is known of each example."""
         return {*self.table.columns, *self.numbers}
+
+    @property
+    def effects(self) -> tuple[Effect, Effect]:
+        """What examples with scores above and below 0 do to an output.
+
+        Outputs are high where predictions are good only if they are about classes.
+        """
+        return (HELP, HURT) if self.classes else (RAISE, LOWER)
 
     def outcome_mask(self) -> np.ndarray:
         """Which predictions are right, bool `[n]`."""

@@ -53,8 +53,8 @@ from dashboard.read.studies import (
     what_it_shows,
 )
 from dashboard.slice_parameters import position_in_slice
-from engine.study.counterfactuals import predict_removal, read_units
 from engine.study.capabilities import has
+from engine.study.counterfactuals import predict_removal, read_units
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
 from engine.study.rankings import find_influences, read_top, read_totals
@@ -92,7 +92,8 @@ def page_title(example: dict[Hashable, Any]) -> str:
     id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
         return title(label or id_, id_ if label else "")
-    caption = f"for {id_}, which is {label}" if label else f"for {id_}"
+    which = "which is" if found.classes else "whose label is"
+    caption = f"for {id_}, {which} {label}" if label else f"for {id_}"
     if example.get("correct"):
         caption = f"for {id_}, correct"
     return title(f"Why “{short(text_of(example['predicted']))}”?", caption)

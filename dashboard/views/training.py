@@ -121,9 +121,9 @@ def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
     )
     own_effect = signed(found.itself, max(abs(found.itself), largest))
     st.html(
-        f"<h2>What its own prediction depends on</h2><p>Training on this example changes its own "
-        f"{escape(output)} by <b>{own_effect}</b>, according to a datamodel fitted to the subset runs "
-        f"(correlation on held-out runs: {found.correlation:.2f}).</p>"
+        "<h2>What its own prediction depends on</h2><p>Training on this example changes its own "
+        f"{escape(output)} by <b>{own_effect}</b>, according to a datamodel fitted to the subset "
+        f"runs (correlation on held-out runs: {found.correlation:.2f}).</p>"
     )
     groups = [
         Group(
@@ -203,9 +203,10 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 def influenced(row: int, study: StudyReader, here: Location) -> None:
     """The test predictions that it helps and hurts, then similar training examples."""
+    plus, minus = (effect.present for effect in tests.effects)
     if method is None:
         building(
-            "The predictions it helps and hurts appear here as soon as they are scored",
+            f"The predictions it {plus} and {minus} appear here as soon as they are scored",
             lambda study: has_scores(study, algorithm),
             algorithm,
         )
@@ -237,24 +238,24 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
     rows, scores = parts["support"]
     groups.append(
         Group(
-            "Predictions it helps most",
+            f"Predictions it {plus} most",
             influenced_cards(tests, rows, scores, largest, here, changes(rows, scores)),
-            title="Helps most",
+            title=f"{plus.capitalize()} most",
             words=f"Without it, the scores predict a lower {noun} for these test examples." + units,
             sign="support",
-            empty="It helps no test prediction.",
+            empty=f"It {plus} no test prediction.",
         )
     )
     rows, scores = parts["oppose"]
     groups.append(
         Group(
-            "Predictions it hurts most",
+            f"Predictions it {minus} most",
             influenced_cards(tests, rows, scores, largest, here, changes(rows, scores)),
-            title="Hurts most",
+            title=f"{minus.capitalize()} most",
             words=f"Without it, the scores predict a higher {noun} for these test examples."
             + units,
             sign="oppose",
-            empty="It hurts no test prediction.",
+            empty=f"It {minus} no test prediction.",
         )
     )
     gallery(

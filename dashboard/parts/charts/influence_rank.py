@@ -28,13 +28,14 @@ def influence_rank(row: int, training: Examples, weights: Weights, n_test: int, 
     members = weights.total if codes is None else weights.total[codes == codes[row]]
     share = 100 * plus / (plus - minus) if plus > minus else 50.0
     largest = max(plus, -minus)
+    good, bad = training.effects
     short = escape(group if len(group) <= 60 else group[:59] + "…")
     bar = (
-        f'<div class="dl-balance" role="img" aria-label="{share:.0f}% of its influence helps">'
+        f'<div class="dl-balance" role="img" aria-label="{share:.0f}% of its influence {good.present}">'
         f'<i data-sign="support" style="width:{share:.1f}%"></i>'
         f'<i data-sign="oppose" style="width:{100 - share:.1f}%"></i></div>'
-        f'<div class="dl-balance-words"><span>{signed(plus, largest)} helping</span>'
-        f"<span>{signed(minus, largest)} hurting</span></div>"
+        f'<div class="dl-balance-words"><span>{signed(plus, largest)} {good.participle}</span>'
+        f"<span>{signed(minus, largest)} {bad.participle}</span></div>"
     )
     st.html(
         f'<section class="dl-standing"><h2>Over all {n_test:,} test predictions</h2>{bar}'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import streamlit as st
 
 from dashboard.parts.charts.histogram import Series, histogram
 from dashboard.parts.layout.blocks import aside

@@ -138,7 +138,7 @@ def influenced_cards(
     for card, score, (shown, full) in zip(
         own, scores, amounts(scores, largest, changes, found.output), strict=True
     ):
-        effect = "helped" if score > 0 else "hurt"
+        effect = found.effects[0 if score > 0 else 1].past
         hint = f"{card.hint}; {effect} with {full}"
         cards.append(replace(card, hint=hint, score=shown, bar=abs(float(score)) / largest))
     return cards
@@ -152,8 +152,13 @@ def weight_cards(
     cards = []
     for row, example in zip(rows, training.table.iloc[rows].to_dict("records"), strict=True):
         weight = float(weights.total[row])
-        helps, hurts = (signed(sums[row], largest) for sums in (weights.support, weights.oppose))
-        words = f"{helps} helping and {hurts} hurting in total"
+        plus, minus = (
+            f"{signed(sums[row], largest)} {effect.participle}"
+            for sums, effect in zip(
+                (weights.support, weights.oppose), training.effects, strict=True
+            )
+        )
+        words = f"{plus} and {minus} in total"
         card = training_card(int(row), example, words, location, {})
         score = signed(weight, largest).removeprefix("+")
         cards.append(replace(card, score=score, bar=weight / largest))
