@@ -30,8 +30,9 @@ def influence_rank(row: int, training: Examples, weights: Weights, n_test: int, 
     largest = max(plus, -minus)
     good, bad = training.effects
     short = escape(group if len(group) <= 60 else group[:59] + "…")
+    words = f"{share:.0f}% of its influence {good.present}"
     bar = (
-        f'<div class="dl-balance" role="img" aria-label="{share:.0f}% of its influence {good.present}">'
+        f'<div class="dl-balance" role="img" aria-label="{words}">'
         f'<i data-sign="support" style="width:{share:.1f}%"></i>'
         f'<i data-sign="oppose" style="width:{100 - share:.1f}%"></i></div>'
         f'<div class="dl-balance-words"><span>{signed(plus, largest)} {good.participle}</span>'

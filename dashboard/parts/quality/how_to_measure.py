@@ -40,8 +40,8 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
             "Scores predict the outputs of models trained on other data. To test them, train such "
             f"models: a subset run is the algorithm trained on a random {ALPHA:.0%} of the "
             "training data. The LDS measures how well scores predict the outputs of these models, "
-            f"and the slope between the two converts a score to a change of the {output}. Until then, "
-            "treat the order of the scores as a hint, and ignore their size."
+            f"and the slope between the two converts a score to a change of the {output}. Until "
+            "then, treat the order of the scores as a hint, and ignore their size."
         )
         heading("What to do")
         if spec.weights:
