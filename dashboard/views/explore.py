@@ -107,8 +107,8 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
             size_control(here.size, first)
         saved(study, here, found)
         chosen = np.array(here.selected, dtype=np.int64)
-        label = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
-        export_slice(study, found, chosen if len(chosen) else rows, label, here)
+        which = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
+        export_slice(study, found, chosen if len(chosen) else rows, which, here)
     if not len(rows):
         notice(
             f"No {kind} match", f"No test example matches: {location.slice.words(found.output)}."

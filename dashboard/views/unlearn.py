@@ -85,13 +85,13 @@ def as_request(one: Audit) -> EarlierRequest:
     """An audit as an earlier request that can be opened again."""
     by = best(one)
     klom = one.of(by).forget.at_half.mean.mean
-    label = (
+    text = (
         f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
         f"{one.models} models · {GRADES[method_verdict(one, by).grade]} · {title_of(by)}, KLoM "
         f"{number(klom)}"
     )
     chosen = f"{len(one.forget):,} audited on {one.created[:10]}"
-    return EarlierRequest(one.id, one.forget, label, chosen)
+    return EarlierRequest(one.id, one.forget, text, chosen)
 
 
 # --- the panes ---------------------------------------------------------------------------------

@@ -63,14 +63,14 @@ def others(kept: list[Verification], here: RemovalSet | None) -> None:
 
 def as_request(one: Verification) -> EarlierRequest:
     """A verification as an earlier request that can be opened again."""
-    label = (
+    text = (
         f"{one.created[:16].replace('T', ' ')} · without {len(one.removed):,} · {one.seeds} models"
     )
     if has(study, "outcomes"):
         flips = sum(outcome.flipped for outcome in one.outcomes)
-        label += f" · {flips:,} of {len(one.outcomes):,} flip"
+        text += f" · {flips:,} of {len(one.outcomes):,} flip"
     chosen = f"{len(one.removed):,} verified on {one.created[:10]}"
-    return EarlierRequest(one.id, one.removed, label, chosen)
+    return EarlierRequest(one.id, one.removed, text, chosen)
 
 
 # --- removal set -------------------------------------------------------------------------------

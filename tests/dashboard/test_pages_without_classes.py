@@ -126,7 +126,10 @@ def test_links_from_before_there_were_other_outputs_still_work(
 
 
 def test_downloads_name_the_output(numbers: Study, complete_study: Study) -> None:
-    for study, name, algorithm in ((numbers, "prediction", "net"), (complete_study, "margin", None)):
+    for study, name, algorithm in (
+        (numbers, "prediction", "net"),
+        (complete_study, "margin", None),
+    ):
         found = examples(study, "test", algorithm or next(iter(study.spec.algorithms)))
         rows = list(csv.DictReader(io.StringIO(rows_as_csv(found, np.arange(3)))))
         outputs = study.predictions("test")["output"]

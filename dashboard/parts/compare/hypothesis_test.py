@@ -269,12 +269,12 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
     ):
         bars = [
             Bar(
-                f"{label}, intensity {effect['intensity']:g}",
+                f"{name}, intensity {effect['intensity']:g}",
                 Measured(**effect[key][output]),
                 baseline=key == "difference",
             )
             for effect in tested["effects"]
-            for key, label in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
+            for key, name in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
         ]
         st.html(f'<h3 class="dl-heading">{heading_}</h3>' + intervals(bars, heading_, changes=True))
     counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])
