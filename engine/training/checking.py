@@ -89,12 +89,7 @@ def _kind(value: Any) -> str:
 
 def _answer(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     """Everything that is kept of the model's answers, `[batch, numbers]`."""
-    return _joined(task.record(model, batch))
-
-
-def _joined(record: dict[str, Tensor]) -> Tensor:
-    """A record as `[batch, numbers]`; a part may be one number for each example."""
-    return torch.cat([part.reshape(len(part), -1) for part in record.values()], dim=1)
+    return torch.cat([part.flatten(1) for part in task.record(model, batch).values()], dim=1)
 
 
 def _check_answer(task: Task, answer: Tensor, size: int) -> None:
@@ -128,7 +123,7 @@ def _run(task: Task, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, 
         total = task.model_output(model, batch).sum()
         if outcomes is not None and _ends_in_sigmoid(parts[outcomes.record]):
             raise SpecError("the model ends in a sigmoid, and logits are needed: leave it out.")
-        answer = _joined(parts).detach()
+        answer = torch.cat([part.detach().flatten(1) for part in parts.values()], dim=1)
         if not parameters or not total.requires_grad:
             return answer, dict.fromkeys(parameters)
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
