@@ -35,7 +35,7 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
         name: What was done to the examples.
     """
     if found.emptied:
-        names = ", ".join(short(label) for label in found.emptied[:5])
+        names = ", ".join(short(group) for group in found.emptied[:5])
         warning(
             [
                 f"This would remove every example of {names}. Scores cannot predict that: do not "
@@ -51,8 +51,8 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
         shown["Won"] = (f"{len(found.won):,}", f"{output}s predicted to rise above 0")
     unit = f"of {output}" if found.calibrated else "of scores (no unit)"
     if found.by_group:
-        label, worst = min(found.by_group.items(), key=lambda item: item[1].mean)
-        shown["Hit most"] = (short(label), f"{signed(worst.mean, 1.0)} {unit}, on average")
+        group, worst = min(found.by_group.items(), key=lambda item: item[1].mean)
+        shown["Hit most"] = (short(group), f"{signed(worst.mean, 1.0)} {unit}, on average")
     else:
         largest = float(np.abs(found.change).max(initial=0)) or 1.0
         for title, value in (
@@ -109,7 +109,7 @@ def effect_by_group(study: StudyReader, found: Counterfactual) -> None:
         half = CLASSES_SHOWN // 2
         aside(f"The {half} classes at each end of {len(worst):,}.")
         worst = worst[:half] + worst[-half:]
-    bars = [Bar(label, mean) for label, mean in worst]
+    bars = [Bar(group, mean) for group, mean in worst]
     st.html(intervals(bars, f"Mean change of the {output} by class", changes=True))
 
 

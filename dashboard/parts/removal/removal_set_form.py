@@ -62,13 +62,13 @@ class ButtonText:
     """Text and icon of the button.
 
     Attributes:
-        label: With `{}` for the number of examples.
-        empty_label: Shown while nothing is chosen.
+        text: With `{}` for the number of examples.
+        empty_text: Shown while nothing is chosen.
         icon: A Material icon.
     """
 
-    label: str
-    empty_label: str
+    text: str
+    empty_text: str
     icon: str
 
 
@@ -126,7 +126,7 @@ def removal_choice(
                 width=300,
             )
         st.button(
-            button.label.format(f"{len(rows):,}") if len(rows) else button.empty_label,
+            button.text.format(f"{len(rows):,}") if len(rows) else button.empty_text,
             icon=button.icon,
             key="ask",
             on_click=_submit,
