@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.plan import Batch, Output
+from engine.attribution.trak.own_parameters import OwnParameter, laid_out
+from engine.attribution.trak.plan import Batch, Examples, Output, size_of
 
 Consumer = Callable[[str, nn.Module, Tensor, Tensor], None]
-"""Receives (layer name, layer, its input a, gradient g of the outputs at its output)."""
+"""Receives (layer name, layer, its input a, gradient g of the outputs at its output).
+
+The input of an `OwnParameter` is its output gradient again: it has none."""
 
 
 class _Start(torch.autograd.Function):
@@ -43,6 +47,7 @@ def backward(
     batch: Batch,
     layers: Mapping[str, nn.Module],
     consume: Consumer,
+    examples: Mapping[str, Examples] = MappingProxyType({}),
 ) -> Tensor:
     """Run one forward and one activation-only backward pass; pass (a, g) of each layer on.
 
@@ -53,11 +58,13 @@ def backward(
         layers: The layers to observe, by name.
         consume: Called once for every use of a layer, last layer first, while the gradient is
             still in the processor's cache. It must not keep or change the tensors it receives.
+        examples: `Layer.examples` of the layers where it is not `first`, by name.
 
     Returns:
         Model outputs `[batch]`, detached.
     """
     anchor = torch.zeros((), requires_grad=True)
+    size = size_of(batch)
     handles = []
 
     def tap(path: str) -> Callable[..., Tensor]:
@@ -65,15 +72,28 @@ def backward(
             if not torch.is_grad_enabled():  # by the model itself: no gradient passes here
                 return result
             a = in_single_precision(input_of(args, kwargs).detach())
+            where = examples.get(path, "first")
+            if where == "shared":
+                a, result = for_each_example(layer, a, result, size)
+            elif where == "second":
+                a = a.transpose(0, 1)
             if not result.requires_grad:
                 result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
             # The hook belongs to this tensor, so a later in-place activation does not disturb it.
-            result.register_hook(lambda g: consume(path, layer, a, in_single_precision(g)))
+            result.register_hook(lambda g: pass_on(path, layer, a, g, where))
             return result
 
         return hook
 
-    with frozen(model), torch.enable_grad():
+    def pass_on(path: str, layer: nn.Module, a: Tensor, g: Tensor, where: Examples) -> None:
+        g = g.transpose(0, 1) if where == "second" else g
+        consume(path, layer, a, in_single_precision(g))
+
+    def found(path: str, own: OwnParameter, g: Tensor) -> None:
+        g = in_single_precision(g)
+        consume(path, own, g, g)
+
+    with frozen(model), torch.enable_grad(), laid_out(layers, size, found):
         for path, layer in layers.items():
             handles.append(layer.register_forward_hook(tap(path), with_kwargs=True))
         try:
@@ -84,6 +104,21 @@ def backward(
         if values.requires_grad:
             values.sum().backward()
     return values.detach()
+
+
+def for_each_example(
+    layer: nn.Module, a: Tensor, result: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """The input and the result of one call for a whole batch, repeated for each example.
+
+    Both are `[1, …]`, or `[…]` for an embedding. Nothing is copied.
+    """
+    if len(a) == 1 and a.ndim > 1:
+        a, result = a.expand(size, *a.shape[1:]), result.expand(size, *result.shape[1:])
+    elif isinstance(layer, nn.Embedding):
+        a, result = a.expand(size, *a.shape), result.expand(size, *result.shape)
+    # Else the layer's input was repeated already, by the layer before it.
+    return a, result if result.requires_grad else result.detach().requires_grad_(True)
 
 
 @contextlib.contextmanager

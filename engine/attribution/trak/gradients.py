@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from engine.attribution.trak.backward import backward, frozen, in_single_precision
 from engine.attribution.trak.layer_gradients import bias_gradient, weight_gradient
-from engine.attribution.trak.plan import Batch, Output, Plan, layers_of
+from engine.attribution.trak.own_parameters import layers_of
+from engine.attribution.trak.plan import Batch, Output, Plan
 
 
 def tapped_gradients(
@@ -31,7 +32,7 @@ def tapped_gradients(
         if names.bias:
             add_gradient(found, names.bias, bias_gradient(layer, g))
 
-    values = backward(model, output, batch, layers_of(model, plan), consume)
+    values = backward(model, output, batch, layers_of(model, plan), consume, plan.examples)
     for name, shape in plan.shapes.items():
         if name not in plan.untapped and name not in found:  # the output does not depend on it
             found[name] = values.new_zeros(len(values), *shape)

@@ -168,7 +168,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "shapes": [[name, list(shape)] for name, shape in plan.shapes.items()],
         "energies": list(plan.energies.items()),
         "layers": [
-            [path, [layer.weight, layer.bias, layer.positions]]
+            [path, [layer.weight, layer.bias, layer.positions, layer.examples, layer.lead]]
             for path, layer in plan.layers.items()
         ],
         "untapped": list(plan.untapped),
