@@ -75,8 +75,8 @@ def backward(
             where = examples.get(path, "first")
             if where == "shared":
                 a, result = for_each_example(layer, a, result, size)
-            elif where == "second":
-                a = a.transpose(0, 1)
+            else:
+                a = _examples_first(a, where, size)
             if not result.requires_grad:
                 result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
             # The hook belongs to this tensor, so a later in-place activation does not disturb it.
@@ -86,7 +86,7 @@ def backward(
         return hook
 
     def pass_on(path: str, layer: nn.Module, a: Tensor, g: Tensor, where: Examples) -> None:
-        g = g.transpose(0, 1) if where == "second" else g
+        g = _examples_first(g, where, size)
         consume(path, layer, a, in_single_precision(g))
 
     def found(path: str, own: OwnParameter, g: Tensor) -> None:
@@ -119,6 +119,12 @@ def for_each_example(
         a, result = a.expand(size, *a.shape), result.expand(size, *result.shape)
     # Else the layer's input was repeated already, by the layer before it.
     return a, result if result.requires_grad else result.detach().requires_grad_(True)
+
+
+def _examples_first(tensor: Tensor, where: Examples, size: int) -> Tensor:
+    if where == "second":
+        return tensor.transpose(0, 1)
+    return tensor.unflatten(0, (size, -1)) if where == "folded" else tensor
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ _TAPPED = (
     nn.GroupNorm,
     nn.RMSNorm,
 )
+_FOLDABLE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
+"""Layers whose features come last, so that any dimensions may stand before them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def observe_layers(
     seen = {}
     for path, uses in once.items():
         others = again.get(path, [])
-        examples = _where(uses, others, size_of(batch), size_of(larger))
+        foldable = isinstance(holders[path], _FOLDABLE) or is_conv1d(holders[path])
+        examples = _where(uses, others, size_of(batch), size_of(larger), foldable)
         if examples is not None:
             applied = sum(use.applied for use in uses)
             seen[path] = Seen(
@@ -76,7 +79,7 @@ def observe_layers(
 
 
 def _where(
-    uses: Sequence[_Use], others: Sequence[_Use], size: int, larger: int
+    uses: Sequence[_Use], others: Sequence[_Use], size: int, larger: int, foldable: bool
 ) -> Examples | None:
     """Where all uses of a layer have the examples; None where a rule would be wrong."""
     if len(uses) != len(others) or not all(use.inputs for use in (*uses, *others)):
@@ -84,9 +87,16 @@ def _where(
     if uses == others:
         return "shared"
     pairs = list(zip(uses, others, strict=True))
-    for dimension, name in ((0, "first"), (1, "second")):
-        if all(use.has(size, dimension) and other.has(larger, dimension) for use, other in pairs):
-            return "first" if name == "first" else "second"
+    if all(use.has(size, 0) and other.has(larger, 0) for use, other in pairs):
+        return "first"
+    if all(use.has(size, 1) and other.has(larger, 1) for use, other in pairs):
+        return "second"
+    counts = [(use.inputs[0] // size, use.results[0] // size) for use in uses]
+    if foldable and all(
+        one == two and use.has(size * one, 0) and other.has(larger * one, 0)
+        for (one, two), (use, other) in zip(counts, pairs, strict=True)
+    ):
+        return "folded"
     return None
 
 

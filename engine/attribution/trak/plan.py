@@ -15,10 +15,11 @@ Batch = dict[str, Tensor]
 Output = Callable[[nn.Module, Batch], Tensor]
 """(model, batch) → model outputs `[batch]`; row i depends on example i alone."""
 
-Examples = Literal["first", "second", "shared"]
+Examples = Literal["first", "second", "folded", "shared"]
 """Where a layer's input has the examples of a batch: in its first dimension, in its second (behind
-positions), or nowhere: it is called once for the whole batch, as with the ids of positions, and its
-result is broadcast over the examples."""
+positions), in the first together with positions or windows (`[batch · positions, …]`), or nowhere:
+it is called once for the whole batch, as with the ids of positions, and its result is broadcast
+over the examples."""
 
 ROWS = "context_rows"
 """Name of the tensor `[batch]` with the number of each example, in a batch of examples that do not
