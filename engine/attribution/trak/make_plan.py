@@ -53,9 +53,7 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tables = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
-    }
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     size = sum(p.numel() for p in model.parameters() if p.requires_grad and id(p) not in tables)
     few = head(batch, max(2, min(PROOF_EXAMPLES, _PROOF_NUMBERS // max(1, size))))
     tolerance = COARSE if is_coarse(model, output, few) else FINE

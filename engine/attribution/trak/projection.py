@@ -33,7 +33,7 @@ from engine.attribution.trak.layer_gradients import (
     weight_gradient,
 )
 from engine.attribution.trak.own_parameters import OwnParameter, as_matrix, layers_of
-from engine.attribution.trak.plan import Batch, Output, Plan, head, rows_of
+from engine.attribution.trak.plan import Batch, Output, Plan, head
 from engine.attribution.trak.summaries import squared_norms
 from engine.store.errors import DataloupeError
 

@@ -46,9 +46,7 @@ def weighted_sums(
     return found
 
 
-def squared_norms(
-    model: nn.Module, output: Output, batch: Batch, plan: Plan
-) -> dict[str, Tensor]:
+def squared_norms(model: nn.Module, output: Output, batch: Batch, plan: Plan) -> dict[str, Tensor]:
     """Squared norms `[batch]`, float64, of the gradient of every attributed parameter, by name."""
     found: dict[str, Tensor] = {}
     tables: dict[str, _Rows] = {}
