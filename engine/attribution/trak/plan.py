@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,3 +94,22 @@ def rows_of(batch: Batch, start: int) -> Tensor | slice:
     if ROWS in batch:
         return batch[ROWS]
     return slice(start, start + size_of(batch))
+
+
+def in_order(parts: Sequence[Tensor], rows: Sequence[Tensor | slice]) -> Tensor:
+    """Join what was computed of each batch, by the numbers of its examples (`rows_of`)."""
+    joined = torch.cat(list(parts))
+    if all(isinstance(part, slice) for part in rows):
+        return joined
+    found = torch.empty_like(joined)
+    start = 0
+    for part, numbers in zip(parts, rows, strict=True):
+        found[numbers] = joined[start : start + len(part)]
+        start += len(part)
+    return found
+
+
+def where(rows: Tensor | slice) -> str:
+    """The examples of a batch, for errors."""
+    numbers = (rows.start, rows.stop - 1) if isinstance(rows, slice) else (rows.min(), rows.max())
+    return f"examples {int(numbers[0])} to {int(numbers[1])}"

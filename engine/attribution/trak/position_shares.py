@@ -29,7 +29,6 @@ from engine.attribution.trak.layer_gradients import BATCH_NORMS, CONVOLUTIONS, i
 from engine.attribution.trak.own_parameters import OwnParameter, layers_of
 from engine.attribution.trak.plan import Batch, Output, Plan
 from engine.attribution.trak.projection import Matrix, Projection
-from engine.models.calling import inputs_of
 
 Direction = Mapping[str, Tensor]
 """A direction in parameter space: tensors by the name of the parameter; 0 for those left out."""
@@ -47,14 +46,6 @@ class PositionShares:
 
     positions: Tensor
     whole: Tensor
-
-
-def sequence_length(batch: Batch) -> int | None:
-    """Length of the token sequences that a batch's model takes; None if it takes none."""
-    for tensor in inputs_of(batch).values():
-        if tensor.ndim == 2 and not tensor.is_floating_point():
-            return tensor.shape[1]
-    return None
 
 
 def position_shares(
@@ -77,7 +68,7 @@ def position_shares(
         batch: Prepared examples.
         plan: From `plan_gradients`.
         direction: Its tensors have the parameters' shapes.
-        length: Positions of the input, such as `sequence_length(batch)`.
+        length: Positions of the input, the tokens of a text with its padding.
     """
     size = len(next(iter(batch.values())))
     device = next(model.parameters()).device

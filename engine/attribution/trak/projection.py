@@ -33,7 +33,7 @@ from engine.attribution.trak.layer_gradients import (
     weight_gradient,
 )
 from engine.attribution.trak.own_parameters import OwnParameter, as_matrix, layers_of
-from engine.attribution.trak.plan import Batch, Output, Plan, head
+from engine.attribution.trak.plan import ROWS, Batch, Output, Plan, head, in_order
 from engine.attribution.trak.summaries import squared_norms
 from engine.store.errors import DataloupeError
 
@@ -242,15 +242,21 @@ def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:
 def features(
     model: nn.Module, output: Output, batches: Iterator[Batch], projection: Projection
 ) -> Iterator[Tensor]:
-    """Yield features `[batch, proj_dim]` batch by batch.
+    """Yield features `[batch, proj_dim]` batch by batch, or all at once where batches are numbered.
 
     Raises:
         DataloupeError: A batch's features are not finite.
     """
+    kept: list[tuple[Tensor, Tensor]] = []
     for number, batch in enumerate(batches):
         block = project(model, output, batch, projection)
         check_finite(block, f"batch {number}")
-        yield block
+        if ROWS in batch:
+            kept.append((block, batch[ROWS]))
+        else:
+            yield block
+    if kept:
+        yield in_order([block for block, _ in kept], [rows for _, rows in kept])
 
 
 def check_finite(block: Tensor, where: str) -> None:

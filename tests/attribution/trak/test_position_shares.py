@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import make_projection
-from engine.attribution.trak.position_shares import (
-    position_shares,
-    projected_direction,
-    sequence_length,
-)
+from engine.attribution.trak.position_shares import position_shares, projected_direction
 from engine.attribution.trak.projection import project
 from tests.builders.exact_gradients import autograd_rows
 from tests.builders.small_transformers import CLASSES, TEXT_MODELS, build, margin, texts
@@ -172,8 +168,3 @@ def test_a_direction_in_parameters_scores_gradients_like_features() -> None:
     )
     wanted = project(model, log_odds, batch, projection) @ vector
     torch.testing.assert_close(scores, wanted, rtol=CLOSE, atol=CLOSE)
-
-
-def test_the_length_is_that_of_token_ids() -> None:
-    assert sequence_length(texts(2)) == 7
-    assert sequence_length({"label": torch.zeros(2, 3).long(), "input": torch.zeros(2, 5)}) is None
