@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from engine.models.calling import call
 
 CLASSES, TOKENS, LONGEST = 3, 50, 7
+LAST = 2
+"""The token that ends every text; BART predicts from its state."""
 _TEXT = {
     "vocab_size": TOKENS,
     "hidden_size": 16,
@@ -71,6 +73,23 @@ TEXT_MODELS: dict[str, Callable[[], nn.Module]] = {
     "llama": lambda: hf.LlamaForSequenceClassification(
         hf.LlamaConfig(**_TEXT, num_key_value_heads=1)
     ),
+    "bart": lambda: hf.BartForSequenceClassification(  # embeddings in classes of their own
+        hf.BartConfig(
+            vocab_size=TOKENS,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=24,
+            decoder_ffn_dim=24,
+            max_position_embeddings=40,
+            num_labels=CLASSES,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=LAST,
+        )
+    ),
     "opt": lambda: hf.OPTForSequenceClassification(
         hf.OPTConfig(
             vocab_size=TOKENS,
@@ -109,6 +128,7 @@ def texts(n: int, types: bool = False, longest: int = LONGEST) -> dict[str, Tens
         "input_ids": torch.randint(3, TOKENS, (n, longest), generator=generator) * mask,
         "attention_mask": mask,
     }
+    batch["input_ids"][torch.arange(n), lengths - 1] = LAST
     if types:
         batch["token_type_ids"] = (torch.arange(longest) > 2).long() * mask
     return {**batch, "label": torch.randint(CLASSES, (n,), generator=generator)}

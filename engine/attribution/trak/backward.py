@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.attribution.trak.functional import Functions, is_use
 from engine.attribution.trak.own_parameters import OwnParameter, laid_out
 from engine.attribution.trak.plan import Batch, Examples, Output, size_of
 
@@ -67,23 +68,31 @@ def backward(
     size = size_of(batch)
     handles = []
 
+    def observed(path: str, layer: nn.Module, a: Tensor, result: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():  # by the model itself: no gradient passes here
+            return result
+        a = in_single_precision(a.detach())
+        where = examples.get(path, "first")
+        if where == "shared":
+            a, result = for_each_example(layer, a, result, size)
+        else:
+            a = _examples_first(a, where, size)
+        if not result.requires_grad:
+            result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
+        # The hook belongs to this tensor, so a later in-place activation does not disturb it.
+        result.register_hook(lambda g: pass_on(path, layer, a, g, where))
+        return result
+
     def tap(path: str) -> Callable[..., Tensor]:
         def hook(layer: nn.Module, args: Any, kwargs: Any, result: Tensor) -> Tensor:
-            if not torch.is_grad_enabled():  # by the model itself: no gradient passes here
-                return result
-            a = in_single_precision(input_of(args, kwargs).detach())
-            where = examples.get(path, "first")
-            if where == "shared":
-                a, result = for_each_example(layer, a, result, size)
-            else:
-                a = _examples_first(a, where, size)
-            if not result.requires_grad:
-                result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
-            # The hook belongs to this tensor, so a later in-place activation does not disturb it.
-            result.register_hook(lambda g: pass_on(path, layer, a, g, where))
-            return result
+            return observed(path, layer, input_of(args, kwargs), result)
 
         return hook
+
+    def called(
+        path: str, layer: nn.Module, a: Tensor, result: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        return observed(path, layer, a, result) if path in layers else result
 
     def pass_on(path: str, layer: nn.Module, a: Tensor, g: Tensor, where: Examples) -> None:
         g = _examples_first(g, where, size)
@@ -93,11 +102,15 @@ def backward(
         g = in_single_precision(g)
         consume(path, own, g, g)
 
+    watched = {
+        id(layer.weight): path.rpartition("@")[0] for path, layer in layers.items() if is_use(path)
+    }
     with frozen(model), torch.enable_grad(), laid_out(layers, size, found):
         for path, layer in layers.items():
             handles.append(layer.register_forward_hook(tap(path), with_kwargs=True))
         try:
-            values = output(model, _channels_last(batch))
+            with Functions(watched, called) if watched else contextlib.nullcontext():
+                values = output(model, _channels_last(batch))
         finally:
             for handle in handles:
                 handle.remove()

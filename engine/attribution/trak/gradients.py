@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.attribution.trak.backward import backward, frozen, in_single_precision
 from engine.attribution.trak.layer_gradients import bias_gradient, weight_gradient
-from engine.attribution.trak.own_parameters import layers_of
+from engine.attribution.trak.layers import layers_of
 from engine.attribution.trak.plan import Batch, Output, Plan
 
 

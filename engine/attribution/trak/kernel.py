@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.trak.backward import backward
+from engine.attribution.trak.layers import layers_of
 from engine.attribution.trak.make_plan import PROOF_EXAMPLES
 from engine.attribution.trak.make_projection import make_projection, split
-from engine.attribution.trak.own_parameters import layers_of
 from engine.attribution.trak.plan import Batch, Output, Plan, head, rows_of, size_of, where
 from engine.attribution.trak.projection import check_finite, check_projection, project
 

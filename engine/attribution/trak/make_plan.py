@@ -7,15 +7,22 @@ rule for the layer and the result agrees with autograd on a few examples. All ot
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.attribution.trak.functional import layer_of_use
 from engine.attribution.trak.gradients import untapped_gradients
 from engine.attribution.trak.layer_gradients import BATCH_NORMS
-from engine.attribution.trak.observe import observe_layers, own_leads, shared_layers
+from engine.attribution.trak.observe import (
+    observe_functions,
+    observe_layers,
+    own_leads,
+    shared_layers,
+)
 from engine.attribution.trak.plan import Batch, Layer, Output, Plan, head, size_of
 from engine.attribution.trak.summaries import squared_norms, weighted_sums
 from engine.store.errors import CheckpointError
@@ -93,13 +100,18 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
         else:
             untapped.update(owned.values())
     bare = [name for name in shapes if name in untapped]
+    layers |= _by_functions(model, output, few, bare, tolerance)
+    bare = [name for name in bare if name not in _covered(layers)]
     leads = own_leads(model, output, few, bare, tolerance)
     layers |= {name: Layer(name, None, 1, lead=lead) for name, lead in leads.items()}
-    untapped -= set(leads)
-    plan = _with_untapped(shapes, layers, untapped)
+    plan = _plan(shapes, layers)
     wrong = _disagreeing(model, output, few, plan, tolerance)
     if wrong:  # used outside its layer's forward, such as F.linear(x, embedding.weight)
-        plan = _with_untapped(shapes, layers, {*plan.untapped, *wrong})
+        layers = _without(plan.layers, wrong)
+        layers |= _by_functions(model, output, few, sorted(wrong), tolerance)
+        plan = _plan(shapes, layers)
+        wrong = _disagreeing(model, output, few, plan, tolerance)
+        plan = _plan(shapes, _without(plan.layers, wrong))
     if plan.untapped:
         plan = replace(plan, looped=_needs_loop(model, output, few, plan, tolerance))
     return replace(plan, energies=_energies(model, output, batch, plan, size_of(few)))
@@ -190,21 +202,39 @@ def _check_outputs(model: nn.Module, output: Output, batch: Batch, tolerance: fl
         )
 
 
-def _with_untapped(
-    shapes: dict[str, torch.Size], layers: dict[str, Layer], untapped: set[str]
-) -> Plan:
-    """A plan in which none of the layers has a parameter of `untapped`."""
+def _by_functions(
+    model: nn.Module, output: Output, batch: Batch, names: Sequence[str], tolerance: float
+) -> dict[str, Layer]:
+    """Layers of those of the named parameters that functions use as layers would."""
+    if not names:
+        return {}
+    found = observe_functions(model, output, batch, names)
+    asked = {path: layer_of_use(model, path) for path in found if found[path].examples == "shared"}
+    shared = shared_layers(model, output, batch, asked, tolerance)
+    return {path: layer for path, layer in found.items() if path in shared or path not in asked}
+
+
+def _covered(layers: Mapping[str, Layer]) -> set[str]:
+    return {name for layer in layers.values() for name in (layer.weight, layer.bias) if name}
+
+
+def _without(layers: Mapping[str, Layer], names: set[str]) -> dict[str, Layer]:
+    """The layers without the parameters `names`."""
     kept = {
         path: replace(
             layer,
-            weight=None if layer.weight in untapped else layer.weight,
-            bias=None if layer.bias in untapped else layer.bias,
+            weight=None if layer.weight in names else layer.weight,
+            bias=None if layer.bias in names else layer.bias,
         )
         for path, layer in layers.items()
     }
-    kept = {path: layer for path, layer in kept.items() if layer.weight or layer.bias}
-    names = tuple(name for name in shapes if name in untapped)
-    return Plan(shapes, {}, kept, names, looped=False)
+    return {path: layer for path, layer in kept.items() if layer.weight or layer.bias}
+
+
+def _plan(shapes: dict[str, torch.Size], layers: dict[str, Layer]) -> Plan:
+    covered = _covered(layers)
+    layers = _without(layers, set())
+    return Plan(shapes, {}, layers, tuple(n for n in shapes if n not in covered), looped=False)
 
 
 def _disagreeing(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.trak.layer_gradients import CONVOLUTIONS, is_conv1d
-from engine.attribution.trak.own_parameters import OwnParameter, as_matrix, layers_of
+from engine.attribution.trak.layers import layers_of
+from engine.attribution.trak.own_parameters import OwnParameter, as_matrix
 from engine.attribution.trak.plan import Plan
 from engine.attribution.trak.projection import Matrix, Projection, outer_costs
 from engine.store import fingerprint_of

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.trak.backward import backward, input_of
+from engine.attribution.trak.functional import Functions
 from engine.attribution.trak.layer_gradients import BATCH_NORMS, CONVOLUTIONS, is_conv1d
 from engine.attribution.trak.own_parameters import LEADS, REPLACED, own_parameter
-from engine.attribution.trak.plan import Batch, Examples, Output, size_of
+from engine.attribution.trak.plan import Batch, Examples, Layer, Output, size_of
 
 _TAPPED = (
     nn.Linear,
@@ -65,17 +66,59 @@ def observe_layers(
     """
     larger = one_more(batch)
     once, again = (_uses(model, output, sized, holders) for sized in (batch, larger))
+    return _seen(once, again, holders, size_of(batch))
+
+
+def _seen(
+    once: Mapping[str, list[_Use]],
+    again: Mapping[str, list[_Use]],
+    layers: Mapping[str, nn.Module],
+    size: int,
+) -> dict[str, Seen]:
     seen = {}
     for path, uses in once.items():
-        others = again.get(path, [])
-        foldable = isinstance(holders[path], _FOLDABLE) or is_conv1d(holders[path])
-        examples = _where(uses, others, size_of(batch), size_of(larger), foldable)
+        foldable = isinstance(layers[path], _FOLDABLE) or is_conv1d(layers[path])
+        examples = _where(uses, again.get(path, []), size, size + 1, foldable)
         if examples is not None:
             applied = sum(use.applied for use in uses)
-            seen[path] = Seen(
-                applied if examples == "shared" else applied // size_of(batch), examples
-            )
+            seen[path] = Seen(applied if examples == "shared" else applied // size, examples)
     return seen
+
+
+def observe_functions(
+    model: nn.Module, output: Output, batch: Batch, names: Sequence[str]
+) -> dict[str, Layer]:
+    """The uses of the named parameters by functions that a rule fits, as layers by name.
+
+    A parameter is left out where one of its uses fits no rule.
+    """
+    weights = {id(model.get_parameter(name)): name for name in names}
+    layers: dict[str, nn.Module] = {}
+    biases: dict[str, str | None] = {}
+    runs: list[dict[str, list[_Use]]] = []
+
+    def called(
+        path: str, layer: nn.Module, a: Tensor, result: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        use = _Use(tuple(a.shape), tuple(result.shape), _applied(layer, a, result))
+        runs[-1].setdefault(path, []).append(use)
+        layers[path], biases[path] = layer, weights.get(id(bias))
+        return result
+
+    for sized in (batch, one_more(batch)):
+        runs.append({})
+        try:
+            with torch.no_grad(), Functions(weights, called):
+                output(model, sized)
+        except Exception:
+            return {}  # this model does not run while its functions are watched
+    seen = _seen(*runs, layers, size_of(batch))
+    unfit = {path.rpartition("@")[0] for path in layers if path not in seen}
+    return {
+        path: Layer(path.rpartition("@")[0], biases[path], found.positions, found.examples)
+        for path, found in seen.items()
+        if path.rpartition("@")[0] not in unfit
+    }
 
 
 def _where(

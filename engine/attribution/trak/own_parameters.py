@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.plan import Plan
-
 REPLACED = -1
 """The lead of a parameter whose first dimension has size 1, which becomes the batch."""
 LEADS = (REPLACED, 0, 1, 2, 3)
@@ -52,16 +50,6 @@ def own_parameter(model: nn.Module, name: str, lead: int) -> OwnParameter:
         if value is weight
     ]
     return OwnParameter(weight, holders, lead)
-
-
-def layers_of(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
-    """The model's layers with a gradient rule, by name."""
-    return {
-        path: model.get_submodule(path)
-        if layer.lead is None
-        else own_parameter(model, path, layer.lead)
-        for path, layer in plan.layers.items()
-    }
 
 
 @contextlib.contextmanager

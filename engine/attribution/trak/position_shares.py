@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from engine.attribution.trak.backward import backward
 from engine.attribution.trak.gradients import untapped_gradients
 from engine.attribution.trak.layer_gradients import BATCH_NORMS, CONVOLUTIONS, is_conv1d
-from engine.attribution.trak.own_parameters import OwnParameter, layers_of
+from engine.attribution.trak.layers import layers_of
+from engine.attribution.trak.own_parameters import OwnParameter
 from engine.attribution.trak.plan import Batch, Output, Plan
 from engine.attribution.trak.projection import Matrix, Projection
 

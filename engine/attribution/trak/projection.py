@@ -32,7 +32,8 @@ from engine.attribution.trak.layer_gradients import (
     scatter_rows,
     weight_gradient,
 )
-from engine.attribution.trak.own_parameters import OwnParameter, as_matrix, layers_of
+from engine.attribution.trak.layers import layers_of
+from engine.attribution.trak.own_parameters import OwnParameter, as_matrix
 from engine.attribution.trak.plan import ROWS, Batch, Output, Plan, head, in_order
 from engine.attribution.trak.summaries import squared_norms
 from engine.store.errors import DataloupeError

@@ -16,7 +16,7 @@ from engine.attribution.trak.layer_gradients import (
     scatter_rows,
     weight_gradient,
 )
-from engine.attribution.trak.own_parameters import layers_of
+from engine.attribution.trak.layers import layers_of
 from engine.attribution.trak.plan import Batch, Output, Plan
 
 _Rows = list[tuple[Tensor, Tensor]]
