@@ -114,7 +114,7 @@ def _build(run: Run, rebuild: str | None) -> None:
     study = run.study
     stages = stages_of(study)
     replaceable = stages[stages.index(rebuild) + 1 :] if rebuild else ()
-    with writing(study):
+    with writing(study), run.keeping_workers() as run:
         if rebuild:
             _remove(study, rebuild)
         _run_stage(run, "data", data.run, replaceable)

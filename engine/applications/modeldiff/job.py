@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -141,14 +142,15 @@ def compute(
     """
     device = pick_device(device or "auto")
     workers = default_workers(device) if workers is None else workers
-    with writing(study):
+    silent = Run(study, device, workers, lambda progress: None)
+    with writing(study), silent.keeping_workers() as run:
         for what, stage in _STAGES.values():
 
             def on_progress(progress: Progress, what: str = what) -> None:
                 report(progress.done, progress.total, what)
 
             try:
-                stage(Run(study, device, workers, on_progress), upload)
+                stage(replace(run, report=on_progress), upload)
             except (InterruptedBuild, StaleError):
                 raise
             except DataloupeError as error:
