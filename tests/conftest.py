@@ -53,6 +53,7 @@ checkpoints = 2
 
 [search]
 top_k = 20
+map_epochs = 20
 
 [uploads]
 max_mib = 20
