@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from engine.running import processes
@@ -25,7 +24,6 @@ class Run:
         workers: Worker processes on each machine, one thread each; 0 runs jobs in this process.
         report: Called with a stage's progress after each finished job.
         cluster: The cluster that runs the jobs; None: this machine.
-        pool: The worker processes to run them in; None: new ones for each stage.
     """
 
     study: StudyReader
@@ -33,18 +31,6 @@ class Run:
     workers: int
     report: Callable[[Progress], None]
     cluster: Cluster | None = None
-    pool: processes.LocalPool | None = None
-
-    @contextlib.contextmanager
-    def keeping_workers(self) -> Iterator[Run]:
-        """This run, with worker processes that live from one stage to the next: starting one
-        takes seconds. Those that use a GPU do not, as they would keep its memory from each other.
-        """
-        if self.workers == 0 or self.device != "cpu" or self.cluster is not None:
-            yield self
-        else:
-            with contextlib.closing(processes.LocalPool(self.workers)) as pool:
-                yield replace(self, pool=pool)
 
     def run_remaining(
         self,
@@ -75,10 +61,7 @@ class Run:
 
         See `engine.running.processes`.
         """
-        if self.cluster is not None:
-            processes.run_in_pool(self.cluster.pool(), function, jobs, on_done)
-        elif self.pool is None:
+        if self.cluster is None:
             processes.run_jobs(function, jobs, self.workers, on_done)
         else:
-            self.pool.resize(self.workers)
-            processes.run_in_pool(self.pool, function, jobs, on_done)
+            processes.run_in_pool(self.cluster.pool(), function, jobs, on_done)

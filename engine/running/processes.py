@@ -25,6 +25,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -41,6 +42,7 @@ _ATTEMPTS = 3
 _MOST_IDLE = 2**30
 """A worker that holds more bytes of memory is not kept for other jobs."""
 WORKERS_ON_GPU = 4
+_kept: ContextVar[LocalPool | None] = ContextVar("workers that are kept", default=None)
 _START = (
     "import json, sys; descriptor, path, limits = map(json.loads, sys.argv[1:]); "
     "sys.path[:] = path; from engine.running.processes import _work; _work(descriptor, **limits)"
@@ -72,9 +74,29 @@ def run_jobs(
     if workers == 0:
         with _interruptible():
             _run_here(function, jobs, on_done, threads)
+    elif (kept := _kept.get()) is not None and threads == 1:
+        kept.resize(workers)
+        run_in_pool(kept, function, jobs, on_done)
     else:
         with contextlib.closing(LocalPool(workers, threads)) as pool:
             run_in_pool(pool, function, jobs, on_done)
+
+
+@contextlib.contextmanager
+def keeping_workers(device: str) -> Iterator[None]:
+    """Let one-thread workers live from one `run_jobs` to the next: starting one takes seconds.
+
+    Those that use a GPU do not, as they would keep its memory from each other.
+    """
+    if device != "cpu" or _kept.get() is not None:
+        yield
+        return
+    with contextlib.closing(LocalPool(1)) as pool:
+        token = _kept.set(pool)
+        try:
+            yield
+        finally:
+            _kept.reset(token)
 
 
 def default_workers(device: str) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from engine.build.build import writing
 from engine.build.run import Run
 from engine.build.stages import checkpoints, predictions, search, trak
 from engine.exchange.uploads.keeping import remove_results
-from engine.running.processes import default_workers, pick_device
+from engine.running.processes import default_workers, keeping_workers, pick_device
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError, InterruptedBuild, StaleError, UploadError
@@ -142,15 +141,14 @@ def compute(
     """
     device = pick_device(device or "auto")
     workers = default_workers(device) if workers is None else workers
-    silent = Run(study, device, workers, lambda progress: None)
-    with writing(study), silent.keeping_workers() as run:
+    with writing(study), keeping_workers(device):
         for what, stage in _STAGES.values():
 
             def on_progress(progress: Progress, what: str = what) -> None:
                 report(progress.done, progress.total, what)
 
             try:
-                stage(replace(run, report=on_progress), upload)
+                stage(Run(study, device, workers, on_progress), upload)
             except (InterruptedBuild, StaleError):
                 raise
             except DataloupeError as error:
