@@ -6,13 +6,13 @@ from engine.build.batches import batches_of
 from engine.build.models import load_initial_weights, untrained_model
 from engine.build.retraining import has_recipe
 from engine.build.run import Run
+from engine.build.tasks import task_for
 from engine.store import layout
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
 from engine.study.models import checkpoint_seed, user_file
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 _EXAMPLES = 8
 
@@ -50,7 +50,7 @@ def _check(study: StudyReader, algorithm: str) -> list[str]:
     from engine.training.checking import check_model
     from engine.training.weights import check_weights, load_weights
 
-    spec, dataset = study.spec.algorithms[algorithm], study.dataset
+    spec = study.spec.algorithms[algorithm]
     seed = checkpoint_seed(study, 0)
     notes: list[str] = []
     if spec.weights:
@@ -65,6 +65,6 @@ def _check(study: StudyReader, algorithm: str) -> list[str]:
     batch = next(batches_of(study, "train", "cpu", _EXAMPLES)())
     if len(next(iter(batch.values()))) < 2:
         raise DataloupeError("A build needs 2 or more training examples.")
-    task = load_task(dataset.task)
+    task = task_for(study, model, seed)
     trained = has_recipe(study, algorithm)
-    return notes + check_model(task, model, batch, len(dataset.classes), trained)
+    return notes + check_model(task, model, batch, trained)

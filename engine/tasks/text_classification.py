@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.store.errors import DataError, SpecError
-from engine.tasks import Accepted, Encoded, Remarks, Task, margin
+from engine.tasks import Accepted, Encoded, Remarks, Task, classification
 from engine.tasks.words import words
 
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     for row, target in zip(rows, tokens, strict=True):
         found = _words_of(row["input"], row["id"])[: encoding["max_tokens"]]
         target[: len(found)] = [token.get(word, UNKNOWN) for word in found]
-    labels = np.array([row["label"] for row in rows], np.int64)
-    return Encoded({"input": tokens, "label": labels}, {"text": [row["input"] for row in rows]})
+    return Encoded(
+        {"input": tokens, "label": classification.label_array(rows)},
+        {"text": [row["input"] for row in rows]},
+    )
 
 
 def remarks(
@@ -119,11 +121,6 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
     return Accepted({"input": text, "label": 0, "id": "yours"}, options, notes)
 
 
-def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
-    """(tokens,)."""
-    return (encoding["max_tokens"],)
-
-
 def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
     """Return the batch as it is: the model takes token ids."""
     return batch
@@ -138,17 +135,19 @@ def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> B
 
 TASK = Task(
     name="text-classification",
-    display="text",
+    views=("text",),
+    labels="class",
+    outcomes="classes",
     options=Options,
     plan_encoding=plan_encoding,
     encode=encode,
     accept=accept,
     remarks=remarks,
-    input_shape=input_shape,
     prepare=prepare,
     augment=augment,
-    loss=margin.loss,
-    predict=margin.predict,
-    model_output=margin.model_output,
-    out_to_loss=margin.margin_to_loss,
+    loss=classification.loss,
+    width=len,
+    record=classification.record,
+    summarize=classification.summarize,
+    outputs=classification.OUTPUTS,
 )

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.models.answers import logits_of
 from engine.models.classifier import Classifier
 from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
 from engine.tasks import Task
@@ -55,37 +54,38 @@ def batches(
 
 
 class _OneForward(nn.Module):
-    """A model that keeps its last output, so that several functions share one forward pass."""
+    """A model that keeps its last answer, so that several functions share one forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self._inputs: tuple[torch.Tensor, ...] = ()
-        self._logits = torch.empty(0)
+        self._given: tuple[torch.Tensor, ...] = ()
+        self._answer: Any = None
         self.embeddings: torch.Tensor | None = None
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        if len(inputs) != len(self._inputs) or any(
-            new is not old for new, old in zip(inputs, self._inputs, strict=True)
+    def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> Any:
+        given = (*inputs, *named.values())
+        if len(given) != len(self._given) or any(
+            new is not old for new, old in zip(given, self._given, strict=True)
         ):
-            self._inputs = inputs
-            self.embeddings, self._logits = _embed_and_predict(self.model, inputs)
-        return self._logits
+            self._given = given
+            self.embeddings, self._answer = _embed_and_predict(self.model, inputs, named)
+        return self._answer
 
 
 def _embed_and_predict(
-    model: nn.Module, inputs: tuple[torch.Tensor, ...]
-) -> tuple[torch.Tensor | None, torch.Tensor]:
+    model: nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor | None, Any]:
     if isinstance(model, Classifier):
         embeddings = model.embed(*inputs)
         return embeddings, model.head(embeddings)
-    logits = logits_of(model(*inputs))
+    answer = model(*inputs, **named)
     embed = getattr(model, "embed", None)
     if embed is None or isinstance(embed, nn.Module):  # a layer of that name, not our method
-        return None, logits
+        return None, answer
     if keeps_layout(model):
         inputs = tuple(tensor.contiguous() for tensor in inputs)
-    return embed(*inputs), logits
+    return embed(*inputs, **named), answer
 
 
 @torch.no_grad()
@@ -100,8 +100,9 @@ def evaluate(
     """Run a model (put in eval mode) over a dataset of n examples.
 
     Returns:
-        `logits` [n, classes], `output` [n] (the model output f), `out_to_loss` [n] (Q), and, where
-        the model has `embed`, `embeddings` [n, d]; all float32.
+        The task's record, such as `logits` [n, classes]; `output` [n] (the default model output
+        f), `out_to_loss` [n] (Q), and, where the model has `embed`, `embeddings` [n, d]; all
+        float32.
     """
     model = to_device(model, device).eval()
     parts: dict[str, list[np.ndarray]] = {}
@@ -115,9 +116,12 @@ def evaluate(
 def evaluate_batch(task: Task, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     """Run a model in eval mode on a prepared batch. Returns the same as `evaluate`, as tensors."""
     observed = _OneForward(model)
-    logits = task.predict(observed, batch)
-    output = task.model_output(observed, batch)
-    found = {"logits": logits, "output": output, "out_to_loss": task.out_to_loss(output)}
+    output = task.outputs[0]
+    found = {
+        **task.record(observed, batch),
+        "output": output.value(observed, batch),
+        "out_to_loss": output.weight(observed, batch),
+    }
     if observed.embeddings is not None:
         found["embeddings"] = observed.embeddings.flatten(1)
     return {name: tensor.float() for name, tensor in found.items()}
