@@ -187,6 +187,13 @@ def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     assert all(step.complete for step in study.progress())
 
 
+def test_fewer_checkpoints_in_the_spec_than_were_built_are_named(copy: Study) -> None:
+    rewrite(copy, "checkpoints = 2", "checkpoints = 1")
+    query = Query(copy.root, "mlp", png(pixels_of(copy, 0)))
+    with pytest.raises(StoreError, match=r"names 1 checkpoint of mlp, .* with 2\. Undo the change"):
+        run_query(query)
+
+
 def test_a_study_that_is_built_anew_is_loaded_anew(copy: Study) -> None:
     query = Query(copy.root, "mlp", png(pixels_of(copy, 0)))
     before = run_query(query)
