@@ -30,8 +30,9 @@ from engine.build.tasks import task_at, task_of
 from engine.data.picture_budget import check_budget
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
-from engine.store.errors import DataError, DataloupeError
+from engine.store.errors import DataError, DataloupeError, StoreError
 from engine.store.spec import validate_options
+from engine.store.text import counted
 from engine.study.live_and_maps import read_live, training_feature_shards
 from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
@@ -362,6 +363,13 @@ def _loaded(root: Path, algorithm: str, stamps: Stamps) -> Loaded:
     task = task_of(study)
     similarity = store.read_json(layout.similarity_file(study.root, algorithm))
     live, solver = read_live(study, algorithm), stored_solver(study, algorithm)
+    built, named = max(live.checkpoints, similarity["checkpoints"]), study.checkpoints(algorithm)
+    if named < built:
+        raise StoreError(
+            f"study.toml names {counted(named, 'checkpoint')} of {algorithm}, but live queries "
+            f"were prepared with {built}. Undo the change, or run `dataloupe build {root} "
+            "--rebuild predictions`."
+        )
     weights = layout.checkpoint_file(study.root, algorithm, 0).stat().st_size
     fitting = max(live.checkpoints, similarity["checkpoints"], MODEL_BYTES // weights)
     count = min(study.checkpoints(algorithm), fitting)

@@ -22,7 +22,7 @@ from engine.build.build import writing
 from engine.build.run import Run
 from engine.build.stages import checkpoints, predictions, search, trak
 from engine.exchange.uploads.keeping import remove_results
-from engine.running.processes import default_workers, pick_device
+from engine.running.processes import default_workers, keeping_workers, pick_device
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError, InterruptedBuild, StaleError, UploadError
@@ -141,7 +141,7 @@ def compute(
     """
     device = pick_device(device or "auto")
     workers = default_workers(device) if workers is None else workers
-    with writing(study):
+    with writing(study), keeping_workers(device):
         for what, stage in _STAGES.values():
 
             def on_progress(progress: Progress, what: str = what) -> None:

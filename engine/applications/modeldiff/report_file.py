@@ -7,6 +7,7 @@ by a spreadsheet.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from engine.applications.modeldiff.transformations import TRANSFORMATIONS
 from engine.data.assets import asset
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
+from engine.store.errors import MissingFile
 from engine.store.layout import Split
 from engine.store.text import counted, harmless
 from engine.study.capabilities import has
@@ -71,12 +73,14 @@ def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
                 part: read_texts_of(study, split, FILE, one[part])
                 for part, split in (("positive", TRAIN), ("negative", TRAIN), ("tests", TEST))
             }
+    hypotheses = []
+    for path in layout.hypothesis_files(study.root, comparison):
+        with contextlib.suppress(MissingFile):  # removed just now
+            hypotheses.append(store.read_json(path))
     uploads = study.uploads
     return {
         "comparison": about,
-        "hypotheses": [
-            store.read_json(path) for path in layout.hypothesis_files(study.root, comparison)
-        ],
+        "hypotheses": hypotheses,
         "provenance": {
             "study": study.spec.name,
             "seed": study.spec.seed,
