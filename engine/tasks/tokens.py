@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from engine.data.words import word_spans, words
 from engine.store.errors import DataError, SpecError
-from engine.tasks.words import word_spans, words
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
