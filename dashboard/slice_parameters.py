@@ -29,6 +29,11 @@ _NEEDED = {"predicted": "predicted", "result": "correct", "output": "output"}
 MOST_PICKED = 500
 """Examples that can be picked individually and still fit in a URL."""
 LONGEST_SEARCH = 200
+MOST_WORDS = 10**6
+"""The longest text, in words, that a filter can ask for."""
+
+Length = tuple[int | None, int | None]
+"""Fewest and most words."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Slice:
         label: A class or, where labels are numbers, the smallest and largest, both included.
         output: Smallest and largest model output, both included.
         id: Text that an id contains, ignoring case.
+        text: Words that a text contains; see `engine.data.word_search`.
+        length: Fewest and most words of a text, both included; None for no limit.
         only: Rows picked individually, ascending.
         sort: One of SORTS; None is the order of the data.
     """
@@ -48,6 +55,8 @@ class Slice:
     result: str | None = None
     output: tuple[float, float] | None = None
     id: str | None = None
+    text: str | None = None
+    length: Length | None = None
     only: tuple[int, ...] | None = None
     sort: str | None = None
 
@@ -59,6 +68,8 @@ class Slice:
             "correct": None if self.result is None else RESULTS[self.result],
             "output": self.output,
             "id": self.id,
+            "text": self.text,
+            "length": self.length,
             "only": self.only,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -71,6 +82,8 @@ class Slice:
             "result": self.result,
             "range": None if self.output is None else range_text(self.output),
             "id": self.id,
+            "text": self.text,
+            "length": None if self.length is None else length_text(self.length),
             "only": None if self.only is None else rows_text(self.only),
             "sort": self.sort,
         }
@@ -91,12 +104,16 @@ class Slice:
             parts.append(f"{output} {_ends(self.output)}")
         if self.id is not None:
             parts.append(f"id contains “{self.id}”")
+        if self.text is not None:
+            parts.append(f"text has “{self.text}”")
+        if self.length is not None:
+            parts.append(length_words(self.length))
         if self.only is not None:
             parts.append(f"{len(self.only):,} picked")
         return ", ".join(parts)
 
 
-PARAMETERS = ("label", "predicted", "result", "range", "id", "only", "sort")
+PARAMETERS = ("label", "predicted", "result", "range", "id", "text", "length", "only", "sort")
 """The URL parameters of a slice; `range` is that of the model output."""
 FORMER = "margin"
 """What links and saved slices called the model output when there was no other."""
@@ -128,12 +145,24 @@ def read_slice(query: Mapping[str, str], dataset: Dataset, problems: list[str]) 
     if sort is not None and sort not in SORTS:
         problems.append(f"Examples cannot be sorted by “{_short(sort)}”.")
         sort = None
-    output = _range("range", query, problems)
+    length = None
+    if "length" in query:
+        length = _length(query["length"])
+        if length is None:
+            text = _short(query["length"])
+            problems.append(f"length must be two numbers, as in 5..40 or 5.., not “{text}”.")
     between = _range("label", query, problems) if dataset.labels == "number" else None
-    label = known_class("label") if dataset.labels != "number" else between
-    only = read_rows("only", query, dataset.n_test, problems)
-    search = query.get("id", "").strip()[:LONGEST_SEARCH] or None
-    return Slice(label, known_class("predicted"), result, output, search, only, sort)
+    return Slice(
+        label=known_class("label") if dataset.labels != "number" else between,
+        predicted=known_class("predicted"),
+        result=result,
+        output=_range("range", query, problems),
+        id=query.get("id", "").strip()[:LONGEST_SEARCH] or None,
+        text=query.get("text", "").strip()[:LONGEST_SEARCH] or None,
+        length=length,
+        only=read_rows("only", query, dataset.n_test, problems),
+        sort=sort,
+    )
 
 
 def as_far_as_known(slice: Slice, columns: Collection[str], scored: bool) -> Slice:
@@ -228,6 +257,32 @@ def _range(name: str, query: Mapping[str, str], problems: list[str]) -> tuple[fl
 def _ends(ends: tuple[float, float]) -> str:
     least, largest = (f"{end:g}".replace("-", "−") for end in ends)
     return f"{least} to {largest}"
+
+
+def length_text(length: Length) -> str | None:
+    """A range of lengths as a URL parameter; None for any length."""
+    if length == (None, None):
+        return None
+    return "..".join("" if end is None else str(end) for end in length)
+
+
+def length_words(length: Length) -> str:
+    """A range of lengths as text."""
+    fewest, most = length
+    if fewest is None:
+        return f"at most {most:,} words"
+    return f"at least {fewest:,} words" if most is None else f"{fewest:,} to {most:,} words"
+
+
+def _length(text: str) -> Length | None:
+    ends = text.split("..")
+    if len(ends) != 2 or not any(ends):
+        return None
+    if not all(end == "" or (end.isascii() and end.isdigit() and len(end) < 8) for end in ends):
+        return None
+    fewest, most = (int(end) if end else None for end in ends)
+    found = [end for end in (fewest, most) if end is not None]
+    return (fewest, most) if found == sorted(found) and found[-1] <= MOST_WORDS else None
 
 
 def _or_none(extreme: Callable[[], Any], rows: np.ndarray) -> int | None:

@@ -26,6 +26,14 @@ SEPARATOR = ", "
 """Between the classes of an example that has several, as text."""
 
 
+def effects_of(classes: Sequence[str]) -> tuple[Effect, Effect]:
+    """What examples with scores above and below 0 do to an output.
+
+    Outputs are high where predictions are good only if they are about classes.
+    """
+    return (HELP, HURT) if classes else (RAISE, LOWER)
+
+
 def output_name(dataset: Dataset) -> str:
     """Name of the model output for people, such as `margin`."""
     return dataset.output.replace("_", " ").replace("-", " ")

@@ -17,16 +17,7 @@ import streamlit as st
 
 from dashboard.location import Location
 from dashboard.login import picture_key
-from dashboard.read.columns import (
-    HELP,
-    HURT,
-    LOWER,
-    RAISE,
-    Effect,
-    memberships,
-    numbers_of,
-    output_name,
-)
+from dashboard.read.columns import Effect, effects_of, memberships, numbers_of, output_name
 from dashboard.read.sprite_sheets import gathered
 from dashboard.slice_parameters import NEED_SCORES
 from engine.applications.verification import Verification, read_verifications
@@ -38,7 +29,7 @@ from engine.store.layout import Split
 from engine.store.records import Badge
 from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_counterfactual
-from engine.study.examples import shard_count
+from engine.study.examples import TEXT, shard_count
 from engine.study.measured_quality import read_badge, read_lds_of_each
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import find_row, near_examples, read_names
@@ -46,6 +37,7 @@ from engine.study.rankings import read_principal_directions, read_top, read_tota
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 from engine.study.slices import SavedSlice, saved_slices
+from engine.study.text_search import SearchableTexts, searchable_texts
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
@@ -69,6 +61,7 @@ class Examples:
         numbers: Columns of numbers, float64 `[n]`: `label` where labels are numbers, `error`
             (predicted minus label) where the task gives it, and `output`.
         output: Name of the model output for people, such as `margin`.
+        source: Their study and split, to read their texts from.
     """
 
     table: pd.DataFrame
@@ -78,6 +71,7 @@ class Examples:
     members: dict[str, np.ndarray]
     numbers: dict[str, np.ndarray]
     output: str
+    source: tuple[StudyReader, Split] | None = None
 
     @property
     def has_predictions(self) -> bool:
@@ -95,15 +89,22 @@ class Examples:
 
     @property
     def effects(self) -> tuple[Effect, Effect]:
-        """What examples with scores above and below 0 do to an output.
-
-        Outputs are high where predictions are good only if they are about classes.
-        """
-        return (HELP, HURT) if self.classes else (RAISE, LOWER)
+        """What examples with scores above and below 0 do to an output."""
+        return effects_of(self.classes)
 
     def outcome_mask(self) -> np.ndarray:
         """Which predictions are right, bool `[n]`."""
         return self.table["correct"].to_numpy(dtype=bool)
+
+    @property
+    def has_texts(self) -> bool:
+        return TEXT in self.table and self.source is not None
+
+    @property
+    def texts(self) -> SearchableTexts:
+        """Their texts, prepared for searching."""
+        assert self.source is not None
+        return searchable_texts(*self.source)
 
 
 def open_study() -> StudyReader:
@@ -171,6 +172,7 @@ def _examples(split: Split, algorithm: str | None, stamps: Stamps, _study: Study
         members,
         numbers_of(table, dataset.labels),
         output_name(dataset),
+        (_study, split),
     )
 
 
@@ -257,7 +259,8 @@ def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
     """Rows that pass all filters, ascending.
 
     A filter is a column's value, or its (smallest, largest) value; `id` is a substring of the id
-    or the file, and `only` is the rows themselves.
+    or the file, `text` words of the text, `length` its fewest and most words, and `only` is the
+    rows themselves.
     """
     keep = np.ones(len(examples.table), dtype=bool)
     for name, value in filters.items():
@@ -274,6 +277,14 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
         if "file" in examples.table:
             files = examples.table["file"].astype("string").fillna("")
             found |= files.str.contains(value, case=False, regex=False).to_numpy(bool)
+    elif name == "text":
+        found = examples.texts.matching(value)
+    elif name == "length":
+        lengths = examples.texts.lengths
+        fewest, most = value
+        found = np.ones(len(lengths), dtype=bool)
+        found &= True if fewest is None else lengths >= fewest
+        found &= True if most is None else lengths <= most
     elif name in examples.codes:
         found = examples.codes[name] == examples.classes.index(value)
     elif name in examples.members:
@@ -406,7 +417,9 @@ def share(examples: Examples, rows: np.ndarray, label: str) -> str:
 
 
 def what_it_shows(study: StudyReader) -> str:
-    """What an example of the study is: `picture` or `text`."""
+    """What an example of the study is: `picture` or `text`; before the data are read, `example`."""
+    if not study.has_data:
+        return "example"
     return "picture" if has(study, "pictures") else "text"
 
 

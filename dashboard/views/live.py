@@ -9,7 +9,7 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.location import INFLUENTIAL, SIMILAR, read_location
+from dashboard.location import BOTH, SIMILAR, WORDS, read_location
 from dashboard.names import short
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.live_result_download import result_export
@@ -32,17 +32,25 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
+from dashboard.parts.text.same_words import (
+    overlap_line,
+    same_words_group,
+    with_shared_words,
+    with_words_rank,
+)
+from dashboard.parts.text.shown_text import text_html
 from dashboard.permissions import session
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
-from dashboard.read.studies import badge, examples, open_study
+from dashboard.read.studies import badge, examples, open_study, what_it_shows
 from dashboard.server.uploaded_files import content_of
 from engine.applications.live import KEPT, LONGEST_TEXT, QueryResult, live_stamps
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
-from engine.study.capabilities import has, missing
+from engine.study.capabilities import missing
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.neighbours import read_similarity
+from engine.study.similar_texts import COMPARED, rows_similar_to_text
 from engine.study.trust import require_trust
 
 SIDE = 112
@@ -50,8 +58,8 @@ SIDE = 112
 study = open_study()
 location = read_location(study)
 algorithm = location.algorithm
-text = has(study, "texts")
-kind = "text" if text else "picture"
+kind = what_it_shows(study)
+text = kind == "text"
 
 
 def read_query() -> bytes | str | None:
@@ -111,7 +119,7 @@ def explained(content: bytes | str, label: int | None) -> QueryResult:
 
 def subject(result: QueryResult, classes: list[str]) -> None:
     """The query as the models read it, and its prediction."""
-    shown = "" if result.text is None else f"<blockquote>{escape(result.text)}</blockquote>"
+    shown = "" if result.text is None else text_html(result.text)
     if result.thumbnail is not None:
         side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
         source = f"data:image/png;base64,{base64.b64encode(result.thumbnail).decode()}"
@@ -202,8 +210,9 @@ with side:
 
 with right:
     show, k = location.show, min(location.k, KEPT)
+    training = examples(study, "train")
     with st.container(horizontal=True, vertical_alignment="center"):
-        show_switch(show)
+        show_switch(show, training.has_texts)
         if show != SIMILAR:
             stored_quality = badge(study, algorithm, TRAK)
             reason = f"Live: {result.scoring} of {stored_quality.checkpoints} checkpoints. "
@@ -221,7 +230,6 @@ with right:
         result_export(study, algorithm, result, location.k)
         sides(location.k, min(KEPT, study.dataset.n_train))
 
-    training = examples(study, "train")
     label, predicted = classes[result.label], classes[result.predicted]
     groups: list[Group] = []
     if show != SIMILAR:
@@ -234,7 +242,7 @@ with right:
             result.oppose_total,
         )
         groups += influence_groups(training, influences, label, predicted, location)
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)
         neighbors = result.similar[:k], result.similarities[:k]
@@ -243,4 +251,12 @@ with right:
         groups = compared(
             groups, result.similar[:stored], result.support[:stored], result.oppose[:stored]
         )
+    if result.text is not None:
+        similar, scores = rows_similar_to_text(study, result.text, max(k, COMPARED))
+        overlap_line(result.support, similar)
+        if show == WORDS:
+            ranked = result.support, result.oppose
+            same = same_words_group(training, similar[:k], scores[:k], ranked, location, None)
+            groups = [*with_words_rank(groups[:1], similar), same]
+        groups = with_shared_words(study, groups, result.text)
     influence_gallery(study, training, groups, kind, location)

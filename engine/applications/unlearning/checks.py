@@ -9,6 +9,7 @@ from engine.applications.unlearning.settings import GRIDS
 from engine.build.retraining import check_recipe
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
+from engine.study.capabilities import require
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -51,7 +52,11 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
 
 
 def check_scores(study: StudyReader, algorithm: str) -> None:
-    """Reject a study without TRAK scores, which predictions need. Raises StoreError."""
+    """Reject a study without classes or TRAK scores, which predictions of logits need.
+
+    Raises MissingCapability or StoreError.
+    """
+    require(study, "classes", "Unlearning")
     if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "

@@ -18,6 +18,7 @@ from engine.exchange.uploads.match import Architecture
 from engine.exchange.uploads.plausible import doubts
 from engine.exchange.uploads.trial import load, outputs_of, write_no_file
 from engine.store import layout
+from engine.study.capabilities import require
 from engine.study.models import has_predictions, read_class_numbers, read_predictions
 from engine.study.names import resolve_algorithm, resolve_upload
 from engine.study.reader import StudyReader
@@ -86,6 +87,7 @@ def quick_report(request: Request) -> QuickReport:
     """
     write_no_file()
     study = StudyReader.open(request.root)
+    require(study, "classes", "The accuracy of an upload")
     upload = resolve_upload(study, request.upload)
     architecture = Architecture(upload.architecture, upload.architecture_options)
     warnings, bad = [*upload.copies], np.zeros(study.dataset.n_test, bool)
