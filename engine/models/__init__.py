@@ -1,8 +1,9 @@
 """Architectures: the registry of built-in ones, and how a model is built from any of them.
 
 An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Module`. The task plans
-the `encoding` (`shape` = [channels, height, width] for pictures; `vocabulary`, whose token 0 is
-padding, for text). The module maps a batch of inputs to logits `[batch, n_classes]`.
+the `encoding` (`shape` = [channels, height, width] for pictures; for text `vocabulary`, whose token
+0 is padding, or `inputs`: see `engine.models.ready.probe`). The module maps a batch of inputs to
+logits `[batch, n_classes]`.
 
 A new architecture is one file in this folder and one line in `ARCHITECTURES`. The file may also
 have a function `options_of(shapes)`, which guesses the options from the shapes of weights, so that
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     Architecture = Callable[..., torch.nn.Module]
 
 ARCHITECTURES = {
+    "bert-small": "engine.models.bert_small:bert_small",
     "embedding-bag": "engine.models.embedding_bag:embedding_bag",
     "mlp": "engine.models.mlp:mlp",
     "resnet-small": "engine.models.resnet_small:resnet_small",
@@ -51,7 +53,8 @@ def build_model(
     encoding and to give `n_classes` logits. The global random state does not change.
 
     Args:
-        architecture: A name in `ARCHITECTURES`, `timm:NAME`, or `python:module:function`.
+        architecture: A name in `ARCHITECTURES`, `timm:NAME`, `transformers:FOLDER`, or
+            `python:module:function`.
         options: Keyword arguments of the architecture.
         encoding: The task's encoding, as the store keeps it.
         n_classes: Number of logits.
@@ -145,9 +148,13 @@ def _find(architecture: str, options: dict[str, Any], study: Path | None) -> Arc
         from engine.models.timm_zoo import timm_model
 
         return functools.partial(timm_model, name=rest)
+    if kind == "transformers" and rest:
+        from engine.models.transformers_zoo import architecture_of
+
+        return architecture_of(rest, study)
     raise SpecError(
         f"architecture {architecture!r} is not known; take {', '.join(sorted(ARCHITECTURES))}, "
-        "timm:NAME, or python:module:function."
+        "timm:NAME, transformers:FOLDER, or python:module:function."
     )
 
 

@@ -7,11 +7,12 @@ the folder that the tokenizer came from. Importing this module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from engine.store.errors import SpecError
+from engine.store.errors import DataError, SpecError
 from engine.tasks.words import word_spans, words
 
 if TYPE_CHECKING:
@@ -51,11 +52,39 @@ def token_spans(text: str, encoding: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def token_texts(text: str, encoding: dict[str, Any]) -> list[str]:
-    """The tokens that a model reads, one for each of `token_spans`, as the vocabulary writes them."""
+    """The tokens that a model reads as the vocabulary writes them, one for each span."""
     if TOKENIZER in encoding:
         tokenizer = tokenizer_of(encoding)
         return [tokenizer.id_to_token(id_) for id_ in tokenize([text], encoding)[0].ids]
     return words(text)[: encoding["max_tokens"]]
+
+
+def tokenize_rows(rows: Sequence[tuple[Any, str]], encoding: dict[str, Any]) -> list[Tokens]:
+    """What a model reads of each text, given with its example's id.
+
+    Raises:
+        DataError: One is no text, or has no tokens.
+    """
+    for text, id_ in rows:
+        check_text(text, id_)
+    found = tokenize([text for text, _ in rows], encoding)
+    for (text, id_), tokens in zip(rows, found, strict=True):
+        if tokens.total <= tokens.special:
+            raise DataError(
+                f"example {id_!r}: the text {text[:40]!r} is empty after tokenizing. Remove the "
+                "row."
+            )
+    return found
+
+
+def check_text(text: Any, id_: str) -> None:
+    """Raise DataError if an example's input is not a text."""
+    if not isinstance(text, str):
+        found = "nothing" if text is None else type(text).__name__
+        raise DataError(
+            f"example {id_!r}: a text was expected and {found} was found. "
+            "Name the column of texts as `input` under [data]."
+        )
 
 
 def tokenize(texts: list[str], encoding: dict[str, Any]) -> list[Tokens]:

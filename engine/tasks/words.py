@@ -68,9 +68,7 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     if sum(sizes) != len(normal):
         clusters = [match.span() for match in re.finditer(r"\s+|\S+", text)]
         sizes = [len(_normalized(text[start:stop])[1]) for start, stop in clusters]
-    origin = [
-        cluster for cluster, size in zip(clusters, sizes, strict=True) for _ in range(size)
-    ]
+    origin = [cluster for cluster, size in zip(clusters, sizes, strict=True) for _ in range(size)]
     return [(origin[start][0], origin[stop - 1][1]) for start, stop in found]
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.models.answers import logits_of
-from engine.models.classifier import Classifier
+from engine.models.classifier import Classifier, Embeds
 from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
 from engine.tasks import Task
 
@@ -55,37 +54,40 @@ def batches(
 
 
 class _OneForward(nn.Module):
-    """A model that keeps its last output, so that several functions share one forward pass."""
+    """A model that keeps its last answer, so that several functions share one forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self._inputs: tuple[torch.Tensor, ...] = ()
-        self._logits = torch.empty(0)
+        self._given: tuple[torch.Tensor, ...] = ()
+        self._answer: Any = None
         self.embeddings: torch.Tensor | None = None
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        if len(inputs) != len(self._inputs) or any(
-            new is not old for new, old in zip(inputs, self._inputs, strict=True)
+    def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> Any:
+        given = (*inputs, *named.values())
+        if len(given) != len(self._given) or any(
+            new is not old for new, old in zip(given, self._given, strict=True)
         ):
-            self._inputs = inputs
-            self.embeddings, self._logits = _embed_and_predict(self.model, inputs)
-        return self._logits
+            self._given = given
+            self.embeddings, self._answer = _embed_and_predict(self.model, inputs, named)
+        return self._answer
 
 
 def _embed_and_predict(
-    model: nn.Module, inputs: tuple[torch.Tensor, ...]
-) -> tuple[torch.Tensor | None, torch.Tensor]:
+    model: nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor | None, Any]:
     if isinstance(model, Classifier):
         embeddings = model.embed(*inputs)
         return embeddings, model.head(embeddings)
-    logits = logits_of(model(*inputs))
+    if isinstance(model, Embeds):
+        return model.embed_and_answer(*inputs, **named)
+    answer = model(*inputs, **named)
     embed = getattr(model, "embed", None)
     if embed is None or isinstance(embed, nn.Module):  # a layer of that name, not our method
-        return None, logits
+        return None, answer
     if keeps_layout(model):
         inputs = tuple(tensor.contiguous() for tensor in inputs)
-    return embed(*inputs), logits
+    return embed(*inputs, **named), answer
 
 
 @torch.no_grad()
