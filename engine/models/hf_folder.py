@@ -150,6 +150,21 @@ def checked_config(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
     return dict(config)
 
 
+def preprocessing_of(folder: Path) -> dict[str, list[float]] | None:
+    """`mean` and `std` of each channel that a model of pictures expects; None if not said."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return None
+    content = _read_json(path)
+    found = {key: content.get(f"image_{key}") for key in ("mean", "std")}
+    if not all(
+        isinstance(values, list) and all(isinstance(one, int | float) for one in values)
+        for values in found.values()
+    ):
+        return None
+    return {key: [float(one) for one in values or ()] for key, values in found.items()}
+
+
 def config_digest(config: Mapping[str, Any]) -> str:
     """Digest of an architecture: of a config without its labels and where it comes from."""
     outside = (*_LABELS, "_name_or_path", "transformers_version", "dtype", "torch_dtype")

@@ -63,7 +63,7 @@ def load_weights(path: Path, model: nn.Module, reset: Sequence[str] | None = Non
         CheckpointError: The file is not a safetensors file, is truncated or belongs to another
             architecture, or a weight is not finite.
     """
-    wanted, kept = model.state_dict(), _kept(path, model, reset or ())
+    wanted, kept = model.state_dict(), kept_parts(model, reset or ())
     with _opened(path) as file:
         fit = _match(path, file, model, reset)
         state = {name: file.get_tensor(source) for name, source in fit.names.items()}
@@ -109,8 +109,12 @@ def ties_of(model: nn.Module) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _kept(path: Path, model: nn.Module, reset: Sequence[str]) -> list[str]:
-    """Names that `reset` names; each of its entries must name some."""
+def kept_parts(model: nn.Module, reset: Sequence[str]) -> list[str]:
+    """A model's tensors that `reset` names; each of its entries must name some.
+
+    Raises:
+        CheckpointError: One names none.
+    """
     names = list(model.state_dict())
     for part in reset:
         if not any(is_reset(name, [part]) for name in names):
