@@ -65,7 +65,7 @@ def load_initial_weights(
     if is_transformer(spec) and start.is_dir():
         from engine.training.pretrained import start_from_folder
 
-        return start_from_folder(start, model, spec.reset)
+        return start_from_folder(start, model, study.dataset.classes, spec.reset)
     return load_weights(only_file(start), model, spec.reset)
 
 

@@ -16,6 +16,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,14 +91,27 @@ def build_model(
         return make_ready(architecture, model, encoding, n_classes)
 
 
-def state_shapes(
+@dataclass(frozen=True)
+class State:
+    """The weights that an architecture has.
+
+    Attributes:
+        shapes: Name → shape.
+        ties: Groups of names that are one tensor.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    ties: list[list[str]]
+
+
+def state_of(
     architecture: str,
     options: dict[str, Any],
     encoding: dict[str, Any],
     n_classes: int,
     study: Path | None = None,
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an architecture's weights.
+) -> State:
+    """Names, shapes and ties of an architecture's weights.
 
     A built-in architecture takes no memory for its weights here, however large its options.
 
@@ -106,17 +120,20 @@ def state_shapes(
     """
     import torch
 
+    from engine.models.parts import ties_of
+
     if architecture not in ARCHITECTURES:
         model = build_model(architecture, options, encoding, n_classes, seed=0, study=study)
-        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    function = _find(architecture, options, study)
-    _check_names(architecture, function, options)
-    try:
-        with torch.device("meta"):
-            model = function(encoding, n_classes, **options)
-    except ValidationError as error:
-        raise SpecError(_explain(architecture, error)) from error
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    else:
+        function = _find(architecture, options, study)
+        _check_names(architecture, function, options)
+        try:
+            with torch.device("meta"):
+                model = function(encoding, n_classes, **options)
+        except ValidationError as error:
+            raise SpecError(_explain(architecture, error)) from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return State(shapes, ties_of(model))
 
 
 def guess_options(
@@ -124,7 +141,7 @@ def guess_options(
 ) -> dict[str, Any] | None:
     """The options of a built-in architecture that weights of these shapes may belong to, or None.
 
-    This is a guess: compare the shapes with those of `state_shapes`.
+    This is a guess: compare the shapes with those of `state_of`.
     """
     module_name = ARCHITECTURES[architecture].partition(":")[0]
     guess = getattr(importlib.import_module(module_name), "options_of", None)

@@ -1,4 +1,4 @@
-"""Which part of a model is trained: all of it, its head, or its last blocks and its head.
+"""Parts of a model: those that share weights, and those that are trained.
 
     freeze(model, "last-2")     # gradients for the last two blocks and what comes after them
 
@@ -66,6 +66,18 @@ def blocks_of(model: nn.Module) -> Blocks | None:
             names = tuple(f"{path}.{name}" if path else name for name, _ in members)
             best = Blocks(names, tuple(member for _, member in members))
     return best
+
+
+def ties_of(model: nn.Module) -> list[list[str]]:
+    """Groups of names that are one parameter or buffer of the model."""
+    groups: dict[int, list[str]] = {}
+    tensors = (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    )
+    for name, tensor in tensors:
+        groups.setdefault(id(tensor), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def _trained(model: nn.Module, train: str) -> set[int]:

@@ -40,7 +40,9 @@ class _Read:
     unexpected: list[str]
 
 
-def start_from_folder(folder: Path, model: nn.Module, reset: Sequence[str] = ()) -> list[str]:
+def start_from_folder(
+    folder: Path, model: nn.Module, classes: Sequence[str], reset: Sequence[str] = ()
+) -> list[str]:
     """Fill a model with pretrained weights; its head stays fresh where the folder has another one.
 
     Args:
@@ -78,6 +80,9 @@ def start_from_folder(folder: Path, model: nn.Module, reset: Sequence[str] = ())
             ((theirs, ours),) = sizes
             why = f"the folder's head has {theirs[0]} outputs, and this study needs {ours[0]}"
         notes.append(f"{_first(parts, 8)} start from a fresh initialization: {why}.")
+    head = _names_of(model, head_of(model))
+    if not any(name.rpartition(".")[0] in head for name in fresh):
+        notes += _in_order_of_classes(folder, model, classes)
     if read.unexpected:
         notes.append(f"Of {folder}, {_first(read.unexpected)} are of another head and not used.")
     return notes

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from engine import store
+from engine.models.parts import ties_of
 from engine.store.errors import CheckpointError
 from engine.training.weight_names import Fit, Misfit, is_reset, match_names, with_copies
 
@@ -95,18 +96,6 @@ def check_weights(path: Path, model: nn.Module) -> None:
     """Raise CheckpointError if the names and shapes of a file do not fit, without reading it."""
     with _opened(path) as file:
         _match(path, file, model, None)
-
-
-def ties_of(model: nn.Module) -> list[list[str]]:
-    """Groups of names that are one parameter or buffer of the model."""
-    groups: dict[int, list[str]] = {}
-    tensors = (
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    )
-    for name, tensor in tensors:
-        groups.setdefault(id(tensor), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
 
 
 def kept_parts(model: nn.Module, reset: Sequence[str]) -> list[str]:
