@@ -44,6 +44,8 @@ _DOWNLOADED = ("*.json", "*.txt", "*.model", "model*.safetensors")
 _MAX_JSON = 4 * 2**20
 _MAX_TOKENIZER = 32 * 2**20
 """Largest tokenizer.json: it becomes part of the study."""
+_MAX_TOKENS = 4_000_000
+"""The largest vocabularies have 260,000."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MAY_DOWNLOAD = "DATALOUPE_MAY_DOWNLOAD"
 _LABELS = ("id2label", "label2id", "num_labels", "problem_type")
@@ -53,6 +55,12 @@ _LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 def name_of(architecture: str) -> str | None:
     """FOLDER of `transformers:FOLDER`; None for any other architecture."""
     return architecture.removeprefix(PREFIX) if architecture.startswith(PREFIX) else None
+
+
+def reason_of(error: Exception) -> str:
+    """What an exception of another library says, as a part of one line."""
+    text = " ".join(str(error).split())
+    return (text[:160] or type(error).__name__).rstrip(".")
 
 
 def allow_downloads() -> None:
@@ -102,7 +110,7 @@ def _from_hub(name: str, path: Path) -> Path:
     try:
         return snapshot(local=False)
     except Exception as error:  # network, access and format errors of three libraries
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = reason_of(error)
         raise SpecError(
             f"{path} does not exist, and the Hugging Face hub could not give {name!r}: {reason}. "
             "Download it where there is a network, and name its folder."
@@ -277,6 +285,24 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _VOCABULARIES)
 
 
+def _check_ids(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise SpecError if the numbers of tokens need a table that fills the memory."""
+    model, added = settings.get("model"), settings.get("added_tokens")
+    tables = [model.get("vocab") if isinstance(model, dict) else None]
+    if path.name in ("vocab.json", "added_tokens.json"):
+        tables.append(settings)
+    ids: list[Any] = [id_ for table in tables if isinstance(table, dict) for id_ in table.values()]
+    ids += [one.get("id") for one in added or () if isinstance(one, dict)]
+    decoder = settings.get("added_tokens_decoder")
+    ids += [int(key) for key in decoder or () if isinstance(decoder, dict) and key.isdecimal()]
+    wrong = [id_ for id_ in ids if type(id_) is not int or not 0 <= id_ < _MAX_TOKENS]
+    if wrong:
+        raise SpecError(
+            f"{path} is damaged or hostile: a token has the number {str(wrong[0])[:20]}, and they "
+            f"go from 0 to {_MAX_TOKENS - 1:,}. Copy it again."
+        )
+
+
 def tokenizer_digest(folder: Path) -> str:
     """Digest of the files of a folder's tokenizer, checked before it is read.
 
@@ -308,5 +334,6 @@ def tokenizer_digest(folder: Path) -> str:
                     f"{path} asks for code of its own (auto_map), which is never run. Save the "
                     "tokenizer as tokenizer.json with a class of transformers."
                 )
+            _check_ids(settings, path)
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from engine.models.classifier import Embeds
-from engine.models.hf_folder import CONFIG, checked_config, find_folder, read_config
+from engine.models.hf_folder import CONFIG, checked_config, find_folder, read_config, reason_of
 from engine.store import layout
 from engine.store.errors import SpecError, StoreError
 from engine.store.files import read_json
@@ -128,7 +128,7 @@ def _classes(config: Mapping[str, Any], pictures: bool, name: str) -> tuple[Any,
     try:
         made = config_class.from_dict(json.loads(json.dumps(kept)))
     except Exception as error:  # whatever is checked there
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = reason_of(error)
         raise SpecError(f"{name}: its {CONFIG} cannot be used: {reason}.") from error
     auto = library.models.auto.modeling_auto
     if pictures:
@@ -176,7 +176,7 @@ def longest_input(config: Mapping[str, Any], name: str) -> int:
         with torch.device("meta"):
             model = model_class(made)
     except Exception as error:  # sizes that do not fit together
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = reason_of(error)
         raise SpecError(f"{name}: its {CONFIG} cannot be used: {reason}.") from error
     for path, module in model.named_modules():
         last = path.rpartition(".")[2]

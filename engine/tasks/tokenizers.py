@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.models.hf_folder import TOKENIZER_FILES, read_config, tokenizer_digest
+from engine.models.hf_folder import (
+    CONFIG,
+    TOKENIZER_FILES,
+    read_config,
+    reason_of,
+    tokenizer_digest,
+)
 from engine.store.errors import SpecError
 from engine.store.text import counted
 from engine.tasks.text_options import Choice, Options, other_tokenizers
@@ -44,6 +50,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         SpecError: It is missing, damaged, or cannot be read without code of its own.
     """
     tokenizer_digest(folder)  # checks the files
+    if (folder / CONFIG).is_file():
+        read_config(folder)
     from engine.models.transformers_zoo import transformers
 
     library = transformers("a tokenizer")
@@ -52,7 +60,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # a damaged file can raise anything
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = reason_of(error)
         raise SpecError(f"the tokenizer in {folder} cannot be read: {reason}.") from error
     backend = getattr(found, "backend_tokenizer", None)
     if backend is None:

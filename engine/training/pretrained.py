@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.models.hf_folder import labels_of, read_config, weight_files
+from engine.models.hf_folder import labels_of, read_config, reason_of, weight_files
 from engine.models.transformers_zoo import head_of, transformers
 from engine.store.errors import CheckpointError
 from engine.training.weights import kept_parts
@@ -73,13 +73,14 @@ def start_from_folder(
     notes = [f"Training starts from the weights in {folder}."]
     if parts := sorted({name.rpartition(".")[0] or name for name in fresh}):
         sizes = {(theirs[:1], ours[:1]) for _, theirs, ours in read.wrong}
-        why = "the folder lacks them"
+        why = "the folder has no weights for it"
         if kept:
             why = "not from the folder"
         elif len(sizes) == 1:
             ((theirs, ours),) = sizes
             why = f"the folder's head has {theirs[0]} outputs, and this study needs {ours[0]}"
-        notes.append(f"{_first(parts, 8)} start from a fresh initialization: {why}.")
+        start = "starts" if len(parts) == 1 else "start"
+        notes.append(f"{_first(parts, 8)} {start} from a fresh initialization: {why}.")
     head = _names_of(model, head_of(model))
     if not any(name.rpartition(".")[0] in head for name in fresh):
         notes += _in_order_of_classes(folder, model, classes)
@@ -173,7 +174,7 @@ def _read(folder: Path, model: nn.Module) -> _Read:
                 dtype=torch.float32,
             )
         except Exception as error:  # a damaged file can raise anything
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            reason = reason_of(error)
             raise CheckpointError(f"the weights in {folder} cannot be read: {reason}.") from error
     wrong = [(str(name), list(a), list(b)) for name, a, b in about["mismatched_keys"]]
     fresh = {str(name) for name in about["missing_keys"]} | {name for name, _, _ in wrong}
