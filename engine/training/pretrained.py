@@ -36,7 +36,7 @@ class _Read:
 
     state: dict[str, Tensor]
     fresh: set[str]
-    wrong: list[tuple[str, Sequence[int], Sequence[int]]]
+    wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
     unexpected: list[str]
 
 
@@ -176,7 +176,7 @@ def _read(folder: Path, model: nn.Module) -> _Read:
         except Exception as error:  # a damaged file can raise anything
             reason = reason_of(error)
             raise CheckpointError(f"the weights in {folder} cannot be read: {reason}.") from error
-    wrong = [(str(name), list(a), list(b)) for name, a, b in about["mismatched_keys"]]
+    wrong = [(str(name), tuple(a), tuple(b)) for name, a, b in about["mismatched_keys"]]
     fresh = {str(name) for name in about["missing_keys"]} | {name for name, _, _ in wrong}
     state = {name: tensor.detach() for name, tensor in found.state_dict().items()}
     return _Read(state, fresh, sorted(wrong), sorted(map(str, about["unexpected_keys"])))
