@@ -84,19 +84,24 @@ def _normalized(text: str) -> tuple[re.Pattern[str], str]:
 
 def _clusters(text: str) -> Iterator[tuple[int, int]]:
     """Parts of a text that the normal form does not join: a character and what combines with it."""
-    start = 0
-    for place in range(1, len(text) + 1):
-        if place == len(text) or not _combines(text[place]):
+    start, before = 0, ""
+    for place, letter in enumerate(text):
+        if place and not _combines(before, letter):
             yield start, place
             start = place
+        if _INVISIBLE.match(letter) is None:
+            before = letter
+    if text:
+        yield start, len(text)
 
 
-def _combines(letter: str) -> bool:
-    """Whether a character may be composed with the one before."""
+def _combines(before: str, letter: str) -> bool:
+    """Whether a character may be composed with the last visible one before."""
+    if "\u1160" <= letter <= "\u11ff":  # vowels and finals of Korean syllables
+        return "\u1100" <= before <= "\u11ff" or "\uac00" <= before <= "\ud7a3"
     return (
         unicodedata.category(letter) in ("Mn", "Mc", "Me")
         or letter in "\uff9e\uff9f"  # the marks of half-width kana
-        or "\u1160" <= letter <= "\u11ff"  # vowels and finals of Korean syllables
         or _INVISIBLE.match(letter) is not None
     )
 

@@ -18,6 +18,7 @@ from engine.store import fingerprint_of
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task
+from engine.training.frozen import keep_frozen
 from engine.training.outputs import read_batch, to_device
 
 
@@ -72,6 +73,10 @@ def train(
     optimizer = _optimizer(model, recipe)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with _reproducible(seed, device):
+        kept = None
+        if recipe.train != "all" and not recipe.augmentations:
+            with torch.random.fork_rng(devices=[]):  # dropout of the head draws, too
+                kept = keep_frozen(task, model, arrays, encoding, device)
         for epoch in range(recipe.epochs):
             total = torch.zeros((), device=device)
             shuffled = torch.randperm(n, generator=order).numpy()
@@ -85,7 +90,8 @@ def train(
                 rate = learning_rate(recipe, epoch * steps_per_epoch + i, n_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = task.loss(model, batch, recipe.label_smoothing).mean()
+                with kept.standing_for(chosen) if kept is not None else contextlib.nullcontext():
+                    loss = task.loss(model, batch, recipe.label_smoothing).mean()
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 if recipe.gradient_clipping is not None:
