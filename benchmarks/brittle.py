@@ -166,7 +166,7 @@ def flipped(outcomes: list[Outcome]) -> dict[str, float] | None:
 
 def mean_rate(outcomes: list[Outcome]) -> float:
     """Mean share of the models that flip a prediction."""
-    return round(float(np.mean([outcome.flips.mean for outcome in outcomes])), 3)
+    return round(float(np.mean([outcome.flips.mean for outcome in outcomes if outcome.flips])), 3)
 
 
 def _rounded(measured: Measured) -> dict[str, float]:

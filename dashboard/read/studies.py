@@ -29,6 +29,7 @@ from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge
 from engine.store.walk import files_below
+from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_counterfactual
 from engine.study.doctor import Report, examine
 from engine.study.examples import shard_count
@@ -380,7 +381,7 @@ def examined(_study: StudyReader, stamp: str) -> Report:
 
 def what_it_shows(study: StudyReader) -> str:
     """What an example of the study is: `picture` or `text`."""
-    return "picture" if study.spec.task.name.startswith("image") else "text"
+    return "picture" if has(study, "pictures") else "text"
 
 
 def sprite_url(study: StudyReader, split: Split, sheet: int | None = None) -> str:

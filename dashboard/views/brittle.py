@@ -239,7 +239,7 @@ def verdict(row: int, size: int, after: float, half_width: float) -> str:
 def proof(row: int, one: Verification | None) -> str:
     """The result of retraining, or a note that the prediction is not verified."""
     outcome = None if one is None else one.of(row)
-    if one is None or outcome is None:
+    if one is None or outcome is None or outcome.flips is None or outcome.flips_with is None:
         return (
             '<p class="dl-aside">Predicted, not verified: no model has been retrained for it.</p>'
         )

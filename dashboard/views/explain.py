@@ -109,7 +109,7 @@ if row is None:
     with st.container(horizontal=True, horizontal_alignment="center"):
         button_to_explore("Go to Explore")
     if found.has_predictions:
-        mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "margin")
+        mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "output")
         cards = test_cards(found, mistakes.index.to_numpy(), location)
         name = "Most confident mistakes"
         group = Group(

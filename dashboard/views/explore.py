@@ -17,6 +17,7 @@ from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.read.studies import examples, open_study, slice_rows, typed_id, what_it_shows
 from dashboard.slice_parameters import MOST_PICKED, PARAMETERS, rows_text
+from engine.study.capabilities import has
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
 
@@ -102,7 +103,7 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         selection(here, found, rows, on_page, kind)
         st.space("stretch")
-        if study.dataset.display == "image":
+        if has(study, "pictures"):
             size_control(here.size, first)
         saved(study, here, found)
         chosen = np.array(here.selected, dtype=np.int64)

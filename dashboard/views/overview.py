@@ -102,12 +102,12 @@ if tests.has_predictions:
                 st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
             if st.button("Most confident mistake", disabled=bool(right.all())):
                 wrong = tests.table[~right.astype(bool)]
-                worst = str(wrong.nsmallest(1, "margin")["id"].iloc[0])
+                worst = str(wrong.nsmallest(1, "output")["id"].iloc[0])
                 query = location.parameters(test=worst, result="wrong")
                 st.switch_page(EXPLAIN, query_params=query)
     with margins:
         heading("Margin distribution")
-        margin = tests.table["margin"].to_numpy()
+        margin = tests.table["output"].to_numpy()
         reach = max(1.0, float(np.ceil(np.quantile(np.abs(margin), 0.995))))
         st.html(
             histogram(

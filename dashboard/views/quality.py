@@ -102,7 +102,7 @@ def bars_of_methods(quality: Quality) -> list[Bar]:
 
 def bars_of_classes(measured: MethodQuality) -> list[Bar]:
     """The classes, worst first."""
-    worst_first = sorted(measured.by_class.items(), key=lambda item: item[1].mean)
+    worst_first = sorted(measured.by_group.items(), key=lambda item: item[1].mean)
     return [
         Bar(label, lds, tag="" if lds.low > 0 else "do not trust") for label, lds in worst_first
     ]

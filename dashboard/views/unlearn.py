@@ -18,7 +18,7 @@ from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.earlier_requests import EarlierRequest, earlier_requests
 from dashboard.parts.removal.predicted_effect import (
     affected,
-    effect_by_class,
+    effect_by_group,
     headline,
     removed_gallery,
 )
@@ -103,7 +103,7 @@ def effect(chosen: RemovalSet, removed: Removal, here: Location) -> None:
     with left:
         removed_gallery(study, chosen, here, kind, "To be forgotten")
     with right:
-        effect_by_class(found)
+        effect_by_group(found)
     if _predictable(here.algorithm):
         predicted_margins(study, removed, here, kind)
     affected(study, found, here, kind)

@@ -14,7 +14,7 @@ from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.earlier_requests import EarlierRequest, earlier_requests
 from dashboard.parts.removal.predicted_effect import (
     affected,
-    effect_by_class,
+    effect_by_group,
     headline,
     removed_gallery,
 )
@@ -106,7 +106,7 @@ left, right = st.columns(2, gap="large")
 with left:
     removed_gallery(study, chosen, location, kind)
 with right:
-    effect_by_class(found)
+    effect_by_group(found)
 affected(study, found, location, kind)
 
 # --- verification ------------------------------------------------------------------------------

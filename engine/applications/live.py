@@ -26,6 +26,7 @@ from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.attribution.softmax import margins, softmax
 from engine.build.models import load_checkpoint
+from engine.build.tasks import task_at, task_of
 from engine.data.picture_budget import check_budget
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
@@ -36,7 +37,7 @@ from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
-from engine.tasks import Encoded, load_task
+from engine.tasks import Encoded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,7 +165,7 @@ def read_example(query: Query) -> Example:
         raise DataError(
             f"The text has {len(content):,} characters, more than {LONGEST_TEXT:,}. Shorten it."
         )
-    task = load_task(dataset.task)
+    task = task_of(study)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
     accepted = _in_one_line(lambda: task.accept(content, options, dataset.encoding))
     encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, dataset.encoding))
@@ -178,7 +179,7 @@ def read_example(query: Query) -> Example:
 
 def warm_up_reading(query: Query) -> None:
     """Import everything that `read_example` needs; the content of the query is ignored."""
-    load_task(StudyReader.open(query.root).dataset.task)
+    task_of(StudyReader.open(query.root))
 
 
 def explain(query: ReadQuery) -> QueryResult:
@@ -351,7 +352,7 @@ def live_stamps(study: StudyReader, algorithm: str) -> Stamps:
 @functools.lru_cache(maxsize=STUDIES_KEPT)
 def _loaded(root: Path, algorithm: str, stamps: Stamps) -> Loaded:
     study = StudyReader.open(root)
-    task = load_task(study.dataset.task)
+    task = task_of(study)
     similarity = store.read_json(layout.similarity_file(study.root, algorithm))
     live, solver = read_live(study, algorithm), stored_solver(study, algorithm)
     weights = layout.checkpoint_file(study.root, algorithm, 0).stat().st_size
@@ -387,7 +388,7 @@ def _kept(
 
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     plan = plan_from_json(store.read_metadata(path)["plan"])
-    output = load_task(study.dataset.task).model_output
+    output = task_at(study, algorithm, checkpoint).model_output
     return Kept(
         extractor=make_feature_extractor(
             model, output, plan, solver, checkpoint_seed(study, checkpoint)

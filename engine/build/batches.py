@@ -9,10 +9,10 @@ import numpy as np
 
 from engine import store
 from engine.attribution.trak.solver import Solver
+from engine.build.tasks import task_of
 from engine.store import layout
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
@@ -35,7 +35,7 @@ def batches_of(
     from engine.training.outputs import batches
 
     assert split in ("train", "test")
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     arrays = read_stacked_arrays(study, "train" if split == "train" else "test")
     return lambda: batches(task, arrays, encoding, batch_size, device, start, stop)
 

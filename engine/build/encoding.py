@@ -29,6 +29,7 @@ class EncodedShard:
     Attributes:
         arrays: Name → array `[rows, ...]`, the model's inputs (see `tasks.Encoded`).
         ids: One unique id per row.
+        labels: Each row's label as the source gives it (`Source.train`).
         columns: Columns that the task displays, then every other plain column of the source; never
             `id`, `label` or `input`.
         thumbnails: One picture per row, or None if the task displays text.
@@ -37,6 +38,7 @@ class EncodedShard:
     start: int
     arrays: dict[str, np.ndarray]
     ids: list[str]
+    labels: list[Any]
     columns: dict[str, list[Any]]
     thumbnails: list[Image] | None
 
@@ -67,6 +69,7 @@ def encode_split(
         columns: dict[str, list[Any]] = {}
         thumbnails: list[Image] = []
         ids: list[str] = []
+        labels: list[Any] = []
         for low in range(start, stop, _ROWS_AT_ONCE):
             chunk = rows[low : min(low + _ROWS_AT_ONCE, stop)]
             examples = [
@@ -85,7 +88,8 @@ def encode_split(
                 columns.setdefault(name, []).extend(values)
             thumbnails.extend(encoded.thumbnails or ())
             ids.extend(chunk["id"])
-        yield EncodedShard(start, arrays, ids, columns, thumbnails or None)
+            labels.extend(chunk["label"])
+        yield EncodedShard(start, arrays, ids, labels, columns, thumbnails or None)
 
 
 def _plain_columns(rows: datasets.Dataset) -> list[str]:

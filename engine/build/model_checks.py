@@ -11,13 +11,13 @@ from engine.build.models import (
 )
 from engine.build.retraining import has_recipe
 from engine.build.run import Run
+from engine.build.tasks import task_for
 from engine.store import layout
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
 from engine.study.models import checkpoint_seed, is_transformer, only_file, user_file
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 _EXAMPLES = 8
 
@@ -55,8 +55,9 @@ def _check(study: StudyReader, algorithm: str) -> list[str]:
     from engine.training.checking import check_model
     from engine.training.weights import check_weights
 
-    spec, dataset = study.spec.algorithms[algorithm], study.dataset
-    model = untrained_model(study, spec, checkpoint_seed(study, 0))
+    spec = study.spec.algorithms[algorithm]
+    seed = checkpoint_seed(study, 0)
+    model = untrained_model(study, spec, seed)
     notes = folder_notes(study, spec)
     if spec.weights:
         for path in spec.weights[1:]:
@@ -70,6 +71,6 @@ def _check(study: StudyReader, algorithm: str) -> list[str]:
     batch = next(batches_of(study, "train", "cpu", _EXAMPLES)())
     if len(next(iter(batch.values()))) < 2:
         raise DataloupeError("A build needs 2 or more training examples.")
-    task = load_task(dataset.task)
+    task = task_for(study, model, seed)
     trained = has_recipe(study, algorithm)
-    return notes + check_model(task, model, batch, len(dataset.classes), trained)
+    return notes + check_model(task, model, batch, trained)

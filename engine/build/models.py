@@ -32,7 +32,7 @@ def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch
         spec.architecture,
         spec.architecture_options,
         dataset.encoding,
-        len(dataset.classes),
+        dataset.width,
         seed,
         study.root,
     )

@@ -32,21 +32,23 @@ from engine import store
 from engine.attribution.datamodels.run_bank import output_problem
 from engine.build.models import initial_model, untrained_model, versions
 from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
+from engine.build.tasks import task_for, task_of
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
 from engine.store.text import counted
 from engine.study.examples import read_stacked_arrays
+from engine.study.groups import emptied_groups
 from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
-from engine.study.names import read_names, resolve_training_rows
+from engine.study.names import resolve_training_rows
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
+from engine.tasks.outcomes import outcomes_named
 
 if TYPE_CHECKING:
     import torch
 
-CODE = 3
+CODE = 4
 """Increment when the same recipe and removal set would give different models or files. Version 1
 kept the oracles of audits in a separate store."""
 FIRST_ORACLE = 1_000_000
@@ -80,12 +82,13 @@ class Outputs:
     """Outputs of one model on the test examples.
 
     Attributes:
-        margin: Model outputs, margins of the true labels, float32 `[n_test]`.
-        predicted: Numbers of the predicted classes, int32 `[n_test]`.
+        output: Model outputs, float32 `[n_test]`.
+        answers: Numbers of the models' answers, such as the predicted classes, int32 `[n_test]`;
+            None if the task has no outcomes.
     """
 
-    margin: np.ndarray
-    predicted: np.ndarray
+    output: np.ndarray
+    answers: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,7 @@ def removal_of(study: StudyReader, examples: Iterable[int | str]) -> Removal:
         DataloupeError: None is given, or a class would be left without examples.
     """
     rows = resolve_training_rows(study, examples)
-    labels = read_names(study, "train")["label"].to_pandas().to_numpy()
-    kept = np.ones(len(labels), dtype=bool)
-    kept[rows] = False
-    emptied = sorted(set(labels[~kept]) - set(labels[kept]))
-    if emptied:
+    if emptied := emptied_groups(study, rows):
         raise DataloupeError(
             f"The removal set holds every training example of class {emptied[0]!r}, and a model "
             "cannot learn a class it never sees: keep at least one."
@@ -241,11 +240,16 @@ def retrained(study: StudyReader, algorithm: str, removed: Removal, seed: int) -
     if _is_checkpoint(study, algorithm, removed, seed):
         path = layout.outputs_file(study.root, algorithm, seed, "test")
         outputs = store.read_tensors(path, outputs_fingerprint(study, algorithm, seed))
-        predicted = outputs["logits"].argmax(axis=1).astype(np.int32)
-        return Outputs(outputs["output"], predicted)
+        return Outputs(outputs["output"], _answers(study, outputs))
     path = model_file(study, algorithm, removed, seed)
     shard = store.read_tensors(path, retrained_fingerprint(study, algorithm, removed))
-    return Outputs(shard["margin"], shard["predicted"])
+    return Outputs(shard["output"], shard.get("answers"))
+
+
+def _answers(study: StudyReader, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """What a model answers, from its record; None without outcomes."""
+    outcomes = outcomes_named(study.dataset.outcomes)
+    return None if outcomes is None else outcomes.answers(outputs[outcomes.record])
 
 
 def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) -> str:
@@ -255,7 +259,7 @@ def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) 
 
 
 def model_file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
-    """Shard of a retrained model: `margin`, `predicted` and `removed`.
+    """Shard of a retrained model: `output`, `removed` and, with outcomes, `answers`.
 
     If an audit needed them, also `rows`, `train_logits` `[rows, classes]` and `test_logits`
     `[n_test, classes]`.
@@ -302,16 +306,15 @@ def train_model(job: Job) -> None:
     from engine.training.outputs import evaluate
 
     study, model = StudyReader.open(job.root), job.model
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    encoding = study.dataset.encoding
     fingerprint = retrained_fingerprint(study, job.algorithm, model.removed)
     metadata = {"seed": checkpoint_seed(study, model.seed), "device": job.device, **versions()}
     trained = _trained(study, job, metadata)
+    task = task_for(study, trained, checkpoint_seed(study, model.seed))
     outputs = evaluate(task, trained, read_stacked_arrays(study, "test"), encoding, 512, job.device)
-    tensors = {
-        "margin": outputs["output"],
-        "predicted": outputs["logits"].argmax(axis=1).astype(np.int32),
-        "removed": np.array(model.removed, np.int32),
-    }
+    tensors = {"output": outputs["output"], "removed": np.array(model.removed, np.int32)}
+    if (answers := _answers(study, outputs)) is not None:
+        tensors["answers"] = answers
     path = model_file(study, job.algorithm, model.removed, model.seed)
     if model.rows is not None:
         rows = np.array(model.rows, np.int64)
@@ -320,7 +323,7 @@ def train_model(job: Job) -> None:
         some = {name: array[rows] for name, array in read_stacked_arrays(study, "train").items()}
         logits = evaluate(task, trained, some, encoding, 512, job.device)["logits"]
         tensors |= {"rows": rows, "train_logits": logits, "test_logits": outputs["logits"]}
-    for name in ("margin", "train_logits"):
+    for name in ("output", "train_logits"):
         if name in tensors and (found := output_problem(tensors[name].ravel())):
             split = "train" if name == "train_logits" else "test"
             raise DataloupeError(
@@ -358,7 +361,7 @@ def model_without(
     from engine.training.trainer import train
 
     spec, number = study.spec.algorithms[algorithm], checkpoint_seed(study, seed)
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     kept = np.setdiff1d(np.arange(study.dataset.n_train), removed)
     model = initial_model(study, spec, number)
     arrays, subset = read_stacked_arrays(study, "train"), kept if removed else None

@@ -11,11 +11,11 @@ from engine.attribution.trak.solver import Solver
 from engine.build.batches import batches_of
 from engine.build.models import load_checkpoint
 from engine.build.run import Run
+from engine.build.tasks import task_at
 from engine.store import layout
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 from engine.study.run_banks import is_tuned
-from engine.tasks import load_task
 
 AUTO_MEMORY_BYTES = 4 * 2**30
 """Value of `trak.memory_gib = "auto"`, the same on every machine. Memory determines the solver and
@@ -46,8 +46,10 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
     model = load_checkpoint(study, algorithm, 0, "cpu")
     batch = next(batches_of(study, "train", "cpu", 8)())
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
-    task, spec = load_task(study.dataset.task), study.spec.trak
-    return choose_solver(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
+    task, spec = task_at(study, algorithm, 0), study.spec.trak
+    solver = choose_solver(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
+    constant = task.outputs[0].curvature == "constant"
+    return replace(solver, curvature="plain") if constant else solver
 
 
 def memory_per_worker(run: Run) -> int:

@@ -25,7 +25,12 @@ def add_verbs(verbs: Verbs) -> None:
     evaluate = verbs.add_parser("evaluate", help="report how far the scores can be trusted")
     evaluate.add_argument("study", type=Path, help="folder of the study")
     add_algorithm(evaluate)
-    evaluate.add_argument("--by-class", action="store_true", help="also show the LDS of each class")
+    evaluate.add_argument(
+        "--by-group",
+        "--by-class",
+        action="store_true",
+        help="also show the LDS of each group, such as a class",
+    )
     add_json(evaluate)
     evaluate.set_defaults(verb=_evaluate)
 
@@ -39,8 +44,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     shown = console()
     shown.print(_quality_table(quality))
     shown.print(f"Noise ceiling {ceiling_text(quality, quality.preferred)}", markup=False)
-    if options.by_class:
-        shown.print(_class_table(quality))
+    if options.by_group:
+        shown.print(_group_table(quality))
     algorithm = resolve_algorithm(study, options.algorithm)
     waiting = [
         method_title(study, algorithm, name)
@@ -85,13 +90,13 @@ def _quality_table(quality: Quality) -> Table:
     return listed
 
 
-def _class_table(quality: Quality) -> Table:
+def _group_table(quality: Quality) -> Table:
     shown = [one for one in quality.methods.values() if not one.baseline]
     columns = (Column(one.title, no_wrap=True) for one in shown)
-    listed = table("class", *columns, title="LDS [95 %] of each class")
-    for label in dict.fromkeys(label for one in shown for label in one.by_class):
-        found = [one.by_class.get(label) for one in shown]
-        listed.add_row(label, *("–" if lds is None else interval(lds) for lds in found))
+    listed = table("group", *columns, title="LDS [95 %] of each group")
+    for name in dict.fromkeys(name for one in shown for name in one.by_group):
+        found = [one.by_group.get(name) for one in shown]
+        listed.add_row(name, *("–" if lds is None else interval(lds) for lds in found))
     return listed
 
 

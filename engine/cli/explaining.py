@@ -110,13 +110,13 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
             (str(example["id"]), "bold"),
             " is ",
             (str(example["label"]), "bold"),
-            f"; training on it changes its own margin by {found.itself:+z.2f}",
+            f"; training on it changes its own {study.dataset.output} by {found.itself:+z.2f}",
         )
     )
     _print_content(shown, example.get(FILE), example.get(TEXT))
     for title, side in (
-        ("Other training examples that raise its margin", helping),
-        ("Other training examples that lower its margin", hurting),
+        (f"Other training examples that raise its {study.dataset.output}", helping),
+        (f"Other training examples that lower its {study.dataset.output}", hurting),
     ):
         shown.print(f"\n{title}")
         shown.print(_influence_table(shown, side))
@@ -128,20 +128,17 @@ def _print_explanation(shown: Console, explanation: Explanation) -> None:
     if explanation.predicted is None:
         shown.print(example + Text("; no model of this study has predicted it yet"))
     else:
-        verdict = "correct" if explanation.correct else "wrong"
-        shown.print(
-            Text.assemble(
-                example,
-                ", predicted ",
-                (explanation.predicted, "bold"),
-                f" ({verdict}, confidence {explanation.confidence:.2f}, "
-                f"margin {explanation.margin:+z.2f})",
-            )
-        )
+        details = [f"{explanation.output_name} {explanation.output:+z.2f}"]
+        if explanation.confidence is not None:
+            details.insert(0, f"confidence {explanation.confidence:.2f}")
+        if explanation.correct is not None:
+            details.insert(0, "correct" if explanation.correct else "wrong")
+        predicted = (explanation.predicted, "bold")
+        shown.print(Text.assemble(example, ", predicted ", predicted, f" ({', '.join(details)})"))
     _print_content(shown, explanation.file, explanation.text)
     for title, side in (
-        ("Supporting: pushed the model toward the true label", explanation.supporting),
-        ("Opposing: pushed the model away from the true label", explanation.opposing),
+        (f"Supporting: raised {explanation.output_title}", explanation.supporting),
+        (f"Opposing: lowered {explanation.output_title}", explanation.opposing),
     ):
         shown.print(f"\n{title}")
         shown.print(_influence_table(shown, side))
@@ -193,12 +190,13 @@ def _what_if(options: argparse.Namespace) -> int:
 
 
 def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k: int) -> None:
-    unit = "margin" if found.calibrated else "sum of scores"
-    by_class = table("class", f"mean change of the {unit}")
-    for label, mean in sorted(found.by_class.items(), key=lambda item: item[1].mean):
-        by_class.add_row(label, interval(mean) if found.calibrated else f"{mean.mean:+.4g}")
+    unit = found.output if found.calibrated else "sum of scores"
+    by_group = table("group", f"mean change of the {unit}")
+    for label, mean in sorted(found.by_group.items(), key=lambda item: item[1].mean):
+        by_group.add_row(label, interval(mean) if found.calibrated else f"{mean.mean:+.4g}")
     shown.print(f"Predicted without {counted(len(found.removed), 'training example')}:")
-    shown.print(by_class)
+    if found.by_group:
+        shown.print(by_group)
     tests = study.table("test")[["id", "label"]]
     files = read_column(study, "test", FILE)
     most = table("id", "label", "before", "change", "after", *([] if files is None else ["file"]))
@@ -209,12 +207,12 @@ def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k
         file = [] if files is None else [one_line(files[int(row)].as_py() or "–")]
         most.add_row(str(id_), str(label), before, _change(found, row), after, *file)
     shown.print(most)
-    if found.calibrated:
+    if found.calibrated and found.crosses:
         shown.print(
-            f"Margins predicted to fall below 0: {len(found.lost):,}. Predicted to rise above 0: "
-            f"{len(found.won):,}."
+            f"{found.output.capitalize()}s predicted to fall below 0: {len(found.lost):,}. "
+            f"Predicted to rise above 0: {len(found.won):,}."
         )
-    else:
+    if not found.calibrated:
         shown.print(
             "These scores are not calibrated: their order shows which predictions change most, "
             "but their size has no meaning. Subset runs calibrate them: set [subset_runs] in "

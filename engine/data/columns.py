@@ -63,7 +63,7 @@ def label_column(table: datasets.Dataset, spec: DataSpec) -> tuple[str, list[str
     return _only(best, "label", table), notes
 
 
-def input_column(rows: Rows, spec: DataSpec, label: str) -> tuple[str, list[str]]:
+def input_column(rows: Rows, spec: DataSpec, label: str | None) -> tuple[str, list[str]]:
     """The column of pictures if there is one, else of names of picture files, else of texts.
 
     Returns:

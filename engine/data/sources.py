@@ -33,11 +33,14 @@ from engine.data.file_names import (
     source_folder,
 )
 from engine.data.ids import read_ids
-from engine.data.labels import missing_classes, read_labels
+from engine.data.label_kinds import as_column as label_values
+from engine.data.label_kinds import read_labels_of_kind, strata
+from engine.data.labels import missing_classes
 from engine.data.reading import Rows, quiet, read_splits
 from engine.data.sampling import sample_rows
 from engine.store.errors import DataError
 from engine.store.layout import SPLITS, Split
+from engine.store.records import LabelKind
 from engine.store.spec import DataSpec
 
 SOURCE_ROW = "source_row"
@@ -49,7 +52,8 @@ class Source:
     """A checked dataset.
 
     Attributes:
-        train: Columns `input`, `label` (int64), `id` (text), for pictures `file` (text; missing for
+        train: Columns `input`, `label` (a class number, a number, a list of class numbers, or an
+            empty list for data without labels), `id` (text), for pictures `file` (text; missing for
             a picture without a file), then all other columns of the source.
         test: The same columns, as far as it has them.
         classes: Class names by label.
@@ -66,7 +70,13 @@ class Source:
     warnings: tuple[str, ...]
 
 
-def load_source(spec: DataSpec, base: Path, scratch: Path | None = None, seed: int = 0) -> Source:
+def load_source(
+    spec: DataSpec,
+    base: Path,
+    scratch: Path | None = None,
+    seed: int = 0,
+    kind: LabelKind = "class",
+) -> Source:
     """Read and check a dataset. Pictures are checked only when they are encoded.
 
     Args:
@@ -75,6 +85,7 @@ def load_source(spec: DataSpec, base: Path, scratch: Path | None = None, seed: i
         scratch: Folder for a memory-mapped copy of files that cannot be mapped directly (Parquet,
             CSV, JSON); None is the system's temporary folder. The copy ends with the process.
         seed: The study's, which draws the samples of `train_limit` and `test_limit`.
+        kind: Kind of the labels.
 
     Raises:
         DataError: One line: what is wrong, in which row or file, what to do.
@@ -87,25 +98,29 @@ def load_source(spec: DataSpec, base: Path, scratch: Path | None = None, seed: i
         as_written |= {spec.id} if spec.id is not None else set()
         train, test = read_splits(spec, base, Path(folder), as_written)
         with quiet():
-            return _checked(train, test, spec, base, seed)
+            return _checked(train, test, spec, base, seed, kind)
 
 
-def _checked(train: Rows, test: Rows, spec: DataSpec, base: Path, seed: int) -> Source:
+def _checked(
+    train: Rows, test: Rows, spec: DataSpec, base: Path, seed: int, kind: LabelKind
+) -> Source:
     """The rows of a source with labels, samples and ids. Raises as `load_source`."""
     for rows, split in ((train, spec.train), (test, spec.test)):
         if not len(rows.table):
             raise DataError(f"The split {split!r} of {spec.source} is empty.")
-    label, label_notes = label_column(train.table, spec)
+    label, label_notes = (None, []) if kind == "none" else label_column(train.table, spec)
     input_, input_notes = input_column(train, spec, label)
     _require(train.table, spec.train, [input_, label])
     _require(test.table, spec.test, [input_, label])
-    read = read_labels(train.table, test.table, label)
+    read = read_labels_of_kind(kind, train.table, test.table, label)
     whole = len(train.table), len(test.table)
     train, train_labels = _sampled(train, read.train, spec.train_limit, seed, "train")
     test, test_labels = _sampled(test, read.test, spec.test_limit, seed, "test")
     labels = train_labels, test_labels
     notes = dict.fromkeys([*train.notes, *test.notes, *label_notes, *input_notes])
-    warnings = [*read.warnings, *missing_classes(*labels, read.classes)]
+    warnings = [*read.warnings]
+    if kind == "class":
+        warnings += missing_classes(*labels, read.classes)
     tables = [_with_pictures(rows, input_) for rows in (train, test)]
     start = source_folder(spec.source, base)
     files = [file_names(table, input_, start) for table in tables]
@@ -118,9 +133,10 @@ def _checked(train: Rows, test: Rows, spec: DataSpec, base: Path, seed: int) -> 
         _named(table, input_, label, spec.id, numbers, names, found)
         for table, numbers, names, found in zip(tables, labels, ids, files, strict=True)
     ]
+    of_classes = f"of {len(read.classes)} classes " if read.classes else ""
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"of {len(read.classes)} classes from {spec.source} (input: {input_}, label: {label})"
+        f"{of_classes}from {spec.source} (input: {input_}{f', label: {label}' if label else ''})"
     )
     if (len(splits[0]), len(splits[1])) != whole:
         description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
@@ -131,7 +147,7 @@ def _sampled(
     rows: Rows, labels: np.ndarray, limit: int | None, seed: int, split: Split
 ) -> tuple[Rows, np.ndarray]:
     """Rows and labels of a sample; its column `source_row` says where each row comes from."""
-    chosen = sample_rows(labels, limit, seed, split)
+    chosen = sample_rows(strata(labels), limit, seed, split)
     if len(chosen) == len(labels):
         return rows, labels
     table = rows.table.select(chosen)
@@ -217,7 +233,7 @@ def _refuse_duplicates(train: Sequence[str], test: Sequence[str]) -> None:
 def _named(
     table: datasets.Dataset,
     input_: str,
-    label: str,
+    label: str | None,
     id_: str | None,
     labels: np.ndarray,
     ids: Sequence[str],
@@ -238,7 +254,7 @@ def _named(
     if input_ != "input":
         clashing = {**clashing, input_: "input"}
     table = table.rename_columns(clashing) if clashing else table
-    table = table.add_column("label", pa.array(labels, pa.int64()))
+    table = table.add_column("label", label_values(labels))
     table = table.add_column("id", pa.array(ids, pa.string()))
     if own_files:
         table = table.add_column(FILE, pa.array(files, pa.string()))

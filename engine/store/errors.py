@@ -20,6 +20,10 @@ class DataError(DataloupeError):
     """The dataset cannot be used as it is."""
 
 
+class MissingCapability(DataloupeError):
+    """The study's task, models or files cannot give what was asked for."""
+
+
 class UnknownName(DataloupeError):
     """A person named something that the study does not have.
 

@@ -15,6 +15,7 @@ jobs/runner.log, jobs/runner.lock            of the process that runs jobs
 audit/audit.jsonl, audit/audit.1.jsonl …     who changed what on the pages, newest file first
 algorithms/NAME/checkpoints/000.safetensors  trained weights
 algorithms/NAME/checkpoints/architecture.json  config of a model of transformers
+algorithms/NAME/contexts/000.safetensors     what its outputs need beside the example, if anything
 algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
 algorithms/NAME/predictions/{split}.parquet  predictions averaged over checkpoints
 algorithms/NAME/neighbours/index.safetensors          a serialised FAISS index of embeddings
@@ -82,7 +83,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 MapKind = Literal["umap", "pca"]
 MAP_KINDS: tuple[MapKind, MapKind] = ("umap", "pca")
-FORMAT = 4
+FORMAT = 5
 """Version of the layout above. A study with a larger one was made by a newer Dataloupe.
 1 had 256 thumbnails to a sheet; 2 had other names of files and of keys; 3 had checksums that did
 not cover headers."""
@@ -203,6 +204,10 @@ def architecture_file(root: Path, algorithm: str) -> Path:
 def architecture_files(root: Path) -> list[Path]:
     """The files of all algorithms that have one."""
     return sorted((root / "algorithms").glob("*/checkpoints/architecture.json"))
+
+
+def context_file(root: Path, algorithm: str, checkpoint: int) -> Path:
+    return algorithm_folder(root, algorithm) / "contexts" / f"{checkpoint:03d}.safetensors"
 
 
 def outputs_file(root: Path, algorithm: str, checkpoint: int, split: Split) -> Path:

@@ -10,6 +10,9 @@ import numpy as np
 from engine.store.layout import Split
 from engine.store.text import counted
 
+View = Literal["picture", "text"]
+LabelKind = Literal["class", "classes", "number", "none"]
+
 
 def default_id(split: str, row: int) -> str:
     """The id of an example whose source gives it none."""
@@ -22,7 +25,13 @@ class Dataset:
 
     Attributes:
         fingerprint: Of the encoded content, ids, labels, classes and encoding.
-        display: How an example is shown.
+        views: What shows an example: its picture, its text, or both.
+        labels: Kind of its labels. `class` and `classes` are names in `classes`.
+        outcomes: Which outcomes predictions have (`engine.tasks.outcomes`); None if they cannot be
+            right or wrong, and so neither flip nor be brittle.
+        output: Name of the attributed model output, such as `margin`.
+        output_title: What the scores answer: `the margin of the true label`.
+        width: How many numbers a model gives for each example.
         encoding: The task's description of how rows became tensors.
         cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
         warnings: What may make results wrong, one sentence each.
@@ -32,7 +41,12 @@ class Dataset:
     fingerprint: str
     source: str
     task: str
-    display: Literal["image", "text"]
+    views: list[View]
+    labels: LabelKind
+    outcomes: str | None
+    output: str
+    output_title: str
+    width: int
     n_train: int
     n_test: int
     classes: list[str]
@@ -244,10 +258,12 @@ class TrainingDatamodel:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One prediction and the training examples that support and oppose its true label's margin.
+    """One prediction and the training examples that support and oppose its model output.
 
-    The prediction (`predicted` to `margin`) is None if only scores were imported. `file` and `text`
-    are those of the test example, as in `Influence`.
+    The prediction (`predicted` to `output`) is None if only scores were imported, and `correct` and
+    `confidence` are None for tasks without right and wrong. `output_name` and `output_title` say
+    what `output` and the scores are about: `margin`, `the margin of the true label`. `file` and
+    `text` are those of the test example, as in `Influence`.
     """
 
     study: str
@@ -259,7 +275,9 @@ class Explanation:
     predicted: str | None
     correct: bool | None
     confidence: float | None
-    margin: float | None
+    output: float | None
+    output_name: str
+    output_title: str
     supporting: list[Influence]
     opposing: list[Influence]
     badge: Badge

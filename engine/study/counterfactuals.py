@@ -10,7 +10,8 @@ from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.effects import Units
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.scores.matrix import sums_of_squares
-from engine.study.examples import read_columns
+from engine.study.capabilities import has
+from engine.study.groups import emptied_groups, group_members
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
 from engine.study.models import has_predictions, read_predictions
@@ -88,23 +89,20 @@ def predict_counterfactual(
     rows = resolve_training_rows(study, removed)
     scores = read_score_matrix(study, algorithm, method)
     totals = scores.sums(rows)
-    labels = read_columns(study, "test", ["label"])["label"].to_pandas().to_numpy()
-    members = {str(label): labels == label for label in sorted(set(labels))}
+    members = group_members(study, "test")
     units = read_units(study, algorithm, method)
     low = high = None
     if units is None:
         change = -totals
-        means = {label: float(change[mine].mean()) for label, mine in members.items()}
-        by_class = {label: Measured(mean, mean, mean) for label, mean in means.items()}
+        means = {name: float(change[mine].mean()) for name, mine in members.items()}
+        by_group = {name: Measured(mean, mean, mean) for name, mean in means.items()}
     else:
         found = changes(totals, sums_of_squares(scores, rows), len(rows), units, slice(None))
         change, low, high = found.change, found.change - found.reach, found.change + found.reach
-        by_class = {label: found.mean(mine) for label, mine in members.items()}
-    trained = read_columns(study, "train", ["label"])["label"].to_pandas().to_numpy()
-    kept = set(np.delete(trained, rows))
+        by_group = {name: found.mean(mine) for name, mine in members.items()}
     before = None
     if has_predictions(study, algorithm):
-        before = read_predictions(study, "test", algorithm)["margin"].to_numpy(np.float64)
+        before = read_predictions(study, "test", algorithm)["output"].to_numpy(np.float64)
     return Counterfactual(
         algorithm=algorithm,
         method=method,
@@ -114,6 +112,8 @@ def predict_counterfactual(
         low=low,
         high=high,
         before=before,
-        by_class=by_class,
-        emptied=sorted(str(label) for label in set(trained) - kept),
+        by_group=by_group,
+        emptied=emptied_groups(study, rows),
+        output=study.dataset.output,
+        crosses=has(study, "outcomes"),
     )

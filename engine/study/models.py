@@ -77,14 +77,20 @@ def has_predictions(study: StudyReader, algorithm: str) -> bool:
 def read_predictions(
     study: StudyReader, split: Split, algorithm: str | None = None
 ) -> pd.DataFrame:
-    """`predicted` (class name), `correct`, `confidence`, `margin`; one row per example.
+    """`predicted` and `output`, the mean model output; one row per example.
 
-    All follow from the checkpoints' mean logits (engine.attribution.ensemble): `confidence` is the
-    probability of the predicted class, `margin` the log-odds of the true label.
+    A classification task also gives `correct` and `confidence`, the probability of the predicted
+    class; its `output` is the margin, the log-odds of the true label. All follow from the mean of
+    the checkpoints' records (engine.attribution.ensemble).
     """
     path = layout.predictions_file(study.root, resolve_algorithm(study, algorithm), split)
     table: pd.DataFrame = store.read_table(path).to_pandas()
     return table
+
+
+def prediction_text(predicted: object) -> str:
+    """A value of the column `predicted`, for people: a name as it is, a number in six digits."""
+    return predicted if isinstance(predicted, str) else f"{predicted:.6g}"
 
 
 def read_probabilities(
@@ -103,6 +109,19 @@ def read_mean_logits(
         for checkpoint in range(study.checkpoints(algorithm))
     )
     return mean_logits(store.read_tensors(file)["logits"][rows] for file in files)
+
+
+def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[str, np.ndarray]:
+    """Mean over the checkpoints of what is kept of every example: float64 `[n, ...]` by name.
+
+    Embeddings are not part of it, because checkpoints have different ones.
+    """
+    shards = [
+        store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
+        for checkpoint in range(study.checkpoints(algorithm))
+    ]
+    names = [name for name in shards[0] if name != "embeddings"]
+    return {name: mean_logits(shard[name] for shard in shards) for name in names}
 
 
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:

@@ -11,6 +11,7 @@ from engine.attribution.evaluation.removal_plan import PlannedRemoval, plan_remo
 from engine.store import layout
 from engine.store.layout import DATAMODEL
 from engine.store.spec import PARTS
+from engine.study.groups import read_group_numbers
 from engine.study.methods import ranked_methods
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
@@ -50,12 +51,12 @@ def plan_removals(study: StudyReader, algorithm: str) -> list[PlannedRemoval]:
     """
     ranked = sorted(ranked_methods(study, algorithm))
     methods = [method for method in ranked if method != DATAMODEL] or ranked
-    classes = np.unique(study.table("train")["label"].to_numpy(), return_inverse=True)[1]
+    groups = read_group_numbers(study, "train")
     supporters = [
         np.asarray(read_top(study, algorithm, method)["support_index"]) for method in methods
     ]
     return [
-        plan_removal(supporters[number % len(methods)], classes, study.spec.seed, number)
+        plan_removal(supporters[number % len(methods)], groups, study.spec.seed, number)
         for number in range(wanted_removals(study, algorithm))
     ]
 

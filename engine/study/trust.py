@@ -35,6 +35,8 @@ def named_code(study: StudyReader) -> list[Named]:
     """All code that the study names: in study.toml, and in the descriptions of its uploads."""
     source = study.spec.data.source
     found = [Named("data.source", Code.of(source))] if source.startswith(PREFIX) else []
+    if study.spec.task.name.startswith(PREFIX):
+        found.append(Named("task.name", Code.of(study.spec.task.name)))
     for name, spec in study.algorithms.items():
         if spec.architecture.startswith(PREFIX):
             where = "algorithms" if name in study.spec.algorithms else "uploads"

@@ -1,8 +1,9 @@
 """Tasks: what is attributed. A task is one file in this folder and one line in `TASKS`.
 
-A task defines how rows become tensors, the training loss, and the scalar of the model (the *model
-output* f) that is attributed to the training data. Everything else in Dataloupe (training,
-gradients, scores, search, dashboard) uses this interface and knows nothing about modalities.
+A task defines how rows become tensors, the training loss, what is kept of each prediction, and the
+scalars of the model (the *model outputs* f) that can be attributed to the training data. Everything
+else in Dataloupe (training, gradients, scores, search, dashboard) uses this interface and knows
+nothing about modalities.
 
 Importing this module does not import torch; `load_task` does, through the task's own file.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from engine.store.errors import SpecError
+from engine.store.records import LabelKind, View
 from engine.store.spec import AlgorithmSpec, TaskSpec
 
 if TYPE_CHECKING:
@@ -85,35 +87,68 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class ModelOutput:
+    """A scalar of the model that can be attributed.
+
+    Attributes:
+        name: One word, such as `margin`: the column of tables and files that holds it.
+        title: What the scores answer, as part of a sentence: `the margin of the true label`.
+        value: (model, prepared batch) → `[batch]` f, differentiable. Row i must depend on example
+            i and the context alone.
+        weight: (model, prepared batch) → `[batch]` Q = −dloss/df, so that training examples with a
+            positive score are supporting.
+        curvature: `from-weight` if |Q| approximates the second derivative of the loss by f, as for
+            the cross entropy; `constant` for losses such as the squared error.
+    """
+
+    name: str
+    title: str
+    value: Callable[[torch.nn.Module, Batch], torch.Tensor]
+    weight: Callable[[torch.nn.Module, Batch], torch.Tensor]
+    curvature: Literal["from-weight", "constant"] = "from-weight"
+
+
+@dataclass(frozen=True)
 class Task:
     """The functions of a task. None of them keeps state.
 
     Attributes:
         name: As in study.toml.
-        display: Whether the dashboard shows an example's picture or its text.
+        views: What shows an example: its picture, its text (the column `text`), or both.
+        labels: Kind of the source's labels: `class`, one name of several; `classes`, any number of
+            them; `number`; `none`.
+        outcomes: Name in `engine.tasks.outcomes.OUTCOMES` of what a right prediction is; None if
+            the task has no right and wrong.
         options: Pydantic model of the task's own keys in `[task]`.
         plan_encoding: (training rows, options, class names) → description of the encoding as JSON
             (picture shape, mean and std, vocabulary, ...). It is determined on the training split
             only and kept in the store. The rows are a Hugging Face `Dataset` with the columns
-            `input`, `label` and `id`.
+            `input`, `label` (unless `labels` is `none`) and `id`.
         encode: (rows of one chunk as dicts, options, encoding) → `Encoded`. Raises `DataError`
             with the row's id for anything it cannot use.
         accept: (a file's bytes or a text, options, encoding) → `Accepted`. The input is not
             trusted. Raises `DataError` if it is not an example.
         remarks: (test rows, encoding, split → its shards of arrays) → `Remarks` on both splits.
-        input_shape: encoding → shape of one model input, without the batch dimension.
         prepare: (raw batch, encoding) → batch as the model takes it (float, normalized).
         augment: (prepared batch, names of augmentations, generator) → batch of the same shapes.
         loss: (model, prepared batch, label smoothing) → `[batch]` training losses.
-        predict: (model, prepared batch) → `[batch, classes]` scores (logits).
-        model_output: (model, prepared batch) → `[batch]` f, differentiable. Row i must depend
-            on example i alone.
-        out_to_loss: `[batch]` model outputs → `[batch]` Q = |dloss/df|, so that training examples
-            with a positive score are supporting.
+        width: class names → how many numbers a model gives for each example.
+        record: (model, prepared batch) → what is kept of each example, `[batch, ...]` each.
+        summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of
+            the table of predictions, `predicted` among them, `[n]` each. The mean model output is
+            added as `output` unless `summarize` gives it.
+        outputs: What can be attributed; the first is the default.
+        context: (model in eval mode, arrays of the training split, encoding, seed) → arrays that a
+            model's record and outputs need beside the example itself, such as the negatives of a
+            contrastive model. They are made once for each model and kept with a checkpoint. Record
+            and outputs find them in the batch as `context_NAME`, whole, not one row an example.
+            None: they need none.
     """
 
     name: str
-    display: Literal["image", "text"]
+    views: tuple[View, ...]
+    labels: LabelKind
+    outcomes: str | None
     options: type[BaseModel]
     plan_encoding: Callable[[Any, Any, Sequence[str]], dict[str, Any]]
     encode: Callable[[Sequence[dict[str, Any]], Any, dict[str, Any]], Encoded]
@@ -121,13 +156,26 @@ class Task:
     remarks: Callable[
         [Any, dict[str, Any], Mapping[str, Sequence[Mapping[str, np.ndarray]]]], Remarks
     ]
-    input_shape: Callable[[dict[str, Any]], tuple[int, ...]]
     prepare: Callable[[Batch, dict[str, Any]], Batch]
     augment: Callable[[Batch, Sequence[str], torch.Generator], Batch]
     loss: Callable[[torch.nn.Module, Batch, float], torch.Tensor]
-    predict: Callable[[torch.nn.Module, Batch], torch.Tensor]
-    model_output: Callable[[torch.nn.Module, Batch], torch.Tensor]
-    out_to_loss: Callable[[torch.Tensor], torch.Tensor]
+    width: Callable[[Sequence[str]], int]
+    record: Callable[[torch.nn.Module, Batch], dict[str, torch.Tensor]]
+    summarize: Callable[
+        [Mapping[str, np.ndarray], Mapping[str, np.ndarray], Sequence[str]], dict[str, np.ndarray]
+    ]
+    outputs: tuple[ModelOutput, ...]
+    context: (
+        Callable[
+            [torch.nn.Module, Mapping[str, np.ndarray], dict[str, Any], int], dict[str, np.ndarray]
+        ]
+        | None
+    ) = None
+
+    @property
+    def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
+        """The value of the default output."""
+        return self.outputs[0].value
 
 
 def settle(name: str, options: Any, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Any:

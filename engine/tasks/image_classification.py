@@ -16,7 +16,7 @@ from engine.data.thumbnails import MAX_SIDE, thumbnail
 from engine.store.errors import DataError, SpecError
 from engine.store.rows import evenly_spread
 from engine.store.text import counted
-from engine.tasks import Accepted, Encoded, Task, margin
+from engine.tasks import Accepted, Encoded, Task, classification
 from engine.tasks.picture_values import between, plan_values, remarks, shown
 
 if TYPE_CHECKING:
@@ -164,8 +164,7 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
         thumbnails.append(thumbnail(picture, encoding["cell"]))
         values = np.asarray(_in_size(picture, (width, height), options, where))
         target[:] = values if channels == 1 else values.transpose(2, 0, 1)
-    labels = np.array([row["label"] for row in rows], np.int64)
-    return Encoded({"input": pictures, "label": labels}, {}, thumbnails)
+    return Encoded({"input": pictures, "label": classification.label_array(rows)}, {}, thumbnails)
 
 
 def _in_channels(picture: Image.Image, channels: int, options: Options, where: str) -> Image.Image:
@@ -237,11 +236,6 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
     return Accepted(row, options.model_copy(update=changes), notes)
 
 
-def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
-    """(channels, height, width)."""
-    return tuple(encoding["shape"])
-
-
 def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
     """Pixels uint8 `[b, c, h, w]` → float32 (x / 255 − mean) / std."""
     pixels = batch["input"]
@@ -311,17 +305,19 @@ AUGMENTATIONS = {"flip": _flip, "crop": _crop, "cutout": _cutout}
 
 TASK = Task(
     name="image-classification",
-    display="image",
+    views=("picture",),
+    labels="class",
+    outcomes="classes",
     options=Options,
     plan_encoding=plan_encoding,
     encode=encode,
     accept=accept,
     remarks=remarks,
-    input_shape=input_shape,
     prepare=prepare,
     augment=augment,
-    loss=margin.loss,
-    predict=margin.predict,
-    model_output=margin.model_output,
-    out_to_loss=margin.margin_to_loss,
+    loss=classification.loss,
+    width=len,
+    record=classification.record,
+    summarize=classification.summarize,
+    outputs=classification.OUTPUTS,
 )

@@ -1,4 +1,4 @@
-"""The margin, which is the model output of every classification task, and its loss.
+"""The margin, the default model output of every classification task, and its gradient Q.
 
 f(z; θ) = logit_y − logsumexp of the other logits = log (p_y / (1 − p_y))
 
@@ -10,13 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
-
-from engine.models.answers import logits_of
-from engine.models.calling import call
 
 if TYPE_CHECKING:
-    from engine.attribution.trak.plan import Batch
+    pass
 
 
 def margin(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -33,20 +29,3 @@ def margin(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 def margin_to_loss(margins: torch.Tensor) -> torch.Tensor:
     """Q = |d cross entropy / d margin| = 1 − p_y `[batch]`, from margins `[batch]`."""
     return torch.sigmoid(-margins)
-
-
-def predict(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits `[batch, classes]` of a prepared batch."""
-    return logits_of(call(model, batch))
-
-
-def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.Tensor:
-    """Cross entropies `[batch]` of a prepared batch."""
-    return functional.cross_entropy(
-        predict(model, batch), batch["label"], reduction="none", label_smoothing=label_smoothing
-    )
-
-
-def model_output(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Margins `[batch]` of the labels in the batch."""
-    return margin(predict(model, batch), batch["label"])

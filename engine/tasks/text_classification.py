@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from engine.store.errors import DataError, SpecError
-from engine.tasks import Accepted, Encoded, Remarks, Task, margin
+from engine.tasks import Accepted, Encoded, Remarks, Task, classification
 from engine.tasks.text_options import Options, choice_of
 from engine.tasks.tokenizers import plan_tokens
 from engine.tasks.tokens import TOKENIZER, check_text, tokenize, tokenize_rows
@@ -101,8 +101,10 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
             known = _words_of(row["input"], row["id"])[:width]
             target[: len(known)] = [token.get(word, UNKNOWN) for word in known]
         arrays = {"input": ids}
-    labels = np.array([row["label"] for row in rows], np.int64)
-    return Encoded({**arrays, "label": labels}, {"text": [row["input"] for row in rows]})
+    return Encoded(
+        {**arrays, "label": classification.label_array(rows)},
+        {"text": [row["input"] for row in rows]},
+    )
 
 
 def remarks(
@@ -197,11 +199,6 @@ def _accept_tokens(text: str, options: Options, encoding: dict[str, Any]) -> Acc
     return Accepted({"input": text, "label": 0, "id": "yours"}, options, notes)
 
 
-def input_shape(encoding: dict[str, Any]) -> tuple[int, ...]:
-    """(tokens,)."""
-    return (encoding["max_tokens"],)
-
-
 def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
     """Token ids, as the model takes them: those of a tokenizer as far as the batch's longest text
     goes, with the mask of what is no padding."""
@@ -227,17 +224,19 @@ def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> B
 
 TASK = Task(
     name="text-classification",
-    display="text",
+    views=("text",),
+    labels="class",
+    outcomes="classes",
     options=Options,
     plan_encoding=plan_encoding,
     encode=encode,
     accept=accept,
     remarks=remarks,
-    input_shape=input_shape,
     prepare=prepare,
     augment=augment,
-    loss=margin.loss,
-    predict=margin.predict,
-    model_output=margin.model_output,
-    out_to_loss=margin.margin_to_loss,
+    loss=classification.loss,
+    width=len,
+    record=classification.record,
+    summarize=classification.summarize,
+    outputs=classification.OUTPUTS,
 )

@@ -25,6 +25,7 @@ from engine.models.answers import described
 from engine.models.ready import notes_of
 from engine.store.errors import DataloupeError, SpecError
 from engine.tasks import Task
+from engine.tasks.outcomes import outcomes_named
 from engine.training.outputs import evaluate_batch
 
 _REPEATED = 1e-4
@@ -33,9 +34,7 @@ _FEW = 3
 """Names in a message."""
 
 
-def check_model(
-    task: Task, model: nn.Module, batch: Batch, n_classes: int, trained: bool
-) -> list[str]:
+def check_model(task: Task, model: nn.Module, batch: Batch, trained: bool) -> list[str]:
     """Check a model on prepared examples; return what its owner should know, as sentences.
 
     The model, its buffers and the global random state are as before afterwards.
@@ -56,15 +55,15 @@ def check_model(
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with _restored(model, before), torch.random.fork_rng(devices=[]):
         with _explained("predict the first training examples"):
-            outputs = evaluate_batch(task, model.eval(), batch)
-        _check_logits(outputs["logits"], size, n_classes)
-        logits, gradients = _run(task, model, batch)
+            evaluate_batch(task, model.eval(), batch)
+            _check_answer(task, _answer(task, model, batch), size)
+        answer, gradients = _run(task, model, batch)
         notes = notes_of(model) + _reached(model, gradients)
         again, gradients_again = _run(task, model, batch)
-        if _differ(logits, again) or _any_differs(gradients, gradients_again):
+        if _differ(answer, again) or _any_differs(gradients, gradients_again):
             raise _not_repeatable(model, before)
         tolerance = COARSE if is_coarse(model, task.model_output, batch) else FINE
-        _check_independence(task, model, batch, logits, tolerance)
+        _check_independence(task, model, batch, answer, tolerance)
         with _explained("give gradients of single examples"):
             plan_gradients(model, task.model_output, batch)
         if trained:
@@ -88,18 +87,25 @@ def _kind(value: Any) -> str:
     return "a quantized tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def _check_logits(logits: Tensor, size: int, n_classes: int) -> None:
-    if logits.shape != (size, n_classes):
+def _answer(task: Task, model: nn.Module, batch: Batch) -> Tensor:
+    """Everything that is kept of the model's answers, `[batch, numbers]`."""
+    return torch.cat([part.flatten(1) for part in task.record(model, batch).values()], dim=1)
+
+
+def _check_answer(task: Task, answer: Tensor, size: int) -> None:
+    if len(answer) != size:
         raise SpecError(
-            f"the model gives {described(logits)} for {size} examples of {n_classes} classes; it "
-            f"must give logits of shape [{size}, {n_classes}]."
+            f"the model gives {described(answer)} for {size} examples; it must give one row for "
+            "each."
         )
-    if not logits.isfinite().all():
+    if not answer.isfinite().all():
         raise SpecError(
-            "the model's logits are not finite on the first training examples: its weights hold "
+            "the model's outputs are not finite on the first training examples: its weights hold "
             "NaN or infinite values, or a layer overflows."
         )
-    if (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3:
+    if task.outcomes is None:
+        return
+    if (answer >= 0).all() and (answer.sum(1) - 1).abs().max() < 1e-3:
         raise SpecError(
             "the model returns probabilities (each row sums to 1), and logits are needed: leave "
             "out its final softmax, or return log_softmax."
@@ -107,20 +113,25 @@ def _check_logits(logits: Tensor, size: int, n_classes: int) -> None:
 
 
 def _run(task: Task, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """Logits, and the gradient of the sum of all model outputs for each trainable parameter.
+    """The answer, and the gradient of the sum of all model outputs for each trainable parameter.
 
     The gradient is None where no path leads to the parameter.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with _explained("compute gradients"), torch.enable_grad():
-        logits = task.predict(model, batch)
+        parts, outcomes = task.record(model, batch), outcomes_named(task.outcomes)
         total = task.model_output(model, batch).sum()
-        if logits.grad_fn is not None and "Sigmoid" in type(logits.grad_fn).__name__:
+        if outcomes is not None and _ends_in_sigmoid(parts[outcomes.record]):
             raise SpecError("the model ends in a sigmoid, and logits are needed: leave it out.")
+        answer = torch.cat([part.detach().flatten(1) for part in parts.values()], dim=1)
         if not parameters or not total.requires_grad:
-            return logits.detach(), dict.fromkeys(parameters)
+            return answer, dict.fromkeys(parameters)
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    return logits.detach(), dict(zip(parameters, found, strict=True))
+    return answer, dict(zip(parameters, found, strict=True))
+
+
+def _ends_in_sigmoid(logits: Tensor) -> bool:
+    return logits.grad_fn is not None and "Sigmoid" in type(logits.grad_fn).__name__
 
 
 def _reached(model: nn.Module, gradients: Mapping[str, Tensor | None]) -> list[str]:
@@ -184,22 +195,22 @@ def _not_repeatable(model: nn.Module, before: Mapping[str, Tensor]) -> SpecError
 
 
 def _check_independence(
-    task: Task, model: nn.Module, batch: Batch, logits: Tensor, tolerance: float
+    task: Task, model: nn.Module, batch: Batch, answer: Tensor, tolerance: float
 ) -> None:
-    """Each example's logits are the same in any company, and so is the first one's gradient."""
-    size = len(logits)
+    """Each example's answer is the same in any company, and so is the first one's gradient."""
+    size = len(answer)
     orders = {"in another order": list(reversed(range(size)))}
     orders |= {"alone": [0], "alone, too": [size - 1]}
     for rows in orders.values():
         some = {name: tensor[rows] for name, tensor in batch.items()}
         with _explained(f"predict {len(rows)} of the first {size} examples"), torch.no_grad():
-            found = task.predict(model, some)
-        if found.shape != (len(rows), logits.shape[1]):
+            found = _answer(task, model, some)
+        if found.shape != (len(rows), answer.shape[1]):
             raise SpecError(
                 f"the model gives {described(found)} for {len(rows)} examples; it must give one "
-                "row of logits for each."
+                "row of numbers for each."
             )
-        if _differ(logits[rows], found, tolerance):
+        if _differ(answer[rows], found, tolerance):
             raise _coupled("logits")
     parameters = [p for p in model.parameters() if p.requires_grad]
     with _explained("compute the gradient of one example"), torch.enable_grad():

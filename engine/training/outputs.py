@@ -102,8 +102,9 @@ def evaluate(
     """Run a model (put in eval mode) over a dataset of n examples.
 
     Returns:
-        `logits` [n, classes], `output` [n] (the model output f), `out_to_loss` [n] (Q), and, where
-        the model has `embed`, `embeddings` [n, d]; all float32.
+        The task's record, such as `logits` [n, classes]; `output` [n] (the default model output
+        f), `out_to_loss` [n] (Q), and, where the model has `embed`, `embeddings` [n, d]; all
+        float32.
     """
     model = to_device(model, device).eval()
     parts: dict[str, list[np.ndarray]] = {}
@@ -117,9 +118,12 @@ def evaluate(
 def evaluate_batch(task: Task, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     """Run a model in eval mode on a prepared batch. Returns the same as `evaluate`, as tensors."""
     observed = _OneForward(model)
-    logits = task.predict(observed, batch)
-    output = task.model_output(observed, batch)
-    found = {"logits": logits, "output": output, "out_to_loss": task.out_to_loss(output)}
+    output = task.outputs[0]
+    found = {
+        **task.record(observed, batch),
+        "output": output.value(observed, batch),
+        "out_to_loss": output.weight(observed, batch),
+    }
     if observed.embeddings is not None:
         found["embeddings"] = observed.embeddings.flatten(1)
     return {name: tensor.float() for name, tensor in found.items()}

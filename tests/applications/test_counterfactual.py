@@ -80,7 +80,7 @@ def counterfactual(before: list[float], change: list[float], calibrated: bool) -
         low=None,
         high=None,
         before=np.array(before),
-        by_class={},
+        by_group={},
         emptied=[],
     )
 
@@ -120,7 +120,7 @@ def test_of_a_study_is_what_each_removal_says(own_study: Study, calibrated: bool
                 assert found.change[test] == pytest.approx(one.mean, rel=1e-4, abs=1e-6)
                 assert found.low[test] == pytest.approx(one.low, rel=1e-4, abs=1e-6)
         labels = study.table("test")["label"].to_numpy()
-        for label, mean in found.by_class.items():
+        for label, mean in found.by_group.items():
             assert mean.mean == pytest.approx(found.change[labels == label].mean())
             assert mean.low <= mean.mean <= mean.high
         json.dumps(found.to_dict(), allow_nan=False)

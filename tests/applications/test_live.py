@@ -112,7 +112,7 @@ def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> 
         assert study.dataset.classes[answer.predicted] == predictions["predicted"][row]
         assert answer.label == answer.predicted
         if predictions["correct"][row]:
-            assert answer.margin == pytest.approx(predictions["margin"][row], rel=1e-3)
+            assert answer.margin == pytest.approx(predictions["output"][row], rel=1e-3)
         rows, alike = study.neighbours("test", row, 100)
         np.testing.assert_array_equal(answer.similar[:100], rows)
         np.testing.assert_allclose(answer.similarities[:100], alike, atol=1e-5)

@@ -49,6 +49,7 @@ from engine.store import layout
 from engine.study.examples import read_stacked_arrays
 from engine.study.score_matrices import read_score_matrix
 from engine.tasks import load_task, margin
+from engine.tasks.classification import logits
 from engine.training.outputs import read_batch
 from engine.training.weights import load_weights
 from tests.build.test_build import change
@@ -108,9 +109,9 @@ def test_changes_are_predicted_for_every_class_and_kept(study: Study) -> None:
 
 
 def test_margins_without_torch_are_those_of_the_task() -> None:
-    logits, labels = np.random.default_rng(0).normal(size=(3, 8, 5)) * 9, np.arange(8) % 5
-    wanted = [margin.margin(torch.tensor(one), torch.tensor(labels)).numpy() for one in logits]
-    np.testing.assert_allclose(margins(logits, labels), wanted)
+    drawn, labels = np.random.default_rng(0).normal(size=(3, 8, 5)) * 9, np.arange(8) % 5
+    wanted = [margin.margin(torch.tensor(one), torch.tensor(labels)).numpy() for one in drawn]
+    np.testing.assert_allclose(margins(drawn, labels), wanted)
 
 
 @pytest.fixture
@@ -228,15 +229,15 @@ def test_matching_reaches_goals_that_can_be_reached(study: Study) -> None:
     for part in (rows.forget, rows.learned):
         batch = examples(study, part).batch
         with torch.no_grad():
-            change = task.predict(other, batch) - task.predict(model, batch)
+            change = logits(other, batch) - logits(model, batch)
         change -= change.mean(dim=1, keepdim=True)
         parts.append(Examples(batch, change=change))
         away.append(change.square().mean())
-    goal = [task.predict(model, part.batch).detach() + part.change for part in parts]
+    goal = [logits(model, part.batch).detach() + part.change for part in parts]
     METHODS["matching"](Setup(task, model, *parts, 20_000, 0, Hyper(learning_rate=0.03)))
     for part, wanted, was in zip(parts, goal, away, strict=True):
         with torch.no_grad():
-            off = task.predict(model, part.batch) - wanted
+            off = logits(model, part.batch) - wanted
         off -= off.mean(dim=1, keepdim=True)
         assert off.square().mean() < 0.2 * was
 
@@ -322,11 +323,11 @@ def test_predictions_for_other_rows_are_not_reused(
 
 def test_oracles_are_the_recipe_without_the_forget_set(study: Study, audited: Audit) -> None:
     model = model_without(study, "mlp", FORGET, FIRST_ORACLE + 1, "cpu")
-    task, rows = load_task("image-classification"), rows_of(study, FORGET)
-    logits = store.read_tensors(oracle_file(study, "mlp", FORGET, 1))["train_logits"]
+    rows = rows_of(study, FORGET)
+    kept = store.read_tensors(oracle_file(study, "mlp", FORGET, 1))["train_logits"]
     with torch.no_grad():
-        wanted = task.predict(model, examples(study, rows.all).batch)
-    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
+        wanted = logits(model, examples(study, rows.all).batch)
+    np.testing.assert_allclose(kept, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_audit_judges_each_method_beside_the_floor(audited: Audit) -> None:

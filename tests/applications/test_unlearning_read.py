@@ -71,7 +71,7 @@ def test_margins_are_predicted_by_a_job_and_read_without_it(study: Study) -> Non
     found = read_predicted_margins(study, "mlp", FORGET)
     assert found is not None
     assert found.calibrated
-    table = study.predictions("train", "mlp")["margin"].to_numpy()
+    table = study.predictions("train", "mlp")["output"].to_numpy()
     np.testing.assert_allclose(found.before, table[list(FORGET)], rtol=1e-4, atol=1e-4)
     change = predicted_changes(study, FORGET, FORGET, "mlp").forget
     files = [layout.outputs_file(study.root, "mlp", number, "train") for number in range(2)]

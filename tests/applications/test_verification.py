@@ -71,7 +71,7 @@ def test_a_model_is_the_recipe_without_the_removed_rows(copy: Study) -> None:
     )
     wanted = evaluate(task, model, arrays["test"], encoding, 512, "cpu")
     found = retrained(copy, "mlp", removed, 1)
-    np.testing.assert_array_equal(found.margin, wanted["output"])
+    np.testing.assert_array_equal(found.output, wanted["output"])
     np.testing.assert_array_equal(found.predicted, wanted["logits"].argmax(1))
 
 
@@ -80,11 +80,11 @@ def test_models_with_all_data_are_the_checkpoints_as_far_as_there_are_any(copy: 
     retrain(copy, "mlp", [NOTHING], 3, workers=0, on_done=lambda _, *step: steps.append(step))
     assert steps == [(2, 3), (3, 3)]
     outputs = store.read_tensors(layout.outputs_file(copy.root, "mlp", 1, "test"))
-    np.testing.assert_array_equal(retrained(copy, "mlp", NOTHING, 1).margin, outputs["output"])
+    np.testing.assert_array_equal(retrained(copy, "mlp", NOTHING, 1).output, outputs["output"])
     third = retrained(copy, "mlp", NOTHING, 2)
     more = change(copy.root, "checkpoints = 2", "checkpoints = 3")
     more.build(workers=0, rebuild="predictions")
-    np.testing.assert_array_equal(third.margin, retrained(more, "mlp", NOTHING, 2).margin)
+    np.testing.assert_array_equal(third.output, retrained(more, "mlp", NOTHING, 2).output)
 
 
 def test_what_is_trained_is_trained_once_whoever_trains_it(copy: Study) -> None:
@@ -117,13 +117,13 @@ def test_the_outcome_is_that_of_the_models(verified: Study) -> None:
     assert outcome is not None
     for seed in range(3):
         model = retrained(verified, "mlp", removed, seed)
-        assert outcome.without[seed] == model.margin[7]
-        assert outcome.classes_without[seed] == verified.dataset.classes[model.predicted[7]]
+        assert outcome.without[seed] == model.output[7]
+        assert outcome.answers_without[seed] == verified.dataset.classes[model.answers[7]]
     changes = np.subtract(outcome.without, outcome.with_all)
     interval = stats.t.interval(0.95, 2, changes.mean(), changes.std(ddof=1) / np.sqrt(3))
     assert (outcome.low, outcome.high) == pytest.approx(interval, rel=1e-3)
     right = verified.predictions("test")["correct"].iloc[7]
-    flips = [(name == outcome.label) != right for name in outcome.classes_without]
+    flips = [(name == outcome.label) != right for name in outcome.answers_without]
     assert outcome.flips.mean == np.mean(flips)
     assert outcome.predicted == predict_removal(verified, 7, find_influences(verified, 7, 15)[1])
     assert found.of(4) is None

@@ -38,7 +38,7 @@ def addresses(root: Path) -> dict[str, str]:
     """Name of a page → its address. Explain shows a mistake that is almost right."""
     study = Study.open(root)
     predictions = study.predictions("test")
-    mistakes = predictions[~predictions["correct"]]["margin"]
+    mistakes = predictions[~predictions["correct"]]["output"]
     mistake = study.table("test")["id"].iloc[mistakes.idxmax()]
     explained = resolve_row(study, "test", str(mistake))
     opposer = study.table("train")["id"].iloc[find_influences(study, explained, 1)[2][0]]

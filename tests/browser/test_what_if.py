@@ -41,7 +41,7 @@ def choose_way(page: Page, way: str) -> None:
     ).click()
 
 
-def test_by_class_verified_and_kept(desktop: BrowserContext, real: Study, real_url: str) -> None:
+def test_by_group_verified_and_kept(desktop: BrowserContext, real: Study, real_url: str) -> None:
     page = desktop.new_page()
     page.goto(f"{real_url}/what-if")
     page.get_by_label(re.compile("How many of")).fill("5")

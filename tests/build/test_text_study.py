@@ -7,7 +7,7 @@ from tests.builders.sentences import BAD, GOOD
 
 
 def test_the_model_learns_sentences_and_the_table_shows_them(text_study: Study) -> None:
-    assert text_study.dataset.display == "text"
+    assert text_study.dataset.views == ["text"]
     assert text_study.predictions("test")["correct"].mean() > 0.9
     assert text_study.table("test")["text"][0]
 

@@ -1,4 +1,4 @@
-"""A study of a fine-tuned BERT as Hugging Face saves it, and of one that is trained from scratch."""
+"""A study of a fine-tuned BERT as Hugging Face saves it, and of one trained from scratch."""
 
 from __future__ import annotations
 

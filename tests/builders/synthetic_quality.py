@@ -70,7 +70,7 @@ def write_quality(
     """
     generator = np.random.default_rng(seed)
     runs = masks // 5
-    margin = study.predictions("test", algorithm)["margin"].to_numpy()[:, None]
+    margin = study.predictions("test", algorithm)["output"].to_numpy()[:, None]
     labels = study.table("test")["label"].to_numpy()
     spread = generator.gamma(4.0, 0.2, size=margin.shape)
     luck = generator.normal(size=(len(margin), runs))
@@ -158,7 +158,7 @@ def _measure(method: Method, outputs: dict[str, np.ndarray], labels: np.ndarray)
         baseline=method.baseline,
         lds=_with_interval(each, runs),
         validation_lds=float(each.mean() + 0.01),
-        by_class={
+        by_group={
             str(label): _with_interval(each[labels == label], runs, 1.8)
             for label in sorted(set(labels))
         },

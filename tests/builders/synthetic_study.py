@@ -107,7 +107,12 @@ def write_data(
         "fingerprint": fingerprint,
         "source": "synthetic",
         "task": study.spec.task.name,
-        "display": display,
+        "views": ["picture" if display == "image" else "text"],
+        "labels": "class",
+        "outcomes": "classes",
+        "output": "margin",
+        "output_title": "the margin of the true label",
+        "width": len(classes),
         "n_train": n_train,
         "n_test": n_test,
         "classes": list(classes),
@@ -161,7 +166,7 @@ def write_predictions(
             "predicted": pa.array(np.where(failed, other, labels), pa.string()),
             "correct": pa.array(~failed),
             "confidence": pa.array(confidence.astype(np.float32)),
-            "margin": pa.array(margin.astype(np.float32)),
+            "output": pa.array(margin.astype(np.float32)),
         }
         path = layout.predictions_file(study.root, algorithm, split)
         store.write_table(path, pa.table(columns), "synthetic")

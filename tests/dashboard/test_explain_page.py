@@ -104,7 +104,7 @@ def test_the_url_is_complete(visit: Any, complete_study: Study) -> None:
 def test_without_an_example_explain_offers_mistakes(visit: Any, complete_study: Study) -> None:
     app = visit(complete_study, "explain")
     assert "Which test picture should be explained?" in words(app)
-    margins = complete_study.predictions("test")["margin"].to_numpy()
+    margins = complete_study.predictions("test")["output"].to_numpy()
     shown = [margins[card["row"]] for card in cards(app)]
     assert shown == sorted(shown)
     assert all(card["wrong"] for card in cards(app))

@@ -81,8 +81,8 @@ def test_a_sort_order_applies_to_the_gallery_and_to_next(
 ) -> None:
     table = complete_study.predictions("test")
     keys = {
-        "margin": table["margin"],
-        "-margin": -table["margin"],
+        "margin": table["output"],
+        "-margin": -table["output"],
         "confidence": table["confidence"],
         "support": -read_top(complete_study)["support_score"][:, 0],
         "oppose": read_top(complete_study)["oppose_score"][:, 0],
@@ -101,7 +101,7 @@ def test_a_sort_order_applies_to_the_gallery_and_to_next(
 
 
 def test_a_range_of_margins(visit: Any, complete_study: Study) -> None:
-    margin = complete_study.predictions("test")["margin"]
+    margin = complete_study.predictions("test")["output"]
     app = visit(complete_study, margin="-1..2", page="1")
     wanted = np.flatnonzero((margin >= -1) & (margin <= 2))
     assert 0 < len(wanted) < 40

@@ -94,7 +94,7 @@ def test_a_slice_or_a_selection_can_be_exported(visit: Any, complete_study: Stud
     assert [line["row"] for line in lines] == ["3", "1"]
     assert [line["id"] for line in lines] == ["test-3", "test-1"]
     assert lines[0]["label"] == "'=cmd()"
-    assert float(lines[0]["margin"]) == pytest.approx(table["margin"][3])
+    assert float(lines[0]["margin"]) == pytest.approx(table["output"][3])
     here = Location(
         study=None,
         foreign=None,

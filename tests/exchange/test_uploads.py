@@ -410,7 +410,7 @@ def test_a_quick_report_agrees_with_what_the_model_says(small_study: Study, tmp_
     report = worker.call(quick_report, Request(root, upload.id, "mlp"), 60)
     truth = study.predictions("test", "mlp")
     assert report.accuracy == report.their_accuracy == truth["correct"].mean()
-    assert report.by_class == report.their_by_class
+    assert report.by_group == report.their_by_group
     assert (report.agreement, report.differing, report.rows) == (1.0, 0, [])
     lone = accept(study, [named(content[0])], worker=worker)
     report = worker.call(quick_report, Request(root, lone.id, "mlp"), 60)

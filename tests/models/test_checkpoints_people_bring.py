@@ -133,7 +133,23 @@ def test_names_of_any_wrapper_are_read(case: str, through: str, tmp_path: Path) 
     )
 
 
-DATASET = Dataset("", "", "image-classification", "image", 9, 9, list("abc"), ENCODING, 8, [])
+DATASET = Dataset(
+    fingerprint="",
+    source="",
+    task="image-classification",
+    views=["picture"],
+    labels="class",
+    outcomes="classes",
+    output="margin",
+    output_title="",
+    width=3,
+    n_train=9,
+    n_test=9,
+    classes=list("abc"),
+    encoding=ENCODING,
+    cell=8,
+    warnings=[],
+)
 
 
 def test_a_model_in_a_wrapper_reads_a_bare_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from engine.models import build_model
 from engine.models.calling import call
 from engine.models.transformers_zoo import longest_input, transformers
 from engine.store.errors import SpecError
-from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import load_task
 from engine.tasks.text_options import Choice, Options, settle
@@ -33,6 +33,7 @@ from engine.training.pretrained import load_trained_folder, start_from_folder
 from engine.training.weights import load_weights
 from tests.builders.sentences import sentences
 from tests.builders.tiny_bert import write_tiny_bert, write_tokenizer
+from tests.models.test_checkpoints_people_bring import DATASET
 
 ALGORITHM = AlgorithmSpec(architecture="transformers:bert")
 CLASSES = ["bad", "good"]
@@ -527,7 +528,7 @@ def test_an_upload_with_a_tied_tensor_left_out_is_matched_and_filled(
     reference.save_pretrained(study / "bart")
     path = study / "bart" / "model.safetensors"
     algorithm = AlgorithmSpec(architecture=f"transformers:{study / 'bart'}")
-    dataset = Dataset("", "", "", "text", 0, 0, CLASSES, encoding, 0, [], [])
+    dataset = replace(DATASET, classes=CLASSES, width=2, encoding=encoding)
     assert (
         not {"model.encoder.embed_tokens.weight", "model.shared.weight"}
         <= saved(study / "bart").keys()

@@ -105,11 +105,11 @@ def test_a_prediction_follows_from_the_mean_logits(small_study: Study) -> None:
         assert small_study.dataset.classes[found.argmax()] == predictions["predicted"][row]
     label = small_study.table("test")["label"].map(small_study.dataset.classes.index).to_numpy()
     p = expected[np.arange(60), label]
-    np.testing.assert_allclose(predictions["margin"], np.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predictions["output"], np.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
     # One prediction, one story.
     correct = predictions["correct"].to_numpy()
     np.testing.assert_array_equal(correct, expected.argmax(1) == label)
-    assert correct[predictions["margin"] > 0].all()
+    assert correct[predictions["output"] > 0].all()
     np.testing.assert_allclose(predictions["confidence"][correct], p[correct], rtol=1e-5)
     assert predictions["correct"].mean() > 0.5  # the small model has learned something
 

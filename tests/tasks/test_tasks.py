@@ -15,8 +15,10 @@ from torch.nn import functional
 
 from engine.store.errors import DataError, SpecError
 from engine.tasks import TASKS, load_task
+from engine.tasks.classification import loss
+from engine.tasks.classification import margin_of_label as model_output
 from engine.tasks.image_classification import augment, prepare
-from engine.tasks.margin import loss, margin, margin_to_loss, model_output
+from engine.tasks.margin import margin, margin_to_loss
 from engine.tasks.text_classification import Options, encode, plan_encoding, words
 
 finite = st.floats(-30, 30, allow_nan=False, width=64)
@@ -227,11 +229,3 @@ def test_every_task_loads_under_its_name() -> None:
         assert load_task(name).name == name
     with pytest.raises(SpecError, match="the tasks are image-classification, text-classification"):
         load_task("image-captioning")
-
-
-@pytest.mark.parametrize("name", sorted(TASKS))
-def test_input_shape_is_that_of_a_prepared_example(name: str) -> None:
-    task = load_task(name)
-    encoding = {"shape": [1, 4, 5], "mean": [0.0], "std": [1.0], "max_tokens": 6}
-    raw = torch.zeros(2, *task.input_shape(encoding), dtype=torch.uint8)
-    assert task.prepare({"input": raw}, encoding)["input"].shape[1:] == task.input_shape(encoding)

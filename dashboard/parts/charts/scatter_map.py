@@ -100,7 +100,7 @@ def scatter(
             "opacity": 0.75,
         }
         if layer.colour is None:
-            margins = one.table["margin"].to_numpy()[layer.rows]
+            margins = one.table["output"].to_numpy()[layer.rows]
             marker |= {"color": margins.tolist(), "coloraxis": "coloraxis"}
         picked = np.flatnonzero(np.isin(layer.rows, selected[layer.split])).tolist()
         names = [name for name in ("id", "file", "label") if name in one.table]

@@ -20,6 +20,7 @@ from dashboard.read.studies import Examples, examples, makeup
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
+from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
 SIDE = 84
@@ -117,7 +118,7 @@ def one(
             shown[f"Accuracy of {short(side['name'])}"] = f"{accuracy:.0%}", words
     figures(shown)
     training = examples(study, "train")
-    kind = "picture" if study.dataset.display == "image" else "example"
+    kind = "picture" if has(study, "pictures") else "example"
     gallery(
         study,
         "train",

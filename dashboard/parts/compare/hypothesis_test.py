@@ -30,6 +30,7 @@ from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.rows import evenly_spread
 from engine.store.text import number
+from engine.study.capabilities import has
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 
@@ -57,7 +58,7 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
     Args:
         direction: The direction shown; the preview uses its test examples.
     """
-    if study.dataset.display != "image":
+    if not has(study, "pictures"):
         aside("Transformations apply to pictures only, and this study has texts.")
         return
     channels, height, width = study.dataset.encoding["shape"]

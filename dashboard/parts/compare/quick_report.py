@@ -50,8 +50,8 @@ def quick_report(
         shown["Agreement"] = f"{found.agreement:.1%}", f"{found.differing:,} of {n:,} differ"
     figures(shown)
     heading("Accuracy by class")
-    st.html(_by_class(found, name, against))
-    if found.their_by_class is None:
+    st.html(_by_group(found, name, against))
+    if found.their_by_group is None:
         aside(f"{short(against)} has no predictions yet to compare with.")
         return
     rows = np.array(found.rows[:SHOWN], np.int64)
@@ -91,13 +91,13 @@ def quick_report(
     )
 
 
-def _by_class(found: QuickReport, name: str, against: str) -> str:
+def _by_group(found: QuickReport, name: str, against: str) -> str:
     """HTML of two bars per class; the class whose accuracy differs most comes first."""
-    theirs = found.their_by_class or {}
-    order = sorted(found.by_class, key=lambda one: -abs(found.by_class[one] - theirs.get(one, 0)))
+    theirs = found.their_by_group or {}
+    order = sorted(found.by_group, key=lambda one: -abs(found.by_group[one] - theirs.get(one, 0)))
     entries = "".join(
         f'<li><div class="dl-name">{escape(short(label))}</div>'
-        f"{_bar(found.by_class[label], name, 'own')}"
+        f"{_bar(found.by_group[label], name, 'own')}"
         f"{_bar(theirs[label], against, 'other') if label in theirs else ''}</li>"
         for label in order
     )

@@ -111,7 +111,7 @@ def _result_filter(location: Location, examples: Examples) -> None:
 
 
 def _margin_filter(location: Location, examples: Examples) -> None:
-    margins = examples.table["margin"].to_numpy()
+    margins = examples.table["output"].to_numpy()
     ends = float(np.floor(margins.min())), float(np.ceil(margins.max()))
     if ends[0] == ends[1]:
         ends = ends[0], ends[1] + 1

@@ -16,6 +16,7 @@ from dashboard.read.studies import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split
+from engine.study.capabilities import has
 from engine.study.models import read_probabilities
 from engine.study.reader import StudyReader
 
@@ -29,7 +30,7 @@ def subject(
     study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
 ) -> None:
     """Show one example. Without predictions, show only its data."""
-    text = study.dataset.display == "text"
+    text = has(study, "texts")
     shown = _text(example) if text else _picture(study, split, row, example)
     shown += _facts(split, row, example)
     if "predicted" in example:
@@ -99,7 +100,7 @@ def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
         correct = bool(example["correct"])
         word = "✓ Predicted correctly" if correct else "✕ Predicted wrongly"
         verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
-        margin = float(example["margin"])
+        margin = float(example["output"])
         facts += [
             ("Predicted", _clamped(example["predicted"])),
             ("Confidence", f"{float(example['confidence']):.1%}<small>in its prediction</small>"),

@@ -17,6 +17,7 @@ from dashboard.read.studies import gathered_url, sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split
+from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
 EXCERPT = 240
@@ -116,7 +117,7 @@ def gallery(
         most: The most rows that can be selected.
         on_select: Called with all selected rows when they change; None disables selection.
     """
-    text = study.dataset.display == "text"
+    text = has(study, "texts")
     compact = side < CAPTIONED and not text
 
     def item(card: Card) -> dict[str, Any]:

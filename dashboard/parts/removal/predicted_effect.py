@@ -44,7 +44,7 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
     if found.calibrated and found.before is not None:
         shown["Lost"] = (f"{len(found.lost):,}", "margins predicted to fall below 0")
         shown["Won"] = (f"{len(found.won):,}", "margins predicted to rise above 0")
-    label, worst = min(found.by_class.items(), key=lambda item: item[1].mean)
+    label, worst = min(found.by_group.items(), key=lambda item: item[1].mean)
     unit = "of margin" if found.calibrated else "of scores (no unit)"
     shown["Hit most"] = (short(label), f"{signed(worst.mean, 1.0)} {unit}, on average")
     figures(shown)
@@ -77,7 +77,7 @@ def removed_gallery(
     )
 
 
-def effect_by_class(found: Counterfactual) -> None:
+def effect_by_group(found: Counterfactual) -> None:
     """Show the mean change of each class, worst first."""
     heading("Predicted effect by class")
     aside(
@@ -86,7 +86,7 @@ def effect_by_class(found: Counterfactual) -> None:
         else "Uncalibrated: sums of scores rank the classes. They are not changes of the margin "
         "and have no interval. Subset runs calibrate them: see Quality."
     )
-    worst = sorted(found.by_class.items(), key=lambda item: item[1].mean)
+    worst = sorted(found.by_group.items(), key=lambda item: item[1].mean)
     if len(worst) > CLASSES_SHOWN:
         half = CLASSES_SHOWN // 2
         aside(f"The {half} classes at each end of {len(worst):,}.")

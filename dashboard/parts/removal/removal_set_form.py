@@ -97,7 +97,7 @@ def removal_choice(
         )
         st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
     forms: dict[str, Callable[[], tuple[np.ndarray, str]]] = {
-        CLASS: lambda: _by_class(study, location, training),
+        CLASS: lambda: _by_group(study, location, training),
         FILTER: lambda: _by_filter(study, location, training, kind),
         SUPPORTERS: lambda: _by_supporters(study, location, kind),
         AT_RANDOM: lambda: _at_random(len(training.table), kind),
@@ -145,7 +145,7 @@ def _submit(study: StudyReader, rows: np.ndarray, words: str, nameable: bool) ->
     st.session_state["set_name"] = ""  # the name belongs to this set only
 
 
-def _by_class(study: StudyReader, location: Location, training: Examples) -> tuple[np.ndarray, str]:
+def _by_group(study: StudyReader, location: Location, training: Examples) -> tuple[np.ndarray, str]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         label = st.selectbox("Class", training.classes, key="removed_class", width=230)
         members = matching(training, {"label": label})
@@ -168,7 +168,7 @@ def _by_filter(
             )
             if predicted is not None:
                 filters["predicted"] = predicted
-            margins = training.table["margin"].to_numpy()
+            margins = training.table["output"].to_numpy()
             ends = float(np.floor(margins.min())), float(np.ceil(margins.max()))
             ends = ends if ends[0] < ends[1] else (ends[0], ends[0] + 1)
             chosen = st.slider("Margin", *ends, ends, step=0.1, key="f_margin", width=230)

@@ -97,7 +97,7 @@ def _progress(study: StudyReader, algorithm: str) -> None:
 def verification_result(one: Verification) -> None:
     """Show the result of a verification: flips, a scatter plot, and means by class."""
     flipped = sum(outcome.flipped for outcome in one.outcomes)
-    by_luck = sum(outcome.flips_with.mean > 0.5 for outcome in one.outcomes)
+    by_luck = sum(outcome.flipped_by_chance for outcome in one.outcomes)
     known = [outcome for outcome in one.outcomes if outcome.predicted is not None]
     predicted = np.array([outcome.predicted.mean for outcome in known if outcome.predicted])
     actual = np.array([outcome.change for outcome in known])
@@ -113,7 +113,7 @@ def verification_result(one: Verification) -> None:
     if len(known):
         ids = [outcome.id for outcome in known]
         change_scatter(predicted, actual, ids, f"predicted_actual_{one.id}", words)
-    table("Mean change of the margin by class", ("Class", "Predicted", "Actual"), by_class(one))
+    table("Mean change of the margin by class", ("Class", "Predicted", "Actual"), by_group(one))
 
 
 def verified(proofs: list[Verification]) -> None:
@@ -143,7 +143,7 @@ def verified(proofs: list[Verification]) -> None:
     change_scatter(found["predicted"][rows], found["actual"][rows], names, "verified", words)
 
 
-def by_class(one: Verification) -> list[list[str]]:
+def by_group(one: Verification) -> list[list[str]]:
     """Table rows: class, mean predicted change, mean actual change."""
     rows = []
     for label in sorted({outcome.label for outcome in one.outcomes}):

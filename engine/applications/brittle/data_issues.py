@@ -14,6 +14,7 @@ import numpy as np
 from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.rows import ranges
+from engine.study.capabilities import has
 from engine.study.examples import read_arrays, read_stacked_arrays, shard_count
 from engine.study.models import read_predictions
 from engine.study.neighbours import has_neighbours, read_similarity
@@ -63,7 +64,7 @@ def find_data_issues(
         found["label"] = confident & agree
         doubtful = doubtful_labels(labels["train"], nearest(study, algorithm, "train"))
         found["training-label"] = influenced_by(study, algorithm, method, doubtful)
-        if study.dataset.display == "image":
+        if has(study, "pictures"):
             found["near-copy"] = near_copies(study, near)
     found["leak"] = np.array([bool(rows) for rows in same_inputs(study)], dtype=bool)
     found["near-copy"] = found["near-copy"] & ~found["leak"]

@@ -128,7 +128,7 @@ def brittle_table(
         "other": listed(other_classes(study, supports)[rows]),
         "correct": listed(supports.right[rows]),
         "confidence": listed(predictions["confidence"].to_numpy(np.float64)[rows]),
-        "margin": listed(predictions["margin"].to_numpy(np.float64)[rows]),
+        "margin": listed(predictions["output"].to_numpy(np.float64)[rows]),
         "logit_gap": listed(supports.logit_gap[rows]),
         "logit_gap_low": listed(supports.logit_gap[rows] - error, supports.checkpoints > 1),
         "logit_gap_high": listed(supports.logit_gap[rows] + error, supports.checkpoints > 1),

@@ -18,11 +18,12 @@ from engine.applications.modeldiff.effect_estimates import estimate, estimate_di
 from engine.applications.modeldiff.significance import holm
 from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
 from engine.attribution.evaluation.quality import Measured
+from engine.build.tasks import task_of
 from engine.running.progress import Report
 from engine.store.errors import DataloupeError
+from engine.study.capabilities import has
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 OUTPUTS = ("probability", "margin")
 INTENSITIES = (0.25, 0.5, 1.0)
@@ -133,7 +134,7 @@ def _test(
 ) -> list[Tested]:
     from engine.build.models import load_checkpoint
 
-    if study.dataset.display != "image":
+    if not has(study, "pictures"):
         raise DataloupeError("Transformations need pictures, and this study has none.")
     chosen = np.arange(study.dataset.n_test) if rows is None else np.asarray(rows)
     if not len(chosen) or len(intensities) < 1:
@@ -193,7 +194,7 @@ def _outputs(
     """`probability` of the true label and `margin`, `[checkpoints, n]`."""
     from engine.training.outputs import evaluate
 
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     found = [evaluate(task, model, arrays, encoding, 512, "cpu")["output"] for model in models]
     margins = np.stack(found).astype(np.float64)
     # The margin is log p/(1 − p).

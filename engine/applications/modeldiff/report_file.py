@@ -28,6 +28,7 @@ from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.layout import Split
 from engine.store.text import counted, harmless
+from engine.study.capabilities import has
 from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
 
@@ -255,7 +256,7 @@ def _examples(study: StudyReader) -> Show:
         for row in np.asarray(rows[:SHOWN], int).tolist():
             example = tables[split].iloc[row]
             label = str(example["label"])
-            if study.dataset.display == "text":
+            if has(study, "texts"):
                 shown.append(ShownExample(label, text=str(example["text"])[:LONGEST_TEXT]))
             else:
                 file = example.get(FILE) or ""

@@ -17,6 +17,7 @@ from engine.attribution.datamodels.run_bank import mean_of_seeds
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
+from engine.build.tasks import task_of
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, SPLITS, Split
@@ -25,7 +26,8 @@ from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
 from engine.study.score_matrices import stored_solver
-from engine.tasks import Task, load_task
+from engine.tasks import Task
+from engine.tasks.classification import logits
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +170,7 @@ def class_scores(
     from engine.attribution.trak.kernel import NO_LIMIT
     from engine.training.outputs import read_batch
 
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
     arrays, size = read_stacked_arrays(study, split), study.spec.trak.batch_size
     classes = len(study.dataset.classes)
@@ -195,7 +197,7 @@ def class_logit_or_output(task: Task) -> Output:
     def output(model: nn.Module, batch: Batch) -> torch.Tensor:
         if _CLASS not in batch:
             return task.model_output(model, batch)
-        return task.predict(model, batch).gather(-1, batch[_CLASS].unsqueeze(-1)).squeeze(-1)
+        return logits(model, batch).gather(-1, batch[_CLASS].unsqueeze(-1)).squeeze(-1)
 
     return output
 

@@ -28,6 +28,7 @@ from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
 from engine.build.stages.live import live_checkpoint_fingerprint
 from engine.build.stages.trak import scores_fingerprint
+from engine.build.tasks import task_of
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
@@ -37,7 +38,6 @@ from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
 from engine.study.score_matrices import read_score_matrix, stored_solver
-from engine.tasks import load_task
 
 if TYPE_CHECKING:
     import torch
@@ -132,6 +132,8 @@ def _compute(
     device: str,
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
+    from engine.tasks.classification import logits
+
     arrays = read_stacked_arrays(study, "train")
     rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
     parts: dict[str, Mapping[str, np.ndarray]] = {
@@ -139,8 +141,7 @@ def _compute(
         for name, some in rows.items()
     }
     parts["test"] = read_stacked_arrays(study, "test")
-    predict = load_task(study.dataset.task).predict
-    found = predict_logit_changes(study, algorithm, removed, parts, predict, device, on_done)
+    found = predict_logit_changes(study, algorithm, removed, parts, logits, device, on_done)
     return {f"{name}_change": change for name, change in found.items()}
 
 
@@ -190,7 +191,7 @@ def predict_logit_changes(
     from engine.attribution.trak.removal_direction import derivative, direction
     from engine.training.outputs import batches
 
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
     size, rows = study.spec.trak.batch_size, list(removed)
     weighing = mean_out_to_loss(study, algorithm, total, solver) * units(study, algorithm)
@@ -244,7 +245,7 @@ def _coefficients(
         rows = torch.nonzero(weights)[:, 0]
         inverse = torch.from_numpy(kept["inverse"][rows.numpy()])
         return dual_coefficients(inverse, weights[rows])
-    output, seed = load_task(study.dataset.task).model_output, checkpoint_seed(study, checkpoint)
+    output, seed = task_of(study).model_output, checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
     solved = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)

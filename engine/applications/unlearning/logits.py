@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
+from engine.build.tasks import task_of
 from engine.store.errors import StoreError
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def _logits(
 ) -> np.ndarray:
     from engine.training.outputs import evaluate
 
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     return evaluate(task, model, arrays, encoding, 512, device)["logits"]
 
 

@@ -32,6 +32,7 @@ from torch.nn import functional
 from engine.applications.unlearning.settings import FORWARD, Cost, Hyper
 from engine.store.errors import DataloupeError
 from engine.tasks import Task
+from engine.tasks.classification import logits
 
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
@@ -109,7 +110,7 @@ def matching(setup: Setup) -> Cost:
         losses = []
         for part, target, chosen in zip(setup.parts, targets, rows, strict=True):
             # Relative to the mean over classes: softmax ignores the mean, and it drifts.
-            off = setup.task.predict(setup.model, part.rows(chosen)) - target[chosen]
+            off = logits(setup.model, part.rows(chosen)) - target[chosen]
             losses.append(_centered(off).square().mean(dim=1))
         return torch.cat(losses).mean()
 
@@ -154,7 +155,7 @@ def scrub(setup: Setup) -> Cost:
     ]
 
     def divergence(part: Examples, before: Tensor, chosen: Tensor) -> Tensor:
-        now = setup.task.predict(setup.model, part.rows(chosen)).log_softmax(dim=1)
+        now = logits(setup.model, part.rows(chosen)).log_softmax(dim=1)
         return functional.kl_div(now, before[chosen], log_target=True, reduction="batchmean")
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
@@ -242,10 +243,10 @@ def _centered(logits: Tensor) -> Tensor:
 @torch.no_grad()
 def _before(setup: Setup, part: Examples, visited: Tensor) -> Tensor:
     """The model's logits on one part, `[n, classes]`; 0 for examples that are not visited."""
-    logits = setup.task.predict(setup.model, part.rows(visited[:1]))
-    found = logits.new_zeros(len(part), logits.shape[1])
+    first = logits(setup.model, part.rows(visited[:1]))
+    found = first.new_zeros(len(part), first.shape[1])
     for rows in visited.split(512):
-        found[rows] = setup.task.predict(setup.model, part.rows(rows))
+        found[rows] = logits(setup.model, part.rows(rows))
     return found
 
 

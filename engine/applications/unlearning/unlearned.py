@@ -16,13 +16,13 @@ from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import Cost, Hyper
 from engine.build.models import untrained_model, versions
 from engine.build.retraining import Removal, weights_file
+from engine.build.tasks import task_of
 from engine.running import processes
 from engine.store import layout
 from engine.study.examples import read_stacked_arrays
 from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +115,7 @@ def unlearn(study: StudyReader, job: Unlearning) -> tuple[torch.nn.Module, Cost]
     from engine.applications.unlearning.methods import METHODS, Examples, Setup
     from engine.training.outputs import read_batch
 
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     arrays = read_stacked_arrays(study, "train")
     changes = {} if job.changes is None else store.read_tensors(job.changes, job.changes.stem)
 

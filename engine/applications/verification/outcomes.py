@@ -9,10 +9,11 @@ import numpy as np
 
 from engine.applications.verification.record import Outcome
 from engine.attribution.evaluation.quality import Measured, share
-from engine.build.retraining import NOTHING, Removal, retrained
+from engine.build.retraining import NOTHING, Outputs, Removal, retrained
+from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_removal
 from engine.study.examples import FILE, read_texts_of
-from engine.study.models import read_predictions
+from engine.study.models import prediction_text, read_predictions
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
@@ -39,39 +40,47 @@ def outcomes_of(
         for removal in (NOTHING, removed)
     )
     table, predictions = study.table("test"), read_predictions(study, "test", algorithm)
-    classes = np.array(study.dataset.classes, dtype=object)
     predicted = predicted_changes(study, algorithm, method, removed, tests)
     found = []
     files = read_texts_of(study, "test", FILE, tests)
     for test, expected, file in zip(tests, predicted, files, strict=True):
-        label, was_correct = str(table["label"].iloc[test]), bool(predictions["correct"].iloc[test])
-        margins = [[float(model.margin[test]) for model in group] for group in (with_all, without)]
-        names = [
-            [str(classes[model.predicted[test]]) for model in group]
-            for group in (with_all, without)
-        ]
-        flips = [sum((name == label) != was_correct for name in group) for group in names]
-        change, low, high = mean_change(np.array(margins[1]) - np.array(margins[0]))
+        label = str(table["label"].iloc[test])
+        outputs = [[float(model.output[test]) for model in group] for group in (with_all, without)]
+        answers = [_answers(study, group, test) for group in (with_all, without)]
+        flips: list[Measured | None] = [None, None]
+        if has(study, "outcomes"):
+            was_correct = bool(predictions["correct"].iloc[test])
+            flips = [
+                share(sum((name == label) != was_correct for name in group), seeds)
+                for group in answers
+            ]
+        change, low, high = mean_change(np.array(outputs[1]) - np.array(outputs[0]))
         found.append(
             Outcome(
                 test=int(test),
                 id=str(table["id"].iloc[test]),
                 label=label,
-                before=str(predictions["predicted"].iloc[test]),
+                before=prediction_text(predictions["predicted"].iloc[test]),
                 predicted=expected,
-                with_all=margins[0],
-                without=margins[1],
-                classes_with=names[0],
-                classes_without=names[1],
+                with_all=outputs[0],
+                without=outputs[1],
+                answers_with=answers[0],
+                answers_without=answers[1],
                 change=change,
                 low=low,
                 high=high,
-                flips=share(flips[1], seeds),
-                flips_with=share(flips[0], seeds),
+                flips=flips[1],
+                flips_with=flips[0],
                 file=file,
             )
         )
     return found
+
+
+def _answers(study: StudyReader, models: Sequence[Outputs], test: int) -> list[str]:
+    """What each model answers for a test example, by name; empty without outcomes."""
+    classes = study.dataset.classes
+    return [classes[model.answers[test]] for model in models if model.answers is not None]
 
 
 def predicted_changes(

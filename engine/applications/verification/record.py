@@ -17,16 +17,17 @@ class Outcome:
     """The effect of a removal on one test example.
 
     A model *flips* the prediction if it is correct where the study's checkpoints together are
-    wrong, or wrong where they are correct.
+    wrong, or wrong where they are correct. For a task without right and wrong nothing flips, and
+    there are no answers.
 
     Attributes:
         test, id, label: The test example.
-        before: Class that the study's checkpoints together predict.
-        predicted: Change of the margin predicted from scores, on average over seeds, with its 95 %
+        before: What the study's checkpoints together predict.
+        predicted: Change of the output predicted from scores, on average over seeds, with its 95 %
             interval; None if the scores are not calibrated.
-        with_all, without: Margins of the models with all data and without the removal set, by seed.
-        classes_with, classes_without: The classes that they predict.
-        change: Actual change of the margin: mean over pairs of models with the same seed.
+        with_all, without: Outputs of the models with all data and without the removal set, by seed.
+        answers_with, answers_without: What they predict, such as a class.
+        change: Actual change of the output: mean over pairs of models with the same seed.
         low, high: Its 95 % interval by Student's t; None for a single seed.
         flips: Share of the models without the removal set that flip, with its 95 % interval.
         flips_with: The same of the models with all data, which flip by chance alone.
@@ -40,19 +41,24 @@ class Outcome:
     predicted: Measured | None
     with_all: list[float]
     without: list[float]
-    classes_with: list[str]
-    classes_without: list[str]
+    answers_with: list[str]
+    answers_without: list[str]
     change: float
     low: float | None
     high: float | None
-    flips: Measured
-    flips_with: Measured
+    flips: Measured | None
+    flips_with: Measured | None
     file: str | None = None
 
     @property
     def flipped(self) -> bool:
         """Whether most of the models without the removal set flip."""
-        return self.flips.mean > 0.5
+        return self.flips is not None and self.flips.mean > 0.5
+
+    @property
+    def flipped_by_chance(self) -> bool:
+        """Whether most of the models with all data flip."""
+        return self.flips_with is not None and self.flips_with.mean > 0.5
 
 
 @dataclass(frozen=True)
@@ -113,15 +119,11 @@ class Verification:
 
 
 def _outcome(content: Mapping[str, Any]) -> Outcome:
-    predicted = content["predicted"]
-    return Outcome(
-        **{
-            **content,
-            "predicted": None if predicted is None else Measured(**predicted),
-            "flips": Measured(**content["flips"]),
-            "flips_with": Measured(**content["flips_with"]),
-        }
-    )
+    measured = {
+        name: None if content[name] is None else Measured(**content[name])
+        for name in ("predicted", "flips", "flips_with")
+    }
+    return Outcome(**{**content, **measured})
 
 
 def read_verifications(study: StudyReader, algorithm: str) -> list[Verification]:

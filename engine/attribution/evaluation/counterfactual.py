@@ -1,7 +1,7 @@
 """The predicted effect of removing any set of training examples on every test prediction.
 
     found = study.counterfactual(["train-17", "train-99"])
-    found.change, found.by_class["Coat"]
+    found.change, found.by_group["Coat"]
 
 It is a sum of columns of the score matrix, so it needs no training. Retraining
 (`engine.applications.verification`) tells how accurate it is.
@@ -24,14 +24,17 @@ class Counterfactual:
     Attributes:
         algorithm, method: Whose scores were summed.
         removed: Training rows, ascending int64 `[k]`.
-        calibrated: Whether changes are in the unit of the margin. Otherwise they are sums of
+        calibrated: Whether changes are in the unit of the model output. Otherwise they are sums of
             scores, which order changes but give no size: there are no intervals and no flips.
         change: Predicted change of every test example, float64 `[n_test]`.
         low, high: Its 95 % interval; None where scores are not calibrated.
-        before: Margins of the checkpoints, float64 `[n_test]`; None without predictions.
-        by_class: Label → mean change over its test examples. Without calibration there is no
-            interval, and both ends are the mean.
-        emptied: Classes that would have no training example left. Scores cannot predict that.
+        before: Outputs of the checkpoints, float64 `[n_test]`; None without predictions.
+        by_group: Group, such as a class → mean change over its test examples. Without calibration
+            there is no interval, and both ends are the mean.
+        output: Name of the model output, such as `margin`.
+        crosses: Whether the prediction is right where the output is above 0, so that a change that
+            crosses 0 is a flip.
+        emptied: Groups that would have no training example left. Scores cannot predict that.
     """
 
     algorithm: str
@@ -42,12 +45,14 @@ class Counterfactual:
     low: np.ndarray | None
     high: np.ndarray | None
     before: np.ndarray | None
-    by_class: dict[str, Measured]
+    by_group: dict[str, Measured]
     emptied: list[str]
+    output: str
+    crosses: bool
 
     @property
     def after(self) -> np.ndarray | None:
-        """Predicted margins `[n_test]`; None where scores are not calibrated."""
+        """Predicted outputs `[n_test]`; None where scores are not calibrated."""
         if self.before is None or not self.calibrated:
             return None
         after: np.ndarray = self.before + self.change
@@ -55,7 +60,8 @@ class Counterfactual:
 
     @property
     def lost(self) -> np.ndarray:
-        """Test rows whose margin is predicted to fall below 0, strongest change first."""
+        """Test rows whose output is predicted to fall below 0, strongest change first; empty if
+        crossing 0 is no flip."""
         return self._crossing(-1)
 
     @property
@@ -65,7 +71,7 @@ class Counterfactual:
 
     def _crossing(self, sign: int) -> np.ndarray:
         after = self.after
-        if self.before is None or after is None:
+        if self.before is None or after is None or not self.crosses:
             return np.empty(0, np.int64)
         rows = np.flatnonzero((sign * self.before <= 0) & (sign * after > 0))
         return rows[np.argsort(-np.abs(self.change[rows]), kind="stable")]
@@ -90,10 +96,10 @@ class Counterfactual:
             "algorithm": self.algorithm,
             "method": self.method,
             "removed": self.removed.tolist(),
-            "unit": "margin" if self.calibrated else "score",
-            "by_class": {
+            "unit": self.output if self.calibrated else "score",
+            "by_group": {
                 label: vars(found) if self.calibrated else {"mean": found.mean}
-                for label, found in self.by_class.items()
+                for label, found in self.by_group.items()
             },
             "lost": self.lost.tolist(),
             "won": self.won.tolist(),

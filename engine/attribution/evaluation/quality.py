@@ -65,7 +65,7 @@ class MethodQuality:
         validation_lds: On the validation runs, cross-fitted (`preference.validation_lds`). The
             preferred method is the simplest one whose value is within a standard error of the
             highest. None for baselines, and where the runs are too few.
-        by_class: LDS over the test examples of each class.
+        by_group: LDS over the test examples of each group, such as a class.
         calibration: None where the predictions do not vary.
         effects: Sizes of the effects of removals from all the data; None if not calibrated.
         coverage: Share of the test outcomes inside the method's own 90 % intervals; None for a
@@ -77,7 +77,7 @@ class MethodQuality:
     baseline: bool
     lds: Measured
     validation_lds: float | None
-    by_class: dict[str, Measured]
+    by_group: dict[str, Measured]
     calibration: Calibration | None
     effects: EffectSizes | None = None
     coverage: float | None = None
@@ -164,9 +164,9 @@ def _method(content: Mapping[str, Any]) -> MethodQuality:
     calibration = content["calibration"]
     if calibration is not None:
         calibration = Calibration(Measured(**calibration["slope"]), calibration["r_squared"])
-    by_class = {label: Measured(**found) for label, found in content["by_class"].items()}
+    by_group = {label: Measured(**found) for label, found in content["by_group"].items()}
     lds = Measured(**content["lds"])
-    changed = {"lds": lds, "by_class": by_class, "calibration": calibration}
+    changed = {"lds": lds, "by_group": by_group, "calibration": calibration}
     if content.get("effects") is not None:
         changed["effects"] = EffectSizes.from_dict(content["effects"])
     return MethodQuality(**{**content, **changed})

@@ -32,21 +32,22 @@ class PlannedRemoval:
 
 
 def plan_removal(
-    supporters: np.ndarray, classes: np.ndarray, seed: int, number: int
+    supporters: np.ndarray, groups: np.ndarray, seed: int, number: int
 ) -> PlannedRemoval:
     """Plan one removal.
 
     Args:
         supporters: Training rows with the largest scores of each test example, strongest first,
             `[n_test, k]`; −1 after the last one.
-        classes: Class of each training example, `[n_train]`. Every class keeps an example.
+        groups: Number of the group of each training example, such as its class, `[n_train]`.
+            Every group keeps an example.
         seed: Of the study.
         number: Of the removal.
     """
     order = np.argsort(np.random.PCG64([seed, number]).random_raw(len(supporters)), kind="stable")
-    most = max(1, int(MOST * len(classes)))
-    left = np.bincount(classes)
-    removed, targets = np.zeros(len(classes), bool), []
+    most = max(1, int(MOST * len(groups)))
+    left = np.bincount(groups)
+    removed, targets = np.zeros(len(groups), bool), []
     for place, test in enumerate(order):
         room = most - int(removed.sum())
         if not room:
@@ -54,7 +55,7 @@ def plan_removal(
         wanted = supporters[test, : SIZES[place % len(SIZES)]]
         wanted = wanted[wanted >= 0]
         new = wanted[~removed[wanted]]
-        lost = np.bincount(classes[new], minlength=len(left))
+        lost = np.bincount(groups[new], minlength=len(left))
         if not len(wanted) or len(new) > room or ((lost > 0) & (lost >= left)).any():
             continue
         removed[new] = True

@@ -175,7 +175,7 @@ def _find(measured: MethodQuality) -> Use:
 
 
 def _sums(measured: MethodQuality) -> Use:
-    what = "Sum scores over many examples, such as a class or a source"
+    what = "Sum scores over many examples, such as a group or a source"
     if not measured.beats_chance:
         return Use(what, "no", "Sums are what was measured, and they predict nothing.")
     if measured.lds.mean < FAIR:
@@ -232,7 +232,7 @@ def _intervals(coverage: float) -> Use:
 
 
 def _untrusted(measured: MethodQuality) -> list[str]:
-    return [label for label, lds in measured.by_class.items() if lds.low <= 0]
+    return [label for label, lds in measured.by_group.items() if lds.low <= 0]
 
 
 def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from engine.attribution.trak.solver import Solver
@@ -11,12 +12,13 @@ _LEAST_Q = 1e-8
 
 
 def temper(out_to_loss: Tensor, solver: Solver) -> Tensor:
-    """Q^t `[n_train]`, the tempered out-to-loss gradient.
+    """Q^t with the sign of Q `[n_train]`, the tempered out-to-loss gradient.
 
     Scores are multiplied by it (with Q averaged over checkpoints), and training examples are
-    weighted by it in each checkpoint's linear system.
+    weighted by its size in each checkpoint's linear system.
     """
-    return out_to_loss.abs().clamp(min=_LEAST_Q) ** solver.tempering
+    size = out_to_loss.abs().clamp(min=_LEAST_Q) ** solver.tempering
+    return torch.where(out_to_loss < 0, -size, size)
 
 
 def example_weights(out_to_loss: Tensor, solver: Solver) -> Tensor | None:
@@ -24,7 +26,7 @@ def example_weights(out_to_loss: Tensor, solver: Solver) -> Tensor | None:
     do not count more. None where all training examples have the same weight (`plain`)."""
     if solver.curvature == "plain":
         return None
-    weights = temper(out_to_loss, solver)
+    weights = temper(out_to_loss, solver).abs()
     return weights / weights.mean()
 
 

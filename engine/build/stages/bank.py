@@ -18,6 +18,7 @@ from engine.attribution.datamodels.run_bank import draw_mask, output_problem, pa
 from engine.build.models import initial_model, versions
 from engine.build.run import Run
 from engine.build.stages.checkpoints import recipe_fingerprint
+from engine.build.tasks import task_for, task_of
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.store.layout import SPLITS
@@ -25,7 +26,6 @@ from engine.store.records import Progress
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 from engine.study.run_banks import finished_runs, read_bank_import, run_seed, wanted_runs
-from engine.tasks import load_task
 
 CODE = 2
 """Increment when the same spec would draw different masks or record different outputs."""
@@ -134,7 +134,7 @@ def train_run(job: Job) -> None:
 
     study = StudyReader.open(job.root)
     spec, runs = study.spec.algorithms[job.algorithm], study.spec.subset_runs
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     arrays = {split: read_stacked_arrays(study, split) for split in SPLITS}
     name = f"Subset run {job.mask:05d}-{job.seed} of {job.algorithm}"
     mask = draw_mask(study.spec.seed, job.mask, study.dataset.n_train, runs.alpha)
@@ -145,6 +145,7 @@ def train_run(job: Job) -> None:
     except DataloupeError as error:
         raise DataloupeError(f"{name}: {error}") from error
     shard = {"mask": pack(mask)}
+    task = task_for(study, model, seed)
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
         if found := output_problem(outputs["output"]):

@@ -22,6 +22,7 @@ from engine.build.models import (
     versions,
 )
 from engine.build.run import Run
+from engine.build.tasks import new_context, task_at, task_of
 from engine.models.hf_folder import (
     config_digest,
     find_folder,
@@ -38,7 +39,6 @@ from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, start_of, user_file
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 CODE = 1
 """Increment when the same spec would train other models."""
@@ -241,7 +241,7 @@ def make_checkpoint(job: Job) -> None:
 
     study = StudyReader.open(job.root)
     spec = study.algorithms[job.algorithm]
-    task, encoding = load_task(study.dataset.task), study.dataset.encoding
+    task, encoding = task_of(study), study.dataset.encoding
     fingerprint = checkpoint_fingerprint(study, job.algorithm, job.checkpoint)
     path = layout.checkpoint_file(study.root, job.algorithm, job.checkpoint)
     seed = checkpoint_seed(study, job.checkpoint)
@@ -265,6 +265,10 @@ def make_checkpoint(job: Job) -> None:
         model = train(task, model, arrays["train"], encoding, spec, seed, job.device)
         save_weights(path, model, fingerprint, metadata)
     model = model.to(job.device).eval()
+    if context := new_context(study, task, model, seed):
+        where = layout.context_file(study.root, job.algorithm, job.checkpoint)
+        store.write_tensors(where, context, fingerprint)
+    task = task_at(study, job.algorithm, job.checkpoint)
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
         _check_finite(study, job, split, outputs)

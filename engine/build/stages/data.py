@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from engine import store
 from engine.build.run import Run
+from engine.build.tasks import task_of
 from engine.data.thumbnails import SPRITES_PER_SHEET, sprite_sheet
 from engine.store import layout
 from engine.store.errors import DataError
@@ -23,7 +24,7 @@ from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Dataset, Progress
 from engine.store.spec import validate_options
 from engine.study.reader import StudyReader
-from engine.tasks import load_task, outside, settle
+from engine.tasks import outside, settle
 
 if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
@@ -46,13 +47,14 @@ def run(run: Run) -> None:
     run.report(Progress("data", None, 0, 1))
     # The Hugging Face library takes seconds to import, and a built study does not need it.
     from engine.build.encoding import dataset_fingerprint, encode_split
+    from engine.data.label_kinds import label_texts
     from engine.data.raw import raw_fingerprints
     from engine.data.sources import load_source
 
-    task = load_task(study.spec.task.name)
+    task = task_of(study)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
-    options = settle(task.name, options, study.spec.algorithms, study.root)
-    source = load_source(study.spec.data, study.root, seed=study.spec.seed)
+    options = settle(study.spec.task.name, options, study.spec.algorithms, study.root)
+    source = load_source(study.spec.data, study.root, seed=study.spec.seed, kind=task.labels)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
     if not study.has_data:
@@ -69,7 +71,8 @@ def run(run: Run) -> None:
         first = _first_missing(study, split, len(rows), cell)
         start = len(rows) if first is None else first * ROWS_PER_SHARD
         for shard in encode_split(rows, task, options, encoding, ROWS_PER_SHARD, start):
-            written.append(_write_shard(study, split, shard, source.classes, cell, fingerprint))
+            texts = label_texts(task.labels, shard.labels, source.classes)
+            written.append(_write_shard(study, split, shard, texts, cell, fingerprint))
         contents[split] = [
             (
                 store.read_tensors(layout.arrays_file(study.root, split, shard), fingerprint),
@@ -90,7 +93,12 @@ def run(run: Run) -> None:
         fingerprint=content_fingerprint,
         source=source.description,
         task=task.name,
-        display=task.display,
+        views=list(task.views),
+        labels=task.labels,
+        outcomes=task.outcomes,
+        output=task.outputs[0].name,
+        output_title=task.outputs[0].title,
+        width=task.width(source.classes),
         n_train=len(source.train),
         n_test=len(source.test),
         classes=source.classes,
@@ -169,7 +177,7 @@ def _write_shard(
     study: StudyReader,
     split: Split,
     shard: EncodedShard,
-    classes: Sequence[str],
+    labels: Sequence[str],
     cell: int,
     fingerprint: str,
 ) -> Path:
@@ -182,7 +190,6 @@ def _write_shard(
         with store.atomic(path) as temporary:
             temporary.write_bytes(sprite_sheet(thumbnails[first : first + SPRITES_PER_SHEET], cell))
         sheets[path.name] = store.file_digest(path)
-    labels = [classes[label] for label in shard.arrays["label"]]
     columns = {"id": shard.ids, "label": labels, **shard.columns}
     store.write_table(layout.table_file(study.root, split, number), pa.table(columns), fingerprint)
     # A sprite sheet cannot hold its own checksum, so the arrays of the same rows do.

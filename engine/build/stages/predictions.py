@@ -1,6 +1,6 @@
 """Average the checkpoints' outputs into one prediction per example (`predictions/{split}.parquet`).
 
-Class, confidence and margin all follow from the mean logits (engine.attribution.ensemble).
+Everything follows from the mean of the checkpoints' records (engine.attribution.ensemble).
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
-from engine.attribution.softmax import margins, softmax
 from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_fingerprint
+from engine.build.tasks import task_of
 from engine.store import layout
 from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
-from engine.study.models import read_class_numbers, read_mean_logits
+from engine.study.examples import read_stacked_arrays
+from engine.study.models import read_mean_records
 from engine.study.reader import StudyReader
 
-CODE = 2
+CODE = 3
 """Increment when the same outputs would be averaged differently."""
 
 
@@ -38,13 +39,9 @@ def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     if path.exists():
         store.read_table(path, fingerprint, columns=[])
         return
-    logits = read_mean_logits(study, split, algorithm)
-    labels = read_class_numbers(study, split)
-    predicted = logits.argmax(axis=1)
-    columns = {
-        "predicted": pa.array(np.array(study.dataset.classes, object)[predicted], pa.string()),
-        "correct": pa.array(predicted == labels),
-        "confidence": pa.array(softmax(logits).max(axis=1).astype(np.float32)),
-        "margin": pa.array(margins(logits, labels).astype(np.float32)),
-    }
-    store.write_table(path, pa.table(columns), fingerprint)
+    task = task_of(study)
+    records = read_mean_records(study, split, algorithm)
+    arrays = read_stacked_arrays(study, split)
+    columns = task.summarize(records, arrays, study.dataset.classes)
+    columns.setdefault("output", records["output"].astype(np.float32))
+    store.write_table(path, pa.table(dict(columns)), fingerprint)

@@ -36,20 +36,21 @@ from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.removals import removals_fingerprint
 from engine.build.stages.search import method_fingerprint
+from engine.build.tasks import task_at
 from engine.store import layout
 from engine.store.layout import DATAMODEL, HYBRID, SPLITS, TRAK
 from engine.store.rows import evenly_spread
 from engine.store.text import counted
 from engine.study.examples import shard_count
+from engine.study.groups import group_members
 from engine.study.methods import scored_methods
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.removal_runs import read_removal_runs
 from engine.study.run_banks import is_tuned, read_bank, read_repeated_runs, wants_bank
 from engine.study.score_matrices import read_factor_scores, read_score_matrix, stored_solver
-from engine.tasks import load_task
 
-CODE = 5
+CODE = 6
 """Increment when the same runs would give a different evaluation."""
 
 
@@ -102,7 +103,7 @@ def evaluate_methods(job: Job) -> None:
     bank = read_bank(study, algorithm, train=False)
     validation, test = bank.part("validation"), bank.part("test")
     mean_outputs = bank.part("fit", "validation").test.mean(axis=0)
-    labels = study.table("test")["label"].to_numpy()
+    members = group_members(study, "test")
     targets = evenly_spread(study.dataset.n_test, MOST_TARGETS)
     on_validation = _rows(validation.test)[targets]
     repeated, removal_runs = (
@@ -120,7 +121,7 @@ def evaluate_methods(job: Job) -> None:
             study, algorithm, method, scores, validation.masks, targets
         )
         predicted = predict(scores, test.masks)
-        quality = _evaluate(title, settings, predicted, test, labels)
+        quality = _evaluate(title, settings, predicted, test, members)
         if halves(len(validation)) is not None:
             lds = validation_lds(candidates[method], on_validation)
             quality = replace(quality, validation_lds=lds)
@@ -148,7 +149,7 @@ def evaluate_methods(job: Job) -> None:
         {name: candidates[name] for name in sorted(candidates, key=_complexity)}, on_validation
     )
     for name, title, settings, predicted in baselines(study, algorithm, test.masks, job.device):
-        quality = _evaluate(title, settings, predicted, test, labels)
+        quality = _evaluate(title, settings, predicted, test, members)
         found[name] = replace(quality, baseline=True)
     report = Quality(
         masks={part: len(bank.part(part)) for part in ("fit", "validation", "test")},
@@ -242,22 +243,20 @@ def _evaluate(
     settings: str,
     predicted: np.ndarray,
     test: RunBank,
-    labels: np.ndarray,
+    members: dict[str, np.ndarray],
 ) -> MethodQuality:
     actual = _rows(test.test)
-    by_class = {}
-    for label in sorted(set(labels)):
-        members = labels == label
-        by_class[str(label)] = _measured(
-            lds_of_predictions(predicted[members], actual[members], resamples=200)
-        )
+    by_group = {
+        name: _measured(lds_of_predictions(predicted[mine], actual[mine], resamples=200))
+        for name, mine in members.items()
+    }
     return MethodQuality(
         title=title,
         settings=settings,
         baseline=False,
         lds=_measured(lds_of_predictions(predicted, actual)),
         validation_lds=None,
-        by_class=by_class,
+        by_group=by_group,
         calibration=_calibration(predicted, actual),
     )
 
@@ -322,7 +321,7 @@ def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device:
 
     spec = study.spec.trak
     model = load_checkpoint(study, algorithm, 0, device)
-    output = load_task(study.dataset.task).model_output
+    output = task_at(study, algorithm, 0).model_output
     train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
     solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(

@@ -25,7 +25,7 @@ from engine.store import layout
 from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
-from engine.store.spec import FEWEST_MASKS, Output
+from engine.store.spec import FEWEST_MASKS, ImportedOutput
 from engine.store.text import counted
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import has_predictions, read_predictions
@@ -47,7 +47,7 @@ def import_bank(
     study: StudyReader,
     folder: str | Path,
     algorithm: str | None = None,
-    output: Output = "max-margin",
+    output: ImportedOutput = "max-margin",
     runs: int | None = None,
     replace: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -245,7 +245,7 @@ def _plausibility(study: StudyReader, algorithm: str, about: BankImport, folder:
     ]
     if has_predictions(study, algorithm):
         outputs = gather(about, shards, study.dataset.n_train, train=False).test.mean(axis=0)
-        margins = read_predictions(study, "test", algorithm)["margin"].to_numpy()
+        margins = read_predictions(study, "test", algorithm)["output"].to_numpy()
         agreement = float(spearman(outputs[None], margins[None])[0])
         if agreement < max(0.1, 3 / np.sqrt(len(margins))):
             raise ImportingError(

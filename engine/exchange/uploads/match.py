@@ -79,7 +79,7 @@ def match(
             continue
         try:
             expected = state_of(
-                candidate.name, candidate.options, dataset.encoding, len(dataset.classes), root
+                candidate.name, candidate.options, dataset.encoding, dataset.width, root
             )
         except UntrustedCode as error:
             untrusted = error
@@ -90,7 +90,7 @@ def match(
         fit = match_names(shapes, expected.shapes, ties=expected.ties)
         if isinstance(fit, Fit):
             return candidate
-        reason = mismatch(fit, candidate, len(dataset.classes))
+        reason = mismatch(fit, candidate, dataset.width, bool(dataset.classes))
         common = (len(expected.shapes) - len(fit.missing)) / max(len(shapes), len(expected.shapes))
         common = 1.0 if fit.choices else common
         mismatches.append((common, reason))
@@ -134,7 +134,9 @@ def _starts(names: Collection[str]) -> list[str]:
     return [start for start, _ in counted.most_common(_MOST_STARTS)]
 
 
-def mismatch(misfit: Misfit, architecture: Architecture, n_classes: int) -> str:
+def mismatch(
+    misfit: Misfit, architecture: Architecture, width: int, of_classes: bool = True
+) -> str:
     """Describe in one sentence how names or shapes differ."""
     if misfit.choices:
         named = [quoted(prefix) if prefix else "no prefix" for prefix in sorted(misfit.choices)]
@@ -148,15 +150,15 @@ def mismatch(misfit: Misfit, architecture: Architecture, n_classes: int) -> str:
         parts += [f"has the unknown {_first(extra)}"] if extra else []
         return f"compared with {architecture}, it {' and '.join(parts)}."
     wrong = misfit.wrong
-    classes = {
+    widths = {
         theirs[0]
         for theirs, ours in wrong.values()
-        if theirs and ours[:1] == (n_classes,) and theirs[1:] == ours[1:]
+        if theirs and ours[:1] == (width,) and theirs[1:] == ours[1:]
     }
     key, (theirs, ours) = next(iter(wrong.items()))
-    if len(classes) == 1 and all(ours[:1] == (n_classes,) for _, ours in wrong.values()):
-        found_classes = counted(classes.pop(), "class", "classes")
-        return f"it has {found_classes}, but this study has {n_classes:,}."
+    if len(widths) == 1 and all(ours[:1] == (width,) for _, ours in wrong.values()):
+        kind = ("class", "classes") if of_classes else ("output", "outputs")
+        return f"it has {counted(widths.pop(), *kind)}, but this study has {width:,}."
     if theirs == ours[::-1]:
         return f"{quoted(key)} is transposed: {list(theirs)} where {architecture} has {list(ours)}."
     return f"{quoted(key)} is {list(theirs)} where {architecture} has {list(ours)}."

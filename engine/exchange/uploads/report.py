@@ -48,9 +48,9 @@ class QuickReport:
         not_finite: Number of test examples on which an output is NaN or infinite. They have no
             predicted class, and count as wrong and as no agreement.
         accuracy: Share of test examples that the upload predicts correctly.
-        by_class: Accuracy on each class that has test examples, by class name.
+        by_group: Accuracy on each class that has test examples, by class name.
         against: The algorithm of the study to compare with.
-        their_accuracy, their_by_class: The algorithm's accuracies; None if it has no predictions.
+        their_accuracy, their_by_group: The algorithm's accuracies; None if it has no predictions.
         agreement: Share of test examples with the same predicted class; None likewise.
         differing: Number of test examples with different predicted classes.
         rows: Test rows with different predictions, highest summed confidence first; at most
@@ -64,10 +64,10 @@ class QuickReport:
     refusal: str
     not_finite: int
     accuracy: float
-    by_class: dict[str, float]
+    by_group: dict[str, float]
     against: str
     their_accuracy: float | None
-    their_by_class: dict[str, float] | None
+    their_by_group: dict[str, float] | None
     agreement: float | None
     differing: int
     rows: list[int]
@@ -122,12 +122,12 @@ def quick_report(request: Request) -> QuickReport:
         "refusal": _refusal(bad),
         "not_finite": int(bad.sum()),
         "accuracy": float((predicted == labels).mean()),
-        "by_class": _by_class(predicted == labels, labels, study.dataset.classes),
+        "by_group": _by_group(predicted == labels, labels, study.dataset.classes),
         "against": request.against,
     }
     against = resolve_algorithm(study, request.against)
     if not has_predictions(study, against):
-        found |= dict.fromkeys(("their_accuracy", "their_by_class", "agreement"))
+        found |= dict.fromkeys(("their_accuracy", "their_by_group", "agreement"))
         return QuickReport(**found, differing=0, rows=[], predicted=[], their_predicted=[])
     theirs = read_predictions(study, "test", against)
     their_predicted = theirs["predicted"].to_numpy()
@@ -138,7 +138,7 @@ def quick_report(request: Request) -> QuickReport:
     return QuickReport(
         **found,
         their_accuracy=float(correct.mean()),
-        their_by_class=_by_class(correct, labels, study.dataset.classes),
+        their_by_group=_by_group(correct, labels, study.dataset.classes),
         agreement=float((predicted == their_predicted).mean()),
         differing=len(differ),
         rows=rows.tolist(),
@@ -157,7 +157,7 @@ def _refusal(bad: np.ndarray) -> str:
     )
 
 
-def _by_class(correct: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, float]:
+def _by_group(correct: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, float]:
     return {
         name: float(correct[labels == name].mean()) for name in classes if (labels == name).any()
     }

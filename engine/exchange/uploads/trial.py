@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.build.tasks import task_for
 from engine.exchange.uploads.header import read_header
 from engine.exchange.uploads.match import Architecture, match
 from engine.store.errors import CheckpointError, UploadError
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
-from engine.tasks import load_task
 
 if TYPE_CHECKING:
     import torch
@@ -96,9 +96,9 @@ def load(study: StudyReader, path: Path, name: str, architecture: Architecture) 
     from engine.models import build_model
     from engine.training.weights import load_weights
 
-    encoding, n_classes = study.dataset.encoding, len(study.dataset.classes)
+    encoding, width = study.dataset.encoding, study.dataset.width
     model = build_model(
-        architecture.name, architecture.options, encoding, n_classes, seed=0, study=study.root
+        architecture.name, architecture.options, encoding, width, seed=0, study=study.root
     )
     try:
         load_weights(path, model)
@@ -119,10 +119,10 @@ def write_no_file() -> None:
 
 
 def outputs_of(study: StudyReader, model: torch.nn.Module, rows: slice) -> dict[str, np.ndarray]:
-    """Outputs on some test examples, among them `logits`, float32 `[rows, n_classes]`."""
+    """Outputs on some test examples: see `engine.training.outputs.evaluate`."""
     from engine.training.outputs import evaluate
 
-    task, arrays = load_task(study.dataset.task), read_stacked_arrays(study, "test")
+    task, arrays = task_for(study, model, 0), read_stacked_arrays(study, "test")
     some = {name: np.asarray(array[rows]) for name, array in arrays.items()}
     return evaluate(task, model, some, study.dataset.encoding, 512, "cpu")
 

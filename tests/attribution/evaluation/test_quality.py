@@ -36,7 +36,7 @@ QUALITY = Quality(
             baseline=False,
             lds=LDS,
             validation_lds=0.3,
-            by_class={"Bag": LDS},
+            by_group={"Bag": LDS},
             calibration=Calibration(Measured(12.5, 11.0, 14.0), 0.1),
             effects=replace(TYPICAL, chosen=0.8),
         )

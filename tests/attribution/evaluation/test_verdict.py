@@ -23,7 +23,7 @@ METHOD = MethodQuality(
     baseline=False,
     lds=around(0.4),
     validation_lds=0.4,
-    by_class={"Bag": around(0.5), "Coat": around(0.3)},
+    by_group={"Bag": around(0.5), "Coat": around(0.3)},
     calibration=Calibration(around(12.0, 1.0), 0.4),
 )
 QUALITY = Quality(
@@ -111,7 +111,7 @@ def test_intervals(coverage: float, answer: str, reason: str) -> None:
 
 def test_classes_with_poor_predictions_are_named() -> None:
     classes = {f"class {n}": around(0.02) for n in range(7)}
-    found = judged(by_class=METHOD.by_class | classes)
+    found = judged(by_group=METHOD.by_group | classes)
     (caution,) = found.cautions
     assert "“class 0”, “class 1”, “class 2”, “class 3”, “class 4” and 2 more" in caution
     assert "Bag" not in caution

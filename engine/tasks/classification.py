@@ -1,0 +1,77 @@
+"""What all classification tasks share: one class an example, cross entropy, margins, outcomes.
+
+The default output is the margin of the true label (`engine.tasks.margin`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from engine.attribution.softmax import margins, softmax
+from engine.models.answers import logits_of
+from engine.models.calling import call
+from engine.tasks import ModelOutput
+from engine.tasks.margin import margin, margin_to_loss
+from engine.tasks.outcomes import CLASSES
+
+if TYPE_CHECKING:
+    from engine.attribution.trak.plan import Batch
+
+
+def logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Logits `[batch, classes]` of a prepared batch."""
+    return logits_of(call(model, batch))
+
+
+def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.Tensor:
+    """Cross entropies `[batch]` of a prepared batch."""
+    return functional.cross_entropy(
+        logits(model, batch), batch["label"], reduction="none", label_smoothing=label_smoothing
+    )
+
+
+def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """`logits` `[batch, classes]`."""
+    return {CLASSES.record: logits(model, batch)}
+
+
+def summarize(
+    records: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """`predicted` (class name), `correct`, `confidence` and `output` (the margin).
+
+    All follow from the mean logits (`engine.attribution.ensemble`), so they cannot contradict each
+    other.
+    """
+    mean, labels = records[CLASSES.record], np.asarray(arrays["label"][:])
+    predicted = CLASSES.answers(mean)
+    return {
+        "predicted": np.array(classes, dtype=object)[predicted],
+        "correct": predicted == labels,
+        "confidence": softmax(mean).max(axis=1).astype(np.float32),
+        "output": margins(mean, labels).astype(np.float32),
+    }
+
+
+def label_array(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Class numbers of rows, int64 `[rows]`."""
+    return np.array([row["label"] for row in rows], np.int64)
+
+
+def margin_of_label(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Margins `[batch]` of the labels in the batch."""
+    return margin(logits(model, batch), batch["label"])
+
+
+def weight_of_label(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Q = |d cross entropy / d margin| = 1 − p_y `[batch]`."""
+    return margin_to_loss(margin_of_label(model, batch))
+
+
+MARGIN = ModelOutput("margin", "the margin of the true label", margin_of_label, weight_of_label)
+OUTPUTS = (MARGIN,)
