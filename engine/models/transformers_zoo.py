@@ -41,9 +41,10 @@ def transformers(what: str) -> Any:
         raise SpecError(
             f"{what} needs transformers, which cannot be imported ({error}): `{INSTALL}`."
         ) from error
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return transformers
+    library: Any = transformers
+    library.logging.set_verbosity_error()
+    library.logging.disable_progress_bar()
+    return library
 
 
 def architecture_of(name: str, study: Path | None) -> Callable[..., nn.Module]:
@@ -192,7 +193,7 @@ _NO_LIMIT = 100_000
 
 
 @functools.cache
-def _embedding(model_class: type[nn.Module]) -> type[nn.Module]:
+def _embedding(model_class: Any) -> Any:
     """The class, with the embeddings that its head gets."""
     return type(model_class.__name__, (model_class, _WithEmbeddings), {"__module__": __name__})
 

@@ -77,7 +77,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 def same_tokenizer(first: str, second: str) -> bool:
     """Whether two tokenizers give the same tokens, whatever else their files say."""
-    return _canonical(first) == _canonical(second)
+    return bool(_canonical(first) == _canonical(second))
 
 
 def _canonical(content: str) -> Any:

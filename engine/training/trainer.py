@@ -154,7 +154,7 @@ def _groups(model: nn.Module, recipe: AlgorithmSpec) -> list[Any]:
         for key, parameter in module.named_parameters(recurse=False)
         if key.split(".")[-1] == "bias" or "norm" in type(module).__name__.lower()
     }
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in named.values() if id(p) not in spared]},
         {"params": [p for p in named.values() if id(p) in spared], "weight_decay": 0.0},
     ]
