@@ -2,9 +2,9 @@
 
     freeze(model, "last-2")     # gradients for the last two blocks and what comes after them
 
-Blocks are the entries of the longest `nn.ModuleList` or `nn.Sequential` of modules of one class,
-such as a BERT's layers. The head is whatever the model defines after them. A model without blocks
-has its last linear layer as head.
+Blocks are the entries of an `nn.ModuleList` or `nn.Sequential` of modules of one class, such as a
+BERT's layers; of several such lists, the last that is not inside a block. The head is whatever the
+model defines after them. A model without blocks has its last linear layer as head.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ def freeze_modes(model: nn.Module) -> None:
 
 def blocks_of(model: nn.Module) -> Blocks | None:
     """A model's blocks; None if it has none."""
-    best: Blocks | None = None
+    last: Blocks | None = None
+    inside: tuple[str, ...] = ()
     for path, module in model.named_modules():
-        if not isinstance(module, (nn.ModuleList, nn.Sequential)):
+        if path.startswith(inside) or not isinstance(module, (nn.ModuleList, nn.Sequential)):
             continue
         members = list(module.named_children())
         kinds = {type(member) for _, member in members}
         weighty = all(any(True for _ in member.parameters()) for _, member in members)
-        if len(members) < _FEWEST or len(kinds) > 1 or not weighty:
-            continue
-        if best is None or len(members) > len(best.modules):
+        if len(members) >= _FEWEST and len(kinds) == 1 and weighty:
             names = tuple(f"{path}.{name}" if path else name for name, _ in members)
-            best = Blocks(names, tuple(member for _, member in members))
-    return best
+            last = Blocks(names, tuple(member for _, member in members))
+            inside = tuple(f"{name}." for name in names)
+    return last
 
 
 def ties_of(model: nn.Module) -> list[list[str]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.models.hf_folder import (
     CONFIG,
-    TOKENIZER_FILES,
+    has_tokenizer,
     read_config,
     reason_of,
     tokenizer_digest,
@@ -217,7 +217,7 @@ def check_tokenizer(folder: Path, encoding: dict[str, Any], what: str) -> None:
     Raises:
         SpecError: It differs.
     """
-    if any((folder / name).is_file() for name in TOKENIZER_FILES if name.startswith("tokenizer")):
+    if has_tokenizer(folder):
         own = read_tokenizer(folder)
         if not same_tokenizer(own.content, encoding[TOKENIZER]):
             raise SpecError(_differ(folder, what))

@@ -30,7 +30,7 @@ MOST_BYTES = 2**30
 _BATCH = 64
 _CHECKED = 8
 _TOLERANCE = 1e-3
-"""Relative difference of losses that rounding explains."""
+"""Relative difference of losses and gradients that rounding explains."""
 _MASK = "attention_mask"
 
 
@@ -147,18 +147,31 @@ def _agrees(
     device: str,
     kept: Kept,
 ) -> bool:
-    """Whether a model has the same losses with what is kept; other architectures might not."""
+    """Whether a model has the same losses and gradients with what is kept.
+
+    It does not if something else is trained before the frozen blocks.
+    """
     n = min(len(array) for array in arrays.values())
     rows = np.arange(min(_CHECKED, n))[::-1].copy()
     batch = read_batch(task, arrays, rows, encoding, device)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def measured() -> list[Tensor]:
+        losses = task.loss(model, batch, 0.0)
+        gradients = torch.autograd.grad(losses.sum(), trained, materialize_grads=True)
+        return [losses.detach(), *gradients]
+
     was = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
-            wanted = task.loss(model, batch, 0.0)
+        with torch.enable_grad():
+            wanted = measured()
             with kept.standing_for(rows):
-                found = task.loss(model, batch, 0.0)
+                found = measured()
     finally:
         for module, training in was.items():
             module.training = training
-    return torch.allclose(wanted, found, rtol=_TOLERANCE, atol=_TOLERANCE)
+    return all(
+        (one - other).norm() <= _TOLERANCE * (1e-6 + one.norm())
+        for one, other in zip(wanted, found, strict=True)
+    )

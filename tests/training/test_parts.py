@@ -98,6 +98,20 @@ def test_parts_of_other_architectures(
     assert found == wanted
 
 
+def test_blocks_are_the_last_outermost_list() -> None:
+    def stage(count: int) -> nn.Sequential:
+        return nn.Sequential(
+            *(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(count))
+        )
+
+    model = nn.Sequential(*(nn.ReLU(), stage(3), nn.Tanh(), stage(2), nn.Linear(2, 2)))
+    blocks = blocks_of(model)
+    assert blocks is not None
+    assert blocks.names == ("3.0", "3.1")
+    freeze(model, "head")
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == ["4.weight", "4.bias"]
+
+
 def test_a_model_without_blocks_has_its_last_linear_layer_as_head() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -203,7 +217,9 @@ def test_what_is_kept_is_what_the_blocks_give(
     assert ran
     handle.remove()
     model.train()
-    freeze(model, "all")
+    embeddings = model.get_submodule("bert.embeddings.LayerNorm")
+    embeddings.requires_grad_(True)  # trained before the frozen blocks
+    assert keep_frozen(TASK, model, arrays, encoding, "cpu") is None
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     assert keep_frozen(TASK, model, arrays, encoding, "cpu") is None
