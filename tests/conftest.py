@@ -23,6 +23,7 @@ from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
 from tests.builders.sentences import SPEC, sentences
 from tests.builders.synthetic_study import write_study
+from tests.builders.tiny_bert import write_tiny_bert
 from tests.builders.toy_task import write_toy_study
 from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
@@ -137,6 +138,12 @@ def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = Study.create(root, SPEC)
     study.build(workers=0)
     return study
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of transformers with a tiny BERT for two classes. Read it, never write into it."""
+    return write_tiny_bert(tmp_path_factory.mktemp("transformers") / "bert")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 
 from engine.store.errors import SpecError
 from engine.store.records import LabelKind, View
+from engine.store.spec import AlgorithmSpec, TaskSpec
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,10 @@ TASKS = {
     "text-classification": "engine.tasks.text_classification",
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
+
+SETTLED = {"text-classification": "engine.tasks.text_options"}
+"""Tasks whose options depend on the study's algorithms or on files outside of it → the module with
+their functions `settle` and `outside`, which imports no torch."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,38 @@ class Task:
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
         """The value of the default output."""
         return self.outputs[0].value
+
+
+def settle(name: str, options: Any, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Any:
+    """A task's options with what depends on the algorithms and on files outside of the study.
+
+    Raises:
+        SpecError: A file is missing or cannot be used.
+    """
+    if name not in SETTLED:
+        return options
+    return importlib.import_module(SETTLED[name]).settle(options, algorithms, study)
+
+
+def outside(
+    task: TaskSpec,
+    algorithms: Mapping[str, AlgorithmSpec],
+    study: Path,
+    known: Mapping[str, Any] | None,
+) -> list[str]:
+    """What the encoding depends on beside `[data]` and `[task]`, for fingerprints; usually empty.
+
+    Args:
+        known: The encoding of the data as built; None before.
+
+    Raises:
+        SpecError: A file is missing or cannot be used.
+    """
+    if task.name not in SETTLED:
+        return []
+    module = importlib.import_module(SETTLED[task.name])
+    found: list[str] = module.outside(task.own_keys(), algorithms, study, known)
+    return found
 
 
 def load_task(name: str) -> Task:

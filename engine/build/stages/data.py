@@ -24,6 +24,7 @@ from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Dataset, Progress
 from engine.store.spec import validate_options
 from engine.study.reader import StudyReader
+from engine.tasks import outside, settle
 
 if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
@@ -52,6 +53,7 @@ def run(run: Run) -> None:
 
     task = task_of(study)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
+    options = settle(study.spec.task.name, options, study.spec.algorithms, study.root)
     source = load_source(study.spec.data, study.root, seed=study.spec.seed, kind=task.labels)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
@@ -144,6 +146,7 @@ def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path
 def data_fingerprint(study: StudyReader) -> str:
     """Fingerprint of the spec's [data] and [task]; `Dataset.fingerprint` is that of the content."""
     spec = study.spec
+    known = study.dataset.encoding if study.has_data else None
     sampled = spec.data.train_limit is not None or spec.data.test_limit is not None
     return store.fingerprint_of(
         "data",
@@ -151,6 +154,7 @@ def data_fingerprint(study: StudyReader) -> str:
         spec.data.model_dump(),
         spec.task.model_dump(),
         spec.seed if sampled else None,  # without a sample, another seed needs no other data
+        *outside(spec.task, spec.algorithms, study.root, known),
     )
 
 
