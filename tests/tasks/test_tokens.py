@@ -16,7 +16,7 @@ from engine.tasks.text_options import Choice, Options
 from engine.tasks.tokenizers import plan_tokens, same_tokenizer, train_wordpiece
 from engine.tasks.tokens import token_spans, token_texts
 from tests.builders.sentences import sentences
-from tests.tasks.test_words import WORDS
+from tests.data.test_words import WORDS
 
 
 @pytest.mark.input_case
