@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 TASKS = {
     "image-classification": "engine.tasks.image_classification",
+    "image-multilabel": "engine.tasks.image_multilabel",
+    "image-regression": "engine.tasks.image_regression",
     "text-classification": "engine.tasks.text_classification",
+    "text-multilabel": "engine.tasks.text_multilabel",
+    "text-regression": "engine.tasks.text_regression",
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
 
