@@ -360,7 +360,8 @@ def _numbered(
         parts.append(found)
     warnings = alike(names)
     if twice:
-        warnings.append(f"{twice:,} examples name a class twice, which counts once.")
+        names_it = "example names" if twice == 1 else "examples name"
+        warnings.append(f"{twice:,} {names_it} a class twice, which counts once.")
     return names, parts, warnings
 
 

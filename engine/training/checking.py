@@ -25,7 +25,6 @@ from engine.models.answers import described
 from engine.models.ready import notes_of
 from engine.store.errors import DataloupeError, SpecError
 from engine.tasks import Task
-from engine.tasks.outcomes import outcomes_named
 from engine.training.outputs import evaluate_batch
 
 _REPEATED = 1e-4
@@ -89,7 +88,9 @@ def _kind(value: Any) -> str:
 
 def _answer(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     """Everything that is kept of the model's answers, `[batch, numbers]`."""
-    return torch.cat([part.flatten(1) for part in task.record(model, batch).values()], dim=1)
+    return torch.cat(
+        [part.reshape(len(part), -1) for part in task.record(model, batch).values()], dim=1
+    )
 
 
 def _check_answer(task: Task, answer: Tensor, size: int) -> None:
@@ -119,11 +120,11 @@ def _run(task: Task, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, 
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with _explained("compute gradients"), torch.enable_grad():
-        parts, outcomes = task.record(model, batch), outcomes_named(task.outcomes)
+        parts = task.record(model, batch)
         total = task.model_output(model, batch).sum()
-        if outcomes is not None and _ends_in_sigmoid(parts[outcomes.record]):
+        if "logits" in parts and _ends_in_sigmoid(parts["logits"]):
             raise SpecError("the model ends in a sigmoid, and logits are needed: leave it out.")
-        answer = torch.cat([part.detach().flatten(1) for part in parts.values()], dim=1)
+        answer = torch.cat([part.detach().reshape(len(part), -1) for part in parts.values()], dim=1)
         if not parameters or not total.requires_grad:
             return answer, dict.fromkeys(parameters)
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
