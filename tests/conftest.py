@@ -21,6 +21,7 @@ from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
 from tests.builders.sentences import SPEC, sentences
 from tests.builders.synthetic_study import write_study
+from tests.builders.toy_task import write_toy_study
 from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
 __all__ = ["pytest_fixture_setup", "pytest_runtest_teardown"]  # hooks
@@ -74,6 +75,14 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def own_study(small_study: Study, tmp_path: Path) -> Study:
     """A copy of it that a test may write into."""
     return copy_of(small_study, tmp_path / "own")
+
+
+@pytest.fixture(scope="session")
+def toy_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of a task of the user's own, without classes. Read it, never write into it."""
+    study = write_toy_study(tmp_path_factory.mktemp("studies") / "toy")
+    study.build(workers=0)
+    return study
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.attribution.softmax import margins, softmax
 from engine.build.models import load_checkpoint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_at, task_of
 from engine.data.picture_budget import check_budget
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
@@ -388,7 +388,7 @@ def _kept(
 
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     plan = plan_from_json(store.read_metadata(path)["plan"])
-    output = task_of(study).model_output
+    output = task_at(study, algorithm, checkpoint).model_output
     return Kept(
         extractor=make_feature_extractor(
             model, output, plan, solver, checkpoint_seed(study, checkpoint)

@@ -29,7 +29,7 @@ PARTS: tuple[Part, ...] = ("fit", "fit", "fit", "validation", "test")
 """The part that mask number k belongs to: the entry k mod 5. It stays when a bank grows."""
 FEWEST_MASKS = 3 * len(PARTS)
 """Rank correlation, used for tuning and for the LDS, needs three runs."""
-Output = Literal["margin", "max-margin"]
+ImportedOutput = Literal["margin", "max-margin"]
 """`margin`: logit of the label − logsumexp of the others, ours; `max-margin`: − the largest other,
 as in the datamodels paper."""
 

@@ -101,6 +101,7 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
         test=outputs["test"],
         seeds=np.array(seeds),
         numbers=np.arange(runs.masks),
+        output=study.dataset.output,
     )
 
 

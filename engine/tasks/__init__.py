@@ -136,8 +136,11 @@ class Task:
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
         outputs: What can be attributed; the first is the default.
-        context: (encoding, seed) → arrays that a checkpoint's outputs need, drawn once and kept
-            with it; in batches they are named `context_NAME`. None: the outputs need none.
+        context: (model in eval mode, arrays of the training split, encoding, seed) → arrays that a
+            model's record and outputs need beside the example itself, such as the negatives of a
+            contrastive model. They are made once for each model and kept with a checkpoint. Record
+            and outputs find them in the batch as `context_NAME`, whole, not one row an example.
+            None: they need none.
     """
 
     name: str
@@ -160,7 +163,12 @@ class Task:
         [Mapping[str, np.ndarray], Mapping[str, np.ndarray], Sequence[str]], dict[str, np.ndarray]
     ]
     outputs: tuple[ModelOutput, ...]
-    context: Callable[[dict[str, Any], int], dict[str, np.ndarray]] | None = None
+    context: (
+        Callable[
+            [torch.nn.Module, Mapping[str, np.ndarray], dict[str, Any], int], dict[str, np.ndarray]
+        ]
+        | None
+    ) = None
 
     @property
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:

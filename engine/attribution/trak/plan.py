@@ -55,16 +55,8 @@ class Plan:
 
 
 def head(batch: Batch, size: int) -> Batch:
-    """The first `size` examples of a batch, with its whole context (`context_...`)."""
-    return select(batch, slice(size))
-
-
-def select(batch: Batch, rows: slice | list[int]) -> Batch:
-    """Some examples of a batch, with its whole context."""
-    return {
-        name: tensor if name.startswith("context_") else tensor[rows]
-        for name, tensor in batch.items()
-    }
+    """The first `size` examples of a batch."""
+    return {name: tensor[:size] for name, tensor in batch.items()}
 
 
 def layers_of(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:

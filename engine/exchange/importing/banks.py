@@ -25,7 +25,7 @@ from engine.store import layout
 from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
-from engine.store.spec import FEWEST_MASKS, Output
+from engine.store.spec import FEWEST_MASKS, ImportedOutput
 from engine.store.text import counted
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import has_predictions, read_predictions
@@ -47,7 +47,7 @@ def import_bank(
     study: StudyReader,
     folder: str | Path,
     algorithm: str | None = None,
-    output: Output = "max-margin",
+    output: ImportedOutput = "max-margin",
     runs: int | None = None,
     replace: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
