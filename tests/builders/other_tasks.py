@@ -33,8 +33,8 @@ checkpoints = 2
 top_k = 20
 
 [subset_runs]
-masks = 30
-removals = 4
+masks = 15
+removals = 2
 """
 
 MULTILABEL = """\
@@ -82,7 +82,24 @@ def brightness_study(folder: Path) -> Study:
 
 
 COLORS = ("blue", "green", "red")
-_WORDS = "the a house tree car with and under over small large old new very wall door".split()
+_WORDS = [
+    "the",
+    "a",
+    "house",
+    "tree",
+    "car",
+    "with",
+    "and",
+    "under",
+    "over",
+    "small",
+    "large",
+    "old",
+    "new",
+    "very",
+    "wall",
+    "door",
+]
 
 
 def colored(n: int, seed: int) -> pd.DataFrame:
