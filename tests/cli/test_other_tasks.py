@@ -86,9 +86,9 @@ def test_what_needs_classes_is_refused_in_one_line(
 
 def test_jobs_that_need_classes_are_refused(study: Study) -> None:
     from engine.applications.brittle import supports
-    from engine.applications.unlearning import audit, certificate, predicted_effect
+    from engine.applications.unlearning import audit_job, certificate, predicted_effect
 
-    for check in (certificate.check_job, predicted_effect.check_job, audit.check_job):
+    for check in (certificate.check_job, predicted_effect.check_job, audit_job.check_job):
         with pytest.raises(MissingCapability, match="Unlearning cannot"):
             check(study, {"forget": ["train-1"]})
     with pytest.raises(MissingCapability, match="Brittle predictions cannot"):
