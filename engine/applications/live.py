@@ -30,8 +30,9 @@ from engine.build.tasks import task_at, task_of
 from engine.data.picture_budget import check_budget
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
-from engine.store.errors import DataError, DataloupeError
+from engine.store.errors import DataError, DataloupeError, StoreError
 from engine.store.spec import validate_options
+from engine.store.text import counted
 from engine.study.live_and_maps import read_live, training_feature_shards
 from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
@@ -285,6 +286,16 @@ class Loaded:
 
     def scores(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """Attributions of the example to every training example, `[1, n_train]`."""
+        return self.thresholded(self.unthresholded(arrays))
+
+    def thresholded(self, scores: np.ndarray) -> np.ndarray:
+        """Scores after the soft threshold."""
+        threshold = np.float32(self.solver.soft_threshold) * scores.std()
+        left: np.ndarray = scores - np.clip(scores, -threshold, threshold)
+        return left
+
+    def unthresholded(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """Scores before the soft threshold, `[1, n_train]`."""
         from engine.attribution.trak.new_examples import dual_scores, primal_scores
         from engine.training.outputs import read_batch
 
@@ -296,10 +307,7 @@ class Loaded:
                 total += primal_scores(kept.inverse, kept.shards, example)
             else:
                 total += dual_scores(kept.inverse, kept.shards, example, kept.plan)
-        scores = combine(total, len(self.checkpoints), self.out_to_loss)
-        threshold = np.float32(self.solver.soft_threshold) * scores.std()
-        scores -= np.clip(scores, -threshold, threshold)
-        return scores
+        return combine(total, len(self.checkpoints), self.out_to_loss)
 
     def nearest(self, embeddings: list[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
         """The training rows most similar to the example, and their similarities."""
@@ -355,6 +363,13 @@ def _loaded(root: Path, algorithm: str, stamps: Stamps) -> Loaded:
     task = task_of(study)
     similarity = store.read_json(layout.similarity_file(study.root, algorithm))
     live, solver = read_live(study, algorithm), stored_solver(study, algorithm)
+    built, named = max(live.checkpoints, similarity["checkpoints"]), study.checkpoints(algorithm)
+    if named < built:
+        raise StoreError(
+            f"study.toml names {counted(named, 'checkpoint')} of {algorithm}, but live queries "
+            f"were prepared with {built}. Undo the change, or run `dataloupe build {root} "
+            "--rebuild predictions`."
+        )
     weights = layout.checkpoint_file(study.root, algorithm, 0).stat().st_size
     fitting = max(live.checkpoints, similarity["checkpoints"], MODEL_BYTES // weights)
     count = min(study.checkpoints(algorithm), fitting)

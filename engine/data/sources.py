@@ -136,11 +136,14 @@ def _checked(
     of_classes = f"of {len(read.classes)} classes " if read.classes else ""
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"{of_classes}from {spec.source} (input: {input_}{_named_labels(labeled)})"
+        f"{of_classes}from {spec.source}"
     )
     if (len(splits[0]), len(splits[1])) != whole:
         description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
-    return Source(splits[0], splits[1], read.classes, description, tuple(notes), tuple(warnings))
+    columns = f"Input: column {input_!r}{_named_labels(labeled)}."
+    return Source(
+        splits[0], splits[1], read.classes, description, (*notes, columns), tuple(warnings)
+    )
 
 
 def _sampled(
@@ -234,7 +237,8 @@ def _named_labels(columns: Sequence[str], most: int = 5) -> str:
     if not columns:
         return ""
     more = f" and {len(columns) - most} more" if len(columns) > most else ""
-    return f", label: {', '.join(columns[:most])}{more}"
+    plural = "s" if len(columns) > 1 else ""
+    return f"; label: column{plural} {', '.join(map(repr, columns[:most]))}{more}"
 
 
 def _named(

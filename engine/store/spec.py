@@ -192,6 +192,8 @@ class SearchSpec(_Strict):
     """Dimensions of the low-rank attribution space that is indexed."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Number of influences of each sign stored per example."""
+    map_epochs: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
+    """Epochs of a UMAP map's layout. `auto`: 500, or 200 for more than 10,000 points."""
 
 
 class LiveSpec(_Strict):

@@ -28,6 +28,7 @@ from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
 from engine.store.spec import FEWEST_MASKS, ImportedOutput
 from engine.store.text import counted
+from engine.store.walk import paths_in
 from engine.study.capabilities import has
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import has_predictions, read_predictions
@@ -116,9 +117,9 @@ def _remove_other_shards(study: StudyReader, algorithm: str) -> None:
         layout.imported_runs_file(study.root, algorithm, about.fingerprint, n)
         for n in range(about.shards)
     }
-    for path in folder.glob("*.safetensors"):
+    for path in paths_in(folder, "*.safetensors"):
         if path not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 # --- writing -------------------------------------------------------------------------------------
