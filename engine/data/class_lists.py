@@ -45,6 +45,8 @@ def read_class_lists(
     single = len(columns) == 1 and not _is_yes_no(train, columns[0])
     if single:
         kinds = [_kind(rows, columns[0], split) for rows, split in splits]
+        if kinds == ["lists", "places"]:  # a few lists of the classes 0 and 1 look like places
+            kinds[1] = "lists"
         if kinds[0] != kinds[1]:
             raise DataError(
                 f"Column {columns[0]!r} holds {kinds[0]} in the training split and {kinds[1]} in "
@@ -135,8 +137,14 @@ def _values(rows: datasets.Dataset, column: str, split: str) -> pa.ChunkedArray:
 
 
 def _is_yes_no(rows: datasets.Dataset, column: str) -> bool:
+    """Whether a column holds true and false, or 0 and 1, so that its name is the class."""
     feature = rows.features[column]
-    return isinstance(feature, datasets.Value) and feature.dtype == "bool"
+    if not isinstance(feature, datasets.Value) or not feature.dtype.startswith(
+        ("bool", "int", "uint")
+    ):
+        return False
+    values = rows.select_columns([column]).with_format("arrow")[:][column]
+    return set(values.unique().to_pylist()) <= {0, 1}
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -141,6 +141,8 @@ class Task:
             contrastive model. They are made once for each model and kept with a checkpoint. Record
             and outputs find them in the batch as `context_NAME`, whole, not one row an example.
             None: they need none.
+        doubts: (trained model, prepared training examples) → what makes it implausible that the
+            model was trained on this study's labels, one sentence each.
     """
 
     name: str
@@ -169,6 +171,7 @@ class Task:
         ]
         | None
     ) = None
+    doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
 
     @property
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:

@@ -28,6 +28,10 @@ _FAR_FROM_ZERO = 1e4
 """From this ratio of the labels' mean to their deviation on, float32 has too few digits."""
 
 
+_FAR_OFF = 3.0
+"""Root mean squared error of standardized labels; a constant has about 1."""
+
+
 class LabelScale(BaseModel):
     """Keys of `[task]` that say how labels are standardized for training."""
 
@@ -63,6 +67,7 @@ def regression_task(inputs: Task, name: str, options: type[BaseModel]) -> Task:
         record=record,
         summarize=summarize,
         outputs=(PREDICTION,),
+        doubts=doubts,
     )
 
 
@@ -188,6 +193,20 @@ def weight(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """
     target, _, std = batch[LABEL].unbind(1)
     return 2 * (target - standardized(model, batch)) / std
+
+
+def doubts(model: torch.nn.Module, batch: Batch) -> list[str]:
+    """A sentence if a trained model predicts on another scale than that of its training labels."""
+    with torch.no_grad():
+        error = float(loss(model, batch, 0.0).mean().sqrt())
+    if error < _FAR_OFF:
+        return []
+    return [
+        f"On the first training examples its predictions are {error:.3g} standard deviations of "
+        "the labels off, so it was probably trained on labels that were scaled in another way. Set "
+        "label_mean and label_std under [task] to what it was trained with (0 and 1: labels as "
+        "they are)."
+    ]
 
 
 def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

@@ -33,7 +33,9 @@ _FEW = 3
 """Names in a message."""
 
 
-def check_model(task: Task, model: nn.Module, batch: Batch, trained: bool) -> list[str]:
+def check_model(
+    task: Task, model: nn.Module, batch: Batch, trained: bool, label_smoothing: float = 0.0
+) -> list[str]:
     """Check a model on prepared examples; return what its owner should know, as sentences.
 
     The model, its buffers and the global random state are as before afterwards.
@@ -42,6 +44,7 @@ def check_model(task: Task, model: nn.Module, batch: Batch, trained: bool) -> li
         model: With the weights that training starts from, or that are attributed.
         batch: At least two examples.
         trained: Whether the model will be trained, and is tried in train mode too.
+        label_smoothing: Of the training loss.
 
     Raises:
         SpecError: The model cannot be used as it is.
@@ -66,7 +69,7 @@ def check_model(task: Task, model: nn.Module, batch: Batch, trained: bool) -> li
         with _explained("give gradients of single examples"):
             plan_gradients(model, task.model_output, batch)
         if trained:
-            _try_training(task, model, batch)
+            _try_training(task, model, batch, label_smoothing)
     return notes
 
 
@@ -234,12 +237,12 @@ def _coupled(what: str) -> SpecError:
     )
 
 
-def _try_training(task: Task, model: nn.Module, batch: Batch) -> None:
+def _try_training(task: Task, model: nn.Module, batch: Batch, label_smoothing: float) -> None:
     """One loss and its gradient in train mode."""
     model.train()
     try:
         with _explained("be trained"), torch.enable_grad():
-            loss = task.loss(model, batch, 0.0).mean()
+            loss = task.loss(model, batch, label_smoothing).mean()
             if not loss.requires_grad:
                 raise SpecError("the loss has no gradient in train mode; remove torch.no_grad().")
             parameters = [p for p in model.parameters() if p.requires_grad]

@@ -115,7 +115,7 @@ def test_predictions_are_in_the_unit_of_the_labels() -> None:
 def test_what_regression_refuses() -> None:
     task = load_task("text-regression")
     raw = {"input": torch.zeros(2, 3, dtype=torch.int64), "label": torch.tensor([1.0, 2.0])}
-    batch = task.prepare(raw, SCALE)
+    batch = task.prepare(raw, {"label_mean": 1.5, "label_std": 1.0})
     with pytest.raises(SpecError, match="one number for each"):
         task.loss(Given(torch.zeros(2, 3)), batch, 0.0)
     with pytest.raises(SpecError, match=r"label_smoothing = 0\.1.*Remove the key"):
@@ -123,6 +123,10 @@ def test_what_regression_refuses() -> None:
     with pytest.raises(DataError, match="nothing to learn"):
         label_scale(np.full(3, 2.0), LabelScale())
     assert label_scale(np.array([1.0, 3.0]), LabelScale()) == {"label_mean": 2, "label_std": 1}
+    assert task.doubts is not None
+    assert task.doubts(Given(torch.tensor([[1.0], [2.0]])), batch) == []
+    (doubt,) = task.doubts(Given(torch.full((2, 1), 40.0)), batch)
+    assert "label_mean and label_std" in doubt
     own = LabelScale(label_mean=0, label_std=1)
     assert label_scale(np.array([1.0, 5.0]), own) == {"label_mean": 0, "label_std": 1}
 
