@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
+from tests.builders import other_tasks
 from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
@@ -144,6 +145,22 @@ def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of transformers with a tiny BERT for two classes. Read it, never write into it."""
     return write_tiny_bert(tmp_path_factory.mktemp("transformers") / "bert")
+
+
+@pytest.fixture(scope="session")
+def brightness_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of image regression. Read it, never write into it."""
+    study = other_tasks.brightness_study(tmp_path_factory.mktemp("brightness"))
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="session")
+def colors_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of multi-label texts. Read it, never write into it."""
+    study = other_tasks.colors_study(tmp_path_factory.mktemp("colors"))
+    study.build(workers=0)
+    return study
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from engine.store import layout
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
+from engine.study.capabilities import require
 from engine.study.models import checkpoint_seed, is_transformer, only_file, user_file
 from engine.study.reader import StudyReader
 
@@ -28,7 +29,11 @@ def check_models(run: Run) -> None:
     Raises:
         SpecError: A model cannot be trained or attributed; the message begins with the algorithm.
         CheckpointError: The user's weights do not fit, or as in `check_model`.
+        MissingCapability: The run bank would keep class logits, and there are no classes.
     """
+    bank = run.study.spec.subset_runs
+    if bank.masks and bank.logits:
+        require(run.study, "classes", "A run bank of class logits (logits = true)")
     for algorithm in run.study.spec.algorithms:
         if _is_made(run.study, algorithm):
             continue
@@ -73,4 +78,7 @@ def _check(study: StudyReader, algorithm: str) -> list[str]:
         raise DataloupeError("A build needs 2 or more training examples.")
     task = task_for(study, model, seed)
     trained = has_recipe(study, algorithm)
-    return notes + check_model(task, model, batch, trained)
+    notes += check_model(task, model, batch, trained, spec.label_smoothing)
+    if spec.weights and task.doubts is not None:
+        notes += task.doubts(model, batch)
+    return notes

@@ -197,7 +197,8 @@ def _check_answer(architecture: str, answer: Any, n_classes: int) -> None:
         logits = logits_of(answer)
     except SpecError as error:
         raise SpecError(f"architecture {architecture!r}: {error}") from error
-    if logits.shape == (2, n_classes) and logits.is_floating_point():
+    fits = logits.shape == (2, n_classes) or (n_classes == 1 and logits.shape == (2,))
+    if fits and logits.is_floating_point():
         return
     advice = ""
     if not logits.ndim:
@@ -207,7 +208,9 @@ def _check_answer(architecture: str, answer: Any, n_classes: int) -> None:
     elif isinstance(answer, (tuple, list)):
         advice = " The first element of a tuple must be the logits."
     found = described(answer) if logits.is_floating_point() else f"numbers of type {logits.dtype}"
+    of_classes = f" of {n_classes} classes" if n_classes > 1 else ""
+    what = "logits" if n_classes > 1 else "one number each, in an array"
     raise SpecError(
-        f"architecture {architecture!r} gives {found.removeprefix('shape ')} for two examples of "
-        f"{n_classes} classes; it must give logits of shape [2, {n_classes}].{advice}"
+        f"architecture {architecture!r} gives {found.removeprefix('shape ')} for two examples"
+        f"{of_classes}; it must give {what} of shape [2, {n_classes}].{advice}"
     )

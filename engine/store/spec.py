@@ -81,14 +81,26 @@ class DataSpec(_Strict):
     input: str = "auto"
     """Column of pictures, of names of picture files, or of texts; `auto` takes the only one, or the
     only one with a usual name such as `text`, `image` or `file`, and says so."""
-    label: str = "auto"
-    """Column of labels; `auto` takes the one of numbered classes, else `label`, `labels`, `class`,
-    `category`, `target` or `y`."""
+    label: str | Annotated[list[str], Field(min_length=1)] = "auto"
+    """Column of labels; `auto` takes the one of numbered classes, else one with a usual name such
+    as `label`, `class`, `category`, `target` or `y`, for regression also `score`, `rating` and
+    `value`, for multi-label tasks also `tags`. For these also a list of columns of 0 and 1, one for
+    each class."""
+    classes: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of the places of lists of 0 and 1, for multi-label tasks; none: `0`, `1`, ..."""
     id: str | None = None
     """Column of unique ids, kept as text exactly as written; none: `train-17`, `test-3` by row."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
     """Use only so many rows: a sample of each class in proportion, drawn with the study's seed."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("label", "classes")
+    @classmethod
+    def _named_once(cls, names: Any) -> Any:
+        twice = [name for name in names if names.count(name) > 1] if isinstance(names, list) else []
+        if twice:
+            raise ValueError(f"names {twice[0]!r} twice")
+        return names
 
     @model_validator(mode="after")
     def _splits_differ(self) -> DataSpec:

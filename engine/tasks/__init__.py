@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 TASKS = {
     "image-classification": "engine.tasks.image_classification",
+    "image-multilabel": "engine.tasks.image_multilabel",
+    "image-regression": "engine.tasks.image_regression",
     "text-classification": "engine.tasks.text_classification",
+    "text-multilabel": "engine.tasks.text_multilabel",
+    "text-regression": "engine.tasks.text_regression",
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
 
@@ -143,6 +147,8 @@ class Task:
             contrastive model. They are made once for each model and kept with a checkpoint. Record
             and outputs find them in the batch as `context_NAME`, whole, not one row an example.
             None: they need none.
+        doubts: (trained model, prepared training examples) → what makes it implausible that the
+            model was trained on this study's labels, one sentence each.
     """
 
     name: str
@@ -171,6 +177,7 @@ class Task:
         ]
         | None
     ) = None
+    doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
 
     @property
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:

@@ -148,10 +148,12 @@ def data_fingerprint(study: StudyReader) -> str:
     spec = study.spec
     known = study.dataset.encoding if study.has_data else None
     sampled = spec.data.train_limit is not None or spec.data.test_limit is not None
+    # Keys that are not used leave studies from before they existed as they are.
+    unused = {"classes"} if spec.data.classes is None else set()
     return store.fingerprint_of(
         "data",
         CODE,
-        spec.data.model_dump(),
+        spec.data.model_dump(exclude=unused),
         spec.task.model_dump(),
         spec.seed if sampled else None,  # without a sample, another seed needs no other data
         *outside(spec.task, spec.algorithms, study.root, known),
