@@ -20,6 +20,38 @@ def default_id(split: str, row: int) -> str:
 
 
 @dataclass(frozen=True)
+class OutputChoice:
+    """A model output that a person can choose to explain, or a family of them with classes.
+
+    `{}` in the texts stands for the names of classes, in order.
+
+    Attributes:
+        name: What is written to choose it: `margin`, `class:{}`, `{}>{}`.
+        label: Its name in a list of choices: `one class rather than another`.
+        title: What the scores answer, as part of a sentence: `the margin of “{}”`.
+        question: The same as a question, the title of a page: `Why “{}”?`
+        contrary: The question where a class other than this one is predicted; empty: the same.
+        of: The class of `question`: the example's `label` or its `predicted` class. None: the
+            classes in `name`.
+        becomes: With `of`: the name of the family that it is a member of, with this class; empty:
+            it is a model output of its own.
+    """
+
+    name: str
+    label: str
+    title: str
+    question: str
+    contrary: str = ""
+    of: Literal["label", "predicted"] | None = None
+    becomes: str = ""
+
+    @property
+    def slots(self) -> int:
+        """How many classes a person chooses."""
+        return self.name.count("{}")
+
+
+@dataclass(frozen=True)
 class Dataset:
     """The content of dataset.json.
 
@@ -31,6 +63,8 @@ class Dataset:
             right or wrong, and so neither flip nor be brittle.
         output: Name of the attributed model output, such as `margin`.
         output_title: What the scores answer: `the margin of the true label`.
+        choices: Model outputs that can be chosen, `OutputChoice` as dicts; the first is `output`.
+            Read them by `engine.study.output_names.output_choices`.
         width: How many numbers a model gives for each example.
         encoding: The task's description of how rows became tensors.
         cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
@@ -54,6 +88,7 @@ class Dataset:
     cell: int
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
+    choices: list[dict[str, Any]] = field(default_factory=list)
 
     def rows(self, split: Split) -> int:
         return self.n_train if split == "train" else self.n_test

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from engine.store.errors import SpecError
-from engine.store.records import LabelKind, View
+from engine.store.records import LabelKind, OutputChoice, View
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +93,8 @@ class ModelOutput:
             positive score are supporting.
         curvature: `from-weight` if |Q| approximates the second derivative of the loss by f, as for
             the cross entropy; `constant` for losses such as the squared error.
+        from_record: (mean of the checkpoints' records) → `[n]` f of the mean prediction. None: the
+            mean of f over the checkpoints.
     """
 
     name: str
@@ -100,6 +102,7 @@ class ModelOutput:
     value: Callable[[torch.nn.Module, Batch], torch.Tensor]
     weight: Callable[[torch.nn.Module, Batch], torch.Tensor]
     curvature: Literal["from-weight", "constant"] = "from-weight"
+    from_record: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,11 @@ class Task:
         summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
-        outputs: What can be attributed; the first is the default.
+        outputs: What can be attributed; the first is the default, whose scores are stored.
+        choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
+            better words for some of `outputs`, by their name. `outputs` need not be listed.
+        make_output: (name of a family in `choices`, class numbers) → its model output. Its scores
+            are computed live, for one example at a time; `weight` is not used.
         context: (encoding, seed) → arrays that a checkpoint's outputs need, drawn once and kept
             with it; in batches they are named `context_NAME`. None: the outputs need none.
     """
@@ -157,11 +164,40 @@ class Task:
     ]
     outputs: tuple[ModelOutput, ...]
     context: Callable[[dict[str, Any], int], dict[str, np.ndarray]] | None = None
+    choices: tuple[OutputChoice, ...] = ()
+    make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None
 
     @property
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
         """The value of the default output."""
         return self.outputs[0].value
+
+    @property
+    def output_choices(self) -> tuple[OutputChoice, ...]:
+        """Everything that a person can choose: `outputs`, then the other `choices`."""
+        chosen = {choice.name: choice for choice in self.choices}
+        own = {output.name: plain_choice(output.name, output.title) for output in self.outputs}
+        return (
+            *(own | {n: c for n, c in chosen.items() if n in own}).values(),
+            *(c for n, c in chosen.items() if n not in own),
+        )
+
+    def output_named(self, name: str, numbers: tuple[int, ...] = ()) -> ModelOutput:
+        """The model output of a choice.
+
+        Args:
+            name: Of one of `outputs`, or of a family in `choices`.
+            numbers: The classes of a member of a family, as numbers.
+        """
+        if not numbers:
+            return next(output for output in self.outputs if output.name == name)
+        assert self.make_output is not None, f"{self.name} names {name} but has no make_output"
+        return self.make_output(name, numbers)
+
+
+def plain_choice(name: str, title: str) -> OutputChoice:
+    """The choice of an output that has no words of its own."""
+    return OutputChoice(name, title, title, f"What determines {title}?")
 
 
 def load_task(name: str) -> Task:
