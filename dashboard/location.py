@@ -14,10 +14,11 @@ from typing import Any
 import streamlit as st
 
 from dashboard.slice_parameters import NEED_SCORES, Slice, read_rows, read_slice
-from engine.store.errors import UnknownName
+from engine.store.errors import DataloupeError, UnknownName
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm, resolve_method
+from engine.study.output_names import resolve_output
 from engine.study.reader import StudyReader
 
 OVERVIEW = "views/overview.py"
@@ -57,6 +58,7 @@ class Location:
         train: The training example shown; unchecked.
         show: One of SHOWS.
         problems: Messages about invalid parameters.
+        output: Name of the explained output; None for the default.
     """
 
     study: str | None
@@ -72,6 +74,7 @@ class Location:
     show: str
     k: int
     problems: tuple[str, ...]
+    output: str | None = None
 
     def is_on_page_of(self, other: Location) -> bool:
         """Whether the two differ only in parameters that a fragment of the page can redraw."""
@@ -95,6 +98,8 @@ class Location:
         if self.method is not None:
             found["method"] = self.method
         found |= self.slice.parameters()
+        if self.output is not None:
+            found["output"] = self.output
         if self.show != INFLUENTIAL:
             found["show"] = self.show
         if self.k != DEFAULT_K:
@@ -144,6 +149,12 @@ def read_location(study: StudyReader) -> Location:
     if show not in SHOWS:
         problems.append(f"show must be one of {', '.join(SHOWS)}, not “{_short(show)}”.")
         show = INFLUENTIAL
+    output = query.get("output")
+    try:
+        output = None if output is None else resolve_output(study, output).name
+    except DataloupeError as error:
+        problems.append(str(error))
+        output = None
     size = query.get("size", LARGE)
     if size not in SIZES:
         problems.append(f"size must be {' or '.join(SIZES)}, not “{_short(size)}”.")
@@ -181,6 +192,7 @@ def read_location(study: StudyReader) -> Location:
         show=show,
         k=number("k", min(DEFAULT_K, largest_k), largest_k),
         problems=tuple(problems),
+        output=output,
     )
 
 

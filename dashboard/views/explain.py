@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import partial
 from html import escape
-from typing import Any
 
 import streamlit as st
 
@@ -39,7 +37,9 @@ from dashboard.parts.gallery.similar_examples import (
 from dashboard.parts.layout.build_progress import building, unpredicted
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
-from dashboard.parts.layout.page_title import title
+from dashboard.parts.outputs.chooser import choose_output
+from dashboard.parts.outputs.live_scores import influences_of, live_scores
+from dashboard.parts.outputs.wording import influence_words, question_title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
 from dashboard.read.studies import (
@@ -51,9 +51,13 @@ from dashboard.read.studies import (
     what_it_shows,
 )
 from dashboard.slice_parameters import position_in_slice
+from engine.store.layout import TRAK
 from engine.study.counterfactuals import predict_removal, read_units
+from engine.study.example_outputs import live_missing, read_known
+from engine.study.measured_quality import live_badge
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
+from engine.study.output_names import concrete, default_output, resolve_output
 from engine.study.rankings import find_influences, read_top, read_totals
 from engine.study.reader import StudyReader
 
@@ -82,15 +86,6 @@ def button_to_explore(label: str) -> None:
     """Go back to the slice in Explore. The URL's parameters stay, so Back returns here."""
     if st.button(label, icon=":material/arrow_back:", key="back"):
         st.switch_page(EXPLORE, query_params=st.query_params.to_dict())
-
-
-def page_title(example: dict[Hashable, Any]) -> str:
-    """Title of the page: which prediction is explained."""
-    id_, label = short(example["id"]), short(example["label"])
-    if "predicted" not in example:
-        return title(label, id_)
-    caption = f"for {id_}, correct" if example["correct"] else f"for {id_}, which is {label}"
-    return title(f"Why “{short(example['predicted'])}”?", caption)
 
 
 # --- no example, or one that does not exist -----------------------------------------------------
@@ -125,6 +120,9 @@ if row is None:
 # --- position in the slice ----------------------------------------------------------------------
 
 example = found.table.iloc[row].to_dict()
+output = resolve_output(study, location.output)
+known = read_known(study, "test", row, algorithm)
+stored = known.is_stored(study, output)
 rows = slice_rows(study, found, location)
 place, before, after = position_in_slice(rows, row)
 
@@ -132,7 +130,7 @@ where = f"<b>{place:,}</b> of" if place is not None else "<b>not among</b>"
 slice_text = location.slice.words() or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(page_title(example))
+    st.html(question_title(output, example, known))
     st.html(
         f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
         width="content",
@@ -166,11 +164,16 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     show = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
         show_switch(show)
+        lacking = live_missing(study, algorithm)
         if method is not None and show != SIMILAR:
-            quality_badge(badge(study, algorithm, method))
+            choose_output(study, output, known, default_output(study), lacking)
+            if stored or not lacking:
+                shown = badge(study, algorithm, method) if stored else live_badge(study, algorithm)
+                quality_badge(shown)
         st.space("stretch")
-        if method is not None:
-            export(study, row, test, here.k, algorithm, method)
+        if method is not None and (stored or not lacking):
+            by = method if stored else TRAK
+            export(study, row, test, here.k, algorithm, by, here.output)
         sides(here.k, largest_k_of(study))
 
     if show != SIMILAR and method is None:
@@ -185,30 +188,46 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
 
     training = examples(study, "train")
     groups: list[Group] = []
+    scores = None
+    if not stored and method is not None:
+        scores = live_scores(study, algorithm, row, output)
+        if scores is None:
+            return
     if show != SIMILAR and method is not None:
-        totals = read_totals(study, algorithm, method)
-        found_rows = find_influences(study, row, here.k, algorithm, method)
-        units = read_units(study, algorithm, method)
-        influences = Influences(
-            *found_rows,
-            support_total=float(totals["test_support"][row]),
-            oppose_total=float(totals["test_oppose"][row]),
-            support_margins=None if units is None else -units.of_one(found_rows[1], row),
-            oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
-            without_support=predict_removal(study, row, found_rows[1], algorithm, method),
-            without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
-        )
+        if scores is None:
+            totals = read_totals(study, algorithm, method)
+            found_rows = find_influences(study, row, here.k, algorithm, method)
+            units = read_units(study, algorithm, method)
+            influences = Influences(
+                *found_rows,
+                support_total=float(totals["test_support"][row]),
+                oppose_total=float(totals["test_oppose"][row]),
+                support_margins=None if units is None else -units.of_one(found_rows[1], row),
+                oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
+                without_support=predict_removal(study, row, found_rows[1], algorithm, method),
+                without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
+            )
+        else:
+            influences = influences_of(scores, here.k)
         # Imported scores may come without predictions.
         predicted = label if "predicted" not in example else str(example["predicted"])
-        groups += influence_groups(training, influences, label, predicted, here, test)
+        words = None
+        if here.output is not None:
+            meant = concrete(study, output, known.label, known.predicted)
+            words = influence_words(
+                training, influences.support, influences.oppose, meant, known.predicted
+            )
+        groups += influence_groups(training, influences, label, predicted, here, test, words)
     if show != INFLUENTIAL:
         similarity = read_similarity(study, algorithm)
         neighbors = find_neighbours(study, "test", row, here.k, algorithm)
         groups.append(similar_group(training, *neighbors, similarity, label, here, test))
         if method is not None:
-            nearest, _ = find_neighbours(study, "test", row, similarity.stored, algorithm)
             top = read_top(study, algorithm, method)
             strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
+            if scores is not None:
+                strongest = [scores.support, scores.oppose]
+            nearest, _ = find_neighbours(study, "test", row, similarity.stored, algorithm)
             groups = compared(groups, nearest, *strongest)
     influence_gallery(study, training, groups, kind, here, test)
     if show != SIMILAR and method is not None and len(influences.support):

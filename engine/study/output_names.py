@@ -52,6 +52,15 @@ class NamedOutput:
         """What the scores answer, as part of a sentence."""
         return fill(self.choice.title, self.classes)
 
+    @property
+    def effects(self) -> tuple[str, str]:
+        """What supporting and opposing training examples did to it, as beginnings of sentences."""
+        raises, lowers = (
+            fill(text, self.classes) if text else f"{verb} {self.title}"
+            for text, verb in ((self.choice.raises, "Raised"), (self.choice.lowers, "Lowered"))
+        )
+        return raises, lowers
+
     def question(self, label: str | None = None, predicted: str | None = None) -> str:
         """The title of a page that explains an example with this label and prediction."""
         known = {"label": label, "predicted": predicted}
@@ -65,10 +74,8 @@ class NamedOutput:
 
 def fill(text: str, classes: Sequence[str]) -> str:
     """A text of a choice with names of classes in its slots."""
-    parts = text.split(SLOT)
-    return "".join(a + b for a, b in zip(parts, [*classes, ""], strict=False)) + "".join(
-        parts[len(classes) + 1 :]
-    )
+    first, *parts = text.split(SLOT)
+    return first + "".join(name + part for name, part in zip(classes, parts, strict=False))
 
 
 def output_choices(study: StudyReader) -> list[OutputChoice]:
@@ -84,6 +91,18 @@ def output_choices(study: StudyReader) -> list[OutputChoice]:
 def default_output(study: StudyReader) -> NamedOutput:
     """The output whose scores are stored."""
     return NamedOutput(output_choices(study)[0])
+
+
+def unlabeled_output(study: StudyReader) -> NamedOutput:
+    """What is explained of an example without a label unless a person chooses.
+
+    Raises:
+        DataloupeError: Every output needs a label or the choice of a class.
+    """
+    for choice in output_choices(study):
+        if choice.of != "label" and not choice.slots:
+            return NamedOutput(choice)
+    raise DataloupeError("An example without a label needs an output to explain: choose one.")
 
 
 def resolve_output(study: StudyReader, text: str | None) -> NamedOutput:

@@ -98,12 +98,22 @@ CHOICES = (
         of="predicted",
         becomes=CLASS,
     ),
-    OutputChoice(CLASS, "a class", "the margin of “{}”", "Why “{}”?", contrary="Why not “{}”?"),
+    OutputChoice(
+        CLASS,
+        "a class",
+        "the margin of “{}”",
+        "Why “{}”?",
+        contrary="Why not “{}”?",
+        raises="Pulled the model toward “{}”",
+        lowers="Pulled the model away from “{}”",
+    ),
     OutputChoice(
         RATHER,
         "one class rather than another",
         "the logit of “{}” minus that of “{}”",
         "Why “{}” rather than “{}”?",
+        raises="Pulled the model toward “{}” rather than “{}”",
+        lowers="Pulled the model away from “{}”, toward “{}”",
     ),
 )
 

@@ -57,6 +57,7 @@ def influence_groups(
     predicted: str,
     location: Location,
     test: str | None = None,
+    words: tuple[str, str] | None = None,
 ) -> list[Group]:
     """Supporting and opposing training examples.
 
@@ -64,6 +65,7 @@ def influence_groups(
         label: The class whose margin is explained.
         predicted: The predicted class.
         test: Id of the explained example if it is in the study: linked pages link back to it.
+        words: Captions of both sides, if they are about another output than the margin of `label`.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
     largest = float(sizes.max(initial=0))
@@ -77,14 +79,18 @@ def influence_groups(
         away = "away from it"
     else:
         away = f"toward the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
+    support_words, oppose_words = words or (
+        f"Pulled the model toward {which}{short(label)}”. "
+        f"{share(training, found.support, label)} have this label.",
+        f"Pulled the model {away}. "
+        f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”.",
+    )
     return [
         Group(
             "Supporting training examples",
             cards(found.support, found.support_scores, found.support_margins),
             title="Supporting",
-            words=f"Pulled the model toward {which}{short(label)}”. "
-            f"{share(training, found.support, label)} have this label."
-            + without_words(len(found.support), found.without_support),
+            words=support_words + without_words(len(found.support), found.without_support),
             sign="support",
             makeup=makeup(training, found.support),
             shares=_shares(found.support_scores, found.support_total),
@@ -95,9 +101,7 @@ def influence_groups(
             "Opposing training examples",
             cards(found.oppose, found.oppose_scores, found.oppose_margins),
             title="Opposing",
-            words=f"Pulled the model {away}. "
-            f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”."
-            + without_words(len(found.oppose), found.without_oppose),
+            words=oppose_words + without_words(len(found.oppose), found.without_oppose),
             sign="oppose",
             makeup=makeup(training, found.oppose),
             shares=_shares(found.oppose_scores, found.oppose_total),
