@@ -380,7 +380,9 @@ def examined(_study: StudyReader, stamp: str) -> Report:
 
 
 def what_it_shows(study: StudyReader) -> str:
-    """What an example of the study is: `picture` or `text`."""
+    """What an example of the study is: `picture` or `text`; before the data are read, `example`."""
+    if not study.has_data:
+        return "example"
     return "picture" if has(study, "pictures") else "text"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,9 +66,16 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
     if has_predictions(study, algorithm):
         predicted = str(read_predictions(study, split, algorithm)["predicted"].iloc[row])
         if has(study, "classes") and has(study, "outcomes"):
-            order = np.argsort(-read_probabilities(study, split, row, algorithm), kind="stable")
-            classes = [classes[place] for place in order]
-    return Known(label, predicted, tuple(classes))
+            probabilities = read_probabilities(study, split, row, algorithm)
+            return Known(label, predicted, by_likelihood(classes, probabilities))
+    return Known(label, predicted, by_likelihood(classes, None))
+
+
+def by_likelihood(classes: Sequence[str], probabilities: np.ndarray | None) -> tuple[str, ...]:
+    """The classes, the likeliest first where they have probabilities."""
+    if probabilities is None:
+        return tuple(classes)
+    return tuple(classes[place] for place in np.argsort(-probabilities, kind="stable"))
 
 
 def outputs_of(study: StudyReader, row: int, algorithm: str) -> list[ExampleOutput]:

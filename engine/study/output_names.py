@@ -96,13 +96,11 @@ def default_output(study: StudyReader) -> NamedOutput:
 def unlabeled_output(study: StudyReader) -> NamedOutput:
     """What is explained of an example without a label unless a person chooses.
 
-    Raises:
-        DataloupeError: Every output needs a label or the choice of a class.
+    The first output that needs no label; of a family, the member with the first classes.
     """
-    for choice in output_choices(study):
-        if choice.of != "label" and not choice.slots:
-            return NamedOutput(choice)
-    raise DataloupeError("An example without a label needs an output to explain: choose one.")
+    choices = [choice for choice in output_choices(study) if choice.of != "label"]
+    first = min(choices, key=lambda choice: choice.slots)
+    return NamedOutput(first, tuple(study.dataset.classes[: first.slots]))
 
 
 def resolve_output(study: StudyReader, text: str | None) -> NamedOutput:
