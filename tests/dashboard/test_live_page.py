@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_study import write_study
 from tests.conftest import APP
 from tests.running.test_kept_worker import hang
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    """The workers of all tests of this file: they take seconds to load."""
-    kept = Workers()
-    yield kept
-    kept.end()
 
 
 @pytest.fixture
