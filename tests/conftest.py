@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import streamlit as st
 import torch
-from streamlit.testing.v1 import AppTest
+from streamlit import config
+from streamlit.runtime.scriptrunner.script_cache import ScriptCache
+from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
@@ -21,12 +23,52 @@ from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
 from tests.builders.sentences import SPEC, sentences
 from tests.builders.synthetic_study import write_study
+from tests.builders.toy_task import write_toy_study
 from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
 __all__ = ["pytest_fixture_setup", "pytest_runtest_teardown"]  # hooks
 torch.set_num_threads(1)
 _CONFIGURATION = tempfile.TemporaryDirectory(prefix="dataloupe-tests-")
 os.environ["XDG_CONFIG_HOME"] = _CONFIGURATION.name  # which studies are trusted is kept there
+# Every run of an AppTest would compile its pages anew, and look for magic, in half of its time.
+config.set_option("runner.magicEnabled", False)
+_SCRIPTS = ScriptCache()
+app_test.ScriptCache = local_script_runner.ScriptCache = lambda: _SCRIPTS
+
+SLOWEST = (
+    "tests/build/test_build.py",
+    "tests/applications/test_unlearning.py",
+    "tests/applications/test_compare.py",
+    "tests/browser/",
+    "tests/test_docs.py",
+    "tests/running/",
+    "tests/test_notebook.py",
+    "tests/cli/",
+    "tests/applications/",
+    "tests/build/",
+    "tests/dashboard/",
+    "tests/test_docs_site.py",
+)
+"""Files and folders that come first if two processes share the tests: when a run ends is decided
+by what starts last."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep our order; by default, files with many tests come first, which may be quick ones."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow files first, if several processes run them."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(SLOWEST)}
+
+        def place(item: pytest.Item) -> int:
+            starts = [p for name, p in places.items() if item.nodeid.startswith(name)]
+            return min(starts, default=len(places))
+
+        items.sort(key=place)  # stable: the order within a file stays
+
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 
@@ -53,6 +95,7 @@ checkpoints = 2
 
 [search]
 top_k = 20
+map_epochs = 20
 
 [uploads]
 max_mib = 20
@@ -74,6 +117,14 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def own_study(small_study: Study, tmp_path: Path) -> Study:
     """A copy of it that a test may write into."""
     return copy_of(small_study, tmp_path / "own")
+
+
+@pytest.fixture(scope="session")
+def toy_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of a task of the user's own, without classes. Read it, never write into it."""
+    study = write_toy_study(tmp_path_factory.mktemp("studies") / "toy")
+    study.build(workers=0)
+    return study
 
 
 @pytest.fixture(scope="session")

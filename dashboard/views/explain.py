@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 from html import escape
 
+import numpy as np
 import streamlit as st
 
 from dashboard.location import (
+    BOTH,
     EXPLORE,
-    INFLUENTIAL,
     SIMILAR,
+    WORDS,
     Location,
     go,
     largest_k_of,
@@ -42,6 +44,14 @@ from dashboard.parts.outputs.live_scores import influences_of, live_scores
 from dashboard.parts.outputs.wording import influence_words, question_title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.text.find_text import find_text
+from dashboard.parts.text.same_words import (
+    overlap_line,
+    same_words_group,
+    with_shared_words,
+    with_words_rank,
+)
+from dashboard.parts.text.token_view import can_split, choose_text
 from dashboard.read.studies import (
     badge,
     examples,
@@ -60,6 +70,7 @@ from engine.study.neighbours import find_neighbours, read_similarity
 from engine.study.output_names import concrete, default_output, resolve_output
 from engine.study.rankings import find_influences, read_top, read_totals
 from engine.study.reader import StudyReader
+from engine.study.similar_texts import COMPARED, rows_similar_in_words
 
 SIDE = 112
 MISTAKES = 24
@@ -103,7 +114,10 @@ if row is None:
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         button_to_explore("Go to Explore")
-    if found.has_predictions:
+    searched = find_text(
+        study, "test", found, lambda rows: test_cards(found, rows, location), open_example
+    )
+    if found.has_predictions and not searched:
         mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "output")
         cards = test_cards(found, mistakes.index.to_numpy(), location)
         name = "Most confident mistakes"
@@ -163,7 +177,7 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     label, test = str(example["label"]), str(example["id"])
     show = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
-        show_switch(show)
+        show_switch(show, found.has_texts)
         lacking = live_missing(study, algorithm)
         if method is not None and show != SIMILAR:
             choose_output(study, output, known, default_output(study), lacking)
@@ -176,23 +190,27 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             export(study, row, test, here.k, algorithm, by, here.output)
         sides(here.k, largest_k_of(study))
 
-    if show != SIMILAR and method is None:
+    if show not in (SIMILAR, WORDS) and method is None:
         building(
             "Supporting and opposing training data appear here as soon as they are scored",
             lambda study: has_scores(study, algorithm),
             algorithm,
         )
         return
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)
 
     training = examples(study, "train")
     groups: list[Group] = []
-    scores = None
-    if not stored and method is not None:
+    scores, strongest = None, [np.empty(0, np.int64)] * 2
+    if method is not None and stored:
+        top = read_top(study, algorithm, method)
+        strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
+    elif method is not None:
         scores = live_scores(study, algorithm, row, output)
         if scores is None:
             return
+        strongest = [scores.support, scores.oppose]
     if show != SIMILAR and method is not None:
         if scores is None:
             totals = read_totals(study, algorithm, method)
@@ -218,17 +236,25 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
                 training, influences.support, influences.oppose, meant, known.predicted
             )
         groups += influence_groups(training, influences, label, predicted, here, test, words)
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         similarity = read_similarity(study, algorithm)
         neighbors = find_neighbours(study, "test", row, here.k, algorithm)
         groups.append(similar_group(training, *neighbors, similarity, label, here, test))
         if method is not None:
-            top = read_top(study, algorithm, method)
-            strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
-            if scores is not None:
-                strongest = [scores.support, scores.oppose]
             nearest, _ = find_neighbours(study, "test", row, similarity.stored, algorithm)
             groups = compared(groups, nearest, *strongest)
+    if found.has_texts:
+        text = str(example["text"])
+        similar, likeness = rows_similar_in_words(study, "test", row, max(here.k, COMPARED))
+        if method is not None:
+            found_rows = find_influences(study, row, COMPARED, algorithm, method)
+            overlap_line(found_rows[0] if scores is None else scores.support, similar)
+        if show == WORDS:
+            same = same_words_group(
+                training, similar[: here.k], likeness[: here.k], tuple(strongest), here, test
+            )
+            groups = [*with_words_rank(groups[:1], similar), same]
+        groups = with_shared_words(study, groups, text)
     influence_gallery(study, training, groups, kind, here, test)
     if show != SIMILAR and method is not None and len(influences.support):
         removal_buttons(
@@ -238,6 +264,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             here,
             "What if these supporters were removed?",
         )
+    if show != SIMILAR and stored and can_split(study, here, found):
+        listed = [*influences.support.tolist(), *influences.oppose.tolist()]
+        choose_text(study, here, training, row, listed)
 
 
 # --- layout: the example on the left ------------------------------------------------------------

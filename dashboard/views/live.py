@@ -8,7 +8,7 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.location import INFLUENTIAL, SIMILAR, go, read_location
+from dashboard.location import BOTH, SIMILAR, WORDS, go, read_location
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.live_result_download import result_export
 from dashboard.parts.controls.uploader import uploader
@@ -32,6 +32,13 @@ from dashboard.parts.outputs.live_scores import influences_of
 from dashboard.parts.outputs.own_example import choose_own_output, facts, known_of, own_output
 from dashboard.parts.outputs.wording import influence_words, question
 from dashboard.parts.quality.quality_badge import quality_badge
+from dashboard.parts.text.same_words import (
+    overlap_line,
+    same_words_group,
+    with_shared_words,
+    with_words_rank,
+)
+from dashboard.parts.text.shown_text import text_html
 from dashboard.permissions import session
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
 from dashboard.read.studies import examples, open_study, what_it_shows
@@ -42,6 +49,7 @@ from engine.store.errors import DataloupeError, UntrustedCode
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.measured_quality import live_badge
 from engine.study.neighbours import read_similarity
+from engine.study.similar_texts import COMPARED, rows_similar_to_text
 from engine.study.trust import require_trust
 
 SIDE = 112
@@ -111,7 +119,7 @@ def explained(content: bytes | str, output: str | None) -> QueryResult:
 
 def subject(result: QueryResult, classes: list[str]) -> None:
     """The query as the models read it, and its prediction."""
-    shown = "" if result.text is None else f"<blockquote>{escape(result.text)}</blockquote>"
+    shown = "" if result.text is None else text_html(result.text)
     if result.thumbnail is not None:
         side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
         source = f"data:image/png;base64,{base64.b64encode(result.thumbnail).decode()}"
@@ -189,8 +197,9 @@ with side:
 
 with right:
     show, k = location.show, min(location.k, KEPT)
+    training = examples(study, "train")
     with st.container(horizontal=True, vertical_alignment="center"):
-        show_switch(show)
+        show_switch(show, training.has_texts)
         if show != SIMILAR:
             choose_own_output(study, chosen, result)
             quality_badge(live_badge(study, algorithm))
@@ -198,7 +207,6 @@ with right:
         result_export(study, algorithm, result, location.k)
         sides(location.k, min(KEPT, study.dataset.n_train))
 
-    training = examples(study, "train")
     predicted = str(result.predicted)
     label = next(iter(result.output.classes), predicted)
     groups: list[Group] = []
@@ -206,7 +214,7 @@ with right:
         found = influences_of(result, k)
         words = influence_words(training, found.support, found.oppose, result.output, predicted)
         groups += influence_groups(training, found, label, predicted, location, words=words)
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)
         neighbors = result.similar[:k], result.similarities[:k]
@@ -215,4 +223,12 @@ with right:
         groups = compared(
             groups, result.similar[:stored], result.support[:stored], result.oppose[:stored]
         )
+    if result.text is not None:
+        similar, scores = rows_similar_to_text(study, result.text, max(k, COMPARED))
+        overlap_line(result.support, similar)
+        if show == WORDS:
+            ranked = result.support, result.oppose
+            same = same_words_group(training, similar[:k], scores[:k], ranked, location, None)
+            groups = [*with_words_rank(groups[:1], similar), same]
+        groups = with_shared_words(study, groups, result.text)
     influence_gallery(study, training, groups, kind, location)

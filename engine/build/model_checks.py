@@ -6,7 +6,7 @@ from engine.build.batches import batches_of
 from engine.build.models import load_initial_weights, untrained_model
 from engine.build.retraining import has_recipe
 from engine.build.run import Run
-from engine.build.tasks import task_of
+from engine.build.tasks import task_for
 from engine.store import layout
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.layout import SPLITS
@@ -65,6 +65,6 @@ def _check(study: StudyReader, algorithm: str) -> list[str]:
     batch = next(batches_of(study, "train", "cpu", _EXAMPLES)())
     if len(next(iter(batch.values()))) < 2:
         raise DataloupeError("A build needs 2 or more training examples.")
-    task = task_of(study)
+    task = task_for(study, model, seed)
     trained = has_recipe(study, algorithm)
     return notes + check_model(task, model, batch, trained)

@@ -32,7 +32,7 @@ from engine import store
 from engine.attribution.datamodels.run_bank import output_problem
 from engine.build.models import initial_model, untrained_model, versions
 from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_for, task_of
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
@@ -306,10 +306,11 @@ def train_model(job: Job) -> None:
     from engine.training.outputs import evaluate
 
     study, model = StudyReader.open(job.root), job.model
-    task, encoding = task_of(study), study.dataset.encoding
+    encoding = study.dataset.encoding
     fingerprint = retrained_fingerprint(study, job.algorithm, model.removed)
     metadata = {"seed": checkpoint_seed(study, model.seed), "device": job.device, **versions()}
     trained = _trained(study, job, metadata)
+    task = task_for(study, trained, checkpoint_seed(study, model.seed))
     outputs = evaluate(task, trained, read_stacked_arrays(study, "test"), encoding, 512, job.device)
     tensors = {"output": outputs["output"], "removed": np.array(model.removed, np.int32)}
     if (answers := _answers(study, outputs)) is not None:

@@ -1,15 +1,22 @@
-"""The task of a study: one of Dataloupe's, or the user's own code."""
+"""The task of a study, one of Dataloupe's or the user's own code, and the context of its models."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from engine import store
+from engine.store import layout
 from engine.store.errors import SpecError
 from engine.store.trust import PREFIX, Code, load_code
+from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
 if TYPE_CHECKING:
+    import torch
+
     from engine.tasks import Task
 
 
@@ -28,3 +35,37 @@ def task_of(study: StudyReader) -> Task:
     if type(found).__name__ != "Task":
         raise SpecError(f"{name!r} returns {found!r}, not an engine.tasks.Task.")
     return found  # type: ignore[no-any-return]
+
+
+def task_at(study: StudyReader, algorithm: str, checkpoint: int) -> Task:
+    """The task whose outputs use the context of a checkpoint. Raises as `task_of`."""
+    from engine.tasks.context import bind
+
+    task = task_of(study)
+    if task.context is None:
+        return task
+    path = layout.context_file(study.root, algorithm, checkpoint)
+    return bind(task, store.read_tensors(path))
+
+
+def task_for(study: StudyReader, model: torch.nn.Module, seed: int) -> Task:
+    """The task whose outputs use a new context for a model that is not a checkpoint.
+
+    Args:
+        model: Trained, in eval mode.
+        seed: Of its training: the same model and seed have the same context.
+    """
+    from engine.tasks.context import bind
+
+    task = task_of(study)
+    return bind(task, new_context(study, task, model, seed))
+
+
+def new_context(
+    study: StudyReader, task: Task, model: torch.nn.Module, seed: int
+) -> dict[str, np.ndarray]:
+    """The context of a model; empty if the task has none."""
+    if task.context is None:
+        return {}
+    arrays = read_stacked_arrays(study, "train")
+    return task.context(model.eval(), arrays, study.dataset.encoding, seed)

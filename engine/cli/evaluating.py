@@ -45,7 +45,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     shown.print(_quality_table(quality))
     shown.print(f"Noise ceiling {ceiling_text(quality, quality.preferred)}", markup=False)
     if options.by_group:
-        shown.print(_class_table(quality))
+        shown.print(_group_table(quality))
     algorithm = resolve_algorithm(study, options.algorithm)
     waiting = [
         method_title(study, algorithm, name)
@@ -90,13 +90,13 @@ def _quality_table(quality: Quality) -> Table:
     return listed
 
 
-def _class_table(quality: Quality) -> Table:
+def _group_table(quality: Quality) -> Table:
     shown = [one for one in quality.methods.values() if not one.baseline]
     columns = (Column(one.title, no_wrap=True) for one in shown)
-    listed = table("class", *columns, title="LDS [95 %] of each class")
-    for label in dict.fromkeys(label for one in shown for label in one.by_group):
-        found = [one.by_group.get(label) for one in shown]
-        listed.add_row(label, *("–" if lds is None else interval(lds) for lds in found))
+    listed = table("group", *columns, title="LDS [95 %] of each group")
+    for name in dict.fromkeys(name for one in shown for name in one.by_group):
+        found = [one.by_group.get(name) for one in shown]
+        listed.add_row(name, *("–" if lds is None else interval(lds) for lds in found))
     return listed
 
 

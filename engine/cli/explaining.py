@@ -121,13 +121,13 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
             (str(example["id"]), "bold"),
             " is ",
             (str(example["label"]), "bold"),
-            f"; training on it changes its own margin by {found.itself:+z.2f}",
+            f"; training on it changes its own {study.dataset.output} by {found.itself:+z.2f}",
         )
     )
     _print_content(shown, example.get(FILE), example.get(TEXT))
     for title, side in (
-        ("Other training examples that raise its margin", helping),
-        ("Other training examples that lower its margin", hurting),
+        (f"Other training examples that raise its {study.dataset.output}", helping),
+        (f"Other training examples that lower its {study.dataset.output}", hurting),
     ):
         shown.print(f"\n{title}")
         shown.print(_influence_table(shown, side))
@@ -203,7 +203,7 @@ def _what_if(options: argparse.Namespace) -> int:
 
 def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k: int) -> None:
     unit = found.output if found.calibrated else "sum of scores"
-    by_group = table("class", f"mean change of the {unit}")
+    by_group = table("group", f"mean change of the {unit}")
     for label, mean in sorted(found.by_group.items(), key=lambda item: item[1].mean):
         by_group.add_row(label, interval(mean) if found.calibrated else f"{mean.mean:+.4g}")
     shown.print(f"Predicted without {counted(len(found.removed), 'training example')}:")
@@ -221,8 +221,8 @@ def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k
     shown.print(most)
     if found.calibrated and found.crosses:
         shown.print(
-            f"Margins predicted to fall below 0: {len(found.lost):,}. Predicted to rise above 0: "
-            f"{len(found.won):,}."
+            f"{found.output.capitalize()}s predicted to fall below 0: {len(found.lost):,}. "
+            f"Predicted to rise above 0: {len(found.won):,}."
         )
     if not found.calibrated:
         shown.print(

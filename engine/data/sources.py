@@ -136,11 +136,14 @@ def _checked(
     of_classes = f"of {len(read.classes)} classes " if read.classes else ""
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"{of_classes}from {spec.source} (input: {input_}{f', label: {label}' if label else ''})"
+        f"{of_classes}from {spec.source}"
     )
     if (len(splits[0]), len(splits[1])) != whole:
         description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
-    return Source(splits[0], splits[1], read.classes, description, tuple(notes), tuple(warnings))
+    columns = f"Input: column {input_!r}" + (f"; label: column {label!r}." if label else ".")
+    return Source(
+        splits[0], splits[1], read.classes, description, (*notes, columns), tuple(warnings)
+    )
 
 
 def _sampled(

@@ -29,7 +29,7 @@ PARTS: tuple[Part, ...] = ("fit", "fit", "fit", "validation", "test")
 """The part that mask number k belongs to: the entry k mod 5. It stays when a bank grows."""
 FEWEST_MASKS = 3 * len(PARTS)
 """Rank correlation, used for tuning and for the LDS, needs three runs."""
-Output = Literal["margin", "max-margin"]
+ImportedOutput = Literal["margin", "max-margin"]
 """`margin`: logit of the label − logsumexp of the others, ours; `max-margin`: − the largest other,
 as in the datamodels paper."""
 
@@ -180,6 +180,8 @@ class SearchSpec(_Strict):
     """Dimensions of the low-rank attribution space that is indexed."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Number of influences of each sign stored per example."""
+    map_epochs: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
+    """Epochs of a UMAP map's layout. `auto`: 500, or 200 for more than 10,000 points."""
 
 
 class LiveSpec(_Strict):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from engine.store.errors import DataloupeError
 from engine.store.records import Explanation
 from engine.study.examples import FILE, TEXT, read_texts_of
 from engine.study.measured_quality import read_badge
-from engine.study.models import has_predictions, read_predictions
+from engine.study.models import has_predictions, prediction_text, read_predictions
 from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
 from engine.study.output_names import default_output
 from engine.study.rankings import find_influences, name_influences
@@ -72,11 +73,13 @@ def describe(study: StudyReader, row: int, algorithm: str, method: str) -> dict[
 def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
     """The prediction of a test example; a value is None before it is built, and where the task
     does not give it."""
-    kinds = {"predicted": str, "correct": bool, "confidence": float, "output": float}
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "predicted": prediction_text,
+        "correct": bool,
+        "confidence": float,
+        "output": float,
+    }
     if not has_predictions(study, algorithm):
         return dict.fromkeys(kinds)
     found = read_predictions(study, "test", algorithm).iloc[row]
-    values = {name: kind(found[name]) if name in found else None for name, kind in kinds.items()}
-    if not isinstance(found["predicted"], str):
-        values["predicted"] = f"{found['predicted']:.6g}"
-    return values
+    return {name: kind(found[name]) if name in found else None for name, kind in kinds.items()}

@@ -48,6 +48,11 @@ def read_predictions(
     return table
 
 
+def prediction_text(predicted: object) -> str:
+    """A value of the column `predicted`, for people: a name as it is, a number in six digits."""
+    return predicted if isinstance(predicted, str) else f"{predicted:.6g}"
+
+
 def read_probabilities(
     study: StudyReader, split: Split, row: int, algorithm: str | None = None
 ) -> np.ndarray:

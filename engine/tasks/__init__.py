@@ -135,12 +135,15 @@ class Task:
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
         outputs: What can be attributed; the first is the default, whose scores are stored.
+        context: (model in eval mode, arrays of the training split, encoding, seed) → arrays that a
+            model's record and outputs need beside the example itself, such as the negatives of a
+            contrastive model. They are made once for each model and kept with a checkpoint. Record
+            and outputs find them in the batch as `context_NAME`, whole, not one row an example.
+            None: they need none.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
             better words for some of `outputs`, by their name. `outputs` need not be listed.
         make_output: (name of a family in `choices`, class numbers) → its model output. Its scores
             are computed live, for one example at a time; `weight` is not used.
-        context: (encoding, seed) → arrays that a checkpoint's outputs need, drawn once and kept
-            with it; in batches they are named `context_NAME`. None: the outputs need none.
     """
 
     name: str
@@ -163,7 +166,12 @@ class Task:
         [Mapping[str, np.ndarray], Mapping[str, np.ndarray], Sequence[str]], dict[str, np.ndarray]
     ]
     outputs: tuple[ModelOutput, ...]
-    context: Callable[[dict[str, Any], int], dict[str, np.ndarray]] | None = None
+    context: (
+        Callable[
+            [torch.nn.Module, Mapping[str, np.ndarray], dict[str, Any], int], dict[str, np.ndarray]
+        ]
+        | None
+    ) = None
     choices: tuple[OutputChoice, ...] = ()
     make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None
 

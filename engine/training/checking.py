@@ -20,7 +20,7 @@ from engine.attribution.trak.make_plan import (
     is_coarse,
     plan_gradients,
 )
-from engine.attribution.trak.plan import Batch, head, select
+from engine.attribution.trak.plan import Batch, head
 from engine.models.answers import described
 from engine.models.ready import notes_of
 from engine.store.errors import DataloupeError, SpecError
@@ -202,7 +202,7 @@ def _check_independence(
     orders = {"in another order": list(reversed(range(size)))}
     orders |= {"alone": [0], "alone, too": [size - 1]}
     for rows in orders.values():
-        some = select(batch, rows)
+        some = {name: tensor[rows] for name, tensor in batch.items()}
         with _explained(f"predict {len(rows)} of the first {size} examples"), torch.no_grad():
             found = _answer(task, model, some)
         if found.shape != (len(rows), answer.shape[1]):

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.models.calling import CONTEXT
 from engine.models.classifier import Classifier
 from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
 from engine.tasks import Task
@@ -24,20 +23,14 @@ def read_batch(
     rows: np.ndarray | slice,
     encoding: dict[str, Any],
     device: str,
-    context: Mapping[str, np.ndarray] | None = None,
 ) -> Batch:
     """Copy `rows` of the (often memory-mapped) arrays to `device` and prepare them for the model.
-
-    The arrays of the context, where there is one, are added whole.
 
     On a CPU, pictures are channels_last in memory, which makes convolutions faster.
     """
     raw = {name: torch.from_numpy(np.array(array[rows])) for name, array in arrays.items()}
     batch = task.prepare({name: tensor.to(device) for name, tensor in raw.items()}, encoding)
-    batch = {name: in_fast_layout(tensor) for name, tensor in batch.items()}
-    for name, array in (context or {}).items():
-        batch[f"{CONTEXT}{name}"] = torch.from_numpy(np.array(array)).to(device)
-    return batch
+    return {name: in_fast_layout(tensor) for name, tensor in batch.items()}
 
 
 def batches(
@@ -48,7 +41,6 @@ def batches(
     device: str,
     start: int = 0,
     stop: int | None = None,
-    context: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Batch]:
     """Yield rows `start` to `stop` (the end where None) as prepared batches, in order.
 
@@ -58,7 +50,7 @@ def batches(
     stop = n if stop is None else min(stop, n)
     for first in range(start, stop, batch_size):
         rows = slice(first, min(first + batch_size, stop))
-        yield read_batch(task, arrays, rows, encoding, device, context)
+        yield read_batch(task, arrays, rows, encoding, device)
 
 
 class _OneForward(nn.Module):
@@ -104,7 +96,6 @@ def evaluate(
     encoding: dict[str, Any],
     batch_size: int,
     device: str,
-    context: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Run a model (put in eval mode) over a dataset of n examples.
 
@@ -115,7 +106,7 @@ def evaluate(
     """
     model = to_device(model, device).eval()
     parts: dict[str, list[np.ndarray]] = {}
-    for batch in batches(task, arrays, encoding, batch_size, device, context=context):
+    for batch in batches(task, arrays, encoding, batch_size, device):
         for name, tensor in evaluate_batch(task, model, batch).items():
             parts.setdefault(name, []).append(tensor.cpu().numpy())
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import DataloupeError, StaleError, Study, store
+from engine import DataloupeError, StoreError, Study, store
 from engine.applications.live import Attributed, Query, StoredQuery, explain_stored, run_query
 from engine.attribution.softmax import margins
 from engine.attribution.trak.dual import attribute_dual
@@ -265,7 +265,7 @@ def test_fewer_checkpoints_than_were_prepared_are_refused(
     root = Path(shutil.copytree(small_study.root, tmp_path / "copy"))
     spec = layout.spec_file(root)
     spec.write_text(spec.read_text().replace("checkpoints = 2", "checkpoints = 1"))
-    with pytest.raises(StaleError, match=r"prepared for 2 checkpoints, and study.toml has 1 now"):
+    with pytest.raises(StoreError, match=r"names 1 checkpoint of mlp, but live queries"):
         run_query(Query(root, "mlp", b"", None))
 
 

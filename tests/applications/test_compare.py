@@ -244,7 +244,7 @@ def test_the_shortcut_is_the_strongest_direction(
     assert first["significant"]
     assert first["own_variance"] > 2 * first["other_variance"]
     label = study.dataset.classes[CLASS]
-    assert next(iter(first["positive_classes"])) == label
+    assert next(iter(first["positive_groups"])) == label
     assert f"sees relies on examples of {label} (100%" in first["reading"]
     assert "covered less so" in first["reading"]
     for one in comparison["directions"]["a"] + comparison["directions"]["b"]:

@@ -17,7 +17,7 @@ in different processes. Both need torch: they run in a script, or in workers kep
 """
 
 from engine.applications.live.answering import explain, explain_stored, run_query, warm_up
-from engine.applications.live.loading import Loaded, live_stamps, load
+from engine.applications.live.loading import Kept, Loaded, live_stamps, load
 from engine.applications.live.queries import (
     KEPT,
     Attributed,
@@ -34,6 +34,7 @@ __all__ = [
     "LONGEST_TEXT",
     "Attributed",
     "Example",
+    "Kept",
     "Loaded",
     "Query",
     "QueryResult",

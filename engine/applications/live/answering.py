@@ -35,7 +35,7 @@ from engine.study.reader import StudyReader
 from engine.tasks.outcomes import outcomes_named
 
 if TYPE_CHECKING:
-    from engine.tasks import ModelOutput, Task
+    pass
 
 ANSWERS_KEPT = 256
 """Answers about the study's own examples that stay in memory."""
@@ -115,14 +115,15 @@ def _explain_stored(query: StoredQuery, stamps: Stamps) -> Attributed:
 def _attribute(
     loaded: Loaded, output: NamedOutput, record: Arrays, arrays: Arrays, most: int
 ) -> Attributed:
-    model_output = _model_output(loaded.task, output, loaded.study.dataset.classes)
-    scores = loaded.scores(model_output, arrays)
+    classes = loaded.study.dataset.classes
+    asked = output.choice.name, tuple(classes.index(name) for name in output.classes)
+    scores = loaded.scores(arrays, asked)
     all_rows = np.arange(scores.shape[1])[None]
     top = top_k_among(scores, all_rows, min(most, scores.shape[1]))
     support, oppose = top.support_index[0], top.oppose_index[0]
     return Attributed(
         output=output,
-        value=loaded.value(model_output, record, arrays),
+        value=loaded.value(asked, record, arrays),
         scoring=len(loaded.checkpoints),
         support=support[support >= 0],
         support_scores=top.support_score[0][support >= 0],
@@ -131,11 +132,6 @@ def _attribute(
         oppose_scores=top.oppose_score[0][oppose >= 0],
         oppose_total=float(scores.sum(where=scores < 0)),
     )
-
-
-def _model_output(task: Task, output: NamedOutput, classes: list[str]) -> ModelOutput:
-    numbers = tuple(classes.index(name) for name in output.classes)
-    return task.output_named(output.choice.name, numbers)
 
 
 def _probabilities(study: StudyReader, record: Arrays) -> np.ndarray | None:

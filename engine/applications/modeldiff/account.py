@@ -1,4 +1,4 @@
-"""Describe a distinguishing direction: its examples, class shares, and a summary."""
+"""Describe a distinguishing direction: its examples, their groups, and a summary."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import numpy as np
 
 from engine.applications.modeldiff.residuals import Directions
 from engine.applications.modeldiff.significance import LEVEL
+from engine.store.layout import SPLITS
+from engine.store.text import counted
+from engine.study.capabilities import has
+from engine.study.groups import read_groups
 from engine.study.models import has_predictions, read_predictions
 from engine.study.reader import StudyReader
 
@@ -31,12 +35,14 @@ class Account:
         p: p-value of the direction under chance in training; None if not tested.
         positive, negative: Training rows with the largest weights of either sign.
         positive_weights, negative_weights: Their weights.
-        positive_classes, negative_classes: Share of each class among them, largest first.
+        positive_groups, negative_groups: Share of each group, such as a class, among them,
+            largest first; empty without groups.
         tests: Test rows with the largest projections of either sign: the subpopulation.
         projections: Their projections. If positive, the positive training rows support the test
             example more under the one algorithm than under the other; if negative, they oppose it.
-        test_classes: Share of each class among them.
-        own_accuracy, other_accuracy: Accuracy of both algorithms on them; None without predictions.
+        test_groups: Share of each group among them.
+        own_accuracy, other_accuracy: Accuracy of both algorithms on them; None without
+            predictions, and for tasks without right and wrong.
         reading: A summary in a sentence or two.
     """
 
@@ -48,13 +54,13 @@ class Account:
     p: float | None
     positive: list[int]
     positive_weights: list[float]
-    positive_classes: dict[str, float]
+    positive_groups: dict[str, float]
     negative: list[int]
     negative_weights: list[float]
-    negative_classes: dict[str, float]
+    negative_groups: dict[str, float]
     tests: list[int]
     projections: list[float]
-    test_classes: dict[str, float]
+    test_groups: dict[str, float]
     own_accuracy: float | None
     other_accuracy: float | None
     reading: str
@@ -85,11 +91,11 @@ def accounts(
         own, other: The algorithms.
         names: Their display names.
     """
-    labels = {split: study.table(split)["label"].to_numpy() for split in ("train", "test")}  # type: ignore[arg-type]
+    groups = {split: read_groups(study, split) for split in SPLITS}
     right = {
         name: read_predictions(study, "test", name)["correct"].to_numpy()
         for name in (own, other)
-        if has_predictions(study, name)
+        if has(study, "outcomes") and has_predictions(study, name)
     }
     n_tests = max(1, min(SHOWN, round(_SHARE * study.dataset.n_test)))
     result = []
@@ -108,13 +114,13 @@ def accounts(
             "p": None if np.isnan(p[number]) else float(p[number]),
             "positive": positive.tolist(),
             "positive_weights": weights[positive].tolist(),
-            "positive_classes": _shares(labels["train"][positive]),
+            "positive_groups": _shares(groups["train"], positive),
             "negative": negative.tolist(),
             "negative_weights": weights[negative].tolist(),
-            "negative_classes": _shares(labels["train"][negative]),
+            "negative_groups": _shares(groups["train"], negative),
             "tests": tests.tolist(),
             "projections": along[tests].tolist(),
-            "test_classes": _shares(labels["test"][tests]),
+            "test_groups": _shares(groups["test"], tests),
             "own_accuracy": float(right[own][tests].mean()) if own in right else None,
             "other_accuracy": float(right[other][tests].mean()) if other in right else None,
         }
@@ -122,15 +128,18 @@ def accounts(
     return result
 
 
-def _shares(labels: np.ndarray) -> dict[str, float]:
-    counts = Counter(str(label) for label in labels)
-    return {name: count / len(labels) for name, count in counts.most_common()}
+def _shares(groups: np.ndarray | None, rows: np.ndarray) -> dict[str, float]:
+    if groups is None:
+        return {}
+    counts = Counter(str(name) for name in groups[rows])
+    return {name: count / len(rows) for name, count in counts.most_common()}
 
 
 def _reading(about: dict[str, Any], own: str, other: str) -> str:
     """The numbers as text, with nothing added."""
     tests, trains, against = (
-        _main(about[f"{which}_classes"]) for which in ("test", "positive", "negative")
+        _main(about[f"{which}_groups"], len(about[rows]))
+        for which, rows in (("test", "tests"), ("positive", "positive"), ("negative", "negative"))
     )
     if about["own_variance"] > about["other_variance"]:
         contrast = f"{other} less so"
@@ -154,9 +163,11 @@ def _reading(about: dict[str, Any], own: str, other: str) -> str:
     return text + f" It is beyond chance in training (p = {about['p']:.2g})."
 
 
-def _main(shares: dict[str, float]) -> str:
-    if not shares:
+def _main(shares: dict[str, float], examples: int) -> str:
+    if not examples:
         return "no example"
+    if not shares:
+        return counted(examples, "example")
     name, share = next(iter(shares.items()))
     if share >= 0.5:
         return f"examples of {name} ({share:.0%} of the strongest)"

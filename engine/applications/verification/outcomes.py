@@ -13,7 +13,7 @@ from engine.build.retraining import NOTHING, Outputs, Removal, retrained
 from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_removal
 from engine.study.examples import FILE, read_texts_of
-from engine.study.models import read_predictions
+from engine.study.models import prediction_text, read_predictions
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
@@ -60,7 +60,7 @@ def outcomes_of(
                 test=int(test),
                 id=str(table["id"].iloc[test]),
                 label=label,
-                before=str(predictions["predicted"].iloc[test]),
+                before=prediction_text(predictions["predicted"].iloc[test]),
                 predicted=expected,
                 with_all=outputs[0],
                 without=outputs[1],

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.store.errors import DataError
-from engine.store.spec import PARTS, Output, Part
+from engine.store.spec import PARTS, Part
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RunBank:
         test: float32 `[m, n_test]`: the same on the test examples.
         seeds: int64 `[m]`: how many runs were averaged.
         numbers: int64 `[m]`: number of each mask, which determines the part it belongs to.
-        output: Which model output it is.
+        output: Name of the model output, such as `margin`.
         source: Where an imported bank came from; None where the study trained it.
     """
 
@@ -36,7 +36,7 @@ class RunBank:
     test: np.ndarray
     seeds: np.ndarray
     numbers: np.ndarray
-    output: Output = "margin"
+    output: str = "margin"
     source: str | None = None
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class BankImport:
         fingerprint: Of the files and how they were read; part of the shards' names.
         folder: Name of the folder it was read from.
         files: Name → SHA-256 of each file.
-        output: Which model output it holds.
+        output: Name of the model output that it holds.
         runs: Number of runs.
         masks: Number of different masks.
         alpha: Mean share of the training examples in a mask.
@@ -82,7 +82,7 @@ class BankImport:
     fingerprint: str
     folder: str
     files: dict[str, str]
-    output: Output
+    output: str
     runs: int
     masks: int
     alpha: float

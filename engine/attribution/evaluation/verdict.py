@@ -175,7 +175,7 @@ def _find(measured: MethodQuality) -> Use:
 
 
 def _sums(measured: MethodQuality) -> Use:
-    what = "Sum scores over many examples, such as a class or a source"
+    what = "Sum scores over many examples, such as a group or a source"
     if not measured.beats_chance:
         return Use(what, "no", "Sums are what was measured, and they predict nothing.")
     if measured.lds.mean < FAIR:

@@ -18,7 +18,7 @@ from engine.attribution.datamodels.run_bank import draw_mask, output_problem, pa
 from engine.build.models import initial_model, versions
 from engine.build.run import Run
 from engine.build.stages.checkpoints import recipe_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_for, task_of
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.store.layout import SPLITS
@@ -145,6 +145,7 @@ def train_run(job: Job) -> None:
     except DataloupeError as error:
         raise DataloupeError(f"{name}: {error}") from error
     shard = {"mask": pack(mask)}
+    task = task_for(study, model, seed)
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
         if found := output_problem(outputs["output"]):

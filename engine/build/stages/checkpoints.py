@@ -15,7 +15,7 @@ import numpy as np
 from engine import store
 from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.run import Run
-from engine.build.tasks import task_of
+from engine.build.tasks import new_context, task_at, task_of
 from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import CheckpointError, SpecError
@@ -181,6 +181,10 @@ def make_checkpoint(job: Job) -> None:
         model = train(task, model, arrays["train"], encoding, spec, seed, job.device)
         save_weights(path, model, fingerprint, metadata)
     model = model.to(job.device).eval()
+    if context := new_context(study, task, model, seed):
+        where = layout.context_file(study.root, job.algorithm, job.checkpoint)
+        store.write_tensors(where, context, fingerprint)
+    task = task_at(study, job.algorithm, job.checkpoint)
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
         _check_finite(study, job, split, outputs)

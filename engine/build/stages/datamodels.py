@@ -158,7 +158,7 @@ def _fit_lasso(study: StudyReader, job: Job, bank: RunBank) -> None:
     badge = {
         "method": "Datamodel",
         "reason": "A sparse linear map from the training set to the output, fitted to subset runs "
-        "only. A score is a change in margin.",
+        f"only. A score is a change of the {study.dataset.output}.",
         "runs": int(both.seeds.sum()),
     }
     write_method(study, job.algorithm, DATAMODEL, rows, badge, fingerprint, details)
@@ -219,7 +219,7 @@ def _fit_hybrid(study: StudyReader, job: Job, bank: RunBank) -> None:
         {
             "method": "Datamodel + TRAK",
             "reason": "A datamodel fitted to subset runs, with TRAK as its prior. "
-            "A score is a change in margin.",
+            f"A score is a change of the {study.dataset.output}.",
             "checkpoints": checkpoints,
             "runs": int(both.seeds.sum()),
         },

@@ -20,7 +20,7 @@ from engine.build.run import Run
 from engine.build.solver import limit_workers, memory_per_worker
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.build.stages.trak import attribution_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_at
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD
@@ -100,7 +100,7 @@ def choose(study: StudyReader, algorithm: str) -> Live:
     else:
         model = load_checkpoint(study, algorithm, 0, "cpu")
         few = first_examples(batches_of(study, "train", "cpu", 16))
-        plan = plan_gradients(model, task_of(study).model_output, few)
+        plan = plan_gradients(model, task_at(study, algorithm, 0).model_output, few)
         outer = [plan.layers[path].weight for path in outer_layers(plan, model)]
         sides = sum(sum(plan.shapes[weight]) for weight in outer if weight is not None)
         kept = read = 4 * n * (n + solver.width + sides)
@@ -158,7 +158,8 @@ def keep_checkpoint(job: Job) -> None:
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
     fingerprint = live_checkpoint_fingerprint(study, job.algorithm, job.checkpoint)
     train = batches_of(study, "train", job.device, study.spec.trak.batch_size)
-    plan = plan_gradients(model, task_of(study).model_output, first_examples(train))
+    output = task_at(study, job.algorithm, job.checkpoint).model_output
+    plan = plan_gradients(model, output, first_examples(train))
     compute = _primal_inverse if solver.kind == "primal" else _dual_inverse
     inverse = compute(study, job, model, plan, solver, fingerprint)
     metadata = {"plan": plan_as_json(plan), "device": job.device, **versions()}
@@ -173,7 +174,8 @@ def _dual_inverse(
 
     from engine.attribution.trak.new_examples import dual_inverse, make_feature_extractor
 
-    output, size = task_of(study).model_output, study.spec.trak.batch_size
+    output = task_at(study, job.algorithm, job.checkpoint).model_output
+    size = study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
     extractor = make_feature_extractor(model, output, plan, solver, seed)
     for shard, path in enumerate(training_feature_files(study, job.algorithm, job.checkpoint)):
@@ -193,6 +195,7 @@ def _primal_inverse(
 
     from engine.attribution.trak.kernel import first_examples
     from engine.attribution.trak.new_examples import make_feature_extractor, primal_inverse
+    from engine.attribution.trak.plan import rows_of
     from engine.attribution.trak.primal import gram
 
     shards = [
@@ -201,13 +204,14 @@ def _primal_inverse(
         ]
         for shard in range(shard_count(study, "train"))
     ]
-    output = task_of(study).model_output
+    output = task_at(study, job.algorithm, job.checkpoint).model_output
     extractor = make_feature_extractor(
         model, output, plan, solver, checkpoint_seed(study, job.checkpoint)
     )
     first = first_examples(batches_of(study, "train", job.device, 16))
     computed = extractor.extract(first)["features"]
-    stored = np.asarray(shards[0][: len(computed)])
+    rows = rows_of(first, 0)
+    stored = np.asarray(shards[0][rows if isinstance(rows, slice) else rows.numpy()])
     if not np.allclose(computed, stored, rtol=1e-2, atol=1e-3 * np.abs(stored).max()):
         raise StoreError(
             f"Checkpoint {job.checkpoint} of {job.algorithm} gives different features than those "

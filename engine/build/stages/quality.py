@@ -36,7 +36,7 @@ from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_TARGETS
 from engine.build.stages.removals import removals_fingerprint
 from engine.build.stages.search import method_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_at
 from engine.store import layout
 from engine.store.layout import DATAMODEL, HYBRID, SPLITS, TRAK
 from engine.store.rows import evenly_spread
@@ -321,7 +321,7 @@ def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device:
 
     spec = study.spec.trak
     model = load_checkpoint(study, algorithm, 0, device)
-    output = task_of(study).model_output
+    output = task_at(study, algorithm, 0).model_output
     train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
     solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(

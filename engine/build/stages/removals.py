@@ -17,7 +17,7 @@ from engine.build.models import versions
 from engine.build.retraining import model_without
 from engine.build.run import Run
 from engine.build.stages.checkpoints import recipe_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_for
 from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.study.examples import read_stacked_arrays
@@ -86,7 +86,8 @@ def train_removal(job: Job) -> None:
     output = np.empty(0, np.float32)
     if job.removed:
         model = model_without(study, job.algorithm, job.removed, number, job.device)
-        task, arrays = task_of(study), read_stacked_arrays(study, "test")
+        task = task_for(study, model, checkpoint_seed(study, number))
+        arrays = read_stacked_arrays(study, "test")
         output = evaluate(task, model, arrays, study.dataset.encoding, 512, job.device)["output"]
         if problem := output_problem(output):
             raise DataloupeError(

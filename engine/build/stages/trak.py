@@ -22,7 +22,7 @@ from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
 from engine.build.solver import limit_workers, memory_per_worker, plan_solver, tuned_settings
 from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_at
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from engine.attribution.scores.matrix import Scores
 
-CODE = 2
+CODE = 3
 """Increment when the same checkpoints would give other scores."""
 
 
@@ -159,7 +159,7 @@ def _attribute_dual(
 
     from engine.attribution.trak.dual import attribute_dual
 
-    task, size = task_of(study), study.spec.trak.batch_size
+    task, size = task_at(study, job.algorithm, job.checkpoint), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     seed = checkpoint_seed(study, job.checkpoint)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
@@ -189,7 +189,8 @@ def _attribute_primal(
     from engine.attribution.trak.primal import gram, primal_projection, test_factors
     from engine.attribution.trak.projection import features
 
-    output, size = task_of(study).model_output, study.spec.trak.batch_size
+    output = task_at(study, job.algorithm, job.checkpoint).model_output
+    size = study.spec.trak.batch_size
     first = first_examples(batches_of(study, "train", job.device, size))
     projection = primal_projection(
         model, output, first, solver, checkpoint_seed(study, job.checkpoint)

@@ -18,7 +18,7 @@ from engine.build.run import Run
 from engine.build.solver import memory_per_worker, plan_solver
 from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.checkpoints import outputs_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_at
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.models import checkpoint_seed
@@ -119,7 +119,8 @@ def _by_kernel(
     from engine.attribution.trak.make_plan import plan_gradients
     from engine.attribution.trak.tuning import attribute_by_kernel
 
-    output, size = task_of(study).model_output, study.spec.trak.batch_size
+    output = task_at(study, job.algorithm, 0).model_output
+    size = study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     plan = plan_gradients(model, output, first_examples(train))
     seed = checkpoint_seed(study, 0)
@@ -137,7 +138,8 @@ def _by_features(
     from engine.attribution.trak.projection import features
     from engine.attribution.trak.tuning import attribute_by_features
 
-    output, size = task_of(study).model_output, study.spec.trak.batch_size
+    output = task_at(study, job.algorithm, 0).model_output
+    size = study.spec.trak.batch_size
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
     first = first_examples(splits[0])
     projection = primal_projection(model, output, first, solver, checkpoint_seed(study, 0))

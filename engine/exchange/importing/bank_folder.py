@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS, Split
-from engine.store.spec import Output
+from engine.store.spec import ImportedOutput
 from engine.store.text import counted
 from engine.study.reader import StudyReader
 
@@ -51,13 +51,13 @@ class BankFolder:
     masks: np.ndarray
     outputs: dict[Split, np.ndarray]
     rows: np.ndarray
-    output: Output
+    output: ImportedOutput
     files: list[Path]
     notes: list[str] = field(default_factory=list)
 
 
 def read_bank_folder(
-    study: StudyReader, folder: Path, output: Output, limit: int | None
+    study: StudyReader, folder: Path, output: ImportedOutput, limit: int | None
 ) -> BankFolder:
     """Find a run bank's files and check their shapes against the study.
 

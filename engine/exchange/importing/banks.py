@@ -25,8 +25,9 @@ from engine.store import layout
 from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
-from engine.store.spec import FEWEST_MASKS, Output
+from engine.store.spec import FEWEST_MASKS, ImportedOutput
 from engine.store.text import counted
+from engine.store.walk import paths_in
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import resolve_algorithm
@@ -47,7 +48,7 @@ def import_bank(
     study: StudyReader,
     folder: str | Path,
     algorithm: str | None = None,
-    output: Output = "max-margin",
+    output: ImportedOutput = "max-margin",
     runs: int | None = None,
     replace: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -111,9 +112,9 @@ def _remove_other_shards(study: StudyReader, algorithm: str) -> None:
         layout.imported_runs_file(study.root, algorithm, about.fingerprint, n)
         for n in range(about.shards)
     }
-    for path in folder.glob("*.safetensors"):
+    for path in paths_in(folder, "*.safetensors"):
         if path not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.build.tasks import task_of
+from engine.build.tasks import task_for
 from engine.exchange.uploads.header import read_header
 from engine.exchange.uploads.match import Architecture, match
 from engine.store.errors import CheckpointError, UploadError
@@ -122,7 +122,7 @@ def outputs_of(study: StudyReader, model: torch.nn.Module, rows: slice) -> dict[
     """Outputs on some test examples: see `engine.training.outputs.evaluate`."""
     from engine.training.outputs import evaluate
 
-    task, arrays = task_of(study), read_stacked_arrays(study, "test")
+    task, arrays = task_for(study, model, 0), read_stacked_arrays(study, "test")
     some = {name: np.asarray(array[rows]) for name, array in arrays.items()}
     return evaluate(task, model, some, study.dataset.encoding, 512, "cpu")
 
