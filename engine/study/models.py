@@ -132,6 +132,18 @@ def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[
     return {name: mean_logits(shard[name] for shard in shards) for name in names}
 
 
+def read_mean_record(
+    study: StudyReader, split: Split, row: int, algorithm: str
+) -> dict[str, np.ndarray]:
+    """`read_mean_records` of one example: float64 `[1, ...]` by name."""
+    shards = [
+        store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
+        for checkpoint in range(study.checkpoints(algorithm))
+    ]
+    names = [name for name in shards[0] if name != "embeddings"]
+    return {name: mean_logits(shard[name][row : row + 1] for shard in shards) for name in names}
+
+
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:
     """Number of each example's label among the dataset's classes: int64 `[n]`."""
     number = {name: place for place, name in enumerate(study.dataset.classes)}

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from engine.store.errors import SpecError
-from engine.store.records import LabelKind, View
+from engine.store.records import LabelKind, OutputChoice, View
 from engine.store.spec import AlgorithmSpec, TaskSpec
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class ModelOutput:
             positive score are supporting.
         curvature: `from-weight` if |Q| approximates the second derivative of the loss by f, as for
             the cross entropy; `constant` for losses such as the squared error.
+        from_record: (mean of the checkpoints' records) → `[n]` f of the mean prediction. None: the
+            mean of f over the checkpoints.
     """
 
     name: str
@@ -110,6 +112,7 @@ class ModelOutput:
     value: Callable[[torch.nn.Module, Batch], torch.Tensor]
     weight: Callable[[torch.nn.Module, Batch], torch.Tensor]
     curvature: Literal["from-weight", "constant"] = "from-weight"
+    from_record: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class Task:
         summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
-        outputs: What can be attributed; the first is the default.
+        outputs: What can be attributed; the first is the default, whose scores are stored.
         context: (model in eval mode, arrays of the training split, encoding, seed) → arrays that a
             model's record and outputs need beside the example itself, such as the negatives of a
             contrastive model. They are made once for each model and kept with a checkpoint. Record
@@ -149,6 +152,10 @@ class Task:
             None: they need none.
         doubts: (trained model, prepared training examples) → what makes it implausible that the
             model was trained on this study's labels, one sentence each.
+        choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
+            better words for some of `outputs`, by their name. `outputs` need not be listed.
+        make_output: (name of a family in `choices`, class numbers) → its model output. Its scores
+            are computed live, for one example at a time; `weight` is not used.
     """
 
     name: str
@@ -178,11 +185,40 @@ class Task:
         | None
     ) = None
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
+    choices: tuple[OutputChoice, ...] = ()
+    make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None
 
     @property
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
         """The value of the default output."""
         return self.outputs[0].value
+
+    @property
+    def output_choices(self) -> tuple[OutputChoice, ...]:
+        """Everything that a person can choose: `outputs`, then the other `choices`."""
+        chosen = {choice.name: choice for choice in self.choices}
+        own = {output.name: plain_choice(output.name, output.title) for output in self.outputs}
+        return (
+            *(own | {n: c for n, c in chosen.items() if n in own}).values(),
+            *(c for n, c in chosen.items() if n not in own),
+        )
+
+    def output_named(self, name: str, numbers: tuple[int, ...] = ()) -> ModelOutput:
+        """The model output of a choice.
+
+        Args:
+            name: Of one of `outputs`, or of a family in `choices`.
+            numbers: The classes of a member of a family, as numbers.
+        """
+        if not numbers:
+            return next(output for output in self.outputs if output.name == name)
+        assert self.make_output is not None, f"{self.name} names {name} but has no make_output"
+        return self.make_output(name, numbers)
+
+
+def plain_choice(name: str, title: str) -> OutputChoice:
+    """The choice of an output that has no words of its own."""
+    return OutputChoice(name, title, title, f"What determines {title}?")
 
 
 def settle(name: str, options: Any, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Any:

@@ -239,4 +239,6 @@ TASK = Task(
     record=classification.record,
     summarize=classification.summarize,
     outputs=classification.OUTPUTS,
+    choices=classification.CHOICES,
+    make_output=classification.make_output,
 )

@@ -29,7 +29,7 @@ from engine.tasks import outside, settle
 if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
 
-CODE = 3
+CODE = 4
 """Increment when the same source would be encoded differently."""
 
 
@@ -106,6 +106,7 @@ def run(run: Run) -> None:
         cell=cell,
         warnings=[*source.warnings, *remarks.warnings],
         notes=[*source.notes, *remarks.notes],
+        choices=[asdict(choice) for choice in task.output_choices],
     )
     store.write_json(layout.dataset_file(study.root), asdict(dataset), fingerprint)
     layout.data_begun_file(study.root).unlink(missing_ok=True)

@@ -97,7 +97,6 @@ def quick_report(request: Request) -> QuickReport:
     """
     write_no_file()
     study = StudyReader.open(request.root)
-    require(study, "classes", "The accuracy of an upload")
     upload = resolve_upload(study, request.upload)
     architecture = Architecture(upload.architecture, upload.architecture_options)
     warnings, bad = [*upload.copies], np.zeros(study.dataset.n_test, bool)
