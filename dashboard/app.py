@@ -32,7 +32,7 @@ from engine.store.errors import DataloupeError
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
-for sheet in ("page", "figures", "charts", "verdicts"):
+for sheet in ("page", "figures", "charts", "verdicts", "texts"):
     st.html(HERE / "style" / f"{sheet}.css")
 st.logo(HERE / "logo.svg", size="large")
 page = st.navigation(

@@ -19,6 +19,7 @@ from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
+from engine.study.text_search import has_texts
 
 OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"
@@ -38,9 +39,9 @@ MAX_K = 500
 LARGE, SMALL = "large", "small"
 SIZES = {LARGE: "Large", SMALL: "Small"}
 """Thumbnail sizes of Explore, which set how many fit on a page."""
-INFLUENTIAL, SIMILAR, BOTH = "influential", "similar", "both"
-SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both"}
-"""Training examples that Explain can show."""
+INFLUENTIAL, SIMILAR, BOTH, WORDS = "influential", "similar", "both", "words"
+SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both", WORDS: "Words"}
+"""Training examples that Explain can show; `words` only where examples have texts."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,9 @@ def read_location(study: StudyReader) -> Location:
             problems.append(f"There are no scores by the method “{name}” here.{error.hint}")
 
     show = query.get("show", INFLUENTIAL)
-    if show not in SHOWS:
-        problems.append(f"show must be one of {', '.join(SHOWS)}, not “{_short(show)}”.")
+    shows = [name for name in SHOWS if name != WORDS or has_texts(study)]
+    if show not in shows:
+        problems.append(f"show must be one of {', '.join(shows)}, not “{_short(show)}”.")
         show = INFLUENTIAL
     size = query.get("size", LARGE)
     if size not in SIZES:
@@ -152,6 +154,8 @@ def read_location(study: StudyReader) -> Location:
     slice = read_slice(query, dataset.classes, dataset.n_test, problems)
     if not has_predictions(study, algorithm):
         slice = replace(slice, predicted=None, result=None, margin=None, sort=None)
+    if not has_texts(study):
+        slice = replace(slice, text=None, length=None)
     if slice.sort in NEED_SCORES and method is None:
         slice = replace(slice, sort=None)
 

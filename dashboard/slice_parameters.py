@@ -24,6 +24,11 @@ NEED_SCORES = ("support", "oppose")
 MOST_PICKED = 500
 """Examples that can be picked individually and still fit in a URL."""
 LONGEST_SEARCH = 200
+MOST_WORDS = 10**6
+"""The longest text, in words, that a filter can ask for."""
+
+Length = tuple[int | None, int | None]
+"""Fewest and most words."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Slice:
     Attributes:
         margin: Smallest and largest margin, both included.
         id: Text that an id contains, ignoring case.
+        text: Words that a text contains; see `engine.data.word_search`.
+        length: Fewest and most words of a text, both included; None for no limit.
         only: Rows picked individually, ascending.
         sort: One of SORTS; None is the order of the data.
     """
@@ -42,6 +49,8 @@ class Slice:
     result: str | None = None
     margin: tuple[float, float] | None = None
     id: str | None = None
+    text: str | None = None
+    length: Length | None = None
     only: tuple[int, ...] | None = None
     sort: str | None = None
 
@@ -53,6 +62,8 @@ class Slice:
             "correct": None if self.result is None else RESULTS[self.result],
             "margin": self.margin,
             "id": self.id,
+            "text": self.text,
+            "length": self.length,
             "only": self.only,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -65,6 +76,8 @@ class Slice:
             "result": self.result,
             "margin": None if self.margin is None else margin_text(self.margin),
             "id": self.id,
+            "text": self.text,
+            "length": None if self.length is None else length_text(self.length),
             "only": None if self.only is None else rows_text(self.only),
             "sort": self.sort,
         }
@@ -84,12 +97,16 @@ class Slice:
             parts.append(f"margin {least} to {largest}")
         if self.id is not None:
             parts.append(f"id contains “{self.id}”")
+        if self.text is not None:
+            parts.append(f"text has “{self.text}”")
+        if self.length is not None:
+            parts.append(length_words(self.length))
         if self.only is not None:
             parts.append(f"{len(self.only):,} picked")
         return ", ".join(parts)
 
 
-PARAMETERS = ("label", "predicted", "result", "margin", "id", "only", "sort")
+PARAMETERS = ("label", "predicted", "result", "margin", "id", "text", "length", "only", "sort")
 """The URL parameters of a slice."""
 
 
@@ -124,8 +141,23 @@ def read_slice(
             text = _short(query["margin"])
             problems.append(f"margin must be two numbers, as in -2..3, not “{text}”.")
     only = read_rows("only", query, rows, problems)
-    search = query.get("id", "").strip()[:LONGEST_SEARCH] or None
-    return Slice(known_class("label"), known_class("predicted"), result, margin, search, only, sort)
+    length = None
+    if "length" in query:
+        length = _length(query["length"])
+        if length is None:
+            text = _short(query["length"])
+            problems.append(f"length must be two numbers, as in 5..40 or 5.., not “{text}”.")
+    return Slice(
+        label=known_class("label"),
+        predicted=known_class("predicted"),
+        result=result,
+        margin=margin,
+        id=query.get("id", "").strip()[:LONGEST_SEARCH] or None,
+        text=query.get("text", "").strip()[:LONGEST_SEARCH] or None,
+        length=length,
+        only=only,
+        sort=sort,
+    )
 
 
 def read_rows(
@@ -188,6 +220,32 @@ def _margin(text: str) -> tuple[float, float] | None:
     except ValueError:
         return None
     return (least, largest) if -1e6 <= least <= largest <= 1e6 else None
+
+
+def length_text(length: Length) -> str | None:
+    """A range of lengths as a URL parameter; None for any length."""
+    if length == (None, None):
+        return None
+    return "..".join("" if end is None else str(end) for end in length)
+
+
+def length_words(length: Length) -> str:
+    """A range of lengths as text."""
+    fewest, most = length
+    if fewest is None:
+        return f"at most {most:,} words"
+    return f"at least {fewest:,} words" if most is None else f"{fewest:,} to {most:,} words"
+
+
+def _length(text: str) -> Length | None:
+    ends = text.split("..")
+    if len(ends) != 2 or not any(ends):
+        return None
+    if not all(end == "" or (end.isascii() and end.isdigit() and len(end) < 8) for end in ends):
+        return None
+    fewest, most = (int(end) if end else None for end in ends)
+    found = [end for end in (fewest, most) if end is not None]
+    return (fewest, most) if found == sorted(found) and found[-1] <= MOST_WORDS else None
 
 
 def _or_none(extreme: Callable[[], Any], rows: np.ndarray) -> int | None:

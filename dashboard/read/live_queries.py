@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from engine.applications.live import (
     Example,
@@ -31,6 +32,9 @@ from engine.running.fair_turns import FairTurns
 from engine.running.kept_worker import KeptWorker
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 MEGABYTES = MOST_BYTES // 2**20
 """The largest accepted input. The server's own limit may be higher, as models are larger."""
@@ -85,6 +89,11 @@ class Workers:
             found: QueryResult = self.explainer.call(explain, read, ANSWER_SECONDS)
         return found
 
+    def with_models(self, work: Callable[[Job], Result], job: Job, who: str) -> Result:
+        """Run other work in the worker that holds the models, in the turn of `who`."""
+        with self.explaining.turn(who):
+            return self.explainer.call(work, job, LOADING_SECONDS)
+
     def warm_up(self, query: Query) -> None:
         """Start loading what queries need, without waiting for it."""
         for worker, work in ((self.explainer, load), (self.readers[0], warm_up_reading)):
@@ -120,8 +129,21 @@ def ask(
         DataloupeError: The input cannot be used, a time or memory limit is exceeded, or the
             workers are busy.
     """
+    query = Query(study.root, algorithm, content, label)
+    return _reported(lambda: _workers().ask(query, who))
+
+
+def in_explainer(work: Callable[[Job], Result], job: Job, who: str) -> Result:
+    """Run work of an importable module in the worker that holds the models.
+
+    Raises as `ask`.
+    """
+    return _reported(lambda: _workers().with_models(work, job, who))
+
+
+def _reported(run: Callable[[], Result]) -> Result:
     try:
-        return _workers().ask(Query(study.root, algorithm, content, label), who)
+        return run()
     except RuntimeError as error:
         traceback.print_exception(error)
         raise DataloupeError(

@@ -32,7 +32,7 @@ from engine.store.walk import files_below
 from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_counterfactual
 from engine.study.doctor import Report, examine
-from engine.study.examples import shard_count
+from engine.study.examples import TEXT, shard_count
 from engine.study.measured_quality import read_badge, read_lds_of_each
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import find_row, near_examples, read_names
@@ -40,6 +40,7 @@ from engine.study.rankings import read_principal_directions, read_top, read_tota
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 from engine.study.slices import SavedSlice, saved_slices
+from engine.study.text_search import SearchableTexts, searchable_texts
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
@@ -57,16 +58,28 @@ class Examples:
             `confidence`, `margin`. Shared between sessions: do not modify.
         ids: Index of the ids, to find a row.
         codes: The class columns, `label` and `predicted`, as indices into `classes`: int64 `[n]`.
+        source: Their study and split, to read their texts from.
     """
 
     table: pd.DataFrame
     ids: pd.Index[str]
     classes: list[str]
     codes: dict[str, np.ndarray]
+    source: tuple[StudyReader, Split] | None = None
 
     @property
     def has_predictions(self) -> bool:
         return "predicted" in self.table
+
+    @property
+    def has_texts(self) -> bool:
+        return TEXT in self.table and self.source is not None
+
+    @property
+    def texts(self) -> SearchableTexts:
+        """Their texts, prepared for searching."""
+        assert self.source is not None
+        return searchable_texts(*self.source)
 
 
 def open_study() -> StudyReader:
@@ -121,7 +134,8 @@ def _examples(split: Split, algorithm: str | None, stamps: Stamps, _study: Study
         for column in ("label", "predicted")
         if column in table
     }
-    return Examples(table, pd.Index(table["id"].astype(str)), _study.dataset.classes, codes)
+    ids = pd.Index(table["id"].astype(str))
+    return Examples(table, ids, _study.dataset.classes, codes, (_study, split))
 
 
 def kept_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
@@ -207,7 +221,8 @@ def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
     """Rows that pass all filters, ascending.
 
     A filter is a column's value, or its (smallest, largest) value; `id` is a substring of the id
-    or the file, and `only` is the rows themselves.
+    or the file, `text` words of the text, `length` its fewest and most words, and `only` is the
+    rows themselves.
     """
     keep = np.ones(len(examples.table), dtype=bool)
     for name, value in filters.items():
@@ -224,6 +239,14 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
         if "file" in examples.table:
             files = examples.table["file"].astype("string").fillna("")
             found |= files.str.contains(value, case=False, regex=False).to_numpy(bool)
+    elif name == "text":
+        found = examples.texts.matching(value)
+    elif name == "length":
+        lengths = examples.texts.lengths
+        fewest, most = value
+        found = np.ones(len(lengths), dtype=bool)
+        found &= True if fewest is None else lengths >= fewest
+        found &= True if most is None else lengths <= most
     elif name in examples.codes:
         found = examples.codes[name] == examples.classes.index(value)
     else:

@@ -178,6 +178,7 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
                 aside=f"k {one['support']:.0f}",
                 wrong=not one["correct"],
                 href="brittle?" + urlencode(parameters),
+                title=card.title,
                 text=card.text,
                 file=card.file,
                 tag=BADGES[one["status"]],

@@ -10,9 +10,10 @@ from typing import Any
 import streamlit as st
 
 from dashboard.location import (
+    BOTH,
     EXPLORE,
-    INFLUENTIAL,
     SIMILAR,
+    WORDS,
     Location,
     go,
     largest_k_of,
@@ -42,6 +43,14 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.text.find_text import find_text
+from dashboard.parts.text.same_words import (
+    overlap_line,
+    same_words_group,
+    with_shared_words,
+    with_words_rank,
+)
+from dashboard.parts.text.token_view import can_split, choose_text
 from dashboard.read.studies import (
     badge,
     examples,
@@ -56,6 +65,7 @@ from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
 from engine.study.rankings import find_influences, read_top, read_totals
 from engine.study.reader import StudyReader
+from engine.study.similar_texts import COMPARED, rows_similar_in_words
 
 SIDE = 112
 MISTAKES = 24
@@ -108,7 +118,10 @@ if row is None:
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         button_to_explore("Go to Explore")
-    if found.has_predictions:
+    searched = find_text(
+        study, "test", found, lambda rows: test_cards(found, rows, location), open_example
+    )
+    if found.has_predictions and not searched:
         mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "output")
         cards = test_cards(found, mistakes.index.to_numpy(), location)
         name = "Most confident mistakes"
@@ -165,7 +178,7 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     label, test = str(example["label"]), str(example["id"])
     show = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
-        show_switch(show)
+        show_switch(show, found.has_texts)
         if method is not None and show != SIMILAR:
             quality_badge(badge(study, algorithm, method))
         st.space("stretch")
@@ -173,14 +186,14 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             export(study, row, test, here.k, algorithm, method)
         sides(here.k, largest_k_of(study))
 
-    if show != SIMILAR and method is None:
+    if show not in (SIMILAR, WORDS) and method is None:
         building(
             "Supporting and opposing training data appear here as soon as they are scored",
             lambda study: has_scores(study, algorithm),
             algorithm,
         )
         return
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)
 
     training = examples(study, "train")
@@ -201,7 +214,7 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
         # Imported scores may come without predictions.
         predicted = label if "predicted" not in example else str(example["predicted"])
         groups += influence_groups(training, influences, label, predicted, here, test)
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         similarity = read_similarity(study, algorithm)
         neighbors = find_neighbours(study, "test", row, here.k, algorithm)
         groups.append(similar_group(training, *neighbors, similarity, label, here, test))
@@ -210,6 +223,20 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             top = read_top(study, algorithm, method)
             strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
             groups = compared(groups, nearest, *strongest)
+    if found.has_texts:
+        text = str(example["text"])
+        similar, scores = rows_similar_in_words(study, "test", row, max(here.k, COMPARED))
+        strongest = [similar[:0]] * 2
+        if method is not None:
+            top = read_top(study, algorithm, method)
+            strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
+            overlap_line(find_influences(study, row, COMPARED, algorithm, method)[0], similar)
+        if show == WORDS:
+            words = same_words_group(
+                training, similar[: here.k], scores[: here.k], tuple(strongest), here, test
+            )
+            groups = [*with_words_rank(groups[:1], similar), words]
+        groups = with_shared_words(study, groups, text)
     influence_gallery(study, training, groups, kind, here, test)
     if show != SIMILAR and method is not None and len(influences.support):
         removal_buttons(
@@ -219,6 +246,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             here,
             "What if these supporters were removed?",
         )
+    if show != SIMILAR and can_split(study, here, found):
+        strongest = [*influences.support.tolist(), *influences.oppose.tolist()]
+        choose_text(study, here, training, row, strongest)
 
 
 # --- layout: the example on the left ------------------------------------------------------------

@@ -9,7 +9,7 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.location import INFLUENTIAL, SIMILAR, read_location
+from dashboard.location import BOTH, SIMILAR, WORDS, read_location
 from dashboard.names import short
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.live_result_download import result_export
@@ -32,6 +32,13 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
+from dashboard.parts.text.same_words import (
+    overlap_line,
+    same_words_group,
+    with_shared_words,
+    with_words_rank,
+)
+from dashboard.parts.text.shown_text import text_html
 from dashboard.permissions import session
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
 from dashboard.read.studies import badge, examples, open_study
@@ -42,6 +49,7 @@ from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.neighbours import read_similarity
+from engine.study.similar_texts import COMPARED, rows_similar_to_text
 from engine.study.trust import require_trust
 
 SIDE = 112
@@ -110,7 +118,7 @@ def explained(content: bytes | str, label: int | None) -> QueryResult:
 
 def subject(result: QueryResult, classes: list[str]) -> None:
     """The query as the models read it, and its prediction."""
-    shown = "" if result.text is None else f"<blockquote>{escape(result.text)}</blockquote>"
+    shown = "" if result.text is None else text_html(result.text)
     if result.thumbnail is not None:
         side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
         source = f"data:image/png;base64,{base64.b64encode(result.thumbnail).decode()}"
@@ -198,8 +206,9 @@ with side:
 
 with right:
     show, k = location.show, min(location.k, KEPT)
+    training = examples(study, "train")
     with st.container(horizontal=True, vertical_alignment="center"):
-        show_switch(show)
+        show_switch(show, training.has_texts)
         if show != SIMILAR:
             stored_quality = badge(study, algorithm, TRAK)
             reason = f"Live: {result.scoring} of {stored_quality.checkpoints} checkpoints. "
@@ -217,7 +226,6 @@ with right:
         result_export(study, algorithm, result, location.k)
         sides(location.k, min(KEPT, study.dataset.n_train))
 
-    training = examples(study, "train")
     label, predicted = classes[result.label], classes[result.predicted]
     groups: list[Group] = []
     if show != SIMILAR:
@@ -230,7 +238,7 @@ with right:
             result.oppose_total,
         )
         groups += influence_groups(training, influences, label, predicted, location)
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)
         neighbors = result.similar[:k], result.similarities[:k]
@@ -239,4 +247,12 @@ with right:
         groups = compared(
             groups, result.similar[:stored], result.support[:stored], result.oppose[:stored]
         )
+    if result.text is not None:
+        similar, scores = rows_similar_to_text(study, result.text, max(k, COMPARED))
+        overlap_line(result.support, similar)
+        if show == WORDS:
+            ranked = result.support, result.oppose
+            same = same_words_group(training, similar[:k], scores[:k], ranked, location, None)
+            groups = [*with_words_rank(groups[:1], similar), same]
+        groups = with_shared_words(study, groups, result.text)
     influence_gallery(study, training, groups, kind, location)

@@ -16,6 +16,7 @@ from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.gallery.cards import (
     influence_cards,
     influenced_cards,
+    plain_cards,
     signed,
     similar_cards,
     weight_cards,
@@ -28,6 +29,8 @@ from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
+from dashboard.parts.text.find_text import find_text
+from dashboard.parts.text.token_view import can_split, tokens_on_request
 from dashboard.read.studies import (
     badge,
     examples,
@@ -158,7 +161,10 @@ if row is None:
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         open_by_id()
-    if method is not None:
+    searched = find_text(
+        study, "train", training, lambda rows: plain_cards(training, rows, location), open_example
+    )
+    if method is not None and not searched:
         weight = weights(study, algorithm, method)
         group = Group(
             "Most influential",
@@ -255,6 +261,8 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
             EXPLAIN, query_params=here.parameters(test=str(tests.table["id"].iloc[row]))
         ),
     )
+    if test_row is not None and can_split(study, here, training):
+        tokens_on_request(study, here, training, test_row, row)
     similar_training(row, str(example["label"]), study, here)
     if has_training_datamodels(study, algorithm):
         own_datamodel(row, study, here)

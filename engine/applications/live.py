@@ -286,6 +286,16 @@ class Loaded:
 
     def scores(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """Attributions of the example to every training example, `[1, n_train]`."""
+        return self.thresholded(self.unthresholded(arrays))
+
+    def thresholded(self, scores: np.ndarray) -> np.ndarray:
+        """Scores after the soft threshold."""
+        threshold = np.float32(self.solver.soft_threshold) * scores.std()
+        left: np.ndarray = scores - np.clip(scores, -threshold, threshold)
+        return left
+
+    def unthresholded(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """Scores before the soft threshold, `[1, n_train]`."""
         from engine.attribution.trak.new_examples import dual_scores, primal_scores
         from engine.training.outputs import read_batch
 
@@ -297,10 +307,7 @@ class Loaded:
                 total += primal_scores(kept.inverse, kept.shards, example)
             else:
                 total += dual_scores(kept.inverse, kept.shards, example, kept.plan)
-        scores = combine(total, len(self.checkpoints), self.out_to_loss)
-        threshold = np.float32(self.solver.soft_threshold) * scores.std()
-        scores -= np.clip(scores, -threshold, threshold)
-        return scores
+        return combine(total, len(self.checkpoints), self.out_to_loss)
 
     def nearest(self, embeddings: list[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
         """The training rows most similar to the example, and their similarities."""

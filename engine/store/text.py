@@ -41,6 +41,18 @@ def counted(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
+_NO_SPACES: dict[int, str] = {
+    **{code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r"},
+    0x2028: " ",
+    0x2029: " ",
+}
+
+
+def visible(text: str) -> str:
+    """The text, as long as before, with a mark in place of control characters that are no space."""
+    return text.translate(_NO_SPACES)
+
+
 def harmless(text: str) -> str:
     """The text so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text

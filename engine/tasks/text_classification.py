@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.data.words import words
 from engine.store.errors import DataError, SpecError
 from engine.tasks import Accepted, Encoded, Remarks, Task, classification
-from engine.tasks.words import words
 
 if TYPE_CHECKING:
     from datasets import Dataset

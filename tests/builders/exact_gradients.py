@@ -52,3 +52,13 @@ def dense_trak(train: Tensor, test: Tensor, damping: float) -> Tensor:
     eye = torch.eye(len(train), dtype=torch.float64, device=train.device)
     scores: Tensor = torch.linalg.solve(kernel + ridge * eye, train @ test.T).T
     return scores
+
+
+def autograd_rows(model: nn.Module, output: Output, batch: Batch) -> dict[str, Tensor]:
+    """Per-example gradients `[batch, *shape]` by one ordinary backward pass for each example."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    rows = []
+    for i in range(len(next(iter(batch.values())))):
+        value = output(model, {name: tensor[i : i + 1] for name, tensor in batch.items()})[0]
+        rows.append(torch.autograd.grad(value, list(parameters.values()), materialize_grads=True))
+    return {name: torch.stack([row[k] for row in rows]) for k, name in enumerate(parameters)}

@@ -46,11 +46,13 @@ def write_study(
     seed: int = 0,
     name: str = "Synthetic",
     files: Sequence[str] = ("",),
+    texts: Sequence[str] = (),
 ) -> Study:
     """Write a study as far as `stage`, and open it.
 
     Args:
         files: Ends of the examples' ids in turn, as the names of files would be.
+        texts: Those of the first examples of each split, if it has texts.
     """
     task = "image-classification" if display == "image" else "text-classification"
     quoted = json.dumps(name, ensure_ascii=False)  # TOML takes no surrogate pairs.
@@ -59,7 +61,7 @@ def write_study(
     study = Study.create(root, spec)
     reached = STAGES.index(stage)
     if reached >= STAGES.index("data"):
-        write_data(study, n_train, n_test, classes, display, cell, seed, files)
+        write_data(study, n_train, n_test, classes, display, cell, seed, files, texts)
     for number, algorithm in enumerate(algorithms):
         generator = np.random.default_rng([seed, number])
         if reached >= STAGES.index("predictions"):
@@ -79,6 +81,7 @@ def write_data(
     cell: int,
     seed: int,
     files: Sequence[str] = ("",),
+    texts: Sequence[str] = (),
 ) -> None:
     """The data stage: tables and, for pictures, sprite sheets."""
     fingerprint = store.fingerprint_of(
@@ -94,7 +97,8 @@ def write_data(
             "label": [classes[label] for label in labels],
         }
         if display == "text":
-            columns["text"] = [_sentence(classes[label], generator) for label in labels]
+            sentences = [_sentence(classes[label], generator) for label in labels]
+            columns["text"] = [*texts, *sentences[len(texts) :]]
         table = pa.table(columns)
         for shard in range(-(-rows // ROWS_PER_SHARD)):
             part = table.slice(shard * ROWS_PER_SHARD, ROWS_PER_SHARD)

@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard.location import Location, go, keep
 from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.text.text_filters import length_filter, words_filter
 from dashboard.read.studies import Examples, counts, matching, mix_ups
 from dashboard.slice_parameters import LONGEST_SEARCH, NEED_SCORES, SORTS, margin_text
 from engine.study.reader import StudyReader
@@ -27,6 +28,9 @@ def filters(study: StudyReader, location: Location, examples: Examples) -> None:
             _pair_filter(location, examples)
             _result_filter(location, examples)
             _margin_filter(location, examples)
+        if examples.has_texts:
+            words_filter(location, with_count("Search texts", *_left("text", location, examples)))
+            length_filter(location)
         _search(location, examples)
         if not examples.has_predictions:
             return

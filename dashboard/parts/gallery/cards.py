@@ -32,15 +32,16 @@ def _test_card(
     id_, label = str(example["id"]), str(example["label"])
     href = "explain?" + urlencode(location.parameters(test=id_))
     text = str(example["text"]) if "text" in example else None
+    title = None if text is None else id_
     who, file = with_file(example), _file_name(example)
     if not predictions:
-        return Card(row, label, "", f"{who}: {label}", href=href, text=text, file=file)
+        return Card(row, label, "", f"{who}: {label}", href=href, title=title, text=text, file=file)
     predicted, correct = str(example["predicted"]), bool(example["correct"])
     confidence = f"{float(example['confidence']):.0%}"
     note = "✓ correct" if correct else f"✕ {predicted}"
     verdict = "correct" if correct else "wrong"
     hint = f"{who}: {label}, predicted {predicted} ({verdict}, confidence {confidence})"
-    return Card(row, label, note, hint, confidence, not correct, href, text, file)
+    return Card(row, label, note, hint, confidence, not correct, href, title, text, file=file)
 
 
 def _file_name(example: dict[Hashable, Any]) -> str | None:
@@ -81,17 +82,27 @@ def influence_cards(
 def training_card(
     row: int, example: dict[Hashable, Any], words: str, location: Location, back: dict[str, str]
 ) -> Card:
-    """Card of a training example with a link to its page; `words` describe its role here."""
+    """Card of a training example with a link to its page; `words` describe its role, if any."""
     id_, label = str(example["id"]), str(example["label"])
     return Card(
         row,
         label,
         id_,
-        f"Training example {with_file(example)}: {label}, {words}",
+        f"Training example {with_file(example)}: {label}" + (f", {words}" if words else ""),
         href="training?" + urlencode(location.parameters(**back, train=id_)),
+        title=id_ if "text" in example else None,
         text=str(example["text"]) if "text" in example else None,
         file=_file_name(example),
     )
+
+
+def plain_cards(training: Examples, rows: np.ndarray, location: Location) -> list[Card]:
+    """Cards of training examples without any number."""
+    shown = training.table.iloc[rows].to_dict("records")
+    return [
+        training_card(int(row), example, "", location, {})
+        for row, example in zip(rows, shown, strict=True)
+    ]
 
 
 def similar_cards(

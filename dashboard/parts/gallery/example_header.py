@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from html import escape
 from typing import Any
 
@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.names import file_of
 from dashboard.parts.gallery.gallery import thumbnail_side
+from dashboard.parts.text.shown_text import Span, in_order, text_html
 from dashboard.read.studies import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
@@ -27,11 +28,24 @@ LIKELIEST = 4
 
 
 def subject(
-    study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
+    study: StudyReader,
+    algorithm: str,
+    split: Split,
+    row: int,
+    example: dict[Hashable, Any],
+    marks: Sequence[Span] = (),
 ) -> None:
-    """Show one example. Without predictions, show only its data."""
+    """Show one example. Without predictions, show only its data.
+
+    Args:
+        marks: Parts of its text to mark.
+    """
     text = has(study, "texts")
-    shown = _text(example) if text else _picture(study, split, row, example)
+    shown = (
+        text_html(str(example.get("text", "")), marks)
+        if text
+        else _picture(study, split, row, example)
+    )
     shown += _facts(split, row, example)
     if "predicted" in example:
         found = read_probabilities(study, split, row, algorithm)
@@ -89,10 +103,6 @@ def _last_position(study: StudyReader, split: Split, sheet: int) -> int:
     return min(SPRITES_PER_SHEET, study.dataset.rows(split) - sheet * SPRITES_PER_SHEET) - 1
 
 
-def _text(example: dict[Hashable, Any]) -> str:
-    return f"<blockquote>{escape(str(example.get('text', '')))}</blockquote>"
-
-
 def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
     facts = [("True label" if split == "test" else "Label", _clamped(example["label"]))]
     verdict = ""
@@ -114,5 +124,5 @@ def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
 
 
 def _clamped(text: object) -> str:
-    words = escape(str(text), quote=True)
-    return f'<span class="dl-clamp" title="{words}">{words}</span>'
+    words = escape(in_order(text), quote=True)
+    return f'<bdi class="dl-clamp" title="{words}">{words}</bdi>'

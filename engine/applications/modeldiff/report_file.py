@@ -21,15 +21,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from engine import store
+from engine.applications.modeldiff.changed_examples import title_of
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.notes import notes
-from engine.applications.modeldiff.transformations import TRANSFORMATIONS
 from engine.data.assets import asset
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.errors import MissingFile
 from engine.store.layout import Split
-from engine.store.text import counted, harmless
+from engine.store.text import counted, harmless, visible
 from engine.study.capabilities import has
 from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
@@ -213,7 +213,7 @@ def _effects(hypothesis: dict[str, Any]) -> list[list[str]]:
     rows = []
     for tested in hypothesis["tested"]:
         for effect, p in zip(tested["effects"], tested["adjusted"], strict=True):
-            cells = [TRANSFORMATIONS[tested["name"]].title, f"{effect['intensity']:g}"]
+            cells = [title_of(tested["name"]), f"{effect['intensity']:g}"]
             for key in ("a", "b", "difference"):
                 ate = effect[key]["probability"]
                 cells.append(f"{ate['mean']:+z.3f} ({ate['low']:+z.3f} to {ate['high']:+z.3f})")
@@ -261,7 +261,9 @@ def _examples(study: StudyReader) -> Show:
             example = tables[split].iloc[row]
             label = str(example["label"])
             if has(study, "texts"):
-                shown.append(ShownExample(label, text=str(example["text"])[:LONGEST_TEXT]))
+                text = str(example["text"])
+                cut = "…" if len(text) > LONGEST_TEXT else ""
+                shown.append(ShownExample(label, text=visible(text[:LONGEST_TEXT]) + cut))
             else:
                 file = example.get(FILE) or ""
                 shown.append(ShownExample(label, picture=picture(split, row), file=file))

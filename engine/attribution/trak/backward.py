@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.plan import Batch, Output
+from engine.attribution.trak.functional import Functions, is_use
+from engine.attribution.trak.own_parameters import OwnParameter, laid_out
+from engine.attribution.trak.plan import Batch, Examples, Output, size_of
 
 Consumer = Callable[[str, nn.Module, Tensor, Tensor], None]
-"""Receives (layer name, layer, its input a, gradient g of the outputs at its output)."""
+"""Receives (layer name, layer, its input a, gradient g of the outputs at its output).
+
+The input of an `OwnParameter` is its output gradient again: it has none."""
 
 
 class _Start(torch.autograd.Function):
@@ -43,6 +48,7 @@ def backward(
     batch: Batch,
     layers: Mapping[str, nn.Module],
     consume: Consumer,
+    examples: Mapping[str, Examples] = MappingProxyType({}),
 ) -> Tensor:
     """Run one forward and one activation-only backward pass; pass (a, g) of each layer on.
 
@@ -53,37 +59,85 @@ def backward(
         layers: The layers to observe, by name.
         consume: Called once for every use of a layer, last layer first, while the gradient is
             still in the processor's cache. It must not keep or change the tensors it receives.
+        examples: `Layer.examples` of the layers where it is not `first`, by name.
 
     Returns:
         Model outputs `[batch]`, detached.
     """
     anchor = torch.zeros((), requires_grad=True)
+    size = size_of(batch)
     handles = []
+
+    def observed(path: str, layer: nn.Module, a: Tensor, result: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():  # by the model itself: no gradient passes here
+            return result
+        a = in_single_precision(a.detach())
+        where = examples.get(path, "first")
+        if where == "shared":
+            a, result = for_each_example(layer, a, result, size)
+        else:
+            a = _examples_first(a, where, size)
+        if not result.requires_grad:
+            result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
+        # The hook belongs to this tensor, so a later in-place activation does not disturb it.
+        result.register_hook(lambda g: pass_on(path, layer, a, g, where))
+        return result
 
     def tap(path: str) -> Callable[..., Tensor]:
         def hook(layer: nn.Module, args: Any, kwargs: Any, result: Tensor) -> Tensor:
-            if not torch.is_grad_enabled():  # by the model itself: no gradient passes here
-                return result
-            a = in_single_precision(input_of(args, kwargs).detach())
-            if not result.requires_grad:
-                result = _Start.apply(result, anchor)  # type: ignore[no-untyped-call]
-            # The hook belongs to this tensor, so a later in-place activation does not disturb it.
-            result.register_hook(lambda g: consume(path, layer, a, in_single_precision(g)))
-            return result
+            return observed(path, layer, input_of(args, kwargs), result)
 
         return hook
 
-    with frozen(model), torch.enable_grad():
+    def called(
+        path: str, layer: nn.Module, a: Tensor, result: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        return observed(path, layer, a, result) if path in layers else result
+
+    def pass_on(path: str, layer: nn.Module, a: Tensor, g: Tensor, where: Examples) -> None:
+        g = _examples_first(g, where, size)
+        consume(path, layer, a, in_single_precision(g))
+
+    def found(path: str, own: OwnParameter, g: Tensor) -> None:
+        g = in_single_precision(g)
+        consume(path, own, g, g)
+
+    watched = {
+        id(layer.weight): path.rpartition("@")[0] for path, layer in layers.items() if is_use(path)
+    }
+    with frozen(model), torch.enable_grad(), laid_out(layers, size, found):
         for path, layer in layers.items():
             handles.append(layer.register_forward_hook(tap(path), with_kwargs=True))
         try:
-            values = output(model, _channels_last(batch))
+            with Functions(watched, called) if watched else contextlib.nullcontext():
+                values = output(model, _channels_last(batch))
         finally:
             for handle in handles:
                 handle.remove()
         if values.requires_grad:
             values.sum().backward()
     return values.detach()
+
+
+def for_each_example(
+    layer: nn.Module, a: Tensor, result: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """The input and the result of one call for a whole batch, repeated for each example.
+
+    Both are `[1, …]`, or `[…]` for an embedding. Nothing is copied.
+    """
+    if len(a) == 1 and a.ndim > 1:
+        a, result = a.expand(size, *a.shape[1:]), result.expand(size, *result.shape[1:])
+    elif isinstance(layer, nn.Embedding):
+        a, result = a.expand(size, *a.shape), result.expand(size, *result.shape)
+    # Else the layer's input was repeated already, by the layer before it.
+    return a, result if result.requires_grad else result.detach().requires_grad_(True)
+
+
+def _examples_first(tensor: Tensor, where: Examples, size: int) -> Tensor:
+    if where == "second":
+        return tensor.transpose(0, 1)
+    return tensor.unflatten(0, (size, -1)) if where == "folded" else tensor
 
 
 @contextlib.contextmanager

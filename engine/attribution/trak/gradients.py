@@ -8,14 +8,17 @@ which parameter takes which way.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.attribution.trak.backward import backward, frozen, in_single_precision
 from engine.attribution.trak.layer_gradients import bias_gradient, weight_gradient
-from engine.attribution.trak.plan import Batch, Output, Plan, layers_of
+from engine.attribution.trak.layers import layers_of
+from engine.attribution.trak.plan import Batch, Output, Plan
 
 
 def tapped_gradients(
@@ -31,7 +34,7 @@ def tapped_gradients(
         if names.bias:
             add_gradient(found, names.bias, bias_gradient(layer, g))
 
-    values = backward(model, output, batch, layers_of(model, plan), consume)
+    values = backward(model, output, batch, layers_of(model, plan), consume, plan.examples)
     for name, shape in plan.shapes.items():
         if name not in plan.untapped and name not in found:  # the output does not depend on it
             found[name] = values.new_zeros(len(values), *shape)
@@ -87,6 +90,13 @@ def untapped_gradients(
         return torch.stack(rows)
 
 
+def differentiable_attention() -> contextlib.AbstractContextManager[None]:
+    """Attention by plain matrix products: the fused kernels know neither vmap nor derivatives in
+    forward mode."""
+    found: contextlib.AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return found
+
+
 def _mapped_gradients(
     model: nn.Module, output: Output, batch: Batch, names: Sequence[str]
 ) -> Tensor:
@@ -98,7 +108,8 @@ def _mapped_gradients(
         value: Tensor = torch.func.functional_call(outputs, swapped, (single,))[0]
         return value
 
-    found = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(chosen, batch)
+    with differentiable_attention():
+        found = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(chosen, batch)
     parts = [found[name].reshape(len(found[name]), -1) for name in chosen]
     return torch.cat([in_single_precision(part) for part in parts], 1)
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.trak.backward import backward
+from engine.attribution.trak.layers import layers_of
 from engine.attribution.trak.make_plan import PROOF_EXAMPLES
 from engine.attribution.trak.make_projection import make_projection, split
-from engine.attribution.trak.plan import Batch, Output, Plan, head, layers_of
+from engine.attribution.trak.plan import Batch, Output, Plan, head, rows_of, size_of, where
 from engine.attribution.trak.projection import check_finite, check_projection, project
 
 Batches = Callable[[], Iterator[Batch]]
@@ -119,7 +120,7 @@ def make_kernel(
     kernel = torch.zeros(n_train, n_train, device=device)
     cross = torch.zeros(n_train, n_test, device=device)
     if outer:
-        factors = _collect(model, output, train, test, plan, layers, n)
+        factors = _collect(model, output, train, test, plan, layers, n_train, n_test)
         for path, (a, g) in factors.items():
             _add_outer(kernel, cross, a, g, biased[path])
         del factors
@@ -131,32 +132,57 @@ def make_kernel(
         free = memory_bytes - 8 * n_train * (n_train + n_test)
         for part in split(whole, max(1, free // (4 * n))):
             features = torch.empty(n, part.width, device=device)
-            row = 0
-            for batch in (batch for batches in (train, test) for batch in batches()):
-                b = len(next(iter(batch.values())))
-                rows = project(model, output, batch, part, features[row : row + b])
-                check_finite(rows, f"examples {row} to {row + b - 1}")
-                row += b
+            for rows, batch in _numbered(train, test, n_train):
+                into = features[rows] if isinstance(rows, slice) else None
+                block = project(model, output, batch, part, into)
+                check_finite(block, where(rows))
+                if into is None:
+                    features[rows] = block
             _add_features(kernel, cross, features)
             del features
     return Kernel(kernel, cross)
 
 
+def _numbered(
+    train: Batches, test: Batches, n_train: int
+) -> Iterator[tuple[Tensor | slice, Batch]]:
+    """Batches of the training, then of the test examples, with their row numbers among all."""
+    for batches, offset in ((train, 0), (test, n_train)):
+        start = 0
+        for batch in batches():
+            rows = rows_of(batch, start)
+            start += size_of(batch)
+            if isinstance(rows, slice):
+                yield slice(offset + rows.start, offset + rows.stop), batch
+            else:
+                yield rows + offset, batch
+
+
 def count(batches: Batches) -> int:
     """Number of examples."""
-    return sum(len(next(iter(batch.values()))) for batch in batches())
+    return sum(size_of(batch) for batch in batches())
 
 
 def first_examples(batches: Batches) -> Batch:
-    """The first `PROOF_EXAMPLES` examples, so that plans do not depend on the batch size."""
+    """The first `PROOF_EXAMPLES` examples, so that plans do not depend on the batch size.
+
+    They are fewer where a batch is smaller and the next one has texts of another length.
+    """
     collected: list[Batch] = []
     found = 0
     for batch in batches():
-        collected.append(head(batch, PROOF_EXAMPLES - found))
-        found += len(next(iter(collected[-1].values())))
+        part = head(batch, PROOF_EXAMPLES - found)
+        if collected and _shapes(part) != _shapes(collected[0]):
+            break
+        collected.append(part)
+        found += size_of(part)
         if found == PROOF_EXAMPLES:
             break
     return {name: torch.cat([batch[name] for batch in collected]) for name in collected[0]}
+
+
+def _shapes(batch: Batch) -> dict[str, torch.Size]:
+    return {name: tensor.shape[1:] for name, tensor in batch.items()}
 
 
 def _collect(
@@ -166,10 +192,11 @@ def _collect(
     test: Batches,
     plan: Plan,
     layers: dict[str, nn.Module],
-    n: int,
+    n_train: int,
+    n_test: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Inputs `[n, in]` and output gradients `[n, out]` of layers that are applied once."""
-    device = next(model.parameters()).device
+    device, n = next(model.parameters()).device, n_train + n_test
     factors = {}
     for path in layers:
         rows, columns = plan.shapes[_weight(plan, path)]
@@ -177,16 +204,16 @@ def _collect(
             torch.zeros(n, columns, device=device),
             torch.zeros(n, rows, device=device),
         )
-    row = 0
+    rows: Tensor | slice = slice(0)
 
     def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
         inputs, gradients = factors[path]
-        inputs[row : row + len(a)] = a.flatten(1)
-        gradients[row : row + len(g)] = g.flatten(1)
+        inputs[rows] = a.flatten(1)
+        gradients[rows] = g.flatten(1)
 
-    for batch in (batch for batches in (train, test) for batch in batches()):
-        values = backward(model, output, batch, layers, keep)
-        row += len(values)
+    for numbers, batch in _numbered(train, test, n_train):
+        rows = numbers
+        backward(model, output, batch, layers, keep, plan.examples)
     for path, (a, g) in factors.items():
         check_finite(a, f"layer {path!r}")
         check_finite(g, f"layer {path!r}")

@@ -6,8 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.attribution.trak.own_parameters import OwnParameter
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def is_conv1d(layer: nn.Module) -> bool:
+    """Whether this is the linear layer `x W + b` of GPT-2 in transformers, W `[in, out]`."""
+    kind = type(layer)
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
 def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -22,6 +30,10 @@ def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor, bias: Tensor | None 
     b = len(g)
     if isinstance(layer, nn.Linear):
         return positions_of(g).transpose(1, 2) @ positions_of(a)
+    if is_conv1d(layer):
+        return positions_of(a).transpose(1, 2) @ positions_of(g)
+    if isinstance(layer, OwnParameter):
+        return g.reshape(b, *layer.weight.shape)
     if isinstance(layer, CONVOLUTIONS):
         groups = layer.groups
         cut = patches(layer, a)  # [b, positions, kernel, in]
@@ -50,7 +62,7 @@ def weight_gradient(layer: nn.Module, a: Tensor, g: Tensor, bias: Tensor | None 
 
 def bias_gradient(layer: nn.Module, g: Tensor) -> Tensor:
     """Per-example gradient `[batch, *bias.shape]` from one use of a layer."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) or is_conv1d(layer):
         return _leading(g, 1)
     if isinstance(layer, nn.LayerNorm):
         return _leading(g, len(layer.normalized_shape))

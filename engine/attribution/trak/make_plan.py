@@ -7,41 +7,35 @@ rule for the layer and the result agrees with autograd on a few examples. All ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.backward import input_of
-from engine.attribution.trak.gradients import (
-    per_example_gradients,
-    tapped_gradients,
-    untapped_gradients,
+from engine.attribution.trak.functional import layer_of_use
+from engine.attribution.trak.gradients import untapped_gradients
+from engine.attribution.trak.layer_gradients import BATCH_NORMS
+from engine.attribution.trak.observe import (
+    observe_functions,
+    observe_layers,
+    own_leads,
+    shared_layers,
 )
-from engine.attribution.trak.layer_gradients import BATCH_NORMS, CONVOLUTIONS
-from engine.attribution.trak.plan import Batch, Layer, Output, Plan, head
+from engine.attribution.trak.plan import Batch, Layer, Output, Plan, head, size_of
+from engine.attribution.trak.summaries import squared_norms, weighted_sums
 from engine.store.errors import CheckpointError
 
 _COUPLING = (*BATCH_NORMS, nn.SyncBatchNorm)
-_TAPPED = (
-    nn.Linear,
-    *CONVOLUTIONS,
-    nn.Embedding,
-    *BATCH_NORMS,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 _HALVES = (torch.float16, torch.bfloat16)
 FINE, COARSE = 1e-3, 3e-2
 """Relative differences of outputs and gradients that rounding explains, in float32 and in half
 precision; a wrong rule differs by more."""
 PROOF_EXAMPLES = 16
 _PROOF_NUMBERS = 32_000_000
-"""The check against autograd holds whole gradients. It uses as many examples as fit into this many
-numbers, but at least two."""
+"""The check against autograd holds whole gradients, but none of tables of embeddings. It uses as
+many examples as fit into this many numbers, but at least two."""
 
 
 def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
@@ -66,7 +60,8 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad and id(p) not in tables)
     few = head(batch, max(2, min(PROOF_EXAMPLES, _PROOF_NUMBERS // max(1, size))))
     tolerance = COARSE if is_coarse(model, output, few) else FINE
     _check_outputs(model, output, few, tolerance)
@@ -84,7 +79,11 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
         for path, module in model.named_modules()
         if any(id(p) in canonical for p in module._parameters.values() if p is not None)
     ]
-    positions, misfits = _observe(model, output, few, dict(holders))
+    modules = dict(holders)
+    seen = observe_layers(model, output, few, modules)
+    asked = {path: modules[path] for path, found in seen.items() if found.examples == "shared"}
+    shared = shared_layers(model, output, few, asked, tolerance)
+    seen = {path: found for path, found in seen.items() if path in shared or path not in asked}
     layers: dict[str, Layer] = {}
     untapped: set[str] = set()
     for path, module in holders:
@@ -93,24 +92,46 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
             for key, p in module._parameters.items()
             if p is not None and id(p) in canonical
         }
-        if path in positions and path not in misfits:
-            layers[path] = Layer(owned.get("weight"), owned.get("bias"), positions[path])
+        if path in seen:
+            positions, examples = seen[path].positions, seen[path].examples
+            layers[path] = Layer(owned.get("weight"), owned.get("bias"), positions, examples)
             # Other parameters of a layer, such as the g and v of weight normalization.
             untapped.update(name for key, name in owned.items() if key not in ("weight", "bias"))
         else:
             untapped.update(owned.values())
-    plan = _with_untapped(shapes, layers, untapped)
+    bare = [name for name in shapes if name in untapped]
+    layers |= _by_functions(model, output, few, bare, tolerance)
+    bare = [name for name in bare if name not in _covered(layers)]
+    leads = own_leads(model, output, few, bare, tolerance)
+    layers |= {name: Layer(name, None, 1, lead=lead) for name, lead in leads.items()}
+    plan = _plan(shapes, layers)
     wrong = _disagreeing(model, output, few, plan, tolerance)
     if wrong:  # used outside its layer's forward, such as F.linear(x, embedding.weight)
-        plan = _with_untapped(shapes, layers, {*plan.untapped, *wrong})
+        layers = _without(plan.layers, wrong)
+        layers |= _by_functions(model, output, few, sorted(wrong), tolerance)
+        plan = _plan(shapes, layers)
+        wrong = _disagreeing(model, output, few, plan, tolerance)
+        plan = _plan(shapes, _without(plan.layers, wrong))
     if plan.untapped:
         plan = replace(plan, looped=_needs_loop(model, output, few, plan, tolerance))
-    gradients = per_example_gradients(model, output, few, plan)
-    energies = {  # two digits, so that devices that round differently agree on the shares
-        name: float(f"{gradient.double().square().sum().item() / len(gradient):.1e}")
-        for name, gradient in gradients.items()
-    }
-    return replace(plan, energies=energies)
+    return replace(plan, energies=_energies(model, output, batch, plan, size_of(few)))
+
+
+def _energies(
+    model: nn.Module, output: Output, batch: Batch, plan: Plan, at_once: int
+) -> dict[str, float]:
+    """Mean squared gradient norms over the first `PROOF_EXAMPLES`, `at_once` at a time.
+
+    They have two digits, so that devices that round differently agree on the shares.
+    """
+    first = head(batch, PROOF_EXAMPLES)
+    n = size_of(first)
+    totals = dict.fromkeys(plan.shapes, 0.0)
+    for start in range(0, n, at_once):
+        part = {name: tensor[start : start + at_once] for name, tensor in first.items()}
+        for name, norms in squared_norms(model, output, part, plan).items():
+            totals[name] += norms.sum().item()
+    return {name: float(f"{total / n:.1e}") for name, total in totals.items()}
 
 
 def _check_real(model: nn.Module) -> None:
@@ -158,7 +179,7 @@ def check_uncoupled(model: nn.Module) -> None:
 
 def _check_outputs(model: nn.Module, output: Output, batch: Batch, tolerance: float) -> None:
     """Outputs are `[batch]`, finite, and do not depend on the rest of the batch."""
-    size = len(next(iter(batch.values())))
+    size = size_of(batch)
     with torch.no_grad():
         together = output(model, batch)
         alone = output(model, head(batch, 1))
@@ -181,66 +202,39 @@ def _check_outputs(model: nn.Module, output: Output, batch: Batch, tolerance: fl
         )
 
 
-def _observe(
-    model: nn.Module, output: Output, batch: Batch, holders: Mapping[str, nn.Module]
-) -> tuple[dict[str, int], set[str]]:
-    """One forward pass: (positions per example of each layer with a rule, layers where the rule
-    does not apply because input or output is not one row per example)."""
-    size = len(next(iter(batch.values())))
-    positions: dict[str, int] = {}
-    misfits: set[str] = set()
-    handles = []
-
-    def look(path: str, module: nn.Module) -> Callable[..., None]:
-        def hook(_: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-            a = input_of(args, kwargs)
-            if not isinstance(result, Tensor) or len(a) != size or len(result) != size:
-                misfits.add(path)
-            elif isinstance(module, (nn.Embedding, nn.Linear)):
-                features = 1 if isinstance(module, nn.Embedding) else a.shape[-1]
-                positions[path] = positions.get(path, 0) + a[0].numel() // features
-            elif isinstance(module, CONVOLUTIONS):
-                positions[path] = positions.get(path, 0) + result[0, 0].numel()
-            else:
-                positions[path] = 1
-
-        return hook
-
-    for path, module in holders.items():
-        if _has_rule(module):
-            handles.append(module.register_forward_hook(look(path, module), with_kwargs=True))
-    try:
-        with torch.no_grad():
-            output(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return positions, misfits
+def _by_functions(
+    model: nn.Module, output: Output, batch: Batch, names: Sequence[str], tolerance: float
+) -> dict[str, Layer]:
+    """Layers of those of the named parameters that functions use as layers would."""
+    if not names:
+        return {}
+    found = observe_functions(model, output, batch, names)
+    asked = {path: layer_of_use(model, path) for path in found if found[path].examples == "shared"}
+    shared = shared_layers(model, output, batch, asked, tolerance)
+    return {path: layer for path, layer in found.items() if path in shared or path not in asked}
 
 
-def _has_rule(module: nn.Module) -> bool:
-    if type(module) not in _TAPPED:  # a subclass may compute something else
-        return False
-    if isinstance(module, nn.Embedding):
-        return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
-    return True
+def _covered(layers: Mapping[str, Layer]) -> set[str]:
+    return {name for layer in layers.values() for name in (layer.weight, layer.bias) if name}
 
 
-def _with_untapped(
-    shapes: dict[str, torch.Size], layers: dict[str, Layer], untapped: set[str]
-) -> Plan:
-    """A plan in which none of the layers has a parameter of `untapped`."""
+def _without(layers: Mapping[str, Layer], names: set[str]) -> dict[str, Layer]:
+    """The layers without the parameters `names`."""
     kept = {
-        path: Layer(
-            None if layer.weight in untapped else layer.weight,
-            None if layer.bias in untapped else layer.bias,
-            layer.positions,
+        path: replace(
+            layer,
+            weight=None if layer.weight in names else layer.weight,
+            bias=None if layer.bias in names else layer.bias,
         )
         for path, layer in layers.items()
     }
-    kept = {path: layer for path, layer in kept.items() if layer.weight or layer.bias}
-    names = tuple(name for name in shapes if name in untapped)
-    return Plan(shapes, {}, kept, names, looped=False)
+    return {path: layer for path, layer in kept.items() if layer.weight or layer.bias}
+
+
+def _plan(shapes: dict[str, torch.Size], layers: dict[str, Layer]) -> Plan:
+    covered = _covered(layers)
+    layers = _without(layers, set())
+    return Plan(shapes, {}, layers, tuple(n for n in shapes if n not in covered), looped=False)
 
 
 def _disagreeing(
@@ -259,12 +253,12 @@ def _disagreeing(
         weights = torch.linspace(0.5, 2.0, len(values), device=values.device)
         total = (weights * values).sum()
         wanted = torch.autograd.grad(total, [parameters[n] for n in tapped], allow_unused=True)
-    found = tapped_gradients(model, output, batch, plan)
+    found = weighted_sums(model, output, batch, plan, weights)
     norms = [0.0 if w is None else w.float().norm().item() for w in wanted]
     floor = tolerance / 100 * max(norms)
     wrong = set()
     for name, reference, norm in zip(tapped, wanted, norms, strict=True):
-        got = torch.einsum("b,b...->...", weights, found[name])
+        got = found.get(name, torch.zeros(()))
         error = (got if reference is None else got - reference).norm().item()
         if not error <= tolerance * norm + floor:
             wrong.add(name)

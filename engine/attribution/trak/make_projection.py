@@ -9,13 +9,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.layer_gradients import CONVOLUTIONS
-from engine.attribution.trak.plan import Plan, layers_of
+from engine.attribution.trak.layer_gradients import CONVOLUTIONS, is_conv1d
+from engine.attribution.trak.layers import layers_of
+from engine.attribution.trak.own_parameters import OwnParameter, as_matrix
+from engine.attribution.trak.plan import Plan
 from engine.attribution.trak.projection import Matrix, Projection, outer_costs
 from engine.store import fingerprint_of
 
 _CHANNELS = 16
 """Convolutions compute channels in blocks of this size: 25 take longer than 32 (oneDNN, CPUs)."""
+_TABLE = 4096
+"""From this size on, a parameter without a layer is projected as a matrix: a dense projection of a
+table of positions would cost its size times the width."""
 _COPY = 16
 """How many multiplications take as long as copying one number into a patch (measured on CPUs)."""
 
@@ -59,7 +64,10 @@ def make_projection(
     matrices: dict[str, Matrix] = {}
     start, variance = 0, 0.0
     for name, layer in owners.items():
-        rows, columns = plan.shapes[name][0], plan.shapes[name][1:].numel()
+        shape = plan.shapes[name]
+        rows, columns = shape[0], shape[1:].numel()
+        if isinstance(layer, OwnParameter):
+            rows, columns = as_matrix(shape)
         step = _CHANNELS if isinstance(layer, CONVOLUTIONS) else 1
         p_out, p_in = _sides(rows, columns, shares[name], step)
         left = _orthogonal(rows, p_out, fingerprint_of(seed, name, "out"), device)
@@ -165,7 +173,9 @@ def share_out(
 def _is_matrix(layer: nn.Module) -> bool:
     if isinstance(layer, CONVOLUTIONS):
         return layer.groups == 1
-    return isinstance(layer, (nn.Linear, nn.Embedding))
+    if isinstance(layer, OwnParameter):
+        return min(as_matrix(layer.weight.shape)) > 1 and layer.weight.numel() >= _TABLE
+    return isinstance(layer, (nn.Linear, nn.Embedding)) or is_conv1d(layer)
 
 
 def _sides(rows: int, columns: int, share: int, step: int) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from engine.attribution.trak.dual import factorize
 from engine.attribution.trak.kernel import Batches, feature_parameters, make_kernel, outer_layers
 from engine.attribution.trak.linear_system import example_weights
 from engine.attribution.trak.make_projection import make_projection
-from engine.attribution.trak.plan import Batch, Layer, Output, Plan
+from engine.attribution.trak.plan import Batch, Examples, Layer, Output, Plan, in_order, rows_of
 from engine.attribution.trak.primal import gram_factor
 from engine.attribution.trak.projection import Projection, project
 from engine.attribution.trak.solver import Solver
@@ -48,12 +48,14 @@ class FeatureExtractor:
         output: The task's model output.
         outer: Linear layers with an exact kernel, by name; empty in the primal.
         projection: Of the gradients of all other parameters; None where there are none.
+        examples: `Plan.examples`.
     """
 
     model: nn.Module
     output: Output
     outer: Mapping[str, nn.Module]
     projection: Projection | None
+    examples: Mapping[str, Examples]
 
     def extract(self, batch: Batch) -> dict[str, np.ndarray]:
         """ExampleFeatures of a batch of prepared examples."""
@@ -63,15 +65,22 @@ class FeatureExtractor:
             found[f"inputs.{path}"], found[f"gradients.{path}"] = a.flatten(1), g.flatten(1)
 
         if self.outer:
-            backward(self.model, self.output, batch, self.outer, keep)
+            backward(self.model, self.output, batch, self.outer, keep, self.examples)
         if self.projection is not None:
             found["features"] = project(self.model, self.output, batch, self.projection)
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
     def extract_all(self, batches: Iterator[Batch]) -> dict[str, np.ndarray]:
-        """ExampleFeatures of several batches, joined."""
-        parts = [self.extract(batch) for batch in batches]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        """ExampleFeatures of several batches, joined in the order of the examples."""
+        parts: list[dict[str, np.ndarray]] = []
+        rows: list[Tensor | slice] = []
+        for batch in batches:
+            parts.append(self.extract(batch))
+            rows.append(rows_of(batch, 0))
+        return {
+            name: in_order([torch.from_numpy(part[name]) for part in parts], rows).numpy()
+            for name in parts[0]
+        }
 
 
 def make_feature_extractor(
@@ -88,14 +97,18 @@ def make_feature_extractor(
     """
     if solver.kind == "primal":
         return FeatureExtractor(
-            model, output, {}, make_projection(plan, model, solver.width, solver.proj_dim, seed)
+            model,
+            output,
+            {},
+            make_projection(plan, model, solver.width, solver.proj_dim, seed),
+            plan.examples,
         )
     outer = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
     chosen = set(feature_parameters(plan, model))
     projection = None
     if chosen:
         projection = make_projection(plan, model, solver.width, None, seed, chosen.__contains__)
-    return FeatureExtractor(model, output, outer, projection)
+    return FeatureExtractor(model, output, outer, projection, plan.examples)
 
 
 def dual_inverse(
@@ -134,12 +147,12 @@ def dual_scores(
         example: ExampleFeatures of the b examples.
         plan: Tells which linear layers have a bias.
     """
-    cross = np.concatenate([_kernel(shard, example, plan) for shard in shards])
+    cross = np.concatenate([kernel_with(shard, example, plan) for shard in shards])
     scores: np.ndarray = (inverse @ cross).T
     return scores
 
 
-def _kernel(shard: ExampleFeatures, example: ExampleFeatures, plan: Plan) -> np.ndarray:
+def kernel_with(shard: ExampleFeatures, example: ExampleFeatures, plan: Plan) -> np.ndarray:
     """The kernel k of a shard's training examples with the examples: `[rows, b]`."""
     rows = len(next(iter(shard.values())))
     found = np.zeros((rows, len(next(iter(example.values())))), np.float32)
@@ -168,7 +181,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "shapes": [[name, list(shape)] for name, shape in plan.shapes.items()],
         "energies": list(plan.energies.items()),
         "layers": [
-            [path, [layer.weight, layer.bias, layer.positions]]
+            [path, [layer.weight, layer.bias, layer.positions, layer.examples, layer.lead]]
             for path, layer in plan.layers.items()
         ],
         "untapped": list(plan.untapped),

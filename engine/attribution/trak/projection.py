@@ -21,21 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.trak.backward import backward
-from engine.attribution.trak.gradients import (
-    add_gradient,
-    per_example_gradients,
-    untapped_gradients,
-)
+from engine.attribution.trak.gradients import add_gradient, untapped_gradients
 from engine.attribution.trak.layer_gradients import (
     bias_gradient,
     convolve,
     embedding_rows,
+    is_conv1d,
     patches,
     positions_of,
     scatter_rows,
     weight_gradient,
 )
-from engine.attribution.trak.plan import Batch, Output, Plan, head, layers_of
+from engine.attribution.trak.layers import layers_of
+from engine.attribution.trak.own_parameters import OwnParameter, as_matrix
+from engine.attribution.trak.plan import ROWS, Batch, Output, Plan, head, in_order
+from engine.attribution.trak.summaries import squared_norms
 from engine.store.errors import DataloupeError
 
 _CHECKED_EXAMPLES = 2
@@ -148,7 +148,7 @@ def project(
         or plan.layers[path].weight in projection.rest
         or plan.layers[path].bias in projection.rest
     }
-    backward(model, output, batch, needed, consume)
+    backward(model, output, batch, needed, consume, plan.examples)
     for name, matrix in projection.matrices.items():
         if name not in seen:  # this batch's outputs do not depend on it
             wide[:, matrix.start : matrix.start + matrix.width] = 0
@@ -184,6 +184,13 @@ def _project_use(layer: nn.Module, matrix: Matrix, a: Tensor, g: Tensor) -> Tens
     if isinstance(layer, nn.Linear):
         seen = positions_of(a)
         return _outer(positions_of(g), seen if right is None else seen @ right, left)
+    if is_conv1d(layer):  # its weight has a row for each input
+        seen = positions_of(g)
+        return _outer(positions_of(a), seen if right is None else seen @ right, left)
+    if isinstance(layer, OwnParameter):
+        table = g.reshape(len(g), *as_matrix(layer.weight.shape))
+        table = table if right is None else table @ right
+        return table if left is None else left.T @ table
     out = positions_of(g, channels=1)
     if matrix.kernels is not None:
         return _outer(out, positions_of(convolve(layer, a, matrix.kernels), channels=1), left)
@@ -236,15 +243,21 @@ def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:
 def features(
     model: nn.Module, output: Output, batches: Iterator[Batch], projection: Projection
 ) -> Iterator[Tensor]:
-    """Yield features `[batch, proj_dim]` batch by batch.
+    """Yield features `[batch, proj_dim]` batch by batch, or all at once where batches are numbered.
 
     Raises:
         DataloupeError: A batch's features are not finite.
     """
+    kept: list[tuple[Tensor, Tensor]] = []
     for number, batch in enumerate(batches):
         block = project(model, output, batch, projection)
         check_finite(block, f"batch {number}")
-        yield block
+        if ROWS in batch:
+            kept.append((block, batch[ROWS]))
+        else:
+            yield block
+    if kept:
+        yield in_order([block for block, _ in kept], [rows for _, rows in kept])
 
 
 def check_finite(block: Tensor, where: str) -> None:
@@ -271,9 +284,9 @@ def check_projection(
     few = head(batch, _CHECKED_EXAMPLES)
     found = project(model, output, few, projection).double().square().sum(1)
     exact = torch.zeros_like(found)
-    for name, gradient in per_example_gradients(model, output, few, projection.plan).items():
+    for name, norms in squared_norms(model, output, few, projection.plan).items():
         if name in projection.matrices or name in projection.rest:
-            exact += gradient.double().square().reshape(len(gradient), -1).sum(1)
+            exact += norms
     if not (exact.isfinite().all() and found.isfinite().all()):
         raise DataloupeError(
             "The gradients of the first examples are not finite: the weights or the data hold NaN "

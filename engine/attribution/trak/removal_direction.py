@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.gradients import OutputModule
+from engine.attribution.trak.gradients import OutputModule, differentiable_attention
 from engine.attribution.trak.kernel import Batches
 from engine.attribution.trak.linear_system import example_weights
-from engine.attribution.trak.plan import Batch, Output
+from engine.attribution.trak.plan import Batch, Output, in_order, rows_of
 from engine.attribution.trak.primal import gram_factor
 from engine.attribution.trak.solver import Solver
 
@@ -86,7 +86,7 @@ def direction(
     for batch in train():
         with torch.enable_grad():
             values = output(model, batch)
-            u = coefficients[row : row + len(values)].to(values)
+            u = coefficients[rows_of(batch, row)].to(values)
             found = torch.autograd.grad(
                 u @ values, list(parameters.values()), materialize_grads=True
             )
@@ -109,7 +109,7 @@ def derivative(
     """
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     tangents = {name: along.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
-    found = []
+    found, rows = [], []
     for batch in batches:
 
         def call(swapped: dict[str, Tensor], batch: Batch = batch) -> Tensor:
@@ -118,5 +118,7 @@ def derivative(
             answer: Tensor = torch.func.functional_call(called, named, (batch,))
             return answer
 
-        found.append(torch.func.jvp(call, (parameters,), (tangents,))[1].detach())
-    return torch.cat(found)
+        with differentiable_attention():
+            found.append(torch.func.jvp(call, (parameters,), (tangents,))[1].detach())
+        rows.append(rows_of(batch, 0))
+    return in_order(found, rows)

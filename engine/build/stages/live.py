@@ -195,6 +195,7 @@ def _primal_inverse(
 
     from engine.attribution.trak.kernel import first_examples
     from engine.attribution.trak.new_examples import make_feature_extractor, primal_inverse
+    from engine.attribution.trak.plan import rows_of
     from engine.attribution.trak.primal import gram
 
     shards = [
@@ -209,7 +210,8 @@ def _primal_inverse(
     )
     first = first_examples(batches_of(study, "train", job.device, 16))
     computed = extractor.extract(first)["features"]
-    stored = np.asarray(shards[0][: len(computed)])
+    rows = rows_of(first, 0)
+    stored = np.asarray(shards[0][rows if isinstance(rows, slice) else rows.numpy()])
     if not np.allclose(computed, stored, rtol=1e-2, atol=1e-3 * np.abs(stored).max()):
         raise StoreError(
             f"Checkpoint {job.checkpoint} of {job.algorithm} gives different features than those "

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from engine.attribution.scores.matrix import Scores
 
-CODE = 2
+CODE = 3
 """Increment when the same checkpoints would give other scores."""
 
 

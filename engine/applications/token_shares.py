@@ -1,0 +1,195 @@
+"""Split scores over the tokens of a training text and over those of the test text.
+
+    found = token_shares(study, "a", test_row=3, training_rows=[10, 52])
+    found.train[0]          # shares of the tokens of training row 10, one for each position
+    found.train_whole[0]    # what belongs to no position: train[0].sum() + train_whole[0] = score
+    found.test[0]           # the same score, split over the tokens of the test text
+    found.scores[0]         # the score that both sum to
+
+A score is linear in the gradient of the training example, and equally in that of the test example.
+Each gradient is a sum over the positions of its text (`engine.attribution.trak.position_shares`),
+so the split is exact. It needs what live queries need (`engine.applications.live`) and torch;
+importing this module does not import torch.
+
+Positions are those of the model's input, special tokens included: position t belongs to
+`input_ids[t]` of the example's encoded arrays. Padding has share 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.applications.live import Kept, Loaded, load
+from engine.build.batches import stored_out_to_loss
+from engine.store.errors import DataloupeError
+from engine.study.examples import read_stacked_arrays
+from engine.study.reader import StudyReader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.attribution.trak.plan import Batch
+    from engine.attribution.trak.position_shares import PositionShares
+    from engine.attribution.trak.score_directions import ScoreDirection
+
+
+@dataclass(frozen=True)
+class TokenShares:
+    """Scores of k training rows for one test example, split over tokens on both sides.
+
+    Attributes:
+        training_rows: The k training rows.
+        scores: `[k]` what each row's shares sum to: the score by the checkpoints that are kept for
+            live queries. It is the stored score if all checkpoints are kept.
+        checkpoints: Number of those checkpoints.
+        train: k arrays `[positions]`: shares of the tokens of each training text.
+        train_whole: `[k]` the share that belongs to no single position ("whole text").
+        test: k arrays `[positions]`: shares of the tokens of the test text, for each training row.
+        test_whole: `[k]` the share that belongs to no single position.
+    """
+
+    training_rows: np.ndarray
+    scores: np.ndarray
+    checkpoints: int
+    train: list[np.ndarray]
+    train_whole: np.ndarray
+    test: list[np.ndarray]
+    test_whole: np.ndarray
+
+
+def token_shares(
+    study: StudyReader, algorithm: str, test_row: int, training_rows: Sequence[int]
+) -> TokenShares:
+    """Split the scores of some training rows for a test example over tokens, on both sides.
+
+    Raises:
+        DataloupeError: The study keeps nothing for live queries, or its examples have no tokens.
+    """
+    arrays = _rows(study, "test", [test_row])
+    return token_shares_of(study, algorithm, arrays, training_rows)
+
+
+def token_shares_of(
+    study: StudyReader,
+    algorithm: str,
+    arrays: dict[str, np.ndarray],
+    training_rows: Sequence[int],
+) -> TokenShares:
+    """The same for an example from outside: its arrays, one row, as `live.read_example` gives
+    them, with the class that is attributed in `label`. Raises as `token_shares`."""
+    from engine.training.outputs import read_batch
+
+    loaded = load(study.root, algorithm)
+    rows = np.asarray(training_rows, np.int64)
+    encoding = study.dataset.encoding
+    test = read_batch(loaded.task, arrays, slice(0, 1), encoding, "cpu")
+    train = read_batch(
+        loaded.task, _rows(study, "train", rows), slice(0, len(rows)), encoding, "cpu"
+    )
+    lengths = sequence_length(train), sequence_length(test)
+    if lengths[0] is None or lengths[1] is None:
+        raise DataloupeError(
+            f"The models of {study.spec.name} take no sequences of tokens, so there is nothing to "
+            "split scores over."
+        )
+    n = len(loaded.checkpoints)
+    factor = loaded.out_to_loss[rows] * _kept_by_threshold(loaded, arrays, rows) / n
+    train_parts = np.zeros((len(rows), lengths[0] + 1))
+    test_parts = np.zeros((len(rows), lengths[1] + 1))
+    scores = np.zeros(len(rows))
+    for number, kept in enumerate(loaded.checkpoints):
+        weights = _weights(study, loaded, algorithm, number)
+        (of_test,) = _directions(loaded, kept, weights, test)
+        scores += of_test.scores[rows]
+        train_parts += _split(kept, of_test, train, lengths[0])
+        for k, of_train in enumerate(_directions(loaded, kept, weights, train)):
+            test_parts[k] += _split(kept, of_train, test, lengths[1])[0]
+    train_parts, test_parts = (parts * factor[:, None] for parts in (train_parts, test_parts))
+    return TokenShares(
+        training_rows=rows,
+        scores=scores * factor,
+        checkpoints=n,
+        train=list(train_parts[:, :-1]),
+        train_whole=train_parts[:, -1],
+        test=list(test_parts[:, :-1]),
+        test_whole=test_parts[:, -1],
+    )
+
+
+def sequence_length(batch: Batch) -> int | None:
+    """Length of the token sequences that a batch's model takes; None if it takes none."""
+    from engine.models.calling import inputs_of
+
+    for tensor in inputs_of(batch).values():
+        if tensor.ndim == 2 and not tensor.is_floating_point():
+            return tensor.shape[1]
+    return None
+
+
+def _rows(study: StudyReader, split: Any, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    arrays = read_stacked_arrays(study, split)
+    return {name: np.asarray(array[np.asarray(rows)]) for name, array in arrays.items()}
+
+
+def _kept_by_threshold(
+    loaded: Loaded, arrays: dict[str, np.ndarray], rows: np.ndarray
+) -> np.ndarray:
+    """The share of each score that the soft threshold leaves; 0 where it takes all of it."""
+    if not loaded.solver.soft_threshold:
+        return np.ones(len(rows))
+    scores = loaded.unthresholded(arrays)
+    left = loaded.thresholded(scores)[0, rows]
+    return np.divide(left, scores[0, rows], out=np.zeros(len(rows)), where=left != 0)
+
+
+def _weights(
+    study: StudyReader, loaded: Loaded, algorithm: str, checkpoint: int
+) -> np.ndarray | None:
+    import torch
+
+    from engine.attribution.trak.linear_system import example_weights
+
+    q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
+    weights = example_weights(q, loaded.solver)
+    return None if weights is None else weights.numpy()
+
+
+def _directions(
+    loaded: Loaded, kept: Kept, weights: np.ndarray | None, batch: Batch
+) -> list[ScoreDirection]:
+    """The direction of each example of a batch at one checkpoint."""
+    from engine.attribution.trak.score_directions import dual_directions, primal_directions
+
+    features = kept.extractor.extract(batch)
+    if loaded.solver.kind == "primal":
+        return primal_directions(kept.inverse, kept.shards, features)
+    damping = loaded.solver.damping
+    return dual_directions(kept.inverse, kept.shards, features, kept.plan, weights, damping)
+
+
+def _split(kept: Kept, direction: ScoreDirection, batch: Batch, length: int) -> np.ndarray:
+    """`[b, length + 1]`: the share of each position at one checkpoint, then that of the whole."""
+    import torch
+
+    from engine.attribution.trak.position_shares import position_shares, projected_direction
+
+    model, plan = kept.extractor.model, kept.plan
+    parameters: dict[str, Tensor] = {}
+    if kept.extractor.projection is not None:
+        assert direction.features is not None
+        vector = torch.from_numpy(direction.features)
+        parameters = projected_direction(model, kept.extractor.projection, vector)
+    for path, (weight, bias) in direction.outer.items():
+        names = plan.layers[path]
+        assert names.weight is not None
+        parameters[names.weight] = torch.from_numpy(weight)
+        if names.bias is not None:
+            parameters[names.bias] = torch.from_numpy(bias)
+    found: PositionShares = position_shares(
+        model, kept.extractor.output, batch, plan, parameters, length
+    )
+    return torch.cat([found.positions, found.whole[:, None]], 1).double().numpy()
