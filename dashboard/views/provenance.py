@@ -17,6 +17,7 @@ from dashboard.parts.layout.page_title import title
 from dashboard.read.studies import examined, files_stamp, open_study, stage_files
 from engine import store
 from engine.store import layout
+from engine.store.cache import stamp_of
 from engine.study.methods import imported_methods
 from engine.study.progress import stage_progress
 from engine.study.run_banks import finished_runs, read_bank_import, wanted_runs
@@ -143,7 +144,7 @@ heading(f"Checkpoints of {algorithm}")
 checkpoints = []
 for checkpoint in range(study.checkpoints(algorithm)):
     path = layout.checkpoint_file(study.root, algorithm, checkpoint)
-    if path.exists():
+    if (written := stamp_of(path)) is not None:
         metadata = store.read_metadata(path)
         versions = ", ".join(
             f"{name} {metadata[name]}"
@@ -152,9 +153,7 @@ for checkpoint in range(study.checkpoints(algorithm)):
         )
         source = str(metadata.get("source", f"seed {metadata.get('seed')}"))
         device = str(metadata.get("device", "–"))
-        checkpoints.append(
-            [f"{checkpoint:03d}", source, device, versions, moment(path.stat().st_mtime)]
-        )
+        checkpoints.append([f"{checkpoint:03d}", source, device, versions, moment(stamp[0] / 1e9)])
 if checkpoints:
     table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], checkpoints)
 else:
