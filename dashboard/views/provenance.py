@@ -153,7 +153,9 @@ for checkpoint in range(study.checkpoints(algorithm)):
         )
         source = str(metadata.get("source", f"seed {metadata.get('seed')}"))
         device = str(metadata.get("device", "–"))
-        checkpoints.append([f"{checkpoint:03d}", source, device, versions, moment(stamp[0] / 1e9)])
+        checkpoints.append(
+            [f"{checkpoint:03d}", source, device, versions, moment(written[0] / 1e9)]
+        )
 if checkpoints:
     table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], checkpoints)
 else:
