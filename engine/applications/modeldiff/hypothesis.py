@@ -22,7 +22,7 @@ from engine.attribution.evaluation.quality import Measured
 from engine.build.tasks import task_of
 from engine.running.progress import Report
 from engine.store.errors import DataloupeError
-from engine.study.capabilities import has
+from engine.study.capabilities import has, require
 from engine.study.reader import StudyReader
 
 OUTPUTS = ("probability", "margin")
@@ -137,6 +137,7 @@ def _test(
 
     if not (has(study, "pictures") or has(study, "texts")):
         raise DataloupeError("Transformations need pictures or texts, and this study has none.")
+    require(study, "classes", "The effect of a transformation on the true label's probability")
     chosen = np.arange(study.dataset.n_test) if rows is None else np.asarray(rows)
     if not len(chosen) or len(intensities) < 1:
         raise DataloupeError("A hypothesis needs at least one example and one intensity.")
