@@ -18,11 +18,13 @@ from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
+from tests.builders import other_tasks
 from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
 from tests.builders.sentences import SPEC, sentences
 from tests.builders.synthetic_study import write_study
+from tests.builders.tiny_bert import write_tiny_bert
 from tests.builders.toy_task import write_toy_study
 from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
@@ -135,6 +137,28 @@ def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     sentences(200, 0).to_csv(root / "sentences" / "train.csv", index=False)
     sentences(40, 1).to_csv(root / "sentences" / "test.csv", index=False)
     study = Study.create(root, SPEC)
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of transformers with a tiny BERT for two classes. Read it, never write into it."""
+    return write_tiny_bert(tmp_path_factory.mktemp("transformers") / "bert")
+
+
+@pytest.fixture(scope="session")
+def brightness_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of image regression. Read it, never write into it."""
+    study = other_tasks.brightness_study(tmp_path_factory.mktemp("brightness"))
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="session")
+def colors_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of multi-label texts. Read it, never write into it."""
+    study = other_tasks.colors_study(tmp_path_factory.mktemp("colors"))
     study.build(workers=0)
     return study
 

@@ -34,9 +34,9 @@ ORDER = (
 MOST_LEVELS = 9
 MOST_AT_ROOT = 14
 MOST_LINES = 450
-MOST_METHODS = 25
+MOST_METHODS = 26
 LONGER_FILES: dict[str, int] = {
-    "engine.store.layout": 530,  # a table of every file of a study, and a function for each
+    "engine.store.layout": 540,  # a table of every file of a study, and a function for each
 }
 """Files that may be longer, with the reason."""
 

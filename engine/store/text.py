@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 from engine.store.errors import DataloupeError
 
@@ -39,6 +40,11 @@ def number(value: float, decimals: int = 2) -> str:
 def counted(count: int, singular: str, plural: str | None = None) -> str:
     """A count with its noun: `1 tensor`, `1,200 tensors`; `plural` for irregular nouns."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def class_list(names: Sequence[str]) -> str:
+    """The classes of an example of any number of classes: `red, blue`; `none`."""
+    return ", ".join(names) or "none"
 
 
 _NO_SPACES: dict[int, str] = {

@@ -170,10 +170,12 @@ def find(
             examples are read; beyond it, the scores are searched in blocks.
 
     Raises:
+        MissingCapability: Predictions of the study have no classes that could flip.
         DataloupeError: No such algorithm or method, or `at_most` is not from 1 to `MOST`.
         StoreError: Scores or predictions are not built yet.
     """
-    require(study, "outcomes", "Brittle predictions")
+    for needed in ("outcomes", "classes"):
+        require(study, needed, "Brittle predictions")
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     if not 1 <= at_most <= MOST:

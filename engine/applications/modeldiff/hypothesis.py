@@ -137,7 +137,7 @@ def _test(
 
     if not (has(study, "pictures") or has(study, "texts")):
         raise DataloupeError("Transformations need pictures or texts, and this study has none.")
-    require(study, "classes", "The effect of a transformation on the true label")
+    require(study, "classes", "The effect of a transformation on the true label's probability")
     chosen = np.arange(study.dataset.n_test) if rows is None else np.asarray(rows)
     if not len(chosen) or len(intensities) < 1:
         raise DataloupeError("A hypothesis needs at least one example and one intensity.")

@@ -92,6 +92,7 @@ def audit(
         report: Called as models are done.
 
     Raises:
+        MissingCapability: Examples of the study do not have one class each.
         DataloupeError: No such example or method; the forget set is empty, everything, or all of a
             class; or a training failed.
         SpecError: The algorithm has no recipe, so there can be no oracles.

@@ -26,6 +26,7 @@ def check_audit(
     source: str | None = None,
 ) -> str:
     """The name of the algorithm, if it can be audited in this way. Raises as `audit`."""
+    check_task(study)
     algorithm = resolve_algorithm(study, algorithm)
     check_methods(methods, budget)
     if not FEWEST <= models <= MOST:
@@ -51,12 +52,19 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
         )
 
 
-def check_scores(study: StudyReader, algorithm: str) -> None:
-    """Reject a study without classes or TRAK scores, which predictions of logits need.
+def check_task(study: StudyReader) -> None:
+    """Reject a study without classes: methods and audits compare class logits.
 
-    Raises MissingCapability or StoreError.
+    Raises:
+        MissingCapability: Examples of the study do not have one class each.
     """
     require(study, "classes", "Unlearning")
+
+
+def check_scores(study: StudyReader, algorithm: str) -> None:
+    """Reject a study without classes or TRAK scores, which predictions need. Raises StoreError, or
+    as `check_task`."""
+    check_task(study)
     if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "
