@@ -194,7 +194,7 @@ def test_memberships_are_read_from_texts(names: list[str], wanted: list[list[int
     ids=str,
 )
 def test_sliders_fit_numbers_of_any_size(values: list[float]) -> None:
-    least, largest, step, shown = slider_of(np.array(values))
+    (least, largest), step, shown = slider_of(np.array(values))
     assert least <= np.nanmin(values) <= np.nanmax(values) <= largest
     assert 0 < step <= (largest - least) / 4
     assert (largest - least) / step < 2_000
