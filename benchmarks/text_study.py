@@ -164,7 +164,8 @@ def bm25_scores(study: Study, checkpoints: int) -> np.ndarray:
     texts = {split: study.table(split)[TEXT].tolist() for split in SPLITS}
     index = LexicalIndex([words(text) for text in texts["train"]])
     found = np.stack([index.scores(words(text)) for text in texts["test"]])
-    return found * _signs(study)
+    signed: np.ndarray = found * _signs(study)
+    return signed
 
 
 def embedding_scores(study: Study, checkpoints: int) -> np.ndarray:
@@ -178,7 +179,8 @@ def embedding_scores(study: Study, checkpoints: int) -> np.ndarray:
             rows = np.array(store.read_tensors(path)["embeddings"], np.float32)
             units.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         total += units[1] @ units[0].T / checkpoints
-    return total * _signs(study)
+    signed: np.ndarray = total * _signs(study)
+    return signed
 
 
 def random_scores(study: Study, checkpoints: int) -> np.ndarray:

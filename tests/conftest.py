@@ -41,7 +41,8 @@ manifest_scanner.scan_component_manifests = functools.cache(
 )
 config.set_option("runner.magicEnabled", False)
 _SCRIPTS = ScriptCache()
-app_test.ScriptCache = local_script_runner.ScriptCache = lambda: _SCRIPTS
+for _module in (app_test, local_script_runner):
+    setattr(_module, "ScriptCache", lambda: _SCRIPTS)  # noqa: B010 - not an exported name
 
 SLOWEST = (
     "tests/build/test_build.py",

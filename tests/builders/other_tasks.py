@@ -77,7 +77,7 @@ def brightness_study(folder: Path) -> Study:
     arrays = {}
     for split, n, seed in (("train", N_TRAIN, 0), ("test", N_TEST, 1)):
         arrays[f"{split}_input"], arrays[f"{split}_label"] = brightness(n, seed)
-    np.savez(folder / "brightness.npz", **arrays)
+    np.savez(folder / "brightness.npz", allow_pickle=False, **arrays)
     return Study.create(folder / "study", REGRESSION.format(source=folder / "brightness.npz"))
 
 
