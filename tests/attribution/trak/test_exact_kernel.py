@@ -29,6 +29,10 @@ def test_the_kernel_equals_the_dense_one(seed: int) -> None:
     assert error(*random_network(seed)) <= 1e-5
 
 
+def test_dead_units_on_the_first_examples_are_no_error() -> None:
+    assert error(*random_network(9186)) <= 1e-5
+
+
 def test_a_convolution_whose_share_was_rounded_down() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
