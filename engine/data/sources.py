@@ -136,14 +136,11 @@ def _checked(
     of_classes = f"of {len(read.classes)} classes " if read.classes else ""
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"{of_classes}from {spec.source}"
+        f"{of_classes}from {spec.source} (input: {input_}{_named_labels(labeled)})"
     )
     if (len(splits[0]), len(splits[1])) != whole:
         description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
-    columns = f"Input: column {input_!r}{_named_labels(labeled)}."
-    return Source(
-        splits[0], splits[1], read.classes, description, (*notes, columns), tuple(warnings)
-    )
+    return Source(splits[0], splits[1], read.classes, description, tuple(notes), tuple(warnings))
 
 
 def _sampled(
@@ -237,8 +234,7 @@ def _named_labels(columns: Sequence[str], most: int = 5) -> str:
     if not columns:
         return ""
     more = f" and {len(columns) - most} more" if len(columns) > most else ""
-    plural = "s" if len(columns) > 1 else ""
-    return f"; label: column{plural} {', '.join(map(repr, columns[:most]))}{more}"
+    return f", label: {', '.join(columns[:most])}{more}"
 
 
 def _named(

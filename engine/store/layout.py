@@ -204,7 +204,8 @@ def architecture_file(root: Path, algorithm: str) -> Path:
 
 def architecture_files(root: Path) -> list[Path]:
     """The files of all algorithms that have one."""
-    return sorted((root / "algorithms").glob("*/checkpoints/architecture.json"))
+    found = [one / "checkpoints" / "architecture.json" for one in paths_in(root / "algorithms")]
+    return [path for path in found if path.exists()]
 
 
 def context_file(root: Path, algorithm: str, checkpoint: int) -> Path:
