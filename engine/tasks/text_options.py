@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from engine.models.hf_folder import find_folder, has_tokenizer, name_of, tokenizer_digest
 from engine.store.errors import SpecError
@@ -20,23 +20,6 @@ from engine.store.spec import AlgorithmSpec
 
 WORDPIECE_ARCHITECTURES = ("bert-small",)
 """Built-in architectures that read parts of words."""
-
-
-class Options(BaseModel):
-    """`[task]` of a text classification study."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tokenizer: Annotated[str, Field(min_length=1)] = "auto"
-    """`words`: the words of the training texts; `wordpiece`: parts of words, learned from the
-    training texts; else the folder or hub name of a model of transformers, whose tokenizer it is.
-    `auto` is the one of the study's `transformers:` algorithms, else `wordpiece` for `bert-small`,
-    else `words`."""
-    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 128
-    """The most words or tokens that are read of each text; the rest is ignored."""
-    max_vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """How many words the vocabulary of `words` has, the most frequent of the training texts, or how
-    many tokens that of `wordpiece`."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +38,28 @@ class Choice:
     models: tuple[Path, ...] = ()
 
 
-class Settled(Options):
-    """Options of which nothing is open."""
+class Options(BaseModel):
+    """`[task]` of a study of texts."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    choice: Choice
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokenizer: Annotated[str, Field(min_length=1)] = "auto"
+    """`words`: the words of the training texts; `wordpiece`: parts of words, learned from the
+    training texts; else the folder or hub name of a model of transformers, whose tokenizer it is.
+    `auto` is the one of the study's `transformers:` algorithms, else `wordpiece` for `bert-small`,
+    else `words`."""
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """The most words or tokens that are read of each text; the rest is ignored."""
+    max_vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """How many words the vocabulary of `words` has, the most frequent of the training texts, or how
+    many tokens that of `wordpiece`."""
+    _choice: Choice | None = PrivateAttr(default=None)
 
 
-def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Settled:
+Some = TypeVar("Some", bound=Options)
+
+
+def settle(options: Some, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Some:
     """The options with the tokenizer that they come to for these algorithms.
 
     Raises:
@@ -72,17 +69,23 @@ def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Pat
     models = tuple(find_folder(name, study) for name in _models(algorithms))
     if chosen in ("words", "wordpiece"):
         kind: Any = chosen
-        return Settled(**options.model_dump(), choice=Choice(kind, chosen, None, models))
+        return _with(options, Choice(kind, chosen, None, models))
     folder = find_folder(chosen, study)
     tokenizer_digest(folder)
-    return Settled(**options.model_dump(), choice=Choice("folder", chosen, folder, models))
+    return _with(options, Choice("folder", chosen, folder, models))
+
+
+def _with(options: Some, choice: Choice) -> Some:
+    settled = options.model_copy()
+    settled._choice = choice
+    return settled
 
 
 def choice_of(options: Options) -> Choice:
     """The tokenizer of options; they need not be settled if it depends on nothing."""
-    if isinstance(options, Settled):
-        return options.choice
-    return settle(options, {}, Path()).choice
+    if options._choice is not None:
+        return options._choice
+    return choice_of(settle(options, {}, Path()))
 
 
 def outside(
