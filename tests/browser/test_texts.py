@@ -62,11 +62,11 @@ def test_reading_and_searching_texts(
 
     # A search, kept in the URL and on the way to an explanation.
     wanted = find_texts(study, "test", '"this one is"', (None, 20)).tolist()
-    page.get_by_label("Search texts").fill('"This one is"')
-    page.get_by_label("Search texts").press("Enter")
+    page.locator(".st-key-text input").fill('"This one is"')
+    page.locator(".st-key-text input").press("Enter")
     expect(cards).to_have_count(len(find_texts(study, "test", '"this one is"')))
-    page.get_by_label("Most words").fill("20")
-    page.get_by_label("Most words").press("Enter")
+    page.locator(".st-key-most input").fill("20")
+    page.locator(".st-key-most input").press("Enter")
     expect(cards).to_have_count(len(wanted))
     cards.first.click()
     expect(page.get_by_text(f"1 of {len(wanted)}")).to_be_visible()
