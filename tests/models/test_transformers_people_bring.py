@@ -25,9 +25,10 @@ from engine.models import build_model
 from engine.models.calling import call
 from engine.models.transformers_zoo import longest_input, transformers
 from engine.store.errors import SpecError
-from engine.store.spec import AlgorithmSpec
-from engine.tasks import load_task
-from engine.tasks.text_options import Choice, Options, settle
+from engine.store.spec import AlgorithmSpec, TaskSpec
+from engine.tasks import TASKS, load_task, outside
+from engine.tasks import settle as settle_task
+from engine.tasks.text_options import Choice, Options, choice_of, settle
 from engine.tasks.tokenizers import check_tokenizer, plan_tokens, train_wordpiece
 from engine.training.pretrained import load_trained_folder, start_from_folder
 from engine.training.weights import load_weights
@@ -502,6 +503,23 @@ def test_texts_that_are_too_long_are_cut_and_said(study: Path) -> None:
     only = task.prepare({name: tensor[1:] for name, tensor in batch.items()}, encoding)
     assert only["input_ids"].shape == (1, 4)  # trimmed to the longest of the batch
     assert "first 40 of 102 tokens" in task.accept(long, options, encoding).notes[0]
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("text-")])
+def test_every_task_of_texts_takes_the_tokenizer_of_its_models(name: str, study: Path) -> None:
+    options = load_task(name).options()
+    assert choice_of(options).kind == "words"
+    settled = settle_task(name, options, {"a": ALGORITHM}, study)
+    assert choice_of(settled) == Choice("folder", "bert", study / "bert", (study / "bert",))
+    small = {"a": AlgorithmSpec(architecture="bert-small")}
+    assert choice_of(settle_task(name, options, small, study)).kind == "wordpiece"
+    spec = TaskSpec(name=name)
+    assert outside(spec, {"a": AlgorithmSpec()}, study, None) == []
+    assert outside(spec, small, study, None) == ["wordpiece"]
+    (digest,) = outside(spec, {"a": ALGORITHM}, study, None)
+    shutil.rmtree(study / "bert")
+    known = {"tokenizer_files": digest}
+    assert outside(spec, {"a": ALGORITHM}, study, known) == [digest]
 
 
 @pytest.mark.input_case
