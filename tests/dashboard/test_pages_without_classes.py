@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,9 @@ CLASS_WORDS = re.compile(
 
 
 @pytest.fixture(autouse=True)
-def own_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers of live queries that end with the test."""
-    workers = Workers()
+def kept_workers(monkeypatch: pytest.MonkeyPatch, workers: Workers) -> None:
+    """Live asks the workers that all tests share, which end."""
     monkeypatch.setattr(dashboard.read.live_queries, "_workers", lambda: workers)
-    yield
-    workers.end()
 
 
 @pytest.fixture(scope="module")
