@@ -167,8 +167,9 @@ warm_up(study, algorithm)
 
 # --- the query ---------------------------------------------------------------------------------
 
-if reason := missing(study, "classes"):
-    notice("Live explains examples by their class", reason)
+if study.dataset.classes and (reason := missing(study, "classes")):
+    # The outputs of such tasks are about the classes that an example has, and this one has none.
+    notice("Live explains examples without labels", reason)
     st.stop()
 classes = study.dataset.classes
 side, right = st.columns([0.24, 0.76], gap="large")

@@ -80,7 +80,7 @@ def _class_filter(
         title,
         examples.classes,
         index=None,
-        placeholder=with_count("Any class", int(found.sum()), int(of.sum())),
+        placeholder=with_count("Any class", *_left_of_all(column, location, examples)),
         format_func=words.__getitem__,
         key=column,
         on_change=keep,
@@ -197,6 +197,12 @@ def _search(location: Location, examples: Examples) -> None:
         args=("id", "", ("page",)),
         width=190,
     )
+
+
+def _left_of_all(column: str, location: Location, examples: Examples) -> tuple[int, int]:
+    """(number of rows under all filters but that of a column, number of all rows)."""
+    others = {name: one for name, one in location.slice.filters().items() if name != column}
+    return len(matching(examples, others)), len(examples.table)
 
 
 def _left(name: str, location: Location, examples: Examples) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dashboard.names import short
 from dashboard.parts.layout.page_title import title
+from dashboard.read.columns import text_of
 from dashboard.read.studies import Examples, share
 from engine.study.example_outputs import Known
 from engine.study.output_names import NamedOutput
@@ -18,10 +19,11 @@ def question_title(output: NamedOutput, example: Mapping[Hashable, Any], known: 
     """HTML of the title of a page that explains an output of a test example."""
     id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
-        return title(label, id_)
-    predicted = short(known.predicted)
+        return title(label or id_, id_ if label else "")
+    predicted = short(text_of(example["predicted"]))
     if "correct" not in example:
-        caption = f"for {id_}, predicted {predicted}"
+        labeled = f", labeled {label}" if label else ""
+        caption = f"for {id_}{labeled}, predicted {predicted}"
     elif example["correct"]:
         caption = f"for {id_}, correct"
     else:

@@ -74,8 +74,9 @@ def full_quality_badge(badge: Badge) -> str:
             f" Measured for the stored scores of the {badge.lds_of}; not for the output explained "
             "here."
         )
+    output = badge.output.replace("-", " ")
     units = (
-        f"Calibrated: removing a strong supporter lowers the {badge.output} by its score times "
+        f"Calibrated: removing a strong supporter lowers the {output} by its score times "
         f"{badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), on average. "
         f"Between random subsets, scores explain {badge.r_squared:.0%} of the variance of held-out "
         "outcomes."
