@@ -83,7 +83,7 @@ class Workers:
             finally:
                 if reader.pid is None:  # this example ended it, so it waits for the next one
                     _begin(reader, warm_up_reading, query)
-        read = ReadQuery(query.root, query.algorithm, example, query.label)
+        read = ReadQuery(query.root, query.algorithm, example, query.output)
         with self.explaining.turn(who):
             self.explainer.call(load, query, LOADING_SECONDS)
             found: QueryResult = self.explainer.call(explain, read, ANSWER_SECONDS)
@@ -118,18 +118,19 @@ def warm_up(study: StudyReader, algorithm: str) -> None:
 
 
 def ask(
-    study: StudyReader, algorithm: str, content: bytes | str, label: int | None, who: str
+    study: StudyReader, algorithm: str, content: bytes | str, output: str | None, who: str
 ) -> QueryResult:
     """Run a live query: the prediction for an example and the training data that explain it.
 
     Args:
+        output: Name of the output to explain; None: the first that needs no label.
         who: The person who asks, or their session. Everyone has one query running at a time.
 
     Raises:
         DataloupeError: The input cannot be used, a time or memory limit is exceeded, or the
             workers are busy.
     """
-    query = Query(study.root, algorithm, content, label)
+    query = Query(study.root, algorithm, content, output)
     return _reported(lambda: _workers().ask(query, who))
 
 

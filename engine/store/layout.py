@@ -14,6 +14,7 @@ jobs/00001.log                               what a job has printed
 jobs/runner.log, jobs/runner.lock            of the process that runs jobs
 audit/audit.jsonl, audit/audit.1.jsonl …     who changed what on the pages, newest file first
 algorithms/NAME/checkpoints/000.safetensors  trained weights
+algorithms/NAME/checkpoints/architecture.json  config of a model of transformers
 algorithms/NAME/contexts/000.safetensors     what its outputs need beside the example, if anything
 algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
 algorithms/NAME/predictions/{split}.parquet  predictions averaged over checkpoints
@@ -195,6 +196,15 @@ def algorithm_folder(root: Path, algorithm: str) -> Path:
 
 def checkpoint_file(root: Path, algorithm: str, checkpoint: int) -> Path:
     return algorithm_folder(root, algorithm) / "checkpoints" / f"{checkpoint:03d}.safetensors"
+
+
+def architecture_file(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "checkpoints" / "architecture.json"
+
+
+def architecture_files(root: Path) -> list[Path]:
+    """The files of all algorithms that have one."""
+    return sorted((root / "algorithms").glob("*/checkpoints/architecture.json"))
 
 
 def context_file(root: Path, algorithm: str, checkpoint: int) -> Path:

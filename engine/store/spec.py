@@ -124,16 +124,19 @@ class AlgorithmSpec(_Strict):
     """`[algorithms.NAME]`: a learning algorithm: architecture + initial weights + recipe."""
 
     architecture: str = "resnet-small"
-    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, `python:module:function`."""
+    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, `python:module:function`, or
+    `transformers:FOLDER`, the folder or hub name of a model of transformers."""
     architecture_options: dict[str, Any] = {}
     """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
     initial_weights: str | None = None
-    """A .safetensors file to start from; none: a seeded random initialization."""
+    """A .safetensors file to start from, or a folder of transformers; none: the weights in the
+    folder of a `transformers:` architecture, else a seeded random initialization."""
     reset: list[str] = []
     """Parts of the model, such as `fc`, that keep their seeded initialization instead of taking it
     from `initial_weights`."""
     weights: list[str] = []
-    """The user's own trained checkpoints (.safetensors). If given, nothing is trained."""
+    """The user's own trained checkpoints (.safetensors, or folders of transformers). If given,
+    nothing is trained."""
     checkpoints: Annotated[int, Field(ge=1, le=10_000)] = 5
     """How many models to train on all training examples."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -143,6 +146,15 @@ class AlgorithmSpec(_Strict):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    decay: Literal["auto", "all", "weights"] = "auto"
+    """What `weight_decay` applies to: `all` parameters, or `weights` without biases and without the
+    weights of normalization layers. `auto` is `weights` for AdamW on models of transformers, as
+    they are usually trained, else `all`."""
+    gradient_clipping: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of a step's gradient; longer ones are scaled down. None: no limit."""
+    train: Annotated[str, Field(pattern=r"^(all|head|last-[1-9][0-9]{0,3})$")] = "all"
+    """What is trained, and attributed: `all`, the `head` after the blocks, or the `last-N` blocks
+    and the head. The rest keeps its initial weights."""
     schedule: Literal["triangular", "cosine", "constant"] = "triangular"
     """Schedule of the learning rate, per step; it rises linearly for the share `warmup` of them."""
     warmup: Fraction = 0.2
@@ -302,7 +314,15 @@ class StudySpec(_Strict):
                     f"algorithms.{name}: `weights` (already trained) and `initial_weights` "
                     "(a start for training) exclude each other"
                 )
-            if algorithm.reset and not algorithm.initial_weights:
+            own = algorithm.architecture.removeprefix("transformers:")
+            if own in algorithm.weights and "epochs" in algorithm.model_fields_set:
+                raise ValueError(
+                    f"algorithms.{name}: its models cannot be trained again from {own!r}, which is "
+                    "one of the trained `weights`: name the folder that they were fine-tuned from "
+                    "as `architecture`, or remove `epochs`"
+                )
+            starts = algorithm.initial_weights or own != algorithm.architecture
+            if algorithm.reset and not starts:
                 raise ValueError(
                     f"algorithms.{name}: `reset` names parts of the model that do not start from "
                     "`initial_weights`, but there are none"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from engine.data import SPRITES_PER_SHEET, sprite_sheet
 from engine.store import layout
 from engine.store.layout import FORMAT, MAP_KINDS, ROWS_PER_SHARD, SPLITS, TRAK, Split
 from engine.study.examples import shard_count
+from engine.tasks.classification import CHOICES
 
 Stage = Literal["spec", "data", "predictions", "complete"]
 STAGES: tuple[Stage, ...] = ("spec", "data", "predictions", "complete")
@@ -123,6 +125,7 @@ def write_data(
         "encoding": {},
         "cell": cell if display == "image" else 0,
         "warnings": [],
+        "choices": [asdict(choice) for choice in CHOICES],
     }
     store.write_json(layout.dataset_file(study.root), dataset, fingerprint)
 

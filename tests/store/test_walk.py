@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.read.studies import stage_files
+from dashboard.read.stored_files import stage_files
 from engine import Study, store
 from engine.applications.modeldiff.notes import notes
 from engine.applications.unlearning.audit_record import read_audits

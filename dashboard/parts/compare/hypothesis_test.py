@@ -33,7 +33,7 @@ from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.rows import evenly_spread
 from engine.store.text import number
-from engine.study.capabilities import has
+from engine.study.capabilities import has, missing
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 
@@ -63,6 +63,9 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
     """
     if not (has(study, "pictures") or has(study, "texts")):
         aside("Transformations apply to pictures and texts, and this study has neither.")
+        return
+    if reason := missing(study, "classes"):
+        aside(f"The effect of a transformation is measured on a class. {reason}")
         return
     texts = are_texts(study)
     left, right = st.columns([0.36, 0.64], gap="large")
@@ -273,12 +276,12 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
     ):
         bars = [
             Bar(
-                f"{label}, intensity {effect['intensity']:g}",
+                f"{name}, intensity {effect['intensity']:g}",
                 Measured(**effect[key][output]),
                 baseline=key == "difference",
             )
             for effect in tested["effects"]
-            for key, label in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
+            for key, name in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
         ]
         st.html(f'<h3 class="dl-heading">{heading_}</h3>' + intervals(bars, heading_, changes=True))
     counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])

@@ -108,10 +108,10 @@ def _by_group(found: QuickReport, name: str, against: str) -> str:
     theirs = found.their_by_group or {}
     order = sorted(found.by_group, key=lambda one: -abs(found.by_group[one] - theirs.get(one, 0)))
     entries = "".join(
-        f'<li><div class="dl-name">{escape(short(label))}</div>'
-        f"{_bar(found.by_group[label], name, 'own')}"
-        f"{_bar(theirs[label], against, 'other') if label in theirs else ''}</li>"
-        for label in order
+        f'<li><div class="dl-name">{escape(short(group))}</div>'
+        f"{_bar(found.by_group[group], name, 'own')}"
+        f"{_bar(theirs[group], against, 'other') if group in theirs else ''}</li>"
+        for group in order
     )
     return f'<ol class="dl-pairs" role="list" aria-label="Accuracy by class">{entries}</ol>'
 

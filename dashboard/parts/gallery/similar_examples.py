@@ -130,7 +130,7 @@ def similar_words(similarity: Similarity, shown: int, labeled: str) -> str:
     return (
         f"The {shown:,} most similar by mean cosine of the model's embeddings over {over}. "
         f"{labeled}"
-    )
+    ).rstrip()
 
 
 def overlap_words(
