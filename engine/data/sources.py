@@ -93,7 +93,7 @@ def load_source(
     with tempfile.TemporaryDirectory(prefix="dataloupe-", dir=scratch) as folder:
         # Mapped files stay readable after the folder is deleted, so even a killed process leaves
         # no files behind.
-        as_written = frozenset()
+        as_written: frozenset[str] = frozenset()
         if isinstance(spec.label, str):  # columns of 0 and 1 of several classes are typed
             as_written |= {*LABEL_NAMES[kind]} if spec.label == "auto" else {spec.label}
         as_written |= {spec.id} if spec.id is not None else set()
