@@ -2,7 +2,8 @@
 
 The loss is the binary cross entropy, averaged over the classes. The margin of a class is the
 log-odds of the right answer for it: the logit where the example has the class, else minus the
-logit. The default output is the mean of these margins.
+logit. The default output is the mean of these margins. A single class's output is its log-odds,
+whatever the example's labels are, so that it answers for examples without labels too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn import functional
 from engine.models.answers import described, logits_of
 from engine.models.calling import LABEL, call
 from engine.store.errors import SpecError
+from engine.store.records import OutputChoice
 from engine.store.text import class_list
 from engine.tasks import Encoded, ModelOutput, Task
 
@@ -28,6 +30,16 @@ if TYPE_CHECKING:
 RECORD = "logits"
 CLASS = "class:{}"
 """The family of outputs of single classes (`make_output`)."""
+CHOICES = (
+    OutputChoice(
+        CLASS,
+        "a class",
+        "the margin of “{}”",
+        "What determines “{}”?",
+        raises="Pulled the model toward “{}”",
+        lowers="Pulled the model away from “{}”",
+    ),
+)
 
 
 def multilabel_task(inputs: Task, name: str) -> Task:
@@ -54,6 +66,8 @@ def multilabel_task(inputs: Task, name: str) -> Task:
         record=record,
         summarize=summarize,
         outputs=(MEAN_MARGIN,),
+        choices=CHOICES,
+        make_output=make_output,
     )
 
 
@@ -129,17 +143,24 @@ def mean_weight(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def make_output(name: str, numbers: tuple[int, ...]) -> ModelOutput:
-    """The margin of one class, by its number."""
+    """The margin of one class, log p / (1 − p), by its number.
+
+    Q = (1 − p) / classes for an example that has the class, −p / classes for one that has not.
+    """
     (number,) = numbers
 
     def value(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        return margins(model, batch)[:, number]
+        return logits(model, batch)[:, number]
 
     def weight(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        found = margins(model, batch)
-        return torch.sigmoid(-found[:, number]) / found.shape[1]
+        found, there = logits(model, batch), batch[LABEL][:, number]
+        return (there - torch.sigmoid(found[:, number])) / found.shape[1]
 
-    return ModelOutput("margin", "the margin of a class", value, weight)
+    def from_record(records: Mapping[str, np.ndarray]) -> np.ndarray:
+        odds: np.ndarray = records[RECORD][:, number].astype(np.float64)
+        return odds
+
+    return ModelOutput("margin", "the margin of a class", value, weight, from_record=from_record)
 
 
 def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

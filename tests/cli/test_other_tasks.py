@@ -103,8 +103,8 @@ def test_removals_are_verified_and_compared(study: Study, tmp_path: Path) -> Non
     assert len(verified.control_removed) == 1
 
 
-def test_an_upload_is_compared_by_its_outputs(study: Study, tmp_path: Path) -> None:
-    own = copy_of(study, tmp_path / "own")
+def test_an_upload_is_compared_by_its_outputs(brightness_study: Study, tmp_path: Path) -> None:
+    own = copy_of(brightness_study, tmp_path / "own")
     name = next(iter(own.spec.algorithms))
     upload = own.upload(layout.checkpoint_file(own.root, name, 0), name="mine")
     from concurrent.futures import ProcessPoolExecutor

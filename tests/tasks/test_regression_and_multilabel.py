@@ -41,7 +41,7 @@ def outputs_of(task: Task) -> list[ModelOutput]:
     """All outputs, those of single classes among them."""
     own = [*task.outputs]
     if task.labels == "classes":
-        own += [multilabel.make_output(multilabel.CLASS, (one,)) for one in range(len(CLASSES))]
+        own += [task.output_named(multilabel.CLASS, (one,)) for one in range(len(CLASSES))]
     return own
 
 
@@ -233,7 +233,12 @@ def test_margins_of_classes_are_log_odds_of_the_right_answers() -> None:
     model = Given(torch.tensor(answers))
     for place in range(3):
         output = multilabel.make_output(multilabel.CLASS, (place,))
-        np.testing.assert_allclose(output.value(model, batch).detach(), margins[:, place])
+        odds = np.array(answers)[:, place]  # the class's, whatever the labels are
+        np.testing.assert_allclose(output.value(model, batch).detach(), odds)
+        assert output.from_record is not None
+        np.testing.assert_allclose(output.from_record({"logits": np.array(answers)}), odds)
+        signs = output.weight(model, batch).detach().sign()
+        assert signs.tolist() == (batch["label"][:, place] * 2 - 1).tolist()
     np.testing.assert_allclose(task.model_output(model, batch).detach(), margins.mean(1))
     losses = np.log1p(np.exp(-margins)).mean(1)
     np.testing.assert_allclose(task.loss(model, batch, 0.0).detach(), losses, rtol=1e-6)
