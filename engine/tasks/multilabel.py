@@ -17,6 +17,7 @@ from torch.nn import functional
 from engine.models.answers import described, logits_of
 from engine.models.calling import LABEL, call
 from engine.store.errors import SpecError
+from engine.store.records import OutputChoice
 from engine.store.text import class_list
 from engine.tasks import Encoded, ModelOutput, Task
 
@@ -54,6 +55,8 @@ def multilabel_task(inputs: Task, name: str) -> Task:
         record=record,
         summarize=summarize,
         outputs=(MEAN_MARGIN,),
+        choices=CHOICES,
+        make_output=make_output,
     )
 
 
@@ -129,17 +132,26 @@ def mean_weight(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def make_output(name: str, numbers: tuple[int, ...]) -> ModelOutput:
-    """The margin of one class, by its number."""
+    """The log-odds that an example has one class, by its number, whatever its labels are.
+
+    Q is negative for the examples that do not have the class.
+    """
     (number,) = numbers
 
     def value(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        return margins(model, batch)[:, number]
+        return logits(model, batch)[:, number]
 
     def weight(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        found = margins(model, batch)
-        return torch.sigmoid(-found[:, number]) / found.shape[1]
+        found = logits(model, batch)
+        there = batch[LABEL][:, number].to(found.dtype)
+        return (there - torch.sigmoid(found[:, number])) / found.shape[1]
 
-    return ModelOutput("margin", "the margin of a class", value, weight)
+    def from_record(records: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(records[RECORD], np.float64)[:, number]
+
+    return ModelOutput(
+        "log-odds", "the log-odds of a class", value, weight, from_record=from_record
+    )
 
 
 def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -167,3 +179,22 @@ def summarize(
 
 
 MEAN_MARGIN = ModelOutput("mean-margin", "the mean margin of all classes", mean_margin, mean_weight)
+CHOICES = (
+    OutputChoice(
+        "mean-margin",
+        "all classes",
+        MEAN_MARGIN.title,
+        f"What determines {MEAN_MARGIN.title}?",
+        of="label",
+    ),
+    OutputChoice(
+        CLASS,
+        "a class",
+        "the log-odds of “{}”",
+        "What speaks for “{}”?",
+        raises="Pulled the model toward “{}”",
+        lowers="Pulled the model away from “{}”",
+    ),
+)
+"""The mean margin depends on the labels, so an example from outside has log-odds of classes only.
+"""
