@@ -181,7 +181,7 @@ def test_a_class_of_several_is_explained(colors_study: Study) -> None:
     arrays = read_stacked_arrays(colors_study, "train")
     classes = colors_study.dataset.classes
     logits = read_mean_logits(colors_study, "test", "words")
-    assert [output.name for output in colors_study.outputs(0)][0] == "mean-margin"
+    assert colors_study.outputs(0)[0].name == "mean-margin"
     for number, name in enumerate(classes[:3]):
         there = np.array(arrays["label"][:, number]) > 0
         for row in (0, 1):
