@@ -272,7 +272,12 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             overlap_line(found_rows[0] if scores is None else scores.support, similar)
         if show == WORDS:
             same = same_words_group(
-                training, similar[: here.k], likeness[: here.k], tuple(strongest), here, test
+                training,
+                similar[: here.k],
+                likeness[: here.k],
+                (strongest[0], strongest[1]),
+                here,
+                test,
             )
             groups = [*with_words_rank(groups[:1], similar), same]
         groups = with_shared_words(study, groups, text)

@@ -170,7 +170,8 @@ def summarize(
     right = predicted == there
     return {
         "predicted": np.array(
-            [class_list([classes[one] for one in np.flatnonzero(row)]) for row in predicted], object
+            [class_list([classes[int(one)] for one in np.flatnonzero(row)]) for row in predicted],
+            object,
         ),
         "correct": right.all(axis=1),
         "share_right": right.mean(axis=1).astype(np.float32),
