@@ -413,7 +413,11 @@ def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[st
 
 def share(examples: Examples, rows: np.ndarray, label: str) -> str:
     """Number of these rows with the label as text: `7 of 10`."""
-    return f"{(examples.table['label'].iloc[rows] == label).sum()} of {len(rows)}"
+    if "label" in examples.members and label in examples.classes:
+        having = examples.members["label"][rows, examples.classes.index(label)]
+    else:
+        having = (examples.table["label"].iloc[rows] == label).to_numpy()
+    return f"{having.sum()} of {len(rows)}"
 
 
 def what_it_shows(study: StudyReader) -> str:

@@ -64,7 +64,8 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
     if study.dataset.labels != "none":
         label = str(read_names(study, split)["label"][row].as_py())
     if has_predictions(study, algorithm):
-        predicted = str(read_predictions(study, split, algorithm)["predicted"].iloc[row])
+        answer = read_predictions(study, split, algorithm)["predicted"].iloc[row]
+        predicted = answer if isinstance(answer, str) else f"{answer:.6g}"
         if has(study, "classes") and has(study, "outcomes"):
             probabilities = read_probabilities(study, split, row, algorithm)
             return Known(label, predicted, by_likelihood(classes, probabilities))

@@ -143,9 +143,9 @@ def mean_weight(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def make_output(name: str, numbers: tuple[int, ...]) -> ModelOutput:
-    """The margin of one class, log p / (1 − p), by its number.
+    """The log-odds that an example has one class, by its number, whatever its labels are.
 
-    Q = (1 − p) / classes for an example that has the class, −p / classes for one that has not.
+    Q is negative for the examples that do not have the class.
     """
     (number,) = numbers
 
@@ -153,14 +153,16 @@ def make_output(name: str, numbers: tuple[int, ...]) -> ModelOutput:
         return logits(model, batch)[:, number]
 
     def weight(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        found, there = logits(model, batch), batch[LABEL][:, number]
+        found = logits(model, batch)
+        there = batch[LABEL][:, number].to(found.dtype)
         return (there - torch.sigmoid(found[:, number])) / found.shape[1]
 
     def from_record(records: Mapping[str, np.ndarray]) -> np.ndarray:
-        odds: np.ndarray = records[RECORD][:, number].astype(np.float64)
-        return odds
+        return np.asarray(records[RECORD], np.float64)[:, number]
 
-    return ModelOutput("margin", "the margin of a class", value, weight, from_record=from_record)
+    return ModelOutput(
+        "log-odds", "the log-odds of a class", value, weight, from_record=from_record
+    )
 
 
 def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -192,3 +194,22 @@ def summarize(
 
 
 MEAN_MARGIN = ModelOutput("mean-margin", "the mean margin of all classes", mean_margin, mean_weight)
+CHOICES = (
+    OutputChoice(
+        "mean-margin",
+        "all classes",
+        MEAN_MARGIN.title,
+        f"What determines {MEAN_MARGIN.title}?",
+        of="label",
+    ),
+    OutputChoice(
+        CLASS,
+        "a class",
+        "the log-odds of “{}”",
+        "What speaks for “{}”?",
+        raises="Pulled the model toward “{}”",
+        lowers="Pulled the model away from “{}”",
+    ),
+)
+"""The mean margin depends on the labels, so an example from outside has log-odds of classes only.
+"""

@@ -22,6 +22,7 @@ from engine.build.tasks import task_of
 from engine.cli.main import main
 from engine.store import layout
 from engine.store.errors import MissingCapability
+from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, read_class_numbers, read_mean_logits
 from engine.study.score_matrices import stored_solver
 from tests.builders.copies import copy_of
@@ -173,6 +174,28 @@ def test_weights_of_chosen_outputs_are_derivatives_of_the_loss(small_study: Stud
     p = logits.softmax(1)[:, a]
     torch.testing.assert_close(task.output_named("class:{}", (a,)).weight(model, batch), 1 - p)
     assert read_class_numbers(small_study, "test")[0] == batch["label"][0]
+
+
+def test_a_class_of_several_is_explained(colors_study: Study) -> None:
+    """Its log-odds, whatever the labels are: training texts with the class support it."""
+    arrays = read_stacked_arrays(colors_study, "train")
+    classes = colors_study.dataset.classes
+    logits = read_mean_logits(colors_study, "test", "words")
+    assert colors_study.outputs(0)[0].name == "mean-margin"
+    for number, name in enumerate(classes[:3]):
+        there = np.array(arrays["label"][:, number]) > 0
+        for row in (0, 1):
+            query = StoredQuery(colors_study.root, "words", "test", row, f"class:{name}")
+            found = explain_stored(query)
+            assert found.value == pytest.approx(logits[row, number], rel=1e-5)
+            scores = np.zeros(len(there), np.float32)
+            scores[found.support], scores[found.oppose] = found.support_scores, found.oppose_scores
+            assert scores[there].mean() > scores[~there].mean()
+    own = run_query(Query(colors_study.root, "words", colors_study.table("test")["text"][0]))
+    assert own.output.name == f"class:{classes[0]}"
+    assert own.value == pytest.approx(logits[0, 0], rel=1e-4)
+    with pytest.raises(DataloupeError, match="has no label, so the mean margin"):
+        run_query(Query(colors_study.root, "words", "red", "mean-margin"))
 
 
 # --- the public study and the command line -------------------------------------------------------
