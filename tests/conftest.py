@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import streamlit as st
 import torch
 from streamlit import config
+from streamlit.components.v2 import manifest_scanner
 from streamlit.runtime.scriptrunner.script_cache import ScriptCache
 from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 
@@ -32,7 +34,11 @@ __all__ = ["pytest_fixture_setup", "pytest_runtest_teardown"]  # hooks
 torch.set_num_threads(1)
 _CONFIGURATION = tempfile.TemporaryDirectory(prefix="dataloupe-tests-")
 os.environ["XDG_CONFIG_HOME"] = _CONFIGURATION.name  # which studies are trusted is kept there
-# Every run of an AppTest would compile its pages anew, and look for magic, in half of its time.
+# Every run of an AppTest would read about all installed packages, in most of its time, compile its
+# pages anew, and look for magic.
+manifest_scanner.scan_component_manifests = functools.cache(
+    manifest_scanner.scan_component_manifests
+)
 config.set_option("runner.magicEnabled", False)
 _SCRIPTS = ScriptCache()
 app_test.ScriptCache = local_script_runner.ScriptCache = lambda: _SCRIPTS

@@ -152,7 +152,7 @@ if row is None:
 example = found.table.iloc[row].to_dict()
 output = resolve_output(study, location.output)
 known = read_known(study, "test", row, algorithm)
-stored = known.is_stored(study, output)
+stored, lacking = known.is_stored(study, output), live_missing(study, algorithm)
 rows = slice_rows(study, found, location)
 place, before, after = position_in_slice(rows, row)
 
@@ -161,6 +161,8 @@ slice_text = location.slice.words(found.output) or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(question_title(output, example, known))
+    if method is not None:
+        choose_output(study, output, known, default_output(study), lacking)
     st.html(
         f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
         width="content",
@@ -194,12 +196,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     show = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
         show_switch(show, found.has_texts)
-        lacking = live_missing(study, algorithm)
-        if method is not None and show != SIMILAR:
-            choose_output(study, output, known, default_output(study), lacking)
-            if stored or not lacking:
-                shown = badge(study, algorithm, method) if stored else live_badge(study, algorithm)
-                quality_badge(shown)
+        if method is not None and show != SIMILAR and (stored or not lacking):
+            shown = badge(study, algorithm, method) if stored else live_badge(study, algorithm)
+            quality_badge(shown)
         st.space("stretch")
         if method is not None and (stored or not lacking):
             by = method if stored else TRAK

@@ -143,7 +143,9 @@ def subject(result: QueryResult, classes: list[str]) -> None:
 
 # --- title, and whether live queries are available ---------------------------------------------
 
-heading = st.empty()
+with st.container(horizontal=True, vertical_alignment="center"):
+    heading = st.empty()
+    control = st.container(width="content")
 heading.html(title(f"Explain your own {kind}", "what supports and opposes its prediction"))
 if not has_live(study, algorithm):
     building(
@@ -195,6 +197,8 @@ with side:
             notice(f"This {kind} cannot be explained", str(error), kind="error")
         st.stop()
     heading.html(title(question(chosen, known_of(study, result)), f"for your {kind}"))
+    with control:
+        choose_own_output(study, chosen, result)
     subject(result, classes)
 
 # --- the explanation ---------------------------------------------------------------------------
@@ -205,7 +209,6 @@ with right:
     with st.container(horizontal=True, vertical_alignment="center"):
         show_switch(show, training.has_texts)
         if show != SIMILAR:
-            choose_own_output(study, chosen, result)
             quality_badge(live_badge(study, algorithm))
         st.space("stretch")
         result_export(study, algorithm, result, location.k)

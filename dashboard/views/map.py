@@ -166,9 +166,9 @@ def label_choice() -> bool:
     """Choose examples by their label: whether some are chosen so."""
     training = both["train"]
     if "label" in training.numbers:
-        *ends, step, shown = slider_of(training.numbers["label"])
+        ends, step, shown = slider_of(training.numbers["label"])
         chosen = st.slider("Labels", *ends, ends, step=step, format=shown, key="map_labels")
-        return list(chosen) != ends
+        return chosen != ends
     if not training.classes:
         return False
     label = st.selectbox(
@@ -183,8 +183,7 @@ def select_chosen() -> None:
     label = st.session_state.get("map_class")
     if "label" in both["train"].numbers:
         chosen = st.session_state["map_labels"]
-        everything = list(chosen) == list(slider_of(both["train"].numbers["label"])[:2])
-        label = None if everything else chosen
+        label = None if chosen == slider_of(both["train"].numbers["label"])[0] else chosen
     if label is not None:
         for split in st.session_state["map_of"]:
             found[split] = matching(both[split], {"label": label}).tolist()

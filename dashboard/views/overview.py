@@ -60,7 +60,9 @@ tests, training = examples(study, "test", algorithm), examples(study, "train", a
 
 # --- figures ------------------------------------------------------------------------------------
 
-st.html(title("Overview", dataset.source))
+examples_of = f"{dataset.n_train:,} training and {dataset.n_test:,} test examples"
+# How they were read, column by column, stands on Provenance.
+st.html(title("Overview", f"{examples_of} from {study.spec.data.source}"))
 shown = {
     "Training": (f"{dataset.n_train:,}", kind),
     "Test": (f"{dataset.n_test:,}", kind),

@@ -18,6 +18,7 @@ from dashboard.read.stored_files import examined, files_stamp, stage_files
 from dashboard.read.studies import open_study
 from engine import store
 from engine.store import layout
+from engine.store.cache import stamp_of
 from engine.study.capabilities import has
 from engine.study.methods import imported_methods
 from engine.study.progress import stage_progress
@@ -146,7 +147,7 @@ heading(f"Checkpoints of {algorithm}")
 checkpoints = []
 for checkpoint in range(study.checkpoints(algorithm)):
     path = layout.checkpoint_file(study.root, algorithm, checkpoint)
-    if path.exists():
+    if (written := stamp_of(path)) is not None:
         metadata = store.read_metadata(path)
         versions = ", ".join(
             f"{name} {metadata[name]}"
@@ -156,7 +157,7 @@ for checkpoint in range(study.checkpoints(algorithm)):
         source = str(metadata.get("source", f"seed {metadata.get('seed')}"))
         device = str(metadata.get("device", "–"))
         checkpoints.append(
-            [f"{checkpoint:03d}", source, device, versions, moment(path.stat().st_mtime)]
+            [f"{checkpoint:03d}", source, device, versions, moment(written[0] / 1e9)]
         )
 if checkpoints:
     table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], checkpoints)

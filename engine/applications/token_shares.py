@@ -143,7 +143,8 @@ def _kept_by_threshold(
         return np.ones(len(rows))
     scores = loaded.unthresholded(arrays)
     left = loaded.thresholded(scores)[0, rows]
-    return np.divide(left, scores[0, rows], out=np.zeros(len(rows)), where=left != 0)
+    shares: np.ndarray = np.divide(left, scores[0, rows], out=np.zeros(len(rows)), where=left != 0)
+    return shares
 
 
 def _weights(

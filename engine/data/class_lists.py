@@ -139,9 +139,8 @@ def _values(rows: datasets.Dataset, column: str, split: str) -> pa.ChunkedArray:
 def _is_yes_no(rows: datasets.Dataset, column: str) -> bool:
     """Whether a column holds true and false, or 0 and 1, so that its name is the class."""
     feature = rows.features[column]
-    if not isinstance(feature, datasets.Value) or not feature.dtype.startswith(
-        ("bool", "int", "uint")
-    ):
+    kinds = ("bool", "int", "uint")
+    if not isinstance(feature, datasets.Value) or not feature.dtype.startswith(kinds):
         return False
     values = rows.select_columns([column]).with_format("arrow")[:][column]
     return set(values.unique().to_pylist()) <= {0, 1}

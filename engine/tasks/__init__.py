@@ -40,11 +40,9 @@ TASKS = {
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
 
-SETTLED = {
-    "text-classification": "engine.tasks.text_options",
-    "text-multilabel": "engine.tasks.text_options",
-    "text-regression": "engine.tasks.text_options",
-}
+SETTLED = dict.fromkeys(
+    ("text-classification", "text-regression", "text-multilabel"), "engine.tasks.text_options"
+)
 """Tasks whose options depend on the study's algorithms or on files outside of it → the module with
 their functions `settle` and `outside`, which imports no torch."""
 

@@ -166,6 +166,4 @@ def summarize(
     }
 
 
-MEAN_MARGIN = ModelOutput(
-    "mean-margin", "the mean margin of the true labels", mean_margin, mean_weight
-)
+MEAN_MARGIN = ModelOutput("mean-margin", "the mean margin of all classes", mean_margin, mean_weight)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -54,10 +54,12 @@ class Options(BaseModel):
     """How many words the vocabulary of `words` has, the most frequent of the training texts, or how
     many tokens that of `wordpiece`."""
     _choice: Choice | None = PrivateAttr(default=None)
-    """What `tokenizer` comes to in a study; None before `settle`."""
 
 
-def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Options:
+Some = TypeVar("Some", bound=Options)
+
+
+def settle(options: Some, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Some:
     """The options with the tokenizer that they come to for these algorithms.
 
     Raises:
@@ -65,19 +67,25 @@ def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Pat
     """
     chosen = _chosen(options.tokenizer, algorithms)
     models = tuple(find_folder(name, study) for name in _models(algorithms))
+    if chosen in ("words", "wordpiece"):
+        kind: Any = chosen
+        return _with(options, Choice(kind, chosen, None, models))
+    folder = find_folder(chosen, study)
+    tokenizer_digest(folder)
+    return _with(options, Choice("folder", chosen, folder, models))
+
+
+def _with(options: Some, choice: Choice) -> Some:
     settled = options.model_copy()
-    if chosen == "words" or chosen == "wordpiece":
-        settled._choice = Choice(chosen, chosen, None, models)
-    else:
-        folder = find_folder(chosen, study)
-        tokenizer_digest(folder)
-        settled._choice = Choice("folder", chosen, folder, models)
+    settled._choice = choice
     return settled
 
 
 def choice_of(options: Options) -> Choice:
     """The tokenizer of options; they need not be settled if it depends on nothing."""
-    return options._choice or choice_of(settle(options, {}, Path()))
+    if options._choice is not None:
+        return options._choice
+    return choice_of(settle(options, {}, Path()))
 
 
 def outside(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from engine.tasks import text_classification
+from engine.tasks import text_classification, text_options
 from engine.tasks.regression import LabelScale, regression_task
 
 
-class Options(text_classification.Options, LabelScale):
+class Options(text_options.Options, LabelScale):
     """`[task]` of a text regression study."""
 
 

@@ -49,7 +49,9 @@ def everything(app: AppTest) -> str:
         if getattr(element, "type", "") == "bidi_component":
             found = json.loads(proto.json or "{}") if proto is not None else {}
             parts.extend(_texts(found))
-        for name in ("label", "placeholder", "help", "body", "spec"):
+        if isinstance(figure := getattr(proto, "spec", None), str) and figure.startswith("{"):
+            parts.extend(_texts(json.loads(figure)))
+        for name in ("label", "placeholder", "help", "body"):
             if isinstance(text := getattr(proto, name, None), str):
                 parts.append(text)
         parts.extend(str(option) for option in getattr(proto, "options", ()))

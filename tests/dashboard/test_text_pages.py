@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dashboard.names import short
 from dashboard.parts.gallery.gallery import Card, _excerpt
 from dashboard.parts.text.changed_texts import changes
 from dashboard.parts.text.shown_text import EXCERPT, LONGEST, in_order, parts, text_html
@@ -15,8 +16,10 @@ from dashboard.parts.text.token_shading import shaded_text, shading_html
 from dashboard.read import token_shares
 from dashboard.slice_parameters import read_slice
 from engine.api import Study
+from engine.applications.token_queries import TokenQuery, answer
 from engine.applications.token_shares import TokenShares
 from engine.data.words import word_spans
+from engine.study.rankings import find_influences
 from engine.study.similar_texts import in_both, rows_similar_in_words
 from engine.study.text_search import find_texts
 from tests.builders.hostile_texts import HOSTILE_TEXTS
@@ -52,6 +55,21 @@ def test_hostile_texts_are_shown_as_text(case: str) -> None:
 @pytest.mark.parametrize("name", ["a\u202eb", "\u2069\u202eb\u2066", "a\x1bb"])
 def test_names_turn_nothing_around(name: str) -> None:
     assert not set(in_order(name)) & set("\u202e\u2066\u2069\x1b")
+
+
+def test_names_from_right_to_left_are_isolated_in_sentences() -> None:
+    assert short("film-1") == "film-1"
+    assert short("עברית-1") == "\u2068עברית-1\u2069"
+    assert short("a\u202eb") == "ab"
+    assert len(short("ا" * 100)) == 62
+
+
+def test_a_worker_splits_the_score_of_a_pair(text_study: Study) -> None:
+    rows, scores, *_ = find_influences(text_study, 3, 1)
+    found = answer(TokenQuery(text_study.root, "words", 3, int(rows[0])))
+    assert found.scores[0] == pytest.approx(scores[0], rel=1e-3)
+    assert found.train[0].sum() + found.train_whole[0] == pytest.approx(scores[0], rel=1e-3)
+    assert len(found.train[0]) == text_study.dataset.encoding["max_tokens"]
 
 
 def test_tokens_of_a_text_and_what_is_outside_of_it() -> None:

@@ -141,14 +141,14 @@ def _range_filter(
     examples: Examples,
 ) -> None:
     """Show a slider for a column of numbers."""
-    *ends, step, shown = slider_of(examples.numbers[name])
+    ends, step, shown = slider_of(examples.numbers[name])
     least, largest = np.clip(value or ends, *ends)
     key = f"{name}_range"
     st.session_state[key] = float(least), float(largest)
 
     def changed() -> None:
         chosen = st.session_state[key]
-        text = None if list(chosen) == ends else range_text(chosen)
+        text = None if chosen == ends else range_text(chosen)
         changes = {"range": text, FORMER: None} if name == "output" else {name: text}
         go(**changes, page=None)
 
@@ -163,17 +163,17 @@ def _range_filter(
     )
 
 
-def slider_of(values: np.ndarray) -> tuple[float, float, float, str]:
-    """(least, largest, step, format) of a slider over these numbers, whatever their size."""
+def slider_of(values: np.ndarray) -> tuple[tuple[float, float], float, str]:
+    """(ends, step, format) of a slider over these numbers, whatever their size."""
     values = values[np.isfinite(values)]
     least, largest = (float(end) for end in (values.min(), values.max()))
     span = (largest - least) or max(1.0, abs(least))
     if 2 <= span < 1000:
-        return *_ends_of(least, largest, 1.0), 0.1, "%.1f"
+        return _ends_of(least, largest, 1.0), 0.1, "%.1f"
     unit = 10.0 ** (np.floor(np.log10(span)) - 1)
     step = float(unit / 10)
     decimals = max(0, -int(np.floor(np.log10(step))))
-    return *_ends_of(least, largest, float(unit)), step, f"%.{decimals}f"
+    return _ends_of(least, largest, float(unit)), step, f"%.{decimals}f"
 
 
 def _ends_of(least: float, largest: float, unit: float) -> tuple[float, float]:

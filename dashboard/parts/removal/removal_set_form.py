@@ -182,10 +182,10 @@ def _by_filter(
                     filters[name] = chosen
         for name, title in (("label", "Label"), ("output", training.output.capitalize())):
             if name in training.numbers:
-                *ends, step, shown = slider_of(training.numbers[name])
+                ends, step, shown = slider_of(training.numbers[name])
                 key = f"f_{name}_range"
                 between = st.slider(title, *ends, ends, step, shown, key=key, width=230)
-                if list(between) != ends:
+                if between != ends:
                     filters[name] = between
         part = st.text_input("Id contains", key="f_id", max_chars=200, width=180).strip()
         if part:

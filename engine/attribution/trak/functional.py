@@ -36,11 +36,12 @@ def use_layer(kind: str, weight: Tensor, options: Mapping[str, Any]) -> nn.Modul
         if kind == "linear":
             layer: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         elif kind == "embedding":
-            layer = nn.Embedding(*weight.shape, padding_idx=options.get("padding_idx"))
+            rows, columns = weight.shape
+            layer = nn.Embedding(rows, columns, padding_idx=options.get("padding_idx"))
         elif kind == "layer_norm":
-            layer = nn.LayerNorm(tuple(weight.shape), eps=options.get("eps", 1e-5))
+            layer = nn.LayerNorm(weight.shape, eps=options.get("eps", 1e-5))
         else:
-            layer = nn.RMSNorm(tuple(weight.shape), eps=options.get("eps"))
+            layer = nn.RMSNorm(weight.shape, eps=options.get("eps"))
     layer.weight = weight  # type: ignore[assignment]
     return layer
 

@@ -199,11 +199,8 @@ def _collect(
     device, n = next(model.parameters()).device, n_train + n_test
     factors = {}
     for path in layers:
-        rows, columns = plan.shapes[_weight(plan, path)]
-        factors[path] = (
-            torch.zeros(n, columns, device=device),
-            torch.zeros(n, rows, device=device),
-        )
+        n_out, n_in = plan.shapes[_weight(plan, path)]
+        factors[path] = (torch.zeros(n, n_in, device=device), torch.zeros(n, n_out, device=device))
     rows: Tensor | slice = slice(0)
 
     def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:

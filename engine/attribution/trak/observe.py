@@ -112,7 +112,8 @@ def observe_functions(
                 output(model, sized)
         except Exception:
             return {}  # this model does not run while its functions are watched
-    seen = _seen(*runs, layers, size_of(batch))
+    once, again = runs
+    seen = _seen(once, again, layers, size_of(batch))
     unfit = {path.rpartition("@")[0] for path in layers if path not in seen}
     return {
         path: Layer(path.rpartition("@")[0], biases[path], found.positions, found.examples)

@@ -161,7 +161,9 @@ def _applied(layer: nn.Module, a: Tensor, weight: Tensor | None, bias: Tensor | 
         assert weight is not None
         rows = F.embedding(a, weight)
         return rows if layer.padding_idx is None else rows * (a != layer.padding_idx)[..., None]
-    weight = torch.zeros_like(layer.weight.detach()) if weight is None else weight
+    own = layer.weight
+    assert isinstance(own, Tensor)
+    weight = torch.zeros_like(own) if weight is None else weight
     if isinstance(layer, CONVOLUTIONS):
         convolved: Tensor = layer._conv_forward(a, weight, bias)
         return convolved
