@@ -100,6 +100,8 @@ def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) ->
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
     """Description of the inputs of the study's models, as the end of a sentence."""
+    if "tokenizer" in encoding:
+        return "token ids of the study's tokenizer, with attention masks."
     if "max_tokens" in encoding:
         return "token ids of the study's own vocabulary."
     if not {"shape", "mean", "std"} <= encoding.keys():
