@@ -114,7 +114,7 @@ def build_transformer(
     return model
 
 
-def _classes(config: Mapping[str, Any], pictures: bool, name: str) -> tuple[Any, type[nn.Module]]:
+def _classes(config: Mapping[str, Any], pictures: bool, name: str) -> tuple[Any, Any]:
     """A config as an object, and the class of its classifier."""
     library = transformers(f"architecture 'transformers:{name}'")
     kind = config["model_type"]

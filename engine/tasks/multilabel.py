@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 RECORD = "logits"
 CLASS = "class:{}"
 """The family of outputs of single classes (`make_output`)."""
-CHOICES = (
-    OutputChoice(
-        CLASS,
-        "a class",
-        "the margin of “{}”",
-        "What determines “{}”?",
-        raises="Pulled the model toward “{}”",
-        lowers="Pulled the model away from “{}”",
-    ),
-)
 
 
 def multilabel_task(inputs: Task, name: str) -> Task:

@@ -66,8 +66,9 @@ def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Pat
     chosen = _chosen(options.tokenizer, algorithms)
     models = tuple(find_folder(name, study) for name in _models(algorithms))
     settled = options.model_copy()
-    if chosen == "words" or chosen == "wordpiece":
-        settled._choice = Choice(chosen, chosen, None, models)
+    if chosen in ("words", "wordpiece"):
+        kind: Any = chosen
+        settled._choice = Choice(kind, chosen, None, models)
     else:
         folder = find_folder(chosen, study)
         tokenizer_digest(folder)
