@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from engine.api import Study
@@ -53,6 +53,7 @@ def test_what_changes(case: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXT_TRANSFORMATIONS)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts=some.lists(some.text(max_size=40), max_size=4), intensity=some.floats(0, 1))
 def test_every_transformation_keeps_a_word_and_changes_nothing_at_0(
     name: str, texts: list[str], intensity: float

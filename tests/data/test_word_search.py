@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from engine.data.word_search import fold, parse_query, searchable
@@ -77,6 +77,7 @@ def test_not_found(case: str) -> None:
     assert not contains(*NOT_FOUND[case])
 
 
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(some.text(max_size=60))
 def test_a_text_is_found_by_itself(text: str) -> None:
     plain = text.replace("*", " ").translate(dict.fromkeys(map(ord, '"“”„«»'), " "))
