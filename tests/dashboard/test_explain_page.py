@@ -135,7 +135,7 @@ def test_the_most_likely_classes_are_shown_with_probabilities(
 def test_the_true_label_is_always_listed() -> None:
     html = probabilities(list("abcdef"), np.array([0.4, 0.3, 0.2, 0.06, 0.03, 0.01]), "f")
     assert html.count("<li") == 4
-    assert '<li data-label="true"><span><span class="dl-clamp" title="f">' in html
+    assert '<li data-label="true"><span><bdi class="dl-clamp" title="f">' in html
     assert "1.0%" in html
 
 
