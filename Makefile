@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@echo "== Installing the tools for tests: about 80 packages more, 1 GB on disk"
+	@echo "== Installing the tools for tests: about 85 packages more, 1.2 GB on disk"
 	$(PIP) -e ".[dev]"
 	touch $@
 

@@ -32,7 +32,7 @@ from engine.store.errors import DataloupeError
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
-for sheet in ("page", "figures", "charts", "verdicts"):
+for sheet in ("page", "figures", "charts", "verdicts", "texts"):
     st.html(HERE / "style" / f"{sheet}.css")
 st.logo(HERE / "logo.svg", size="large")
 page = st.navigation(
@@ -42,50 +42,50 @@ page = st.navigation(
             title="Overview",
             icon=":material/monitoring:",
             default=True,
-            help="Accuracy, confusion matrix, most influential data and quality of the scores.",
+            help="How good the predictions are, the most influential data, quality of the scores.",
         ),
         st.Page(
             EXPLORE,
             title="Explore",
             icon=":material/grid_view:",
-            help="All test pictures, filtered by class and prediction.",
+            help="All test examples, filtered by label and prediction.",
         ),
         st.Page(
             EXPLAIN,
             title="Explain",
             icon=":material/compare_arrows:",
-            help="One prediction, and the training pictures that support and oppose it.",
+            help="One prediction, and the training examples that support and oppose it.",
         ),
         st.Page(
             TRAINING,
             title="Training",
             icon=":material/model_training:",
-            help="One training picture, and the predictions it helps and hurts.",
+            help="One training example, and the predictions it helps and hurts.",
         ),
         st.Page(
             BRITTLE,
             title="Brittle",
             icon=":material/heart_broken:",
-            help="Predictions that depend on a few training pictures, verified by retraining.",
+            help="Predictions that depend on a few training examples, verified by retraining.",
         ),
         st.Page(
             MAP,
             title="Map",
             icon=":material/scatter_plot:",
-            help="Training and test pictures in 2-D, by their influence on predictions.",
+            help="Training and test examples in 2-D, by their influence on predictions.",
         ),
         st.Page(
             WHAT_IF,
             title="What if",
             icon=":material/content_cut:",
             url_path="what-if",
-            help="Remove training pictures: the predicted effect, verified by retraining.",
+            help="Remove training examples: the predicted effect, verified by retraining.",
         ),
         st.Page(
             UNLEARN,
             title="Unlearn",
             icon=":material/ink_eraser:",
-            help="Make a model forget training pictures, and audit it against real retrains.",
+            help="Make a model forget training examples, and audit it against real retrains.",
         ),
         st.Page(
             COMPARE,

@@ -13,12 +13,15 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.slice_parameters import NEED_SCORES, Slice, read_rows, read_slice
-from engine.store.errors import UnknownName
+from dashboard.slice_parameters import Slice, as_far_as_known, read_rows, read_slice
+from engine.store.errors import DataloupeError, UnknownName
+from engine.study.capabilities import missing
 from engine.study.methods import ranked_methods
-from engine.study.models import has_predictions
+from engine.study.models import prediction_columns
 from engine.study.names import resolve_algorithm, resolve_method
+from engine.study.output_names import resolve_output
 from engine.study.reader import StudyReader
+from engine.study.text_search import has_texts
 
 OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"
@@ -38,9 +41,9 @@ MAX_K = 500
 LARGE, SMALL = "large", "small"
 SIZES = {LARGE: "Large", SMALL: "Small"}
 """Thumbnail sizes of Explore, which set how many fit on a page."""
-INFLUENTIAL, SIMILAR, BOTH = "influential", "similar", "both"
-SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both"}
-"""Training examples that Explain can show."""
+INFLUENTIAL, SIMILAR, BOTH, WORDS = "influential", "similar", "both", "words"
+SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both", WORDS: "Words"}
+"""Training examples that Explain can show; `words` only where examples have texts."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Location:
         train: The training example shown; unchecked.
         show: One of SHOWS.
         problems: Messages about invalid parameters.
+        output: Name of the explained output; None for the default.
     """
 
     study: str | None
@@ -72,6 +76,7 @@ class Location:
     show: str
     k: int
     problems: tuple[str, ...]
+    output: str | None = None
 
     def is_on_page_of(self, other: Location) -> bool:
         """Whether the two differ only in parameters that a fragment of the page can redraw."""
@@ -95,6 +100,8 @@ class Location:
         if self.method is not None:
             found["method"] = self.method
         found |= self.slice.parameters()
+        if self.output is not None:
+            found["output"] = self.output
         if self.show != INFLUENTIAL:
             found["show"] = self.show
         if self.k != DEFAULT_K:
@@ -141,19 +148,28 @@ def read_location(study: StudyReader) -> Location:
             problems.append(f"There are no scores by the method “{name}” here.{error.hint}")
 
     show = query.get("show", INFLUENTIAL)
-    if show not in SHOWS:
-        problems.append(f"show must be one of {', '.join(SHOWS)}, not “{_short(show)}”.")
+    shows = [name for name in SHOWS if name != WORDS or has_texts(study)]
+    if show not in shows:
+        problems.append(f"show must be one of {', '.join(shows)}, not “{_short(show)}”.")
         show = INFLUENTIAL
+    output = query.get("output")
+    try:
+        output = None if output is None else resolve_output(study, output).name
+    except DataloupeError as error:
+        problems.append(str(error))
+        output = None
     size = query.get("size", LARGE)
     if size not in SIZES:
         problems.append(f"size must be {' or '.join(SIZES)}, not “{_short(size)}”.")
         size = LARGE
     dataset = study.dataset
-    slice = read_slice(query, dataset.classes, dataset.n_test, problems)
-    if not has_predictions(study, algorithm):
-        slice = replace(slice, predicted=None, result=None, margin=None, sort=None)
-    if slice.sort in NEED_SCORES and method is None:
-        slice = replace(slice, sort=None)
+    slice = read_slice(query, dataset, problems)
+    columns = prediction_columns(study, algorithm)
+    if slice.result is not None and columns and "correct" not in columns:
+        problems.append(f"The filter by result is ignored. {missing(study, 'outcomes')}")
+    slice = as_far_as_known(slice, columns, method is not None)
+    if not has_texts(study):
+        slice = replace(slice, text=None, length=None)
 
     def number(name: str, default: int, largest: int) -> int:
         text = query.get(name, str(default))
@@ -181,6 +197,7 @@ def read_location(study: StudyReader) -> Location:
         show=show,
         k=number("k", min(DEFAULT_K, largest_k), largest_k),
         problems=tuple(problems),
+        output=output,
     )
 
 

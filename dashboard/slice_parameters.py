@@ -5,25 +5,35 @@ The URL holds it as parameters, and a saved slice is these parameters with a nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from engine.store.records import Dataset
+
 RESULTS = {"correct": True, "wrong": False}
 SORTS = {
-    "margin": "Lowest margin",
-    "-margin": "Highest margin",
+    "output": "Lowest {}",
+    "-output": "Highest {}",
+    "error": "Largest error",
     "confidence": "Least confident",
     "support": "Strongest supporter",
     "oppose": "Strongest opposer",
 }
-"""Sort orders of a slice; the default is the order of the data."""
+"""Sort orders of a slice, with `{}` for the model output; the default is the order of the data."""
 NEED_SCORES = ("support", "oppose")
+_NEEDED = {"predicted": "predicted", "result": "correct", "output": "output"}
+"""Parameter → the column of the predictions that it needs; not every task gives every one."""
 MOST_PICKED = 500
 """Examples that can be picked individually and still fit in a URL."""
 LONGEST_SEARCH = 200
+MOST_WORDS = 10**6
+"""The longest text, in words, that a filter can ask for."""
+
+Length = tuple[int | None, int | None]
+"""Fewest and most words."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +41,22 @@ class Slice:
     """Filters and order of test examples. None means no filter.
 
     Attributes:
-        margin: Smallest and largest margin, both included.
+        label: A class or, where labels are numbers, the smallest and largest, both included.
+        output: Smallest and largest model output, both included.
         id: Text that an id contains, ignoring case.
+        text: Words that a text contains; see `engine.data.word_search`.
+        length: Fewest and most words of a text, both included; None for no limit.
         only: Rows picked individually, ascending.
         sort: One of SORTS; None is the order of the data.
     """
 
-    label: str | None = None
+    label: str | tuple[float, float] | None = None
     predicted: str | None = None
     result: str | None = None
-    margin: tuple[float, float] | None = None
+    output: tuple[float, float] | None = None
     id: str | None = None
+    text: str | None = None
+    length: Length | None = None
     only: tuple[int, ...] | None = None
     sort: str | None = None
 
@@ -51,8 +66,10 @@ class Slice:
             "label": self.label,
             "predicted": self.predicted,
             "correct": None if self.result is None else RESULTS[self.result],
-            "margin": self.margin,
+            "output": self.output,
             "id": self.id,
+            "text": self.text,
+            "length": self.length,
             "only": self.only,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -60,51 +77,62 @@ class Slice:
     def parameters(self) -> dict[str, str]:
         """The slice as URL parameters."""
         found = {
-            "label": self.label,
+            "label": range_text(self.label) if isinstance(self.label, tuple) else self.label,
             "predicted": self.predicted,
             "result": self.result,
-            "margin": None if self.margin is None else margin_text(self.margin),
+            "range": None if self.output is None else range_text(self.output),
             "id": self.id,
+            "text": self.text,
+            "length": None if self.length is None else length_text(self.length),
             "only": None if self.only is None else rows_text(self.only),
             "sort": self.sort,
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def words(self) -> str:
-        """The slice as text; empty for all examples."""
+    def words(self, output: str) -> str:
+        """The slice as text, with the name of the model output; empty for all examples."""
         parts = []
-        if self.label is not None:
+        if isinstance(self.label, tuple):
+            parts.append(f"label {_ends(self.label)}")
+        elif self.label is not None:
             parts.append(f"true class {self.label}")
         if self.predicted is not None:
             parts.append(f"predicted {self.predicted}")
         if self.result is not None:
             parts.append(self.result)
-        if self.margin is not None:
-            least, largest = (f"{end:g}".replace("-", "−") for end in self.margin)
-            parts.append(f"margin {least} to {largest}")
+        if self.output is not None:
+            parts.append(f"{output} {_ends(self.output)}")
         if self.id is not None:
             parts.append(f"id contains “{self.id}”")
+        if self.text is not None:
+            parts.append(f"text has “{self.text}”")
+        if self.length is not None:
+            parts.append(length_words(self.length))
         if self.only is not None:
             parts.append(f"{len(self.only):,} picked")
         return ", ".join(parts)
 
 
-PARAMETERS = ("label", "predicted", "result", "margin", "id", "only", "sort")
-"""The URL parameters of a slice."""
+PARAMETERS = ("label", "predicted", "result", "range", "id", "text", "length", "only", "sort")
+"""The URL parameters of a slice; `range` is that of the model output."""
+FORMER = "margin"
+"""What links and saved slices called the model output when there was no other."""
 
 
-def read_slice(
-    query: Mapping[str, str], classes: Sequence[str], rows: int, problems: list[str]
-) -> Slice:
+def read_slice(query: Mapping[str, str], dataset: Dataset, problems: list[str]) -> Slice:
     """Check a slice's parameters against the data; invalid ones are reported in `problems`.
 
-    Args:
-        rows: Number of test examples.
+    Links from before outputs other than the margin call it by that name.
     """
+    if dataset.output == FORMER:
+        query = {"range" if name == FORMER else name: value for name, value in query.items()}
+        if "sort" in query:
+            former = {FORMER: "output", f"-{FORMER}": "-output"}
+            query["sort"] = former.get(query["sort"], query["sort"])
 
     def known_class(name: str) -> str | None:
         value = query.get(name)
-        if value is not None and value not in classes:
+        if value is not None and value not in dataset.classes:
             problems.append(f"This study has no class “{_short(value)}”; that filter is ignored.")
             return None
         return value
@@ -117,15 +145,45 @@ def read_slice(
     if sort is not None and sort not in SORTS:
         problems.append(f"Examples cannot be sorted by “{_short(sort)}”.")
         sort = None
-    margin = None
-    if "margin" in query:
-        margin = _margin(query["margin"])
-        if margin is None:
-            text = _short(query["margin"])
-            problems.append(f"margin must be two numbers, as in -2..3, not “{text}”.")
-    only = read_rows("only", query, rows, problems)
-    search = query.get("id", "").strip()[:LONGEST_SEARCH] or None
-    return Slice(known_class("label"), known_class("predicted"), result, margin, search, only, sort)
+    length = None
+    if "length" in query:
+        length = _length(query["length"])
+        if length is None:
+            text = _short(query["length"])
+            problems.append(f"length must be two numbers, as in 5..40 or 5.., not “{text}”.")
+    between = _range("label", query, problems) if dataset.labels == "number" else None
+    return Slice(
+        label=known_class("label") if dataset.labels != "number" else between,
+        predicted=known_class("predicted"),
+        result=result,
+        output=_range("range", query, problems),
+        id=query.get("id", "").strip()[:LONGEST_SEARCH] or None,
+        text=query.get("text", "").strip()[:LONGEST_SEARCH] or None,
+        length=length,
+        only=read_rows("only", query, dataset.n_test, problems),
+        sort=sort,
+    )
+
+
+def as_far_as_known(slice: Slice, columns: Collection[str], scored: bool) -> Slice:
+    """The slice without what needs columns or scores that there are not.
+
+    Args:
+        columns: Those of the examples that there are.
+        scored: Whether there are scores.
+    """
+    unknown = [name for name, column in _NEEDED.items() if column not in columns]
+    slice = replace(slice, **dict.fromkeys(unknown))
+    return (
+        slice
+        if slice.sort is None or can_sort(slice.sort, columns, scored)
+        else replace(slice, sort=None)
+    )
+
+
+def can_sort(sort: str, columns: Collection[str], scored: bool) -> bool:
+    """Whether examples with these columns can be sorted so."""
+    return scored if sort in NEED_SCORES else sort.removeprefix("-") in columns
 
 
 def read_rows(
@@ -177,17 +235,54 @@ def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | Non
     return None, _or_none(smaller.max, smaller), _or_none(larger.min, larger)
 
 
-def margin_text(margin: tuple[float, float]) -> str:
-    """A range of margins as a URL parameter."""
-    return f"{margin[0]:g}..{margin[1]:g}"
+def range_text(ends: tuple[float, float]) -> str:
+    """A range of numbers as a URL parameter: `-2..3`."""
+    return f"{ends[0]:g}..{ends[1]:g}"
 
 
-def _margin(text: str) -> tuple[float, float] | None:
-    try:
-        least, largest = (float(end) for end in text.split(".."))
-    except ValueError:
+def _range(name: str, query: Mapping[str, str], problems: list[str]) -> tuple[float, float] | None:
+    if name not in query:
         return None
-    return (least, largest) if -1e6 <= least <= largest <= 1e6 else None
+    try:
+        least, largest = (float(end) for end in query[name].split(".."))
+    except ValueError:
+        least, largest = np.nan, np.nan
+    if -np.inf < least <= largest < np.inf:
+        return least, largest
+    text = _short(query[name])
+    problems.append(f"{name} must be two numbers, as in -2..3, not “{text}”.")
+    return None
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    least, largest = (f"{end:g}".replace("-", "−") for end in ends)
+    return f"{least} to {largest}"
+
+
+def length_text(length: Length) -> str | None:
+    """A range of lengths as a URL parameter; None for any length."""
+    if length == (None, None):
+        return None
+    return "..".join("" if end is None else str(end) for end in length)
+
+
+def length_words(length: Length) -> str:
+    """A range of lengths as text."""
+    fewest, most = length
+    if fewest is None:
+        return f"at most {most:,} words"
+    return f"at least {fewest:,} words" if most is None else f"{fewest:,} to {most:,} words"
+
+
+def _length(text: str) -> Length | None:
+    ends = text.split("..")
+    if len(ends) != 2 or not any(ends):
+        return None
+    if not all(end == "" or (end.isascii() and end.isdigit() and len(end) < 8) for end in ends):
+        return None
+    fewest, most = (int(end) if end else None for end in ends)
+    found = [end for end in (fewest, most) if end is not None]
+    return (fewest, most) if found == sorted(found) and found[-1] <= MOST_WORDS else None
 
 
 def _or_none(extreme: Callable[[], Any], rows: np.ndarray) -> int | None:

@@ -23,7 +23,7 @@ from engine.store.errors import (
     StoreError,
     UploadError,
 )
-from engine.store.records import Badge, Dataset, Explanation, Influence, Progress
+from engine.store.records import Badge, Dataset, ExampleOutput, Explanation, Influence, Progress
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "DataError",
     "DataloupeError",
     "Dataset",
+    "ExampleOutput",
     "Explanation",
     "ImportingError",
     "Influence",

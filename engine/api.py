@@ -23,14 +23,15 @@ from engine.attribution.datamodels.run_bank import BankImport, RunBank
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.attribution.evaluation.quality import Quality
 from engine.store.layout import Split
-from engine.store.records import Badge, Explanation, Progress
+from engine.store.records import Badge, ExampleOutput, Explanation, Progress
 from engine.study.counterfactuals import predict_counterfactual
 from engine.study.creation import create_study
+from engine.study.example_outputs import outputs_of
 from engine.study.explanations import explain
 from engine.study.measured_quality import read_badge
 from engine.study.methods import read_quality
 from engine.study.models import read_predictions
-from engine.study.names import resolve_algorithm
+from engine.study.names import resolve_algorithm, resolve_row
 from engine.study.neighbours import find_neighbours
 from engine.study.progress import stage_progress
 from engine.study.reader import StudyReader
@@ -152,14 +153,34 @@ class Study(StudyReader):
         k: int = 10,
         algorithm: str | None = None,
         method: str | None = None,
+        output: str | None = None,
     ) -> Explanation:
         """Explain one test prediction by its k strongest training examples of each sign.
 
+        Args:
+            output: What the scores answer: `margin`, `predicted`, `class:Coat` or `Coat>Shirt` for
+                classification (`outputs` lists what there is). None: the stored default. Scores of
+                other outputs are computed live by TRAK, which takes seconds the first time, and are
+                kept in memory.
+
         Raises:
-            DataloupeError: No such example, algorithm or method, or k is not positive.
+            DataloupeError: No such example, algorithm, method or output, or k is not positive.
             StoreError: The scores are not built yet.
         """
-        return explain(self, test, k, algorithm, method)
+        if output is None:
+            return explain(self, test, k, algorithm, method)
+        from engine.applications.live.explaining import explain_output
+
+        return explain_output(self, test, output, k, algorithm, method)
+
+    def outputs(self, test: int | str, algorithm: str | None = None) -> list[ExampleOutput]:
+        """What can be explained of a test example, the default first.
+
+        Families such as `class:NAME` and `A>B` are listed once, with the classes that are most
+        likely to be of interest; `explain` takes any class.
+        """
+        row = resolve_row(self, "test", test)
+        return outputs_of(self, row, resolve_algorithm(self, algorithm))
 
     def predictions(self, split: Split, algorithm: str | None = None) -> pd.DataFrame:
         """One row an example. See `engine.study.models.read_predictions` for the columns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,16 +12,21 @@ from typing import Any
 import pytest
 import streamlit as st
 import torch
-from streamlit.testing.v1 import AppTest
+from streamlit import config
+from streamlit.components.v2 import manifest_scanner
+from streamlit.runtime.scriptrunner.script_cache import ScriptCache
+from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
+from tests.builders import other_tasks
 from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
 from tests.builders.sentences import SPEC, sentences
 from tests.builders.synthetic_study import write_study
+from tests.builders.tiny_bert import write_tiny_bert
 from tests.builders.toy_task import write_toy_study
 from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
@@ -28,6 +34,50 @@ __all__ = ["pytest_fixture_setup", "pytest_runtest_teardown"]  # hooks
 torch.set_num_threads(1)
 _CONFIGURATION = tempfile.TemporaryDirectory(prefix="dataloupe-tests-")
 os.environ["XDG_CONFIG_HOME"] = _CONFIGURATION.name  # which studies are trusted is kept there
+# Every run of an AppTest would read about all installed packages, in most of its time, compile its
+# pages anew, and look for magic.
+manifest_scanner.scan_component_manifests = functools.cache(
+    manifest_scanner.scan_component_manifests
+)
+config.set_option("runner.magicEnabled", False)
+_SCRIPTS = ScriptCache()
+for _module in (app_test, local_script_runner):
+    setattr(_module, "ScriptCache", lambda: _SCRIPTS)  # noqa: B010 - not an exported name
+
+SLOWEST = (
+    "tests/build/test_build.py",
+    "tests/applications/test_unlearning.py",
+    "tests/applications/test_compare.py",
+    "tests/browser/",
+    "tests/test_docs.py",
+    "tests/running/",
+    "tests/test_notebook.py",
+    "tests/cli/",
+    "tests/applications/",
+    "tests/build/",
+    "tests/dashboard/",
+    "tests/test_docs_site.py",
+)
+"""Files and folders that come first if two processes share the tests: when a run ends is decided
+by what starts last."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep our order; by default, files with many tests come first, which may be quick ones."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow files first, if several processes run them."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(SLOWEST)}
+
+        def place(item: pytest.Item) -> int:
+            starts = [p for name, p in places.items() if item.nodeid.startswith(name)]
+            return min(starts, default=len(places))
+
+        items.sort(key=place)  # stable: the order within a file stays
+
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 
@@ -54,6 +104,7 @@ checkpoints = 2
 
 [search]
 top_k = 20
+map_epochs = 20
 
 [uploads]
 max_mib = 20
@@ -93,6 +144,28 @@ def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     sentences(200, 0).to_csv(root / "sentences" / "train.csv", index=False)
     sentences(40, 1).to_csv(root / "sentences" / "test.csv", index=False)
     study = Study.create(root, SPEC)
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of transformers with a tiny BERT for two classes. Read it, never write into it."""
+    return write_tiny_bert(tmp_path_factory.mktemp("transformers") / "bert")
+
+
+@pytest.fixture(scope="session")
+def brightness_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of image regression. Read it, never write into it."""
+    study = other_tasks.brightness_study(tmp_path_factory.mktemp("brightness"))
+    study.build(workers=0)
+    return study
+
+
+@pytest.fixture(scope="session")
+def colors_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of multi-label texts. Read it, never write into it."""
+    study = other_tasks.colors_study(tmp_path_factory.mktemp("colors"))
     study.build(workers=0)
     return study
 

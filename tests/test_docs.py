@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from engine import Study
+from engine.applications.unlearning import settings_search
+from engine.applications.unlearning.settings import GRIDS
 from engine.cli.main import main
 from engine.running import launch
 from tests.builders.documented_files import SPEC, write_documented_files
@@ -140,6 +142,13 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"engine.{module}.default_workers", lambda device: 0)
 
 
+@pytest.fixture
+def few_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods of unlearning try two settings each, and not up to 25."""
+    few = {method: grid[:2] for method, grid in GRIDS.items()}
+    monkeypatch.setattr(settings_search, "GRIDS", few)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(blocks_of(page.read_text()))], ids=name_of
 )
@@ -150,6 +159,7 @@ def test_what_it_tells_to_do_works(
     monkeypatch: pytest.MonkeyPatch,
     serving: None,
     in_this_process: None,
+    few_settings: None,
 ) -> None:
     text = page.read_text()
     blocks = [block for block in blocks_of(text) if block.language in RUN and not block.not_run]

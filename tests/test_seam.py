@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine import Study, store
+from engine.applications.live import Query, StoredQuery, explain_stored, run_query
 from engine.build.tasks import task_at, task_of
 from engine.cli.main import main
 from engine.store import layout
@@ -125,3 +126,22 @@ def test_code_of_a_task_runs_only_where_it_is_trusted(toy_study: Study, tmp_path
     with pytest.raises(UntrustedCode, match="dataloupe trust"):
         task_of(sent)
     sent.explain("test-3")  # reading needs no code
+
+
+def test_live_queries_work_without_classes(toy_study: Study) -> None:
+    """Of a stored example with its stored scores, and of one from outside."""
+    row = 3
+    found = explain_stored(StoredQuery(toy_study.root, "net", "test", row))
+    wanted = toy_study.scores([row], "net", "trak")[0]
+    np.testing.assert_allclose(found.support_scores[:10], np.sort(wanted)[::-1][:10], rtol=1e-3)
+    np.testing.assert_allclose(found.support_scores[:10], wanted[found.support[:10]], rtol=1e-3)
+    predictions = toy_study.predictions("test", "net")
+    assert found.value == pytest.approx(predictions["output"][row], rel=1e-4)
+    text = " ".join(repr(float(x)) for x in read_stacked_arrays(toy_study, "test")["input"][row])
+    own = run_query(Query(toy_study.root, "net", text))
+    assert (own.probabilities, own.confidence, own.output.name) == (None, None, "prediction")
+    assert own.predicted == pytest.approx(predictions["predicted"][row], rel=1e-4)
+    np.testing.assert_array_equal(own.support[:10], found.support[:10])
+    (output,) = toy_study.outputs(row)
+    assert output.question == "What determines the predicted number?"
+    assert output.stored

@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from engine.applications.live import (
     Example,
@@ -31,6 +32,9 @@ from engine.running.fair_turns import FairTurns
 from engine.running.kept_worker import KeptWorker
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 MEGABYTES = MOST_BYTES // 2**20
 """The largest accepted input. The server's own limit may be higher, as models are larger."""
@@ -79,11 +83,16 @@ class Workers:
             finally:
                 if reader.pid is None:  # this example ended it, so it waits for the next one
                     _begin(reader, warm_up_reading, query)
-        read = ReadQuery(query.root, query.algorithm, example, query.label)
+        read = ReadQuery(query.root, query.algorithm, example, query.output)
         with self.explaining.turn(who):
             self.explainer.call(load, query, LOADING_SECONDS)
             found: QueryResult = self.explainer.call(explain, read, ANSWER_SECONDS)
         return found
+
+    def with_models(self, work: Callable[[Job], Result], job: Job, who: str) -> Result:
+        """Run other work in the worker that holds the models, in the turn of `who`."""
+        with self.explaining.turn(who):
+            return self.explainer.call(work, job, LOADING_SECONDS)
 
     def warm_up(self, query: Query) -> None:
         """Start loading what queries need, without waiting for it."""
@@ -109,19 +118,33 @@ def warm_up(study: StudyReader, algorithm: str) -> None:
 
 
 def ask(
-    study: StudyReader, algorithm: str, content: bytes | str, label: int | None, who: str
+    study: StudyReader, algorithm: str, content: bytes | str, output: str | None, who: str
 ) -> QueryResult:
     """Run a live query: the prediction for an example and the training data that explain it.
 
     Args:
+        output: Name of the output to explain; None: the first that needs no label.
         who: The person who asks, or their session. Everyone has one query running at a time.
 
     Raises:
         DataloupeError: The input cannot be used, a time or memory limit is exceeded, or the
             workers are busy.
     """
+    query = Query(study.root, algorithm, content, output)
+    return _reported(lambda: _workers().ask(query, who))
+
+
+def in_explainer(work: Callable[[Job], Result], job: Job, who: str) -> Result:
+    """Run work of an importable module in the worker that holds the models.
+
+    Raises as `ask`.
+    """
+    return _reported(lambda: _workers().with_models(work, job, who))
+
+
+def _reported(run: Callable[[], Result]) -> Result:
     try:
-        return _workers().ask(Query(study.root, algorithm, content, label), who)
+        return run()
     except RuntimeError as error:
         traceback.print_exception(error)
         raise DataloupeError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,19 @@ import streamlit as st
 
 from dashboard.location import Location
 from dashboard.login import picture_key
+from dashboard.read.columns import Effect, effects_of, memberships, numbers_of, output_name
 from dashboard.read.sprite_sheets import gathered
 from dashboard.slice_parameters import NEED_SCORES
-from engine import store
 from engine.applications.verification import Verification, read_verifications
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store import layout
-from engine.store.cache import Stamps, stamp_of, stamps_of
+from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge
-from engine.store.walk import files_below
 from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_counterfactual
-from engine.study.doctor import Report, examine
-from engine.study.examples import shard_count
+from engine.study.examples import TEXT, shard_count
 from engine.study.measured_quality import read_badge, read_lds_of_each
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import find_row, near_examples, read_names
@@ -40,6 +37,7 @@ from engine.study.rankings import read_principal_directions, read_top, read_tota
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 from engine.study.slices import SavedSlice, saved_slices
+from engine.study.text_search import SearchableTexts, searchable_texts
 
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
@@ -53,20 +51,60 @@ class Examples:
     """The examples of one split, with predictions if they are built.
 
     Attributes:
-        table: `id`, `label`, the task's columns and, once they are built, `predicted`, `correct`,
-            `confidence`, `margin`. Shared between sessions: do not modify.
+        table: `id`, `label`, the task's columns and, once they are built, the predictions:
+            `predicted`, `output` and what else the task gives, such as `correct` and `confidence`.
+            Shared between sessions: do not modify.
         ids: Index of the ids, to find a row.
         codes: The class columns, `label` and `predicted`, as indices into `classes`: int64 `[n]`.
+            Empty unless each example has one class.
+        members: The same columns where examples have several classes: bool `[n, classes]`.
+        numbers: Columns of numbers, float64 `[n]`: `label` where labels are numbers, `error`
+            (predicted minus label) where the task gives it, and `output`.
+        output: Name of the model output for people, such as `margin`.
+        source: Their study and split, to read their texts from.
     """
 
     table: pd.DataFrame
     ids: pd.Index[str]
     classes: list[str]
     codes: dict[str, np.ndarray]
+    members: dict[str, np.ndarray]
+    numbers: dict[str, np.ndarray]
+    output: str
+    source: tuple[StudyReader, Split] | None = None
 
     @property
     def has_predictions(self) -> bool:
-        return "predicted" in self.table
+        return "output" in self.numbers
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether it is known which predictions are right."""
+        return "correct" in self.table
+
+    @property
+    def columns(self) -> set[str]:
+        """Everything that is known of each example."""
+        return {*self.table.columns, *self.numbers}
+
+    @property
+    def effects(self) -> tuple[Effect, Effect]:
+        """What examples with scores above and below 0 do to an output."""
+        return effects_of(self.classes)
+
+    def outcome_mask(self) -> np.ndarray:
+        """Which predictions are right, bool `[n]`."""
+        return self.table["correct"].to_numpy(dtype=bool)
+
+    @property
+    def has_texts(self) -> bool:
+        return TEXT in self.table and self.source is not None
+
+    @property
+    def texts(self) -> SearchableTexts:
+        """Their texts, prepared for searching."""
+        assert self.source is not None
+        return searchable_texts(*self.source)
 
 
 def open_study() -> StudyReader:
@@ -114,14 +152,28 @@ def examples(study: StudyReader, split: Split, algorithm: str | None = None) -> 
 def _examples(split: Split, algorithm: str | None, stamps: Stamps, _study: StudyReader) -> Examples:
     table = _study.table(split)
     if len(stamps) > 1:
-        table = pd.concat([table, read_predictions(_study, split, algorithm)], axis=1)
-    places = pd.Index(_study.dataset.classes)
-    codes = {
-        column: places.get_indexer(pd.Index(table[column])).astype(np.int64)
-        for column in ("label", "predicted")
-        if column in table
-    }
-    return Examples(table, pd.Index(table["id"].astype(str)), _study.dataset.classes, codes)
+        predictions = read_predictions(_study, split, algorithm)
+        own = {name: f"{name} (data)" for name in predictions if name in table}
+        table = pd.concat([table.rename(columns=own), predictions], axis=1)
+    dataset = _study.dataset
+    named = [column for column in ("label", "predicted") if column in table]
+    places = pd.Index(dataset.classes)
+    codes, members = {}, {}
+    if dataset.labels == "class":
+        for column in named:
+            codes[column] = places.get_indexer(pd.Index(table[column])).astype(np.int64)
+    elif dataset.labels == "classes":
+        members = {column: memberships(table[column], dataset.classes) for column in named}
+    return Examples(
+        table,
+        pd.Index(table["id"].astype(str)),
+        dataset.classes,
+        codes,
+        members,
+        numbers_of(table, dataset.labels),
+        output_name(dataset),
+        (_study, split),
+    )
 
 
 def kept_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
@@ -207,7 +259,8 @@ def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
     """Rows that pass all filters, ascending.
 
     A filter is a column's value, or its (smallest, largest) value; `id` is a substring of the id
-    or the file, and `only` is the rows themselves.
+    or the file, `text` words of the text, `length` its fewest and most words, and `only` is the
+    rows themselves.
     """
     keep = np.ones(len(examples.table), dtype=bool)
     for name, value in filters.items():
@@ -224,10 +277,21 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
         if "file" in examples.table:
             files = examples.table["file"].astype("string").fillna("")
             found |= files.str.contains(value, case=False, regex=False).to_numpy(bool)
+    elif name == "text":
+        found = examples.texts.matching(value)
+    elif name == "length":
+        lengths = examples.texts.lengths
+        fewest, most = value
+        found = np.ones(len(lengths), dtype=bool)
+        found &= True if fewest is None else lengths >= fewest
+        found &= True if most is None else lengths <= most
     elif name in examples.codes:
         found = examples.codes[name] == examples.classes.index(value)
+    elif name in examples.members:
+        found = examples.members[name][:, examples.classes.index(value)]
     else:
-        values = examples.table[name].to_numpy()
+        values = examples.numbers.get(name, examples.table.get(name))
+        values = np.asarray(values)
         inside = isinstance(value, tuple)
         found = (values >= value[0]) & (values <= value[1]) if inside else values == value
     return np.asarray(found, dtype=bool)
@@ -244,8 +308,9 @@ def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np
             read_top(study, location.algorithm, location.method)[f"{sort}_score"][rows, 0]
         )
     else:
-        keys = examples.table[sort.removeprefix("-")].to_numpy()[rows]
-        keys = -keys if sort.startswith("-") else keys
+        name = sort.removeprefix("-")
+        keys = np.asarray(examples.numbers.get(name, examples.table.get(name)))[rows]
+        keys = -np.abs(keys) if name == "error" else -keys if sort.startswith("-") else keys
     return rows[np.argsort(keys, kind="stable")]
 
 
@@ -258,6 +323,9 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> np.ndarr
     rows = matching(examples, others)
     if column in examples.codes:
         return np.bincount(examples.codes[column][rows], minlength=len(examples.classes))
+    if column in examples.members:
+        found: np.ndarray = examples.members[column][rows].sum(axis=0)
+        return found
     return np.bincount(examples.table[column].to_numpy(dtype=np.int64)[rows], minlength=2)
 
 
@@ -331,7 +399,12 @@ def _directions(
 
 
 def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:
-    """(label, count) in these rows, most frequent first; those after `most` are summed."""
+    """(label, count) in these rows, most frequent first; those after `most` are summed.
+
+    Empty where labels are no classes.
+    """
+    if not examples.classes:
+        return []
     found = examples.table["label"].iloc[rows].value_counts()
     named = [(str(label), int(number)) for label, number in found.iloc[:most].items()]
     others = int(found.iloc[most:].sum())
@@ -340,47 +413,17 @@ def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[st
 
 def share(examples: Examples, rows: np.ndarray, label: str) -> str:
     """Number of these rows with the label as text: `7 of 10`."""
-    return f"{(examples.table['label'].iloc[rows] == label).sum()} of {len(rows)}"
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """One file of a study: size in bytes, modification time in seconds since 1970."""
-
-    path: Path
-    size: int
-    changed: float
-
-
-def stage_files(study: StudyReader, stage: str, algorithm: str) -> list[StoredFile]:
-    """The files a stage has written so far."""
-    found = []
-    for folder in layout.stage_folders(study.root, stage, algorithm):
-        for path in files_below(folder):
-            stamp = None if path.name.startswith(".") else stamp_of(path)
-            if stamp is not None:
-                found.append(StoredFile(path, stamp[1], stamp[0] / 1e9))
-    return found
-
-
-def files_stamp(study: StudyReader) -> str:
-    """Fingerprint of names, sizes and times of all files of the study except its jobs' files."""
-    paths = [
-        path
-        for path in files_below(study.root)
-        if not path.name.startswith(".") and layout.jobs_folder(study.root) not in path.parents
-    ]
-    return store.fingerprint_of([(str(path), stamp_of(path)) for path in paths])
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def examined(_study: StudyReader, stamp: str) -> Report:
-    """The report of reading every file of the study, cached until a file changes."""
-    return examine(_study)
+    if "label" in examples.members and label in examples.classes:
+        having = examples.members["label"][rows, examples.classes.index(label)]
+    else:
+        having = (examples.table["label"].iloc[rows] == label).to_numpy()
+    return f"{having.sum()} of {len(rows)}"
 
 
 def what_it_shows(study: StudyReader) -> str:
-    """What an example of the study is: `picture` or `text`."""
+    """What an example of the study is: `picture` or `text`; before the data are read, `example`."""
+    if not study.has_data:
+        return "example"
     return "picture" if has(study, "pictures") else "text"
 
 

@@ -33,6 +33,7 @@ from streamlit.runtime.uploaded_file_manager import (
 
 from engine.store.errors import DataloupeError
 from engine.store.scratch_folders import ALIVE, make_scratch_folder, remove_left_behind
+from engine.store.walk import paths_in, total_size
 
 MOST_FILES = 100
 """Addresses and files of a session at a time."""
@@ -221,8 +222,7 @@ class UploadedFiles(UploadedFileManager):
 
     def kept_bytes(self) -> int:
         """Bytes of all files, whole or arriving."""
-        files = [path for path in self._folder.iterdir() if path.name != ALIVE]
-        return sum(path.stat().st_size for path in files)
+        return total_size(path for path in paths_in(self._folder) if path.name != ALIVE)
 
     def close(self) -> None:
         """Remove the folder."""

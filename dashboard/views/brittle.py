@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 import streamlit as st
 
-from dashboard.location import EXPLAIN, Location, go, keep, read_location
+from dashboard.location import EXPLAIN, WHAT_IF, Location, go, keep, read_location
 from dashboard.names import short
 from dashboard.parts.charts.logit_gap_curve import logit_gap_curve
 from dashboard.parts.controls.copy_link_button import copy_link
@@ -44,6 +44,7 @@ from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.build.retraining import check_recipe, has_recipe
 from engine.store.errors import DataloupeError
 from engine.store.text import number
+from engine.study.capabilities import missing
 from engine.study.methods import has_scores
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
@@ -63,6 +64,13 @@ location = read_location(study)
 algorithm, method = location.algorithm, location.method
 kind = f"{what_it_shows(study)}s"
 
+if study.has_data and (reason := missing(study, "outcomes")):
+    st.html(title("Brittle predictions", "none for this task"))
+    notice("These predictions cannot flip", reason)
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        for page, label in ((EXPLAIN, "Explain a prediction"), (WHAT_IF, "What if")):
+            st.page_link(page, label=label, query_params=location.parameters())
+    st.stop()
 if method is None or not has_predictions(study, algorithm):
     building(
         "Brittle predictions appear here as soon as they are scored",
@@ -178,6 +186,7 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
                 aside=f"k {one['support']:.0f}",
                 wrong=not one["correct"],
                 href="brittle?" + urlencode(parameters),
+                title=card.title,
                 text=card.text,
                 file=card.file,
                 tag=BADGES[one["status"]],
@@ -248,7 +257,7 @@ def proof(row: int, one: Verification | None) -> str:
     flips = round(outcome.flips.mean * models)
     summary = f"{flips} of {models} retrained models flip ({outcome.flips.low:.0%} to "
     summary += f"{outcome.flips.high:.0%}); with all data {outcome.flips_with.mean:.0%} do"
-    change = f"margin changed by {number(outcome.change)}"
+    change = f"{test_examples.output} changed by {number(outcome.change)}"
     if outcome.low is not None and outcome.high is not None:
         change += f" ({number(outcome.low)} to {number(outcome.high)})"
     if outcome.predicted is not None:
@@ -296,13 +305,13 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
                 verify_button(study, found, row)
     training = examples(study, "train")
     scores = found.score[row, :k]
-    margins = None if found.units is None else -found.units.of_one(scores, row)
+    changes = None if found.units is None else -found.units.of_one(scores, row)
     largest = float(np.abs(found.score[row]).max()) or 1.0
     test = str(test_examples.table["id"].iloc[row])
     sign: Any = "support" if found.right[row] else "oppose"
     group = Group(
         "Removal set",
-        influence_cards(training, ranked[:k], scores, largest, here, test, margins),
+        influence_cards(training, ranked[:k], scores, largest, here, test, changes),
         title=f"The {k} removed" if k > 1 else "The removed example",
         words="Strongest first",
         sign=sign,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import partial
 from html import escape
-from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from dashboard.location import (
+    BOTH,
     EXPLORE,
-    INFLUENTIAL,
     SIMILAR,
+    WORDS,
     Location,
     go,
     largest_k_of,
@@ -39,9 +39,19 @@ from dashboard.parts.gallery.similar_examples import (
 from dashboard.parts.layout.build_progress import building, unpredicted
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
-from dashboard.parts.layout.page_title import title
+from dashboard.parts.outputs.chooser import choose_output
+from dashboard.parts.outputs.live_scores import influences_of, live_scores
+from dashboard.parts.outputs.wording import influence_words, question_title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.text.find_text import find_text
+from dashboard.parts.text.same_words import (
+    overlap_line,
+    same_words_group,
+    with_shared_words,
+    with_words_rank,
+)
+from dashboard.parts.text.token_view import can_split, choose_text
 from dashboard.read.studies import (
     badge,
     examples,
@@ -51,11 +61,17 @@ from dashboard.read.studies import (
     what_it_shows,
 )
 from dashboard.slice_parameters import position_in_slice
+from engine.store.layout import TRAK
+from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_removal, read_units
+from engine.study.example_outputs import live_missing, read_known
+from engine.study.measured_quality import live_badge
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
+from engine.study.output_names import concrete, default_output, resolve_output
 from engine.study.rankings import find_influences, read_top, read_totals
 from engine.study.reader import StudyReader
+from engine.study.similar_texts import COMPARED, rows_similar_in_words
 
 SIDE = 112
 MISTAKES = 24
@@ -84,13 +100,17 @@ def button_to_explore(label: str) -> None:
         st.switch_page(EXPLORE, query_params=st.query_params.to_dict())
 
 
-def page_title(example: dict[Hashable, Any]) -> str:
-    """Title of the page: which prediction is explained."""
-    id_, label = short(example["id"]), short(example["label"])
-    if "predicted" not in example:
-        return title(label, id_)
-    caption = f"for {id_}, correct" if example["correct"] else f"for {id_}, which is {label}"
-    return title(f"Why “{short(example['predicted'])}”?", caption)
+def worst() -> tuple[np.ndarray, str, str]:
+    """The predictions to look at first: (rows, their title, how they are ordered)."""
+    if found.has_outcomes:
+        wrong = found.table[~found.outcome_mask()].nsmallest(MISTAKES, "output")
+        order = f"Wrong predictions with the lowest {found.output}s"
+        return wrong.index.to_numpy(), "Most confident mistakes", order
+    if "error" in found.numbers:
+        largest = np.argsort(-np.abs(found.numbers["error"]), kind="stable")[:MISTAKES]
+        return largest, "Largest errors", "Predictions farthest from their true labels"
+    lowest = np.argsort(found.numbers["output"], kind="stable")[:MISTAKES]
+    return lowest, f"Lowest {found.output}", f"In the order of {study.dataset.output_title}"
 
 
 # --- no example, or one that does not exist -----------------------------------------------------
@@ -98,7 +118,10 @@ def page_title(example: dict[Hashable, Any]) -> str:
 if row is None:
     if location.test is None:
         hint_text = "Choose one in Explore"
-        hint_text += ", or start with one of the mistakes below." if found.has_predictions else "."
+        if found.has_predictions:
+            start = "mistakes" if found.has_outcomes else "predictions"
+            hint_text += f", or start with one of the {start} below"
+        hint_text += "."
         notice(f"Which test {kind} should be explained?", hint_text)
     else:
         notice(
@@ -108,16 +131,18 @@ if row is None:
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         button_to_explore("Go to Explore")
-    if found.has_predictions:
-        mistakes = found.table[~found.table["correct"].astype(bool)].nsmallest(MISTAKES, "output")
-        cards = test_cards(found, mistakes.index.to_numpy(), location)
-        name = "Most confident mistakes"
+    searched = find_text(
+        study, "test", found, lambda rows: test_cards(found, rows, location), open_example
+    )
+    if found.has_predictions and not searched:
+        mistakes, name, order = worst()
+        cards = test_cards(found, mistakes, location)
         group = Group(
             name,
             cards,
             title=name,
-            words="Wrong predictions with the lowest margins",
-            empty="The model makes no mistakes on this data.",
+            words=order,
+            empty="None: every prediction is right.",
         )
         gallery(study, "test", [group], SIDE, "mistakes", open_example)
     st.stop()
@@ -125,14 +150,19 @@ if row is None:
 # --- position in the slice ----------------------------------------------------------------------
 
 example = found.table.iloc[row].to_dict()
+output = resolve_output(study, location.output)
+known = read_known(study, "test", row, algorithm)
+stored, lacking = known.is_stored(study, output), live_missing(study, algorithm)
 rows = slice_rows(study, found, location)
 place, before, after = position_in_slice(rows, row)
 
 where = f"<b>{place:,}</b> of" if place is not None else "<b>not among</b>"
-slice_text = location.slice.words() or f"all test {kind}s"
+slice_text = location.slice.words(found.output) or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(page_title(example))
+    st.html(question_title(output, example, known))
+    if method is not None:
+        choose_output(study, output, known, default_output(study), lacking)
     st.html(
         f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
         width="content",
@@ -165,51 +195,92 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     label, test = str(example["label"]), str(example["id"])
     show = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
-        show_switch(show)
-        if method is not None and show != SIMILAR:
-            quality_badge(badge(study, algorithm, method))
+        show_switch(show, found.has_texts)
+        if method is not None and show != SIMILAR and (stored or not lacking):
+            shown = badge(study, algorithm, method) if stored else live_badge(study, algorithm)
+            quality_badge(shown)
         st.space("stretch")
-        if method is not None:
-            export(study, row, test, here.k, algorithm, method)
+        if method is not None and (stored or not lacking):
+            by = method if stored else TRAK
+            export(study, row, test, here.k, algorithm, by, here.output)
         sides(here.k, largest_k_of(study))
 
-    if show != SIMILAR and method is None:
+    if show not in (SIMILAR, WORDS) and method is None:
         building(
             "Supporting and opposing training data appear here as soon as they are scored",
             lambda study: has_scores(study, algorithm),
             algorithm,
         )
         return
-    if show != INFLUENTIAL:
+    if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)
 
     training = examples(study, "train")
     groups: list[Group] = []
+    scores, strongest = None, [np.empty(0, np.int64)] * 2
+    if method is not None and stored:
+        top = read_top(study, algorithm, method)
+        strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
+    elif method is not None:
+        scores = live_scores(study, algorithm, row, output)
+        if scores is None:
+            return
+        strongest = [scores.support, scores.oppose]
     if show != SIMILAR and method is not None:
-        totals = read_totals(study, algorithm, method)
-        found_rows = find_influences(study, row, here.k, algorithm, method)
-        units = read_units(study, algorithm, method)
-        influences = Influences(
-            *found_rows,
-            support_total=float(totals["test_support"][row]),
-            oppose_total=float(totals["test_oppose"][row]),
-            support_margins=None if units is None else -units.of_one(found_rows[1], row),
-            oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
-            without_support=predict_removal(study, row, found_rows[1], algorithm, method),
-            without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
-        )
+        if scores is None:
+            totals = read_totals(study, algorithm, method)
+            found_rows = find_influences(study, row, here.k, algorithm, method)
+            units = read_units(study, algorithm, method)
+            influences = Influences(
+                *found_rows,
+                support_total=float(totals["test_support"][row]),
+                oppose_total=float(totals["test_oppose"][row]),
+                support_margins=None if units is None else -units.of_one(found_rows[1], row),
+                oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
+                without_support=predict_removal(study, row, found_rows[1], algorithm, method),
+                without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
+            )
+        else:
+            influences = influences_of(scores, here.k)
         # Imported scores may come without predictions.
         predicted = label if "predicted" not in example else str(example["predicted"])
-        groups += influence_groups(training, influences, label, predicted, here, test)
-    if show != INFLUENTIAL:
+        effects = None
+        if here.output is not None:
+            meant = concrete(study, output, known.label, known.predicted)
+            effects = influence_words(
+                training, influences.support, influences.oppose, meant, known.predicted
+            )
+        elif not has(study, "classes"):
+            answered = study.dataset.output_title
+            effects = (
+                f"Training on these raised {answered}.",
+                f"Training on these lowered {answered}.",
+            )
+        groups += influence_groups(training, influences, label, predicted, here, test, effects)
+    if show in (SIMILAR, BOTH):
         similarity = read_similarity(study, algorithm)
         neighbors = find_neighbours(study, "test", row, here.k, algorithm)
         groups.append(similar_group(training, *neighbors, similarity, label, here, test))
         if method is not None:
             nearest, _ = find_neighbours(study, "test", row, similarity.stored, algorithm)
-            top = read_top(study, algorithm, method)
-            strongest = [top[f"{sign}_index"][row] for sign in ("support", "oppose")]
             groups = compared(groups, nearest, *strongest)
+    if found.has_texts:
+        text = str(example["text"])
+        similar, likeness = rows_similar_in_words(study, "test", row, max(here.k, COMPARED))
+        if method is not None:
+            found_rows = find_influences(study, row, COMPARED, algorithm, method)
+            overlap_line(found_rows[0] if scores is None else scores.support, similar)
+        if show == WORDS:
+            same = same_words_group(
+                training,
+                similar[: here.k],
+                likeness[: here.k],
+                (strongest[0], strongest[1]),
+                here,
+                test,
+            )
+            groups = [*with_words_rank(groups[:1], similar), same]
+        groups = with_shared_words(study, groups, text)
     influence_gallery(study, training, groups, kind, here, test)
     if show != SIMILAR and method is not None and len(influences.support):
         removal_buttons(
@@ -219,6 +290,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             here,
             "What if these supporters were removed?",
         )
+    if show != SIMILAR and stored and can_split(study, here, found):
+        listed = [*influences.support.tolist(), *influences.oppose.tolist()]
+        choose_text(study, here, training, row, listed)
 
 
 # --- layout: the example on the left ------------------------------------------------------------

@@ -16,7 +16,7 @@ from dashboard.parts.layout.build_progress import building, unpredicted
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.read.studies import examples, open_study, slice_rows, typed_id, what_it_shows
-from dashboard.slice_parameters import MOST_PICKED, PARAMETERS, rows_text
+from dashboard.slice_parameters import FORMER, MOST_PICKED, PARAMETERS, rows_text
 from engine.study.capabilities import has
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
@@ -107,12 +107,14 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
             size_control(here.size, first)
         saved(study, here, found)
         chosen = np.array(here.selected, dtype=np.int64)
-        label = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
-        export_slice(study, found, chosen if len(chosen) else rows, label, here)
+        which = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
+        export_slice(study, found, chosen if len(chosen) else rows, which, here)
     if not len(rows):
-        notice(f"No {kind} match", f"No test example matches: {location.slice.words()}.")
+        notice(
+            f"No {kind} match", f"No test example matches: {location.slice.words(found.output)}."
+        )
         with st.container(horizontal=True, horizontal_alignment="center"):
-            nothing = dict.fromkeys((*PARAMETERS, "page"))
+            nothing = dict.fromkeys((*PARAMETERS, FORMER, "page"))
             st.button("Show all", key="show_all", on_click=go, kwargs=nothing)
         return
     gallery(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
 from html import escape
 
 import streamlit as st
 
-from dashboard.location import INFLUENTIAL, SIMILAR, read_location
-from dashboard.names import short
+from dashboard.location import BOTH, SIMILAR, WORDS, go, read_location
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.live_result_download import result_export
 from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.gallery.example_header import SIDE as SUBJECT_SIDE
-from dashboard.parts.gallery.example_header import odds, probabilities
+from dashboard.parts.gallery.example_header import probabilities
 from dashboard.parts.gallery.explanation import (
-    Influences,
     influence_gallery,
     influence_groups,
     similar_group,
@@ -31,17 +28,29 @@ from dashboard.parts.gallery.similar_examples import (
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.outputs.live_scores import influences_of
+from dashboard.parts.outputs.own_example import choose_own_output, facts, known_of, own_output
+from dashboard.parts.outputs.wording import influence_words, question
 from dashboard.parts.quality.quality_badge import quality_badge
+from dashboard.parts.text.same_words import (
+    overlap_line,
+    same_words_group,
+    with_shared_words,
+    with_words_rank,
+)
+from dashboard.parts.text.shown_text import text_html
 from dashboard.permissions import session
 from dashboard.read.live_queries import MEGABYTES, ask, warm_up
-from dashboard.read.studies import badge, examples, open_study
+from dashboard.read.studies import examples, open_study, what_it_shows
 from dashboard.server.uploaded_files import content_of
 from engine.applications.live import KEPT, LONGEST_TEXT, QueryResult, live_stamps
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError, UntrustedCode
-from engine.store.layout import TRAK
+from engine.study.capabilities import missing
 from engine.study.live_and_maps import has_live, read_live
+from engine.study.measured_quality import live_badge
 from engine.study.neighbours import read_similarity
+from engine.study.similar_texts import COMPARED, rows_similar_to_text
 from engine.study.trust import require_trust
 
 SIDE = 112
@@ -49,8 +58,8 @@ SIDE = 112
 study = open_study()
 location = read_location(study)
 algorithm = location.algorithm
-text = study.spec.task.name.startswith("text")
-kind = "text" if text else "picture"
+kind = what_it_shows(study)
+text = kind == "text"
 
 
 def read_query() -> bytes | str | None:
@@ -92,17 +101,18 @@ def take() -> None:
 
 def forget() -> None:
     """Keep nothing of the last query."""
-    for name in ("live_given", "live_key", "live_answer", "explained"):
+    for name in ("live_given", "live_key", "live_answer"):
         st.session_state.pop(name, None)
+    go(output=None)
 
 
-def explained(content: bytes | str, label: int | None) -> QueryResult:
+def explained(content: bytes | str, output: str | None) -> QueryResult:
     """The explanation, reused if this session's last query and the models were the same."""
     raw = content.encode() if isinstance(content, str) else content
-    key = hashlib.sha256(raw).hexdigest(), label, algorithm, live_stamps(study, algorithm)
+    key = hashlib.sha256(raw).hexdigest(), output, algorithm, live_stamps(study, algorithm)
     if st.session_state.get("live_key") != key:
         with st.spinner(f"Explaining your {kind} (the first query loads the models)…"):
-            st.session_state["live_answer"] = ask(study, algorithm, content, label, session())
+            st.session_state["live_answer"] = ask(study, algorithm, content, output, session())
         st.session_state["live_key"] = key
     found: QueryResult = st.session_state["live_answer"]
     return found
@@ -110,7 +120,7 @@ def explained(content: bytes | str, label: int | None) -> QueryResult:
 
 def subject(result: QueryResult, classes: list[str]) -> None:
     """The query as the models read it, and its prediction."""
-    shown = "" if result.text is None else f"<blockquote>{escape(result.text)}</blockquote>"
+    shown = "" if result.text is None else text_html(result.text)
     if result.thumbnail is not None:
         side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
         source = f"data:image/png;base64,{base64.b64encode(result.thumbnail).decode()}"
@@ -118,17 +128,13 @@ def subject(result: QueryResult, classes: list[str]) -> None:
             f'<img class="dl-own" src="{source}" alt="Your picture, re-encoded" '
             f'style="width:{side}px">'
         )
-    predicted, margin = classes[result.predicted], f"{result.margin:+z.2f}".replace("-", "−")
-    of = "1 checkpoint" if result.predicting == 1 else f"{result.predicting} checkpoints"
-    facts = {
-        "Predicted": f"{escape(short(predicted))}<small>by {of}</small>",
-        "Confidence": f"{result.probabilities[result.predicted]:.1%}",
-        "Margin": f"{margin}<small>{odds(result.margin, short(classes[result.label]))}</small>",
-    }
-    entries = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
+    entries = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts(result))
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     listed = f'<ul class="dl-list">{notes}</ul>' if notes else ""
-    likeliest = probabilities(classes, result.probabilities, classes[result.label])
+    likeliest = ""
+    if result.probabilities is not None:
+        explained_class = next(iter(result.output.classes), str(result.predicted))
+        likeliest = probabilities(classes, result.probabilities, explained_class)
     st.html(
         f'<div class="dl-subject">{shown}{listed}<dl class="dl-facts">{entries}</dl>'
         f"{likeliest}</div>"
@@ -137,7 +143,10 @@ def subject(result: QueryResult, classes: list[str]) -> None:
 
 # --- title, and whether live queries are available ---------------------------------------------
 
-st.html(title(f"Explain your own {kind}", "what supports and opposes its prediction"))
+with st.container(horizontal=True, vertical_alignment="center"):
+    heading = st.empty()
+    control = st.container(width="content")
+heading.html(title(f"Explain your own {kind}", "what supports and opposes its prediction"))
 if not has_live(study, algorithm):
     building(
         "Live queries work as soon as they are prepared",
@@ -158,6 +167,10 @@ warm_up(study, algorithm)
 
 # --- the query ---------------------------------------------------------------------------------
 
+if study.dataset.classes and (reason := missing(study, "classes")):
+    # The outputs of such tasks are about the classes that an example has, and this one has none.
+    notice("Live explains examples without labels", reason)
+    st.stop()
 classes = study.dataset.classes
 side, right = st.columns([0.24, 0.76], gap="large")
 with side:
@@ -177,60 +190,39 @@ if content is None:
     st.stop()
 
 with side:
-    chosen = st.session_state.get("explained")
     try:
-        result = explained(content, None if chosen is None else classes.index(chosen))
+        chosen = own_output(study, location.output)
+        result = explained(content, chosen.name)
     except DataloupeError as error:
         with right:
             notice(f"This {kind} cannot be explained", str(error), kind="error")
         st.stop()
+    heading.html(title(question(chosen, known_of(study, result)), f"for your {kind}"))
+    with control:
+        choose_own_output(study, chosen, result)
     subject(result, classes)
-    st.selectbox(
-        "Explain the margin of",
-        classes,
-        index=None,
-        placeholder=f"{short(classes[result.predicted])}, as predicted",
-        format_func=short,
-        key="explained",
-    )
 
 # --- the explanation ---------------------------------------------------------------------------
 
 with right:
     show, k = location.show, min(location.k, KEPT)
+    training = examples(study, "train")
     with st.container(horizontal=True, vertical_alignment="center"):
-        show_switch(show)
+        show_switch(show, training.has_texts)
         if show != SIMILAR:
-            stored_quality = badge(study, algorithm, TRAK)
-            reason = f"Live: {result.scoring} of {stored_quality.checkpoints} checkpoints. "
-            reason += stored_quality.reason
-            quality_badge(
-                replace(
-                    stored_quality,
-                    method="TRAK, live",
-                    checkpoints=result.scoring,
-                    lds=None,
-                    reason=reason,
-                )
-            )
+            quality_badge(live_badge(study, algorithm))
         st.space("stretch")
         result_export(study, algorithm, result, location.k)
         sides(location.k, min(KEPT, study.dataset.n_train))
 
-    training = examples(study, "train")
-    label, predicted = classes[result.label], classes[result.predicted]
+    predicted = str(result.predicted)
+    label = next(iter(result.output.classes), predicted)
     groups: list[Group] = []
     if show != SIMILAR:
-        influences = Influences(
-            result.support[:k],
-            result.support_scores[:k],
-            result.oppose[:k],
-            result.oppose_scores[:k],
-            result.support_total,
-            result.oppose_total,
-        )
-        groups += influence_groups(training, influences, label, predicted, location)
-    if show != INFLUENTIAL:
+        found = influences_of(result, k)
+        words = influence_words(training, found.support, found.oppose, result.output, predicted)
+        groups += influence_groups(training, found, label, predicted, location, words=words)
+    if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)
         similarity = read_similarity(study, algorithm)
         neighbors = result.similar[:k], result.similarities[:k]
@@ -239,4 +231,12 @@ with right:
         groups = compared(
             groups, result.similar[:stored], result.support[:stored], result.oppose[:stored]
         )
+    if result.text is not None:
+        similar, scores = rows_similar_to_text(study, result.text, max(k, COMPARED))
+        overlap_line(result.support, similar)
+        if show == WORDS:
+            ranked = result.support, result.oppose
+            same = same_words_group(training, similar[:k], scores[:k], ranked, location, None)
+            groups = [*with_words_rank(groups[:1], similar), same]
+        groups = with_shared_words(study, groups, result.text)
     influence_gallery(study, training, groups, kind, location)

@@ -11,10 +11,11 @@ import streamlit as st
 from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
 from dashboard.names import plain, short
 from dashboard.parts.charts.scatter_map import (
-    COLOURS,
     MOST_DRAWN,
     NAMES,
+    OUTPUT,
     Selection,
+    colours_of,
     drawn_rows,
     layers,
     scatter,
@@ -22,6 +23,7 @@ from dashboard.parts.charts.scatter_map import (
 )
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.controls.slice_filters import slider_of
 from dashboard.parts.gallery.cards import test_cards, weight_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside
@@ -40,6 +42,7 @@ from dashboard.read.studies import (
     weights,
     what_it_shows,
 )
+from dashboard.slice_parameters import FORMER
 from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
 from engine.study.live_and_maps import has_map, read_map
 from engine.study.methods import ranked_methods
@@ -85,8 +88,10 @@ if (
     st.stop()
 
 both: dict[Split, Any] = {split: examples(study, split, algorithm) for split in SPLITS}
-colours = tuple(COLOURS) if both["test"].has_predictions else ("class",)
-by: str = parameter("colour", colours, problems)
+colours = colours_of(both)
+if OUTPUT in colours and st.query_params.get("colour") == study.dataset.output == FORMER:
+    st.query_params["colour"] = OUTPUT
+by: str = parameter("colour", tuple(colours), problems) if colours else ""
 STATE = f"map selection {location.study} {algorithm}"
 
 
@@ -128,8 +133,8 @@ def controls() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="map_bar"):
         kinds: dict[str, str] = {kind: KIND_NAMES[kind] for kind in MAP_KINDS}
         choice("Layout", kinds, drawn, "kind", MAP_KINDS[0])
-        shown = {colour: COLOURS[colour] for colour in colours}
-        choice("Color by", shown, by, "colour", colours[0])
+        if colours:
+            choice("Color by", colours, by, "colour", next(iter(colours)))
         if (ring := looked_at()) is not None:
             split, row = ring
             st.button(
@@ -147,22 +152,38 @@ def without_mouse() -> None:
         st.popover("Select", icon=":material/check_box:", width="content"),
         st.form("select_on_map", border=False),
     ):
-        label = st.selectbox(
-            "All of a class", both["train"].classes, index=None, placeholder="None", key="map_class"
-        )
+        by_label = label_choice()
         which = st.multiselect(
             "From", list(SPLITS), ["train"], format_func=NAMES.__getitem__, key="map_of"
         )
         st.text_area(f"Or training {kind}s by ids, or rows as #17", key="map_ids", max_chars=20_000)
         st.form_submit_button("Select", on_click=select_chosen)
-    if label is None and not which:
+    if not by_label and not which:
         aside("Choose train, test or both.")
 
 
+def label_choice() -> bool:
+    """Choose examples by their label: whether some are chosen so."""
+    training = both["train"]
+    if "label" in training.numbers:
+        ends, step, shown = slider_of(training.numbers["label"])
+        chosen = st.slider("Labels", *ends, ends, step=step, format=shown, key="map_labels")
+        return chosen != ends
+    if not training.classes:
+        return False
+    label = st.selectbox(
+        "All of a class", training.classes, index=None, placeholder="None", key="map_class"
+    )
+    return label is not None
+
+
 def select_chosen() -> None:
-    """Callback of that form: select the class and the ids."""
+    """Callback of that form: select by label and by ids."""
     found: Selection = {"train": [], "test": []}
-    label = st.session_state["map_class"]
+    label = st.session_state.get("map_class")
+    if "label" in both["train"].numbers:
+        chosen = st.session_state["map_labels"]
+        label = None if chosen == slider_of(both["train"].numbers["label"])[0] else chosen
     if label is not None:
         for split in st.session_state["map_of"]:
             found[split] = matching(both[split], {"label": label}).tolist()
@@ -256,15 +277,16 @@ def chart(study: StudyReader, here: Location) -> None:
         )
     aside(caption)
     place = read_map(study, drawn, algorithm, method)
-    figure = scatter(place, both, layers(both, rows, by), chosen, ring)
+    figure = scatter(place, both, layers(both, rows, by), chosen, ring, by)
     st.plotly_chart(
         figure,
         key=chart_key(),
         on_select=chart_selected,
         selection_mode=("points", "box", "lasso"),
         config={"displaylogo": False, "scrollZoom": True},
-        alt=f"{KIND_NAMES[drawn]} map of the attribution space, colored by "
-        f"{COLOURS[by].lower()}. {caption}",
+        alt=f"{KIND_NAMES[drawn]} map of the attribution space"
+        + (f", colored by {colours[by].lower()}" if by else "")
+        + f". {caption}",
     )
     galleries(here, chosen)
 

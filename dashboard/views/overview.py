@@ -1,4 +1,8 @@
-"""Overview: accuracy, confusion matrix, most influential data and quality of the scores."""
+"""Overview: how good the predictions are, the most influential data, quality of the scores.
+
+Predictions that can be right show their accuracy and, with one class each, the confusion matrix;
+numbers show their error.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,24 @@ import streamlit as st
 from dashboard.location import EXPLAIN, EXPLORE, TRAINING, read_location
 from dashboard.parts.charts.confusion_matrix import confusion
 from dashboard.parts.charts.histogram import Series, histogram
+from dashboard.parts.charts.number_errors import (
+    error_figures,
+    error_histogram,
+    error_scatter,
+    output_histogram,
+)
 from dashboard.parts.gallery.cards import weight_cards
 from dashboard.parts.gallery.gallery import Group, gallery
-from dashboard.parts.layout.blocks import figures, heading
+from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.first_visit_guide import guide
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import full_quality_badge, link_to_quality
+from dashboard.read.columns import output_noun
 from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
 from dashboard.slice_parameters import Slice
+from engine.study.capabilities import has, missing
 from engine.study.methods import has_scores
 from engine.study.models import has_predictions
 
@@ -35,8 +47,8 @@ kind = f"{what_it_shows(study)}s"
 # Pages opened from here show the full study, not a slice that is left in the URL.
 location = here.of_slice(Slice())
 
-
-guide()
+labels_are_classes = not study.has_data or has(study, "classes")
+guide(outcomes=labels_are_classes)
 
 if not study.has_data:
     st.html(title("Overview", "nothing is computed yet"))
@@ -48,15 +60,18 @@ tests, training = examples(study, "test", algorithm), examples(study, "train", a
 
 # --- figures ------------------------------------------------------------------------------------
 
-st.html(title("Overview", dataset.source))
+examples_of = f"{dataset.n_train:,} training and {dataset.n_test:,} test examples"
+# How they were read, column by column, stands on Provenance.
+st.html(title("Overview", f"{examples_of} from {study.spec.data.source}"))
 shown = {
     "Training": (f"{dataset.n_train:,}", kind),
     "Test": (f"{dataset.n_test:,}", kind),
-    "Classes": (f"{len(dataset.classes):,}", "in the dataset"),
 }
-if tests.has_predictions:
+if dataset.classes:
+    shown["Classes"] = f"{len(dataset.classes):,}", "in the dataset"
+checkpoints = {"Checkpoints": (f"{study.checkpoints(algorithm):,}", "averaged to predict")}
+if tests.has_outcomes:
     right, known = tests.table["correct"], training.table["correct"]
-    checkpoints = study.checkpoints(algorithm)
     shown = {
         "Test accuracy": (f"{right.mean():.1%}", f"{right.sum():,} of {dataset.n_test:,} correct"),
         "Wrong": (f"{(~right).sum():,}", f"test {kind}"),
@@ -64,8 +79,11 @@ if tests.has_predictions:
             f"{known.mean():.1%}",
             f"{(~known).sum():,} of {dataset.n_train:,} not learned",
         ),
-        "Checkpoints": (f"{checkpoints:,}", "averaged to predict"),
-    }
+    } | checkpoints
+elif "error" in tests.numbers:
+    shown = error_figures(tests, training, kind) | checkpoints
+elif tests.has_predictions:
+    shown |= checkpoints
 figures(shown)
 
 if method is None:
@@ -74,18 +92,21 @@ if method is None:
     building(
         "Influence appears as soon as the scores are computed"
         if predicted
-        else "Accuracy and mistakes appear as soon as the predictions are computed",
+        else "Accuracy and mistakes appear as soon as the predictions are computed"
+        if dataset.outcomes is not None
+        else "Predictions appear here as soon as they are computed",
         lambda study: (
             has_scores(study, algorithm) or (not predicted and has_predictions(study, algorithm))
         ),
         algorithm,
     )
 
-# --- confusion matrix and margins ---------------------------------------------------------------
+# --- mistakes or errors, and the distribution of outputs ------------------------------------------
 
-if tests.has_predictions:
-    mistakes, margins = st.columns([0.55, 0.45], gap="large")
-    with mistakes:
+
+def mistakes() -> None:
+    """The confusion matrix, and where the mistakes are."""
+    if "label" in tests.codes:
         heading("Confusion matrix")
         part(
             here,
@@ -97,31 +118,70 @@ if tests.has_predictions:
                 ),
             ),
         )
-        with st.container(horizontal=True):
-            if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):
-                st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
-            if st.button("Most confident mistake", disabled=bool(right.all())):
-                wrong = tests.table[~right.astype(bool)]
-                worst = str(wrong.nsmallest(1, "output")["id"].iloc[0])
-                query = location.parameters(test=worst, result="wrong")
-                st.switch_page(EXPLAIN, query_params=query)
-    with margins:
-        heading("Margin distribution")
-        margin = tests.table["output"].to_numpy()
-        reach = max(1.0, float(np.ceil(np.quantile(np.abs(margin), 0.995))))
-        st.html(
-            histogram(
-                "Margin of the true label",
-                "Log-odds of the true label in the mean logits. Above 0 it is more likely than "
-                "all others together; the outermost bins include all values beyond them.",
-                [
-                    Series("correct", margin[right], "good"),
-                    Series("wrong", margin[~right], "wrong"),
-                ],
-                np.linspace(-reach, reach, BINS + 1),
-                (f"−{reach:g}", "0", f"+{reach:g}"),
-            )
+    else:
+        heading("Mistakes")
+        aside(missing(study, "classes"))
+    with st.container(horizontal=True):
+        if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):
+            st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
+        if st.button("Most confident mistake", disabled=bool(right.all())):
+            wrong = tests.table[~right.astype(bool)]
+            worst = str(wrong.nsmallest(1, "output")["id"].iloc[0])
+            query = location.parameters(test=worst, result="wrong")
+            st.switch_page(EXPLAIN, query_params=query)
+
+
+def errors() -> None:
+    """Predicted against actual numbers, and the largest errors."""
+    heading("Predicted against true labels")
+    error_scatter(tests)
+    if st.button("Largest errors", icon=":material/grid_view:"):
+        st.switch_page(EXPLORE, query_params=location.parameters(sort="error"))
+    aside(missing(study, "outcomes"))
+
+
+def outputs() -> None:
+    """The distribution of the model output, or of the errors."""
+    if "error" in tests.numbers:
+        heading("Error distribution")
+        st.html(error_histogram(tests))
+        return
+    heading(f"{tests.output.capitalize()} distribution")
+    if not tests.has_outcomes:
+        st.html(output_histogram(tests, dataset.output_title))
+        return
+    output = tests.numbers["output"]
+    reach = max(1.0, float(np.ceil(np.quantile(np.abs(output), 0.995))))
+    words = "The outermost bins include all values beyond them."
+    if has(study, "classes"):
+        words = (
+            "Log-odds of the true label in the mean logits. Above 0 it is more likely than "
+            "all others together; the outermost bins include all values beyond them."
         )
+    noun = output_noun(dataset)
+    st.html(
+        histogram(
+            noun[0].upper() + noun[1:],
+            words,
+            [Series("correct", output[right], "good"), Series("wrong", output[~right], "wrong")],
+            np.linspace(-reach, reach, BINS + 1),
+            (f"−{reach:g}", "0", f"+{reach:g}"),
+        )
+    )
+
+
+if tests.has_predictions:
+    left, distributions = st.columns([0.55, 0.45], gap="large")
+    with left:
+        if tests.has_outcomes:
+            mistakes()
+        elif "error" in tests.numbers:
+            errors()
+        else:
+            heading("Predictions")
+            aside(missing(study, "outcomes"))
+    with distributions:
+        outputs()
         if method is not None:
             weight = weights(study, algorithm, method)
             some = weight.total[weight.total > 0]

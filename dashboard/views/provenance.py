@@ -14,9 +14,12 @@ from dashboard.location import read_location
 from dashboard.names import short
 from dashboard.parts.layout.blocks import facts, heading, table
 from dashboard.parts.layout.page_title import title
-from dashboard.read.studies import examined, files_stamp, open_study, stage_files
+from dashboard.read.stored_files import examined, files_stamp, stage_files
+from dashboard.read.studies import open_study
 from engine import store
 from engine.store import layout
+from engine.store.cache import stamp_of
+from engine.study.capabilities import has
 from engine.study.methods import imported_methods
 from engine.study.progress import stage_progress
 from engine.study.run_banks import finished_runs, read_bank_import, wanted_runs
@@ -108,7 +111,8 @@ with left:
                 "Fingerprint": dataset.fingerprint,
                 "Source": dataset.source,
                 "Task": dataset.task,
-                "Classes": short(", ".join(dataset.classes)),
+                **({"Classes": short(", ".join(dataset.classes))} if dataset.classes else {}),
+                **({} if has(study, "classes") else {"Model output": dataset.output_title}),
                 "Encoding": ", ".join(f"{key} {value}" for key, value in dataset.encoding.items()),
                 "Notes": " ".join(dataset.notes) or "None",
                 "Warnings": " ".join(dataset.warnings) or "None",
@@ -143,7 +147,7 @@ heading(f"Checkpoints of {algorithm}")
 checkpoints = []
 for checkpoint in range(study.checkpoints(algorithm)):
     path = layout.checkpoint_file(study.root, algorithm, checkpoint)
-    if path.exists():
+    if (written := stamp_of(path)) is not None:
         metadata = store.read_metadata(path)
         versions = ", ".join(
             f"{name} {metadata[name]}"
@@ -153,7 +157,7 @@ for checkpoint in range(study.checkpoints(algorithm)):
         source = str(metadata.get("source", f"seed {metadata.get('seed')}"))
         device = str(metadata.get("device", "–"))
         checkpoints.append(
-            [f"{checkpoint:03d}", source, device, versions, moment(path.stat().st_mtime)]
+            [f"{checkpoint:03d}", source, device, versions, moment(written[0] / 1e9)]
         )
 if checkpoints:
     table("Checkpoints", ["Checkpoint", "From", "Device", "Versions", "Written"], checkpoints)
@@ -166,7 +170,7 @@ if bank is not None:
     facts(
         {
             "Runs": f"{bank.runs:,} on {bank.masks:,} masks, α {bank.alpha:g}",
-            "Model output": OUTPUTS[bank.output],
+            "Model output": OUTPUTS.get(bank.output, bank.output),
             "From": f"{bank.folder}: {', '.join(bank.files)}",
             "SHA-256": ", ".join(digest[:16] for digest in bank.files.values()),
             "Notes": " ".join(bank.notes) or "None",
@@ -179,7 +183,7 @@ elif wanted_runs(study):
         {
             "Runs": f"{finished:,} of {wanted:,}: {runs.masks:,} masks, α {runs.alpha:g}, "
             f"{runs.seeds:,} per mask, {runs.runs_per_test_mask:,} per test mask",
-            "Model output": OUTPUTS["margin"],
+            "Model output": OUTPUTS.get(study.dataset.output, study.dataset.output_title),
         }
     )
 

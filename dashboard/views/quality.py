@@ -19,6 +19,7 @@ from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.how_to_measure import unmeasured
 from dashboard.parts.quality.verdict_list import verdict_list
 from dashboard.parts.removal.verify_by_retraining import verified
+from dashboard.read.columns import output_noun
 from dashboard.read.studies import (
     badge,
     examples,
@@ -36,7 +37,7 @@ from engine.study.methods import has_scores, read_quality
 from engine.study.progress import stage_progress
 
 BINS = 32
-CLASSES_SHOWN = 24
+GROUPS_SHOWN = 24
 
 study = open_study()
 location = read_location(study)
@@ -82,11 +83,11 @@ def id_of(row: int) -> str:
 
 
 def tag_of(one: MethodQuality, preferred: bool) -> str:
-    """The labels shown next to a method."""
+    """The tags shown next to a method."""
     if one.baseline:
         return "baseline"
     chance = "" if one.beats_chance else "no better than chance"
-    return " · ".join(label for label in ("preferred" if preferred else "", chance) if label)
+    return " · ".join(tag for tag in ("preferred" if preferred else "", chance) if tag)
 
 
 def bars_of_methods(quality: Quality) -> list[Bar]:
@@ -100,12 +101,10 @@ def bars_of_methods(quality: Quality) -> list[Bar]:
     ]
 
 
-def bars_of_classes(measured: MethodQuality) -> list[Bar]:
-    """The classes, worst first."""
+def bars_of_groups(measured: MethodQuality) -> list[Bar]:
+    """The groups, worst first."""
     worst_first = sorted(measured.by_group.items(), key=lambda item: item[1].mean)
-    return [
-        Bar(label, lds, tag="" if lds.low > 0 else "do not trust") for label, lds in worst_first
-    ]
+    return [Bar(name, lds, tag="" if lds.low > 0 else "do not trust") for name, lds in worst_first]
 
 
 def lines_of(points: list[Point], quality: Quality) -> list[Line]:
@@ -177,8 +176,8 @@ def predicted_against_actual(
             on_change=show_typed,
             width=220,
         )
-        for label, place in (("Best predicted", of_each.argmax()), ("Worst", of_each.argmin())):
-            st.button(label, on_click=go, kwargs={"test": id_of(int(place))}, key=label)
+        for text, place in (("Best predicted", of_each.argmax()), ("Worst", of_each.argmin())):
+            st.button(text, on_click=go, kwargs={"test": id_of(int(place))}, key=text)
         if row is not None:
             st.button("All", on_click=go, kwargs={"test": None}, key="all")
             if st.button(f"Explain {short(id_of(row))}", icon=":material/arrow_forward:"):
@@ -272,13 +271,15 @@ with compared:
 # --- by class, and predicted against actual ----------------------------------------------------
 
 if measured is not None:
-    of_classes, points = st.columns([0.38, 0.62], gap="large")
-    with of_classes:
-        heading("LDS of each class")
-        bars = bars_of_classes(measured)
-        if len(bars) > CLASSES_SHOWN:
-            aside(f"The {CLASSES_SHOWN} worst of {len(bars):,} classes.")
-        st.html(intervals(bars[:CLASSES_SHOWN], "LDS of each class, worst first"))
+    points = st.container()
+    bars = bars_of_groups(measured)
+    if bars:
+        of_groups, points = st.columns([0.38, 0.62], gap="large")
+        with of_groups:
+            heading("LDS of each class")
+            if len(bars) > GROUPS_SHOWN:
+                aside(f"The {GROUPS_SHOWN} worst of {len(bars):,} classes.")
+            st.html(intervals(bars[:GROUPS_SHOWN], "LDS of each class, worst first"))
     with points:
         if of_each is not None:
             heading("Predicted against actual")
@@ -288,7 +289,7 @@ if measured is not None:
 
 heading("Verified by retraining")
 verifications = [one for one in kept_verifications(study, algorithm) if one.method == method]
-verified(verifications)
+verified(study, verifications)
 
 # --- what would improve the scores -------------------------------------------------------------
 
@@ -330,7 +331,7 @@ with with_runs:
             "Fit": f"{parts['fit']:,} masks, to fit datamodels",
             "Validation": f"{parts['validation']:,} masks, to choose settings and the method",
             "Test": f"{parts['test']:,} masks, used only for the figures here",
-            "Output": f"{quality.output} of the true label",
+            "Output": output_noun(study.dataset),
         }
     )
 with tried:

@@ -16,6 +16,7 @@ from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.gallery.cards import (
     influence_cards,
     influenced_cards,
+    plain_cards,
     signed,
     similar_cards,
     weight_cards,
@@ -28,6 +29,9 @@ from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
+from dashboard.parts.text.find_text import find_text
+from dashboard.parts.text.token_view import can_split, tokens_on_request
+from dashboard.read.columns import output_noun
 from dashboard.read.studies import (
     badge,
     examples,
@@ -92,13 +96,16 @@ def similar_training(row: int, label: str, study: StudyReader, here: Location) -
         return
     k = min(here.k, similarity.stored)
     found = find_neighbours(study, "train", row, k, algorithm)
-    cards = with_conflicts(similar_cards(training, *found, here), label)
+    cards, words = similar_cards(training, *found, here), ""
+    if "label" in training.codes:
+        cards = with_conflicts(cards, label)
+        words = conflict_words(cards, label, kind)
     group = Group(
         "Similar training examples",
         cards,
         title="Similar",
         sign="similar",
-        words=similar_words(similarity, len(cards), conflict_words(cards, label, kind)),
+        words=similar_words(similarity, len(cards), words),
         empty=f"It is the only training {kind}.",
     )
     gallery(study, "train", [group], SIDE, "similar", open_example)
@@ -109,26 +116,32 @@ def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
     found = read_training_datamodel(study, row, algorithm)
     helping, hurting = found.strongest(here.k, 1), found.strongest(here.k, -1)
     largest = max(float(np.abs(weights).max(initial=0)) for _, weights in (helping, hurting)) or 1.0
+    output = training.output
+    sure = "label" in training.codes
+    more, less = (
+        f"are {word} confident in its label" if sure else f"give it a {size} {output}"
+        for word, size in (("more", "higher"), ("less", "lower"))
+    )
     own_effect = signed(found.itself, max(abs(found.itself), largest))
     st.html(
-        f"<h2>What its own prediction depends on</h2><p>Training on this example changes its own "
-        f"margin by <b>{own_effect}</b>, according to a datamodel fitted to the subset runs "
-        f"(correlation on held-out runs: {found.correlation:.2f}).</p>"
+        "<h2>What its own prediction depends on</h2><p>Training on this example changes its own "
+        f"{escape(output)} by <b>{own_effect}</b>, according to a datamodel fitted to the subset "
+        f"runs (correlation on held-out runs: {found.correlation:.2f}).</p>"
     )
     groups = [
         Group(
-            "Others that raise its own margin",
+            f"Others that raise its own {output}",
             influence_cards(training, *helping, largest, here, None, helping[1]),
-            title="Raise its margin",
-            words="Models trained on them are more confident in its label.",
+            title=f"Raise its {output}",
+            words=f"Models trained on them {more}.",
             sign="support",
             empty="No other training example raises it.",
         ),
         Group(
-            "Others that lower its own margin",
+            f"Others that lower its own {output}",
             influence_cards(training, *hurting, largest, here, None, hurting[1]),
-            title="Lower its margin",
-            words="Models trained on them are less confident in its label.",
+            title=f"Lower its {output}",
+            words=f"Models trained on them {less}.",
             sign="oppose",
             empty="No other training example lowers it.",
         ),
@@ -158,7 +171,10 @@ if row is None:
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
         open_by_id()
-    if method is not None:
+    searched = find_text(
+        study, "train", training, lambda rows: plain_cards(training, rows, location), open_example
+    )
+    if method is not None and not searched:
         weight = weights(study, algorithm, method)
         group = Group(
             "Most influential",
@@ -177,7 +193,8 @@ test_row, _ = requested_row(study, "test", location.test)
 came_from = None if test_row is None else str(tests.table["id"].iloc[test_row])
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title(f"Training {kind} {short(example['id'])}", f"labeled {short(example['label'])}"))
+    labeled = f"labeled {short(example['label'])}" if example["label"] else ""
+    st.html(title(f"Training {kind} {short(example['id'])}", labeled))
     st.space("stretch")
     copy_link("copy")
     with st.container(horizontal=True, gap="small", width="content"):
@@ -192,9 +209,10 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 def influenced(row: int, study: StudyReader, here: Location) -> None:
     """The test predictions that it helps and hurts, then similar training examples."""
+    plus, minus = (effect.present for effect in tests.effects)
     if method is None:
         building(
-            "The predictions it helps and hurts appear here as soon as they are scored",
+            f"The predictions it {plus} and {minus} appear here as soon as they are scored",
             lambda study: has_scores(study, algorithm),
             algorithm,
         )
@@ -202,7 +220,7 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
         return
 
     quality = badge(study, algorithm, method)
-    units = " Numbers are changes in that margin." if quality.calibrated else ""
+    units = f" Numbers are changes in that {tests.output}." if quality.calibrated else ""
     top = read_top_of_training(study, row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -218,31 +236,32 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
     largest = max(float(np.abs(scores).max(initial=0)) for _, scores in parts.values())
     calibration = read_units(study, algorithm, method)
 
-    def margins(rows: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
+    noun = output_noun(study.dataset)
+
+    def changes(rows: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
         return None if calibration is None else -calibration.of_one(scores, rows)
 
     rows, scores = parts["support"]
     groups.append(
         Group(
-            "Predictions it helps most",
-            influenced_cards(tests, rows, scores, largest, here, margins(rows, scores)),
-            title="Helps most",
-            words="Without it, the scores predict a lower margin of the true label for these test "
-            "examples." + units,
+            f"Predictions it {plus} most",
+            influenced_cards(tests, rows, scores, largest, here, changes(rows, scores)),
+            title=f"{plus.capitalize()} most",
+            words=f"Without it, the scores predict a lower {noun} for these test examples." + units,
             sign="support",
-            empty="It helps no test prediction.",
+            empty=f"It {plus} no test prediction.",
         )
     )
     rows, scores = parts["oppose"]
     groups.append(
         Group(
-            "Predictions it hurts most",
-            influenced_cards(tests, rows, scores, largest, here, margins(rows, scores)),
-            title="Hurts most",
-            words="Without it, the scores predict a higher margin of the true label for these test "
-            "examples." + units,
+            f"Predictions it {minus} most",
+            influenced_cards(tests, rows, scores, largest, here, changes(rows, scores)),
+            title=f"{minus.capitalize()} most",
+            words=f"Without it, the scores predict a higher {noun} for these test examples."
+            + units,
             sign="oppose",
-            empty="It hurts no test prediction.",
+            empty=f"It {minus} no test prediction.",
         )
     )
     gallery(
@@ -255,6 +274,8 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
             EXPLAIN, query_params=here.parameters(test=str(tests.table["id"].iloc[row]))
         ),
     )
+    if test_row is not None and can_split(study, here, training):
+        tokens_on_request(study, here, training, test_row, row)
     similar_training(row, str(example["label"]), study, here)
     if has_training_datamodels(study, algorithm):
         own_datamodel(row, study, here)
@@ -265,7 +286,7 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
 side, main = st.columns([0.24, 0.76], gap="large")
 with side:
     subject(study, algorithm, "train", row, example)
-    if "predicted" in example and not example["correct"]:
+    if not example.get("correct", True):
         st.html(
             '<p class="dl-aside">The checkpoints were trained on it and still disagree with its '
             "label: check whether the label is correct.</p>"

@@ -47,10 +47,12 @@ from engine.applications.unlearning.rows import forget_set
 from engine.build.retraining import Removal, check_recipe
 from engine.store.errors import DataloupeError
 from engine.store.text import number
+from engine.study.capabilities import has, missing
 from engine.study.methods import has_scores
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
+EFFECT_ONLY = "Choose a forget set above to predict the effect of removing it."
 ASKING = ButtonText("Forget these {}", "Forget …", ":material/ink_eraser:")
 
 study = open_study()
@@ -83,13 +85,13 @@ def as_request(one: Audit) -> EarlierRequest:
     """An audit as an earlier request that can be opened again."""
     by = best(one)
     klom = one.of(by).forget.at_half.mean.mean
-    label = (
+    text = (
         f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
         f"{one.models} models · {GRADES[method_verdict(one, by).grade]} · {title_of(by)}, KLoM "
         f"{number(klom)}"
     )
     chosen = f"{len(one.forget):,} audited on {one.created[:10]}"
-    return EarlierRequest(one.id, one.forget, label, chosen)
+    return EarlierRequest(one.id, one.forget, text, chosen)
 
 
 # --- the panes ---------------------------------------------------------------------------------
@@ -103,8 +105,8 @@ def effect(chosen: RemovalSet, removed: Removal, here: Location) -> None:
     with left:
         removed_gallery(study, chosen, here, kind, "To be forgotten")
     with right:
-        effect_by_group(found)
-    if _predictable(here.algorithm):
+        effect_by_group(study, found)
+    if has(study, "classes") and _predictable(here.algorithm):
         predicted_margins(study, removed, here, kind)
     affected(study, found, here, kind)
 
@@ -145,7 +147,11 @@ def no_audit() -> None:
 
 
 def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Location) -> None:
-    """The pane that the URL names."""
+    """The pane that the URL names; without classes only the predicted effect."""
+    if reason := missing(study, "classes"):
+        notice("The effect can be predicted, but no model can unlearn", reason)
+        effect(chosen, removed, here)
+        return
     kept = audits_of(study, here.algorithm, removed)
     now = read_query(kept)
     if now.problems:
@@ -201,6 +207,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
     copy_link("copy")
 if chosen is None:
     removal_choice(study, location, training, kind, ASKING)
+    if reason := missing(study, "classes"):
+        notice("Models of this task cannot unlearn", f"{reason} {EFFECT_ONLY}")
+        st.stop()
     notice(
         "What should be forgotten?",
         "Choose a forget set above. The effect is predicted before anything runs; then a model "

@@ -29,6 +29,7 @@ from dashboard.read.studies import (
     what_it_shows,
 )
 from engine.applications.verification import Verification
+from engine.study.capabilities import has
 from engine.study.methods import has_scores
 from engine.study.removal_sets import RemovalSet
 
@@ -62,13 +63,14 @@ def others(kept: list[Verification], here: RemovalSet | None) -> None:
 
 def as_request(one: Verification) -> EarlierRequest:
     """A verification as an earlier request that can be opened again."""
-    flips = sum(outcome.flipped for outcome in one.outcomes)
-    label = (
-        f"{one.created[:16].replace('T', ' ')} · without {len(one.removed):,} · "
-        f"{one.seeds} models · {flips:,} of {len(one.outcomes):,} flip"
+    text = (
+        f"{one.created[:16].replace('T', ' ')} · without {len(one.removed):,} · {one.seeds} models"
     )
+    if has(study, "outcomes"):
+        flips = sum(outcome.flipped for outcome in one.outcomes)
+        text += f" · {flips:,} of {len(one.outcomes):,} flip"
     chosen = f"{len(one.removed):,} verified on {one.created[:10]}"
-    return EarlierRequest(one.id, one.removed, label, chosen)
+    return EarlierRequest(one.id, one.removed, text, chosen)
 
 
 # --- removal set -------------------------------------------------------------------------------
@@ -106,7 +108,7 @@ left, right = st.columns(2, gap="large")
 with left:
     removed_gallery(study, chosen, location, kind)
 with right:
-    effect_by_group(found)
+    effect_by_group(study, found)
 affected(study, found, location, kind)
 
 # --- verification ------------------------------------------------------------------------------
@@ -116,5 +118,5 @@ verify_button(study, algorithm, method, chosen.rows, f"{len(chosen.rows):,} trai
 kept = kept_verifications(study, algorithm)
 mine = [one for one in kept if one.removed == chosen.rows.tolist() and one.method == method]
 for one in mine[::-1]:
-    verification_result(one)
+    verification_result(study, one)
 others(kept, chosen)

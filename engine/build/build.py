@@ -33,7 +33,7 @@ from engine.build.stages import (
     tuning,
 )
 from engine.running.cluster import connect
-from engine.running.processes import default_workers, pick_device
+from engine.running.processes import default_workers, keeping_workers, pick_device
 from engine.store import layout
 from engine.store.errors import SpecError, StaleError, StoreError
 from engine.store.layout import FORMAT
@@ -114,7 +114,7 @@ def _build(run: Run, rebuild: str | None) -> None:
     study = run.study
     stages = stages_of(study)
     replaceable = stages[stages.index(rebuild) + 1 :] if rebuild else ()
-    with writing(study):
+    with writing(study), keeping_workers(run.device):
         if rebuild:
             _remove(study, rebuild)
         _run_stage(run, "data", data.run, replaceable)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from engine.build.batches import batches_of
-from engine.build.models import load_initial_weights, untrained_model
+from engine.build.models import (
+    folder_notes,
+    load_initial_weights,
+    load_own_weights,
+    untrained_model,
+)
 from engine.build.retraining import has_recipe
 from engine.build.run import Run
 from engine.build.tasks import task_for
@@ -11,7 +16,8 @@ from engine.store import layout
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
-from engine.study.models import checkpoint_seed, user_file
+from engine.study.capabilities import require
+from engine.study.models import checkpoint_seed, is_transformer, only_file, user_file
 from engine.study.reader import StudyReader
 
 _EXAMPLES = 8
@@ -23,7 +29,11 @@ def check_models(run: Run) -> None:
     Raises:
         SpecError: A model cannot be trained or attributed; the message begins with the algorithm.
         CheckpointError: The user's weights do not fit, or as in `check_model`.
+        MissingCapability: The run bank would keep class logits, and there are no classes.
     """
+    bank = run.study.spec.subset_runs
+    if bank.masks and bank.logits:
+        require(run.study, "classes", "A run bank of class logits (logits = true)")
     for algorithm in run.study.spec.algorithms:
         if _is_made(run.study, algorithm):
             continue
@@ -48,23 +58,27 @@ def _is_made(study: StudyReader, algorithm: str) -> bool:
 
 def _check(study: StudyReader, algorithm: str) -> list[str]:
     from engine.training.checking import check_model
-    from engine.training.weights import check_weights, load_weights
+    from engine.training.weights import check_weights
 
     spec = study.spec.algorithms[algorithm]
     seed = checkpoint_seed(study, 0)
-    notes: list[str] = []
+    model = untrained_model(study, spec, seed)
+    notes = folder_notes(study, spec)
     if spec.weights:
-        model = untrained_model(study, spec, seed)
-        files = [user_file(study, path) for path in spec.weights]
-        for file in files[1:]:
-            check_weights(file, model)
-        notes += load_weights(files[0], model)
+        for path in spec.weights[1:]:
+            if is_transformer(spec) and user_file(study, path).is_dir():
+                load_own_weights(study, spec, path, model)
+            else:
+                check_weights(only_file(user_file(study, path)), model)
+        notes += load_own_weights(study, spec, spec.weights[0], model)
     else:
-        model = untrained_model(study, spec, seed)
         notes += load_initial_weights(study, spec, model)
     batch = next(batches_of(study, "train", "cpu", _EXAMPLES)())
     if len(next(iter(batch.values()))) < 2:
         raise DataloupeError("A build needs 2 or more training examples.")
     task = task_for(study, model, seed)
     trained = has_recipe(study, algorithm)
-    return notes + check_model(task, model, batch, trained)
+    notes += check_model(task, model, batch, trained, spec.label_smoothing)
+    if spec.weights and task.doubts is not None:
+        notes += task.doubts(model, batch)
+    return notes

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.models.hf_folder import find_folder, name_of, preprocessing_of
 from engine.store import layout
+from engine.store.errors import SpecError
 from engine.store.spec import AlgorithmSpec
-from engine.study.models import user_file
+from engine.study.models import is_transformer, only_file, start_of, user_file
 from engine.study.reader import StudyReader
 
 if TYPE_CHECKING:
     import torch
 
 
+_SIMILAR = 0.02
+"""Differences of a mean or standard deviation of pixels in 0…1 that make no difference."""
+
+
 def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
     """Return a model of the algorithm's architecture with seeded random weights."""
     from engine.models import build_model
+    from engine.models.parts import freeze
 
     dataset = study.dataset
-    return build_model(
+    model = build_model(
         spec.architecture,
         spec.architecture_options,
         dataset.encoding,
@@ -28,6 +36,8 @@ def untrained_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch
         seed,
         study.root,
     )
+    freeze(model, spec.train)
+    return model
 
 
 def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.nn.Module:
@@ -40,7 +50,7 @@ def initial_model(study: StudyReader, spec: AlgorithmSpec, seed: int) -> torch.n
 def load_initial_weights(
     study: StudyReader, spec: AlgorithmSpec, model: torch.nn.Module
 ) -> list[str]:
-    """Fill a seeded model with the user's initial weights, if there are any.
+    """Fill a seeded model with the weights that training starts from, if there are any.
 
     Parameters that `reset` names keep their seeded values.
 
@@ -49,9 +59,75 @@ def load_initial_weights(
     """
     from engine.training.weights import load_weights
 
-    if not spec.initial_weights:
+    start = start_of(study, spec)
+    if start is None:
         return []
-    return load_weights(user_file(study, spec.initial_weights), model, spec.reset)
+    if is_transformer(spec) and start.is_dir():
+        from engine.training.pretrained import start_from_folder
+
+        return start_from_folder(start, model, study.dataset.classes, spec.reset)
+    return load_weights(only_file(start), model, spec.reset)
+
+
+def folder_notes(study: StudyReader, spec: AlgorithmSpec) -> list[str]:
+    """What the user should know of the folder of an architecture, beside its weights.
+
+    Raises:
+        SpecError: Its tokenizer is not the one of the study's texts.
+    """
+    from engine.tasks.tokenizers import check_tokenizer
+
+    name, encoding = name_of(spec.architecture), study.dataset.encoding
+    if name is None:
+        return []
+    try:
+        folder = find_folder(name, study.root)
+    except SpecError:
+        if spec.weights:  # the config in the study is enough
+            return []
+        raise
+    if "tokenizer" in encoding:
+        check_tokenizer(folder, encoding, "that of its texts")
+    notes = picture_notes(folder, encoding) if "shape" in encoding else []
+    if not spec.weights and start_of(study, spec) is None:
+        notes.append(f"Training starts from random weights, not from any in {folder}.")
+    return notes
+
+
+def picture_notes(folder: Path, encoding: dict[str, Any]) -> list[str]:
+    """Whether a model of pictures was trained with another normalization than the study's."""
+    given = preprocessing_of(folder)
+    if given is None:
+        return []
+    for key in ("mean", "std"):
+        wanted, found = given[key], encoding[key]
+        if len(wanted) == len(found) and any(
+            abs(a - b) > _SIMILAR for a, b in zip(wanted, found, strict=True)
+        ):
+            return [
+                f"{folder} was trained on pictures with mean = {given['mean']} and std = "
+                f"{given['std']}, and this study has {encoding['mean']} and {encoding['std']}: "
+                "set both under [task]."
+            ]
+    return []
+
+
+def load_own_weights(
+    study: StudyReader, spec: AlgorithmSpec, name: str, model: torch.nn.Module
+) -> list[str]:
+    """Fill a model with one of the user's own trained checkpoints; returns what they should know.
+
+    Raises:
+        CheckpointError: It does not fit, or cannot be read.
+    """
+    from engine.training.weights import load_weights
+
+    path = user_file(study, name)
+    if is_transformer(spec) and path.is_dir():
+        from engine.training.pretrained import load_trained_folder
+
+        return load_trained_folder(path, model, study.dataset.classes)
+    return load_weights(only_file(path), model)
 
 
 def load_checkpoint(

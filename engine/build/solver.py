@@ -48,8 +48,12 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
     task, spec = task_at(study, algorithm, 0), study.spec.trak
     solver = choose_solver(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
-    constant = task.outputs[0].curvature == "constant"
-    return replace(solver, curvature="plain") if constant else solver
+    if task.outputs[0].curvature != "constant":
+        return solver
+    # Then every example has the same weight in the Gram matrix, and Q as it is gives the influence
+    # of a linear model exactly.
+    tempering = 1.0 if spec.tempering == "auto" else spec.tempering
+    return replace(solver, curvature="plain", tempering=tempering)
 
 
 def memory_per_worker(run: Run) -> int:

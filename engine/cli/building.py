@@ -10,6 +10,7 @@ from engine.cli.arguments import Verbs, add_machine, add_server
 from engine.cli.progress import BuildProgress
 from engine.cli.trusting import ask_to_trust
 from engine.data.templates import spec_from_template
+from engine.models.hf_folder import allow_downloads
 from engine.store import layout
 from engine.study.trust import trust_study
 
@@ -88,6 +89,7 @@ def _init(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
     ask_to_trust(study)
+    allow_downloads()
     with BuildProgress(study) as progress:
         study.build(options.device, options.workers, options.rebuild, progress.update, options.ray)
     for line in (*study.dataset.notes, *(f"Warning: {text}" for text in study.dataset.warnings)):

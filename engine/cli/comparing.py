@@ -149,6 +149,9 @@ def _print_quick_report(upload: Upload, report: QuickReport) -> None:
     print(f"Its input is {upload.preprocessing}")
     for line in report.warnings:
         print(f"Warning: {line}")
+    if report.accuracy is None:
+        _print_outputs(report)
+        return
     accuracy = f"Its test accuracy is {report.accuracy:.1%}"
     if report.their_accuracy is not None:
         accuracy += (
@@ -156,6 +159,17 @@ def _print_quick_report(upload: Upload, report: QuickReport) -> None:
             f"{report.agreement:.1%} of the test examples"
         )
     print(f"{accuracy}.")
+
+
+def _print_outputs(report: QuickReport) -> None:
+    if report.output is None:
+        return
+    line = f"Its mean model output on the test examples is {report.output:.4g}"
+    if report.their_output is not None:
+        line += f", and that of {report.against} is {report.their_output:.4g}"
+    if report.correlation is not None:
+        line += f"; their correlation is {report.correlation:.2f}"
+    print(f"{line}.")
 
 
 def _print_comparison(shown: Console, found: dict[str, Any]) -> None:

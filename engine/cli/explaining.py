@@ -17,6 +17,7 @@ from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.cli.arguments import Verbs, add_attribution, add_json
 from engine.cli.printing import WIDE, console, interval, one_line, print_json, table
 from engine.store import layout
+from engine.store.errors import SpecError
 from engine.store.records import Explanation, Influence
 from engine.store.text import counted
 from engine.study.examples import FILE, TEXT, read_column, read_texts_of
@@ -46,6 +47,12 @@ def add_verbs(verbs: Verbs) -> None:
     explain.add_argument(
         "--k", type=int, default=10, help="examples to show of each sign (default: %(default)s)"
     )
+    explain.add_argument(
+        "--output",
+        metavar="NAME",
+        help="what the scores answer, such as margin, predicted, class:Coat or 'Coat>Shirt' "
+        "(default: the stored output); others are computed live by TRAK",
+    )
     add_attribution(explain)
     add_json(explain)
     explain.set_defaults(verb=_explain)
@@ -74,8 +81,12 @@ def add_verbs(verbs: Verbs) -> None:
 def _explain(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
     if options.train is not None:
+        if options.output is not None:
+            raise SpecError("--output is for test examples: use it with --test.")
         return _explain_training(study, options)
-    explanation = study.explain(options.test, options.k, options.algorithm, options.method)
+    explanation = study.explain(
+        options.test, options.k, options.algorithm, options.method, options.output
+    )
     if options.json:
         print_json(explanation.to_dict())
     else:
@@ -135,6 +146,7 @@ def _print_explanation(shown: Console, explanation: Explanation) -> None:
             details.insert(0, "correct" if explanation.correct else "wrong")
         predicted = (explanation.predicted, "bold")
         shown.print(Text.assemble(example, ", predicted ", predicted, f" ({', '.join(details)})"))
+        shown.print(Text(explanation.question, style="bold"))
     _print_content(shown, explanation.file, explanation.text)
     for title, side in (
         (f"Supporting: raised {explanation.output_title}", explanation.supporting),

@@ -20,6 +20,7 @@ from engine.cli import (
     exchanging,
     explaining,
     jobs,
+    texts,
     trusting,
     unlearning,
 )
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     building.add_verbs(verbs)
     explaining.add_verbs(verbs)
+    texts.add_verbs(verbs)
     evaluating.add_verbs(verbs)
     brittle.add_verbs(verbs)
     comparing.add_verbs(verbs)

@@ -74,11 +74,13 @@ def add_verbs(verbs: Verbs) -> None:
 def _unlearn(options: argparse.Namespace) -> int:
     from engine.applications.unlearning.audit import audit
     from engine.applications.unlearning.certificate import write_unlearned
+    from engine.applications.unlearning.checks import check_task
     from engine.applications.unlearning.rows import forget_set
     from engine.cli.progress import job_progress
     from engine.study.removal_sets import read_examples
 
     study = Study.open(options.study)
+    check_task(study)
     forget = forget_set(study, read_examples(study, options.forget).tolist())
     if not options.audit and options.out is None:
         raise DataloupeError(

@@ -6,19 +6,30 @@ only where nothing else can be meant: a model of the wrong column looks like any
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import datasets
 
+from engine.data.labels import FOR_SEVERAL_CLASSES
+from engine.data.number_labels import is_number_text
 from engine.data.pictures import SUFFIXES
 from engine.data.reading import Rows
 from engine.data.reading.folders import is_picture
+from engine.data.unsupported import refuse_columns_of_other_tasks
 from engine.store.errors import DataError
+from engine.store.records import LabelKind
 from engine.store.spec import DataSpec
 
-LABEL_NAMES: Final = ("label", "labels", "class", "category", "target", "y")
+LABEL_NAMES: Final[dict[LabelKind, tuple[str, ...]]] = {
+    "class": ("label", "labels", "class", "category", "target", "y"),
+    "number": ("label", "labels", "target", "y", "rating", "score", "value"),
+    "classes": ("labels", "label", "tags", "classes", "categories", "target", "y"),
+    "none": (),
+}
+"""Usual names of columns of labels of each kind, the best first."""
 _TEXT_NAMES: Final = frozenset(
     {"text", "texts", "sentence", "sentences", "review", "reviews", "content", "document"}
     | {"body", "message", "comment", "tweet", "utterance", "sms", "input"}
@@ -32,38 +43,89 @@ _NO_INPUT: Final = ("id", "split", "source_row")
 _ROWS_TO_LOOK_AT: Final = 1000
 
 
-def label_column(table: datasets.Dataset, spec: DataSpec) -> tuple[str, list[str]]:
-    """The column of labels, and notes on others that might be meant.
+def label_columns(
+    table: datasets.Dataset, spec: DataSpec, kind: LabelKind
+) -> tuple[tuple[str, ...], list[str]]:
+    """The columns of labels, one unless the study names several, and notes on others that might be
+    meant.
 
     Raises:
         DataError: None fits, or several do.
     """
+    if kind == "none":
+        return (), []
     if spec.label != "auto":
-        return spec.label, []
+        return (spec.label,) if isinstance(spec.label, str) else tuple(spec.label), []
     others = [name for name in table.column_names if name not in (spec.input, spec.id)]
-    classes = [name for name in others if isinstance(table.features[name], datasets.ClassLabel)]
-    if classes:
-        return _only(classes, "label", table), []
-    usual = sorted(
-        (name for name in others if name.lower() in LABEL_NAMES),
-        key=lambda name: LABEL_NAMES.index(name.lower()),
-    )
+    if kind == "class":
+        classes = [name for name in others if isinstance(table.features[name], datasets.ClassLabel)]
+        if classes:
+            return (_only(classes, "label", table),), []
+    usual = _usual(others, kind)
+    if kind == "number":
+        usual = [name for name in usual if _may_be_numbers(table, name)] or usual
     if not usual:
-        one_hot = _one_hot_columns(table, others)
-        if len(one_hot) > 1:
-            raise DataError(
-                f"No column fits as label, but each row has a single 1 in the columns "
-                f"{', '.join(one_hot[:12])}{', ...' if len(one_hot) > 12 else ''} (one-hot). Write "
-                "one column of classes and name it as `label` under [data]."
-            )
+        return (_by_content(table, others, kind),), []
     best = [name for name in usual if name.lower() == usual[0].lower()]
     notes = []
     if len(best) == 1 and len(usual) > 1:
         notes = [f"The labels are the column {best[0]!r}, not {_named(usual[1:])}."]
-    return _only(best, "label", table), notes
+    return (_only(best, "label", table),), notes
 
 
-def input_column(rows: Rows, spec: DataSpec, label: str | None) -> tuple[str, list[str]]:
+def _usual(columns: Sequence[str], kind: LabelKind) -> list[str]:
+    names = LABEL_NAMES[kind]
+    found = (name for name in columns if name.lower() in names)
+    return sorted(found, key=lambda name: names.index(name.lower()))
+
+
+def _by_content(table: datasets.Dataset, columns: Sequence[str], kind: LabelKind) -> str:
+    """The only column that holds numbers, or lists, where labels are such; raises DataError where
+    none fits."""
+    refuse_columns_of_other_tasks(table)
+    free = [name for name in columns if name.lower() not in _NO_INPUT]
+    if kind == "number":
+        numbers = [name for name in free if _is_number(table.features[name])]
+        return _only(
+            [name for name in numbers if table.features[name].dtype != "bool"], "label", table
+        )
+    ones, single = _columns_of_ones(table, free)
+    if kind == "classes":
+        lists = [name for name in free if is_list_column(table.features[name])]
+        if lists:
+            return _only(lists, "label", table)
+        if ones:
+            raise DataError(
+                f"No column fits as label, but {_listed(ones)} hold 0 and 1. If these are the "
+                f"classes, write label = {json.dumps(ones)} under [data]."
+            )
+    elif len(ones) > 1 and single:
+        raise DataError(
+            f"No column fits as label, but each row has a single 1 in the columns {_listed(ones)} "
+            "(one-hot). Write one column of classes and name it as `label` under [data]."
+        )
+    elif len(ones) > 1:
+        raise DataError(
+            f"No column fits as label, but the columns {_listed(ones)} hold 0 and 1 (multi-hot). "
+            f"{FOR_SEVERAL_CLASSES}, and label = {json.dumps(ones)} under [data]."
+        )
+    return _only([], "label", table)
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return f"{', '.join(columns[:12])}{', ...' if len(columns) > 12 else ''}"
+
+
+def _may_be_numbers(table: datasets.Dataset, column: str) -> bool:
+    """Whether a column holds numbers, or texts of which the first is one."""
+    feature = table.features[column]
+    if not is_text_column(feature):
+        return _is_number(feature)
+    first = next((text for text in _first(table, column) if text), "")
+    return is_number_text(first)
+
+
+def input_column(rows: Rows, spec: DataSpec, labeled: Sequence[str]) -> tuple[str, list[str]]:
     """The column of pictures if there is one, else of names of picture files, else of texts.
 
     Returns:
@@ -78,7 +140,7 @@ def input_column(rows: Rows, spec: DataSpec, label: str | None) -> tuple[str, li
     others = [
         name
         for name in table.column_names
-        if name not in (label, spec.id) and name.lower() not in _NO_INPUT
+        if name not in (*labeled, spec.id) and name.lower() not in _NO_INPUT
     ]
     pictures = [name for name in others if is_picture_column(table.features[name])]
     texts = [name for name in others if is_text_column(table.features[name])]
@@ -154,6 +216,11 @@ def is_picture_column(feature: object) -> bool:
     )
 
 
+def is_list_column(feature: object) -> bool:
+    """Whether a column holds lists."""
+    return isinstance(feature, datasets.List | datasets.LargeList)
+
+
 def _is_number(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype.startswith(
         ("bool", "int", "uint", "float")
@@ -188,10 +255,10 @@ def _looks_like_a_property(table: datasets.Dataset, column: str) -> bool:
     return 2 * short >= len(texts) or 2 * len(set(texts)) <= len(texts)
 
 
-def _one_hot_columns(table: datasets.Dataset, columns: Sequence[str]) -> list[str]:
-    """Columns of 0 and 1 of which each of the first rows has a single 1."""
+def _columns_of_ones(table: datasets.Dataset, columns: Sequence[str]) -> tuple[list[str], bool]:
+    """Columns of 0 and 1 in the first rows, and whether each row has a single 1."""
     few = table.select(range(min(len(table), _ROWS_TO_LOOK_AT))).with_format("arrow")[:]
     numbers = [name for name in columns if _is_number(table.features[name])]
     found = [name for name in numbers if set(few[name].to_pylist()) <= {0, 1}]
     sums = [sum(row) for row in zip(*(few[name].to_pylist() for name in found), strict=True)]
-    return found if sums and all(total == 1 for total in sums) else []
+    return found, bool(sums) and all(total == 1 for total in sums)

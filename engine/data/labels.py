@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,13 @@ from engine.store.errors import DataError
 
 _MOST_FRACTIONS = 20
 """Labels such as 0.5 and 1.0 may be classes if there are no more than these, or half the rows."""
+TO_PREDICT_NUMBERS = (
+    'To predict numbers, set name = "image-regression" or "text-regression" under [task]'
+)
+FOR_SEVERAL_CLASSES = (
+    'For several classes an example, set name = "image-multilabel" or "text-multilabel" under '
+    "[task]"
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def read_labels(train: datasets.Dataset, test: datasets.Dataset, column: str) ->
         raise DataError(
             f"Every training example has class {str(next(iter(known)))!r}; two classes are needed."
         )
-    warnings += _alike(str(name) for name in names)
+    warnings += [*alike(str(name) for name in names), *_joined(names)]
     place = {name: i for i, name in enumerate(names)}
     return Labels(
         np.array([place[value] for value in train_values], np.int64),
@@ -119,10 +126,27 @@ def missing_classes(train: np.ndarray, test: np.ndarray, names: Sequence[str]) -
     ]
 
 
+def _joined(names: Sequence[Any]) -> list[str]:
+    """A warning about names such as `a;b` beside `a` or `c;a`: several classes in one text."""
+    texts = [name for name in names if isinstance(name, str)]
+    for mark in (";", "|"):
+        parts = {name: [part.strip() for part in name.split(mark)] for name in texts}
+        often = Counter(part for found in parts.values() for part in set(found))
+        found = [
+            name for name in texts if mark in name and all(often[part] > 1 for part in parts[name])
+        ]
+        if found:
+            return [
+                f"Labels such as {found[0]!r} look like several classes in one text, and are read "
+                f"as one class each. {FOR_SEVERAL_CLASSES}."
+            ]
+    return []
+
+
 # --- names that look alike ----------------------------------------------------------------------
 
 
-def _alike(names: Iterable[str]) -> list[str]:
+def alike(names: Iterable[str]) -> list[str]:
     """Warnings about classes whose names look the same, or nearly so."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -216,7 +240,7 @@ def _values(rows: datasets.Dataset, column: str, split: str) -> list[Any]:
         if len(wrong):
             raise DataError(
                 f"Row {wrong[0]} of the {split} split has label {numbers[wrong[0]]}; a class must "
-                "be a whole number that is not negative."
+                f"be a whole number that is not negative. {TO_PREDICT_NUMBERS}."
             )
         return [int(number) for number in numbers]
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -239,8 +263,8 @@ def _refuse_measurements(texts: Sequence[str], column: str) -> None:
     if any(math.isfinite(number) and number % 1 for number in numbers):
         raise DataError(
             f"Column {column!r} holds {len(distinct):,} different numbers, such as {texts[0]}, "
-            "which is a quantity, not classes. Regression is not supported; put the numbers into "
-            "a few classes, or name the right column as `label` under [data]."
+            f"which is a quantity, not classes. {TO_PREDICT_NUMBERS}; or name the right column as "
+            "`label` under [data]."
         )
 
 
@@ -267,8 +291,8 @@ def _one_hot(labels: pa.ChunkedArray, column: str, split: str) -> list[int]:
             raise DataError(
                 f"Row {number} of the {split} split has the label {_short(row)} (column "
                 f"{column!r}), which is neither one class nor one-hot (a single 1, and 0 for every "
-                "other class). Each example needs one class. If this is not the column of labels, "
-                "name the right column as `label` under [data]."
+                f"other class). Each example needs one class. {FOR_SEVERAL_CLASSES}; or name the "
+                "right column as `label` under [data]."
             )
     return [row.index(1) for row in rows]
 

@@ -73,11 +73,10 @@ def check_budget(content: bytes, where: str) -> None:
 def _check(content: bytes) -> None:
     if len(content) > MOST_BYTES:
         _refuse(f"has {len(content) / 2**20:,.1f} MiB", f"{MOST_BYTES // 2**20} MiB", "Shrink it.")
-    reader = next((read for magic, read in _READERS if magic.match(content)), None)
+    reader = next((read for magic, read in _READERS.values() if magic.match(content)), None)
     if reader is None:
         raise DataError(
-            "the picture is damaged or no picture of a known format "
-            "(AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP)."
+            f"the picture is damaged or no picture of a known format ({', '.join(FORMATS)})."
         )
     try:
         cost = reader(content)
@@ -309,16 +308,18 @@ def _avif(content: bytes) -> Cost:
     return Cost(width, height, 24)
 
 
-_READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Cost]], ...] = tuple(
-    (re.compile(magic, re.DOTALL), read)
-    for magic, read in (
-        (rb"\x89PNG\r\n\x1a\n", _png),
-        (rb"\xff\xd8\xff", _jpeg),
-        (rb"GIF8[79]a", _gif),
-        (rb"BM", _bmp),
-        (rb"P[0-6]", _ppm),
-        (rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]", _tiff),
-        (rb"RIFF.{4}WEBP", _webp),
-        (rb".{4}ftyp", _avif),
+_READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes], Cost]]] = {
+    kind: (re.compile(magic, re.DOTALL), read)
+    for kind, magic, read in (
+        ("BMP", rb"BM", _bmp),
+        ("GIF", rb"GIF8[79]a", _gif),
+        ("JPEG", rb"\xff\xd8\xff", _jpeg),
+        ("PNG", rb"\x89PNG\r\n\x1a\n", _png),
+        ("PPM", rb"P[0-6]", _ppm),
+        ("TIFF", rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]", _tiff),
+        ("WEBP", rb"RIFF.{4}WEBP", _webp),
+        ("AVIF", rb".{4}ftyp", _avif),
     )
-)
+}
+FORMATS = tuple(sorted(_READERS))
+"""Pillow's names of the formats that are read: those whose cost is known before decoding."""

@@ -23,9 +23,9 @@ from engine.data.bit_depth import (
     read_deep,
     to_eight_bits,
 )
+from engine.data.picture_budget import FORMATS
 from engine.store.errors import DataError
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}

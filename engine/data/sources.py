@@ -21,7 +21,7 @@ from engine.data.columns import (
     LABEL_NAMES,
     input_column,
     is_picture_column,
-    label_column,
+    label_columns,
     names_pictures,
 )
 from engine.data.file_names import (
@@ -34,8 +34,7 @@ from engine.data.file_names import (
 )
 from engine.data.ids import read_ids
 from engine.data.label_kinds import as_column as label_values
-from engine.data.label_kinds import read_labels_of_kind, strata
-from engine.data.labels import missing_classes
+from engine.data.label_kinds import check_sample, read_labels_of_kind, strata
 from engine.data.reading import Rows, quiet, read_splits
 from engine.data.sampling import sample_rows
 from engine.store.errors import DataError
@@ -94,7 +93,9 @@ def load_source(
     with tempfile.TemporaryDirectory(prefix="dataloupe-", dir=scratch) as folder:
         # Mapped files stay readable after the folder is deleted, so even a killed process leaves
         # no files behind.
-        as_written = frozenset(LABEL_NAMES if spec.label == "auto" else [spec.label])
+        as_written: frozenset[str] = frozenset()
+        if isinstance(spec.label, str):  # columns of 0 and 1 of several classes are typed
+            as_written |= {*LABEL_NAMES[kind]} if spec.label == "auto" else {spec.label}
         as_written |= {spec.id} if spec.id is not None else set()
         train, test = read_splits(spec, base, Path(folder), as_written)
         with quiet():
@@ -108,19 +109,18 @@ def _checked(
     for rows, split in ((train, spec.train), (test, spec.test)):
         if not len(rows.table):
             raise DataError(f"The split {split!r} of {spec.source} is empty.")
-    label, label_notes = (None, []) if kind == "none" else label_column(train.table, spec)
-    input_, input_notes = input_column(train, spec, label)
-    _require(train.table, spec.train, [input_, label])
-    _require(test.table, spec.test, [input_, label])
-    read = read_labels_of_kind(kind, train.table, test.table, label)
+    labeled, label_notes = label_columns(train.table, spec, kind)
+    input_, input_notes = input_column(train, spec, labeled)
+    _require(train.table, spec.train, [input_, *labeled])
+    _require(test.table, spec.test, [input_, *labeled])
+    read = read_labels_of_kind(kind, train.table, test.table, labeled, spec.classes)
     whole = len(train.table), len(test.table)
     train, train_labels = _sampled(train, read.train, spec.train_limit, seed, "train")
     test, test_labels = _sampled(test, read.test, spec.test_limit, seed, "test")
     labels = train_labels, test_labels
     notes = dict.fromkeys([*train.notes, *test.notes, *label_notes, *input_notes])
-    warnings = [*read.warnings]
-    if kind == "class":
-        warnings += missing_classes(*labels, read.classes)
+    limit = None if len(train_labels) == whole[0] else spec.train_limit
+    warnings = [*read.warnings, *check_sample(kind, *labels, read.classes, limit)]
     tables = [_with_pictures(rows, input_) for rows in (train, test)]
     start = source_folder(spec.source, base)
     files = [file_names(table, input_, start) for table in tables]
@@ -130,13 +130,13 @@ def _checked(
     ]
     _refuse_duplicates(*ids)
     splits = [
-        _named(table, input_, label, spec.id, numbers, names, found)
+        _named(table, input_, labeled, spec.id, numbers, names, found)
         for table, numbers, names, found in zip(tables, labels, ids, files, strict=True)
     ]
     of_classes = f"of {len(read.classes)} classes " if read.classes else ""
     description = (
         f"{len(splits[0]):,} training and {len(splits[1]):,} test examples "
-        f"{of_classes}from {spec.source} (input: {input_}{f', label: {label}' if label else ''})"
+        f"{of_classes}from {spec.source} (input: {input_}{_named_labels(labeled)})"
     )
     if (len(splits[0]), len(splits[1])) != whole:
         description += f", a stratified sample of its {whole[0]:,} and {whole[1]:,}"
@@ -230,10 +230,17 @@ def _refuse_duplicates(train: Sequence[str], test: Sequence[str]) -> None:
             seen[id_] = place
 
 
+def _named_labels(columns: Sequence[str], most: int = 5) -> str:
+    if not columns:
+        return ""
+    more = f" and {len(columns) - most} more" if len(columns) > most else ""
+    return f", label: {', '.join(columns[:most])}{more}"
+
+
 def _named(
     table: datasets.Dataset,
     input_: str,
-    label: str | None,
+    labeled: Sequence[str],
     id_: str | None,
     labels: np.ndarray,
     ids: Sequence[str],
@@ -244,7 +251,7 @@ def _named(
     Other columns of these names get `original_` before it. A column `file` of the source stays
     where the pictures have no files of their own.
     """
-    rest = [name for name in table.column_names if name not in (input_, label, id_)]
+    rest = [name for name in table.column_names if name not in (input_, *labeled, id_)]
     own_files = files is not None and (has_files(files) or FILE not in rest)
     named = ("input", "label", "id", *([FILE] if own_files else []))
     table = table.select_columns([input_, *rest])

@@ -1,8 +1,9 @@
 """Architectures: the registry of built-in ones, and how a model is built from any of them.
 
 An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Module`. The task plans
-the `encoding` (`shape` = [channels, height, width] for pictures; `vocabulary`, whose token 0 is
-padding, for text). The module maps a batch of inputs to logits `[batch, n_classes]`.
+the `encoding` (`shape` = [channels, height, width] for pictures; for text `vocabulary`, whose token
+0 is padding, or `inputs`: see `engine.models.ready.probe`). The module maps a batch of inputs to
+logits `[batch, n_classes]`.
 
 A new architecture is one file in this folder and one line in `ARCHITECTURES`. The file may also
 have a function `options_of(shapes)`, which guesses the options from the shapes of weights, so that
@@ -15,6 +16,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     Architecture = Callable[..., torch.nn.Module]
 
 ARCHITECTURES = {
+    "bert-small": "engine.models.bert_small:bert_small",
     "embedding-bag": "engine.models.embedding_bag:embedding_bag",
     "mlp": "engine.models.mlp:mlp",
     "resnet-small": "engine.models.resnet_small:resnet_small",
@@ -51,7 +54,8 @@ def build_model(
     encoding and to give `n_classes` logits. The global random state does not change.
 
     Args:
-        architecture: A name in `ARCHITECTURES`, `timm:NAME`, or `python:module:function`.
+        architecture: A name in `ARCHITECTURES`, `timm:NAME`, `transformers:FOLDER`, or
+            `python:module:function`.
         options: Keyword arguments of the architecture.
         encoding: The task's encoding, as the store keeps it.
         n_classes: Number of logits.
@@ -87,14 +91,27 @@ def build_model(
         return make_ready(architecture, model, encoding, n_classes)
 
 
-def state_shapes(
+@dataclass(frozen=True)
+class State:
+    """The weights that an architecture has.
+
+    Attributes:
+        shapes: Name → shape.
+        ties: Groups of names that are one tensor.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    ties: list[list[str]]
+
+
+def state_of(
     architecture: str,
     options: dict[str, Any],
     encoding: dict[str, Any],
     n_classes: int,
     study: Path | None = None,
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an architecture's weights.
+) -> State:
+    """Names, shapes and ties of an architecture's weights.
 
     A built-in architecture takes no memory for its weights here, however large its options.
 
@@ -103,17 +120,20 @@ def state_shapes(
     """
     import torch
 
+    from engine.models.parts import ties_of
+
     if architecture not in ARCHITECTURES:
         model = build_model(architecture, options, encoding, n_classes, seed=0, study=study)
-        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    function = _find(architecture, options, study)
-    _check_names(architecture, function, options)
-    try:
-        with torch.device("meta"):
-            model = function(encoding, n_classes, **options)
-    except ValidationError as error:
-        raise SpecError(_explain(architecture, error)) from error
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    else:
+        function = _find(architecture, options, study)
+        _check_names(architecture, function, options)
+        try:
+            with torch.device("meta"):
+                model = function(encoding, n_classes, **options)
+        except ValidationError as error:
+            raise SpecError(_explain(architecture, error)) from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return State(shapes, ties_of(model))
 
 
 def guess_options(
@@ -121,7 +141,7 @@ def guess_options(
 ) -> dict[str, Any] | None:
     """The options of a built-in architecture that weights of these shapes may belong to, or None.
 
-    This is a guess: compare the shapes with those of `state_shapes`.
+    This is a guess: compare the shapes with those of `state_of`.
     """
     module_name = ARCHITECTURES[architecture].partition(":")[0]
     guess = getattr(importlib.import_module(module_name), "options_of", None)
@@ -145,9 +165,13 @@ def _find(architecture: str, options: dict[str, Any], study: Path | None) -> Arc
         from engine.models.timm_zoo import timm_model
 
         return functools.partial(timm_model, name=rest)
+    if kind == "transformers" and rest:
+        from engine.models.transformers_zoo import architecture_of
+
+        return architecture_of(rest, study)
     raise SpecError(
         f"architecture {architecture!r} is not known; take {', '.join(sorted(ARCHITECTURES))}, "
-        "timm:NAME, or python:module:function."
+        "timm:NAME, transformers:FOLDER, or python:module:function."
     )
 
 

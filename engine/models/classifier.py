@@ -31,6 +31,16 @@ class Classifier(nn.Module):
         return self.head(self.embed(inputs))  # type: ignore[no-any-return]
 
 
+class Embeds:
+    """Base of models that give the embeddings of a batch in the pass that answers it."""
+
+    def embed_and_answer(
+        self, *inputs: torch.Tensor, **named: torch.Tensor
+    ) -> tuple[torch.Tensor | None, Any]:
+        """Penultimate features `[batch, d]`, and what the model returns."""
+        raise NotImplementedError
+
+
 class Residual(nn.Module):
     """x + branch(x)."""
 

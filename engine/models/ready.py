@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.models.answers import described, logits_of
+from engine.models.calling import call
 from engine.store.errors import SpecError
 
 _CONTIGUOUS = "keeps_layout"
@@ -44,11 +45,7 @@ def make_ready(
     if isinstance(model, torch.jit.ScriptModule):
         model = Scripted(model)
     model.eval()
-    if "shape" in encoding:
-        inputs, what = torch.zeros(2, *encoding["shape"]), f"pictures of {encoding['shape']}"
-    else:
-        inputs = torch.zeros(2, encoding.get("max_tokens", 1), dtype=torch.int64)
-        what = f"sequences of {inputs.shape[1]} token ids"
+    inputs, what = probe(encoding)
     notes = []
     with torch.no_grad():
         precisions = _other_precisions(model)
@@ -57,9 +54,11 @@ def make_ready(
             notes.append(f"Its {precisions} layers are computed in float32.")
         else:
             try:
-                answer = model(inputs)
+                answer = call(model, inputs)
             except Exception as error:
-                raise SpecError(_refusal(architecture, what, "shape" in encoding, error)) from error
+                alone = list(inputs) == ["input"]
+                refusal = _refusal(architecture, what, "shape" in encoding, alone, error)
+                raise SpecError(refusal) from error
             if precisions:
                 notes.append(
                     f"Its {precisions} layers are computed in that precision, because its code "
@@ -67,11 +66,37 @@ def make_ready(
                 )
         model.eval()  # for layers that were created during the first pass
         _check_answer(architecture, answer, n_classes)
-        if inputs.ndim == 4 and not _runs_channels_last(model, inputs):
+        pictures = inputs.get("input")
+        if pictures is not None and pictures.ndim == 4 and not _runs_channels_last(model, pictures):
             model.register_forward_pre_hook(_make_contiguous)
             object.__setattr__(model, _CONTIGUOUS, True)
     object.__setattr__(model, _NOTES, notes)
     return model
+
+
+def probe(encoding: dict[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """A prepared batch of two empty inputs, and what they are, in words.
+
+    An encoding describes inputs other than pictures and token ids in `inputs`: name → the `shape`
+    and `dtype` of one input, the numbers that it begins with, and the number in the `rest` of it.
+    """
+    if "inputs" in encoding:
+        given = encoding["inputs"]
+        return {name: _two_inputs(about) for name, about in given.items()}, " and ".join(
+            f"{name} of shape {about['shape']}" for name, about in given.items()
+        )
+    if "shape" in encoding:
+        return {"input": torch.zeros(2, *encoding["shape"])}, f"pictures of {encoding['shape']}"
+    tokens = encoding.get("max_tokens", 1)
+    inputs = {"input": torch.zeros(2, tokens, dtype=torch.int64)}
+    return inputs, f"sequences of {tokens} token ids"
+
+
+def _two_inputs(about: dict[str, Any]) -> Tensor:
+    one = torch.full(about["shape"], about["rest"], dtype=getattr(torch, about["dtype"]))
+    start = torch.tensor(about["start"], dtype=one.dtype)
+    one.view(-1)[: len(start)] = start
+    return torch.stack([one, one])
 
 
 def notes_of(model: nn.Module) -> list[str]:
@@ -129,7 +154,7 @@ def _other_precisions(model: nn.Module) -> str:
     return " and ".join(sorted(dtypes))
 
 
-def _in_float32(model: nn.Module, inputs: Tensor) -> Any:
+def _in_float32(model: nn.Module, inputs: dict[str, Tensor]) -> Any:
     """Convert the model to float32; its answer, or None and no change if it cannot run so."""
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [
@@ -145,7 +170,7 @@ def _in_float32(model: nn.Module, inputs: Tensor) -> Any:
         if buffer.is_floating_point():
             module._buffers[name] = buffer.float()
     try:
-        return model(inputs)
+        return call(model, inputs)
     except Exception:  # its code converts inputs to the original precision
         for parameter, data in parameters:
             parameter.data = data
@@ -154,10 +179,10 @@ def _in_float32(model: nn.Module, inputs: Tensor) -> Any:
     return None
 
 
-def _refusal(architecture: str, what: str, pictures: bool, error: Exception) -> str:
+def _refusal(architecture: str, what: str, pictures: bool, alone: bool, error: Exception) -> str:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, TypeError):
-        reason += " (the model must take one tensor)"
+        reason += f" (the model must take {'one tensor' if alone else 'them by these names'})"
     if not pictures:
         return f"architecture {architecture!r} cannot take {what}: {reason}"
     return (
@@ -172,7 +197,8 @@ def _check_answer(architecture: str, answer: Any, n_classes: int) -> None:
         logits = logits_of(answer)
     except SpecError as error:
         raise SpecError(f"architecture {architecture!r}: {error}") from error
-    if logits.shape == (2, n_classes) and logits.is_floating_point():
+    fits = logits.shape == (2, n_classes) or (n_classes == 1 and logits.shape == (2,))
+    if fits and logits.is_floating_point():
         return
     advice = ""
     if not logits.ndim:
@@ -182,7 +208,9 @@ def _check_answer(architecture: str, answer: Any, n_classes: int) -> None:
     elif isinstance(answer, (tuple, list)):
         advice = " The first element of a tuple must be the logits."
     found = described(answer) if logits.is_floating_point() else f"numbers of type {logits.dtype}"
+    of_classes = f" of {n_classes} classes" if n_classes > 1 else ""
+    what = "logits" if n_classes > 1 else "one number each, in an array"
     raise SpecError(
-        f"architecture {architecture!r} gives {found.removeprefix('shape ')} for two examples of "
-        f"{n_classes} classes; it must give logits of shape [2, {n_classes}].{advice}"
+        f"architecture {architecture!r} gives {found.removeprefix('shape ')} for two examples"
+        f"{of_classes}; it must give {what} of shape [2, {n_classes}].{advice}"
     )

@@ -25,8 +25,10 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from engine.running.threads import environment, limited
@@ -37,7 +39,10 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _ATTEMPTS = 3
+_MOST_IDLE = 2**30
+"""A worker that holds more bytes of memory is not kept for other jobs."""
 WORKERS_ON_GPU = 4
+_kept: ContextVar[LocalPool | None] = ContextVar("workers that are kept", default=None)
 _START = (
     "import json, sys; descriptor, path, limits = map(json.loads, sys.argv[1:]); "
     "sys.path[:] = path; from engine.running.processes import _work; _work(descriptor, **limits)"
@@ -69,8 +74,29 @@ def run_jobs(
     if workers == 0:
         with _interruptible():
             _run_here(function, jobs, on_done, threads)
+    elif (kept := _kept.get()) is not None and threads == 1:
+        kept.resize(workers)
+        run_in_pool(kept, function, jobs, on_done)
     else:
-        run_in_pool(_LocalPool(workers, threads), function, jobs, on_done)
+        with contextlib.closing(LocalPool(workers, threads)) as pool:
+            run_in_pool(pool, function, jobs, on_done)
+
+
+@contextlib.contextmanager
+def keeping_workers(device: str) -> Iterator[None]:
+    """Let one-thread workers live from one `run_jobs` to the next: starting one takes seconds.
+
+    Those that use a GPU do not, as they would keep its memory from each other.
+    """
+    if device != "cpu" or _kept.get() is not None:
+        yield
+        return
+    with contextlib.closing(LocalPool(1)) as pool:
+        token = _kept.set(pool)
+        try:
+            yield
+        finally:
+            _kept.reset(token)
 
 
 def default_workers(device: str) -> int:
@@ -151,7 +177,7 @@ def run_in_pool(
     jobs: Sequence[Job],
     on_done: Callable[[Job, Result], None],
 ) -> None:
-    """Run `function` on every job in a pool, then close the pool. Otherwise like `run_jobs`."""
+    """Run `function` on every job in a pool; close it if that fails. Otherwise like `run_jobs`."""
     waiting = deque((job, 1) for job in jobs)
     busy: dict[Ticket, tuple[Job, int]] = {}
     try:
@@ -171,8 +197,9 @@ def run_in_pool(
                     if error is not None:
                         raise error
                     on_done(job, result)
-    finally:
+    except BaseException:
         pool.close()
+        raise
 
 
 @contextlib.contextmanager
@@ -200,10 +227,10 @@ def _short(job: object) -> str:
 # --- in workers of this machine -----------------------------------------------------------------
 
 
-class _LocalPool:
+class LocalPool:
     """Processes of this machine, started when first needed and reused for later jobs."""
 
-    def __init__(self, workers: int, threads: int) -> None:
+    def __init__(self, workers: int, threads: int = 1) -> None:
         self._workers, self._threads = workers, threads
         self._processes: dict[Connection[Any, Any], subprocess.Popen[bytes]] = {}
         self._idle: list[Connection[Any, Any]] = []
@@ -232,6 +259,13 @@ class _LocalPool:
         for connection in list(self._processes):
             self._end(connection)
 
+    def resize(self, workers: int) -> None:
+        """Have at most so many processes, and none that holds much memory; all must be idle."""
+        self._workers = workers
+        for number, connection in enumerate(list(self._processes)):
+            if number >= workers or resident_bytes(self._processes[connection].pid) > _MOST_IDLE:
+                self._end(connection)
+
     def _receive(self, connection: Connection[Any, Any]) -> bytes | Death:
         try:
             reply = connection.recv_bytes()
@@ -246,9 +280,20 @@ class _LocalPool:
 
     def _end(self, connection: Connection[Any, Any]) -> None:
         process = self._processes.pop(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
         process.kill()
         process.wait()
         connection.close()
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process holds; 0 if it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * resource.getpagesize()
 
 
 def start_worker(

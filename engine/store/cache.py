@@ -9,8 +9,6 @@ moment ago may change again within the same tick of the clock, so nothing of it 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.store.files import read_table
+from engine.store.walk import paths_in
 
 Stamp = tuple[int, int, int] | None
 """Time of the last change in nanoseconds, size and inode; None where the file is missing."""
@@ -159,13 +158,7 @@ def list_names(folder: Path) -> tuple[str, ...]:
     """Names of what lies in a folder, sorted, without hidden ones; none where it is missing."""
     if stamp_of(folder) is None:
         return ()
-    return _FOLDERS.get(folder, lambda: _listed(folder))
-
-
-def _listed(folder: Path) -> tuple[str, ...]:
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        return tuple(sorted(entry.name for entry in entries if not entry.name.startswith(".")))
-    return ()  # removed just now
+    return _FOLDERS.get(folder, lambda: tuple(path.name for path in paths_in(folder, "[!.]*")))
 
 
 def clear_caches() -> None:

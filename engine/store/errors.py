@@ -56,6 +56,10 @@ class StoreError(DataloupeError):
     """A file of the study is missing, broken, or was made from something else."""
 
 
+class MissingFile(StoreError):
+    """A file of the study is missing: never made, or removed by somebody else just now."""
+
+
 class StaleError(StoreError):
     """Files of the study were made from another spec, other data or other code.
 

@@ -41,6 +41,7 @@ from engine.store.seal import (
     place_in_text,
     seal,
 )
+from engine.store.walk import files_below
 
 FINGERPRINT_KEY = "dataloupe.fingerprint"
 METADATA_KEY = "dataloupe.metadata"
@@ -123,10 +124,9 @@ def remove_leftovers(folder: Path) -> None:
 
     A file that is being written, by whichever process, is locked and stays.
     """
-    # Unlike `rglob`, `os.walk` ignores folders that others remove meanwhile.
-    names = (Path(path, name) for path, _, files in os.walk(folder) for name in files)
-    for leftover in (one for one in names if one.match(".*.tmp")):
-        with contextlib.suppress(FileNotFoundError), leftover.open("rb") as file:
+    gone_or_of_others = contextlib.suppress(FileNotFoundError, PermissionError)
+    for leftover in (one for one in files_below(folder) if one.match(".*.tmp")):
+        with gone_or_of_others, leftover.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -249,16 +249,20 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     Raises:
         StoreError: The file is missing, truncated, or not a safetensors file.
     """
+    with reading_store(path), path.open("rb") as file:
+        return _read_header(path, file)
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], dict[str, str], int]:
     try:
-        with reading_store(path), path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            prefix = file.read(8)
-            if len(prefix) < 8:
-                raise broken(path, "it is cut short")
-            (length,) = struct.unpack("<Q", prefix)
-            if length > min(_MAX_HEADER, size - 8):
-                raise broken(path, "its header is cut short or damaged")
-            header = json.loads(file.read(length))
+        size = os.fstat(file.fileno()).st_size
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise broken(path, "it is cut short")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(_MAX_HEADER, size - 8):
+            raise broken(path, "its header is cut short or damaged")
+        header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError
@@ -299,27 +303,30 @@ def read_tensors(
     Raises:
         StoreError: Missing or broken. StaleError: Another fingerprint.
     """
-    entries, metadata, start = read_header(path)
-    if verify:
-        _check_seal(path, place_in_shard)
-    if fingerprint is not None:
-        check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), fingerprint)
-    arrays: dict[str, np.ndarray] = {}
-    for name, entry in sorted(entries.items()):
-        try:
-            dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-            first, last = entry["data_offsets"]
-            size = dtype.itemsize * math.prod(shape)
-            if min((first, last, *shape)) < 0 or last - first != size:
-                raise ValueError
-            if first == last:
-                arrays[name] = np.empty(shape, dtype)
-            else:
-                with reading_store(path):
-                    arrays[name] = np.memmap(path, dtype, "r", start + first, shape)
-        except _DAMAGE as error:
-            raise broken(path, f"the header's entry of tensor {name!r} is damaged") from error
-    return arrays
+    # All from one open file: another one of this name may take its place at any time.
+    with reading_store(path), path.open("rb") as file:
+        entries, metadata, start = _read_header(path, file)
+        if verify:
+            _check_seal(path, place_in_shard)
+        if fingerprint is not None:
+            check_fingerprint(path, metadata.get(FINGERPRINT_KEY, ""), fingerprint)
+        return {one: _map_tensor(path, file, start, one, entries[one]) for one in sorted(entries)}
+
+
+def _map_tensor(
+    path: Path, file: BinaryIO, start: int, name: str, entry: dict[str, Any]
+) -> np.ndarray:
+    try:
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        first, last = entry["data_offsets"]
+        size = dtype.itemsize * math.prod(shape)
+        if min((first, last, *shape)) < 0 or last - first != size:
+            raise ValueError
+        if first == last:
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r", start + first, shape)
+    except _DAMAGE as error:
+        raise broken(path, f"the header's entry of tensor {name!r} is damaged") from error
 
 
 def is_there(path: Path, fingerprint: str) -> bool:

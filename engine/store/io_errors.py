@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from engine.store.errors import DataloupeError, StoreError
+from engine.store.errors import DataloupeError, MissingFile, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -78,8 +78,8 @@ def reading_store(path: Path) -> Iterator[None]:
     """Report in one line which file of a study is missing or cannot be read."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing. `dataloupe build` makes it again.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFile(f"{path} is missing. `dataloupe build` makes it again.") from error
     except OSError as error:
         if error.errno is None:  # raised by a library that could read the file, but not its content
             raise

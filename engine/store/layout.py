@@ -14,6 +14,7 @@ jobs/00001.log                               what a job has printed
 jobs/runner.log, jobs/runner.lock            of the process that runs jobs
 audit/audit.jsonl, audit/audit.1.jsonl …     who changed what on the pages, newest file first
 algorithms/NAME/checkpoints/000.safetensors  trained weights
+algorithms/NAME/checkpoints/architecture.json  config of a model of transformers
 algorithms/NAME/contexts/000.safetensors     what its outputs need beside the example, if anything
 algorithms/NAME/outputs/000-{split}.safetensors    logits, model outputs, out-to-loss
 algorithms/NAME/predictions/{split}.parquet  predictions averaged over checkpoints
@@ -74,9 +75,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from engine.store.cache import list_names
+from engine.store.cache import list_names, stamp_of
 from engine.store.files import fingerprint_of
-from engine.store.walk import files_below
+from engine.store.walk import files_below, paths_in
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
@@ -127,9 +128,9 @@ def stored_files(root: Path) -> list[Path]:
     for folder in ("algorithms", "comparisons", "jobs", "sets", "slices", "triage", "uploads"):
         found += files_below(root / folder)
     data = root / "data"
-    found += data.glob("*.json")
+    found += paths_in(data, "*.json")
     for split in SPLITS:
-        found += (data / split).glob("[0-9][0-9][0-9][0-9][0-9].*")
+        found += paths_in(data / split, "[0-9][0-9][0-9][0-9][0-9].*")
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 
@@ -139,7 +140,7 @@ def slice_file(root: Path, name: str) -> Path:
 
 def slice_files(root: Path) -> list[Path]:
     """The files of all saved slices."""
-    return sorted((root / "slices").glob("[!.]*.json"))
+    return paths_in(root / "slices", "[!.]*.json")
 
 
 def jobs_folder(root: Path) -> Path:
@@ -172,8 +173,9 @@ def removal_set_file(root: Path, key: str) -> Path:
 
 def removal_set_files(root: Path) -> list[Path]:
     """The files of all removal sets, written last first."""
-    files = (root / "sets").glob("????????????????.json")
-    return sorted(files, key=lambda path: (-path.stat().st_mtime_ns, path.name))
+    stamps = [(path, stamp_of(path)) for path in paths_in(root / "sets", "????????????????.json")]
+    there = [(-stamp[0], path.name, path) for path, stamp in stamps if stamp is not None]
+    return [path for _, _, path in sorted(there)]
 
 
 def table_file(root: Path, split: Split, shard: int) -> Path:
@@ -194,6 +196,16 @@ def algorithm_folder(root: Path, algorithm: str) -> Path:
 
 def checkpoint_file(root: Path, algorithm: str, checkpoint: int) -> Path:
     return algorithm_folder(root, algorithm) / "checkpoints" / f"{checkpoint:03d}.safetensors"
+
+
+def architecture_file(root: Path, algorithm: str) -> Path:
+    return algorithm_folder(root, algorithm) / "checkpoints" / "architecture.json"
+
+
+def architecture_files(root: Path) -> list[Path]:
+    """The files of all algorithms that have one."""
+    found = [one / "checkpoints" / "architecture.json" for one in paths_in(root / "algorithms")]
+    return [path for path in found if path.exists()]
 
 
 def context_file(root: Path, algorithm: str, checkpoint: int) -> Path:
@@ -426,7 +438,7 @@ def verification_file(root: Path, algorithm: str, name: str) -> Path:
 
 def verification_files(root: Path, algorithm: str) -> list[Path]:
     """The files of all verifications."""
-    return sorted((algorithm_folder(root, algorithm) / "verifications").glob("[!.]*.json"))
+    return paths_in(algorithm_folder(root, algorithm) / "verifications", "[!.]*.json")
 
 
 def unlearning_folder(root: Path, algorithm: str) -> Path:
@@ -452,7 +464,7 @@ def unlearning_audit_file(root: Path, algorithm: str, name: str) -> Path:
 
 def unlearning_audit_files(root: Path, algorithm: str) -> list[Path]:
     """The files of all audits."""
-    return sorted((unlearning_folder(root, algorithm) / "audits").glob("[!.]*.json"))
+    return paths_in(unlearning_folder(root, algorithm) / "audits", "[!.]*.json")
 
 
 def unlearned_model_file(root: Path, algorithm: str, name: str) -> Path:
@@ -467,7 +479,7 @@ def triage_file(root: Path, name: str) -> Path:
 
 def triage_files(root: Path) -> list[Path]:
     """The files of all changes of tags and notes."""
-    return sorted((root / "triage").glob("[!.]*.json"))
+    return paths_in(root / "triage", "[!.]*.json")
 
 
 def uploads_folder(root: Path) -> Path:
@@ -490,7 +502,7 @@ def uploaded_weights_file(root: Path, sha256: str) -> Path:
 
 def uploaded_weights_files(root: Path) -> list[Path]:
     """All uploaded checkpoints."""
-    return sorted((uploads_folder(root) / "files").glob("[!.]*.safetensors"))
+    return paths_in(uploads_folder(root) / "files", "[!.]*.safetensors")
 
 
 def comparison_file(root: Path, comparison: str) -> Path:
@@ -499,7 +511,7 @@ def comparison_file(root: Path, comparison: str) -> Path:
 
 def comparison_files(root: Path) -> list[Path]:
     """The results of all comparisons."""
-    return sorted((root / "comparisons").glob("????????????????.json"))
+    return paths_in(root / "comparisons", "????????????????.json")
 
 
 def comparison_arrays_file(root: Path, comparison: str) -> Path:
@@ -512,7 +524,7 @@ def direction_note_file(root: Path, comparison: str, key: str, number: int) -> P
 
 def direction_note_files(root: Path, comparison: str) -> list[Path]:
     """The names and notes of a comparison's directions."""
-    return sorted((root / "comparisons").glob(f"{comparison}.[ab]*.json"))
+    return paths_in(root / "comparisons", f"{comparison}.[ab]*.json")
 
 
 def hypothesis_file(root: Path, comparison: str, name: str) -> Path:
@@ -521,4 +533,4 @@ def hypothesis_file(root: Path, comparison: str, name: str) -> Path:
 
 def hypothesis_files(root: Path, comparison: str) -> list[Path]:
     """The tests of hypotheses about a comparison."""
-    return sorted((root / "comparisons").glob(f"{comparison}-*.json"))
+    return paths_in(root / "comparisons", f"{comparison}-*.json")

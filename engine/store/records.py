@@ -20,6 +20,59 @@ def default_id(split: str, row: int) -> str:
 
 
 @dataclass(frozen=True)
+class OutputChoice:
+    """A model output that a person can choose to explain, or a family of them with classes.
+
+    `{}` in the texts stands for the names of classes, in order.
+
+    Attributes:
+        name: What is written to choose it: `margin`, `class:{}`, `{}>{}`.
+        label: Its name in a list of choices: `one class rather than another`.
+        title: What the scores answer, as part of a sentence: `the margin of “{}”`.
+        question: The same as a question, the title of a page: `Why “{}”?`
+        contrary: The question where a class other than this one is predicted; empty: the same.
+        raises, lowers: What supporting and opposing training examples did to it, as the beginning
+            of a sentence; empty: they raised, or lowered, `title`.
+        of: The class of `question`: the example's `label` or its `predicted` class. None: the
+            classes in `name`.
+        becomes: With `of`: the name of the family that it is a member of, with this class; empty:
+            it is a model output of its own.
+    """
+
+    name: str
+    label: str
+    title: str
+    question: str
+    contrary: str = ""
+    raises: str = ""
+    lowers: str = ""
+    of: Literal["label", "predicted"] | None = None
+    becomes: str = ""
+
+    @property
+    def slots(self) -> int:
+        """How many classes a person chooses."""
+        return self.name.count("{}")
+
+
+@dataclass(frozen=True)
+class ExampleOutput:
+    """A model output of one example that can be explained.
+
+    Attributes:
+        name: What to pass as `output`, such as `class:Coat`.
+        title: What the scores answer, as part of a sentence: `the margin of “Coat”`.
+        question: The same as a question: `Why not “Coat”?`
+        stored: Whether its scores are stored; those of others are computed live.
+    """
+
+    name: str
+    title: str
+    question: str
+    stored: bool
+
+
+@dataclass(frozen=True)
 class Dataset:
     """The content of dataset.json.
 
@@ -31,6 +84,8 @@ class Dataset:
             right or wrong, and so neither flip nor be brittle.
         output: Name of the attributed model output, such as `margin`.
         output_title: What the scores answer: `the margin of the true label`.
+        choices: Model outputs that can be chosen, `OutputChoice` as dicts; the first is `output`.
+            Read them by `engine.study.output_names.output_choices`.
         width: How many numbers a model gives for each example.
         encoding: The task's description of how rows became tensors.
         cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
@@ -54,6 +109,7 @@ class Dataset:
     cell: int
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
+    choices: list[dict[str, Any]] = field(default_factory=list)
 
     def rows(self, split: Split) -> int:
         return self.n_train if split == "train" else self.n_test
@@ -98,10 +154,13 @@ class Badge:
         ceiling: Noise ceiling, the LDS of perfect predictions; None where it is unknown.
         ceiling_low, ceiling_high: Ends of its 95 % interval.
         ceiling_text: The words for it, or why it is unknown; empty without an LDS.
-        slope: Change of the margin for a score of 1 when a strong supporter is removed from all the
+        lds_of: Name of the output that the LDS was measured for, if that is not the one that the
+            scores are about.
+        slope: Change of the output for a score of 1 when a strong supporter is removed from all the
             data; None while scores are uncalibrated.
         slope_low, slope_high: Ends of its 95 % interval.
         r_squared: Share of the outputs' variance that the calibrated scores explain.
+        output: Name of the model output that the scores are about.
     """
 
     method: str
@@ -123,14 +182,16 @@ class Badge:
     ceiling_low: float | None = None
     ceiling_high: float | None = None
     ceiling_text: str = ""
+    lds_of: str = ""
     slope: float | None = None
     slope_low: float | None = None
     slope_high: float | None = None
     r_squared: float | None = None
+    output: str = "output"
 
     @property
     def calibrated(self) -> bool:
-        """Whether scores can be read as changes of the margin."""
+        """Whether scores can be read as changes of the model output."""
         return self.slope is not None
 
     def __str__(self) -> str:
@@ -146,7 +207,8 @@ class Badge:
         if self.lds is None:
             parts.append("LDS not measured")
         else:
-            parts.append(f"LDS {self.lds:.3f} [{self.lds_low:.3f}, {self.lds_high:.3f}]")
+            of = f" of the {self.lds_of}" if self.lds_of else ""
+            parts.append(f"LDS{of} {self.lds:.3f} [{self.lds_low:.3f}, {self.lds_high:.3f}]")
         if self.ceiling is not None and self.ceiling_low is not None and self.ceiling_low > 0:
             parts.append(f"noise ceiling {self.ceiling:.3f}")
         parts.append("calibrated" if self.calibrated else "uncalibrated")
@@ -262,7 +324,8 @@ class Explanation:
 
     The prediction (`predicted` to `output`) is None if only scores were imported, and `correct` and
     `confidence` are None for tasks without right and wrong. `output_name` and `output_title` say
-    what `output` and the scores are about: `margin`, `the margin of the true label`. `file` and
+    what `output` and the scores are about: `margin`, `the margin of the true label`; `question` is
+    what the scores answer: `Why “Coat”?` `file` and
     `text` are those of the test example, as in `Influence`.
     """
 
@@ -283,6 +346,7 @@ class Explanation:
     badge: Badge
     file: str | None = None
     text: str | None = None
+    question: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -81,14 +81,26 @@ class DataSpec(_Strict):
     input: str = "auto"
     """Column of pictures, of names of picture files, or of texts; `auto` takes the only one, or the
     only one with a usual name such as `text`, `image` or `file`, and says so."""
-    label: str = "auto"
-    """Column of labels; `auto` takes the one of numbered classes, else `label`, `labels`, `class`,
-    `category`, `target` or `y`."""
+    label: str | Annotated[list[str], Field(min_length=1)] = "auto"
+    """Column of labels; `auto` takes the one of numbered classes, else one with a usual name such
+    as `label`, `class`, `category`, `target` or `y`, for regression also `score`, `rating` and
+    `value`, for multi-label tasks also `tags`. For these also a list of columns of 0 and 1, one for
+    each class."""
+    classes: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of the places of lists of 0 and 1, for multi-label tasks; none: `0`, `1`, ..."""
     id: str | None = None
     """Column of unique ids, kept as text exactly as written; none: `train-17`, `test-3` by row."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
     """Use only so many rows: a sample of each class in proportion, drawn with the study's seed."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("label", "classes")
+    @classmethod
+    def _named_once(cls, names: Any) -> Any:
+        twice = [name for name in names if names.count(name) > 1] if isinstance(names, list) else []
+        if twice:
+            raise ValueError(f"names {twice[0]!r} twice")
+        return names
 
     @model_validator(mode="after")
     def _splits_differ(self) -> DataSpec:
@@ -112,16 +124,19 @@ class AlgorithmSpec(_Strict):
     """`[algorithms.NAME]`: a learning algorithm: architecture + initial weights + recipe."""
 
     architecture: str = "resnet-small"
-    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, `python:module:function`."""
+    """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, `python:module:function`, or
+    `transformers:FOLDER`, the folder or hub name of a model of transformers."""
     architecture_options: dict[str, Any] = {}
     """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
     initial_weights: str | None = None
-    """A .safetensors file to start from; none: a seeded random initialization."""
+    """A .safetensors file to start from, or a folder of transformers; none: the weights in the
+    folder of a `transformers:` architecture, else a seeded random initialization."""
     reset: list[str] = []
     """Parts of the model, such as `fc`, that keep their seeded initialization instead of taking it
     from `initial_weights`."""
     weights: list[str] = []
-    """The user's own trained checkpoints (.safetensors). If given, nothing is trained."""
+    """The user's own trained checkpoints (.safetensors, or folders of transformers). If given,
+    nothing is trained."""
     checkpoints: Annotated[int, Field(ge=1, le=10_000)] = 5
     """How many models to train on all training examples."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -131,6 +146,15 @@ class AlgorithmSpec(_Strict):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    decay: Literal["auto", "all", "weights"] = "auto"
+    """What `weight_decay` applies to: `all` parameters, or `weights` without biases and without the
+    weights of normalization layers. `auto` is `weights` for AdamW on models of transformers, as
+    they are usually trained, else `all`."""
+    gradient_clipping: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of a step's gradient; longer ones are scaled down. None: no limit."""
+    train: Annotated[str, Field(pattern=r"^(all|head|last-[1-9][0-9]{0,3})$")] = "all"
+    """What is trained, and attributed: `all`, the `head` after the blocks, or the `last-N` blocks
+    and the head. The rest keeps its initial weights."""
     schedule: Literal["triangular", "cosine", "constant"] = "triangular"
     """Schedule of the learning rate, per step; it rises linearly for the share `warmup` of them."""
     warmup: Fraction = 0.2
@@ -180,6 +204,8 @@ class SearchSpec(_Strict):
     """Dimensions of the low-rank attribution space that is indexed."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Number of influences of each sign stored per example."""
+    map_epochs: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
+    """Epochs of a UMAP map's layout. `auto`: 500, or 200 for more than 10,000 points."""
 
 
 class LiveSpec(_Strict):
@@ -288,7 +314,15 @@ class StudySpec(_Strict):
                     f"algorithms.{name}: `weights` (already trained) and `initial_weights` "
                     "(a start for training) exclude each other"
                 )
-            if algorithm.reset and not algorithm.initial_weights:
+            own = algorithm.architecture.removeprefix("transformers:")
+            if own in algorithm.weights and "epochs" in algorithm.model_fields_set:
+                raise ValueError(
+                    f"algorithms.{name}: its models cannot be trained again from {own!r}, which is "
+                    "one of the trained `weights`: name the folder that they were fine-tuned from "
+                    "as `architecture`, or remove `epochs`"
+                )
+            starts = algorithm.initial_weights or own != algorithm.architecture
+            if algorithm.reset and not starts:
                 raise ValueError(
                     f"algorithms.{name}: `reset` names parts of the model that do not start from "
                     "`initial_weights`, but there are none"

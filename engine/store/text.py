@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 from engine.store.errors import DataloupeError
 
@@ -39,6 +40,23 @@ def number(value: float, decimals: int = 2) -> str:
 def counted(count: int, singular: str, plural: str | None = None) -> str:
     """A count with its noun: `1 tensor`, `1,200 tensors`; `plural` for irregular nouns."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def class_list(names: Sequence[str]) -> str:
+    """The classes of an example of any number of classes: `red, blue`; `none`."""
+    return ", ".join(names) or "none"
+
+
+_NO_SPACES: dict[int, str] = {
+    **{code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r"},
+    0x2028: " ",
+    0x2029: " ",
+}
+
+
+def visible(text: str) -> str:
+    """The text, as long as before, with a mark in place of control characters that are no space."""
+    return text.translate(_NO_SPACES)
 
 
 def harmless(text: str) -> str:

@@ -62,11 +62,11 @@ def record(root: Path, who: str, what: str, outcome: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
     """Hold the lock on the log's folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
@@ -75,16 +75,22 @@ def _locked(folder: Path) -> Iterator[None]:
 def entries(root: Path, newest: int) -> list[Entry]:
     """The newest entries, newest first. Lines that are not whole are skipped."""
     found: list[Entry] = []
-    for number in range(FILES):
-        path = layout.audit_log_file(root, number)
-        if not path.exists() or len(found) >= newest:
+    for line in _newest_lines(root):
+        if len(found) >= newest:
             break
-        for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
-            try:
-                found.append(Entry(**json.loads(line)))
-            except (ValueError, TypeError):
-                continue
-    return found[:newest]
+        try:
+            found.append(Entry(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return found
+
+
+def _newest_lines(root: Path) -> Iterator[str]:
+    """The lines of all files, newest first; nobody renames the files meanwhile."""
+    paths = [layout.audit_log_file(root, number) for number in range(FILES)]
+    with contextlib.suppress(FileNotFoundError), _locked(paths[0].parent, fcntl.LOCK_SH):
+        for path in paths:
+            yield from reversed(path.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 def _short(text: str) -> str:

@@ -5,18 +5,20 @@ It needs no other file to be whole: not `store.json`, and of study.toml only tha
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine import store
 from engine.store import layout
-from engine.store.errors import StoreError
+from engine.store.errors import MissingFile, StoreError
 from engine.store.io_errors import reading_store, writing_store
 from engine.store.layout import SPLITS
 from engine.store.sealed_rows import check_database
 from engine.store.text import counted
+from engine.store.walk import paths_in
 from engine.study.methods import imported_methods
 from engine.study.reader import StudyReader
 
@@ -56,10 +58,12 @@ def examine(study: StudyReader, repair: bool = False) -> Report:
     for path in files:
         if path.suffix != _SHEET and (problem := _problem(study, path)) is not None:
             problems[path] = problem
-    sheets = _sheet_digests(study, problems)
-    for path in files:
-        if sheets.get(path, "") not in ("", _digest(path)):
-            problems[path] = store.broken(path, "its content does not match its checksum")
+    for path in _changed_sheets(study, files, problems):
+        problems[path] = store.broken(path, "its content does not match its checksum")
+    # What was there a moment ago and is missing now is not broken: somebody else removed it.
+    problems = {
+        path: problem for path, problem in problems.items() if not isinstance(problem, MissingFile)
+    }
     imports = _imports(study, problems)
     broken: list[str] = []
     removed: set[Path] = set()
@@ -77,7 +81,7 @@ def problem_of(study: StudyReader, path: Path) -> str | None:
     if path == layout.spec_file(study.root):
         return next(iter(_notes(study, {})), None)
     if path.suffix == _SHEET:
-        whole = _sheet_digests(study, {}).get(path, "") in ("", _digest(path))
+        whole = not _changed_sheets(study, [path], {})
         return None if whole else "its content does not match its checksum"
     found = _problem(study, path)
     return None if found is None else str(found)
@@ -85,7 +89,7 @@ def problem_of(study: StudyReader, path: Path) -> str | None:
 
 def _problem(study: StudyReader, path: Path) -> StoreError | None:
     try:
-        if path in layout.uploaded_weights_files(study.root):
+        if path == layout.uploaded_weights_file(study.root, path.stem):
             _check_upload(path)
         else:
             _CHECKS[path.suffix](path)
@@ -118,7 +122,8 @@ def _set_aside(study: StudyReader, paths: set[Path]) -> None:
     for path in paths:
         with writing_store(path):
             if layout.is_of_people(study.root, path):
-                path.rename(path.with_name(f"{path.name}.broken"))
+                with contextlib.suppress(FileNotFoundError):
+                    path.rename(path.with_name(f"{path.name}.broken"))
             else:
                 path.unlink(missing_ok=True)
 
@@ -178,19 +183,27 @@ def _imports(study: StudyReader, problems: dict[Path, StoreError]) -> dict[Path,
     return found
 
 
-def _sheet_digests(study: StudyReader, problems: dict[Path, StoreError]) -> dict[Path, str]:
-    """SHA-256 of every sprite sheet, as recorded with the arrays of the same rows.
+def _changed_sheets(
+    study: StudyReader, files: Sequence[Path], problems: dict[Path, StoreError]
+) -> list[Path]:
+    """Sprite sheets among these files that differ from what the arrays of the same rows record.
 
     Broken arrays do not count: a build makes them and their sheets again.
     """
     digests = {}
     for split in SPLITS:
         folder = layout.arrays_file(study.root, split, 0).parent
-        for arrays in folder.glob("*.safetensors"):
-            if arrays not in problems:
-                for name, digest in store.read_metadata(arrays).get("sheets", {}).items():
-                    digests[folder / name] = digest
-    return digests
+        for arrays in paths_in(folder, "*.safetensors"):
+            with contextlib.suppress(MissingFile):  # removed just now
+                if arrays not in problems:
+                    for name, digest in store.read_metadata(arrays).get("sheets", {}).items():
+                        digests[folder / name] = digest
+    found = []
+    for path in files:
+        with contextlib.suppress(MissingFile):
+            if path in digests and digests[path] != _digest(path):
+                found.append(path)
+    return found
 
 
 def _digest(path: Path) -> str:

@@ -11,6 +11,7 @@ from engine.study.examples import FILE, TEXT, read_texts_of
 from engine.study.measured_quality import read_badge
 from engine.study.models import has_predictions, prediction_text, read_predictions
 from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
+from engine.study.output_names import default_output
 from engine.study.rankings import find_influences, name_influences
 from engine.study.reader import StudyReader
 
@@ -33,8 +34,6 @@ def explain(
         raise DataloupeError(f"k must be at least 1, not {k}.")
     method = resolve_method(study, algorithm, method)
     row = resolve_row(study, "test", test)
-    (example,) = read_names(study, "test").slice(row, 1).to_pylist()
-    (file,), (text,) = (read_texts_of(study, "test", name, [row]) for name in (FILE, TEXT))
     support, support_scores, oppose, oppose_scores = find_influences(
         study, row, k, algorithm, method
     )
@@ -42,21 +41,33 @@ def explain(
         study, (support, support_scores), (oppose, oppose_scores)
     )
     return Explanation(
-        study=study.spec.name,
-        algorithm=algorithm,
-        method=method,
-        row=row,
-        id=str(example["id"]),
-        label=str(example["label"]),
-        output_name=study.dataset.output,
-        output_title=study.dataset.output_title,
-        **_prediction(study, row, algorithm),
+        **describe(study, row, algorithm, method),
         supporting=supporting,
         opposing=opposing,
         badge=read_badge(study, algorithm, method),
-        file=file,
-        text=text,
     )
+
+
+def describe(study: StudyReader, row: int, algorithm: str, method: str) -> dict[str, Any]:
+    """The fields of an `Explanation` of the default output, but for its influences and badge."""
+    (example,) = read_names(study, "test").slice(row, 1).to_pylist()
+    (file,), (text,) = (read_texts_of(study, "test", name, [row]) for name in (FILE, TEXT))
+    prediction = _prediction(study, row, algorithm)
+    default, predicted = default_output(study), prediction["predicted"]
+    return {
+        "study": study.spec.name,
+        "algorithm": algorithm,
+        "method": method,
+        "row": row,
+        "id": str(example["id"]),
+        "label": str(example["label"]),
+        "output_name": study.dataset.output,
+        "output_title": study.dataset.output_title,
+        "question": default.question(str(example["label"]), predicted),
+        **prediction,
+        "file": file,
+        "text": text,
+    }
 
 
 def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:

@@ -58,12 +58,18 @@ def training_feature_files(study: StudyReader, algorithm: str, checkpoint: int) 
     return [layout.live_traces_file(study.root, algorithm, checkpoint, shard) for shard in shards]
 
 
+def training_feature_paths(study: StudyReader, algorithm: str, checkpoint: int) -> list[Path]:
+    """Files with the training features that live queries read, with every solver."""
+    files = training_feature_files(study, algorithm, checkpoint)
+    if files:
+        return files
+    shards = range(shard_count(study, "train"))
+    return [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+
+
 def training_feature_shards(
     study: StudyReader, algorithm: str, checkpoint: int
 ) -> list[dict[str, Any]]:
     """Memory-mapped features of the training examples at a kept checkpoint."""
-    files = training_feature_files(study, algorithm, checkpoint)
-    if not files:
-        shards = range(shard_count(study, "train"))
-        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
-    return [store.read_tensors(file) for file in files]
+    paths = training_feature_paths(study, algorithm, checkpoint)
+    return [store.read_tensors(path) for path in paths]

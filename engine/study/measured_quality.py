@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from engine import store
@@ -11,6 +13,8 @@ from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import TRAK
 from engine.store.records import Badge
+from engine.store.text import counted
+from engine.study.live_and_maps import read_live
 from engine.study.methods import method_title, read_quality
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.progress import stage_progress
@@ -28,6 +32,7 @@ def read_badge(
         "index": search["kind"],
         "recall": search["recall"],
         "recall_at": search["recall_at"],
+        "output": study.dataset.output,
     }
     quality = read_quality(study, algorithm)
     if quality is not None and method in quality.methods:
@@ -68,6 +73,27 @@ def read_badge(
         soft_threshold=solver.get("soft_threshold", 0.0),
         reason=solver["reason"],
         **found,
+    )
+
+
+def live_badge(study: StudyReader, algorithm: str) -> Badge:
+    """The badge of scores that are computed live, from the checkpoints kept for that.
+
+    They are not calibrated, and no LDS was measured for them: the badge shows that of the stored
+    scores, and says so.
+    """
+    stored, scoring = read_badge(study, algorithm, TRAK), read_live(study, algorithm).checkpoints
+    return replace(
+        stored,
+        method=f"{stored.method}, live",
+        checkpoints=scoring,
+        reason=f"Computed live from {scoring} of {counted(stored.checkpoints or 0, 'checkpoint')}, "
+        f"not calibrated. {stored.reason}",
+        lds_of=study.dataset.output,
+        slope=None,
+        slope_low=None,
+        slope_high=None,
+        r_squared=None,
     )
 
 

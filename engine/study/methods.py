@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from engine import store
 from engine.attribution.evaluation.quality import Quality
 from engine.store import layout
 from engine.store.cache import FileCache, list_names
+from engine.store.errors import MissingFile
 from engine.store.layout import TRAK
 from engine.store.records import Import
 from engine.study.reader import StudyReader
@@ -27,9 +30,10 @@ def imported_methods(study: StudyReader, algorithm: str) -> dict[str, Import]:
     found = {}
     for method in scored_methods(study, algorithm):
         if method != TRAK:
-            about = store.read_json(layout.method_file(study.root, algorithm, method))
-            if "import" in about:
-                found[method] = Import(**about["import"])
+            with contextlib.suppress(MissingFile):  # removed just now
+                about = store.read_json(layout.method_file(study.root, algorithm, method))
+                if "import" in about:
+                    found[method] = Import(**about["import"])
     return found
 
 
@@ -67,6 +71,7 @@ def read_quality(study: StudyReader, algorithm: str) -> Quality | None:
     Shared between callers: never change it.
     """
     path = layout.quality_file(study.root, algorithm)
-    if not path.exists():
+    try:
+        return _QUALITIES.get(path, lambda: Quality.from_dict(store.read_json(path)))
+    except MissingFile:
         return None
-    return _QUALITIES.get(path, lambda: Quality.from_dict(store.read_json(path)))

@@ -10,8 +10,12 @@ import numpy as np
 from engine import store
 from engine.attribution.ensemble import mean_logits
 from engine.attribution.softmax import softmax
+from engine.models.hf_folder import INDEX, find_folder, has_weights, name_of, weight_files
 from engine.store import layout
+from engine.store.cache import read_column_names
+from engine.store.errors import CheckpointError
 from engine.store.layout import SPLITS, Split
+from engine.store.spec import AlgorithmSpec
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -29,9 +33,53 @@ def user_file(study: StudyReader, path: str) -> Path:
     return study.root / Path(path).expanduser()
 
 
+def is_transformer(spec: AlgorithmSpec) -> bool:
+    """Whether an algorithm's models are those of a folder of transformers."""
+    return name_of(spec.architecture) is not None
+
+
+def start_of(study: StudyReader, spec: AlgorithmSpec) -> Path | None:
+    """What training starts from: a file of weights or a folder of a model; None: random weights.
+
+    Raises:
+        SpecError: The folder of the architecture is missing.
+    """
+    if spec.initial_weights:
+        return user_file(study, spec.initial_weights)
+    name = name_of(spec.architecture)
+    if name is None or not spec.architecture_options.get("pretrained", True):
+        return None
+    folder = find_folder(name, study.root)
+    return folder if has_weights(folder) else None
+
+
+def only_file(path: Path) -> Path:
+    """The file of weights that a path names: itself, or the only one in a model's folder.
+
+    Raises:
+        CheckpointError: A folder has none, or several.
+    """
+    if not path.is_dir():
+        return path
+    files = weight_files(path)
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{path} holds its weights in {len(files)} parts: `dataloupe convert "
+            f"{path / INDEX} ONE.safetensors` joins them: name that instead."
+        )
+    return files[0]
+
+
 def has_predictions(study: StudyReader, algorithm: str) -> bool:
     """Whether the predictions of both splits are built."""
     return all(layout.predictions_file(study.root, algorithm, split).exists() for split in SPLITS)
+
+
+def prediction_columns(study: StudyReader, algorithm: str) -> list[str]:
+    """Names of the columns of the predictions; none before they are built."""
+    if not has_predictions(study, algorithm):
+        return []
+    return list(read_column_names(layout.predictions_file(study.root, algorithm, "test")))
 
 
 def read_predictions(
@@ -82,6 +130,18 @@ def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[
     ]
     names = [name for name in shards[0] if name != "embeddings"]
     return {name: mean_logits(shard[name] for shard in shards) for name in names}
+
+
+def read_mean_record(
+    study: StudyReader, split: Split, row: int, algorithm: str
+) -> dict[str, np.ndarray]:
+    """`read_mean_records` of one example: float64 `[1, ...]` by name."""
+    shards = [
+        store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
+        for checkpoint in range(study.checkpoints(algorithm))
+    ]
+    names = [name for name in shards[0] if name != "embeddings"]
+    return {name: mean_logits(shard[name][row : row + 1] for shard in shards) for name in names}
 
 
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:

@@ -11,8 +11,9 @@ from engine.attribution.datamodels import run_bank
 from engine.attribution.datamodels.run_bank import BankImport, RunBank
 from engine.attribution.evaluation.ceiling import RepeatedRuns
 from engine.store import layout
-from engine.store.errors import StoreError
+from engine.store.errors import MissingFile, StoreError
 from engine.store.layout import SPLITS
+from engine.store.walk import paths_in
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -42,8 +43,7 @@ def run_seed(study: StudyReader, mask: int, seed: int) -> int:
 
 def finished_runs(study: StudyReader, algorithm: str) -> set[tuple[int, int]]:
     """(mask, seed) of the subset runs that are finished."""
-    folder = layout.bank_folder(study.root, algorithm)
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    names = {path.name for path in paths_in(layout.bank_folder(study.root, algorithm))}
     return {
         run
         for run in wanted_runs(study)
@@ -54,7 +54,10 @@ def finished_runs(study: StudyReader, algorithm: str) -> set[tuple[int, int]]:
 def read_bank_import(study: StudyReader, algorithm: str | None = None) -> BankImport | None:
     """The import of the algorithm's run bank; None if this study trains it."""
     path = layout.bank_import_file(study.root, resolve_algorithm(study, algorithm))
-    return BankImport(**store.read_json(path)) if path.exists() else None
+    try:
+        return BankImport(**store.read_json(path))
+    except MissingFile:
+        return None
 
 
 def has_bank(study: StudyReader, algorithm: str) -> bool:

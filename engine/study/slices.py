@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from engine import store
 from engine.store import layout
-from engine.store.errors import DataloupeError, StoreError
+from engine.store.errors import DataloupeError, MissingFile, StoreError
 from engine.store.text import valid_text
 from engine.study.reader import StudyReader
 
@@ -48,6 +48,8 @@ def saved_slices(study: StudyReader) -> tuple[list[SavedSlice], list[str]]:
             parameters = {str(key): str(value) for key, value in content["parameters"].items()}
             who = str(content.get("who", ""))
             found.append(SavedSlice(str(content["name"]), parameters, str(content["data"]), who))
+        except MissingFile:
+            continue  # deleted just now
         except (StoreError, KeyError, AttributeError):
             problems.append(f"{path} is not a complete saved slice. Remove it, or restore a copy.")
     return sorted(found, key=lambda one: one.name.casefold()), problems

@@ -100,8 +100,12 @@ def upload_id(digests: list[str], architecture: str, options: dict[str, Any]) ->
 
 def preprocessing_of(encoding: dict[str, Any]) -> str:
     """Description of the inputs of the study's models, as the end of a sentence."""
-    if "shape" not in encoding:
+    if "tokenizer" in encoding:
+        return "token ids of the study's tokenizer, with attention masks."
+    if "max_tokens" in encoding:
         return "token ids of the study's own vocabulary."
+    if not {"shape", "mean", "std"} <= encoding.keys():
+        return "as this study's task prepares them."
     channels, height, width = encoding["shape"]
     mean, std = (", ".join(f"{number:g}" for number in encoding[key]) for key in ("mean", "std"))
     kind = "grayscale" if channels == 1 else "RGB"

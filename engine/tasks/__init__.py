@@ -13,13 +13,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel
 
 from engine.store.errors import SpecError
-from engine.store.records import LabelKind, View
+from engine.store.records import LabelKind, OutputChoice, View
+from engine.store.spec import AlgorithmSpec, TaskSpec
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +32,19 @@ if TYPE_CHECKING:
 
 TASKS = {
     "image-classification": "engine.tasks.image_classification",
+    "image-multilabel": "engine.tasks.image_multilabel",
+    "image-regression": "engine.tasks.image_regression",
     "text-classification": "engine.tasks.text_classification",
+    "text-multilabel": "engine.tasks.text_multilabel",
+    "text-regression": "engine.tasks.text_regression",
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
+
+SETTLED = dict.fromkeys(
+    ("text-classification", "text-regression", "text-multilabel"), "engine.tasks.text_options"
+)
+"""Tasks whose options depend on the study's algorithms or on files outside of it → the module with
+their functions `settle` and `outside`, which imports no torch."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,8 @@ class ModelOutput:
             positive score are supporting.
         curvature: `from-weight` if |Q| approximates the second derivative of the loss by f, as for
             the cross entropy; `constant` for losses such as the squared error.
+        from_record: (mean of the checkpoints' records) → `[n]` f of the mean prediction. None: the
+            mean of f over the checkpoints.
     """
 
     name: str
@@ -100,6 +114,7 @@ class ModelOutput:
     value: Callable[[torch.nn.Module, Batch], torch.Tensor]
     weight: Callable[[torch.nn.Module, Batch], torch.Tensor]
     curvature: Literal["from-weight", "constant"] = "from-weight"
+    from_record: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,12 +146,18 @@ class Task:
         summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
-        outputs: What can be attributed; the first is the default.
+        outputs: What can be attributed; the first is the default, whose scores are stored.
         context: (model in eval mode, arrays of the training split, encoding, seed) → arrays that a
             model's record and outputs need beside the example itself, such as the negatives of a
             contrastive model. They are made once for each model and kept with a checkpoint. Record
             and outputs find them in the batch as `context_NAME`, whole, not one row an example.
             None: they need none.
+        doubts: (trained model, prepared training examples) → what makes it implausible that the
+            model was trained on this study's labels, one sentence each.
+        choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
+            better words for some of `outputs`, by their name. `outputs` need not be listed.
+        make_output: (name of a family in `choices`, class numbers) → its model output. Its scores
+            are computed live, for one example at a time; `weight` is not used.
     """
 
     name: str
@@ -165,11 +186,73 @@ class Task:
         ]
         | None
     ) = None
+    doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
+    choices: tuple[OutputChoice, ...] = ()
+    make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None
 
     @property
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
         """The value of the default output."""
         return self.outputs[0].value
+
+    @property
+    def output_choices(self) -> tuple[OutputChoice, ...]:
+        """Everything that a person can choose: `outputs`, then the other `choices`."""
+        chosen = {choice.name: choice for choice in self.choices}
+        own = {output.name: plain_choice(output.name, output.title) for output in self.outputs}
+        return (
+            *(own | {n: c for n, c in chosen.items() if n in own}).values(),
+            *(c for n, c in chosen.items() if n not in own),
+        )
+
+    def output_named(self, name: str, numbers: tuple[int, ...] = ()) -> ModelOutput:
+        """The model output of a choice.
+
+        Args:
+            name: Of one of `outputs`, or of a family in `choices`.
+            numbers: The classes of a member of a family, as numbers.
+        """
+        if not numbers:
+            return next(output for output in self.outputs if output.name == name)
+        assert self.make_output is not None, f"{self.name} names {name} but has no make_output"
+        return self.make_output(name, numbers)
+
+
+def plain_choice(name: str, title: str) -> OutputChoice:
+    """The choice of an output that has no words of its own."""
+    return OutputChoice(name, title, title, f"What determines {title}?")
+
+
+def settle(name: str, options: Any, algorithms: Mapping[str, AlgorithmSpec], study: Path) -> Any:
+    """A task's options with what depends on the algorithms and on files outside of the study.
+
+    Raises:
+        SpecError: A file is missing or cannot be used.
+    """
+    if name not in SETTLED:
+        return options
+    return importlib.import_module(SETTLED[name]).settle(options, algorithms, study)
+
+
+def outside(
+    task: TaskSpec,
+    algorithms: Mapping[str, AlgorithmSpec],
+    study: Path,
+    known: Mapping[str, Any] | None,
+) -> list[str]:
+    """What the encoding depends on beside `[data]` and `[task]`, for fingerprints; usually empty.
+
+    Args:
+        known: The encoding of the data as built; None before.
+
+    Raises:
+        SpecError: A file is missing or cannot be used.
+    """
+    if task.name not in SETTLED:
+        return []
+    module = importlib.import_module(SETTLED[task.name])
+    found: list[str] = module.outside(task.own_keys(), algorithms, study, known)
+    return found
 
 
 def load_task(name: str) -> Task:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from engine.models.calling import CONTEXT
-from engine.tasks import Task
+from engine.tasks import ModelOutput, Task
 
 if TYPE_CHECKING:
     from engine.tasks import Batch
@@ -42,7 +42,13 @@ def bind(task: Task, context: Mapping[str, np.ndarray]) -> Task:
 
         return with_context
 
-    outputs = tuple(
-        replace(one, value=bound(one.value), weight=bound(one.weight)) for one in task.outputs
+    def bound_output(output: ModelOutput) -> ModelOutput:
+        return replace(output, value=bound(output.value), weight=bound(output.weight))
+
+    make = task.make_output
+    return replace(
+        task,
+        record=bound(task.record),
+        outputs=tuple(map(bound_output, task.outputs)),
+        make_output=make and (lambda name, numbers: bound_output(make(name, numbers))),
     )
-    return replace(task, record=bound(task.record), outputs=outputs)

@@ -320,4 +320,6 @@ TASK = Task(
     record=classification.record,
     summarize=classification.summarize,
     outputs=classification.OUTPUTS,
+    choices=classification.CHOICES,
+    make_output=classification.make_output,
 )

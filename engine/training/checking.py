@@ -25,7 +25,6 @@ from engine.models.answers import described
 from engine.models.ready import notes_of
 from engine.store.errors import DataloupeError, SpecError
 from engine.tasks import Task
-from engine.tasks.outcomes import outcomes_named
 from engine.training.outputs import evaluate_batch
 
 _REPEATED = 1e-4
@@ -34,7 +33,9 @@ _FEW = 3
 """Names in a message."""
 
 
-def check_model(task: Task, model: nn.Module, batch: Batch, trained: bool) -> list[str]:
+def check_model(
+    task: Task, model: nn.Module, batch: Batch, trained: bool, label_smoothing: float = 0.0
+) -> list[str]:
     """Check a model on prepared examples; return what its owner should know, as sentences.
 
     The model, its buffers and the global random state are as before afterwards.
@@ -43,6 +44,7 @@ def check_model(task: Task, model: nn.Module, batch: Batch, trained: bool) -> li
         model: With the weights that training starts from, or that are attributed.
         batch: At least two examples.
         trained: Whether the model will be trained, and is tried in train mode too.
+        label_smoothing: Of the training loss.
 
     Raises:
         SpecError: The model cannot be used as it is.
@@ -67,7 +69,7 @@ def check_model(task: Task, model: nn.Module, batch: Batch, trained: bool) -> li
         with _explained("give gradients of single examples"):
             plan_gradients(model, task.model_output, batch)
         if trained:
-            _try_training(task, model, batch)
+            _try_training(task, model, batch, label_smoothing)
     return notes
 
 
@@ -89,7 +91,9 @@ def _kind(value: Any) -> str:
 
 def _answer(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     """Everything that is kept of the model's answers, `[batch, numbers]`."""
-    return torch.cat([part.flatten(1) for part in task.record(model, batch).values()], dim=1)
+    return torch.cat(
+        [part.reshape(len(part), -1) for part in task.record(model, batch).values()], dim=1
+    )
 
 
 def _check_answer(task: Task, answer: Tensor, size: int) -> None:
@@ -119,11 +123,11 @@ def _run(task: Task, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, 
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with _explained("compute gradients"), torch.enable_grad():
-        parts, outcomes = task.record(model, batch), outcomes_named(task.outcomes)
+        parts = task.record(model, batch)
         total = task.model_output(model, batch).sum()
-        if outcomes is not None and _ends_in_sigmoid(parts[outcomes.record]):
+        if "logits" in parts and _ends_in_sigmoid(parts["logits"]):
             raise SpecError("the model ends in a sigmoid, and logits are needed: leave it out.")
-        answer = torch.cat([part.detach().flatten(1) for part in parts.values()], dim=1)
+        answer = torch.cat([part.detach().reshape(len(part), -1) for part in parts.values()], dim=1)
         if not parameters or not total.requires_grad:
             return answer, dict.fromkeys(parameters)
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
@@ -233,12 +237,12 @@ def _coupled(what: str) -> SpecError:
     )
 
 
-def _try_training(task: Task, model: nn.Module, batch: Batch) -> None:
+def _try_training(task: Task, model: nn.Module, batch: Batch, label_smoothing: float) -> None:
     """One loss and its gradient in train mode."""
     model.train()
     try:
         with _explained("be trained"), torch.enable_grad():
-            loss = task.loss(model, batch, 0.0).mean()
+            loss = task.loss(model, batch, label_smoothing).mean()
             if not loss.requires_grad:
                 raise SpecError("the loss has no gradient in train mode; remove torch.no_grad().")
             parameters = [p for p in model.parameters() if p.requires_grad]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +16,17 @@ _COUNTER = "num_batches_tracked"
 """BatchNorm's count of training steps, which no trained model's output depends on."""
 
 
-def tensors_digest(path: Path) -> str:
-    """SHA-256 of the tensors in a safetensors file: names, shapes and values.
+def tensors_digest(*paths: Path) -> str:
+    """SHA-256 of the tensors in a safetensors file, or in the parts of one: names, shapes, values.
 
     Metadata, the order of tensors, prefixes of wrappers and how numbers are stored do not count:
     all floats are taken as float32, as models use them, and −0 is 0.
     """
     digest = hashlib.sha256()
-    with safe_open(path, framework="pt") as file:
-        for bare, name in sorted((bare_name(name), name) for name in file.keys()):  # noqa: SIM118
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in paths]
+        found = [(bare_name(name), name, file) for file in files for name in file.keys()]  # noqa: SIM118
+        for bare, name, file in sorted(found, key=lambda one: one[:2]):
             if bare.rpartition(".")[2] == _COUNTER:
                 continue
             tensor = file.get_tensor(name)

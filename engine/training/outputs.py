@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.models.classifier import Classifier
+from engine.models.classifier import Classifier, Embeds
 from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
 from engine.tasks import Task
 
@@ -79,6 +79,8 @@ def _embed_and_predict(
     if isinstance(model, Classifier):
         embeddings = model.embed(*inputs)
         return embeddings, model.head(embeddings)
+    if isinstance(model, Embeds):
+        return model.embed_and_answer(*inputs, **named)
     answer = model(*inputs, **named)
     embed = getattr(model, "embed", None)
     if embed is None or isinstance(embed, nn.Module):  # a layer of that name, not our method

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.models.hf_folder import name_of
+from engine.models.parts import freeze_modes
 from engine.models.ready import in_fast_layout
 from engine.store import fingerprint_of
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task
+from engine.training.frozen import keep_frozen
 from engine.training.outputs import read_batch, to_device
 
 
@@ -65,8 +68,15 @@ def train(
     chosen_rows[rows] = True
 
     model = to_device(model, device).train()
+    if recipe.train != "all":
+        freeze_modes(model)
     optimizer = _optimizer(model, recipe)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with _reproducible(seed, device):
+        kept = None
+        if recipe.train != "all" and not recipe.augmentations:
+            with torch.random.fork_rng(devices=[]):  # dropout of the head draws, too
+                kept = keep_frozen(task, model, arrays, encoding, device)
         for epoch in range(recipe.epochs):
             total = torch.zeros((), device=device)
             shuffled = torch.randperm(n, generator=order).numpy()
@@ -80,9 +90,12 @@ def train(
                 rate = learning_rate(recipe, epoch * steps_per_epoch + i, n_steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = task.loss(model, batch, recipe.label_smoothing).mean()
+                with kept.standing_for(chosen) if kept is not None else contextlib.nullcontext():
+                    loss = task.loss(model, batch, recipe.label_smoothing).mean()
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
+                if recipe.gradient_clipping is not None:
+                    nn.utils.clip_grad_norm_(trained, recipe.gradient_clipping)
                 optimizer.step()
                 total += loss.detach()
             mean_loss = total.item() / steps_per_epoch
@@ -115,7 +128,7 @@ def learning_rate(recipe: AlgorithmSpec, step: int, n_steps: int) -> float:
 
 
 def _optimizer(model: nn.Module, recipe: AlgorithmSpec) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = _groups(model, recipe)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -128,6 +141,32 @@ def _optimizer(model: nn.Module, recipe: AlgorithmSpec) -> torch.optim.Optimizer
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+
+
+def _groups(model: nn.Module, recipe: AlgorithmSpec) -> list[Any]:
+    """The trained parameters, those without weight decay in a group of their own."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not decays_weights_only(recipe):
+        return list(named.values())
+    spared = {
+        id(parameter)
+        for module in model.modules()
+        for key, parameter in module.named_parameters(recurse=False)
+        if key.split(".")[-1] == "bias" or "norm" in type(module).__name__.lower()
+    }
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in named.values() if id(p) not in spared]},
+        {"params": [p for p in named.values() if id(p) in spared], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def decays_weights_only(recipe: AlgorithmSpec) -> bool:
+    """Whether biases and normalization layers have no weight decay."""
+    if recipe.decay != "auto":
+        return recipe.decay == "weights"
+    transformer = recipe.architecture == "bert-small" or name_of(recipe.architecture) is not None
+    return transformer and recipe.optimizer == "adamw"
 
 
 def _generator(purpose: str, seed: int) -> torch.Generator:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from engine import store
+from engine.models.parts import ties_of
 from engine.store.errors import CheckpointError
 from engine.training.weight_names import Fit, Misfit, is_reset, match_names, with_copies
 
@@ -63,7 +64,7 @@ def load_weights(path: Path, model: nn.Module, reset: Sequence[str] | None = Non
         CheckpointError: The file is not a safetensors file, is truncated or belongs to another
             architecture, or a weight is not finite.
     """
-    wanted, kept = model.state_dict(), _kept(path, model, reset or ())
+    wanted, kept = model.state_dict(), kept_parts(model, reset or ())
     with _opened(path) as file:
         fit = _match(path, file, model, reset)
         state = {name: file.get_tensor(source) for name, source in fit.names.items()}
@@ -97,20 +98,12 @@ def check_weights(path: Path, model: nn.Module) -> None:
         _match(path, file, model, None)
 
 
-def ties_of(model: nn.Module) -> list[list[str]]:
-    """Groups of names that are one parameter or buffer of the model."""
-    groups: dict[int, list[str]] = {}
-    tensors = (
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    )
-    for name, tensor in tensors:
-        groups.setdefault(id(tensor), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
+def kept_parts(model: nn.Module, reset: Sequence[str]) -> list[str]:
+    """A model's tensors that `reset` names; each of its entries must name some.
 
-
-def _kept(path: Path, model: nn.Module, reset: Sequence[str]) -> list[str]:
-    """Names that `reset` names; each of its entries must name some."""
+    Raises:
+        CheckpointError: One names none.
+    """
     names = list(model.state_dict())
     for part in reset:
         if not any(is_reset(name, [part]) for name in names):

@@ -34,7 +34,7 @@ ROADS = {
 
 def spec_of(solver: str) -> str:
     text = SMALL_STUDY.replace("checkpoints = 2", "checkpoints = 3")
-    text = text.replace("[subset_runs]\nmasks = 5\n", "")
+    text = text.partition("[subset_runs]")[0]
     if solver == "dual-wide":  # with convolutions, norms and a linear head
         text = text.replace('"mlp"', '"resnet-small"').replace("{ widths = [32] }", "{}")
         text = text.replace("epochs = 4", "epochs = 2")
@@ -79,9 +79,9 @@ def restricted_scores(study: Study, row: int, checkpoints: int) -> np.ndarray:
 
 
 def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
-    labels = read_arrays(study, "test")[0]["label"]
+    labels = study.table("test")["label"]
     for row in range(0, 60, 7):
-        query = Query(study.root, "mlp", png(pixels_of(study, row)), int(labels[row]))
+        query = Query(study.root, "mlp", png(pixels_of(study, row)), f"class:{labels[row]}")
         answer = run_query(query)
         wanted = restricted_scores(study, row, 2)
         # What a soft threshold leaves of a score may be no larger than its rounding.
@@ -92,8 +92,7 @@ def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
             (-1, answer.oppose, answer.oppose_scores),
         ):
             order = np.argsort(-sign * wanted, kind="stable")[: (sign * wanted > 0).sum()]
-            assert len(rows) == len(order)
-            np.testing.assert_array_equal(rows[:10], order[:10])
+            assert len(set(rows)) == len(rows) == len(order)  # scores alike may change places
             np.testing.assert_allclose(wanted[rows], wanted[order], rtol=1e-3, atol=tiny)
             np.testing.assert_allclose(scores, wanted[rows], rtol=1e-3, atol=tiny)
         np.testing.assert_allclose(answer.support_total, wanted[wanted > 0].sum(), rtol=1e-3)
@@ -109,10 +108,10 @@ def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> 
             answer.probabilities, read_probabilities(study, "test", row), 1e-4
         )
         assert answer.predicting == 3
-        assert study.dataset.classes[answer.predicted] == predictions["predicted"][row]
-        assert answer.label == answer.predicted
+        assert answer.predicted == predictions["predicted"][row]
+        assert answer.output.name == f"class:{answer.predicted}"
         if predictions["correct"][row]:
-            assert answer.margin == pytest.approx(predictions["output"][row], rel=1e-3)
+            assert answer.value == pytest.approx(predictions["output"][row], rel=1e-3)
         rows, alike = study.neighbours("test", row, 100)
         np.testing.assert_array_equal(answer.similar[:100], rows)
         np.testing.assert_allclose(answer.similarities[:100], alike, atol=1e-5)
@@ -124,12 +123,13 @@ def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> 
 def test_another_class_is_explained_when_it_is_asked_for(study: Study) -> None:
     content = png(pixels_of(study, 3))
     predicted = run_query(Query(study.root, "mlp", content))
-    other = (predicted.predicted + 1) % 10
-    answer = run_query(Query(study.root, "mlp", content, other))
+    classes = study.dataset.classes
+    other = (classes.index(predicted.predicted) + 1) % 10
+    answer = run_query(Query(study.root, "mlp", content, f"class:{classes[other]}"))
     assert answer.predicted == predicted.predicted
-    assert answer.label == other
+    assert answer.output.classes == (classes[other],)
     p = predicted.probabilities[other]
-    assert answer.margin == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
+    assert answer.value == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
     assert list(answer.support[:10]) != list(predicted.support[:10])
     np.testing.assert_array_equal(answer.similar, predicted.similar)
 
@@ -186,6 +186,13 @@ def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: set in study\.toml"):
         run_query(Query(study.root, "mlp", png(pixels_of(study, 0))))
     assert all(step.complete for step in study.progress())
+
+
+def test_fewer_checkpoints_in_the_spec_than_were_built_are_named(copy: Study) -> None:
+    rewrite(copy, "checkpoints = 2", "checkpoints = 1")
+    query = Query(copy.root, "mlp", png(pixels_of(copy, 0)))
+    with pytest.raises(StoreError, match=r"names 1 checkpoint of mlp, .* with 2\. Undo the change"):
+        run_query(query)
 
 
 def test_a_study_that_is_built_anew_is_loaded_anew(copy: Study) -> None:
@@ -311,8 +318,8 @@ def test_the_study_s_own_rule_is_kept(small_study: Study) -> None:
 
 def test_a_text_is_answered_and_said_what_the_model_does_not_know(text_study: Study) -> None:
     text = text_study.table("test")["text"][0]
-    label = int(read_arrays(text_study, "test")[0]["label"][0])
-    answer = run_query(Query(text_study.root, "words", text, label))
+    label = text_study.table("test")["label"][0]
+    answer = run_query(Query(text_study.root, "words", text, f"class:{label}"))
     scores = text_study.scores([0])[0]
     assert answer.scoring == 2 == text_study.checkpoints("words")
     found = answer.support_scores

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.unlearning import direction_rows, measured
 from engine import DataloupeError, SpecError, StoreError, Study, store
-from engine.applications.unlearning import bank_changes, validation
+from engine.applications.unlearning import bank_changes, settings_search, validation
 from engine.applications.unlearning import rows as rows_module
 from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import Audit, read_audits
@@ -520,7 +520,9 @@ def test_without_a_recipe_a_model_can_be_made_but_not_audited(
         write_unlearned(own, FORGET, tmp_path / "model.pt")
 
 
-def test_the_benchmark_has_its_figures(study: Study) -> None:
+def test_the_benchmark_has_its_figures(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {method: grid[:2] for method, grid in GRIDS.items()}  # settings to try
+    monkeypatch.setattr(settings_search, "GRIDS", few)
     found = measured(study, N, (5,), workers=0)
     assert set(found["matching_vs_floor_forget"]) == {"random 5", "direction 5"}
     assert 0 < found["matching_cost_share"] < 0.1  # its forward passes alone are more than 5 %

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
@@ -57,13 +59,45 @@ def expect_rows(page: Page, sign: str, rows: NDArray[np.integer]) -> None:
     expect(cards).to_have_count(len(rows))
 
 
+def parameter(page: Page, name: str) -> str:
+    """A parameter of the page's URL."""
+    return parse_qs(urlparse(page.url).query)[name][0]
+
+
+def test_what_is_explained_is_chosen_with_the_keyboard(
+    desktop: BrowserContext, live_url: str, small_study: Study
+) -> None:
+    desktop.set_default_timeout(120_000)
+    page = desktop.new_page()
+    found = small_study.predictions("test")
+    row = int(np.flatnonzero(~found["correct"])[1])
+    label, predicted = small_study.table("test")["label"][row], found["predicted"][row]
+    page.goto(f"{live_url}/explain?test=test-{row}")
+    expect(page.get_by_role("heading", name=f"Why not “{label}”?")).to_be_visible()
+    page.get_by_role("button", name="Explain…").focus()
+    page.keyboard.press("Enter")
+    for choice, question in (
+        ("The true label", f"Why “{predicted}”?"),
+        ("The predicted class", "Why not “"),
+        ("A class", f"Why “{predicted}” rather than “{label}”?"),
+    ):
+        page.get_by_role("radio", name=re.compile(f"^{choice}")).focus()
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_role("heading", name=question)).to_be_visible()
+    page.keyboard.press("Escape")
+    explained = small_study.explain(row, 12, output=parameter(page, "output"))
+    expect_rows(page, "support", np.array([one.row for one in explained.supporting]))
+    page.get_by_role("button", name="Next").click()  # the question stays
+    expect(page.get_by_role("heading", name="rather than")).to_be_visible()
+
+
 def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     give(page, content)
     answer = run_query(Query(small_study.root, "mlp", content))
     expect_rows(page, "support", answer.support[:12])
     expect_rows(page, "oppose", answer.oppose[:12])
-    predicted = small_study.dataset.classes[answer.predicted]
+    predicted = str(answer.predicted)
     expect(page.locator(".dl-facts dd").first).to_contain_text(predicted)
     expect(page.locator("img.dl-own")).to_be_visible()
 
@@ -72,11 +106,11 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     assert "show=both" in page.url
     expect(page.get_by_text("influential pictures shown are not among")).to_be_visible()
 
-    other = (answer.predicted + 1) % 10
-    page.get_by_label("Explain the margin of").click()
-    page.get_by_role("option", name=small_study.dataset.classes[other], exact=True).click()
-    expect(page.get_by_text(f"Pulled the model toward the predicted “{predicted}”")).to_be_visible()
-    explained = run_query(Query(small_study.root, "mlp", content, other))
+    page.get_by_role("button", name="Explain…").click()
+    page.get_by_text("One class rather than another").click()
+    expect(page.get_by_role("heading", name=re.compile("Why .* rather than"))).to_be_visible()
+    explained = run_query(Query(small_study.root, "mlp", content, parameter(page, "output")))
+    page.keyboard.press("Escape")
     expect_rows(page, "support", explained.support[:12])
 
     page.locator("section[data-sign=support] a.card").first.click()

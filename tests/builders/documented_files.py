@@ -45,6 +45,7 @@ augmentations = ["flip"]
 
 [search]
 top_k = 20
+map_epochs = 20
 
 [subset_runs]
 masks = 15

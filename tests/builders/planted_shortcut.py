@@ -21,6 +21,7 @@ def write_planted(
     spec = spec_from_template("case-shortcut")
     names = "|".join(values)
     spec = re.sub(rf"(?m)^({names}) = .*", lambda found: f"{found[1]} = {values[found[1]]}", spec)
+    spec = spec.replace("[search]\n", "[search]\nmap_epochs = 20\n")
     return Study.create(root, spec, trust=True)
 
 

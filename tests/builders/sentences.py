@@ -30,6 +30,7 @@ checkpoints = 2
 
 [search]
 top_k = 10
+map_epochs = 20
 """
 
 

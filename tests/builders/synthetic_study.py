@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from engine.data import SPRITES_PER_SHEET, sprite_sheet
 from engine.store import layout
 from engine.store.layout import FORMAT, MAP_KINDS, ROWS_PER_SHARD, SPLITS, TRAK, Split
 from engine.study.examples import shard_count
+from engine.tasks.classification import CHOICES
 
 Stage = Literal["spec", "data", "predictions", "complete"]
 STAGES: tuple[Stage, ...] = ("spec", "data", "predictions", "complete")
@@ -46,11 +48,13 @@ def write_study(
     seed: int = 0,
     name: str = "Synthetic",
     files: Sequence[str] = ("",),
+    texts: Sequence[str] = (),
 ) -> Study:
     """Write a study as far as `stage`, and open it.
 
     Args:
         files: Ends of the examples' ids in turn, as the names of files would be.
+        texts: Those of the first examples of each split, if it has texts.
     """
     task = "image-classification" if display == "image" else "text-classification"
     quoted = json.dumps(name, ensure_ascii=False)  # TOML takes no surrogate pairs.
@@ -59,7 +63,7 @@ def write_study(
     study = Study.create(root, spec)
     reached = STAGES.index(stage)
     if reached >= STAGES.index("data"):
-        write_data(study, n_train, n_test, classes, display, cell, seed, files)
+        write_data(study, n_train, n_test, classes, display, cell, seed, files, texts)
     for number, algorithm in enumerate(algorithms):
         generator = np.random.default_rng([seed, number])
         if reached >= STAGES.index("predictions"):
@@ -79,6 +83,7 @@ def write_data(
     cell: int,
     seed: int,
     files: Sequence[str] = ("",),
+    texts: Sequence[str] = (),
 ) -> None:
     """The data stage: tables and, for pictures, sprite sheets."""
     fingerprint = store.fingerprint_of(
@@ -94,7 +99,8 @@ def write_data(
             "label": [classes[label] for label in labels],
         }
         if display == "text":
-            columns["text"] = [_sentence(classes[label], generator) for label in labels]
+            sentences = [_sentence(classes[label], generator) for label in labels]
+            columns["text"] = [*texts, *sentences[len(texts) :]]
         table = pa.table(columns)
         for shard in range(-(-rows // ROWS_PER_SHARD)):
             part = table.slice(shard * ROWS_PER_SHARD, ROWS_PER_SHARD)
@@ -119,6 +125,7 @@ def write_data(
         "encoding": {},
         "cell": cell if display == "image" else 0,
         "warnings": [],
+        "choices": [asdict(choice) for choice in CHOICES],
     }
     store.write_json(layout.dataset_file(study.root), dataset, fingerprint)
 

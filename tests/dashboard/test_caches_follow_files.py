@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from dashboard.login import picture_key
 from dashboard.read import audits, comparisons, studies, supports, upload_trials
+from dashboard.read.stored_files import examined, files_stamp
 from dashboard.routes import routes
 from engine import Study, store
 from engine.applications import live
@@ -101,7 +102,7 @@ READS: dict[str, Callable[[StudyReader], Any]] = {
     "LDS of each": lambda study: studies.lds_of_each(study, "mlp", TRAK),
     "weights": lambda study: studies.weights(study, "mlp", TRAK).total,
     "directions": lambda study: studies.directions(study, "mlp", TRAK),
-    "examined": lambda study: studies.examined(study, studies.files_stamp(study)).summary,
+    "examined": lambda study: examined(study, files_stamp(study)).summary,
     "supports": lambda study: supports.supports(study, "mlp", HYBRID, 20).logit_gap,
     "data issues": lambda study: supports.data_issues(study, "mlp", TRAK)["lone-support"],
     "tags": lambda study: supports.read_tagged(study, "mlp"),

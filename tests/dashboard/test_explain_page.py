@@ -50,11 +50,13 @@ def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bo
         complete_study.predictions("test")["predicted"][row],
     )
     assert f"true label, “{label}”" in supporting
-    assert f"Why “{predicted}”?" in words(app)
     if correct:
+        assert f"Why “{label}”?" in words(app)
         assert "Predicted correctly" in words(app)
         assert "away from it" in opposing
     else:
+        assert f"Why not “{label}”?" in words(app)
+        assert f"which is {label}, predicted {predicted}" in words(app)
         assert "Predicted wrongly" in words(app)
         assert f"toward the wrong “{predicted}”" in opposing
 

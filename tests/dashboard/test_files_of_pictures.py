@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dashboard.parts.charts.scatter_map import Layer, scatter
+from dashboard.parts.charts.scatter_map import Layer, Selection, scatter
 from dashboard.parts.controls.downloads import as_csv, as_json, rows_as_csv
 from dashboard.read.studies import examples, matching
 from engine import Study, store
@@ -20,6 +20,7 @@ from engine.applications.brittle.table import as_bytes, brittle_table
 from engine.cli.main import main
 from engine.cli.printing import one_line
 from engine.store import layout
+from engine.store.layout import SPLITS
 from engine.study.examples import FILE, read_texts_of
 from tests.builders.copies import copy_of
 from tests.builders.page_contents import cards, words
@@ -101,8 +102,9 @@ def test_pages_show_them_and_find_them(filed: Study, visit: Any) -> None:
 def test_points_of_the_map_name_them(filed: Study) -> None:
     layer = Layer("test", "test", np.arange(5), "#000000")
     place = {"test": np.zeros((60, 2)), "train": np.zeros((300, 2))}
-    both = {split: examples(filed, split, "mlp") for split in ("train", "test")}
-    figure = scatter(place, both, [layer], {"train": [], "test": []}, None)  # type: ignore[arg-type]
+    both = {split: examples(filed, split, "mlp") for split in SPLITS}
+    chosen: Selection = {"train": [], "test": []}
+    figure = scatter(place, both, [layer], chosen, None, "class")
     texts = figure.data[0].text
     assert texts[0].split("<br>")[:2] == ["test-0", file_of("test", 0)]
     assert len(texts[4].split("<br>")) == 2

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ from tests.builders.page_contents import cards, group_words, words
 from tests.builders.synthetic_study import write_study
 from tests.conftest import APP
 from tests.running.test_kept_worker import hang
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    """The workers of all tests of this file: they take seconds to load."""
-    kept = Workers()
-    yield kept
-    kept.end()
 
 
 @pytest.fixture
@@ -78,16 +69,17 @@ def test_a_picture_is_explained(visit: Any, small_study: Study) -> None:
         assert [card["row"] for card in cards(app, side)] == list(rows[:7])
         assert cards(app, side)[0]["href"].startswith("training?")
         assert "test=" not in cards(app, side)[0]["href"]
-    predicted = small_study.dataset.classes[answer.predicted]
-    assert f"Pulled the model toward “{predicted}”" in group_words(app)[0]
-    assert "Pulled the model away from it" in group_words(app)[1]
+    assert f"Pulled the model toward “{answer.predicted}”" in group_words(app)[0]
+    assert f"Pulled the model away from “{answer.predicted}”" in group_words(app)[1]
     shown = words(app)
     assert f"{answer.probabilities.max():.1%}" in shown
     assert "data:image/png;base64," in shown
     assert "by 2 checkpoints" in shown
     popovers = [part.proto.popover.label for part in app.get("popover")]
-    assert popovers[0].startswith("TRAK, live · 2 checkpoints · quality not measured")
-    assert "Live: 2 of 2 checkpoints" in shown
+    assert popovers[:1] == ["Explain…"]
+    assert popovers[1].startswith("TRAK, live · LDS of the margin")
+    assert popovers[1].endswith("uncalibrated")
+    assert "Computed live from 2 of 2 checkpoints, not calibrated" in shown
 
 
 def test_the_same_picture_is_explained_anew_by_other_models(
@@ -111,14 +103,23 @@ def test_the_same_picture_is_explained_anew_by_other_models(
 def test_a_different_class_can_be_explained(visit: Any, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
-    predicted = run_query(Query(small_study.root, "mlp", content)).predicted
-    other = (predicted + 3) % 10
     classes = small_study.dataset.classes
-    app.selectbox(key="explained").select(classes[other]).run()
-    answer = run_query(Query(small_study.root, "mlp", content, other))
+    predicted = str(run_query(Query(small_study.root, "mlp", content)).predicted)
+    other = classes[(classes.index(predicted) + 3) % 10]
+    assert app.radio(key="output_choice").options[0] == f"The predicted class: {predicted}"
+    app.radio(key="output_choice").set_value("class:{}").run()
+    app.selectbox(key="output_class_0").select(other).run()
+    answer = run_query(Query(small_study.root, "mlp", content, f"class:{other}"))
+    assert app.query_params["output"] == answer.output.name
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
-    assert f"toward “{classes[other]}”" in group_words(app)[0]
-    assert f"Pulled the model toward the predicted “{classes[predicted]}”" in group_words(app)[1]
+    assert f"Why not “{other}”?" in words(app)
+    assert f"toward “{other}”" in group_words(app)[0]
+    assert f"are labeled “{predicted}”" in group_words(app)[1]
+    app.radio(key="output_choice").set_value("{}>{}").run()
+    app.selectbox(key="output_class_1").select(other).run()
+    answer = run_query(Query(small_study.root, "mlp", content, f"{predicted}>{other}"))
+    assert [card["row"] for card in cards(app)] == list(answer.support[:12])
+    assert f"Why “{predicted}” rather than “{other}”?" in words(app)
 
 
 @pytest.mark.parametrize("show", ["similar", "both"])

@@ -326,8 +326,8 @@ def test_bars_and_curves_stay_inside(triples: list[tuple[float, float, float]]) 
 
 def test_a_calibrated_amount_includes_its_score() -> None:
     scores = np.array([0.01, -0.05])
-    assert amounts(scores, 0.05, None) == [("+0.0100", "+0.0100"), ("−0.0500", "−0.0500")]
-    assert amounts(scores, 0.05, 4 * scores) == [
+    assert amounts(scores, 0.05, None, "margin") == [("+0.0100", "+0.0100"), ("−0.0500", "−0.0500")]
+    assert amounts(scores, 0.05, 4 * scores, "margin") == [
         ("+0.040", "+0.040 of margin (score +0.0100)"),
         ("−0.200", "−0.200 of margin (score −0.0500)"),
     ]

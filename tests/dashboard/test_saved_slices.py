@@ -31,7 +31,7 @@ def test_a_slice_is_saved_opened_and_deleted(visit: Any, tmp_path: Path) -> None
     button = other.button(key="open slice Hard ones")
     assert button.label == f"Hard ones ({len(wrong)} / 40)"
     button.click().run()
-    assert (other.query_params["result"], other.query_params["sort"]) == ("wrong", "margin")
+    assert (other.query_params["result"], other.query_params["sort"]) == ("wrong", "output")
     assert {card["row"] for card in cards(other)} == set(wrong)
     assert "already" in words(save(other, " Hard ones "))
     other.button(key="delete slice Hard ones").click().run()

@@ -536,7 +536,19 @@ def test_the_embedded_pictures_are_the_originals() -> None:
         assert row["label"] == label
 
 
-@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist", "photos", "text"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar10",
+        "fashion-mnist",
+        "photos",
+        "photos-multilabel",
+        "photos-regression",
+        "text",
+        "text-multilabel",
+        "text-regression",
+    ],
+)
 def test_shipped_specs_are_valid(name: str) -> None:
     spec = load_spec(asset(f"specs/{name}.toml"))
     task = load_task(spec.task.name)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.data.pictures import FORMATS, Header, read_header, read_picture
+from engine.data.picture_budget import FORMATS
+from engine.data.pictures import Header, read_header, read_picture
 from engine.data.thumbnails import thumbnail
 from tests.builders.picture_files import DEFLATE, tiff
 

@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.running.processes import default_workers, pick_device, run_jobs
+from engine.running.processes import default_workers, keeping_workers, pick_device, run_jobs
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 
 
 def square(number: int) -> int:
     return number * number
+
+
+def own_pid(_: int) -> int:
+    return os.getpid()
 
 
 def fail_at_two(number: int) -> int:
@@ -72,6 +76,29 @@ def test_every_job_is_done_once(workers: int) -> None:
     assert sorted(done) == [(job, job * job) for job in range(7)]
     if workers < 2:
         assert done == sorted(done)
+
+
+def test_kept_workers_serve_one_run_after_another_and_end_with_the_last() -> None:
+    found: list[int] = []
+
+    def run(workers: int = 1) -> int:
+        run_jobs(own_pid, [0], workers, lambda job, pid: found.append(pid))
+        return found[-1]
+
+    with keeping_workers("cpu"):
+        first = run()
+        with keeping_workers("cpu"):  # as a comparison within a job
+            assert run(2) == first
+        assert run(0) == os.getpid()
+        run_jobs(own_pid, [0], 1, ignore)
+        with pytest.raises(CheckpointError):
+            run_jobs(fail_at_two, [2], 1, ignore)
+        assert not Path(f"/proc/{first}").exists()
+        second = run()
+        assert second != first
+    assert not Path(f"/proc/{second}").exists()
+    with keeping_workers("cuda"):  # which would keep its memory from others
+        assert not Path(f"/proc/{run()}").exists()
 
 
 def test_no_jobs_start_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

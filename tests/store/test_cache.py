@@ -126,8 +126,8 @@ def test_a_folder_is_listed_once_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, listings = tmp_path / "folder", []
-    real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: listings.append(path) or real(path))
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listings.append(path) or real(path))
     assert list_names(folder) == ()
     folder.mkdir()
     for name in ("b", "a", ".hidden"):

@@ -1,4 +1,4 @@
-"""The total influence of one training example, and its rank within its class."""
+"""The total influence of one training example, and its rank within its class or among all."""
 
 from __future__ import annotations
 
@@ -22,37 +22,45 @@ def influence_rank(row: int, training: Examples, weights: Weights, n_test: int, 
     """
     label = str(training.table["label"].iloc[row])
     plus, minus = float(weights.support[row]), float(weights.oppose[row])
-    codes = training.codes["label"]
-    weight, members = float(weights.total[row]), weights.total[codes == codes[row]]
+    codes = training.codes.get("label")
+    group = "" if codes is None else label
+    weight = float(weights.total[row])
+    members = weights.total if codes is None else weights.total[codes == codes[row]]
     share = 100 * plus / (plus - minus) if plus > minus else 50.0
     largest = max(plus, -minus)
-    short = escape(label if len(label) <= 60 else label[:59] + "…")
+    good, bad = training.effects
+    short = escape(group if len(group) <= 60 else group[:59] + "…")
+    words = f"{share:.0f}% of its influence {good.present}"
     bar = (
-        f'<div class="dl-balance" role="img" aria-label="{share:.0f}% of its influence helps">'
+        f'<div class="dl-balance" role="img" aria-label="{words}">'
         f'<i data-sign="support" style="width:{share:.1f}%"></i>'
         f'<i data-sign="oppose" style="width:{100 - share:.1f}%"></i></div>'
-        f'<div class="dl-balance-words"><span>{signed(plus, largest)} helping</span>'
-        f"<span>{signed(minus, largest)} hurting</span></div>"
+        f'<div class="dl-balance-words"><span>{signed(plus, largest)} {good.participle}</span>'
+        f"<span>{signed(minus, largest)} {bad.participle}</span></div>"
     )
     st.html(
         f'<section class="dl-standing"><h2>Over all {n_test:,} test predictions</h2>{bar}'
         f"<p>{rank_words(weight, members, short, kind)}</p>"
-        f"{_shape(weight, members, label)}</section>"
+        f"{_shape(weight, members, group)}</section>"
     )
 
 
 def rank_words(weight: float, members: np.ndarray, label: str, kind: str) -> str:
-    """The rank of `weight` among the weights of its class as HTML; `members` includes it."""
-    others = len(members) - 1
+    """The rank of `weight` among the weights of its class as HTML; `members` includes it.
+
+    Args:
+        label: The class; empty where members are all training examples.
+    """
+    others, of = len(members) - 1, f" labeled “{label}”" if label else ""
     if others < 1:
-        return f"It is the only training {kind} labeled “{label}”."
+        return f"It is the only training {kind}{of}."
     lighter = int((members < weight).sum())
     words = f"More influence than <b>{lighter:,} of the {others:,}</b> other training {kind}s"
-    return f"{words} labeled “{label}”."
+    return f"{words}{of}."
 
 
 def _shape(weight: float, members: np.ndarray, label: str) -> str:
-    """Histogram of the class's weights, on a log axis as they span orders of magnitude."""
+    """Histogram of these weights, on a log axis as they span orders of magnitude."""
     positive = members[members > 0]
     if len(positive) < 2 or weight <= 0 or positive.min() == positive.max():
         return ""
@@ -60,9 +68,9 @@ def _shape(weight: float, members: np.ndarray, label: str) -> str:
     ends = (f"{edges[0]:.2g}", "sum of |influence|, log scale", f"{edges[-1]:.2g}")
     name = label if len(label) <= 24 else label[:23] + "…"
     return histogram(
-        "Influence in its class",
+        "Influence in its class" if label else "Influence of all training examples",
         "The marked bar contains this example.",
-        [Series(name, positive)],
+        [Series(name or "training examples", positive)],
         edges,
         ends,
         weight,

@@ -17,7 +17,7 @@ class Bar:
     Attributes:
         name: What was measured.
         words: Text under the name.
-        tag: A label such as `preferred`.
+        tag: A word such as `preferred`.
         baseline: Whether it is only a reference.
     """
 
@@ -29,12 +29,12 @@ class Bar:
 
 
 def intervals(
-    bars: Sequence[Bar], label: str, here: str | None = None, changes: bool = False
+    bars: Sequence[Bar], name: str, here: str | None = None, changes: bool = False
 ) -> str:
     """HTML of the bars from 0, each with the interval's ends as whiskers.
 
     Args:
-        label: What is listed, for screen readers.
+        name: What is listed, for screen readers.
         here: Name of the bar that the page is about.
         changes: Whether figures below 0 are as meaningful as those above it.
     """
@@ -47,7 +47,7 @@ def intervals(
 
     entries = "".join(_entry(bar, percent, bar.name == here, changes) for bar in bars)
     return (
-        f'<ol class="dl-intervals" role="list" aria-label="{escape(label, quote=True)}">'
+        f'<ol class="dl-intervals" role="list" aria-label="{escape(name, quote=True)}">'
         f"{entries}</ol>"
     )
 

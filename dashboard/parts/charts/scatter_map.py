@@ -15,7 +15,8 @@ MOST_DRAWN = 20_000
 NEED_GRAPHICS = 2_000
 """More points than this are drawn by WebGL; fewer as SVG, which needs no graphics card."""
 HEIGHT = 620
-COLOURS = {"class": "Class", "result": "Right or wrong", "margin": "Margin"}
+CLASS, RESULT, LABEL, ERROR, OUTPUT = "class", "result", "label", "error", "output"
+"""What colors the points; the last three are numbers."""
 PALETTE = (
     *("#3a86c8", "#d1711a", "#3d9a50", "#b5569f", "#8a7433"),
     *("#20979c", "#c4504c", "#7a6fc7", "#2f7d5b", "#e05d8c"),
@@ -50,14 +51,25 @@ def drawn_rows(sizes: dict[Split, int], keep: Selection) -> dict[Split, np.ndarr
     return rows
 
 
+def colours_of(examples: dict[Split, Examples]) -> dict[str, str]:
+    """What can color these points → its title, the default first; empty if nothing can."""
+    test = examples["test"]
+    found = {CLASS: "Class"} if "label" in test.codes else {}
+    found |= {RESULT: "Right or wrong"} if test.has_outcomes else {}
+    titles = {LABEL: "Label", ERROR: "Error", OUTPUT: test.output.capitalize()}
+    return found | {name: title for name, title in titles.items() if name in test.numbers}
+
+
 def layers(examples: dict[Split, Examples], rows: dict[Split, np.ndarray], by: str) -> list[Layer]:
-    """The points of both splits, grouped by color."""
+    """The points of both splits, grouped by color; all alike for a `by` that they do not have."""
     found = []
     for split in SPLITS:
         one, mine = examples[split], rows[split]
-        if by == "margin":
+        if by in one.numbers:
             found.append(Layer(split, NAMES[split], mine, None))
-        elif by == "result":
+        elif by not in colours_of(examples):
+            found.append(Layer(split, NAMES[split], mine, PALETTE[SPLITS.index(split)]))
+        elif by == RESULT:
             right = one.table["correct"].to_numpy(dtype=bool)[mine]
             found.append(Layer(split, f"{NAMES[split]}, right", mine[right], PALETTE[0]))
             found.append(Layer(split, f"{NAMES[split]}, wrong", mine[~right], PALETTE[1]))
@@ -77,6 +89,7 @@ def scatter(
     shown: list[Layer],
     selected: Selection,
     ring: tuple[Split, int] | None,
+    by: str,
 ) -> go.Figure:
     """The figure.
 
@@ -85,7 +98,9 @@ def scatter(
         shown: From `layers`.
         selected: Rows; if there are any, all other points are gray.
         ring: The point to mark.
+        by: What colors the points, as for `layers`.
     """
+    title = colours_of(examples).get(by, "")
     count = sum(len(layer.rows) for layer in shown)
     kind = go.Scattergl if count > NEED_GRAPHICS else go.Scatter
     some = any(selected.values())
@@ -100,8 +115,8 @@ def scatter(
             "opacity": 0.75,
         }
         if layer.colour is None:
-            margins = one.table["output"].to_numpy()[layer.rows]
-            marker |= {"color": margins.tolist(), "coloraxis": "coloraxis"}
+            values = one.numbers[by][layer.rows]
+            marker |= {"color": values.tolist(), "coloraxis": "coloraxis"}
         picked = np.flatnonzero(np.isin(layer.rows, selected[layer.split])).tolist()
         names = [name for name in ("id", "file", "label") if name in one.table]
         hovered = one.table[names].iloc[layer.rows]
@@ -150,8 +165,9 @@ def scatter(
         legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
         coloraxis={
             "colorscale": [[0, "#c05a00"], [0.5, "#a8b0b6"], [1, "#1d67ad"]],
-            "cmid": 0,
-            "colorbar": {"title": "Margin", "thickness": 12},
+            # Errors have a sign, and so have outputs whose sign is the outcome.
+            "cmid": 0 if by == ERROR or (by == OUTPUT and examples["test"].has_outcomes) else None,
+            "colorbar": {"title": title, "thickness": 12},
         },
     )
     return figure

@@ -30,7 +30,7 @@ def comparison_export(study: StudyReader, about: dict[str, Any]) -> None:
                 on_click="ignore",
                 key=f"comparison_{suffix}",
             )
-        st.caption("The report is one file that includes its pictures.")
+        st.caption("The report is one file that includes its examples.")
 
 
 def _json(study: StudyReader, comparison: str) -> str:

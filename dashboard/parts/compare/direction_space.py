@@ -8,7 +8,16 @@ import numpy as np
 import streamlit as st
 
 from dashboard.location import EXPLAIN, Location
-from dashboard.parts.charts.scatter_map import Selection, drawn_rows, layers, scatter, selection_of
+from dashboard.parts.charts.scatter_map import (
+    CLASS,
+    LABEL,
+    Selection,
+    colours_of,
+    drawn_rows,
+    layers,
+    scatter,
+    selection_of,
+)
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, heading
@@ -47,13 +56,16 @@ def direction_space(
     heading(f"All test examples along directions {number + 1} and {other + 1}")
     rows = drawn_rows({"train": 0, "test": study.dataset.n_test}, chosen)
     rows["train"] = np.empty(0, np.int64)
+    titles = colours_of(both)
+    by = next((name for name in (CLASS, LABEL) if name in titles), "")
+    colored = f", colored by {titles[by].lower()}" if by else ""
     words = (
-        f"{len(rows['test']):,} test examples, colored by class. Those in the middle do not differ "
+        f"{len(rows['test']):,} test examples{colored}. Those in the middle do not differ "
         "between the algorithms. Draw a lasso around some, or click one."
     )
     aside(words)
     place = {"test": along[:, [number, other]], "train": np.empty((0, 2))}
-    figure = scatter(place, both, layers(both, rows, "class"), chosen, None)
+    figure = scatter(place, both, layers(both, rows, by), chosen, None, by)
     figure.update_layout(
         height=HEIGHT,
         xaxis={"visible": True, "title": f"Direction {number + 1}", "zeroline": True},

@@ -15,6 +15,7 @@ from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
+from dashboard.read.columns import text_of
 from dashboard.read.comparisons import OTHER, Query, significance
 from dashboard.read.studies import Examples, examples, makeup
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
@@ -172,6 +173,7 @@ def _weighted(
         (abs(weight) for s in ("positive", "negative") for weight in found[f"{s}_weights"]),
         default=1.0,
     )
+    classes = f"; classes of all {len(rows)}" if training.classes else ""
     return Group(
         f"Training examples with {sign} weights",
         [
@@ -189,7 +191,7 @@ def _weighted(
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
         ],
         title=f"{sign.capitalize()} weights",
-        words=f"Training {kind}s at this end, largest weights first; classes of all {len(rows)}.",
+        words=f"Training {kind}s at this end, largest weights first{classes}.",
         sign=colour,
         makeup=makeup(training, rows),
         empty="None at this end.",
@@ -209,12 +211,16 @@ def _projected(
     cards = []
     for card, along in zip(test_cards(tests, rows, location), projections, strict=False):
         if tests.has_predictions and theirs.has_predictions:
-            predictions = [str(one.table["predicted"].iloc[card.row]) for one in (tests, theirs)]
-            right = [predicted == card.name for predicted in predictions]
-            marks = [
-                "✓" if ok else f"✕ {predicted}"
-                for ok, predicted in zip(right, predictions, strict=True)
+            predictions = [
+                text_of(one.table["predicted"].tolist()[card.row]) for one in (tests, theirs)
             ]
+            marks, right = predictions, [True, True]
+            if tests.has_outcomes:
+                right = [bool(one.table["correct"].iloc[card.row]) for one in (tests, theirs)]
+                marks = [
+                    "✓" if ok else f"✕ {predicted}"
+                    for ok, predicted in zip(right, predictions, strict=True)
+                ]
             named = [f"{s['name']} predicts {p}" for s, p in zip(sides, predictions, strict=True)]
             card = replace(
                 card,

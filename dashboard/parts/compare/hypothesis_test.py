@@ -1,4 +1,4 @@
-"""Test a hypothesis: transform test pictures, and measure the effect on both algorithms."""
+"""Test a hypothesis: transform test examples, and measure the effect on both algorithms."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.jobs.job_panel import job_panel
 from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading, table
+from dashboard.parts.text.changed_texts import changed_texts, text_options
 from dashboard.read.comparisons import hypotheses
 from dashboard.read.upload_trials import texture
 from dashboard.server.uploaded_files import content_of
+from engine.applications.modeldiff.changed_examples import are_texts, offered, title_of
 from engine.applications.modeldiff.effect_estimates import most_different
 from engine.applications.modeldiff.hypothesis import INTENSITIES
 from engine.applications.modeldiff.significance import LEVEL
-from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
+from engine.applications.modeldiff.text_transformations import missing_options
+from engine.applications.modeldiff.transformations import TRANSFORMATIONS, apply
 from engine.attribution.evaluation.quality import Measured
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.rows import evenly_spread
 from engine.store.text import number
-from engine.study.capabilities import has
+from engine.study.capabilities import has, missing
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 
@@ -39,8 +42,8 @@ KIND = "hypothesis"
 STRIP = 8
 SIDE = 84
 TEXTURE_MIB = 5
-MOST_PICTURES = 2_000
-"""The most pictures a hypothesis is tested on; from more, an evenly spread sample."""
+MOST_EXAMPLES = 2_000
+"""The most examples a hypothesis is tested on; from more, an evenly spread sample."""
 WORDS = {
     "row": "Distance from the top",
     "column": "Distance from the left",
@@ -58,26 +61,33 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
     Args:
         direction: The direction shown; the preview uses its test examples.
     """
-    if not has(study, "pictures"):
-        aside("Transformations apply to pictures only, and this study has texts.")
+    if not (has(study, "pictures") or has(study, "texts")):
+        aside("Transformations apply to pictures and texts, and this study has neither.")
         return
-    channels, height, width = study.dataset.encoding["shape"]
-    names = applicable(channels)
+    if reason := missing(study, "classes"):
+        aside(f"The effect of a transformation is measured on a class. {reason}")
+        return
+    texts = are_texts(study)
     left, right = st.columns([0.36, 0.64], gap="large")
     with left:
         name = st.selectbox(
             "Transformation",
-            names,
-            format_func=lambda one: TRANSFORMATIONS[one].title,
+            offered(study),
+            format_func=title_of,
             key="transformation",
         )
         intensity = st.slider("Intensity", 0.0, 1.0, 1.0, 0.05, key="intensity")
-        options, sent = _options(study, name, (channels, height, width))
+        if texts:
+            sent = options = text_options(name)
+        else:
+            options, sent = _options(study, name, tuple(study.dataset.encoding["shape"]))
+    lacking = bool(texts and missing_options(name, options))
     with right:
         rows = direction["tests"][:STRIP] if direction else list(range(STRIP))
         rows = [row for row in rows if row < study.dataset.n_test]
         try:
-            st.html(strip(study, name, intensity, options, rows))
+            shown = changed_texts if texts else strip
+            st.html(shown(study, name, 0.0 if lacking else intensity, options, rows))
         except DataloupeError as error:
             aside(str(error))
         which = f" of direction {direction['number'] + 1}" if direction else ""
@@ -85,11 +95,11 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
             f"Test examples{which}: the originals above, transformed below. The average treatment "
             "effect (ATE) is the mean change of the true label's probability and of its margin."
         )
-        tests = evenly_spread(study.dataset.n_test, MOST_PICTURES).tolist()
+        tests = evenly_spread(study.dataset.n_test, MOST_EXAMPLES).tolist()
         every = None if len(tests) == study.dataset.n_test else tests
         common = {"comparison": about["id"], "rows": every}
         one = {"names": [name], "options": {name: sent} if sent else {}}
-        title = TRANSFORMATIONS[name].title
+        title = title_of(name)
         with st.container(horizontal=True):
             job_button(
                 "Measure on A and B",
@@ -100,7 +110,8 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
                 icon=":material/science:",
                 type="primary",
                 key="measure",
-                disabled=intensity == 0,
+                disabled=intensity == 0 or lacking,
+                help="Write the words first" if lacking else None,
             )
             job_button(
                 "Try all",
@@ -236,11 +247,7 @@ def results(study: StudyReader, about: dict[str, Any]) -> None:
 
 def _title(one: dict[str, Any]) -> str:
     tested = one["tested"]
-    name = (
-        TRANSFORMATIONS[tested[0]["name"]].title
-        if len(tested) == 1
-        else f"All {len(tested)}, ranked"
-    )
+    name = title_of(tested[0]["name"]) if len(tested) == 1 else f"All {len(tested)}, ranked"
     return f"{name} · {one['when'][:16].replace('T', ' ')} UTC"
 
 
@@ -269,18 +276,18 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
     ):
         bars = [
             Bar(
-                f"{label}, intensity {effect['intensity']:g}",
+                f"{name}, intensity {effect['intensity']:g}",
                 Measured(**effect[key][output]),
                 baseline=key == "difference",
             )
             for effect in tested["effects"]
-            for key, label in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
+            for key, name in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
         ]
         st.html(f'<h3 class="dl-heading">{heading_}</h3>' + intervals(bars, heading_, changes=True))
     counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])
-    alone = f" With {ONE_CHECKPOINT}, intervals are over pictures only."
+    alone = f" With {ONE_CHECKPOINT}, intervals are over examples only."
     aside(
-        f"{tested['pictures']:,} test pictures, {counts} checkpoints; 95% intervals over both."
+        f"{tested['pictures']:,} test examples, {counts} checkpoints; 95% intervals over both."
         + (alone if 1 in tested["checkpoints"] else "")
     )
 
@@ -302,7 +309,7 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
         verdict = "not tested" if p is None else "differs" if p < LEVEL else "not significant"
         rows.append(
             [
-                TRANSFORMATIONS[one["name"]].title,
+                title_of(one["name"]),
                 verdict,
                 number(one["strength"], 3),
                 f"{effect['intensity']:g}",
@@ -322,7 +329,7 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
     )
     table("Transformations, largest difference first", heads, rows)
     aside(
-        f"On {tested[0]['pictures']:,} test pictures, {len(INTENSITIES)} intensities each; p with "
+        f"On {tested[0]['pictures']:,} test examples, {len(INTENSITIES)} intensities each; p with "
         "Holm correction over all tests. “At least”: the end of the difference's interval that is "
         "nearer to 0."
     )

@@ -41,7 +41,18 @@ def quick_report(
         warning(found.warnings)
     n = study.dataset.n_test
     of = f"1 checkpoint{'s' * (found.checkpoints > 1)}".replace("1", f"{found.checkpoints:,}", 1)
-    shown = {f"Accuracy of {short(name)}": (f"{found.accuracy:.1%}", f"mean of {of}")}
+    shown = {}
+    if found.accuracy is not None:
+        shown[f"Accuracy of {short(name)}"] = f"{found.accuracy:.1%}", f"mean of {of}"
+    elif found.output is not None:
+        shown[f"Mean output of {short(name)}"] = f"{found.output:.4g}", f"mean of {of}"
+    if found.their_output is not None:
+        shown[f"Mean output of {short(against)}"] = (
+            f"{found.their_output:.4g}",
+            "on the same examples",
+        )
+    if found.correlation is not None:
+        shown["Correlation"] = f"{found.correlation:.2f}", "of their outputs"
     if found.their_accuracy is not None and found.agreement is not None:
         shown[f"Accuracy of {short(against)}"] = (
             f"{found.their_accuracy:.1%}",
@@ -49,9 +60,10 @@ def quick_report(
         )
         shown["Agreement"] = f"{found.agreement:.1%}", f"{found.differing:,} of {n:,} differ"
     figures(shown)
-    heading("Accuracy by class")
-    st.html(_by_group(found, name, against))
-    if found.their_by_group is None:
+    if found.by_group:
+        heading("Accuracy by class")
+        st.html(_by_group(found, name, against))
+    if found.their_by_group is None and found.their_output is None:
         aside(f"{short(against)} has no predictions yet to compare with.")
         return
     rows = np.array(found.rows[:SHOWN], np.int64)
@@ -96,10 +108,10 @@ def _by_group(found: QuickReport, name: str, against: str) -> str:
     theirs = found.their_by_group or {}
     order = sorted(found.by_group, key=lambda one: -abs(found.by_group[one] - theirs.get(one, 0)))
     entries = "".join(
-        f'<li><div class="dl-name">{escape(short(label))}</div>'
-        f"{_bar(found.by_group[label], name, 'own')}"
-        f"{_bar(theirs[label], against, 'other') if label in theirs else ''}</li>"
-        for label in order
+        f'<li><div class="dl-name">{escape(short(group))}</div>'
+        f"{_bar(found.by_group[group], name, 'own')}"
+        f"{_bar(theirs[group], against, 'other') if group in theirs else ''}</li>"
+        for group in order
     )
     return f'<ol class="dl-pairs" role="list" aria-label="Accuracy by class">{entries}</ol>'
 

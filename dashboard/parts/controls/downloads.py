@@ -10,21 +10,36 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from dashboard.location import Location
+from dashboard.permissions import session
+from dashboard.read.output_scores import explanation_of_output
 from dashboard.read.studies import Examples
 from engine.store.records import Explanation
 from engine.store.text import harmless
-from engine.study.explanations import explain
 from engine.study.reader import StudyReader
 
 
-def export(study: StudyReader, row: int, id_: str, k: int, algorithm: str, method: str) -> None:
-    """Show a button that opens the downloads of an explanation; files are made on request."""
+def export(
+    study: StudyReader,
+    row: int,
+    id_: str,
+    k: int,
+    algorithm: str,
+    method: str,
+    output: str | None = None,
+) -> None:
+    """Show a button that opens the downloads of an explanation; files are made on request.
+
+    Args:
+        output: Name of the explained output; None for the default.
+    """
+    who = session()
 
     def explanation() -> Explanation:
-        return explain(study, row, k, algorithm, method)
+        return explanation_of_output(study, row, k, algorithm, method, output, who)
 
     with st.popover("Export", icon=":material/download:", width="content"):
         with st.container(horizontal=True):
@@ -44,7 +59,7 @@ def export(study: StudyReader, row: int, id_: str, k: int, algorithm: str, metho
                 on_click="ignore",
                 key="csv",
             )
-        st.code(snippet(study, id_, k, algorithm, method), language=None, wrap_lines=True)
+        st.code(snippet(study, id_, k, algorithm, method, output), language=None, wrap_lines=True)
 
 
 def export_slice(
@@ -88,15 +103,21 @@ def rows_as_csv(examples: Examples, rows: np.ndarray) -> str:
     """CSV with one line per example: `row`, then the columns of its table."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(["row", *map(harmless, examples.table.columns)])
+    writer.writerow(["row", *map(harmless, _columns(examples).columns)])
     for row, one in _records(examples, rows):
         writer.writerow([row, *(harmless(v) if isinstance(v, str) else v for v in one.values())])
     return file.getvalue()
 
 
+def _columns(examples: Examples) -> pd.DataFrame:
+    """The table as files have it: the model output under its own name."""
+    name = examples.output.replace(" ", "_")
+    return examples.table.rename(columns={} if name in examples.table else {"output": name})
+
+
 def _records(examples: Examples, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row with its columns, as JSON-compatible values."""
-    table = examples.table.iloc[rows]
+    table = _columns(examples).iloc[rows]
     columns = {str(name): table[name].tolist() for name in table.columns}
     for place, row in enumerate(rows):
         yield int(row), {name: values[place] for name, values in columns.items()}
@@ -123,12 +144,15 @@ def as_csv(explanation: Explanation) -> str:
     return file.getvalue()
 
 
-def snippet(study: StudyReader, id_: str, k: int, algorithm: str, method: str) -> str:
+def snippet(
+    study: StudyReader, id_: str, k: int, algorithm: str, method: str, output: str | None = None
+) -> str:
     """Python code that gives the same explanation."""
+    last = "" if output is None else f", output={output!r}"
     return (
         "from engine import Study\n\n"
         f"study = Study.open({str(study.root)!r})\n"
-        f"explanation = study.explain({id_!r}, {k}, {algorithm!r}, {method!r})\n"
+        f"explanation = study.explain({id_!r}, {k}, {algorithm!r}, {method!r}{last})\n"
         "for influence in explanation.supporting + explanation.opposing:\n"
         '    print(f"{influence.score:+.5f}  {influence.id}  {influence.label}")\n'
     )

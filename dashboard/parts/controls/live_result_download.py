@@ -42,6 +42,9 @@ def result_as_json(study: StudyReader, algorithm: str, result: QueryResult, k: i
             )
         ]
 
+    probabilities = None
+    if result.probabilities is not None:
+        probabilities = dict(zip(classes, result.probabilities.tolist(), strict=True))
     picture = None
     if result.thumbnail is not None:
         picture = "data:image/png;base64," + base64.b64encode(result.thumbnail).decode()
@@ -51,10 +54,12 @@ def result_as_json(study: StudyReader, algorithm: str, result: QueryResult, k: i
         "algorithm": algorithm,
         "given": result.text if picture is None else picture,
         "notes": result.notes,
-        "probabilities": dict(zip(classes, result.probabilities.tolist(), strict=True)),
-        "predicted": classes[result.predicted],
-        "explained": classes[result.label],
-        "margin": result.margin,
+        "probabilities": probabilities,
+        "predicted": result.predicted,
+        "confidence": result.confidence,
+        "explained": result.output.name,
+        "explained_title": result.output.title,
+        "output": result.value,
         "predicting_checkpoints": result.predicting,
         "scoring_checkpoints": result.scoring,
         "supporting": listed(result.support, result.support_scores, "score"),

@@ -5,7 +5,6 @@ They are stored in the study's folder, so everyone who opens the study shares th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from html import escape
 from typing import Literal
 
@@ -13,9 +12,11 @@ import streamlit as st
 
 from dashboard.location import Location, go
 from dashboard.names import plain
+from dashboard.parts.controls.slice_filters import order_titles
 from dashboard.permissions import gate
+from dashboard.read.columns import output_name
 from dashboard.read.studies import Examples, kept_slices, matching
-from dashboard.slice_parameters import PARAMETERS, SORTS, Slice, read_slice
+from dashboard.slice_parameters import FORMER, PARAMETERS, Slice, as_far_as_known, read_slice
 from dashboard.writes import delete_slice, save_slice
 from engine.store.errors import DataloupeError
 from engine.study.reader import StudyReader
@@ -36,9 +37,8 @@ def saved(study: StudyReader, location: Location, examples: Examples) -> None:
 def _entry(study: StudyReader, one: SavedSlice, examples: Examples) -> None:
     """Show one saved slice: a button that opens it, and one that deletes it after confirmation."""
     current = one.data == study.dataset.fingerprint
-    slice = read_slice(one.parameters, examples.classes, len(examples.table), [])
-    if not examples.has_predictions:
-        slice = replace(slice, predicted=None, result=None, margin=None)
+    slice = read_slice(one.parameters, study.dataset, [])
+    slice = as_far_as_known(slice, examples.columns, scored=True)
     number = len(matching(examples, slice.filters()))
     count = f"{number:,} / {len(examples.table):,}" if current else "of other data"
     confirming = st.session_state.get("deleting") == one.name
@@ -77,8 +77,12 @@ def _form(study: StudyReader, location: Location) -> None:
             args=(study, slice),
             **gate("write"),
         )
-    order = "as in the data" if slice.sort is None else SORTS[slice.sort].lower() + " first"
-    words = f"{slice.words() or 'All examples'}; {order}. Everyone who opens this study can see it."
+    name = output_name(study.dataset)
+    order = "as in the data"
+    if slice.sort is not None:
+        order = f"{order_titles(name)[slice.sort].lower()} first"
+    chosen = slice.words(name) or "All examples"
+    words = f"{chosen}; {order}. Everyone who opens this study can see it."
     st.html(f'<p class="dl-aside">{escape(words)}</p>')
     if "slice_message" in st.session_state:
         _message(*st.session_state.pop("slice_message"))
@@ -86,7 +90,7 @@ def _form(study: StudyReader, location: Location) -> None:
 
 def _open(one: SavedSlice) -> None:
     """Callback: replace the filters with the slice. The page warns if its data differ."""
-    wanted = {name: one.parameters.get(name) for name in PARAMETERS}
+    wanted = {name: one.parameters.get(name) for name in (*PARAMETERS, FORMER)}
     go(**wanted, study=one.data[:8], page=None, selected=None)
 
 

@@ -11,7 +11,7 @@ from dashboard.location import keep
 
 
 def choice(
-    label: str,
+    title: str,
     words: Mapping[str, str],
     chosen: str,
     name: str,
@@ -22,7 +22,7 @@ def choice(
     """Show the control.
 
     Args:
-        words: Value → label.
+        words: Value → text.
         chosen: The current value in the URL.
         name: Of the URL parameter, and the widget's key.
         default: The value that the URL leaves out.
@@ -30,7 +30,7 @@ def choice(
     """
     st.session_state[name] = chosen
     st.segmented_control(
-        label,
+        title,
         list(words),
         format_func=words.__getitem__,
         key=name,

@@ -7,8 +7,9 @@ import streamlit as st
 
 from dashboard.location import Location, go, keep
 from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.text.text_filters import length_filter, words_filter
 from dashboard.read.studies import Examples, counts, matching, mix_ups
-from dashboard.slice_parameters import LONGEST_SEARCH, NEED_SCORES, SORTS, margin_text
+from dashboard.slice_parameters import FORMER, LONGEST_SEARCH, SORTS, can_sort, range_text
 from engine.study.reader import StudyReader
 
 ANY = "Any"
@@ -20,27 +21,49 @@ def filters(study: StudyReader, location: Location, examples: Examples) -> None:
     """Show the filters; their values are in the URL, and so in the next run's `location`."""
     chosen = location.slice
     scored = location.method is not None
+    named = {**examples.codes, **examples.members}
     with st.container(horizontal=True, vertical_alignment="top", key="filters"):
-        _class_filter("True class", "label", chosen.label, location, examples)
+        if "label" in named:
+            _class_filter("True class", "label", str(chosen.label or ""), location, examples)
+        if "label" in examples.numbers:
+            ends = chosen.label if isinstance(chosen.label, tuple) else None
+            _range_filter("Label", "label", ends, location, examples)
         if examples.has_predictions:
-            _class_filter("Predicted class", "predicted", chosen.predicted, location, examples)
-            _pair_filter(location, examples)
-            _result_filter(location, examples)
-            _margin_filter(location, examples)
+            if "predicted" in named:
+                _class_filter("Predicted class", "predicted", chosen.predicted, location, examples)
+            if "predicted" in examples.codes:
+                _pair_filter(location, examples)
+            if examples.has_outcomes:
+                _result_filter(location, examples)
+            title = examples.output.capitalize()
+            _range_filter(title, "output", chosen.output, location, examples)
+        if examples.has_texts:
+            words_filter(location, with_count("Search texts", *_left("text", location, examples)))
+            length_filter(location)
         _search(location, examples)
         if not examples.has_predictions:
             return
-        orders = [name for name in SORTS if name not in NEED_SCORES or scored]
+        orders = [name for name in SORTS if can_sort(name, examples.columns, scored)]
+        titles = order_titles(examples.output)
         st.session_state["sort"] = chosen.sort or ANY
         st.selectbox(
             "Order",
             [ANY, *orders],
-            format_func=lambda name: SORTS.get(name, "As in the data"),
+            format_func=lambda name: titles.get(name, "As in the data"),
             key="sort",
             on_change=keep,
             args=("sort", ANY, ("page",)),
             width=190,
         )
+
+
+def order_titles(output: str) -> dict[str, str]:
+    """Sort orders with their titles.
+
+    Args:
+        output: Name of the model output.
+    """
+    return {name: title.format(output) for name, title in SORTS.items()}
 
 
 def _class_filter(
@@ -52,12 +75,12 @@ def _class_filter(
         name: with_count(name, int(some), int(all_))
         for name, some, all_ in zip(examples.classes, found, of, strict=True)
     }
-    st.session_state[column] = value
+    st.session_state[column] = value or None
     st.selectbox(
         title,
         examples.classes,
         index=None,
-        placeholder=with_count("Any class", int(found.sum()), int(of.sum())),
+        placeholder=with_count("Any class", *_left_of_all(column, location, examples)),
         format_func=words.__getitem__,
         key=column,
         on_change=keep,
@@ -74,7 +97,7 @@ def _pair_filter(location: Location, examples: Examples) -> None:
     pairs = list(found)[:MOST_PAIRS]
     here = None
     if chosen.label is not None and chosen.predicted not in (None, chosen.label):
-        here = classes.index(chosen.label), classes.index(str(chosen.predicted))
+        here = classes.index(str(chosen.label)), classes.index(str(chosen.predicted))
         pairs = pairs if here in pairs else [here, *pairs]
 
     def words(pair: tuple[int, int]) -> str:
@@ -110,27 +133,53 @@ def _result_filter(location: Location, examples: Examples) -> None:
     choice("Prediction", words, location.slice.result or ANY, "result", ANY, resets=("page",))
 
 
-def _margin_filter(location: Location, examples: Examples) -> None:
-    margins = examples.table["output"].to_numpy()
-    ends = float(np.floor(margins.min())), float(np.ceil(margins.max()))
-    if ends[0] == ends[1]:
-        ends = ends[0], ends[1] + 1
-    least, largest = np.clip(location.slice.margin or ends, *ends)
-    st.session_state["margins"] = float(least), float(largest)
+def _range_filter(
+    title: str,
+    name: str,
+    value: tuple[float, float] | None,
+    location: Location,
+    examples: Examples,
+) -> None:
+    """Show a slider for a column of numbers."""
+    ends, step, shown = slider_of(examples.numbers[name])
+    least, largest = np.clip(value or ends, *ends)
+    key = f"{name}_range"
+    st.session_state[key] = float(least), float(largest)
 
     def changed() -> None:
-        chosen = st.session_state["margins"]
-        go(margin=None if chosen == ends else margin_text(chosen), page=None)
+        chosen = st.session_state[key]
+        text = None if chosen == ends else range_text(chosen)
+        changes = {"range": text, FORMER: None} if name == "output" else {name: text}
+        go(**changes, page=None)
 
     st.slider(
-        with_count("Margin", *_left("margin", location, examples)),
+        with_count(title, *_left(name, location, examples)),
         *ends,
-        step=0.1,
-        key="margins",
+        step=step,
+        key=key,
         on_change=changed,
-        format="%.1f",
+        format=shown,
         width=230,
     )
+
+
+def slider_of(values: np.ndarray) -> tuple[tuple[float, float], float, str]:
+    """(ends, step, format) of a slider over these numbers, whatever their size."""
+    values = values[np.isfinite(values)]
+    least, largest = (float(end) for end in (values.min(), values.max()))
+    span = (largest - least) or max(1.0, abs(least))
+    if 2 <= span < 1000:
+        return _ends_of(least, largest, 1.0), 0.1, "%.1f"
+    unit = 10.0 ** (np.floor(np.log10(span)) - 1)
+    step = float(unit / 10)
+    decimals = max(0, -int(np.floor(np.log10(step))))
+    return _ends_of(least, largest, float(unit)), step, f"%.{decimals}f"
+
+
+def _ends_of(least: float, largest: float, unit: float) -> tuple[float, float]:
+    """The ends in whole units, at least one apart."""
+    low, high = float(np.floor(least / unit) * unit), float(np.ceil(largest / unit) * unit)
+    return low, high if high > low else low + unit
 
 
 def _search(location: Location, examples: Examples) -> None:
@@ -148,6 +197,12 @@ def _search(location: Location, examples: Examples) -> None:
         args=("id", "", ("page",)),
         width=190,
     )
+
+
+def _left_of_all(column: str, location: Location, examples: Examples) -> tuple[int, int]:
+    """(number of rows under all filters but that of a column, number of all rows)."""
+    others = {name: one for name, one in location.slice.filters().items() if name != column}
+    return len(matching(examples, others)), len(examples.table)
 
 
 def _left(name: str, location: Location, examples: Examples) -> tuple[int, int]:

@@ -11,7 +11,7 @@ _LIMITS: dict[str, int] = {}
 """Key of an uploader without its number → the largest file that it takes, in MiB."""
 
 
-def uploader(label: str, *, key: str, megabytes: int, **options: Any) -> Any:
+def uploader(text: str, *, key: str, megabytes: int, **options: Any) -> Any:
     """Show a file uploader; the arguments are those of `st.file_uploader`.
 
     Args:
@@ -19,7 +19,7 @@ def uploader(label: str, *, key: str, megabytes: int, **options: Any) -> Any:
         megabytes: The largest file.
     """
     _LIMITS[_name(key)] = megabytes
-    return st.file_uploader(label, key=key, max_upload_size=megabytes, **options)
+    return st.file_uploader(text, key=key, max_upload_size=megabytes, **options)
 
 
 def largest_bytes(key: str) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from dashboard.location import Location
 from dashboard.names import file_of, with_file
 from dashboard.parts.gallery.gallery import Card
+from dashboard.read.columns import text_of
 from dashboard.read.studies import Examples, Weights
 
 
@@ -32,15 +33,20 @@ def _test_card(
     id_, label = str(example["id"]), str(example["label"])
     href = "explain?" + urlencode(location.parameters(test=id_))
     text = str(example["text"]) if "text" in example else None
+    title = None if text is None else id_
     who, file = with_file(example), _file_name(example)
     if not predictions:
-        return Card(row, label, "", f"{who}: {label}", href=href, text=text, file=file)
-    predicted, correct = str(example["predicted"]), bool(example["correct"])
-    confidence = f"{float(example['confidence']):.0%}"
-    note = "✓ correct" if correct else f"✕ {predicted}"
-    verdict = "correct" if correct else "wrong"
-    hint = f"{who}: {label}, predicted {predicted} ({verdict}, confidence {confidence})"
-    return Card(row, label, note, hint, confidence, not correct, href, text, file)
+        return Card(row, label, "", f"{who}: {label}", href=href, title=title, text=text, file=file)
+    predicted = text_of(example["predicted"])
+    confidence = f"{float(example['confidence']):.0%}" if "confidence" in example else ""
+    facts = [f"confidence {confidence}"] if confidence else []
+    note, wrong = f"predicted {predicted}", False
+    if "correct" in example:
+        wrong = not example["correct"]
+        note = f"✕ {predicted}" if wrong else "✓ correct"
+        facts.insert(0, "wrong" if wrong else "correct")
+    hint = f"{who}: {label}, predicted {predicted}" + (f" ({', '.join(facts)})" if facts else "")
+    return Card(row, label, note, hint, confidence, wrong, href, title, text, file=file)
 
 
 def _file_name(example: dict[Hashable, Any]) -> str | None:
@@ -55,19 +61,19 @@ def influence_cards(
     largest: float,
     location: Location,
     test: str | None,
-    margins: np.ndarray | None = None,
+    changes: np.ndarray | None = None,
 ) -> list[Card]:
     """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
 
     Each links to the page of the training example, which links back to `test` if it is given.
 
     Args:
-        margins: What each adds to the margin; None while scores are uncalibrated.
+        changes: What each adds to the model output; None while scores are uncalibrated.
     """
     shown = training.table.iloc[rows]
     back = {} if test is None else {"test": test}
     cards = []
-    amounts_shown = amounts(scores, largest, margins)
+    amounts_shown = amounts(scores, largest, changes, training.output)
     examples = shown.to_dict("records")
     for row, score, example, (shown_score, full) in zip(
         rows, scores, examples, amounts_shown, strict=True
@@ -81,17 +87,27 @@ def influence_cards(
 def training_card(
     row: int, example: dict[Hashable, Any], words: str, location: Location, back: dict[str, str]
 ) -> Card:
-    """Card of a training example with a link to its page; `words` describe its role here."""
+    """Card of a training example with a link to its page; `words` describe its role, if any."""
     id_, label = str(example["id"]), str(example["label"])
     return Card(
         row,
         label,
         id_,
-        f"Training example {with_file(example)}: {label}, {words}",
+        f"Training example {with_file(example)}: {label}" + (f", {words}" if words else ""),
         href="training?" + urlencode(location.parameters(**back, train=id_)),
+        title=id_ if "text" in example else None,
         text=str(example["text"]) if "text" in example else None,
         file=_file_name(example),
     )
+
+
+def plain_cards(training: Examples, rows: np.ndarray, location: Location) -> list[Card]:
+    """Cards of training examples without any number."""
+    shown = training.table.iloc[rows].to_dict("records")
+    return [
+        training_card(int(row), example, "", location, {})
+        for row, example in zip(rows, shown, strict=True)
+    ]
 
 
 def similar_cards(
@@ -121,19 +137,19 @@ def influenced_cards(
     scores: np.ndarray,
     largest: float,
     location: Location,
-    margins: np.ndarray | None = None,
+    changes: np.ndarray | None = None,
 ) -> list[Card]:
     """Cards of test examples with the effect of one training example on each, linked to Explain.
 
     Args:
-        margins: What it adds to the margin of each; None while scores are uncalibrated.
+        changes: What it adds to the output of each; None while scores are uncalibrated.
     """
     cards = []
     own = test_cards(found, rows, location)
     for card, score, (shown, full) in zip(
-        own, scores, amounts(scores, largest, margins), strict=True
+        own, scores, amounts(scores, largest, changes, found.output), strict=True
     ):
-        effect = "helped" if score > 0 else "hurt"
+        effect = found.effects[0 if score > 0 else 1].past
         hint = f"{card.hint}; {effect} with {full}"
         cards.append(replace(card, hint=hint, score=shown, bar=abs(float(score)) / largest))
     return cards
@@ -147,8 +163,13 @@ def weight_cards(
     cards = []
     for row, example in zip(rows, training.table.iloc[rows].to_dict("records"), strict=True):
         weight = float(weights.total[row])
-        helps, hurts = (signed(sums[row], largest) for sums in (weights.support, weights.oppose))
-        words = f"{helps} helping and {hurts} hurting in total"
+        plus, minus = (
+            f"{signed(sums[row], largest)} {effect.participle}"
+            for sums, effect in zip(
+                (weights.support, weights.oppose), training.effects, strict=True
+            )
+        )
+        words = f"{plus} and {minus} in total"
         card = training_card(int(row), example, words, location, {})
         score = signed(weight, largest).removeprefix("+")
         cards.append(replace(card, score=score, bar=weight / largest))
@@ -156,17 +177,17 @@ def weight_cards(
 
 
 def amounts(
-    scores: np.ndarray, largest: float, margins: np.ndarray | None
+    scores: np.ndarray, largest: float, changes: np.ndarray | None, output: str
 ) -> list[tuple[str, str]]:
-    """(score on the card, score in its tooltip) of each, in units of margin if calibrated."""
+    """(score on the card, score in its tooltip) of each, in units of the output if calibrated."""
     raw = [signed(score, largest) for score in scores]
-    if margins is None:
+    if changes is None:
         return [(score, score) for score in raw]
-    finest = float(np.abs(margins).max(initial=0))
-    shown = [signed(margin, finest) for margin in margins]
+    finest = float(np.abs(changes).max(initial=0))
+    shown = [signed(change, finest) for change in changes]
     return [
-        (margin, f"{margin} of margin (score {score})")
-        for margin, score in zip(shown, raw, strict=True)
+        (change, f"{change} of {output} (score {score})")
+        for change, score in zip(shown, raw, strict=True)
     ]
 
 

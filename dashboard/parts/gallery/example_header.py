@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from html import escape
 from typing import Any
 
@@ -12,6 +12,8 @@ import streamlit as st
 
 from dashboard.names import file_of
 from dashboard.parts.gallery.gallery import thumbnail_side
+from dashboard.parts.text.shown_text import Span, in_order, text_html
+from dashboard.read.columns import output_name, signed_text, text_of
 from dashboard.read.studies import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
@@ -27,13 +29,26 @@ LIKELIEST = 4
 
 
 def subject(
-    study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
+    study: StudyReader,
+    algorithm: str,
+    split: Split,
+    row: int,
+    example: dict[Hashable, Any],
+    marks: Sequence[Span] = (),
 ) -> None:
-    """Show one example. Without predictions, show only its data."""
+    """Show one example. Without predictions, show only its data.
+
+    Args:
+        marks: Parts of its text to mark.
+    """
     text = has(study, "texts")
-    shown = _text(example) if text else _picture(study, split, row, example)
-    shown += _facts(split, row, example)
-    if "predicted" in example:
+    shown = (
+        text_html(str(example.get("text", "")), marks)
+        if text
+        else _picture(study, split, row, example)
+    )
+    shown += _facts(study, split, row, example)
+    if "predicted" in example and has(study, "classes"):
         found = read_probabilities(study, split, row, algorithm)
         shown += probabilities(study.dataset.classes, found, str(example["label"]))
     st.html(f'<div class="dl-subject">{shown}</div>')
@@ -89,23 +104,24 @@ def _last_position(study: StudyReader, split: Split, sheet: int) -> int:
     return min(SPRITES_PER_SHEET, study.dataset.rows(split) - sheet * SPRITES_PER_SHEET) - 1
 
 
-def _text(example: dict[Hashable, Any]) -> str:
-    return f"<blockquote>{escape(str(example.get('text', '')))}</blockquote>"
-
-
-def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
-    facts = [("True label" if split == "test" else "Label", _clamped(example["label"]))]
+def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, Any]) -> str:
+    facts = []
+    if example["label"]:
+        facts.append(("True label" if split == "test" else "Label", _clamped(example["label"])))
     verdict = ""
-    if "predicted" in example:
+    if "correct" in example:
         correct = bool(example["correct"])
         word = "✓ Predicted correctly" if correct else "✕ Predicted wrongly"
         verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
-        margin = float(example["output"])
-        facts += [
-            ("Predicted", _clamped(example["predicted"])),
-            ("Confidence", f"{float(example['confidence']):.1%}<small>in its prediction</small>"),
-            ("Margin", f"{margin:+z.2f}".replace("-", "−") + f"<small>{odds(margin)}</small>"),
-        ]
+    if "predicted" in example:
+        facts.append(("Predicted", _clamped(text_of(example["predicted"]))))
+        if "error" in example:
+            error = signed_text(float(example["error"]))
+            facts.append(("Error", f"{error}<small>predicted minus true label</small>"))
+        if "confidence" in example:
+            confidence = f"{float(example['confidence']):.1%}<small>in its prediction</small>"
+            facts.append(("Confidence", confidence))
+        facts += _output(study, example)
     facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
     if (file := file_of(example)) is not None:
         facts.append(("File", _clamped(file)))
@@ -113,6 +129,16 @@ def _facts(split: Split, row: int, example: dict[Hashable, Any]) -> str:
     return f'{verdict}<dl class="dl-facts">{entries}</dl>'
 
 
+def _output(study: StudyReader, example: dict[Hashable, Any]) -> list[tuple[str, str]]:
+    """The model output, unless it is the prediction itself."""
+    output = float(example["output"])
+    if text_of(example["predicted"]) == text_of(output):
+        return []
+    words = odds(output) if has(study, "classes") else escape(study.dataset.output_title)
+    name = escape(output_name(study.dataset).capitalize())
+    return [(name, f"{output:+z.2f}".replace("-", "−") + f"<small>{words}</small>")]
+
+
 def _clamped(text: object) -> str:
-    words = escape(str(text), quote=True)
-    return f'<span class="dl-clamp" title="{words}">{words}</span>'
+    words = escape(in_order(text), quote=True)
+    return f'<bdi class="dl-clamp" title="{words}">{words}</bdi>'

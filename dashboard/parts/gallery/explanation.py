@@ -32,9 +32,9 @@ class Influences:
         support, oppose: Training rows.
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of the scores of each sign over all training examples.
-        support_margins, oppose_margins: What each adds to the margin; None while scores are
+        support_margins, oppose_margins: What each adds to the model output; None while scores are
             uncalibrated.
-        without_support, without_oppose: Predicted change of the margin when all of these are
+        without_support, without_oppose: Predicted change of the output when all of these are
             removed.
     """
 
@@ -57,34 +57,36 @@ def influence_groups(
     predicted: str,
     location: Location,
     test: str | None = None,
+    words: tuple[str, str] | None = None,
 ) -> list[Group]:
     """Supporting and opposing training examples.
 
     Args:
-        label: The class whose margin is explained.
-        predicted: The predicted class.
+        label: The label whose output is explained.
+        predicted: The prediction.
         test: Id of the explained example if it is in the study: linked pages link back to it.
+        words: Captions of both sides, if they are about another output than the margin of `label`.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
     largest = float(sizes.max(initial=0))
 
-    def cards(rows: np.ndarray, scores: np.ndarray, margins: np.ndarray | None) -> list[Card]:
-        return influence_cards(training, rows, scores, largest, location, test, margins)
+    def cards(rows: np.ndarray, scores: np.ndarray, changes: np.ndarray | None) -> list[Card]:
+        return influence_cards(training, rows, scores, largest, location, test, changes)
 
-    right = label == predicted
-    which = "“" if test is None else "the true label, “"
-    if right:
-        away = "away from it"
-    else:
-        away = f"toward the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
+    toward, away = words or _directions(training, found, label, predicted, test)
+    without = [
+        without_words(len(rows), change, training.output)
+        for rows, change in (
+            (found.support, found.without_support),
+            (found.oppose, found.without_oppose),
+        )
+    ]
     return [
         Group(
             "Supporting training examples",
             cards(found.support, found.support_scores, found.support_margins),
             title="Supporting",
-            words=f"Pulled the model toward {which}{short(label)}”. "
-            f"{share(training, found.support, label)} have this label."
-            + without_words(len(found.support), found.without_support),
+            words=toward + without[0],
             sign="support",
             makeup=makeup(training, found.support),
             shares=_shares(found.support_scores, found.support_total),
@@ -95,9 +97,7 @@ def influence_groups(
             "Opposing training examples",
             cards(found.oppose, found.oppose_scores, found.oppose_margins),
             title="Opposing",
-            words=f"Pulled the model {away}. "
-            f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”."
-            + without_words(len(found.oppose), found.without_oppose),
+            words=away + without[1],
             sign="oppose",
             makeup=makeup(training, found.oppose),
             shares=_shares(found.oppose_scores, found.oppose_total),
@@ -105,6 +105,23 @@ def influence_groups(
             empty="No training example opposes this prediction.",
         ),
     ]
+
+
+def _directions(
+    training: Examples, found: Influences, label: str, predicted: str, test: str | None
+) -> tuple[str, str]:
+    """Where the supporting and the opposing examples pulled the model, as sentences."""
+    which = "“" if test is None else "the true label, “"
+    if label == predicted:
+        away = "away from it"
+    else:
+        away = f"toward the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
+    return (
+        f"Pulled the model toward {which}{short(label)}”. "
+        f"{share(training, found.support, label)} have this label.",
+        f"Pulled the model {away}. "
+        f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”.",
+    )
 
 
 def influence_gallery(
@@ -140,13 +157,13 @@ def influence_gallery(
     )
 
 
-def without_words(count: int, change: Measured | None) -> str:
+def without_words(count: int, change: Measured | None, output: str) -> str:
     """Predicted effect of removing `count` examples, if known; begins with a space."""
     if change is None or not count:
         return ""
     what, reach = ("it" if count == 1 else f"these {count}"), (change.high - change.low) / 2
     sign = "+" if change.mean > 0 else ""
-    return f" Removing {what}: margin {sign}{number(change.mean)} ± {number(reach)}, on average."
+    return f" Removing {what}: {output} {sign}{number(change.mean)} ± {number(reach)}, on average."
 
 
 def _shares(scores: np.ndarray, total: float) -> list[float]:
@@ -164,7 +181,9 @@ def similar_group(
     test: str | None = None,
 ) -> Group:
     """The most similar training examples; the caption counts those with `label`."""
-    labeled = f"{share(training, rows, label)} are labeled “{short(label)}”."
+    labeled = ""
+    if "label" in training.codes:
+        labeled = f"{share(training, rows, label)} are labeled “{short(label)}”."
     return Group(
         "Similar training examples",
         similar_cards(training, rows, similarities, location, test),

@@ -20,6 +20,7 @@ export default function (component) {
     state.chosen = new Set(data.selected)
   }
   mark(root, state)
+  showMore(root)
 
   root.onclick = event => clicked(event, root, state)
   root.onkeydown = event => pressed(event, root, state)
@@ -45,6 +46,7 @@ function begun(root) {
     if (wordless) peek(card, root, state, 0)
   })
   root.addEventListener("focusout", () => peek(null, root, state))
+  new ResizeObserver(() => showMore(root)).observe(root)
   return state
 }
 
@@ -218,6 +220,7 @@ function section(group, data) {
     ...group.items.map((item, place) => {
       const entry = element("li")
       entry.append(card(item, place, group, data))
+      if (data.text) entry.append(more(item, place))
       if (data.selectable) entry.append(pick(item))
       return entry
     }),
@@ -273,20 +276,18 @@ function card(item, place, group, data) {
     node.href = item.href
     node.tabIndex = place === 0 ? 0 : -1
   }
-  node.append(data.text ? element("div", "excerpt", item.text) : thumbnail(item, place, group, data))
+  if (item.mark) node.dataset.mark = item.mark
+  if (data.text) {
+    node.append(...textCard(item))
+    return node
+  }
+  node.append(thumbnail(item, place, group, data))
   if (data.compact) {
     if (item.wrong) node.append(element("span", "cross", "✕"))
     return node
   }
-  if (item.bar !== undefined) {
-    const bar = element("div", "bar")
-    const fill = element("i")
-    fill.style.width = `${Math.max(2, 100 * item.bar)}%`
-    bar.append(fill)
-    node.append(bar)
-  }
+  if (item.bar !== undefined) node.append(bar(item))
   const caption = element("div", "caption")
-  if (item.mark) node.dataset.mark = item.mark
   if (item.tag) caption.append(element("div", "tag", item.tag))
   if (item.score) caption.append(element("div", "score", item.score))
   caption.append(element("div", "name", item.name))
@@ -297,6 +298,14 @@ function card(item, place, group, data) {
   }
   if (item.file) caption.append(element("div", "file", item.file))
   node.append(caption)
+  return node
+}
+
+function bar(item) {
+  const node = element("div", "bar")
+  const fill = element("i")
+  fill.style.width = `${Math.max(2, 100 * item.bar)}%`
+  node.append(fill)
   return node
 }
 
@@ -339,8 +348,9 @@ function target(key, here, cards) {
 }
 
 function makeTabStop(card) {
-  for (const other of card.closest("ul").querySelectorAll('a.card[tabindex="0"]')) other.tabIndex = -1
-  card.tabIndex = 0
+  for (const other of card.closest("ul").querySelectorAll('[tabindex="0"]')) other.tabIndex = -1
+  const own = card.closest("li").querySelector(".more")
+  for (const stop of own ? [card, own] : [card]) stop.tabIndex = 0
 }
 
 function element(tag, name = "", text = "") {

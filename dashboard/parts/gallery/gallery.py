@@ -13,20 +13,21 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from dashboard.parts.text.shown_text import EXCERPT, Span, parts
 from dashboard.read.studies import gathered_url, sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split
+from engine.store.text import visible
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
-EXCERPT = 240
 CAPTIONED = 80
 """Thumbnails smaller than this, in pixels, have no caption."""
 LARGE_SIDE = 224
 """Side in pixels of the enlarged picture next to the card under the mouse."""
 _HERE = Path(__file__).parent
-_KEY = "gallery"
+_FILES = _HERE / "gallery", _HERE.parent / "text" / "text_card"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Card:
         aside: At the end of the second line, never truncated.
         wrong: Whether the note shows a wrong prediction.
         href: Link target; None for no link.
+        title: Id of a text example, above its label.
         text: The text of a text example.
+        marks: Parts of the text to mark.
         file: Name of a picture's file, without its folder.
         score: Of an influence, with its sign.
         bar: Length of the score's bar, 0 to 1.
@@ -56,7 +59,9 @@ class Card:
     aside: str = ""
     wrong: bool = False
     href: str | None = None
+    title: str | None = None
     text: str | None = None
+    marks: Sequence[Span] = ()
     file: str | None = None
     score: str | None = None
     bar: float | None = None
@@ -123,8 +128,8 @@ def gallery(
     def item(card: Card) -> dict[str, Any]:
         if compact:
             return {name: getattr(card, name) for name in ("row", "hint", "wrong", "href")}
-        found = {name: value for name, value in vars(card).items() if value not in (None, "")}
-        return found | ({"text": (card.text or "")[:EXCERPT]} if text else {})
+        found = {name: value for name, value in vars(card).items() if value not in (None, "", ())}
+        return found | (_excerpt(card) if text else {})
 
     def opened() -> None:
         row = st.session_state[key].opened
@@ -174,6 +179,18 @@ def gallery(
     )
 
 
+def _excerpt(card: Card) -> dict[str, Any]:
+    """The part of a card's text that the browser gets, and how much it lacks."""
+    text = card.text or ""
+    left = len(text) - EXCERPT
+    found: dict[str, Any] = {"text": visible(text[:EXCERPT])}
+    if card.marks:
+        found["parts"] = parts(text, card.marks)
+    if left > 0:
+        found["rest"] = f"{left:,} more characters: open it to read on"
+    return found
+
+
 def _own_sheets(study: StudyReader, split: Split, group: Group) -> list[str] | None:
     """Sheets of only these cards, in order; None if the stored sheets are about as few."""
     rows = tuple(card.row for card in group.cards)
@@ -187,6 +204,6 @@ def _component() -> Any:
     return st.components.v2.component(
         "dataloupe_gallery",
         html='<div class="gallery"></div>\n',
-        css=(_HERE / "gallery.css").read_text(encoding="utf-8"),
-        js=(_HERE / "gallery.js").read_text(encoding="utf-8"),
+        css="\n".join(file.with_suffix(".css").read_text(encoding="utf-8") for file in _FILES),
+        js="\n".join(file.with_suffix(".js").read_text(encoding="utf-8") for file in _FILES),
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from dashboard.location import INFLUENTIAL, SHOWS
+from dashboard.location import INFLUENTIAL, SHOWS, WORDS
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.gallery.gallery import Card, Group
 from dashboard.parts.layout.build_progress import building
@@ -18,9 +18,14 @@ from engine.study.neighbours import has_neighbours, read_similarity
 from engine.study.reader import StudyReader
 
 
-def show_switch(chosen: str) -> None:
-    """Show the choice between influential, similar, and both; the URL holds it."""
-    choice("Training data shown", SHOWS, chosen, "show", INFLUENTIAL, label_visibility="collapsed")
+def show_switch(chosen: str, texts: bool = False) -> None:
+    """Show the choice between influential, similar, and both; the URL holds it.
+
+    Args:
+        texts: Whether the examples have texts, which can be similar in words, too.
+    """
+    shows = {name: title for name, title in SHOWS.items() if name != WORDS or texts}
+    choice("Training data shown", shows, chosen, "show", INFLUENTIAL, label_visibility="collapsed")
 
 
 def wait_for_similarity(study: StudyReader, algorithm: str, kind: str) -> None:
@@ -54,7 +59,7 @@ def compared(
         support, oppose: The most influential training rows, most influential first.
     """
     return [
-        replace(group, cards=_with_influence_rank(group.cards, support, oppose))
+        replace(group, cards=with_influence_rank(group.cards, support, oppose))
         if group.sign == "similar"
         else replace(group, cards=_with_similarity_rank(group.cards, nearest))
         for group in groups
@@ -99,9 +104,10 @@ def _with_similarity_rank(cards: Sequence[Card], nearest: np.ndarray) -> list[Ca
     ]
 
 
-def _with_influence_rank(
+def with_influence_rank(
     cards: Sequence[Card], support: np.ndarray, oppose: np.ndarray
 ) -> list[Card]:
+    """Mark cards with their rank among the supporting or the opposing training rows."""
     marked = []
     supports, opposes = _places(support), _places(oppose)
     for card in cards:
@@ -124,7 +130,7 @@ def similar_words(similarity: Similarity, shown: int, labeled: str) -> str:
     return (
         f"The {shown:,} most similar by mean cosine of the model's embeddings over {over}. "
         f"{labeled}"
-    )
+    ).rstrip()
 
 
 def overlap_words(

@@ -13,7 +13,7 @@ from engine.study.reader import StudyReader
 
 
 def job_button(
-    label: str,
+    text: str,
     study: StudyReader,
     kind: str,
     parameters: dict[str, Any],
@@ -30,7 +30,7 @@ def job_button(
         button: Further arguments of `st.button`.
     """
     allowed = gate("run", help=button.pop("help", None), disabled=button.pop("disabled", False))
-    if st.button(label, **button, **allowed):
+    if st.button(text, **button, **allowed):
         enqueue(study, kind, parameters, title)
         st.rerun()
 

@@ -35,13 +35,13 @@ def facts(entries: dict[str, str]) -> None:
     st.html(f'<dl class="dl-quality">{cells}</dl>')
 
 
-def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Show a small table of text; a wide one scrolls horizontally."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     st.html(
-        f'<div class="dl-stages" role="region" tabindex="0" aria-label="{escape(label)}">'
+        f'<div class="dl-stages" role="region" tabindex="0" aria-label="{escape(name)}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -33,8 +33,8 @@ _HTML = """
 <aside hidden aria-label="First steps">
   <p>Why does the model predict this? Look at its training data.</p>
   <ol>
-    <li><b>Pick a prediction</b>: a cell of the confusion matrix below, or any card in Explore.</li>
-    <li><b>Explain it</b>: blue training examples support its true label, orange ones oppose it.
+    <li><b>Pick a prediction</b>: {start}.</li>
+    <li><b>Explain it</b>: blue training examples {effect}.
       Use the arrow keys to move between them.</li>
     <li><b>Go the other way</b>: click a training example to see which predictions it helps and
       hurts.</li>
@@ -59,8 +59,22 @@ export default function ({ parentElement }) {
 """
 
 
-def guide() -> None:
-    """Show the guide unless this browser has dismissed it."""
-    st.components.v2.component("dataloupe_guide", html=_HTML, css=_CSS, js=_JS)(
+_WORDS = {
+    True: {
+        "start": "a cell of the confusion matrix below, or any card in Explore",
+        "effect": "support its true label, orange ones oppose it",
+    },
+    False: {"start": "any card in Explore", "effect": "raise its output, orange ones lower it"},
+}
+
+
+def guide(outcomes: bool) -> None:
+    """Show the guide unless this browser has dismissed it.
+
+    Args:
+        outcomes: Whether predictions are classes that can be right.
+    """
+    html = _HTML.format(**_WORDS[outcomes])
+    st.components.v2.component("dataloupe_guide", html=html, css=_CSS, js=_JS)(
         key="guide", height="content"
     )

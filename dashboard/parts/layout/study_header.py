@@ -22,8 +22,9 @@ def context(study: StudyReader, location: Location) -> None:
         facts += [
             f"<span>{dataset.n_train:,} training examples</span>",
             f"<span>{dataset.n_test:,} test examples</span>",
-            f"<span>{len(dataset.classes):,} classes</span>",
         ]
+        if dataset.classes:
+            facts.append(f"<span>{len(dataset.classes):,} classes</span>")
     algorithms = {name: name for name in study.spec.algorithms}
     algorithms |= {id_: one.name for id_, one in study.uploads.items()}
     if len(algorithms) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.parts.layout.blocks import aside, heading
+from dashboard.read.columns import output_name
 from engine.store.layout import TRAK
 from engine.study.methods import ranked_methods
 from engine.study.models import has_predictions
@@ -27,6 +28,7 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
             "their size."
         )
         return
+    output = output_name(study.dataset)
     spec = study.spec.algorithms[algorithm]
     imported = TRAK not in ranked_methods(study, algorithm)
     left, right = st.columns(2, gap="large")
@@ -38,8 +40,8 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
             "Scores predict the outputs of models trained on other data. To test them, train such "
             f"models: a subset run is the algorithm trained on a random {ALPHA:.0%} of the "
             "training data. The LDS measures how well scores predict the outputs of these models, "
-            "and the slope between the two converts a score to a change of the margin. Until then, "
-            "treat the order of the scores as a hint, and ignore their size."
+            f"and the slope between the two converts a score to a change of the {output}. Until "
+            "then, treat the order of the scores as a hint, and ignore their size."
         )
         heading("What to do")
         if spec.weights:

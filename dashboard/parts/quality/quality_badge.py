@@ -44,7 +44,9 @@ def _line(badge: Badge) -> str:
             parts.append(f"{badge.runs:,} subset runs")
         parts.append("quality not measured")
     else:
-        parts.append(f"LDS {interval(Measured(badge.lds, badge.lds_low, badge.lds_high))}")
+        of = f" of the {badge.lds_of}" if badge.lds_of else ""
+        measured = Measured(badge.lds, badge.lds_low, badge.lds_high)
+        parts.append(f"LDS{of} {interval(measured)}")
         if badge.lds_low <= 0:
             parts.append("no better than chance")
         else:
@@ -67,8 +69,14 @@ def full_quality_badge(badge: Badge) -> str:
         else f"{badge.lds:.3f} ({badge.lds_low:.3f} to {badge.lds_high:.3f}): rank correlation of "
         "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
     )
+    if badge.lds is not None and badge.lds_of:
+        quality += (
+            f" Measured for the stored scores of the {badge.lds_of}; not for the output explained "
+            "here."
+        )
+    output = badge.output.replace("-", " ")
     units = (
-        f"Calibrated: removing a strong supporter lowers the margin by its score times "
+        f"Calibrated: removing a strong supporter lowers the {output} by its score times "
         f"{badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), on average. "
         f"Between random subsets, scores explain {badge.r_squared:.0%} of the variance of held-out "
         "outcomes."

@@ -1,4 +1,4 @@
-"""The predicted effect of removing training examples: figures, by class, and by example."""
+"""The predicted effect of removing training examples: figures, by group, and by example."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ import streamlit as st
 
 from dashboard.location import EXPLAIN, TRAINING, Location
 from dashboard.names import short
+from dashboard.parts.charts.histogram import Series, histogram
 from dashboard.parts.charts.interval_bars import Bar, intervals
 from dashboard.parts.gallery.cards import signed, test_cards, weight_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
+from dashboard.read.columns import output_name
 from dashboard.read.studies import Examples, examples, weights
 from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
 SIDE = 112
 SHOWN = 24
 CLASSES_SHOWN = 24
+BINS = 32
 
 
 def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "Removed") -> None:
@@ -31,7 +35,7 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
         name: What was done to the examples.
     """
     if found.emptied:
-        names = ", ".join(short(label) for label in found.emptied[:5])
+        names = ", ".join(short(group) for group in found.emptied[:5])
         warning(
             [
                 f"This would remove every example of {names}. Scores cannot predict that: do not "
@@ -41,12 +45,22 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
     of = study.dataset.n_train
     removed = len(found.removed)
     shown = {name: (f"{removed:,}", f"{removed / of:.1%} of {of:,} training {kind}s")}
-    if found.calibrated and found.before is not None:
-        shown["Lost"] = (f"{len(found.lost):,}", "margins predicted to fall below 0")
-        shown["Won"] = (f"{len(found.won):,}", "margins predicted to rise above 0")
-    label, worst = min(found.by_group.items(), key=lambda item: item[1].mean)
-    unit = "of margin" if found.calibrated else "of scores (no unit)"
-    shown["Hit most"] = (short(label), f"{signed(worst.mean, 1.0)} {unit}, on average")
+    output = output_name(study.dataset)
+    if found.calibrated and found.before is not None and found.crosses:
+        shown["Lost"] = (f"{len(found.lost):,}", f"{output}s predicted to fall below 0")
+        shown["Won"] = (f"{len(found.won):,}", f"{output}s predicted to rise above 0")
+    unit = f"of {output}" if found.calibrated else "of scores (no unit)"
+    if found.by_group:
+        group, worst = min(found.by_group.items(), key=lambda item: item[1].mean)
+        shown["Hit most"] = (short(group), f"{signed(worst.mean, 1.0)} {unit}, on average")
+    else:
+        largest = float(np.abs(found.change).max(initial=0)) or 1.0
+        for title, value in (
+            ("Mean change", found.change.mean()),
+            ("Largest fall", min(0.0, found.change.min())),
+            ("Largest rise", max(0.0, found.change.max())),
+        ):
+            shown[title] = signed(float(value), largest), unit
     figures(shown)
 
 
@@ -77,13 +91,17 @@ def removed_gallery(
     )
 
 
-def effect_by_group(found: Counterfactual) -> None:
-    """Show the mean change of each class, worst first."""
+def effect_by_group(study: StudyReader, found: Counterfactual) -> None:
+    """Show the mean change of each class, worst first; without classes, the changes of all."""
+    output = output_name(study.dataset)
+    if not found.by_group:
+        _all_changes(found, output)
+        return
     heading("Predicted effect by class")
     aside(
-        "Mean change of the margin over each class's test examples, with its 95% interval."
+        f"Mean change of the {output} over each class's test examples, with its 95% interval."
         if found.calibrated
-        else "Uncalibrated: sums of scores rank the classes. They are not changes of the margin "
+        else f"Uncalibrated: sums of scores rank the classes. They are not changes of the {output} "
         "and have no interval. Subset runs calibrate them: see Quality."
     )
     worst = sorted(found.by_group.items(), key=lambda item: item[1].mean)
@@ -91,14 +109,38 @@ def effect_by_group(found: Counterfactual) -> None:
         half = CLASSES_SHOWN // 2
         aside(f"The {half} classes at each end of {len(worst):,}.")
         worst = worst[:half] + worst[-half:]
-    bars = [Bar(label, mean) for label, mean in worst]
-    st.html(intervals(bars, "Mean change of the margin by class", changes=True))
+    bars = [Bar(group, mean) for group, mean in worst]
+    st.html(intervals(bars, f"Mean change of the {output} by class", changes=True))
+
+
+def _all_changes(found: Counterfactual, output: str) -> None:
+    """Show the histogram of the changes of all test examples."""
+    heading("Predicted effect")
+    reach = float(np.abs(found.change).max(initial=0)) or 1.0
+    words = (
+        f"In the unit of the {output}."
+        if found.calibrated
+        else (
+            f"Uncalibrated: sums of scores, which order changes of the {output} but give no size. "
+            "Subset runs calibrate them: see Quality."
+        )
+    )
+    st.html(
+        histogram(
+            f"Change of the {output}",
+            words,
+            [Series("test examples", found.change)],
+            np.linspace(-reach, reach, BINS + 1),
+            (signed(-reach, reach), "0", signed(reach, reach)),
+        )
+    )
 
 
 def affected(study: StudyReader, found: Counterfactual, location: Location, kind: str) -> None:
     """Show the predictions that change most, in both directions."""
     tests = examples(study, "test", location.algorithm)
-    unit = "margin" if found.calibrated else "sum of scores"
+    name = tests.output if found.calibrated else "sum of scores"
+    what = f"Their true label's {name}" if has(study, "classes") else f"Their {name}"
     falls, rises = found.strongest(-1, SHOWN), found.strongest(1, SHOWN)
     gallery(
         study,
@@ -108,7 +150,7 @@ def affected(study: StudyReader, found: Counterfactual, location: Location, kind
                 "Predictions that fall most",
                 _cards(tests, found, falls, location),
                 title="Falls most",
-                words=f"Their true label's {unit} would be lower without those {kind}s.",
+                words=f"{what} would be lower without those {kind}s.",
                 sign="oppose",
                 empty="No prediction would fall.",
             ),
@@ -116,7 +158,7 @@ def affected(study: StudyReader, found: Counterfactual, location: Location, kind
                 "Predictions that rise most",
                 _cards(tests, found, rises, location),
                 title="Rises most",
-                words=f"Their true label's {unit} would be higher without them.",
+                words=f"{what} would be higher without them.",
                 sign="support",
                 empty="No prediction would rise.",
             ),
@@ -132,7 +174,7 @@ def affected(study: StudyReader, found: Counterfactual, location: Location, kind
 def _cards(
     tests: Examples, found: Counterfactual, rows: np.ndarray, location: Location
 ) -> list[Card]:
-    """Cards of test examples with the change of their margins and whether they flip."""
+    """Cards of test examples with the change of their outputs and whether they flip."""
     largest = float(np.abs(found.change).max(initial=0)) or 1.0
     crossing = {*found.lost.tolist(), *found.won.tolist()}
     after = found.after
@@ -144,7 +186,7 @@ def _cards(
         if found.before is not None and after is not None:
             ends = [signed(float(end[card.row]), 100.0) for end in (found.before, after)]
             note = f"{ends[0]} → {ends[1]}"
-            hint += f", margin {note}"
+            hint += f", {tests.output} {note}"
         flips = card.row in crossing
         cards.append(
             replace(

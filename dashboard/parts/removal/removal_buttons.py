@@ -29,8 +29,8 @@ def removal_buttons(
     with st.container(horizontal=True, width="content"):
         clicked = [
             page
-            for label, icon, key, page in targets
-            if st.button(label, icon=icon, key=key, **gate("write", disabled=not len(rows)))
+            for text, icon, key, page in targets
+            if st.button(text, icon=icon, key=key, **gate("write", disabled=not len(rows)))
         ]
     if clicked:
         try:

@@ -11,6 +11,7 @@ import streamlit as st
 
 from dashboard.location import MAP, Location, go
 from dashboard.names import short
+from dashboard.parts.controls.slice_filters import slider_of
 from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.layout.messages import warning
 from dashboard.permissions import gate
@@ -61,13 +62,13 @@ class ButtonText:
     """Text and icon of the button.
 
     Attributes:
-        label: With `{}` for the number of examples.
-        empty_label: Shown while nothing is chosen.
+        text: With `{}` for the number of examples.
+        empty_text: Shown while nothing is chosen.
         icon: A Material icon.
     """
 
-    label: str
-    empty_label: str
+    text: str
+    empty_text: str
     icon: str
 
 
@@ -90,10 +91,19 @@ def removal_choice(
     found = None
     if location.method is not None:
         found = directions(study, location.algorithm, location.method)
-    ways = [way for way in WAYS if way != DIRECTION or found is not None]
+    ways = [
+        way
+        for way in WAYS
+        if (way != DIRECTION or found is not None) and (way != CLASS or training.classes)
+    ]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         way = st.segmented_control(
-            "Choose by", ways, format_func=WAYS.__getitem__, default=CLASS, required=True, key="by"
+            "Choose by",
+            ways,
+            format_func=WAYS.__getitem__,
+            default=ways[0],
+            required=True,
+            key="by",
         )
         st.page_link(MAP, label="Or draw a lasso on the Map", query_params=location.parameters())
     forms: dict[str, Callable[[], tuple[np.ndarray, str]]] = {
@@ -116,7 +126,7 @@ def removal_choice(
                 width=300,
             )
         st.button(
-            button.label.format(f"{len(rows):,}") if len(rows) else button.empty_label,
+            button.text.format(f"{len(rows):,}") if len(rows) else button.empty_text,
             icon=button.icon,
             key="ask",
             on_click=_submit,
@@ -157,28 +167,34 @@ def _by_filter(
 ) -> tuple[np.ndarray, str]:
     filters: dict[str, object] = {}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        label = st.selectbox(
-            "Label", training.classes, index=None, placeholder="Any", key="f_label", width=200
-        )
-        if label is not None:
-            filters["label"] = label
-        if training.has_predictions:
-            predicted = st.selectbox(
-                "Predicted", training.classes, index=None, placeholder="Any", key="f_to", width=200
-            )
-            if predicted is not None:
-                filters["predicted"] = predicted
-            margins = training.table["output"].to_numpy()
-            ends = float(np.floor(margins.min())), float(np.ceil(margins.max()))
-            ends = ends if ends[0] < ends[1] else (ends[0], ends[0] + 1)
-            chosen = st.slider("Margin", *ends, ends, step=0.1, key="f_margin", width=230)
-            if chosen != ends:
-                filters["margin"] = chosen
+        named = {**training.codes, **training.members}
+        for name, title in (("label", "Label"), ("predicted", "Predicted")):
+            if name in named:
+                chosen = st.selectbox(
+                    title,
+                    training.classes,
+                    index=None,
+                    placeholder="Any",
+                    key=f"f_{name}",
+                    width=200,
+                )
+                if chosen is not None:
+                    filters[name] = chosen
+        for name, title in (("label", "Label"), ("output", training.output.capitalize())):
+            if name in training.numbers:
+                ends, step, shown = slider_of(training.numbers[name])
+                key = f"f_{name}_range"
+                between = st.slider(title, *ends, ends, step, shown, key=key, width=230)
+                if between != ends:
+                    filters[name] = between
         part = st.text_input("Id contains", key="f_id", max_chars=200, width=180).strip()
         if part:
             filters["id"] = part
         rows = matching(training, filters) if filters else np.empty(0, np.int64)
-        words = ", ".join(_filter_text(name, value) for name, value in filters.items())
+        called = {"output": training.output}
+        words = ", ".join(
+            _filter_text(called.get(name, name), value) for name, value in filters.items()
+        )
         if not filters:
             st.html(f'<p class="dl-aside">Set a filter: you cannot remove all {kind}s.</p>')
             return rows, ""

@@ -12,6 +12,7 @@ from dashboard.parts.charts.predicted_vs_actual import BLUE, add_diagonal
 from dashboard.parts.jobs.job_card import job_card
 from dashboard.parts.jobs.submit_button import job_button, pop_message, set_message
 from dashboard.parts.layout.blocks import aside, table
+from dashboard.read.columns import output_name
 from dashboard.read.studies import open_study
 from engine.applications.verification import Verification, agreement, predicted_and_actual
 from engine.build.retraining import check_recipe
@@ -19,6 +20,7 @@ from engine.running.jobs.queue import Job, job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.rows import evenly_spread
 from engine.store.text import number
+from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
 KIND = "verify"
@@ -94,36 +96,52 @@ def _progress(study: StudyReader, algorithm: str) -> None:
 # --- predicted against actual ------------------------------------------------------------------
 
 
-def verification_result(one: Verification) -> None:
+def verification_result(study: StudyReader, one: Verification) -> None:
     """Show the result of a verification: flips, a scatter plot, and means by class."""
-    flipped = sum(outcome.flipped for outcome in one.outcomes)
-    by_luck = sum(outcome.flipped_by_chance for outcome in one.outcomes)
     known = [outcome for outcome in one.outcomes if outcome.predicted is not None]
     predicted = np.array([outcome.predicted.mean for outcome in known if outcome.predicted])
     actual = np.array([outcome.change for outcome in known])
     words = (
         f"{one.created[:10]}, {one.seeds} models trained with these examples and {one.seeds} "
-        f"without: {flipped:,} of {len(one.outcomes):,} predictions flip in most models without "
-        f"them; {by_luck:,} flip in most models trained on all data."
+        "without"
     )
+    if has(study, "outcomes"):
+        flipped = sum(outcome.flipped for outcome in one.outcomes)
+        by_luck = sum(outcome.flipped_by_chance for outcome in one.outcomes)
+        words += (
+            f": {flipped:,} of {len(one.outcomes):,} predictions flip in most models without "
+            f"them; {by_luck:,} flip in most models trained on all data."
+        )
+    else:
+        words += f", on {len(one.outcomes):,} predictions."
+    output = output_name(study.dataset)
     found = agreement(predicted, actual)
     if found is not None:
         words += f" Slope {number(found[0])}, correlation {number(found[1])}."
     aside(words)
     if len(known):
         ids = [outcome.id for outcome in known]
-        change_scatter(predicted, actual, ids, f"predicted_actual_{one.id}", words)
-    table("Mean change of the margin by class", ("Class", "Predicted", "Actual"), by_group(one))
+        axes = change_axes(output)
+        change_scatter(predicted, actual, ids, f"predicted_actual_{one.id}", words, axes)
+    if has(study, "classes"):
+        heads = ("Class", "Predicted", "Actual")
+        table(f"Mean change of the {output} by class", heads, by_group(one))
 
 
-def verified(proofs: list[Verification]) -> None:
+def change_axes(output: str) -> tuple[str, str]:
+    """Titles of the axes of predicted and actual changes of this model output."""
+    return f"Predicted change of the {output}", f"Actual change of the {output}"
+
+
+def verified(study: StudyReader, proofs: list[Verification]) -> None:
     """Show how well predicted changes match actual ones over all verifications of a method."""
     found = predicted_and_actual(proofs)
     count = len(found["predicted"])
     if not count:
         aside(
             "No removal predicted with these scores has been verified yet. Verify some on the "
-            "pages What if and Brittle to compare predicted with actual changes here."
+            f"{'pages What if and Brittle' if has(study, 'outcomes') else 'page What if'} to "
+            "compare predicted with actual changes here."
         )
         return
     words = f"{count:,} predictions in {len(proofs):,} verifications."
@@ -140,7 +158,8 @@ def verified(proofs: list[Verification]) -> None:
     rows = evenly_spread(count, MOST_DRAWN)
     tests, removed = found["test"][rows].tolist(), found["removed"][rows].tolist()
     names = [f"test row {test}, without {n:,}" for test, n in zip(tests, removed, strict=True)]
-    change_scatter(found["predicted"][rows], found["actual"][rows], names, "verified", words)
+    axes = change_axes(output_name(study.dataset))
+    change_scatter(found["predicted"][rows], found["actual"][rows], names, "verified", words, axes)
 
 
 def by_group(one: Verification) -> list[list[str]]:
@@ -160,9 +179,9 @@ def change_scatter(
     names: list[str],
     key: str,
     words: str,
-    axes: tuple[str, str] = ("Predicted change of the margin", "Actual change of the margin"),
+    axes: tuple[str, str],
 ) -> None:
-    """Draw predicted against actual changes, or what `axes` names, with the diagonal."""
+    """Draw points of what `axes` names, with the diagonal."""
     figure = go.Figure()
     ends = add_diagonal(figure, np.concatenate([predicted, actual]))
     figure.add_trace(

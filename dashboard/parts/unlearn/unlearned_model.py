@@ -102,12 +102,12 @@ def _download(
         }
     )
     with st.container(horizontal=True):
-        for label, file, mime, key in (
+        for text, file, mime, key in (
             ("Model (.safetensors)", path, "application/octet-stream", "download_model"),
             ("Certificate (JSON)", path.with_suffix(".json"), "application/json", "download_json"),
         ):
             st.download_button(
-                label,
+                text,
                 partial(content_of, file),
                 file_name=file.name,
                 mime=mime,

@@ -48,13 +48,18 @@ def find_data_issues(
 ) -> dict[DataIssue, np.ndarray]:
     """Test examples that each rule applies to: bool `[n_test]`.
 
-    Rules that need what the study lacks (similar examples, pictures) apply to none.
+    Rules that need what the study lacks (similar examples, classes, pictures) apply to none.
     """
     predictions = read_predictions(study, "test", algorithm)
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
     none = np.zeros(len(predictions), dtype=bool)
     found: dict[DataIssue, np.ndarray] = dict.fromkeys(RULES, none)
-    if has_neighbours(study, algorithm) and read_similarity(study, algorithm).checkpoints:
+    classes = has(study, "classes")
+    if (
+        classes
+        and has_neighbours(study, algorithm)
+        and read_similarity(study, algorithm).checkpoints
+    ):
         near = nearest(study, algorithm, "test")
         predicted = predictions["predicted"].to_numpy()
         agree = (labels["train"][near] == predicted[:, None]).sum(axis=1) >= AGREE

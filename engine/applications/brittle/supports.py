@@ -39,6 +39,7 @@ from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.rows import ranges
 from engine.store.text import counted
+from engine.study.capabilities import require
 from engine.study.counterfactuals import read_units
 from engine.study.models import read_class_numbers, read_mean_logits, read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
@@ -169,9 +170,12 @@ def find(
             examples are read; beyond it, the scores are searched in blocks.
 
     Raises:
+        MissingCapability: Predictions of the study have no classes that could flip.
         DataloupeError: No such algorithm or method, or `at_most` is not from 1 to `MOST`.
         StoreError: Scores or predictions are not built yet.
     """
+    for needed in ("outcomes", "classes"):
+        require(study, needed, "Brittle predictions")
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     if not 1 <= at_most <= MOST:

@@ -1,8 +1,8 @@
 """Test a hypothesis: the effect of a transformation on the predictions of both algorithms.
 
-The ATE of an algorithm is the mean change, over test pictures and checkpoints, of the true label's
-probability and of the margin when the pictures are transformed. Intervals and p-values account for
-both the pictures and the checkpoints (`effect_estimates`). The functions that run models
+The ATE of an algorithm is the mean change, over test examples and checkpoints, of the true label's
+probability and of the margin when the examples are transformed. Intervals and p-values account for
+both the examples and the checkpoints (`effect_estimates`). The functions that run models
 (`measure`, `try_all`) need torch and run in a worker.
 """
 
@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from engine.applications.modeldiff.changed_examples import TestExamples, title_of
+from engine.applications.modeldiff.changed_examples import tried as all_that_apply
 from engine.applications.modeldiff.effect_estimates import estimate, estimate_difference
 from engine.applications.modeldiff.significance import holm
-from engine.applications.modeldiff.transformations import TRANSFORMATIONS, applicable, apply
 from engine.attribution.evaluation.quality import Measured
 from engine.build.tasks import task_of
 from engine.running.progress import Report
 from engine.store.errors import DataloupeError
-from engine.study.capabilities import has
-from engine.study.examples import read_stacked_arrays
+from engine.study.capabilities import has, require
 from engine.study.reader import StudyReader
 
 OUTPUTS = ("probability", "margin")
@@ -55,7 +55,7 @@ class Tested:
     Attributes:
         name: Name of the transformation.
         options: Options that differ from the default.
-        pictures: Number of test pictures it was measured on.
+        pictures: Number of test examples it was measured on.
         checkpoints: Number of checkpoints of A and of B.
         adjusted: By intensity, p-value of the probabilities' difference after Holm's correction
             over everything that was tried together; None where there is none.
@@ -106,14 +106,15 @@ def try_all(
 ) -> list[Tested]:
     """Measure every built-in transformation, largest difference between A and B first.
 
-    p-values are adjusted by Holm's correction.
+    Those that need an option are tried only where it is given. p-values are adjusted by Holm's
+    correction.
 
     Args:
         options: Options that differ from the default, by name of the transformation.
         report: Called with (done, total, what).
         names: Only these transformations; None: all that apply.
     """
-    names = names or applicable(study.dataset.encoding.get("shape", [1])[0])
+    names = names or all_that_apply(study, options or {})
     tried = {name: dict((options or {}).get(name, {})) for name in names}
     found = _test(study, a, b, tried, intensities, rows, report or _silent)
     return sorted(found, key=lambda one: -one.strength)
@@ -134,28 +135,28 @@ def _test(
 ) -> list[Tested]:
     from engine.build.models import load_checkpoint
 
-    if not has(study, "pictures"):
-        raise DataloupeError("Transformations need pictures, and this study has none.")
+    if not (has(study, "pictures") or has(study, "texts")):
+        raise DataloupeError("Transformations need pictures or texts, and this study has none.")
+    require(study, "classes", "The effect of a transformation on the true label's probability")
     chosen = np.arange(study.dataset.n_test) if rows is None else np.asarray(rows)
     if not len(chosen) or len(intensities) < 1:
-        raise DataloupeError("A hypothesis needs at least one picture and one intensity.")
-    arrays = {n: np.asarray(v[chosen]) for n, v in read_stacked_arrays(study, "test").items()}
+        raise DataloupeError("A hypothesis needs at least one example and one intensity.")
+    examples = TestExamples.read(study, chosen)
     models = {
         algorithm: [
             load_checkpoint(study, algorithm, m, "cpu") for m in range(study.checkpoints(algorithm))
         ]
         for algorithm in (a, b)
     }
-    before = {name: _outputs(study, models[name], arrays) for name in models}
+    before = {name: _outputs(study, models[name], examples.arrays) for name in models}
     total = len(tried) * len(intensities)
     effects: dict[str, list[Effect]] = {}
     strengths: dict[str, float] = {}
     for name, options in tried.items():
         for intensity in intensities:
             done = sum(map(len, effects.values()))
-            report(done, total, f"Trying {TRANSFORMATIONS[name].title.lower()}")
-            pictures = apply(name, arrays["input"], intensity, options)
-            changed = {**arrays, "input": pictures}
+            report(done, total, f"Trying {title_of(name).lower()}")
+            changed = examples.changed(name, intensity, options)
             after = {n: _outputs(study, models[n], changed) for n in models}
             changes = [{key: after[n][key] - before[n][key] for key in OUTPUTS} for n in (a, b)]
             effect, strength = _effect(intensity, *changes)

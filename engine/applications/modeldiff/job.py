@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from engine import store
+from engine.applications.modeldiff.changed_examples import check_names
 from engine.applications.modeldiff.comparison import compare, read_comparison, side
 from engine.applications.modeldiff.hypothesis import INTENSITIES, try_all
-from engine.applications.modeldiff.transformations import TRANSFORMATIONS, texture_of
+from engine.applications.modeldiff.transformations import texture_of
 from engine.build.build import writing
 from engine.build.run import Run
 from engine.build.stages import checkpoints, predictions, search, trak
 from engine.exchange.uploads.keeping import remove_results
-from engine.running.processes import default_workers, pick_device
+from engine.running.processes import default_workers, keeping_workers, pick_device
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError, InterruptedBuild, StaleError, UploadError
@@ -141,7 +142,7 @@ def compute(
     """
     device = pick_device(device or "auto")
     workers = default_workers(device) if workers is None else workers
-    with writing(study):
+    with writing(study), keeping_workers(device):
         for what, stage in _STAGES.values():
 
             def on_progress(progress: Progress, what: str = what) -> None:
@@ -167,17 +168,14 @@ def check_hypothesis(study: StudyReader, parameters: dict[str, Any]) -> dict[str
         "intensities": list(INTENSITIES),
     }
     found |= parameters
-    for name in found["names"] or []:
-        if name not in TRANSFORMATIONS:
-            known = ", ".join(TRANSFORMATIONS)
-            raise DataloupeError(f"There is no transformation {name!r}; choose one of {known}.")
+    check_names(study, found["names"] or [])
     return found
 
 
 def run_hypothesis(
     study: StudyReader, parameters: dict[str, Any], report: Report
 ) -> dict[str, Any]:
-    """Transform test pictures and keep the effects on both algorithms, with the comparison.
+    """Transform test examples and keep the effects on both algorithms, with the comparison.
 
     Args:
         parameters: `comparison`, its id; `names` of transformations (None: all that apply); their

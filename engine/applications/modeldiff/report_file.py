@@ -7,6 +7,7 @@ by a spreadsheet.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -20,14 +21,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from engine import store
+from engine.applications.modeldiff.changed_examples import title_of
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.notes import notes
-from engine.applications.modeldiff.transformations import TRANSFORMATIONS
 from engine.data.assets import asset
 from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
+from engine.store.errors import MissingFile
 from engine.store.layout import Split
-from engine.store.text import counted, harmless
+from engine.store.text import counted, harmless, visible
 from engine.study.capabilities import has
 from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
@@ -71,12 +73,14 @@ def as_dict(study: StudyReader, comparison: str) -> dict[str, Any]:
                 part: read_texts_of(study, split, FILE, one[part])
                 for part, split in (("positive", TRAIN), ("negative", TRAIN), ("tests", TEST))
             }
+    hypotheses = []
+    for path in layout.hypothesis_files(study.root, comparison):
+        with contextlib.suppress(MissingFile):  # removed just now
+            hypotheses.append(store.read_json(path))
     uploads = study.uploads
     return {
         "comparison": about,
-        "hypotheses": [
-            store.read_json(path) for path in layout.hypothesis_files(study.root, comparison)
-        ],
+        "hypotheses": hypotheses,
         "provenance": {
             "study": study.spec.name,
             "seed": study.spec.seed,
@@ -209,7 +213,7 @@ def _effects(hypothesis: dict[str, Any]) -> list[list[str]]:
     rows = []
     for tested in hypothesis["tested"]:
         for effect, p in zip(tested["effects"], tested["adjusted"], strict=True):
-            cells = [TRANSFORMATIONS[tested["name"]].title, f"{effect['intensity']:g}"]
+            cells = [title_of(tested["name"]), f"{effect['intensity']:g}"]
             for key in ("a", "b", "difference"):
                 ate = effect[key]["probability"]
                 cells.append(f"{ate['mean']:+z.3f} ({ate['low']:+z.3f} to {ate['high']:+z.3f})")
@@ -257,7 +261,9 @@ def _examples(study: StudyReader) -> Show:
             example = tables[split].iloc[row]
             label = str(example["label"])
             if has(study, "texts"):
-                shown.append(ShownExample(label, text=str(example["text"])[:LONGEST_TEXT]))
+                text = str(example["text"])
+                cut = "…" if len(text) > LONGEST_TEXT else ""
+                shown.append(ShownExample(label, text=visible(text[:LONGEST_TEXT]) + cut))
             else:
                 file = example.get(FILE) or ""
                 shown.append(ShownExample(label, picture=picture(split, row), file=file))

@@ -92,6 +92,7 @@ def audit(
         report: Called as models are done.
 
     Raises:
+        MissingCapability: Examples of the study do not have one class each.
         DataloupeError: No such example or method; the forget set is empty, everything, or all of a
             class; or a training failed.
         SpecError: The algorithm has no recipe, so there can be no oracles.
@@ -118,37 +119,43 @@ def audit(
             lambda model, done, total: on_progress(done, total, what),
         )
 
-    train(originals(models), "originals")
-    train(oracles(study, removed, removed, models), "oracles")
-    searched = [m for m in methods if len(GRIDS[m]) > 1 and m not in (hyper or {})]
-    choosing = min(models, MODELS)
-    validation: Removal = ()
-    if searched:
-        validation = validation_set(study, algorithm, removed)
-        train(oracles(study, removed, validation, choosing), "oracles of the validation set")
-    if "oracle" in searched:
-        jobs = unchanged_originals(study, algorithm, removed, validation, choosing, device)
-        unlearn_models(study, jobs, workers, during("originals on the validation set"))
-    truth, rows = oracle_logits(study, algorithm, removed, removed, models), rows_of(study, removed)
-    found = []
-    for method in methods:
-        if hyper and method in hyper:
-            chosen = hyper[method]
-        elif method in searched:
+    with processes.keeping_workers(device):
+        train(originals(models), "originals")
+        train(oracles(study, removed, removed, models), "oracles")
+        searched = [m for m in methods if len(GRIDS[m]) > 1 and m not in (hyper or {})]
+        choosing = min(models, MODELS)
+        validation: Removal = ()
+        if searched:
+            validation = validation_set(study, algorithm, removed)
+            train(oracles(study, removed, validation, choosing), "oracles of the validation set")
+        if "oracle" in searched:
+            jobs = unchanged_originals(study, algorithm, removed, validation, choosing, device)
+            unlearn_models(study, jobs, workers, during("originals on the validation set"))
+        truth, rows = (
+            oracle_logits(study, algorithm, removed, removed, models),
+            rows_of(study, removed),
+        )
+        found = []
+        for method in methods:
+            if hyper and method in hyper:
+                chosen = hyper[method]
+            elif method in searched:
+                job = method_job(
+                    study, algorithm, removed, validation, method, budget, device, choosing, source
+                )
+                on_progress(0, 1, f"hyper-parameters of {method}")
+                what = during(f"hyper-parameters of {method}")
+                chosen = search(study, job, None, choosing, workers, what).hyper
+            else:
+                chosen = GRIDS[method][0]
             job = method_job(
-                study, algorithm, removed, validation, method, budget, device, choosing, source
+                study, algorithm, removed, removed, method, budget, device, models, source
             )
-            on_progress(0, 1, f"hyper-parameters of {method}")
-            what = during(f"hyper-parameters of {method}")
-            chosen = search(study, job, None, choosing, workers, what).hyper
-        else:
-            chosen = GRIDS[method][0]
-        job = method_job(study, algorithm, removed, removed, method, budget, device, models, source)
-        jobs = [replace(job, hyper=chosen, seed=seed) for seed in range(models)]
-        unlearn_models(study, jobs, workers, during(f"unlearning by {method}"))
-        # Doing nothing comes first, so the originals' logits are there for all methods.
-        before = original_logits(study, algorithm, removed, removed, models, device)
-        found.append(judge_method(study, jobs, before, truth, rows, direction, source))
+            jobs = [replace(job, hyper=chosen, seed=seed) for seed in range(models)]
+            unlearn_models(study, jobs, workers, during(f"unlearning by {method}"))
+            # Doing nothing comes first, so the originals' logits are there for all methods.
+            before = original_logits(study, algorithm, removed, removed, models, device)
+            found.append(judge_method(study, jobs, before, truth, rows, direction, source))
     done = _audit(
         study, algorithm, removed, truth, found, models, budget, direction, source, device
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from engine.applications.unlearning.bank_changes import Source
 from engine.applications.unlearning.klom import Direction, Klom
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
+from engine.store.errors import MissingFile
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -159,8 +161,10 @@ def read_audits(study: StudyReader, algorithm: str | None = None) -> list[Audit]
 
     Audits judged by older rules of Dataloupe are skipped. Repeating them trains nothing.
     """
-    files = layout.unlearning_audit_files(study.root, resolve_algorithm(study, algorithm))
-    kept = [store.read_json(path) for path in files]
+    kept = []
+    for path in layout.unlearning_audit_files(study.root, resolve_algorithm(study, algorithm)):
+        with contextlib.suppress(MissingFile):  # removed just now
+            kept.append(store.read_json(path))
     found = [Audit.from_dict(one) for one in kept if one.pop("code", None) == CODE]
     return sorted(found, key=lambda one: (one.created, one.id))
 

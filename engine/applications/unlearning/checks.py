@@ -9,6 +9,7 @@ from engine.applications.unlearning.settings import GRIDS
 from engine.build.retraining import check_recipe
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
+from engine.study.capabilities import require
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -25,6 +26,7 @@ def check_audit(
     source: str | None = None,
 ) -> str:
     """The name of the algorithm, if it can be audited in this way. Raises as `audit`."""
+    check_task(study)
     algorithm = resolve_algorithm(study, algorithm)
     check_methods(methods, budget)
     if not FEWEST <= models <= MOST:
@@ -50,8 +52,19 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
         )
 
 
+def check_task(study: StudyReader) -> None:
+    """Reject a study without classes: methods and audits compare class logits.
+
+    Raises:
+        MissingCapability: Examples of the study do not have one class each.
+    """
+    require(study, "classes", "Unlearning")
+
+
 def check_scores(study: StudyReader, algorithm: str) -> None:
-    """Reject a study without TRAK scores, which predictions need. Raises StoreError."""
+    """Reject a study without classes or TRAK scores, which predictions need. Raises StoreError, or
+    as `check_task`."""
+    check_task(study)
     if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(
             f"{study.root} has no scores of {algorithm} yet. `dataloupe build {study.root}` makes "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from engine import store
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
+from engine.store.errors import MissingFile
 from engine.study.reader import StudyReader
 
 
@@ -128,6 +130,8 @@ def _outcome(content: Mapping[str, Any]) -> Outcome:
 
 def read_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All verifications in the study, oldest first. Raises StoreError for a broken file."""
-    files = layout.verification_files(study.root, algorithm)
-    found = [Verification.from_dict(store.read_json(path)) for path in files]
+    found = []
+    for path in layout.verification_files(study.root, algorithm):
+        with contextlib.suppress(MissingFile):  # removed just now
+            found.append(Verification.from_dict(store.read_json(path)))
     return sorted(found, key=lambda one: (one.created, one.id))

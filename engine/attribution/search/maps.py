@@ -61,7 +61,9 @@ def pca(rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def umap(rows: np.ndarray, seed: int, most: int = MOST_POINTS) -> np.ndarray:
+def umap(
+    rows: np.ndarray, seed: int, epochs: int | None = None, most: int = MOST_POINTS
+) -> np.ndarray:
     """UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) of rows of length 1, by cosine.
 
     The same rows and seed give the same bytes.
@@ -69,6 +71,7 @@ def umap(rows: np.ndarray, seed: int, most: int = MOST_POINTS) -> np.ndarray:
     Args:
         rows: `[n, d]` float32.
         seed: Of the layout.
+        epochs: Of the layout; None: 500, or 200 for more than 10,000 points.
         most: The most points to lay out.
 
     Returns:
@@ -86,7 +89,7 @@ def umap(rows: np.ndarray, seed: int, most: int = MOST_POINTS) -> np.ndarray:
     # Equal rows start at the same point and could never separate.
     place = 10 * place / (np.abs(place).max() or 1.0)
     place += np.random.default_rng(seed).normal(scale=1e-4, size=place.shape)
-    epochs = 500 if len(mine) <= 10_000 else 200
+    epochs = epochs or (500 if len(mine) <= 10_000 else 200)
     place = place.astype(np.float32)
     _layout()(place, heads, tails, _epochs_per_pull(weights, epochs), epochs, seed % 2**31 + 1)
     if len(laid_out) == n:

@@ -6,6 +6,7 @@ splits go to `outputs/`.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,30 @@ from typing import Any
 import numpy as np
 
 from engine import store
-from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
+from engine.build.models import (
+    initial_model,
+    load_checkpoint,
+    load_own_weights,
+    untrained_model,
+    versions,
+)
 from engine.build.run import Run
 from engine.build.tasks import new_context, task_at, task_of
+from engine.models.hf_folder import (
+    config_digest,
+    find_folder,
+    name_of,
+    read_config,
+    weight_files,
+    weights_digest,
+)
 from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import CheckpointError, SpecError
 from engine.store.layout import SPLITS, Split
 from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
-from engine.study.models import checkpoint_seed, user_file
+from engine.study.models import checkpoint_seed, start_of, user_file
 from engine.study.reader import StudyReader
 
 CODE = 1
@@ -57,6 +72,8 @@ def run(run: Run, algorithm: str) -> None:
         exists = [store.is_there(path, fingerprint) for path, fingerprint in files.items()]
         if not all(exists):
             jobs.append(Job(study.root, algorithm, checkpoint, run.device))
+    if jobs:
+        _keep_architecture(study, algorithm)
     if jobs and len(study.algorithms[algorithm].weights) > 1:
         check_distinct(study, algorithm)
     run.run_remaining("checkpoints", algorithm, make_checkpoint, jobs, total)
@@ -65,36 +82,101 @@ def run(run: Run, algorithm: str) -> None:
 def recipe_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of a learning algorithm on the study's data, common to all its models."""
     spec = study.algorithms[algorithm]
-    recipe, start = _recipe(spec), spec.initial_weights
-    digest = _digest(user_file(study, start)) if start else None
-    return store.fingerprint_of("recipe", CODE, study.dataset.fingerprint, recipe, digest)
+    return store.fingerprint_of(
+        "recipe",
+        CODE,
+        study.dataset.fingerprint,
+        _recipe(spec),
+        start_digest(study, algorithm),
+        *_architecture(study, algorithm),
+    )
 
 
 def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of one checkpoint: data, recipe and seed, or the user's own file."""
     spec = study.algorithms[algorithm]
-    recipe = _recipe(spec)
-    start = spec.weights[checkpoint] if spec.weights else spec.initial_weights
+    own = [spec.architecture, spec.architecture_options]
+    if spec.train != "all":
+        own.append(spec.train)
     return store.fingerprint_of(
         "checkpoint",
         CODE,
         study.dataset.fingerprint,
-        recipe if not spec.weights else [spec.architecture, spec.architecture_options],
+        own if spec.weights else _recipe(spec),
         checkpoint_seed(study, checkpoint),
-        _digest(user_file(study, start)) if start else None,
+        _digest(user_file(study, spec.weights[checkpoint]))
+        if spec.weights
+        else start_digest(study, algorithm),
+        *_architecture(study, algorithm),
     )
+
+
+_NEW_KEYS = ("reset", "decay", "gradient_clipping", "train")
+"""Keys that are younger than the studies of some people: they count only if they are set."""
 
 
 def _recipe(spec: AlgorithmSpec) -> dict[str, Any]:
     """The spec without what the weights' own digests say."""
-    outside = {"checkpoints", "weights", "initial_weights"} | (set() if spec.reset else {"reset"})
-    return spec.model_dump(exclude=outside)
+    default = AlgorithmSpec()
+    unset = {key for key in _NEW_KEYS if getattr(spec, key) == getattr(default, key)}
+    return spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"} | unset)
+
+
+def _architecture(study: StudyReader, algorithm: str) -> list[str]:
+    """What an architecture's name does not say: the config of a folder of transformers."""
+    name = name_of(study.algorithms[algorithm].architecture)
+    if name is None:
+        return []
+    try:
+        return [config_digest(read_config(find_folder(name, study.root)))]
+    except SpecError:
+        known = _known(study, name)
+        if known is None:
+            raise
+        return [config_digest(known["config"])]
+
+
+def start_digest(study: StudyReader, algorithm: str) -> str | None:
+    """Digest of what training starts from; None for random weights."""
+    spec = study.algorithms[algorithm]
+    try:
+        start = start_of(study, spec)
+    except SpecError:
+        known = _known(study, name_of(spec.architecture) or "")
+        if known is None:
+            raise
+        digest: str | None = known["start"]
+        return digest
+    return None if start is None else _digest(start)
+
+
+def _known(study: StudyReader, name: str) -> dict[str, Any] | None:
+    """What the study keeps of an architecture's folder, which may not be there any more."""
+    for path in layout.architecture_files(study.root):
+        found = store.read_json(path)
+        if found["name"] == name:
+            return found
+    return None
+
+
+def _keep_architecture(study: StudyReader, algorithm: str) -> None:
+    """Write what is needed of a folder of transformers where the study is moved without it."""
+    name = name_of(study.algorithms[algorithm].architecture)
+    path = layout.architecture_file(study.root, algorithm)
+    if name is None or path.exists():
+        return
+    known = _known(study, name)
+    config = read_config(find_folder(name, study.root)) if known is None else known["config"]
+    content = {"name": name, "config": config, "start": start_digest(study, algorithm)}
+    store.write_json(path, content, store.fingerprint_of("architecture", json.dumps(content)))
 
 
 _DIGESTS: FileCache[str] = FileCache(most=1024)
 
 
 def _digest(path: Path) -> str:
+    if path.is_dir():
+        return weights_digest(path)
     if not path.is_file():
         raise SpecError(
             f"{path} does not exist, but study.toml lists it as weights. Correct the path, or put "
@@ -114,7 +196,9 @@ def check_distinct(study: StudyReader, algorithm: str) -> None:
     from engine.training.copies import copies_among, tensors_digest
 
     names = study.algorithms[algorithm].weights
-    copies = copies_among([tensors_digest(user_file(study, name)) for name in names])
+    files = [user_file(study, name) for name in names]
+    parts = [weight_files(file) if file.is_dir() else [file] for file in files]
+    copies = copies_among([tensors_digest(*some) for some in parts])
     for number, first in copies.items():
         raise SpecError(
             f"algorithms.{algorithm}.weights: {names[number]} holds the same weights as "
@@ -153,7 +237,7 @@ def make_checkpoint(job: Job) -> None:
     """Worker: train or load one model, store its weights, then record its outputs."""
     from engine.training.outputs import evaluate
     from engine.training.trainer import train
-    from engine.training.weights import load_weights, save_weights
+    from engine.training.weights import save_weights
 
     study = StudyReader.open(job.root)
     spec = study.algorithms[job.algorithm]
@@ -174,7 +258,7 @@ def make_checkpoint(job: Job) -> None:
     elif spec.weights:
         model = untrained_model(study, spec, seed)
         source = user_file(study, spec.weights[job.checkpoint])
-        load_weights(source, model)
+        load_own_weights(study, spec, spec.weights[job.checkpoint], model)
         save_weights(path, model, fingerprint, {**metadata, "source": source.name})
     else:
         model = initial_model(study, spec, seed)

@@ -24,11 +24,12 @@ from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Dataset, Progress
 from engine.store.spec import validate_options
 from engine.study.reader import StudyReader
+from engine.tasks import outside, settle
 
 if TYPE_CHECKING:
     from engine.build.encoding import EncodedShard
 
-CODE = 3
+CODE = 4
 """Increment when the same source would be encoded differently."""
 
 
@@ -52,6 +53,7 @@ def run(run: Run) -> None:
 
     task = task_of(study)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
+    options = settle(study.spec.task.name, options, study.spec.algorithms, study.root)
     source = load_source(study.spec.data, study.root, seed=study.spec.seed, kind=task.labels)
     encoding = task.plan_encoding(source.train, options, source.classes)
     cell = encoding.get("cell", 0)
@@ -104,6 +106,7 @@ def run(run: Run) -> None:
         cell=cell,
         warnings=[*source.warnings, *remarks.warnings],
         notes=[*source.notes, *remarks.notes],
+        choices=[asdict(choice) for choice in task.output_choices],
     )
     store.write_json(layout.dataset_file(study.root), asdict(dataset), fingerprint)
     layout.data_begun_file(study.root).unlink(missing_ok=True)
@@ -144,13 +147,17 @@ def _refuse_changed(study: StudyReader, fingerprint: str, written: Sequence[Path
 def data_fingerprint(study: StudyReader) -> str:
     """Fingerprint of the spec's [data] and [task]; `Dataset.fingerprint` is that of the content."""
     spec = study.spec
+    known = study.dataset.encoding if study.has_data else None
     sampled = spec.data.train_limit is not None or spec.data.test_limit is not None
+    # Keys that are not used leave studies from before they existed as they are.
+    unused = {"classes"} if spec.data.classes is None else set()
     return store.fingerprint_of(
         "data",
         CODE,
-        spec.data.model_dump(),
+        spec.data.model_dump(exclude=unused),
         spec.task.model_dump(),
         spec.seed if sampled else None,  # without a sample, another seed needs no other data
+        *outside(spec.task, spec.algorithms, study.root, known),
     )
 
 

@@ -56,9 +56,10 @@ def _is_current(study: StudyReader, algorithm: str, method: str, kind: MapKind) 
 
 
 def map_fingerprint(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> str:
-    """Fingerprint of a map: that of the vectors it shows, its kind and the seed."""
-    vectors = search_fingerprint(study, algorithm, method)
-    return store.fingerprint_of("map", CODE, kind, vectors, study.spec.seed)
+    """Fingerprint of a map: of the vectors it shows, its kind, the seed and the chosen epochs."""
+    vectors, epochs = search_fingerprint(study, algorithm, method), study.spec.search.map_epochs
+    chosen = [epochs] if kind == "umap" and epochs != "auto" else []
+    return store.fingerprint_of("map", CODE, kind, vectors, study.spec.seed, *chosen)
 
 
 def compute_map(job: Job) -> None:
@@ -72,7 +73,11 @@ def compute_map(job: Job) -> None:
     ]
     test = store.read_tensors(layout.test_vectors_file(study.root, algorithm, method))["vectors"]
     rows = np.concatenate([comparable_rows(part) for part in (*train, test)])
-    positions = pca(rows) if job.kind == "pca" else umap(rows, study.spec.seed)
+    if job.kind == "pca":
+        positions = pca(rows)
+    else:
+        epochs = study.spec.search.map_epochs
+        positions = umap(rows, study.spec.seed, None if epochs == "auto" else epochs)
     n_train = study.dataset.n_train
     store.write_tensors(
         layout.map_file(study.root, algorithm, method, job.kind),

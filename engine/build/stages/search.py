@@ -85,7 +85,8 @@ def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
 def search_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
     """Fingerprint of the ranking and the index."""
     scores = method_fingerprint(study, algorithm, method)
-    return store.fingerprint_of("search", CODE, scores, study.spec.search.model_dump())
+    spec = study.spec.search.model_dump(exclude={"map_epochs"})
+    return store.fingerprint_of("search", CODE, scores, spec)
 
 
 def method_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:

@@ -12,7 +12,8 @@ from typing import Final
 import datasets
 from PIL import Image
 
-from engine.data.pictures import FORMATS, SUFFIXES
+from engine.data.picture_budget import FORMATS
+from engine.data.pictures import SUFFIXES
 from engine.data.reading.rows import Rows
 from engine.store.errors import DataError
 from engine.store.text import counted

@@ -19,8 +19,8 @@ import numpy as np
 
 from engine.store.errors import ImportingError
 from engine.store.layout import SPLITS, Split
-from engine.store.spec import ImportedOutput
 from engine.store.text import counted
+from engine.study.capabilities import missing
 from engine.study.reader import StudyReader
 
 MASKS = ("train_masks*.npy", "masks*.npy")
@@ -51,13 +51,13 @@ class BankFolder:
     masks: np.ndarray
     outputs: dict[Split, np.ndarray]
     rows: np.ndarray
-    output: ImportedOutput
+    output: str
     files: list[Path]
     notes: list[str] = field(default_factory=list)
 
 
 def read_bank_folder(
-    study: StudyReader, folder: Path, output: ImportedOutput, limit: int | None
+    study: StudyReader, folder: Path, output: str, limit: int | None
 ) -> BankFolder:
     """Find a run bank's files and check their shapes against the study.
 
@@ -83,6 +83,11 @@ def read_bank_folder(
         names = " or ".join(OUTPUTS["test"] + LOGITS["test"])
         raise ImportingError(f"{folder} has no {names}. {_contents(folder)}")
     logits = {split: path for split, path in outputs_files.items() if "logits" in path.name}
+    if logits and (reason := missing(study, "classes")):
+        raise ImportingError(
+            f"{next(iter(logits.values()))} holds class logits. {reason} Save the study's model "
+            f"outputs ({study.dataset.output}) under the name of margins."
+        )
     if logits and logits.keys() != outputs_files.keys():
         raise ImportingError(
             f"{folder} has logits of one split and margins of the other, which are different model "

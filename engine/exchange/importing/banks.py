@@ -19,14 +19,17 @@ import numpy as np
 from engine import store
 from engine.attribution.datamodels.run_bank import BankImport, gather, output_problem, pack, unpack
 from engine.attribution.evaluation.lds import spearman
+from engine.build.batches import stored_out_to_loss
 from engine.build.build import build_data, writing
 from engine.exchange.importing.bank_folder import COMPLETED, BankFolder, read_bank_folder
 from engine.store import layout
 from engine.store.errors import ImportingError
-from engine.store.layout import SPLITS
+from engine.store.layout import SPLITS, Split
 from engine.store.records import Progress
 from engine.store.spec import FEWEST_MASKS, ImportedOutput
 from engine.store.text import counted
+from engine.store.walk import paths_in
+from engine.study.capabilities import has
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import resolve_algorithm
@@ -47,7 +50,7 @@ def import_bank(
     study: StudyReader,
     folder: str | Path,
     algorithm: str | None = None,
-    output: ImportedOutput = "max-margin",
+    output: ImportedOutput | str = "max-margin",
     runs: int | None = None,
     replace: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -59,7 +62,8 @@ def import_bank(
     Args:
         folder: The folder with the `.npy` files.
         algorithm: The algorithm that trained the runs; None: the study's first.
-        output: The model output that the margins in the folder are.
+        output: The model output that the margins in the folder are; without classes, outputs are
+            the study's own.
         runs: Import only this many runs, the first ones; None: all.
         replace: Replace a different imported bank.
         on_progress: Called with the progress of the import.
@@ -74,6 +78,8 @@ def import_bank(
     if runs is not None and runs < 1:
         raise ImportingError(f"runs must be 1 or more, not {runs}.")
     build_data(study, report)
+    if not has(study, "classes"):
+        output = study.dataset.output
     found = read_bank_folder(study, folder, output, runs)
     files = {path.name: store.file_digest(path) for path in found.files}
     fingerprint = store.fingerprint_of(
@@ -111,9 +117,9 @@ def _remove_other_shards(study: StudyReader, algorithm: str) -> None:
         layout.imported_runs_file(study.root, algorithm, about.fingerprint, n)
         for n in range(about.shards)
     }
-    for path in folder.glob("*.safetensors"):
+    for path in paths_in(folder, "*.safetensors"):
         if path not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -129,7 +135,9 @@ def _write(
     report: Callable[[Progress], None],
 ) -> BankImport:
     """Check every number, write the shards, and return a description of the bank."""
-    labels = {split: read_stacked_arrays(study, split)["label"][:] for split in SPLITS}
+    labels: dict[Split, np.ndarray | None] = dict.fromkeys(SPLITS)
+    if has(study, "classes"):
+        labels = {split: read_stacked_arrays(study, split)["label"][:] for split in SPLITS}
     numbers: dict[bytes, int] = {}
     constant = np.ones(study.dataset.n_test, dtype=bool)
     chosen, total = 0, len(found.rows)
@@ -198,9 +206,16 @@ def _masks(path: Path, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return masks
 
 
-def _outputs(path: Path, rows: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Check outputs and return them as `[runs, n]`, float16 if the file has it, else float32."""
-    outputs = _margins(rows, labels) if rows.ndim == 3 else rows
+def _outputs(
+    path: Path, rows: np.ndarray, labels: np.ndarray | None, numbers: np.ndarray
+) -> np.ndarray:
+    """Check outputs and return them as `[runs, n]`, float16 if the file has it, else float32.
+
+    Args:
+        rows: Outputs, or class logits, for which there are labels.
+        labels: Class numbers; None without classes.
+    """
+    outputs = rows if labels is None or rows.ndim == 2 else _margins(rows, labels)
     if outputs.dtype not in (np.float16, np.float32):
         outputs = outputs.astype(np.float32)
     for run, found in zip(numbers, map(output_problem, outputs), strict=True):
@@ -230,7 +245,8 @@ def _plausibility(study: StudyReader, algorithm: str, about: BankImport, folder:
     """Check that the runs can belong to the study's examples, in the study's order.
 
     Shapes cannot show that. But models agree on which test examples are hard, and a model has
-    higher margins on the examples that it was trained on.
+    higher margins on the examples that it was trained on; outputs without classes move there in
+    the direction of Q, which lowers the loss.
 
     Returns:
         Notes for the user with the measured agreement.
@@ -239,6 +255,8 @@ def _plausibility(study: StudyReader, algorithm: str, about: BankImport, folder:
         ImportingError: The runs do not agree with the checkpoints or with their masks.
     """
     notes = []
+    classes = has(study, "classes")
+    outputs_are, better = ("margins", "higher") if classes else ("outputs", "better")
     shards = [
         store.read_tensors(layout.imported_runs_file(study.root, algorithm, about.fingerprint, n))
         for n in range(about.shards)
@@ -250,24 +268,28 @@ def _plausibility(study: StudyReader, algorithm: str, about: BankImport, folder:
         if agreement < max(0.1, 3 / np.sqrt(len(margins))):
             raise ImportingError(
                 f"{folder} does not belong to {algorithm} on this dataset: the rank correlation "
-                "between its runs' mean margins and the checkpoints' margins is only "
+                f"between its runs' mean {outputs_are} and the checkpoints' {outputs_are} is only "
                 f"{agreement:.2f}. Check the dataset and the order of the test examples."
             )
         notes.append(
-            "Rank correlation of the test examples' margins with those of the checkpoints: "
+            f"Rank correlation of the test examples' {outputs_are} with those of the checkpoints: "
             f"{agreement:.2f}."
         )
-    if about.train:
+    if about.train and (classes or has_predictions(study, algorithm)):
         masks = unpack(shards[0]["mask"][:_RUNS_TO_CHECK], study.dataset.n_train)
-        gain, error = _gain(masks, shards[0]["train"][:_RUNS_TO_CHECK])
+        outputs = shards[0]["train"][:_RUNS_TO_CHECK]
+        if not classes:
+            outputs = outputs * np.sign(stored_out_to_loss(study, algorithm, 0))
+        gain, error = _gain(masks, outputs)
         if len(masks) >= _FEWEST_TO_CHECK and gain < 2 * error:
             raise ImportingError(
-                f"{folder}: margins are not higher on the examples in a model's mask "
+                f"{folder}: {outputs_are} are not {better} on the examples in a model's mask "
                 f"({gain:+.3f} ± {error:.3f}). Check that masks and outputs list the same runs, "
                 "and the training examples in the same order."
             )
         notes.append(
-            f"Margins are higher on examples in a model's mask, by {gain:.2f} ± {error:.2f}."
+            f"{outputs_are.capitalize()} are {better} on examples in a model's mask, by "
+            f"{gain:.2f} ± {error:.2f}."
         )
     return notes
 

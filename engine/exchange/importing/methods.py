@@ -27,6 +27,7 @@ from engine.store.errors import ImportingError
 from engine.store.layout import OWN_METHODS, SPLITS
 from engine.store.records import Import, Progress
 from engine.store.spec import checked_name
+from engine.study.capabilities import has
 from engine.study.methods import has_scores, imported_methods
 from engine.study.names import resolve_algorithm
 from engine.study.nearest import did_you_mean
@@ -126,7 +127,9 @@ def import_scores(
             job = Job(study.root, algorithm, method)
             run_jobs(rank_and_index, [job], 0, lambda job, result: None)
         report(Progress("search", algorithm, 1, 1))
-    notes = [blocks.note, _plausibility(study, algorithm, method)]
+    notes = [blocks.note]
+    if has(study, "classes"):
+        notes.append(_plausibility(study, algorithm, method))
     return Imported(algorithm, method, was_there, tuple(filter(None, notes)))
 
 

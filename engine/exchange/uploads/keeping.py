@@ -23,7 +23,7 @@ from engine.exchange.uploads.room import incoming, locked, remove_left_behind
 from engine.exchange.uploads.trial import Trial, Tried, try_out
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
-from engine.store.errors import StoreError, UploadError
+from engine.store.errors import MissingFile, StoreError, UploadError
 from engine.store.spec import is_upload_id
 from engine.study.names import resolve_upload
 from engine.study.reader import StudyReader
@@ -181,7 +181,10 @@ def remove_results(study: StudyReader, upload: str) -> None:
     """Remove everything computed for an upload, given its id."""
     shutil.rmtree(layout.algorithm_folder(study.root, upload), ignore_errors=True)
     for path in layout.comparison_files(study.root):
-        about = store.read_json(path)
+        try:
+            about = store.read_json(path)
+        except MissingFile:  # somebody else removed it just now
+            continue
         if upload in (about["a"]["algorithm"], about["b"]["algorithm"]):
             for kept in (
                 *layout.hypothesis_files(study.root, path.stem),

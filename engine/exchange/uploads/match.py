@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.exchange.uploads.header import Entry, quoted
-from engine.models import ARCHITECTURES, guess_options, state_shapes
+from engine.models import ARCHITECTURES, guess_options, state_of
 from engine.store.errors import SpecError, UntrustedCode, UploadError
 from engine.store.records import Dataset
 from engine.store.spec import AlgorithmSpec
@@ -78,7 +78,7 @@ def match(
         if requested not in (None, candidate.name):
             continue
         try:
-            expected = state_shapes(
+            expected = state_of(
                 candidate.name, candidate.options, dataset.encoding, dataset.width, root
             )
         except UntrustedCode as error:
@@ -87,11 +87,11 @@ def match(
         except SpecError as error:  # impossible sizes, or a different kind of input
             mismatches.append((0.0, str(error)))
             continue
-        fit = match_names(shapes, expected)
+        fit = match_names(shapes, expected.shapes, ties=expected.ties)
         if isinstance(fit, Fit):
             return candidate
         reason = mismatch(fit, candidate, dataset.width, bool(dataset.classes))
-        common = (len(expected) - len(fit.missing)) / max(len(shapes), len(expected))
+        common = (len(expected.shapes) - len(fit.missing)) / max(len(shapes), len(expected.shapes))
         common = 1.0 if fit.choices else common
         mismatches.append((common, reason))
     if untrusted is not None:

@@ -10,6 +10,8 @@ _FEWEST = 20
 _GAIN, _LEAST = 0.2, 0.5
 """Classes are called reordered if that raises the accuracy by this much, to this at least."""
 _SAME = 1e-6
+_OTHER_UNIT = 5
+"""Outputs that vary so many times more or less than others, or lie so far away, are doubtful."""
 
 
 def doubts(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> list[str]:
@@ -41,6 +43,36 @@ def doubts(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> list[s
     elif n >= _FEWEST:
         found += _reordered(predicted, labels, classes)
     return found
+
+
+def doubtful_outputs(outputs: np.ndarray) -> list[str]:
+    """Sentences on what is implausible about model outputs `[n]` of a task without classes."""
+    n = len(outputs)
+    if n > 1 and np.ptp(outputs) <= _SAME * np.abs(outputs).max():
+        return [
+            f"It gives the same output for all {n:,} test examples: what it is shown does not "
+            "reach its output."
+        ]
+    return []
+
+
+def unlike_outputs(outputs: np.ndarray, theirs: np.ndarray) -> list[str]:
+    """A sentence if outputs `[n]` have another unit than those of the study's own models.
+
+    A model of regression that was trained on labels of another scale predicts in another unit.
+    """
+    spread = max(float(theirs.std()), 1e-12)
+    if len(outputs) < 2 or not np.ptp(outputs) > 0:
+        return []
+    ratio = float(outputs.std()) / spread
+    shift = abs(float(outputs.mean() - theirs.mean())) / spread
+    if _OTHER_UNIT > ratio > 1 / _OTHER_UNIT and shift < _OTHER_UNIT:
+        return []
+    return [
+        f"Its outputs ({outputs.mean():.4g} ± {outputs.std():.2g}) are on another scale than those "
+        f"of the study's models ({theirs.mean():.4g} ± {theirs.std():.2g}): it was probably "
+        "trained on labels that were scaled in another way."
+    ]
 
 
 def _reordered(predicted: np.ndarray, labels: np.ndarray, classes: list[str]) -> list[str]:

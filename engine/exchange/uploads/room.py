@@ -13,7 +13,7 @@ from engine.store import layout, scratch_folders
 from engine.store.errors import UploadError
 from engine.store.io_errors import open_no_link
 from engine.store.scratch_folders import make_scratch_folder
-from engine.store.walk import files_below
+from engine.store.walk import files_below, paths_in, total_size
 from engine.study.reader import StudyReader
 
 _INCOMING = ".incoming-"
@@ -21,7 +21,7 @@ _INCOMING = ".incoming-"
 
 def used_bytes(study: StudyReader) -> int:
     """Total size of the kept files, in bytes."""
-    return _sizes(layout.uploaded_weights_files(study.root))
+    return total_size(layout.uploaded_weights_files(study.root))
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def incoming(study: StudyReader, sizes: Sequence[int]) -> Iterator[list[Path]]:
     try:
         yield paths
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # whoever comes next removes what is left
         alive.close()
 
 
@@ -63,8 +63,8 @@ def locked(study: StudyReader) -> Iterator[None]:
 
 def _check_quota(study: StudyReader, more: int) -> None:
     used = used_bytes(study)
-    folders = layout.uploads_folder(study.root).glob(f"{_INCOMING}*")
-    arriving = sum(_sizes(files_below(folder)) for folder in folders)
+    folders = paths_in(layout.uploads_folder(study.root), f"{_INCOMING}*")
+    arriving = sum(total_size(files_below(folder)) for folder in folders)
     quota = study.spec.uploads.quota_mib * 2**20
     if used + arriving + more > quota:
         others = f", others that are arriving now use {_mib(arriving)}" if arriving else ""
@@ -72,14 +72,6 @@ def _check_quota(study: StudyReader, more: int) -> None:
             f"No space: uploads use {_mib(used)} of {_mib(quota)} MiB{others}, and this one needs "
             f"{_mib(more)} more. Delete some, or raise `quota_mib` under [uploads] in study.toml."
         )
-
-
-def _sizes(paths: Sequence[Path]) -> int:
-    total = 0
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
-            total += path.stat().st_size
-    return total
 
 
 def _mib(size: int) -> str:

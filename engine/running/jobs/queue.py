@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -216,12 +217,11 @@ def log(root: Path, number: int) -> str:
     """Return a job's output, the last `LONGEST_LOG` bytes of it. Raises the same as `job`."""
     job(root, number)
     path = layout.job_log_file(root, number)
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - LONGEST_LOG))
         return file.read().decode("utf-8", errors="replace")
+    return ""  # it has printed nothing yet, or is pruned
 
 
 def resume(root: Path) -> None:

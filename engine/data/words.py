@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 
 _ASCII_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -49,12 +50,60 @@ def words(text: str) -> list[str]:
     apostrophes ("don't") and zero-width joiners. In scripts that are written without spaces every
     character with its marks is a word, and so is every emoji. Everything else separates words.
     """
+    pattern, normal = _normalized(text)
+    return pattern.findall(normal)
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where each word of `words(text)` is in the text as it was given: (start, stop)."""
+    pattern, normal = _normalized(text)
+    found = [match.span() for match in pattern.finditer(normal)]
+    if len(normal) == len(text) and normal == text.lower():
+        return found
+    # Where each character of the normal form comes from. It is the same for a cluster alone as for
+    # the cluster in its text, but for letters whose lower case depends on their neighbors, and
+    # those are as long.
+    clusters = list(_clusters(text))
+    sizes = [len(_normalized(text[start:stop])[1]) for start, stop in clusters]
+    if sum(sizes) != len(normal):
+        clusters = [match.span() for match in re.finditer(r"\s+|\S+", text)]
+        sizes = [len(_normalized(text[start:stop])[1]) for start, stop in clusters]
+    origin = [cluster for cluster, size in zip(clusters, sizes, strict=True) for _ in range(size)]
+    return [(origin[start][0], origin[stop - 1][1]) for start, stop in found]
+
+
+def _normalized(text: str) -> tuple[re.Pattern[str], str]:
+    """The normal form of a text, and what matches its words."""
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
+        return _ASCII_WORD, text.lower()
     text = _WIDE.sub(_usual_width, _INVISIBLE.sub("", text)).replace("’", "'")
     # Lower-casing can undo the normal form.
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
-    return _word_pattern().findall(text)
+    return _word_pattern(), text
+
+
+def _clusters(text: str) -> Iterator[tuple[int, int]]:
+    """Parts of a text that the normal form does not join: a character and what combines with it."""
+    start, before = 0, ""
+    for place, letter in enumerate(text):
+        if place and not _combines(before, letter):
+            yield start, place
+            start = place
+        if _INVISIBLE.match(letter) is None:
+            before = letter
+    if text:
+        yield start, len(text)
+
+
+def _combines(before: str, letter: str) -> bool:
+    """Whether a character may be composed with the last visible one before."""
+    if "\u1160" <= letter <= "\u11ff":  # vowels and finals of Korean syllables
+        return "\u1100" <= before <= "\u11ff" or "\uac00" <= before <= "\ud7a3"
+    return (
+        unicodedata.category(letter) in ("Mn", "Mc", "Me")
+        or letter in "\uff9e\uff9f"  # the marks of half-width kana
+        or _INVISIBLE.match(letter) is not None
+    )
 
 
 def _usual_width(found: re.Match[str]) -> str:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.build.encoding import encode_split
+from engine.data.words import words
 from engine.tasks import load_task
 from engine.tasks.text_classification import Options, accept, encode, plan_encoding
-from engine.tasks.words import words
 
 WORDS: dict[str, tuple[str, list[str]]] = {
     "hindi": ("आधुनिक मानक हिन्दी", ["आधुनिक", "मानक", "हिन्दी"]),

@@ -1,0 +1,238 @@
+"""LDS of every method on the two studies of `benchmarks.text_study`, on their test masks."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks._report import log
+from benchmarks.text_study import BASELINES
+from engine import Study
+from engine.attribution.datamodels.run_bank import RunBank
+from engine.attribution.evaluation.lds import lds_of_predictions
+from engine.attribution.evaluation.quality import Measured
+from engine.attribution.scores.factors import combine
+from engine.build.batches import batches_of, stored_out_to_loss
+from engine.build.models import load_checkpoint
+from engine.build.tasks import task_of
+from engine.models.answers import logits_of
+from engine.models.calling import call, inputs_of
+from engine.store.layout import HYBRID, TRAK
+from engine.tasks.margin import margin
+
+PROJ_DIM = 2048
+COUNTS = (1, 5)
+
+
+def lds_of_study(study: Study) -> dict[str, Any]:
+    """`{method: {checkpoints: {lds, low, high}}}` of our methods and of simpler ones."""
+    quality = study.quality()
+    assert quality is not None
+    found: dict[str, dict[str, Any]] = {"ours": {}, "hybrid": {}}
+    for point in quality.checkpoints:
+        if point.n in COUNTS:
+            found["ours"][str(point.n)] = rounded(point.lds)
+    most = str(max(COUNTS))
+    found["ours_thresholded"] = {most: rounded(quality.methods[TRAK].lds)}
+    found["hybrid"][most] = rounded(quality.methods[HYBRID].lds)
+    test = study.bank(train=False).part("test")
+    for name, scores in BASELINES.items():
+        found[name] = {most: scored(scores(study, max(COUNTS)), test)}
+    cosine = gradient_cosine(study, 0)
+    found["gradient_cosine"] = {"1": scored(cosine, test)}
+    ceiling = quality.ceiling
+    return {
+        "lds": found,
+        "lds_noise_ceiling": None if ceiling is None else rounded(ceiling),
+        "test_masks": len(test),
+        "test_accuracy": round(float(study.predictions("test")["correct"].mean()), 4),
+    }
+
+
+def lds_of_others(study: Study) -> dict[str, Any]:
+    """The same of traker and kronfluence, averaged over the first 1 and 5 checkpoints."""
+    test = study.bank(train=False).part("test")
+    algorithm = next(iter(study.algorithms))
+    found: dict[str, dict[str, Any]] = {}
+    for name, (scores, times_q) in OTHERS.items():
+        total = np.zeros((study.dataset.n_test, study.dataset.n_train), np.float32)
+        q = np.zeros(study.dataset.n_train, np.float32)
+        for checkpoint in range(max(COUNTS)):
+            log(f"{name}, checkpoint {checkpoint}")
+            total += scores(study, checkpoint)
+            q += stored_out_to_loss(study, algorithm, checkpoint)
+            count = checkpoint + 1
+            if count in COUNTS:
+                weight = q / count if times_q else np.ones_like(q)
+                tau = combine(total.copy(), count, weight)
+                found.setdefault(name, {})[str(count)] = scored(tau, test)
+    return found
+
+
+def scored(tau: np.ndarray, test: RunBank) -> dict[str, float]:
+    """LDS of scores `[n_test, n_train]` on test masks, with its 95 % interval."""
+    predicted = tau @ test.masks.T.astype(np.float32)
+    found = lds_of_predictions(predicted, np.ascontiguousarray(test.test.T))
+    return rounded(Measured(found.mean, found.low, found.high))
+
+
+def rounded(measured: Measured) -> dict[str, float]:
+    """For JSON."""
+    return {
+        "lds": round(measured.mean, 4),
+        "low": round(measured.low, 4),
+        "high": round(measured.high, 4),
+    }
+
+
+# --- methods -------------------------------------------------------------------------------------
+
+
+def gradient_cosine(study: Study, checkpoint: int) -> np.ndarray:
+    """Cosine of the gradients of the margin, in the sketch of the stored solver."""
+    from dataclasses import replace
+
+    from engine.attribution.trak.kernel import first_examples
+    from engine.attribution.trak.primal import primal_projection
+    from engine.attribution.trak.projection import features
+    from engine.study.models import checkpoint_seed
+    from engine.study.score_matrices import stored_solver
+
+    algorithm = next(iter(study.algorithms))
+    model = load_checkpoint(study, algorithm, checkpoint, "cpu")
+    output, spec = task_of(study).model_output, study.spec.trak
+    train, test = (batches_of(study, split, "cpu", spec.batch_size) for split in ("train", "test"))
+    solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
+    projection = primal_projection(
+        model, output, first_examples(train), solver, checkpoint_seed(study, checkpoint)
+    )
+    units = [
+        F.normalize(torch.cat(list(features(model, output, batches(), projection))))
+        for batches in (train, test)
+    ]
+    found: np.ndarray = (units[1] @ units[0].T).numpy()
+    return found
+
+
+def traker(study: Study, checkpoint: int) -> np.ndarray:
+    """traker 0.3.2 with its text classification output, at its defaults, in float32."""
+    from trak import TRAKer
+
+    algorithm = next(iter(study.algorithms))
+    model = load_checkpoint(study, algorithm, checkpoint, "cpu")
+    n_train, n_test = study.dataset.n_train, study.dataset.n_test
+    state = model.state_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        tool = TRAKer(
+            model=_Keywords(model),
+            task="text_classification",
+            train_set_size=n_train,
+            save_dir=folder,
+            device="cpu",
+            proj_dim=PROJ_DIM,
+            use_half_precision=False,
+            logging_level=logging.WARNING,
+        )
+        state = {f"model.{name}": tensor for name, tensor in state.items()}
+        tool.load_checkpoint(state, model_id=checkpoint)
+        for batch in _whole_batches(study, "train"):
+            tool.featurize(batch, num_samples=len(batch[-1]))
+        tool.finalize_features()
+        tool.start_scoring_checkpoint("test", state, checkpoint, n_test)
+        for batch in _whole_batches(study, "test"):
+            tool.score(batch, num_samples=len(batch[-1]))
+        kept = tool.saver.current_store
+        scores = torch.zeros(n_train, n_test)
+        tool.score_computer.get_scores(
+            torch.as_tensor(kept["features"]), torch.as_tensor(kept["test_grads"]), scores
+        )
+    found: np.ndarray = scores.T.numpy()
+    return found
+
+
+def ekfac(study: Study, checkpoint: int) -> np.ndarray:
+    """kronfluence 1.0.1: influence functions with EK-FAC, at its defaults, on all linear layers."""
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.task import Task
+
+    class Margins(Task):  # type: ignore[misc]
+        def compute_train_loss(
+            self, batch: Any, model: torch.nn.Module, sample: bool = False
+        ) -> torch.Tensor:
+            *inputs, labels = batch
+            logits = model(*inputs)
+            if sample:
+                labels = torch.multinomial(logits.detach().softmax(1), 1).flatten()
+            return F.cross_entropy(logits, labels, reduction="sum")
+
+        def compute_measurement(self, batch: Any, model: torch.nn.Module) -> torch.Tensor:
+            *inputs, labels = batch
+            return -margin(model(*inputs), labels).sum()
+
+        def get_attention_mask(self, batch: Any) -> torch.Tensor:
+            return batch[1]  # type: ignore[no-any-return]
+
+    algorithm = next(iter(study.algorithms))
+    model = _Keywords(load_checkpoint(study, algorithm, checkpoint, "cpu"))
+    examples = Margins()
+    parts = {}
+    for split in ("train", "test"):
+        whole = zip(*_whole_batches(study, split), strict=True)
+        parts[split] = torch.utils.data.TensorDataset(*(torch.cat(list(t)) for t in whole))
+    torch.manual_seed(checkpoint)  # kronfluence samples labels for the Fisher matrix
+    with tempfile.TemporaryDirectory() as folder:
+        analyzer = Analyzer(
+            analysis_name="benchmark",
+            model=prepare_model(model, examples),
+            task=examples,
+            cpu=True,
+            disable_tqdm=True,
+            log_level=logging.WARNING,
+            output_dir=folder,
+        )
+        analyzer.fit_all_factors("ekfac", parts["train"], per_device_batch_size=128)
+        analyzer.compute_pairwise_scores(
+            "scores",
+            "ekfac",
+            query_dataset=parts["test"],
+            train_dataset=parts["train"],
+            per_device_query_batch_size=100,
+            per_device_train_batch_size=128,
+        )
+        scores = analyzer.load_pairwise_scores("scores")["all_modules"]
+    found: np.ndarray = scores.numpy()
+    return found
+
+
+class _Keywords(torch.nn.Module):
+    """A model that takes token ids and mask by position and returns its logits, as tools want."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return logits_of(
+            call(self.model, {"input_ids": input_ids, "attention_mask": attention_mask})
+        )
+
+
+def _whole_batches(study: Study, split: str, size: int = 64) -> list[list[torch.Tensor]]:
+    """[input_ids, attention_mask, label] of all examples, padded to one length."""
+    batches = list(batches_of(study, split, "cpu", study.dataset.rows(split))())  # type: ignore[arg-type]
+    (batch,) = batches
+    tensors = [*inputs_of(batch).values(), batch["label"]]
+    return [list(part) for part in zip(*(tensor.split(size) for tensor in tensors), strict=True)]
+
+
+OTHERS: dict[str, tuple[Callable[[Study, int], np.ndarray], bool]] = {
+    "traker": (traker, True),
+    "ekfac": (ekfac, False),
+}
+"""Name → (scores of one checkpoint, whether their mean must be multiplied by the mean of Q)."""

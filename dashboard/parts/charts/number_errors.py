@@ -1,0 +1,74 @@
+"""How well numbers are predicted: errors as figures, their histogram, predicted against actual."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dashboard.parts.charts.histogram import Series, histogram
+from dashboard.parts.layout.blocks import aside
+from dashboard.parts.removal.verify_by_retraining import change_scatter
+from dashboard.read.columns import signed_text
+from dashboard.read.studies import Examples
+from engine.store.rows import evenly_spread
+from engine.store.text import number
+
+BINS = 32
+MOST_DRAWN = 2_000
+
+
+def error_figures(tests: Examples, training: Examples, kind: str) -> dict[str, tuple[str, str]]:
+    """Mean absolute error and R² on the test examples, and the error on the training examples."""
+    error, own = tests.numbers["error"], training.numbers["error"]
+    label = tests.numbers["label"]
+    spread = float(((label - label.mean()) ** 2).sum())
+    found = {"Mean absolute error": (_size(error), f"on {len(error):,} test {kind}")}
+    if spread > 0:
+        share = 1 - float((error**2).sum()) / spread
+        found["R²"] = number(share), "of the test labels’ variance is predicted"
+    found["Training error"] = _size(own), f"mean, absolute, on {len(own):,} {kind}"
+    return found
+
+
+def _size(error: np.ndarray) -> str:
+    return f"{np.abs(error).mean():.4g}"
+
+
+def error_scatter(tests: Examples) -> None:
+    """Draw predicted numbers against labels."""
+    label = tests.numbers["label"]
+    rows = evenly_spread(len(label), MOST_DRAWN)
+    words = "Each point is one test example. On the dashed line, the prediction is the label."
+    if len(rows) < len(label):
+        words += f" {len(rows):,} evenly spread ones are drawn."
+    aside(words)
+    predicted = label + tests.numbers["error"]
+    ids = [str(tests.ids[row]) for row in rows]
+    axes = ("Predicted", "True label")
+    change_scatter(predicted[rows], label[rows], ids, "predicted_labels", words, axes)
+
+
+def error_histogram(tests: Examples) -> str:
+    """HTML of the histogram of errors."""
+    error = tests.numbers["error"]
+    reach = float(np.quantile(np.abs(error), 0.995)) or 1.0
+    return histogram(
+        "Predicted minus true label",
+        "Above 0 the prediction is too high. The outermost bins include all values beyond them.",
+        [Series("test examples", error)],
+        np.linspace(-reach, reach, BINS + 1),
+        (signed_text(-reach), "0", signed_text(reach)),
+    )
+
+
+def output_histogram(tests: Examples, title: str) -> str:
+    """HTML of the histogram of a model output with this title."""
+    output = tests.numbers["output"]
+    least, largest = float(output.min()), float(output.max())
+    ends = least, largest if largest > least else least + 1
+    return histogram(
+        title[0].upper() + title[1:],
+        "Mean over the checkpoints.",
+        [Series("test examples", output)],
+        np.linspace(*ends, BINS + 1),
+        (f"{ends[0]:.3g}".replace("-", "−"), "", f"{ends[1]:.3g}".replace("-", "−")),
+    )

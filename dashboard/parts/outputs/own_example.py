@@ -1,0 +1,51 @@
+"""What is explained of a person's own example, on the page Live."""
+
+from __future__ import annotations
+
+from html import escape
+
+from dashboard.names import short
+from dashboard.parts.gallery.example_header import odds
+from dashboard.parts.outputs.chooser import choose_output
+from dashboard.parts.outputs.wording import shortened
+from engine.applications.live import QueryResult
+from engine.store.text import counted, number
+from engine.study.example_outputs import Known, by_likelihood
+from engine.study.output_names import NamedOutput, resolve_output, unlabeled_output
+from engine.study.reader import StudyReader
+
+
+def own_output(study: StudyReader, name: str | None) -> NamedOutput:
+    """The output in the URL, if an example without a label has it, or the default one."""
+    chosen = None if name is None else resolve_output(study, name)
+    if chosen is None or chosen.choice.of == "label":
+        return unlabeled_output(study)
+    return chosen
+
+
+def choose_own_output(study: StudyReader, chosen: NamedOutput, result: QueryResult) -> None:
+    """Show the control that chooses what is explained."""
+    choose_output(study, chosen, known_of(study, result), unlabeled_output(study))
+
+
+def known_of(study: StudyReader, result: QueryResult) -> Known:
+    """What is known of the example: no label, its prediction."""
+    likeliest = by_likelihood(study.dataset.classes, result.probabilities)
+    return Known(None, str(result.predicted), likeliest)
+
+
+def facts(result: QueryResult) -> list[tuple[str, str]]:
+    """Name and HTML of each fact about the prediction."""
+    of = counted(result.predicting, "checkpoint")
+    predicted = result.predicted
+    words = short(predicted) if isinstance(predicted, str) else f"{predicted:.6g}"
+    found = [("Predicted", f"{escape(words)}<small>by {of}</small>")]
+    if result.confidence is not None:
+        found.append(("Confidence", f"{result.confidence:.1%}"))
+    sign = "+" if result.value > 0 else ""
+    value, output = f"{sign}{number(result.value)}", shortened(result.output)
+    if result.probabilities is not None and len(output.classes) == 1:
+        name, about = "Margin", odds(result.value, output.classes[0])
+    else:
+        name, about = "Explained", output.title
+    return [*found, (name, f"{value}<small>{escape(about)}</small>")]

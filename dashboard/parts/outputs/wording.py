@@ -1,0 +1,69 @@
+"""What the scores of an output answer, in words: the title of a page, captions of its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dashboard.names import short
+from dashboard.parts.layout.page_title import title
+from dashboard.read.columns import text_of
+from dashboard.read.studies import Examples, share
+from engine.study.example_outputs import Known
+from engine.study.output_names import NamedOutput
+
+
+def question_title(output: NamedOutput, example: Mapping[Hashable, Any], known: Known) -> str:
+    """HTML of the title of a page that explains an output of a test example."""
+    id_, label = short(example["id"]), short(example["label"])
+    if "predicted" not in example:
+        return title(label or id_, id_ if label else "")
+    predicted = short(text_of(example["predicted"]))
+    if "correct" not in example:
+        labeled = f", labeled {label}" if label else ""
+        caption = f"for {id_}{labeled}, predicted {predicted}"
+    elif example["correct"]:
+        caption = f"for {id_}, correct"
+    else:
+        caption = f"for {id_}, which is {label}, predicted {predicted}"
+    return title(question(output, known), caption)
+
+
+def question(output: NamedOutput, known: Known) -> str:
+    """What the scores of an output answer, with shortened names."""
+    label, predicted = (
+        None if name is None else short(name) for name in (known.label, known.predicted)
+    )
+    return shortened(output).question(label, predicted)
+
+
+def shortened(output: NamedOutput) -> NamedOutput:
+    """The output with short names of classes, for display."""
+    return NamedOutput(output.choice, tuple(short(name) for name in output.classes))
+
+
+def influence_words(
+    training: Examples,
+    support: np.ndarray,
+    oppose: np.ndarray,
+    output: NamedOutput,
+    predicted: str | None,
+) -> tuple[str, str]:
+    """Captions of the supporting and the opposing training examples.
+
+    Args:
+        output: As it is for this example (`engine.study.output_names.concrete`).
+        predicted: The predicted class, if there is one.
+    """
+    raises, lowers = (f"{text}." for text in shortened(output).effects)
+    if not output.classes:
+        return raises, lowers
+    first = output.classes[0]
+    rivals = [*output.classes[1:], *([] if predicted is None else [predicted])]
+    rival = next((name for name in rivals if name != first and name in training.classes), None)
+    raises += f" {share(training, support, first)} have this label."
+    if rival is None:
+        return raises, f"{lowers} {share(training, oppose, first)} have this label."
+    return raises, f"{lowers} {share(training, oppose, rival)} are labeled “{short(rival)}”."

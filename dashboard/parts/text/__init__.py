@@ -1,0 +1,1 @@
+"""Texts: cards, searching, likeness in words, and the tokens that carry an influence."""

@@ -1,0 +1,65 @@
+"""Read the example of a query. What people send is not trusted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TypeVar
+
+from engine.applications.live.queries import Example, Query
+from engine.build.tasks import task_of
+from engine.data.picture_budget import check_budget
+from engine.store import layout
+from engine.store.errors import DataError
+from engine.store.spec import validate_options
+from engine.study.reader import StudyReader
+from engine.tasks import Encoded
+
+LONGEST_TEXT = 20_000
+"""Characters of a text."""
+
+Result = TypeVar("Result")
+
+
+def read_example(query: Query) -> Example:
+    """Decode the example of a query. Raises DataError if it cannot be used or is too large."""
+    study = StudyReader.open(query.root)
+    dataset, content = study.dataset, query.content
+    if isinstance(content, bytes) and content:
+        _in_one_line(lambda: check_budget(content, "example 'yours'"))
+    elif len(content) > LONGEST_TEXT:
+        raise DataError(
+            f"The text has {len(content):,} characters, more than {LONGEST_TEXT:,}. Shorten it."
+        )
+    task = task_of(study)
+    options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
+    accepted = _in_one_line(lambda: task.accept(content, options, dataset.encoding))
+    encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, dataset.encoding))
+    return Example(
+        thumbnail=_png(encoded),
+        text=content if isinstance(content, str) else None,
+        notes=accepted.notes,
+        arrays=dict(encoded.arrays),
+    )
+
+
+def warm_up_reading(query: Query) -> None:
+    """Import everything that `read_example` needs; the content of the query is ignored."""
+    task_of(StudyReader.open(query.root))
+
+
+def _in_one_line(read: Callable[[], Result]) -> Result:
+    """Read something of the example, and name it in errors as its owner would."""
+    try:
+        return read()
+    except DataError as error:
+        message = str(error).partition("example 'yours': ")[2] or str(error)
+        raise DataError(message[0].upper() + message[1:]) from error
+
+
+def _png(encoded: Encoded) -> bytes | None:
+    if not encoded.thumbnails:
+        return None
+    buffer = io.BytesIO()
+    encoded.thumbnails[0].save(buffer, "PNG")
+    return buffer.getvalue()

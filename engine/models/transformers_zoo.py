@@ -1,0 +1,225 @@
+"""`transformers:FOLDER`: the architecture of a model that Hugging Face's transformers saved.
+
+The weights keep transformers' names, so that checkpoints made with it fit. Only classes of the
+library itself are made: no code of a folder is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.models.classifier import Embeds
+from engine.models.hf_folder import CONFIG, checked_config, find_folder, read_config, reason_of
+from engine.store import layout
+from engine.store.errors import SpecError, StoreError
+from engine.store.files import read_json
+from engine.store.text import counted
+
+_NOT_OF_AN_ARCHITECTURE = (
+    *("id2label", "label2id", "num_labels", "problem_type", "dtype", "torch_dtype"),
+    *("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation"),
+)
+INSTALL = "pip install 'dataloupe[transformers]'"
+
+
+def transformers(what: str) -> Any:
+    """The package transformers, which then prints nothing.
+
+    Raises:
+        SpecError: It is not installed; `what` needs it.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise SpecError(
+            f"{what} needs transformers, which cannot be imported ({error}): `{INSTALL}`."
+        ) from error
+    library: Any = transformers
+    library.logging.set_verbosity_error()
+    library.logging.disable_progress_bar()
+    return library
+
+
+def architecture_of(name: str, study: Path | None) -> Callable[..., nn.Module]:
+    """The architecture function of `transformers:NAME` in a study."""
+
+    def build(encoding: dict[str, Any], n_classes: int, *, pretrained: bool = True) -> nn.Module:
+        """Build it with random weights; `pretrained` says whether training starts from its own."""
+        if not isinstance(pretrained, bool):
+            raise SpecError(f"option pretrained = {pretrained!r} must be true or false.")
+        return build_transformer(stored_config(name, study), encoding, n_classes, name)
+
+    return build
+
+
+def stored_config(name: str, study: Path | None) -> dict[str, Any]:
+    """The config of the models that a study has made, else that of the folder.
+
+    Raises:
+        SpecError: There is neither, or it cannot be used.
+    """
+    for path in layout.architecture_files(study) if study is not None else ():
+        try:
+            found = read_json(path)
+        except StoreError:  # `dataloupe doctor` says so
+            continue
+        if found["name"] == name:
+            return checked_config(found["config"], path)
+    return read_config(find_folder(name, study))
+
+
+def build_transformer(
+    config: Mapping[str, Any], encoding: dict[str, Any], n_classes: int, name: str
+) -> nn.Module:
+    """A classifier with random weights.
+
+    Args:
+        config: As in config.json.
+        encoding: With `shape` for pictures, or with a tokenizer.
+        n_classes: Number of logits.
+        name: For messages.
+
+    Raises:
+        SpecError: The architecture is not of this kind, or does not fit the encoding.
+    """
+    pictures = "shape" in encoding
+    made, model_class = _classes(config, pictures, name)
+    made.num_labels = n_classes
+    if hasattr(made, "use_cache"):
+        made.use_cache = False
+    if not pictures:
+        if "token_ids" not in encoding:
+            raise SpecError(
+                f"'transformers:{name}' reads the tokens of its own tokenizer, and this study's "
+                "texts are split into words: remove `tokenizer` under [task], or name the folder "
+                "there."
+            )
+        check_vocabulary(config, encoding["token_ids"], name)
+        most = longest_input(config, name)
+        if encoding["max_tokens"] > most:
+            raise SpecError(
+                f"'transformers:{name}' takes {most:,} tokens, and this study reads "
+                f"{encoding['max_tokens']:,} of each text: set max_tokens = {most} under [task]."
+            )
+        if getattr(made, "pad_token_id", None) is None:
+            made.pad_token_id = encoding["padding"]
+    model: nn.Module = _embedding(model_class)(made)
+    return model
+
+
+def _classes(config: Mapping[str, Any], pictures: bool, name: str) -> tuple[Any, Any]:
+    """A config as an object, and the class of its classifier."""
+    library = transformers(f"architecture 'transformers:{name}'")
+    kind = config["model_type"]
+    try:
+        config_class = library.models.auto.configuration_auto.CONFIG_MAPPING[kind]
+    except KeyError as error:
+        raise SpecError(
+            f"{name}: transformers {library.__version__} has no model_type {kind!r}. Install a "
+            "version that has it."
+        ) from error
+    kept = {key: value for key, value in config.items() if key not in _NOT_OF_AN_ARCHITECTURE}
+    try:
+        made = config_class.from_dict(json.loads(json.dumps(kept)))
+    except Exception as error:  # whatever is checked there
+        reason = reason_of(error)
+        raise SpecError(f"{name}: its {CONFIG} cannot be used: {reason}.") from error
+    auto = library.models.auto.modeling_auto
+    if pictures:
+        mapping, what = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, "pictures"
+    else:
+        mapping, what = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "texts"
+    head = "ForImageClassification" if pictures else "ForSequenceClassification"
+    saved = [str(one) for one in config.get("architectures") or ()]
+    both_sides = getattr(made, "is_encoder_decoder", False)
+    if type(made) not in mapping or (both_sides and not any(one.endswith(head) for one in saved)):
+        raise SpecError(
+            f"{name} is a {saved[0] if saved else kind} ({kind}), which does not classify {what}: "
+            f"a model of transformers with a {head} class is needed."
+        )
+    found = mapping[type(made)]
+    chosen = found[0] if isinstance(found, (tuple, list)) else found
+    return made, chosen
+
+
+def check_vocabulary(config: Mapping[str, Any], token_ids: int, name: str) -> None:
+    """Raise SpecError if a model has no embedding for some token of a tokenizer."""
+    size = config.get("vocab_size")
+    if isinstance(size, int) and token_ids > size:
+        raise SpecError(
+            f"{name} has embeddings of {counted(size, 'token')}, and the tokenizer has "
+            f"{token_ids:,}: it belongs to another model. Copy the model's own tokenizer files."
+        )
+
+
+def longest_input(config: Mapping[str, Any], name: str) -> int:
+    """The most tokens that a model of texts takes.
+
+    Some architectures (RoBERTa's) count positions from the padding's number on, so the number in
+    their config is too large.
+
+    Raises:
+        SpecError: The config is not of a model that classifies texts.
+    """
+    made, model_class = _classes(config, False, name)
+    limits = [_NO_LIMIT]
+    stated = getattr(made, "max_position_embeddings", None)
+    if isinstance(stated, int) and stated > 0:
+        limits.append(stated)
+    try:
+        with torch.device("meta"):
+            model = model_class(made)
+    except Exception as error:  # sizes that do not fit together
+        reason = reason_of(error)
+        raise SpecError(f"{name}: its {CONFIG} cannot be used: {reason}.") from error
+    for path, module in model.named_modules():
+        last = path.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and last in ("position_embeddings", "embed_positions"):
+            skipped = getattr(module, "offset", None)
+            if skipped is None:
+                skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - int(skipped))
+    return max(1, min(limits))
+
+
+_NO_LIMIT = 100_000
+
+
+@functools.cache
+def _embedding(model_class: Any) -> Any:
+    """The class, with the embeddings that its head gets."""
+    return type(model_class.__name__, (model_class, _WithEmbeddings), {"__module__": __name__})
+
+
+class _WithEmbeddings(Embeds):
+    def embed_and_answer(
+        self, *inputs: torch.Tensor, **named: torch.Tensor
+    ) -> tuple[torch.Tensor | None, Any]:
+        assert isinstance(self, nn.Module)
+        seen: list[torch.Tensor] = []
+        handle = head_of(self).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            answer = self(*inputs, **named)
+        finally:
+            handle.remove()
+        if not seen:
+            return None, answer
+        found = seen[-1]
+        if found.ndim == 3:  # a head at every token: the mean over those that are no padding
+            mask = named.get("attention_mask")
+            there = torch.ones_like(found[..., :1]) if mask is None else mask[..., None].float()
+            found = (found * there).sum(1) / there.sum(1).clamp(min=1)
+        return found.flatten(1), answer
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """The last linear layer, which gives the logits."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return layers[-1]

@@ -1,0 +1,122 @@
+"""The outputs of one example that can be explained: which are stored, which are computed live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.store.errors import DataloupeError
+from engine.store.layout import Split
+from engine.store.records import ExampleOutput, OutputChoice
+from engine.study.capabilities import has
+from engine.study.live_and_maps import has_live, read_live, training_feature_paths
+from engine.study.models import has_predictions, read_predictions, read_probabilities
+from engine.study.names import read_names
+from engine.study.output_names import NamedOutput, concrete, default_output, output_choices
+from engine.study.reader import StudyReader
+
+
+@dataclass(frozen=True)
+class Known:
+    """What outputs such as `predicted` depend on.
+
+    Attributes:
+        label: The example's own; None if it has none.
+        predicted: What is predicted for it; None before it is predicted.
+        likeliest: All classes, the likeliest first where they have probabilities.
+    """
+
+    label: str | None
+    predicted: str | None
+    likeliest: tuple[str, ...]
+
+    def is_stored(self, study: StudyReader, output: NamedOutput) -> bool:
+        """Whether the stored scores answer for this output of the example, too."""
+        default = default_output(study)
+        if output == default:
+            return True
+        try:
+            mine, stored = (
+                concrete(study, one, self.label, self.predicted) for one in (output, default)
+            )
+        except DataloupeError:
+            return False
+        return mine == stored
+
+    def suggested(self, choice: OutputChoice) -> NamedOutput:
+        """A choice with the classes that are most likely to be of interest.
+
+        One class: the likeliest that neither the label nor the prediction is. Two: what is
+        predicted rather than the label or, where they agree, rather than the runner-up.
+        """
+        named = [name for name in (self.predicted, self.label) if name in self.likeliest]
+        others = [name for name in self.likeliest if name not in named]
+        order = [*others, *named] if choice.slots == 1 else [*named, *others]
+        return NamedOutput(choice, tuple(dict.fromkeys(order))[: choice.slots])
+
+
+def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Known:
+    """What outputs of one of the study's examples depend on."""
+    label = predicted = None
+    classes = study.dataset.classes
+    if study.dataset.labels != "none":
+        label = str(read_names(study, split)["label"][row].as_py())
+    if has_predictions(study, algorithm):
+        answer = read_predictions(study, split, algorithm)["predicted"].iloc[row]
+        predicted = answer if isinstance(answer, str) else f"{answer:.6g}"
+        if has(study, "classes") and has(study, "outcomes"):
+            probabilities = read_probabilities(study, split, row, algorithm)
+            return Known(label, predicted, by_likelihood(classes, probabilities))
+    return Known(label, predicted, by_likelihood(classes, None))
+
+
+def by_likelihood(classes: Sequence[str], probabilities: np.ndarray | None) -> tuple[str, ...]:
+    """The classes, the likeliest first where they have probabilities."""
+    if probabilities is None:
+        return tuple(classes)
+    return tuple(classes[place] for place in np.argsort(-probabilities, kind="stable"))
+
+
+def outputs_of(study: StudyReader, row: int, algorithm: str) -> list[ExampleOutput]:
+    """What can be explained of a test example; families with the classes of most interest."""
+    known = read_known(study, "test", row, algorithm)
+    found = []
+    for choice in output_choices(study):
+        output = known.suggested(choice)
+        if len(output.classes) == choice.slots:
+            found.append(
+                ExampleOutput(
+                    name=output.name,
+                    title=output.title,
+                    question=output.question(known.label, known.predicted),
+                    stored=known.is_stored(study, output),
+                )
+            )
+    return found
+
+
+def live_missing(study: StudyReader, algorithm: str) -> str:
+    """What is missing to compute scores live, one sentence; empty if nothing is."""
+    if algorithm in study.uploads:
+        return "Nothing is kept of uploads to compute scores of other outputs."
+    if not has_live(study, algorithm):
+        return (
+            "Scores of other outputs need checkpoints prepared for live queries: run "
+            f"`dataloupe build {study.root}`."
+        )
+    live = read_live(study, algorithm)
+    if not live.checkpoints:
+        return (
+            f"Scores of other outputs need checkpoints kept for live queries: {live.reason}. Set "
+            "`checkpoints` under [live] in study.toml, then build."
+        )
+    for checkpoint in range(live.checkpoints):
+        for path in training_feature_paths(study, algorithm, checkpoint):
+            if not path.exists():
+                return (
+                    f"Scores of other outputs need {path.relative_to(study.root)}, which is "
+                    f"missing: run `dataloupe build {study.root}`."
+                )
+    return ""
