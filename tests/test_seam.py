@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from engine.store.layout import SPLITS
 from engine.study.examples import read_stacked_arrays
 from tests.builders.copies import copy_of
 from tests.builders.toy_task import own_toy_study, smoothed
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_its_dataset_has_neither_classes_nor_outcomes(toy_study: Study) -> None:
@@ -145,3 +149,114 @@ def test_live_queries_work_without_classes(toy_study: Study) -> None:
     (output,) = toy_study.outputs(row)
     assert output.question == "What determines the predicted number?"
     assert output.stored
+
+
+# --- what names a class or a modality -------------------------------------------------------------
+
+AWARE = re.compile(
+    r"(^|_)class(es)?($|_)|logit|confusion|(^|_)correct$|accuracy|picture|(^|_)image|thumbnail|sprite"
+    r"|vocabulary|(^|_)tokens?$|^(image|text)-"
+)
+"""Names and keys that speak of classes, of right and wrong, or of a modality."""
+VIEWS = ("dashboard/parts/gallery", "dashboard/parts/text", "dashboard/routes", "dashboard/server")
+FREE = ("engine/tasks", "engine/models", "engine/data", *VIEWS, "dashboard/read/sprite_sheets")
+REASONS = {
+    "dashboard/location": "the filter by result, where predictions are right or wrong",
+    "dashboard/login": "the key of the pictures' URLs",
+    "dashboard/parts/charts/confusion_matrix": "only where there are classes",
+    "dashboard/parts/charts/logit_gap_curve": "part of Brittle",
+    "dashboard/parts/charts/scatter_map": "colors by what the examples have",
+    "dashboard/parts/compare": "accuracies and transformations, where the study has them",
+    "dashboard/parts/controls/live_result_download": "probabilities, where there are classes",
+    "dashboard/parts/controls/slice_filters": "filters by the kind of label",
+    "dashboard/parts/layout": "the number of classes, if any; tokens of sign-in",
+    "dashboard/parts/outputs": "outputs of a class, where there are any",
+    "dashboard/parts/removal/removal_set_form": "choice by class, if any",
+    "dashboard/parts/unlearn": "needs classes",
+    "dashboard/read/columns": "columns by the kind of label",
+    "dashboard/read/studies": "columns by the kind of label, and pictures",
+    "dashboard/read/supports": "part of Brittle",
+    "dashboard/slice_parameters": "filters by the kind of label",
+    "dashboard/views/brittle": "needs outcomes",
+    "dashboard/views/live": "the view of one's own example",
+    "dashboard/views/map": "choice by class, if any",
+    "dashboard/views/overview": "figures by capability",
+    "dashboard/views/provenance": "lists the classes, if any",
+    "dashboard/views/training": "marks wrong predictions, where there are any",
+    "engine/applications/brittle": "needs outcomes and classes",
+    "engine/applications/case_studies": "cases of pictures",
+    "engine/applications/live": "probabilities and thumbnails, where there are any",
+    "engine/applications/modeldiff": "accuracies and transformations, where the study has them",
+    "engine/applications/unlearning": "matches and audits class logits",
+    "engine/applications/verification/outcomes": "flips, where predictions are right or wrong",
+    "engine/attribution/datamodels/hybrid": "the image of a linear map",
+    "engine/attribution/evaluation/verdict": "a local name",
+    "engine/attribution/search": "the image of a linear map; the words of BM25",
+    "engine/attribution/softmax": "probabilities of classes, for what needs classes",
+    "engine/attribution/trak/removal_direction": "serves unlearning",
+    "engine/build/encoding": "shards hold thumbnails, if any",
+    "engine/build/model_checks": "kept logits of a bank need classes",
+    "engine/build/models": "class names and pixel statistics in a folder of transformers",
+    "engine/build/retraining": "logits for audits of unlearning",
+    "engine/build/stages/bank": "kept logits, where there are any",
+    "engine/build/stages/data": "writes sprite sheets, if any",
+    "engine/build/stages/predictions": "hands class names to the task",
+    "engine/cli": "prints what there is",
+    "engine/exchange/importing": "banks of logits become margins, where there are classes",
+    "engine/exchange/uploads": "accuracies and the order of classes, where there are any",
+    "engine/running": "tokens that are no words",
+    "engine/store": "names of files, keys of study.toml and dataset.json",
+    "engine/study/capabilities": "the one place that says what a study has",
+    "engine/study/example_outputs": "outputs of a class",
+    "engine/study/examples": "thumbnails, if any",
+    "engine/study/explanations": "whether a prediction is right, if that is known",
+    "engine/study/groups": "classes are groups",
+    "engine/study/models": "probabilities, where there are classes",
+    "engine/study/output_names": "outputs of a class",
+    "engine/study/uploads": "a key of study.toml",
+    "engine/training/checking": "models must give logits where there are outcomes",
+    "engine/training/pretrained": "class names in a folder of transformers",
+}
+"""File or folder outside `FREE` that names a class or a modality → why it does."""
+
+
+def aware_names(path: Path) -> set[str]:
+    """Names and keys of a file that match `AWARE`, but for the arguments of capability checks."""
+    tree = ast.parse(path.read_text())
+    checks = {
+        id(argument)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        if call.func.id in ("has", "missing", "require")
+        for argument in call.args
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in checks:
+            continue
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.alias):
+            found.add(node.name.rpartition(".")[2])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value} if re.fullmatch(r"[\w-]+", node.value) else set()
+    return {name for name in found if AWARE.search(name)}
+
+
+def test_whoever_names_a_class_or_a_modality_has_a_reason() -> None:
+    aware = {}
+    for room in ("engine", "dashboard"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = str(path.relative_to(ROOT).with_suffix(""))
+            if not name.startswith(FREE) and (names := aware_names(path)):
+                aware[name] = names
+    unknown = {n: names for n, names in aware.items() if not n.startswith(tuple(REASONS))}
+    assert not unknown, "ask for a capability or the task's own function, or state a reason"
+    needless = [one for one in REASONS if not any(name.startswith(one) for name in aware)]
+    assert not needless, "these files name none any more"

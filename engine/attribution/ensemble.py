@@ -17,15 +17,15 @@ from collections.abc import Iterable
 import numpy as np
 
 
-def mean_logits(logits: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean of the checkpoints' logits: float64 in the shape of each.
+def checkpoint_mean(records: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of what the checkpoints give, such as their logits: float64 in the shape of each.
 
     Args:
-        logits: One array for each checkpoint, all of one shape; at least one.
+        records: One array for each checkpoint, all of one shape; at least one.
     """
     total: np.ndarray | float = 0.0
     count = 0
-    for each in logits:
+    for each in records:
         total = total + np.asarray(each, np.float64)
         count += 1
     mean: np.ndarray = np.asarray(total) / count

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.attribution.ensemble import mean_logits
+from engine.attribution.ensemble import checkpoint_mean
 from engine.attribution.softmax import softmax
 from engine.models.hf_folder import INDEX, find_folder, has_weights, name_of, weight_files
 from engine.store import layout
@@ -116,7 +116,7 @@ def read_mean_logits(
         layout.outputs_file(study.root, algorithm, checkpoint, split)
         for checkpoint in range(study.checkpoints(algorithm))
     )
-    return mean_logits(store.read_tensors(file)["logits"][rows] for file in files)
+    return checkpoint_mean(store.read_tensors(file)["logits"][rows] for file in files)
 
 
 def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[str, np.ndarray]:
@@ -129,7 +129,7 @@ def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[
         for checkpoint in range(study.checkpoints(algorithm))
     ]
     names = [name for name in shards[0] if name != "embeddings"]
-    return {name: mean_logits(shard[name] for shard in shards) for name in names}
+    return {name: checkpoint_mean(shard[name] for shard in shards) for name in names}
 
 
 def read_mean_record(
@@ -141,7 +141,7 @@ def read_mean_record(
         for checkpoint in range(study.checkpoints(algorithm))
     ]
     names = [name for name in shards[0] if name != "embeddings"]
-    return {name: mean_logits(shard[name][row : row + 1] for shard in shards) for name in names}
+    return {name: checkpoint_mean(shard[name][row : row + 1] for shard in shards) for name in names}
 
 
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:

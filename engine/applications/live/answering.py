@@ -17,7 +17,7 @@ from engine.applications.live.queries import (
     StoredQuery,
 )
 from engine.applications.live.reading import read_example
-from engine.attribution.ensemble import mean_logits
+from engine.attribution.ensemble import checkpoint_mean
 from engine.attribution.scores.top_k import top_k_among
 from engine.attribution.softmax import softmax
 from engine.store.cache import Stamps
@@ -63,7 +63,7 @@ def explain(query: ReadQuery) -> QueryResult:
     study, example = loaded.study, query.example
     found = loaded.evaluate(example.arrays)
     names = [name for name in found[0] if name not in ("embeddings", "output", "out_to_loss")]
-    record = {name: mean_logits(one[name] for one in found) for name in names}
+    record = {name: checkpoint_mean(one[name] for one in found) for name in names}
     # What follows from the label means nothing here: the example has none.
     summary = loaded.task.summarize(record, example.arrays, study.dataset.classes)
     predicted = _plain(summary["predicted"][0])

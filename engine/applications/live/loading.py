@@ -12,7 +12,7 @@ import numpy as np
 
 from engine import store
 from engine.applications.live.queries import KEPT
-from engine.attribution.ensemble import mean_logits
+from engine.attribution.ensemble import checkpoint_mean
 from engine.attribution.scores.factors import combine
 from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
@@ -108,7 +108,7 @@ class Loaded:
         of_record = self.task.output_named(*output).from_record
         if of_record is not None:
             return float(of_record(record)[0])
-        return float(mean_logits(self._values(output, arrays))[0])
+        return float(checkpoint_mean(self._values(output, arrays))[0])
 
     def _values(self, output: Output, arrays: Arrays) -> Iterator[np.ndarray]:
         import torch

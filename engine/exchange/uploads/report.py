@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.attribution.ensemble import mean_logits
+from engine.attribution.ensemble import checkpoint_mean
 from engine.attribution.softmax import softmax
 from engine.build.tasks import task_of
 from engine.exchange.uploads.match import Architecture
@@ -118,7 +118,7 @@ def quick_report(request: Request) -> QuickReport:
 
     found = [records_of(file) for file in upload.files]
     with np.errstate(invalid="ignore"):  # infinite outputs, whose rows are set to 0 next
-        records = {name: mean_logits(one[name] for one in found) for name in found[0]}
+        records = {name: checkpoint_mean(one[name] for one in found) for name in found[0]}
     for part in records.values():
         part[bad] = 0
     about = QuickReport(
