@@ -204,7 +204,8 @@ def architecture_file(root: Path, algorithm: str) -> Path:
 
 def architecture_files(root: Path) -> list[Path]:
     """The files of all algorithms that have one."""
-    return sorted((root / "algorithms").glob("*/checkpoints/architecture.json"))
+    files = (architecture_file(root, name) for name in list_names(root / "algorithms"))
+    return [file for file in files if file.exists()]
 
 
 def context_file(root: Path, algorithm: str, checkpoint: int) -> Path:
