@@ -55,7 +55,7 @@ def token_texts(text: str, encoding: dict[str, Any]) -> list[str]:
     """The tokens that a model reads as the vocabulary writes them, one for each span."""
     if TOKENIZER in encoding:
         tokenizer = tokenizer_of(encoding)
-        return [tokenizer.id_to_token(id_) for id_ in tokenize([text], encoding)[0].ids]
+        return [tokenizer.id_to_token(id_) or "" for id_ in tokenize([text], encoding)[0].ids]
     return words(text)[: encoding["max_tokens"]]
 
 
@@ -108,7 +108,7 @@ def tokenizer_of(encoding: dict[str, Any]) -> Tokenizer:
 
 @lru_cache(maxsize=4)
 def _tokenizer(content: str, most: int) -> Tokenizer:
-    tokenizer = tokenizers().Tokenizer.from_str(content)
+    tokenizer: Tokenizer = tokenizers().Tokenizer.from_str(content)
     tokenizer.no_padding()
     tokenizer.enable_truncation(most)
     return tokenizer
