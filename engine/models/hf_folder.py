@@ -22,6 +22,7 @@ from typing import Any
 from engine.store import file_digest, fingerprint_of
 from engine.store.cache import FileCache
 from engine.store.errors import CheckpointError, SpecError
+from engine.store.walk import paths_in
 
 PREFIX = "transformers:"
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
@@ -41,6 +42,7 @@ TOKENIZER_FILES = (
 _VOCABULARIES = (TOKENIZER, *TOKENIZER_FILES[4:])
 """Files one of which every tokenizer has."""
 _DOWNLOADED = ("*.json", "*.txt", "*.model", "model*.safetensors")
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
 _MAX_JSON = 4 * 2**20
 _MAX_TOKENIZER = 32 * 2**20
 """Largest tokenizer.json: it becomes part of the study."""
@@ -215,7 +217,7 @@ def _read_json(path: Path, most: int = _MAX_JSON) -> dict[str, Any]:
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder has weights of any kind."""
-    return any(folder.glob("*.safetensors*")) or bool(_pickles(folder))
+    return bool(paths_in(folder, "*.safetensors*")) or bool(_pickles(folder))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -235,13 +237,13 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} has its weights only in {name}, a pickle, which could run code and is never "
             f"read. `dataloupe convert {pickles[0]} {folder / WEIGHTS}` makes {WEIGHTS} of it."
         )
-    others = sorted([*folder.glob("*.h5"), *folder.glob("*.msgpack"), *folder.glob("*.onnx")])
+    others = [path for kind in ("h5", "msgpack", "onnx") for path in paths_in(folder, f"*.{kind}")]
     has = f"only {others[0].name}, which is of another library" if others else "no weights"
     raise CheckpointError(f"{folder} has {has}: {WEIGHTS} is needed. Save it with PyTorch.")
 
 
 def _pickles(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    return [path for kind in _PICKLES for path in paths_in(folder, kind)]
 
 
 def _parts(index: Path) -> list[Path]:

@@ -56,7 +56,8 @@ def blocks_of(model: nn.Module) -> Blocks | None:
     last: Blocks | None = None
     inside: tuple[str, ...] = ()
     for path, module in model.named_modules():
-        if path.startswith(inside) or not isinstance(module, (nn.ModuleList, nn.Sequential)):
+        nested = f"{path}.".startswith(inside)
+        if nested or not isinstance(module, (nn.ModuleList, nn.Sequential)):
             continue
         members = list(module.named_children())
         kinds = {type(member) for _, member in members}

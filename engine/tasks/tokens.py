@@ -55,7 +55,7 @@ def token_texts(text: str, encoding: dict[str, Any]) -> list[str]:
     """The tokens that a model reads as the vocabulary writes them, one for each span."""
     if TOKENIZER in encoding:
         tokenizer = tokenizer_of(encoding)
-        return [str(tokenizer.id_to_token(id_)) for id_ in tokenize([text], encoding)[0].ids]
+        return [tokenizer.id_to_token(id_) or "" for id_ in tokenize([text], encoding)[0].ids]
     return words(text)[: encoding["max_tokens"]]
 
 
