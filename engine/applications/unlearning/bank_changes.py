@@ -42,7 +42,7 @@ _BLOCK = 64
 _SCORES = 60_000_000
 """Scores that are in memory at once: 240 MB. Each block of them solves every checkpoint's system
 anew, so blocks are large."""
-_CLASS = "requested class"
+_CLASS = "context_class"
 
 
 def check_source(study: StudyReader, algorithm: str, source: str) -> None:
