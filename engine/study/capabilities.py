@@ -50,10 +50,10 @@ def missing(study: StudyReader, capability: Capability) -> str:
 
 
 def require(study: StudyReader, capability: Capability, what: str) -> None:
-    """Raise MissingCapability if a study lacks a capability.
+    """Raise MissingCapability if a study lacks a capability. Without data nothing is known of it.
 
     Args:
         what: What needs it, as the beginning of a sentence: `Brittle predictions`.
     """
-    if reason := missing(study, capability):
+    if study.has_data and (reason := missing(study, capability)):
         raise MissingCapability(f"{what} cannot be computed for this study. {reason}")

@@ -82,6 +82,8 @@ def counterfactual(before: list[float], change: list[float], calibrated: bool) -
         before=np.array(before),
         by_group={},
         emptied=[],
+        output="margin",
+        crosses=True,
     )
 
 

@@ -72,7 +72,7 @@ def test_a_model_is_the_recipe_without_the_removed_rows(copy: Study) -> None:
     wanted = evaluate(task, model, arrays["test"], encoding, 512, "cpu")
     found = retrained(copy, "mlp", removed, 1)
     np.testing.assert_array_equal(found.output, wanted["output"])
-    np.testing.assert_array_equal(found.predicted, wanted["logits"].argmax(1))
+    np.testing.assert_array_equal(found.answers, wanted["logits"].argmax(1))
 
 
 def test_models_with_all_data_are_the_checkpoints_as_far_as_there_are_any(copy: Study) -> None:

@@ -27,7 +27,6 @@ from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
 from engine.study.score_matrices import stored_solver
 from engine.tasks import Task
-from engine.tasks.classification import logits
 
 if TYPE_CHECKING:
     import torch
@@ -193,6 +192,7 @@ def class_scores(
 
 def class_logit_or_output(task: Task) -> Output:
     """A model output: the class logit that a batch requests, or else the task's model output."""
+    from engine.tasks.classification import logits
 
     def output(model: nn.Module, batch: Batch) -> torch.Tensor:
         if _CLASS not in batch:
