@@ -84,7 +84,8 @@ def test_overview_of_a_study_that_is_being_built(
 def test_confusions_are_counted(pairs: list[tuple[int, int]]) -> None:
     label, predicted = np.array(pairs).T
     codes = {"label": label, "predicted": predicted}
-    found = Examples(pd.DataFrame(index=range(len(pairs))), pd.Index([]), list("abcde"), codes)
+    table = pd.DataFrame(index=range(len(pairs)))
+    found = Examples(table, pd.Index([]), list("abcde"), codes, {}, {}, "margin")
     counts = confusion_counts(found)
     assert all(counts[a, b] == pairs.count((a, b)) for a in range(5) for b in range(5))
     listed = mix_ups(found, {})

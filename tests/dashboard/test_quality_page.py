@@ -169,8 +169,8 @@ def test_few_runs_and_chance_level_are_reported(visit: Any, tmp_path: Path) -> N
     app = visit(study, "quality")
     assert "Do not use." in words(app)
     assert ">preferred · no better than chance</span>" in words(app)
-    badge = visit(study, "explain", test="1").get("popover")[0].proto.popover
-    assert badge.label.endswith("no better than chance")
+    shown = [one.proto.popover.label for one in visit(study, "explain", test="1").get("popover")]
+    assert any(label.endswith("no better than chance") for label in shown)
 
 
 # --- predicted against actual ------------------------------------------------------------------
@@ -244,10 +244,8 @@ def test_the_badge_shows_the_lds_and_links_to_quality(visit: Any, measured: Stud
     quality = measured.quality()
     assert quality is not None
     lds = quality.methods["hybrid"].lds
-    label = app.get("popover")[0].proto.popover.label
-    assert (
-        label == f"TRAK + runs · LDS {lds.mean:.2f} ({lds.low:.2f} to {lds.high:.2f}) · calibrated"
-    )
+    label = f"TRAK + runs · LDS {lds.mean:.2f} ({lds.low:.2f} to {lds.high:.2f}) · calibrated"
+    assert label in [one.proto.popover.label for one in app.get("popover")]
     # 4 between subsets, and 0.7 ± 0.48 of it for a strong supporter in all the data.
     assert "lowers the margin by its score times 2.8 (0.88 to 4.72)" in words(app)
     (link,) = app.get("page_link")

@@ -89,7 +89,7 @@ def test_a_slice_or_a_selection_can_be_exported(visit: Any, complete_study: Stud
 
     table = complete_study.table("test").join(complete_study.predictions("test"))
     evil = table.assign(label=["=cmd()"] * len(table))
-    found = Examples(evil, pd.Index(evil["id"]), [], {})
+    found = Examples(evil, pd.Index(evil["id"]), [], {}, {}, {}, "margin")
     lines = list(csv.DictReader(io.StringIO(rows_as_csv(found, np.array([3, 1])))))
     assert [line["row"] for line in lines] == ["3", "1"]
     assert [line["id"] for line in lines] == ["test-3", "test-1"]

@@ -91,19 +91,20 @@ def test_tokens_of_a_text_and_what_is_outside_of_it() -> None:
     assert "<ruby>lo<rt" in shading_html(shaded, shaded.largest, True, "x")
 
 
-def test_slices_of_texts_in_the_url() -> None:
+def test_slices_of_texts_in_the_url(text_study: Study) -> None:
+    dataset = text_study.dataset
     problems: list[str] = []
     query = {"text": ' "the film" ', "length": "5..40"}
-    found = read_slice(query, ["good"], 10, problems)
+    found = read_slice(query, dataset, problems)
     assert not problems
     assert found.parameters() == {"text": '"the film"', "length": "5..40"}
-    assert found.words() == 'text has “"the film"”, 5 to 40 words'
+    assert found.words("margin") == 'text has “"the film"”, 5 to 40 words'
     for text, shown in (("5..", "at least 5 words"), ("..40", "at most 40 words")):
-        found = read_slice({"length": text}, ["good"], 10, problems)
-        assert (found.parameters(), found.words()) == ({"length": text}, shown)
+        found = read_slice({"length": text}, dataset, problems)
+        assert (found.parameters(), found.words("margin")) == ({"length": text}, shown)
     for wrong in ("5", "a..b", "9..4", "-1..3", "1..9999999999", "..", "1..2..3", "١..٢"):
         problems = []
-        assert read_slice({"length": wrong}, ["good"], 10, problems).length is None
+        assert read_slice({"length": wrong}, dataset, problems).length is None
         assert "length must be two numbers" in problems[0]
 
 

@@ -57,7 +57,8 @@ def test_texts_are_shown_instead_of_pictures(visit: Any, tmp_path: Path) -> None
     shown = cards(visit(study))
     assert shown[0]["text"] == study.table("test")["text"][0]
     app = visit(study, "explain", test="test-0")
-    assert f"<blockquote>{study.table('test')['text'][0]}</blockquote>" in words(app)
+    text = study.table("test")["text"][0]
+    assert f'<blockquote dir="auto" class="dl-text">{text}</blockquote>' in words(app)
     first = cards(app, 0)[0]
     assert first["text"] == study.table("train")["text"][first["row"]]
 

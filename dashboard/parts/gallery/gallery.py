@@ -128,7 +128,7 @@ def gallery(
     def item(card: Card) -> dict[str, Any]:
         if compact:
             return {name: getattr(card, name) for name in ("row", "hint", "wrong", "href")}
-        found = {name: value for name, value in vars(card).items() if value not in (None, "", ())}
+        found = {name: value for name, value in vars(card).items() if _says_something(value)}
         return found | (_excerpt(card) if text else {})
 
     def opened() -> None:
@@ -177,6 +177,11 @@ def gallery(
         on_opened_change=opened,
         on_selected_change=chosen,
     )
+
+
+def _says_something(value: object) -> bool:
+    """Whether a value is neither None nor an empty text or sequence."""
+    return value is not None and not (isinstance(value, str | Sequence) and not value)
 
 
 def _excerpt(card: Card) -> dict[str, Any]:

@@ -114,7 +114,9 @@ def before_after(
         hint = f"{was} before, {now} unlearned, {truth} retrained"
         card = _card(training, int(found.rows[place]), hint, location)
         cards.append(
-            replace(card, note=f"{was} → {now}", score=f"retrained {truth}", bar=oracle[place])
+            replace(
+                card, note=f"{was} → {now}", score=f"retrained {truth}", bar=float(oracle[place])
+            )
         )
     words = (
         f"Probability of the label before → unlearned, and by models retrained without the {kind}; "
