@@ -111,13 +111,10 @@ def before_after(
     cards = []
     for place in order:
         was, now, truth = (f"{part[place]:.0%}" for part in (before, unlearned, oracle))
+        bar = float(oracle[place])
         hint = f"{was} before, {now} unlearned, {truth} retrained"
         card = _card(training, int(found.rows[place]), hint, location)
-        cards.append(
-            replace(
-                card, note=f"{was} → {now}", score=f"retrained {truth}", bar=float(oracle[place])
-            )
-        )
+        cards.append(replace(card, note=f"{was} → {now}", score=f"retrained {truth}", bar=bar))
     words = (
         f"Probability of the label before → unlearned, and by models retrained without the {kind}; "
         "largest fall by retraining first."
