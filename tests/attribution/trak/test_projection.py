@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -226,8 +228,14 @@ def test_a_projection_of_another_scale_fails_the_check():
 def test_zero_gradients_are_refused():
     model, batch = convolutional()
     projection = projection_of(model, batch, 100)
+
+    def constant(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return 0 * output(model, batch)
+
+    check_projection(model, constant, batch, projection)  # other examples had gradients
+    plan = replace(projection.plan, energies=dict.fromkeys(projection.plan.energies, 0.0))
     with pytest.raises(DataloupeError, match="all zero"):
-        check_projection(model, lambda m, b: 0 * output(m, b), batch, projection)
+        check_projection(model, constant, batch, replace(projection, plan=plan))
 
 
 def test_gradients_that_are_not_finite_are_refused():
