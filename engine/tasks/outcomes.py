@@ -22,14 +22,11 @@ class Outcomes:
     Attributes:
         record: Name of the array `[n, answers]` in a model's record: larger for a likelier answer.
         answers: (record `[..., n, answers]`) → the model's answers, int32 `[..., n]`.
-        gaps: (record, own `[n]`) → float64 `[..., n]`: how far the right answer is ahead of the
-            best other one; positive where the prediction is right.
         rivals: (record, own `[n]`) → the best wrong answers, int32 `[..., n]`.
     """
 
     record: str
     answers: Callable[[np.ndarray], np.ndarray]
-    gaps: Callable[[np.ndarray, np.ndarray], np.ndarray]
     rivals: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -38,24 +35,12 @@ def _answers(logits: np.ndarray) -> np.ndarray:
     return found
 
 
-def _others(logits: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Logits with those of the right answers at −∞."""
-    right = np.arange(logits.shape[-1]) == own[:, None]
-    return np.where(right, -np.inf, logits)
-
-
-def _gaps(logits: np.ndarray, own: np.ndarray) -> np.ndarray:
-    right = np.arange(logits.shape[-1]) == own[:, None]
-    mine = np.where(right, logits, 0).sum(axis=-1, dtype=np.float64)
-    found: np.ndarray = mine - _others(logits, own).max(axis=-1)
-    return found
-
-
 def _rivals(logits: np.ndarray, own: np.ndarray) -> np.ndarray:
-    return _answers(_others(logits, own))
+    right = np.arange(logits.shape[-1]) == own[:, None]
+    return _answers(np.where(right, -np.inf, logits))
 
 
-CLASSES = Outcomes("logits", _answers, _gaps, _rivals)
+CLASSES = Outcomes("logits", _answers, _rivals)
 """The largest logit is the predicted class."""
 
 OUTCOMES = {"classes": CLASSES}

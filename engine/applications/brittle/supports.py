@@ -41,11 +41,13 @@ from engine.store.rows import ranges
 from engine.store.text import counted
 from engine.study.capabilities import require
 from engine.study.counterfactuals import read_units
+from engine.study.groups import read_group_numbers
 from engine.study.models import read_class_numbers, read_mean_logits, read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
+from engine.tasks.outcomes import CLASSES
 
 AT_MOST = 20
 MOST = 1000
@@ -224,11 +226,9 @@ def logit_gaps(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarr
 
 
 def runners_up(study: StudyReader, algorithm: str) -> np.ndarray:
-    """Number of the class with the largest mean logit but the true label's: int64 `[n_test]`."""
-    others = read_mean_logits(study, "test", algorithm)
-    others[np.arange(len(others)), read_class_numbers(study, "test")] = -np.inf
-    found: np.ndarray = others.argmax(axis=1)
-    return found
+    """Number of the class with the largest mean logit but the true label's: int32 `[n_test]`."""
+    logits = read_mean_logits(study, "test", algorithm)
+    return CLASSES.rivals(logits, read_class_numbers(study, "test"))
 
 
 def _strongest(
@@ -260,7 +260,7 @@ def _search_scores(
 
 def _keep_one_of_every_class(study: StudyReader, index: np.ndarray, score: np.ndarray) -> None:
     """Cut removal sets, in place, before they contain all examples of a class."""
-    labels = np.unique(study.table("train")["label"].to_numpy(), return_inverse=True)[1]
+    labels = read_group_numbers(study, "train")
     sizes = np.bincount(labels)
     ended = index < 0
     for label in np.flatnonzero(sizes <= index.shape[1]):

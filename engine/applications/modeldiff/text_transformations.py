@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.applications.modeldiff.requested_change import checked_options
 from engine.data.word_search import fold
 from engine.data.words import word_spans, words
 from engine.store.errors import DataloupeError
@@ -58,14 +59,8 @@ def apply_to_texts(
         raise DataloupeError(
             f"There is no transformation {name!r} of texts; choose one of {known}."
         )
-    if not 0 <= intensity <= 1:
-        raise DataloupeError(f"An intensity must be from 0 to 1, not {intensity}.")
     transformation = TEXT_TRANSFORMATIONS[name]
-    given = dict(options or {})
-    if unknown := sorted(set(given) - set(transformation.options)):
-        takes = ", ".join(transformation.options) or "none"
-        raise DataloupeError(f"{name!r} has no option {unknown[0]!r}; it takes {takes}.")
-    given = {**transformation.options, **given}
+    given = checked_options(name, transformation.options, intensity, options)
     for option, value in given.items():
         if isinstance(transformation.options[option], str):
             _check(name, option, value, option in transformation.needs)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from engine.applications.modeldiff.requested_change import checked_options
 from engine.data.picture_budget import check_budget
 from engine.data.pictures import read_picture
 from engine.store.errors import DataloupeError
@@ -53,18 +54,11 @@ def apply(
     if name not in TRANSFORMATIONS:
         known = ", ".join(TRANSFORMATIONS)
         raise DataloupeError(f"There is no transformation {name!r}; choose one of {known}.")
-    if not 0 <= intensity <= 1:
-        raise DataloupeError(f"An intensity must be from 0 to 1, not {intensity}.")
     transformation = TRANSFORMATIONS[name]
-    given = dict(options or {})
-    if unknown := sorted(set(given) - set(transformation.options)):
-        takes = ", ".join(transformation.options) or "none"
-        raise DataloupeError(f"{name!r} has no option {unknown[0]!r}; it takes {takes}.")
+    given = checked_options(name, transformation.options, intensity, options)
     if intensity == 0:
         return pictures.copy()
-    changed = transformation.change(
-        pictures.astype(np.float32), float(intensity), **{**transformation.options, **given}
-    )
+    changed = transformation.change(pictures.astype(np.float32), float(intensity), **given)
     return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
 
 
