@@ -10,6 +10,7 @@ from dashboard.location import QUALITY
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.evaluation.verdict import interval
 from engine.store.records import Badge
+from engine.store.text import number
 
 SOLVERS = {
     "dual-exact": "Exact gradients, solved in the dual (n × n)",
@@ -44,9 +45,11 @@ def _line(badge: Badge) -> str:
             parts.append(f"{badge.runs:,} subset runs")
         parts.append("quality not measured")
     else:
-        of = f" of the {badge.lds_of}" if badge.lds_of else ""
-        measured = Measured(badge.lds, badge.lds_low, badge.lds_high)
-        parts.append(f"LDS{of} {interval(measured)}")
+        if badge.lds_of:  # one line has no room for the interval as well
+            parts.append(f"LDS of the {badge.lds_of} {number(badge.lds, 2)}")
+        else:
+            measured = Measured(badge.lds, badge.lds_low, badge.lds_high)
+            parts.append(f"LDS {interval(measured)}")
         if badge.lds_low <= 0:
             parts.append("no better than chance")
         else:

@@ -252,21 +252,29 @@ def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:
 def features(
     model: nn.Module, output: Output, batches: Iterator[Batch], projection: Projection
 ) -> Iterator[Tensor]:
-    """Yield features `[batch, proj_dim]` batch by batch, or all at once where batches are numbered.
+    """Yield features `[batch, proj_dim]` batch by batch, in the order of the examples.
+
+    Batches with numbers are kept until all examples up to the highest number are there.
 
     Raises:
         DataloupeError: A batch's features are not finite.
     """
-    kept: list[tuple[Tensor, Tensor]] = []
+    blocks: list[Tensor] = []
+    numbers: list[Tensor] = []
+    start = 0
     for number, batch in enumerate(batches):
         block = project(model, output, batch, projection)
         check_finite(block, f"batch {number}")
-        if ROWS in batch:
-            kept.append((block, batch[ROWS]))
-        else:
+        if ROWS not in batch:
             yield block
-    if kept:
-        yield in_order([block for block, _ in kept], [rows for _, rows in kept])
+            continue
+        blocks.append(block)
+        numbers.append(batch[ROWS] - start)
+        if 1 + max(int(rows.max()) for rows in numbers) == sum(map(len, blocks)):
+            yield in_order(blocks, numbers)
+            start += sum(map(len, blocks))
+            blocks, numbers = [], []
+    assert not blocks, "the numbers of some examples are missing"
 
 
 def check_finite(block: Tensor, where: str) -> None:
