@@ -143,9 +143,7 @@ def texts_folder() -> Path:
         path = folder / f"{split}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with (source / f"{split}.csv").open(newline="", encoding="utf-8") as read:
-            rows = [
-                row for row in csv.DictReader(read) if 0 < len(words(row["text"])) <= MOST_WORDS
-            ]
+            rows = [row for row in csv.DictReader(read) if 0 < len(words(row["text"])) <= MOST_WORDS]
         kept = []
         for row in rows:
             if row["text"] not in seen:

@@ -48,8 +48,8 @@ class Training:
         device: `cpu` or `cuda`.
         subset: Row numbers to train on; None takes all. If they are fewer than a batch, they make
             one smaller batch.
-        weights: Of each example in the loss of its batches, `[n]`: the loss is Σ w loss / Σ w. None:
-            the mean.
+        weights: Of each example in the loss of its batches, `[n]`: the loss is Σ w loss / Σ w.
+            None: the mean.
 
     Raises:
         DataError: There are fewer than two examples.
@@ -142,15 +142,17 @@ class Training:
 
     def state(self, whole: bool) -> State:
         """Copy the state; without `whole` only what derivatives of the next step need."""
-        buffers = dict(self.model.named_buffers()) if whole else None
+        buffers = {
+            name: buffer for name, buffer in self.model.named_buffers() if whole or _counts(buffer)
+        }
         moments = None
-        if whole or any(map(needs_moments, self.updates())):
+        if whole or needs_moments(self.updates()[0]):
             moments = tuple(_copied(self._optimizer.state.get(p, {})) for p in self.trained)
         return State(
             self.step,
             tuple(parameter.detach().clone() for parameter in self.trained),
             moments,
-            None if buffers is None else _copied(buffers),
+            _copied(buffers),
             self._random(),
         )
 
@@ -162,8 +164,8 @@ class Training:
         with torch.no_grad():
             for parameter, value in zip(self.trained, state.parameters, strict=True):
                 parameter.copy_(value)
-            if state.buffers is not None:
-                for name, buffer in self.model.named_buffers():
+            for name, buffer in self.model.named_buffers():
+                if name in state.buffers:
                     buffer.copy_(state.buffers[name])
         if state.moments is not None:
             self._optimizer.state.clear()
@@ -222,6 +224,11 @@ class Training:
             done = self._optimizer.state.get(parameter, {}).get("step", 0)
             return AdamW(rate, decay, tuple(group["betas"]), group["eps"], int(done) + 1)
         return Sgd(rate, decay, group["momentum"], group["nesterov"])
+
+
+def _counts(buffer: Tensor) -> bool:
+    """Whether a buffer is a counter, such as BatchNorm's of batches."""
+    return buffer.ndim == 0 and not buffer.is_floating_point()
 
 
 def _copied(tensors: Mapping[str, Any]) -> dict[str, Tensor]:

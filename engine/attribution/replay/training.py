@@ -20,26 +20,21 @@ class State:
     Attributes:
         step: Steps that are done.
         parameters: Of the trained parameters, in order.
-        moments: What the optimizer keeps of each; None where a derivative does not need it.
-        buffers: Of the model, by name; None where a derivative does not need them.
+        moments: What the optimizer keeps of each; None where derivatives do not need it.
+        buffers: Of the model, by name; only counters where derivatives do not need the others.
         random: States of the generators.
     """
 
     step: int
     parameters: tuple[Tensor, ...]
     moments: tuple[Moments, ...] | None
-    buffers: Mapping[str, Tensor] | None
+    buffers: Mapping[str, Tensor]
     random: tuple[Tensor, ...]
 
     @property
-    def whole(self) -> bool:
-        """Whether training can go on from here."""
-        return self.buffers is not None and self.moments is not None
-
-    @property
     def size(self) -> int:
-        """Bytes, without the generators' states, which most states share."""
-        tensors = [*self.parameters, *(self.buffers or {}).values()]
+        """Bytes."""
+        tensors = [*self.parameters, *self.random, *self.buffers.values()]
         tensors += [tensor for one in self.moments or () for tensor in one.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

@@ -1,8 +1,9 @@
 """The optimizers' update rules, and how a derivative passes back through one update.
 
-An update takes (parameter p, moments, gradient g) to new ones, element by element. Given the
-derivatives of an output by the new ones (*adjoints*), `pull_back` gives those by the old ones and by
-g. A leading dimension of the adjoints holds several outputs.
+An update takes a parameter p, the optimizer's moments and a gradient g to a new parameter and new
+moments, element by element. Given the derivatives of an output by the new ones (*adjoints*),
+`pull_back` gives those by the old ones and by g. A leading dimension of the adjoints holds several
+outputs.
 """
 
 from __future__ import annotations
