@@ -15,12 +15,13 @@ from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
-from dashboard.read.columns import text_of
 from dashboard.read.comparisons import OTHER, Query, significance
-from dashboard.read.studies import Examples, examples, makeup
+from dashboard.read.rows_in_words import makeup
+from dashboard.read.studies import Examples, examples
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
+from engine.store.quantities import COORDINATE, predicted_text
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
@@ -212,7 +213,7 @@ def _projected(
     for card, along in zip(test_cards(tests, rows, location), projections, strict=False):
         if tests.has_predictions and theirs.has_predictions:
             predictions = [
-                text_of(one.table["predicted"].tolist()[card.row]) for one in (tests, theirs)
+                predicted_text(one.table["predicted"].tolist()[card.row]) for one in (tests, theirs)
             ]
             marks, right = predictions, [True, True]
             if tests.has_outcomes:
@@ -229,8 +230,7 @@ def _projected(
                 wrong=not all(right),
                 hint=f"{card.name}: {', '.join(named)}",
             )
-        words = f"{along:+z.2f}".replace("-", "−")
-        cards.append(replace(card, score=words, bar=abs(along) / largest))
+        cards.append(replace(card, score=COORDINATE.text(along), bar=abs(along) / largest))
     return cards
 
 

@@ -13,7 +13,8 @@ from dashboard.location import Location
 from dashboard.parts.gallery.cards import training_card
 from dashboard.parts.gallery.gallery import Card, Group
 from dashboard.parts.gallery.similar_examples import ordinal, with_influence_rank
-from dashboard.read.studies import Examples, makeup
+from dashboard.read.rows_in_words import makeup
+from dashboard.read.studies import Examples
 from engine.study.reader import StudyReader
 from engine.study.similar_texts import COMPARED, overlap, shared_spans
 
