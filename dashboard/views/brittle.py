@@ -46,10 +46,11 @@ from engine.store.errors import DataloupeError
 from engine.store.quantities import CHANGE, LOGIT_GAP, SHARE
 from engine.study.calibration_advice import calibration_advice
 from engine.study.capabilities import missing
-from engine.study.methods import has_scores
+from engine.study.methods import has_scores, read_quality
 from engine.study.models import has_predictions
 from engine.study.rankings import influences
 from engine.study.reader import StudyReader
+from engine.study.run_banks import wants_bank
 
 FILES: tuple[tuple[str, Format, str], ...] = (
     ("CSV", "csv", "text/csv"),
@@ -387,6 +388,13 @@ if chosen is None and location.test is not None:
 if chosen is not None:
     one_prediction(chosen, table["row"].to_numpy(np.int64)[places])
 
+if not found.calibrated and wants_bank(study, algorithm) and read_quality(study, algorithm) is None:
+    building(
+        "Flips are predicted as soon as the subset runs are measured",
+        lambda study: read_quality(study, algorithm) is not None,
+        algorithm,
+    )
+    st.stop()
 if not found.calibrated:
     notice(
         "The scores are not calibrated",

@@ -18,7 +18,6 @@ from engine.store.layout import SPLITS, Split
 from engine.store.spec import AlgorithmSpec
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
-from engine.tasks.outcomes import CLASSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,8 +144,8 @@ def read_logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
     float64 `[n_test]`. It is 0 where the predicted class changes."""
     logits = read_mean_logits(study, "test", algorithm)
     labels = read_class_numbers(study, "test")
-    rows = np.arange(len(labels))
-    gaps: np.ndarray = logits[rows, labels] - logits[rows, CLASSES.rivals(logits, labels)]
+    right = np.arange(logits.shape[1]) == labels[:, None]
+    gaps: np.ndarray = logits[right] - np.where(right, -np.inf, logits).max(axis=1)
     return gaps
 
 

@@ -48,7 +48,7 @@ def _line(badge: Badge) -> str:
         if badge.lds_low <= 0:
             parts.append("no better than chance")
         else:
-            parts.append("calibrated" if badge.calibrated else "uncalibrated")
+            parts += [] if badge.calibrated else ["uncalibrated"]
     return " · ".join(parts)
 
 

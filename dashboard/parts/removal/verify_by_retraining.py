@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard.parts.charts.predicted_vs_actual import BLUE, add_diagonal
+from dashboard.parts.charts.predicted_vs_actual import TEAL, add_diagonal
 from dashboard.parts.jobs.cost import cost_words
 from dashboard.parts.jobs.job_card import job_card
 from dashboard.parts.jobs.submit_button import job_button, pop_message, set_message
@@ -194,7 +194,7 @@ def change_scatter(
             x=predicted,
             y=actual,
             mode="markers",
-            marker={"color": BLUE, "size": 6},
+            marker={"color": TEAL, "size": 6},
             opacity=0.5,
             text=names,
             hovertemplate=f"%{{text}}<br>{axes[0]} %{{x:.2f}}<br>{axes[1]} %{{y:.2f}}"
