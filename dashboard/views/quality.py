@@ -156,7 +156,7 @@ def headline(quality: Quality, method: str) -> None:
         if effects is not None:
             runs = counted(effects.removals, "removal run") if effects.removals else "typical sizes"
             shown["Full data"] = (
-                f"× {effects.ordinary:.2f} to {effects.chosen:.2f}",
+                f"× {SLOPE.range(effects.ordinary, effects.chosen)}",
                 f"size of an effect there: ordinary to chosen examples; {runs}",
             )
     if measured.coverage is not None:

@@ -97,14 +97,15 @@ def _brittle(options: argparse.Namespace) -> int:
     if options.json:
         print(as_bytes(found, "json").decode(), end="")
         return 0
-    _print_brittle(console(), study, supports, found.to_pylist())
+    advice = calibration_advice(study, algorithm, supports.method)
+    _print_brittle(console(), supports, found.to_pylist(), advice)
     if options.out is not None:
         print(f"Wrote {counted(found.num_rows, 'prediction')} to {options.out}.")
     return 0
 
 
 def _print_brittle(
-    shown: Console, study: Study, supports: Supports, rows: list[dict[str, Any]]
+    shown: Console, supports: Supports, rows: list[dict[str, Any]], advice: str
 ) -> None:
     heads = "id", "label", "predicted", "would be", "data support", "status", "flips", "data issues"
     has_files = any(row.get("file") is not None for row in rows)
@@ -132,6 +133,6 @@ def _print_brittle(
     else:
         shown.print(
             f"Scores of {supports.method} are not calibrated, so no flip can be predicted. "
-            + calibration_advice(study, supports.algorithm, supports.method),
+            + advice,
             soft_wrap=True,
         )

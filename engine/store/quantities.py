@@ -170,6 +170,7 @@ COORDINATE = Quantity("coordinate", "", _signed, 3)
 """Of an example along a distinguishing direction."""
 P_VALUE = Quantity("p", "probability under chance", _general, 2)
 SIMILARITY = Quantity("similarity", "cosine", _decimals, 3)
+BM25 = Quantity("shared words", "BM25", _significant, 3)
 CORRELATION = Quantity("correlation", "correlation", _decimals, 3)
 SLOPE = Quantity("slope", "{} per unit of score", _significant, 3)
 """Actual change for a predicted change of 1."""

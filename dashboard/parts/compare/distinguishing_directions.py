@@ -21,7 +21,7 @@ from dashboard.read.studies import Examples, examples
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
-from engine.store.quantities import COORDINATE, predicted_text
+from engine.store.quantities import ACCURACY, COORDINATE, SIMILARITY, predicted_text
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
@@ -83,7 +83,7 @@ def bars(about: dict[str, Any], key: str, number: int, noted: dict[tuple[str, in
         pairs = "".join(
             f'<div class="dl-pair" data-kind="{side}"><span>{escape(short(name))}</span>'
             f'<span class="dl-track"><i style="width:{100 * value / most:.1f}%"></i></span>'
-            f"<span>{value:.1%}</span></div>"
+            f"<span>{escape(ACCURACY.text(value))}</span></div>"
             for side, name, value in (
                 ("own", names[0], one["own_variance"]),
                 ("other", names[1], one["other_variance"]),
@@ -110,14 +110,14 @@ def one(
     st.html(f'<p class="dl-says">{escape(found["reading"])}</p>')
     shown = {
         "Stability": (
-            f"{found['stability']:.2f}",
+            SIMILARITY.text(found["stability"]),
             "median cosine over resampled test examples; 1 is perfectly stable",
         )
     }
     for side, accuracy in ((own, found["own_accuracy"]), (other, found["other_accuracy"])):
         if accuracy is not None:
             words = f"on the {len(found['tests']):,} test examples below"
-            shown[f"Accuracy of {short(side['name'])}"] = f"{accuracy:.0%}", words
+            shown[f"Accuracy of {short(side['name'])}"] = ACCURACY.text(accuracy), words
     figures(shown)
     training = examples(study, "train")
     kind = "picture" if has(study, "pictures") else "example"
@@ -182,11 +182,11 @@ def _weighted(
                 training_card(
                     int(row),
                     training.table.iloc[row].to_dict(),
-                    f"weight {weight:+z.3f}",
+                    f"weight {COORDINATE.text(weight)}",
                     location,
                     {},
                 ),
-                score=f"{weight:+z.3f}".replace("-", "−"),
+                score=COORDINATE.text(weight),
                 bar=abs(float(weight)) / largest,
             )
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
