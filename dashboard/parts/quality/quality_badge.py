@@ -9,7 +9,6 @@ import streamlit as st
 from dashboard.location import QUALITY
 from engine.store.quantities import LDS, SHARE, SLOPE
 from engine.store.records import Badge
-from engine.store.text import number
 
 SOLVERS = {
     "dual-exact": "Exact gradients, solved in the dual (n × n)",
