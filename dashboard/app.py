@@ -30,6 +30,7 @@ from dashboard.read.studies import open_study
 from engine.store.errors import DataloupeError
 
 HERE = Path(__file__).parent
+LIVE_METHOD = "TRAK, live"
 
 st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
 for sheet in ("page", "figures", "charts", "verdicts", "texts"):
@@ -126,7 +127,7 @@ try:
     study = open_study()
     location = read_location(study)
     announce(location)
-    context(study, location)
+    context(study, location, LIVE_METHOD if page.url_path == "live" else "")
     page.run()
 except DataloupeError as error:
     notice("This study cannot be shown as it is", str(error), kind="error")

@@ -1,15 +1,18 @@
-"""Routes other than the pages: sprite sheets, fonts, and a readiness check for the launcher.
+"""Routes: the pages' frame, sprite sheets, fonts, and a readiness check for the launcher.
 
-The URL of a sprite sheet holds a key of the data, so browsers may cache it forever.
+The frame is Streamlit's own page with our script (frame.js) before its own. The URL of a sprite
+sheet holds a key of the data, so browsers may cache it forever.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
 from typing import cast
 
+import streamlit as st
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +33,8 @@ FOREVER = {
     "X-Content-Type-Options": "nosniff",
 }
 
+CHECKED = {"Cache-Control": "no-cache"}
+VIEWS = Path(__file__).parent / "views"
 ROWS = re.compile(r"\d{1,9}(-\d{1,9}){0,63}", re.ASCII)
 
 
@@ -79,13 +84,42 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404)
         return Response(status_code=204)  # not 200, which a different server may return for any URL
 
+    def frame(_: Request) -> Response:
+        return Response(_frame(), media_type="text/html", headers=CHECKED)
+
+    def script(_: Request) -> Response:
+        return Response(_script(), media_type="text/javascript", headers=CHECKED)
+
+    pages = [path.stem.replace("_", "-") for path in sorted(VIEWS.glob("[a-z]*.py"))]
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
+        *(Route(f"/{page}", frame) for page in pages),
+        Route("/dataloupe/frame.js", script),
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
         Route("/dataloupe/server/{token}", server),
         Mount("/dataloupe/fonts", app=fonts),
     ]
+
+
+def _base() -> str:
+    """The path below which the server answers, such as `/study`; usually empty."""
+    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{base}" if base else ""
+
+
+@functools.cache
+def _script() -> str:
+    content = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
+    return content.replace('"BASE"', f'"{_base()}"')
+
+
+@functools.cache
+def _frame() -> str:
+    """Streamlit's own page, with our script before its own."""
+    page = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+    script = f'<script src="{_base()}/dataloupe/frame.js"></script>'
+    return page.replace("<head>", f"<head>{script}", 1)
 
 
 _DATASETS: FileCache[tuple[str, int]] = FileCache(most=8)

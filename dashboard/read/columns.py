@@ -59,13 +59,3 @@ def memberships(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
     texts = (SEPARATOR + names.astype(str) + SEPARATOR).to_numpy(str)
     found = [np.char.find(texts, f"{SEPARATOR}{name}{SEPARATOR}") >= 0 for name in classes]
     return np.stack(found, axis=1) if found else np.empty((len(names), 0), bool)
-
-
-def signed_text(value: float) -> str:
-    """A number with its sign, in four digits."""
-    return f"{value:+.4g}".replace("-", "−")
-
-
-def text_of(value: object) -> str:
-    """A prediction as text."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -15,6 +15,7 @@ from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataloupeError, StoreError, UnknownName
 from engine.store.layout import TRAK
+from engine.store.quantities import P_VALUE
 from engine.study.methods import scored_methods
 from engine.study.names import resolve_algorithm
 from engine.study.nearest import did_you_mean
@@ -146,5 +147,5 @@ def significance(direction: dict[str, Any]) -> tuple[str, str]:
     if p is None:
         return "unknown", "not judged"
     if p < LEVEL:
-        return "significant", f"more than chance (p = {p:.2g})"
+        return "significant", f"more than chance (p = {P_VALUE.text(p)})"
     return "chance", "no more than chance"

@@ -26,6 +26,10 @@ def counterfactual(
         layout.predicted_file(study.root, algorithm, method),
         layout.predictions_file(study.root, algorithm, "test"),
         layout.dataset_file(study.root),
+        *(
+            layout.outputs_file(study.root, algorithm, checkpoint, "test")
+            for checkpoint in range(study.checkpoints(algorithm))
+        ),
     ]
     return _counterfactual(algorithm, method, removed.key, by, stamps_of(files), study, removed)
 

@@ -324,34 +324,44 @@ class Weights:
     """Total influence of each training example on all test predictions.
 
     Attributes:
-        support, oppose: Sums of its scores of each sign `[n_train]`.
-        total: Sum of absolute scores `[n_train]`.
+        support, oppose: Sums of its influences of each sign `[n_train]`.
+        total: Sum of their sizes `[n_train]`.
         order: Training rows, largest total first.
+        unit: Of the sums, after a number: `of margin`, or `of scores (no unit)` while the method is
+            uncalibrated.
     """
 
     support: np.ndarray
     oppose: np.ndarray
     total: np.ndarray
     order: np.ndarray
-
-    def scaled(self, slope: float) -> Weights:
-        """The weights times `slope`."""
-        sums = slope * self.support, slope * self.oppose, slope * self.total
-        return Weights(*sums, self.order)
+    unit: str
 
 
 def weights(study: StudyReader, algorithm: str, method: str) -> Weights:
-    """The total influence of the training examples."""
-    files = [layout.totals_file(study.root, algorithm, method)]
-    return _weights(algorithm, method, stamps_of(files), study)
+    """The total influence of the training examples, in the unit of the model output if the scores
+    are calibrated."""
+    files = [
+        layout.totals_file(study.root, algorithm, method),
+        layout.quality_file(study.root, algorithm),
+    ]
+    slope = badge(study, algorithm, method).slope
+    return _weights(algorithm, method, stamps_of(files), slope, study)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _weights(algorithm: str, method: str, stamps: Stamps, _study: StudyReader) -> Weights:
+def _weights(
+    algorithm: str, method: str, stamps: Stamps, slope: float | None, _study: StudyReader
+) -> Weights:
     totals = read_totals(_study, algorithm, method)
-    support, oppose = np.array(totals["train_support"]), np.array(totals["train_oppose"])
+    support, oppose = (
+        (1.0 if slope is None else slope) * np.array(totals[name])
+        for name in ("train_support", "train_oppose")
+    )
     total = support - oppose
-    return Weights(support, oppose, total, np.argsort(-total, kind="stable"))
+    output = output_name(_study.dataset)
+    unit = "of scores (no unit)" if slope is None else f"of {output}"
+    return Weights(support, oppose, total, np.argsort(-total, kind="stable"), unit)
 
 
 def directions(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:
@@ -371,28 +381,6 @@ def _directions(
     algorithm: str, method: str, stamps: Stamps, _study: StudyReader
 ) -> np.ndarray | None:
     return read_principal_directions(_study, DIRECTIONS, algorithm, method)
-
-
-def makeup(examples: Examples, rows: np.ndarray, most: int = 3) -> list[tuple[str, int]]:
-    """(label, count) in these rows, most frequent first; those after `most` are summed.
-
-    Empty where labels are no classes.
-    """
-    if not examples.classes:
-        return []
-    found = examples.table["label"].iloc[rows].value_counts()
-    named = [(str(label), int(number)) for label, number in found.iloc[:most].items()]
-    others = int(found.iloc[most:].sum())
-    return [*named, ("others", others)] if others else named
-
-
-def share(examples: Examples, rows: np.ndarray, label: str) -> str:
-    """Number of these rows with the label as text: `7 of 10`."""
-    if "label" in examples.members and label in examples.classes:
-        having = examples.members["label"][rows, examples.classes.index(label)]
-    else:
-        having = (examples.table["label"].iloc[rows] == label).to_numpy()
-    return f"{having.sum()} of {len(rows)}"
 
 
 def what_it_shows(study: StudyReader) -> str:

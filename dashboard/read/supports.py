@@ -112,6 +112,8 @@ def _issue_files(study: StudyReader, algorithm: str, method: str) -> list[Path]:
         layout.dataset_file(study.root),
         layout.predictions_file(study.root, algorithm, "test"),
         layout.search_file(study.root, algorithm, method),
+        layout.top_test_file(study.root, algorithm, method),
+        layout.totals_file(study.root, algorithm, method),
         layout.similarity_file(study.root, algorithm),
     ]
 

@@ -43,11 +43,14 @@ from engine.applications.verification import Verification
 from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.build.retraining import check_recipe, has_recipe
 from engine.store.errors import DataloupeError
-from engine.store.text import number
+from engine.store.quantities import CHANGE, LOGIT_GAP, SHARE
+from engine.study.calibration_advice import calibration_advice
 from engine.study.capabilities import missing
-from engine.study.methods import has_scores
+from engine.study.methods import has_scores, read_quality
 from engine.study.models import has_predictions
+from engine.study.rankings import influences
 from engine.study.reader import StudyReader
+from engine.study.run_banks import wants_bank
 
 FILES: tuple[tuple[str, Format, str], ...] = (
     ("CSV", "csv", "text/csv"),
@@ -228,8 +231,8 @@ def verdict(row: int, size: int, after: float, half_width: float) -> str:
         )
     if found.agreement[row] < REQUIRED_AGREEMENT:
         return (
-            f"Predicted {is_now}. No flip is predicted: only {found.agreement[row]:.0%} of the "
-            "models trained on all data agree, so it depends on chance, not on examples."
+            f"Predicted {is_now}. No flip is predicted: only {SHARE.text(found.agreement[row])} of "
+            "the models trained on all data agree, so it depends on chance, not on examples."
         )
     if not size:
         return (
@@ -237,8 +240,8 @@ def verdict(row: int, size: int, after: float, half_width: float) -> str:
             "are removed."
         )
     removed = f"{size} strongest {kinds}" if size > 1 else f"strongest {kinds[:-1]}"
-    interval_ = f"{number(after)} ({number(after - half_width)} to {number(after + half_width)})"
-    before = number(float(found.logit_gap[row]))
+    interval_ = LOGIT_GAP.within(after, after - half_width, after + half_width)
+    before = LOGIT_GAP.text(found.logit_gap[row])
     return (
         f"Predicted {is_now}. Without its <b>{removed}</b> it is predicted to become "
         f"{'wrong' if found.right[row] else 'right'}: logit gap {before} → {interval_}."
@@ -255,13 +258,14 @@ def proof(row: int, one: Verification | None) -> str:
     good = outcome.flipped
     models = len(outcome.without)
     flips = round(outcome.flips.mean * models)
-    summary = f"{flips} of {models} retrained models flip ({outcome.flips.low:.0%} to "
-    summary += f"{outcome.flips.high:.0%}); with all data {outcome.flips_with.mean:.0%} do"
-    change = f"{test_examples.output} changed by {number(outcome.change)}"
+    summary = f"{flips} of {models} retrained models flip "
+    summary += f"({SHARE.range(outcome.flips.low, outcome.flips.high)}); "
+    summary += f"with all data {SHARE.text(outcome.flips_with.mean)} do"
+    change = f"{test_examples.output} changed by {CHANGE.text(outcome.change)}"
     if outcome.low is not None and outcome.high is not None:
-        change += f" ({number(outcome.low)} to {number(outcome.high)})"
+        change += f" ({CHANGE.range(outcome.low, outcome.high)})"
     if outcome.predicted is not None:
-        change += f", predicted {number(outcome.predicted.mean)}"
+        change += f", predicted {CHANGE.text(outcome.predicted.mean)}"
     return (
         f'<p class="dl-result" data-kind="{"good" if good else "wrong"}" role="status">'
         f"{'Verified' if good else 'Refuted'}: {escape(summary)}.</p>"
@@ -305,13 +309,13 @@ def detail(row: int, study: StudyReader, here: Location) -> None:
                 verify_button(study, found, row)
     training = examples(study, "train")
     scores = found.score[row, :k]
-    changes = None if found.units is None else -found.units.of_one(scores, row)
+    amounts = None if found.units is None else influences(found.units, scores, row)
     largest = float(np.abs(found.score[row]).max()) or 1.0
     test = str(test_examples.table["id"].iloc[row])
     sign: Any = "support" if found.right[row] else "oppose"
     group = Group(
         "Removal set",
-        influence_cards(training, ranked[:k], scores, largest, here, test, changes),
+        influence_cards(training, ranked[:k], scores, largest, here, test, amounts),
         title=f"The {k} removed" if k > 1 else "The removed example",
         words="Strongest first",
         sign=sign,
@@ -384,11 +388,18 @@ if chosen is None and location.test is not None:
 if chosen is not None:
     one_prediction(chosen, table["row"].to_numpy(np.int64)[places])
 
+if not found.calibrated and wants_bank(study, algorithm) and read_quality(study, algorithm) is None:
+    building(
+        "Flips are predicted as soon as the subset runs are measured",
+        lambda study: read_quality(study, algorithm) is not None,
+        algorithm,
+    )
+    st.stop()
 if not found.calibrated:
     notice(
         "The scores are not calibrated",
-        "Training examples are ranked, but the effect of removing them cannot be predicted. Add "
-        f"[subset_runs] with masks = 200 to study.toml, then run dataloupe build {study.root}.",
+        "Training examples are ranked, but the effect of removing them cannot be predicted. "
+        + calibration_advice(study, algorithm, method),
     )
     st.stop()
 filters()

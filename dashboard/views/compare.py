@@ -47,7 +47,7 @@ from engine.exchange.uploads.keeping import expire
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
 from engine.store.layout import TRAK
-from engine.study.methods import method_title
+from engine.study.methods import method_choice
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
 from engine.study.uploads import ENOUGH
@@ -90,7 +90,7 @@ def choose(a: str, b: str) -> None:
                 st.selectbox(
                     f"Scores of {key.upper()}",
                     methods,
-                    format_func=partial(method_title, study, value),
+                    format_func=partial(method_choice, study, value),
                     key=f"by_{key}",
                     on_change=chosen_scores,
                     args=(key, b if key == "a" else a),

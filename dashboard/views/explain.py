@@ -52,6 +52,7 @@ from dashboard.parts.text.same_words import (
     with_words_rank,
 )
 from dashboard.parts.text.token_view import can_split, choose_text
+from dashboard.read.rows_in_words import mistakes_first
 from dashboard.read.studies import (
     badge,
     examples,
@@ -62,6 +63,7 @@ from dashboard.read.studies import (
 )
 from dashboard.slice_parameters import position_in_slice
 from engine.store.layout import TRAK
+from engine.store.quantities import numbers_mean
 from engine.study.capabilities import has
 from engine.study.counterfactuals import predict_removal, read_units
 from engine.study.example_outputs import live_missing, read_known
@@ -70,6 +72,7 @@ from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
 from engine.study.output_names import concrete, default_output, resolve_output
 from engine.study.rankings import find_influences, read_top, read_totals
+from engine.study.rankings import influences as influences_in
 from engine.study.reader import StudyReader
 from engine.study.similar_texts import COMPARED, rows_similar_in_words
 
@@ -103,9 +106,10 @@ def button_to_explore(label: str) -> None:
 def worst() -> tuple[np.ndarray, str, str]:
     """The predictions to look at first: (rows, their title, how they are ordered)."""
     if found.has_outcomes:
-        wrong = found.table[~found.outcome_mask()].nsmallest(MISTAKES, "output")
-        order = f"Wrong predictions with the lowest {found.output}s"
-        return wrong.index.to_numpy(), "Most confident mistakes", order
+        wrong = mistakes_first(found)[:MISTAKES]
+        if "confidence" in found.table:
+            return wrong, "Most confident mistakes", "Wrong predictions, most confident first"
+        return wrong, "Worst mistakes", f"Wrong predictions with the lowest {found.output}s"
     if "error" in found.numbers:
         largest = np.argsort(-np.abs(found.numbers["error"]), kind="stable")[:MISTAKES]
         return largest, "Largest errors", "Predictions farthest from their true labels"
@@ -196,11 +200,12 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     show = here.show
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
         show_switch(show, found.has_texts)
-        if method is not None and show != SIMILAR and (stored or not lacking):
+        if method is not None and (stored or not lacking):
             shown = (
                 badge(study, algorithm, method) if stored else live_badge(study, algorithm, False)
             )
-            quality_badge(shown)
+            if show != SIMILAR:
+                quality_badge(shown)
         st.space("stretch")
         if method is not None and (stored or not lacking):
             by = method if stored else TRAK
@@ -237,8 +242,8 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
                 *found_rows,
                 support_total=float(totals["test_support"][row]),
                 oppose_total=float(totals["test_oppose"][row]),
-                support_margins=None if units is None else -units.of_one(found_rows[1], row),
-                oppose_margins=None if units is None else -units.of_one(found_rows[3], row),
+                support_amounts=None if units is None else influences_in(units, found_rows[1], row),
+                oppose_amounts=None if units is None else influences_in(units, found_rows[3], row),
                 without_support=predict_removal(study, row, found_rows[1], algorithm, method),
                 without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
             )
@@ -283,7 +288,10 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             )
             groups = [*with_words_rank(groups[:1], similar), same]
         groups = with_shared_words(study, groups, text)
-    influence_gallery(study, training, groups, kind, here, test)
+    numbers = ""
+    if show != SIMILAR and method is not None:
+        numbers = numbers_mean(found.output, shown.method, shown.calibrated)
+    influence_gallery(study, training, groups, kind, here, test, numbers)
     if show != SIMILAR and method is not None and len(influences.support):
         removal_buttons(
             study,

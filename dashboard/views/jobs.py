@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard.parts.jobs.job_card import job_card
 from dashboard.parts.jobs.submit_button import enqueue, pop_message
 from dashboard.parts.layout.blocks import aside
+from dashboard.parts.layout.build_progress import build_elsewhere, show_build_elsewhere
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
 from dashboard.permissions import gate, why_not
@@ -27,7 +28,10 @@ st.html(title("Jobs", "long-running work, one at a time; it continues when this 
 
 listed = jobs(study.root, newest=SHOWN)
 building = any(job.active and job.kind == "build" for job in listed)
-if not building and not all(step.complete for step in stage_progress(study)):
+elsewhere = build_elsewhere(study) is not None
+if elsewhere:
+    show_build_elsewhere()
+elif not building and not all(step.complete for step in stage_progress(study)):
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(
             "Build what is missing", icon=":material/construction:", key="build", **gate("run")
@@ -70,7 +74,7 @@ def watch() -> None:
 
 if listed:
     watch()
-else:
+elif not elsewhere:
     notice(
         "No jobs yet",
         "Long-running work, such as retraining models to verify a prediction, is started on other "

@@ -46,6 +46,7 @@ from dashboard.server.uploaded_files import content_of
 from engine.applications.live import KEPT, LONGEST_TEXT, QueryResult, live_stamps
 from engine.data.pictures import SUFFIXES
 from engine.store.errors import DataloupeError, UntrustedCode
+from engine.store.quantities import numbers_mean
 from engine.study.capabilities import missing
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.measured_quality import live_badge
@@ -210,9 +211,9 @@ with right:
     training = examples(study, "train")
     with st.container(horizontal=True, vertical_alignment="center"):
         show_switch(show, training.has_texts)
+        shown = live_badge(study, algorithm, result.output == default_output(study))
         if show != SIMILAR:
-            same = result.output == default_output(study)
-            quality_badge(live_badge(study, algorithm, same))
+            quality_badge(shown)
         st.space("stretch")
         result_export(study, algorithm, result, location.k)
         sides(location.k, min(KEPT, study.dataset.n_train))
@@ -241,4 +242,7 @@ with right:
             same = same_words_group(training, similar[:k], scores[:k], ranked, location, None)
             groups = [*with_words_rank(groups[:1], similar), same]
         groups = with_shared_words(study, groups, result.text)
-    influence_gallery(study, training, groups, kind, location)
+    numbers = ""
+    if show != SIMILAR:
+        numbers = numbers_mean(training.output, shown.method, shown.calibrated)
+    influence_gallery(study, training, groups, kind, location, numbers=numbers)

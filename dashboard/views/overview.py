@@ -29,8 +29,10 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import full_quality_badge, link_to_quality
 from dashboard.read.columns import output_noun
+from dashboard.read.rows_in_words import mistakes_first
 from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
 from dashboard.slice_parameters import Slice
+from engine.store.quantities import ACCURACY, OUTPUT, SHARE, TOTAL_INFLUENCE
 from engine.study.capabilities import has, missing
 from engine.study.methods import has_scores
 from engine.study.models import has_predictions
@@ -73,10 +75,13 @@ checkpoints = {"Checkpoints": (f"{study.checkpoints(algorithm):,}", "averaged to
 if tests.has_outcomes:
     right, known = tests.table["correct"], training.table["correct"]
     shown = {
-        "Test accuracy": (f"{right.mean():.1%}", f"{right.sum():,} of {dataset.n_test:,} correct"),
+        "Test accuracy": (
+            ACCURACY.text(right.mean()),
+            f"{right.sum():,} of {dataset.n_test:,} correct",
+        ),
         "Wrong": (f"{(~right).sum():,}", f"test {kind}"),
         "Training accuracy": (
-            f"{known.mean():.1%}",
+            ACCURACY.text(known.mean()),
             f"{(~known).sum():,} of {dataset.n_train:,} not learned",
         ),
     } | checkpoints
@@ -124,9 +129,9 @@ def mistakes() -> None:
     with st.container(horizontal=True):
         if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):
             st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
-        if st.button("Most confident mistake", disabled=bool(right.all())):
-            wrong = tests.table[~right.astype(bool)]
-            worst = str(wrong.nsmallest(1, "output")["id"].iloc[0])
+        which = "Most confident" if "confidence" in tests.table else "Worst"
+        if st.button(f"{which} mistake", disabled=bool(right.all())):
+            worst = str(tests.ids[mistakes_first(tests)[0]])
             query = location.parameters(test=worst, result="wrong")
             st.switch_page(EXPLAIN, query_params=query)
 
@@ -165,7 +170,7 @@ def outputs() -> None:
             words,
             [Series("correct", output[right], "good"), Series("wrong", output[~right], "wrong")],
             np.linspace(-reach, reach, BINS + 1),
-            (f"−{reach:g}", "0", f"+{reach:g}"),
+            (OUTPUT.text(-reach), "0", OUTPUT.text(reach)),
         )
     )
 
@@ -192,11 +197,15 @@ if tests.has_predictions:
                 st.html(
                     histogram(
                         "Influence of the training examples",
-                        "Sum of |influence| over all test predictions, on a logarithmic axis. The "
-                        f"top 1% account for {top:.0%} of the total.",
+                        f"Sum of |influence| over all test predictions, {weight.unit}, on a "
+                        f"logarithmic axis. The top 1% account for {SHARE.text(top)} of the total.",
                         [Series("training examples", weight.total)],
                         np.geomspace(least, largest, BINS + 1),
-                        (f"≤ {least:.2g}", "logarithmic", f"{largest:.2g}"),
+                        (
+                            f"≤ {TOTAL_INFLUENCE.text(least)}",
+                            "logarithmic",
+                            TOTAL_INFLUENCE.text(largest),
+                        ),
                     )
                 )
 
@@ -208,8 +217,8 @@ if method is not None:
         "Most influential training data",
         weight_cards(training, weight.order[:MOST_INFLUENTIAL], weight, location),
         title=f"Most influential training {kind}",
-        words="Largest sum of |influence| over all test predictions; predictions with larger "
-        "scores count more.",
+        words=f"Largest sum of |influence| over all test predictions, {weight.unit}, by "
+        f"{badge(study, algorithm, method).method}; predictions with larger scores count more.",
     )
     gallery(
         study,

@@ -31,7 +31,8 @@ from dashboard.read.studies import (
 )
 from engine.attribution.evaluation.quality import MethodQuality, Point, Quality
 from engine.attribution.evaluation.verdict import ceiling_text, chance, few_runs, verdict
-from engine.store.text import counted, number
+from engine.store.quantities import LDS, SHARE, SLOPE
+from engine.store.text import counted
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import has_scores, read_quality
 from engine.study.progress import stage_progress
@@ -135,28 +136,31 @@ def headline(quality: Quality, method: str) -> None:
     ceiling, share = quality.ceiling, quality.share_of_ceiling(method)
     few = "few: intervals are wide" if few_runs(quality, method) else "not used for selection"
     shown = {
-        "LDS": (number(lds.mean, 3), f"{number(lds.low, 3)} to {number(lds.high, 3)}"),
+        "LDS": (LDS.text(lds.mean), LDS.range(lds.low, lds.high)),
     }
     if ceiling is not None and ceiling.low > 0:
-        ends = f"{number(ceiling.low, 3)} to {number(ceiling.high, 3)}"
-        reached = "" if share is None else f", {share:.0%} reached"
-        shown["Noise ceiling"] = (number(ceiling.mean, 3), f"{ends}{reached}")
+        ends = LDS.range(ceiling.low, ceiling.high)
+        reached = "" if share is None else f", {SHARE.text(share)} reached"
+        shown["Noise ceiling"] = (LDS.text(ceiling.mean), f"{ends}{reached}")
     shown["Held-out masks"] = (f"{quality.masks['test']:,}", f"{seeds}, {few}")
     if units is None:
         shown["Unit"] = ("None", "scores are uncalibrated")
     else:
-        ends = f"{units.slope.low:.3g} to {units.slope.high:.3g}"
-        shown["Slope"] = (f"{units.slope.mean:.3g}", f"{ends}, {quality.output} per unit of score")
-        shown["Explained"] = (f"{units.r_squared:.0%}", "of the variance of outcomes (R²)")
+        ends = SLOPE.range(units.slope.low, units.slope.high)
+        shown["Slope"] = (
+            SLOPE.text(units.slope.mean),
+            f"{ends}, {quality.output} per unit of score",
+        )
+        shown["Explained"] = (SHARE.text(units.r_squared), "of the variance of outcomes (R²)")
         effects = measured.effects
         if effects is not None:
             runs = counted(effects.removals, "removal run") if effects.removals else "typical sizes"
             shown["Full data"] = (
-                f"× {effects.ordinary:.2f} to {effects.chosen:.2f}",
+                f"× {SLOPE.range(effects.ordinary, effects.chosen)}",
                 f"size of an effect there: ordinary to chosen examples; {runs}",
             )
     if measured.coverage is not None:
-        shown["90% intervals"] = (f"{measured.coverage:.0%}", "of outcomes lie within them")
+        shown["90% intervals"] = (SHARE.text(measured.coverage), "of outcomes lie within them")
     figures(shown)
 
 
@@ -193,7 +197,7 @@ def predicted_against_actual(
     else:
         caption = (
             f"Each point is one of {held_out:,} held-out masks. Their rank correlation is "
-            f"{number(float(of_each[row]))}."
+            f"{LDS.text(of_each[row])}."
         )
         if "deviation" in outputs:
             caption += " Bars are the method's 90% intervals."
@@ -257,7 +261,7 @@ with compared:
         st.html(
             histogram(
                 "Rank correlation over the held-out masks",
-                f"Shuffled scores exceed {number(bound)} 1 time in 20. The correlation of a "
+                f"Shuffled scores exceed {LDS.text(bound)} 1 time in 20. The correlation of a "
                 "single test example is noisy: trust the shape, not one value.",
                 [
                     Series("above chance", of_each[above], "good"),
@@ -345,7 +349,7 @@ with tried:
             "TRAK settings tried, best first",
             heads,
             [
-                [*(f"{tried[key]:g}" for key in keys), number(tried["lds"], 3)]
+                [*(f"{tried[key]:g}" for key in keys), LDS.text(tried["lds"])]
                 for tried in best_first
             ],
         )

@@ -17,7 +17,6 @@ from dashboard.parts.gallery.cards import (
     influence_cards,
     influenced_cards,
     plain_cards,
-    signed,
     similar_cards,
     weight_cards,
 )
@@ -42,11 +41,12 @@ from dashboard.read.studies import (
     weights,
     what_it_shows,
 )
+from engine.store.quantities import CORRELATION, INFLUENCE, numbers_mean
 from engine.study.counterfactuals import read_units
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, has_neighbours, read_similarity
 from engine.study.output_names import default_output, resolve_output
-from engine.study.rankings import read_top_of_training
+from engine.study.rankings import influences, read_top_of_training
 from engine.study.reader import StudyReader
 from engine.study.training_datamodels import has_training_datamodels, read_training_datamodel
 
@@ -124,11 +124,11 @@ def own_datamodel(row: int, study: StudyReader, here: Location) -> None:
         f"are {word} confident in its label" if sure else f"give it a {size} {output}"
         for word, size in (("more", "higher"), ("less", "lower"))
     )
-    own_effect = signed(found.itself, max(abs(found.itself), largest))
+    own_effect = INFLUENCE.text(found.itself)
     st.html(
         "<h2>What its own prediction depends on</h2><p>Training on this example changes its own "
         f"{escape(output)} by <b>{own_effect}</b>, according to a datamodel fitted to the subset "
-        f"runs (correlation on held-out runs: {found.correlation:.2f}).</p>"
+        f"runs (correlation on held-out runs: {CORRELATION.text(found.correlation)}).</p>"
     )
     groups = [
         Group(
@@ -182,7 +182,8 @@ if row is None:
             "Most influential",
             weight_cards(training, weight.order[:MOST_INFLUENTIAL], weight, location),
             title="Most influential",
-            words="Largest sum of |influence| over all test predictions",
+            words="Largest sum of |influence| over all test predictions, "
+            f"{weight.unit}, by {badge(study, algorithm, method).method}",
         )
         gallery(study, "train", [group], SIDE, "heaviest", open_example)
     st.stop()
@@ -222,7 +223,7 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
         return
 
     quality = badge(study, algorithm, method)
-    units = f" Numbers are changes in that {tests.output}." if quality.calibrated else ""
+    units = f" {numbers_mean(tests.output, quality.method, quality.calibrated)}"
     top = read_top_of_training(study, row, algorithm, method)
     stored = top["support_index"].shape[0]
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -246,14 +247,14 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
 
     noun = output_noun(study.dataset)
 
-    def changes(rows: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
-        return None if calibration is None else -calibration.of_one(scores, rows)
+    def amounts(rows: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
+        return None if calibration is None else influences(calibration, scores, rows)
 
     rows, scores = parts["support"]
     groups.append(
         Group(
             f"Predictions it {plus} most",
-            influenced_cards(tests, rows, scores, largest, here, changes(rows, scores)),
+            influenced_cards(tests, rows, scores, largest, here, amounts(rows, scores)),
             title=f"{plus.capitalize()} most",
             words=f"Without it, the scores predict a lower {noun} for these test examples." + units,
             sign="support",
@@ -264,7 +265,7 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
     groups.append(
         Group(
             f"Predictions it {minus} most",
-            influenced_cards(tests, rows, scores, largest, here, changes(rows, scores)),
+            influenced_cards(tests, rows, scores, largest, here, amounts(rows, scores)),
             title=f"{minus.capitalize()} most",
             words=f"Without it, the scores predict a higher {noun} for these test examples."
             + units,
@@ -300,9 +301,7 @@ with side:
             "label: check whether the label is correct.</p>"
         )
     if method is not None:
-        slope = badge(study, algorithm, method).slope or 1.0
-        weight = weights(study, algorithm, method).scaled(slope)
-        influence_rank(row, training, weight, study.dataset.n_test, kind)
+        influence_rank(row, training, weights(study, algorithm, method), study.dataset.n_test, kind)
 
 with main:
     part(location, partial(influenced, row))

@@ -47,7 +47,7 @@ from engine.applications.unlearning.method_verdict import GRADES, best, method_v
 from engine.applications.unlearning.rows import forget_set
 from engine.build.retraining import Removal, check_recipe
 from engine.store.errors import DataloupeError
-from engine.store.text import number
+from engine.store.quantities import KLOM
 from engine.study.capabilities import has, missing
 from engine.study.methods import has_scores
 from engine.study.reader import StudyReader
@@ -89,9 +89,9 @@ def as_request(one: Audit) -> EarlierRequest:
     text = (
         f"{one.created[:16].replace('T', ' ')} · {len(one.forget):,} forgotten · "
         f"{one.models} models · {GRADES[method_verdict(one, by).grade]} · {title_of(by)}, KLoM "
-        f"{number(klom)}"
+        f"{KLOM.text(klom)}"
     )
-    chosen = f"{len(one.forget):,} audited on {one.created[:10]}"
+    chosen = f"{len(one.forget):,} training {kind}s"
     return EarlierRequest(one.id, one.forget, text, chosen)
 
 

@@ -69,7 +69,9 @@ def as_request(one: Verification) -> EarlierRequest:
     if has(study, "outcomes"):
         flips = sum(outcome.flipped for outcome in one.outcomes)
         text += f" · {flips:,} of {len(one.outcomes):,} flip"
-    chosen = f"{len(one.removed):,} verified on {one.created[:10]}"
+    chosen = f"{len(one.removed):,} training {kind}s"
+    if len(one.outcomes) == 1:
+        chosen = f"Removal set of {one.outcomes[0].id}"
     return EarlierRequest(one.id, one.removed, text, chosen)
 
 

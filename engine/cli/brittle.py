@@ -11,7 +11,9 @@ from rich.console import Console
 from engine.api import Study
 from engine.cli.arguments import Verbs, add_attribution, add_json, add_machine
 from engine.cli.printing import console, one_line, table
+from engine.store.quantities import SHARE
 from engine.store.text import counted
+from engine.study.calibration_advice import calibration_advice
 
 if TYPE_CHECKING:
     from engine.applications.brittle.supports import Supports
@@ -95,13 +97,16 @@ def _brittle(options: argparse.Namespace) -> int:
     if options.json:
         print(as_bytes(found, "json").decode(), end="")
         return 0
-    _print_brittle(console(), supports, found.to_pylist())
+    advice = calibration_advice(study, algorithm, supports.method)
+    _print_brittle(console(), supports, found.to_pylist(), advice)
     if options.out is not None:
         print(f"Wrote {counted(found.num_rows, 'prediction')} to {options.out}.")
     return 0
 
 
-def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]]) -> None:
+def _print_brittle(
+    shown: Console, supports: Supports, rows: list[dict[str, Any]], advice: str
+) -> None:
     heads = "id", "label", "predicted", "would be", "data support", "status", "flips", "data issues"
     has_files = any(row.get("file") is not None for row in rows)
     listed = table(*heads, *["file"] * has_files)
@@ -111,7 +116,7 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
             *(row[name] for name in ("id", "label", "predicted", "other")),
             str(row["support"]),
             row["status"],
-            "–" if rate is None else f"{rate:.0%} of {row['seeds']}",
+            "–" if rate is None else f"{SHARE.text(rate)} of {row['seeds']}",
             ", ".join(row["data_issues"]),
             *[one_line(row.get("file") or "–")] * has_files,
         )
@@ -127,6 +132,7 @@ def _print_brittle(shown: Console, supports: Supports, rows: list[dict[str, Any]
         )
     else:
         shown.print(
-            f"Scores of {supports.method} are not calibrated, so no flip can be predicted: add "
-            "[subset_runs] with masks = 200 to study.toml and build."
+            f"Scores of {supports.method} are not calibrated, so no flip can be predicted. "
+            + advice,
+            soft_wrap=True,
         )

@@ -16,7 +16,8 @@ from engine.cli.printing import console, print_json, table
 from engine.cli.progress import BuildProgress, job_progress
 from engine.data.templates import case_names
 from engine.store.errors import DataloupeError, UploadError
-from engine.store.text import counted, number
+from engine.store.quantities import ACCURACY, CORRELATION, EFFECT, OUTPUT, P_VALUE, SHARE
+from engine.store.text import counted
 from engine.study.names import resolve_algorithm
 
 if TYPE_CHECKING:
@@ -152,11 +153,11 @@ def _print_quick_report(upload: Upload, report: QuickReport) -> None:
     if report.accuracy is None:
         _print_outputs(report)
         return
-    accuracy = f"Its test accuracy is {report.accuracy:.1%}"
-    if report.their_accuracy is not None:
+    accuracy = f"Its test accuracy is {ACCURACY.text(report.accuracy)}"
+    if report.their_accuracy is not None and report.agreement is not None:
         accuracy += (
-            f", and that of {report.against} is {report.their_accuracy:.1%}; they agree on "
-            f"{report.agreement:.1%} of the test examples"
+            f", and that of {report.against} is {ACCURACY.text(report.their_accuracy)}; they agree "
+            f"on {ACCURACY.text(report.agreement)} of the test examples"
         )
     print(f"{accuracy}.")
 
@@ -164,11 +165,11 @@ def _print_quick_report(upload: Upload, report: QuickReport) -> None:
 def _print_outputs(report: QuickReport) -> None:
     if report.output is None:
         return
-    line = f"Its mean model output on the test examples is {report.output:.4g}"
+    line = f"Its mean model output on the test examples is {OUTPUT.text(report.output)}"
     if report.their_output is not None:
-        line += f", and that of {report.against} is {report.their_output:.4g}"
+        line += f", and that of {report.against} is {OUTPUT.text(report.their_output)}"
     if report.correlation is not None:
-        line += f"; their correlation is {report.correlation:.2f}"
+        line += f"; their correlation is {CORRELATION.text(report.correlation)}"
     print(f"{line}.")
 
 
@@ -212,13 +213,13 @@ def _case_study(options: argparse.Namespace) -> int:
 def _print_outcome(shown: Console, outcome: Outcome) -> None:
     from engine.applications.modeldiff.effect_estimates import most_different
 
-    accuracy = (f"{name} {share:.1%}" for name, share in outcome.accuracy.items())
+    accuracy = (f"{name} {ACCURACY.text(share)}" for name, share in outcome.accuracy.items())
     shown.print(f"Test accuracy: {', '.join(accuracy)}.")
     _print_comparison(shown, outcome.comparison)
     if outcome.planted:
         shown.print(
             f"\nOf the training examples with the largest weights in direction 1 of "
-            f"{outcome.comparison['b']['name']}, {outcome.planted[0]:.0%} have the planted "
+            f"{outcome.comparison['b']['name']}, {SHARE.text(outcome.planted[0])} have the planted "
             "feature.",
             soft_wrap=True,
         )
@@ -234,9 +235,9 @@ def _print_outcome(shown: Console, outcome: Outcome) -> None:
     for one in outcome.tried[:SHOWN]:
         place = most_different(one)
         effect, p = one["effects"][place], one["adjusted"][place]
-        cells = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
+        cells = [EFFECT.text(effect[key]["probability"]["mean"]) for key in ("a", "b")]
         tried.add_row(
-            one["name"], f"{effect['intensity']:g}", *cells, "–" if p is None else f"{p:.2g}"
+            one["name"], f"{effect['intensity']:g}", *cells, "–" if p is None else P_VALUE.text(p)
         )
     shown.print()
     shown.print(tried)

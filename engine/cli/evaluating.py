@@ -13,7 +13,8 @@ from engine.api import Study
 from engine.attribution.evaluation.quality import Quality
 from engine.attribution.evaluation.verdict import Verdict, ceiling_text, verdict
 from engine.cli.arguments import Verbs, add_algorithm, add_json
-from engine.cli.printing import console, interval, print_json, table
+from engine.cli.printing import console, print_json, table
+from engine.store.quantities import LDS, SHARE, SLOPE
 from engine.store.text import counted
 from engine.study.measured_quality import read_lds_of_each, require_quality
 from engine.study.methods import method_title, scored_methods
@@ -67,7 +68,7 @@ def _quality_table(quality: Quality) -> Table:
     seeds = f" of {quality.seeds} seeds each" if quality.seeds > 1 else ""
     listed = table(
         "method",
-        Column("LDS [95 %]", no_wrap=True),
+        Column("LDS (95 %)", no_wrap=True),
         "validation",
         "slope",
         "R²",
@@ -81,11 +82,11 @@ def _quality_table(quality: Quality) -> Table:
         calibration = one.calibration
         listed.add_row(
             one.title + mark,
-            interval(one.lds),
-            "–" if one.validation_lds is None else f"{one.validation_lds:.3f}",
-            "–" if calibration is None else f"{calibration.slope.mean:.3g}",
-            "–" if calibration is None else f"{calibration.r_squared:.2f}",
-            "–" if one.coverage is None else f"{one.coverage:.0%}",
+            LDS.interval(one.lds),
+            "–" if one.validation_lds is None else LDS.text(one.validation_lds),
+            "–" if calibration is None else SLOPE.text(calibration.slope.mean),
+            "–" if calibration is None else SHARE.text(calibration.r_squared),
+            "–" if one.coverage is None else SHARE.text(one.coverage),
         )
     return listed
 
@@ -93,10 +94,10 @@ def _quality_table(quality: Quality) -> Table:
 def _group_table(quality: Quality) -> Table:
     shown = [one for one in quality.methods.values() if not one.baseline]
     columns = (Column(one.title, no_wrap=True) for one in shown)
-    listed = table("group", *columns, title="LDS [95 %] of each group")
+    listed = table("group", *columns, title="LDS (95 %) of each group")
     for name in dict.fromkeys(name for one in shown for name in one.by_group):
         found = [one.by_group.get(name) for one in shown]
-        listed.add_row(name, *("–" if lds is None else interval(lds) for lds in found))
+        listed.add_row(name, *("–" if lds is None else LDS.interval(lds) for lds in found))
     return listed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -15,11 +15,12 @@ from rich.text import Text
 from engine.api import Study
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.cli.arguments import Verbs, add_attribution, add_json
-from engine.cli.printing import WIDE, console, interval, one_line, print_json, table
-from engine.store import layout
+from engine.cli.printing import WIDE, console, one_line, print_json, table
 from engine.store.errors import SpecError
+from engine.store.quantities import CHANGE, CONFIDENCE, CORRELATION, INFLUENCE, OUTPUT, SCORE
 from engine.store.records import Explanation, Influence
 from engine.store.text import counted
+from engine.study.calibration_advice import calibration_advice
 from engine.study.examples import FILE, TEXT, read_column, read_texts_of
 from engine.study.rankings import name_influences
 from engine.study.training_datamodels import read_training_datamodel
@@ -101,9 +102,9 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _explain_training(study: Study, options: argparse.Namespace) -> int:
     found = read_training_datamodel(study, options.train, options.algorithm)
-    helping, hurting = name_influences(
-        study, *(found.strongest(options.k, sign) for sign in (1, -1))
-    )
+    sides = name_influences(study, *(found.strongest(options.k, sign) for sign in (1, -1)))
+    # The weights of a datamodel are in the unit of the output.
+    helping, hurting = ([replace(one, influence=one.score) for one in side] for side in sides)
     example = study.table("train").iloc[found.row]
     if options.json:
         content = {
@@ -126,7 +127,8 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
             (str(example["id"]), "bold"),
             " is ",
             (str(example["label"]), "bold"),
-            f"; training on it changes its own {study.dataset.output} by {found.itself:+z.2f}",
+            f"; training on it changes its own {study.dataset.output} by "
+            f"{INFLUENCE.text(found.itself)}",
         )
     )
     _print_content(shown, example.get(FILE), example.get(TEXT))
@@ -135,18 +137,25 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
         (f"Other training examples that lower its {study.dataset.output}", hurting),
     ):
         shown.print(f"\n{title}")
-        shown.print(_influence_table(shown, side))
+        shown.print(_influence_table(shown, side, study.dataset.output))
+    shown.print(
+        Text(
+            "\nWeights of a sparse datamodel, correlation on held-out runs "
+            f"{CORRELATION.text(found.correlation)}",
+            style="dim",
+        )
+    )
     return 0
 
 
 def _print_explanation(shown: Console, explanation: Explanation) -> None:
     example = Text.assemble((explanation.id, "bold"), " is ", (explanation.label, "bold"))
-    if explanation.predicted is None:
+    if explanation.predicted is None or explanation.output is None:
         shown.print(example + Text("; no model of this study has predicted it yet"))
     else:
-        details = [f"{explanation.output_name} {explanation.output:+z.2f}"]
+        details = [f"{explanation.output_name} {OUTPUT.text(explanation.output)}"]
         if explanation.confidence is not None:
-            details.insert(0, f"confidence {explanation.confidence:.2f}")
+            details.insert(0, f"confidence {CONFIDENCE.text(explanation.confidence)}")
         if explanation.correct is not None:
             details.insert(0, "correct" if explanation.correct else "wrong")
         predicted = (explanation.predicted, "bold")
@@ -158,7 +167,7 @@ def _print_explanation(shown: Console, explanation: Explanation) -> None:
         (f"Opposing: lowered {explanation.output_title}", explanation.opposing),
     ):
         shown.print(f"\n{title}")
-        shown.print(_influence_table(shown, side))
+        shown.print(_influence_table(shown, side, explanation.output_name))
     shown.print(Text(f"\n{explanation.badge}", style="dim"), soft_wrap=True)
 
 
@@ -170,14 +179,23 @@ def _print_content(shown: Console, file: str | None, text: str | None) -> None:
         shown.print(f"“{one_line(text, most=LINES_OF_TEXT * min(shown.width, WIDE))}”")
 
 
-def _influence_table(shown: Console, side: Sequence[Influence]) -> Table:
-    """The examples of one side, with their files or texts; texts are shortened to one line."""
+def _influence_table(shown: Console, side: Sequence[Influence], output: str) -> Table:
+    """The examples of one side, with their files or texts; texts are shortened to one line.
+
+    Args:
+        output: Name of the model output that their influences are about.
+    """
+    amounts = [one.influence for one in side]
+    calibrated = bool(side) and None not in amounts
     has_files = any(one.file is not None for one in side)
     has_texts = any(one.text is not None for one in side)
-    rows = [[str(rank), one.id, one.label, f"{one.score:+.4g}"] for rank, one in enumerate(side, 1)]
+    rows = [[str(rank), one.id, one.label] for rank, one in enumerate(side, 1)]
     for row, one in zip(rows, side, strict=True):
+        row += [] if one.influence is None else [INFLUENCE.text(one.influence)]
+        row.append(SCORE.text(one.score))
         row += ["–" if one.file is None else one_line(one.file)] * has_files
-    heads = ["", "id", "label", "score", *["file"] * has_files]
+    numbers = [*[INFLUENCE.title(output)] * calibrated, SCORE.title()]
+    heads = ["", "id", "label", *numbers, *["file"] * has_files]
     if has_texts:
         widths = [max(map(cell_len, column)) + 3 for column in zip(heads, *rows, strict=True)]
         room = min(max(shown.width - sum(widths) - 4, LEAST_OF_TEXT), WIDE)
@@ -207,33 +225,36 @@ def _what_if(options: argparse.Namespace) -> int:
 
 
 def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k: int) -> None:
-    unit = found.output if found.calibrated else "sum of scores"
-    by_group = table("group", f"mean change of the {unit}")
+    unit = f"change of the {found.output}" if found.calibrated else "sum of scores (no unit)"
+    by_group = table("group", f"mean {unit}")
     for label, mean in sorted(found.by_group.items(), key=lambda item: item[1].mean):
-        by_group.add_row(label, interval(mean) if found.calibrated else f"{mean.mean:+.4g}")
+        by_group.add_row(
+            label, CHANGE.interval(mean) if found.calibrated else CHANGE.text(mean.mean)
+        )
     shown.print(f"Predicted without {counted(len(found.removed), 'training example')}:")
     if found.by_group:
         shown.print(by_group)
     tests = study.table("test")[["id", "label"]]
     files = read_column(study, "test", FILE)
-    most = table("id", "label", "before", "change", "after", *([] if files is None else ["file"]))
+    heads = "id", "label", unit, f"{found.output} before → after", "flips"
+    most = table(*heads, *([] if files is None else ["file"]))
+    flips = set(found.flips.tolist())
     for row in [*found.strongest(-1, k), *found.strongest(1, k)[::-1]]:
-        ends = [None if at is None else at[row] for at in (found.before, found.after)]
-        before, after = ("–" if end is None else f"{end:+z.2f}" for end in ends)
         id_, label = tests.iloc[row]
         file = [] if files is None else [one_line(files[int(row)].as_py() or "–")]
-        most.add_row(str(id_), str(label), before, _change(found, row), after, *file)
+        flip = "–" if not found.can_flip else "yes" if int(row) in flips else "no"
+        most.add_row(str(id_), str(label), _change(found, row), _ends(found, row), flip, *file)
     shown.print(most)
-    if found.calibrated and found.crosses:
+    if found.can_flip:
         shown.print(
-            f"{found.output.capitalize()}s predicted to fall below 0: {len(found.lost):,}. "
-            f"Predicted to rise above 0: {len(found.won):,}."
+            f"Predicted to flip: {len(flips):,} of {len(tests):,} ({len(found.lost):,} from right "
+            f"to wrong, {len(found.won):,} from wrong to right)."
         )
     if not found.calibrated:
         shown.print(
             "These scores are not calibrated: their order shows which predictions change most, "
-            "but their size has no meaning. Subset runs calibrate them: set [subset_runs] in "
-            f"{layout.spec_file(study.root)}.",
+            "but their size has no meaning. "
+            + calibration_advice(study, found.algorithm, found.method),
             soft_wrap=True,
         )
     if found.emptied:
@@ -245,5 +266,14 @@ def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k
 
 def _change(found: Counterfactual, row: int) -> str:
     if found.low is None or found.high is None:
-        return f"{found.change[row]:+.4g}"
-    return f"{found.change[row]:+z.2f} [{found.low[row]:+z.2f}, {found.high[row]:+z.2f}]"
+        return CHANGE.text(found.change[row])
+    return CHANGE.within(found.change[row], found.low[row], found.high[row])
+
+
+def _ends(found: Counterfactual, row: int) -> str:
+    """The output of a test example, before and after the removal."""
+    if found.before is None:
+        return "–"
+    if found.after is None:
+        return OUTPUT.text(found.before[row])
+    return OUTPUT.change(found.before[row], found.after[row])

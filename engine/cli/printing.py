@@ -13,8 +13,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from engine.attribution.evaluation.quality import Measured
-
 WIDEST = 100_000
 """Width of an output that is not a terminal: more columns than any table needs."""
 
@@ -54,11 +52,6 @@ def one_line(text: str, most: int | None = None) -> str:
         return line
     line = " ".join(line.split())
     return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def interval(figure: Measured) -> str:
-    """A figure with its interval: `0.312 [0.290, 0.334]`."""
-    return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def print_json(content: Any, indent: int | None = 2) -> None:

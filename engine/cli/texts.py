@@ -13,6 +13,7 @@ from engine.cli.arguments import Verbs, add_attribution, add_json
 from engine.cli.printing import WIDE, console, one_line, print_json, table
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
+from engine.store.quantities import BM25
 from engine.store.text import counted
 from engine.study.examples import TEXT, read_texts_of
 from engine.study.methods import has_scores
@@ -135,7 +136,7 @@ def _similar(options: argparse.Namespace) -> int:
         words = one_line(" ".join(one.shared), most=60)
         text = one_line(one.text, most=WIDE)
         listed.add_row(
-            f"{rank}{star}", one_line(one.id), one.label, f"{one.score:.2f}", words, text
+            f"{rank}{star}", one_line(one.id), one.label, BM25.text(one.score), words, text
         )
     shown.print(listed if found else "No training text has a word of this text.")
     return 0

@@ -11,8 +11,9 @@ from rich.console import Console
 from engine.api import Study
 from engine.applications.unlearning.settings import GRIDS
 from engine.cli.arguments import Verbs, add_algorithm, add_json, add_machine
-from engine.cli.printing import console, interval, print_json, table
+from engine.cli.printing import console, print_json, table
 from engine.store.errors import DataloupeError
+from engine.store.quantities import ACCURACY, KLOM
 from engine.store.text import counted
 
 if TYPE_CHECKING:
@@ -124,16 +125,18 @@ def _print_audit(shown: Console, found: Audit) -> None:
         "test set",
         "test accuracy",
         "cost",
-        caption=f"KLoM, mean [95 %] / 95th percentile, between halves of {found.models} unlearned "
+        caption=f"KLoM, mean (95 %) / 95th percentile, between halves of {found.models} unlearned "
         f"models and of {found.models} oracles, retrained without the forget set "
         f"({counted(len(found.forget), 'example')}); capped at {found.ceiling:.1f}",
     )
     for one in found.methods:
         cells = [_klom(part.at_half) for part in (one.forget, one.retain, one.test)]
-        listed.add_row(one.method, *cells, f"{one.test.accuracy:.1%}", f"{one.cost_share:.1%}")
+        listed.add_row(
+            one.method, *cells, ACCURACY.text(one.test.accuracy), f"{one.cost_share:.1%}"
+        )
     floor = [_klom(found.floor[part]) for part in ("forget", "retain", "test")]
     accuracy = found.methods[0].test.oracle_accuracy
-    listed.add_row("floor (oracles)", *floor, f"{accuracy:.1%}", "100.0%")
+    listed.add_row("floor (oracles)", *floor, ACCURACY.text(accuracy), "100.0%")
     shown.print(listed)
     verdict = method_verdict(found, best(found))
     text = f"{GRADES[verdict.grade]}. {verdict.summary} {verdict.caution}".strip()
@@ -141,4 +144,4 @@ def _print_audit(shown: Console, found: Audit) -> None:
 
 
 def _klom(found: Klom) -> str:
-    return f"{interval(found.mean)} / {found.p95.mean:.2f}"
+    return f"{KLOM.interval(found.mean)} / {KLOM.text(found.p95.mean)}"

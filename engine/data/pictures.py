@@ -23,6 +23,7 @@ from engine.data.bit_depth import (
     read_deep,
     to_eight_bits,
 )
+from engine.data.picture_background import WHITE
 from engine.data.picture_budget import FORMATS
 from engine.store.errors import DataError
 
@@ -42,11 +43,12 @@ def read_picture(
     where: str,
     at_least: int | None = None,
     between: tuple[float, float] | None = None,
+    background: tuple[int, int, int] = WHITE,
 ) -> Image.Image:
     """Decode a picture to mode `L` (grayscale) or `RGB`, upright.
 
-    Transparent parts become white; palettes, CMYK and others become RGB; only the first frame of an
-    animation is used; an EXIF orientation is applied.
+    Transparent parts become the background; palettes, CMYK and others become RGB; only the
+    first frame of an animation is used; an EXIF orientation is applied.
 
     Args:
         content: A value of an undecoded Hugging Face image column: `{"bytes", "path"}`.
@@ -56,6 +58,7 @@ def read_picture(
             decodes in full.
         between: The values that become black and white in a picture of more than 8 bits a value;
             None keeps the upper 8 of 16 bits, and refuses pictures that do not use those.
+        background: What is behind transparent parts.
 
     Raises:
         DataError: The picture is missing, damaged or too large, or the file is not a picture.
@@ -66,7 +69,7 @@ def read_picture(
             return to_eight_bits(_deep(content, where), between)
         if at_least is not None:
             picture.draft(None, (at_least, at_least))
-        return _eight_bits(_upright(picture))
+        return _eight_bits(_upright(picture), background)
 
 
 def read_values(content: Any, where: str) -> DeepValues:
@@ -216,9 +219,9 @@ def _named(content: Mapping[str, Any]) -> str:
     return f"the picture {content['path']}" if content.get("path") else "the picture"
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def _eight_bits(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     grayscale = picture.mode in _GRAYSCALE
     if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        behind = Image.new("RGBA", picture.size, (*background, 255))
+        picture = Image.alpha_composite(behind, picture.convert("RGBA"))
     return picture.convert("L" if grayscale else "RGB")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.store.layout import Split
+from engine.store.quantities import LDS
 from engine.store.text import counted
 
 View = Literal["picture", "text"]
@@ -204,13 +205,13 @@ class Badge:
             exact = self.features is None
             parts.append("exact gradients" if exact else f"{self.features:,} features")
             parts.append(f"λ {self.damping:g}")
-        if self.lds is None:
+        if self.lds is None or self.lds_low is None or self.lds_high is None:
             parts.append("LDS not measured")
         else:
             of = f" of the {self.lds_of}" if self.lds_of else ""
-            parts.append(f"LDS{of} {self.lds:.3f} [{self.lds_low:.3f}, {self.lds_high:.3f}]")
+            parts.append(f"LDS{of} {LDS.within(self.lds, self.lds_low, self.lds_high)}")
         if self.ceiling is not None and self.ceiling_low is not None and self.ceiling_low > 0:
-            parts.append(f"noise ceiling {self.ceiling:.3f}")
+            parts.append(f"noise ceiling {LDS.text(self.ceiling)}")
         parts.append("calibrated" if self.calibrated else "uncalibrated")
         return " · ".join(parts)
 
@@ -278,8 +279,11 @@ class Influence:
     """One training example's score for one prediction. Positive supports, negative opposes.
 
     Attributes:
+        score: Of the method, without a unit.
         file: The file of a picture, below the source; None if it has none.
         text: The text of a text example; None for a picture.
+        influence: What the example adds to the model output, in its unit; None while the scores are
+            uncalibrated.
     """
 
     row: int
@@ -288,6 +292,7 @@ class Influence:
     score: float
     file: str | None = None
     text: str | None = None
+    influence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -348,5 +353,10 @@ class Explanation:
     text: str | None = None
     question: str = ""
 
+    @property
+    def influence_unit(self) -> str | None:
+        """Unit of the influences; None while the scores are uncalibrated. Scores have no unit."""
+        return self.output_name if self.badge.calibrated else None
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "influence_unit": self.influence_unit}

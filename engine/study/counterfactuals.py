@@ -14,7 +14,7 @@ from engine.study.capabilities import has
 from engine.study.groups import emptied_groups, group_members, resolve_group
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
-from engine.study.models import has_predictions, read_predictions
+from engine.study.models import has_predictions, read_logit_gaps, read_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_training_rows
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
@@ -104,9 +104,11 @@ def predict_counterfactual(
         found = changes(totals, sums_of_squares(scores, rows), len(rows), units, slice(None))
         change, low, high = found.change, found.change - found.reach, found.change + found.reach
         by_group = {name: found.mean(mine) for name, mine in members.items()}
-    before = None
+    before = gap = None
     if has_predictions(study, algorithm):
         before = read_predictions(study, "test", algorithm)["output"].to_numpy(np.float64)
+        if has(study, "outcomes") and has(study, "classes"):
+            gap = read_logit_gaps(study, algorithm)
     return Counterfactual(
         algorithm=algorithm,
         method=method,
@@ -119,5 +121,5 @@ def predict_counterfactual(
         by_group=by_group,
         emptied=emptied_groups(study, rows),
         output=study.dataset.output,
-        crosses=has(study, "outcomes"),
+        logit_gap=gap,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
+from engine.store.quantities import predicted_text
 from engine.store.records import ExampleOutput, OutputChoice
 from engine.study.capabilities import has
 from engine.study.live_and_maps import has_live, read_live, training_feature_paths
@@ -65,7 +66,7 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
         label = str(read_names(study, split)["label"][row].as_py())
     if has_predictions(study, algorithm):
         answer = read_predictions(study, split, algorithm)["predicted"].iloc[row]
-        predicted = answer if isinstance(answer, str) else f"{answer:.6g}"
+        predicted = predicted_text(answer)
         if has(study, "classes") and has(study, "outcomes"):
             probabilities = read_probabilities(study, split, row, algorithm)
             return Known(label, predicted, by_likelihood(classes, probabilities))

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.store.errors import DataloupeError
+from engine.store.quantities import predicted_text
 from engine.store.records import Explanation
+from engine.study.counterfactuals import read_units
 from engine.study.examples import FILE, TEXT, read_texts_of
 from engine.study.measured_quality import read_badge
-from engine.study.models import has_predictions, prediction_text, read_predictions
+from engine.study.models import has_predictions, read_predictions
 from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
 from engine.study.output_names import default_output
 from engine.study.rankings import find_influences, name_influences
@@ -37,8 +39,9 @@ def explain(
     support, support_scores, oppose, oppose_scores = find_influences(
         study, row, k, algorithm, method
     )
+    units = read_units(study, algorithm, method)
     supporting, opposing = name_influences(
-        study, (support, support_scores), (oppose, oppose_scores)
+        study, (support, support_scores), (oppose, oppose_scores), units=units, test=row
     )
     return Explanation(
         **describe(study, row, algorithm, method),
@@ -74,7 +77,7 @@ def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
     """The prediction of a test example; a value is None before it is built, and where the task
     does not give it."""
     kinds: dict[str, Callable[[Any], Any]] = {
-        "predicted": prediction_text,
+        "predicted": predicted_text,
         "correct": bool,
         "confidence": float,
         "output": float,

@@ -65,6 +65,17 @@ def method_title(study: StudyReader, algorithm: str, method: str) -> str:
     return title
 
 
+NO_BETTER = "no better than chance"
+
+
+def method_choice(study: StudyReader, algorithm: str, method: str) -> str:
+    """A method's name in a list to choose from, marked if its scores do not beat chance."""
+    title = method_title(study, algorithm, method)
+    quality = read_quality(study, algorithm)
+    measured = None if quality is None else quality.methods.get(method)
+    return title if measured is None or measured.beats_chance else f"{title} · {NO_BETTER}"
+
+
 def read_quality(study: StudyReader, algorithm: str) -> Quality | None:
     """LDS and calibration of each method; None until they are measured on subset runs.
 

@@ -96,11 +96,6 @@ def read_predictions(
     return table
 
 
-def prediction_text(predicted: object) -> str:
-    """A value of the column `predicted`, for people: a name as it is, a number in six digits."""
-    return predicted if isinstance(predicted, str) else f"{predicted:.6g}"
-
-
 def read_probabilities(
     study: StudyReader, split: Split, row: int, algorithm: str | None = None
 ) -> np.ndarray:
@@ -142,6 +137,16 @@ def read_mean_record(
     ]
     names = [name for name in shards[0] if name != "embeddings"]
     return {name: checkpoint_mean(shard[name][row : row + 1] for shard in shards) for name in names}
+
+
+def read_logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
+    """Logit of the true label minus the largest other, in the mean logits, of the test examples:
+    float64 `[n_test]`. It is 0 where the predicted class changes."""
+    logits = read_mean_logits(study, "test", algorithm)
+    labels = read_class_numbers(study, "test")
+    right = np.arange(logits.shape[1]) == labels[:, None]
+    gaps: np.ndarray = logits[right] - np.where(right, -np.inf, logits).max(axis=1)
+    return gaps
 
 
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
+from engine.attribution.evaluation.effects import Units
 from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.layout import ROWS_PER_SHARD
@@ -134,20 +135,38 @@ def _search(
     return vars(search(index, vectors[tests], partial(scores.pairs, tests), k, candidates))
 
 
+def influences(units: Units, scores: np.ndarray, test: int | np.ndarray) -> np.ndarray:
+    """What training examples add to the output of a test example, in its unit: the reverse of what
+    their removal is predicted to do. In the shape of `scores`; `test` is the row of each."""
+    found: np.ndarray = -units.of_one(scores, test)
+    return found
+
+
 def name_influences(
-    study: StudyReader, *sides: tuple[np.ndarray, np.ndarray]
+    study: StudyReader,
+    *sides: tuple[np.ndarray, np.ndarray],
+    units: Units | None = None,
+    test: int = 0,
 ) -> list[list[Influence]]:
-    """Training rows and their scores, with ids, labels, files and texts: one list per side."""
+    """Training rows and their scores, with ids, labels, files and texts: one list per side.
+
+    Args:
+        units: Of the scores; None if they are not calibrated.
+        test: Test row that the scores are about.
+    """
     table = read_names(study, "train")
     found = []
     for rows, scores in sides:
+        amounts = [None] * len(rows) if units is None else influences(units, scores, test).tolist()
         named = table.take(pa.array(rows, pa.int64())).to_pylist()
         files, texts = (read_texts_of(study, "train", name, rows) for name in (FILE, TEXT))
         found.append(
             [
-                Influence(int(row), str(one["id"]), str(one["label"]), float(score), file, text)
-                for row, one, score, file, text in zip(
-                    rows, named, scores, files, texts, strict=True
+                Influence(
+                    int(row), str(one["id"]), str(one["label"]), float(score), file, text, amount
+                )
+                for row, one, score, file, text, amount in zip(
+                    rows, named, scores, files, texts, amounts, strict=True
                 )
             ]
         )

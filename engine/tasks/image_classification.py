@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
+from engine.data.picture_background import WHITE, color_name
 from engine.data.pictures import examine, read_header, read_picture
 from engine.data.thumbnails import MAX_SIDE, thumbnail
 from engine.store.errors import DataError, SpecError
@@ -30,6 +31,11 @@ Statistic = float | list[float] | Literal["auto"]
 OUTSIDE = "yours"
 """Id of an example from outside the dataset."""
 _ROWS_FOR_STATISTICS = 10_000
+BLACK = (0, 0, 0)
+FEW_PIXELS = 4
+"""A picture from outside whose longer side is this many times shorter than seen is a blur."""
+LONG = 4.0
+"""How much longer or shorter its proportions may be than the model's."""
 _CROP_PADDING = 4
 
 
@@ -151,18 +157,25 @@ def _per_channel(name: str, value: Any, channels: int) -> list[float]:
 
 
 def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str, Any]) -> Encoded:
-    """Decode pictures to uint8 `input` [rows, channels, height, width] and int64 `label` [rows]."""
+    """Decode pictures to uint8 `input` [rows, channels, height, width] and int64 `label` [rows].
+
+    Examples from outside come with a `background` in the encoding, the color of transparent parts,
+    and a `border` where the data have none. The data's own go on white, with black borders.
+    """
     channels, height, width = encoding["shape"]
     pictures = np.empty((len(rows), channels, height, width), np.uint8)
     # Twice the size needed, so that the decoder's coarser resizing does not show.
     enough = None if options.image_size is None else 2 * max(height, width, encoding["cell"])
+    behind = encoding.get("background", WHITE)
     thumbnails = []
     for row, target in zip(rows, pictures, strict=True):
         where = f"example {row['id']!r}"
-        picture = read_picture(row["input"], where, enough, between(encoding))
+        picture = read_picture(row["input"], where, enough, between(encoding), behind)
         picture = _in_channels(picture, channels, options, where)
         thumbnails.append(thumbnail(picture, encoding["cell"]))
-        values = np.asarray(_in_size(picture, (width, height), options, where))
+        values = np.asarray(
+            _in_size(picture, (width, height), options, where, row.get("border", BLACK))
+        )
         target[:] = values if channels == 1 else values.transpose(2, 0, 1)
     return Encoded({"input": pictures, "label": classification.label_array(rows)}, {}, thumbnails)
 
@@ -179,7 +192,11 @@ def _in_channels(picture: Image.Image, channels: int, options: Options, where: s
 
 
 def _in_size(
-    picture: Image.Image, size: tuple[int, int], options: Options, where: str
+    picture: Image.Image,
+    size: tuple[int, int],
+    options: Options,
+    where: str,
+    border: tuple[int, int, int],
 ) -> Image.Image:
     if picture.size == size:
         return picture
@@ -191,7 +208,8 @@ def _in_size(
     if options.resize == "crop":
         return ImageOps.fit(picture, size, Image.Resampling.BICUBIC)
     if options.resize == "pad":
-        return ImageOps.pad(picture, size, Image.Resampling.BICUBIC)
+        color = border if picture.mode == "RGB" else round(sum(border) / 3)
+        return ImageOps.pad(picture, size, Image.Resampling.BICUBIC, color=color)
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
@@ -199,17 +217,18 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
     """Take a picture file of any size and color, convert it, and say how it was converted.
 
     A study whose pictures all have one size has no rule for other sizes: such pictures keep their
-    proportions and get black borders.
+    proportions and get borders.
     """
     if not isinstance(content, bytes) or not content:
         raise DataError("The file is empty.")
     channels, height, width = encoding["shape"]
-    row = {"input": {"bytes": content, "path": None}, "label": 0, "id": OUTSIDE}
+    row: dict[str, Any] = {"input": {"bytes": content, "path": None}, "label": 0, "id": OUTSIDE}
     looks = examine(row["input"], f"example {OUTSIDE!r}")
     header, scale = looks.header, between(encoding)
     changes: dict[str, Any] = {"color": "grey" if channels == 1 else "rgb"}
     if options.image_size is None:
         changes |= {"image_size": (height, width), "resize": "pad"}
+        row["border"] = encoding.get("background", BLACK)
     notes = []
     if looks.animated:
         notes.append("It is animated; only its first frame is used.")
@@ -224,7 +243,9 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
     elif scale is not None:
         notes.append("It has 8 bits a value and was not scaled like the training pictures.")
     if looks.transparent:
-        notes.append("Its transparent parts were filled with white.")
+        behind = encoding.get("background", WHITE)
+        common = "" if behind == WHITE else ", the background of the training pictures"
+        notes.append(f"Its transparent parts were filled with {color_name(behind)}{common}.")
     if channels == 1 and not header.grayscale:
         notes.append("Its colors were removed: the model takes grayscale pictures only.")
     if header.size != (width, height):
@@ -233,7 +254,26 @@ def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> 
             f"It has {header.size[0]:,} × {header.size[1]:,} pixels and was "
             f"{'enlarged' if smaller else 'resized'} to the {width} × {height} that the model sees."
         )
+    notes += _doubts(header.size, (width, height), options.model_copy(update=changes))
     return Accepted(row, options.model_copy(update=changes), notes)
+
+
+def _doubts(size: tuple[int, int], seen: tuple[int, int], options: Options) -> list[str]:
+    """Why the prediction of a picture of this size may say little about it."""
+    found = []
+    if max(size) * FEW_PIXELS < max(seen):
+        found.append(
+            "It has so few pixels that the model sees one blur: do not trust its prediction."
+        )
+    stretch = (size[0] * seen[1]) / (size[1] * seen[0])
+    if not 1 / LONG < stretch < LONG:
+        becomes = {
+            "crop": "most of it was cut off",
+            "pad": "most of what the model sees is border",
+        }.get(options.resize, "it was squeezed beyond recognition")
+        side = "wide" if stretch > 1 else "tall"
+        found.append(f"It is so {side} that {becomes}: crop it to what matters.")
+    return found
 
 
 def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:

@@ -79,11 +79,11 @@ def counterfactual(before: list[float], change: list[float], calibrated: bool) -
         change=np.array(change),
         low=None,
         high=None,
-        before=np.array(before),
+        before=np.array(before) - 0.25,
         by_group={},
         emptied=[],
         output="margin",
-        crosses=True,
+        logit_gap=np.array(before),
     )
 
 
@@ -91,6 +91,7 @@ def test_who_flips() -> None:
     found = counterfactual([2, 0.5, -1, -3, 1], [-1, -1, 2, 2, -9], calibrated=True)
     assert found.lost.tolist() == [4, 1]
     assert found.won.tolist() == [2]
+    assert found.flips.tolist() == [1, 2, 4]  # by the logit gap: margins lie below it
     assert found.strongest(-1, 2).tolist() == [4, 0]
     assert found.strongest(1, 9).tolist() == [2, 3]
     raw = counterfactual([2, 0.5], [-9, -9], calibrated=False)

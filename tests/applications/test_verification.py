@@ -122,8 +122,7 @@ def test_the_outcome_is_that_of_the_models(verified: Study) -> None:
     changes = np.subtract(outcome.without, outcome.with_all)
     interval = stats.t.interval(0.95, 2, changes.mean(), changes.std(ddof=1) / np.sqrt(3))
     assert (outcome.low, outcome.high) == pytest.approx(interval, rel=1e-3)
-    right = verified.predictions("test")["correct"].iloc[7]
-    flips = [(name == outcome.label) != right for name in outcome.answers_without]
+    flips = [name != outcome.before for name in outcome.answers_without]
     assert outcome.flips.mean == np.mean(flips)
     assert outcome.predicted == predict_removal(verified, 7, find_influences(verified, 7, 15)[1])
     assert found.of(4) is None

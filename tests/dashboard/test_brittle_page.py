@@ -208,7 +208,7 @@ def test_without_a_recipe_flips_are_predicted_but_not_verified(
 def test_the_curve_has_a_text_alternative() -> None:
     gaps, reach = np.array([2.0, 1.0, 0.2, -0.6]), np.array([0.1, 0.1, 0.2, 0.3])
     shown = logit_gap_curve(gaps, reach, 2, 3)
-    assert "Without 2: +0.2, between 0 and +0.4. Predicted to flip without 3." in shown
+    assert "Without 2: +0.200, between 0 and +0.400. Predicted to flip without 3." in shown
     assert 'class="dl-flip" style="left:100.00%"' in shown
     assert 'class="dl-flip"' not in logit_gap_curve(gaps, reach, 2, 0)
     assert "polygon(" in logit_gap_curve(gaps[:2], reach[:2], 1, 0)

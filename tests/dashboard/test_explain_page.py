@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from dashboard.parts.controls.downloads import as_csv, as_json
-from dashboard.parts.gallery.cards import signed
 from dashboard.parts.gallery.example_header import odds, probabilities
 from engine.api import Study
 from engine.store.records import Influence
@@ -204,11 +203,3 @@ def test_odds_match_the_margin(margin: float) -> None:
         else:
             number = float(text.split("about ")[1].split(" to")[0])
             assert number == pytest.approx(math.exp(abs(margin)), rel=0.06)
-
-
-@given(some.floats(1e-12, 1e9), some.floats(-1, 1))
-def test_scores_keep_sign_and_three_digits(largest: float, part: float) -> None:
-    score = part * largest
-    text = signed(score, largest)
-    assert text[0] in "+−"
-    assert float(text.replace("−", "-")) == pytest.approx(score, abs=0.006 * largest)

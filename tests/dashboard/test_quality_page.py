@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.parts.charts.interval_bars import Bar, intervals
 from dashboard.parts.charts.line_chart import Line, curves
 from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement
-from dashboard.parts.gallery.cards import amounts
+from dashboard.parts.gallery.cards import influence_texts
 from engine.api import Study
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
@@ -105,7 +105,7 @@ def test_without_subset_runs_the_page_explains_what_to_add(visit: Any, tmp_path:
     study = write_study(tmp_path / "s")
     app = visit(study, "quality")
     assert "The quality of these scores is not measured yet" in words(app)
-    assert "about 24 times the cost of this study" in words(app)
+    assert "240 models on 50% of the data: as long as training 120 models here" in words(app)
     assert [code.value for code in app.code] == [
         "[subset_runs]\nmasks = 200",
         f"dataloupe build {study.root}",
@@ -116,7 +116,7 @@ def test_without_subset_runs_the_page_explains_what_to_add(visit: Any, tmp_path:
     )
     shown = words(visit(Study.open(study.root), "quality"))
     assert "Add the recipe that made the weights" in shown
-    assert "times the cost" not in shown
+    assert "as long as training 120 models" in shown
 
 
 def test_progress_is_shown_while_subset_runs_are_trained(visit: Any, tmp_path: Path) -> None:
@@ -324,8 +324,11 @@ def test_bars_and_curves_stay_inside(triples: list[tuple[float, float, float]]) 
 
 def test_a_calibrated_amount_includes_its_score() -> None:
     scores = np.array([0.01, -0.05])
-    assert amounts(scores, 0.05, None, "margin") == [("+0.0100", "+0.0100"), ("−0.0500", "−0.0500")]
-    assert amounts(scores, 0.05, 4 * scores, "margin") == [
-        ("+0.040", "+0.040 of margin (score +0.0100)"),
+    assert influence_texts(scores, None, "margin") == [
+        ("+0.0100", "score +0.0100"),
+        ("−0.0500", "score −0.0500"),
+    ]
+    assert influence_texts(scores, 4 * scores, "margin") == [
+        ("+0.0400", "+0.0400 of margin (score +0.0100)"),
         ("−0.200", "−0.200 of margin (score −0.0500)"),
     ]

@@ -144,7 +144,7 @@ def test_the_effect_is_predicted_before_anything_runs(visit: Any, measured: Stud
     found = measured.counterfactual(rows)
     shown = words(app)
     assert "Predicted effect by class" in shown
-    assert f"<dd>{len(found.lost)}<small>margins predicted to fall below 0" in shown
+    assert f"<dd>{len(found.flips)}<small>of {len(found.change)} predicted classes" in shown
     assert len(cards(app)) == 3
     assert app.button(key="predict")
     assert not jobs(measured.root)

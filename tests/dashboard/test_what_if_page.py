@@ -39,7 +39,7 @@ def test_the_effect_of_removing_a_class_is_predicted(visit: Any, measured: Study
     shown = words(app)
     assert "This would remove every example of" in shown
     assert "Predicted effect by class" in shown
-    assert f"<dd>{len(found.lost)}<small>margins predicted to fall below 0" in shown
+    assert f"<dd>{len(found.flips)}<small>of {len(found.change)} predicted classes" in shown
     assert len(cards(app)) == min(24, len(found.removed))
     assert len(cards(app, 0, gallery=1)) == len(found.strongest(-1, 24))
     assert len(cards(app, 1, gallery=1)) == len(found.strongest(1, 24))

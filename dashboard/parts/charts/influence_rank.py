@@ -8,8 +8,8 @@ import numpy as np
 import streamlit as st
 
 from dashboard.parts.charts.histogram import Series, histogram
-from dashboard.parts.gallery.cards import signed
 from dashboard.read.studies import Examples, Weights
+from engine.store.quantities import SHARE, TOTAL_INFLUENCE
 
 BINS = 24
 
@@ -27,20 +27,20 @@ def influence_rank(row: int, training: Examples, weights: Weights, n_test: int, 
     weight = float(weights.total[row])
     members = weights.total if codes is None else weights.total[codes == codes[row]]
     share = 100 * plus / (plus - minus) if plus > minus else 50.0
-    largest = max(plus, -minus)
     good, bad = training.effects
     short = escape(group if len(group) <= 60 else group[:59] + "…")
-    words = f"{share:.0f}% of its influence {good.present}"
+    words = f"{SHARE.text(share / 100)} of its influence {good.present}"
     bar = (
         f'<div class="dl-balance" role="img" aria-label="{words}">'
         f'<i data-sign="support" style="width:{share:.1f}%"></i>'
         f'<i data-sign="oppose" style="width:{100 - share:.1f}%"></i></div>'
-        f'<div class="dl-balance-words"><span>{signed(plus, largest)} {good.participle}</span>'
-        f"<span>{signed(minus, largest)} {bad.participle}</span></div>"
+        f'<div class="dl-balance-words"><span>{TOTAL_INFLUENCE.text(plus)} {good.participle}</span>'
+        f"<span>{TOTAL_INFLUENCE.text(-minus)} {bad.participle}</span></div>"
     )
     st.html(
         f'<section class="dl-standing"><h2>Over all {n_test:,} test predictions</h2>{bar}'
         f"<p>{rank_words(weight, members, short, kind)}</p>"
+        f"<p>Sums of its influences, {weights.unit}.</p>"
         f"{_shape(weight, members, group)}</section>"
     )
 
@@ -65,7 +65,11 @@ def _shape(weight: float, members: np.ndarray, label: str) -> str:
     if len(positive) < 2 or weight <= 0 or positive.min() == positive.max():
         return ""
     edges = np.geomspace(positive.min(), positive.max(), BINS + 1)
-    ends = (f"{edges[0]:.2g}", "sum of |influence|, log scale", f"{edges[-1]:.2g}")
+    ends = (
+        TOTAL_INFLUENCE.text(edges[0]),
+        "sum of |influence|, log scale",
+        TOTAL_INFLUENCE.text(edges[-1]),
+    )
     name = label if len(label) <= 24 else label[:23] + "…"
     return histogram(
         "Influence in its class" if label else "Influence of all training examples",

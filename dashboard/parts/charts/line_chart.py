@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import interval
+from engine.store.quantities import LDS
 from engine.store.text import number
 
 STYLES = 6
@@ -63,7 +63,7 @@ def curves(title: str, words: str, unit: str, lines: Sequence[Line]) -> str:
         f'<span data-style="{line.style}"><i></i>{escape(line.name)}</span>' for line in lines
     )
     values = "; ".join(
-        f"{line.name}: " + ", ".join(f"{n:,} {interval(lds)}" for n, lds in line.points)
+        f"{line.name}: " + ", ".join(f"{n:,} {LDS.interval(lds)}" for n, lds in line.points)
         for line in lines
     )
     alt = escape(f"{title}. {words} {unit}: LDS with its interval. {values}", quote=True)
@@ -100,7 +100,7 @@ def _marks(
     return "".join(
         f'<div class="dl-mark" data-style="{line.style}" '
         f'style="left:{across(n):.2f}%;top:{down(lds.mean):.2f}%" '
-        f'title="{escape(f"{line.name}, {n:,} {unit}: {interval(lds, 3)}", quote=True)}"></div>'
+        f'title="{escape(f"{line.name}, {n:,} {unit}: {LDS.interval(lds)}", quote=True)}"></div>'
         for n, lds in line.points
     )
 

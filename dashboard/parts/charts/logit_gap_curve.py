@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 
 from engine.applications.brittle.supports import REQUIRED_DEVIATIONS
+from engine.store.quantities import LOGIT_GAP, axis_text
 
 TICKS = 5
 
@@ -41,7 +42,7 @@ def logit_gap_curve(gaps: np.ndarray, half_width: np.ndarray, k: int, flip: int)
     band = edge(high) + edge(low)[::-1]
     stroke = edge(gaps, " - 1px") + edge(gaps, " + 1px")[::-1]
     grid = "".join(
-        f'<div class="dl-tick" style="top:{down(tick):.2f}%"><span>{_signed(tick)}</span></div>'
+        f'<div class="dl-tick" style="top:{down(tick):.2f}%"><span>{axis_text(tick)}</span></div>'
         for tick in _ticks(bottom, top)
     )
     zero = f'<div class="dl-zero" style="top:{down(0):.2f}%"></div>'
@@ -56,8 +57,8 @@ def logit_gap_curve(gaps: np.ndarray, half_width: np.ndarray, k: int, flip: int)
     numbers = "".join(
         f'<span style="left:{across(n):.2f}%">{n}</span>' for n in range(0, last + 1, step)
     )
-    alt = f"Without {k}: {_signed(float(gaps[k]))}, between {_signed(float(low[k]))} and "
-    alt += f"{_signed(float(high[k]))}. "
+    alt = f"Without {k}: {LOGIT_GAP.text(gaps[k])}, between {LOGIT_GAP.text(low[k])} and "
+    alt += f"{LOGIT_GAP.text(high[k])}. "
     alt += (
         f"Predicted to flip without {flip}." if flip else f"Not predicted to flip without {last}."
     )
@@ -84,7 +85,3 @@ def _ticks(bottom: float, top: float) -> list[float]:
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw)
     first, last = np.ceil(bottom / step), np.floor(top / step)
     return [float(step * place) for place in np.arange(first, last + 1)]
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2g}".replace("-", "−") if abs(value) >= 1e-9 else "0"

@@ -7,10 +7,9 @@ import numpy as np
 from dashboard.parts.charts.histogram import Series, histogram
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.removal.verify_by_retraining import change_scatter
-from dashboard.read.columns import signed_text
 from dashboard.read.studies import Examples
+from engine.store.quantities import ERROR, OUTPUT, SHARE, SIZE
 from engine.store.rows import evenly_spread
-from engine.store.text import number
 
 BINS = 32
 MOST_DRAWN = 2_000
@@ -21,16 +20,17 @@ def error_figures(tests: Examples, training: Examples, kind: str) -> dict[str, t
     error, own = tests.numbers["error"], training.numbers["error"]
     label = tests.numbers["label"]
     spread = float(((label - label.mean()) ** 2).sum())
-    found = {"Mean absolute error": (_size(error), f"on {len(error):,} test {kind}")}
+    found = {
+        "Mean absolute error": (SIZE.text(np.abs(error).mean()), f"on {len(error):,} test {kind}")
+    }
     if spread > 0:
         share = 1 - float((error**2).sum()) / spread
-        found["R²"] = number(share), "of the test labels’ variance is predicted"
-    found["Training error"] = _size(own), f"mean, absolute, on {len(own):,} {kind}"
+        found["R²"] = SHARE.text(share), "of the test labels’ variance is predicted"
+    found["Training error"] = (
+        SIZE.text(np.abs(own).mean()),
+        f"mean, absolute, on {len(own):,} {kind}",
+    )
     return found
-
-
-def _size(error: np.ndarray) -> str:
-    return f"{np.abs(error).mean():.4g}"
 
 
 def error_scatter(tests: Examples) -> None:
@@ -56,7 +56,7 @@ def error_histogram(tests: Examples) -> str:
         "Above 0 the prediction is too high. The outermost bins include all values beyond them.",
         [Series("test examples", error)],
         np.linspace(-reach, reach, BINS + 1),
-        (signed_text(-reach), "0", signed_text(reach)),
+        (ERROR.text(-reach), "0", ERROR.text(reach)),
     )
 
 
@@ -70,5 +70,5 @@ def output_histogram(tests: Examples, title: str) -> str:
         "Mean over the checkpoints.",
         [Series("test examples", output)],
         np.linspace(*ends, BINS + 1),
-        (f"{ends[0]:.3g}".replace("-", "−"), "", f"{ends[1]:.3g}".replace("-", "−")),
+        (OUTPUT.text(ends[0]), "", OUTPUT.text(ends[1])),
     )

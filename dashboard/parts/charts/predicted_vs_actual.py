@@ -13,7 +13,7 @@ from engine.attribution.evaluation.calibration import NINETY
 POINTS = 2_000
 """More points than this are sampled, so that SVG can draw them without a graphics card."""
 HEIGHT = 460
-BLUE, GREY = "#3a86c8", "#87919a"
+TEAL, GREY = "#20979c", "#87919a"
 """Visible on light and dark backgrounds (contrast 3:1 or more)."""
 
 
@@ -62,7 +62,7 @@ def agreement(
             y=found["actual"],
             error_x=None if deviation is None else _bars(deviation),
             mode="markers",
-            marker={"color": BLUE, "size": 5 if row is None else 9},
+            marker={"color": TEAL, "size": 5 if row is None else 9},
             opacity=0.35 if row is None else 0.9,
             # Lists, as the browser returns a row of an array as a mapping.
             customdata=np.stack([tests, runs], axis=1).tolist(),
@@ -97,7 +97,7 @@ def add_diagonal(figure: go.Figure, values: np.ndarray) -> list[float]:
 
 
 def _bars(deviation: np.ndarray) -> dict[str, object]:
-    return {"array": NINETY * deviation, "color": BLUE, "thickness": 1, "width": 0}
+    return {"array": NINETY * deviation, "color": TEAL, "thickness": 1, "width": 0}
 
 
 def _sample(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

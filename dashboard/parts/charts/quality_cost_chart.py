@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import interval
+from engine.store.quantities import KLOM
 from engine.store.text import number
 
 STYLES = 6
@@ -92,7 +92,7 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
         f'<div class="dl-level" data-kind="{level.kind}" '
         f'style="top:{down(level.distance.mean):.2f}%" '
         f'title="{_tooltip(level.name, level.distance)}">'
-        f"<span>{escape(level.name)} {number(level.distance.mean)}</span></div>"
+        f"<span>{escape(level.name)} {KLOM.text(level.distance.mean)}</span></div>"
         for level in levels
     )
     places = [(across(point.cost), down(point.distance.mean)) for point in points]
@@ -108,8 +108,8 @@ def frontier(title: str, words: str, points: Sequence[Point], levels: Sequence[L
         )
     )
     values = "; ".join(
-        [f"{level.name}: {interval(level.distance)}" for level in levels]
-        + [f"{one.name} at {one.cost:.1%}: {interval(one.distance)}" for one in points]
+        [f"{level.name}: {KLOM.interval(level.distance)}" for level in levels]
+        + [f"{one.name} at {one.cost:.1%}: {KLOM.interval(one.distance)}" for one in points]
     )
     alt = escape(f"{title}. {words} {values}", quote=True)
     return (
@@ -134,7 +134,7 @@ def _drawn(point: Point, x: float, high: float, low: float, y: float) -> str:
 
 
 def _tooltip(name: str, distance: Measured) -> str:
-    return escape(f"{name}: {interval(distance)}", quote=True)
+    return escape(f"{name}: {KLOM.interval(distance)}", quote=True)
 
 
 def _spread(places: list[tuple[int, float, float]]) -> list[tuple[int, float, float]]:

@@ -164,7 +164,7 @@ def scatter(
         yaxis={"visible": False, "scaleanchor": "x"},
         legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
         coloraxis={
-            "colorscale": [[0, "#c05a00"], [0.5, "#a8b0b6"], [1, "#1d67ad"]],
+            "colorscale": [[0, "#b3261e"], [0.5, "#a8b0b6"], [1, "#0b6f6c"]],
             # Errors have a sign, and so have outputs whose sign is the outcome.
             "cmid": 0 if by == ERROR or (by == OUTPUT and examples["test"].has_outcomes) else None,
             "colorbar": {"title": title, "thickness": 12},

@@ -15,12 +15,13 @@ from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
-from dashboard.read.columns import text_of
 from dashboard.read.comparisons import OTHER, Query, significance
-from dashboard.read.studies import Examples, examples, makeup
+from dashboard.read.rows_in_words import makeup
+from dashboard.read.studies import Examples, examples
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
+from engine.store.quantities import ACCURACY, COORDINATE, SIMILARITY, predicted_text
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
@@ -82,7 +83,7 @@ def bars(about: dict[str, Any], key: str, number: int, noted: dict[tuple[str, in
         pairs = "".join(
             f'<div class="dl-pair" data-kind="{side}"><span>{escape(short(name))}</span>'
             f'<span class="dl-track"><i style="width:{100 * value / most:.1f}%"></i></span>'
-            f"<span>{value:.1%}</span></div>"
+            f"<span>{escape(ACCURACY.text(value))}</span></div>"
             for side, name, value in (
                 ("own", names[0], one["own_variance"]),
                 ("other", names[1], one["other_variance"]),
@@ -109,14 +110,14 @@ def one(
     st.html(f'<p class="dl-says">{escape(found["reading"])}</p>')
     shown = {
         "Stability": (
-            f"{found['stability']:.2f}",
+            SIMILARITY.text(found["stability"]),
             "median cosine over resampled test examples; 1 is perfectly stable",
         )
     }
     for side, accuracy in ((own, found["own_accuracy"]), (other, found["other_accuracy"])):
         if accuracy is not None:
             words = f"on the {len(found['tests']):,} test examples below"
-            shown[f"Accuracy of {short(side['name'])}"] = f"{accuracy:.0%}", words
+            shown[f"Accuracy of {short(side['name'])}"] = ACCURACY.text(accuracy), words
     figures(shown)
     training = examples(study, "train")
     kind = "picture" if has(study, "pictures") else "example"
@@ -181,11 +182,11 @@ def _weighted(
                 training_card(
                     int(row),
                     training.table.iloc[row].to_dict(),
-                    f"weight {weight:+z.3f}",
+                    f"weight {COORDINATE.text(weight)}",
                     location,
                     {},
                 ),
-                score=f"{weight:+z.3f}".replace("-", "−"),
+                score=COORDINATE.text(weight),
                 bar=abs(float(weight)) / largest,
             )
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
@@ -212,7 +213,7 @@ def _projected(
     for card, along in zip(test_cards(tests, rows, location), projections, strict=False):
         if tests.has_predictions and theirs.has_predictions:
             predictions = [
-                text_of(one.table["predicted"].tolist()[card.row]) for one in (tests, theirs)
+                predicted_text(one.table["predicted"].tolist()[card.row]) for one in (tests, theirs)
             ]
             marks, right = predictions, [True, True]
             if tests.has_outcomes:
@@ -229,8 +230,7 @@ def _projected(
                 wrong=not all(right),
                 hint=f"{card.name}: {', '.join(named)}",
             )
-        words = f"{along:+z.2f}".replace("-", "−")
-        cards.append(replace(card, score=words, bar=abs(along) / largest))
+        cards.append(replace(card, score=COORDINATE.text(along), bar=abs(along) / largest))
     return cards
 
 

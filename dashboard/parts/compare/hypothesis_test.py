@@ -31,8 +31,8 @@ from engine.applications.modeldiff.transformations import TRANSFORMATIONS, apply
 from engine.attribution.evaluation.quality import Measured
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import DataloupeError
+from engine.store.quantities import CHANGE, EFFECT, P_VALUE
 from engine.store.rows import evenly_spread
-from engine.store.text import number
 from engine.study.capabilities import has, missing
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
@@ -256,7 +256,7 @@ def sentence(tested: dict[str, Any], names: tuple[str, str]) -> str:
     effects, adjusted = tested["effects"], tested["adjusted"]
     place = most_different(tested)
     effect = effects[place]
-    ates = [number(effect[key]["probability"]["mean"], 3) for key in ("a", "b")]
+    ates = [EFFECT.text(effect[key]["probability"]["mean"]) for key in ("a", "b")]
     text = (
         f"At intensity {effect['intensity']:g}, the transformation changes the true label's "
         f"probability by {ates[0]} for {names[0]} and by {ates[1]} for {names[1]}."
@@ -264,15 +264,15 @@ def sentence(tested: dict[str, Any], names: tuple[str, str]) -> str:
     if adjusted[place] is None:
         return f"{text} The difference is not tested: {ONE_CHECKPOINT}."
     if adjusted[place] < LEVEL:
-        return f"{text} The difference is significant (p = {adjusted[place]:.2g})."
-    return f"{text} The difference is not significant (p = {adjusted[place]:.2g})."
+        return f"{text} The difference is significant (p = {P_VALUE.text(adjusted[place])})."
+    return f"{text} The difference is not significant (p = {P_VALUE.text(adjusted[place])})."
 
 
 def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
     st.html(f'<p class="dl-says">{escape(sentence(tested, names))}</p>')
-    for output, heading_ in (
-        ("probability", "Change of the true label's probability"),
-        ("margin", "Change of the margin"),
+    for output, heading_, quantity in (
+        ("probability", "Change of the true label's probability", EFFECT),
+        ("margin", "Change of the margin", CHANGE),
     ):
         bars = [
             Bar(
@@ -283,7 +283,10 @@ def _in_full(tested: dict[str, Any], names: tuple[str, str]) -> None:
             for effect in tested["effects"]
             for key, name in (("a", names[0]), ("b", names[1]), ("difference", "A minus B"))
         ]
-        st.html(f'<h3 class="dl-heading">{heading_}</h3>' + intervals(bars, heading_, changes=True))
+        st.html(
+            f'<h3 class="dl-heading">{heading_}</h3>'
+            + intervals(bars, heading_, changes=True, quantity=quantity)
+        )
     counts = " and ".join(f"{count:,}" for count in tested["checkpoints"])
     alone = f" With {ONE_CHECKPOINT}, intervals are over examples only."
     aside(
@@ -300,9 +303,7 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
         place = most_different(one)
         effect = effects[place]
         ates = [
-            f"{number(effect[key]['probability']['mean'], 3)} "
-            f"({number(effect[key]['probability']['low'], 3)} to "
-            f"{number(effect[key]['probability']['high'], 3)})"
+            EFFECT.interval(Measured(**effect[key]["probability"]))
             for key in ("a", "b", "difference")
         ]
         p = adjusted[place]
@@ -311,10 +312,10 @@ def _ranked(tested: list[dict[str, Any]], names: tuple[str, str]) -> None:
             [
                 title_of(one["name"]),
                 verdict,
-                number(one["strength"], 3),
+                EFFECT.text(one["strength"]),
                 f"{effect['intensity']:g}",
                 *ates,
-                "–" if p is None else f"{p:.2g}",
+                "–" if p is None else P_VALUE.text(p),
             ]
         )
     heads = (

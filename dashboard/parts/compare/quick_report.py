@@ -16,6 +16,7 @@ from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
 from dashboard.read.studies import Examples
 from engine.exchange.uploads.report import QuickReport
+from engine.store.quantities import ACCURACY, CORRELATION, OUTPUT
 from engine.study.reader import StudyReader
 
 SIDE = 84
@@ -43,22 +44,22 @@ def quick_report(
     of = f"1 checkpoint{'s' * (found.checkpoints > 1)}".replace("1", f"{found.checkpoints:,}", 1)
     shown = {}
     if found.accuracy is not None:
-        shown[f"Accuracy of {short(name)}"] = f"{found.accuracy:.1%}", f"mean of {of}"
+        shown[f"Accuracy of {short(name)}"] = ACCURACY.text(found.accuracy), f"mean of {of}"
     elif found.output is not None:
-        shown[f"Mean output of {short(name)}"] = f"{found.output:.4g}", f"mean of {of}"
+        shown[f"Mean output of {short(name)}"] = OUTPUT.text(found.output), f"mean of {of}"
     if found.their_output is not None:
         shown[f"Mean output of {short(against)}"] = (
-            f"{found.their_output:.4g}",
+            OUTPUT.text(found.their_output),
             "on the same examples",
         )
     if found.correlation is not None:
-        shown["Correlation"] = f"{found.correlation:.2f}", "of their outputs"
+        shown["Correlation"] = CORRELATION.text(found.correlation), "of their outputs"
     if found.their_accuracy is not None and found.agreement is not None:
         shown[f"Accuracy of {short(against)}"] = (
-            f"{found.their_accuracy:.1%}",
+            ACCURACY.text(found.their_accuracy),
             "on the same examples",
         )
-        shown["Agreement"] = f"{found.agreement:.1%}", f"{found.differing:,} of {n:,} differ"
+        shown["Agreement"] = ACCURACY.text(found.agreement), f"{found.differing:,} of {n:,} differ"
     figures(shown)
     if found.by_group:
         heading("Accuracy by class")
@@ -120,5 +121,5 @@ def _bar(value: float, name: str, kind: str) -> str:
     return (
         f'<div class="dl-pair" data-kind="{kind}"><span>{escape(short(name))}</span>'
         f'<span class="dl-track"><i style="width:{100 * value:.1f}%"></i></span>'
-        f"<span>{value:.1%}</span></div>"
+        f"<span>{escape(ACCURACY.text(value))}</span></div>"
     )

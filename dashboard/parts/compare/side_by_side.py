@@ -19,7 +19,9 @@ from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.studies import Examples, badge, examples, requested_row, typed_id
-from engine.study.rankings import find_influences
+from engine.store.quantities import numbers_mean
+from engine.study.counterfactuals import read_units
+from engine.study.rankings import find_influences, influences
 from engine.study.reader import StudyReader
 
 SIDE = 84
@@ -49,7 +51,8 @@ def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) 
         for key in ("a", "b")
     }
     for place, sign, title in ((0, "support", "Supporting"), (2, "oppose", "Opposing")):
-        _both(study, about, found, place, sign, title, str(tests["a"].ids[row]), location)
+        test = str(tests["a"].ids[row])
+        _both(study, about, found, place, sign, title, row, test, location)
 
 
 def _both(
@@ -59,6 +62,7 @@ def _both(
     place: int,
     sign: Any,
     title: str,
+    row: int,
     test: str,
     location: Location,
 ) -> None:
@@ -73,7 +77,11 @@ def _both(
     for key in ("a", "b"):
         scores = found[key][place + 1]
         largest = float(np.abs(np.concatenate([found[key][1], found[key][3]])).max(initial=0))
-        cards = influence_cards(training, found[key][place], scores, largest or 1.0, location, test)
+        units = read_units(study, about[key]["algorithm"], about[key]["method"])
+        amounts = None if units is None else influences(units, scores, row)
+        cards = influence_cards(
+            training, found[key][place], scores, largest or 1.0, location, test, amounts
+        )
         name = short(about[key]["name"])
         groups.append(
             Group(
@@ -83,6 +91,7 @@ def _both(
                     for card in cards
                 ],
                 title=f"{title} in {name}",
+                words=numbers_mean(training.output, about[key]["method"], units is not None),
                 sign=sign,
                 empty="None.",
             )

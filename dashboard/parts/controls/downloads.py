@@ -134,13 +134,15 @@ def as_csv(explanation: Explanation) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     heads = "test_row", "test_id", "test_file", "side", "rank", "train_row", "id", "file", "label"
-    writer.writerow([*heads, "score"])
+    writer.writerow([*heads, "score", "influence", "influence_unit", "method"])
+    method, unit = harmless(explanation.method), explanation.influence_unit
     sides = {"supporting": explanation.supporting, "opposing": explanation.opposing}
     for side, influences in sides.items():
         for rank, one in enumerate(influences, start=1):
             test = harmless(explanation.id), harmless(explanation.file or "")
             train = harmless(one.id), harmless(one.file or ""), harmless(one.label)
-            writer.writerow([explanation.row, *test, side, rank, one.row, *train, one.score])
+            about = explanation.row, *test, side, rank, one.row, *train
+            writer.writerow([*about, one.score, one.influence, unit, method])
     return file.getvalue()
 
 
@@ -150,9 +152,9 @@ def snippet(
     """Python code that gives the same explanation."""
     last = "" if output is None else f", output={output!r}"
     return (
-        "from engine import Study\n\n"
+        "from engine import Study\nfrom engine.store.quantities import SCORE\n\n"
         f"study = Study.open({str(study.root)!r})\n"
         f"explanation = study.explain({id_!r}, {k}, {algorithm!r}, {method!r}{last})\n"
         "for influence in explanation.supporting + explanation.opposing:\n"
-        '    print(f"{influence.score:+.5f}  {influence.id}  {influence.label}")\n'
+        '    print(f"{SCORE.text(influence.score)}  {influence.id}  {influence.label}")\n'
     )

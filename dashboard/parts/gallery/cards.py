@@ -3,7 +3,6 @@ example with its total influence in the study."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
@@ -14,8 +13,15 @@ import numpy as np
 from dashboard.location import Location
 from dashboard.names import file_of, with_file
 from dashboard.parts.gallery.gallery import Card
-from dashboard.read.columns import text_of
 from dashboard.read.studies import Examples, Weights
+from engine.store.quantities import (
+    CONFIDENCE,
+    INFLUENCE,
+    SCORE,
+    SIMILARITY,
+    TOTAL_INFLUENCE,
+    predicted_text,
+)
 
 
 def test_cards(found: Examples, rows: np.ndarray, location: Location) -> list[Card]:
@@ -37,8 +43,8 @@ def _test_card(
     who, file = with_file(example), _file_name(example)
     if not predictions:
         return Card(row, label, "", f"{who}: {label}", href=href, title=title, text=text, file=file)
-    predicted = text_of(example["predicted"])
-    confidence = f"{float(example['confidence']):.0%}" if "confidence" in example else ""
+    predicted = predicted_text(example["predicted"])
+    confidence = CONFIDENCE.text(example["confidence"]) if "confidence" in example else ""
     facts = [f"confidence {confidence}"] if confidence else []
     note, wrong = f"predicted {predicted}", False
     if "correct" in example:
@@ -61,23 +67,24 @@ def influence_cards(
     largest: float,
     location: Location,
     test: str | None,
-    changes: np.ndarray | None = None,
+    amounts: np.ndarray | None = None,
 ) -> list[Card]:
-    """Cards of training examples, each with its score for `test` and a bar relative to `largest`.
+    """Cards of training examples, each with its influence on `test` and a bar.
 
     Each links to the page of the training example, which links back to `test` if it is given.
 
     Args:
-        changes: What each adds to the model output; None while scores are uncalibrated.
+        scores: Of the method.
+        largest: The size of a score whose bar is full.
+        amounts: The influence of each, in the unit of the output; None while scores are
+            uncalibrated: then the scores themselves are shown.
     """
     shown = training.table.iloc[rows]
     back = {} if test is None else {"test": test}
     cards = []
-    amounts_shown = amounts(scores, largest, changes, training.output)
+    texts = influence_texts(scores, amounts, training.output)
     examples = shown.to_dict("records")
-    for row, score, example, (shown_score, full) in zip(
-        rows, scores, examples, amounts_shown, strict=True
-    ):
+    for row, score, example, (shown_score, full) in zip(rows, scores, examples, texts, strict=True):
         words = f"{'supports' if score > 0 else 'opposes'} with {full}"
         card = training_card(int(row), example, words, location, back)
         cards.append(replace(card, score=shown_score, bar=abs(float(score)) / largest))
@@ -125,7 +132,7 @@ def similar_cards(
     back = {} if test is None else {"test": test}
     cards = []
     for row, similarity, example in zip(rows, similarities, shown.to_dict("records"), strict=True):
-        words = f"{similarity:z.3f}".replace("-", "−")
+        words = SIMILARITY.text(similarity)
         card = training_card(int(row), example, f"similarity {words}", location, back)
         cards.append(replace(card, score=words, bar=max(0.0, float(similarity))))
     return cards
@@ -137,18 +144,17 @@ def influenced_cards(
     scores: np.ndarray,
     largest: float,
     location: Location,
-    changes: np.ndarray | None = None,
+    amounts: np.ndarray | None = None,
 ) -> list[Card]:
-    """Cards of test examples with the effect of one training example on each, linked to Explain.
+    """Cards of test examples with the influence of one training example on each, linked to Explain.
 
     Args:
-        changes: What it adds to the output of each; None while scores are uncalibrated.
+        amounts: As in `influence_cards`.
     """
     cards = []
     own = test_cards(found, rows, location)
-    for card, score, (shown, full) in zip(
-        own, scores, amounts(scores, largest, changes, found.output), strict=True
-    ):
+    texts = influence_texts(scores, amounts, found.output)
+    for card, score, (shown, full) in zip(own, scores, texts, strict=True):
         effect = found.effects[0 if score > 0 else 1].past
         hint = f"{card.hint}; {effect} with {full}"
         cards.append(replace(card, hint=hint, score=shown, bar=abs(float(score)) / largest))
@@ -158,42 +164,32 @@ def influenced_cards(
 def weight_cards(
     training: Examples, rows: np.ndarray, weights: Weights, location: Location
 ) -> list[Card]:
-    """Cards of training examples with the sum of their absolute influence."""
+    """Cards of training examples with their total influence."""
     largest = float(weights.total[rows].max(initial=0)) or 1.0
     cards = []
     for row, example in zip(rows, training.table.iloc[rows].to_dict("records"), strict=True):
         weight = float(weights.total[row])
         plus, minus = (
-            f"{signed(sums[row], largest)} {effect.participle}"
+            f"{TOTAL_INFLUENCE.text(abs(sums[row]))} {effect.participle}"
             for sums, effect in zip(
                 (weights.support, weights.oppose), training.effects, strict=True
             )
         )
-        words = f"{plus} and {minus} in total"
+        words = f"{plus} and {minus} in total, {weights.unit}"
         card = training_card(int(row), example, words, location, {})
-        score = signed(weight, largest).removeprefix("+")
-        cards.append(replace(card, score=score, bar=weight / largest))
+        cards.append(replace(card, score=TOTAL_INFLUENCE.text(weight), bar=weight / largest))
     return cards
 
 
-def amounts(
-    scores: np.ndarray, largest: float, changes: np.ndarray | None, output: str
+def influence_texts(
+    scores: np.ndarray, amounts: np.ndarray | None, output: str
 ) -> list[tuple[str, str]]:
-    """(score on the card, score in its tooltip) of each, in units of the output if calibrated."""
-    raw = [signed(score, largest) for score in scores]
-    if changes is None:
-        return [(score, score) for score in raw]
-    finest = float(np.abs(changes).max(initial=0))
-    shown = [signed(change, finest) for change in changes]
+    """(what is on the card, what is in its tooltip) of each influence or, uncalibrated, score."""
+    raw = [SCORE.text(score) for score in scores]
+    if amounts is None:
+        return [(score, f"score {score}") for score in raw]
+    shown = [INFLUENCE.text(amount) for amount in amounts]
     return [
-        (change, f"{change} of {output} (score {score})")
-        for change, score in zip(shown, raw, strict=True)
+        (amount, f"{amount} of {output} (score {score})")
+        for amount, score in zip(shown, raw, strict=True)
     ]
-
-
-def signed(score: float, largest: float) -> str:
-    """A signed score with the decimals that show `largest` in three digits."""
-    if not 1e-5 <= largest < 1e5:
-        return f"{score:+.2e}".replace("-", "−")
-    decimals = max(0, 2 - math.floor(math.log10(largest)))
-    return f"{score:+z.{decimals}f}".replace("-", "−")

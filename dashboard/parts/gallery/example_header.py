@@ -13,11 +13,19 @@ import streamlit as st
 from dashboard.names import file_of
 from dashboard.parts.gallery.gallery import thumbnail_side
 from dashboard.parts.text.shown_text import Span, in_order, text_html
-from dashboard.read.columns import output_name, signed_text, text_of
+from dashboard.read.columns import output_name
 from dashboard.read.studies import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split
+from engine.store.quantities import (
+    CONFIDENCE,
+    ERROR,
+    OUTPUT,
+    PREDICTED,
+    PROBABILITY,
+    predicted_text,
+)
 from engine.study.capabilities import has
 from engine.study.models import read_probabilities
 from engine.study.reader import StudyReader
@@ -62,7 +70,7 @@ def probabilities(classes: list[str], found: np.ndarray, label: str) -> str:
         shown[-1] = classes.index(label)
     entries = "".join(
         f'<li data-label="{str(classes[place] == label).lower()}">'
-        f"<span>{_clamped(classes[place])}</span><span>{found[place]:.1%}</span>"
+        f"<span>{_clamped(classes[place])}</span><span>{escape(PROBABILITY.text(found[place]))}</span>"
         f'<div class="dl-track"><i style="width:{100 * found[place]:.1f}%"></i></div></li>'
         for place in shown
     )
@@ -114,13 +122,13 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
         word = "✓ Predicted correctly" if correct else "✕ Predicted wrongly"
         verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
     if "predicted" in example:
-        facts.append(("Predicted", _clamped(text_of(example["predicted"]))))
+        facts.append(("Predicted", _clamped(predicted_text(example["predicted"]))))
         if "error" in example:
-            error = signed_text(float(example["error"]))
+            error = ERROR.text(example["error"])
             facts.append(("Error", f"{error}<small>predicted minus true label</small>"))
         if "confidence" in example:
-            confidence = f"{float(example['confidence']):.1%}<small>in its prediction</small>"
-            facts.append(("Confidence", confidence))
+            confidence = escape(CONFIDENCE.text(example["confidence"]))
+            facts.append(("Confidence", f"{confidence}<small>in its prediction</small>"))
         facts += _output(study, example)
     facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
     if (file := file_of(example)) is not None:
@@ -132,11 +140,11 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
 def _output(study: StudyReader, example: dict[Hashable, Any]) -> list[tuple[str, str]]:
     """The model output, unless it is the prediction itself."""
     output = float(example["output"])
-    if text_of(example["predicted"]) == text_of(output):
+    if predicted_text(example["predicted"]) == PREDICTED.text(output):
         return []
     words = odds(output) if has(study, "classes") else escape(study.dataset.output_title)
     name = escape(output_name(study.dataset).capitalize())
-    return [(name, f"{output:+z.2f}".replace("-", "−") + f"<small>{words}</small>")]
+    return [(name, f"{OUTPUT.text(output)}<small>{words}</small>")]
 
 
 def _clamped(text: object) -> str:

@@ -13,10 +13,11 @@ from dashboard.parts.gallery.cards import influence_cards, similar_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.gallery.similar_examples import overlap_words, similar_words
 from dashboard.parts.layout.blocks import aside
-from dashboard.read.studies import Examples, makeup, share
+from dashboard.read.rows_in_words import having, makeup
+from dashboard.read.studies import Examples
 from engine.attribution.evaluation.quality import Measured
+from engine.store.quantities import CHANGE
 from engine.store.records import Similarity
-from engine.store.text import number
 from engine.study.neighbours import read_similarity
 from engine.study.reader import StudyReader
 
@@ -32,8 +33,8 @@ class Influences:
         support, oppose: Training rows.
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of the scores of each sign over all training examples.
-        support_margins, oppose_margins: What each adds to the model output; None while scores are
-            uncalibrated.
+        support_amounts, oppose_amounts: Their influences, in the unit of the output; None while
+            scores are uncalibrated.
         without_support, without_oppose: Predicted change of the output when all of these are
             removed.
     """
@@ -44,8 +45,8 @@ class Influences:
     oppose_scores: np.ndarray
     support_total: float
     oppose_total: float
-    support_margins: np.ndarray | None = None
-    oppose_margins: np.ndarray | None = None
+    support_amounts: np.ndarray | None = None
+    oppose_amounts: np.ndarray | None = None
     without_support: Measured | None = None
     without_oppose: Measured | None = None
 
@@ -70,8 +71,8 @@ def influence_groups(
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
     largest = float(sizes.max(initial=0))
 
-    def cards(rows: np.ndarray, scores: np.ndarray, changes: np.ndarray | None) -> list[Card]:
-        return influence_cards(training, rows, scores, largest, location, test, changes)
+    def cards(rows: np.ndarray, scores: np.ndarray, amounts: np.ndarray | None) -> list[Card]:
+        return influence_cards(training, rows, scores, largest, location, test, amounts)
 
     toward, away = words or _directions(training, found, label, predicted, test)
     without = [
@@ -84,7 +85,7 @@ def influence_groups(
     return [
         Group(
             "Supporting training examples",
-            cards(found.support, found.support_scores, found.support_margins),
+            cards(found.support, found.support_scores, found.support_amounts),
             title="Supporting",
             words=toward + without[0],
             sign="support",
@@ -95,7 +96,7 @@ def influence_groups(
         ),
         Group(
             "Opposing training examples",
-            cards(found.oppose, found.oppose_scores, found.oppose_margins),
+            cards(found.oppose, found.oppose_scores, found.oppose_amounts),
             title="Opposing",
             words=away + without[1],
             sign="oppose",
@@ -117,10 +118,10 @@ def _directions(
     else:
         away = f"toward the {'predicted' if test is None else 'wrong'} “{short(predicted)}”"
     return (
-        f"Pulled the model toward {which}{short(label)}”. "
-        f"{share(training, found.support, label)} have this label.",
-        f"Pulled the model {away}. "
-        f"{share(training, found.oppose, predicted)} are labeled “{short(predicted)}”.",
+        f"Pulled the model toward {which}{short(label)}”."
+        + having(training, found.support, label, "have this label"),
+        f"Pulled the model {away}."
+        + having(training, found.oppose, predicted, f"are labeled “{short(predicted)}”"),
     )
 
 
@@ -131,6 +132,7 @@ def influence_gallery(
     kind: str,
     location: Location,
     test: str | None = None,
+    numbers: str = "",
 ) -> None:
     """Show these groups and, if both rankings are shown, their overlap.
 
@@ -138,7 +140,10 @@ def influence_gallery(
         groups: From `influence_groups`, `similar_group`, or both in this order.
         kind: `picture` or `text`.
         test: Id of the explained example if it is in the study; Training links back to it.
+        numbers: What the numbers on influential examples are, one sentence.
     """
+    if numbers:
+        aside(numbers)
     if location.show == BOTH:
         influential = [card for group in groups[:2] for card in group.cards]
         similarity = read_similarity(study, location.algorithm)
@@ -161,9 +166,8 @@ def without_words(count: int, change: Measured | None, output: str) -> str:
     """Predicted effect of removing `count` examples, if known; begins with a space."""
     if change is None or not count:
         return ""
-    what, reach = ("it" if count == 1 else f"these {count}"), (change.high - change.low) / 2
-    sign = "+" if change.mean > 0 else ""
-    return f" Removing {what}: {output} {sign}{number(change.mean)} ± {number(reach)}, on average."
+    what = "it" if count == 1 else f"these {count}"
+    return f" Removing {what}: {output} {CHANGE.interval(change)}, on average."
 
 
 def _shares(scores: np.ndarray, total: float) -> list[float]:
@@ -183,7 +187,7 @@ def similar_group(
     """The most similar training examples; the caption counts those with `label`."""
     labeled = ""
     if "label" in training.codes:
-        labeled = f"{share(training, rows, label)} are labeled “{short(label)}”."
+        labeled = having(training, rows, label, f"are labeled “{short(label)}”").strip()
     return Group(
         "Similar training examples",
         similar_cards(training, rows, similarities, location, test),

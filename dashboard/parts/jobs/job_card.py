@@ -9,6 +9,7 @@ from html import escape
 
 import streamlit as st
 
+from dashboard.parts.jobs.cost import duration
 from dashboard.permissions import gate
 from dashboard.writes import cancel, retry
 from engine.running.jobs.queue import Job, log
@@ -118,14 +119,3 @@ def facts_of(job: Job, now: float) -> list[str]:
     if job.attempt > 1:
         facts.append("started again after an interruption")
     return facts
-
-
-def duration(seconds: float) -> str:
-    """A duration in seconds as text, such as `5 min`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

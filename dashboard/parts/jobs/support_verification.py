@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 import streamlit as st
 
+from dashboard.parts.jobs.cost import cost_words
 from dashboard.parts.jobs.job_card import job_card
 from dashboard.parts.jobs.submit_button import enqueue, pop_message, set_message
 from dashboard.permissions import gate
@@ -28,7 +29,11 @@ def verify_button(study: StudyReader, found: Supports, row: int) -> None:
         "Verify",
         icon=":material/science:",
         key="verify",
-        **gate("run", help=f"Retrain {SEEDS} models without its removal set"),
+        **gate(
+            "run",
+            help=f"Retrain {SEEDS} models without its removal set: "
+            f"{cost_words(study, found.algorithm, SEEDS)} here",
+        ),
     )
     if clicked:
         _submit(study, found, [row], SEEDS)
@@ -45,7 +50,8 @@ def verify_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
         with st.container(horizontal=True):
             first = st.number_input("Predictions", 1, most, min(10, most), key="first", width=150)
             seeds = st.number_input("Models for each", 1, 20, SEEDS, key="seeds", width=150)
-        st.html(f'<p class="dl-aside">Trains at most {first * seeds:,} models.</p>')
+        time = cost_words(study, found.algorithm, first * seeds)
+        st.html(f'<p class="dl-aside">Trains at most {first * seeds:,} models: {time} here.</p>')
         st.button(
             "Verify",
             key="verify_first",

@@ -11,7 +11,9 @@ from dashboard.location import COMPARE
 from dashboard.names import short
 from dashboard.parts.layout.messages import notice
 from dashboard.read.studies import open_study
+from engine.running.jobs.queue import jobs
 from engine.store.records import Progress
+from engine.study.lock import is_locked
 from engine.study.names import resolve_algorithm
 from engine.study.progress import stage_progress
 from engine.study.reader import StudyReader
@@ -50,6 +52,30 @@ def building(title: str, ready: Callable[[StudyReader], bool], algorithm: str) -
     watch()
 
 
+def build_elsewhere(study: StudyReader) -> Progress | None:
+    """The stage at which a build is that was not started as a job, such as in a terminal."""
+    if not is_locked(study) or jobs(study.root, active=True):
+        return None
+    return next((step for step in stage_progress(study) if not step.complete), None)
+
+
+def show_build_elsewhere() -> None:
+    """Show the progress of such a build; rerun the page when it ends."""
+
+    @st.fragment(run_every=SECONDS)
+    def watch() -> None:
+        study = open_study()
+        if build_elsewhere(study) is None:
+            st.rerun()
+        st.html(
+            _panel(
+                "A build is running, started outside the dashboard", stage_progress(study), study
+            )
+        )
+
+    watch()
+
+
 def unpredicted(study: StudyReader) -> None:
     """Explain why imported scores are shown without predictions."""
     st.html(
@@ -63,8 +89,18 @@ def _panel(title: str, steps: list[Progress], study: StudyReader) -> str:
     entries = "".join(_entry(step, step is current) for step in steps)
     return (
         f'<div class="dl-building" role="status"><h2>{escape(title)}</h2><ol>{entries}</ol>'
-        "<p>This page updates automatically. If no build is running, start one: "
-        f"<code>dataloupe build {escape(str(study.root))}</code></p></div>"
+        f"<p>{_what_to_do(study)}</p></div>"
+    )
+
+
+def _what_to_do(study: StudyReader) -> str:
+    """What a reader of an unfinished study can do: wait for its build, or start it."""
+    if is_locked(study):
+        return "A build is running. This page fills in by itself."
+    return (
+        "No build is running. Start it on the page Jobs, or by "
+        f"<code>dataloupe build {escape(str(study.root))}</code>; this page then fills in by "
+        "itself."
     )
 
 

@@ -9,13 +9,16 @@ import streamlit as st
 from dashboard.location import Location, go, keep
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.layout.running_job import working
-from dashboard.read.studies import badge
-from engine.study.methods import ranked_methods
+from engine.study.methods import method_choice, ranked_methods
 from engine.study.reader import StudyReader
 
 
-def context(study: StudyReader, location: Location) -> None:
-    """Show the header, and warn about a link with invalid parameters or for different data."""
+def context(study: StudyReader, location: Location, own_method: str = "") -> None:
+    """Show the header, and warn about a link with invalid parameters or for different data.
+
+    Args:
+        own_method: The method of a page that uses one alone; empty if it uses the chosen one.
+    """
     facts = [f"<strong>{escape(study.spec.name)}</strong>"]
     if study.has_data:
         dataset = study.dataset
@@ -44,12 +47,15 @@ def context(study: StudyReader, location: Location) -> None:
                 width=220,
             )
         methods = ranked_methods(study, location.algorithm) if study.has_data else []
-        if len(methods) > 1:
+        if own_method:
+            # This page computes its scores live, by one method, whatever is chosen elsewhere.
+            st.html(f'<div class="dl-context"><span>scores by {escape(own_method)}</span></div>')
+        elif len(methods) > 1:
             st.session_state["method"] = location.method
             st.selectbox(
                 "Method",
                 methods,
-                format_func=lambda name: badge(study, location.algorithm, name).method,
+                format_func=lambda name: method_choice(study, location.algorithm, name),
                 key="method",
                 on_change=keep,
                 args=("method",),

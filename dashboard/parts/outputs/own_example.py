@@ -9,7 +9,8 @@ from dashboard.parts.gallery.example_header import odds
 from dashboard.parts.outputs.chooser import choose_output
 from dashboard.parts.outputs.wording import shortened
 from engine.applications.live import QueryResult
-from engine.store.text import counted, number
+from engine.store.quantities import CONFIDENCE, OUTPUT, predicted_text
+from engine.store.text import counted
 from engine.study.example_outputs import Known, by_likelihood
 from engine.study.output_names import NamedOutput, resolve_output, unlabeled_output
 from engine.study.reader import StudyReader
@@ -38,12 +39,11 @@ def facts(result: QueryResult) -> list[tuple[str, str]]:
     """Name and HTML of each fact about the prediction."""
     of = counted(result.predicting, "checkpoint")
     predicted = result.predicted
-    words = short(predicted) if isinstance(predicted, str) else f"{predicted:.6g}"
+    words = short(predicted_text(predicted))
     found = [("Predicted", f"{escape(words)}<small>by {of}</small>")]
     if result.confidence is not None:
-        found.append(("Confidence", f"{result.confidence:.1%}"))
-    sign = "+" if result.value > 0 else ""
-    value, output = f"{sign}{number(result.value)}", shortened(result.output)
+        found.append(("Confidence", escape(CONFIDENCE.text(result.confidence))))
+    value, output = OUTPUT.text(result.value), shortened(result.output)
     if result.probabilities is not None and len(output.classes) == 1:
         name, about = "Margin", odds(result.value, output.classes[0])
     else:

@@ -9,8 +9,9 @@ import numpy as np
 
 from dashboard.names import short
 from dashboard.parts.layout.page_title import title
-from dashboard.read.columns import text_of
-from dashboard.read.studies import Examples, share
+from dashboard.read.rows_in_words import having
+from dashboard.read.studies import Examples
+from engine.store.quantities import predicted_text
 from engine.study.example_outputs import Known
 from engine.study.output_names import NamedOutput
 
@@ -20,7 +21,7 @@ def question_title(output: NamedOutput, example: Mapping[Hashable, Any], known: 
     id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
         return title(label or id_, id_ if label else "")
-    predicted = short(text_of(example["predicted"]))
+    predicted = short(predicted_text(example["predicted"]))
     if "correct" not in example:
         labeled = f", labeled {label}" if label else ""
         caption = f"for {id_}{labeled}, predicted {predicted}"
@@ -63,7 +64,7 @@ def influence_words(
     first = output.classes[0]
     rivals = [*output.classes[1:], *([] if predicted is None else [predicted])]
     rival = next((name for name in rivals if name != first and name in training.classes), None)
-    raises += f" {share(training, support, first)} have this label."
+    raises += having(training, support, first, "have this label")
     if rival is None:
-        return raises, f"{lowers} {share(training, oppose, first)} have this label."
-    return raises, f"{lowers} {share(training, oppose, rival)} are labeled “{short(rival)}”."
+        return raises, lowers + having(training, oppose, first, "have this label")
+    return raises, lowers + having(training, oppose, rival, f"are labeled “{short(rival)}”")

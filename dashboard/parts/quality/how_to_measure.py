@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.parts.jobs.cost import cost_words
 from dashboard.parts.layout.blocks import aside, heading
 from dashboard.read.columns import output_name
 from engine.store.layout import TRAK
+from engine.store.quantities import SHARE
 from engine.study.methods import ranked_methods
-from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
 
 MASKS = 200
@@ -56,8 +57,7 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
         aside("You can also import subset runs made with other tools: dataloupe import bank.")
     with right:
         heading("What it costs")
-        trained = has_predictions(study, algorithm) and not spec.weights
-        aside(_cost(study.checkpoints(algorithm) if trained else 0))
+        aside(_cost(study, algorithm))
         aside(
             "Each finished run is saved: you can stop and resume at any time, and raise masks "
             "later; existing runs are reused. Of every five masks, three are used to fit, one to "
@@ -68,11 +68,7 @@ def unmeasured(study: StudyReader, algorithm: str, name: str) -> None:
         )
 
 
-def _cost(checkpoints: int) -> str:
-    """The cost of the runs, relative to the study's checkpoints if it trained any."""
-    whole = RUNS * ALPHA
-    words = f"{RUNS} models on {ALPHA:.0%} of the data take as long as {whole:.0f} on all of it"
-    if not checkpoints:
-        return f"{words}."
-    times = whole / checkpoints
-    return f"{words}: about {times:.0f} times the cost of this study's {checkpoints:,} checkpoints."
+def _cost(study: StudyReader, algorithm: str) -> str:
+    """The time that the runs take."""
+    time = cost_words(study, algorithm, RUNS * ALPHA)
+    return f"{RUNS} models on {SHARE.text(ALPHA)} of the data: {time} here."

@@ -7,10 +7,8 @@ from html import escape
 import streamlit as st
 
 from dashboard.location import QUALITY
-from engine.attribution.evaluation.quality import Measured
-from engine.attribution.evaluation.verdict import interval
+from engine.store.quantities import LDS, SHARE, SLOPE
 from engine.store.records import Badge
-from engine.store.text import number
 
 SOLVERS = {
     "dual-exact": "Exact gradients, solved in the dual (n × n)",
@@ -46,14 +44,13 @@ def _line(badge: Badge) -> str:
         parts.append("quality not measured")
     else:
         if badge.lds_of:  # one line has no room for the interval as well
-            parts.append(f"LDS of the {badge.lds_of} {number(badge.lds, 2)}")
+            parts.append(f"LDS of the {badge.lds_of} {LDS.text(badge.lds)}")
         else:
-            measured = Measured(badge.lds, badge.lds_low, badge.lds_high)
-            parts.append(f"LDS {interval(measured)}")
+            parts.append(f"LDS {LDS.within(badge.lds, badge.lds_low, badge.lds_high)}")
         if badge.lds_low <= 0:
             parts.append("no better than chance")
         else:
-            parts.append("calibrated" if badge.calibrated else "uncalibrated")
+            parts += [] if badge.calibrated else ["uncalibrated"]
     return " · ".join(parts)
 
 
@@ -68,8 +65,8 @@ def full_quality_badge(badge: Badge) -> str:
     quality = (
         "Not measured: this requires models trained on random subsets. Rely on the order more "
         "than on the numbers."
-        if badge.lds is None
-        else f"{badge.lds:.3f} ({badge.lds_low:.3f} to {badge.lds_high:.3f}): rank correlation of "
+        if badge.lds is None or badge.lds_low is None or badge.lds_high is None
+        else f"{LDS.within(badge.lds, badge.lds_low, badge.lds_high)}: rank correlation of "
         "predicted and actual outputs on held-out subset runs; 1 is perfect, 0 is chance."
     )
     if badge.lds is not None and badge.lds_of:
@@ -80,10 +77,13 @@ def full_quality_badge(badge: Badge) -> str:
     output = badge.output.replace("-", " ")
     units = (
         f"Calibrated: removing a strong supporter lowers the {output} by its score times "
-        f"{badge.slope:.3g} ({badge.slope_low:.3g} to {badge.slope_high:.3g}), on average. "
-        f"Between random subsets, scores explain {badge.r_squared:.0%} of the variance of held-out "
-        "outcomes."
+        f"{SLOPE.within(badge.slope, badge.slope_low, badge.slope_high)}, on average. "
+        f"Between random subsets, scores explain {SHARE.text(badge.r_squared)} of the variance of "
+        "held-out outcomes."
         if badge.slope is not None
+        and badge.slope_low is not None
+        and badge.slope_high is not None
+        and badge.r_squared is not None
         else "Uncalibrated: compare scores of one prediction with each other, not with other "
         "predictions."
     )

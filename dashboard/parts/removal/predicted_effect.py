@@ -11,7 +11,7 @@ from dashboard.location import EXPLAIN, TRAINING, Location
 from dashboard.names import short
 from dashboard.parts.charts.histogram import Series, histogram
 from dashboard.parts.charts.interval_bars import Bar, intervals
-from dashboard.parts.gallery.cards import signed, test_cards, weight_cards
+from dashboard.parts.gallery.cards import test_cards, weight_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
@@ -19,6 +19,8 @@ from dashboard.read.columns import output_name
 from dashboard.read.effects import counterfactual
 from dashboard.read.studies import Examples, examples, weights
 from engine.attribution.evaluation.counterfactual import Counterfactual
+from engine.store.quantities import CHANGE, OUTPUT
+from engine.study.calibration_advice import calibration_advice
 from engine.study.capabilities import has
 from engine.study.groups import group_columns
 from engine.study.reader import StudyReader
@@ -48,21 +50,23 @@ def headline(study: StudyReader, found: Counterfactual, kind: str, name: str = "
     removed = len(found.removed)
     shown = {name: (f"{removed:,}", f"{removed / of:.1%} of {of:,} training {kind}s")}
     output = output_name(study.dataset)
-    if found.calibrated and found.before is not None and found.crosses:
-        shown["Lost"] = (f"{len(found.lost):,}", f"{output}s predicted to fall below 0")
-        shown["Won"] = (f"{len(found.won):,}", f"{output}s predicted to rise above 0")
+    if found.can_flip:
+        shown["Flips"] = (
+            f"{len(found.flips):,}",
+            f"of {len(found.change):,} predicted classes change: {len(found.lost):,} from right "
+            f"to wrong, {len(found.won):,} from wrong to right",
+        )
     unit = f"of {output}" if found.calibrated else "of scores (no unit)"
     if found.by_group:
         group, worst = min(found.by_group.items(), key=lambda item: item[1].mean)
-        shown["Hit most"] = (short(group), f"{signed(worst.mean, 1.0)} {unit}, on average")
+        shown["Hit most"] = (short(group), f"{CHANGE.text(worst.mean)} {unit}, on average")
     else:
-        largest = float(np.abs(found.change).max(initial=0)) or 1.0
         for title, value in (
             ("Mean change", found.change.mean()),
             ("Largest fall", min(0.0, found.change.min())),
             ("Largest rise", max(0.0, found.change.max())),
         ):
-            shown[title] = signed(float(value), largest), unit
+            shown[title] = CHANGE.text(value), unit
     figures(shown)
 
 
@@ -82,7 +86,8 @@ def removed_gallery(
                 f"{name} training examples",
                 weight_cards(training, order[:SHOWN], weight, location),
                 title=name,
-                words=f"{len(order):,} training {kind}s{more}. Numbers: total influence.",
+                words=f"{len(order):,} training {kind}s{more}. Numbers: total influence, "
+                f"{weight.unit}.",
             )
         ],
         SIDE,
@@ -103,7 +108,7 @@ def effect_by_group(study: StudyReader, found: Counterfactual, chosen: RemovalSe
     if by is not None:
         found = counterfactual(study, found.algorithm, found.method, chosen, by)
     if not found.by_group:
-        _all_changes(found, output)
+        _all_changes(study, found, output)
         return
     one, several = ("class", "classes") if by is None else (by, f"groups by {by}")
     heading(f"Predicted effect by {one}")
@@ -112,7 +117,8 @@ def effect_by_group(study: StudyReader, found: Counterfactual, chosen: RemovalSe
         "examples, with its 95% interval."
         if found.calibrated
         else f"Uncalibrated: sums of scores rank the {several}. They are not changes of the "
-        f"{output} and have no interval. Subset runs calibrate them: see Quality."
+        f"{output} and have no interval. "
+        f"{calibration_advice(study, found.algorithm, found.method)}"
     )
     worst = sorted(found.by_group.items(), key=lambda item: item[1].mean)
     if len(worst) > CLASSES_SHOWN:
@@ -120,7 +126,8 @@ def effect_by_group(study: StudyReader, found: Counterfactual, chosen: RemovalSe
         aside(f"The {half} {several} at each end of {len(worst):,}.")
         worst = worst[:half] + worst[-half:]
     bars = [Bar(group, mean) for group, mean in worst]
-    st.html(intervals(bars, f"Mean change of the {output} by {one}", changes=True))
+    title = f"Mean change of the {output} by {one}"
+    st.html(intervals(bars, title, changes=True, quantity=CHANGE))
 
 
 def _chosen_group(study: StudyReader) -> str | None:
@@ -129,18 +136,17 @@ def _chosen_group(study: StudyReader) -> str | None:
     if not columns:
         return None
     plain = "class" if has(study, "classes") else "none"
-    key = "effect_by"
     chosen: str | None = st.selectbox(
         "Groups",
         [None, *columns],
         format_func=lambda column: plain if column is None else column,
-        key=key,
+        key="effect_by",
         width=230,
     )
     return chosen
 
 
-def _all_changes(found: Counterfactual, output: str) -> None:
+def _all_changes(study: StudyReader, found: Counterfactual, output: str) -> None:
     """Show the histogram of the changes of all test examples."""
     heading("Predicted effect")
     reach = float(np.abs(found.change).max(initial=0)) or 1.0
@@ -149,7 +155,7 @@ def _all_changes(found: Counterfactual, output: str) -> None:
         if found.calibrated
         else (
             f"Uncalibrated: sums of scores, which order changes of the {output} but give no size. "
-            "Subset runs calibrate them: see Quality."
+            f"{calibration_advice(study, found.algorithm, found.method)}"
         )
     )
     st.html(
@@ -158,7 +164,7 @@ def _all_changes(found: Counterfactual, output: str) -> None:
             words,
             [Series("test examples", found.change)],
             np.linspace(-reach, reach, BINS + 1),
-            (signed(-reach, reach), "0", signed(reach, reach)),
+            (CHANGE.text(-reach), "0", CHANGE.text(reach)),
         )
     )
 
@@ -203,18 +209,17 @@ def _cards(
 ) -> list[Card]:
     """Cards of test examples with the change of their outputs and whether they flip."""
     largest = float(np.abs(found.change).max(initial=0)) or 1.0
-    crossing = {*found.lost.tolist(), *found.won.tolist()}
+    flipping = set(found.flips.tolist())
     after = found.after
     cards = []
     for card in test_cards(tests, rows, location):
         change = float(found.change[card.row])
-        shown = signed(change, largest)
+        shown = CHANGE.text(change)
         hint, note = f"{card.hint}; changes by {shown}", card.note
         if found.before is not None and after is not None:
-            ends = [signed(float(end[card.row]), 100.0) for end in (found.before, after)]
-            note = f"{ends[0]} → {ends[1]}"
+            note = OUTPUT.change(found.before[card.row], after[card.row])
             hint += f", {tests.output} {note}"
-        flips = card.row in crossing
+        flips = card.row in flipping
         cards.append(
             replace(
                 card,

@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard.parts.charts.predicted_vs_actual import BLUE, add_diagonal
+from dashboard.parts.charts.predicted_vs_actual import TEAL, add_diagonal
+from dashboard.parts.jobs.cost import cost_words
 from dashboard.parts.jobs.job_card import job_card
 from dashboard.parts.jobs.submit_button import job_button, pop_message, set_message
 from dashboard.parts.layout.blocks import aside, table
@@ -18,8 +19,8 @@ from engine.applications.verification import Verification, agreement, predicted_
 from engine.build.retraining import check_recipe
 from engine.running.jobs.queue import Job, job, jobs
 from engine.store.errors import DataloupeError
+from engine.store.quantities import CHANGE, CORRELATION, SLOPE
 from engine.store.rows import evenly_spread
-from engine.store.text import number
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
@@ -61,6 +62,10 @@ def verify_button(
             icon=":material/science:",
             key="verify",
         )
+    aside(
+        f"Trains at most {2 * int(seeds):,} models, fewer where some exist already: "
+        f"{cost_words(study, algorithm, 2 * int(seeds))} here."
+    )
     if message := pop_message(KIND):
         st.html(f'<p class="dl-result" data-kind="wrong" role="status">{escape(message)}</p>')
     _progress(study, algorithm)
@@ -117,7 +122,7 @@ def verification_result(study: StudyReader, one: Verification) -> None:
     output = output_name(study.dataset)
     found = agreement(predicted, actual)
     if found is not None:
-        words += f" Slope {number(found[0])}, correlation {number(found[1])}."
+        words += f" Slope {SLOPE.text(found[0])}, correlation {CORRELATION.text(found[1])}."
     aside(words)
     if len(known):
         ids = [outcome.id for outcome in known]
@@ -148,8 +153,8 @@ def verified(study: StudyReader, proofs: list[Verification]) -> None:
     fit = agreement(found["predicted"], found["actual"])
     if fit is not None:
         words += (
-            f" The actual change is {number(fit[0])} times the predicted one (slope through 0); "
-            f"correlation {number(fit[1])}."
+            f" The actual change is {SLOPE.text(fit[0])} times the predicted one (slope through "
+            f"0); correlation {CORRELATION.text(fit[1])}."
         )
     words += " On the dashed line, actual equals predicted."
     if count > MOST_DRAWN:
@@ -168,8 +173,8 @@ def by_group(one: Verification) -> list[list[str]]:
     for label in sorted({outcome.label for outcome in one.outcomes}):
         mine = [outcome for outcome in one.outcomes if outcome.label == label]
         means = [outcome.predicted.mean for outcome in mine if outcome.predicted is not None]
-        predicted = number(float(np.mean(means))) if means else "–"
-        rows.append([label, predicted, number(float(np.mean([one.change for one in mine])))])
+        predicted = CHANGE.text(float(np.mean(means))) if means else "–"
+        rows.append([label, predicted, CHANGE.text(float(np.mean([one.change for one in mine])))])
     return rows
 
 
@@ -189,7 +194,7 @@ def change_scatter(
             x=predicted,
             y=actual,
             mode="markers",
-            marker={"color": BLUE, "size": 6},
+            marker={"color": TEAL, "size": 6},
             opacity=0.5,
             text=names,
             hovertemplate=f"%{{text}}<br>{axes[0]} %{{x:.2f}}<br>{axes[1]} %{{y:.2f}}"

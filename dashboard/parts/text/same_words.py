@@ -13,7 +13,9 @@ from dashboard.location import Location
 from dashboard.parts.gallery.cards import training_card
 from dashboard.parts.gallery.gallery import Card, Group
 from dashboard.parts.gallery.similar_examples import ordinal, with_influence_rank
-from dashboard.read.studies import Examples, makeup
+from dashboard.read.rows_in_words import makeup
+from dashboard.read.studies import Examples
+from engine.store.quantities import BM25
 from engine.study.reader import StudyReader
 from engine.study.similar_texts import COMPARED, overlap, shared_spans
 
@@ -62,8 +64,10 @@ def same_words_group(
     cards = []
     shown = training.table.iloc[rows].to_dict("records")
     for row, score, example in zip(rows, scores, shown, strict=True):
-        card = training_card(int(row), example, f"BM25 {score:.1f} by shared words", location, back)
-        cards.append(replace(card, score=f"{score:.1f}", bar=float(score) / largest))
+        card = training_card(
+            int(row), example, f"BM25 {BM25.text(score)} by shared words", location, back
+        )
+        cards.append(replace(card, score=BM25.text(score), bar=float(score) / largest))
     return Group(
         "Training texts with the same words",
         with_influence_rank(cards, *influential),

@@ -12,8 +12,8 @@ from html import escape
 
 import numpy as np
 
-from dashboard.parts.gallery.cards import signed
 from dashboard.parts.text.shown_text import LONGEST, Span
+from engine.store.quantities import SCORE
 from engine.store.text import visible
 
 STRONGEST = 3
@@ -114,7 +114,7 @@ def shading_html(shaded: ShadedText, scale: float, numbers: bool, title: str) ->
 def _token(word: str, share: float, scale: float, sign: int | None, numbers: bool) -> str:
     effect = "supports" if share > 0 else "opposes"
     depth = min(1.0, abs(share) / scale) if scale else 0.0
-    amount = signed(share, scale or 1.0)
+    amount = SCORE.text(share)
     strong = f' data-strong="{"+" if sign > 0 else "−"}"' if sign else ""
     shown = word
     if numbers and depth >= LEAST_NUMBERED:
@@ -132,12 +132,12 @@ def _summary(shaded: ShadedText, strong: dict[int, int]) -> str:
     for number in sorted(strong, key=lambda n: -abs(shaded.pieces[n][1])):
         (start, stop), share = shaded.pieces[number]
         word = escape(visible(shaded.text[start:stop])[:40])
-        listed.append(f"<bdi>{word}</bdi> <b>{signed(share, unit)}</b>")
+        listed.append(f"<bdi>{word}</bdi> <b>{SCORE.text(share)}</b>")
     lines = [f"Strongest: {', '.join(listed)}."] if listed else ["No token has a share."]
     if abs(shaded.special) > 1e-3 * unit:
-        lines.append(f"Special tokens: <b>{signed(shaded.special, unit)}</b>.")
+        lines.append(f"Special tokens: <b>{SCORE.text(shaded.special)}</b>.")
     if abs(shaded.whole) > 1e-3 * unit:
-        lines.append(f"Whole text, no single token: <b>{signed(shaded.whole, unit)}</b>.")
+        lines.append(f"Whole text, no single token: <b>{SCORE.text(shaded.whole)}</b>.")
     if shaded.unread:
         lines.append("The model does not read the faded end.")
     return f"<p>{' '.join(lines)}</p>"

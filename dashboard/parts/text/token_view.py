@@ -9,7 +9,6 @@ import streamlit as st
 
 from dashboard.location import go
 from dashboard.names import plain, short
-from dashboard.parts.gallery.cards import signed
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.outputs.wording import shortened
 from dashboard.parts.text.shown_text import in_order
@@ -20,6 +19,7 @@ from dashboard.read.studies import Examples
 from engine.applications.token_shares import TokenShares
 from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
+from engine.store.quantities import SCORE
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.names import find_row
 from engine.study.output_names import NamedOutput, default_output
@@ -154,7 +154,7 @@ def pair_of_texts(
             f'<p class="dl-token-legend"><span class="dl-token" data-sign="supports" '
             f'data-strong="+" style="--share:.8">supports</span> '
             f'<span class="dl-token" data-sign="opposes" data-strong="−" style="--share:.8">'
-            f"opposes</span> Score <b>{signed(score, abs(score) or 1.0)}</b> for "
+            f"opposes</span> Score <b>{SCORE.text(score)}</b> for "
             f"<bdi>{escape(in_order(about))}</bdi>, over {over}</p>",
             width="content",
         )

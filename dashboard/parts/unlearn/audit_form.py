@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.location import go
+from dashboard.parts.jobs.cost import cost_words
 from dashboard.parts.jobs.job_panel import job_panel
 from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside
@@ -96,7 +97,7 @@ def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) 
         aside("Choose at least one method. Doing nothing is always included for comparison.")
         return
     found = audit_cost(study, removed, methods, int(models), budget, algorithm, source)
-    aside(_cost(found, int(models), study.checkpoints(algorithm)))
+    aside(_cost(found, int(models), cost_words(study, algorithm, found.trainings)))
 
 
 def budget_input(key: str, words: str | None = None) -> float:
@@ -119,17 +120,16 @@ def budget_input(key: str, words: str | None = None) -> float:
     return round(float(percent) / 100, 6)
 
 
-def _cost(found: AuditCost, models: int, checkpoints: int) -> str:
-    """The number of models to train, and the time relative to this study's checkpoints."""
-    times = found.trainings / checkpoints
+def _cost(found: AuditCost, models: int, time: str) -> str:
+    """The number of models to train, and the time that everything takes."""
     words = f"Trains {found.missing:,} models"
     if found.there:
         words += f" ({found.there:,} more exist already and are reused)"
     words += (
         f". Unlearning {models:,} models by each method, including the search for its settings, "
-        f"costs at most as much as training {found.unlearning:,.1f} more. In total, about "
-        f"{times:,.1f} times the cost of this study's {checkpoints:,} checkpoints. No optimizer "
-        "state is needed: each method starts with a fresh optimizer."
+        f"costs at most as much as training {max(1, round(found.unlearning)):,} more. "
+        f"In total, this takes {time} here. No optimizer state is needed: each method starts with "
+        "a fresh optimizer."
     )
     return words
 

@@ -15,6 +15,7 @@ from engine.applications.unlearning.audit_record import PARTS, Audit, Judged, Me
 from engine.applications.unlearning.method_verdict import GRADES, harms, method_verdict
 from engine.applications.unlearning.settings import TITLES, UNCHANGED
 from engine.attribution.evaluation.quality import Measured
+from engine.store.quantities import ACCURACY, CORRELATION, KLOM
 from engine.store.text import number
 
 GOOD = ("good", "idle")
@@ -137,7 +138,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
                 _marked(audit, one),
                 _bracketed(judged.at_half.mean),
                 _bracketed(judged.at_half.p95),
-                f"{judged.accuracy:.1%}",
+                ACCURACY.text(judged.accuracy),
                 number(one.membership),
                 f"{one.cost_share:.1%}" + (f" + {one.once_share:.0%}" if one.once_share else ""),
             ]
@@ -148,7 +149,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
             "Retrained (floor)",
             _bracketed(floor.mean),
             _bracketed(floor.p95),
-            f"{accuracy:.1%}",
+            ACCURACY.text(accuracy),
             number(audit.membership),
             "100.0%",
         ]
@@ -172,17 +173,18 @@ def _table(audit: Audit, method: str, part: str) -> None:
         f"N = {audit.models:,} unlearned and {audit.models:,} retrained models, budget "
         f"{audit.budget:.1%}; {direction}. Membership: 2 · AUC − 1 of separating forgotten from "
         "test examples; ideally equal to that of the retrained models. Cost: share of a "
-        "retraining, per model + once for all. Brackets: 95% intervals over models and examples. "
+        "retraining, per model + once for all. In brackets: 95% intervals over models and "
+        "examples. "
         f"With all {audit.models:,} models on each side, {title_of(method)} has KLoM "
-        f"{number(_judged(audit.of(method), part).klom.mean.mean)}."
+        f"{KLOM.text(_judged(audit.of(method), part).klom.mean.mean)}."
     )
     if audit.correlation is not None and audit.error is not None:
         words += (
             f" Correlation of predicted logit changes with those of retrained models: "
-            f"{number(audit.correlation[part])} (error {number(audit.error[part])})."
+            f"{CORRELATION.text(audit.correlation[part])} (error {number(audit.error[part])})."
         )
     aside(words)
 
 
 def _bracketed(found: Measured) -> str:
-    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]"
+    return KLOM.interval(found)

@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.location import TRAINING, Location
-from dashboard.parts.gallery.cards import signed, training_card
+from dashboard.parts.gallery.cards import training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.jobs.job_panel import job_panel
 from dashboard.parts.jobs.submit_button import job_button, pop_message
@@ -23,6 +23,7 @@ from dashboard.read.studies import Examples, examples
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.before_after import probability
 from engine.build.retraining import Removal
+from engine.store.quantities import CHANGE, OUTPUT, PROBABILITY
 from engine.store.rows import evenly_spread
 from engine.study.reader import StudyReader
 
@@ -55,10 +56,9 @@ def predicted_margins(study: StudyReader, removed: Removal, location: Location, 
     training = examples(study, "train", algorithm)
     cards = []
     for place in order:
-        ends = [signed(float(end[place]), 10.0) for end in (found.before, found.after)]
-        note = f"{ends[0]} → {ends[1]}"
+        note = OUTPUT.change(found.before[place], found.after[place])
         card = _card(training, int(found.rows[place]), f"margin {note}", location)
-        shown = signed(float(change[place]), largest)
+        shown = CHANGE.text(change[place])
         bar = abs(float(change[place])) / largest
         cards.append(replace(card, note=note, score=shown, bar=bar))
     _gallery(study, training, cards, "Forgotten training examples", words, location, "predicted")
@@ -98,7 +98,7 @@ def before_after(
     found = before_and_after(study, audit, method)
     name = title_of(method)
     before, unlearned, oracle = map(probability, (found.before, found.unlearned, found.oracle))
-    means = [f"{part.mean():.1%}" for part in (before, unlearned, oracle)]
+    means = [PROBABILITY.text(part.mean()) for part in (before, unlearned, oracle)]
     figures(
         {
             "Before": (means[0], "mean probability of the label"),
@@ -110,7 +110,7 @@ def before_after(
     order = np.argsort(oracle - before, kind="stable")[:SHOWN]
     cards = []
     for place in order:
-        was, now, truth = (f"{part[place]:.0%}" for part in (before, unlearned, oracle))
+        was, now, truth = (PROBABILITY.text(part[place]) for part in (before, unlearned, oracle))
         bar = float(oracle[place])
         hint = f"{was} before, {now} unlearned, {truth} retrained"
         card = _card(training, int(found.rows[place]), hint, location)

@@ -1,7 +1,7 @@
 """Find predictions that depend on a few training examples, and those examples.
 
-A prediction's *support* is the smallest number of training examples whose removal flips it: makes a
-correct prediction wrong, or a wrong one correct. It is estimated from calibrated scores: the
+A prediction's *support* is the smallest number of training examples whose removal flips it: changes
+the predicted class. It is estimated from calibrated scores: the
 strongest examples are removed one after the other (supporters of a correct prediction, opposers of
 a wrong one) until the predicted *logit gap* changes sign. Only retraining proves it
 (engine.applications.verification); a support proven this way is an upper bound on the true one.
@@ -69,7 +69,7 @@ class Supports:
         right: Whether the checkpoints together predict the true label, bool `[n]`.
         logit_gap: Of the mean logits, float64 `[n]`.
         logit_gap_deviation: Standard deviation over the checkpoints, float64 `[n]`.
-        agreement: Share of the checkpoints that are right or wrong as their mean is, float64 `[n]`.
+        agreement: Share of the checkpoints that predict as their mean does, float64 `[n]`.
         checkpoints: Number of checkpoints.
         index: Training rows in the order of removal, int32 `[n, K]`; −1 after the last one.
         score: Their scores, float32 `[n, K]`.
@@ -195,7 +195,7 @@ def find(
         logit_gap=each.mean(axis=0),
         # Unknown for a single checkpoint, and then treated as 0.
         logit_gap_deviation=each.std(axis=0, ddof=1) if checkpoints > 1 else np.zeros(len(right)),
-        agreement=(agreeing == right).mean(axis=0),
+        agreement=agreeing.mean(axis=0),
         checkpoints=checkpoints,
         index=index,
         score=score,
@@ -210,18 +210,19 @@ def logit_gaps(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarr
     Returns:
         Logit of the true label minus that of the class that is the runner-up in the mean logits:
         float64 `[checkpoints, n_test]`, with the logit gap as its mean. And whether the checkpoint
-        itself predicts the true label: bool `[checkpoints, n_test]`.
+        itself predicts the class that the mean logits do: bool `[checkpoints, n_test]`.
     """
     labels = read_class_numbers(study, "test")
     rows = np.arange(len(labels))
-    runner_up = runners_up(study, algorithm)
+    mean = read_mean_logits(study, "test", algorithm)
+    together, runner_up = CLASSES.answers(mean), CLASSES.rivals(mean, labels)
     gaps = np.empty((study.checkpoints(algorithm), len(labels)))
     agreeing = np.empty(gaps.shape, bool)
     for checkpoint in range(len(gaps)):
         path = layout.outputs_file(study.root, algorithm, checkpoint, "test")
         logits = np.asarray(store.read_tensors(path)["logits"], np.float64)
         gaps[checkpoint] = logits[rows, labels] - logits[rows, runner_up]
-        agreeing[checkpoint] = logits.argmax(axis=1) == labels
+        agreeing[checkpoint] = CLASSES.answers(logits) == together
     return gaps, agreeing
 
 

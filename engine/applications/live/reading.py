@@ -6,17 +6,25 @@ import io
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
 from engine.applications.live.queries import Example, Query
 from engine.build.tasks import task_of
+from engine.data.picture_background import background_of
 from engine.data.picture_budget import check_budget
 from engine.store import layout
 from engine.store.errors import DataError
+from engine.store.rows import evenly_spread
 from engine.store.spec import validate_options
+from engine.study.capabilities import has
+from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 from engine.tasks import Encoded
 
 LONGEST_TEXT = 20_000
 """Characters of a text."""
+MOST_LOOKED_AT = 100
+"""Training pictures that tell the background."""
 
 Result = TypeVar("Result")
 
@@ -33,14 +41,24 @@ def read_example(query: Query) -> Example:
         )
     task = task_of(study)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
-    accepted = _in_one_line(lambda: task.accept(content, options, dataset.encoding))
-    encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, dataset.encoding))
+    encoding = dataset.encoding
+    if has(study, "pictures"):
+        encoding = encoding | {"background": _background(study)}
+    accepted = _in_one_line(lambda: task.accept(content, options, encoding))
+    encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, encoding))
     return Example(
         thumbnail=_png(encoded),
         text=content if isinstance(content, str) else None,
         notes=accepted.notes,
         arrays=dict(encoded.arrays),
     )
+
+
+def _background(study: StudyReader) -> tuple[int, int, int]:
+    """What is around things in the training pictures."""
+    pictures = read_stacked_arrays(study, "train")["input"]
+    rows = evenly_spread(study.dataset.n_train, MOST_LOOKED_AT)
+    return background_of(np.stack([pictures[int(row)] for row in rows]))
 
 
 def warm_up_reading(query: Query) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from engine.applications.modeldiff.residuals import Directions
 from engine.applications.modeldiff.significance import LEVEL
 from engine.store.layout import SPLITS
+from engine.store.quantities import ACCURACY, P_VALUE, SHARE
 from engine.store.text import counted
 from engine.study.capabilities import has
 from engine.study.groups import read_groups
@@ -148,19 +149,20 @@ def _reading(about: dict[str, Any], own: str, other: str) -> str:
     difference = f"{own} relies on {trains} against {against}, {contrast}"
     text = (
         f"On {tests}, {difference}: the direction explains "
-        f"{about['own_variance']:.1%} of the variance of {own}'s attributions and "
-        f"{about['other_variance']:.1%} of {other}'s."
+        f"{ACCURACY.text(about['own_variance'])} of the variance of {own}'s attributions and "
+        f"{ACCURACY.text(about['other_variance'])} of {other}'s."
     )
     if about["own_accuracy"] is not None and about["other_accuracy"] is not None:
         text += (
-            f" On these test examples, {own} is correct on {about['own_accuracy']:.0%} and {other} "
-            f"on {about['other_accuracy']:.0%}."
+            f" On these test examples, {own} is correct on "
+            f"{ACCURACY.text(about['own_accuracy'])} and {other} on "
+            f"{ACCURACY.text(about['other_accuracy'])}."
         )
     if about["p"] is None:
         return text + " Its significance was not tested."
     if about["p"] >= LEVEL:
         return text + " It is not beyond chance in training."
-    return text + f" It is beyond chance in training (p = {about['p']:.2g})."
+    return text + f" It is beyond chance in training (p = {P_VALUE.text(about['p'])})."
 
 
 def _main(shares: dict[str, float], examples: int) -> str:
@@ -170,6 +172,6 @@ def _main(shares: dict[str, float], examples: int) -> str:
         return counted(examples, "example")
     name, share = next(iter(shares.items()))
     if share >= 0.5:
-        return f"examples of {name} ({share:.0%} of the strongest)"
+        return f"examples of {name} ({SHARE.text(share)} of the strongest)"
     others = list(shares)[:3]
     return f"examples of several classes ({', '.join(others)})"

@@ -29,6 +29,7 @@ from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.errors import MissingFile
 from engine.store.layout import Split
+from engine.store.quantities import EFFECT, P_VALUE
 from engine.store.text import counted, harmless, visible
 from engine.study.capabilities import has
 from engine.study.examples import FILE, read_texts_of
@@ -208,6 +209,9 @@ def _direction(one: dict[str, Any], own: str, other: str, show: Show) -> dict[st
     return {**one, **shown, "variances": variances}
 
 
+ENDS = ("mean", "low", "high")
+
+
 def _effects(hypothesis: dict[str, Any]) -> list[list[str]]:
     """The cells of one table row per transformation and intensity."""
     rows = []
@@ -215,9 +219,8 @@ def _effects(hypothesis: dict[str, Any]) -> list[list[str]]:
         for effect, p in zip(tested["effects"], tested["adjusted"], strict=True):
             cells = [title_of(tested["name"]), f"{effect['intensity']:g}"]
             for key in ("a", "b", "difference"):
-                ate = effect[key]["probability"]
-                cells.append(f"{ate['mean']:+z.3f} ({ate['low']:+z.3f} to {ate['high']:+z.3f})")
-            rows.append([*cells, "–" if p is None else f"{p:.2g}"])
+                cells.append(EFFECT.within(*(effect[key]["probability"][end] for end in ENDS)))
+            rows.append([*cells, "–" if p is None else P_VALUE.text(p)])
     return rows
 
 

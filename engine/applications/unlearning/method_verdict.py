@@ -13,7 +13,8 @@ from typing import Literal
 
 from engine.applications.unlearning.audit_record import PARTS, Audit, MethodAudit, Part
 from engine.applications.unlearning.settings import TITLES, UNCHANGED
-from engine.store.text import counted, number
+from engine.store.quantities import ACCURACY, KLOM, P_VALUE, SHARE
+from engine.store.text import counted
 
 Grade = Literal["good", "part", "harm", "no", "idle"]
 GRADES: dict[Grade, str] = {
@@ -64,7 +65,8 @@ def method_verdict(audited: Audit, method: str) -> MethodVerdict:
     if nothing.differs["forget"] > LEVEL and not harmed:
         text = (
             "The original models cannot be told from retrained ones on these examples: their KLoM "
-            f"is {number(nothing.forget.klom.mean.mean)}, p = {nothing.differs['forget']:.2g}."
+            f"is {KLOM.text(nothing.forget.klom.mean.mean)}, "
+            f"p = {P_VALUE.text(nothing.differs['forget'])}."
         )
         return MethodVerdict("idle", text, " ".join(cautions))
     if one.forget.at_half.mean.high < audited.floor["forget"].mean.low:
@@ -102,8 +104,8 @@ def _distance(audited: Audit, one: MethodAudit) -> str:
         found.mean.mean for found in (audited.floor["forget"], audited.of(UNCHANGED).forget.at_half)
     )
     figures = (
-        f"KLoM {number(one.forget.at_half.mean.mean)}, doing nothing {number(was)}, retrained "
-        f"models compared with each other {number(floor)}"
+        f"KLoM {KLOM.text(one.forget.at_half.mean.mean)}, doing nothing {KLOM.text(was)}, "
+        f"retrained models compared with each other {KLOM.text(floor)}"
     )
     way = one.share_of_way
     if way is None:
@@ -111,15 +113,17 @@ def _distance(audited: Audit, one: MethodAudit) -> str:
     if way.mean < 0:
         return f"on the forget set, models are farther from retrained ones than before ({figures})"
     return (
-        f"on the forget set, models get {way.mean:.0%} of the way from doing nothing to retraining "
-        f"(95% interval {max(0.0, way.low):.0%} to {way.high:.0%}; {figures})"
+        f"on the forget set, models get {SHARE.text(way.mean)} of the way from doing "
+        f"nothing to retraining (95% interval {SHARE.range(max(0.0, way.low), way.high)}; "
+        f"{figures})"
     )
 
 
 def _remembers(audited: Audit, one: MethodAudit) -> str:
     """What a membership test can tell, and which examples are still remembered."""
     right = 0.5 + one.attack.mean / 2
-    text = f"A membership test tells them from retrained models in {max(right, 0.5):.0%} of guesses"
+    text = "A membership test tells them from retrained models in "
+    text += f"{SHARE.text(max(right, 0.5))} of guesses"
     if one.remembered:
         ids = [audited.forget_ids[audited.forget.index(row)] for row in one.remembered[:3]]
         many = len(one.remembered) > 1
@@ -129,7 +133,8 @@ def _remembers(audited: Audit, one: MethodAudit) -> str:
             f"retrained models do, most clearly {', '.join(ids)}"
         )
     accuracy, retrained = one.forget.accuracy, one.forget.oracle_accuracy
-    return f"{text}; accuracy on the forget set is {accuracy:.1%} (retrained: {retrained:.1%})."
+    accuracies = f"{ACCURACY.text(accuracy)} (retrained: {ACCURACY.text(retrained)})"
+    return f"{text}; accuracy on the forget set is {accuracies}."
 
 
 def harms(audited: Audit, one: MethodAudit, part: Part) -> bool:

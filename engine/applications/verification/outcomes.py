@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.applications.verification.record import Outcome
-from engine.attribution.evaluation.quality import Measured, share
+from engine.applications.verification.record import Outcome, share_flipped
+from engine.attribution.evaluation.quality import Measured
 from engine.build.retraining import NOTHING, Outputs, Removal, retrained
-from engine.study.capabilities import has
+from engine.store.quantities import predicted_text
 from engine.study.counterfactuals import predict_removal
 from engine.study.examples import FILE, read_texts_of
-from engine.study.models import prediction_text, read_predictions
+from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
@@ -47,20 +47,15 @@ def outcomes_of(
         label = str(table["label"].iloc[test])
         outputs = [[float(model.output[test]) for model in group] for group in (with_all, without)]
         answers = [_answers(study, group, test) for group in (with_all, without)]
-        flips: list[Measured | None] = [None, None]
-        if has(study, "outcomes"):
-            was_correct = bool(predictions["correct"].iloc[test])
-            flips = [
-                share(sum((name == label) != was_correct for name in group), seeds)
-                for group in answers
-            ]
+        before = predicted_text(predictions["predicted"].iloc[test])
+        flips = [share_flipped(before, group) for group in answers]
         change, low, high = mean_change(np.array(outputs[1]) - np.array(outputs[0]))
         found.append(
             Outcome(
                 test=int(test),
                 id=str(table["id"].iloc[test]),
                 label=label,
-                before=prediction_text(predictions["predicted"].iloc[test]),
+                before=before,
                 predicted=expected,
                 with_all=outputs[0],
                 without=outputs[1],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine import store
-from engine.attribution.evaluation.quality import Measured
+from engine.attribution.evaluation.quality import Measured, share
 from engine.store import layout
 from engine.store.errors import MissingFile
 from engine.study.reader import StudyReader
@@ -18,9 +18,8 @@ from engine.study.reader import StudyReader
 class Outcome:
     """The effect of a removal on one test example.
 
-    A model *flips* the prediction if it is correct where the study's checkpoints together are
-    wrong, or wrong where they are correct. For a task without right and wrong nothing flips, and
-    there are no answers.
+    A model *flips* the prediction if it predicts another class than the study's checkpoints
+    together. For a task without classes nothing flips, and there are no answers.
 
     Attributes:
         test, id, label: The test example.
@@ -120,12 +119,22 @@ class Verification:
         )
 
 
+def share_flipped(before: str, answers: Sequence[str]) -> Measured | None:
+    """Share of the models that predict another class than `before`; None without answers."""
+    if not answers:
+        return None
+    return share(sum(answer != before for answer in answers), len(answers))
+
+
 def _outcome(content: Mapping[str, Any]) -> Outcome:
-    measured = {
-        name: None if content[name] is None else Measured(**content[name])
-        for name in ("predicted", "flips", "flips_with")
+    predicted, before = content["predicted"], content["before"]
+    read = {
+        "predicted": None if predicted is None else Measured(**predicted),
+        # Not as stored: records of before flips were changes of the class counted other ones.
+        "flips": share_flipped(before, content["answers_without"]),
+        "flips_with": share_flipped(before, content["answers_with"]),
     }
-    return Outcome(**{**content, **measured})
+    return Outcome(**{**content, **read})
 
 
 def read_verifications(study: StudyReader, algorithm: str) -> list[Verification]:

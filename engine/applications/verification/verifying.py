@@ -37,7 +37,7 @@ from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
 from engine.study.reader import StudyReader
 
-CODE = 1
+CODE = 2
 """Increment when the same models would give a different verification."""
 MOST_SEEDS = 100
 

@@ -31,10 +31,11 @@ class Counterfactual:
         before: Outputs of the checkpoints, float64 `[n_test]`; None without predictions.
         by_group: Group, such as a class → mean change over its test examples. Without calibration
             there is no interval, and both ends are the mean.
-        output: Name of the model output, such as `margin`.
-        crosses: Whether the prediction is right where the output is above 0, so that a change that
-            crosses 0 is a flip.
         emptied: Groups that would have no training example left. Scores cannot predict that.
+        output: Name of the model output, such as `margin`.
+        logit_gap: Logit of the true label minus the largest other, float64 `[n_test]`, which is 0
+            where the predicted class changes. A removal is assumed to change it as much as the
+            output, which is the margin. None without predictions and for tasks without classes.
     """
 
     algorithm: str
@@ -48,7 +49,7 @@ class Counterfactual:
     by_group: dict[str, Measured]
     emptied: list[str]
     output: str
-    crosses: bool
+    logit_gap: np.ndarray | None = None
 
     @property
     def after(self) -> np.ndarray | None:
@@ -59,21 +60,34 @@ class Counterfactual:
         return after
 
     @property
+    def can_flip(self) -> bool:
+        """Whether it is predicted which predictions flip."""
+        return self.calibrated and self.logit_gap is not None
+
+    @property
     def lost(self) -> np.ndarray:
-        """Test rows whose output is predicted to fall below 0, strongest change first; empty if
-        crossing 0 is no flip."""
+        """Test rows that are predicted right and, after the removal, as another class; strongest
+        change first."""
         return self._crossing(-1)
 
     @property
     def won(self) -> np.ndarray:
-        """Test rows whose margin is predicted to rise above 0, strongest change first."""
+        """Test rows that are predicted wrong and, after the removal, right; strongest change first.
+
+        Scores of the true label cannot tell that a wrong prediction becomes another wrong one.
+        """
         return self._crossing(1)
 
+    @property
+    def flips(self) -> np.ndarray:
+        """Test rows whose predicted class is predicted to change: `lost` and `won`, ascending."""
+        return np.union1d(self.lost, self.won)
+
     def _crossing(self, sign: int) -> np.ndarray:
-        after = self.after
-        if self.before is None or after is None or not self.crosses:
+        if self.logit_gap is None or not self.calibrated:
             return np.empty(0, np.int64)
-        rows = np.flatnonzero((sign * self.before <= 0) & (sign * after > 0))
+        after = self.logit_gap + self.change
+        rows = np.flatnonzero((sign * self.logit_gap <= 0) & (sign * after > 0))
         return rows[np.argsort(-np.abs(self.change[rows]), kind="stable")]
 
     def strongest(self, sign: int, most: int) -> np.ndarray:
@@ -91,6 +105,7 @@ class Counterfactual:
             "high": self.high,
             "before": self.before,
             "after": after,
+            "logit_gap": self.logit_gap,
         }
         return {
             "algorithm": self.algorithm,
@@ -101,6 +116,7 @@ class Counterfactual:
                 label: vars(found) if self.calibrated else {"mean": found.mean}
                 for label, found in self.by_group.items()
             },
+            "flips": self.flips.tolist(),
             "lost": self.lost.tolist(),
             "won": self.won.tolist(),
             "emptied": self.emptied,

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from engine.attribution.evaluation.ceiling import LEAST_MASKS
-from engine.attribution.evaluation.quality import Measured, MethodQuality, Quality
-from engine.store.text import number
+from engine.attribution.evaluation.quality import MethodQuality, Quality
+from engine.store.quantities import LDS, SHARE, SLOPE
 
 Answer = Literal["yes", "care", "no"]
 
@@ -108,12 +108,12 @@ def ceiling_text(quality: Quality, method: str | None = None) -> str:
         return _no_ceiling(quality)
     if ceiling.low <= 0:
         return (
-            f"{interval(ceiling)}: runs of one mask agree no more than chance would have it, so "
-            "there is nothing that scores could predict."
+            f"{LDS.interval(ceiling)}: runs of one mask agree no more than chance would have it, "
+            "so there is nothing that scores could predict."
         )
-    found = f"{interval(ceiling)}: the LDS that perfect predictions would reach on these runs."
+    found = f"{LDS.interval(ceiling)}: the LDS that perfect predictions would reach on these runs."
     share = None if method is None else quality.share_of_ceiling(method)
-    return found if share is None else f"{found} These scores reach {share:.0%} of it."
+    return found if share is None else f"{found} These scores reach {SHARE.text(share)} of it."
 
 
 def _no_ceiling(quality: Quality) -> str:
@@ -134,21 +134,13 @@ def few_runs(quality: Quality, method: str) -> bool:
     return lds.high - lds.low > WIDE or quality.masks["test"] < FEW_RUNS
 
 
-def interval(measured: Measured, decimals: int = 2) -> str:
-    """A measured value with its interval, for people: `0.40 (0.35 to 0.45)`."""
-    mean, low, high = (
-        number(end, decimals) for end in (measured.mean, measured.low, measured.high)
-    )
-    return f"{mean} ({low} to {high})"
-
-
 def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:
     lds = measured.lds
     if not measured.beats_chance:
         return (
             "Do not use",
             f"On {quality.masks['test']:,} held-out masks these scores cannot be told from "
-            f"shuffled ones: the interval of their LDS, {interval(lds)}, holds 0.",
+            f"shuffled ones: the interval of their LDS, {LDS.interval(lds)}, holds 0.",
         )
     grade = next(
         name
@@ -157,8 +149,8 @@ def _grade(measured: MethodQuality, quality: Quality) -> tuple[str, str]:
     )
     return (
         grade,
-        f"On held-out subset runs their LDS is {interval(lds)}. So of two runs they name the one "
-        f"with the higher {quality.output} about {100 * ordered(lds.mean):.0f} times in 100; "
+        f"On held-out subset runs their LDS is {LDS.interval(lds)}. So of two runs they name the "
+        f"one with the higher {quality.output} about {100 * ordered(lds.mean):.0f} times in 100; "
         "chance is 50.",
     )
 
@@ -184,7 +176,7 @@ def _sums(measured: MethodQuality) -> Use:
         what,
         "yes",
         "Sums are what was measured: they order outcomes with a rank correlation of "
-        f"{number(measured.lds.mean)}.",
+        f"{LDS.text(measured.lds.mean)}.",
     )
 
 
@@ -195,10 +187,10 @@ def _amounts(measured: MethodQuality, quality: Quality) -> Use:
         why = "no slope holds on the held-out runs"
         why = why if measured.beats_chance else "they may be due to chance"
         return Use(what, "no", f"They have no unit: {why}.")
-    slope = f"{units.slope.mean:.3g} ({units.slope.low:.3g} to {units.slope.high:.3g})"
+    slope = SLOPE.interval(units.slope)
     why = (
         f"Between random subsets, the {quality.output} changes by {slope} times the sum of the "
-        f"scores, on average. That explains {units.r_squared:.0%} of how outcomes differ"
+        f"scores, on average. That explains {SHARE.text(units.r_squared)} of how outcomes differ"
     )
     if measured.effects is not None and not measured.effects.removals:
         return Use(
@@ -223,7 +215,7 @@ def _compare(measured: MethodQuality) -> Use:
 
 def _intervals(coverage: float) -> Use:
     what = "Rely on the method's own intervals"
-    found = f"Its 90% intervals held {coverage:.0%} of the held-out outcomes"
+    found = f"Its 90% intervals held {SHARE.text(coverage)} of the held-out outcomes"
     if coverage < HONEST[0]:
         return Use(what, "no", f"{found}: they are too narrow.")
     if coverage > HONEST[1]:
@@ -253,11 +245,11 @@ def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list
         if below:
             found.append(
                 f"For {below:,} of {len(of_each):,} test examples the correlation over {runs:,} "
-                f"held-out masks is not above chance ({number(bound)})."
+                f"held-out masks is not above chance ({LDS.text(bound)})."
             )
     best = quality.methods.get(quality.preferred)
     if best is not None and quality.preferred != method:
-        found.append(f"Validation prefers {best.title}: LDS {interval(best.lds)}.")
+        found.append(f"Validation prefers {best.title}: LDS {LDS.interval(best.lds)}.")
     rivals = [
         one
         for name, one in quality.methods.items()
@@ -265,7 +257,7 @@ def _cautions(quality: Quality, method: str, of_each: np.ndarray | None) -> list
     ]
     if rivals:
         rival = max(rivals, key=lambda one: one.lds.mean)
-        found.append(f"The plain baseline “{rival.title}” does as well: {interval(rival.lds)}.")
+        found.append(f"The plain baseline “{rival.title}” does as well: {LDS.interval(rival.lds)}.")
     if quality.ceiling is None:
         found.append(f"Noise ceiling {ceiling_text(quality)}")
     return found

@@ -19,6 +19,7 @@ from engine.exchange.uploads.match import Architecture
 from engine.exchange.uploads.plausible import doubtful_outputs, doubts, unlike_outputs
 from engine.exchange.uploads.trial import load, outputs_of, write_no_file
 from engine.store import layout
+from engine.store.quantities import predicted_text
 from engine.study.capabilities import has
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import has_predictions, read_class_numbers, read_predictions
@@ -223,9 +224,7 @@ def _by_outputs(
 
 def as_texts(predicted: np.ndarray) -> np.ndarray:
     """Predictions as people read them, objects of `str`."""
-    texts = [
-        f"{one:.6g}" if isinstance(one, float | np.floating) else str(one) for one in predicted
-    ]
+    texts = [predicted_text(one) for one in predicted]
     return np.array(texts, dtype=object)
 
 
