@@ -275,13 +275,14 @@ def _range(name: str, query: Mapping[str, str], problems: list[str]) -> tuple[fl
 def _group(
     query: Mapping[str, str], groups: Mapping[str, Sequence[str]], problems: list[str]
 ) -> tuple[str, str] | None:
-    text = query.get("group")
-    for column, values in groups.items() if text is not None else ():
+    if "group" not in query:
+        return None
+    text = query["group"]
+    for column, values in groups.items():
         value = text.removeprefix(f"{column}=")
         if value != text and value in values:
             return column, value
-    if text is not None:
-        problems.append(f"This study has no group “{_short(text)}”; that filter is ignored.")
+    problems.append(f"This study has no group “{_short(text)}”; that filter is ignored.")
     return None
 
 
