@@ -197,17 +197,19 @@ class Study(StudyReader):
         removed: Iterable[int | str],
         algorithm: str | None = None,
         method: str | None = None,
+        by: str | None = None,
     ) -> Counterfactual:
         """Predict what removing training examples would do to every test prediction.
 
         Args:
             removed: Rows or ids of training examples, in any order.
+            by: Column of the data whose groups `by_group` averages over; None: the classes.
 
         Raises:
-            DataloupeError: There is no such example, or none or all are removed.
+            DataloupeError: There is no such example or column, or none or all are removed.
             StoreError: There are no scores yet.
         """
-        return predict_counterfactual(self, removed, algorithm, method)
+        return predict_counterfactual(self, removed, algorithm, method, by)
 
     def scores(
         self,

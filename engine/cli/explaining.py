@@ -71,6 +71,11 @@ def add_verbs(verbs: Verbs) -> None:
     what_if.add_argument(
         "--k", type=int, default=10, help="predictions to show of each sign (default: %(default)s)"
     )
+    what_if.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="column of the data whose groups the effect is averaged over (default: the class)",
+    )
     add_attribution(what_if)
     add_json(what_if)
     what_if.set_defaults(verb=_what_if)
@@ -210,7 +215,7 @@ def _what_if(options: argparse.Namespace) -> int:
 
     study = Study.open(options.study)
     rows = read_examples(study, options.remove)
-    found = study.counterfactual(rows, options.algorithm, options.method)
+    found = study.counterfactual(rows, options.algorithm, options.method, options.by)
     if options.json:
         files = read_texts_of(study, "train", FILE, found.removed)
         print_json({**found.to_dict(), "removed_files": files}, indent=None)

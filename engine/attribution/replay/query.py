@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.replay.adjoints import Adjoints
-from engine.attribution.replay.statistics import inputs_seen, pull_back_use, counting_layers
+from engine.attribution.replay.statistics import counting_layers, inputs_seen, pull_back_use
 from engine.attribution.replay.training import Training
 from engine.attribution.replay.updates import moments_of
 
