@@ -91,9 +91,7 @@ def test_batch() -> dict[str, torch.Tensor]:
     return TASK.prepare({name: torch.from_numpy(a) for name, a in TEST.items()}, ENCODING)
 
 
-def outputs(
-    make: Callable[[], nn.Module], spec: AlgorithmSpec, weights: np.ndarray
-) -> np.ndarray:
+def outputs(make: Callable[[], nn.Module], spec: AlgorithmSpec, weights: np.ndarray) -> np.ndarray:
     """Outputs of the test examples after a training with weights, float64 `[n_test]`."""
     training = training_of(make, spec, weights)
     with training.running():
@@ -121,7 +119,7 @@ def replayed(
 
 
 def differences(
-    make: Callable[[], nn.Module], spec: AlgorithmSpec, directions: np.ndarray, h: float = 3e-4
+    make: Callable[[], nn.Module], spec: AlgorithmSpec, directions: np.ndarray, h: float = 3e-5
 ) -> np.ndarray:
     """Derivatives of the outputs along directions of weights, `[n_test, directions]`.
 
