@@ -28,6 +28,17 @@ class Adjoints:
     moments: list[Moments]
     running: list[Running]
 
+    def add(self, other: Adjoints) -> None:
+        """Add those of other outputs where the walk back starts: moments are 0 there."""
+        for own, more in zip(self.parameters, other.parameters, strict=True):
+            own.add_(more)
+        self.running = [
+            (mean + more_mean, variance + more_variance)
+            for (mean, variance), (more_mean, more_variance) in zip(
+                self.running, other.running, strict=True
+            )
+        ]
+
 
 class Products:
     """Vector-Jacobian products, for several vectors at once where torch can (vmap), else in turn.
