@@ -12,10 +12,10 @@ removed pictures: the order of the others, and so every batch, stays.
 - `slope_top.WORKLOAD.K`: slope of actual on predicted changes where the K most supporting pictures
   of each of the `TESTS` pictures are removed, uncalibrated.
 - `smoothness.WORKLOAD`: see `engine.attribution.replay.smoothness`; the mean of `DIRECTIONS`.
-- `trainings_per_query`: seconds of one walk back, a query, in plain trainings (`smooth_mlp`), alone
-  and in a batch of 32, with all states in memory; `with_training` adds the training that is walked
-  back through. `peak_mib` is the memory of states and derivatives of a batch of 32 within
-  `bound_mib`, for which states are computed again.
+- `trainings_per_query`: seconds of one core of one walk back, a query, in plain trainings
+  (`smooth_mlp`), alone and in a batch of 32, with all states in memory; `with_training` adds the
+  training that is walked back through. `peak_mib` is the memory of states and derivatives of a
+  batch of 32 within `bound_mib`, for which states are computed again.
 - `oracle_max_rel_error`: against finite differences of 30 steps in float64, the largest over all
   optimizers, norms and augmentations of `tests/attribution/replay`.
 
@@ -210,9 +210,10 @@ def costs(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """Seconds of one core, which others that use it do not change."""
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 # --- scores -------------------------------------------------------------------------------------
