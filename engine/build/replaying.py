@@ -98,6 +98,8 @@ def replay(
         DataloupeError: The memory is not enough, or a training diverged.
         StoreError: Another process writes to the study.
     """
+    if isinstance(tests, str):
+        tests = [tests]
     algorithm = resolve_algorithm(study, algorithm)
     check_replayable(study, algorithm)
     queries = _queries(resolve_rows(study, "test", tests), weights)
@@ -213,9 +215,14 @@ def replay_model(job: Job) -> None:
             queries = job.queries[first : first + at_once]
             recording.to_last()
             adjoints, values = _start(study, task, training, queries, job.device)
-            for query, scores, value in zip(
-                queries, walk_back(recording, adjoints), values, strict=True
-            ):
+            found = walk_back(recording, adjoints)
+            if not np.isfinite(found).all():
+                raise DataloupeError(
+                    f"Model {job.seed} of {job.algorithm}: its derivative overflows, as its "
+                    "training is not smooth. Try a lower learning_rate, larger batches, or a "
+                    "smooth activation such as GELU."
+                )
+            for query, scores, value in zip(queries, found, values, strict=True):
                 tensors = {
                     "scores": scores.astype(np.float32),
                     "value": np.array([value], np.float32),

@@ -107,13 +107,13 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
         sep="\n",
     )
     output = study.dataset.output
-    for title, verb, side in (
+    for title, verb, name in (
         (f"Supporting: without it the {output} falls by about its score", "helps", "supporting"),
         (f"Opposing: without it the {output} rises by about its score", "hurts", "opposing"),
     ):
         shown.print(f"\n{title}")
         listed = table("", "id", "label", "score", "models")
-        for rank, one in enumerate(sides[side], 1):
+        for rank, one in enumerate(sides[name], 1):
             example = training.iloc[one]
             models = f"{verb} in {agreeing[int(one)]} of {counted(len(seeds), 'model')}"
             listed.add_row(

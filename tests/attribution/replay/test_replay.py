@@ -19,6 +19,7 @@ from engine.models.parts import freeze
 from engine.store.errors import DataloupeError, MissingCapability
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import load_task
+from engine.tasks.margin import margin
 from engine.training.optimizer import learning_rate
 from engine.training.stepping import Training
 from engine.training.trainer import train
@@ -80,7 +81,8 @@ class Twice(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.norm(self.first(inputs.flatten(1))).tanh()
-        return self.head(self.norm(functional.linear(hidden, self.first.weight)).tanh())
+        found: Tensor = self.head(self.norm(functional.linear(hidden, self.first.weight)).tanh())
+        return found
 
 
 class Unused(nn.Module):
@@ -92,7 +94,8 @@ class Unused(nn.Module):
         self.inside = mlp()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.inside(inputs)
+        found: Tensor = self.inside(inputs)
+        return found
 
 
 ADAMW = {"optimizer": "adamw", "learning_rate": 0.01}
@@ -167,7 +170,7 @@ def test_scores_are_those_of_autograd_through_training(optimizer: str) -> None:
     answers = torch.func.functional_call(
         model, dict(zip(names, values, strict=True)), (tests["input"],)
     )
-    outputs = trainings.margin(answers, tests["label"])
+    outputs = margin(answers, tests["label"])
     truth = [torch.autograd.grad(f, weights, retain_graph=True)[0].numpy() for f in outputs]
     assert error(replayed(mlp, spec), np.stack(truth)) < 1e-10
 
@@ -250,6 +253,8 @@ def test_the_replayed_model_is_the_trained_one(
 class Moving(nn.Module):
     """A layer that keeps a moving average of its own."""
 
+    average: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("average", torch.zeros(7))
@@ -275,7 +280,8 @@ class Once(nn.Module):
             return gradient * (1 - ctx.saved_tensors[0].tanh() ** 2)
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.Function.apply(values)
+        found: Tensor = self.Function.apply(values)  # type: ignore[no-untyped-call]
+        return found
 
 
 @pytest.mark.parametrize(
@@ -302,7 +308,9 @@ class Unbatched(nn.Module):
 
         @staticmethod
         def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-            return Unbatched.Slope.apply(gradient, ctx.saved_tensors[0])
+            return Unbatched.Slope.apply(  # type: ignore[no-untyped-call]
+                gradient, ctx.saved_tensors[0]
+            )
 
     class Slope(torch.autograd.Function):
         @staticmethod
@@ -318,7 +326,8 @@ class Unbatched(nn.Module):
             return other * slope, -2 * other * gradient * values.tanh() * slope
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.Function.apply(values)
+        found: Tensor = self.Function.apply(values)  # type: ignore[no-untyped-call]
+        return found
 
 
 def test_what_cannot_be_mapped_is_done_in_turn() -> None:
