@@ -9,6 +9,7 @@ from rich.text import Text
 
 from engine.api import Study
 from engine.cli.printing import console, print_json, table
+from engine.cli.progress import job_progress
 from engine.store.errors import SpecError
 from engine.store.text import counted
 from engine.study.names import resolve_algorithm, resolve_row
@@ -64,7 +65,14 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
     algorithm = resolve_algorithm(study, options.algorithm)
     seeds = range(SEEDS if options.seeds is None else options.seeds)
     memory = MEMORY_MIB if options.memory is None else options.memory
-    scores = study.replay([row], algorithm, seeds, memory_mib=memory)[:, 0]
+    with job_progress("Replay", console(stderr=True)) as report:
+        scores = study.replay(
+            [row],
+            algorithm,
+            seeds,
+            memory_mib=memory,
+            on_done=lambda done, total: report(done, total, "models"),
+        )[:, 0]
     mean = scores.mean(axis=0, dtype=np.float64)
     order = np.argsort(-mean, kind="stable")
     sides = {
