@@ -220,6 +220,22 @@ class Study(StudyReader):
         """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
         return score_rows(self, tests, algorithm, method)
 
+    def replay(
+        self,
+        tests: Sequence[int | str] | np.ndarray,
+        algorithm: str | None = None,
+        seeds: Sequence[int] = (0,),
+        **options: Any,
+    ) -> np.ndarray:
+        """Exact scores `[seeds, tests, n_train]`, by differentiating through training.
+
+        They are in the unit of the output, and kept in the study. See
+        `engine.build.replaying.replay`.
+        """
+        from engine.build.replaying import replay
+
+        return replay(self, tests, algorithm, seeds, **options)
+
     def bank(self, algorithm: str | None = None, train: bool = True) -> RunBank:
         """The run bank: masks and the outputs of the models trained on them.
 

@@ -40,10 +40,7 @@ def adjoints_of(
         model.eval()
         with torch.enable_grad(), inputs_seen(layers) as seen:
             outputs = output(model, batch)
-            if combinations is None:
-                values = outputs
-            else:
-                values = combinations.to(outputs) @ outputs
+            values = outputs if combinations is None else combinations.to(outputs) @ outputs
     finally:
         for module, mode in modes:
             module.training = mode
