@@ -91,7 +91,7 @@ def routes(root: Path) -> list[BaseRoute]:
     def script(_: Request) -> Response:
         return Response(_script(), media_type="text/javascript", headers=CHECKED)
 
-    pages = [path.stem.replace("_", "-") for path in paths_in(VIEWS) if path.suffix == ".py"]
+    pages = [path.stem.replace("_", "-") for path in paths_in(VIEWS, "[a-z]*.py")]
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
         *(Route(f"/{page}", frame) for page in pages),
