@@ -285,7 +285,7 @@ ACCEPTED = {
     ),
     "transparent": (
         png(photo(28, 28), "RGBA"),
-        ["filled with black, the background of the training pictures", "colors"],
+        ["black, the background of the training", "colors"],
     ),
     "palette": (png(photo(28, 28), "P"), ["colors were removed"]),
     "black and white": (png(photo(28, 28), "1"), []),
