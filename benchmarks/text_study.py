@@ -128,14 +128,17 @@ def minilm_folder() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def texts_folder() -> Path:
-    """A folder with train.csv and test.csv of unique sentences, as `$DATALOUPE_TEXTS` has them.
+def texts_folder(most_words: int | None = MOST_WORDS) -> Path:
+    """A folder with train.csv and test.csv of the unique sentences in `$DATALOUPE_TEXTS`.
+
+    Args:
+        most_words: Longer sentences are left out; None keeps all.
 
     Raises:
         DataError: There are no such files.
     """
     source = Path(os.environ.get(TEXTS, ""))
-    folder = ROOT / ".bench" / "sentences"
+    folder = ROOT / ".bench" / ("sentences" if most_words is None else f"sentences-{most_words}")
     seen: set[str] = set()
     for split in SPLITS:
         if not (source / f"{split}.csv").is_file():
@@ -143,10 +146,11 @@ def texts_folder() -> Path:
         path = folder / f"{split}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with (source / f"{split}.csv").open(newline="", encoding="utf-8") as read:
-            rows = [row for row in csv.DictReader(read) if 0 < len(words(row["text"])) <= MOST_WORDS]
+            rows = list(csv.DictReader(read))
         kept = []
         for row in rows:
-            if row["text"] not in seen:
+            count = len(words(row["text"]))
+            if 0 < count <= (most_words or count) and row["text"] not in seen:
                 seen.add(row["text"])
                 kept.append({name: row[name] for name in ("id", "label", "text")})
         with path.open("w", newline="", encoding="utf-8") as written:

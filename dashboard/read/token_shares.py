@@ -13,15 +13,23 @@ from engine.study.reader import StudyReader
 
 
 def shares_of(
-    study: StudyReader, algorithm: str, test_row: int, training_row: int, who: str
+    study: StudyReader,
+    algorithm: str,
+    test_row: int,
+    training_row: int,
+    output: str | None,
+    who: str,
 ) -> TokenShares:
     """The score of one training text for one test text, split over the tokens of both.
+
+    Args:
+        output: Name of the output that the score is about; None: the one whose scores are stored.
 
     Raises:
         DataloupeError: The study keeps nothing for live queries, a limit is exceeded, or the
             worker is busy.
     """
-    query = TokenQuery(study.root, algorithm, test_row, training_row)
+    query = TokenQuery(study.root, algorithm, test_row, training_row, output)
     return _shares(query, live_stamps(study, algorithm), who)
 
 

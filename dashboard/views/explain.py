@@ -201,7 +201,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="answer_bar"):
         show_switch(show, found.has_texts)
         if method is not None and (stored or not lacking):
-            shown = badge(study, algorithm, method) if stored else live_badge(study, algorithm)
+            shown = (
+                badge(study, algorithm, method) if stored else live_badge(study, algorithm, False)
+            )
             if show != SIMILAR:
                 quality_badge(shown)
         st.space("stretch")
@@ -298,9 +300,13 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             here,
             "What if these supporters were removed?",
         )
-    if show != SIMILAR and stored and can_split(study, here, found):
+    if (
+        show != SIMILAR
+        and method is not None
+        and can_split(study, algorithm, method if stored else TRAK, found)
+    ):
         listed = [*influences.support.tolist(), *influences.oppose.tolist()]
-        choose_text(study, here, training, row, listed)
+        choose_text(study, algorithm, training, row, listed, None if stored else output)
 
 
 # --- layout: the example on the left ------------------------------------------------------------

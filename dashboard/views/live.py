@@ -51,6 +51,7 @@ from engine.study.capabilities import missing
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.measured_quality import live_badge
 from engine.study.neighbours import read_similarity
+from engine.study.output_names import default_output
 from engine.study.similar_texts import COMPARED, rows_similar_to_text
 from engine.study.trust import require_trust
 
@@ -210,7 +211,7 @@ with right:
     training = examples(study, "train")
     with st.container(horizontal=True, vertical_alignment="center"):
         show_switch(show, training.has_texts)
-        shown = live_badge(study, algorithm)
+        shown = live_badge(study, algorithm, result.output == default_output(study))
         if show != SIMILAR:
             quality_badge(shown)
         st.space("stretch")

@@ -27,6 +27,7 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.outputs.wording import shortened
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.text.find_text import find_text
 from dashboard.parts.text.token_view import can_split, tokens_on_request
@@ -44,6 +45,7 @@ from engine.store.quantities import CORRELATION, INFLUENCE, numbers_mean
 from engine.study.counterfactuals import read_units
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, has_neighbours, read_similarity
+from engine.study.output_names import default_output, resolve_output
 from engine.study.rankings import influences, read_top_of_training
 from engine.study.reader import StudyReader
 from engine.study.training_datamodels import has_training_datamodels, read_training_datamodel
@@ -229,6 +231,12 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
         st.space("stretch")
         k = sides(here.k, stored)
 
+    asked = resolve_output(study, here.output)
+    if asked != default_output(study):
+        aside(
+            f"These scores are for {study.dataset.output_title}. Those for "
+            f"{shortened(asked).title} are computed on Explain, for one test {kind} at a time."
+        )
     groups = []
     parts = {}
     for sign in ("support", "oppose"):
@@ -275,8 +283,8 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
             EXPLAIN, query_params=here.parameters(test=str(tests.table["id"].iloc[row]))
         ),
     )
-    if test_row is not None and can_split(study, here, training):
-        tokens_on_request(study, here, training, test_row, row)
+    if test_row is not None and can_split(study, algorithm, method, training):
+        tokens_on_request(study, algorithm, training, test_row, row)
     similar_training(row, str(example["label"]), study, here)
     if has_training_datamodels(study, algorithm):
         own_datamodel(row, study, here)

@@ -19,15 +19,17 @@ class TokenQuery:
     Attributes:
         root: The study's folder.
         test_row, training_row: The pair of examples.
+        output: Name of the output that the score is about; None: the one whose scores are stored.
     """
 
     root: Path
     algorithm: str
     test_row: int
     training_row: int
+    output: str | None = None
 
 
 def answer(query: TokenQuery) -> TokenShares:
     """Worker: split the score. Raises as `token_shares`."""
     study = StudyReader.open(query.root)
-    return token_shares(study, query.algorithm, query.test_row, [query.training_row])
+    return token_shares(study, query.algorithm, query.test_row, [query.training_row], query.output)

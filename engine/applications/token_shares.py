@@ -18,15 +18,17 @@ Positions are those of the model's input, special tokens included: position t be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.applications.live import Kept, Loaded, load
+from engine.applications.live import Kept, Loaded, Output, load, output_of
 from engine.build.batches import stored_out_to_loss
 from engine.store.errors import DataloupeError
+from engine.study.example_outputs import read_known
 from engine.study.examples import read_stacked_arrays
+from engine.study.output_names import concrete, resolve_output
 from engine.study.reader import StudyReader
 
 if TYPE_CHECKING:
@@ -62,15 +64,28 @@ class TokenShares:
 
 
 def token_shares(
-    study: StudyReader, algorithm: str, test_row: int, training_rows: Sequence[int]
+    study: StudyReader,
+    algorithm: str,
+    test_row: int,
+    training_rows: Sequence[int],
+    output: str | None = None,
 ) -> TokenShares:
     """Split the scores of some training rows for a test example over tokens, on both sides.
 
+    Args:
+        output: Name of the output that the scores are about (`engine.study.output_names`); None:
+            the one whose scores are stored.
+
     Raises:
-        DataloupeError: The study keeps nothing for live queries, or its examples have no tokens.
+        DataloupeError: The study keeps nothing for live queries, its examples have no tokens, or
+            there is no such output of this example.
     """
     arrays = _rows(study, "test", [test_row])
-    return token_shares_of(study, algorithm, arrays, training_rows)
+    if output is None:
+        return token_shares_of(study, algorithm, arrays, training_rows)
+    known = read_known(study, "test", test_row, algorithm)
+    named = concrete(study, resolve_output(study, output), known.label, known.predicted)
+    return token_shares_of(study, algorithm, arrays, training_rows, output_of(study, named))
 
 
 def token_shares_of(
@@ -78,9 +93,16 @@ def token_shares_of(
     algorithm: str,
     arrays: dict[str, np.ndarray],
     training_rows: Sequence[int],
+    output: Output | None = None,
 ) -> TokenShares:
-    """The same for an example from outside: its arrays, one row, as `live.read_example` gives
-    them, with the class that is attributed in `label`. Raises as `token_shares`."""
+    """The same for an example from outside: its arrays, one row, as `live.read_example` gives them.
+
+    Args:
+        output: As `Loaded.scores` takes it; None: the default, of the class in `label`.
+
+    Raises:
+        DataloupeError: As `token_shares`.
+    """
     from engine.training.outputs import read_batch
 
     loaded = load(study.root, algorithm)
@@ -97,17 +119,18 @@ def token_shares_of(
             "split scores over."
         )
     n = len(loaded.checkpoints)
-    factor = loaded.out_to_loss[rows] * _kept_by_threshold(loaded, arrays, rows) / n
+    factor = loaded.out_to_loss[rows] * _kept_by_threshold(loaded, arrays, rows, output) / n
     train_parts = np.zeros((len(rows), lengths[0] + 1))
     test_parts = np.zeros((len(rows), lengths[1] + 1))
     scores = np.zeros(len(rows))
     for number, kept in enumerate(loaded.checkpoints):
         weights = _weights(study, loaded, algorithm, number)
-        (of_test,) = _directions(loaded, kept, weights, test)
+        asked = kept if output is None else _about(kept, output)
+        (of_test,) = _directions(loaded, asked, weights, test)
         scores += of_test.scores[rows]
         train_parts += _split(kept, of_test, train, lengths[0])
         for k, of_train in enumerate(_directions(loaded, kept, weights, train)):
-            test_parts[k] += _split(kept, of_train, test, lengths[1])[0]
+            test_parts[k] += _split(asked, of_train, test, lengths[1])[0]
     train_parts, test_parts = (parts * factor[:, None] for parts in (train_parts, test_parts))
     return TokenShares(
         training_rows=rows,
@@ -135,13 +158,19 @@ def _rows(study: StudyReader, split: Any, rows: Sequence[int] | np.ndarray) -> d
     return {name: np.asarray(array[np.asarray(rows)]) for name, array in arrays.items()}
 
 
+def _about(kept: Kept, output: Output) -> Kept:
+    """A checkpoint whose gradients are those of another output."""
+    value = kept.task.output_named(*output).value
+    return replace(kept, extractor=replace(kept.extractor, output=value))
+
+
 def _kept_by_threshold(
-    loaded: Loaded, arrays: dict[str, np.ndarray], rows: np.ndarray
+    loaded: Loaded, arrays: dict[str, np.ndarray], rows: np.ndarray, output: Output | None
 ) -> np.ndarray:
     """The share of each score that the soft threshold leaves; 0 where it takes all of it."""
     if not loaded.solver.soft_threshold:
         return np.ones(len(rows))
-    scores = loaded.unthresholded(arrays)
+    scores = loaded.unthresholded(arrays, output)
     left = loaded.thresholded(scores)[0, rows]
     shares: np.ndarray = np.divide(left, scores[0, rows], out=np.zeros(len(rows)), where=left != 0)
     return shares

@@ -28,16 +28,18 @@ def batches_of(
 ) -> Callable[[], Iterator[Batch]]:
     """Return a function that iterates over prepared batches of a split's rows, on every call.
 
+    Examples of a task that pads them come by length; see `batches_by_length`.
+
     Args:
         split: `train` or `test`.
         start, stop: First row, and the row after the last; None: to the end.
     """
-    from engine.training.outputs import batches
+    from engine.training.outputs import batches_by_length
 
     assert split in ("train", "test")
     task, encoding = task_of(study), study.dataset.encoding
     arrays = read_stacked_arrays(study, "train" if split == "train" else "test")
-    return lambda: batches(task, arrays, encoding, batch_size, device, start, stop)
+    return lambda: batches_by_length(task, arrays, encoding, batch_size, device, start, stop)
 
 
 def stored_out_to_loss(study: StudyReader, algorithm: str, checkpoint: int) -> np.ndarray:

@@ -76,11 +76,15 @@ def read_badge(
     )
 
 
-def live_badge(study: StudyReader, algorithm: str) -> Badge:
+def live_badge(study: StudyReader, algorithm: str, stored_output: bool) -> Badge:
     """The badge of scores that are computed live, from the checkpoints kept for that.
 
     They are not calibrated, and no LDS was measured for them: the badge shows that of the stored
-    scores, and says so.
+    scores.
+
+    Args:
+        stored_output: Whether they are about the output whose scores are stored; otherwise the
+            badge says which output the LDS was measured for.
     """
     stored, scoring = read_badge(study, algorithm, TRAK), read_live(study, algorithm).checkpoints
     return replace(
@@ -89,7 +93,7 @@ def live_badge(study: StudyReader, algorithm: str) -> Badge:
         checkpoints=scoring,
         reason=f"Computed live from {scoring} of {counted(stored.checkpoints or 0, 'checkpoint')}, "
         f"not calibrated. {stored.reason}",
-        lds_of=study.dataset.output,
+        lds_of="" if stored_output else study.dataset.output,
         slope=None,
         slope_low=None,
         slope_high=None,

@@ -44,7 +44,7 @@ SETTLED = dict.fromkeys(
     ("text-classification", "text-regression", "text-multilabel"), "engine.tasks.text_options"
 )
 """Tasks whose options depend on the study's algorithms or on files outside of it → the module with
-their functions `settle` and `outside`, which imports no torch."""
+their functions `settle`, `outside` and `computed`, which imports no torch."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,9 @@ class Task:
             trusted. Raises `DataError` if it is not an example.
         remarks: (test rows, encoding, split → its shards of arrays) → `Remarks` on both splits.
         prepare: (raw batch, encoding) → batch as the model takes it (float, normalized).
+        lengths: (raw arrays of some rows, encoding) → length of each row, `[rows]`, where `prepare`
+            pads a batch to its longest; outputs and gradients are then computed of rows of about
+            one length. None, here or as the answer: all are of one length.
         augment: (prepared batch, names of augmentations, generator) → batch of the same shapes.
         loss: (model, prepared batch, label smoothing) → `[batch]` training losses.
         width: class names → how many numbers a model gives for each example.
@@ -186,6 +189,7 @@ class Task:
         ]
         | None
     ) = None
+    lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
     choices: tuple[OutputChoice, ...] = ()
     make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None
@@ -252,6 +256,14 @@ def outside(
         return []
     module = importlib.import_module(SETTLED[task.name])
     found: list[str] = module.outside(task.own_keys(), algorithms, study, known)
+    return found
+
+
+def computed(name: str, encoding: Mapping[str, Any]) -> list[str]:
+    """What the rounding of outputs depends on beside models and data, for fingerprints."""
+    if name not in SETTLED:
+        return []
+    found: list[str] = importlib.import_module(SETTLED[name]).computed(encoding)
     return found
 
 

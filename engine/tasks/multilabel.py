@@ -50,6 +50,7 @@ def multilabel_task(inputs: Task, name: str) -> Task:
         accept=inputs.accept,
         remarks=inputs.remarks,
         prepare=inputs.prepare,
+        lengths=inputs.lengths,
         augment=inputs.augment,
         loss=loss,
         width=len,

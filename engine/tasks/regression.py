@@ -61,6 +61,7 @@ def regression_task(inputs: Task, name: str, options: type[BaseModel]) -> Task:
         accept=inputs.accept,
         remarks=_remarking(inputs),
         prepare=_preparing(inputs),
+        lengths=inputs.lengths,
         augment=inputs.augment,
         loss=loss,
         width=lambda classes: 1,

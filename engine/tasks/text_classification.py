@@ -215,6 +215,14 @@ def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
     }
 
 
+def lengths(arrays: Mapping[str, np.ndarray], encoding: dict[str, Any]) -> np.ndarray | None:
+    """How many tokens are read of each text; None for words, which are padded to one length."""
+    if TOKENIZER not in encoding:
+        return None
+    found: np.ndarray = np.minimum(arrays["length"], encoding["max_tokens"])
+    return found
+
+
 def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
     """Raise SpecError for any name: there are no augmentations for text."""
     if names:
@@ -233,6 +241,7 @@ TASK = Task(
     accept=accept,
     remarks=remarks,
     prepare=prepare,
+    lengths=lengths,
     augment=augment,
     loss=classification.loss,
     width=len,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from engine.models.hf_folder import find_folder, has_tokenizer, name_of, tokenizer_digest
 from engine.store.errors import SpecError
 from engine.store.spec import AlgorithmSpec
+from engine.tasks.tokens import TOKENIZER
 
 WORDPIECE_ARCHITECTURES = ("bert-small",)
 """Built-in architectures that read parts of words."""
@@ -105,6 +106,11 @@ def outside(
         if known is None or "tokenizer_files" not in known:
             raise
         return [known["tokenizer_files"]]
+
+
+def computed(encoding: Mapping[str, Any]) -> list[str]:
+    """Tokens of a tokenizer are padded, so texts come in batches of about one length."""
+    return ["by length"] if TOKENIZER in encoding else []
 
 
 def _chosen(tokenizer: str, algorithms: Mapping[str, AlgorithmSpec]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from engine.data.words import word_spans, words
+from engine.data.words import word_spans
 from engine.store.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -49,14 +49,6 @@ def token_spans(text: str, encoding: dict[str, Any]) -> list[tuple[int, int]]:
     if TOKENIZER in encoding:
         return tokenize([text], encoding)[0].spans
     return word_spans(text)[: encoding["max_tokens"]]
-
-
-def token_texts(text: str, encoding: dict[str, Any]) -> list[str]:
-    """The tokens that a model reads as the vocabulary writes them, one for each span."""
-    if TOKENIZER in encoding:
-        tokenizer = tokenizer_of(encoding)
-        return [tokenizer.id_to_token(id_) or "" for id_ in tokenize([text], encoding)[0].ids]
-    return words(text)[: encoding["max_tokens"]]
 
 
 def tokenize_rows(rows: Sequence[tuple[Any, str]], encoding: dict[str, Any]) -> list[Tokens]:

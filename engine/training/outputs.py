@@ -9,9 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.attribution.trak.make_plan import PROOF_EXAMPLES
+from engine.attribution.trak.plan import ROWS, in_order, rows_of
 from engine.models.classifier import Classifier, Embeds
 from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
+from engine.store.layout import ROWS_PER_SHARD
 from engine.tasks import Task
+from engine.training.length_buckets import length_buckets
 
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
@@ -51,6 +55,42 @@ def batches(
     for first in range(start, stop, batch_size):
         rows = slice(first, min(first + batch_size, stop))
         yield read_batch(task, arrays, rows, encoding, device)
+
+
+def batches_by_length(
+    task: Task,
+    arrays: Mapping[str, np.ndarray],
+    encoding: dict[str, Any],
+    batch_size: int,
+    device: str,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Batch]:
+    """Yield rows `start` to `stop` as prepared batches with little padding.
+
+    If the task pads a batch to its longest row, rows of about one length come together, and a batch
+    has their numbers, counted from `start`, as `ROWS`. They are sorted within the shards of a
+    study, so that little is read at once, and a shard has the same batches whether or not others
+    are computed with it. The first rows are batches of their own, in order, because plans are made
+    with them. Batches of other tasks come in order.
+    """
+    n = min(len(array) for array in arrays.values())
+    stop = n if stop is None else min(stop, n)
+    low = start
+    if task.lengths is not None and stop - start > batch_size:
+        while low < stop:
+            high = min(stop, (low // ROWS_PER_SHARD + 1) * ROWS_PER_SHARD)
+            shard = {name: array[low:high] for name, array in arrays.items()}
+            lengths = task.lengths(shard, encoding)
+            if lengths is None:
+                break
+            few = min(PROOF_EXAMPLES, high) if low == 0 else 0
+            first = [np.arange(i, min(i + batch_size, few)) for i in range(0, few, batch_size)]
+            for rows in [*first, *(few + r for r in length_buckets(lengths[few:], batch_size))]:
+                batch = read_batch(task, shard, rows, encoding, device)
+                yield {**batch, ROWS: torch.from_numpy(low - start + rows)}
+            low = high
+    yield from batches(task, arrays, encoding, batch_size, device, low, stop)
 
 
 class _OneForward(nn.Module):
@@ -104,14 +144,16 @@ def evaluate(
     Returns:
         The task's record, such as `logits` [n, classes]; `output` [n] (the default model output
         f), `out_to_loss` [n] (Q), and, where the model has `embed`, `embeddings` [n, d]; all
-        float32.
+        float32, in the order of the data.
     """
     model = to_device(model, device).eval()
-    parts: dict[str, list[np.ndarray]] = {}
-    for batch in batches(task, arrays, encoding, batch_size, device):
+    parts: dict[str, list[torch.Tensor]] = {}
+    rows: list[torch.Tensor | slice] = []
+    for batch in batches_by_length(task, arrays, encoding, batch_size, device):
+        rows.append(rows_of(batch, 0))
         for name, tensor in evaluate_batch(task, model, batch).items():
-            parts.setdefault(name, []).append(tensor.cpu().numpy())
-    return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+            parts.setdefault(name, []).append(tensor.cpu())
+    return {name: in_order(chunks, rows).numpy() for name, chunks in parts.items()}
 
 
 @torch.no_grad()

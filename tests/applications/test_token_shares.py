@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine import DataloupeError, Study
-from engine.applications.live import Query, load, read_example
+from engine.applications.live import Output, Query, load, read_example
 from engine.applications.token_shares import sequence_length, token_shares, token_shares_of
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
@@ -37,10 +37,10 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return study
 
 
-def scores_of(study: Study, row: int) -> np.ndarray:
+def scores_of(study: Study, row: int, output: Output | None = None) -> np.ndarray:
     loaded = load(study.root, "words")
     arrays = {name: array[row : row + 1] for name, array in _arrays(study, "test").items()}
-    return loaded.scores(arrays)[0]
+    return loaded.scores(arrays, output)[0]
 
 
 def _arrays(study: Study, split: str) -> dict[str, np.ndarray]:
@@ -64,6 +64,24 @@ def test_shares_sum_to_the_scores_on_both_sides(study: Study) -> None:
             padding = _arrays(study, "train")["input"][row] == 0
             assert (shares[padding] == 0).all()
         assert any(part.any() for part in found.test)
+
+
+def test_shares_are_those_of_the_chosen_output(study: Study) -> None:
+    reader, classes = StudyReader.open(study.root), study.dataset.classes
+    other = 1 - int(_arrays(study, "test")["label"][5])
+    for name, output in (
+        (f"class:{classes[other]}", ("class:{}", (other,))),
+        (f"{classes[other]}>{classes[1 - other]}", ("{}>{}", (other, 1 - other))),
+    ):
+        wanted = scores_of(study, 5, output)
+        rows = [3, int(np.abs(wanted).argmax())]
+        assert not np.allclose(wanted[rows], scores_of(study, 5)[rows], rtol=0.1)
+        found = token_shares(reader, "words", 5, rows, name)
+        close = CLOSE * np.abs(wanted).max()
+        np.testing.assert_allclose(found.scores, wanted[rows], rtol=0, atol=close)
+        for shares, whole in ((found.train, found.train_whole), (found.test, found.test_whole)):
+            sums = [part.sum() for part in shares] + whole
+            np.testing.assert_allclose(sums, wanted[rows], rtol=0, atol=close)
 
 
 def test_a_text_from_outside_is_split_like_a_stored_one(study: Study) -> None:

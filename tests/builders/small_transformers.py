@@ -13,21 +13,21 @@ from engine.models.calling import call
 CLASSES, TOKENS, LONGEST = 3, 50, 7
 LAST = 2
 """The token that ends every text; BART predicts from its state."""
-_TEXT = {
+_WORDS = {
     "vocab_size": TOKENS,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
     "max_position_embeddings": 40,
     "num_labels": CLASSES,
     "pad_token_id": 0,
 }
-_PICTURES = {
+_BLOCKS = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 24,
+}
+_TEXT = {**_WORDS, **_BLOCKS}
+_PICTURES = {
+    **_BLOCKS,
     "image_size": 8,
     "patch_size": 4,
     "num_channels": 2,
@@ -43,15 +43,7 @@ TEXT_MODELS: dict[str, Callable[[], nn.Module]] = {
     "bert": bert,
     "bert-eager-attention": lambda: bert(attn_implementation="eager"),
     "distilbert": lambda: hf.DistilBertForSequenceClassification(
-        hf.DistilBertConfig(
-            vocab_size=TOKENS,
-            dim=16,
-            n_layers=2,
-            n_heads=2,
-            hidden_dim=24,
-            max_position_embeddings=40,
-            num_labels=CLASSES,
-        )
+        hf.DistilBertConfig(**_WORDS, dim=16, n_layers=2, n_heads=2, hidden_dim=24)
     ),
     "roberta": lambda: hf.RobertaForSequenceClassification(hf.RobertaConfig(**_TEXT)),
     "albert": lambda: hf.AlbertForSequenceClassification(
@@ -75,7 +67,7 @@ TEXT_MODELS: dict[str, Callable[[], nn.Module]] = {
     ),
     "bart": lambda: hf.BartForSequenceClassification(  # embeddings in classes of their own
         hf.BartConfig(
-            vocab_size=TOKENS,
+            **_WORDS,
             d_model=16,
             encoder_layers=1,
             decoder_layers=1,
@@ -83,24 +75,18 @@ TEXT_MODELS: dict[str, Callable[[], nn.Module]] = {
             decoder_attention_heads=2,
             encoder_ffn_dim=24,
             decoder_ffn_dim=24,
-            max_position_embeddings=40,
-            num_labels=CLASSES,
-            pad_token_id=0,
             bos_token_id=1,
             eos_token_id=LAST,
         )
     ),
     "opt": lambda: hf.OPTForSequenceClassification(
         hf.OPTConfig(
-            vocab_size=TOKENS,
+            **_WORDS,
             hidden_size=16,
             word_embed_proj_dim=16,
             num_hidden_layers=2,
             num_attention_heads=2,
             ffn_dim=24,
-            max_position_embeddings=40,
-            num_labels=CLASSES,
-            pad_token_id=0,
         )
     ),
 }

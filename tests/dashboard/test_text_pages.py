@@ -162,15 +162,24 @@ def test_training_texts_are_found_by_their_words(visit: Any, text_study: Study) 
     assert "Most influential" in str(component(app, "groups")["groups"][0]["title"])
 
 
+Asked = list[tuple[int, int, str | None]]
+"""Test row, training row and output of each."""
+
+
 @pytest.fixture
-def some_shares(monkeypatch: pytest.MonkeyPatch, text_study: Study) -> list[tuple[int, int]]:
-    """Token shares without models; gives the pairs that were asked for."""
-    asked: list[tuple[int, int]] = []
+def some_shares(monkeypatch: pytest.MonkeyPatch, text_study: Study) -> Asked:
+    """Token shares without models; gives the pairs and outputs that were asked for."""
+    asked: Asked = []
 
     def shares_of(
-        study: Study, algorithm: str, test_row: int, training_row: int, who: str
+        study: Study,
+        algorithm: str,
+        test_row: int,
+        training_row: int,
+        output: str | None,
+        who: str,
     ) -> TokenShares:
-        asked.append((test_row, training_row))
+        asked.append((test_row, training_row, output))
         places = np.zeros(8)
         places[:3] = 0.5, -0.25, 0.125
         return TokenShares(
@@ -187,33 +196,48 @@ def some_shares(monkeypatch: pytest.MonkeyPatch, text_study: Study) -> list[tupl
     return asked
 
 
-def test_tokens_are_shaded_on_request(
-    visit: Any, text_study: Study, some_shares: list[tuple[int, int]]
-) -> None:
+def test_tokens_are_shaded_on_request(visit: Any, text_study: Study, some_shares: Asked) -> None:
     app = visit(text_study, "explain", test="test-3")
     assert not some_shares
     strongest = cards(app)[0]["row"]
     app.selectbox(key="tokens").select(strongest).run()
-    assert some_shares == [(3, strongest)]
+    assert some_shares == [(3, strongest, None)]
     assert app.query_params["tokens"] == text_study.table("train")["id"][strongest]
     shown = words(app)
     first, second, _ = text_study.table("train")["text"][strongest].split()[:3]
     assert f'title="supports: +0.500">{first}</span>' in shown
     assert f'title="opposes: −0.250">{second}</span>' in shown
-    assert "over 2 checkpoints" in shown
+    assert "for <bdi>the margin of the true label</bdi>, over 2 checkpoints" in shown
     assert "<ruby>" not in shown
     app.toggle(key="token_numbers").set_value(True).run()
     assert f"<ruby>{first}<rt" in words(app)
 
 
-def test_tokens_of_the_pair_on_training(
-    visit: Any, text_study: Study, some_shares: list[tuple[int, int]]
-) -> None:
+def test_tokens_of_the_pair_on_training(visit: Any, text_study: Study, some_shares: Asked) -> None:
     app = visit(text_study, "training", train="train-5", test="test-3")
     assert not some_shares
     app.button(key="split_tokens").click().run()
-    assert some_shares == [(3, 5)]
+    assert some_shares == [(3, 5, None)]
     assert "dl-two-texts" in words(app)
+    assert "for <bdi>the margin of the true label</bdi>" in words(app)
+
+
+def test_tokens_are_those_of_the_chosen_output(
+    visit: Any,
+    text_study: Study,
+    some_shares: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dashboard.read.output_scores.in_explainer", lambda f, query, who: f(query))
+    other = next(
+        name for name in text_study.dataset.classes if name != text_study.table("test")["label"][3]
+    )
+    app = visit(text_study, "explain", test="test-3", output=f"class:{other}", tokens="train-5")
+    assert some_shares == [(3, 5, f"class:{other}")]
+    assert f"for <bdi>the margin of “{other}”</bdi>, over" in words(app)
+    app = visit(text_study, "training", train="train-5", test="test-3", output=f"class:{other}")
+    assert "These scores are for the margin of the true label." in words(app)
+    assert f"Those for the margin of “{other}” are computed on Explain" in words(app)
 
 
 def test_changed_words_are_marked() -> None:

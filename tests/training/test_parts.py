@@ -20,8 +20,9 @@ from engine.tasks.text_options import Choice, Options
 from engine.tasks.tokenizers import plan_tokens
 from engine.training import frozen
 from engine.training.frozen import keep_frozen
+from engine.training.optimizer import parameter_groups
 from engine.training.outputs import batches
-from engine.training.trainer import _groups, train
+from engine.training.trainer import train
 from tests.builders.sentences import sentences
 
 TASK = load_task("text-classification")
@@ -130,7 +131,7 @@ def test_biases_and_norms_have_no_decay_in_transformers_with_adamw(
     encoding: dict[str, Any],
 ) -> None:
     model = fresh(encoding)
-    decayed, spared = _groups(model, recipe())
+    decayed, spared = parameter_groups(model, recipe())
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert spared["weight_decay"] == 0
     assert "weight_decay" not in decayed
@@ -142,8 +143,8 @@ def test_biases_and_norms_have_no_decay_in_transformers_with_adamw(
     every = list(model.parameters())
     assert len(decayed["params"]) + len(spared["params"]) == len(every)
     for other in (recipe(optimizer="sgd"), recipe(architecture="mlp"), recipe(decay="all")):
-        assert [id(p) for p in _groups(model, other)] == [id(p) for p in every]
-    assert len(_groups(model, recipe(architecture="mlp", decay="weights"))) == 2
+        assert [id(p) for p in parameter_groups(model, other)] == [id(p) for p in every]
+    assert len(parameter_groups(model, recipe(architecture="mlp", decay="weights"))) == 2
 
 
 def test_clipping_limits_the_step(encoding: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

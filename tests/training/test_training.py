@@ -16,8 +16,9 @@ from engine.models import build_model
 from engine.store.errors import DataError, DataloupeError
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import load_task
+from engine.training.optimizer import learning_rate
 from engine.training.outputs import batches, evaluate
-from engine.training.trainer import learning_rate, train
+from engine.training.trainer import train
 
 TASK = load_task("image-classification")
 ENCODING = {"shape": [1, 12, 12], "mean": [0.5], "std": [0.25], "cell": 12}

@@ -43,8 +43,10 @@ def _line(badge: Badge) -> str:
             parts.append(f"{badge.runs:,} subset runs")
         parts.append("quality not measured")
     else:
-        of = f" of the {badge.lds_of}" if badge.lds_of else ""
-        parts.append(f"LDS{of} {LDS.within(badge.lds, badge.lds_low, badge.lds_high)}")
+        if badge.lds_of:  # one line has no room for the interval as well
+            parts.append(f"LDS of the {badge.lds_of} {LDS.text(badge.lds)}")
+        else:
+            parts.append(f"LDS {LDS.within(badge.lds, badge.lds_low, badge.lds_high)}")
         if badge.lds_low <= 0:
             parts.append("no better than chance")
         else:

@@ -7,9 +7,10 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.location import Location, go
+from dashboard.location import go
 from dashboard.names import plain, short
 from dashboard.parts.layout.messages import notice
+from dashboard.parts.outputs.wording import shortened
 from dashboard.parts.text.shown_text import in_order
 from dashboard.parts.text.token_shading import shaded_text, shading_html
 from dashboard.permissions import session
@@ -21,6 +22,7 @@ from engine.store.layout import TRAK
 from engine.store.quantities import SCORE
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.names import find_row
+from engine.study.output_names import NamedOutput, default_output
 from engine.study.reader import StudyReader
 from engine.study.trust import require_trust
 from engine.tasks.tokens import token_spans
@@ -29,23 +31,31 @@ PARAMETER = "tokens"
 """URL parameter: id of the training text whose tokens are shown."""
 
 
-def can_split(study: StudyReader, location: Location, examples: Examples) -> bool:
-    """Whether scores can be split over tokens: texts, TRAK, and what live queries need."""
-    if not examples.has_texts or location.method != TRAK:
+def can_split(study: StudyReader, algorithm: str, method: str | None, examples: Examples) -> bool:
+    """Whether scores can be split over tokens: texts, TRAK, and what live queries need.
+
+    Args:
+        method: That the scores are computed by.
+    """
+    if not examples.has_texts or method != TRAK:
         return False
-    return has_live(study, location.algorithm) and bool(
-        read_live(study, location.algorithm).checkpoints
-    )
+    return has_live(study, algorithm) and bool(read_live(study, algorithm).checkpoints)
 
 
 def choose_text(
-    study: StudyReader, location: Location, training: Examples, test_row: int, rows: Sequence[int]
+    study: StudyReader,
+    algorithm: str,
+    training: Examples,
+    test_row: int,
+    rows: Sequence[int],
+    output: NamedOutput | None,
 ) -> None:
     """A choice among training texts, and the tokens of the chosen one; nothing until one is.
 
     Args:
         test_row: The explained test text.
         rows: The training texts on the page, strongest first.
+        output: That the scores are about; None: the one whose scores are stored.
     """
     chosen = find_row(study, "train", st.query_params.get(PARAMETER, ""))
     offered = list(dict.fromkeys([*rows, *([] if chosen is None else [chosen])]))
@@ -75,17 +85,17 @@ def choose_text(
         on_change=changed,
     )
     if chosen is not None:
-        tokens_of_pair(study, location, training, test_row, chosen)
+        tokens_of_pair(study, algorithm, training, test_row, chosen, output)
 
 
 def tokens_on_request(
-    study: StudyReader, location: Location, training: Examples, test_row: int, row: int
+    study: StudyReader, algorithm: str, training: Examples, test_row: int, row: int
 ) -> None:
-    """The tokens of a pair, once somebody asks for them."""
+    """The tokens of a pair, once somebody asks for them, for the output whose scores are stored."""
     id_ = str(training.ids[row])
     st.html('<h2 class="dl-section">Which tokens carry its influence</h2>')
     if st.query_params.get(PARAMETER) == id_:
-        tokens_of_pair(study, location, training, test_row, row)
+        tokens_of_pair(study, algorithm, training, test_row, row, None)
         return
     test = plain(study.table("test")["id"].iloc[test_row])
     st.button(
@@ -97,13 +107,19 @@ def tokens_on_request(
 
 
 def tokens_of_pair(
-    study: StudyReader, location: Location, training: Examples, test_row: int, row: int
+    study: StudyReader,
+    algorithm: str,
+    training: Examples,
+    test_row: int,
+    row: int,
+    output: NamedOutput | None,
 ) -> None:
     """Both texts of a pair with their tokens shaded."""
+    name = None if output is None else output.name
     try:
         require_trust(study)
         with st.spinner("Splitting the score over tokens (the first time loads the models)…"):
-            found = token_shares.shares_of(study, location.algorithm, test_row, row, session())
+            found = token_shares.shares_of(study, algorithm, test_row, row, name, session())
     except UntrustedCode as error:
         notice("This study names code that is not trusted here", str(error), kind="error")
         return
@@ -111,13 +127,19 @@ def tokens_of_pair(
         notice("This score cannot be split over tokens", str(error), kind="error")
         return
     test = str(study.table("test")["text"].iloc[test_row])
-    pair_of_texts(study, found, test, str(training.table["text"].iloc[row]), training.ids[row])
+    about = shortened(output or default_output(study)).title
+    own = str(training.table["text"].iloc[row])
+    pair_of_texts(study, found, test, own, training.ids[row], about)
 
 
 def pair_of_texts(
-    study: StudyReader, found: TokenShares, test: str, train: str, train_id: object
+    study: StudyReader, found: TokenShares, test: str, train: str, train_id: object, about: str
 ) -> None:
-    """The legend, the switch for numbers, and the two texts."""
+    """The legend, the switch for numbers, and the two texts.
+
+    Args:
+        about: What the score answers, as part of a sentence.
+    """
     encoding = study.dataset.encoding
     own = shaded_text(
         train, token_spans(train, encoding), found.train[0], float(found.train_whole[0])
@@ -132,7 +154,8 @@ def pair_of_texts(
             f'<p class="dl-token-legend"><span class="dl-token" data-sign="supports" '
             f'data-strong="+" style="--share:.8">supports</span> '
             f'<span class="dl-token" data-sign="opposes" data-strong="−" style="--share:.8">'
-            f"opposes</span> Score <b>{SCORE.text(score)}</b>, over {over}</p>",
+            f"opposes</span> Score <b>{SCORE.text(score)}</b> for "
+            f"<bdi>{escape(in_order(about))}</bdi>, over {over}</p>",
             width="content",
         )
         st.space("stretch")

@@ -17,7 +17,7 @@ in different processes. Both need torch: they run in a script, or in workers kep
 """
 
 from engine.applications.live.answering import explain, explain_stored, run_query, warm_up
-from engine.applications.live.loading import Kept, Loaded, live_stamps, load
+from engine.applications.live.loading import Kept, Loaded, Output, live_stamps, load, output_of
 from engine.applications.live.queries import (
     KEPT,
     Attributed,
@@ -36,6 +36,7 @@ __all__ = [
     "Example",
     "Kept",
     "Loaded",
+    "Output",
     "Query",
     "QueryResult",
     "ReadQuery",
@@ -44,6 +45,7 @@ __all__ = [
     "explain_stored",
     "live_stamps",
     "load",
+    "output_of",
     "read_example",
     "run_query",
     "warm_up",

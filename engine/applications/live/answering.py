@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.applications.live.loading import Arrays, Loaded, live_stamps, load
+from engine.applications.live.loading import Arrays, Loaded, live_stamps, load, output_of
 from engine.applications.live.queries import (
     KEPT,
     Attributed,
@@ -115,8 +115,7 @@ def _explain_stored(query: StoredQuery, stamps: Stamps) -> Attributed:
 def _attribute(
     loaded: Loaded, output: NamedOutput, record: Arrays, arrays: Arrays, most: int
 ) -> Attributed:
-    classes = loaded.study.dataset.classes
-    asked = output.choice.name, tuple(classes.index(name) for name in output.classes)
+    asked = output_of(loaded.study, output)
     scores = loaded.scores(arrays, asked)
     all_rows = np.arange(scores.shape[1])[None]
     top = top_k_among(scores, all_rows, min(most, scores.shape[1]))

@@ -65,17 +65,21 @@ def live_explanation(
 ) -> Explanation:
     """The answer to a query about a test example as an `Explanation`, without torch."""
     known = read_known(study, "test", query.row, query.algorithm)
-    about = _about(resolve_output(study, query.output), known)
+    named = resolve_output(study, query.output)
     supporting, opposing = name_influences(
         study,
         (found.support[:k], found.support_scores[:k]),
         (found.oppose[:k], found.oppose_scores[:k]),
     )
     return Explanation(
-        **{**describe(study, query.row, query.algorithm, TRAK), **about, "output": found.value},
+        **{
+            **describe(study, query.row, query.algorithm, TRAK),
+            **_about(named, known),
+            "output": found.value,
+        },
         supporting=supporting,
         opposing=opposing,
-        badge=live_badge(study, query.algorithm),
+        badge=live_badge(study, query.algorithm, known.is_stored(study, named)),
     )
 
 

@@ -26,6 +26,7 @@ from engine.store.text import counted
 from engine.study.live_and_maps import read_live, training_feature_shards
 from engine.study.models import checkpoint_seed
 from engine.study.neighbours import read_embeddings, read_similarity
+from engine.study.output_names import NamedOutput
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
 
@@ -47,6 +48,12 @@ Arrays = dict[str, np.ndarray]
 """One row each."""
 Output = tuple[str, tuple[int, ...]]
 """Name of an output or of a family of outputs, and the numbers of its classes."""
+
+
+def output_of(study: StudyReader, output: NamedOutput) -> Output:
+    """An output of one example (`engine.study.output_names.concrete`), for `Loaded`."""
+    classes = study.dataset.classes
+    return output.choice.name, tuple(classes.index(name) for name in output.classes)
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def predict_logit_changes(
     import torch
 
     from engine.attribution.trak.removal_direction import derivative, direction
-    from engine.training.outputs import batches
+    from engine.training.outputs import batches_by_length
 
     task, encoding = task_of(study), study.dataset.encoding
     solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
@@ -204,7 +204,7 @@ def predict_logit_changes(
         train = batches_of(study, "train", device, size)
         along = direction(model, task.model_output, train, u)
         for name, part in parts.items():
-            some = batches(task, part, encoding, size, device)
+            some = batches_by_length(task, part, encoding, size, device)
             change = derivative(model, outputs, some, along).cpu().numpy() / -total
             sums[name] = sums[name] + change if name in sums else change
         if on_done is not None:

@@ -9,18 +9,18 @@ parameters enter as features, exactly where the width allows and projected where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.backward import backward
+from engine.attribution.trak.backward import Consumer, backward
 from engine.attribution.trak.layers import layers_of
 from engine.attribution.trak.make_plan import PROOF_EXAMPLES
 from engine.attribution.trak.make_projection import make_projection, split
 from engine.attribution.trak.plan import Batch, Output, Plan, head, rows_of, size_of, where
-from engine.attribution.trak.projection import check_finite, check_projection, project
+from engine.attribution.trak.projection import Projection, check_finite, check_projection, project
 
 Batches = Callable[[], Iterator[Batch]]
 """A function that yields prepared batches, from the first one at every call."""
@@ -113,33 +113,38 @@ def make_kernel(
     n_train, n_test = count(train), count(test)
     n = n_train + n_test
     device = next(model.parameters()).device
-    outer = outer_layers(plan, model)
-    layers = {path: model.get_submodule(path) for path in outer}
-    biased = {path: plan.layers[path].bias is not None for path in outer}
-    chosen = set(feature_parameters(plan, model))
+    layers = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
+    factors = _no_factors(plan, layers, n, device)
     kernel = torch.zeros(n_train, n_train, device=device)
     cross = torch.zeros(n_train, n_test, device=device)
-    if outer:
-        factors = _collect(model, output, train, test, plan, layers, n_train, n_test)
-        for path, (a, g) in factors.items():
-            _add_outer(kernel, cross, a, g, biased[path])
-        del factors
-    if chosen:
+    free = memory_bytes - 8 * n_train * n
+    parts: list[Projection] = []
+    if chosen := set(feature_parameters(plan, model)):
         whole = make_projection(plan, model, width, None, seed, chosen.__contains__)
-        if not outer or any(plan.energies[name] for name in chosen):
+        if not layers or any(plan.energies[name] for name in chosen):
             # Otherwise only the exact layers have gradients, as over a backbone under no_grad.
             check_projection(model, output, first_examples(train), whole)
-        free = memory_bytes - 8 * n_train * (n_train + n_test)
-        for part in split(whole, max(1, free // (4 * n))):
-            features = torch.empty(n, part.width, device=device)
-            for rows, batch in _numbered(train, test, n_train):
-                into = features[rows] if isinstance(rows, slice) else None
-                block = project(model, output, batch, part, into)
-                check_finite(block, where(rows))
-                if into is None:
-                    features[rows] = block
-            _add_features(kernel, cross, features)
-            del features
+        parts = split(whole, max(1, free // (4 * n)))
+    # One pass over the model collects the factors and the first features, where both fit.
+    taken = sum(a.nbytes + g.nbytes for a, g in factors.values())
+    together = bool(parts) and taken + 4 * n * parts[0].width <= free
+    if layers and not together:
+        for rows, batch in _numbered(train, test, n_train):
+            backward(model, output, batch, layers, _keep_at(rows, factors), plan.examples)
+        _add_factors(kernel, cross, plan, factors)
+    for part in parts:
+        watched = layers if together and part is parts[0] else {}
+        features = torch.empty(n, part.width, device=device)
+        for rows, batch in _numbered(train, test, n_train):
+            into = features[rows] if isinstance(rows, slice) else None
+            block = project(model, output, batch, part, into, watched, _keep_at(rows, factors))
+            check_finite(block, where(rows))
+            if into is None:
+                features[rows] = block
+        if watched:
+            _add_factors(kernel, cross, plan, factors)
+        _add_features(kernel, cross, features)
+        del features
     return Kernel(kernel, cross)
 
 
@@ -185,35 +190,14 @@ def _shapes(batch: Batch) -> dict[str, torch.Size]:
     return {name: tensor.shape[1:] for name, tensor in batch.items()}
 
 
-def _collect(
-    model: nn.Module,
-    output: Output,
-    train: Batches,
-    test: Batches,
-    plan: Plan,
-    layers: dict[str, nn.Module],
-    n_train: int,
-    n_test: int,
+def _no_factors(
+    plan: Plan, layers: Iterable[str], n: int, device: torch.device
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Inputs `[n, in]` and output gradients `[n, out]` of layers that are applied once."""
-    device, n = next(model.parameters()).device, n_train + n_test
+    """Zeros for inputs `[n, in]` and output gradients `[n, out]` of the layers."""
     factors = {}
     for path in layers:
         n_out, n_in = plan.shapes[_weight(plan, path)]
         factors[path] = (torch.zeros(n, n_in, device=device), torch.zeros(n, n_out, device=device))
-    rows: Tensor | slice = slice(0)
-
-    def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
-        inputs, gradients = factors[path]
-        inputs[rows] = a.flatten(1)
-        gradients[rows] = g.flatten(1)
-
-    for numbers, batch in _numbered(train, test, n_train):
-        rows = numbers
-        backward(model, output, batch, layers, keep, plan.examples)
-    for path, (a, g) in factors.items():
-        check_finite(a, f"layer {path!r}")
-        check_finite(g, f"layer {path!r}")
     return factors
 
 
@@ -221,6 +205,25 @@ def _upper_blocks(n: int) -> Iterator[tuple[slice, slice]]:
     for i in range(0, n, _ROWS):
         for j in range(i, n, _ROWS):
             yield slice(i, min(i + _ROWS, n)), slice(j, min(j + _ROWS, n))
+
+
+def _keep_at(rows: Tensor | slice, factors: dict[str, tuple[Tensor, Tensor]]) -> Consumer:
+    def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
+        inputs, gradients = factors[path]
+        inputs[rows], gradients[rows] = a.flatten(1), g.flatten(1)
+
+    return keep
+
+
+def _add_factors(
+    kernel: Tensor, cross: Tensor, plan: Plan, factors: dict[str, tuple[Tensor, Tensor]]
+) -> None:
+    """Add the exact layers' kernel, and free their factors."""
+    for path, (a, g) in factors.items():
+        check_finite(a, f"layer {path!r}")
+        check_finite(g, f"layer {path!r}")
+        _add_outer(kernel, cross, a, g, biased=plan.layers[path].bias is not None)
+    factors.clear()
 
 
 def _add_outer(kernel: Tensor, cross: Tensor, a: Tensor, g: Tensor, biased: bool) -> None:

@@ -64,10 +64,12 @@ class FeatureExtractor:
         def keep(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
             found[f"inputs.{path}"], found[f"gradients.{path}"] = a.flatten(1), g.flatten(1)
 
-        if self.outer:
+        if self.projection is None:
             backward(self.model, self.output, batch, self.outer, keep, self.examples)
-        if self.projection is not None:
-            found["features"] = project(self.model, self.output, batch, self.projection)
+        else:
+            found["features"] = project(
+                self.model, self.output, batch, self.projection, None, self.outer, keep
+            )
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
     def extract_all(self, batches: Iterator[Batch]) -> dict[str, np.ndarray]:

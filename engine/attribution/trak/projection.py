@@ -14,13 +14,14 @@ parameters are joined and, if they are wider than `proj_dim`, sketched.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from engine.attribution.trak.backward import backward
+from engine.attribution.trak.backward import Consumer, backward
 from engine.attribution.trak.gradients import add_gradient, untapped_gradients
 from engine.attribution.trak.layer_gradients import (
     bias_gradient,
@@ -102,6 +103,8 @@ def project(
     batch: Batch,
     projection: Projection,
     into: Tensor | None = None,
+    watched: Mapping[str, nn.Module] = MappingProxyType({}),
+    keep: Consumer | None = None,
 ) -> Tensor:
     """Features `[batch, proj_dim]`, float32: the projected gradients of the model outputs.
 
@@ -111,6 +114,9 @@ def project(
         batch: Prepared examples.
         projection: Of this checkpoint.
         into: Where to write the features; None makes a new tensor.
+        watched: Layers outside the projection, by name, that the same pass over the model shows to
+            `keep`.
+        keep: Receives the uses of `watched` layers.
     """
     plan = projection.plan
     b = len(next(iter(batch.values())))
@@ -124,6 +130,9 @@ def project(
     seen: set[str] = set()
 
     def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
+        if keep is not None and path in watched:
+            keep(path, layer, a, g)
+            return
         names = plan.layers[path]
         bias = None
         if names.bias in projection.rest:
@@ -148,7 +157,7 @@ def project(
         or plan.layers[path].weight in projection.rest
         or plan.layers[path].bias in projection.rest
     }
-    backward(model, output, batch, needed, consume, plan.examples)
+    backward(model, output, batch, {**needed, **watched}, consume, plan.examples)
     for name, matrix in projection.matrices.items():
         if name not in seen:  # this batch's outputs do not depend on it
             wide[:, matrix.start : matrix.start + matrix.width] = 0
@@ -243,21 +252,29 @@ def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:
 def features(
     model: nn.Module, output: Output, batches: Iterator[Batch], projection: Projection
 ) -> Iterator[Tensor]:
-    """Yield features `[batch, proj_dim]` batch by batch, or all at once where batches are numbered.
+    """Yield features `[batch, proj_dim]` batch by batch, in the order of the examples.
+
+    Batches with numbers are kept until all examples up to the highest number are there.
 
     Raises:
         DataloupeError: A batch's features are not finite.
     """
-    kept: list[tuple[Tensor, Tensor]] = []
+    blocks: list[Tensor] = []
+    numbers: list[Tensor] = []
+    start = 0
     for number, batch in enumerate(batches):
         block = project(model, output, batch, projection)
         check_finite(block, f"batch {number}")
-        if ROWS in batch:
-            kept.append((block, batch[ROWS]))
-        else:
+        if ROWS not in batch:
             yield block
-    if kept:
-        yield in_order([block for block, _ in kept], [rows for _, rows in kept])
+            continue
+        blocks.append(block)
+        numbers.append(batch[ROWS] - start)
+        if 1 + max(int(rows.max()) for rows in numbers) == sum(map(len, blocks)):
+            yield in_order(blocks, numbers)
+            start += sum(map(len, blocks))
+            blocks, numbers = [], []
+    assert not blocks, "the numbers of some examples are missing"
 
 
 def check_finite(block: Tensor, where: str) -> None:

@@ -39,6 +39,7 @@ from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed, start_of, user_file
 from engine.study.reader import StudyReader
+from engine.tasks import computed
 
 CODE = 1
 """Increment when the same spec would train other models."""
@@ -229,7 +230,10 @@ def _check_finite(
 def outputs_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) -> str:
     """Fingerprint of one checkpoint's outputs."""
     return store.fingerprint_of(
-        "outputs", OUTPUTS_CODE, checkpoint_fingerprint(study, algorithm, checkpoint)
+        "outputs",
+        OUTPUTS_CODE,
+        checkpoint_fingerprint(study, algorithm, checkpoint),
+        *computed(study.spec.task.name, study.dataset.encoding),
     )
 
 
