@@ -224,6 +224,7 @@ OTHERS = {
     "quality_badge.py": "recall of an index",
     "example_header.py": "odds in words",
     "predicted_effect.py": "share of the data",
+    "token_shading.py": "style",
     "verify_by_retraining.py": "Plotly's own formats",
 }
 

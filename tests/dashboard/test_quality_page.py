@@ -277,7 +277,9 @@ def test_calibrated_scores_are_shown_as_changes_in_the_margin(visit: Any, measur
     top = read_top_of_training(measured, 3)
     effect = units.of_one(top["support_score"][:1], top["support_index"][:1])[0]
     assert float(cards(training, 0)[0]["score"]) == pytest.approx(-effect, rel=0.01)
-    assert "Numbers are changes in that margin" in group_words(training)[0]
+    assert (
+        "Numbers: influence on the margin, in its unit, by TRAK + runs." in group_words(training)[0]
+    )
 
 
 def test_uncalibrated_scores_are_shown_unscaled(visit: Any, tmp_path: Path) -> None:

@@ -73,9 +73,8 @@ def test_the_time_of_a_training(tmp_path: Path, times: list[float], seconds: flo
     study = write_study(tmp_path / "s")
     (name,) = study.spec.algorithms
     spec = layout.spec_file(study.root)
-    text = spec.read_text().splitlines()
-    text = [f"checkpoints = {len(times)}" if one.startswith("checkpoints") else one for one in text]
-    spec.write_text("\n".join(text) + "\n")
+    head = f"[algorithms.{name}]"
+    spec.write_text(spec.read_text().replace(head, f"{head}\ncheckpoints = {len(times)}"))
     study = Study.open(study.root)
     assert study.checkpoints(name) == len(times)
     for checkpoint, time in enumerate(times):
