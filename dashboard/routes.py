@@ -27,6 +27,7 @@ from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
+from engine.store.walk import paths_in
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -90,7 +91,7 @@ def routes(root: Path) -> list[BaseRoute]:
     def script(_: Request) -> Response:
         return Response(_script(), media_type="text/javascript", headers=CHECKED)
 
-    pages = [path.stem.replace("_", "-") for path in sorted(VIEWS.glob("[a-z]*.py"))]
+    pages = [path.stem.replace("_", "-") for path in paths_in(VIEWS, "[a-z]*.py")]
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
         *(Route(f"/{page}", frame) for page in pages),

@@ -327,8 +327,8 @@ class Weights:
         support, oppose: Sums of its influences of each sign `[n_train]`.
         total: Sum of their sizes `[n_train]`.
         order: Training rows, largest total first.
-        unit: Of the sums, after a number: `of margin`, or `of scores (no unit)` while the method is
-            uncalibrated.
+        unit: Of the sums: `in units of the margin`, or `in scores without a unit` while the method
+            is uncalibrated.
     """
 
     support: np.ndarray
@@ -360,7 +360,7 @@ def _weights(
     )
     total = support - oppose
     output = output_name(_study.dataset)
-    unit = "of scores (no unit)" if slope is None else f"of {output}"
+    unit = "in scores without a unit" if slope is None else f"in units of the {output}"
     return Weights(support, oppose, total, np.argsort(-total, kind="stable"), unit)
 
 

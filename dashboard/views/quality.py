@@ -156,8 +156,9 @@ def headline(quality: Quality, method: str) -> None:
         if effects is not None:
             runs = counted(effects.removals, "removal run") if effects.removals else "typical sizes"
             shown["Full data"] = (
-                f"× {SLOPE.range(effects.ordinary, effects.chosen)}",
-                f"size of an effect there: ordinary to chosen examples; {runs}",
+                f"× {SLOPE.text(effects.chosen)}",
+                f"size of an effect of chosen examples there; ordinary ones "
+                f"× {SLOPE.text(effects.ordinary)}; {runs}",
             )
     if measured.coverage is not None:
         shown["90% intervals"] = (SHARE.text(measured.coverage), "of outcomes lie within them")

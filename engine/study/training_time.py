@@ -40,6 +40,6 @@ def _seconds_between(files: list[Path]) -> float | None:
     gaps = sorted(later - earlier for earlier, later in pairwise(times))
     if not gaps:
         return None
-    usual = gaps[3 * len(gaps) // 4]  # several workers may end at once, so not the median
+    usual = gaps[3 * (len(gaps) - 1) // 4]  # several workers may end at once, so not the median
     found = mean(gap for gap in gaps if gap <= PAUSE * usual)
     return found if found >= LEAST else None

@@ -270,7 +270,12 @@ def test_what_is_no_picture_gets_one_clear_line(
 
 ACCEPTED = {
     "photo": (png(photo(640, 480)), ["colors were removed", "640 × 480 pixels and was resized"]),
-    "1×1": (png(photo(1, 1)), ["colors were removed", "1 × 1 pixels and was enlarged"]),
+    "1×1": (
+        png(photo(1, 1)),
+        ["colors were removed", "1 × 1 pixels and was enlarged", "few pixels"],
+    ),
+    "tall": (png(photo(20, 2000)), ["colors were removed", "20 × 2,000", "so tall"]),
+    "wide": (png(photo(900, 30)), ["colors were removed", "900 × 30", "so wide"]),
     "animated": (animation(), ["only its first frame", "colors", "40 × 40"]),
     "turned": (turned(), ["rotated as its EXIF", "colors", "30 × 60"]),
     "CMYK": (png(photo(28, 28), "CMYK", "JPEG"), ["CMYK colors", "colors were removed"]),
@@ -278,7 +283,10 @@ ACCEPTED = {
         png(np.arange(784, dtype=np.uint16).reshape(28, 28) * 80),
         ["upper 8 of its 16 bits"],
     ),
-    "transparent": (png(photo(28, 28), "RGBA"), ["filled with white", "colors"]),
+    "transparent": (
+        png(photo(28, 28), "RGBA"),
+        ["black, the background of the training", "colors"],
+    ),
     "palette": (png(photo(28, 28), "P"), ["colors were removed"]),
     "black and white": (png(photo(28, 28), "1"), []),
 }

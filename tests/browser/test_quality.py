@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from engine.api import Study
+from engine.store.quantities import LDS
 from engine.study.measured_quality import read_lds_of_each
 from tests.browser.chromium import settled
 
@@ -39,7 +40,7 @@ def test_from_the_badge_to_the_figures_and_back(
 ) -> None:
     page = desktop.new_page()
     page.goto(f"{url}/explain?test=test-5")
-    page.get_by_role("button", name=re.compile(r"LDS .* calibrated")).click()
+    page.get_by_role("button", name=re.compile(r"LDS .* to ")).click()
     page.get_by_role("link", name="How far can these scores be trusted?").click()
     expect(page.get_by_role("heading", name="What these scores are good for")).to_be_visible()
     assert "test=test-5" in page.url
@@ -51,7 +52,7 @@ def test_from_the_badge_to_the_figures_and_back(
     expect(shown).to_have_text([re.compile(re.escape(title)) for title in titles])
     each = read_lds_of_each(study)
     expect(page.get_by_text("Each point is one of 40 held-out masks")).to_contain_text(
-        f"{each[5]:.2f}".replace("-", "−")
+        LDS.text(each[5])
     )
     page.go_back()
     expect(page.get_by_role("heading", name="Supporting")).to_be_visible()

@@ -15,6 +15,7 @@ from engine.attribution.evaluation.quality import Quality
 from engine.build.method_files import write_method
 from engine.cli.main import main
 from engine.store import layout
+from engine.store.quantities import LDS
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
 
@@ -68,11 +69,11 @@ def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys) -> None:
     code, out, _ = run(capsys, "evaluate", study.root)
     assert code == 0
     lds = study.quality().methods["hybrid"].lds
-    assert f"{lds.mean:.3f} [{lds.low:.3f}, {lds.high:.3f}]" in out
+    assert LDS.interval(lds) in out
     assert "TRAK + runs *" in out
     assert "Embedding similarity (baseline)" in out
     assert "TRAK + runs: Good." in out
-    assert "Noise ceiling 0.82 (0.78 to 0.86): the LDS that perfect predictions would" in out
+    assert "Noise ceiling 0.820 (0.780 to 0.860): the LDS that perfect predictions would" in out
     assert f"reach {lds.mean / 0.82:.0%} of it" in " ".join(out.split())
     assert "Prove what one example did." in out
     assert "Sneaker  " not in out

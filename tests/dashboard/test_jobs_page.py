@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.parts.jobs.job_card import duration, facts_of
+from dashboard.parts.jobs.cost import duration
+from dashboard.parts.jobs.job_card import facts_of
 from engine.api import Study
 from engine.running.jobs import queue
 from engine.running.jobs.database import connected, home
 from engine.running.jobs.queue import cancel, job, jobs, submit
 from engine.store import layout
+from engine.study.lock import locked
 from tests.builders.hostile_names import HOSTILE
 from tests.builders.job_processes import ended, under_way
 from tests.builders.page_contents import words
@@ -209,3 +211,13 @@ def test_an_open_reader_does_not_block_the_database(written: Study) -> None:
     assert write(written) == 2
     reader.close()
     assert len(jobs(written.root)) == 2
+
+
+def test_a_build_in_a_terminal_is_shown(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", stage="data")
+    assert "A build is running" not in words(visit(study, "jobs"))
+    with locked(study):
+        shown = words(visit(study, "jobs"))
+        assert "A build is running, started outside the dashboard" in shown
+        assert 'data-state="working"' in shown
+        assert "A build is running" in words(visit(study, "explain", test="test-0"))

@@ -60,7 +60,7 @@ def test_overview_links_to_the_mistakes(visit: Any, complete_study: Study) -> No
     app = visit(complete_study, "overview")
     (button,) = [b for b in app.button if "Most confident" in b.label]
     button.click().run()
-    worst = complete_study.predictions("test")["output"].iloc[wrong].idxmin()
+    worst = complete_study.predictions("test")["confidence"].iloc[wrong].idxmax()
     assert app.query_params["test"] == f"test-{worst}"
 
 

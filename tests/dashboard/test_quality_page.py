@@ -23,6 +23,7 @@ from engine.api import Study
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
 from engine.store.layout import TRAK
+from engine.store.quantities import CHANGE, LDS
 from engine.study.counterfactuals import predict_removal, read_units
 from engine.study.measured_quality import read_lds_of_each, read_predicted_and_actual
 from engine.study.rankings import find_influences, read_top_of_training
@@ -208,7 +209,7 @@ def test_many_points_are_sampled_reproducibly() -> None:
 def test_one_example_is_kept_in_the_url_and_links_to_explain(visit: Any, measured: Study) -> None:
     app = visit(measured, "quality", test="test-7")
     each = read_lds_of_each(measured)
-    assert f"rank correlation is {each[7]:.2f}".replace("-", "−") in words(app)
+    assert f"rank correlation is {LDS.text(each[7])}" in words(app)
     points = figure(app)["data"][1]
     assert points["text"] == ["test-7"] * 40
     assert "error_x" in points
@@ -244,10 +245,10 @@ def test_the_badge_shows_the_lds_and_links_to_quality(visit: Any, measured: Stud
     quality = measured.quality()
     assert quality is not None
     lds = quality.methods["hybrid"].lds
-    label = f"TRAK + runs · LDS {lds.mean:.2f} ({lds.low:.2f} to {lds.high:.2f}) · calibrated"
+    label = f"TRAK + runs · LDS {LDS.interval(lds)}"
     assert label in [one.proto.popover.label for one in app.get("popover")]
     # 4 between subsets, and 0.7 ± 0.48 of it for a strong supporter in all the data.
-    assert "lowers the margin by its score times 2.8 (0.88 to 4.72)" in words(app)
+    assert "lowers the margin by its score times 2.80 (0.88 to 4.72)" in words(app)
     (link,) = app.get("page_link")
     assert link.proto.page == "quality"
     assert parse_qs(link.proto.query_string)["test"] == ["test-1"]
@@ -265,20 +266,20 @@ def test_calibrated_scores_are_shown_as_changes_in_the_margin(visit: Any, measur
     change = predict_removal(measured, 1, scores)
     assert change is not None
     assert -4 * scores.sum() < change.mean < 0
-    summary = (
-        f"Removing these 5: margin {change.mean:.2f} ± {change.high - change.mean:.2f}, on average"
-    )
+    summary = f"Removing these 5: margin {CHANGE.interval(change)}, on average"
     supporting, opposing = group_words(app)
-    assert summary.replace("-", "−") in supporting
+    assert summary in supporting
     rise = predict_removal(measured, 1, oppose_scores)
     assert rise is not None
-    assert f"margin +{rise.mean:.2f} ±" in opposing
+    assert f"margin {CHANGE.interval(rise)}" in opposing
 
     training = visit(measured, "training", train="train-3")
     top = read_top_of_training(measured, 3)
     effect = units.of_one(top["support_score"][:1], top["support_index"][:1])[0]
     assert float(cards(training, 0)[0]["score"]) == pytest.approx(-effect, rel=0.01)
-    assert "Numbers are changes in that margin" in group_words(training)[0]
+    assert (
+        "Numbers: influence on the margin, in its unit, by TRAK + runs." in group_words(training)[0]
+    )
 
 
 def test_uncalibrated_scores_are_shown_unscaled(visit: Any, tmp_path: Path) -> None:

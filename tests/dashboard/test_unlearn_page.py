@@ -13,6 +13,7 @@ from engine.applications.unlearning.audit_record import Audit
 from engine.running.jobs.kinds import KINDS, Kind
 from engine.running.jobs.queue import jobs
 from engine.store import layout
+from engine.store.quantities import KLOM
 from engine.study.removal_sets import keep_set
 from tests.builders.hostile_names import HOSTILE
 from tests.builders.page_contents import cards, words
@@ -183,7 +184,7 @@ def test_the_form_shows_the_cost_and_submits_a_job(visit: Any, raw: Study, idle:
     app.number_input(key="unlearn_models").set_value(20).run()
     shown = words(app)
     assert "Trains 52 models" in shown  # 20 originals, 20 oracles, 12 for selection
-    assert "4.6 more" in shown  # 5 % of (20 + 12 · 6) models
+    assert "training 5 more" in shown  # 5 % of (20 + 12 · 6) models
     assert "No optimizer state is needed" in shown
     app.number_input(key="unlearn_models").set_value(24)  # clicked before the page is redrawn
     app.button(key="unlearn").click().run()
@@ -230,8 +231,8 @@ def test_an_audit_is_shown(visit: Any, measured: Study, audited: Audit, kept: st
     assert "SCRUB: on the forget set, models" in shown  # the best method
     assert "Forgotten examples: distance from retrained models" in shown
     scrub, floor = audited.of("scrub").forget.at_half.mean, audited.floor["forget"].mean
-    assert f"{scrub.mean:.2f} [{scrub.low:.2f}, {scrub.high:.2f}]" in shown
-    assert f"{floor.mean:.2f} [{floor.low:.2f}, {floor.high:.2f}]" in shown
+    assert KLOM.interval(scrub) in shown
+    assert KLOM.interval(floor) in shown
     assert "N = 20 unlearned and 20 retrained models" in shown
     assert "Doing nothing" in shown
     assert shown.count('class="dl-mark"') == len(NEAR) - 1

@@ -51,7 +51,7 @@ def test_uncalibrated_scores_only_rank(visit: Any, raw: Study) -> None:
     kept = keep_set(raw, [1, 2, 3], "three")
     shown = words(visit(raw, "what_if", set=kept.key))
     assert "Uncalibrated" in shown
-    assert "margins predicted to fall below" not in shown
+    assert "predicted classes change" not in shown
 
 
 def test_pasted_ids(visit: Any, raw: Study) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from engine.applications.live import QueryResult
+from engine.store.layout import TRAK
 from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
 
@@ -62,6 +63,8 @@ def result_as_json(study: StudyReader, algorithm: str, result: QueryResult, k: i
         "output": result.value,
         "predicting_checkpoints": result.predicting,
         "scoring_checkpoints": result.scoring,
+        "method": TRAK,
+        "influence_unit": None,  # scores of live queries are not calibrated
         "supporting": listed(result.support, result.support_scores, "score"),
         "opposing": listed(result.oppose, result.oppose_scores, "score"),
         "similar": listed(result.similar, result.similarities, "similarity"),

@@ -59,7 +59,7 @@ def test_the_badge_shows_the_quality(small_study: Study, tmp_path: Path) -> None
     store.write_json(layout.quality_file(study.root, "mlp"), QUALITY.to_dict(), fingerprint="")
     badge = study.badge()
     assert (badge.lds, badge.lds_low, badge.lds_high, badge.slope) == (0.31, 0.25, 0.37, 10.0)
-    assert "LDS 0.310 [0.250, 0.370] · noise ceiling 0.620 · calibrated" in str(badge)
+    assert "LDS 0.310 (0.250 to 0.370) · noise ceiling 0.620 · calibrated" in str(badge)
     assert (badge.ceiling, badge.ceiling_low, badge.ceiling_high) == (0.62, 0.55, 0.7)
     assert badge.ceiling_text.endswith("These scores reach 50% of it.")
 
