@@ -11,6 +11,7 @@ from engine.api import Study
 from engine.cli.printing import console, print_json, table
 from engine.cli.progress import job_progress
 from engine.store.errors import SpecError
+from engine.store.quantities import INFLUENCE
 from engine.store.text import counted
 from engine.study.names import resolve_algorithm, resolve_row
 
@@ -125,7 +126,11 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
             example = training.iloc[one]
             models = f"{verb} in {agreeing[int(one)]} of {counted(len(seeds), 'model')}"
             listed.add_row(
-                str(rank), str(example["id"]), str(example["label"]), f"{mean[one]:+.4g}", models
+                str(rank),
+                str(example["id"]),
+                str(example["label"]),
+                INFLUENCE.text(mean[one]),
+                models,
             )
         shown.print(listed)
     return 0
