@@ -44,11 +44,18 @@ class Rival(NamedTuple):
 
 
 def make_traker(
-    model: nn.Module, n_train: int, folder: str, task: str = "image_classification"
+    model: nn.Module,
+    n_train: int,
+    folder: str,
+    task: str = "image_classification",
+    parameters: list[str] | None = None,
 ) -> Any:
     """A TRAKer at its defaults: λ = 0, its BasicProjector, proj_dim 2048.
 
     Only half precision is off, in traker's favor: on a CPU it takes longer and rounds more.
+
+    Args:
+        parameters: Names of those that gradients are taken of; None: all.
     """
     from trak import TRAKer
 
@@ -60,6 +67,7 @@ def make_traker(
         device="cpu",
         proj_dim=PROJ_DIM,
         use_half_precision=False,
+        grad_wrt=parameters,
         logging_level=logging.WARNING,
     )
 
@@ -80,6 +88,7 @@ def traker_scores(
     train: list[list[Tensor]],
     test: list[list[Tensor]],
     task: str,
+    parameters: list[str] | None = None,
 ) -> Tensor:
     """Scores `[n_test, n_train]` by traker, before multiplication by Q.
 
@@ -87,10 +96,11 @@ def traker_scores(
         state: The model's weights, by the names that the model has for them.
         train, test: Batches of a model's inputs and, last, the labels.
         task: traker's name of it.
+        parameters: As in `make_traker`.
     """
     n_train, n_test = (sum(len(batch[-1]) for batch in batches) for batches in (train, test))
     with tempfile.TemporaryDirectory() as folder:
-        tool = make_traker(model, n_train, folder, task)
+        tool = make_traker(model, n_train, folder, task, parameters)
         tool.load_checkpoint(state, model_id=number)
         for batch in train:
             tool.featurize(batch, num_samples=len(batch[-1]))
@@ -121,6 +131,7 @@ def ekfac_scores(
     test: torch.utils.data.Dataset[Any],
     batch_sizes: tuple[int, int],
     mask: Callable[[Any], Tensor | None] = lambda batch: None,
+    layers: list[str] | None = None,
 ) -> Tensor:
     """Scores `[n_test, n_train]` by kronfluence's EK-FAC, of the margin.
 
@@ -129,6 +140,7 @@ def ekfac_scores(
         train, test: Examples: a model's inputs and, last, the label.
         batch_sizes: Of training and of test examples.
         mask: The attention mask of a batch; None where there is none.
+        layers: Names of the linear layers whose weights count; None: all.
     """
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.task import Task
@@ -144,6 +156,9 @@ def ekfac_scores(
         def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
             *inputs, labels = batch
             return -margin(model(*inputs), labels).sum()
+
+        def get_influence_tracked_modules(self) -> list[str] | None:
+            return layers
 
         def get_attention_mask(self, batch: Any) -> Tensor | None:
             return mask(batch)

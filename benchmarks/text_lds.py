@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedModel
 
 from benchmarks._report import log
 from benchmarks.rivals import ekfac_scores, traker_scores
@@ -21,7 +22,7 @@ from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.tasks import task_of
 from engine.models.answers import logits_of
-from engine.models.calling import call, inputs_of
+from engine.models.calling import call
 from engine.store.layout import HYBRID, TRAK
 
 COUNTS = (1, 5)
@@ -119,48 +120,67 @@ def gradient_cosine(study: Study, checkpoint: int) -> np.ndarray:
 
 def traker(study: Study, checkpoint: int) -> np.ndarray:
     """traker 0.3.2 with its text classification output, at its defaults, in float32."""
-    model = load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu")
-    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    model = _Positional(load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu"))
     train, test = (_whole_batches(study, split) for split in ("train", "test"))
-    scores = traker_scores(_Keywords(model), state, checkpoint, train, test, "text_classification")
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    scores = traker_scores(
+        model, model.state_dict(), checkpoint, train, test, "text_classification", trained
+    )
     found: np.ndarray = scores.numpy()
     return found
 
 
 def ekfac(study: Study, checkpoint: int) -> np.ndarray:
-    """kronfluence 1.0.1: influence functions with EK-FAC, at its defaults, on all linear layers."""
-    model = load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu")
+    """kronfluence 1.0.1: influence functions with EK-FAC, at its defaults, on all linear layers
+    that are trained."""
+    model = _Positional(load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu"))
     train, test = (
         torch.utils.data.TensorDataset(
             *(torch.cat(parts) for parts in zip(*_whole_batches(study, split), strict=True))
         )
         for split in ("train", "test")
     )
+    trained = [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer.weight.requires_grad
+    ]
     scores = ekfac_scores(
-        _Keywords(model), checkpoint, train, test, (128, 100), lambda batch: batch[1]
+        model, checkpoint, train, test, (128, 100), lambda batch: batch[2], trained
     )
     found: np.ndarray = scores.numpy()
     return found
 
 
-class _Keywords(torch.nn.Module):
-    """A model that takes token ids and mask by position and returns its logits, as tools want."""
+class _Positional(torch.nn.Module):
+    """A model that takes its inputs by position too, and returns its logits, as tools want."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
+        for part in model.modules():
+            if isinstance(part, PreTrainedModel):
+                part.set_attn_implementation("eager")  # traker's vmap runs no other
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return logits_of(
-            call(self.model, {"input_ids": input_ids, "attention_mask": attention_mask})
-        )
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor,  # all 0, as the model has them without being told
+        attention_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        # A mask of all pairs, because the model makes one from a mask of tokens in a way that vmap
+        # cannot run.
+        n, length = attention_mask.shape
+        pairs = attention_mask.bool()[:, None, None].expand(n, 1, length, length)
+        return logits_of(call(self.model, {"input_ids": input_ids, "attention_mask": pairs}))
 
 
 def _whole_batches(study: Study, split: str, size: int = 64) -> list[list[torch.Tensor]]:
-    """[input_ids, attention_mask, label] of all examples, padded to one length."""
+    """[input_ids, token_type_ids, attention_mask, label] of all examples, padded to one length."""
     batches = list(batches_of(study, split, "cpu", study.dataset.rows(split))())  # type: ignore[arg-type]
     (batch,) = batches
-    tensors = [*inputs_of(batch).values(), batch["label"]]
+    ids = batch["input_ids"]
+    tensors = [ids, torch.zeros_like(ids), batch["attention_mask"], batch["label"]]
     return [list(part) for part in zip(*(tensor.split(size) for tensor in tensors), strict=True)]
 
 
