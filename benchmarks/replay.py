@@ -150,7 +150,8 @@ def mean_smoothness(algorithm: Algorithm) -> float:
     """Smoothness on the test pictures, over several sets of training pictures."""
 
     def outputs(weights: np.ndarray) -> np.ndarray:
-        return margins(algorithm, weights)[tests()]
+        some: np.ndarray = margins(algorithm, weights)[tests()]
+        return some
 
     found = [smoothness(outputs, PICTURES, direction) for direction in range(DIRECTIONS)]
     return round(float(np.mean(found)), 3)
