@@ -110,23 +110,25 @@ def effect_by_group(study: StudyReader, found: Counterfactual, chosen: RemovalSe
     if not found.by_group:
         _all_changes(study, found, output)
         return
-    one, several = ("class", "classes") if by is None else (by, f"groups by {by}")
-    heading(f"Predicted effect by {one}")
+    parted, each, several = "by class", "each class's", "the classes"
+    if by is not None:
+        parted, each, several = f"by {by}", "each group's", f"the groups by {by}"
+    heading(f"Predicted effect {parted}")
     aside(
-        f"Mean change of the {output} over each {'class' if by is None else 'group'}'s test "
-        "examples, with its 95% interval."
+        f"Mean change of the {output} over {each} test examples, with its 95% interval."
         if found.calibrated
-        else f"Uncalibrated: sums of scores rank the {several}. They are not changes of the "
+        else f"Uncalibrated: sums of scores rank {several}. They are not changes of the "
         f"{output} and have no interval. "
         f"{calibration_advice(study, found.algorithm, found.method)}"
     )
     worst = sorted(found.by_group.items(), key=lambda item: item[1].mean)
     if len(worst) > CLASSES_SHOWN:
         half = CLASSES_SHOWN // 2
-        aside(f"The {half} {several} at each end of {len(worst):,}.")
+        names = several.removeprefix("the ")
+        aside(f"The {half} {names} at each end of {len(worst):,}.")
         worst = worst[:half] + worst[-half:]
     bars = [Bar(group, mean) for group, mean in worst]
-    title = f"Mean change of the {output} by {one}"
+    title = f"Mean change of the {output} {parted}"
     st.html(intervals(bars, title, changes=True, quantity=CHANGE))
 
 
@@ -135,7 +137,7 @@ def _chosen_group(study: StudyReader) -> str | None:
     columns = list(group_columns(study))
     if not columns:
         return None
-    plain = "class" if has(study, "classes") else "none"
+    plain = "by class" if has(study, "classes") else "none"
     chosen: str | None = st.selectbox(
         "Groups",
         [None, *columns],
