@@ -48,7 +48,7 @@ function square(cell, right, data) {
   const link = opens(cell, cell.count.toLocaleString("en"))
   link.className = right ? "right" : "wrong"
   const strength = Math.sqrt(cell.count / (right ? data.most : data.mostWrong))
-  link.style.setProperty("--strength", `${Math.round(8 + 46 * strength)}%`)
+  link.style.setProperty("--strength", `${Math.round(8 + 42 * strength)}%`)
   node.append(link)
   return node
 }
