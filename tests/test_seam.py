@@ -189,6 +189,7 @@ REASONS = {
     "engine/applications/live": "probabilities and thumbnails, where there are any",
     "engine/applications/modeldiff": "accuracies and transformations, where the study has them",
     "engine/applications/unlearning": "matches and audits class logits",
+    "engine/applications/verification/outcomes": "the classes that models predict",
     "engine/attribution/evaluation/counterfactual": "flips, where predictions have classes",
     "engine/study/counterfactuals": "flips, where predictions have classes",
     "engine/attribution/datamodels/hybrid": "the image of a linear map",
