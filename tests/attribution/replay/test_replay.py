@@ -224,7 +224,7 @@ def test_the_replayed_model_is_the_trained_one(
     architecture: str, options: dict[str, object], changes: dict[str, object]
 ) -> None:
     """To the last bit, before and after the walk back."""
-    task, spec = load_task("image-classification"), recipe(**changes)
+    task, spec = load_task("image-classification"), recipe(epochs=4, **changes)
     encoding = {**ENCODING, "shape": [1, 12, 12]}
     data, tests = ({**a, "input": a["input"].repeat(2, 2).repeat(2, 3)} for a in (TRAIN, TEST))
 
