@@ -9,8 +9,11 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-ba
 demo: $(VENV)/.installed
 	$(BIN)/dataloupe demo
 
+# Compiled once: some machines forbid Python to keep what it compiles, and a run starts a few hundred processes.
+# Two processes on two cores: one thread each, also in what the tests start. test-portable has as many as there are.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m compileall -q engine dashboard benchmarks
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What must not depend on the processor, as one without AVX-512 computes it.
 test-portable: $(VENV)/.dev

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from benchmarks.workload import batches_of, data, task
+from benchmarks.workload import batches_of, task
 from engine.attribution.trak.gradients import per_example_gradients
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.tasks.margin import margin
@@ -43,7 +43,9 @@ class Rival(NamedTuple):
 # --- traker --------------------------------------------------------------------------------------
 
 
-def make_traker(model: nn.Module, n_train: int, folder: str) -> Any:
+def make_traker(
+    model: nn.Module, n_train: int, folder: str, task: str = "image_classification"
+) -> Any:
     """A TRAKer at its defaults: λ = 0, its BasicProjector, proj_dim 2048.
 
     Only half precision is off, in traker's favor: on a CPU it takes longer and rounds more.
@@ -52,7 +54,7 @@ def make_traker(model: nn.Module, n_train: int, folder: str) -> Any:
 
     return TRAKer(
         model=model,
-        task="image_classification",
+        task=task,
         train_set_size=n_train,
         save_dir=folder,
         device="cpu",
@@ -64,20 +66,41 @@ def make_traker(model: nn.Module, n_train: int, folder: str) -> Any:
 
 def traker(model: nn.Module, number: int) -> Tensor:
     """traker 0.3.2 from featurizing to scores, without Q (which it multiplies in at the end)."""
-    n_train, n_test = len(data().train["label"]), len(data().test["label"])
-    state = model.state_dict()
+    train, test = (
+        [[batch["input"], batch["label"]] for batch in batches_of(split, BATCH_SIZE)()]
+        for split in ("train", "test")
+    )
+    return traker_scores(model, model.state_dict(), number, train, test, "image_classification")
+
+
+def traker_scores(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    number: int,
+    train: list[list[Tensor]],
+    test: list[list[Tensor]],
+    task: str,
+) -> Tensor:
+    """Scores `[n_test, n_train]` by traker, before multiplication by Q.
+
+    Args:
+        state: The model's weights, by the names that the model has for them.
+        train, test: Batches of a model's inputs and, last, the labels.
+        task: traker's name of it.
+    """
+    n_train, n_test = (sum(len(batch[-1]) for batch in batches) for batches in (train, test))
     with tempfile.TemporaryDirectory() as folder:
-        traker = make_traker(model, n_train, folder)
-        traker.load_checkpoint(state, model_id=number)
-        for batch in batches_of("train", BATCH_SIZE)():
-            traker.featurize([batch["input"], batch["label"]], num_samples=len(batch["label"]))
-        traker.finalize_features()
-        traker.start_scoring_checkpoint("test", state, number, n_test)
-        for batch in batches_of("test", BATCH_SIZE)():
-            traker.score([batch["input"], batch["label"]], num_samples=len(batch["label"]))
-        kept = traker.saver.current_store
+        tool = make_traker(model, n_train, folder, task)
+        tool.load_checkpoint(state, model_id=number)
+        for batch in train:
+            tool.featurize(batch, num_samples=len(batch[-1]))
+        tool.finalize_features()
+        tool.start_scoring_checkpoint("test", state, number, n_test)
+        for batch in test:
+            tool.score(batch, num_samples=len(batch[-1]))
+        kept = tool.saver.current_store
         scores = torch.zeros(n_train, n_test)
-        traker.score_computer.get_scores(
+        tool.score_computer.get_scores(
             torch.as_tensor(kept["features"]), torch.as_tensor(kept["test_grads"]), scores
         )
     return scores.T
@@ -88,23 +111,44 @@ def traker(model: nn.Module, number: int) -> Tensor:
 
 def ekfac(model: nn.Module, number: int) -> Tensor:
     """kronfluence 1.0.1: influence functions with EK-FAC, at its defaults."""
+    return ekfac_scores(model, number, _tensors("train"), _tensors("test"), (256, 250))
+
+
+def ekfac_scores(
+    model: nn.Module,
+    number: int,
+    train: torch.utils.data.Dataset[Any],
+    test: torch.utils.data.Dataset[Any],
+    batch_sizes: tuple[int, int],
+    mask: Callable[[Any], Tensor | None] = lambda batch: None,
+) -> Tensor:
+    """Scores `[n_test, n_train]` by kronfluence's EK-FAC, of the margin.
+
+    Args:
+        model: Takes what an example has before its label, and gives logits.
+        train, test: Examples: a model's inputs and, last, the label.
+        batch_sizes: Of training and of test examples.
+        mask: The attention mask of a batch; None where there is none.
+    """
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.task import Task
 
     class Margins(Task):  # type: ignore[misc]
         def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
-            inputs, labels = batch
-            logits = model(inputs)
+            *inputs, labels = batch
+            logits = model(*inputs)
             if sample:
                 labels = torch.multinomial(logits.detach().softmax(1), 1).flatten()
             return F.cross_entropy(logits, labels, reduction="sum")
 
         def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
-            inputs, labels = batch
-            return -margin(model(inputs), labels).sum()
+            *inputs, labels = batch
+            return -margin(model(*inputs), labels).sum()
+
+        def get_attention_mask(self, batch: Any) -> Tensor | None:
+            return mask(batch)
 
     examples = Margins()
-    train, test = (_tensors(split) for split in ("train", "test"))
     torch.manual_seed(number)  # kronfluence samples labels for the Fisher matrix
     with tempfile.TemporaryDirectory() as folder:
         analyzer = Analyzer(
@@ -116,14 +160,14 @@ def ekfac(model: nn.Module, number: int) -> Tensor:
             log_level=logging.WARNING,
             output_dir=folder,
         )
-        analyzer.fit_all_factors("ekfac", train, per_device_batch_size=256)
+        analyzer.fit_all_factors("ekfac", train, per_device_batch_size=batch_sizes[0])
         analyzer.compute_pairwise_scores(
             "scores",
             "ekfac",
             query_dataset=test,
             train_dataset=train,
-            per_device_query_batch_size=250,
-            per_device_train_batch_size=256,
+            per_device_query_batch_size=batch_sizes[1],
+            per_device_train_batch_size=batch_sizes[0],
         )
         scores: Tensor = analyzer.load_pairwise_scores("scores")["all_modules"]
     return scores

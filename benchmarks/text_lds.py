@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks._report import log
+from benchmarks.rivals import ekfac_scores, traker_scores
 from benchmarks.text_study import BASELINES
 from engine import Study
 from engine.attribution.datamodels.run_bank import RunBank
@@ -24,9 +23,7 @@ from engine.build.tasks import task_of
 from engine.models.answers import logits_of
 from engine.models.calling import call, inputs_of
 from engine.store.layout import HYBRID, TRAK
-from engine.tasks.margin import margin
 
-PROJ_DIM = 2048
 COUNTS = (1, 5)
 
 
@@ -122,90 +119,26 @@ def gradient_cosine(study: Study, checkpoint: int) -> np.ndarray:
 
 def traker(study: Study, checkpoint: int) -> np.ndarray:
     """traker 0.3.2 with its text classification output, at its defaults, in float32."""
-    from trak import TRAKer
-
-    algorithm = next(iter(study.algorithms))
-    model = load_checkpoint(study, algorithm, checkpoint, "cpu")
-    n_train, n_test = study.dataset.n_train, study.dataset.n_test
-    state = model.state_dict()
-    with tempfile.TemporaryDirectory() as folder:
-        tool = TRAKer(
-            model=_Keywords(model),
-            task="text_classification",
-            train_set_size=n_train,
-            save_dir=folder,
-            device="cpu",
-            proj_dim=PROJ_DIM,
-            use_half_precision=False,
-            logging_level=logging.WARNING,
-        )
-        state = {f"model.{name}": tensor for name, tensor in state.items()}
-        tool.load_checkpoint(state, model_id=checkpoint)
-        for batch in _whole_batches(study, "train"):
-            tool.featurize(batch, num_samples=len(batch[-1]))
-        tool.finalize_features()
-        tool.start_scoring_checkpoint("test", state, checkpoint, n_test)
-        for batch in _whole_batches(study, "test"):
-            tool.score(batch, num_samples=len(batch[-1]))
-        kept = tool.saver.current_store
-        scores = torch.zeros(n_train, n_test)
-        tool.score_computer.get_scores(
-            torch.as_tensor(kept["features"]), torch.as_tensor(kept["test_grads"]), scores
-        )
-    found: np.ndarray = scores.T.numpy()
+    model = load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu")
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    train, test = (_whole_batches(study, split) for split in ("train", "test"))
+    scores = traker_scores(_Keywords(model), state, checkpoint, train, test, "text_classification")
+    found: np.ndarray = scores.numpy()
     return found
 
 
 def ekfac(study: Study, checkpoint: int) -> np.ndarray:
     """kronfluence 1.0.1: influence functions with EK-FAC, at its defaults, on all linear layers."""
-    from kronfluence.analyzer import Analyzer, prepare_model
-    from kronfluence.task import Task
-
-    class Margins(Task):  # type: ignore[misc]
-        def compute_train_loss(
-            self, batch: Any, model: torch.nn.Module, sample: bool = False
-        ) -> torch.Tensor:
-            *inputs, labels = batch
-            logits = model(*inputs)
-            if sample:
-                labels = torch.multinomial(logits.detach().softmax(1), 1).flatten()
-            return F.cross_entropy(logits, labels, reduction="sum")
-
-        def compute_measurement(self, batch: Any, model: torch.nn.Module) -> torch.Tensor:
-            *inputs, labels = batch
-            return -margin(model(*inputs), labels).sum()
-
-        def get_attention_mask(self, batch: Any) -> torch.Tensor:
-            return batch[1]  # type: ignore[no-any-return]
-
-    algorithm = next(iter(study.algorithms))
-    model = _Keywords(load_checkpoint(study, algorithm, checkpoint, "cpu"))
-    examples = Margins()
-    parts = {}
-    for split in ("train", "test"):
-        whole = zip(*_whole_batches(study, split), strict=True)
-        parts[split] = torch.utils.data.TensorDataset(*(torch.cat(list(t)) for t in whole))
-    torch.manual_seed(checkpoint)  # kronfluence samples labels for the Fisher matrix
-    with tempfile.TemporaryDirectory() as folder:
-        analyzer = Analyzer(
-            analysis_name="benchmark",
-            model=prepare_model(model, examples),
-            task=examples,
-            cpu=True,
-            disable_tqdm=True,
-            log_level=logging.WARNING,
-            output_dir=folder,
+    model = load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu")
+    train, test = (
+        torch.utils.data.TensorDataset(
+            *(torch.cat(parts) for parts in zip(*_whole_batches(study, split), strict=True))
         )
-        analyzer.fit_all_factors("ekfac", parts["train"], per_device_batch_size=128)
-        analyzer.compute_pairwise_scores(
-            "scores",
-            "ekfac",
-            query_dataset=parts["test"],
-            train_dataset=parts["train"],
-            per_device_query_batch_size=100,
-            per_device_train_batch_size=128,
-        )
-        scores = analyzer.load_pairwise_scores("scores")["all_modules"]
+        for split in ("train", "test")
+    )
+    scores = ekfac_scores(
+        _Keywords(model), checkpoint, train, test, (128, 100), lambda batch: batch[1]
+    )
     found: np.ndarray = scores.numpy()
     return found
 

@@ -34,8 +34,8 @@ MASKS = 64
 CHECKPOINTS = 5
 SMALL_MASKS = 100
 
-MINILM = """\
-name = "MiniLM on rated sentences"
+SPEC = """\
+name = "{name} on rated sentences"
 seed = 1
 
 [data]
@@ -48,67 +48,45 @@ test_limit = {test}
 
 [task]
 name = "text-classification"
-max_tokens = 16
+{task}max_tokens = 16
 
-[algorithms.minilm]
-architecture = "transformers:{model}"
+[algorithms.{algorithm}]
+{architecture}
 optimizer = "adamw"
-learning_rate = 2e-4
+learning_rate = {rate}
 weight_decay = 0.01
 gradient_clipping = 1.0
 warmup = 0.1
-epochs = 2
+epochs = {epochs}
 batch_size = 32
 checkpoints = {checkpoints}
 
 [subset_runs]
 masks = {masks}
-removals = 0
 """
-
-SMALL = """\
-name = "Small BERT on rated sentences"
-seed = 1
-
-[data]
-source = "{texts}"
-input = "text"
-label = "label"
-id = "id"
-train_limit = {train}
-test_limit = {test}
-
-[task]
-name = "text-classification"
-tokenizer = "wordpiece"
-max_vocabulary = 4000
-max_tokens = 16
-
-[algorithms.bert]
+MINILM = {"name": "MiniLM", "task": "", "algorithm": "minilm", "rate": "2e-4", "epochs": 2}
+SMALL = {
+    "name": "Small BERT",
+    "task": 'tokenizer = "wordpiece"\nmax_vocabulary = 4000\n',
+    "algorithm": "bert",
+    "architecture": """\
 architecture = "bert-small"
-architecture_options = {{ layers = 2, width = 64, heads = 2, dropout = 0.0 }}
-optimizer = "adamw"
-learning_rate = 1e-3
-weight_decay = 0.01
-gradient_clipping = 1.0
-warmup = 0.1
-epochs = 6
-batch_size = 32
-checkpoints = {checkpoints}
-
-[subset_runs]
-masks = {masks}
-"""
+architecture_options = { layers = 2, width = 64, heads = 2, dropout = 0.0 }""",
+    "rate": "1e-3",
+    "epochs": 6,
+}
 
 
 def minilm_study() -> Study:
     """The fine-tuned MiniLM: all parameters trained and attributed."""
-    return built("text-minilm", MINILM.format(**_sizes(MASKS), model=minilm_folder()))
+    architecture = f'architecture = "transformers:{minilm_folder()}"'
+    spec = SPEC.format(**MINILM, **_sizes(MASKS), architecture=architecture)
+    return built("text-minilm", f"{spec}removals = 0\n")
 
 
 def small_study() -> Study:
     """A small BERT from scratch, on which other tools can run."""
-    return built("text-small", SMALL.format(**_sizes(SMALL_MASKS)))
+    return built("text-small", SPEC.format(**SMALL, **_sizes(SMALL_MASKS)))
 
 
 def _sizes(masks: int) -> dict[str, Any]:

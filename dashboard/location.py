@@ -16,6 +16,7 @@ import streamlit as st
 from dashboard.slice_parameters import Slice, as_far_as_known, read_rows, read_slice
 from engine.store.errors import DataloupeError, UnknownName
 from engine.study.capabilities import missing
+from engine.study.groups import group_columns
 from engine.study.methods import ranked_methods
 from engine.study.models import prediction_columns
 from engine.study.names import resolve_algorithm, resolve_method
@@ -163,7 +164,7 @@ def read_location(study: StudyReader) -> Location:
         problems.append(f"size must be {' or '.join(SIZES)}, not “{_short(size)}”.")
         size = LARGE
     dataset = study.dataset
-    slice = read_slice(query, dataset, problems)
+    slice = read_slice(query, dataset, problems, group_columns(study))
     columns = prediction_columns(study, algorithm)
     if slice.result is not None and columns and "correct" not in columns:
         problems.append(f"The filter by result is ignored. {missing(study, 'outcomes')}")

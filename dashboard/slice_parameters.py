@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Slice:
     Attributes:
         label: A class or, where labels are numbers, the smallest and largest, both included.
         output: Smallest and largest model output, both included.
+        group: A column of the data and its value.
         id: Text that an id contains, ignoring case.
         text: Words that a text contains; see `engine.data.word_search`.
         length: Fewest and most words of a text, both included; None for no limit.
@@ -54,6 +56,7 @@ class Slice:
     predicted: str | None = None
     result: str | None = None
     output: tuple[float, float] | None = None
+    group: tuple[str, str] | None = None
     id: str | None = None
     text: str | None = None
     length: Length | None = None
@@ -67,6 +70,7 @@ class Slice:
             "predicted": self.predicted,
             "correct": None if self.result is None else RESULTS[self.result],
             "output": self.output,
+            "group": self.group,
             "id": self.id,
             "text": self.text,
             "length": self.length,
@@ -81,6 +85,7 @@ class Slice:
             "predicted": self.predicted,
             "result": self.result,
             "range": None if self.output is None else range_text(self.output),
+            "group": None if self.group is None else "=".join(self.group),
             "id": self.id,
             "text": self.text,
             "length": None if self.length is None else length_text(self.length),
@@ -102,6 +107,8 @@ class Slice:
             parts.append(self.result)
         if self.output is not None:
             parts.append(f"{output} {_ends(self.output)}")
+        if self.group is not None:
+            parts.append(f"{self.group[0]} {self.group[1]}")
         if self.id is not None:
             parts.append(f"id contains “{self.id}”")
         if self.text is not None:
@@ -113,14 +120,24 @@ class Slice:
         return ", ".join(parts)
 
 
-PARAMETERS = ("label", "predicted", "result", "range", "id", "text", "length", "only", "sort")
+PARAMETERS = (
+    *("label", "predicted", "result", "range", "group", "id", "text", "length", "only", "sort"),
+)
 """The URL parameters of a slice; `range` is that of the model output."""
 FORMER = "margin"
 """What links and saved slices called the model output when there was no other."""
 
 
-def read_slice(query: Mapping[str, str], dataset: Dataset, problems: list[str]) -> Slice:
+def read_slice(
+    query: Mapping[str, str],
+    dataset: Dataset,
+    problems: list[str],
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Slice:
     """Check a slice's parameters against the data; invalid ones are reported in `problems`.
+
+    Args:
+        groups: Columns that examples can be grouped by → their values.
 
     Links from before outputs other than the margin call it by that name.
     """
@@ -157,6 +174,7 @@ def read_slice(query: Mapping[str, str], dataset: Dataset, problems: list[str]) 
         predicted=known_class("predicted"),
         result=result,
         output=_range("range", query, problems),
+        group=_group(query, groups, problems),
         id=query.get("id", "").strip()[:LONGEST_SEARCH] or None,
         text=query.get("text", "").strip()[:LONGEST_SEARCH] or None,
         length=length,
@@ -251,6 +269,20 @@ def _range(name: str, query: Mapping[str, str], problems: list[str]) -> tuple[fl
         return least, largest
     text = _short(query[name])
     problems.append(f"{name} must be two numbers, as in -2..3, not “{text}”.")
+    return None
+
+
+def _group(
+    query: Mapping[str, str], groups: Mapping[str, Sequence[str]], problems: list[str]
+) -> tuple[str, str] | None:
+    if "group" not in query:
+        return None
+    text = query["group"]
+    for column, values in groups.items():
+        value = text.removeprefix(f"{column}=")
+        if value != text and value in values:
+            return column, value
+    problems.append(f"This study has no group “{_short(text)}”; that filter is ignored.")
     return None
 
 

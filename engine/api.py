@@ -197,17 +197,19 @@ class Study(StudyReader):
         removed: Iterable[int | str],
         algorithm: str | None = None,
         method: str | None = None,
+        by: str | None = None,
     ) -> Counterfactual:
         """Predict what removing training examples would do to every test prediction.
 
         Args:
             removed: Rows or ids of training examples, in any order.
+            by: Column of the data whose groups `by_group` averages over; None: the classes.
 
         Raises:
-            DataloupeError: There is no such example, or none or all are removed.
+            DataloupeError: There is no such example or column, or none or all are removed.
             StoreError: There are no scores yet.
         """
-        return predict_counterfactual(self, removed, algorithm, method)
+        return predict_counterfactual(self, removed, algorithm, method, by)
 
     def scores(
         self,
@@ -217,6 +219,22 @@ class Study(StudyReader):
     ) -> np.ndarray:
         """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
         return score_rows(self, tests, algorithm, method)
+
+    def replay(
+        self,
+        tests: Sequence[int | str] | np.ndarray,
+        algorithm: str | None = None,
+        seeds: Sequence[int] = (0,),
+        **options: Any,
+    ) -> np.ndarray:
+        """Exact scores `[seeds, tests, n_train]`, by differentiating through training.
+
+        They are in the unit of the output, and kept in the study. See
+        `engine.build.replaying.replay`.
+        """
+        from engine.build.replaying import replay
+
+        return replay(self, tests, algorithm, seeds, **options)
 
     def bank(self, algorithm: str | None = None, train: bool = True) -> RunBank:
         """The run bank: masks and the outputs of the models trained on them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,17 +22,24 @@ from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
 from tests.builders import other_tasks
+from tests.builders.built_once import built_once
 from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
 from tests.builders.job_processes import end_everything
-from tests.builders.sentences import SPEC, sentences
+from tests.builders.sentences import sentences_study
 from tests.builders.synthetic_study import write_study
 from tests.builders.tiny_bert import write_tiny_bert
-from tests.builders.toy_task import write_toy_study
+from tests.builders.toy_task import trusted, write_toy_study
 from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
 __all__ = ["pytest_fixture_setup", "pytest_runtest_teardown"]  # hooks
 torch.set_num_threads(1)
+# Everything is written with fsync. On a disk a build waits for it longer than it computes, so the
+# tests' folders are in memory if there is room; pytest removes those of tests that passed.
+_MEMORY = Path("/dev/shm")
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("TMPDIR", str(_MEMORY))
+    tempfile.tempdir = None  # which is asked for anew
 _CONFIGURATION = tempfile.TemporaryDirectory(prefix="dataloupe-tests-")
 os.environ["XDG_CONFIG_HOME"] = _CONFIGURATION.name  # which studies are trusted is kept there
 # Every run of an AppTest would read about all installed packages, in most of its time, compile its
@@ -57,6 +65,9 @@ SLOWEST = (
     "tests/build/",
     "tests/dashboard/",
     "tests/test_docs_site.py",
+    "tests/test_seam.py",
+    "tests/exchange/",
+    "tests/models/",
 )
 """Files and folders that come first if two processes share the tests: when a run ends is decided
 by what starts last."""
@@ -117,9 +128,9 @@ masks = 15
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of 300 + 60 pictures. Read it, never write into it."""
-    study = Study.create(tmp_path_factory.mktemp("studies") / "small", SMALL_STUDY)
-    study.build(workers=0)
-    return study
+    return Study.open(
+        built_once(tmp_path_factory, "small", lambda root: Study.create(root, SMALL_STUDY))
+    )
 
 
 @pytest.fixture
@@ -131,21 +142,13 @@ def own_study(small_study: Study, tmp_path: Path) -> Study:
 @pytest.fixture(scope="session")
 def toy_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of a task of the user's own, without classes. Read it, never write into it."""
-    study = write_toy_study(tmp_path_factory.mktemp("studies") / "toy")
-    study.build(workers=0)
-    return study
+    return trusted(built_once(tmp_path_factory, "toy", write_toy_study))
 
 
 @pytest.fixture(scope="session")
 def text_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of 200 + 40 sentences. Read it, never write into it."""
-    root: Path = tmp_path_factory.mktemp("text")
-    (root / "sentences").mkdir()
-    sentences(200, 0).to_csv(root / "sentences" / "train.csv", index=False)
-    sentences(40, 1).to_csv(root / "sentences" / "test.csv", index=False)
-    study = Study.create(root, SPEC)
-    study.build(workers=0)
-    return study
+    return Study.open(built_once(tmp_path_factory, "text", sentences_study))
 
 
 @pytest.fixture(scope="session")
@@ -157,17 +160,13 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def brightness_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of image regression. Read it, never write into it."""
-    study = other_tasks.brightness_study(tmp_path_factory.mktemp("brightness"))
-    study.build(workers=0)
-    return study
+    return Study.open(built_once(tmp_path_factory, "brightness", other_tasks.brightness_study))
 
 
 @pytest.fixture(scope="session")
 def colors_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of multi-label texts. Read it, never write into it."""
-    study = other_tasks.colors_study(tmp_path_factory.mktemp("colors"))
-    study.build(workers=0)
-    return study
+    return Study.open(built_once(tmp_path_factory, "colors", other_tasks.colors_study))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ ORDER = (
 MOST_LEVELS = 9
 MOST_AT_ROOT = 14
 MOST_LINES = 450
-MOST_METHODS = 26
+MOST_METHODS = 27
 LISTING = re.compile(r"\.r?glob\(|\.iterdir\(|\bos\.(listdir|scandir|walk)\(")
 MAY_LIST = (
     "engine/data/",
@@ -45,7 +45,7 @@ MAY_LIST = (
     "engine/store/walk.py",
 )
 LONGER_FILES: dict[str, int] = {
-    "engine.store.layout": 540,  # a table of every file of a study, and a function for each
+    "engine.store.layout": 560,  # a table of every file of a study, and a function for each
 }
 """Files that may be longer, with the reason."""
 

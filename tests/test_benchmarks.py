@@ -30,8 +30,7 @@ def tiny(tmp_path, monkeypatch):
 
     found = workload.Data(split(24, 0), split(6, 1), "tiny")
     monkeypatch.setattr(workload, "data", lambda: found)
-    for module in (lds_benchmark, rivals):
-        monkeypatch.setattr(module, "data", lambda: found)
+    monkeypatch.setattr(lds_benchmark, "data", lambda: found)
     for module in (workload, lds_benchmark):
         monkeypatch.setattr(module, "CACHE", tmp_path)
     monkeypatch.setattr(workload, "prepare", partial(workload.prepare, workers=0))

@@ -21,21 +21,19 @@ from dashboard.read.columns import Effect, effects_of, memberships, numbers_of, 
 from dashboard.read.sprite_sheets import gathered
 from dashboard.slice_parameters import NEED_SCORES
 from engine.applications.verification import Verification, read_verifications
-from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import SpecError
 from engine.store.layout import Split
 from engine.store.records import Badge
 from engine.study.capabilities import has
-from engine.study.counterfactuals import predict_counterfactual
 from engine.study.examples import TEXT, shard_count
+from engine.study.groups import read_groups
 from engine.study.measured_quality import read_badge, read_lds_of_each
 from engine.study.models import has_predictions, read_predictions
 from engine.study.names import find_row, near_examples, read_names
 from engine.study.rankings import read_principal_directions, read_top, read_totals
 from engine.study.reader import StudyReader
-from engine.study.removal_sets import RemovalSet
 from engine.study.slices import SavedSlice, saved_slices
 from engine.study.text_search import SearchableTexts, searchable_texts
 
@@ -205,36 +203,6 @@ def _badge(algorithm: str, method: str, stamps: Stamps, _study: StudyReader) -> 
     return read_badge(_study, algorithm, method)
 
 
-def counterfactual(
-    study: StudyReader, algorithm: str, method: str, removed: RemovalSet
-) -> Counterfactual:
-    """The predicted effect of removing a saved set."""
-    files = [
-        layout.search_file(study.root, algorithm, method),
-        layout.quality_file(study.root, algorithm),
-        layout.predicted_file(study.root, algorithm, method),
-        layout.predictions_file(study.root, algorithm, "test"),
-        layout.dataset_file(study.root),
-        *(
-            layout.outputs_file(study.root, algorithm, checkpoint, "test")
-            for checkpoint in range(study.checkpoints(algorithm))
-        ),
-    ]
-    return _counterfactual(algorithm, method, removed.key, stamps_of(files), study, removed)
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _counterfactual(
-    algorithm: str,
-    method: str,
-    key: str,
-    stamps: Stamps,
-    _study: StudyReader,
-    _removed: RemovalSet,
-) -> Counterfactual:
-    return predict_counterfactual(_study, _removed.rows.tolist(), algorithm, method)
-
-
 def kept_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All verifications, oldest first. Raises StoreError for a broken one."""
     files = layout.verification_files(study.root, algorithm)
@@ -262,9 +230,9 @@ def _lds_of_each(algorithm: str, method: str, stamps: Stamps, _study: StudyReade
 def matching(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
     """Rows that pass all filters, ascending.
 
-    A filter is a column's value, or its (smallest, largest) value; `id` is a substring of the id
-    or the file, `text` words of the text, `length` its fewest and most words, and `only` is the
-    rows themselves.
+    A filter is a column's value, or its (smallest, largest) value; `group` is a column and its
+    value, `id` a substring of the id or the file, `text` words of the text, `length` its fewest and
+    most words, and `only` is the rows themselves.
     """
     keep = np.ones(len(examples.table), dtype=bool)
     for name, value in filters.items():
@@ -276,6 +244,9 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
     if name == "only":
         found = np.zeros(len(examples.table), dtype=bool)
         found[list(value)] = True
+    elif name == "group":
+        assert examples.source is not None
+        found = read_groups(*examples.source, value[0]) == value[1]
     elif name == "id":
         found = examples.ids.str.contains(value, case=False, regex=False)
         if "file" in examples.table:

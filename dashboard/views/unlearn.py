@@ -39,7 +39,8 @@ from dashboard.read.audits import (
     read_query,
     title_of,
 )
-from dashboard.read.studies import badge, counterfactual, examples, open_study, what_it_shows
+from dashboard.read.effects import counterfactual
+from dashboard.read.studies import badge, examples, open_study, what_it_shows
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.checks import check_scores
 from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
@@ -105,7 +106,7 @@ def effect(chosen: RemovalSet, removed: Removal, here: Location) -> None:
     with left:
         removed_gallery(study, chosen, here, kind, "To be forgotten")
     with right:
-        effect_by_group(study, found)
+        effect_by_group(study, found, chosen)
     if has(study, "classes") and _predictable(here.algorithm):
         predicted_margins(study, removed, here, kind)
     affected(study, found, here, kind)

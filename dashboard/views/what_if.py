@@ -20,9 +20,9 @@ from dashboard.parts.removal.predicted_effect import (
 )
 from dashboard.parts.removal.removal_set_form import ButtonText, removal_choice, requested_set
 from dashboard.parts.removal.verify_by_retraining import verification_result, verify_button
+from dashboard.read.effects import counterfactual
 from dashboard.read.studies import (
     badge,
-    counterfactual,
     examples,
     kept_verifications,
     open_study,
@@ -110,7 +110,7 @@ left, right = st.columns(2, gap="large")
 with left:
     removed_gallery(study, chosen, location, kind)
 with right:
-    effect_by_group(study, found)
+    effect_by_group(study, found, chosen)
 affected(study, found, location, kind)
 
 # --- verification ------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from rich.text import Text
 from engine.api import Study
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.cli.arguments import Verbs, add_attribution, add_json
+from engine.cli.exact import add_exact, check_options, explain_exactly
 from engine.cli.printing import WIDE, console, one_line, print_json, table
 from engine.store.errors import SpecError
 from engine.store.quantities import CHANGE, CONFIDENCE, CORRELATION, INFLUENCE, OUTPUT, SCORE
@@ -54,6 +55,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="what the scores answer, such as margin, predicted, class:Coat or 'Coat>Shirt' "
         "(default: the stored output); others are computed live by TRAK",
     )
+    add_exact(explain)
     add_attribution(explain)
     add_json(explain)
     explain.set_defaults(verb=_explain)
@@ -71,6 +73,11 @@ def add_verbs(verbs: Verbs) -> None:
     what_if.add_argument(
         "--k", type=int, default=10, help="predictions to show of each sign (default: %(default)s)"
     )
+    what_if.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="column of the data whose groups the effect is averaged over (default: the class)",
+    )
     add_attribution(what_if)
     add_json(what_if)
     what_if.set_defaults(verb=_what_if)
@@ -80,7 +87,10 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    check_options(options)
     study = Study.open(options.study)
+    if options.exact:
+        return explain_exactly(study, options)
     if options.train is not None:
         if options.output is not None:
             raise SpecError("--output is for test examples: use it with --test.")
@@ -210,7 +220,7 @@ def _what_if(options: argparse.Namespace) -> int:
 
     study = Study.open(options.study)
     rows = read_examples(study, options.remove)
-    found = study.counterfactual(rows, options.algorithm, options.method)
+    found = study.counterfactual(rows, options.algorithm, options.method, options.by)
     if options.json:
         files = read_texts_of(study, "train", FILE, found.removed)
         print_json({**found.to_dict(), "removed_files": files}, indent=None)

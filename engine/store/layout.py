@@ -52,6 +52,7 @@ algorithms/NAME/quality/quality.json         how far each method's scores can be
 algorithms/NAME/quality/METHOD.safetensors   predicted and actual outputs of the test runs
 algorithms/NAME/retrained/HASH/0.safetensors outputs of one model without a removal set (HASH)
 algorithms/NAME/retrained/HASH/0-weights.safetensors   its weights, if trained with all data
+algorithms/NAME/replays/HASH/0-HASH.safetensors   exact scores of one model for one query
 algorithms/NAME/verifications/0123456789abcdef.json   a removal, predicted and retrained
 algorithms/NAME/unlearning/unlearned/HASH/0.safetensors    logits of a model that unlearned it
 algorithms/NAME/unlearning/changes/0123456789abcdef.safetensors   what should change in logits
@@ -430,6 +431,11 @@ def retrained_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> P
 def retrained_weights_file(root: Path, algorithm: str, fingerprint: str, seed: int) -> Path:
     folder = algorithm_folder(root, algorithm) / "retrained" / fingerprint
     return folder / f"{seed}-weights.safetensors"
+
+
+def replay_file(root: Path, algorithm: str, fingerprint: str, name: str) -> Path:
+    folder = algorithm_folder(root, algorithm) / "replays" / fingerprint
+    return folder / f"{name}.safetensors"
 
 
 def verification_file(root: Path, algorithm: str, name: str) -> Path:

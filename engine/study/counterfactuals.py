@@ -11,7 +11,7 @@ from engine.attribution.evaluation.effects import Units
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.scores.matrix import sums_of_squares
 from engine.study.capabilities import has
-from engine.study.groups import emptied_groups, group_members
+from engine.study.groups import emptied_groups, group_members, resolve_group
 from engine.study.measured_quality import read_predicted_and_actual
 from engine.study.methods import read_quality
 from engine.study.models import has_predictions, read_logit_gaps, read_predictions
@@ -71,14 +71,18 @@ def predict_counterfactual(
     removed: Iterable[int | str],
     algorithm: str | None = None,
     method: str | None = None,
+    by: str | None = None,
 ) -> Counterfactual:
     """Predict the mean effect of removing training examples on every test prediction.
 
     Args:
         removed: Rows or ids of training examples, in any order.
+        by: Column whose groups the effect is averaged over (`engine.study.groups`); None: the
+            classes.
 
     Raises:
-        UnknownName: An example does not exist. DataloupeError: None or all are removed.
+        UnknownName: An example or the column does not exist.
+        DataloupeError: None or all are removed.
         StoreError: There are no scores yet.
     """
     from engine.attribution.evaluation.counterfactual import Counterfactual
@@ -89,7 +93,7 @@ def predict_counterfactual(
     rows = resolve_training_rows(study, removed)
     scores = read_score_matrix(study, algorithm, method)
     totals = scores.sums(rows)
-    members = group_members(study, "test")
+    members = group_members(study, "test", None if by is None else resolve_group(study, by))
     units = read_units(study, algorithm, method)
     low = high = None
     if units is None:

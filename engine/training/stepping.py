@@ -12,7 +12,7 @@ back through it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +87,9 @@ class Training:
             freeze_modes(self.model)
         self._modes = [(module, module.training) for module in self.model.modules()]
         self._optimizer = make_optimizer(self.model, recipe)
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.trained: Sequence[nn.Parameter] = [
+            p for p in self.model.parameters() if p.requires_grad
+        ]
         self._kept: Kept | None = None
         order = _generator("order", seed)
         self._orders = [order.get_state()]  # before each epoch's draw, as far as they are known

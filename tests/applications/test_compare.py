@@ -218,13 +218,10 @@ def shared_planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, str
 
 
 @pytest.fixture
-def planted(
-    shared_planted: tuple[Study, str], tmp_path: Path
-) -> tuple[Study, dict[str, np.ndarray]]:
-    """A copy of it, and who carries the patch."""
+def planted(shared_planted: tuple[Study, str], tmp_path: Path) -> Study:
+    """A copy of it, to write into."""
     root = copy_of(shared_planted[0], tmp_path / "case").root
-    study = Study.open(root, trust=True)  # trust is bound to the place of a study
-    return study, carries(study)
+    return Study.open(root, trust=True)  # trust is bound to the place of a study
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +230,10 @@ def comparison(shared_planted: tuple[Study, str]) -> dict[str, Any]:
 
 
 def test_the_shortcut_is_the_strongest_direction(
-    planted: tuple[Study, dict[str, np.ndarray]], comparison: dict[str, Any]
+    shared_planted: tuple[Study, str], comparison: dict[str, Any]
 ) -> None:
-    study, patched = planted
+    study = shared_planted[0]
+    patched = carries(study)
     first = comparison["directions"]["a"][0]
     assert patched["train"][first["positive"]].mean() >= 0.9
     assert patched["test"][first["tests"]].mean() >= 0.6
@@ -250,9 +248,9 @@ def test_the_shortcut_is_the_strongest_direction(
 
 
 def test_what_was_found_is_kept_and_not_found_twice(
-    planted: tuple[Study, dict[str, np.ndarray]], comparison: dict[str, Any]
+    shared_planted: tuple[Study, str], comparison: dict[str, Any]
 ) -> None:
-    study, _ = planted
+    study = shared_planted[0]
     arrays = store.read_tensors(
         layout.comparison_arrays_file(study.root, comparison["id"]), verify=True
     )
@@ -263,9 +261,9 @@ def test_what_was_found_is_kept_and_not_found_twice(
     assert layout.comparison_file(study.root, comparison["id"]).stat().st_mtime_ns == before
 
 
-def test_trying_all_ranks_the_patch_first(planted: tuple[Study, dict[str, np.ndarray]]) -> None:
-    study, patched = planted
-    rows = np.flatnonzero(~patched["test"])[:200]
+def test_trying_all_ranks_the_patch_first(shared_planted: tuple[Study, str]) -> None:
+    study = shared_planted[0]
+    rows = np.flatnonzero(~carries(study)["test"])[:200]
     options = {"patch": {"kind": "plain"}}
     found = try_all(study, "sees", "covered", (0.5, 1.0), rows.tolist(), options)
     assert found[0].name == "patch"
@@ -279,9 +277,9 @@ def test_trying_all_ranks_the_patch_first(planted: tuple[Study, dict[str, np.nda
 
 
 def test_a_hypothesis_is_a_job_whose_result_is_kept(
-    planted: tuple[Study, dict[str, np.ndarray]], comparison: dict[str, Any]
+    planted: Study, comparison: dict[str, Any]
 ) -> None:
-    study, _ = planted
+    study = planted
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), (200, 10, 10)).save(buffer, "PNG")
     request = {
@@ -316,10 +314,8 @@ def test_the_queue_s_kinds_are_checked_without_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_a_job_is_checked_before_it_is_queued(
-    planted: tuple[Study, dict[str, np.ndarray]],
-) -> None:
-    study, _ = planted
+def test_a_job_is_checked_before_it_is_queued(shared_planted: tuple[Study, str]) -> None:
+    study = shared_planted[0]
     found = check_job(study, {"a": "sees", "b": "covered"})
     assert (found["method_a"], found["directions"]) == ("trak", 5)
     for wrong in ({"b": "no"}, {"b": "sees"}, {"b": "covered", "method_b": "no"}):
@@ -330,10 +326,10 @@ def test_a_job_is_checked_before_it_is_queued(
 # --- case studies --------------------------------------------------------------------------------
 
 
-def test_the_shortcut_s_case_study_finds_its_plant(
-    planted: tuple[Study, dict[str, np.ndarray]],
+def test_the_shortcut_s_case_study_finds_its_plant_and_tells_it(
+    planted: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study, _ = planted
+    study = planted
     assert open_case("shortcut", study.root).root == study.root
     outcome = run(study, "shortcut", workers=0)
     assert list(outcome.accuracy) == ["covered", "sees"]
@@ -342,6 +338,14 @@ def test_the_shortcut_s_case_study_finds_its_plant(
     assert outcome.tried[0]["name"] == "patch"
     assert run(study, "shortcut", workers=0) == outcome  # nothing is made twice
     assert json.loads(json.dumps(asdict(outcome)))
+    command = ["case-study", "shortcut", str(study.root), "--workers", "0"]
+    assert main(command) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"direction 1 of sees, (9\d|100)% have the planted feature", output)
+    assert "What sees does and covered does not" in output
+    assert re.findall(r"│ ([a-z-]+) │", output)[0] == "patch"
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["planted"][0] >= 0.9
 
 
 @pytest.mark.parametrize("name", case_names())
@@ -362,17 +366,3 @@ def test_a_case_study_takes_no_other_study_s_folder(
     assert "holds a different study, 'Small Fashion-MNIST'" in capsys.readouterr().err
     with pytest.raises(SpecError, match="no case study 'longcut'"):
         open_case("longcut", copied.root)
-
-
-def test_the_command_line_tells_a_case_study(
-    planted: tuple[Study, dict[str, np.ndarray]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    study, _ = planted
-    command = ["case-study", "shortcut", str(study.root), "--workers", "0"]
-    assert main(command) == 0
-    output = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"direction 1 of sees, (9\d|100)% have the planted feature", output)
-    assert "What sees does and covered does not" in output
-    assert re.findall(r"│ ([a-z-]+) │", output)[0] == "patch"
-    assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["planted"][0] >= 0.9

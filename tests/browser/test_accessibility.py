@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -49,20 +50,31 @@ PAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def pages(browser: Browser) -> Iterator[dict[str, Page]]:
+    """A tab for each color scheme. Each address is loaded anew, but the scripts only once."""
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    contexts = {
+        scheme: browser.new_context(viewport=DESKTOP, color_scheme=scheme, bypass_csp=True)
+        for scheme in schemes
+    }
+    yield {scheme: context.new_page() for scheme, context in contexts.items()}
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
 def test_no_serious_finding(
-    browser: Browser, study: Study, url: str, path: str, scheme: Any
+    pages: dict[str, Page], study: Study, url: str, path: str, scheme: str
 ) -> None:
     path = path.replace("{set}", keep_set(study, range(20), "the first 20").key)
     if "{audited}" in path:
         path = path.replace("{audited}", audited_set(study))
-    context = browser.new_context(viewport=DESKTOP, color_scheme=scheme, bypass_csp=True)
-    page = context.new_page()
+    page = pages[scheme]
     page.goto(f"{url}/{path}")
     expect(page.locator("a.card, .dl-stages, .dl-notice, .js-plotly-plot").first).to_be_visible()
     found = serious_findings(page)
-    context.close()
     assert not found, found
 
 
@@ -75,14 +87,12 @@ def audited_set(study: Study) -> str:
 
 
 @pytest.mark.parametrize("button", ["Select", "Saved slices (0)", "Export all 150"])
-def test_no_serious_finding_in_what_opens(browser: Browser, url: str, button: str) -> None:
-    context = browser.new_context(viewport=DESKTOP, bypass_csp=True)
-    page = context.new_page()
+def test_no_serious_finding_in_what_opens(pages: dict[str, Page], url: str, button: str) -> None:
+    page = pages["light"]
     page.goto(f"{url}/explore")
     page.get_by_role("button", name=button, exact=True).click()
     expect(page.get_by_test_id("stPopoverBody")).to_be_visible()
     found = serious_findings(page)
-    context.close()
     assert not found, found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,14 @@ def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
     assert "test=test-5" in link
 
 
+@pytest.fixture(scope="module")
+def phone(browser: Browser) -> Iterator[Page]:
+    """A phone's tab. Each address is loaded anew, but the scripts only once."""
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    yield context.new_page()
+    context.close()
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -262,9 +271,8 @@ def test_the_link_is_copied(desktop: BrowserContext, url: str) -> None:
         "quality?test=test-5",
     ],
 )
-def test_phone_width_has_no_sideways_scroll(browser: Browser, url: str, path: str) -> None:
-    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
-    page = context.new_page()
+def test_phone_width_has_no_sideways_scroll(phone: Page, url: str, path: str) -> None:
+    page = phone
     page.goto(f"{url}/{path}")
     expect(page.locator(".card, .dl-intervals").first).to_be_visible()
     settled(page)
@@ -281,7 +289,6 @@ def test_phone_width_has_no_sideways_scroll(browser: Browser, url: str, path: st
         }"""
     )
     assert wide == []
-    context.close()
 
 
 def test_a_page_fills_itself_while_the_study_is_built(

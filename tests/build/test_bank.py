@@ -317,7 +317,7 @@ def test_unusable_outputs_are_refused_by_file_name(copy: Study, spoil, words: st
 # --- killed workers -----------------------------------------------------------------------------
 
 
-KILLS = 8
+KILLS = 4
 
 
 @pytest.mark.determinism

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pandas as pd
+
+from engine import Study
 
 SUBJECTS = ["the cook", "my sister", "a sailor", "our teacher", "the gardener"]
 GOOD = ["loved", "praised", "enjoyed", "admired"]
@@ -42,3 +45,11 @@ def sentences(n: int, seed: int) -> pd.DataFrame:
         verb = rng.choice(GOOD if label == "good" else BAD)
         rows.append((f"{rng.choice(SUBJECTS)} {verb} {rng.choice(OBJECTS)}", label))
     return pd.DataFrame(rows, columns=["text", "label"])
+
+
+def sentences_study(root: Path) -> Study:
+    """A study of 200 + 40 sentences, not built."""
+    (root / "sentences").mkdir()
+    sentences(200, 0).to_csv(root / "sentences" / "train.csv", index=False)
+    sentences(40, 1).to_csv(root / "sentences" / "test.csv", index=False)
+    return Study.create(root, SPEC)

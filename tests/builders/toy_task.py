@@ -208,12 +208,15 @@ def write_toy_study(root: Path) -> Study:
             "site": pa.array([f"site {row % 3}" for row in range(rows)]),
         }
         pq.write_table(pa.table(columns), root / "rows" / f"{split}.parquet")
-    trust(root, [Code.of(f"python:tests.builders.toy_task:{name}") for name in CODE])
-    return Study.open(root)
+    return trusted(root)
 
 
 def own_toy_study(study: Study, folder: Path) -> Study:
     """A copy of a toy study that a test may write into, and whose code may run."""
-    shutil.copytree(study.root, folder)
-    trust(folder, [Code.of(f"python:tests.builders.toy_task:{name}") for name in CODE])
-    return Study.open(folder)
+    return trusted(shutil.copytree(study.root, folder))
+
+
+def trusted(root: Path) -> Study:
+    """The toy study in a folder, whose code may run."""
+    trust(root, [Code.of(f"python:tests.builders.toy_task:{name}") for name in CODE])
+    return Study.open(root)

@@ -19,6 +19,7 @@ from engine.api import Study
 from engine.applications.token_queries import TokenQuery, answer
 from engine.applications.token_shares import TokenShares
 from engine.data.words import word_spans
+from engine.store.quantities import BM25
 from engine.study.rankings import find_influences
 from engine.study.similar_texts import in_both, rows_similar_in_words
 from engine.study.text_search import find_texts
@@ -82,9 +83,9 @@ def test_tokens_of_a_text_and_what_is_outside_of_it() -> None:
     assert shaded.unread
     html = shading_html(shaded, shaded.largest, False, "x")
     assert 'title="supports: +1.00">lo</span>' in html
-    assert 'title="opposes: −0.40">ved</span>' in html
-    assert "Strongest: <bdi>lo</bdi> <b>+1.00</b>, <bdi>ved</bdi> <b>−0.40</b>" in html
-    assert "Special tokens: <b>+0.40</b>. Whole text, no single token: <b>+0.25</b>" in html
+    assert 'title="opposes: −0.400">ved</span>' in html
+    assert "Strongest: <bdi>lo</bdi> <b>+1.00</b>, <bdi>ved</bdi> <b>−0.400</b>" in html
+    assert "Special tokens: <b>+0.400</b>. Whole text, no single token: <b>+0.250</b>" in html
     assert "The model does not read the faded end" in html
     assert html.count("data-strong") == 3
     assert "<ruby>" not in html
@@ -143,7 +144,7 @@ def test_explain_tells_the_same_words_from_influence(visit: Any, text_study: Stu
     supporting, similar = cards(app, 0), cards(app, 1)
     rows, scores = rows_similar_in_words(text_study, "test", 3, 20)
     assert [card["row"] for card in similar] == rows[:8].tolist()
-    assert [card["score"] for card in similar] == [f"{score:.1f}" for score in scores[:8]]
+    assert [card["score"] for card in similar] == [BM25.text(score) for score in scores[:8]]
     for card in supporting:
         same = card["row"] in rows
         assert card["tag"].startswith("same words, " if same else "other words")

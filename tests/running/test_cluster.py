@@ -14,6 +14,7 @@ import pytest
 
 from engine import Progress, SpecError, Study
 from engine.running import cluster
+from engine.running.threads import limited
 from tests.build.test_build import contents
 from tests.conftest import SMALL_STUDY
 from tests.running.test_processes import threads_of_libraries
@@ -85,9 +86,10 @@ def test_a_node_that_does_not_see_the_study_says_so(tmp_path: Path) -> None:
     assert "does not see" in str(failure)
 
 
-def test_a_node_computes_with_one_thread(tmp_path: Path) -> None:
+def test_a_node_computes_with_one_thread_where_others_compute_with_two(tmp_path: Path) -> None:
     message = pickle.dumps((threads_of_libraries, 0))
-    failure, (_, threads) = pickle.loads(cluster._run_on_node(message, str(tmp_path)))
+    with limited(2):
+        failure, (_, threads) = pickle.loads(cluster._run_on_node(message, str(tmp_path)))
     assert (failure, threads) == (None, {1})
 
 

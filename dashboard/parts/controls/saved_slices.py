@@ -19,6 +19,7 @@ from dashboard.read.studies import Examples, kept_slices, matching
 from dashboard.slice_parameters import FORMER, PARAMETERS, Slice, as_far_as_known, read_slice
 from dashboard.writes import delete_slice, save_slice
 from engine.store.errors import DataloupeError
+from engine.study.groups import group_columns
 from engine.study.reader import StudyReader
 from engine.study.slices import LONGEST_NAME, SavedSlice
 
@@ -37,7 +38,7 @@ def saved(study: StudyReader, location: Location, examples: Examples) -> None:
 def _entry(study: StudyReader, one: SavedSlice, examples: Examples) -> None:
     """Show one saved slice: a button that opens it, and one that deletes it after confirmation."""
     current = one.data == study.dataset.fingerprint
-    slice = read_slice(one.parameters, study.dataset, [])
+    slice = read_slice(one.parameters, study.dataset, [], group_columns(study))
     slice = as_far_as_known(slice, examples.columns, scored=True)
     number = len(matching(examples, slice.filters()))
     count = f"{number:,} / {len(examples.table):,}" if current else "of other data"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import streamlit as st
 
@@ -10,6 +12,7 @@ from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.text.text_filters import length_filter, words_filter
 from dashboard.read.studies import Examples, counts, matching, mix_ups
 from dashboard.slice_parameters import FORMER, LONGEST_SEARCH, SORTS, can_sort, range_text
+from engine.study.groups import group_columns, group_members
 from engine.study.reader import StudyReader
 
 ANY = "Any"
@@ -37,6 +40,8 @@ def filters(study: StudyReader, location: Location, examples: Examples) -> None:
                 _result_filter(location, examples)
             title = examples.output.capitalize()
             _range_filter(title, "output", chosen.output, location, examples)
+        if columns := group_columns(study):
+            _group_filter(study, columns, location, examples)
         if examples.has_texts:
             words_filter(location, with_count("Search texts", *_left("text", location, examples)))
             length_filter(location)
@@ -180,6 +185,39 @@ def _ends_of(least: float, largest: float, unit: float) -> tuple[float, float]:
     """The ends in whole units, at least one apart."""
     low, high = float(np.floor(least / unit) * unit), float(np.ceil(largest / unit) * unit)
     return low, high if high > low else low + unit
+
+
+def _group_filter(
+    study: StudyReader,
+    columns: Mapping[str, Sequence[str]],
+    location: Location,
+    examples: Examples,
+) -> None:
+    """Show a filter by the values of columns of the data that examples can be grouped by."""
+    others = {name: one for name, one in location.slice.filters().items() if name != "group"}
+    left = np.zeros(len(examples.table), bool)
+    left[matching(examples, others)] = True
+    words = {}
+    for column in columns:
+        for value, mine in group_members(study, "test", column).items():
+            count = int((mine & left).sum()), int(mine.sum())
+            words[column, value] = with_count(f"{column}: {value}", *count)
+
+    def changed() -> None:
+        chosen = st.session_state["group"]
+        go(group=None if chosen is None else "=".join(chosen), page=None)
+
+    st.session_state["group"] = location.slice.group
+    st.selectbox(
+        "Group",
+        list(words),
+        index=None,
+        placeholder=with_count("Any group", int(left.sum()), len(left)),
+        format_func=words.__getitem__,
+        key="group",
+        on_change=changed,
+        width=230,
+    )
 
 
 def _search(location: Location, examples: Examples) -> None:

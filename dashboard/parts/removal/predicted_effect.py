@@ -16,11 +16,13 @@ from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
 from dashboard.read.columns import output_name
+from dashboard.read.effects import counterfactual
 from dashboard.read.studies import Examples, examples, weights
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store.quantities import CHANGE, OUTPUT
 from engine.study.calibration_advice import calibration_advice
 from engine.study.capabilities import has
+from engine.study.groups import group_columns
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import RemovalSet
 
@@ -96,26 +98,52 @@ def removed_gallery(
     )
 
 
-def effect_by_group(study: StudyReader, found: Counterfactual) -> None:
-    """Show the mean change of each class, worst first; without classes, the changes of all."""
+def effect_by_group(study: StudyReader, found: Counterfactual, chosen: RemovalSet) -> None:
+    """Show the mean change of each class, or of each group of a column, worst first.
+
+    Without either, show the changes of all.
+    """
     output = output_name(study.dataset)
+    by = _chosen_group(study)
+    if by is not None:
+        found = counterfactual(study, found.algorithm, found.method, chosen, by)
     if not found.by_group:
         _all_changes(study, found, output)
         return
-    heading("Predicted effect by class")
+    one, several = ("class", "classes") if by is None else (by, f"groups by {by}")
+    heading(f"Predicted effect by {one}")
     aside(
-        f"Mean change of the {output} over each class's test examples, with its 95% interval."
+        f"Mean change of the {output} over each {'class' if by is None else 'group'}'s test "
+        "examples, with its 95% interval."
         if found.calibrated
-        else f"Uncalibrated: sums of scores rank the classes. They are not changes of the {output} "
-        f"and have no interval. {calibration_advice(study, found.algorithm, found.method)}"
+        else f"Uncalibrated: sums of scores rank the {several}. They are not changes of the "
+        f"{output} and have no interval. "
+        f"{calibration_advice(study, found.algorithm, found.method)}"
     )
     worst = sorted(found.by_group.items(), key=lambda item: item[1].mean)
     if len(worst) > CLASSES_SHOWN:
         half = CLASSES_SHOWN // 2
-        aside(f"The {half} classes at each end of {len(worst):,}.")
+        aside(f"The {half} {several} at each end of {len(worst):,}.")
         worst = worst[:half] + worst[-half:]
     bars = [Bar(group, mean) for group, mean in worst]
-    st.html(intervals(bars, f"Mean change of the {output} by class", changes=True, quantity=CHANGE))
+    title = f"Mean change of the {output} by {one}"
+    st.html(intervals(bars, title, changes=True, quantity=CHANGE))
+
+
+def _chosen_group(study: StudyReader) -> str | None:
+    """The column whose groups are shown, from a choice beside the classes; None: the classes."""
+    columns = list(group_columns(study))
+    if not columns:
+        return None
+    plain = "class" if has(study, "classes") else "none"
+    chosen: str | None = st.selectbox(
+        "Groups",
+        [None, *columns],
+        format_func=lambda column: plain if column is None else column,
+        key="effect_by",
+        width=230,
+    )
+    return chosen
 
 
 def _all_changes(study: StudyReader, found: Counterfactual, output: str) -> None:

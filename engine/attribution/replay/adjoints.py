@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,17 @@ class Adjoints:
     moments: list[Moments]
     running: list[Running]
 
+    def add(self, other: Adjoints) -> None:
+        """Add those of other outputs where the walk back starts: moments are 0 there."""
+        for own, more in zip(self.parameters, other.parameters, strict=True):
+            own.add_(more)
+        self.running = [
+            (mean + more_mean, variance + more_variance)
+            for (mean, variance), (more_mean, more_variance) in zip(
+                self.running, other.running, strict=True
+            )
+        ]
+
 
 class Products:
     """Vector-Jacobian products, for several vectors at once where torch can (vmap), else in turn.
@@ -49,39 +61,71 @@ class Products:
             MissingCapability: An operation of the model has no second derivative.
         """
         count = len(vectors[0])
-        try:
-            if count > 1 and self._together:
-                try:
-                    found = torch.autograd.grad(
-                        outputs,
-                        inputs,
-                        vectors,
-                        retain_graph=True,
-                        allow_unused=True,
-                        is_grads_batched=True,
-                    )
-                    return _with_zeros(found, inputs, count)
-                except RuntimeError as error:
-                    if "out of memory" in str(error):
-                        raise
-                    self._together = False
+        if count > 1 and self._together:
+            try:
+                found = torch.autograd.grad(
+                    outputs,
+                    inputs,
+                    vectors,
+                    retain_graph=True,
+                    allow_unused=True,
+                    is_grads_batched=True,
+                )
+                return _with_zeros(found, inputs, count)
+            except RuntimeError as error:
+                if _memory(error):
+                    raise
+                self._together = False
+        with explained():
             each = [
                 torch.autograd.grad(
                     outputs, inputs, [v[k] for v in vectors], retain_graph=True, allow_unused=True
                 )
                 for k in range(count)
             ]
-        except (RuntimeError, NotImplementedError) as error:
-            if "not implemented" not in str(error) and "differentiable twice" not in str(error):
-                raise
-            raise MissingCapability(
-                f"Replay needs second derivatives, which an operation of the model lacks: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
         joined = [
             None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True)
         ]
         return _with_zeros(joined, inputs, count)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn what torch raises where it cannot differentiate into one line."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        if _memory(error):
+            raise
+        raise MissingCapability(
+            "Replay needs second derivatives of the model, and torch cannot compute them: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def check_twice_differentiable(gradients: Sequence[Tensor]) -> None:
+    """Raise MissingCapability if gradients go through a function that forbids a second one.
+
+    torch raises nothing itself where such a function cuts the graph: the derivative lacks a part.
+    """
+    nodes = [gradient.grad_fn for gradient in gradients]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        if node.name().endswith("::Error"):
+            raise MissingCapability(
+                "Replay needs second derivatives of the model, and one of its functions is marked "
+                "as once_differentiable."
+            )
+        following = {after for after, _ in node.next_functions} - seen
+        seen |= following
+        nodes.extend(following)
+
+
+def _memory(error: Exception) -> bool:
+    return "out of memory" in str(error) or "not enough memory" in str(error)
 
 
 def _with_zeros(

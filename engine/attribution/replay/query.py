@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.attribution.replay.adjoints import Adjoints
-from engine.attribution.replay.statistics import inputs_seen, pull_back_use, counting_layers
+from engine.attribution.replay.statistics import counting_layers, inputs_seen, pull_back_use
 from engine.attribution.replay.training import Training
 from engine.attribution.replay.updates import moments_of
 
@@ -40,10 +40,7 @@ def adjoints_of(
         model.eval()
         with torch.enable_grad(), inputs_seen(layers) as seen:
             outputs = output(model, batch)
-            if combinations is None:
-                values = outputs
-            else:
-                values = combinations.to(outputs) @ outputs
+            values = outputs if combinations is None else combinations.to(outputs) @ outputs
     finally:
         for module, mode in modes:
             module.training = mode

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from engine.attribution.replay.adjoints import Adjoints, Products
+from engine.attribution.replay.adjoints import (
+    Adjoints,
+    Products,
+    check_twice_differentiable,
+    explained,
+)
 from engine.attribution.replay.states import Recording
 from engine.attribution.replay.statistics import (
     Mixed,
@@ -64,13 +69,16 @@ def step_back(
         losses = training.losses()
         weights = torch.ones_like(losses, requires_grad=True)
         loss = (weights * losses).sum() / weights.sum()
-        found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        with explained():
+            found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
         mixed = Mixed([], [])
         if layers:
             adjoints.running, mixed = pull_back_mixing(adjoints.running, seen)
     # The optimizer skips parameters that no gradient reaches.
     reached = [number for number, gradient in enumerate(found) if gradient is not None]
     gradients = [gradient for gradient in found if gradient is not None]
+    if training.step == training.n_steps - 1:
+        check_twice_differentiable(gradients)
     plain = [gradient.detach() for gradient in gradients]
     small, _ = clipped(plain, training.most_norm)
     vectors = [

@@ -103,7 +103,8 @@ def pull_back_use(
     Args:
         adjoints: Of each input, `[outputs, ...]`.
     """
-    assert layer.running_mean is not None and layer.running_var is not None
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
     mean = torch.zeros(outputs, len(layer.running_mean)).to(layer.running_mean)
     variance = torch.zeros_like(mean)
     for values, adjoint in zip(inputs, adjoints, strict=True):

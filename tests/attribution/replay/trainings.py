@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from engine.training.stepping import Training
 N_TRAIN, N_TEST, N_CLASSES = 27, 4, 3
 ENCODING = {"shape": [1, 6, 6], "mean": [0.5], "std": [0.25], "cell": 6}
 PLENTY = 2**30
+Batch = dict[str, torch.Tensor]
 _TASK = load_task("image-classification")
 
 
-def _in_float64(batch: dict[str, torch.Tensor], encoding: dict[str, object]):
+def _in_float64(batch: Batch, encoding: dict[str, Any]) -> Batch:
     prepared = _TASK.prepare(batch, encoding)
     return {**prepared, "input": prepared["input"].double()}
 
@@ -119,7 +121,7 @@ def replayed(
 
 
 def differences(
-    make: Callable[[], nn.Module], spec: AlgorithmSpec, directions: np.ndarray, h: float = 3e-4
+    make: Callable[[], nn.Module], spec: AlgorithmSpec, directions: np.ndarray, h: float = 3e-5
 ) -> np.ndarray:
     """Derivatives of the outputs along directions of weights, `[n_test, directions]`.
 

@@ -1,0 +1,278 @@
+"""Replay of a study's models: exact scores, computed on demand and kept in the study.
+
+`engine.attribution.replay` says what is computed. Model number s is trained once more as checkpoint
+s was, with what is needed to walk back, and every query costs one walk. Scores are kept one file a
+query and model, under a fingerprint of the data, the recipe and the query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine import store
+from engine.build.models import initial_model, versions
+from engine.build.retraining import has_recipe
+from engine.build.stages.checkpoints import recipe_fingerprint
+from engine.build.tasks import task_for, task_of
+from engine.running import processes
+from engine.store import layout
+from engine.store.errors import DataloupeError, SpecError, UploadError
+from engine.study.examples import read_stacked_arrays
+from engine.study.lock import locked
+from engine.study.models import checkpoint_seed
+from engine.study.names import resolve_algorithm, resolve_rows
+from engine.study.reader import StudyReader
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.attribution.replay.adjoints import Adjoints
+    from engine.tasks import Task
+    from engine.training.stepping import Training
+
+CODE = 1
+"""Increment when the same recipe and query would give other scores or files."""
+MEMORY_MIB = 1024
+_AT_ONCE = 32
+"""Queries of one walk."""
+_ROWS = 256
+"""Test examples of one forward pass."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A linear combination of outputs: of these test rows, with these weights."""
+
+    tests: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to replay, and what is asked of it."""
+
+    root: Path
+    algorithm: str
+    seed: int
+    queries: tuple[Query, ...]
+    memory_mib: int
+    device: str
+
+
+def replay(
+    study: StudyReader,
+    tests: Sequence[int | str] | np.ndarray,
+    algorithm: str | None = None,
+    seeds: Sequence[int] = (0,),
+    weights: np.ndarray | None = None,
+    memory_mib: int = MEMORY_MIB,
+    device: str = "auto",
+    workers: int | None = None,
+    on_done: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Exact derivatives of model outputs by the weight of each training example.
+
+    Args:
+        tests: Rows or ids of test examples.
+        algorithm: None: the study's first.
+        seeds: Numbers of the models; model s is trained as checkpoint s of the study.
+        weights: `[queries, tests]`: each query is the sum of the tests' outputs with these weights,
+            at the cost of one test. None: each test is a query.
+        memory_mib: Memory for the states of a training and for derivatives by them.
+        workers: Number of worker processes; None: as many as the device can feed; 0: run in this
+            process.
+        on_done: Called with (models done, models in all): at the start, then after each model.
+
+    Returns:
+        Float32 `[seeds, queries, n_train]`, in the unit of the output: without a few training
+        examples it changes by about minus the sum of their scores. Positive supports.
+
+    Raises:
+        UnknownName: No such example or algorithm. SpecError, UploadError: There is no recipe.
+        MissingCapability: The model cannot be differentiated so.
+        DataloupeError: The memory is not enough, or a training diverged.
+        StoreError: Another process writes to the study.
+    """
+    if isinstance(tests, str):
+        tests = [tests]
+    algorithm = resolve_algorithm(study, algorithm)
+    check_replayable(study, algorithm)
+    queries = _queries(resolve_rows(study, "test", tests), weights)
+    if not queries or not len(seeds):
+        raise DataloupeError("Replay needs at least one test example and one seed.")
+    if any(seed < 0 for seed in seeds):
+        raise DataloupeError(f"Seeds are numbers of models from 0, not {min(seeds)}.")
+    device = processes.pick_device(device)
+    jobs = []
+    for seed in dict.fromkeys(seeds):
+        missing = tuple(
+            query
+            for query in dict.fromkeys(queries)
+            if not replay_file(study, algorithm, seed, query).exists()
+        )
+        if missing:
+            jobs.append(Job(study.root, algorithm, seed, missing, memory_mib, device))
+    total, done = len(dict.fromkeys(seeds)), 0
+    report = on_done or (lambda done, total: None)
+
+    def count(job: Job | None, result: None) -> None:
+        nonlocal done
+        done += 1
+        report(done, total)
+
+    done = total - len(jobs)
+    report(done, total)
+    if jobs:
+        workers = processes.default_workers(device) if workers is None else workers
+        with locked(study):
+            processes.run_jobs(replay_model, jobs, workers, count)
+    return np.stack(
+        [[read_scores(study, algorithm, seed, query) for query in queries] for seed in seeds]
+    )
+
+
+def check_replayable(study: StudyReader, algorithm: str) -> None:
+    """Check that models of the algorithm can be trained again.
+
+    Raises:
+        SpecError: The algorithm has only weights. UploadError: It was uploaded.
+    """
+    if algorithm in study.uploads:
+        raise UploadError(
+            f"{study.uploads[algorithm].name} was uploaded as finished checkpoints, and replay "
+            "walks back through a training: only algorithms of study.toml can be replayed."
+        )
+    if not has_recipe(study, algorithm):
+        raise SpecError(
+            f"algorithms.{algorithm} has only `weights`, and replay walks back through a training. "
+            "Add the recipe that made them (epochs, batch_size, optimizer, learning_rate, ...) "
+            f"under [algorithms.{algorithm}] in {layout.spec_file(study.root)}."
+        )
+
+
+def replay_file(study: StudyReader, algorithm: str, seed: int, query: Query) -> Path:
+    """Shard of one model's scores of a query: `scores` `[n_train]` and `value` `[1]`."""
+    name = f"{seed}-{store.fingerprint_of(query.tests, query.weights)}"
+    return layout.replay_file(study.root, algorithm, _fingerprint(study, algorithm), name)
+
+
+def read_scores(study: StudyReader, algorithm: str, seed: int, query: Query) -> np.ndarray:
+    """Scores of a query `[n_train]`, float32. Raises StoreError if they are missing or broken."""
+    path = replay_file(study, algorithm, seed, query)
+    scores: np.ndarray = store.read_tensors(path, _fingerprint(study, algorithm))["scores"]
+    return scores
+
+
+def _fingerprint(study: StudyReader, algorithm: str) -> str:
+    recipe = recipe_fingerprint(study, algorithm)
+    return store.fingerprint_of("replay", CODE, recipe, study.spec.seed, study.dataset.output)
+
+
+def _queries(rows: np.ndarray, weights: np.ndarray | None) -> list[Query]:
+    if weights is None:
+        return [Query((int(row),), (1.0,)) for row in rows]
+    weights = np.asarray(weights, np.float64)
+    if weights.ndim != 2 or weights.shape[1] != len(rows) or not np.isfinite(weights).all():
+        raise DataloupeError(
+            f"weights must be finite numbers [queries, {len(rows)} tests], not of shape "
+            f"{list(weights.shape)}."
+        )
+    return [Query(tuple(map(int, rows)), tuple(map(float, one))) for one in weights]
+
+
+def replay_model(job: Job) -> None:
+    """Worker: train one model, walk back for every query, and keep the scores."""
+    from engine.attribution.replay.reverse import walk_back
+    from engine.attribution.replay.states import Recording
+    from engine.training.stepping import Training
+    from engine.training.trainer import check_finite
+
+    study = StudyReader.open(job.root)
+    spec, seed = study.spec.algorithms[job.algorithm], checkpoint_seed(study, job.seed)
+    fingerprint = _fingerprint(study, job.algorithm)
+    metadata = {"seed": seed, "device": job.device, **versions()}
+    training = Training(
+        task_of(study),
+        initial_model(study, spec, seed),
+        read_stacked_arrays(study, "train"),
+        study.dataset.encoding,
+        spec,
+        seed,
+        job.device,
+    )
+    at_once, left = _shares(training, len(job.queries), job.memory_mib * 2**20)
+    with training.running():
+        recording = Recording(training, left)
+        recording.run()
+        check_finite(training.model, spec)
+        task = task_for(study, training.model, seed)
+        for first in range(0, len(job.queries), at_once):
+            queries = job.queries[first : first + at_once]
+            recording.to_last()
+            adjoints, values = _start(study, task, training, queries, job.device)
+            found = walk_back(recording, adjoints)
+            if not np.isfinite(found).all():
+                raise DataloupeError(
+                    f"Model {job.seed} of {job.algorithm}: its derivative overflows, as its "
+                    "training is not smooth. Try a lower learning_rate, larger batches, or a "
+                    "smooth activation such as GELU."
+                )
+            for query, scores, value in zip(queries, found, values, strict=True):
+                tensors = {
+                    "scores": scores.astype(np.float32),
+                    "value": np.array([value], np.float32),
+                }
+                path = replay_file(study, job.algorithm, job.seed, query)
+                store.write_tensors(path, tensors, fingerprint, metadata)
+
+
+def _shares(training: Training, queries: int, most: int) -> tuple[int, int]:
+    """(queries at once, bytes for states). Derivatives may take half of the memory."""
+    from engine.attribution.replay.updates import moments_of
+
+    updates = training.updates()
+    # Adjoints of a parameter and its moments, of its gradient, and what a step adds.
+    each = sum(
+        parameter.numel() * parameter.element_size() * (3 + len(moments_of(update)))
+        for parameter, update in zip(training.trained, updates, strict=True)
+    )
+    at_once = max(1, min(queries, _AT_ONCE, most // 2 // max(1, each)))
+    return at_once, most - at_once * each
+
+
+def _start(
+    study: StudyReader, task: Task, training: Training, queries: Sequence[Query], device: str
+) -> tuple[Adjoints, torch.Tensor]:
+    """Adjoints of the queries at the end of the training, and their values."""
+    import torch
+
+    from engine.attribution.replay.query import adjoints_of
+    from engine.training.outputs import read_batch
+
+    rows = sorted({row for query in queries for row in query.tests})
+    places = {row: place for place, row in enumerate(rows)}
+    combinations = torch.zeros(len(queries), len(rows), dtype=torch.float64)
+    for number, query in enumerate(queries):
+        for row, weight in zip(query.tests, query.weights, strict=True):
+            combinations[number, places[row]] += weight
+    arrays: Any = read_stacked_arrays(study, "test")
+    found: Adjoints | None = None
+    values = torch.zeros(len(queries), dtype=torch.float64)
+    for first in range(0, len(rows), _ROWS):
+        some = np.array(rows[first : first + _ROWS])
+        batch = read_batch(task, arrays, some, study.dataset.encoding, device)
+        part, of_part = adjoints_of(
+            training, task.model_output, batch, combinations[:, first : first + _ROWS]
+        )
+        values += of_part.double().cpu()
+        if found is None:
+            found = part
+        else:
+            found.add(part)
+    assert found is not None
+    return found, values
