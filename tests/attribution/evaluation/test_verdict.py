@@ -55,7 +55,7 @@ def test_good_calibrated_scores_can_be_read_as_amounts() -> None:
     assert "0.400 (0.350 to 0.450)" in found.summary
     assert "higher margin about 64 times in 100" in found.summary
     assert answers(found) == ["yes", "yes", "yes", "yes", "no"]
-    assert "the margin changes by 12 (11 to 13) times" in found.uses[2].why
+    assert "the margin changes by 12.0 (11.0 to 13.0) times" in found.uses[2].why
     assert "40%" in found.uses[2].why
     assert found.cautions == []
 
