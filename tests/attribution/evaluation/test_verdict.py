@@ -52,10 +52,10 @@ def answers(found: Verdict) -> list[str]:
 def test_good_calibrated_scores_can_be_read_as_amounts() -> None:
     found = judged()
     assert found.grade == "Good"
-    assert "0.40 (0.35 to 0.45)" in found.summary
+    assert "0.400 (0.350 to 0.450)" in found.summary
     assert "higher margin about 64 times in 100" in found.summary
     assert answers(found) == ["yes", "yes", "yes", "yes", "no"]
-    assert "the margin changes by 12 (11 to 13) times" in found.uses[2].why
+    assert "the margin changes by 12.0 (11.0 to 13.0) times" in found.uses[2].why
     assert "40%" in found.uses[2].why
     assert found.cautions == []
 
@@ -80,7 +80,7 @@ def test_grades(mean: float, grade: str, answer: str) -> None:
 def test_an_interval_with_0_means_do_not_use() -> None:
     found = judged(lds=Measured(0.1, -0.02, 0.22), coverage=0.9)
     assert found.grade == "Do not use"
-    assert "0.10 (−0.02 to 0.22), holds 0" in found.summary
+    assert "0.100 (−0.020 to 0.220), holds 0" in found.summary
     # Its own intervals may be honest all the same: they are as wide as outcomes are spread.
     assert answers(found) == ["no", "no", "no", "no", "yes", "no"]
 
@@ -128,7 +128,7 @@ def test_few_runs_are_reported() -> None:
 
 def test_the_noise_ceiling_is_shown_with_the_share_that_is_reached() -> None:
     found = ceiling_text(QUALITY, "trak")
-    assert found.startswith("0.80 (0.75 to 0.84): the LDS that perfect predictions would reach")
+    assert found.startswith("0.800 (0.750 to 0.840): the LDS that perfect predictions would reach")
     assert found.endswith("These scores reach 50% of it.")
     assert "reach 50%" not in ceiling_text(QUALITY)
 
@@ -136,7 +136,7 @@ def test_the_noise_ceiling_is_shown_with_the_share_that_is_reached() -> None:
 @pytest.mark.parametrize(
     ("ceiling", "says"),
     [
-        (Measured(0.3, 0.05, 0.5), "0.30 (0.05 to 0.50): the LDS that perfect predictions"),
+        (Measured(0.3, 0.05, 0.5), "0.300 (0.050 to 0.500): the LDS that perfect predictions"),
         (Measured(0.1, -0.2, 0.3), "no more than chance would have it"),
         (Measured(-0.1, -0.3, 0.1), "no more than chance would have it"),
     ],
