@@ -171,7 +171,6 @@ REASONS = {
     "dashboard/parts/controls/slice_filters": "filters by the kind of label",
     "dashboard/parts/layout": "the number of classes, if any; tokens of sign-in",
     "dashboard/parts/outputs": "outputs of a class, where there are any",
-    "dashboard/parts/removal/predicted_effect": "flips and effects by class, where there are any",
     "dashboard/parts/removal/removal_set_form": "choice by class, if any",
     "dashboard/parts/unlearn": "needs classes",
     "dashboard/read/columns": "columns by the kind of label",
