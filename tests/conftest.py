@@ -39,7 +39,8 @@ torch.set_num_threads(1)
 _MEMORY = Path("/dev/shm")
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 * 2**30:
     os.environ.setdefault("TMPDIR", str(_MEMORY))
-    tempfile.tempdir = None  # which is asked for anew
+    # Set, and not found out by writing a file: a process that tries uploads may write none.
+    tempfile.tempdir = os.environ["TMPDIR"]
 _CONFIGURATION = tempfile.TemporaryDirectory(prefix="dataloupe-tests-")
 os.environ["XDG_CONFIG_HOME"] = _CONFIGURATION.name  # which studies are trusted is kept there
 # Every run of an AppTest would read about all installed packages, in most of its time, compile its

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from dashboard.login import picture_key
-from dashboard.read import audits, comparisons, studies, supports, upload_trials
+from dashboard.read import audits, comparisons, effects, studies, supports, upload_trials
 from dashboard.read.stored_files import examined, files_stamp
 from dashboard.routes import routes
 from engine import Study, store
@@ -93,7 +93,7 @@ READS: dict[str, Callable[[StudyReader], Any]] = {
     "badge": lambda study: studies.badge(study, "mlp", HYBRID),
     "quality": lambda study: read_quality(study, "mlp"),
     "counterfactual": lambda study: (
-        studies.counterfactual(
+        effects.counterfactual(
             study, "mlp", HYBRID, replace(keep_set(study, FORGET, "mine"), key="one key")
         ).change
     ),
