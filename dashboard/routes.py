@@ -15,7 +15,7 @@ from typing import cast
 import streamlit as st
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -88,13 +88,19 @@ def routes(root: Path) -> list[BaseRoute]:
     def frame(_: Request) -> Response:
         return Response(_frame(), media_type="text/html", headers=CHECKED)
 
+    def overview(request: Request) -> Response:
+        """Overview is at the root; its name leads there."""
+        query = request.url.query
+        return RedirectResponse(f"./?{query}" if query else "./")
+
     def script(_: Request) -> Response:
         return Response(_script(), media_type="text/javascript", headers=CHECKED)
 
     pages = [path.stem.replace("_", "-") for path in paths_in(VIEWS, "[a-z]*.py")]
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
-        *(Route(f"/{page}", frame) for page in pages),
+        Route("/overview", overview),
+        *(Route(f"/{page}", frame) for page in pages if page != "overview"),
         Route("/dataloupe/frame.js", script),
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),

@@ -10,7 +10,9 @@ from starlette.testclient import TestClient
 
 from dashboard.routes import VIEWS, routes
 
-PAGES = sorted(path.stem.replace("_", "-") for path in VIEWS.glob("[a-z]*.py"))
+PAGES = sorted(
+    path.stem.replace("_", "-") for path in VIEWS.glob("[a-z]*.py") if path.stem != "overview"
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +31,10 @@ def test_every_page_learns_where_its_server_is(client: TestClient) -> None:
     script = client.get("/dataloupe/frame.js")
     assert script.headers["content-type"].startswith("text/javascript")
     assert 'BACKEND_BASE_URL: location.origin + ""' in script.text
+
+
+def test_overview_by_its_name_leads_to_the_root(client: TestClient) -> None:
+    """Streamlit has no page of that name: it would say so in a dialog."""
+    answer = client.get("/overview?algorithm=mlp", follow_redirects=False)
+    assert answer.status_code == 307
+    assert answer.headers["location"] == "./?algorithm=mlp"

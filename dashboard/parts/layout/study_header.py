@@ -49,7 +49,8 @@ def context(study: StudyReader, location: Location, own_method: str = "") -> Non
         methods = ranked_methods(study, location.algorithm) if study.has_data else []
         if own_method:
             # This page computes its scores live, by one method, whatever is chosen elsewhere.
-            st.html(f'<div class="dl-context"><span>scores by {escape(own_method)}</span></div>')
+            by = f'<div class="dl-context"><span>scores by {escape(own_method)}</span></div>'
+            st.html(by, width="content")
         elif len(methods) > 1:
             st.session_state["method"] = location.method
             st.selectbox(
