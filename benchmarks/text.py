@@ -25,8 +25,10 @@ from benchmarks.text_lds import lds_of_others, lds_of_study
 from benchmarks.text_removals import brittle_verified, qld
 from benchmarks.text_study import minilm_study, small_study
 from engine import Study
+from engine.applications.live import load
 from engine.applications.token_shares import token_shares
 from engine.store.rows import evenly_spread
+from engine.study.examples import read_stacked_arrays
 from tests.test_seam import FREE, aware_names
 
 TOKEN_TESTS, TOKEN_ROWS = 20, 10
@@ -56,11 +58,15 @@ def measure() -> dict[str, Any]:
 
 def token_sum_error(study: Study) -> float:
     """Largest difference of a score and the sum of its tokens' shares, relative to the strongest
-    score of the test text."""
+    score of the test text.
+
+    Scores are those of the checkpoints that are kept for live queries, as shares are.
+    """
     algorithm = next(iter(study.algorithms))
+    loaded, arrays = load(study.root, algorithm), read_stacked_arrays(study, "test")
     worst = 0.0
     for test in evenly_spread(study.dataset.n_test, TOKEN_TESTS).tolist():
-        scores = study.scores([test], algorithm, "trak")[0]
+        scores = loaded.scores({name: array[test : test + 1] for name, array in arrays.items()})[0]
         rows = np.argsort(-np.abs(scores), kind="stable")[:TOKEN_ROWS].tolist()
         found = token_shares(study, algorithm, test, rows)
         for shares, whole in ((found.train, found.train_whole), (found.test, found.test_whole)):
