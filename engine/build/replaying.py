@@ -96,7 +96,7 @@ def replay(
         UnknownName: No such example or algorithm. SpecError, UploadError: There is no recipe.
         MissingCapability: The model cannot be differentiated so.
         DataloupeError: The memory is not enough, or a training diverged.
-        StoreError: Another process writes to the study.
+        StoreError: Another process writes to the study, or kept scores are broken.
     """
     if isinstance(tests, str):
         tests = [tests]
@@ -108,16 +108,20 @@ def replay(
     if any(seed < 0 for seed in seeds):
         raise DataloupeError(f"Seeds are numbers of models from 0, not {min(seeds)}.")
     device = processes.pick_device(device)
+    fingerprint = replay_fingerprint(study, algorithm)
+    files = {
+        (seed, query): replay_file(study.root, algorithm, fingerprint, seed, query)
+        for seed in seeds
+        for query in queries
+    }
+    different_seeds, different_queries = dict.fromkeys(seeds), dict.fromkeys(queries)
     jobs = []
-    for seed in dict.fromkeys(seeds):
-        missing = tuple(
-            query
-            for query in dict.fromkeys(queries)
-            if not replay_file(study, algorithm, seed, query).exists()
-        )
+    for seed in different_seeds:
+        missing = tuple(query for query in different_queries if not files[seed, query].exists())
         if missing:
             jobs.append(Job(study.root, algorithm, seed, missing, memory_mib, device))
-    total, done = len(dict.fromkeys(seeds)), 0
+    total = len(different_seeds)
+    done = total - len(jobs)
     report = on_done or (lambda done, total: None)
 
     def count(job: Job | None, result: None) -> None:
@@ -125,14 +129,16 @@ def replay(
         done += 1
         report(done, total)
 
-    done = total - len(jobs)
     report(done, total)
     if jobs:
         workers = processes.default_workers(device) if workers is None else workers
         with locked(study):
             processes.run_jobs(replay_model, jobs, workers, count)
     return np.stack(
-        [[read_scores(study, algorithm, seed, query) for query in queries] for seed in seeds]
+        [
+            [store.read_tensors(files[seed, query], fingerprint)["scores"] for query in queries]
+            for seed in seeds
+        ]
     )
 
 
@@ -155,20 +161,18 @@ def check_replayable(study: StudyReader, algorithm: str) -> None:
         )
 
 
-def replay_file(study: StudyReader, algorithm: str, seed: int, query: Query) -> Path:
-    """Shard of one model's scores of a query: `scores` `[n_train]` and `value` `[1]`."""
+def replay_file(root: Path, algorithm: str, fingerprint: str, seed: int, query: Query) -> Path:
+    """Shard of one model's scores of a query: `scores` `[n_train]` and `value` `[1]`.
+
+    Args:
+        fingerprint: From `replay_fingerprint`.
+    """
     name = f"{seed}-{store.fingerprint_of(query.tests, query.weights)}"
-    return layout.replay_file(study.root, algorithm, _fingerprint(study, algorithm), name)
+    return layout.replay_file(root, algorithm, fingerprint, name)
 
 
-def read_scores(study: StudyReader, algorithm: str, seed: int, query: Query) -> np.ndarray:
-    """Scores of a query `[n_train]`, float32. Raises StoreError if they are missing or broken."""
-    path = replay_file(study, algorithm, seed, query)
-    scores: np.ndarray = store.read_tensors(path, _fingerprint(study, algorithm))["scores"]
-    return scores
-
-
-def _fingerprint(study: StudyReader, algorithm: str) -> str:
+def replay_fingerprint(study: StudyReader, algorithm: str) -> str:
+    """Fingerprint of an algorithm's replays. It reads the files that the recipe names."""
     recipe = recipe_fingerprint(study, algorithm)
     return store.fingerprint_of("replay", CODE, recipe, study.spec.seed, study.dataset.output)
 
@@ -194,7 +198,7 @@ def replay_model(job: Job) -> None:
 
     study = StudyReader.open(job.root)
     spec, seed = study.spec.algorithms[job.algorithm], checkpoint_seed(study, job.seed)
-    fingerprint = _fingerprint(study, job.algorithm)
+    fingerprint = replay_fingerprint(study, job.algorithm)
     metadata = {"seed": seed, "device": job.device, **versions()}
     training = Training(
         task_of(study),
@@ -227,7 +231,7 @@ def replay_model(job: Job) -> None:
                     "scores": scores.astype(np.float32),
                     "value": np.array([value], np.float32),
                 }
-                path = replay_file(study, job.algorithm, job.seed, query)
+                path = replay_file(job.root, job.algorithm, fingerprint, job.seed, query)
                 store.write_tensors(path, tensors, fingerprint, metadata)
 
 

@@ -48,7 +48,8 @@ def test_scores_are_kept_and_shared(
 
     outputs = store.read_tensors(layout.outputs_file(study.root, "mlp", 1, "test"))["output"]
     query = replaying.Query((4,), (1.0,))
-    kept = store.read_tensors(replaying.replay_file(study, "mlp", 1, query))
+    fingerprint = replaying.replay_fingerprint(study, "mlp")
+    kept = store.read_tensors(replaying.replay_file(study.root, "mlp", fingerprint, 1, query))
     assert kept["value"][0] == pytest.approx(outputs[4], rel=1e-5)
 
 
