@@ -22,7 +22,7 @@ LONGEST = 60
 
 
 def filters(study: StudyReader, location: Location, examples: Examples) -> None:
-    """Show a button that opens the filters, those that are active, and the order.
+    """Show a button that opens the filters, and those that are active.
 
     Their values are in the URL, and so in the next run's `location`.
     """
@@ -43,9 +43,6 @@ def filters(study: StudyReader, location: Location, examples: Examples) -> None:
             on_click=go,
             kwargs={name: None, "page": None} | ({FORMER: None} if name == "range" else {}),
         )
-    st.space("stretch")
-    if examples.has_predictions:
-        _order(location, examples)
 
 
 def _all_filters(study: StudyReader, location: Location, examples: Examples) -> None:
@@ -74,7 +71,10 @@ def _all_filters(study: StudyReader, location: Location, examples: Examples) -> 
         _search(location, examples)
 
 
-def _order(location: Location, examples: Examples) -> None:
+def order(location: Location, examples: Examples) -> None:
+    """Show the order of the slice, once there is more than one."""
+    if not examples.has_predictions:
+        return
     scored = location.method is not None
     orders = [name for name in SORTS if can_sort(name, examples.columns, scored)]
     titles = order_titles(examples.output)
