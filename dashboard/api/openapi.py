@@ -83,6 +83,17 @@ def _errors() -> dict[str, Any]:
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:
+    schema = schema_of(one)
+    found = {"name": one.name, "in": "query", "description": one.what, "schema": schema}
+    if one.required:
+        found["required"] = True
+    if one.example:
+        found["example"] = int(one.example) if one.kind != "string" else one.example
+    return found
+
+
+def schema_of(one: Parameter) -> dict[str, Any]:
+    """JSON schema of a parameter's values."""
     schema: dict[str, Any] = {"type": "string"}
     if one.kind == "integer":
         schema = {"type": "integer", "minimum": 0 if one.name == "row" else 1}
@@ -90,12 +101,7 @@ def _parameter(one: Parameter) -> dict[str, Any]:
         schema = {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "all"}]}
     if one.options:
         schema["enum"] = list(one.options)
-    found = {"name": one.name, "in": "query", "description": one.what, "schema": schema}
-    if one.required:
-        found["required"] = True
-    if one.example:
-        found["example"] = int(one.example) if one.kind != "string" else one.example
-    return found
+    return schema
 
 
 def _schema(kind: type, schemas: dict[str, Any]) -> dict[str, Any]:

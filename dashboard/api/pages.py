@@ -12,6 +12,9 @@ from dashboard.location import LARGE, SMALL
 PER_PAGE = {LARGE: 120, SMALL: 960}
 """Examples of one page of the test set, by the size of their thumbnails."""
 
+MOST = PER_PAGE[SMALL]
+"""The longest part; `page=all` streams the whole list."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -27,11 +30,17 @@ class Part:
     pages: int
 
 
-def page_of(query: Query, rows: np.ndarray) -> Part:
-    """The part of a list that was asked for, with as many entries as on the page."""
+def page_of(query: Query, rows: np.ndarray, per_page: int | None = None) -> Part:
+    """The part of a list that was asked for.
+
+    Args:
+        per_page: Entries of one part unless `per_page` is given; None: as many as the test set has
+            at this size of thumbnails.
+    """
     if query.everything:
         return Part(rows, None, 1)
-    per_page = PER_PAGE[query.location.size]
-    pages = max(1, -(-len(rows) // per_page))
+    usual = PER_PAGE[query.location.size] if per_page is None else per_page
+    size = query.number("per_page", usual, MOST)
+    pages = max(1, -(-len(rows) // size))
     page = query.number("page", 1, pages)
-    return Part(rows[(page - 1) * per_page : page * per_page], page, pages)
+    return Part(rows[(page - 1) * size : page * size], page, pages)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dashboard.api.answer import Answer
+from dashboard.api.pages import MOST
 from dashboard.api.query import Query
 from dashboard.api.views import (
     brittle,
@@ -90,6 +91,9 @@ K = Parameter(
 PAGE = Parameter(
     "page", "Which part of the list, from 1, or `all` to stream all of it.", "page", example="1"
 )
+PER_PAGE = Parameter(
+    "per_page", f"Entries of one part, at most {MOST}. Default: as on the page.", "integer"
+)
 FORMAT = Parameter(
     "format",
     "`ndjson`: one line for the answer without its list, then one line an entry. The header "
@@ -144,7 +148,7 @@ VIEWS = (
         "The test examples of a slice, with their predictions.",
         test_set.TestSet,
         test_set.answer,
-        (ALGORITHM, METHOD, *SLICE, SIZE, PAGE, FORMAT),
+        (ALGORITHM, METHOD, *SLICE, SIZE, PAGE, PER_PAGE, FORMAT),
         long="examples",
     ),
     View(
@@ -161,6 +165,7 @@ VIEWS = (
             Parameter("order", "Order of the list.", options=tuple(training_set.ORDERS)),
             SIZE,
             PAGE,
+            PER_PAGE,
             FORMAT,
         ),
         long="examples",
@@ -227,6 +232,7 @@ VIEWS = (
             Parameter("flag", "Only examples with this data issue.", options=tuple(RULES)),
             Parameter("tag", "Only examples with this tag."),
             PAGE,
+            PER_PAGE,
             FORMAT,
         ),
         long="predictions",

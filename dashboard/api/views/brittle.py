@@ -12,7 +12,8 @@ from dashboard.api.answer import Answer, Rows
 from dashboard.api.examples import Predicted, predicted_fields
 from dashboard.api.head import Head, head
 from dashboard.api.numbers import Number, Range, is_a, maybe, within
-from dashboard.api.query import EVERYTHING, Query, refuse
+from dashboard.api.pages import page_of
+from dashboard.api.query import Query, refuse
 from dashboard.read.studies import examples
 from dashboard.read.supports import brittle, matching, read_query, supports
 from engine.store.errors import StoreError, UnknownName
@@ -108,27 +109,23 @@ def answer(query: Query) -> Answer:
             raise UnknownName(
                 f"Test example {query.given['test']!r} is not among the predictions listed here."
             )
-    page, pages = None, 1
-    if query.given.get("page") != EVERYTHING:
-        pages = max(1, -(-len(places) // PER_PAGE))
-        page = query.number("page", 1, pages)
-        shown = places[(page - 1) * PER_PAGE : page * PER_PAGE]
-    else:
-        shown = places
+    part = page_of(query, places, PER_PAGE)
     content = BrittleList(
         **head(query),
         at_most=found.at_most,
         predicted_to_flip=len(table),
         of=len(found.logit_gap),
         matching=len(places),
-        page=page,
-        pages=pages,
+        page=part.page,
+        pages=part.pages,
         note=""
         if found.calibrated
         else f"Scores of {method} are not calibrated, so no flip can be predicted. "
         + calibration_advice(study, algorithm, method),
     )
-    return Answer(content, Rows("predictions", _entries(query, arrow, shown), page is None))
+    return Answer(
+        content, Rows("predictions", _entries(query, arrow, part.rows), part.page is None)
+    )
 
 
 def _entries(query: Query, table: Any, places: np.ndarray) -> Iterator[Brittle]:
