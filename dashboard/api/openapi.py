@@ -41,6 +41,7 @@ def openapi() -> dict[str, Any]:
 
 _ERROR = {
     "type": "object",
+    "description": "What every refusal holds.",
     "properties": {"error": {"type": "string", "description": "What is wrong, in one line."}},
     "required": ["error"],
 }

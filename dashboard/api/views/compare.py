@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 from dashboard.api.answer import Answer
 from dashboard.api.head import Head, Trust, head_of, trust
-from dashboard.api.numbers import Number, is_a, maybe, number
+from dashboard.api.numbers import Number, Range, is_a, maybe, measured_json, number
 from dashboard.api.query import Query, refuse
-from dashboard.read.comparisons import comparison_of, name_of, read_query
+from dashboard.read.comparisons import comparison_of, hypotheses, name_of, read_query
 from dashboard.read.studies import badge
+from engine.applications.modeldiff.changed_examples import title_of
 from engine.store.errors import StoreError
 from engine.store.layout import TRAK
-from engine.store.quantities import ACCURACY, COORDINATE, P_VALUE, SIMILARITY
+from engine.store.quantities import ACCURACY, COORDINATE, EFFECT, P_VALUE, SIMILARITY
 from engine.study.methods import has_scores
-from engine.study.names import read_names, resolve_algorithm
+from engine.study.names import read_names, resolve_algorithm, resolve_scored_method
 from engine.study.reader import StudyReader
 
 
@@ -82,6 +83,33 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Effect:
+    """The average effect of a transformation of the test examples, at one intensity.
+
+    Attributes:
+        transformation: Its name.
+        intensity: From 0 to 1.
+        a, b, difference: Mean change of the true label's probability, under both algorithms.
+        p: p-value of the difference, after Holm's correction; null if not judged.
+    """
+
+    transformation: str
+    intensity: float
+    a: Annotated[Range, is_a(EFFECT)]
+    b: Annotated[Range, is_a(EFFECT)]
+    difference: Annotated[Range, is_a(EFFECT)]
+    p: Annotated[Number | None, is_a(P_VALUE)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """A test of what a direction is about: when it was made, UTC, and its effects."""
+
+    when: str
+    effects: list[Effect]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison(Head):
     """What two learning algorithms do differently.
 
@@ -91,6 +119,7 @@ class Comparison(Head):
         significance: How significance was tested, one sentence.
         indicative: Whether there are too few checkpoints for a conclusion.
         a, b: Both sides.
+        hypotheses: Tests of hypotheses, newest first.
     """
 
     id: str
@@ -99,14 +128,17 @@ class Comparison(Head):
     indicative: bool
     a: Side
     b: Side
+    hypotheses: list[Hypothesis]
 
 
 def answer(query: Query) -> Answer:
     """The stored comparison of two algorithms."""
     study, given = query.study, query.given
-    known = query.location.algorithm  # raises before there are data
-    for name in ("a", "b"):
-        resolve_algorithm(study, given.get(name, known))
+    first = query.location.algorithm  # raises before there are data
+    for side in ("a", "b"):
+        algorithm = resolve_algorithm(study, given.get(side, first))
+        if f"by_{side}" in given and (side == "a" or side in given):
+            resolve_scored_method(study, algorithm, given[f"by_{side}"])
     asked = read_query(study, given)
     refuse(asked.problems)
     if asked.b is None:
@@ -132,6 +164,10 @@ def answer(query: Query) -> Answer:
             indicative=found["indicative"],
             a=_side(study, found, "a"),
             b=_side(study, found, "b"),
+            hypotheses=[
+                Hypothesis(when=one["when"], effects=_effects(one))
+                for one in hypotheses(study, found["id"])
+            ],
         )
     )
 
@@ -158,7 +194,6 @@ def _side(study: StudyReader, found: dict[str, Any], key: str) -> Side:
 
 
 def _direction(study: StudyReader, found: dict[str, Any], one: dict[str, Any]) -> Direction:
-    p = one["p"]
     training = [
         pair
         for sign in ("positive", "negative")
@@ -170,8 +205,8 @@ def _direction(study: StudyReader, found: dict[str, Any], one: dict[str, Any]) -
         own_variance=number(ACCURACY, one["own_variance"]),
         other_variance=number(ACCURACY, one["other_variance"]),
         stability=number(SIMILARITY, one["stability"]),
-        p=maybe(P_VALUE, p),
-        significant=None if p is None else p < found["level"],
+        p=maybe(P_VALUE, one["p"]),
+        significant=one["significant"],
         own_accuracy=maybe(ACCURACY, one["own_accuracy"]),
         other_accuracy=maybe(ACCURACY, one["other_accuracy"]),
         training=_along(study, "train", training),
@@ -184,4 +219,20 @@ def _along(study: StudyReader, split: Any, pairs: list[tuple[int, float]]) -> li
     return [
         OnDirection(row=row, id=str(ids[row].as_py()), coordinate=number(COORDINATE, coordinate))
         for row, coordinate in pairs
+    ]
+
+
+def _effects(hypothesis: dict[str, Any]) -> list[Effect]:
+    return [
+        Effect(
+            transformation=title_of(tested["name"]),
+            intensity=effect["intensity"],
+            p=maybe(P_VALUE, p),
+            **{
+                key: measured_json(EFFECT, effect[key]["probability"])
+                for key in ("a", "b", "difference")
+            },
+        )
+        for tested in hypothesis["tested"]
+        for effect, p in zip(tested["effects"], tested["adjusted"], strict=True)
     ]
