@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from dashboard.api.answer import JSON, NDJSON, Answer
@@ -70,6 +70,9 @@ def api_routes(root: Path) -> list[BaseRoute]:
     async def human_page(request: Request) -> Response:
         return _kept(page().encode(), "text/html; charset=utf-8", request, KEPT)
 
+    async def to_page(request: Request) -> Response:
+        return RedirectResponse("../api")  # its links are relative to that address
+
     async def unknown(request: Request) -> Response:
         names = ", ".join(one.name for one in VIEWS)
         return _error(404, f"There is no such view. /api/openapi.json describes all: {names}.")
@@ -78,7 +81,7 @@ def api_routes(root: Path) -> list[BaseRoute]:
         return Route(path, _reading_only(_with_errors(answering)), methods=METHODS)
 
     routes = [
-        at("/", human_page),
+        at("/", to_page),
         at("/openapi.json", document),
         at("/picture", picture),
         *(at(f"/{one.name}", view(one)) for one in VIEWS),
