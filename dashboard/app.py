@@ -18,6 +18,7 @@ from dashboard.location import (
     PROVENANCE,
     QUALITY,
     TRAINING,
+    TRAINING_SET,
     UNLEARN,
     WHAT_IF,
     announce,
@@ -58,7 +59,15 @@ page = st.navigation(
             help="One prediction, and the training examples that support and oppose it.",
         ),
         st.Page(
+            TRAINING_SET,
+            title="Training set",
+            icon=":material/apps:",
+            url_path="training-set",
+            help="All training examples.",
+        ),
+        st.Page(
             TRAINING,
+            TRAINING_SET,
             title="Training",
             icon=":material/model_training:",
             help="One training example, and the predictions it helps and hurts.",

@@ -13,8 +13,15 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.slice_parameters import Slice, as_far_as_known, read_rows, read_slice
+from dashboard.slice_parameters import (
+    Slice,
+    as_far_as_known,
+    read_rows,
+    read_slice,
+    rows_text,
+)
 from engine.store.errors import DataloupeError, UnknownName
+from engine.store.layout import Split
 from engine.study.capabilities import missing
 from engine.study.groups import group_columns
 from engine.study.methods import ranked_methods
@@ -28,6 +35,7 @@ OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"
 EXPLAIN = "views/explain.py"
 TRAINING = "views/training.py"
+TRAINING_SET = "views/training_set.py"
 BRITTLE = "views/brittle.py"
 COMPARE = "views/compare.py"
 LIVE = "views/live.py"
@@ -37,6 +45,8 @@ UNLEARN = "views/unlearn.py"
 QUALITY = "views/quality.py"
 JOBS = "views/jobs.py"
 PROVENANCE = "views/provenance.py"
+SELECTED: dict[Split, str] = {"test": "selected", "train": "selected_train"}
+"""The parameters with the selected examples of each split."""
 DEFAULT_K = 12
 MAX_K = 500
 LARGE, SMALL = "large", "small"
@@ -56,7 +66,9 @@ class Location:
         foreign: The fingerprint in the URL if it differs from the study's.
         method: Method of the scores shown; None before there are any.
         size: One of SIZES.
-        selected: Rows of test examples that are selected in Explore, ascending.
+        selected: Rows of selected test examples, ascending.
+        selected_train: Rows of selected training examples, ascending.
+        set: Key of the removal set; unchecked.
         test: The explained test example: its id, or its row as #17; unchecked.
         train: The training example shown; unchecked.
         show: One of SHOWS.
@@ -78,12 +90,15 @@ class Location:
     k: int
     problems: tuple[str, ...]
     output: str | None = None
+    selected_train: tuple[int, ...] = ()
+    set: str | None = None
 
     def is_on_page_of(self, other: Location) -> bool:
         """Whether the two differ only in parameters that a fragment of the page can redraw."""
 
         def page(one: Location) -> Location:
             own = replace(one, page=1, size=LARGE, selected=(), show=INFLUENTIAL)
+            own = replace(own, selected_train=())
             return replace(own, k=DEFAULT_K, problems=())
 
         return page(self) == page(other)
@@ -91,6 +106,10 @@ class Location:
     def of_slice(self, slice: Slice) -> Location:
         """The same location with a different slice."""
         return replace(self, slice=slice)
+
+    def without_selection(self) -> Location:
+        """The same location for the links of many cards: frame.js adds what is selected."""
+        return replace(self, selected=(), selected_train=())
 
     def parameters(self, **changes: str | int) -> dict[str, str]:
         """The URL's parameters for this view, with changes."""
@@ -107,6 +126,12 @@ class Location:
             found["show"] = self.show
         if self.k != DEFAULT_K:
             found["k"] = self.k
+        if self.selected:
+            found[SELECTED["test"]] = rows_text(self.selected)
+        if self.selected_train:
+            found[SELECTED["train"]] = rows_text(self.selected_train)
+        if self.set is not None:
+            found["set"] = self.set
         return {name: str(value) for name, value in (found | changes).items()}
 
 
@@ -192,7 +217,9 @@ def read_location(study: StudyReader) -> Location:
         slice=slice,
         page=number("page", 1, max(1, dataset.n_test)),
         size=size,
-        selected=read_rows("selected", query, dataset.n_test, problems) or (),
+        selected=read_rows(SELECTED["test"], query, dataset.n_test, problems) or (),
+        selected_train=read_rows(SELECTED["train"], query, dataset.n_train, problems) or (),
+        set=query.get("set"),
         test=query.get("test"),
         train=query.get("train"),
         show=show,
