@@ -14,6 +14,8 @@ from typing import Any
 import streamlit as st
 
 from dashboard.slice_parameters import (
+    FORMER,
+    PARAMETERS,
     Slice,
     as_far_as_known,
     read_rows,
@@ -55,6 +57,12 @@ SIZES = {LARGE: "Large", SMALL: "Small"}
 INFLUENTIAL, SIMILAR, BOTH, WORDS = "influential", "similar", "both", "words"
 SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both", WORDS: "Words"}
 """Training examples that Explain can show; `words` only where examples have texts."""
+
+STATE = (
+    *("study", "algorithm", "method", *PARAMETERS, FORMER, "output", *SELECTED.values(), "set"),
+    *("test", "train", "show", "k", "size"),
+)
+"""The parameters that go along to every page."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,14 @@ class Location:
         if self.set is not None:
             found["set"] = self.set
         return {name: str(value) for name, value in (found | changes).items()}
+
+    def state(self) -> dict[str, str]:
+        """What goes along to every page: the parameters, and the examples that are open."""
+        found = self.parameters()
+        for name, id_ in (("test", self.test), ("train", self.train)):
+            if id_ is not None:
+                found[name] = id_
+        return found | ({} if self.size == LARGE else {"size": self.size})
 
 
 def read_location(study: StudyReader) -> Location:
@@ -236,15 +252,15 @@ def largest_k_of(study: StudyReader) -> int:
 
 def announce(location: Location) -> None:
     """Write the study, algorithm and method to the URL, so that a copied link is complete."""
-    if location.study is not None:
-        found = {
-            "study": location.study,
-            "algorithm": location.algorithm,
-            "method": location.method,
-        }
-        for name, value in found.items():
-            if value is not None and name not in st.query_params:
-                st.query_params[name] = value
+    if location.study is None:
+        return
+    found = {
+        "study": location.study,
+        "algorithm": location.algorithm,
+        "method": location.method,
+    }
+    missing = {name: value for name, value in found.items() if name not in st.query_params}
+    go(**missing)
 
 
 def keep(
@@ -263,12 +279,16 @@ def keep(
 
 
 def go(**parameters: str | int | None) -> None:
-    """Callback of a button: change the URL on this page. None removes a parameter."""
-    for name, value in parameters.items():
-        if value is None:
-            st.query_params.pop(name, None)
-        else:
-            st.query_params[name] = str(value)
+    """Callback of a button: change the URL on this page. None removes a parameter.
+
+    All of it is one change, and no change if the URL says so already: the browser makes at most one
+    entry of its history of a click (frame.js).
+    """
+    before = st.query_params.to_dict()
+    after = before | {name: str(one) for name, one in parameters.items() if one is not None}
+    after = {name: one for name, one in after.items() if parameters.get(name, one) is not None}
+    if after != before:
+        st.query_params.from_dict(after)
 
 
 def _short(text: str) -> str:

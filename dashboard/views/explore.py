@@ -45,20 +45,12 @@ def open_example(here: Location, test: str) -> None:
 
 # --- title, count, filters ---------------------------------------------------------------------
 
-st.html(
-    f'<div class="dl-title"><h1>Test {kind}</h1>'
-    f"<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>"
-)
-filters(study, location, found)
-if location.slice.only is not None:
-    st.button(
-        f"Only the {len(location.slice.only):,} picked",
-        icon=":material/close:",
-        key="unpick",
-        help="Remove this filter",
-        on_click=go,
-        kwargs={"only": None, "page": None},
+with st.container(horizontal=True, vertical_alignment="center", key="slice"):
+    heading = f'<div class="dl-title"><h1>Test {kind}</h1>'
+    st.html(
+        f"{heading}<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>", width="content"
     )
+    filters(study, location, found)
 
 if not found.has_predictions and location.method is not None:
     unpredicted(study)
