@@ -231,7 +231,7 @@ def read_location(study: StudyReader) -> Location:
         algorithm=algorithm,
         method=method,
         slice=slice,
-        page=number("page", 1, max(1, dataset.n_test)),
+        page=number("page", 1, max(1, dataset.n_test, dataset.n_train)),
         size=size,
         selected=read_rows(SELECTED["test"], query, dataset.n_test, problems) or (),
         selected_train=read_rows(SELECTED["train"], query, dataset.n_train, problems) or (),

@@ -21,10 +21,18 @@ MOST_PAIRS = 100
 LONGEST = 60
 
 
-def filters(study: StudyReader, location: Location, examples: Examples) -> None:
+def filters(
+    study: StudyReader,
+    location: Location,
+    examples: Examples,
+    orders: Mapping[str, str] | None = None,
+) -> None:
     """Show a button that opens the filters, those that are active, and the order.
 
     Their values are in the URL, and so in the next run's `location`.
+
+    Args:
+        orders: Sort orders with their titles; None: those of test examples.
     """
     active = location.slice.words_of_filters(examples.output)
     with st.popover(
@@ -44,8 +52,12 @@ def filters(study: StudyReader, location: Location, examples: Examples) -> None:
             kwargs={name: None, "page": None} | ({FORMER: None} if name == "range" else {}),
         )
     st.space("stretch")
-    if examples.has_predictions:
-        _order(location, examples)
+    if orders is None:
+        scored, titles = location.method is not None, order_titles(examples.output)
+        known = [name for name in SORTS if can_sort(name, examples.columns, scored)]
+        orders = {name: titles[name] for name in known} if examples.has_predictions else {}
+    if orders:
+        _order(location, orders)
 
 
 def _all_filters(study: StudyReader, location: Location, examples: Examples) -> None:
@@ -74,15 +86,13 @@ def _all_filters(study: StudyReader, location: Location, examples: Examples) -> 
         _search(location, examples)
 
 
-def _order(location: Location, examples: Examples) -> None:
-    scored = location.method is not None
-    orders = [name for name in SORTS if can_sort(name, examples.columns, scored)]
-    titles = order_titles(examples.output)
-    st.session_state["sort"] = location.slice.sort or ANY
+def _order(location: Location, orders: Mapping[str, str]) -> None:
+    sort = location.slice.sort
+    st.session_state["sort"] = sort if sort in orders else ANY
     st.selectbox(
         "Order",
         [ANY, *orders],
-        format_func=lambda name: titles.get(name, "In the order of the data"),
+        format_func=lambda name: orders.get(name, "In the order of the data"),
         key="sort",
         on_change=keep,
         args=("sort", ANY, ("page",)),
@@ -227,8 +237,9 @@ def _group_filter(
     left = np.zeros(len(examples.table), bool)
     left[matching(examples, others)] = True
     words = {}
+    split = "test" if examples.source is None else examples.source[1]
     for column in columns:
-        for value, mine in group_members(study, "test", column).items():
+        for value, mine in group_members(study, split, column).items():
             count = int((mine & left).sum()), int(mine.sum())
             words[column, value] = with_count(f"{column}: {value}", *count)
 
