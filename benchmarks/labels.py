@@ -134,9 +134,7 @@ def unseen_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Mean margins of the runs that did not see a picture, of both splits."""
     train, test = models.bank(case)
     labels = models.data(case.name).test["label"]
-    found = unseen_margins(
-        models.halves(case), margins(train, case.labels), margins(test, labels)
-    )
+    found = unseen_margins(models.halves(case), margins(train, case.labels), margins(test, labels))
     return found.margin, found.test
 
 

@@ -91,6 +91,17 @@ def tag(study: StudyReader, algorithm: str, test: int, name: str) -> None:
     _do(study, "write", what, lambda who: tags.tag(study, algorithm, test, name, who.key))
 
 
+def tag_all(study: StudyReader, algorithm: str, tests: Sequence[int], name: str) -> None:
+    """Add a tag to several predictions."""
+    what = f"tag {counted(len(tests), 'test row')} of {algorithm}"
+
+    def write(who: Person) -> None:
+        for test in tests:
+            tags.tag(study, algorithm, test, name, who.key)
+
+    _do(study, "write", what, write)
+
+
 def untag(study: StudyReader, algorithm: str, test: int, name: str) -> None:
     """Remove a tag from a prediction."""
     by = tags.author_of_tag(study, algorithm, test, name)

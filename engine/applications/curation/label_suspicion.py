@@ -1,8 +1,8 @@
 """Label suspicion of every training example: one definition for pages, Python and files.
 
-    found = label_suspicion(study)
-    found.order[:10]          # the rows whose labels look most wrong
-    found.evidence.words      # what it is based on, and how far that can be trusted
+found = label_suspicion(study)
+found.order[:10]          # the rows whose labels look most wrong
+found.evidence.words      # what it is based on, and how far that can be trusted
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class LabelSuspicion:
 
 def has_suspicion(study: StudyReader, algorithm: str) -> bool:
     """Whether label suspicion can be computed: examples have one class, and there are models."""
-    return (
-        study.has_data and study.dataset.labels == "class" and has_predictions(study, algorithm)
-    )
+    return study.has_data and study.dataset.labels == "class" and has_predictions(study, algorithm)
 
 
 def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSuspicion:

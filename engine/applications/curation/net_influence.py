@@ -21,6 +21,9 @@ def net_influence(
     if not has_scores(study, algorithm):
         return None, None
     method = resolve_method(study, algorithm, method)
-    totals, slope = read_totals(study, algorithm, method), read_badge(study, algorithm, method).slope
+    totals, slope = (
+        read_totals(study, algorithm, method),
+        read_badge(study, algorithm, method).slope,
+    )
     found = np.array(totals["train_support"], np.float64) + totals["train_oppose"]
     return found * (1.0 if slope is None else slope), method
