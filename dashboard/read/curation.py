@@ -16,6 +16,7 @@ from engine.applications.curation.label_suspicion import (
     has_suspicion,
     label_suspicion,
 )
+from engine.applications.curation.net_influence import net_influence
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
 from engine.store.quantities import DISAGREEMENT, NET_INFLUENCE, SELF_INFLUENCE, SUSPICION, Quantity
@@ -114,10 +115,10 @@ def _curation(
         add("self", _suspicion.self_influence)
     unit = ""
     if method is not None:
-        sums = weights(_study, algorithm, method)
-        unit = sums.unit
-        add("harm", sums.support + sums.oppose, 1)
-        add("help", sums.support + sums.oppose)
+        unit = weights(_study, algorithm, method).unit
+        net, _ = net_influence(_study, algorithm, method)
+        add("harm", net, 1)
+        add("help", net)
     return Curation(_suspicion, values, orders, unit)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,17 @@ from dashboard.parts.curation.decision_words import decided
 from dashboard.read.curation import SHOWN, Curation
 from dashboard.read.studies import Examples
 from dashboard.slice_parameters import MOST_PICKED
+from engine.store.quantities import CONFIDENCE, ERROR, OUTPUT, predicted_text
 from engine.study.decisions import Decision
 
 LONGEST = 200
 """Characters of a text in a cell."""
+OF_PREDICTIONS: dict[str, Callable[[Any], object]] = {
+    "confidence": CONFIDENCE.text,
+    "output": OUTPUT.text,
+    "error": ERROR.text,
+    "predicted": predicted_text,
+}
 
 
 def examples_table(
@@ -63,12 +71,16 @@ def _columns(
     if any(made):
         columns["decision"] = ["" if one is None else decided(one) for one in made]
     for name, (words, quantity) in SHOWN.items():
-        if name in found.values and words not in columns:
+        title = words if name not in ("harm", "help") else f"{words}, {found.unit}"
+        if name in found.values and title not in columns:
             values = found.values[name][rows]
-            columns[words] = [quantity.text(v) if np.isfinite(v) else "" for v in values]
-    for name in table.columns:
-        if str(name) not in columns and str(name) != "source_row":
-            columns[str(name)] = [_cell(value) for value in table[name]]
+            columns[title] = [quantity.text(v) if np.isfinite(v) else "" for v in values]
+    titles = {"output": training.output}
+    for name in map(str, table.columns):
+        if name in columns or name == "source_row" or not table[name].notna().any():
+            continue
+        write = OF_PREDICTIONS.get(name, _cell)
+        columns[titles.get(name, name)] = [write(value) for value in table[name]]
     return pd.DataFrame(columns)
 
 

@@ -37,7 +37,7 @@ from engine.study.neighbours import find_neighbours
 from engine.study.reader import StudyReader
 
 SIDE, STRIP = 112, 56
-SIMILAR = 8
+SIMILAR = 7
 UPCOMING = 40
 _MESSAGE = "review_message"
 _KEYS = """
@@ -126,7 +126,7 @@ def review(
         warning([message])
     _progress(study, here, found, queue)
     side, main = st.columns([0.28, 0.72], gap="large")
-    with side:
+    with side, st.container(key="suspect"):
         subject(study, suspicion.algorithm, "train", row, example)
     with main:
         st.html(_question(queue, example, other))
@@ -193,7 +193,7 @@ def _evidence(row: int, suspicion: LabelSuspicion, found: Curation) -> str:
         if name in found.values and np.isfinite(found.values[name][row]):
             facts.append((title, quantity.text(found.values[name][row]), words))
     listed = "".join(
-        f"<div><dt>{escape(title)}</dt><dd>{escape(value)} <small>{escape(words)}</small></dd></div>"
+        f"<div><dt>{title}</dt><dd>{escape(value)} <small>{escape(words)}</small></dd></div>"
         for title, value, words in facts
     )
     return f'<dl class="dl-evidence">{listed}</dl>'
