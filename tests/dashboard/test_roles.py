@@ -137,16 +137,8 @@ WRITES: dict[str, Callable[[Study], object]] = {
     "delete_slice": lambda study: writes.delete_slice(study, saved_slices(study)[0][0]),
     "keep_set": lambda study: writes.keep_set(study, [1, 2], "some"),
 }
-OF_OTHERS = {"decide again", "undo_decision", "cancel", "cancel_all", "untag", "undo"} | {
-    "delete_slice"
-}
-    "decide again",
-    "undo_decision",
-    "cancel",
-    "cancel_all",
-    "untag",
-    "undo",
-    "delete_slice",
+OF_OTHERS = {
+    *("decide again", "undo_decision", "cancel", "cancel_all", "untag", "undo", "delete_slice"),
 }
 """What changes things that someone else made, or that nobody is known to have made."""
 
