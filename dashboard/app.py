@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.location import announce, read_location
-from dashboard.parts.layout.header import header, problems
+from dashboard.parts.layout.header import header, logo_style, problems
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.sign_in import sign_in
 from dashboard.read.studies import open_study
@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
 for sheet in ("tokens", "frame", "page", "figures", "charts", "verdicts", "texts", "curation"):
     st.html(HERE / "style" / f"{sheet}.css")
+st.html(logo_style(HERE / "logo.svg"))
 page = st.navigation(
     [
         st.Page(one.file, title=one.title, url_path=one.address, default=not one.address)

@@ -16,12 +16,33 @@ let acted = false;
 for (const kind of ["pointerup", "click", "keydown", "change", "drop"]) {
   addEventListener(kind, () => { acted = true; }, true);
 }
-addEventListener("popstate", () => { acted = false; }, true);
 history.pushState = (state, title, to) => {
   if (new URL(to, location.href).href === location.href) return;
   (acted ? push : replace)(state, title, to);
   acted = false;
 };
+
+// Streamlit follows the history at once. Controls that are not drawn yet as of the last step would
+// then pass for changed by a person, and write their old value into the address: wait for them.
+const LONGEST_WAIT = 3000; // ms
+let waiting = null;
+function follow() {
+  const since = performance.now();
+  const step = () => {
+    const state = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState;
+    if (state !== "notRunning" && performance.now() - since < LONGEST_WAIT) {
+      waiting = setTimeout(step, 30);
+    } else dispatchEvent(Object.assign(new PopStateEvent("popstate"), { waited: true }));
+  };
+  clearTimeout(waiting);
+  step();
+}
+addEventListener("popstate", (event) => {
+  acted = false;
+  if (event.waited) return;
+  event.stopImmediatePropagation();
+  follow();
+}, true);
 
 // The page that a link opens, with the state of this view; null if it leads elsewhere.
 function pageOf(link) {
@@ -62,7 +83,7 @@ addEventListener("click", (event) => {
   if (!to || app?.dataset.testConnectionState !== "CONNECTED") return;
   event.preventDefault();
   if (to.href !== location.href) push({}, "", to.href);
-  dispatchEvent(new PopStateEvent("popstate"));
+  follow();
   document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
 });
 

@@ -9,7 +9,7 @@ from dashboard.parts.controls.downloads import export_slice
 from dashboard.parts.controls.saved_slices import saved
 from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.controls.selection_bar import selection_bar
-from dashboard.parts.controls.slice_filters import filters
+from dashboard.parts.controls.slice_filters import filters, order
 from dashboard.parts.controls.thumbnail_size import PER_PAGE, SIDE, size_control
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.gallery import Group, gallery
@@ -72,6 +72,7 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
     on_page = rows[first : first + per_page]
 
     def sizes_and_slices() -> None:
+        order(here, found)
         if has(study, "pictures"):
             size_control(here.size, first)
         saved(study, here, found)

@@ -11,7 +11,7 @@ from dashboard.location import TRAINING, Location, go, keep, read_location
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.controls.selection_bar import selection_bar
-from dashboard.parts.controls.slice_filters import filters, order_titles
+from dashboard.parts.controls.slice_filters import filters, order, order_titles
 from dashboard.parts.controls.thumbnail_size import PER_PAGE, SIDE, size_control
 from dashboard.parts.curation.decision_export import export_decisions, table_file
 from dashboard.parts.curation.examples_table import examples_table
@@ -101,7 +101,7 @@ with st.container(horizontal=True, vertical_alignment="center", key="slice"):
         and name not in NEED_SCORES
         and can_sort(name, found.columns, scored=False)
     }
-    filters(study, location, found, {} if view == REVIEW else orders)
+    filters(study, location, found)
     if made and view != REVIEW:
         st.session_state["decided"] = wanted
         st.selectbox(
@@ -146,6 +146,7 @@ def set_of_examples(study: StudyReader, here: Location) -> None:
     on_page = rows[first : first + per_page]
 
     def sizes() -> None:
+        order(here, found, orders)
         if view == GRID and has(study, "pictures"):
             size_control(here.size, first)
 

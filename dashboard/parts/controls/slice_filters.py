@@ -21,18 +21,10 @@ MOST_PAIRS = 100
 LONGEST = 60
 
 
-def filters(
-    study: StudyReader,
-    location: Location,
-    examples: Examples,
-    orders: Mapping[str, str] | None = None,
-) -> None:
-    """Show a button that opens the filters, those that are active, and the order.
+def filters(study: StudyReader, location: Location, examples: Examples) -> None:
+    """Show a button that opens the filters, and those that are active.
 
     Their values are in the URL, and so in the next run's `location`.
-
-    Args:
-        orders: Sort orders with their titles; None: those of test examples.
     """
     active = location.slice.words_of_filters(examples.output)
     with st.popover(
@@ -51,13 +43,6 @@ def filters(
             on_click=go,
             kwargs={name: None, "page": None} | ({FORMER: None} if name == "range" else {}),
         )
-    st.space("stretch")
-    if orders is None:
-        scored, titles = location.method is not None, order_titles(examples.output)
-        known = [name for name in SORTS if can_sort(name, examples.columns, scored)]
-        orders = {name: titles[name] for name in known} if examples.has_predictions else {}
-    if orders:
-        _order(location, orders)
 
 
 def _all_filters(study: StudyReader, location: Location, examples: Examples) -> None:
@@ -86,7 +71,20 @@ def _all_filters(study: StudyReader, location: Location, examples: Examples) -> 
         _search(location, examples)
 
 
-def _order(location: Location, orders: Mapping[str, str]) -> None:
+def order(
+    location: Location, examples: Examples, orders: Mapping[str, str] | None = None
+) -> None:
+    """Show the order of the slice, once there is more than one.
+
+    Args:
+        orders: Sort orders with their titles; None: those of test examples.
+    """
+    if orders is None:
+        scored, titles = location.method is not None, order_titles(examples.output)
+        known = [name for name in SORTS if can_sort(name, examples.columns, scored)]
+        orders = {name: titles[name] for name in known} if examples.has_predictions else {}
+    if not orders:
+        return
     sort = location.slice.sort
     st.session_state["sort"] = sort if sort in orders else ANY
     st.selectbox(

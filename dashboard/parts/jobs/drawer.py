@@ -11,6 +11,7 @@ from dashboard.parts.jobs.job_card import job_card
 from dashboard.parts.layout.build_progress import build_elsewhere, build_panel
 from engine.running.jobs.queue import jobs, resume
 from engine.store.errors import StoreError
+from engine.store.quantities import SHARE
 from engine.study.reader import StudyReader
 
 SECONDS = 2.0
@@ -34,7 +35,7 @@ def drawer(study: StudyReader) -> None:
         if working and not number:
             st.rerun()
         opened = st.popover(
-            f"Jobs ({number:,})" if number else "Jobs",
+            _label(study, number),
             icon=":material/progress_activity:" if number else ":material/pending_actions:",
             width="content",
             key="jobs_drawer",
@@ -54,6 +55,19 @@ def _working(study: StudyReader) -> int:
     return 0
 
 
+def _label(study: StudyReader, number: int) -> str:
+    """The button's text: how many run, and how far the first of them is."""
+    if not number:
+        return "Jobs"
+    share = ""
+    with contextlib.suppress(StoreError):
+        active = jobs(study.root, active=True)
+        first = active[-1] if active else build_elsewhere(study)
+        if first is not None and first.total > 1:
+            share = f" · {SHARE.text(first.done / first.total)}"
+    return f"Jobs ({number:,}){share}"
+
+
 def _list(study: StudyReader) -> None:
     """Active jobs, then those that ended last."""
     try:
@@ -61,6 +75,7 @@ def _list(study: StudyReader) -> None:
     except StoreError as error:
         st.caption(str(error))
         return
+    st.html('<h2 class="dl-heading dl-jobs">Jobs</h2>')
     active = [job for job in listed if job.active]
     ended = [job for job in listed if not job.active]
     if build_elsewhere(study) is not None:

@@ -27,13 +27,15 @@ from engine.study.reader import StudyReader
 
 WIDTH = 190
 """Of a choice in the second row, in pixels."""
-_LOGO = Path(__file__).parents[2] / "logo.svg"
 
 
 @functools.cache
-def _logo() -> str:
-    """The logo as an address that holds it."""
-    return f"data:image/svg+xml;base64,{b64encode(_LOGO.read_bytes()).decode()}"
+def logo_style(path: Path) -> str:
+    """The style sheet with the logo, which the header links to Overview."""
+    image = b64encode(path.read_bytes()).decode()
+    return (
+        f'<style>.dl-logo {{ background-image: url("data:image/svg+xml;base64,{image}"); }}</style>'
+    )
 
 
 def header(study: StudyReader, location: Location, workspace: Workspace, page: Entry) -> None:
@@ -80,8 +82,8 @@ def _bar(study: StudyReader, workspace: Workspace, page: Entry, query: str) -> s
     name = escape(study.spec.name)
     return (
         '<div class="dl-bar"><button class="dl-skip" type="button">Skip to content</button>'
-        f'<a class="dl-logo" href="{escape("./?" + query)}" >'
-        f'<img src="{_logo()}" alt="Dataloupe, Overview"></a>'
+        f'<a class="dl-logo" href="{escape("./?" + query)}"  '
+        'aria-label="Dataloupe: Overview"></a>'
         f'<nav class="dl-spaces" aria-label="Workspaces">{spaces}</nav>'
         f'<details class="dl-menu"><summary>{escape(workspace.title)}</summary>'
         f'<nav aria-label="All pages">{menu}</nav></details>'
