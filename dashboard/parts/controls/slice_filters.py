@@ -71,9 +71,7 @@ def _all_filters(study: StudyReader, location: Location, examples: Examples) -> 
         _search(location, examples)
 
 
-def order(
-    location: Location, examples: Examples, orders: Mapping[str, str] | None = None
-) -> None:
+def order(location: Location, examples: Examples, orders: Mapping[str, str] | None = None) -> None:
     """Show the order of the slice, once there is more than one.
 
     Args:
