@@ -49,7 +49,7 @@ _ERROR = {
 
 def _operation(view: View, schemas: dict[str, Any]) -> dict[str, Any]:
     answer = _schema(view.content, schemas)
-    content = {JSON: {"schema": answer}}
+    content: dict[str, Any] = {JSON: {"schema": answer}}
     if view.long:
         entry = schemas[view.content.__name__]["properties"][view.long]["items"]
         content[NDJSON] = {
@@ -85,7 +85,12 @@ def _errors() -> dict[str, Any]:
 
 def _parameter(one: Parameter) -> dict[str, Any]:
     schema = schema_of(one)
-    found = {"name": one.name, "in": "query", "description": one.what, "schema": schema}
+    found: dict[str, Any] = {
+        "name": one.name,
+        "in": "query",
+        "description": one.what,
+        "schema": schema,
+    }
     if one.required:
         found["required"] = True
     if one.example:
