@@ -7,7 +7,7 @@ from typing import Any
 
 import engine
 from dashboard.api.answer import JSON, NDJSON, adapter_of
-from dashboard.api.table import PICTURE, VIEWS, Parameter, View
+from dashboard.api.table import PICTURE, VIEWS, Parameter, View, title_of
 
 REFERENCE = "#/components/schemas/{model}"
 ERRORS = {
@@ -59,7 +59,7 @@ def _operation(view: View, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": view.name,
         "summary": view.what,
-        "description": f"What the page {view.title} shows.",
+        "description": f"What the page {title_of(view)} shows.",
         "parameters": [_parameter(one) for one in view.parameters],
         "responses": {"200": {"description": view.what, "content": content}, **_errors()},
     }
