@@ -113,6 +113,7 @@ def gallery(
     selected: Sequence[int] = (),
     most: int = 0,
     on_select: Callable[[list[int]], None] | None = None,
+    peeks: bool = False,
 ) -> None:
     """Show groups of cards side by side.
 
@@ -121,6 +122,7 @@ def gallery(
         selected: Selected rows, on this page or not.
         most: The most rows that can be selected.
         on_select: Called with all selected rows when they change; None disables selection.
+        peeks: Whether the focused card is enlarged, too, and a tap enlarges before it opens.
     """
     text = has(study, "texts")
     compact = side < CAPTIONED and not text
@@ -154,6 +156,7 @@ def gallery(
             "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
             "large": thumbnail_side(study.dataset.cell, LARGE_SIDE),
             "compact": compact,
+            "peeks": peeks,
             "text": text,
             "sheets": None if text else sprite_url(study, split),
             "perSheet": SPRITES_PER_SHEET,

@@ -78,7 +78,7 @@ def until_flip(
         words="Strongest first",
         sign=sign,
     )
-    gallery(study, "train", [group], SIDE, "removal")
+    gallery(study, "train", [group], SIDE, "removal", peeks=True)
     removal_buttons(
         study,
         ranked[:k],
