@@ -78,6 +78,8 @@ def side_by_side(
         if not example.get("correct", True):
             groups = opposers_first(groups)
         with columns[place], st.container(key=f"beside_{place}"):
+            about, acting = st.columns([0.36, 0.64], gap="medium")
+        with about:
             subject(study, here.algorithm, "test", row, example)
             if place:
                 st.page_link(
@@ -86,6 +88,7 @@ def side_by_side(
                     icon=":material/compare_arrows:",
                     query_params=here.parameters(test=test),
                 )
+        with acting:
             gallery(
                 study,
                 "train",

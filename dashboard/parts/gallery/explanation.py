@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard.location import BOTH, TRAINING, Location
 from dashboard.names import short
 from dashboard.parts.gallery.cards import influence_cards, similar_cards
-from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.gallery.gallery import Card, Group, Sign, gallery
 from dashboard.parts.gallery.similar_examples import overlap_words, similar_words
 from dashboard.parts.layout.blocks import aside
 from dashboard.read.influences import Influences
@@ -83,7 +83,7 @@ def influence_groups(
 
 def opposers_first(groups: list[Group]) -> list[Group]:
     """The groups of a wrong prediction: first what pulled away from the true label."""
-    order = ("oppose", "support", "similar", None)
+    order: tuple[Sign | None, ...] = ("oppose", "support", "similar", None)
     return sorted(groups, key=lambda group: order.index(group.sign))
 
 

@@ -206,7 +206,7 @@ function section(group, data) {
     if (group.sign) header.dataset.sign = group.sign
     const title = element("h2")
     if (group.sign) {
-      const sign = element("span", "sign", { support: "+", oppose: "−", similar: "≈" }[group.sign])
+      const sign = element("span", "sign", { support: "+", oppose: "−", similar: "≈", a: "A", b: "B" }[group.sign])
       sign.setAttribute("aria-hidden", "true")
       title.append(sign)
     }

@@ -30,6 +30,9 @@ _HERE = Path(__file__).parent
 _FILES = _HERE / "gallery", _HERE.parent / "text" / "text_card"
 
 
+Sign = Literal["support", "oppose", "similar", "a", "b"]
+
+
 @dataclass(frozen=True)
 class Card:
     """One example in a gallery.
@@ -77,7 +80,7 @@ class Group:
         name: For screen readers.
         title: Heading; None for no heading.
         words: Caption under the heading.
-        sign: Colors and marks the group as supporting, opposing or similar.
+        sign: Colors and marks the group as supporting, opposing or similar, or as of A or of B.
         empty: Text shown if there are no cards.
         makeup: (label, number of cards with it), drawn as one bar.
         shares: Each card's share of a total, in order; drawn cumulatively.
@@ -88,7 +91,7 @@ class Group:
     cards: Sequence[Card]
     title: str | None = None
     words: str = ""
-    sign: Literal["support", "oppose", "similar"] | None = None
+    sign: Sign | None = None
     empty: str = "Nothing here."
     makeup: Sequence[tuple[str, int]] = ()
     shares: Sequence[float] = ()
