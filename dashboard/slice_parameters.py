@@ -96,28 +96,32 @@ class Slice:
 
     def words(self, output: str) -> str:
         """The slice as text, with the name of the model output; empty for all examples."""
-        parts = []
+        return ", ".join(self.words_of_filters(output).values())
+
+    def words_of_filters(self, output: str) -> dict[str, str]:
+        """URL parameter of each filter → the filter as text."""
+        parts = {}
         if isinstance(self.label, tuple):
-            parts.append(f"label {_ends(self.label)}")
+            parts["label"] = f"label {_ends(self.label)}"
         elif self.label is not None:
-            parts.append(f"true class {self.label}")
+            parts["label"] = f"true class {self.label}"
         if self.predicted is not None:
-            parts.append(f"predicted {self.predicted}")
+            parts["predicted"] = f"predicted {self.predicted}"
         if self.result is not None:
-            parts.append(self.result)
+            parts["result"] = self.result
         if self.output is not None:
-            parts.append(f"{output} {_ends(self.output)}")
+            parts["range"] = f"{output} {_ends(self.output)}"
         if self.group is not None:
-            parts.append(f"{self.group[0]} {self.group[1]}")
+            parts["group"] = f"{self.group[0]} {self.group[1]}"
         if self.id is not None:
-            parts.append(f"id contains “{self.id}”")
+            parts["id"] = f"id contains “{self.id}”"
         if self.text is not None:
-            parts.append(f"text has “{self.text}”")
+            parts["text"] = f"text has “{self.text}”"
         if self.length is not None:
-            parts.append(length_words(self.length))
+            parts["length"] = length_words(self.length)
         if self.only is not None:
-            parts.append(f"{len(self.only):,} picked")
-        return ", ".join(parts)
+            parts["only"] = f"{len(self.only):,} picked"
+        return parts
 
 
 PARAMETERS = (

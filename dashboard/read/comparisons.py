@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -58,13 +59,18 @@ class Query:
     problems: tuple[str, ...]
 
 
-def read_query(study: StudyReader) -> Query:
-    """Read and check the URL parameters."""
+def read_query(study: StudyReader, given: Mapping[str, str] | None = None) -> Query:
+    """Read and check the URL parameters.
+
+    Args:
+        given: The URL's parameters; None: those of the page that is drawn.
+    """
+    query = st.query_params.to_dict() if given is None else given
     problems: list[str] = []
     names = list(study.algorithms)
 
     def algorithm(key: str, default: str | None) -> str | None:
-        name = st.query_params.get(key)
+        name = query.get(key)
         try:
             return default if name is None else resolve_algorithm(study, name)
         except UnknownName as error:
@@ -81,7 +87,7 @@ def read_query(study: StudyReader) -> Query:
         b = next((name for name in others if name != a), None)
 
     def method(key: str, algorithm: str) -> str:
-        known, chosen = methods_of(study, algorithm), st.query_params.get(f"by_{key}")
+        known, chosen = methods_of(study, algorithm), query.get(f"by_{key}")
         if chosen is None or chosen in known:
             return chosen or known[0]
         name = name_of(study, algorithm)
@@ -89,8 +95,8 @@ def read_query(study: StudyReader) -> Query:
         problems.append(f"{short(name)} has no scores by the method “{str(chosen)[:60]}”.{hint}")
         return known[0]
 
-    pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")
-    number = st.query_params.get("direction", "1")
+    pane, key = query.get("pane", FOUND), query.get("side", "a")
+    number = query.get("direction", "1")
     return Query(
         a=a,
         b=b,
@@ -99,7 +105,7 @@ def read_query(study: StudyReader) -> Query:
         pane=pane if pane in PANES else FOUND,
         key="b" if key == "b" else "a",
         number=int(number) - 1 if number.isascii() and number.isdigit() and number != "0" else 0,
-        named="side" in st.query_params or "direction" in st.query_params,
+        named="side" in query or "direction" in query,
         problems=tuple(problems),
     )
 

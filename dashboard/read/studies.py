@@ -329,6 +329,7 @@ class Weights:
         order: Training rows, largest total first.
         unit: Of the sums: `in units of the margin`, or `in scores without a unit` while the method
             is uncalibrated.
+        calibrated: Whether they are in units of the output.
     """
 
     support: np.ndarray
@@ -336,6 +337,7 @@ class Weights:
     total: np.ndarray
     order: np.ndarray
     unit: str
+    calibrated: bool
 
 
 def weights(study: StudyReader, algorithm: str, method: str) -> Weights:
@@ -361,7 +363,9 @@ def _weights(
     total = support - oppose
     output = output_name(_study.dataset)
     unit = "in scores without a unit" if slope is None else f"in units of the {output}"
-    return Weights(support, oppose, total, np.argsort(-total, kind="stable"), unit)
+    return Weights(
+        support, oppose, total, np.argsort(-total, kind="stable"), unit, slope is not None
+    )
 
 
 def directions(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,14 @@ class Query:
     problems: tuple[str, ...]
 
 
-def read_query(study: StudyReader) -> Query:
-    """Read and check the URL parameters; none is trusted, and invalid ones are reported."""
-    query, problems = st.query_params.to_dict(), []
+def read_query(study: StudyReader, given: Mapping[str, str] | None = None) -> Query:
+    """Read and check the URL parameters; none is trusted, and invalid ones are reported.
+
+    Args:
+        given: The URL's parameters; None: those of the page that is drawn.
+    """
+    query = st.query_params.to_dict() if given is None else given
+    problems: list[str] = []
 
     def number(name: str, default: int | None, most: int) -> int | None:
         text = query.get(name)

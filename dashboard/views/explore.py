@@ -9,7 +9,7 @@ from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep,
 from dashboard.parts.controls.downloads import export_slice
 from dashboard.parts.controls.saved_slices import saved
 from dashboard.parts.controls.selected_examples import select, selection
-from dashboard.parts.controls.slice_filters import filters
+from dashboard.parts.controls.slice_filters import filters, order
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.build_progress import building, unpredicted
@@ -45,20 +45,12 @@ def open_example(here: Location, test: str) -> None:
 
 # --- title, count, filters ---------------------------------------------------------------------
 
-st.html(
-    f'<div class="dl-title"><h1>Test {kind}</h1>'
-    f"<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>"
-)
-filters(study, location, found)
-if location.slice.only is not None:
-    st.button(
-        f"Only the {len(location.slice.only):,} picked",
-        icon=":material/close:",
-        key="unpick",
-        help="Remove this filter",
-        on_click=go,
-        kwargs={"only": None, "page": None},
+with st.container(horizontal=True, vertical_alignment="center", key="slice"):
+    heading = f'<div class="dl-title"><h1>Test {kind}</h1>'
+    st.html(
+        f"{heading}<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>", width="content"
     )
+    filters(study, location, found)
 
 if not found.has_predictions and location.method is not None:
     unpredicted(study)
@@ -103,6 +95,7 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         selection(here, found, rows, on_page, kind)
         st.space("stretch")
+        order(here, found)
         if has(study, "pictures"):
             size_control(here.size, first)
         saved(study, here, found)

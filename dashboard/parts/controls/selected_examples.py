@@ -38,7 +38,7 @@ def selection(
         _choose(chosen, examples, rows, shown, kind)
     if not len(chosen):
         words = "Select with Shift and a click or an arrow key, or with Space."
-        st.html(f'<div class="dl-where">{words}</div>', width="content")
+        st.html(f'<div class="dl-where dl-hint">{words}</div>', width="content")
         return
     full = f", the maximum ({MOST_PICKED})" if len(chosen) >= MOST_PICKED else ""
     st.html(

@@ -90,7 +90,6 @@ function clicked(event, root, state) {
       peek(card, root, state, 0)
       return
     }
-    takeQuery(card)
     setTriggerValue("opened", rowOf(card))
   }
 }
@@ -365,15 +364,4 @@ function element(tag, name = "", text = "") {
   if (name) node.className = name
   if (text) node.textContent = text
   return node
-}
-
-// To open a page, Streamlit pushes the new query on this page first, then the new page. With the
-// query already in place it pushes once, so one step back returns here.
-// The selection is added to the query, so that it is still there after going back.
-function takeQuery(link) {
-  const { pathname, search } = window.location
-  if (link.pathname === pathname) return
-  const selected = new URLSearchParams(search).get("selected")
-  const more = selected ? `&selected=${encodeURIComponent(selected)}` : ""
-  window.history.replaceState({}, "", pathname + link.search + more)
 }
