@@ -165,7 +165,7 @@ REASONS = {
     "dashboard/location": "the filter by result, where predictions are right or wrong",
     "dashboard/login": "the key of the pictures' URLs",
     "dashboard/parts/charts/confusion_matrix": "only where there are classes",
-    "dashboard/parts/charts/logit_gap_curve": "part of Brittle",
+    "dashboard/parts/removal/until_flip": "part of Brittle",
     "dashboard/parts/charts/scatter_map": "colors by what the examples have",
     "dashboard/parts/compare": "accuracies and transformations, where the study has them",
     "dashboard/parts/controls/live_result_download": "probabilities, where there are classes",
