@@ -31,7 +31,7 @@ negatives = 40
 [algorithms.towers]
 architecture = "two-towers"
 architecture_options = {{ width = 4, caption_width = 16, dimensions = 8 }}
-epochs = 12
+epochs = 8
 learning_rate = 0.01
 optimizer = "adamw"
 batch_size = 24
