@@ -34,8 +34,13 @@ def resnet_small(
         width: Channels of the first stage; later ones have two and four times as many.
     """
     channels, _, _ = picture_shape(encoding)
+    return Classifier(residual_trunk(channels, width), nn.Linear(4 * width, n_classes))
+
+
+def residual_trunk(channels: int, width: int) -> nn.Sequential:
+    """The five stages: `[batch, channels, h, w]` → `[batch, 4 · width]`."""
     narrow, wide = 2 * width, 4 * width
-    trunk = nn.Sequential(
+    return nn.Sequential(
         convolution(channels, width, stride=2),
         convolution(width, narrow),
         nn.MaxPool2d(2),
@@ -45,7 +50,6 @@ def resnet_small(
         Residual(convolution(wide, wide), convolution(wide, wide)),
         GlobalAverage(),
     )
-    return Classifier(trunk, nn.Linear(wide, n_classes))
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
