@@ -8,6 +8,7 @@ must survive the step from Explore to Explain.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -151,9 +152,13 @@ class Location:
         return found | ({} if self.size == LARGE else {"size": self.size})
 
 
-def read_location(study: StudyReader) -> Location:
-    """Read the URL and check it against the study. Invalid values are reported in `problems`."""
-    query = st.query_params.to_dict()
+def read_location(study: StudyReader, given: Mapping[str, str] | None = None) -> Location:
+    """Read the URL and check it against the study. Invalid values are reported in `problems`.
+
+    Args:
+        given: The URL's parameters; None: those of the page that is drawn.
+    """
+    query = st.query_params.to_dict() if given is None else given
     problems: list[str] = []
 
     algorithm = resolve_algorithm(study)
@@ -231,7 +236,7 @@ def read_location(study: StudyReader) -> Location:
         algorithm=algorithm,
         method=method,
         slice=slice,
-        page=number("page", 1, max(1, dataset.n_test)),
+        page=number("page", 1, max(1, dataset.n_test, dataset.n_train)),
         size=size,
         selected=read_rows(SELECTED["test"], query, dataset.n_test, problems) or (),
         selected_train=read_rows(SELECTED["train"], query, dataset.n_train, problems) or (),

@@ -20,6 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dashboard.api.server import api_routes
 from dashboard.location import STATE
 from dashboard.login import picture_key
 from dashboard.read import sprite_sheets
@@ -107,6 +108,7 @@ def routes(root: Path) -> list[BaseRoute]:
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
         Route("/dataloupe/server/{token}", server),
         Mount("/dataloupe/fonts", app=fonts),
+        *api_routes(root),
     ]
 
 
