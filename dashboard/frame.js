@@ -53,6 +53,7 @@ function pageOf(link) {
   // The header was drawn before the latest change of this page; cards leave the selection out.
   const names = link.closest(".dl-bar, .dl-pages, .dl-trust") ? STATE : ["selected", "selected_train"];
   for (const name of names) {
+    if (names !== STATE && to.searchParams.has(name)) continue;
     if (here.has(name)) to.searchParams.set(name, here.get(name));
     else if (names === STATE) to.searchParams.delete(name);
   }
