@@ -198,8 +198,8 @@ def _evidence(runs: float, neighbours: bool) -> Evidence:
         return Evidence("unseen", runs, words)
     near = f" and its {NEIGHBOURS} nearest training examples" if neighbours else ""
     words = (
-        f"Weak evidence: based on checkpoints that were trained on the label{near}, so wrong labels "
-        "that were memorized look right. Subset runs tell better: set `masks` under [subset_runs] "
-        "in study.toml."
+        f"Weak evidence: based on checkpoints that were trained on the label{near}, so memorized "
+        "wrong labels look right. Subset runs tell better: set `masks` under [subset_runs] in "
+        "study.toml."
     )
     return Evidence("seen", 0.0, words)
