@@ -32,6 +32,7 @@ NAMES = {
 OWN = (".py", ".typed", ".css", ".js", ".html", ".toml", ".svg")
 """What we write ourselves, under the license of the repository."""
 OF_OTHERS = {
+    "assets/emoji": ("Apache-2.0", "Apache License"),
     "assets/fashion-mnist": ("MIT", "The MIT License (MIT)"),
     "dashboard/fonts": ("OFL-1.1", "SIL OPEN FONT LICENSE Version 1.1"),
 }

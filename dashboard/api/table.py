@@ -25,8 +25,9 @@ from dashboard.api.views import (
     unlearn,
     what_if,
 )
-from dashboard.location import DEFAULT_K, SHOWS, SIZES
+from dashboard.location import DEFAULT_K, SHOWS, SIZES, STATE
 from dashboard.slice_parameters import RESULTS, SORTS
+from dashboard.workspaces import workspace_of
 from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import STATUSES
@@ -60,8 +61,6 @@ class View:
 
     Attributes:
         name: Its address below `/api/`.
-        title: Of the page that shows the same.
-        page: Address of that page.
         what: What the answer holds, a sentence.
         content: Type of the answer.
         answer: Gives the answer.
@@ -72,14 +71,17 @@ class View:
     """
 
     name: str
-    title: str
-    page: str
     what: str
     content: type
     answer: Callable[[Query], Answer]
     parameters: tuple[Parameter, ...]
     long: str = ""
     live: bool = False
+
+    @property
+    def page(self) -> str:
+        """Address of the page that shows the same."""
+        return "./" if self.name == "overview" else self.name
 
 
 ALGORITHM = Parameter(
@@ -125,18 +127,9 @@ SIZE = Parameter(
     options=tuple(SIZES),
 )
 SET = Parameter("set", "Key of a removal set that is saved in the study.")
-TRAVELING = (
-    *(STUDY.name, ALGORITHM.name, METHOD.name, K.name, PAGE.name, SIZE.name),
-    *("output", "show", "selected", "test", "train", "set"),
-    *(one.name for one in SLICE),
-)
-"""Parameters that pages hand on to each other."""
-
 VIEWS = (
     View(
         "overview",
-        "Overview",
-        "",
         "Accuracy, confusion matrix, most influential training examples, warnings of the data.",
         overview.Overview,
         overview.answer,
@@ -144,8 +137,6 @@ VIEWS = (
     ),
     View(
         "test-set",
-        "Explore",
-        "explore",
         "The test examples of a slice, with their predictions.",
         test_set.TestSet,
         test_set.answer,
@@ -154,8 +145,6 @@ VIEWS = (
     ),
     View(
         "training-set",
-        "Training",
-        "training",
         "The training examples, with their total influence on all test predictions.",
         training_set.TrainingSet,
         training_set.answer,
@@ -191,8 +180,6 @@ VIEWS = (
     ),
     View(
         "explain",
-        "Explain",
-        "explain",
         "One prediction, and the training examples that support and oppose it.",
         explain.Explained,
         explain.answer,
@@ -213,8 +200,6 @@ VIEWS = (
     ),
     View(
         "training",
-        "Training",
-        "training",
         "One training example, and the test predictions that it helps and hurts most.",
         training.TrainingExample,
         training.answer,
@@ -231,8 +216,6 @@ VIEWS = (
         ),
     ),
     View(
-        "brittle",
-        "Brittle",
         "brittle",
         "Predictions that are predicted to flip when a few training examples are removed.",
         brittle.BrittleList,
@@ -258,8 +241,6 @@ VIEWS = (
     ),
     View(
         "map",
-        "Map",
-        "map",
         "Every example's place on the map of the attribution space. Always streamed.",
         map.Map,
         map.answer,
@@ -267,8 +248,6 @@ VIEWS = (
         long="points",
     ),
     View(
-        "what-if",
-        "What if",
         "what-if",
         "The predicted effect of removing training examples, and its verifications.",
         what_if.WhatIf,
@@ -293,16 +272,12 @@ VIEWS = (
     ),
     View(
         "unlearn",
-        "Unlearn",
-        "unlearn",
         "The stored audits of unlearned models against retrained ones.",
         unlearn.Audits,
         unlearn.answer,
         (ALGORITHM, SET),
     ),
     View(
-        "compare",
-        "Compare",
         "compare",
         "What two learning algorithms do differently.",
         compare.Comparison,
@@ -316,8 +291,6 @@ VIEWS = (
     ),
     View(
         "quality",
-        "Quality",
-        "quality",
         "LDS and calibration of every method, and what its scores can be used for.",
         quality.Measurements,
         quality.answer,
@@ -325,16 +298,12 @@ VIEWS = (
     ),
     View(
         "provenance",
-        "Provenance",
-        "provenance",
         "Data, code and settings of the study, and how far it is built.",
         provenance.Provenance,
         provenance.answer,
         (ALGORITHM,),
     ),
     View(
-        "jobs",
-        "Jobs",
         "jobs",
         "The newest jobs, with their progress and results.",
         jobs.Jobs,
@@ -353,4 +322,9 @@ PICTURE = (
 
 def known_names(view: View) -> list[str]:
     """Every parameter that an address of this view may have, its own first."""
-    return list(dict.fromkeys([*(one.name for one in view.parameters), *TRAVELING]))
+    return list(dict.fromkeys([*(one.name for one in view.parameters), *STATE, PAGE.name]))
+
+
+def title_of(view: View) -> str:
+    """Title of the page that shows what a view gives."""
+    return workspace_of(view.name)[1].title

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import streamlit as st
@@ -44,6 +44,7 @@ class Query:
         pane: One of PANES.
         key: The side whose directions are shown.
         number: Of the direction, from 0.
+        named: Whether the URL names the side or the direction.
         problems: Messages about invalid parameters.
     """
 
@@ -54,6 +55,7 @@ class Query:
     pane: str
     key: Key
     number: int
+    named: bool
     problems: tuple[str, ...]
 
 
@@ -103,6 +105,7 @@ def read_query(study: StudyReader, given: Mapping[str, str] | None = None) -> Qu
         pane=pane if pane in PANES else FOUND,
         key="b" if key == "b" else "a",
         number=int(number) - 1 if number.isascii() and number.isdigit() and number != "0" else 0,
+        named="side" in query or "direction" in query,
         problems=tuple(problems),
     )
 
@@ -134,6 +137,23 @@ def comparison_of(study: StudyReader, query: Query) -> dict[str, Any] | None:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _comparison(comparison: str, stamps: Stamps, _study: StudyReader) -> dict[str, Any]:
     return read_comparison(_study, comparison)
+
+
+def opened(query: Query, about: dict[str, Any]) -> Query:
+    """The query with the side and the direction to open on where the URL names none.
+
+    The direction that is least likely to be chance; the first one of A where none was judged.
+    """
+    if query.named:
+        return query
+    judged = [
+        (one["p"], key, place)
+        for key in ("a", "b")
+        for place, one in enumerate(about["directions"][key])
+        if one["p"] is not None
+    ]
+    _, key, place = min(judged, default=(None, "a", 0))
+    return replace(query, key="b" if key == "b" else "a", number=place)
 
 
 def hypotheses(study: StudyReader, comparison: str) -> list[dict[str, Any]]:

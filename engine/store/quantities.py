@@ -169,6 +169,8 @@ CONFIDENCE = Quantity("confidence", "probability", _percent, 1)
 """Probability of the predicted class, in the mean logits of the checkpoints."""
 PROBABILITY = Quantity("probability", "probability", _percent, 1)
 """Probability of a class, in the mean logits of the checkpoints."""
+FLIP = Quantity("probability of a flip", "probability", _percent, 0)
+"""Probability that models retrained without some examples together predict another class."""
 ACCURACY = Quantity("accuracy", "share of the examples", _percent, 1)
 SHARE = Quantity("share", "share", _percent, 0)
 """A part of a whole: models that flip, influence of one sign, variance that is explained."""

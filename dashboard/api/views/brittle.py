@@ -11,13 +11,14 @@ import numpy as np
 from dashboard.api.answer import Answer, Rows
 from dashboard.api.examples import Predicted, predicted_fields
 from dashboard.api.head import Head, head
-from dashboard.api.numbers import Number, Range, is_a, maybe, within
+from dashboard.api.numbers import Number, Range, is_a, maybe, number, within
 from dashboard.api.pages import page_of
 from dashboard.api.query import Query, refuse
 from dashboard.read.studies import examples
 from dashboard.read.supports import brittle, matching, read_query, supports
+from engine.applications.brittle.table import standing
 from engine.store.errors import StoreError, UnknownName
-from engine.store.quantities import CHANGE, LOGIT_GAP, SHARE
+from engine.store.quantities import CHANGE, FLIP, LOGIT_GAP, SHARE
 from engine.study.calibration_advice import calibration_advice
 from engine.study.capabilities import require
 from engine.study.models import has_predictions
@@ -37,6 +38,7 @@ class Brittle(Predicted):
         removal_rows, removal_ids: Those training examples, strongest first.
         logit_gap: Logit of the true label minus the largest other, over the checkpoints.
         logit_gap_after: The same, predicted without these training examples.
+        flip_probability: That models retrained without them together predict another class.
         status: `predicted`, `verified` or `refuted` by retraining.
         flip_rate: Share of retrained models that flip; null if it was not verified.
         predicted_change, actual_change: Of the model output, in the retrained models; null if it
@@ -53,6 +55,7 @@ class Brittle(Predicted):
     removal_ids: list[str]
     logit_gap: Annotated[Range, is_a(LOGIT_GAP)]
     logit_gap_after: Annotated[Range, is_a(LOGIT_GAP)]
+    flip_probability: Annotated[Number, is_a(FLIP)]
     status: str
     flip_rate: Annotated[Range | None, is_a(SHARE)]
     predicted_change: Annotated[Number | None, is_a(CHANGE)]
@@ -70,7 +73,9 @@ class BrittleList(Head):
 
     Attributes:
         at_most: The largest number of training examples that is removed.
-        predicted_to_flip: How many predictions are, before any filter.
+        probability: The least probability of a flip in the list.
+        predicted_to_flip: How many predictions are, before any filter, without the refuted ones.
+        refuted: How many retraining refuted.
         of: How many predictions there are.
         matching: How many pass the filters.
         page: Which part of them this is, from 1; null for all of them.
@@ -80,7 +85,9 @@ class BrittleList(Head):
     """
 
     at_most: int
+    probability: Annotated[Number, is_a(FLIP)]
     predicted_to_flip: int
+    refuted: int
     of: int
     matching: int
     page: int | None
@@ -99,7 +106,7 @@ def answer(query: Query) -> Answer:
         )
     asked = read_query(study, query.given)
     refuse(asked.problems)
-    found = supports(study, algorithm, method, asked.at_most)
+    found = supports(study, algorithm, method, asked.at_most, asked.likely)
     arrow, table = brittle(study, found)
     places = matching(table, asked)
     if "test" in query.given:
@@ -110,10 +117,13 @@ def answer(query: Query) -> Answer:
                 f"Test example {query.given['test']!r} is not among the predictions listed here."
             )
     part = page_of(query, places, PER_PAGE)
+    refuted = standing(arrow)["refuted"]
     content = BrittleList(
         **head(query),
         at_most=found.at_most,
-        predicted_to_flip=len(table),
+        probability=number(FLIP, found.probability),
+        predicted_to_flip=len(table) - refuted,
+        refuted=refuted,
         of=len(found.logit_gap),
         matching=len(places),
         page=part.page,
@@ -147,6 +157,7 @@ def _entries(query: Query, table: Any, places: np.ndarray) -> Iterator[Brittle]:
             removal_ids=one["removal_ids"],
             logit_gap=gap("logit_gap"),
             logit_gap_after=gap("logit_gap_after"),
+            flip_probability=number(FLIP, one["flip_probability"]),
             status=one["status"],
             flip_rate=None
             if rate is None
