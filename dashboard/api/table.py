@@ -25,6 +25,7 @@ from dashboard.api.views import (
     what_if,
 )
 from dashboard.location import DEFAULT_K, SHOWS, SIZES
+from dashboard.read.supports import LIKELY, LIKELY_BY_DEFAULT
 from dashboard.slice_parameters import RESULTS, SORTS
 from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AT_MOST
@@ -226,8 +227,15 @@ VIEWS = (
                 f"Largest number of removed training examples. Default: {AT_MOST}.",
                 "integer",
             ),
+            Parameter(
+                "likely",
+                f"Least probability of a flip, in percent. Default: {LIKELY_BY_DEFAULT}.",
+                options=tuple(str(one) for one in LIKELY),
+            ),
             Parameter("test", "Only this test example: its id, or its row as #17."),
-            Parameter("status", "Only this status.", options=STATUSES),
+            Parameter(
+                "status", "Only this status; without one, all but refuted.", options=STATUSES
+            ),
             replace(LABEL, what="Only this true class."),
             Parameter("flag", "Only examples with this data issue.", options=tuple(RULES)),
             Parameter("tag", "Only examples with this tag."),
