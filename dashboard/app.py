@@ -17,7 +17,7 @@ from engine.store.errors import DataloupeError
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
-for sheet in ("tokens", "frame", "page", "figures", "charts", "verdicts", "texts"):
+for sheet in ("tokens", "frame", "page", "figures", "charts", "verdicts", "texts", "curation"):
     st.html(HERE / "style" / f"{sheet}.css")
 st.html(logo_style(HERE / "logo.svg"))
 page = st.navigation(

@@ -161,6 +161,7 @@ AWARE = re.compile(
 VIEWS = ("dashboard/parts/gallery", "dashboard/parts/text", "dashboard/routes", "dashboard/server")
 FREE = ("engine/tasks", "engine/models", "engine/data", *VIEWS, "dashboard/read/sprite_sheets")
 REASONS = {
+    "dashboard/api": "leads to the pictures, and gives what the study has, as the pages do",
     "dashboard/location": "the filter by result, where predictions are right or wrong",
     "dashboard/login": "the key of the pictures' URLs",
     "dashboard/parts/charts/confusion_matrix": "only where there are classes",

@@ -50,7 +50,7 @@ class Answer:
         JSON is one object. In NDJSON, the first line is the object without its long list, and every
         further line is an entry of the list.
         """
-        adapter = adapter_of(type(self.content))
+        adapter = _adapter(self.content)
         if self.rows is None:
             yield adapter.dump_json(self.content) + (b"\n" if media_type == NDJSON else b"")
             return
@@ -64,7 +64,7 @@ class Answer:
     def _entries(self) -> Iterator[bytes]:
         assert self.rows is not None
         for entry in self.rows.entries:
-            yield adapter_of(type(entry)).dump_json(entry)
+            yield _adapter(entry).dump_json(entry)
 
 
 def _in_chunks(
@@ -86,3 +86,8 @@ def _in_chunks(
 def adapter_of(kind: type) -> TypeAdapter[Any]:
     """What writes objects of a dataclass as JSON, and describes them."""
     return TypeAdapter(kind)
+
+
+def _adapter(content: Any) -> TypeAdapter[Any]:
+    kind: type = type(content)
+    return adapter_of(kind)

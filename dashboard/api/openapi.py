@@ -7,7 +7,7 @@ from typing import Any
 
 import engine
 from dashboard.api.answer import JSON, NDJSON, adapter_of
-from dashboard.api.table import PICTURE, VIEWS, Parameter, View
+from dashboard.api.table import PICTURE, VIEWS, Parameter, View, title_of
 
 REFERENCE = "#/components/schemas/{model}"
 ERRORS = {
@@ -49,7 +49,7 @@ _ERROR = {
 
 def _operation(view: View, schemas: dict[str, Any]) -> dict[str, Any]:
     answer = _schema(view.content, schemas)
-    content = {JSON: {"schema": answer}}
+    content: dict[str, Any] = {JSON: {"schema": answer}}
     if view.long:
         entry = schemas[view.content.__name__]["properties"][view.long]["items"]
         content[NDJSON] = {
@@ -59,7 +59,7 @@ def _operation(view: View, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": view.name,
         "summary": view.what,
-        "description": f"What the page {view.title} shows.",
+        "description": f"What the page {title_of(view)} shows.",
         "parameters": [_parameter(one) for one in view.parameters],
         "responses": {"200": {"description": view.what, "content": content}, **_errors()},
     }
@@ -85,7 +85,12 @@ def _errors() -> dict[str, Any]:
 
 def _parameter(one: Parameter) -> dict[str, Any]:
     schema = schema_of(one)
-    found = {"name": one.name, "in": "query", "description": one.what, "schema": schema}
+    found: dict[str, Any] = {
+        "name": one.name,
+        "in": "query",
+        "description": one.what,
+        "schema": schema,
+    }
     if one.required:
         found["required"] = True
     if one.example:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dashboard.location import Location, read_location
+from dashboard.slice_parameters import PARAMETERS
 from engine.store.errors import (
     DataloupeError,
     MissingCapability,
@@ -74,6 +75,12 @@ class Query:
                 f"{found.study}. Leave out `study`, or ask the server of that study."
             )
         refuse(found.problems)
+        kept = found.slice.parameters()
+        refuse(
+            f"This study has nothing to filter or sort by `{name}={given[name][:LONGEST]}`."
+            for name in PARAMETERS
+            if name in given and name not in kept
+        )
         return found
 
     @property

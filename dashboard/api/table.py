@@ -14,6 +14,7 @@ from dashboard.api.views import (
     compare,
     explain,
     jobs,
+    labels,
     map,
     overview,
     provenance,
@@ -24,9 +25,10 @@ from dashboard.api.views import (
     unlearn,
     what_if,
 )
-from dashboard.location import DEFAULT_K, SHOWS, SIZES
+from dashboard.location import DEFAULT_K, SHOWS, SIZES, STATE
 from dashboard.read.supports import LIKELY, LIKELY_BY_DEFAULT
 from dashboard.slice_parameters import RESULTS, SORTS
+from dashboard.workspaces import workspace_of
 from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import STATUSES
@@ -60,8 +62,6 @@ class View:
 
     Attributes:
         name: Its address below `/api/`.
-        title: Of the page that shows the same.
-        page: Address of that page.
         what: What the answer holds, a sentence.
         content: Type of the answer.
         answer: Gives the answer.
@@ -72,14 +72,17 @@ class View:
     """
 
     name: str
-    title: str
-    page: str
     what: str
     content: type
     answer: Callable[[Query], Answer]
     parameters: tuple[Parameter, ...]
     long: str = ""
     live: bool = False
+
+    @property
+    def page(self) -> str:
+        """Address of the page that shows the same."""
+        return "./" if self.name == "overview" else self.name
 
 
 ALGORITHM = Parameter(
@@ -125,18 +128,9 @@ SIZE = Parameter(
     options=tuple(SIZES),
 )
 SET = Parameter("set", "Key of a removal set that is saved in the study.")
-TRAVELING = (
-    *(STUDY.name, ALGORITHM.name, METHOD.name, K.name, PAGE.name, SIZE.name),
-    *("output", "show", "selected", "test", "train", "set"),
-    *(one.name for one in SLICE),
-)
-"""Parameters that pages hand on to each other."""
-
 VIEWS = (
     View(
         "overview",
-        "Overview",
-        "",
         "Accuracy, confusion matrix, most influential training examples, warnings of the data.",
         overview.Overview,
         overview.answer,
@@ -144,8 +138,6 @@ VIEWS = (
     ),
     View(
         "test-set",
-        "Explore",
-        "explore",
         "The test examples of a slice, with their predictions.",
         test_set.TestSet,
         test_set.answer,
@@ -154,8 +146,6 @@ VIEWS = (
     ),
     View(
         "training-set",
-        "Training",
-        "training",
         "The training examples, with their total influence on all test predictions.",
         training_set.TrainingSet,
         training_set.answer,
@@ -172,8 +162,24 @@ VIEWS = (
         long="examples",
     ),
     View(
-        "explain",
-        "Explain",
+        "labels",
+        "Training set",
+        "training-set",
+        "Training labels that look wrong, most suspicious first, and what was decided about them.",
+        labels.Labels,
+        labels.answer,
+        (
+            ALGORITHM,
+            METHOD,
+            *(one for one in SLICE if one.name in training_set.FILTERS),
+            SIZE,
+            PAGE,
+            PER_PAGE,
+            FORMAT,
+        ),
+        long="labels",
+    ),
+    View(
         "explain",
         "One prediction, and the training examples that support and oppose it.",
         explain.Explained,
@@ -195,8 +201,6 @@ VIEWS = (
     ),
     View(
         "training",
-        "Training",
-        "training",
         "One training example, and the test predictions that it helps and hurts most.",
         training.TrainingExample,
         training.answer,
@@ -213,8 +217,6 @@ VIEWS = (
         ),
     ),
     View(
-        "brittle",
-        "Brittle",
         "brittle",
         "Predictions that are predicted to flip when a few training examples are removed.",
         brittle.BrittleList,
@@ -247,8 +249,6 @@ VIEWS = (
     ),
     View(
         "map",
-        "Map",
-        "map",
         "Every example's place on the map of the attribution space. Always streamed.",
         map.Map,
         map.answer,
@@ -256,8 +256,6 @@ VIEWS = (
         long="points",
     ),
     View(
-        "what-if",
-        "What if",
         "what-if",
         "The predicted effect of removing training examples, and its verifications.",
         what_if.WhatIf,
@@ -282,16 +280,12 @@ VIEWS = (
     ),
     View(
         "unlearn",
-        "Unlearn",
-        "unlearn",
         "The stored audits of unlearned models against retrained ones.",
         unlearn.Audits,
         unlearn.answer,
         (ALGORITHM, SET),
     ),
     View(
-        "compare",
-        "Compare",
         "compare",
         "What two learning algorithms do differently.",
         compare.Comparison,
@@ -305,8 +299,6 @@ VIEWS = (
     ),
     View(
         "quality",
-        "Quality",
-        "quality",
         "LDS and calibration of every method, and what its scores can be used for.",
         quality.Measurements,
         quality.answer,
@@ -314,16 +306,12 @@ VIEWS = (
     ),
     View(
         "provenance",
-        "Provenance",
-        "provenance",
         "Data, code and settings of the study, and how far it is built.",
         provenance.Provenance,
         provenance.answer,
         (ALGORITHM,),
     ),
     View(
-        "jobs",
-        "Jobs",
         "jobs",
         "The newest jobs, with their progress and results.",
         jobs.Jobs,
@@ -342,4 +330,9 @@ PICTURE = (
 
 def known_names(view: View) -> list[str]:
     """Every parameter that an address of this view may have, its own first."""
-    return list(dict.fromkeys([*(one.name for one in view.parameters), *TRAVELING]))
+    return list(dict.fromkeys([*(one.name for one in view.parameters), *STATE, PAGE.name]))
+
+
+def title_of(view: View) -> str:
+    """Title of the page that shows what a view gives."""
+    return workspace_of(view.name)[1].title

@@ -19,7 +19,7 @@ from dashboard.location import Location
 from dashboard.login import picture_key
 from dashboard.read.columns import Effect, effects_of, memberships, numbers_of, output_name
 from dashboard.read.sprite_sheets import gathered
-from dashboard.slice_parameters import NEED_SCORES
+from dashboard.slice_parameters import NEED_SCORES, TRAINING_SORTS
 from engine.applications.verification import Verification, read_verifications
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
@@ -276,7 +276,7 @@ def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np
     """Rows of the slice in its order; ties keep the order of the data."""
     rows = matching(examples, location.slice.filters())
     sort = location.slice.sort
-    if sort is None:
+    if sort is None or sort in TRAINING_SORTS:
         return rows
     if sort in NEED_SCORES:
         keys = -np.abs(

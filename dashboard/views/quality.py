@@ -268,7 +268,7 @@ with compared:
                 "single test example is noisy: trust the shape, not one value.",
                 [
                     Series("above chance", of_each[above], "good"),
-                    Series("not above chance", of_each[~above], "wrong"),
+                    Series("not above chance", of_each[~above], "chance"),
                 ],
                 np.linspace(-1, 1, BINS + 1),
                 ("−1", "0", "+1"),

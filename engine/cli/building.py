@@ -9,7 +9,7 @@ from engine.api import Study
 from engine.cli.arguments import Verbs, add_machine, add_server
 from engine.cli.progress import BuildProgress
 from engine.cli.trusting import ask_to_trust
-from engine.data.templates import spec_from_template
+from engine.data.templates import EXAMPLES, spec_from_template
 from engine.models.hf_folder import allow_downloads
 from engine.store import layout
 from engine.study.trust import trust_study
@@ -75,8 +75,13 @@ def add_verbs(verbs: Verbs) -> None:
         "study",
         type=Path,
         nargs="?",
-        default=Path("demo"),
-        help="folder of the study (default: %(default)s)",
+        help="folder of the study (default: demo, or demo-EXAMPLE)",
+    )
+    demo.add_argument(
+        "--example",
+        choices=EXAMPLES,
+        default=next(iter(EXAMPLES)),
+        help="what it is about: clothes in classes, or emoji with captions (default: %(default)s)",
     )
     add_machine(demo)
     add_server(demo)
@@ -127,8 +132,10 @@ def _mcp(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from engine.cli.demo import demo
 
+    first = options.example == next(iter(EXAMPLES))
     return demo(
-        options.study,
+        options.study or Path("demo" if first else f"demo-{options.example}"),
+        EXAMPLES[options.example],
         device=options.device,
         workers=options.workers,
         address=options.address,

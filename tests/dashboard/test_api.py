@@ -161,6 +161,8 @@ REFUSED = {
     "a misspelled parameter": ("test-set?lable=Coat", 400, "Did you mean 'label'"),
     "a class that is not there": ("test-set?label=Cote", 400, "Cote"),
     "a result that there is not": ("test-set?result=maybe", 400, "maybe"),
+    "a filter that pictures lack": ("test-set?text=calm", 400, "nothing to filter or sort by"),
+    "an empty filter": ("test-set?id=", 400, "nothing to filter or sort by"),
     "an order that there is not": ("training-set?order=best", 404, "order must be one of"),
     "a parameter given twice": ("explain?test=%231&test=%232", 400, "twice"),
     "an address of other data": ("overview?study=deadbeef", 400, "other data"),

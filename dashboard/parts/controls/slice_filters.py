@@ -71,18 +71,24 @@ def _all_filters(study: StudyReader, location: Location, examples: Examples) -> 
         _search(location, examples)
 
 
-def order(location: Location, examples: Examples) -> None:
-    """Show the order of the slice, once there is more than one."""
-    if not examples.has_predictions:
+def order(location: Location, examples: Examples, orders: Mapping[str, str] | None = None) -> None:
+    """Show the order of the slice, once there is more than one.
+
+    Args:
+        orders: Sort orders with their titles; None: those of test examples.
+    """
+    if orders is None:
+        scored, titles = location.method is not None, order_titles(examples.output)
+        known = [name for name in SORTS if can_sort(name, examples.columns, scored)]
+        orders = {name: titles[name] for name in known} if examples.has_predictions else {}
+    if not orders:
         return
-    scored = location.method is not None
-    orders = [name for name in SORTS if can_sort(name, examples.columns, scored)]
-    titles = order_titles(examples.output)
-    st.session_state["sort"] = location.slice.sort or ANY
+    sort = location.slice.sort
+    st.session_state["sort"] = sort if sort in orders else ANY
     st.selectbox(
         "Order",
         [ANY, *orders],
-        format_func=lambda name: titles.get(name, "In the order of the data"),
+        format_func=lambda name: orders.get(name, "In the order of the data"),
         key="sort",
         on_change=keep,
         args=("sort", ANY, ("page",)),
@@ -227,8 +233,9 @@ def _group_filter(
     left = np.zeros(len(examples.table), bool)
     left[matching(examples, others)] = True
     words = {}
+    split = "test" if examples.source is None else examples.source[1]
     for column in columns:
-        for value, mine in group_members(study, "test", column).items():
+        for value, mine in group_members(study, split, column).items():
             count = int((mine & left).sum()), int(mine.sum())
             words[column, value] = with_count(f"{column}: {value}", *count)
 
