@@ -157,7 +157,10 @@ def negatives(prepare: Prepare) -> Callable[..., dict[str, np.ndarray]]:
     `negative_rows`."""
 
     def context(
-        model: torch.nn.Module, arrays: Mapping[str, np.ndarray], encoding: dict[str, Any], seed: int
+        model: torch.nn.Module,
+        arrays: Mapping[str, np.ndarray],
+        encoding: dict[str, Any],
+        seed: int,
     ) -> dict[str, np.ndarray]:
         rows = draw_negatives(len(arrays[CAPTION_KEY]), encoding["negatives"], seed)
         found = _embedded(model, arrays, encoding, rows, prepare)
