@@ -3,11 +3,12 @@
     python -m benchmarks.clip --json [--save]
 
 The study is the example that ships, 3,177 + 601 emoji with their names, with a run bank of 80
-masks. `recall_at.K` is the mean of both directions among all test pairs, by the mean cosines of the
-checkpoints. `lds.METHOD.CHECKPOINTS` is of the alignment, on the test masks. *picture embedding* and
-*caption embedding* are cosines of one tower, *embedding* their mean. `fall.METHOD.K` is how far the
-cosine of a test pair falls when the K training pairs that a method ranks first for it are removed,
-against models with all data and the same seeds. The removals train 1,805 models, which takes most of a day on two cores.
+masks. `recall_at.K` is the mean of both directions among all test pairs, by the mean cosines of
+the checkpoints. `lds.METHOD.CHECKPOINTS` is of the alignment, on the test masks. *picture
+embedding* and *caption embedding* are cosines of one tower, *embedding* their mean.
+`fall.METHOD.K` is how far the cosine of a test pair falls when the K training pairs that a method
+ranks first for it are removed, against models with all data and the same seeds. The removals train
+1,805 models, which takes most of a day on two cores.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def hub_layout(root: Path) -> Path:
 
 
 def image_folder_layout(root: Path) -> Path:
-    """As `datasets.load_dataset("imagefolder")`: pictures and metadata.csv in each split's folder."""
+    """The layout of `imagefolder`: pictures and metadata.csv in the folder of each split."""
     for split, n in (("train", 8), ("test", 3)):
         (root / split).mkdir()
         for i in range(n):
@@ -301,8 +301,8 @@ def _spec() -> Any:
 
 
 def test_a_folder_of_another_model_is_refused(clip_folder: Path, tiny_bert: Path) -> None:
-    from engine.models.transformers_zoo import build_transformer
     from engine.models.hf_folder import read_config
+    from engine.models.transformers_zoo import build_transformer
 
     encoding = {"answer": "pairs", "shape": [3, 12, 12], "token_ids": 16, "max_tokens": 6}
     with pytest.raises(SpecError, match="a model such as CLIP is needed"):
