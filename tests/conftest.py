@@ -192,7 +192,7 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
         app = AppTest.from_file(str(APP), default_timeout=30)
         for name, value in parameters.items():
             app.query_params[name] = value
-        if "_" in view:
+        if "_" in view or view == "explore":
             app.run()  # Only then is it known that its address is another than its file's name.
         if view != "overview":
             app.switch_page(f"views/{view}.py")

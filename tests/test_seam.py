@@ -161,10 +161,11 @@ AWARE = re.compile(
 VIEWS = ("dashboard/parts/gallery", "dashboard/parts/text", "dashboard/routes", "dashboard/server")
 FREE = ("engine/tasks", "engine/models", "engine/data", *VIEWS, "dashboard/read/sprite_sheets")
 REASONS = {
+    "dashboard/api": "leads to the pictures, and gives what the study has, as the pages do",
     "dashboard/location": "the filter by result, where predictions are right or wrong",
     "dashboard/login": "the key of the pictures' URLs",
     "dashboard/parts/charts/confusion_matrix": "only where there are classes",
-    "dashboard/parts/charts/logit_gap_curve": "part of Brittle",
+    "dashboard/parts/removal/until_flip": "part of Brittle",
     "dashboard/parts/charts/scatter_map": "colors by what the examples have",
     "dashboard/parts/compare": "accuracies and transformations, where the study has them",
     "dashboard/parts/controls/live_result_download": "probabilities, where there are classes",

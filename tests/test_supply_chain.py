@@ -18,6 +18,7 @@ ALLOWED = {
 NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
+    "Apache License": "Apache-2.0",  # a first line, with the version in the next
     "Apache 2.0 License": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",

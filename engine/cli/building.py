@@ -1,4 +1,4 @@
-"""init, build, serve, demo: make a study and open its dashboard."""
+"""init, build, serve, mcp, demo: make a study and open its dashboard, or let an assistant ask."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ def add_verbs(verbs: Verbs) -> None:
     )
     serve.set_defaults(verb=_serve)
 
+    mcp = verbs.add_parser(
+        "mcp", help="answer an assistant's questions about a study (Model Context Protocol, stdio)"
+    )
+    mcp.add_argument("study", type=Path, help="folder of the study")
+    mcp.set_defaults(verb=_mcp)
+
     demo = verbs.add_parser(
         "demo", help="build the embedded demo study and open its dashboard while it builds"
     )
@@ -115,6 +121,12 @@ def _serve(options: argparse.Namespace) -> int:
         role=options.role,
         hosts=options.host,
     )
+
+
+def _mcp(options: argparse.Namespace) -> int:
+    from engine.running.launch import become_mcp_server
+
+    become_mcp_server(Study.open(options.study).root)
 
 
 def _demo(options: argparse.Namespace) -> int:

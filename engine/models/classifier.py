@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
+from pydantic import Field
+from torch import Tensor, nn
 
 from engine.store.errors import SpecError
+
+Activation = Literal["relu", "gelu"]
+Pooling = Literal["max", "average"]
+"""The smooth ones, `gelu` and `average`, make trainings whose derivative (replay) predicts more."""
+Scale = Annotated[float, Field(gt=0, le=1000)]
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
 
 class Classifier(nn.Module):
@@ -52,14 +61,37 @@ class Residual(nn.Module):
         return inputs + self.branch(inputs)  # type: ignore[no-any-return]
 
 
+class ScaledLinear(nn.Linear):
+    """A linear layer whose outputs are multiplied by a constant."""
+
+    scale: float = 1.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * self.scale
+
+
+def head_of(width: int, n_classes: int, scale: float, bias: bool = True) -> nn.Linear:
+    """The head of a classifier, whose logits are multiplied by `scale`."""
+    if scale == 1:
+        return nn.Linear(width, n_classes, bias)
+    head = ScaledLinear(width, n_classes, bias)
+    head.scale = scale
+    return head
+
+
 def convolution(
-    channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, padding: int = 1
+    channels_in: int,
+    channels_out: int,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int = 1,
+    activation: Activation = "relu",
 ) -> nn.Sequential:
-    """Convolution without bias, BatchNorm, ReLU."""
+    """Convolution without bias, BatchNorm, activation."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False),
         nn.BatchNorm2d(channels_out),
-        nn.ReLU(),
+        ACTIVATIONS[activation](),
     )
 
 

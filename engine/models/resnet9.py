@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,19 +10,34 @@ import torch
 from pydantic import Field, validate_call
 from torch import nn
 
-from engine.models.classifier import Classifier, Residual, convolution, picture_shape
+from engine.models.classifier import (
+    POOLINGS,
+    Activation,
+    Classifier,
+    Pooling,
+    Residual,
+    Scale,
+    convolution,
+    picture_shape,
+)
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 
 
-class ScaledGlobalMaximum(nn.Module):
-    """.2 × the maximum over the picture: `[batch, c, h, w]` → `[batch, c]`.
+class ScaledGlobal(nn.Module):
+    """scale × the maximum or mean over the picture: `[batch, c, h, w]` → `[batch, c]`.
 
-    The reference scales the logits by .2. With a head without bias that is the same.
+    The reference scales the logits. With a head without bias that is the same.
     """
 
+    def __init__(self, pooling: Pooling, scale: float) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.scale = scale
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return 0.2 * inputs.amax((2, 3))
+        pooled = inputs.amax((2, 3)) if self.pooling == "max" else inputs.mean((2, 3))
+        return self.scale * pooled
 
 
 @validate_call
@@ -30,6 +46,9 @@ def resnet9(
     n_classes: int,
     *,
     widths: tuple[Width, Width, Width] = (64, 128, 256),
+    activation: Activation = "relu",
+    pooling: Pooling = "max",
+    logit_scale: Scale = 0.2,
 ) -> nn.Module:
     """Nine layers, 2.3 M parameters for 3 × 32 × 32 and 10 classes.
 
@@ -37,18 +56,22 @@ def resnet9(
         encoding: With `shape`; pictures of at least 11 × 11 pixels.
         n_classes: Number of logits.
         widths: Channels of the three stages.
+        activation: After each BatchNorm; `gelu` is smooth.
+        pooling: Before the last stage and over the picture at the end; `average` is smooth.
+        logit_scale: Factor on the logits; a lower one makes training smoother.
     """
     channels, _, _ = picture_shape(encoding)
     first, second, third = widths
+    block = functools.partial(convolution, activation=activation)
     trunk = nn.Sequential(
-        convolution(channels, first),
-        convolution(first, second, kernel=5, stride=2, padding=2),
-        Residual(convolution(second, second), convolution(second, second)),
-        convolution(second, third),
-        nn.MaxPool2d(2),
-        Residual(convolution(third, third), convolution(third, third)),
-        convolution(third, second, padding=0),
-        ScaledGlobalMaximum(),
+        block(channels, first),
+        block(first, second, kernel=5, stride=2, padding=2),
+        Residual(block(second, second), block(second, second)),
+        block(second, third),
+        POOLINGS[pooling](2),
+        Residual(block(third, third), block(third, third)),
+        block(third, second, padding=0),
+        ScaledGlobal(pooling, logit_scale),
     )
     return Classifier(trunk, nn.Linear(second, n_classes, bias=False))
 

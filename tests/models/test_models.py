@@ -103,6 +103,27 @@ def test_width_and_widths():
     assert build_model("resnet9", {"widths": [8, 8, 16]}, COLOUR, 2, 0).head.weight.shape == (2, 8)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "pools"), [("mlp", False), ("resnet-small", True), ("resnet9", True)]
+)
+def test_smooth_options_keep_the_weights_and_smooth_the_model(architecture: str, pools: bool):
+    """Weights of a recipe fit its smooth variant, whose functions have second derivatives."""
+    options = {"activation": "gelu", **({"pooling": "average"} if pools else {})}
+    plain, smooth = (build_model(architecture, o, COLOUR, 10, seed=0) for o in ({}, options))
+    assert plain.state_dict().keys() == smooth.state_dict().keys()
+    for (name, one), other in zip(plain.state_dict().items(), smooth.state_dict().values()):
+        assert torch.equal(one, other), name
+    kinds = {type(module) for module in smooth.modules()}
+    assert nn.GELU in kinds
+    assert not kinds & {nn.ReLU, nn.MaxPool2d}
+    pictures = torch.rand(2, 3, 32, 32)
+    half = build_model(
+        architecture, {"logit_scale": 0.1 if architecture == "resnet9" else 0.5}, COLOUR, 10, seed=0
+    )
+    half.load_state_dict(plain.state_dict())
+    assert torch.allclose(half(pictures), plain(pictures) / 2, atol=1e-6)
+
+
 def test_padding_does_not_count():
     model = build_model("embedding-bag", {}, TEXT, 2, 0)
     short = model(torch.tensor([[2, 4]]))

@@ -10,7 +10,6 @@ export default function (component) {
     const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0
     if (!cell || elsewhere) return
     event.preventDefault()
-    takeQuery(cell)
     setTriggerValue("opened", Number(cell.dataset.cell))
   }
 }
@@ -88,11 +87,4 @@ function element(tag, name = "", text = "") {
   if (name) node.className = name
   if (text) node.textContent = text
   return node
-}
-
-// To open a page, Streamlit pushes the new query on this page first, then the new page. With the
-// query already in place it pushes once, so one step back returns here.
-function takeQuery(link) {
-  const { pathname } = window.location
-  if (link.pathname !== pathname) window.history.replaceState({}, "", pathname + link.search)
 }

@@ -23,7 +23,8 @@ from engine.attribution.replay.statistics import (
     pull_back_mixing,
 )
 from engine.attribution.replay.training import State, Training
-from engine.attribution.replay.updates import clipped, pull_back_clipping
+from engine.attribution.replay.twice import CheapSecondDerivatives
+from engine.attribution.replay.updates import clipped, needs_moments, pull_back_clipping
 
 
 def walk_back(
@@ -65,8 +66,11 @@ def step_back(
     """
     rows, updates, parameters = training.rows(), training.updates(), list(training.trained)
     layers = counting_layers(training.model) if adjoints.running else []
+    # Linear updates need no gradient.
+    values = training.most_norm is not None or any(needs_moments(update) for update in updates)
     with torch.enable_grad(), inputs_seen(layers) as seen:
-        losses = training.losses()
+        with CheapSecondDerivatives(values):
+            losses = training.losses()
         weights = torch.ones_like(losses, requires_grad=True)
         loss = (weights * losses).sum() / weights.sum()
         with explained():
@@ -92,7 +96,7 @@ def step_back(
     ]
     pull_back_clipping(vectors, plain, training.most_norm)
     changes = products(
-        [*gradients, *mixed.tensors], [*parameters, weights], [*vectors, *mixed.adjoints]
+        [*gradients, *mixed.inputs], [*parameters, weights], [*vectors, *mixed.adjoints]
     )
     for adjoint, change in zip(adjoints.parameters, changes, strict=False):
         adjoint.add_(change)

@@ -62,9 +62,9 @@ def inputs_seen(layers: Sequence[_BatchNorm]) -> Iterator[dict[_BatchNorm, list[
 
 @dataclass(frozen=True)
 class Mixed:
-    """What one step mixes into running statistics: tensors of its graph, and their adjoints."""
+    """What one step mixes into running statistics: layers' inputs, and their adjoints by it."""
 
-    tensors: list[Tensor]
+    inputs: list[Tensor]
     adjoints: list[Tensor]
 
 
@@ -72,6 +72,8 @@ def pull_back_mixing(
     running: Sequence[Running], seen: dict[_BatchNorm, list[Tensor]]
 ) -> tuple[list[Running], Mixed]:
     """From adjoints of the statistics after a step: those before it, and of what it mixed in.
+
+    A step mixes in the mean and the unbiased variance over all dimensions but the channels'.
 
     Args:
         running: Of each layer in `seen`, after the step.
@@ -86,8 +88,12 @@ def pull_back_mixing(
                 assert layer.num_batches_tracked is not None
                 share = 1 / (int(layer.num_batches_tracked) - len(inputs) + number + 1)
             over = [dimension for dimension in range(values.ndim) if dimension != 1]
-            mixed.tensors.extend((values.mean(over), values.var(over, unbiased=True)))
-            mixed.adjoints.extend((share * mean, share * variance))
+            count = values.numel() // values.shape[1]
+            centered = values.detach() - values.detach().mean(over, keepdim=True)
+            shape = [len(mean), 1, -1, *[1] * (values.ndim - 2)]
+            of_mean, of_variance = share * mean / count, share * variance * 2 / (count - 1)
+            mixed.inputs.append(values)
+            mixed.adjoints.append((of_variance.view(shape) * centered).add_(of_mean.view(shape)))
             mean, variance = (1 - share) * mean, (1 - share) * variance
         before.append((mean, variance))
     return before, mixed
