@@ -80,13 +80,18 @@ addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   link.closest("details")?.removeAttribute("open");
   const to = pageOf(link);
-  const app = document.querySelector("[data-testid=stApp]");
-  if (!to || app?.dataset.testConnectionState !== "CONNECTED") return;
+  if (!to) return;
   event.preventDefault();
+  visit(to);
+});
+
+function visit(to) {
+  const app = document.querySelector("[data-testid=stApp]");
+  if (app?.dataset.testConnectionState !== "CONNECTED") return location.assign(to.href);
   if (to.href !== location.href) push({}, "", to.href);
   follow();
   document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
-});
+}
 
 // --- keyboard and menus -------------------------------------------------------------------------
 

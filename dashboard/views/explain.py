@@ -122,7 +122,7 @@ def worst() -> tuple[np.ndarray, str, str]:
 
 if row is None:
     if location.test is None:
-        hint_text = "Choose one in Explore"
+        hint_text = "Choose one in the test set"
         if found.has_predictions:
             start = "mistakes" if found.has_outcomes else "predictions"
             hint_text += f", or start with one of the {start} below"
@@ -135,7 +135,7 @@ if row is None:
             "study, or the data may have changed since it was created.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
-        button_to_explore("Go to Explore")
+        button_to_explore("Go to the test set")
     searched = find_text(
         study, "test", found, lambda rows: test_cards(found, rows, location), open_example
     )
@@ -182,7 +182,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         if method is not None and stored:
             choose_beside(study, after, found)
         copy_link("copy")
-        button_to_explore("Explore")
+        button_to_explore("Test set")
         st.button(
             "Previous",
             shortcut="Left",
