@@ -15,7 +15,7 @@ that a model confuses. `fashion` is the first 2,000 pictures of the included Fas
 - `margin` is that of two models trained on everything, as the other pages show it.
 
 `average_precision.DATASET.METHOD` is the mean over the seeds, `ratio_vs_cleanlab.DATASET` ours over
-cleanlab's. Intervals are from pictures drawn again (a bootstrap, the same pictures for all methods).
+cleanlab's. Intervals are from pictures drawn again: a bootstrap, the same pictures for all methods.
 `at_planted_count` is precision, and so recall, of the first 100 in the ranking; `flagged` is that
 of the labels that each tool marks as wrong by itself, `find_label_issues` for cleanlab. Our way to
 rank was chosen on seed 0, which is not reported.
