@@ -19,7 +19,14 @@ from dashboard.read.curation import curation, decisions
 from dashboard.read.studies import examples, matching
 from engine.applications.curation.label_suspicion import LabelSuspicion
 from engine.store.errors import StoreError
-from engine.store.quantities import DISAGREEMENT, LABEL_MARGIN, SELF_INFLUENCE, SUSPICION, Quantity
+from engine.store.quantities import (
+    DISAGREEMENT,
+    LABEL_LOG_ODDS,
+    LABEL_MARGIN,
+    SELF_INFLUENCE,
+    SUSPICION,
+    Quantity,
+)
 from engine.study.capabilities import require
 from engine.study.reader import StudyReader
 
@@ -31,7 +38,8 @@ class Suspect(Predicted):
     Attributes:
         suspicion: Share of the test labels that look less wrong.
         flagged: Whether that is enough to be reviewed.
-        label_margin: What ranks the labels: the lowest are most suspicious.
+        log_odds: Of the label, by its margin and its neighbors. They rank: the lowest come first.
+        label_margin: By models that did not see the example, if there are any.
         suggested_label: The likeliest other class.
         neighbors_disagree: Null without embeddings.
         self_influence: Null without subset runs.
@@ -41,6 +49,7 @@ class Suspect(Predicted):
 
     suspicion: Annotated[Number, is_a(SUSPICION)]
     flagged: bool
+    log_odds: Annotated[Number, is_a(LABEL_LOG_ODDS)]
     label_margin: Annotated[Number, is_a(LABEL_MARGIN)]
     suggested_label: str
     neighbors_disagree: Annotated[Number | None, is_a(DISAGREEMENT)]
@@ -133,6 +142,7 @@ def _entries(
             **extra,
             suspicion=number(SUSPICION, found.suspicion[row]),
             flagged=bool(found.flagged[row]),
+            log_odds=number(LABEL_LOG_ODDS, found.log_odds[row]),
             label_margin=number(LABEL_MARGIN, found.margin[row]),
             suggested_label=study.dataset.classes[found.suggested[row]],
             decision=None if decision is None else decision.verdict,
