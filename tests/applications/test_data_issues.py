@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from engine.applications.brittle.data_issues import (
 from engine.data import asset
 from engine.store.layout import TRAK
 from engine.study.names import resolve_method
+from tests.builders.built_once import built_once
 
 COPIED, BRIGHTENED, MISLABELLED = (3, 4), (5, 6), (10, 11, 12, 13)
 """Test rows with planted faults: a training picture, a darker one, a wrong label."""
@@ -46,11 +48,15 @@ masks = 15
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Three easy classes of Fashion-MNIST with planted faults."""
-    root = tmp_path_factory.mktemp("spoilt")
-    (root / "pictures").mkdir()
+    """Three easy classes of Fashion-MNIST with planted faults. Read it, never write into it."""
+    return Study.open(built_once(tmp_path_factory, "spoilt", spoilt_study))
+
+
+def spoilt_study(root: Path) -> Study:
+    """The study of `spoilt`, not built."""
+    (root / "pictures").mkdir(parents=True)
     tables = {}
     for split, rows in (("train", 300), ("test", 60)):
         table = pd.read_parquet(asset("fashion-mnist") / f"{split}.parquet")
@@ -71,9 +77,7 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Study:
     for split, table in tables.items():
         table["label"] = table["label"].map({1: "trouser", 8: "bag", 9: "boot"})
         table.to_parquet(root / "pictures" / f"{split}.parquet")
-    study = Study.create(root, SPEC)
-    study.build(workers=0)
-    return study
+    return Study.create(root, SPEC)
 
 
 def darker(image: dict[str, bytes]) -> dict[str, object]:

@@ -98,7 +98,9 @@ def test_planted_labels_are_found_by_models_that_did_not_see_them(spoilt: Study)
     found = spoilt.label_suspicion()
     assert found.evidence.kind == "unseen"
     assert len(set(found.order[:12].tolist()) & set(WRONG_IN_TRAINING)) >= 3
-    assert found.flagged[list(WRONG_IN_TRAINING)].sum() >= 3
+    # As many test labels are wrong, so the training labels do not stand out, and it says so.
+    assert not found.excess.beyond_chance
+    assert "no more than chance explains" in found.words
     unseen = read_unseen(spoilt, "mlp")
     assert unseen is not None
     own = np.nanmean(unseen.self_influence)
