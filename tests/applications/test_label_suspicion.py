@@ -23,10 +23,9 @@ from engine.applications.curation.table import curation_table
 from engine.store import layout
 from engine.store.errors import MissingCapability
 from engine.study.decisions import decide, read_decisions
-from tests.applications.test_data_issues import WRONG_IN_TRAINING, spoilt
 from tests.builders.copies import copy_of
+from tests.builders.planted_faults import WRONG_IN_TRAINING
 
-__all__ = ["spoilt"]
 RUNS, TRAIN, TEST = 16, 400, 120
 
 
