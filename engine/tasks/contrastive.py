@@ -143,7 +143,7 @@ CAPTION_SIDE = ModelOutput(
 OUTPUTS = (ALIGNMENT, PICTURE_SIDE, CAPTION_SIDE)
 
 
-# --- negatives, and the pairs that retrieval chooses from ------------------------------------------
+# --- negatives, and the pairs that retrieval chooses from -----------------------------------------
 
 
 def draw_negatives(n: int, count: int, seed: int) -> np.ndarray:
