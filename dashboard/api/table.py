@@ -247,7 +247,9 @@ VIEWS = (
                 options=tuple(str(one) for one in LIKELY),
             ),
             Parameter("test", "Only this test example: its id, or its row as #17."),
-            Parameter("status", "Only this status.", options=STATUSES),
+            Parameter(
+                "status", "Only this status; without one, all but refuted.", options=STATUSES
+            ),
             replace(LABEL, what="Only this true class."),
             Parameter("flag", "Only examples with this data issue.", options=tuple(RULES)),
             Parameter("tag", "Only examples with this tag."),

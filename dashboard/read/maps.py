@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 import streamlit as st
 
+from engine import store
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
 from engine.store.layout import SPLITS, MapKind, Split
 from engine.study.live_and_maps import has_map, read_map
-from engine.study.neighbours import has_neighbours, read_embeddings
+from engine.study.neighbours import read_embeddings
 from engine.study.reader import StudyReader
 
 Kind = MapKind | Literal["embedding"]
@@ -28,9 +29,10 @@ def kinds_of(study: StudyReader, algorithm: str, method: str) -> list[Kind]:
     built: list[Kind] = ["umap", "pca"]
     if not all(has_map(study, algorithm, method, one) for one in ("umap", "pca")):
         return []
-    if has_neighbours(study, algorithm):
-        numbers = sum(np.prod(read_embeddings(study, one, 1, algorithm).shape) for one in SPLITS)
-        if numbers <= _MOST_NUMBERS:
+    files = [layout.outputs_file(study.root, algorithm, 0, split) for split in SPLITS]
+    if all(file.exists() for file in files):
+        parts = [store.read_tensors(file).get("embeddings") for file in files]
+        if all(part is not None for part in parts) and sum(map(np.size, parts)) <= _MOST_NUMBERS:
             built.append(EMBEDDING)
     return built
 

@@ -166,16 +166,22 @@ slice_text = location.slice.words(found.output) or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(question_title(output, example, known))
-    if method is not None:
-        choose_output(study, output, known, default_output(study), lacking)
-    st.html(
-        f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
-        width="content",
-    )
-    if method is not None and stored:
-        choose_beside(study, after, found)
-    copy_link("copy")
-    with st.container(horizontal=True, gap="small", width="content"):
+    with st.container(
+        horizontal=True,
+        vertical_alignment="center",
+        horizontal_alignment="right",
+        gap="small",
+        key="explain_bar",
+    ):
+        st.html(
+            f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
+            width="content",
+        )
+        if method is not None:
+            choose_output(study, output, known, default_output(study), lacking)
+        if method is not None and stored:
+            choose_beside(study, after, found)
+        copy_link("copy")
         button_to_explore("Explore")
         st.button(
             "Previous",

@@ -360,6 +360,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.space("stretch")
     quality_badge(badge(study, algorithm, method))
     copy_link("copy")
+selected()  # finds problems of the link
 if problems:
     warning(["This link has invalid parameters.", *problems])
 if looked_at() is None and (location.train or location.test):

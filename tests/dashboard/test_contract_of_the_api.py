@@ -384,4 +384,6 @@ def test_cards_of_brittle_predictions_are_those_of_the_api(one: Study, visit: An
     found = answer(one, "brittle", {"at_most": "100", "page": "all"})["predictions"]
     shown = cards(visit(one, "brittle", at_most="100"))
     assert [card["row"] for card in shown] == [one["row"] for one in found]
-    assert [card["aside"] for card in shown] == [f"k {one['data_support']}" for one in found]
+    assert [card["score"] for card in shown] == [
+        f"{one['flip_probability']['text']} · k {one['data_support']}" for one in found
+    ]

@@ -156,7 +156,7 @@ def scatter(
                 hoverinfo="none",  # map_preview shows the example
                 selectedpoints=picked if some else None,
                 selected={"marker": {"size": 9, "opacity": 1}},
-                unselected={"marker": {"color": OTHERS, "opacity": 0.2}},
+                unselected={"marker": {"color": OTHERS, "opacity": 0.06 if dense else 0.2}},
             )
         )
         listed.add(layer.name)
@@ -182,13 +182,13 @@ def scatter(
             )
     figure.update_layout(
         height=HEIGHT,
-        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        margin={"l": 0, "r": 0, "t": 36, "b": 0},
         dragmode="lasso",
         hovermode="closest",
         uirevision="map",
         xaxis={"visible": False},
         yaxis={"visible": False, "scaleanchor": "x"},
-        legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
+        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "itemsizing": "constant"},
         coloraxis={
             "colorscale": [[0, "#b3261e"], [0.5, "#a8b0b6"], [1, "#0b6f6c"]],
             # Errors have a sign, and so have outputs whose sign is the outcome.

@@ -71,7 +71,6 @@ def direction_space(
         height=HEIGHT,
         xaxis={"visible": True, "title": f"Direction {number + 1}", "zeroline": True},
         yaxis={"visible": True, "title": f"Direction {other + 1}", "scaleanchor": None},
-        legend={"y": -0.2},
     )
     with st.container(key="space_chart"):
         st.plotly_chart(

@@ -27,7 +27,7 @@ from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
 SIDE = 84
-SHOWN = 18
+SHOWN = 14
 GROUPS = 3
 """Classes named in a cell of the table."""
 _MESSAGE = "note_message"
@@ -123,17 +123,21 @@ def one(
     tests = examples(study, "test", own["algorithm"])
     theirs = examples(study, "test", other["algorithm"])
     rows, along = np.array(found["tests"], np.int64), np.array(found["projections"])
+    main, reverse = ends_of(found)
     ends = []
-    for name, members in (("Positive", along > 0), ("Negative", along < 0)):
+    for name in (main, reverse):
+        members = along > 0 if name == "positive" else along < 0
         some = rows[members]
+        if name == reverse and not len(some):
+            continue
         ends.append(
             Group(
-                f"Test examples at the {name.lower()} end",
+                f"Test examples at the {name} end",
                 _projected(
                     tests, theirs, some[:SHOWN], along[members].tolist(), (own, other), location
                 ),
-                title=f"{name} end",
-                words=f"Test {kind}s with the most {name.lower()} projections.",
+                title=f"Test {kind}s at the {name} end",
+                words="Those that it moves most; numbers are their projections.",
                 makeup=makeup(tests, some),
                 empty="None at this end.",
             )
@@ -156,8 +160,8 @@ def one(
         study,
         "train",
         [
-            _used(training, found, "positive", key, about, location),
-            _used(training, found, "negative", OTHER[key], about, location),
+            _used(training, found, main, main, key, about, location),
+            _used(training, found, reverse, main, OTHER[key], about, location),
         ],
         SIDE,
         "direction_training",
@@ -165,6 +169,11 @@ def one(
             TRAINING, query_params=location.parameters(train=str(training.ids[row]))
         ),
     )
+
+
+def ends_of(found: dict[str, Any]) -> tuple[str, str]:
+    """The end of a direction at which most of its test examples are, and the other one."""
+    return ("positive", "negative") if sum(found["projections"]) >= 0 else ("negative", "positive")
 
 
 def story(about: dict[str, Any], key: str, found: dict[str, Any]) -> str:
@@ -182,11 +191,12 @@ def story(about: dict[str, Any], key: str, found: dict[str, Any]) -> str:
             f"Accuracy on the {len(found['tests']):,} test examples with the largest projections"
         )
         rows.append((title, *map(ACCURACY.text, accuracies)))
-    ends = {key: "positive", OTHER[key]: "negative"}
+    main, reverse = ends_of(found)
+    ends = {key: main, OTHER[key]: reverse}
     groups = [found[f"{ends[one]}_groups"] for one in "ab"]
     if any(groups):
         used = (_most(one) for one in groups)
-        rows.append(("At the positive end, relies more on training examples of", *used))
+        rows.append((f"At the {main} end, relies more on training examples of", *used))
     head = "".join(f'<th scope="col">{lettered(one, about[one]["name"])}</th>' for one in "ab")
     body = "".join(
         f'<tr><th scope="row">{escape(title)}</th><td>{escape(a)}</td><td>{escape(b)}</td></tr>'
@@ -220,11 +230,17 @@ def _used(
     training: Examples,
     found: dict[str, Any],
     sign: str,
+    main: str,
     key: str,
     about: dict[str, Any],
     location: Location,
 ) -> Group:
-    """The training examples with the largest weights of one sign, which one side uses more."""
+    """The training examples with the largest weights of one sign, which one side uses more.
+
+    Args:
+        main: The end at which it does; at the other end the other side does.
+        key: That side.
+    """
     rows = np.array(found[sign], np.int64)
     weights = np.array(found[f"{sign}_weights"])
     largest = max(
@@ -250,8 +266,8 @@ def _used(
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
         ],
         title=f"Used more by {name}",
-        words=f"They support the test examples at the positive end more under {letter}, and those "
-        f"at the negative end less. Weights {'above' if sign == 'positive' else 'below'} 0.",
+        words=f"They support test examples at the {main} end more under {letter}; at the other end "
+        "it is the reverse. Numbers: weights in the direction.",
         sign=mark,
         makeup=makeup(training, rows),
         empty="None.",

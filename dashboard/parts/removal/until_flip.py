@@ -111,8 +111,8 @@ def verdict(found: Supports, test_examples: Examples, row: int, k: int) -> str:
     likely = FLIP.text(found.flip_probability(one)[0, k - 1])
     after, half_width = found.after(one)[0, k - 1], found.half_width(one)[0, k - 1]
     gap = (
-        f"Logit gap {LOGIT_GAP.text(found.logit_gap[row])} → "
-        f"{LOGIT_GAP.within(after, after - half_width, after + half_width)}."
+        f"Logit gap {LOGIT_GAP.change(found.logit_gap[row], after)} "
+        f"({LOGIT_GAP.range(after - half_width, after + half_width)})."
     )
     if not found.size[row]:
         return (
