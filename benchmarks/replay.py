@@ -1,30 +1,39 @@
 """Does replay tell what removing training examples does, and at what cost?
 
-    python -m benchmarks.replay --json [--save]
+    DATALOUPE_REPLAY_WORKLOADS=mlp python -m benchmarks.replay --json --save
 
-Workloads: the MLP of `benchmarks.workload` (`mlp`), and `smooth_mlp`, the same with GELU, batches
-of 500, a rate of .03 and 20 epochs. Truth is the same seed trained again with weights of 0 for the
-removed pictures: the order of the others, and so every batch, stays.
+Workloads, on the first `pictures` training pictures of `benchmarks.workload`, so that each takes
+some ten minutes of one core: the MLP (`mlp`) and the CNN of DESIGN section 6 with 8 channels in its
+first stage (`cnn`), with their recipes there; and smooth ones of the same sizes, `smooth_mlp` and
+`smooth_cnn`, with GELU, average pooling, larger batches and lower rates. One after another may be
+run; results of the others are kept in `.bench/replay` and reported, too, each with its device.
+
+Truth is the same seed trained again with weights of 0 for the removed pictures: the order of the
+others, and so every batch, stays.
 
 - `lds.WORKLOAD.FRACTION.METHOD`: LDS over `REMOVALS` random removals of that fraction, on `TESTS`
-  test pictures, of `replay` and of `trak` (the exact kernel of the same model), with 95 %
-  intervals.
+  test pictures, with 95 % intervals, of `replay`, `trak` (the exact kernel of the same model),
+  `hybrid` (with TRAK as its prior, fitted to `RUNS` runs on random halves), and `combined` (the
+  hybrid with the fitted sum of replay and TRAK as its prior).
+- `combined_minus_best_parent.WORKLOAD`: mean over fractions, of LDS.
 - `slope_top.WORKLOAD.K`: slope of actual on predicted changes where the K most supporting pictures
   of each of the `TESTS` pictures are removed, uncalibrated.
+- `brittle_verified_share`: of the right predictions that replay predicts to turn wrong without 10
+  pictures or fewer, those that do, with smooth training (`brittle.WORKLOAD` has the numbers).
 - `smoothness.WORKLOAD`: see `engine.attribution.replay.smoothness`; the mean of `DIRECTIONS`.
 - `trainings_per_query`: seconds of one core of one walk back, a query, in plain trainings
-  (`smooth_mlp`), alone and in a batch of 32, with all states in memory; `with_training` adds the
-  training that is walked back through. `peak_mib` is the memory of states and derivatives of a
-  batch of 32 within `bound_mib`, for which states are computed again.
+  (`smooth_mlp`; `trainings_per_query.WORKLOAD` has the others), alone and in a batch of 32, with
+  all states in memory; `with_training` adds the training that is walked back through. `peak_mib` is
+  the memory of states and derivatives of a batch of 32 within `bound_mib`, for which states are
+  computed again.
+- `accuracy.WORKLOAD`: on all 1,000 test pictures.
 - `oracle_max_rel_error`: against finite differences of 30 steps in float64, the largest over all
   optimizers, norms and augmentations of `tests/attribution/replay`.
-
-`DATALOUPE_REPLAY_PICTURES=N` takes the first N training pictures only, `DATALOUPE_REPLAY_REMOVALS`
-another number of removals. Trained models' outputs are kept in `.bench/replay`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -36,15 +45,18 @@ import torch
 from torch import nn
 
 from benchmarks import lds, workload
-from benchmarks._report import log, report
+from benchmarks._report import device, log, report, versions
 from benchmarks.effects import SOLVER
 from engine import store
+from engine.attribution.datamodels import hybrid
+from engine.attribution.datamodels.combined import combine_attributions
 from engine.attribution.evaluation.lds import lds as lds_of
 from engine.attribution.replay.query import adjoints_of
 from engine.attribution.replay.reverse import walk_back
 from engine.attribution.replay.smoothness import smoothness
 from engine.attribution.replay.states import Recording
 from engine.attribution.scores.factors import combine
+from engine.models import build_model
 from engine.store.spec import AlgorithmSpec
 from engine.training.outputs import evaluate, read_batch
 from engine.training.stepping import Training
@@ -52,64 +64,132 @@ from engine.training.trainer import train
 from tests.attribution.replay.test_replay import CASES, STEPS
 from tests.attribution.replay.trainings import N_TRAIN, differences, error, recipe, replayed
 
-CODE = 1
-PICTURES = int(os.environ.get("DATALOUPE_REPLAY_PICTURES", "5000"))
+CODE = 2
 REMOVALS = int(os.environ.get("DATALOUPE_REPLAY_REMOVALS", "40"))
 TESTS = 32
+RUNS, VALIDATION = 80, 20
 FRACTIONS = {"1%": 0.01, "5%": 0.05, "20%": 0.2}
 TOP = (5, 20)
+MOST_REMOVED = 10
 DIRECTIONS = 3
 SEED = 0
 PLENTY = 2**34
 BOUND_MIB = 256
+EVERYTHING = workload.data()
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What is trained."""
+    """What is trained.
+
+    Attributes:
+        pictures: Training pictures, the first ones.
+        smooth: Whether brittle predictions are verified.
+    """
 
     name: str
-    activation: type[nn.Module]
     recipe: AlgorithmSpec
+    pictures: int
+    smooth: bool = False
 
 
+def _changed(recipe: AlgorithmSpec, options: dict[str, Any], **changes: Any) -> AlgorithmSpec:
+    return recipe.model_copy(update={"architecture_options": options, **changes})
+
+
+SMOOTH = {"activation": "gelu", "pooling": "average"}
 ALGORITHMS = (
-    Algorithm("mlp", nn.ReLU, workload.MLP.recipe),
+    Algorithm("mlp", workload.MLP.recipe, 1500),
     Algorithm(
         "smooth_mlp",
-        nn.GELU,
-        workload.MLP.recipe.model_copy(
-            update={"batch_size": 500, "learning_rate": 0.03, "epochs": 20}
+        _changed(
+            workload.MLP.recipe,
+            {"activation": "gelu"},
+            batch_size=250,
+            learning_rate=0.03,
+            epochs=20,
         ),
+        1500,
+        smooth=True,
+    ),
+    Algorithm("cnn", _changed(workload.CNN.recipe, {"width": 8}), 600),
+    Algorithm(
+        "smooth_cnn",
+        _changed(
+            workload.CNN.recipe,
+            {"width": 8, **SMOOTH},
+            batch_size=100,
+            learning_rate=0.03,
+            epochs=12,
+        ),
+        600,
+        smooth=True,
     ),
 )
+WORKLOADS = os.environ.get("DATALOUPE_REPLAY_WORKLOADS", "mlp,smooth_mlp,cnn,smooth_cnn").split(",")
 
 
 def measure() -> dict[str, Any]:
-    """All keys."""
+    """All keys of the workloads that are asked for, and of those measured before."""
     torch.set_num_threads(1)
-    found: dict[str, Any] = {
-        "pictures": PICTURES,
-        "removals": REMOVALS,
-        "tests": TESTS,
-        "oracle_max_rel_error": oracle(),
-        "lds": {},
-        "slope_top": {},
-        "smoothness": {},
-        "accuracy": {},
-    }
-    log(f"oracle {found['oracle_max_rel_error']:.1e}")
-    found |= costs(ALGORITHMS[-1])
-    log(f"costs {found['trainings_per_query']}")
+    largest = oracle()
+    log(f"oracle {largest:.1e}")
     for algorithm in ALGORITHMS:
-        name, methods = algorithm.name, scores(algorithm)
-        found["accuracy"][name] = accuracy(algorithm)
-        found["lds"][name] = {key: quality(algorithm, f, methods) for key, f in FRACTIONS.items()}
-        log(f"{name}: {found['lds'][name]}")
-        found["smoothness"][name] = mean_smoothness(algorithm)
-        log(f"{name}: smoothness {found['smoothness'][name]}")
-        found["slope_top"][name] = {str(k): slope(algorithm, k, methods["replay"]) for k in TOP}
-        log(f"{name}: slopes {found['slope_top'][name]}")
+        if algorithm.name in WORKLOADS:
+            small_data(algorithm.pictures)
+            part = {**measure_workload(algorithm), "device": device(), "versions": versions()}
+            part_of(algorithm).write_text(json.dumps(part), encoding="utf-8")
+    parts = {
+        algorithm.name: json.loads(part_of(algorithm).read_text(encoding="utf-8"))
+        for algorithm in ALGORITHMS
+        if part_of(algorithm).exists()
+    }
+    found: dict[str, Any] = {"oracle_max_rel_error": largest}
+    for key in next(iter(parts.values())):
+        found[key if key not in ("device", "versions") else f"{key}_of"] = {
+            name: part[key] for name, part in parts.items() if key in part
+        }
+    brittle = [part["brittle"] for part in parts.values() if "brittle" in part]
+    if total := sum(one["claimed"] for one in brittle):
+        verified = sum(one["verified"] for one in brittle)
+        found["brittle_verified_share"] = round(verified / total, 3)
+    if "smooth_mlp" in parts:
+        found["trainings_per_query"] |= parts["smooth_mlp"]["trainings_per_query"]
+        found["peak_mib"] = parts["smooth_mlp"]["peak_mib"]
+    return found
+
+
+def measure_workload(algorithm: Algorithm) -> dict[str, Any]:
+    """What is measured of one workload."""
+    name = algorithm.name
+    found: dict[str, Any] = {
+        "pictures": algorithm.pictures,
+        "removals": REMOVALS,
+        "accuracy": accuracy(algorithm),
+        **costs(algorithm),
+    }
+    log(f"{name}: accuracy {found['accuracy']}, {found['trainings_per_query']}")
+    methods = scores(algorithm)
+    log(f"{name}: scores")
+    found["lds"] = {key: quality(algorithm, f, methods) for key, f in FRACTIONS.items()}
+    log(f"{name}: {found['lds']}")
+    found["combined_minus_best_parent"] = round(
+        float(
+            np.mean(
+                [
+                    of["combined"]["lds"] - max(of[one]["lds"] for one in ("replay", "trak"))
+                    for of in found["lds"].values()
+                ]
+            )
+        ),
+        4,
+    )
+    found["smoothness"] = mean_smoothness(algorithm)
+    found["slope_top"] = {str(k): slope(algorithm, k, methods["replay"]) for k in TOP}
+    log(f"{name}: smoothness {found['smoothness']}, slopes {found['slope_top']}")
+    if algorithm.smooth:
+        found["brittle"] = brittle_sets(algorithm, methods["replay"])
+        log(f"{name}: brittle {found['brittle']}")
     return found
 
 
@@ -133,9 +213,11 @@ def quality(
     """LDS of each method where a random fraction is removed."""
     masks = []
     for number in range(REMOVALS):
-        order = np.random.default_rng([16, number, round(1000 * fraction)]).permutation(PICTURES)
-        masks.append(~np.isin(np.arange(PICTURES), order[: round(fraction * PICTURES)]))
-    outputs = np.stack([margins(algorithm, mask.astype(float))[tests()] for mask in masks])
+        order = np.random.default_rng([16, number, round(1000 * fraction)]).permutation(
+            n_pictures()
+        )
+        masks.append(~np.isin(np.arange(n_pictures()), order[: round(fraction * n_pictures())]))
+    outputs = np.stack([margins(algorithm, mask.astype(float)) for mask in masks])
     found = {}
     for name, tau in methods.items():
         score = lds_of(tau.astype(np.float64), np.stack(masks), outputs)
@@ -150,19 +232,18 @@ def mean_smoothness(algorithm: Algorithm) -> float:
     """Smoothness on the test pictures, over several sets of training pictures."""
 
     def outputs(weights: np.ndarray) -> np.ndarray:
-        some: np.ndarray = margins(algorithm, weights)[tests()]
-        return some
+        return margins(algorithm, weights)
 
-    found = [smoothness(outputs, PICTURES, direction) for direction in range(DIRECTIONS)]
+    found = [smoothness(outputs, n_pictures(), direction) for direction in range(DIRECTIONS)]
     return round(float(np.mean(found)), 3)
 
 
 def slope(algorithm: Algorithm, k: int, tau: np.ndarray) -> dict[str, float]:
     """Slope of actual on predicted changes without the k most supporting pictures."""
-    base = margins(algorithm, np.ones(PICTURES))
+    base = margins(algorithm, np.ones(n_pictures()))
     predicted, actual = [], []
-    for test, row in zip(tests(), tau, strict=True):
-        weights = np.ones(PICTURES)
+    for test, row in enumerate(tau):
+        weights = np.ones(n_pictures())
         top = np.argsort(-row, kind="stable")[:k]
         weights[top] = 0
         predicted.append(-row[top].sum())
@@ -178,6 +259,22 @@ def slope(algorithm: Algorithm, k: int, tau: np.ndarray) -> dict[str, float]:
         "predicted": round(float(x.mean()), 3),
         "actual": round(float(y.mean()), 3),
     }
+
+
+def brittle_sets(algorithm: Algorithm, tau: np.ndarray) -> dict[str, int]:
+    """Right predictions that are predicted to turn wrong, and how many do."""
+    base = margins(algorithm, np.ones(n_pictures()))
+    claimed = verified = 0
+    for test, row in enumerate(tau):
+        top = np.argsort(-row, kind="stable")[:MOST_REMOVED]
+        below = base[test] - np.cumsum(row[top]) < 0
+        if base[test] <= 0 or not below.any():
+            continue
+        weights = np.ones(n_pictures())
+        weights[top[: int(below.argmax()) + 1]] = 0
+        claimed += 1
+        verified += int(margins(algorithm, weights)[test] < 0)
+    return {"claimed": claimed, "verified": verified}
 
 
 def costs(algorithm: Algorithm) -> dict[str, Any]:
@@ -221,7 +318,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def scores(algorithm: Algorithm) -> dict[str, np.ndarray]:
-    """Scores `[TESTS, PICTURES]` of each method, of the model of seed `SEED`."""
+    """Scores `[TESTS, n_pictures()]` of each method, of the model of seed `SEED`."""
     path = file_of(algorithm, "scores", 0)
     if not path.exists():
         training = training_of(algorithm)
@@ -232,17 +329,57 @@ def scores(algorithm: Algorithm) -> dict[str, np.ndarray]:
         model = trained(algorithm, None)
         q = lds.out_to_loss(model)
         raw = lds.attribute(SOLVER, model, SEED, torch.from_numpy(q)).numpy()
-        trak = combine(raw, 1, q**SOLVER.tempering)[tests()]
+        trak = combine(raw, 1, q**SOLVER.tempering)
         found = {"replay": replay.astype(np.float32), "trak": np.asarray(trak, np.float32)}
         store.write_tensors(path, found, path.stem)
-    return store.read_tensors(path)
+    found = store.read_tensors(path)
+    masks = np.stack([half(number) for number in range(RUNS)])
+    outputs = np.stack([half_run(algorithm, number) for number in range(RUNS)])
+    bank = torch.from_numpy(masks).float(), torch.from_numpy(outputs)
+    replay, trak = (torch.from_numpy(found[name].copy()) for name in ("replay", "trak"))
+    both = combine_attributions([replay, trak], *bank)
+    return {**found, "hybrid": fitted(trak, *bank), "combined": fitted(both, *bank)}
+
+
+def fitted(tau: torch.Tensor, masks: torch.Tensor, outputs: torch.Tensor) -> np.ndarray:
+    """Weights of the hybrid, with settings chosen on the last runs and fitted to all."""
+    fit, check = slice(RUNS - VALIDATION), slice(RUNS - VALIDATION, None)
+    choice = hybrid.choose(tau, masks[fit], outputs[fit], masks[check], outputs[check])
+    prior = tau * hybrid.output_units(tau, masks, outputs, choice.settings.ridge)
+    return hybrid.fit(prior, masks, outputs, choice.settings).weights.numpy()
+
+
+def half(number: int) -> np.ndarray:
+    """A random half of the training pictures, bool `[n]`."""
+    order = np.random.default_rng([17, number]).permutation(n_pictures())
+    found: np.ndarray = np.isin(np.arange(n_pictures()), order[: n_pictures() // 2])
+    return found
+
+
+def half_run(algorithm: Algorithm, number: int) -> np.ndarray:
+    """Margins of a model with its own seed, trained on a random half."""
+    path = file_of(algorithm, "half", number)
+    if not path.exists():
+        model = train(
+            workload.task(),
+            fresh(algorithm, 1 + number),
+            workload.data().train,
+            workload.ENCODING,
+            algorithm.recipe,
+            1 + number,
+            "cpu",
+            np.flatnonzero(half(number)),
+        )
+        store.write_tensors(path, outputs_of(model), path.stem)
+    found: np.ndarray = store.read_tensors(path)["margin"]
+    return found
 
 
 def walk(training: Training, recording: Recording, count: int) -> np.ndarray:
     """Replay the first `count` of the test pictures."""
     recording.to_last()
     batch = read_batch(
-        workload.task(), workload.data().test, tests()[:count], workload.ENCODING, "cpu"
+        workload.task(), workload.data().test, np.arange(count), workload.ENCODING, "cpu"
     )
     adjoints, _ = adjoints_of(training, workload.task().model_output, batch)
     return walk_back(recording, adjoints)
@@ -251,33 +388,26 @@ def walk(training: Training, recording: Recording, count: int) -> np.ndarray:
 # --- models -------------------------------------------------------------------------------------
 
 
-def tests() -> np.ndarray:
-    """Rows of the test pictures that are looked at."""
-    rows: np.ndarray = np.random.default_rng(16).permutation(1000)[:TESTS]
-    return rows
+def n_pictures() -> int:
+    return len(workload.data().train["label"])
 
 
-def small_data() -> None:
-    """Let `benchmarks.workload` have only the first training pictures."""
-    everything = workload.data()
-    train_part = {name: array[:PICTURES] for name, array in everything.train.items()}
-    fingerprint = store.fingerprint_of(everything.fingerprint, PICTURES)
-    small = workload.Data(train_part, everything.test, fingerprint)
+def small_data(pictures: int) -> None:
+    """Let `benchmarks.workload` have only the first training pictures, and some test pictures."""
+    rows = np.random.default_rng(16).permutation(len(EVERYTHING.test["label"]))[:TESTS]
+    small = workload.Data(
+        {name: array[:pictures] for name, array in EVERYTHING.train.items()},
+        {name: array[rows] for name, array in EVERYTHING.test.items()},
+        store.fingerprint_of(EVERYTHING.fingerprint, pictures),
+    )
     for module in (workload, lds):
         setattr(module, "data", lambda: small)  # noqa: B010  # both look it up at each call
 
 
-def fresh(algorithm: Algorithm) -> nn.Module:
-    """784-256-128-10 with seeded weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        inside = algorithm.activation
-        return nn.Sequential(
-            nn.Flatten(),
-            *(nn.Linear(784, 256), inside()),
-            *(nn.Linear(256, 128), inside()),
-            nn.Linear(128, workload.N_CLASSES),
-        )
+def fresh(algorithm: Algorithm, seed: int = SEED) -> nn.Module:
+    recipe = algorithm.recipe
+    options = recipe.architecture_options
+    return build_model(recipe.architecture, options, workload.ENCODING, workload.N_CLASSES, seed)
 
 
 def training_of(algorithm: Algorithm) -> Training:
@@ -301,7 +431,7 @@ def trained(algorithm: Algorithm, weights: np.ndarray | None) -> nn.Module:
 
 
 def margins(algorithm: Algorithm, weights: np.ndarray) -> np.ndarray:
-    """Margins of all test pictures after a training with weights, float32 `[n_test]`."""
+    """Margins of the test pictures after a training with weights, float32 `[n_test]`."""
     path = file_of(algorithm, "margins", store.fingerprint_of(weights.tolist()))
     if not path.exists():
         outputs = outputs_of(trained(algorithm, weights))
@@ -312,13 +442,14 @@ def margins(algorithm: Algorithm, weights: np.ndarray) -> np.ndarray:
 
 def accuracy(algorithm: Algorithm) -> float:
     """Share of the test pictures that the model gets right."""
-    logits = outputs_of(trained(algorithm, None))["logits"]
-    return round(float((logits.argmax(1) == workload.data().test["label"]).mean()), 4)
+    model, test = trained(algorithm, None), EVERYTHING.test
+    logits = evaluate(workload.task(), model, test, workload.ENCODING, 500, "cpu")["logits"]
+    return round(float((logits.argmax(1) == test["label"]).mean()), 4)
 
 
 def outputs_of(model: nn.Module) -> dict[str, np.ndarray]:
     found = evaluate(workload.task(), model, workload.data().test, workload.ENCODING, 500, "cpu")
-    return {"margin": found["output"], "logits": found["logits"]}
+    return {"margin": found["output"]}
 
 
 def file_of(algorithm: Algorithm, what: str, number: object) -> Any:
@@ -335,6 +466,9 @@ def file_of(algorithm: Algorithm, what: str, number: object) -> Any:
     return workload.CACHE / "replay" / algorithm.name / f"{fingerprint}.safetensors"
 
 
+def part_of(algorithm: Algorithm) -> Any:
+    return workload.CACHE / "replay" / f"{algorithm.name}.json"
+
+
 if __name__ == "__main__":
-    small_data()
     report("replay", measure, __doc__ or "")

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard.api.query import Query
-from dashboard.location import LARGE, SMALL
-
-PER_PAGE = {LARGE: 120, SMALL: 960}
-"""Examples of one page of the test set, by the size of their thumbnails."""
+from dashboard.location import SMALL
+from dashboard.parts.controls.thumbnail_size import PER_PAGE
 
 MOST = PER_PAGE[SMALL]
 """The longest part; `page=all` streams the whole list."""

@@ -26,8 +26,10 @@ from dashboard.api.views import (
     what_if,
 )
 from dashboard.location import DEFAULT_K, SHOWS, SIZES, STATE
+from dashboard.read.curation import DECIDED
+from dashboard.read.maps import EMBEDDING
 from dashboard.read.supports import LIKELY, LIKELY_BY_DEFAULT
-from dashboard.slice_parameters import RESULTS, SORTS
+from dashboard.slice_parameters import RESULTS, SORTS, TRAINING_SORTS
 from dashboard.workspaces import workspace_of
 from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AT_MOST
@@ -68,6 +70,7 @@ class View:
         parameters: Those it uses. Parameters of the pages' addresses that it does not use are
             accepted, so that the query of a page's address can be taken over.
         long: The field that is streamed if all of it is asked for; empty without one.
+        of: Address of its page, if that is another than its name.
         live: Whether it changes without a change of the study's files: then nothing keeps it.
     """
 
@@ -77,12 +80,13 @@ class View:
     answer: Callable[[Query], Answer]
     parameters: tuple[Parameter, ...]
     long: str = ""
+    of: str = ""
     live: bool = False
 
     @property
     def page(self) -> str:
         """Address of the page that shows the same."""
-        return "./" if self.name == "overview" else self.name
+        return "./" if self.name == "overview" else self.of or self.name
 
 
 ALGORITHM = Parameter(
@@ -110,6 +114,7 @@ STUDY = Parameter(
 LABEL = Parameter(
     "label", "Only this true class or, where labels are numbers, a range as in -2..3."
 )
+SORT = Parameter("sort", "Order of the list. Default: that of the data.", options=tuple(SORTS))
 SLICE = (
     LABEL,
     Parameter("predicted", "Only this predicted class."),
@@ -120,7 +125,7 @@ SLICE = (
     Parameter("text", "Only texts with these words."),
     Parameter("length", "Only texts of so many words, as in 5..40 or 5.."),
     Parameter("only", "Only these rows, as in 0-4,17."),
-    Parameter("sort", "Order of the list. Default: that of the data.", options=tuple(SORTS)),
+    SORT,
 )
 SIZE = Parameter(
     "size",
@@ -128,6 +133,22 @@ SIZE = Parameter(
     options=tuple(SIZES),
 )
 SET = Parameter("set", "Key of a removal set that is saved in the study.")
+DECISION = Parameter("decided", "Only examples with this decision.", options=tuple(DECIDED))
+OF_TRAINING = (*(one for one in SLICE if one.name not in ("only", SORT.name)), DECISION)
+"""Filters of training examples."""
+MAPS = Parameter("kind", "How it is drawn. Default: the first.", options=(*MAP_KINDS, EMBEDDING))
+
+DISPLAY = {
+    "training-set": ("view",),
+    "map": ("colour", "lasso"),
+    "explain": ("beside", "tokens", "find"),
+    "training": ("tokens", "find"),
+    "brittle": ("removed",),
+    "compare": ("pane", "side", "direction"),
+    "unlearn": ("pane", "on", "audit", "unlearned_by"),
+}
+"""Page → its own parameters, which only change how it shows the same."""
+
 VIEWS = (
     View(
         "overview",
@@ -146,14 +167,14 @@ VIEWS = (
     ),
     View(
         "training-set",
-        "The training examples, with their total influence on all test predictions.",
+        "The training examples of a slice: label suspicion, influence, and what was decided.",
         training_set.TrainingSet,
         training_set.answer,
         (
             ALGORITHM,
             METHOD,
-            *(one for one in SLICE if one.name in training_set.FILTERS),
-            Parameter("order", "Order of the list.", options=tuple(training_set.ORDERS)),
+            *OF_TRAINING,
+            replace(SORT, options=(*TRAINING_SORTS, *training_set.SHARED_SORTS)),
             SIZE,
             PAGE,
             PER_PAGE,
@@ -163,21 +184,12 @@ VIEWS = (
     ),
     View(
         "labels",
-        "Training set",
-        "training-set",
         "Training labels that look wrong, most suspicious first, and what was decided about them.",
         labels.Labels,
         labels.answer,
-        (
-            ALGORITHM,
-            METHOD,
-            *(one for one in SLICE if one.name in training_set.FILTERS),
-            SIZE,
-            PAGE,
-            PER_PAGE,
-            FORMAT,
-        ),
+        (ALGORITHM, METHOD, *OF_TRAINING, SIZE, PAGE, PER_PAGE, FORMAT),
         long="labels",
+        of="training-set",
     ),
     View(
         "explain",
@@ -252,7 +264,12 @@ VIEWS = (
         "Every example's place on the map of the attribution space. Always streamed.",
         map.Map,
         map.answer,
-        (ALGORITHM, METHOD, Parameter("kind", "How it is drawn.", options=MAP_KINDS), FORMAT),
+        (
+            ALGORITHM,
+            METHOD,
+            Parameter("kind", "How it is drawn.", options=(*MAP_KINDS, EMBEDDING)),
+            FORMAT,
+        ),
         long="points",
     ),
     View(
@@ -330,9 +347,10 @@ PICTURE = (
 
 def known_names(view: View) -> list[str]:
     """Every parameter that an address of this view may have, its own first."""
-    return list(dict.fromkeys([*(one.name for one in view.parameters), *STATE, PAGE.name]))
+    own = [one.name for one in view.parameters]
+    return list(dict.fromkeys([*own, *STATE, PAGE.name, *DISPLAY.get(view.page, ())]))
 
 
 def title_of(view: View) -> str:
     """Title of the page that shows what a view gives."""
-    return workspace_of(view.name)[1].title
+    return workspace_of(view.page)[1].title

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,15 @@ SHOWN: dict[str, tuple[str, Quantity]] = {
     "help": ("net influence", NET_INFLUENCE),
 }
 """Sort order of training examples → what its cards show: in words, and its quantity."""
+ANY, UNDECIDED = "any", "undecided"
+DECIDED = {
+    ANY: "Any decision",
+    UNDECIDED: "No decision yet",
+    "keep": "Kept",
+    "relabel": "Relabeled",
+    "remove": "Removed",
+}
+"""Filter of training examples by what was decided about them → its name for people."""
 FEWEST_TO_REVIEW = 20
 """The queue is at least so long, if nothing stands out."""
 
@@ -44,12 +54,14 @@ class Curation:
         values: Sort order → its numbers `[n_train]`, NaN where unknown.
         orders: Sort order → all rows, first what it asks for.
         unit: Of the net influence, as a part of a sentence; empty without scores.
+        calibrated: Whether the net influence is in units of the model output.
     """
 
     suspicion: LabelSuspicion | None
     values: dict[str, np.ndarray]
     orders: dict[str, np.ndarray]
     unit: str
+    calibrated: bool
 
     def titles(self) -> dict[str, str]:
         """The sort orders that there are, with their titles."""
@@ -113,13 +125,14 @@ def _curation(
         values["suspicion"], orders["suspicion"] = _suspicion.suspicion, _suspicion.order
         add("disagreement", _suspicion.disagreement)
         add("self", _suspicion.self_influence)
-    unit = ""
+    unit, calibrated = "", False
     if method is not None:
-        unit = weights(_study, algorithm, method).unit
+        weight = weights(_study, algorithm, method)
+        unit, calibrated = weight.unit, weight.calibrated
         net, _ = net_influence(_study, algorithm, method)
         add("harm", net, 1)
         add("help", net)
-    return Curation(_suspicion, values, orders, unit)
+    return Curation(_suspicion, values, orders, unit, calibrated)
 
 
 def decisions(study: StudyReader) -> dict[int, Decision]:
@@ -146,6 +159,15 @@ def training_rows(
     keep = np.zeros(len(order), bool)
     keep[matching(examples, filters)] = True
     return order[keep[order]]
+
+
+def decided_rows(rows: np.ndarray, made: Mapping[int, Decision], wanted: str) -> np.ndarray:
+    """Those of the rows with a decision of one of the kinds DECIDED, in their order."""
+    if wanted == ANY:
+        return rows
+    if wanted == UNDECIDED:
+        return rows[~np.isin(rows, list(made))]
+    return rows[np.isin(rows, [row for row, one in made.items() if one.verdict == wanted])]
 
 
 def queue_rows(found: LabelSuspicion, rows: np.ndarray) -> np.ndarray:

@@ -21,7 +21,15 @@ from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
-from dashboard.read.curation import curation, decisions, queue_rows, training_rows
+from dashboard.read.curation import (
+    ANY,
+    DECIDED,
+    curation,
+    decided_rows,
+    decisions,
+    queue_rows,
+    training_rows,
+)
 from dashboard.read.studies import examples, open_study, requested_row, what_it_shows
 from dashboard.slice_parameters import FORMER, MOST_PICKED, NEED_SCORES, PARAMETERS, can_sort
 from engine.applications.brittle.table import Format
@@ -37,15 +45,6 @@ MIME: dict[Format, str] = {
     "json": "application/json",
     "parquet": "application/vnd.apache.parquet",
 }
-UNDECIDED, ANY = "undecided", "any"
-DECIDED = {
-    ANY: "Any decision",
-    UNDECIDED: "No decision yet",
-    "keep": "Kept",
-    "relabel": "Relabeled",
-    "remove": "Removed",
-}
-
 study = open_study()
 location = read_location(study)
 algorithm = location.algorithm
@@ -69,12 +68,7 @@ def chosen_of(name: str, known: dict[str, str], default: str) -> str:
 
 def in_slice() -> np.ndarray:
     """Rows of the slice in its order, with the decision that is asked for."""
-    rows = training_rows(study, found, location, columns)
-    if wanted == ANY:
-        return rows
-    if wanted == UNDECIDED:
-        return rows[~np.isin(rows, list(made))]
-    return rows[np.isin(rows, [row for row, one in made.items() if one.verdict == wanted])]
+    return decided_rows(training_rows(study, found, location, columns), made, wanted)
 
 
 wanted = chosen_of("decided", DECIDED, ANY)

@@ -21,7 +21,7 @@ def demo(
     port: int | None = None,
     open_browser: bool = True,
 ) -> int:
-    """Build the study of a template in `root`, or continue the one there, and serve it until Ctrl-C.
+    """Build a template's study in `root`, or continue the one there, and serve it until Ctrl-C.
 
     The dashboard opens as soon as there are pictures to show. Its pages fill in as the build goes
     on, and show which stages are still running.

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field, validate_call
 from torch import nn
 
-from engine.models.classifier import ACTIVATIONS, Activation, Classifier, Scale, head_of, picture_shape
+from engine.models.classifier import (
+    ACTIVATIONS,
+    Activation,
+    Classifier,
+    Scale,
+    head_of,
+    picture_shape,
+)
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 

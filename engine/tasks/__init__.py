@@ -197,9 +197,7 @@ class Task:
         | None
     ) = None
     gallery: (
-        Callable[
-            [torch.nn.Module, Mapping[str, np.ndarray], dict[str, Any]], dict[str, np.ndarray]
-        ]
+        Callable[[torch.nn.Module, Mapping[str, np.ndarray], dict[str, Any]], dict[str, np.ndarray]]
         | None
     ) = None
     lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None

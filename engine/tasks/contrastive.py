@@ -143,7 +143,7 @@ CAPTION_SIDE = ModelOutput(
 OUTPUTS = (ALIGNMENT, PICTURE_SIDE, CAPTION_SIDE)
 
 
-# --- negatives, and the pairs that retrieval chooses from ------------------------------------------
+# --- negatives, and the pairs that retrieval chooses from -----------------------------------------
 
 
 def draw_negatives(n: int, count: int, seed: int) -> np.ndarray:
@@ -157,7 +157,10 @@ def negatives(prepare: Prepare) -> Callable[..., dict[str, np.ndarray]]:
     `negative_rows`."""
 
     def context(
-        model: torch.nn.Module, arrays: Mapping[str, np.ndarray], encoding: dict[str, Any], seed: int
+        model: torch.nn.Module,
+        arrays: Mapping[str, np.ndarray],
+        encoding: dict[str, Any],
+        seed: int,
     ) -> dict[str, np.ndarray]:
         rows = draw_negatives(len(arrays[CAPTION_KEY]), encoding["negatives"], seed)
         found = _embedded(model, arrays, encoding, rows, prepare)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 IDS, LENGTH = "input_ids", "length"
 _USUAL = ("caption", "captions", "text", "texts", "sentence", "sentences", "title", "description")
 """Usual names of columns of captions, the best first."""
+_NEVER = ("input", "label", "id")
+"""Columns that a source of this project has, whatever the source's own are."""
 _NO_CAPTION = ("input", "label", "id", "file", "split", "source_row")
 
 
@@ -50,8 +52,8 @@ def caption_column(rows: Dataset, wanted: str) -> str:
     """
     columns = rows.column_names
     if wanted != "auto":
-        for name in (wanted, f"original_{wanted}"):  # the source's own `label`, `file`, ...
-            if name in columns:
+        for name in (f"original_{wanted}", wanted):  # the source's own `label`, `file`, ...
+            if name in columns and name not in _NEVER:
                 return name
         shown = ", ".join(name for name in columns if name not in _NO_CAPTION)
         raise DataError(f"There is no column {wanted!r} of captions; there are {shown or 'none'}.")

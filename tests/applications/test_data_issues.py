@@ -42,7 +42,7 @@ batch_size = 32
 checkpoints = 2
 
 [subset_runs]
-masks = 10
+masks = 15
 """
 
 

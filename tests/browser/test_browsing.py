@@ -187,6 +187,7 @@ def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
 
     sheets.clear()
     page.goto(f"{url}/explain?test=test-5")
+    expect(page.locator("section[data-sign=oppose] a.card")).to_have_count(12)
     settled(page)
     support, _, oppose, _ = find_influences(study, 5, 12)
     gathered = ["-".join(map(str, rows)) for rows in (support, oppose)]

@@ -12,7 +12,12 @@ from PIL import Image, ImageDraw
 from engine import Study
 
 SHAPES = ("circle", "square", "triangle", "bar", "cross")
-COLORS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220), "gold": (210, 170, 0)}
+COLORS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 220),
+    "gold": (210, 170, 0),
+}
 SIZES = {"small": 4, "large": 7}
 SIDE = 16
 N_TRAIN, N_TEST = 96, 24

@@ -25,6 +25,7 @@ from dashboard.server.guard import Guard
 from dashboard.server.headers import security_headers
 from dashboard.server.hosts import known_hosts
 from engine import Study
+from engine.study.decisions import decide
 from engine.study.removal_sets import keep_set
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
@@ -90,9 +91,9 @@ def studies(
 LACKING = {
     "pictures": {"compare"},
     "texts": {"compare", "quality"},
-    "own task": {"brittle", "compare", "unlearn"},
-    "numbers": {"brittle", "compare", "unlearn"},
-    "several classes": {"brittle", "compare", "unlearn"},
+    "own task": {"brittle", "compare", "labels", "unlearn"},
+    "numbers": {"brittle", "compare", "labels", "unlearn"},
+    "several classes": {"brittle", "compare", "labels", "unlearn"},
     "two algorithms": set(),
 }
 """What a study cannot give; it says why."""
@@ -163,7 +164,10 @@ REFUSED = {
     "a result that there is not": ("test-set?result=maybe", 400, "maybe"),
     "a filter that pictures lack": ("test-set?text=calm", 400, "nothing to filter or sort by"),
     "an empty filter": ("test-set?id=", 400, "nothing to filter or sort by"),
-    "an order that there is not": ("training-set?order=best", 404, "order must be one of"),
+    "an order that there is not": ("training-set?sort=best", 400, "cannot be sorted"),
+    "an order of training examples": ("test-set?sort=suspicion", 400, "cannot be sorted"),
+    "an order of test examples": ("training-set?sort=support", 400, "cannot be sorted"),
+    "a decision that there is not": ("labels?decided=maybe", 404, "decided must be one of"),
     "a parameter given twice": ("explain?test=%231&test=%232", 400, "twice"),
     "an address of other data": ("overview?study=deadbeef", 400, "other data"),
     "a format that there is not": ("test-set?format=xml", 400, "json or ndjson"),
@@ -194,8 +198,9 @@ def test_what_is_not_built_names_the_command_that_makes_it(stage: Any, tmp_path:
     client = client_of(write_study(tmp_path / "study", stage=stage))
     there = {
         "spec": {"provenance", "jobs"},
-        "data": {"provenance", "jobs", "overview", "test-set", "unlearn"},
-        "predictions": {"provenance", "jobs", "overview", "test-set", "unlearn"},
+        "data": {"provenance", "jobs", "overview", "test-set", "training-set", "unlearn"},
+        "predictions": {"provenance", "jobs", "overview", "test-set", "training-set", "unlearn"}
+        | {"labels"},
     }[stage]
     for view in NAMES:
         answer = client.get(address(view))
@@ -240,10 +245,22 @@ def test_a_slice_is_that_of_the_page(studies: dict[str, TestClient]) -> None:
     everything = client.get("/api/test-set?page=all").json()
     assert everything["page"] is None
     assert everything["examples"] == [one for part in parts for one in part["examples"]]
-    helpful = client.get("/api/training-set?order=helpful&label=Coat&per_page=5").json()
+    helpful = client.get("/api/training-set?sort=help&label=Coat&per_page=5").json()
     assert {one["label"] for one in helpful["examples"]} == {"Coat"}
-    sums = [one["helping"]["value"] for one in helpful["examples"]]
+    sums = [one["net_influence"]["value"] for one in helpful["examples"]]
     assert sums == sorted(sums, reverse=True)
+    suspects = client.get("/api/labels?per_page=5").json()
+    listed = client.get("/api/training-set?sort=suspicion&per_page=5").json()
+    assert suspects["labels"] == listed["examples"]
+
+
+def test_decisions_about_labels_are_listed(own_study: Study) -> None:
+    decide(own_study, 3, "remove")
+    client = client_of(own_study)
+    (removed,) = client.get("/api/training-set?decided=remove").json()["examples"]
+    assert (removed["row"], removed["decision"]) == (3, "remove")
+    assert client.get("/api/labels?decided=undecided").json()["matching"] == 299
+    assert client.get("/api/labels").json()["decided"] == 1
 
 
 def test_other_lists_of_an_explanation_are_asked_for(studies: dict[str, TestClient]) -> None:

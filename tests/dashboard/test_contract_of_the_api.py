@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dashboard.api.curated import NET_SCORE
 from dashboard.api.reading import BY_NAME, answer_of
 from dashboard.api.total_influence import SCORES
 from dashboard.parts.controls.downloads import as_csv as explanation_csv
@@ -21,6 +22,8 @@ from dashboard.read.studies import examples
 from dashboard.read.supports import brittle, supports
 from engine import Study
 from engine.applications.brittle.table import as_bytes
+from engine.applications.curation.net_influence import net_influence
+from engine.applications.curation.table import curation_table
 from engine.applications.modeldiff.report_file import as_csv, as_dict, as_html
 from engine.applications.unlearning.audit_record import read_audits
 from engine.cli.main import main
@@ -37,7 +40,9 @@ TEST, TRAIN = "test-7", "train-11"
 REMOVED = list(range(120))
 FORGET = list(range(2, 40, 3))
 QUANTITIES = {
-    one.name: one for one in (*vars(quantities).values(), SCORES) if isinstance(one, Quantity)
+    one.name: one
+    for one in (*vars(quantities).values(), SCORES, NET_SCORE)
+    if isinstance(one, Quantity)
 }
 
 
@@ -74,6 +79,13 @@ def verb(*words: str) -> Callable[[Study, Any], Any]:
     return run
 
 
+def every_label(study: Study, _: Any) -> Any:
+    """What `dataloupe labels --out labels.json` writes."""
+    found = study.label_suspicion("mlp")
+    net, method = net_influence(study, "mlp")
+    return curation_table(study, found.order, found, {}, net, method).to_pylist()
+
+
 def comparison(study: Study) -> str:
     return str(study.compare("cnn", "other", method_a="datamodel", method_b="trak")["id"])
 
@@ -94,7 +106,22 @@ CASES = {
         ),
     ),
     "test-set": Case(("explore", {}), {}, ("examples.*.confidence",)),
-    "training-set": Case(("training", {}), {"per_page": "24"}, ("examples.*.total_influence",)),
+    "training-set": Case(
+        ("training_set", {"sort": "harm"}), {"sort": "harm"}, ("examples.*.net_influence",)
+    ),
+    "labels": Case(
+        ("training_set", {"sort": "suspicion"}),
+        {"page": "all"},
+        ("labels.0.label_suspicion",),
+        {
+            "labels.*.label_suspicion": "*.label_suspicion",
+            "labels.*.label_margin": "*.label_margin",
+            "labels.*.neighbors_disagree": "*.neighbors_disagree",
+            "labels.*.self_influence": "*.self_influence",
+            "labels.*.net_influence": "*.net_influence",
+        },
+        every_label,
+    ),
     "explain": Case(
         ("explain", {"test": TEST, "k": str(K), "show": "both"}),
         {"test": TEST, "k": str(K), "show": "both"},
@@ -155,6 +182,7 @@ CASES = {
             "predictions.*.logit_gap": "*.logit_gap",
             "predictions.*.logit_gap_after": "*.logit_gap_after",
             "predictions.*.confidence": "*.confidence",
+            "predictions.*.flip_probability": "*.flip_probability",
             "predictions.*.model_output": "*.margin",
         },
         verb("brittle", "--at-most", "100"),
@@ -287,6 +315,19 @@ def test_a_view_is_the_same_everywhere(
         ]
         assert mine == theirs, path
         assert mine
+
+
+@pytest.mark.parametrize("view", [name for name in CASES if name != "unlearn"])
+def test_the_query_of_a_page_is_that_of_its_twin(
+    view: str, one: Study, audited: Study, visit: Any
+) -> None:
+    """What a page writes into its address is taken by the API."""
+    case = CASES[view]
+    study, rows = (audited, FORGET) if case.two else (one, REMOVED)
+    app = visit(study, case.page[0], **with_set(study, case.page[1], rows))
+    written = {name: value[0] for name, value in app.query_params.items()}
+    assert {"study", "algorithm", "method"} <= set(written)
+    assert answer(study, view, written)["algorithm"] == written["algorithm"]
 
 
 def column(text: str, name: str) -> list[float]:

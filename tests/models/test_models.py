@@ -111,7 +111,9 @@ def test_smooth_options_keep_the_weights_and_smooth_the_model(architecture: str,
     options = {"activation": "gelu", **({"pooling": "average"} if pools else {})}
     plain, smooth = (build_model(architecture, o, COLOUR, 10, seed=0) for o in ({}, options))
     assert plain.state_dict().keys() == smooth.state_dict().keys()
-    for (name, one), other in zip(plain.state_dict().items(), smooth.state_dict().values()):
+    for (name, one), other in zip(
+        plain.state_dict().items(), smooth.state_dict().values(), strict=True
+    ):
         assert torch.equal(one, other), name
     kinds = {type(module) for module in smooth.modules()}
     assert nn.GELU in kinds
@@ -152,7 +154,7 @@ def test_models_come_in_eval_mode():
     ("architecture", "options", "encoding", "words"),
     [
         ("resnet-smal", {}, GREY, ["'resnet-smal'", "resnet-small", "timm:NAME"]),
-        ("mlp", {"width": 3}, GREY, ["'width'", "it takes widths."]),
+        ("mlp", {"width": 3}, GREY, ["'width'", "it takes widths, activation, logit_scale."]),
         ("mlp", {"n_classes": 3}, GREY, ["'n_classes'"]),
         ("mlp", {"widths": [3, 0]}, GREY, ["widths.1 = 0", "greater than or equal to 1"]),
         ("mlp", {"widths": "wide"}, GREY, ["widths = 'wide'", "list"]),

@@ -190,7 +190,9 @@ def test_the_loss_is_the_mean_cross_entropy_of_both_directions() -> None:
         one = contrastive.pairs(model, batch_of(arrays(), slice(0, 2)))
     logits = one.scale * one.pictures @ one.captions.T
     for i in range(2):
-        assert float(losses[i]) == pytest.approx(-float(logits[:, i].softmax(0)[i].log()) / 2, abs=1e-5)
+        assert float(losses[i]) == pytest.approx(
+            -float(logits[:, i].softmax(0)[i].log()) / 2, abs=1e-5
+        )
     with pytest.raises(SpecError, match="label_smoothing"):
         contrastive.loss(model, batch, 0.1)
 

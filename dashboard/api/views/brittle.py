@@ -121,7 +121,7 @@ def answer(query: Query) -> Answer:
     content = BrittleList(
         **head(query),
         at_most=found.at_most,
-        probability=number(FLIP, found.probability),
+        probability=number(FLIP, found.probability, method=method),
         predicted_to_flip=len(table) - refuted,
         refuted=refuted,
         of=len(found.logit_gap),
@@ -157,7 +157,7 @@ def _entries(query: Query, table: Any, places: np.ndarray) -> Iterator[Brittle]:
             removal_ids=one["removal_ids"],
             logit_gap=gap("logit_gap"),
             logit_gap_after=gap("logit_gap_after"),
-            flip_probability=number(FLIP, one["flip_probability"]),
+            flip_probability=number(FLIP, one["flip_probability"], method=method),
             status=one["status"],
             flip_rate=None
             if rate is None

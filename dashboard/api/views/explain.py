@@ -21,14 +21,15 @@ from dashboard.api.head import Head, head, trust
 from dashboard.api.numbers import Number, Range, is_a, measured, number
 from dashboard.api.query import Query
 from dashboard.location import BOTH, SIMILAR, WORDS
+from dashboard.read.influences import stored_influences
 from dashboard.read.output_scores import stored_explanation
 from dashboard.read.studies import examples, lds_of_each
+from engine.attribution.evaluation.quality import Measured
 from engine.store.errors import StoreError
 from engine.store.layout import Split
 from engine.store.quantities import BM25, CHANGE, LDS, PROBABILITY, SIMILARITY
-from engine.store.records import Explanation, Influence
+from engine.store.records import Explanation
 from engine.study.capabilities import has
-from engine.study.counterfactuals import predict_removal
 from engine.study.example_outputs import outputs_of
 from engine.study.models import has_predictions, read_probabilities
 from engine.study.names import resolve_row
@@ -126,7 +127,7 @@ def answer(query: Query) -> Answer:
     tests = examples(study, "test", algorithm)
     (example,) = predicted(study, tests, np.array([row]))
     of_each = lds_of_each(study, algorithm, method)
-    output = found.output_name
+    both, output = stored_influences(study, row, k, algorithm, method), found.output_name
     return Answer(
         Explained(
             **{**head(query), "trust": trust(study, algorithm, method, found.badge)},
@@ -136,8 +137,8 @@ def answer(query: Query) -> Answer:
             probabilities=_probabilities(study, row, algorithm),
             supporting=influential(study, found.supporting, output, method),
             opposing=influential(study, found.opposing, output, method),
-            without_supporting=_without(study, found, found.supporting),
-            without_opposing=_without(study, found, found.opposing),
+            without_supporting=_change(found, both.without_support),
+            without_opposing=_change(found, both.without_oppose),
             lds_of_this_example=None
             if of_each is None
             else number(LDS, of_each[row], method=method),
@@ -153,12 +154,7 @@ def answer(query: Query) -> Answer:
     )
 
 
-def _without(study: StudyReader, found: Explanation, side: list[Influence]) -> Range | None:
-    """What the removal of one side is predicted to do."""
-    if not side:
-        return None
-    scores = np.array([one.score for one in side], np.float32)  # as they are stored
-    change = predict_removal(study, found.row, scores, found.algorithm, found.method)
+def _change(found: Explanation, change: Measured | None) -> Range | None:
     return None if change is None else measured(CHANGE, change, found.output_name, found.method)
 
 

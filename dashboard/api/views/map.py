@@ -1,4 +1,4 @@
-"""Map: training and test examples in the plane, close together if they act alike."""
+"""Map: training and test examples in the plane, close together if they act or look alike."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from dashboard.api.answer import Answer, Rows
 from dashboard.api.head import Head, head
 from dashboard.api.query import Query
+from dashboard.read.maps import kinds_of, positions
 from engine.store.errors import StoreError
-from engine.store.layout import MAP_KINDS, SPLITS, Split
-from engine.study.live_and_maps import has_map, read_map
+from engine.store.layout import SPLITS, Split
 from engine.study.names import read_names
 
 
@@ -36,10 +36,10 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Map(Head):
-    """The attribution space in the plane.
+    """The attribution space, or the space of embeddings, in the plane.
 
     Attributes:
-        kind: How it was drawn: `umap` or `pca`.
+        kind: How it was drawn: `umap` or `pca` of the influences, or `embedding`: similar looks.
         points: Every training and test example.
     """
 
@@ -50,14 +50,15 @@ class Map(Head):
 def answer(query: Query) -> Answer:
     """Every example's place on the map."""
     study, algorithm, method = query.study, query.algorithm, query.method
-    asked = query.one_of("kind", MAP_KINDS, MAP_KINDS[0])
-    kind = next(one for one in MAP_KINDS if one == asked)
-    if not has_map(study, algorithm, method, kind):
+    known = kinds_of(study, algorithm, method)
+    if not known:
         raise StoreError(
             f"There is no map of {algorithm} by {method} yet. `dataloupe build {study.root}` "
             "draws it."
         )
-    places = read_map(study, kind, algorithm, method)
+    asked = query.one_of("kind", known, known[0])
+    kind = next(one for one in known if one == asked)
+    places = positions(study, kind, algorithm, method)
 
     def points() -> Iterator[Point]:
         for split in SPLITS:

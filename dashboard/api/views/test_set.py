@@ -10,6 +10,8 @@ from dashboard.api.head import Head, head
 from dashboard.api.pages import page_of
 from dashboard.api.query import Query
 from dashboard.read.studies import examples, slice_rows
+from dashboard.slice_parameters import TRAINING_SORTS
+from engine.store.errors import DataloupeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class TestSet(Head):
 def answer(query: Query) -> Answer:
     """The examples that pass the filters."""
     study, location = query.study, query.location
+    if location.slice.sort in TRAINING_SORTS:
+        raise DataloupeError(f"Test examples cannot be sorted by “{location.slice.sort}”.")
     found = examples(study, "test", location.algorithm)
     rows = slice_rows(study, found, location)
     part = page_of(query, rows)

@@ -29,7 +29,6 @@ from engine.applications.curation.suspicion import (
 from engine.attribution.softmax import margins
 from engine.store import layout
 from engine.store.layout import Split
-from engine.store.text import counted
 from engine.study.capabilities import require
 from engine.study.examples import shard_count
 from engine.study.models import has_predictions, read_class_numbers, read_mean_logits
@@ -40,7 +39,6 @@ from engine.study.run_banks import has_bank, read_bank, read_bank_import
 
 FEWEST_RUNS = 4
 """Subset runs below which a mean over those without an example says too little."""
-UNSEEN, SEEN = "unseen", "seen"
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
     near = None if counts is None else counts["train"]
     return LabelSuspicion(
         algorithm=algorithm,
-        evidence=_evidence(study, runs, counts is not None),
+        evidence=_evidence(runs, counts is not None),
         suspicion=1 - p,
         margin=margin,
         flagged=flagged,
@@ -191,18 +189,17 @@ def _neighbour_counts(
     return found
 
 
-def _evidence(study: StudyReader, runs: float, neighbours: bool) -> Evidence:
+def _evidence(runs: float, neighbours: bool) -> Evidence:
     if runs:
         words = (
             f"Based on the margin of the label in subset runs without the example, "
             f"{runs:.0f} on average: models that had no reason to repeat the label."
         )
         return Evidence("unseen", runs, words)
-    near = f" and on its {NEIGHBOURS} nearest training examples" if neighbours else ""
-    checkpoints = "checkpoints that were trained on the label"
+    near = f" and its {NEIGHBOURS} nearest training examples" if neighbours else ""
     words = (
-        f"Weak evidence: based on {checkpoints}{near}, so wrong labels that were memorized look "
-        f"right. {counted(FEWEST_RUNS, 'subset run')} or more would tell better: set `masks` under "
-        "[subset_runs] in study.toml."
+        f"Weak evidence: based on checkpoints that were trained on the label{near}, so memorized "
+        "wrong labels look right. Subset runs tell better: set `masks` under [subset_runs] in "
+        "study.toml."
     )
     return Evidence("seen", 0.0, words)

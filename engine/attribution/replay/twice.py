@@ -183,7 +183,7 @@ class _LinearBack(Function):
         if of_weight is not None:
             parts.append(x @ of_weight.mT)
         return (
-            sum(parts[1:], parts[0]) if parts else None,
+            sum(parts) if parts else None,
             gradient @ of_weight if ctx.wants and of_weight is not None else None,
             gradient.T @ v if v is not None else None,
             None,
@@ -294,10 +294,12 @@ class _ConvolutionBack(Function):
             parts.append(_forwards(v, weight, ctx.how))
         if of_weight is not None:
             parts.append(_forwards(x, of_weight, ctx.how))
-        through = ctx.wants and of_weight is not None
-        for_x, _ = _backwards(gradient, x, weight if of_weight is None else of_weight, ctx.how, (through, False))
-        _, for_weight = _backwards(gradient, x if v is None else v, weight, ctx.how, (False, v is not None))
-        return sum(parts[1:], parts[0]) if parts else None, for_x, for_weight, None, None, None
+        for_x = for_weight = None
+        if ctx.wants and of_weight is not None:
+            for_x, _ = _backwards(gradient, x, of_weight, ctx.how, (True, False))
+        if v is not None:
+            _, for_weight = _backwards(gradient, v, weight, ctx.how, (False, True))
+        return sum(parts) if parts else None, for_x, for_weight, None, None, None
 
 
 # --- batch normalization -------------------------------------------------------------------------
@@ -359,8 +361,8 @@ class _BatchNormBack(Function):
     ) -> tuple[Tensor | None, ...]:
         """With means c of v and d of v x̂, and q = Σ v g − n (a c + b d):
 
-            s = ⟨v, g_x⟩ + v_γ g_γ + v_β g_β = γ r q + n b v_γ + n a v_β
-            ∂s/∂x̂ = −γ r (b v + d g) + v_γ g,   ∂s/∂r = γ q,   ∂r/∂x = −r² x̂ / n
+        s = ⟨v, g_x⟩ + v_γ g_γ + v_β g_β = γ r q + n b v_γ + n a v_β
+        ∂s/∂x̂ = −γ r (b v + d g) + v_γ g,   ∂s/∂r = γ q,   ∂r/∂x = −r² x̂ / n
         """
         gradient, weight, normalized, inverse = ctx.saved_tensors
         over, count = _over(normalized), normalized.numel() // normalized.shape[1]
