@@ -12,6 +12,7 @@ from dashboard.location import (
     BOTH,
     EXPLORE,
     SIMILAR,
+    TRAINING_SET,
     WORDS,
     Location,
     go,
@@ -64,7 +65,7 @@ from dashboard.read.studies import (
     slice_rows,
     what_it_shows,
 )
-from dashboard.slice_parameters import position_in_slice
+from dashboard.slice_parameters import position_in_slice, rows_text
 from engine.store.layout import TRAK
 from engine.store.quantities import numbers_mean
 from engine.study.capabilities import has
@@ -304,13 +305,21 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             (influences.oppose, "opposers") if wrong else (influences.support, "supporters")
         )
         if len(removed):
-            removal_buttons(
-                study,
-                removed,
-                f"{len(removed)} strongest {who} of test {kind} {test}",
-                here,
-                f"What if these {who} were removed?",
-            )
+            with st.container(horizontal=True, vertical_alignment="center"):
+                removal_buttons(
+                    study,
+                    removed,
+                    f"{len(removed)} strongest {who} of test {kind} {test}",
+                    here,
+                    f"What if these {who} were removed?",
+                )
+                if wrong:
+                    st.page_link(
+                        TRAINING_SET,
+                        label="Review their labels",
+                        icon=":material/rule:",
+                        query_params=here.parameters(selected_train=rows_text(removed)),
+                    )
     if (
         show != SIMILAR
         and method is not None
